@@ -1,0 +1,74 @@
+"""Argument checks shared by every public function: what was given, what was expected, which names exist.
+
+A wrong number must be refused where it enters: a NaN that travels becomes a score that looks like an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+Item = TypeVar("Item")
+
+
+def finite(name: str, values: ArrayLike, *, ndim: int | None = None) -> Array:
+    """`values` as a float32 (or, if it is that already, float64) array; NaN, infinity or a wrong shape is a ValueError."""
+    array = np.asarray(values)
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
+        raise ValueError(f"{name} must hold real numbers, not {array.dtype}")
+    if array.dtype != np.float64:
+        array = array.astype(np.float32, copy=False)
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} axes, not {array.ndim} (shape {array.shape})")
+    # A sum is finite whenever all terms are, except on overflow: one pass without a mask in the usual case.
+    if array.size and not np.isfinite(array.sum(dtype=np.float64)) and not np.isfinite(array).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"{name} holds {array[where]} at index {where}; every value must be finite")
+    return array
+
+
+def number(
+    name: str, value: float, *, low: float = -np.inf, high: float = np.inf, above: float = -np.inf, below: float = np.inf
+) -> float:
+    """`value` if low <= value <= high and above < value < below, else a ValueError that says the range."""
+    if isinstance(value, (bool, str)) or value is None or not np.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, not {value!r}")
+    if not (low <= value <= high and above < value < below):
+        limits = [
+            f"{sign} {limit:g}"
+            for sign, limit in ((">=", low), (">", above), ("<=", high), ("<", below))
+            if np.isfinite(limit)
+        ]
+        raise ValueError(f"{name} must be {' and '.join(limits)}, not {value!r}")
+    return value
+
+
+def whole(name: str, value: int, *, low: int = 1) -> int:
+    """`value` as an int of at least `low`, else a ValueError."""
+    if isinstance(value, (bool, str)) or value is None or value != int(value) or value < low:
+        raise ValueError(f"{name} must be a whole number >= {low}, not {value!r}")
+    return int(value)
+
+
+def one_of(what: str, name: str, choices: Iterable[str]) -> str:
+    """`name` if it is one of `choices`, else a ValueError that lists them."""
+    if name not in choices:
+        raise ValueError(f"unknown {what} {name!r}; choose one of: {', '.join(choices)}")
+    return name
+
+
+def choose(what: str, name: str, table: Mapping[str, Item]) -> Item:
+    """`table[name]`, else a ValueError that lists the names."""
+    return table[one_of(what, name, table)]
+
+
+def unit(z: Array) -> Array:
+    """Scale vectors (..., D) to length 1; a zero vector stays zero."""
+    peak = np.abs(z).max(axis=-1, keepdims=True, initial=0)
+    z = z / np.where(peak > 0, peak, 1)  # first to peak 1, so that the squares neither overflow nor vanish
+    length = np.linalg.norm(z, axis=-1, keepdims=True)
+    return z / np.where(length > 0, length, 1)

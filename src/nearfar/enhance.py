@@ -1,0 +1,155 @@
+"""Waveform enhancement with the far microphone as a reference (report section 2.3, method 4, eq. 6-11).
+
+    near, far  (..., N)   waveforms of one rate
+    returns    (..., N)   same length and dtype
+
+Two ways to take out of the near channel what the far channel explains through one transfer function per clip, H(f):
+
+- `soft_mask`, the report's: near's spectrum is attenuated where H F is strong; the near phase is kept.
+- `leakage_subtract`: N - H F, complex. H can only be as long as the window, so the window has to be about as long as
+  the room's response. `weighted=True` estimates H where the machine is quiet (weights = 1 / residual power).
+
+STFT: periodic Hann, centred, mirrored edges, H over the whole clip. Every eps is relative to the mean power of what it
+stands beside, so scaling a clip scales the result and nothing else. A silent far channel leaves near unchanged.
+
+References: report eq. 6-11; W1 of kasahart/asd-experiments (complex subtraction).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import fft
+
+from nearfar.check import Array, finite, number, whole
+
+EPS = 1e-10
+LONGEST, SHORTEST = 32_768, 256
+NEIGHBOURS = 9  # bins over which the residual power is smoothed before it becomes a weight
+RESIDUAL_FLOOR = 1e-3  # of the bin's mean residual: no frame weighs more than a thousand average ones
+
+
+def soft_mask(
+    near: ArrayLike, far: ArrayLike, *, alpha: float, floor: float, n_fft: int = 1024, hop: int = 256
+) -> Array:
+    """Attenuate near where the far channel's leakage is strong, (..., N) -> (..., N). Source: eq. 6-11.
+
+    `alpha` in [0, 1] is the strength, `floor` in [0, 1] the smallest factor. Raises ValueError out of range.
+    """
+    number("alpha", alpha, low=0, high=1)
+    number("floor", floor, low=0, high=1)
+
+    def mask(n: Array, f: Array) -> Array:
+        p = _transfer(n, f) * f  # eq. 6, 7
+        power = np.abs(n) ** 2
+        r = np.abs(p) ** 2 / (power + _eps(power))  # eq. 8
+        return np.clip(1 - alpha * r / (1 + r), floor, 1) * n  # eq. 9, 10
+
+    return _through_stft(near, far, mask, n_fft, hop)
+
+
+def leakage_subtract(
+    near: ArrayLike, far: ArrayLike, *, n_fft: int = 1024, hop: int | None = None, weighted: bool = False
+) -> Array:
+    """Near minus its part that the far channel explains, N - H F, (..., N) -> (..., N).
+
+    n_fft from 256 to 32,768; `hop` is n_fft / 2, or n_fft / 4 when weighted. The result is limited to twice near's
+    peak. Source: W1 (n_fft 1024); weighted: least squares with weights 1 / (residual power), one pass.
+    """
+    hop = hop or (n_fft // 4 if weighted else n_fft // 2)
+
+    def subtract(n: Array, f: Array) -> Array:
+        rest = n - _transfer(n, f) * f
+        if weighted:
+            r = _smooth_bins(np.abs(rest) ** 2)
+            level = r.mean(axis=-1, keepdims=True)
+            w = 1 / np.maximum(r + RESIDUAL_FLOOR * level, np.finfo(r.dtype).tiny)
+            w *= level  # weights of about 1 in every bin: only their proportions matter
+            rest = n - _transfer(n, f, w) * f
+        return rest
+
+    return _through_stft(near, far, subtract, n_fft, hop)
+
+
+def longest_window(samples: int, *, frames: int = 8) -> int:
+    """The longest power of two n_fft <= 16,384 that gives `samples` at least `frames` windows at hop n_fft / 4."""
+    n_fft = 16_384
+    while n_fft > SHORTEST and 1 + samples // (n_fft // 4) < 4 * frames:
+        n_fft //= 2
+    return n_fft
+
+
+def _transfer(n: Array, f: Array, weights: Array | None = None) -> Array:  # eq. 6, (..., bins, frames) -> (..., bins, 1)
+    power = np.abs(f) ** 2
+    cross = n * np.conj(f)
+    if weights is not None:
+        power, cross = weights * power, weights * cross
+    total = power.sum(axis=-1, keepdims=True)
+    h: Array = cross.sum(axis=-1, keepdims=True) / (total + _eps(total))
+    return h
+
+
+def _eps(power: Array) -> Array:
+    # Relative to the clip's mean power (over bins and frames); `tiny` keeps 0 / 0 of a silent clip at 0.
+    floor: Array = EPS * power.mean(axis=(-2, -1), keepdims=True) + np.finfo(power.dtype).tiny
+    return floor
+
+
+def _smooth_bins(power: Array) -> Array:
+    # Mean over the 9 neighbouring bins, fewer at the two ends.
+    half = NEIGHBOURS // 2
+    total = np.cumsum(power, axis=-2)
+    total = np.concatenate([np.zeros_like(total[..., :1, :]), total], axis=-2)
+    bins = power.shape[-2]
+    low, high = np.clip(np.arange(bins) - half, 0, None), np.clip(np.arange(bins) + half + 1, None, bins)
+    mean: Array = (total[..., high, :] - total[..., low, :]) / (high - low)[:, None]
+    return np.maximum(mean, 0)
+
+
+def _through_stft(near: ArrayLike, far: ArrayLike, change, n_fft: int, hop: int) -> Array:  # type: ignore[no-untyped-def]
+    x, y = finite("near", near), finite("far", far)
+    n_fft, hop = whole("n_fft", n_fft, low=SHORTEST), whole("hop", hop)
+    number("n_fft", n_fft, high=LONGEST)
+    number("hop", hop, high=n_fft // 2)
+    if x.shape != y.shape:
+        raise ValueError(f"near and far must have the same shape, not {x.shape} and {y.shape}")
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError("near holds no samples")
+    dtype = x.dtype
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    scale, scale_far = _peak(x), _peak(y)  # the microphones' own gains drop out before anything is squared
+    window = np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2  # periodic Hann
+    n, f = _stft(x / scale, window, hop), _stft(y / scale_far, window, hop)
+    out = _istft(change(n, f), window, hop, x.shape[-1]) * scale
+    peak = np.abs(x).max(axis=-1, keepdims=True)
+    out = np.clip(out, -2 * peak, 2 * peak)
+    silent = ~y.any(axis=-1, keepdims=True)
+    return np.where(silent, x, out).astype(dtype)
+
+
+def _peak(x: Array) -> Array:
+    peak = np.abs(x).max(axis=-1, keepdims=True)
+    return np.where(peak > 0, peak, 1)
+
+
+def _stft(x: Array, window: Array, hop: int) -> Array:  # (..., N) -> (..., bins, frames)
+    pad = len(window) // 2
+    mode = "reflect" if x.shape[-1] > 1 else "edge"
+    x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(pad, pad)], mode=mode)  # type: ignore[call-overload]
+    rest = -(x.shape[-1] - len(window)) % hop  # zeros, so that the last samples are inside a frame too
+    x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, rest)])
+    frames = np.lib.stride_tricks.sliding_window_view(x, len(window), axis=-1)[..., ::hop, :]
+    return np.swapaxes(fft.rfft(frames * window, axis=-1), -1, -2)
+
+
+def _istft(spectrum: Array, window: Array, hop: int, length: int) -> Array:  # (..., bins, frames) -> (..., N)
+    # Least squares (window twice, divided by the sum of squared windows); the mirrored edges are cut off again.
+    n_fft, count = len(window), spectrum.shape[-1]
+    frames = fft.irfft(np.swapaxes(spectrum, -1, -2), n=n_fft, axis=-1) * window
+    out = np.zeros((*spectrum.shape[:-2], n_fft + hop * (count - 1)))
+    norm = np.zeros(out.shape[-1])
+    for t in range(count):
+        out[..., t * hop : t * hop + n_fft] += frames[..., t, :]
+        norm[t * hop : t * hop + n_fft] += window**2
+    keep = slice(n_fft // 2, n_fft // 2 + length)
+    return out[..., keep] / norm[keep]

@@ -1,0 +1,66 @@
+"""Score-level fusion: systems are aligned by their training normals, then averaged (report section 2.8, eq. 17-18).
+
+    parts    [(train_scores (N,), scores (M,)), ...]   one pair per system
+    weights  one per system, >= 0, summing to 1
+    returns  (M,), in standard deviations of the training normals
+
+The training scores must be leave-one-out (`Backend.train_scores`): scored against a bank that holds them, every
+training clip is its own nearest neighbour and the statistics of eq. 17 mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nearfar.check import Array, finite
+
+EPS = 1e-12
+
+
+def statistics(train_scores: ArrayLike, is_target: ArrayLike | None = None) -> tuple[float, float]:
+    """Mean and standard deviation (ddof 0) of training scores, eq. 17.
+
+    With `is_target` the two domains weigh the same (`balance_domains`), instead of 990 source clips outvoting 10.
+    """
+    s = finite("train_scores", train_scores, ndim=1).astype(np.float64)
+    if not len(s):
+        raise ValueError("train_scores is empty: there is nothing to align by")
+    weights = np.full(len(s), 1 / len(s))
+    if is_target is not None:
+        target = np.asarray(is_target, bool)
+        if target.any() and not target.all():
+            weights = np.where(target, 0.5 / target.sum(), 0.5 / (~target).sum())
+    mu = float(weights @ s)
+    return mu, float(np.sqrt(weights @ (s - mu) ** 2))
+
+
+def align(train_scores: ArrayLike, scores: ArrayLike, is_target: ArrayLike | None = None) -> Array:
+    """Scores (M,) in standard deviations of the training normals: (s - mu) / (sigma + eps). Source: eq. 17."""
+    mu, sigma = statistics(train_scores, is_target)
+    eps = EPS * max(1.0, abs(mu))  # relative, so that a system without any spread stays finite at every scale
+    out: Array = (finite("scores", scores, ndim=1).astype(np.float64) - mu) / (sigma + eps)
+    return out
+
+
+def fuse(
+    parts: Sequence[tuple[ArrayLike, ArrayLike]], weights: Sequence[float], is_target: ArrayLike | None = None
+) -> Array:
+    """Weighted sum of aligned scores, (M,). Raises ValueError for weights < 0 or not summing to 1. Source: eq. 18."""
+    lam = check_weights(weights, len(parts))
+    aligned = [align(train, scores, is_target) for train, scores in parts]
+    if len({len(a) for a in aligned}) > 1:
+        raise ValueError(f"every part must score the same clips; the parts hold {[len(a) for a in aligned]} scores")
+    return np.asarray(np.tensordot(lam, np.stack(aligned), axis=1), np.float32)
+
+
+def check_weights(weights: Sequence[float], count: int) -> Array:
+    """`weights` as an array: `count` of them, >= 0, summing to 1, else ValueError."""
+    lam = finite("weights", np.asarray(weights, np.float64), ndim=1)
+    if len(lam) != count or not count:
+        raise ValueError(f"there are {count} parts but {len(lam)} weights; give one weight for each part")
+    if (lam < 0).any() or abs(lam.sum() - 1) > 1e-6:
+        raise ValueError(f"weights must be >= 0 and sum to 1, not {[float(w) for w in lam]} (sum {lam.sum():g})")
+    return lam

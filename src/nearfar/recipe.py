@@ -1,0 +1,248 @@
+"""Recipes: everything that changes a score, as data (report sections 2.3-2.8, Table 3).
+
+    Recipe   one system: encoder, view, frame preprocessing, pooling, back end
+    Fusion   systems whose scores are aligned by their normals and averaged                       eq. 17-18
+    Watch    systems that listen for different things under one false-alarm budget; the alarm says which one heard
+
+All three go to JSON and back; unknown keys and values are ValueErrors that name the choices. `TABLE_3` holds the
+report's eight best single systems, `FUSION` its five-system fusion, `SPACE` its search space as data.
+
+Where the report leaves a choice open: "k = 3 LDN" is read as query k = 1 with density_k = 3; the EAT pair alone has
+frame preprocessing; s_stereo of eq. 13 is `n_f`; the three components of eq. 13 share pooling and back end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from nearfar.backend import Switches
+from nearfar.check import choose, number, one_of
+from nearfar.encoders import FREQS, names
+from nearfar.enhance import LONGEST, SHORTEST
+from nearfar.fusion import check_weights
+from nearfar.pooling import POOLINGS
+from nearfar.views import VIEWS, needs_far
+
+SOFT_MASKS = {"a03f05": (0.3, 0.5), "a05f07": (0.5, 0.7)}  # alpha, floor
+WINDOWS = [1 << n for n in range(SHORTEST.bit_length() - 1, LONGEST.bit_length())]
+WAVE_VIEWS = (
+    [f"sfsoft_{m}" for m in SOFT_MASKS]
+    + [f"enh_{m}" for m in SOFT_MASKS]
+    + [f"{kind}_{n}" for kind in ("w1", "w1w") for n in WINDOWS]
+)
+COMPOSITE = (("near_only", 0.6), ("enh", 0.2), ("n_f", 0.2))  # eq. 13: near, enhanced, stereo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Switches):
+    """One system, from waveform to score; the switches of the back end are `backend.fit`'s."""
+
+    encoder: str = "logmel"
+    view: str = "near_only"
+    low: float | None = None
+    spike: float | None = None
+    pooling: str = "mean"
+    alpha: float = 1.0
+    p: float = 3.0
+    freq: str = "concat"
+    normalize: bool = True  # L2 norm of the clip's embedding (the report); False where size carries meaning
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("encoder", self.encoder, names())
+        one_of("view", self.view, [*VIEWS, *WAVE_VIEWS])
+        one_of("pooling", self.pooling, POOLINGS)
+        one_of("freq", self.freq, FREQS)
+        number("p", self.p, above=0)
+        number("alpha", self.alpha, low=0)
+        for name in ("low", "spike"):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name))
+
+    @property
+    def switches(self) -> Switches:
+        """The back end's part of the recipe."""
+        return Switches(**{f.name: getattr(self, f.name) for f in fields(Switches)})
+
+    @property
+    def needs_far(self) -> bool:
+        """True if the recipe cannot do without the far microphone."""
+        return self.view not in VIEWS or needs_far(self.view)
+
+    def expand(self) -> System:
+        """The recipe itself, or the fusion of eq. 13 that an `sfsoft_*` view stands for."""
+        if not self.view.startswith("sfsoft_"):
+            return self
+        mask = self.view.removeprefix("sfsoft_")
+        views = [(f"enh_{mask}" if view == "enh" else view, weight) for view, weight in COMPOSITE]
+        return Fusion(tuple((weight, replace(self, view=view)) for view, weight in views))
+
+    def to_json(self) -> str:
+        """The recipe as JSON text."""
+        return json.dumps(as_data(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> System:
+        """A recipe, fusion or watch from JSON text; unknown keys or values are ValueErrors that name the choices."""
+        return from_json(text)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Weighted average of systems aligned by their training normals (eq. 17-18); parts are (weight, system)."""
+
+    parts: tuple[tuple[float, System], ...]
+
+    def __post_init__(self) -> None:
+        check_weights([weight for weight, _ in self.parts], len(self.parts))
+
+    def to_json(self) -> str:
+        """The fusion as JSON text."""
+        return json.dumps(as_data(self), indent=2)
+
+    from_json = Recipe.from_json
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Systems that each watch for one kind of change, (name, share of the false-alarm budget, system)."""
+
+    parts: tuple[tuple[str, float, System], ...]
+
+    def __post_init__(self) -> None:
+        check_weights([share for _, share, _ in self.parts], len(self.parts))
+        if any(share <= 0 for _, share, _ in self.parts):
+            raise ValueError("every part of a watch needs a share of the false-alarm budget above 0")
+
+    def to_json(self) -> str:
+        """The watch as JSON text."""
+        return json.dumps(as_data(self), indent=2)
+
+    from_json = Recipe.from_json
+
+
+System = Recipe | Fusion | Watch
+
+
+def leaves(system: System) -> Iterator[Recipe]:
+    """The single systems that a system consists of, composites of eq. 13 expanded."""
+    if isinstance(system, Recipe):
+        expanded = system.expand()
+        if expanded is system:
+            yield system
+        else:
+            yield from leaves(expanded)
+    else:
+        for part in system.parts:
+            yield from leaves(part[-1])
+
+
+def as_data(system: System) -> dict[str, Any]:
+    """A system as plain data for JSON, with a version."""
+    if isinstance(system, Recipe):
+        return {"recipe": 1, **asdict(system)}
+    if isinstance(system, Fusion):
+        return {"fusion": 1, "parts": [{"weight": w, "system": as_data(s)} for w, s in system.parts]}
+    return {"watch": 1, "parts": [{"name": n, "share": w, "system": as_data(s)} for n, w, s in system.parts]}
+
+
+def from_data(data: Any) -> System:
+    """A system from `as_data`'s form; ValueError for anything else."""
+    if not isinstance(data, dict):
+        raise ValueError(f"a recipe is a JSON object, not {type(data).__name__}")
+    kinds = [kind for kind in ("recipe", "fusion", "watch") if data.get(kind) == 1]
+    if len(kinds) != 1:
+        raise ValueError("not a version-1 recipe: exactly one of the keys 'recipe', 'fusion', 'watch' must be 1")
+    kind = kinds[0]
+    data = {key: value for key, value in data.items() if key != kind}
+    try:
+        if kind == "recipe":
+            known = [f.name for f in fields(Recipe)]
+            _only(data, known)
+            return Recipe(**data)
+        _only(data, ["parts"])
+        if kind == "fusion":
+            _each_only(data["parts"], ["weight", "system"])
+            return Fusion(tuple((p["weight"], from_data(p["system"])) for p in data["parts"]))
+        _each_only(data["parts"], ["name", "share", "system"])
+        return Watch(tuple((str(p["name"]), p["share"], from_data(p["system"])) for p in data["parts"]))
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"the {kind} is damaged: {error}") from None
+
+
+def from_json(text: str) -> System:
+    """A system from JSON text; ValueError naming the key, value and choices if it is none."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"a recipe must be JSON: {error}") from None
+    return from_data(data)
+
+
+def by_name(name: str) -> System:
+    """A system by its name: a row of Table 3, "fusion", "logmel-floor"; ValueError lists the names."""
+    return choose("recipe", name, NAMED)
+
+
+def _only(data: dict[str, Any], known: list[str]) -> None:
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise ValueError(f"unknown recipe keys {unknown}; known: {', '.join(known)}")
+
+
+def _each_only(parts: Any, known: list[str]) -> None:
+    for part in parts:
+        _only(part, known)
+
+
+def _row(encoder: str, view: str, pooling: dict[str, Any], backend: dict[str, Any], **frames: Any) -> Recipe:
+    return Recipe(encoder=encoder, view=view, **pooling, **backend, **frames)
+
+
+def _pooling(kind: str, alpha: float = 1.0, p: float = 3.0) -> dict[str, Any]:
+    return {"pooling": kind, "alpha": alpha, "p": p}
+
+
+def _ldn(metric: str, density_k: int) -> dict[str, Any]:
+    return {"method": "ldn", "metric": metric, "k": 1, "density_k": density_k}
+
+
+def _raw(metric: str) -> dict[str, Any]:
+    return {"method": "raw", "metric": metric, "k": 1}
+
+
+_EAT = {"low": 0.15, "spike": 0.3}  # report 4.4
+TABLE_3 = {
+    "eat-large": _row("eat-large", "near_only", _pooling("rdp_gem", 1, 3), _raw("cosine"), **_EAT),
+    "dasheng": _row("dasheng", "sfsoft_a05f07", _pooling("rdp", 20), _ldn("euclidean", 3)),
+    "openl3": _row("openl3", "sfsoft_a03f05", _pooling("gem", p=9), _ldn("cosine", 3)),
+    "eat-as2m": _row("eat-as2m", "near_only", _pooling("rdp_gem", 1, 3), _raw("euclidean"), **_EAT),
+    "sslam": _row("sslam", "absdif_0.5", _pooling("rdp_gem", 9, 3), _ldn("cosine", 5)),
+    "ced-base": _row("ced-base", "sfsoft_a05f07", _pooling("rdp_gem", 9, 3), _ldn("cosine", 20)),
+    "m2d-clap": _row("m2d-clap", "sfsoft_a05f07", _pooling("rdp_gem", 9, 3), _ldn("cosine", 20)),
+    "beats": _row("beats", "n_0.5f", _pooling("rdp", 19), _ldn("cosine", 3)),
+}
+FUSION = Fusion(  # report 4.1
+    tuple(
+        (weight, TABLE_3[name])
+        for name, weight in (("eat-large", 0.55), ("dasheng", 0.20), ("sslam", 0.05), ("eat-as2m", 0.05), ("openl3", 0.15))
+    )
+)
+# Twenty lines of scikit-learn, as a recipe: what a detector without weights has to beat.
+FLOOR = Recipe(pooling="mean_std", method="mahalanobis", normalize=False)
+NAMED: dict[str, System] = {**TABLE_3, "fusion": FUSION, "logmel-floor": FLOOR}
+
+SPACE: dict[str, tuple[Any, ...]] = {  # report 2.3 and 2.5-2.7, Table 2
+    "view": ("near_only", "n_0.5f", "n_f", "absdif_1", "absdif_0.5", "sfsoft_a03f05", "sfsoft_a05f07"),
+    "preprocessing": ((None, None), (None, 0.2), (None, 0.3), (None, 0.4), (0.10, 0.3), (0.15, 0.3)),
+    "p": (1, 3, 9),
+    "alpha": (1, 9, 16, 19, 20),
+    "pooling": ("mean", "gem", "rdp", "rdp_gem"),
+    "metric": ("euclidean", "cosine"),
+    "k": (1, 3, 5, 10, 20),
+    "method": ("raw", "ldn"),
+    "domain_aware": ("domain_z", "dldn", "dbldn"),
+}
