@@ -155,11 +155,17 @@ class Backend:
 
     def nearest(self, q: ArrayLike, k: int = 3) -> tuple[Array, Array]:
         """Distances (M, k) and indices (M, k) of the nearest normals by plain distance: what to listen to beside q."""
-        return self._bank.nearest(self._whitened(finite("q", q, ndim=2)), k)
+        return self._bank.nearest(self._seen(finite("q", q, ndim=2)), k)
 
     @cached_property
     def _bank(self) -> Bank:
-        return Bank(self._whitened(self.z), self.switches.metric)
+        metric = "euclidean" if isinstance(self._method, _Mahalanobis) else self.switches.metric
+        return Bank(self._seen(self.z), metric)
+
+    def _seen(self, q: Array) -> Array:
+        # As the method sees it: a Gaussian measures in its own axes.
+        q = self._whitened(q)
+        return self._method.parts[0].whiten(q) if isinstance(self._method, _Mahalanobis) else q
 
     def _whitened(self, q: Array) -> Array:
         return q if self._gaussian is None else self._gaussian.whiten(q)

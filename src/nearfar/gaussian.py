@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import linalg
 
+from nearfar.blas import one_thread
 from nearfar.check import Array, number
 
 SCALE_FLOOR = 0.1  # of the median standard deviation
@@ -63,7 +64,8 @@ class Gaussian:
         """Distance (N,) of each training clip from the Gaussian of the others."""
         n = len(self.x)
         if self.standardize:
-            return self._solve_each() if self.shrinkage != "ledoit_wolf" else self._refit_each()
+            with one_thread():
+                return self._solve_each() if self.shrinkage != "ledoit_wolf" else self._refit_each()
         weight, isotropic = self._shrink_without()
         h = (self.own**2 / (n / (n - 1) * weight[:, None] * self.variances + isotropic[:, None])).sum(axis=1)
         return n / (n - 1) * np.sqrt(h / (1 - weight * n / (n - 1) ** 2 * h))

@@ -1,0 +1,112 @@
+"""A fitted system: back ends put together as a Recipe, Fusion or Watch says (report section 2.8).
+
+    vectors  one (M, D) array per leaf of the system, in the order of `recipe.leaves`
+    train    (N,) leave-one-out scores of the normals         score(vectors) (M,), higher is more anomalous
+
+A watch turns each part's score into the share p of normals that reach it and takes the rarest, each part weighing by
+its share w of the false-alarm budget: s = max_j (log w_j - log p_j). Whichever part is rarest is what was heard.
+A normal's own p leaves its own score out. The statistics of a fusion do include each normal's leave-one-out score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from nearfar.backend import Backend
+from nearfar.check import Array
+from nearfar.fusion import align, fuse
+from nearfar.recipe import Recipe, System, Watch
+from nearfar.threshold import Tail
+
+
+class Fitted(Protocol):
+    """A fitted system: its normals' scores, scores of new vectors, and what each part of it says."""
+
+    @property
+    def train(self) -> Array: ...
+    def score(self, vectors: Iterator[Array]) -> tuple[Array, dict[str, Array]]: ...
+
+
+def build(system: System, backends: Iterator[Backend]) -> Fitted:
+    """The fitted form of `system`; `backends` are its leaves' back ends in the order of `recipe.leaves`."""
+    if isinstance(system, Recipe):
+        expanded = system.expand()
+        return Leaf(next(backends)) if expanded is system else build(expanded, backends)
+    children = [build(part[-1], backends) for part in system.parts]
+    if isinstance(system, Watch):
+        return Watching([name for name, _, _ in system.parts], [share for _, share, _ in system.parts], children)
+    return Fused([weight for weight, _ in system.parts], children)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One back end."""
+
+    backend: Backend
+
+    @property
+    def train(self) -> Array:
+        """Leave-one-out scores (N,) of the normals."""
+        return self.backend.train_scores
+
+    def score(self, vectors: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
+        """Scores (M,); a leaf has no parts."""
+        return self.backend.score(next(vectors)), {}
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Aligned and averaged parts (eq. 17-18); a part is reported in standard deviations of its normals."""
+
+    weights: list[float]
+    children: list[Fitted]
+
+    @cached_property
+    def train(self) -> Array:
+        """Fused leave-one-out scores (N,)."""
+        return fuse([(child.train, child.train) for child in self.children], self.weights)
+
+    def score(self, vectors: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
+        """Fused scores (M,) and each part's aligned scores by number."""
+        scores = [child.score(vectors)[0] for child in self.children]
+        parts = {str(i + 1): align(c.train, s) for i, (c, s) in enumerate(zip(self.children, scores, strict=True))}
+        return fuse([(c.train, s) for c, s in zip(self.children, scores, strict=True)], self.weights), parts
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Parts under one false-alarm budget; a part is reported as -log10 of its budgeted p."""
+
+    names: list[str]
+    shares: list[float]
+    children: list[Fitted]
+
+    @cached_property
+    def _tails(self) -> list[Tail]:
+        return [Tail(child.train) for child in self.children]
+
+    @cached_property
+    def train(self) -> Array:
+        """Rarity (N,) of each normal by the scores of the others."""
+        n = len(self.children[0].train)
+        rarity = np.empty((len(self.children), n))
+        for j, child in enumerate(self.children):
+            s = child.train.astype(np.float64)
+            for i in range(n):
+                others = np.delete(s, i) if n > 2 else s
+                rarity[j, i] = -Tail(others).log_p(s[i : i + 1])[0]
+        return self._combined(rarity).max(axis=0)
+
+    def score(self, vectors: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
+        """Rarity (M,) of the rarest part, and every part's by name."""
+        rarity = [-tail.log_p(child.score(vectors)[0]) for tail, child in zip(self._tails, self.children, strict=True)]
+        combined = self._combined(np.stack(rarity))
+        return combined.max(axis=0), dict(zip(self.names, combined / np.log(10), strict=True))
+
+    def _combined(self, rarity: Array) -> Array:
+        return rarity + np.log(self.shares)[:, None]

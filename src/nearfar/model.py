@@ -1,0 +1,230 @@
+"""A detector as a folder that a person can read: JSON, CSV, Markdown and safetensors; no pickle, nothing that runs.
+
+    detector.json          format, versions, channels, clip length, set-point
+    recipe.json            everything that changes a score
+    bank.safetensors       embeddings z0, z1, ... (N, D) of each leaf, their leave-one-out scores, domains, profile
+    normals.csv            one row per normal: name, domain, sha256, seconds, path
+    card.md                the same for people
+
+The folder appears whole or not at all: it is written beside its place and renamed. Everything that is read back is
+checked (types, shapes, finite numbers) before it is used, so a damaged or hostile folder is a ValueError.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nearfar.check import Array, finite, number, one_of, whole
+from nearfar.profile import CHANNELS, Profile
+from nearfar.recipe import System, from_json, leaves
+from nearfar.threshold import METHODS, Threshold
+
+FORMAT = 1
+FILES = ("detector.json", "recipe.json", "bank.safetensors", "normals.csv", "card.md")
+COLUMNS = ("name", "domain", "sha256", "seconds", "path")
+DAMAGED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, ValueError, csv.Error)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A recording: its name, where it was (or ""), the hash of its file, its length."""
+
+    name: str
+    path: str
+    sha256: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a fitted detector has to remember; `banks` (N, D) and `train` (N,) are one per leaf of `system`."""
+
+    system: System
+    near: int
+    far: int | None
+    window_s: float
+    why: str
+    threshold: Threshold
+    method: str
+    false_alarm_rate: float
+    normals: list[Normal]
+    is_target: Array
+    banks: Sequence[Array]
+    train: Sequence[Array]
+    profile: Profile
+
+
+def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> Path:
+    """Write a state to `folder`, replacing a detector that is there; FileExistsError if it holds other things."""
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - set(FILES)):
+        raise FileExistsError(f"{folder} exists and is not a detector; choose another name or remove it yourself")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        save_file(_arrays(state), draft / "bank.safetensors")
+        _text(draft / "detector.json", json.dumps(_settings(state), indent=2))
+        _text(draft / "recipe.json", state.system.to_json())
+        _text(draft / "card.md", card(state, train_values))
+        with (draft / "normals.csv").open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(COLUMNS)
+            for n, target in zip(state.normals, state.is_target, strict=True):
+                rows.writerow([n.name, "target" if target else "source", n.sha256, f"{n.seconds:.6g}", n.path])
+        draft.chmod(0o755)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            folder.replace(old / folder.name)
+            draft.replace(folder)
+            shutil.rmtree(old)
+        else:
+            draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def read(folder: str | os.PathLike[str]) -> State:
+    """The state in `folder`. FileNotFoundError if there is none, ValueError if it is damaged."""
+    folder = Path(folder)
+    missing = [name for name in FILES[:4] if not (folder / name).is_file()]
+    if missing:
+        what = f"it lacks {', '.join(missing)}" if folder.is_dir() else "there is no such folder"
+        raise FileNotFoundError(f"{folder} is not a detector: {what}. Make one with: nearfar fit NORMALS -o {folder}")
+    try:
+        return _read(folder)
+    except DAMAGED as error:
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{folder} is damaged or no detector of this version: {reason}") from None
+
+
+def card(state: State, train_values: Array) -> str:
+    """The detector in words, as Markdown; `train_values` (N,) are the normals' own scores in standard deviations."""
+    target, total, point = int(state.is_target.sum()), len(state.normals), state.threshold
+    odd = np.argsort(-train_values, kind="stable")[:3]
+    minutes = sum(n.seconds for n in state.normals) / 60
+    far = "none" if state.far is None else f"channel {state.far}"
+    lines = [
+        "# What this detector is",
+        "",
+        f"- Fitted on {total} normal recordings, {minutes:.1f} minutes: {total - target} source, {target} target.",
+        f"- The near microphone is channel {state.near}, the far one {far}.",
+        f"- Method: {state.why}",
+        "",
+        "# Set-point",
+        "",
+        f"Alarm above {point.value:.2f} standard deviations of the normals ({point.method}). Expected of healthy clips: "
+        f"1 alarm in {1 / point.rate:.0f}, or {point.false_alarms_per_day(state.window_s):.1f} a day if the machine is "
+        f"heard all day in clips of {state.window_s:g} s.",
+        "",
+        "# The three most unusual normals",
+        "",
+        "Listen to them: are they really normal?",
+        "",
+        *(f"- {state.normals[i].name} ({train_values[i]:+.1f} standard deviations)" for i in odd),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _settings(state: State) -> dict[str, Any]:
+    from nearfar import __version__
+
+    return {
+        "format": FORMAT,
+        "nearfar": __version__,
+        "near": state.near,
+        "far": state.far,
+        "clip_seconds": state.window_s,
+        "why": state.why,
+        "threshold": vars(state.threshold),
+        "method": state.method,
+        "false_alarm_rate": state.false_alarm_rate,
+    }
+
+
+def _arrays(state: State) -> dict[str, Array]:
+    arrays: dict[str, Array] = {"is_target": state.is_target.astype(np.uint8)}
+    for i, (z, train) in enumerate(zip(state.banks, state.train, strict=True)):
+        arrays[f"z{i}"] = np.ascontiguousarray(z, np.float32)
+        arrays[f"train{i}"] = np.ascontiguousarray(train, np.float32)
+    for channel, sums in state.profile.sums.items():
+        arrays[f"profile_{channel}"] = np.ascontiguousarray(sums, np.float64)
+    return arrays
+
+
+def _read(folder: Path) -> State:
+    settings = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+    if settings.get("format") != FORMAT:
+        raise ValueError(f"its format is {settings.get('format')!r} and this version reads {FORMAT}; upgrade nearfar")
+    system = from_json((folder / "recipe.json").read_text(encoding="utf-8"))
+    normals, domains = _normals(folder / "normals.csv")
+    arrays = _load_arrays(folder / "bank.safetensors")
+    is_target = arrays["is_target"].astype(bool)
+    if domains != ["target" if t else "source" for t in is_target]:
+        raise ValueError("normals.csv and bank.safetensors do not list the same normals")
+    count = len(list(leaves(system)))
+    banks = [finite(f"z{i}", arrays[f"z{i}"], ndim=2) for i in range(count)]
+    train = [finite(f"train{i}", arrays[f"train{i}"], ndim=1) for i in range(count)]
+    for i, a in enumerate([*banks, *train]):
+        if len(a) != len(normals):
+            raise ValueError(f"array {i % count} of the bank holds {len(a)} normals, normals.csv {len(normals)}")
+    profile = {c: finite(c, arrays[f"profile_{c}"], ndim=2) for c in CHANNELS if f"profile_{c}" in arrays}
+    point = settings["threshold"]
+    far = settings["far"]
+    return State(
+        system=system,
+        near=whole("near", settings["near"], low=0),
+        far=None if far is None else whole("far", far, low=0),
+        window_s=number("clip_seconds", settings["clip_seconds"], above=0),
+        why=str(settings["why"]),
+        threshold=Threshold(
+            number("the threshold", point["value"]), number("its rate", point["rate"], low=0), str(point["method"])
+        ),
+        method=one_of("threshold method", settings["method"], METHODS),
+        false_alarm_rate=number("false_alarm_rate", settings["false_alarm_rate"], above=0, below=1),
+        normals=normals,
+        is_target=is_target,
+        banks=banks,
+        train=train,
+        profile=Profile(profile),
+    )
+
+
+def _load_arrays(path: Path) -> dict[str, Array]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays: dict[str, Array] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path.name} cannot be read ({error})") from None
+    return arrays
+
+
+def _normals(path: Path) -> tuple[list[Normal], list[str]]:
+    normals, domains = [], []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if tuple(rows.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"normals.csv has columns {rows.fieldnames}, expected {list(COLUMNS)}")
+        for row in rows:
+            normals.append(Normal(row["name"], row["path"], row["sha256"], float(row["seconds"])))
+            domains.append(one_of("domain", row["domain"], ("source", "target")))
+    return normals, domains
+
+
+def _text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,56 @@
+"""What the normals sound like, band by band: mean and spread of their log-mel frames, near and far.
+
+    frames  (T, 128) dB of `encoders.logmel`, at 16 kHz
+
+Kept beside the bank so that an alarm can say which band and microphone differ, whatever the encoder. Never used for
+a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nearfar.audio import Clip
+from nearfar.check import Array
+from nearfar.encoders.logmel import BANDS, RATE, log_mel
+
+CHANNELS = ("near", "far")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sums over normal frames: `sums` {channel: (3, 128)} holds count, sum and sum of squares per band."""
+
+    sums: dict[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, clip: Clip) -> Profile:
+        """The profile of one clip."""
+        sums = {}
+        for channel in CHANNELS:
+            if getattr(clip, channel) is not None:
+                x = frames(clip, channel).astype(np.float64)
+                sums[channel] = np.stack([np.full(BANDS, float(len(x))), x.sum(axis=0), (x**2).sum(axis=0)])
+        return cls(sums)
+
+    @classmethod
+    def total(cls, profiles: Sequence[Profile]) -> Profile:
+        """The profile of all clips together."""
+        keys = {key for profile in profiles for key in profile.sums}
+        return cls({k: np.sum([p.sums[k] for p in profiles if k in p.sums], axis=0) for k in sorted(keys)})
+
+    def deviation(self, clip: Clip, channel: str) -> Array:
+        """The clip's frames (T, 128) in standard deviations of the normal frames of their band."""
+        count, total, squares = self.sums[channel]
+        mean = total / count
+        spread = np.sqrt(np.maximum(squares / count - mean**2, 0))
+        deviation: Array = (frames(clip, channel) - mean) / np.maximum(spread, 0.5)
+        return deviation
+
+
+def frames(clip: Clip, channel: str) -> Array:
+    """Log-mel frames (T, 128) of a channel."""
+    return log_mel(getattr(clip.at(RATE), channel))
