@@ -26,12 +26,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nearfar.bank import METRICS, Bank
-from nearfar.check import Array, choose, finite, number, one_of, whole
+from nearfar.check import Array, finite, flags, number, one_of, switch, whole
 from nearfar.density import DensityBank, VarMinBank
 from nearfar.gaussian import Gaussian
 
 DENSITY_K = {"ldn": 16, "dldn": 16, "dbldn": 16, "varmin": 4}  # used where density_k is None ([12]; VarMin: K = 4)
 DENSITY_K_TARGET = 9  # [12]: all the other targets
+CHOICES = {
+    "density_agg": ("mean", "sum"),
+    "neighbour_selection": ("normalized", "raw"),
+    "form": ("ratio", "difference"),
+    "z_sigma": ("target", "own"),
+}
 FEW = 3  # a domain with fewer clips has no spread of its own
 
 
@@ -65,12 +71,17 @@ class Switches:
     def __post_init__(self) -> None:
         one_of("method", self.method, METHODS)
         one_of("metric", self.metric, METRICS)
-        one_of("z_sigma", self.z_sigma, ("target", "own"))
+        for name, choices in CHOICES.items():
+            one_of(name, getattr(self, name), choices)
         number("weight", self.weight, low=0, high=1)
-        whole("k", self.k)
-        for name in ("density_k", "density_k_source", "density_k_target"):
-            if getattr(self, name) is not None:
-                whole(name, getattr(self, name))
+        number("exponent", self.exponent)
+        if self.shrinkage != "ledoit_wolf":
+            number("shrinkage", self.shrinkage, low=0, high=1)  # type: ignore[arg-type]
+        for name in ("standardize", "whiten"):
+            switch(name, getattr(self, name))
+        for name in ("k", "density_k", "density_k_source", "density_k_target"):
+            if name == "k" or getattr(self, name) is not None:
+                object.__setattr__(self, name, whole(name, getattr(self, name)))
 
     def density(self, domain: str = "") -> dict[str, Any]:
         """Keyword arguments of the `DensityBank` of a domain ("source", "target") or of all clips ("")."""
@@ -109,18 +120,15 @@ def fit(z: ArrayLike, is_target: ArrayLike | None = None, **switches: Any) -> Ba
         raise ValueError(f"a back end needs at least 2 normal clips, and z has shape {z.shape}")
     target = np.zeros(len(z), bool)
     if is_target is not None:
-        target = np.asarray(is_target)
-        if target.shape != (len(z),):
-            raise ValueError(f"is_target has shape {target.shape}; give one flag for each of the {len(z)} rows of z")
-        if target.dtype != bool and not np.isin(target, (0, 1)).all():
-            raise ValueError("is_target must hold True and False (or 1 and 0) alone")
-        target = target.astype(bool)
+        target = flags("is_target", is_target, len(z))
     chosen = Switches(**switches)
     if chosen.method in DOMAIN_AWARE and not (target.any() and not target.all()):
-        warnings.warn(f"method {chosen.method!r} compares two domains and there is one: it works as one bank", stacklevel=2)
+        warnings.warn(
+            f"method {chosen.method!r} compares two domains and there is one: it works as one bank", stacklevel=2
+        )
     elif chosen.method in DOMAIN_AWARE and min(target.sum(), (~target).sum()) < FEW:
         warnings.warn(f"a domain has fewer than {FEW} clips: it borrows the other domain's spread", stacklevel=2)
-    return Backend(z, target, chosen)
+    return Backend(z.copy(), target, chosen)  # a caller who reuses the array must not change the bank
 
 
 @dataclass(frozen=True)
@@ -226,6 +234,9 @@ class _DualDensity(_TwoBanks):
         for d in sorted(self.present(), key=lambda d: -len(self.rows[d])):  # a lone clip borrows from the larger bank
             lone = max((b.typical for b in self.banks.values()), default=1.0)
             self.banks[d] = DensityBank(z[self.rows[d]], switches.metric, lone=lone, **switches.density(names[d]))
+        first, *second = self.banks.values()
+        if second and len(second[0]) > 1:  # of two domains with two clips each, the first is the smaller without a clip
+            first.lone = second[0].typical
 
     def score(self, q: Array) -> Array:
         return self._combine({d: bank.score(q) for d, bank in self.banks.items()})
@@ -294,13 +305,16 @@ class _OwnDistances:
 
     def __init__(self, bank: Bank, k: int) -> None:
         self.n = len(bank)
-        self.d, self.i = bank.nearest(None, k + 1) if self.n > 1 else (np.empty((1, 0)), np.empty((1, 0), int))
+        self.d: Array = np.empty((1, 0))
+        self.i: Array = np.empty((1, 0), int)
+        if self.n > 1:
+            self.d, self.i = bank.nearest(None, k + 1)
         self.k = min(k, self.n - 1)
         self.distance = self.d[:, : self.k].mean(axis=1) if self.n > 1 else np.array([np.nan])
 
     def statistics(self) -> tuple[Array, Array]:
         mu = self.distance.mean()
-        return mu, self.distance.std() if self.n >= FEW else np.float64(np.nan)
+        return mu, np.asarray(self.distance.std() if self.n >= FEW else np.nan)
 
     def statistics_without(self) -> tuple[Array, Array]:
         """mu (N,) and sigma (N,) of the bank without each member; NaN where too few are left."""
@@ -311,13 +325,18 @@ class _OwnDistances:
         centre = self.distance.mean()
         base = self.distance - centre
         i = self.i[:, : self.k]
-        changed = (self.d.sum(axis=1, keepdims=True) - self.d[:, : self.k]) / left - centre
+        anew = (self.d.sum(axis=1, keepdims=True) - self.d[:, : self.k]) / left
+        changed = anew - centre
         first, second = base.sum() - base, (base**2).sum() - base**2
         np.add.at(first, i, changed - base[:, None])
         np.add.at(second, i, changed**2 - base[:, None] ** 2)
         mean = first / (n - 1)
-        sigma = np.sqrt(np.maximum(second / (n - 1) - mean**2, 0))
-        return centre + mean, sigma if n - 1 >= FEW else np.full(n, np.nan)
+        mu, sigma = centre + mean, np.sqrt(np.maximum(second / (n - 1) - mean**2, 0))
+        for out in np.flatnonzero(np.minimum(mu, sigma) < 1e-6 * centre):  # may be rounding: take it anew
+            hit = i == out
+            each = np.delete(np.where(hit.any(axis=1), (anew * hit).sum(axis=1), self.distance), out)
+            mu[out], sigma[out] = each.mean(), each.std()
+        return mu, sigma if n - 1 >= FEW else np.full(n, np.nan)
 
 
 class _Mahalanobis(_TwoBanks):

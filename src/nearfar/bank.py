@@ -4,8 +4,9 @@
     euclidean   delta = |q - r|                cosine      delta = 1 - cos(q, r) = |q/|q| - r/|r||^2 / 2
 
 The search is a blocked matrix product in float32 on vectors centred on the bank, which names a few candidates; their
-distances are then taken directly. So no N x M x D array ever exists, a duplicate is at distance 0, and a distance does
-not depend on the other queries of the batch. Knows nothing of audio, domains or thresholds.
+distances are then taken directly, and where rounding could hide a nearer member, everything within its reach is. So
+no N x M x D array ever exists, a duplicate is at distance 0, and a distance does not depend on the other queries of
+the batch. Knows nothing of audio, domains or thresholds.
 A zero vector has no direction: by the formula above its cosine distance is 0 to another one, 0.5 to everything else.
 """
 
@@ -59,11 +60,21 @@ class Bank:
         k = min(whole("k", k), len(self) - members)
         points = self.points(q)
         distance, index = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
-        for rows, squared in self.blocks(points, members=members):
+        for rows, squared, slack in self.blocks(points, members=members):
             found = smallest(squared, min(k + SPARE, len(self) - members))
             exact = self.exact(points[rows], found)
             order = np.lexsort((found, exact), axis=1)[:, :k]
             distance[rows], index[rows] = (np.take_along_axis(a, order, axis=1) for a in (exact, found))
+            if found.shape[1] == len(self) - members:
+                continue
+            farthest = distance[rows, -1]
+            reach = (2 * farthest if self.metric == "cosine" else farthest**2) + slack
+            for row in np.flatnonzero(np.take_along_axis(squared, found[:, -1:], axis=1)[:, 0] <= reach):
+                near = np.flatnonzero(squared[row] <= reach[row])
+                at = rows.start + row
+                exact = self.exact(points[at : at + 1], near[None])[0]
+                order = np.lexsort((near, exact))[:k]
+                distance[at], index[at] = exact[order], near[order]
         return distance, index
 
     def points(self, q: ArrayLike | None) -> Array:
@@ -75,12 +86,13 @@ class Bank:
             raise ValueError(f"q holds vectors of length {q.shape[1]}, the bank vectors of length {self.width}")
         return unit(q) if self.metric == "cosine" else q
 
-    def blocks(self, points: Array, *, members: bool) -> Iterator[tuple[slice, Array]]:
-        """Squared Euclidean distances of `points` to the bank, (rows, (len(rows), N) float32), a block at a time.
+    def blocks(self, points: Array, *, members: bool) -> Iterator[tuple[slice, Array, Array]]:
+        """Squared Euclidean distances of `points` to the bank a block at a time: rows, (len(rows), N) float32, slack.
 
-        Good for choosing candidates, not as values: cancellation can take them below 0. With `members` a point's
-        distance to itself is infinite.
+        Good for choosing candidates, not as values: cancellation can take them below 0, and they are off by up to
+        `slack` (len(rows),). With `members` a point's distance to itself is infinite.
         """
+        rounding = np.finfo(np.float32).eps * (8 + np.sqrt(self.width))
         step = max(ROWS, BLOCK // len(self))
         for start in range(0, len(points), step):
             rows = slice(start, min(start + step, len(points)))
@@ -89,7 +101,7 @@ class Bank:
             squared = np.concatenate([centred, np.ones_like(squares), squares], axis=1) @ self._left.T
             if members:
                 squared[np.arange(rows.stop - start), np.arange(start, rows.stop)] = np.inf
-            yield rows, squared
+            yield rows, squared, rounding * (np.sqrt(squares[:, 0].astype(np.float64)) + np.sqrt(self.scale)) ** 2
 
     def exact(self, points: Array, index: Array) -> Array:
         """Distances (M, k) of points (M, D) to the members at `index` (M, k), taken directly."""

@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 
 def finite(name: str, values: ArrayLike, *, ndim: int | None = None) -> Array:
-    """`values` as a float32 (or, if it is that already, float64) array; NaN, infinity or a wrong shape is a ValueError."""
+    """`values` as a float32 array (float64 stays); NaN, infinity or a wrong shape is a ValueError."""
     array = np.asarray(values)
     if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
         raise ValueError(f"{name} must hold real numbers, not {array.dtype}")
@@ -25,17 +25,25 @@ def finite(name: str, values: ArrayLike, *, ndim: int | None = None) -> Array:
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes, not {array.ndim} (shape {array.shape})")
     # A sum is finite whenever all terms are, except on overflow: one pass without a mask in the usual case.
-    if array.size and not np.isfinite(array.sum(dtype=np.float64)) and not np.isfinite(array).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum(dtype=np.float64)
+    if not np.isfinite(total) and not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name} holds {array[where]} at index {where}; every value must be finite")
     return array
 
 
 def number(
-    name: str, value: float, *, low: float = -np.inf, high: float = np.inf, above: float = -np.inf, below: float = np.inf
+    name: str,
+    value: float,
+    *,
+    low: float = -np.inf,
+    high: float = np.inf,
+    above: float = -np.inf,
+    below: float = np.inf,
 ) -> float:
     """`value` if low <= value <= high and above < value < below, else a ValueError that says the range."""
-    if isinstance(value, (bool, str)) or value is None or not np.isfinite(value):
+    if not _is_number(value):
         raise ValueError(f"{name} must be a finite number, not {value!r}")
     if not (low <= value <= high and above < value < below):
         limits = [
@@ -49,14 +57,36 @@ def number(
 
 def whole(name: str, value: int, *, low: int = 1) -> int:
     """`value` as an int of at least `low`, else a ValueError."""
-    if isinstance(value, (bool, str)) or value is None or value != int(value) or value < low:
+    if not _is_number(value) or value != int(value) or value < low:
         raise ValueError(f"{name} must be a whole number >= {low}, not {value!r}")
     return int(value)
 
 
+def switch(name: str, value: bool) -> bool:
+    """`value` if it is True or False, else a ValueError."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
+
+
+def flags(name: str, values: ArrayLike, count: int) -> Array:
+    """`values` as a bool array (count,); anything but True and False (or 1 and 0) is a ValueError."""
+    array = np.asarray(values)
+    if array.shape != (count,):
+        raise ValueError(f"{name} has shape {array.shape}; give one flag for each of the {count} clips")
+    if array.dtype != bool and not np.isin(array, (0, 1)).all():
+        raise ValueError(f"{name} must hold True and False (or 1 and 0) alone")
+    return array.astype(bool)
+
+
+def _is_number(value: Any) -> bool:
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return real and bool(abs(value) <= np.finfo(np.float64).max)
+
+
 def one_of(what: str, name: str, choices: Iterable[str]) -> str:
     """`name` if it is one of `choices`, else a ValueError that lists them."""
-    if name not in choices:
+    if not isinstance(name, str) or name not in choices:
         raise ValueError(f"unknown {what} {name!r}; choose one of: {', '.join(choices)}")
     return name
 

@@ -28,7 +28,6 @@ from nearfar.bank import SPARE, Bank, smallest
 from nearfar.check import Array, number, one_of, whole
 
 RHO_FLOOR = 1e-6
-NOISE = 1e-5  # of the squared norms: below it a float32 distance may really be 0
 
 
 class DensityBank:
@@ -125,6 +124,9 @@ class DensityBank:
         r = np.repeat(np.arange(n), self.density_k)
         i = self.i[:, : self.density_k].ravel()
         np.add.at(total, i, self.without(r, i) - self.rho[r])
+        for out in np.flatnonzero(total < 1e-9 * self.rho.sum()):  # what is left may be rounding: take it anew
+            others = np.delete(np.arange(n), out)
+            total[out] = self.without(others, np.full(n - 1, out)).sum()
         return np.maximum(total, 0) / (n - 1)
 
     def _score(self, points: Array, *, members: bool) -> Array:
@@ -144,13 +146,24 @@ class DensityBank:
             rho_mean = densities(np.arange(len(points)), found).mean(axis=1)
             return self._calibrate(d.mean(axis=1), rho_mean, exponent)
         out = np.empty(len(points))
-        for block, squared in self.bank.blocks(points, members=members):
+        for block, squared, slack in self.bank.blocks(points, members=members):
             rows = np.arange(block.start, block.stop)
+            squared -= slack[:, None]  # no larger than they are, so that a key too large to win cannot win
             keys = self._keys(squared, rows, rho, exponent, members=members)
             found = smallest(keys, min(k + SPARE, len(self) - members))
-            d = self.bank.exact(points[block], found)
-            scores = self._calibrate(d, densities(rows, found), exponent[rows, None])
-            out[block] = np.sort(scores, axis=1)[:, :k].mean(axis=1)
+
+            def best(rows: Array, found: Array) -> Array:
+                scores = self._calibrate(
+                    self.bank.exact(points[rows], found), densities(rows, found), exponent[rows, None]
+                )
+                return np.asarray(np.sort(scores, axis=1)[:, :k])
+
+            scores = best(rows, found)
+            if found.shape[1] < len(self) - members:
+                reach = self._reach(scores[:, -1], exponent[rows], rho)
+                for row in np.flatnonzero(np.take_along_axis(keys, found[:, -1:], axis=1)[:, 0] <= reach):
+                    scores[row] = best(rows[row : row + 1], np.flatnonzero(keys[row] <= reach[row])[None])[0]
+            out[block] = scores.mean(axis=1)
         return out
 
     def _keys(self, squared: Array, rows: Array, rho: Array, exponent: Array, *, members: bool) -> Array:
@@ -160,26 +173,32 @@ class DensityBank:
             r, row = self._watched_by(rows)
             row = row - rows[0]
         np.maximum(squared, 0, out=squared)
-        rare = np.flatnonzero(rho < NOISE * self.typical)  # as good as duplicates: their weight multiplies the rounding
-        if len(rare):
-            part = squared[:, rare]
-            part[part < NOISE * self.bank.scale] = 0
-            squared[:, rare] = part
         new = _floored(self.without(r, rows[row]), self.typical) if len(r) else np.empty(0)
         old = _floored(rho, self.typical)
         watched = squared[row, r]
-        if self.ratio:
-            power = -exponent * (2 if self.bank.metric == "euclidean" else 1)
-            same = power[0] if (power == power[0]).all() else power[:, None]
-            with np.errstate(over="ignore"):
-                squared *= np.minimum(old**same, 1e30).astype(np.float32)
-                squared[row, r] = watched * np.minimum(new ** power[row], 1e30)
+        if self.ratio:  # in units of the typical density, so that float32 is wide enough at every scale
+            unit, scale = self._units()
+            power = -float(exponent[0]) * scale
+            squared *= np.minimum((old / unit) ** power / unit**scale, 1e30).astype(np.float32)
+            squared[row, r] = watched * np.minimum((new / unit) ** power / unit**scale, 1e30)
         else:
             d = np.sqrt(squared, out=squared) if self.bank.metric == "euclidean" else np.divide(squared, 2, out=squared)
             watched = d[row, r]
             d -= (exponent[rows, None] * old).astype(np.float32) if members else (exponent[0] * old).astype(np.float32)
             d[row, r] = watched - exponent[rows][row] * new
         return squared
+
+    def _reach(self, scores: Array, exponent: Array, rho: Array) -> Array:
+        """The keys of `scores`, and what float32 may add to them: members with smaller keys may score lower."""
+        if not self.ratio:
+            return np.asarray(scores + 1e-6 * (np.abs(scores) + np.abs(exponent) * max(float(rho.max()), 1.0)))
+        unit, scale = self._units()
+        key = (scores * unit ** (float(exponent[0]) - 1)) ** scale * (1 if self.bank.metric == "euclidean" else 2)
+        return np.where(scores > 0, key * (1 + 1e-5), -np.inf)  # nothing is below 0
+
+    def _units(self) -> tuple[float, int]:
+        """Typical density (1 if there is none), and the power of it that a squared distance counts in."""
+        return self.typical or 1.0, 2 if self.bank.metric == "euclidean" else 1
 
     def _watched_by(self, rows: Array) -> tuple[Array, Array]:
         nearest = self.i[:, : self.density_k]
@@ -195,7 +214,8 @@ class DensityBank:
 class VarMinBank(DensityBank):
     """LDN's difference form with the exponent that minimises the variance of the members' own scores.
 
-    alpha = Cov(u, v) / Var(v) with u = d(z, nearest other member), v = rho(that member); 0 if Var(v) <= 1e-12.
+    alpha = Cov(u, v) / Var(v) with u = d(z, nearest other member), v = rho(that member); 0 if Var(v) <= 1e-12, or if
+    it is rounding, 1e-12 of the squared mean.
     """
 
     def __init__(self, z: Array, metric: str, *, k: int = 1, density_k: int = 4, lone: float = 1.0) -> None:
@@ -234,7 +254,8 @@ class VarMinBank(DensityBank):
         count, su, sv, suv, svv = total
         count = np.maximum(count, 1)
         covariance, variance = suv / count - su * sv / count**2, svv / count - (sv / count) ** 2
-        return np.where(variance > 1e-12, covariance / np.maximum(variance, 1e-12), 0)
+        least = 1e-12 * np.maximum(1, (sv / count + v.mean()) ** 2)
+        return np.where(variance > least, covariance / np.maximum(variance, least), 0)
 
 
 def _moments(u: Array, v: Array) -> Array:

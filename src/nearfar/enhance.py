@@ -56,7 +56,8 @@ def leakage_subtract(
     n_fft from 256 to 32,768; `hop` is n_fft / 2, or n_fft / 4 when weighted. The result is limited to twice near's
     peak. Source: W1 (n_fft 1024); weighted: least squares with weights 1 / (residual power), one pass.
     """
-    hop = hop or (n_fft // 4 if weighted else n_fft // 2)
+    n_fft = whole("n_fft", n_fft, low=SHORTEST)
+    hop = hop if hop is not None else n_fft // 4 if weighted else n_fft // 2
 
     def subtract(n: Array, f: Array) -> Array:
         rest = n - _transfer(n, f) * f
@@ -79,7 +80,9 @@ def longest_window(samples: int, *, frames: int = 8) -> int:
     return n_fft
 
 
-def _transfer(n: Array, f: Array, weights: Array | None = None) -> Array:  # eq. 6, (..., bins, frames) -> (..., bins, 1)
+def _transfer(
+    n: Array, f: Array, weights: Array | None = None
+) -> Array:  # eq. 6, (..., bins, frames) -> (..., bins, 1)
     power = np.abs(f) ** 2
     cross = n * np.conj(f)
     if weights is not None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.check import Array, finite
+from nearfar.check import Array, finite, flags
 
 EPS = 1e-12
 
@@ -30,7 +30,7 @@ def statistics(train_scores: ArrayLike, is_target: ArrayLike | None = None) -> t
         raise ValueError("train_scores is empty: there is nothing to align by")
     weights = np.full(len(s), 1 / len(s))
     if is_target is not None:
-        target = np.asarray(is_target, bool)
+        target = flags("is_target", is_target, len(s))
         if target.any() and not target.all():
             weights = np.where(target, 0.5 / target.sum(), 0.5 / (~target).sum())
     mu = float(weights @ s)
@@ -53,7 +53,7 @@ def fuse(
     aligned = [align(train, scores, is_target) for train, scores in parts]
     if len({len(a) for a in aligned}) > 1:
         raise ValueError(f"every part must score the same clips; the parts hold {[len(a) for a in aligned]} scores")
-    return np.asarray(np.tensordot(lam, np.stack(aligned), axis=1), np.float32)
+    return np.asarray(np.tensordot(lam, np.stack(aligned), axes=1), np.float32)
 
 
 def check_weights(weights: Sequence[float], count: int) -> Array:

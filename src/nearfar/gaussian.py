@@ -23,6 +23,8 @@ from nearfar.check import Array, number
 SCALE_FLOOR = 0.1  # of the median standard deviation
 RHO_FLOOR = 1e-6  # of the shrinkage: with D >= N a direction that no clip ever took would cost infinitely much
 RANK = 1e-10  # principal axes with less of the largest singular value than this are rounding
+SOLVABLE = 1e-7  # a smaller denominator in Sherman and Morrison's formula has lost too many digits
+ROUNDING = 1e-12  # of a feature's largest value: a smaller deviation from the mean is none
 
 
 class Gaussian:
@@ -37,7 +39,8 @@ class Gaussian:
         self.shrinkage, self.standardize = shrinkage, standardize
         self.x = x.astype(np.float64)
         self.mean = self.x.mean(axis=0)
-        centred = self.x - self.mean
+        self.least = ROUNDING * np.abs(self.x).max(axis=0)
+        centred = self._deviation(self.x)
         self.scale = _scale(centred.std(axis=0)) if standardize else np.ones(x.shape[1])
         _, singular, axes = np.linalg.svd(centred / self.scale, full_matrices=False)
         keep = singular > RANK * max(singular[0], np.finfo(float).tiny)
@@ -52,7 +55,7 @@ class Gaussian:
 
     def distance(self, q: Array) -> Array:
         """Mahalanobis distances (M,) of q (M, D)."""
-        y = (q - self.mean) / self.scale
+        y = self._deviation(q) / self.scale
         inside = _rows_times(y, self.axes)
         spread = self.weight * self.variances + self.isotropic
         outside = np.maximum(_squares(y) - _squares(inside), 0)
@@ -68,11 +71,15 @@ class Gaussian:
                 return self._solve_each() if self.shrinkage != "ledoit_wolf" else self._refit_each()
         weight, isotropic = self._shrink_without()
         h = (self.own**2 / (n / (n - 1) * weight[:, None] * self.variances + isotropic[:, None])).sum(axis=1)
-        return n / (n - 1) * np.sqrt(h / (1 - weight * n / (n - 1) ** 2 * h))
+        left = 1 - weight * n / (n - 1) ** 2 * h
+        out = n / (n - 1) * np.sqrt(h / np.maximum(left, SOLVABLE))
+        for i in np.flatnonzero(left < SOLVABLE):
+            out[i] = self._refit(int(i))
+        return np.asarray(out)
 
     def whiten(self, q: Array) -> Array:
         """A^-1/2 (q - mean): (M, D) -> (M, D); between whitened vectors Euclidean distance is Mahalanobis'."""
-        y = (q - self.mean) / self.scale
+        y = self._deviation(q) / self.scale
         inside = _rows_times(y, self.axes)
         spread, rest = (self.weight * self.variances + self.isotropic) ** -0.5, self.isotropic**-0.5
         return rest * y + _rows_times(inside * (spread - rest), np.ascontiguousarray(self.axes.T))
@@ -86,10 +93,17 @@ class Gaussian:
         root = (n / (n - 1) * weight * self.variances + isotropic) ** -0.5
         v = self.own[i] * root
         b, length = weight * n / (n - 1) ** 2, float(v @ v)
-        y = (self.own + self.own[i] / (n - 1)) * root  # the mean moves too
+        y = self.own + self.own[i] / (n - 1)  # the mean moves too
+        y = np.where(np.abs(y) > ROUNDING * np.abs(self.own).max(initial=0), y, 0) * root
+        if 1 - b * length < SOLVABLE:
+            return Gaussian(np.delete(self.x, i, axis=0), shrinkage=self.shrinkage).whiten(self.x)
         if length > 0:
             y += np.outer(y @ v, v) * (((1 - b * length) ** -0.5 - 1) / length)
         return y if y.shape[1] else np.zeros((n, 1))
+
+    def _deviation(self, q: Array) -> Array:
+        y: Array = q - self.mean
+        return np.where(np.abs(y) > self.least, y, 0)
 
     def _shrink(self, n: int, trace: Array, squares: Array, quartic: Array) -> tuple[Array, Array]:
         """(1 - rho) and rho tr S / D for covariances given by tr S, tr S^2 and sum |x|^4 over their n clips."""
@@ -111,9 +125,7 @@ class Gaussian:
         a, b = n / (n - 1), n / (n - 1) ** 2  # S_-i = a S - b d_i d_i^T
         square = _squares(self.own)
         trace = a * self.variances.sum() - b * square
-        squares = (
-            a**2 * (self.variances**2).sum() - 2 * a * b * (self.own**2 @ self.variances) + b**2 * square**2
-        )
+        squares = a**2 * (self.variances**2).sum() - 2 * a * b * (self.own**2 @ self.variances) + b**2 * square**2
         quartic = np.empty(n)
         step = max(1, (1 << 22) // n)
         for start in range(0, n if self.shrinkage == "ledoit_wolf" else 0, step):
@@ -128,29 +140,28 @@ class Gaussian:
     def _solve_each(self) -> Array:
         n, d = self.x.shape
         a, b = n / (n - 1), n / (n - 1) ** 2
-        centred = self.x - self.mean
+        centred = self._deviation(self.x)
         covariance, rho = centred.T @ centred / n, float(self.shrinkage)
         out = np.empty(n)
         for i in range(n):
             s = a * covariance - b * np.outer(centred[i], centred[i])
-            scale = _scale(np.sqrt(np.maximum(np.diag(s), 0)))
+            variances = np.diag(s)
+            if (variances <= 1e-10 * np.diag(covariance)).any():  # a feature in which the others coincide, or nearly
+                out[i] = self._refit(int(i))
+                continue
+            scale = _scale(np.sqrt(variances))
             s = s / scale / scale[:, None]
-            mu = np.trace(s) / d
-            weight, isotropic = (0.0, 1.0) if mu <= np.finfo(float).tiny else (1 - rho, max(rho, RHO_FLOOR) * mu)
-            s = weight * s + isotropic * np.eye(d)
+            s = (1 - rho) * s + max(rho, RHO_FLOOR) * np.trace(s) / d * np.eye(d)
             y = a * centred[i] / scale
             out[i] = np.sqrt(max(y @ linalg.solve(s, y, assume_a="pos", check_finite=False), 0.0))
         return out
 
     def _refit_each(self) -> Array:
-        n = len(self.x)
-        others = ~np.eye(n, dtype=bool)
-        return np.array(
-            [
-                Gaussian(self.x[others[i]], shrinkage=self.shrinkage, standardize=True).distance(self.x[i : i + 1])[0]
-                for i in range(n)
-            ]
-        )
+        return np.array([self._refit(i) for i in range(len(self.x))])
+
+    def _refit(self, i: int) -> float:
+        others = Gaussian(np.delete(self.x, i, axis=0), shrinkage=self.shrinkage, standardize=self.standardize)
+        return float(others.distance(self.x[i : i + 1])[0])
 
 
 def _scale(deviations: Array) -> Array:

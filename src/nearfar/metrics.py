@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.check import Array, finite
+from nearfar.check import Array, finite, flags, number, whole
 
 MAX_FPR = 0.1
 EPS = float(np.finfo(np.float64).eps)
@@ -49,6 +49,7 @@ def auc(scores: ArrayLike, is_anomaly: ArrayLike) -> float:
 
 def partial_auc(scores: ArrayLike, is_anomaly: ArrayLike, max_fpr: float = MAX_FPR) -> float:
     """Area under the ROC up to `max_fpr`, McClish standardised to chance 0.5 and best 1."""
+    number("max_fpr", max_fpr, above=0, high=1)
     s, a = _labelled(scores, is_anomaly)
     return float(_partial_auc(np.sort(s[~a])[None], np.sort(s[a])[None], max_fpr)[0])
 
@@ -56,12 +57,10 @@ def partial_auc(scores: ArrayLike, is_anomaly: ArrayLike, max_fpr: float = MAX_F
 def machine(scores: ArrayLike, is_anomaly: ArrayLike, is_target: ArrayLike) -> MachineResult:
     """The official numbers of one machine from clips' scores (N,) and labels (N,), (N,).
 
-    Raises ValueError without anomalies or without normals. A domain without normal clips has AUC NaN: it does not exist.
+    Raises ValueError without anomalies or without normals. A domain without normal clips has AUC NaN.
     """
     s, a = _labelled(scores, is_anomaly)
-    t = np.asarray(is_target, bool)
-    if t.shape != s.shape:
-        raise ValueError(f"is_target has shape {t.shape}, scores {s.shape}; give one flag for each score")
+    t = flags("is_target", is_target, len(s))
     values = _machine_values(s[~a][None], t[~a][None], s[a][None])
     return MachineResult(*(float(v[0]) for v in values))
 
@@ -96,27 +95,28 @@ def bootstrap(
     `machines` maps a name to (scores, is_anomaly, is_target). Clips are drawn with replacement within each machine,
     label and domain, so that every round has the composition of the test set.
     """
+    whole("rounds", rounds)
     rng = np.random.default_rng(seed)
     intervals, everything = {}, []
     for name, (scores, is_anomaly, is_target) in machines.items():
         s, a = _labelled(scores, is_anomaly)
-        t = np.asarray(is_target, bool)
+        t = flags("is_target", is_target, len(s))
         normal = [_draw(rng, s[~a & (t == d)], rounds) for d in (False, True)]
-        domains = np.concatenate([np.full(n.shape, d) for d, n in zip((False, True), normal)], axis=1)
+        domains = np.concatenate([np.full(n.shape, d) for d, n in zip((False, True), normal, strict=True)], axis=1)
         anomalous = np.concatenate([_draw(rng, s[a & (t == d)], rounds) for d in (False, True)], axis=1)
         values = _machine_values(np.concatenate(normal, axis=1), domains, anomalous)
         everything += values
         omega = _harmonic(values)
         intervals[name] = {
-            key: _interval(v) for key, v in zip(("auc_source", "auc_target", "pauc", "omega"), [*values, omega])
+            key: _interval(v)
+            for key, v in zip(("auc_source", "auc_target", "pauc", "omega"), [*values, omega], strict=True)
         }
     return intervals, _interval(_harmonic(everything))
 
 
 def _labelled(scores: ArrayLike, is_anomaly: ArrayLike) -> tuple[Array, Array]:
-    s, a = finite("scores", scores, ndim=1).astype(np.float64), np.asarray(is_anomaly, bool)
-    if a.shape != s.shape:
-        raise ValueError(f"is_anomaly has shape {a.shape}, scores {s.shape}; give one flag for each score")
+    s = finite("scores", scores, ndim=1).astype(np.float64)
+    a = flags("is_anomaly", is_anomaly, len(s))
     if a.all() or not a.any():
         kind = "normal" if a.all() else "anomalous"
         raise ValueError(f"there are no {kind} clips among the {len(s)}: AUC compares normal with anomalous ones")
@@ -137,7 +137,7 @@ def _machine_values(normal: Array, domains: Array, anomalous: Array) -> list[Arr
 def _auc(normal: Array, anomalous: Array) -> Array:
     # Both sorted along axis 1. For each normal: anomalies above it, plus half of those that tie.
     wins = np.empty(len(normal))
-    for i, (n, a) in enumerate(zip(normal, anomalous)):
+    for i, (n, a) in enumerate(zip(normal, anomalous, strict=True)):
         wins[i] = 2 * a.size * n.size - (np.searchsorted(a, n, "left") + np.searchsorted(a, n, "right")).sum()
     return np.asarray(wins / (2 * normal.shape[1] * anomalous.shape[1]))
 
@@ -146,7 +146,7 @@ def _partial_auc(normal: Array, anomalous: Array, max_fpr: float) -> Array:
     # The ROC is a straight line between thresholds, so ties become slopes, as in scikit-learn.
     lowest, highest = max_fpr**2 / 2, max_fpr
     out = np.empty(len(normal))
-    for i, (n, a) in enumerate(zip(normal, anomalous)):
+    for i, (n, a) in enumerate(zip(normal, anomalous, strict=True)):
         thresholds = np.unique(n)[::-1]
         fpr = np.r_[0, 1 - np.searchsorted(n, thresholds, "left") / n.size]
         tpr_above = 1 - np.searchsorted(a, thresholds, "right") / a.size  # on reaching a normal's score: a step up
@@ -156,7 +156,7 @@ def _partial_auc(normal: Array, anomalous: Array, max_fpr: float) -> Array:
         keep = x <= max_fpr
         end = np.interp(max_fpr, *_last_before(x, y, max_fpr))
         xs, ys = np.r_[x[keep], max_fpr], np.r_[y[keep], end]
-        area = np.trapezoid(ys, xs) if hasattr(np, "trapezoid") else np.trapz(ys, xs)  # type: ignore[attr-defined]
+        area = float(np.diff(xs) @ (ys[1:] + ys[:-1]) / 2)
         out[i] = (1 + (area - lowest) / (highest - lowest)) / 2
     return out
 

@@ -25,8 +25,8 @@ EPS = 1e-12
 
 def mean(frames: ArrayLike) -> Array:
     """Mean over time, (..., T, D) -> (..., D)."""
-    x: Array = _frames(frames).mean(axis=-2)
-    return x
+    x = _frames(frames)
+    return x.mean(axis=-2, dtype=np.float64).astype(x.dtype)
 
 
 def gem(frames: ArrayLike, p: float = 3) -> Array:
@@ -87,11 +87,13 @@ def pool(frames: ArrayLike, kind: str, *, p: float = 3, alpha: float = 1) -> Arr
 def deviation_weights(frames: Array, alpha: float) -> Array:
     """w_t of eq. 15 from frames (..., T, D): (..., T), each clip's weights sum to 1."""
     number("alpha", alpha, low=0)
-    d = np.linalg.norm(frames - frames.mean(axis=-2, keepdims=True), axis=-1)  # (..., T)
+    apart = frames - frames.mean(axis=-2, keepdims=True, dtype=np.float64)
+    top = np.abs(apart).max(axis=(-2, -1), keepdims=True, initial=np.finfo(np.float64).tiny)
+    d = np.linalg.norm(apart / top, axis=-1) * top[..., 0]  # (..., T), without overflow
     d_hat = d / (d.max(axis=-1, keepdims=True) + EPS)
-    w = (1 + d_hat) ** alpha
+    w = ((1 + d_hat) / (1 + d_hat.max(axis=-1, keepdims=True))) ** alpha
     weights: Array = w / w.sum(axis=-1, keepdims=True)
-    return weights
+    return weights.astype(frames.dtype)
 
 
 def _power_mean(x: Array, weights: Array, p: float) -> Array:
@@ -100,7 +102,8 @@ def _power_mean(x: Array, weights: Array, p: float) -> Array:
     x = np.maximum(x, 0)
     top = x.max(axis=-2, keepdims=True)
     ratio = x / np.where(top > 0, top, 1)
-    return np.einsum("...t,...td->...d", weights, ratio**p) ** (1 / p) * top[..., 0, :]
+    power = np.einsum("...t,...td->...d", weights, ratio**p)
+    return np.minimum(power, 1) ** (1 / p) * top[..., 0, :]  # the weights may sum to more than 1 by rounding
 
 
 def _frames(frames: ArrayLike) -> Array:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from nearfar.backend import Switches
-from nearfar.check import choose, number, one_of
+from nearfar.check import choose, number, one_of, switch
 from nearfar.encoders import FREQS, names
 from nearfar.enhance import LONGEST, SHORTEST
 from nearfar.fusion import check_weights
@@ -61,6 +61,9 @@ class Recipe(Switches):
         for name in ("low", "spike"):
             if getattr(self, name) is not None:
                 number(name, getattr(self, name))
+        if self.low is not None and self.spike is not None:
+            number("spike", self.spike, above=self.low)
+        switch("normalize", self.normalize)
 
     @property
     def switches(self) -> Switches:
@@ -182,8 +185,8 @@ def from_json(text: str) -> System:
     return from_data(data)
 
 
-def by_name(name: str) -> System:
-    """A system by its name: a row of Table 3, "fusion", "logmel-floor"; ValueError lists the names."""
+def by_name(name: str) -> System | None:
+    """A system by its name (see `NAMED`), None for the default that the normals decide; ValueError lists the names."""
     return choose("recipe", name, NAMED)
 
 
@@ -228,12 +231,18 @@ TABLE_3 = {
 FUSION = Fusion(  # report 4.1
     tuple(
         (weight, TABLE_3[name])
-        for name, weight in (("eat-large", 0.55), ("dasheng", 0.20), ("sslam", 0.05), ("eat-as2m", 0.05), ("openl3", 0.15))
+        for name, weight in (
+            ("eat-large", 0.55),
+            ("dasheng", 0.20),
+            ("sslam", 0.05),
+            ("eat-as2m", 0.05),
+            ("openl3", 0.15),
+        )
     )
 )
 # Twenty lines of scikit-learn, as a recipe: what a detector without weights has to beat.
 FLOOR = Recipe(pooling="mean_std", method="mahalanobis", normalize=False)
-NAMED: dict[str, System] = {**TABLE_3, "fusion": FUSION, "logmel-floor": FLOOR}
+NAMED: dict[str, System | None] = {"logmel": None, "logmel-floor": FLOOR, **TABLE_3, "fusion": FUSION}
 
 SPACE: dict[str, tuple[Any, ...]] = {  # report 2.3 and 2.5-2.7, Table 2
     "view": ("near_only", "n_0.5f", "n_f", "absdif_1", "absdif_0.5", "sfsoft_a03f05", "sfsoft_a05f07"),

@@ -30,10 +30,8 @@ class Tail:
     """p-values of scores by the normals' own scores (N,), N >= 2; see the module for the formula."""
 
     def __init__(self, scores: ArrayLike) -> None:
-        s = np.sort(finite("scores", scores, ndim=1).astype(np.float64))
+        s = np.sort(_scores(scores))
         n = len(s)
-        if n < 2:
-            raise ValueError(f"a set-point needs the scores of at least 2 normals, not {n}")
         self.k = min(max(n // 10, min(n // 2, 10)), n - 1)
         self.scores, self.start = s, s[n - self.k - 1]
         spread = float(s.std()) or max(abs(float(s[0])), 1.0) * 1e-6  # all normals alike: any step up is far
@@ -72,12 +70,12 @@ class Threshold:
 
     def false_alarms_per_day(self, clip_seconds: float) -> float:
         """Expected false alarms if the machine is heard all day, one clip of `clip_seconds` after the other."""
-        return self.rate * SECONDS_PER_DAY / clip_seconds
+        return self.rate * SECONDS_PER_DAY / number("clip_seconds", clip_seconds, above=0)
 
 
 def rate_of(false_alarms_per_day: float, clip_seconds: float) -> float:
     """The share of normal clips that makes so many false alarms in a day of clips of `clip_seconds`."""
-    most = SECONDS_PER_DAY / clip_seconds
+    most = SECONDS_PER_DAY / number("clip_seconds", clip_seconds, above=0)
     number("false alarms per day", false_alarms_per_day, above=0, below=most)
     return false_alarms_per_day / most
 
@@ -89,13 +87,20 @@ def from_normals(scores: ArrayLike, rate: float, method: str = "conformal") -> T
     Raises ValueError for rate outside (0, 1).
     """
     one_of("threshold method", method, METHODS)
-    s = finite("scores", scores, ndim=1).astype(np.float64)
+    s = _scores(scores)
     number("rate", rate, above=0, below=1)
     if method == "conformal":
         return Threshold(Tail(s).score_at(rate), rate, method)
     if method == "quantile":
         return Threshold(float(np.quantile(s, 1 - rate)), rate, method)
     return Threshold(_gamma_quantile(s, 1 - rate), rate, method)
+
+
+def _scores(scores: ArrayLike) -> Array:
+    s = finite("scores", scores, ndim=1).astype(np.float64)
+    if len(s) < 2:
+        raise ValueError(f"a set-point needs the scores of at least 2 normals, not {len(s)}")
+    return s
 
 
 def _gamma_quantile(s: Array, level: float) -> float:
