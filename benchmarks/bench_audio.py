@@ -1,0 +1,57 @@
+"""Seconds of audio handled per second of one processor: soft mask, leakage subtraction, log-mel, a whole clip.
+
+A ten-second clip of two microphones at 16 kHz. "of the FFTs alone" is the time of the transforms that the work cannot do
+without (scipy.fft, float64, forward for both microphones and back for one), divided by ours.
+"""
+
+import numpy as np
+from measure import median_seconds, report
+from scipy import fft
+
+from nearfar.audio import Clip
+from nearfar.blas import one_thread
+from nearfar.default import choose
+from nearfar.embed import embed
+from nearfar.encoders import load
+from nearfar.enhance import leakage_subtract, soft_mask
+from nearfar.recipe import leaves
+
+SECONDS, RATE = 10, 16_000
+
+
+def transforms(n_fft: int, hop: int) -> float:
+    frames = np.random.default_rng(0).normal(size=(SECONDS * RATE // hop + 1, n_fft))
+    spectrum = fft.rfft(frames)
+    forward = median_seconds(lambda: fft.rfft(frames), 9)
+    return 2 * forward + median_seconds(lambda: fft.irfft(spectrum), 9)
+
+
+def main() -> None:
+    rng = np.random.default_rng(0)
+    near, far = rng.normal(size=(2, SECONDS * RATE)).astype(np.float32) * 0.1
+    clip = Clip(near, far, RATE)
+    encoder = load("logmel")
+    system, _ = choose([clip] * 4)
+    recipes = list(leaves(system))
+    works = [
+        ("soft mask (1024, hop 256)", lambda: soft_mask(near, far, alpha=0.5, floor=0.7), transforms(1024, 256)),
+        ("leakage subtraction, w1_1024", lambda: leakage_subtract(near, far), transforms(1024, 512)),
+        (
+            "weighted, w1w_16384",
+            lambda: leakage_subtract(near, far, n_fft=16384, weighted=True),
+            transforms(16384, 4096),
+        ),
+        ("log-mel", lambda: encoder.frames([near]), None),
+        ("the default, a clip to its vectors", lambda: embed(clip, recipes, {"logmel": encoder}), None),
+    ]
+    rows = []
+    with one_thread():
+        for name, work, limit in works:
+            seconds = median_seconds(work, 9)
+            share = "" if limit is None else f"{limit / seconds:.2f}"
+            rows.append([name, f"{1e3 * seconds:.1f}", f"{SECONDS / seconds:,.0f}", share])
+    report("audio", ["work", "ms a clip", "audio seconds per second", "of the FFTs alone"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What the benchmarks share: medians, peak memory of a fresh process, and a results file."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def median_seconds(work: Callable[[], Any], runs: int = 5) -> float:
+    """Median wall time of `work` after one warm-up run."""
+    work()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def in_fresh_process(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
+    """(result, wall seconds, peak resident MiB) of `work` in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measured, (work, arguments))
+
+
+def _measured(work: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, float, float]:
+    start = time.perf_counter()
+    result = work(*arguments)
+    return result, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def report(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: Sequence[str] = ()) -> None:
+    """Print a Markdown table and write it to results/NAME.md."""
+    lines = [
+        f"# {name}",
+        "",
+        *(f"{note}\n" for note in notes),
+        "| " + " | ".join(columns) + " |",
+        "| " + " | ".join("---" for _ in columns) + " |",
+        *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows),
+        "",
+        f"{os.cpu_count()} processors ({platform.machine()}), Python {platform.python_version()}, numpy {np.__version__}.",
+        "",
+    ]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text("\n".join(lines), encoding="utf-8")
+    print("\n".join(lines))

@@ -1,0 +1,1 @@
+"""The researcher's bench: data sets of the challenge, evaluated by its rules."""

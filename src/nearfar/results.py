@@ -1,0 +1,202 @@
+"""Results of the commands: as plain data for JSON, as CSV, and in words."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nearfar.terminal import Failures, complain, say, say_table
+
+if TYPE_CHECKING:
+    from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
+    from nearfar.detector import Detector, Score
+
+Named = tuple[str, "Score"]
+
+
+def set_point(detector: Detector) -> dict[str, Any]:
+    """A detector's set-point and what it promises."""
+    point = detector.threshold
+    return {
+        "threshold": point.value,
+        "method": point.method,
+        "rate": point.rate,
+        "false_alarms_per_day": point.false_alarms_per_day(detector.window_s),
+        "clip_seconds": detector.window_s,
+        "normals": len(detector.normals),
+        "backed_by_normals": point.rate * (len(detector.normals) + 1) >= 0.999,
+    }
+
+
+def say_set_point(point: dict[str, Any], title: str = "Set-point") -> None:
+    """The set-point in words."""
+    say(f"{title:<13} {point['threshold']:.2f} standard deviations of the normals ({point['method']}); expected:")
+    often = f"1 false alarm in {1 / max(point['rate'], 1e-12):.4g} healthy recordings"
+    a_day = f"{point['false_alarms_per_day']:.4g} a day if heard all day in pieces of {point['clip_seconds']:g} s"
+    say(f"              {often}, {a_day}")
+    if not point["backed_by_normals"]:
+        say(f"              (rarer than {point['normals']} normals can show: extrapolated, on the careful side)")
+
+
+def summary(detector: Detector) -> dict[str, Any]:
+    """What a detector was fitted on and where its set-point lies."""
+    odd = sorted(range(len(detector.normals)), key=lambda i: -detector.train_values[i])[:3]
+    return {
+        "normals": len(detector.normals),
+        "minutes": sum(n.seconds for n in detector.normals) / 60,
+        "source": int((~detector.is_target).sum()),
+        "target": int(detector.is_target.sum()),
+        "why": detector.why,
+        "set_point": set_point(detector),
+        "odd_ones_out": [{"file": detector.normals[i].name, "score": float(detector.train_values[i])} for i in odd],
+    }
+
+
+def say_summary(facts: dict[str, Any]) -> None:
+    """The summary of `fit` and `add` in words."""
+    domains = f" ({facts['source']} source, {facts['target']} target)" if facts["target"] else ""
+    added = f", {facts['added']} of them new" if "added" in facts else ""
+    say(f"Heard         {facts['normals']} normal recordings{domains}, {facts['minutes']:.1f} minutes{added}")
+    if facts["left_out"]:
+        say(f"Left out      {len(facts['left_out'])} recordings; the reasons stand above")
+    say(f"Method        {facts['why']}")
+    say_set_point(facts["set_point"])
+    say("Odd ones out  listen to these: are they really normal?")
+    for odd in facts["odd_ones_out"]:
+        say(f"              {odd['file']}  ({odd['score']:+.1f} standard deviations)")
+    say(f"Detector      {facts['model']}")
+    say(f"Next          nearfar score {facts['model']} RECORDINGS")
+
+
+def as_row(name: str, score: Score) -> dict[str, Any]:
+    """A score as plain data; `anomalous` is None where the recording cannot be judged."""
+    return {
+        "file": name,
+        "score": score.value,
+        "threshold": score.threshold,
+        "anomalous": score.anomalous,
+        "nearest": score.nearest[0] if score.nearest else "",
+        "status": score.status,
+        "p": score.p,
+        "heard": score.heard,
+        "problem": score.problem,
+        "warnings": list(score.warnings),
+    }
+
+
+def as_csv(scores: Sequence[Named]) -> str:
+    """Scores as CSV, one row each; `anomalous` is 1, 0 or empty."""
+    out = io.StringIO()
+    rows = [as_row(name, score) for name, score in scores]
+    columns = ["file", "score", "threshold", "anomalous", "nearest", "status", "p", "heard", "problem", "warnings"]
+    table = csv.DictWriter(out, columns, lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        flag = "" if row["anomalous"] is None else int(row["anomalous"])
+        table.writerow(row | {"anomalous": flag, "warnings": "; ".join(row["warnings"])})
+    return out.getvalue()
+
+
+def say_scores(scores: Sequence[Named], failures: Failures, csv_file: Path | None) -> None:
+    """Scores as a table, then the count of alarms and of what could not be judged or read."""
+    if scores:
+        say_table(
+            ["file", "score", "threshold", "", "heard", "nearest normal"],
+            [
+                [name, f"{s.value:.2f}", f"{s.threshold:.2f}", s.status, s.heard if s.anomalous else "", s.nearest[0]]
+                for name, s in scores
+            ],
+        )
+        say()
+    for name, s in scores:
+        for text in [s.problem, *s.warnings]:
+            if text:
+                complain(f"{name}: {text}")
+    dead = sum(s.anomalous is None for _, s in scores)
+    parts = [f"{len(scores)} scored", f"{sum(bool(s.anomalous) for _, s in scores)} anomalous"]
+    parts += [f"{dead} cannot be judged"] if dead else []
+    parts += [f"{len(failures.files)} could not be used"] if failures.files else []
+    say(", ".join(parts) + (f"; rows in {csv_file}" if csv_file else ""))
+
+
+def say_evaluation(evaluation: Evaluation) -> None:
+    """The official metrics as a table with intervals, in percent."""
+    say_table(
+        ["machine", "AUC source", "AUC target", "pAUC", "Omega"],
+        [_metrics_row(m) for m in evaluation.machines],
+        title="Percent, with 95 % bootstrap intervals",
+    )
+    if evaluation.interval:
+        say()
+        between = f"[{100 * evaluation.interval.low:.1f}, {100 * evaluation.interval.high:.1f}]"
+        say(f"Official score {100 * evaluation.overall:.2f} {between} (harmonic mean; chance is 50)")
+    for m in evaluation.machines:
+        for file, error in m.failures:
+            complain(f"{m.name}: left out: {error if Path(file).name in error else f'{file}: {error}'}")
+    same = len({m.detector.why for m in evaluation.machines}) == 1
+    for m in evaluation.machines[:1] if same else evaluation.machines:
+        say(f"Method{'' if same else f' of {m.name}'}: {m.detector.why}")
+
+
+def _metrics_row(m: MachineEvaluation) -> list[str]:
+    if m.result is None:
+        return [m.name, "no labels", "", "", ""]
+    cells = [m.name]
+    for key in ("auc_source", "auc_target", "pauc", "omega"):
+        value, interval = getattr(m.result, key), m.intervals[key]
+        between = f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+        cells.append("-" if math.isnan(value) else f"{100 * value:.2f} {between}")
+    return cells
+
+
+def write_report(evaluation: Evaluation, path: Path, title: str) -> Path | None:
+    """Write the report page of an evaluation; None if matplotlib is not there."""
+    if not has_matplotlib():
+        return None
+    from nearfar.pages import MachineReport, report_page
+
+    reports = []
+    for m in evaluation.machines:
+        suspects = [(s.value, r.path) for s, r in zip(m.scores, m.recordings, strict=True) if r.is_anomaly is not False]
+        worst = m.detector.explain(max(suspects)[1]) if suspects else None
+        reports.append(
+            MachineReport(
+                name=m.name,
+                scores=list(m.scores),
+                is_anomaly=[r.is_anomaly for r in m.recordings],
+                is_target=[r.is_target for r in m.recordings],
+                result=m.result,
+                intervals=dict(m.intervals) or None,
+                worst=worst,
+                worst_clip=m.detector.clip_of(worst, max(suspects)[1]) if worst else None,
+            )
+        )
+    notes = sorted({m.detector.why for m in evaluation.machines})
+    write(path, report_page(title, reports, evaluation.overall, evaluation.interval, notes))
+    return path
+
+
+def has_matplotlib() -> bool:
+    """True if the extra `pictures` is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        Path(draft).chmod(0o644)
+        Path(draft).replace(path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,118 @@
+"""What the commands print: results on stdout, progress and complaints on stderr, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+DONE, ALARM, BAD_INPUT, STOPPED = 0, 1, 2, 130
+Tell = Callable[[str, int, int], None]
+
+
+def say(text: str = "") -> None:
+    """A line of result on stdout."""
+    typer.echo(text)
+
+
+def complain(text: str) -> None:
+    """A line about trouble on stderr."""
+    typer.secho(text, err=True, fg=typer.colors.YELLOW if sys.stderr.isatty() else None)
+
+
+def say_json(data: Any) -> None:
+    """One JSON document on stdout; it holds no NaN."""
+    typer.echo(json.dumps(data, indent=2, allow_nan=False, default=str))
+
+
+def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
+    """A table on stdout: the first column to the left, the others to the right; as wide as it has to be."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell, style="bold red" if cell == "ANOMALOUS" else "") for cell in row))
+    console = Console(highlight=False)
+    console.width = max(console.width, console.measure(table).maximum)  # a cut file name is no use to anyone
+    console.print(table)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Tell]:
+    """`tell(what, done, total)` moves a bar on stderr; without a terminal it writes a line at every tenth."""
+    if not sys.stderr.isatty():
+        yield _lines
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, visible=done < total)
+
+        yield tell
+
+
+def _lines(what: str, done: int, total: int) -> None:
+    step = max(1, total // 10)
+    if total >= 20 and (done % step == 0 or done == total):
+        typer.echo(f"{what}: {done} of {total}", err=True)
+
+
+class Failures:
+    """Recordings that could not be used: reported at once on stderr, counted for the end."""
+
+    def __init__(self) -> None:
+        self.files: list[tuple[str, str]] = []
+
+    def __call__(self, name: str, error: Exception) -> None:
+        self.files.append((name, str(error)))
+        base = Path(name).name
+        text = str(error)
+        complain(f"left out: {text if base in text else f'{base}: {text}'}")
+
+    def to_list(self) -> list[dict[str, str]]:
+        """Plain data for JSON."""
+        return [{"file": file, "error": error} for file, error in self.files]
+
+
+@contextmanager
+def errors_for_people() -> Iterator[None]:
+    """Turn what users can cause into one line on stderr and an exit code, without a traceback."""
+    import warnings
+
+    def short(message: Warning | str, *_: Any, **__: Any) -> None:
+        complain(f"note: {message}")
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = short
+            yield
+    except (ValueError, OSError, ImportError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        typer.secho(f"nearfar: {_text_of(error)}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+        raise typer.Exit(BAD_INPUT) from None
+    except KeyboardInterrupt:
+        complain("stopped; nothing half-written was left behind")
+        raise typer.Exit(STOPPED) from None
+
+
+def _text_of(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

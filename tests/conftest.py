@@ -1,0 +1,68 @@
+"""Small machines to test with: a hum with noise, heard by two microphones, and what goes wrong with it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from nearfar.audio import Clip
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+RATE = 16_000
+
+
+def shared(*parts: str) -> Path:
+    """A path below the folder of shared recordings; the test is skipped where there is none."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"the recordings {'/'.join(parts)} are not on this machine")
+    return path
+
+
+def hum(seed: int, *, fault: str = "", seconds: float = 2.0, far: bool = True, level: float = 0.1) -> Clip:
+    """A humming machine at near, room noise at both microphones; fault "hiss" (steady) or "knock" (transient)."""
+    rng = np.random.default_rng(seed)
+    n = int(seconds * RATE)
+    t = np.arange(n) / RATE
+    pitch = 100 * (1 + 0.02 * rng.normal())
+    machine = sum(np.sin(2 * np.pi * k * pitch * t + rng.uniform(0, 6)) / k for k in range(1, 12))
+    machine = machine + 0.2 * rng.normal(size=n)
+    if fault == "hiss":
+        spectrum = np.fft.rfft(rng.normal(size=n))
+        f = np.fft.rfftfreq(n, 1 / RATE)
+        machine = machine + 1.5 * np.fft.irfft(spectrum * ((f > 3000) & (f < 5000)), n)
+    if fault == "knock":
+        for start in rng.uniform(0.1, seconds - 0.2, 2):
+            after = np.maximum(t - start, 0)
+            machine = machine + 3 * (t > start) * np.exp(-after * 60) * np.sin(2 * np.pi * 2200 * after)
+    room = rng.normal(size=n)
+    near = level * (machine + 0.3 * room) + 1e-3 * rng.normal(size=n)
+    heard_far = level * (0.1 * machine + room) + 1e-3 * rng.normal(size=n)
+    return Clip(near * 0.2, heard_far * 0.2 if far else None, RATE, f"{fault or 'normal'}_{seed}.wav")
+
+
+def write_wav(path: Path, clip: Clip, subtype: str = "PCM_16") -> Path:
+    """The clip as a WAV file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    channels = [clip.near] if clip.far is None else [clip.near, clip.far]
+    soundfile.write(path, np.stack(channels, axis=1), clip.rate, subtype=subtype)
+    return path
+
+
+@pytest.fixture(scope="session")
+def normals() -> list[Clip]:
+    return [hum(i) for i in range(30)]
+
+
+@pytest.fixture(scope="session")
+def fresh() -> list[Clip]:
+    return [hum(1000 + i) for i in range(10)]
+
+
+@pytest.fixture(scope="session")
+def normals_folder(tmp_path_factory: pytest.TempPathFactory, normals: list[Clip]) -> Path:
+    folder = tmp_path_factory.mktemp("normals")
+    for clip in normals:
+        write_wav(folder / clip.name, clip)
+    return folder

@@ -1,0 +1,213 @@
+"""The commands, as a user types them: results on stdout, everything else on stderr, exit codes as promised."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import hum, shared, write_wav
+
+COMMAND = [sys.executable, "-m", "nearfar"]
+
+
+def nearfar(*arguments, cwd=None):
+    """Run the command; (exit code, stdout, stderr)."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, normals_folder):
+    folder = tmp_path_factory.mktemp("cli") / "pump3"
+    code, out, err = nearfar("fit", normals_folder, "-o", folder)
+    assert code == 0, err
+    assert "listen to these: are they really normal?" in out and "1 false alarm in 31" in out
+    return folder
+
+
+@pytest.fixture(scope="module")
+def today(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("today")
+    write_wav(folder / "good.wav", hum(500))
+    write_wav(folder / "hiss.wav", hum(501, fault="hiss"))
+    return folder
+
+
+def test_every_command_s_help_opens_with_an_example():
+    code, out, _ = nearfar("--help")
+    assert code == 0
+    for command in ("demo", "doctor", "fit", "score", "explain", "add", "threshold", "evaluate"):
+        assert command in out
+        code, text, _ = nearfar(command, "--help")
+        assert code == 0
+        body = text.split("\n\n", 1)[1]
+        assert body.strip().startswith(f"Example: nearfar {command}")
+
+
+def test_score_prints_a_row_per_recording_and_writes_csv(model, today, tmp_path):
+    code, out, err = nearfar("score", model, today, "--csv", tmp_path / "scores.csv")
+    assert code == 0, err
+    assert "2 scored, 1 anomalous" in out
+    rows = {r["file"]: r for r in csv.DictReader((tmp_path / "scores.csv").open())}
+    assert rows["hiss.wav"]["anomalous"] == "1" and rows["good.wav"]["anomalous"] == "0"
+    assert rows["good.wav"]["nearest"].startswith("normal_")
+    assert list(rows["good.wav"])[:5] == ["file", "score", "threshold", "anomalous", "nearest"]
+
+
+def test_json_is_one_document_on_stdout_and_equals_the_library(model, today):
+    import nearfar as library
+
+    code, out, _ = nearfar("score", model, today, "--json")
+    assert code == 0
+    rows = {row["file"]: row for row in json.loads(out)["scores"]}
+    detector = library.load(model)
+    assert rows["hiss.wav"]["score"] == detector.score([today / "hiss.wav"])[0].value
+
+
+def test_fail_on_alarm_is_exit_1(model, today):
+    assert nearfar("score", model, today, "--fail-on-alarm")[0] == 1
+    assert nearfar("score", model, today / "good.wav", "--fail-on-alarm")[0] == 0
+
+
+def test_a_silent_recording_cannot_be_judged_and_fails_on_alarm(model, tmp_path):
+    from nearfar.audio import Clip
+
+    write_wav(tmp_path / "dead.wav", Clip(np.zeros(32_000), np.zeros(32_000)))
+    code, out, err = nearfar("score", model, tmp_path, "--fail-on-alarm")
+    assert code == 1 and "cannot judge" in out and "silent" in err
+    assert nearfar("score", model, tmp_path)[0] == 0
+
+
+def test_a_corrupt_recording_is_reported_and_the_others_are_scored(model, today, tmp_path):
+    for name in ("good.wav", "hiss.wav"):
+        (tmp_path / name).write_bytes((today / name).read_bytes())
+    (tmp_path / "broken.wav").write_bytes(b"RIFF\x00\x00nonsense")
+    (tmp_path / "empty.wav").touch()
+    code, out, err = nearfar("score", model, tmp_path)
+    assert code == 2 and "2 scored" in out and "2 could not be used" in out
+    assert "broken.wav" in err and "empty.wav" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "nowhere", "."], "nowhere is not a detector"),
+        (["fit", "nowhere", "-o", "m"], "nowhere"),
+        (["fit", ".", "-o", "m"], "no recordings"),
+        (["fit"], "Missing"),
+        (["threshold", "nowhere"], "not a detector"),
+        (["evaluate", "nowhere"], "nowhere"),
+        (["nonsense"], "No such command"),
+        (["fit", ".", "-o", "m", "--recipe", "best"], "choose one of"),
+    ],
+)
+def test_bad_usage_is_exit_2_with_a_reason_and_no_traceback(arguments, message, tmp_path):
+    code, out, err = nearfar(*arguments, cwd=tmp_path)
+    assert code == 2 and message in err and "Traceback" not in err and not out
+
+
+def test_threshold_shows_and_changes_the_set_point(model, today):
+    code, out, _ = nearfar("threshold", model, "--json")
+    before = json.loads(out)
+    assert code == 0 and before["normals"] == 30 and len(before["choices"]) >= 5
+    code, out, err = nearfar("threshold", model, "--false-alarms-per-day", 1)
+    assert code == 0 and "Set-point changed" in out and "extrapolated" in out, err
+    assert json.loads(nearfar("threshold", model, "--json")[1])["threshold"] > before["threshold"]
+    assert nearfar("threshold", model, "--rate", before["rate"])[0] == 0
+    assert nearfar("threshold", model, "--rate", 2)[0] == 2
+
+
+def test_add_puts_more_normals_into_the_bank(tmp_path, normals_folder):
+    first, more = tmp_path / "first", tmp_path / "more"
+    for i in range(12):
+        write_wav(first / f"{i}.wav", hum(i))
+    for i in range(20, 24):
+        write_wav(more / f"{i}.wav", hum(i))
+    assert nearfar("fit", first, "-o", tmp_path / "m")[0] == 0
+    code, out, err = nearfar("add", tmp_path / "m", more, "--domain", "target")
+    assert code == 0 and "16 normal recordings (12 source, 4 target)" in out, err
+    code, _, err = nearfar("add", tmp_path / "m", more)
+    assert code == 2 and "in the bank already" in err
+
+
+def test_names_that_say_anomalous_are_not_fitted_on(tmp_path):
+    for i in range(8):
+        write_wav(tmp_path / "n" / f"section_00_source_train_normal_{i:04d}_x.wav", hum(i))
+    write_wav(tmp_path / "n" / "section_00_source_train_anomaly_0001_x.wav", hum(9, fault="hiss"))
+    code, out, err = nearfar("fit", tmp_path / "n", "-o", tmp_path / "m")
+    assert code == 0 and "Heard         8 normal" in out and "anomal" in err
+
+
+def test_ctrl_c_leaves_nothing_half_written(tmp_path):
+    for i in range(60):
+        write_wav(tmp_path / "n" / f"{i}.wav", hum(i, seconds=10))
+    process = subprocess.Popen(
+        [*COMMAND, "fit", tmp_path / "n", "-o", tmp_path / "m"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    line = process.stderr.readline()
+    assert "listening" in line
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert [p.name for p in tmp_path.iterdir()] == ["n"]
+
+
+def test_demo_runs_from_nothing_to_a_report_page(tmp_path):
+    code, out, err = nearfar(
+        "demo", tmp_path / "d", "--machines", 1, "--train", 12, "--test", 8, "--seconds", 4, cwd=tmp_path
+    )
+    assert code == 0, err
+    assert "Official score" in out
+    page = (tmp_path / "d" / "report.html").read_text()
+    assert page.startswith("<!doctype html>") and "http://" not in page.replace("http://www.w3.org", "")
+    machine = next((tmp_path / "d" / "models").iterdir())
+    file = next((tmp_path / "d" / "data" / machine.name / "test").glob("*anomaly*"))
+    code, out, err = nearfar("explain", machine, file, "--json")
+    assert code == 0, err
+    assert json.loads(out)["nearest"]
+
+
+def test_evaluate_on_real_recordings():
+    data = shared("data", "dcase2026-form")
+    code, out, err = nearfar("evaluate", data, "--recipe", "logmel-floor", "--rounds", 50, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["machines"]["bldcMotor"]["result"]["auc_source"] > 0.9
+    low, high = result["interval"]["low"], result["interval"]["high"]
+    assert low <= result["overall"] <= high
+
+
+def test_doctor_says_what_is_wrong_and_exits_2(tmp_path, today):
+    (tmp_path / "good.wav").write_bytes((today / "good.wav").read_bytes())
+    (tmp_path / "broken.wav").write_bytes(b"nonsense")
+    code, out, _ = nearfar("doctor", tmp_path)
+    assert code == 2 and "broken.wav" in out
+    code, out, _ = nearfar("doctor", tmp_path, "--json")
+    assert code == 2 and json.loads(out)
+    assert nearfar("doctor", today)[0] == 0
+
+
+def test_imports_are_quick_to_begin_with():
+    code = "import sys, nearfar; print([m for m in ('numpy', 'scipy', 'torch', 'rich') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_time_is_not_wasted_on_help():
+    # Not a limit on seconds: what makes help slow is importing arrays and audio, so they must not be there.
+    code = "import sys; sys.argv = ['nearfar', '--help']\nfrom nearfar.cli import app\ntry: app()\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('numpy', 'scipy', 'soundfile', 'matplotlib', 'torch') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip().endswith("[]")
+
+

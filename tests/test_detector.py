@@ -1,0 +1,244 @@
+"""The detector as a whole: what it hears, that nothing but the clip decides its score, and what it survives."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import hum, write_wav
+
+import nearfar
+from nearfar import recipe
+from nearfar.audio import AudioError, Clip
+from nearfar.recipe import Fusion, Recipe, Watch
+
+GAUSS = {"normalize": False, "method": "mahalanobis", "shrinkage": 0.1, "standardize": True}
+WATCH = Watch(
+    (
+        ("steady", 0.5, Recipe(view="w1w_1024", pooling="quantile", **GAUSS)),
+        ("transient", 0.5, Recipe(view="w1w_1024", pooling="peak", **GAUSS)),
+    )
+)
+FUSION = Fusion(((0.7, recipe.FLOOR), (0.3, Recipe(view="n_f", pooling="rdp", alpha=9, method="ldn", density_k=4))))
+SYSTEMS = {
+    "floor": recipe.FLOOR,
+    "watch": WATCH,
+    "fusion": FUSION,
+    "composite": Recipe(view="sfsoft_a05f07", pooling="rdp_gem", alpha=9, method="ldn", density_k=3),
+    "dldn": Recipe(view="absdif_0.5", pooling="gem", method="dldn"),
+}
+
+
+def values(detector, clips):
+    return [s.value for s in detector.score(clips)]
+
+
+@pytest.mark.parametrize("fault", ["hiss", "knock"])
+def test_the_default_hears_steady_and_transient_faults(normals, fresh, fault):
+    detector = nearfar.Detector().fit(normals)
+    faulty = [hum(i, fault=fault) for i in range(10)]
+    assert min(values(detector, faulty)) > max(values(detector, fresh))
+    assert all(s.anomalous for s in detector.score(faulty))
+
+
+def test_a_watch_says_what_it_heard(normals):
+    detector = nearfar.Detector(WATCH).fit(normals)
+    hiss, knock = detector.score([hum(1, fault="hiss"), hum(1, fault="knock")])
+    assert (hiss.heard, knock.heard) == ("steady", "transient")
+    assert set(hiss.parts) == {"steady", "transient"}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_score_depends_on_nothing_but_the_clip_and_the_detector(normals, fresh, name):
+    target = np.arange(30) >= 26
+    detector = nearfar.Detector(SYSTEMS[name]).fit(normals, target)
+    together = values(detector, fresh)
+    assert together == [values(detector, [c])[0] for c in fresh]
+    assert together[::-1] == values(detector, fresh[::-1])
+    assert together == values(nearfar.Detector(SYSTEMS[name], threads=1).fit(normals, target), fresh)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_saved_and_loaded_it_gives_the_same_scores_to_the_last_digit(normals, fresh, tmp_path, name):
+    detector = nearfar.Detector(SYSTEMS[name]).fit(normals, np.arange(30) >= 26)
+    folder = detector.save(tmp_path / "model")
+    again = nearfar.load(folder)
+    assert values(again, fresh) == values(detector, fresh)
+    assert again.threshold == detector.threshold
+    assert {p.suffix for p in folder.iterdir()} <= {".json", ".safetensors", ".csv", ".md"}
+    assert "are they really normal" in (folder / "card.md").read_text()
+
+
+def test_eq_13_is_the_weighted_sum_of_its_aligned_components(normals, fresh):
+    whole = nearfar.Detector(SYSTEMS["composite"]).fit(normals)
+    parts = [nearfar.Detector(r).fit(normals) for r in recipe.leaves(SYSTEMS["composite"])]
+    assert [r.view for r in recipe.leaves(SYSTEMS["composite"])] == ["near_only", "enh_a05f07", "n_f"]
+    z = np.stack([values(p, fresh) for p in parts])  # a single recipe's value is its aligned score
+    expected = np.array([0.6, 0.2, 0.2]) @ z
+    got = np.array(values(whole, fresh)) * whole.sigma + whole.mu
+    assert np.allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_adding_normals_equals_fitting_on_all_of_them(normals, fresh):
+    added = nearfar.Detector(WATCH).fit(normals[:20]).add(normals[20:], is_target=True)
+    fitted = nearfar.Detector(WATCH).fit(normals, np.arange(30) >= 20)
+    assert values(added, fresh) == values(fitted, fresh)
+    assert np.array_equal(added.is_target, fitted.is_target)
+
+
+def test_a_clip_that_is_in_the_bank_already_is_not_added_twice(normals):
+    detector = nearfar.Detector(recipe.FLOOR).fit(normals[:10])
+    with pytest.raises(AudioError, match="in the bank already"):
+        detector.add(normals[:1])
+    with pytest.raises(ValueError, match="nothing to add"):
+        detector.add(normals[:1], skip=lambda name, error: None)
+
+
+def test_an_exact_duplicate_of_a_normal_is_its_own_nearest(normals):
+    detector = nearfar.Detector(Recipe(view="n_f")).fit(normals)
+    score = detector.score([normals[7]])[0]
+    assert score.nearest[0] == normals[7].name and len(score.nearest) == 3
+    raw = score.value * detector.sigma + detector.mu
+    assert abs(raw) < 1e-6
+
+
+def test_the_threshold_can_be_changed_without_refitting(normals):
+    detector = nearfar.Detector(recipe.FLOOR).fit(normals)
+    assert detector.threshold.rate == pytest.approx(1 / 31)  # what thirty normals can back
+    before = detector.threshold.value
+    point = detector.set_threshold(false_alarms_per_day=432)  # clips of 2 s: 1 in 100
+    assert point.rate == pytest.approx(0.01) and point.value > before
+    assert detector.set_threshold(rate=0.5).value < before
+    by_hand = detector.set_threshold(value=before)
+    assert by_hand.value == before and by_hand.rate == pytest.approx(1 / 31, rel=0.01)
+    assert detector.set_threshold(rate=0.1, method="gamma").method == "gamma"
+    with pytest.raises(ValueError, match="unknown threshold method"):
+        detector.set_threshold(method="f1")
+
+
+def test_a_dead_microphone_is_never_normal(normals):
+    detector = nearfar.Detector(WATCH).fit(normals)
+    good = hum(5)
+    silent_near = Clip(np.zeros(32_000), good.far, name="dead near")
+    silent_far = Clip(good.near, np.zeros(32_000), name="dead far")
+    for score in detector.score([silent_near, silent_far]):
+        assert score.anomalous is None and score.status == "cannot judge" and "silent" in score.problem
+        assert np.isfinite(score.value)
+
+
+def test_a_dead_far_microphone_does_not_matter_to_a_detector_that_does_not_use_it(normals):
+    detector = nearfar.Detector(recipe.FLOOR).fit(normals)
+    score = detector.score([Clip(hum(5).near, np.zeros(32_000), name="dead far")])[0]
+    assert score.anomalous is False and not score.problem
+
+
+def test_a_dead_recording_cannot_serve_as_a_normal(normals):
+    left_out = []
+    dead = Clip(np.zeros(32_000), np.zeros(32_000), name="dead.wav")
+    with pytest.raises(AudioError, match=r"dead\.wav: cannot serve as a normal"):
+        nearfar.Detector(recipe.FLOOR).fit([*normals, dead])
+    detector = nearfar.Detector(recipe.FLOOR).fit([*normals, dead], skip=lambda name, error: left_out.append(name))
+    assert len(detector.normals) == 30 and left_out == ["dead.wav"]
+
+
+def test_mono_is_enough_where_the_view_needs_near_alone(normals):
+    mono = [hum(i, far=False) for i in range(12)]
+    assert nearfar.Detector().fit(mono).score(mono[:1])
+    with pytest.raises(ValueError, match=r"view 'n_f' needs near and far"):
+        nearfar.Detector(Recipe(view="n_f")).fit(mono)
+
+
+def test_paths_arrays_and_clips_give_the_same_score(normals, normals_folder):
+    detector = nearfar.Detector(recipe.FLOOR).fit(normals)
+    clip = nearfar.audio.read(normals_folder / "normal_3.wav")
+    path_score, clip_score, array_score = detector.score(
+        [normals_folder / "normal_3.wav", clip, (clip.near, clip.far, clip.rate)]
+    )
+    assert path_score.value == clip_score.value == array_score.value
+
+
+def test_a_long_file_is_scored_in_windows(normals, tmp_path):
+    detector = nearfar.Detector(recipe.FLOOR).fit(normals)
+    near = np.concatenate([hum(i).near for i in range(20)])
+    far = np.concatenate([hum(i).far for i in range(20)])
+    path = write_wav(tmp_path / "long.wav", Clip(near, far, name="long"))
+    scores = detector.score([path])
+    assert [s.name for s in scores] == [f"long.wav@{2 * i}s" for i in range(20)]
+
+
+def test_unreadable_files_are_reported_and_the_rest_goes_through(normals, normals_folder, tmp_path):
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFF nonsense")
+    detector = nearfar.Detector(recipe.FLOOR).fit(normals)
+    reported = []
+    scores = detector.score(
+        [normals_folder / "normal_1.wav", broken, normals_folder / "normal_2.wav"],
+        skip=lambda name, error: reported.append((name, str(error))),
+    )
+    assert [s.name for s in scores] == ["normal_1.wav", "normal_2.wav"]
+    assert reported[0][0] == str(broken) and "broken.wav" in reported[0][1]
+    with pytest.raises(AudioError, match=r"broken\.wav"):
+        detector.score([broken])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("detector.json", "{", "Expecting property name"),
+        ("detector.json", '{"format": 99}', "upgrade nearfar"),
+        ("detector.json", "[]", "damaged"),
+        ("recipe.json", '{"recipe": 1, "encoder": "os.system"}', "unknown encoder"),
+        ("recipe.json", '{"recipe": 1, "__class__": "x"}', "unknown recipe keys"),
+        ("bank.safetensors", "cPickle\nloads", "cannot be read"),
+        ("normals.csv", "a,b\n1,2\n", "expected"),
+        ("normals.csv", "name,domain,sha256,seconds,path\nx,source,0,1,\n", "do not list the same normals"),
+    ],
+)
+def test_a_damaged_or_hostile_folder_is_a_clear_error(normals, tmp_path, name, content, message):
+    folder = nearfar.Detector(recipe.FLOOR).fit(normals[:8]).save(tmp_path / "model")
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        nearfar.load(folder)
+
+
+def test_a_folder_without_a_detector_is_a_clear_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nearfar fit"):
+        nearfar.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        nearfar.load(tmp_path / "nowhere")
+
+
+def test_saving_never_touches_a_folder_that_holds_other_things(normals, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    detector = nearfar.Detector(recipe.FLOOR).fit(normals[:8])
+    with pytest.raises(FileExistsError, match="is not a detector"):
+        detector.save(tmp_path)
+    detector.save(tmp_path / "model")
+    detector.save(tmp_path / "model")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "thesis.txt"]
+
+
+def test_a_detector_of_format_1_still_loads(tmp_path):
+    kept = nearfar_fixture("detector-1")
+    folder = shutil.copytree(kept, tmp_path / "model")
+    detector = nearfar.load(folder)
+    expected = json.loads((kept.parent / "detector-1.scores.json").read_text())
+    got = values(detector, [hum(i, fault=f) for i, f in enumerate(["", "hiss", "knock"])])
+    assert np.allclose(got, expected, rtol=1e-3)
+
+
+def nearfar_fixture(name):
+    from pathlib import Path
+
+    return Path(__file__).parent / "golden" / name
+
+
+def test_an_unfitted_detector_says_so(fresh):
+    with pytest.raises(ValueError, match="has not been fitted"):
+        nearfar.Detector(recipe.FLOOR).score(fresh)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_normals_are_an_error(normals, count):
+    with pytest.raises(ValueError, match="at least 2|nothing to fit on"):
+        nearfar.Detector().fit(normals[:count])
