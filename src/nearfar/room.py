@@ -54,7 +54,32 @@ def spectrum(room: Room, source: Point, mic: Point, rng: np.random.Generator, *,
         since = np.arange(start, length) / rate - EARLY_S * 5 / 6
         h[start:] = np.sqrt(power) * 10 ** (-3 * since / t60) * noise[start:]
         total += band * np.fft.rfft(h, n)
-    return (total * (hz / np.hypot(hz, LOWEST_HZ)) ** 2).astype(np.complex64)
+    return np.asarray(total * (hz / np.hypot(hz, LOWEST_HZ)) ** 2, np.complex64)
+
+
+def furnish(rng: np.random.Generator, noises: int) -> tuple[Room, tuple[Point, Point], tuple[Point, ...]]:
+    """A room, near (0.5-0.8 m from the machine) and far (2.5-4 m), the places of the machine and of `noises` others.
+
+    No two of them are closer than 1.5 m, but for near and the machine.
+    """
+    size = np.array([rng.uniform(8, 14), rng.uniform(7, 10), rng.uniform(3.5, 6)])
+    t60 = float(rng.uniform(0.35, 0.7))
+    room = Room(tuple(size.tolist()), t60, max(0.3, float(rng.uniform(0.6, 0.9)) * t60))
+    spot = np.array([*rng.uniform(1.5, size[:2] - 1.5), 1.0])
+    angle, rise = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.8)
+    towards = np.array([np.cos(angle) * np.cos(rise), np.sin(angle) * np.cos(rise), np.sin(rise)])
+    taken = [spot, spot + rng.uniform(0.5, 0.8) * towards]
+
+    def free(least: float, most: float) -> Array:
+        candidates = rng.uniform(0.4, size - 0.4, (1000, 3))
+        gap = np.linalg.norm(candidates[:, None] - np.array(taken), axis=2)
+        return np.asarray(candidates[np.argmax((gap.min(axis=1) > least) & (gap[:, 0] < most))])
+
+    taken.append(free(2.5, 4.0))
+    others = [free(1.5, np.inf) for _ in range(noises)]
+    points: list[Point] = [(float(x), float(y), float(z)) for x, y, z in (spot, *others)]
+    near, far = (tuple(p.tolist()) for p in taken[1:])
+    return room, (near, far), tuple(points)
 
 
 def reflection(room: Room, t60: float) -> float:
@@ -84,4 +109,5 @@ def _pulses(delays: Array, gains: Array, length: int) -> Array:
     x = at - delays[:, None]
     taps = gains[:, None] * np.sinc(x) * np.cos(np.pi * x / (TAPS + 2)) ** 2
     inside = (at >= 0) & (at < length)
-    return np.bincount(at[inside], taps[inside], length)[:length]
+    wave: Array = np.bincount(at[inside], taps[inside], length)[:length]
+    return wave

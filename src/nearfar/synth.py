@@ -2,14 +2,14 @@
 
     fan      blade passing at B f and harmonics + flow noise that swells with the blades; power grows as speed^4 to 5
              bearing: impacts at r f through a resonance, 1 % slip, loaded once a turn
-             imbalance: a tone at f and 2 f, and everything modulated at f
+             imbalance: a tone at f and 2 f, everything modulated at f, the mount rattling once a turn
     gearbox  mesh tones at k Z f with sidebands at +-f and +-f Z / Z2 (amplitude and phase modulated) + rolling noise
-             tooth: one impact a turn of one shaft through a resonance, and that shaft's sidebands grow; bearing: as above
+             tooth: one impact a turn of one shaft through a resonance, its sidebands grow; bearing: as above
     valve    two strokes a cycle: a click (impact through a resonance) and a puff of air, + supply hiss and coil hum
              leak: hiss that does not stop; sticking: strokes late, weak, or doubled
 
-f is the shaft's (valve: the cycle's) frequency in Hz. Speed and load wander within a clip. Each machine stands in its own
-`Room` with a ventilation, two noisy neighbours (one in each domain), clanks and voices; every source reaches both
+f is the shaft's (valve: the cycle's) frequency in Hz. Speed and load wander within a clip. Each machine stands in its
+own `Room` with a ventilation, two noisy neighbours (one in each domain), clanks and voices; every source reaches both
 microphones through that room. Levels are decibels relative to the machine's nominal level at the near microphone.
 Knows nothing of files, labels or clip levels. A pure function of its arguments: the same `rng` gives the same clip, and
 with `fault` the same clip with that fault. Faults are textbook signatures, not measurements.
@@ -25,26 +25,35 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft, signal
 
+from nearfar import waves
 from nearfar.check import Array, number, one_of
-from nearfar.room import Point, Room, spectrum
+from nearfar.room import Point, Room, furnish, spectrum
+from nearfar.waves import RATE, Curve
 
-RATE = 16_000
 FAULTS = {"fan": ("bearing", "imbalance"), "gearbox": ("tooth", "bearing"), "valve": ("leak", "sticking")}
 KINDS = tuple(FAULTS)
-SPEEDS = {"source": (0.92, 1.0, 1.08), "target": (1.16, 1.24)}  # settings, in parts of the nominal speed
+SPEEDS = {"source": (0.94, 1.0, 1.06), "target": (0.97, 1.1)}  # settings, in parts of the nominal speed
 LOADS = (0.8, 1.0, 1.25)
-OCTAVES = np.log2(31.25) + np.arange(9)  # knots of every spectral curve: 31.25 Hz to 8 kHz
 SENSOR_DB = -45.0
+GAIN = {"fan": 1.0, "gearbox": 1.0, "valve": 3.5}  # RMS of the machine at near: a valve is loud for moments
 # Fault level at severity 0 and 1, dB relative to the machine; sticking has no level of its own.
-FAULT_DB = {"bearing": (-26.0, -4.0), "imbalance": (-14.0, 8.0), "tooth": (-24.0, -2.0), "leak": (-26.0, -4.0)}
+FAULT_DB = {
+    "bearing": (-22.0, 0.0),
+    "imbalance": (-14.0, 6.0),
+    "rattle": (-22.0, 0.0),
+    "tooth": (-20.0, 2.0),
+    "leak": (-19.0, 5.0),
+}
 # Who is heard in which domain: (source of noise, mean level in dB, half range in dB).
 BACKGROUND = {
-    "source": (("ventilation", -8.0, 4.0), ("neighbour_a", -4.0, 6.0), ("clanks", -10.0, 6.0)),
-    "target": (("ventilation", -6.0, 4.0), ("neighbour_b", -4.0, 6.0), ("voices", -10.0, 6.0)),
+    "source": (("ventilation", -14.0, 3.0), ("neighbour_a", 2.0, 6.0), ("clanks", -14.0, 5.0)),
+    "target": (("ventilation", -12.0, 3.0), ("neighbour_b", 2.0, 6.0), ("voices", -14.0, 5.0)),
 }
+MOUNT_DB = (-30, -24, -16, -8, -2, 0, 0, -4, -10)  # of a rattling mount
+RATTLE = 3.2  # 1 / RMS of max(cos, 0)^8
+JET_DB = (-30, -24, -18, -12, -8, -4, -1, 0, 0)  # of air through a leak
 PLACES = ("machine", "ventilation", "neighbour_a", "neighbour_b", "clanks", "voices")
 
-Curve = tuple[float, ...]
 Part = tuple[Array, Array]  # a dry wave (n,) and the spectral shape (n // 2 + 1,) that it passes through
 
 
@@ -75,19 +84,19 @@ def machine(kind: str, rng: np.random.Generator) -> Machine:
     decline = 10 ** (-rng.uniform(2, 5) * np.arange(6) / 20)
     harmonics = decline * 10 ** (rng.normal(0, 3, 6) / 20) * np.exp(2j * np.pi * rng.random(6))
     harmonics /= np.sqrt((np.abs(harmonics) ** 2).sum() / 2)
-    room, mics, places = _furnish(rng)
+    room, mics, places = furnish(rng, len(PLACES) - 1)
     return Machine(
         kind=kind,
         hz=float(rng.uniform(low, high)),
         teeth=(int(rng.integers(5, 10)), 0) if kind == "fan" else (pinion, pinion + int(rng.integers(5, 30))),
         harmonics=tuple(harmonics.tolist()),
-        body_db=_draw_curve(rng, -1.0, 3.0),
-        noise_db=_draw_curve(rng, {"fan": -4.0, "gearbox": -2.5, "valve": 0.0}[kind], 2.0),
+        body_db=waves.draw_curve(rng, -1.0, 3.0),
+        noise_db=waves.draw_curve(rng, {"fan": -4.0, "gearbox": -2.5, "valve": 0.0}[kind], 2.0),
         resonance=(float(rng.uniform(1800, 4500)), float(rng.uniform(1.5e-3, 4e-3))),
         defect=float(rng.uniform(3.1, 5.4)),
         neighbours=(
-            (float(rng.uniform(40, 60)), _draw_curve(rng, -2.0, 3.0)),
-            (float(rng.uniform(60, 95)), _draw_curve(rng, -3.0, 3.0)),
+            (float(rng.uniform(40, 60)), waves.draw_curve(rng, -2.0, 3.0)),
+            (float(rng.uniform(60, 95)), waves.draw_curve(rng, -3.0, 3.0)),
         ),
         room=room,
         mics=mics,
@@ -107,10 +116,10 @@ def render(
     fault: str | None = None,
     severity: float = 0.5,
 ) -> tuple[Array, Array]:
-    """Near and far (N,) float32 of `seconds` (0.5 to 600) at 16 kHz; the machine alone would be about RMS 1 at near.
+    """Near and far (N,) float32 of `seconds` (0.5 to 600) at 16 kHz; the machine alone has about RMS GAIN at near.
 
-    `speed` and `load` are in parts of the nominal ones (0.5 to 2); `fault` is one of FAULTS[kind]; severity 0 can hardly
-    be heard, 1 is obvious. Raises ValueError for anything else.
+    `speed` and `load` are in parts of the nominal ones (0.5 to 2); `fault` is one of FAULTS[kind]; severity 0 is
+    inaudible or nearly so, 1 is obvious. Raises ValueError for anything else.
     """
     number("seconds", seconds, low=0.5, high=600)
     number("severity", severity, low=0, high=1)
@@ -120,120 +129,116 @@ def render(
     if fault is not None:
         one_of(f"fault of a {machine.kind}", fault, FAULTS[machine.kind])
     samples = round(seconds * RATE)
-    lead = int(machine.room.t60_low * RATE)  # the room is already ringing when the clip begins
-    n = fft.next_fast_len(samples + lead, real=True)
+    # The FFTs convolve in a circle: what wraps around falls into a lead as long as the room rings, and a short tail.
+    lead, tail = int(max(machine.room.t60_low, machine.room.t60_high) * RATE), 512
+    n = fft.next_fast_len(lead + samples + tail, real=True)
     paths = _paths(machine, n)  # {place: (2, bins)}
     ears = np.zeros((2, n // 2 + 1), np.complex64)
     own, background, broken = rng.spawn(3)  # a fault must not change what else is drawn
-    parts = SOUNDS[machine.kind](machine, own, broken, n, machine.hz * speed, load, fault, severity)
-    ears += _sum(parts) * (paths["machine"] * np.float32(speed ** (2 if machine.kind == "fan" else 1)))
+    parts = SOUNDS[machine.kind](machine, _Run(n, machine.hz * speed, load, fault, severity), own, broken)
+    ears += _sum(parts) * (
+        paths["machine"] * np.float32(GAIN[machine.kind] * speed ** (2 if machine.kind == "fan" else 1))
+    )
     for who, level, spread in BACKGROUND[domain]:
         db = level + background.uniform(-spread, spread)
         ears += _sum(_noise(machine, who, background, n)) * (paths[who] * np.float32(10 ** (db / 20)))
-    heard = fft.irfft(ears, n)[:, n - samples :]  # circular convolution: the first `lead` samples hold the wrapped tail
+    heard = fft.irfft(ears, n)[:, lead : lead + samples]
     heard += np.float32(10 ** (SENSOR_DB / 20)) * background.standard_normal(heard.shape, np.float32)
     return heard[0], heard[1]
 
 
-def _fan(
-    m: Machine,
-    rng: np.random.Generator,
-    broken: np.random.Generator,
-    n: int,
-    hz: float,
-    load: float,
-    fault: str | None,
-    severity: float,
-) -> list[Part]:
-    turns = _turns(rng, n, hz, 0.004)
-    push = load * _wander(rng, n, 0.05)
-    blades = _harmonics(turns, m.teeth[0], m.harmonics)
-    flow = _white(rng, n) * (1 + 0.3 * _harmonics(turns, m.teeth[0], (1,)))
+@dataclass(frozen=True)
+class _Run:
+    n: int
+    hz: float
+    load: float
+    fault: str | None
+    severity: float
+
+
+def _fan(m: Machine, run: _Run, rng: np.random.Generator, broken: np.random.Generator) -> list[Part]:
+    n, hz, load, fault, severity = run.n, run.hz, run.load, run.fault, run.severity
+    turns = waves.turning(rng, n, hz, 0.004)
+    push = load * waves.wander(rng, n, 0.05)
+    blades = waves.harmonics(turns, m.teeth[0], m.harmonics)
+    flow = waves.white(rng, n) * (1 + 0.3 * waves.harmonics(turns, m.teeth[0], (1,)))
     swell: Array | float = 1.0
     extra: list[Part] = []
     if fault == "imbalance":
-        swell = 1 + np.float32(0.4 * severity) * _harmonics(turns, 1, (1,))
-        one = _level("imbalance", severity) * _harmonics(turns, 1, (np.sqrt(2), 0.3))
-        extra = [(one, np.ones(n // 2 + 1, np.float32))]
+        swell = 1 + np.float32(0.4 * severity) * waves.harmonics(turns, 1, (1,))
+        one = _level("imbalance", severity) * waves.harmonics(turns, 1, (np.sqrt(2), 0.3))
+        beat = np.maximum(waves.harmonics(turns, 1, (1,)), 0) ** 8  # the mount rattles where the force is largest
+        rattle = _level("rattle", severity) * np.float32(RATTLE) * waves.white(broken, n) * beat
+        extra = [(one, np.ones(n // 2 + 1, np.float32)), (rattle, waves.shape(MOUNT_DB, n))]
     elif fault == "bearing":
         extra = [_bearing(m, broken, turns, severity)]
-    body, noise = _shape(m.body_db, n), _shape(m.noise_db, n)
+    body, noise = waves.shape(m.body_db, n), waves.shape(m.noise_db, n)
     return [(0.6 * push * blades * swell, body), (0.8 * np.sqrt(push) * flow * swell, noise), *extra]
 
 
-def _gearbox(
-    m: Machine,
-    rng: np.random.Generator,
-    broken: np.random.Generator,
-    n: int,
-    hz: float,
-    load: float,
-    fault: str | None,
-    severity: float,
-) -> list[Part]:
-    turns = _turns(rng, n, hz, 0.003)
-    push = load * _wander(rng, n, 0.08)
+def _gearbox(m: Machine, run: _Run, rng: np.random.Generator, broken: np.random.Generator) -> list[Part]:
+    n, hz, load, fault, severity = run.n, run.hz, run.load, run.fault, run.severity
+    turns = waves.turning(rng, n, hz, 0.003)
+    push = load * waves.wander(rng, n, 0.08)
     other = turns * (m.teeth[0] / m.teeth[1])
     depth, extra = [0.15, 0.1], []
     if fault == "tooth":
         shaft = int(broken.integers(2))
         depth[shaft] += 0.5 * severity
-        times = _crossings((turns, other)[shaft] + broken.random(), 1.0, 0.0, broken)
+        times = waves.crossings((turns, other)[shaft] + broken.random(), 1.0, 0.0, broken)
         extra = [_impacts(n, times, broken.normal(1, 0.15, len(times)), m.resonance, _level("tooth", severity))]
     elif fault == "bearing":
         extra = [_bearing(m, broken, turns, severity)]
-    one, two = _harmonics(turns, 1, (1,)), _harmonics(other, 1, (1,))
-    mesh = _harmonics(turns + (0.1 * depth[0] * one + 0.1 * depth[1] * two) / m.teeth[0], m.teeth[0], m.harmonics)
+    one, two = waves.harmonics(turns, 1, (1,)), waves.harmonics(other, 1, (1,))
+    mesh = waves.harmonics(turns + (0.1 * depth[0] * one + 0.1 * depth[1] * two) / m.teeth[0], m.teeth[0], m.harmonics)
     mesh *= 1 + depth[0] * one + depth[1] * two
-    body, noise = _shape(m.body_db, n), _shape(m.noise_db, n)
-    return [(0.8 * push * mesh, body), (0.6 * np.sqrt(push) * _white(rng, n), noise), *extra]
+    body, noise = waves.shape(m.body_db, n), waves.shape(m.noise_db, n)
+    return [(0.8 * push * mesh, body), (0.6 * np.sqrt(push) * waves.white(rng, n), noise), *extra]
 
 
-def _valve(
-    m: Machine,
-    rng: np.random.Generator,
-    broken: np.random.Generator,
-    n: int,
-    hz: float,
-    load: float,
-    fault: str | None,
-    severity: float,
-) -> list[Part]:
-    cycles = _turns(rng, n, hz, 0.01)
-    opening, closing = (_crossings(cycles + shift, 1.0, 0.0, rng) for shift in (0.0, 0.6))
+def _valve(m: Machine, run: _Run, rng: np.random.Generator, broken: np.random.Generator) -> list[Part]:
+    n, hz, load, fault, severity = run.n, run.hz, run.load, run.fault, run.severity
+    cycles = waves.turning(rng, n, hz, 0.01)
+    opening, closing = (waves.crossings(cycles + shift, 1.0, 0.0, rng) for shift in (0.0, 0.6))
     times = np.r_[opening, closing] + rng.normal(0, 0.002 * RATE, len(opening) + len(closing))
     force = np.r_[np.ones(len(opening)), np.full(len(closing), 0.7)] * load
     force *= 10 ** (rng.normal(0, 1.0, len(force)) / 20)
-    hiss, puff = _white(rng, n), _white(rng, n)
+    hiss, puff = waves.white(rng, n), waves.white(rng, n)
     extra: list[Part] = []
     if fault == "leak":
-        extra = [(_level("leak", severity) * _white(broken, n), _shape((-30, -24, -18, -12, -8, -4, -1, 0, 0), n))]
+        extra = [(_level("leak", severity) * waves.white(broken, n), waves.shape(JET_DB, n))]
     elif fault == "sticking":
         times, force = _stick(times, force, severity, broken)
     typical = np.sqrt(1.5 * hz / RATE)  # makes strokes of force 1 and 0.7 an RMS of 1
-    click = _train(n, times, force / typical)
+    click = waves.impulses(n, times, force / typical)
     decay = np.exp(-1 / (0.04 * RATE))
     air = signal.lfilter([np.sqrt(1 - decay**2)], [1, -decay], click).astype(np.float32)
-    hum = _harmonics(_turns(rng, n, 50, 0.0005), 2, (0.8, 0.4, 0.3))
-    noise, ring = _shape(m.noise_db, n), _resonance(m.resonance, n)
-    return [(0.8 * click, ring), (0.6 * air * puff, noise), (0.25 * hiss, noise), (0.15 * hum, _shape(m.body_db, n)), *extra]
+    hum = waves.harmonics(waves.turning(rng, n, 50, 0.0005), 2, (0.8, 0.4, 0.3))
+    noise, ring = waves.shape(m.noise_db, n), waves.resonance(m.resonance, n)
+    return [
+        (0.8 * click, ring),
+        (0.6 * air * puff, noise),
+        (0.25 * hiss, noise),
+        (0.15 * hum, waves.shape(m.body_db, n)),
+        *extra,
+    ]
 
 
 SOUNDS = {"fan": _fan, "gearbox": _gearbox, "valve": _valve}
 
 
 def _bearing(m: Machine, rng: np.random.Generator, turns: Array, severity: float) -> Part:
-    times = _crossings(turns, m.defect, 0.01, rng)
+    times = waves.crossings(turns, m.defect, 0.01, rng)
     position = np.interp(times, np.arange(len(turns)), turns)
     strength = (1 + 0.5 * np.cos(2 * np.pi * position)) * rng.lognormal(0, 0.2, len(times))  # through the load zone
     return _impacts(len(turns), times, strength, m.resonance, _level("bearing", severity))
 
 
 def _stick(times: Array, force: Array, severity: float, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Strokes of a sticking valve: some late by up to 0.2 s and weaker, some of those with a second stroke after them."""
-    stuck = rng.random(len(times)) < 0.3 + 0.6 * severity
+    """Strokes of a sticking valve: some up to 0.2 s late and weaker, some of those with a second stroke after them."""
+    stuck = rng.random(len(times)) < 0.4 + 0.6 * severity
     late = times + stuck * rng.uniform(0.02, 0.2, len(times)) * severity * RATE
-    weak = force * np.where(stuck, 1 - 0.9 * severity * rng.uniform(0.3, 1, len(force)), 1)
+    weak = force * np.where(stuck, 1 - severity * rng.uniform(0.5, 1, len(force)), 1)
     twice = stuck & (rng.random(len(times)) < 0.5 * severity)
     second = late[twice] + rng.uniform(0.03, 0.1, int(twice.sum())) * RATE
     return np.r_[late, second], np.r_[weak, 0.8 * weak[twice]]
@@ -242,19 +247,19 @@ def _stick(times: Array, force: Array, severity: float, rng: np.random.Generator
 def _noise(m: Machine, who: str, rng: np.random.Generator, n: int) -> list[Part]:
     """The parts of one source of background noise, RMS about 1."""
     if who == "ventilation":
-        return [(_white(rng, n), _shape((0, -1, -4, -8, -12, -17, -22, -28, -34), n))]
+        return [(waves.white(rng, n), waves.shape((0, -1, -4, -8, -12, -17, -22, -28, -34), n))]
     if who == "voices":  # speech-shaped noise with the rhythm of syllables
-        rhythm = np.abs(_wander(rng, n, 1.2, hz=8.0) * _wander(rng, n, 0.8, hz=1.0))
-        return [(_white(rng, n) * rhythm / 1.9, _shape((-30, -20, -6, 0, 0, -6, -11, -17, -24), n))]
+        rhythm = np.abs(waves.wander(rng, n, 1.2, hz=8.0) * waves.wander(rng, n, 0.8, hz=1.0))
+        return [(waves.white(rng, n) * rhythm / 1.9, waves.shape((-30, -20, -6, 0, 0, -6, -11, -17, -24), n))]
     if who == "clanks":
         count = rng.poisson(0.5 * n / RATE)
-        wave = _train(n, rng.uniform(0, n, count), rng.lognormal(0, 0.6, count) * np.sqrt(2 * RATE))
-        return [(wave, _resonance((float(rng.uniform(600, 4000)), float(rng.uniform(0.01, 0.05))), n))]
+        wave = waves.impulses(n, rng.uniform(0, n, count), rng.lognormal(0, 0.6, count) * np.sqrt(2 * RATE))
+        return [(wave, waves.resonance((float(rng.uniform(600, 4000)), float(rng.uniform(0.01, 0.05))), n))]
     hz, curve = m.neighbours[("neighbour_a", "neighbour_b").index(who)]
-    hum = _harmonics(_turns(rng, n, hz * rng.uniform(0.9, 1.1), 0.004), 1, 0.6 ** np.arange(8) * (1 + 0j))
+    hum = waves.harmonics(waves.turning(rng, n, hz * rng.uniform(0.9, 1.1), 0.004), 1, 0.6 ** np.arange(8) * (1 + 0j))
     tilted = np.asarray(curve) + rng.normal(0, 1.5, len(curve))
-    rumble = _white(rng, n) * _wander(rng, n, 0.2)
-    return [(0.5 * hum, _shape((0,) * 9, n)), (0.85 * rumble, _shape(tuple(tilted.tolist()), n))]
+    rumble = waves.white(rng, n) * waves.wander(rng, n, 0.2)
+    return [(0.5 * hum, waves.shape((0,) * 9, n)), (0.85 * rumble, waves.shape(tuple(tilted.tolist()), n))]
 
 
 def _sum(parts: list[Part]) -> Array:  # -> (bins,) complex64
@@ -269,75 +274,9 @@ def _level(fault: str, severity: float) -> np.float32:
     return np.float32(10 ** ((low + (high - low) * severity) / 20))
 
 
-def _white(rng: np.random.Generator, n: int) -> Array:
-    return rng.standard_normal(n, np.float32)
-
-
-def _wander(rng: np.random.Generator, n: int, depth: float, *, hz: float = 1.0) -> Array:
-    """A slow random factor (n,) around 1 with standard deviation `depth` at its knots, `hz` knots a second."""
-    knots = int(n / RATE * hz) + 2
-    values = 1 + depth * rng.standard_normal(knots)
-    return np.interp(np.arange(n) * (hz / RATE), np.arange(knots), values).astype(np.float32)
-
-
-def _turns(rng: np.random.Generator, n: int, hz: float, depth: float) -> Array:
-    """Revolutions (n,) float64 of a shaft at `hz`, from a random angle, with a speed that wanders by `depth`."""
-    return rng.random() + np.cumsum(_wander(rng, n, depth), dtype=np.float64) * (hz / RATE)
-
-
-def _harmonics(turns: Array, order: float, amplitudes: tuple[complex, ...] | Array) -> Array:
-    """Real part of sum_k a_k exp(2 pi i k order turns), k = 1, 2, ...: (n,) float32."""
-    angle = (2 * np.pi * ((order * turns) % 1)).astype(np.float32)
-    z = np.empty(len(angle), np.complex64)
-    z.real, z.imag = np.cos(angle), np.sin(angle)
-    out = np.full(len(z), amplitudes[-1], np.complex64)
-    for a in reversed(amplitudes[:-1]):  # Horner
-        out *= z
-        out += np.complex64(a)
-    return np.asarray((out * z).real)
-
-
-def _crossings(turns: Array, per_turn: float, slip: float, rng: np.random.Generator) -> Array:
-    """Times in samples of `per_turn` events a turn; each interval slips by a relative standard deviation `slip`."""
-    first, last = turns[0] * per_turn, turns[-1] * per_turn
-    count = int((last - first) * (1 + 4 * slip)) + 2
-    events = np.ceil(first) - 1 + np.cumsum(1 + slip * rng.standard_normal(count)) if slip else np.ceil(first) + np.arange(count)
-    events = events[(events >= first) & (events <= last)]
-    return np.interp(events / per_turn, turns, np.arange(len(turns)))
-
-
-def _train(n: int, times: Array, strengths: Array) -> Array:
-    """Impulses at fractional `times` in samples -> (n,) float32; those outside are left out."""
-    inside = (times >= 0) & (times < n - 1)
-    at, part = times[inside].astype(int), times[inside] % 1
-    wave = np.bincount(at, strengths[inside] * (1 - part), n) + np.bincount(at + 1, strengths[inside] * part, n)
-    return wave.astype(np.float32)
-
-
 def _impacts(n: int, times: Array, strengths: Array, resonance: tuple[float, float], level: np.float32) -> Part:
     power = max(float((strengths**2).sum()) / n, 1e-12)
-    return _train(n, times, strengths / np.sqrt(power)) * level, _resonance(resonance, n)
-
-
-def _resonance(resonance: tuple[float, float], n: int) -> Array:
-    """Transfer function (bins,) of a mode (Hz, decay time in s), mean square 1."""
-    hz, decay = resonance
-    ratio = fft.rfftfreq(n, 1 / RATE) / hz
-    h = 1j * ratio / (1 - ratio**2 + 1j * ratio / (np.pi * hz * decay))
-    return (h / np.sqrt((np.abs(h) ** 2).mean())).astype(np.complex64)
-
-
-def _draw_curve(rng: np.random.Generator, slope: float, spread: float) -> Curve:
-    """Decibels at OCTAVES: `slope` dB an octave and a random deviation of `spread` dB."""
-    return tuple((slope * np.arange(len(OCTAVES)) + rng.normal(0, spread, len(OCTAVES))).tolist())
-
-
-@lru_cache(maxsize=64)
-def _shape(curve: Curve, n: int) -> Array:
-    """A curve as factors (bins,) float32 with mean square 1: white noise of RMS 1 keeps its RMS."""
-    octave = np.log2(np.maximum(fft.rfftfreq(n, 1 / RATE), 1.0))
-    gain = 10 ** (np.interp(octave, OCTAVES, curve) / 20)
-    return (gain / np.sqrt((gain**2).mean())).astype(np.float32)
+    return waves.impulses(n, times, strengths / np.sqrt(power)) * level, waves.resonance(resonance, n)
 
 
 @lru_cache(maxsize=2)
@@ -353,25 +292,3 @@ def _paths(m: Machine, n: int) -> dict[str, Array]:
         )
         paths[who] = both / np.sqrt((np.abs(both[0]) ** 2).mean())
     return paths
-
-
-def _furnish(rng: np.random.Generator) -> tuple[Room, tuple[Point, Point], tuple[Point, ...]]:
-    """A room, near (0.5-0.9 m from the machine) and far (2-4 m), and the PLACES, noises 1.5 m or more from all those."""
-    size = np.array([rng.uniform(5.5, 9), rng.uniform(5, 7), rng.uniform(2.8, 4.5)])
-    t60 = float(rng.uniform(0.4, 0.8))
-    room = Room(tuple(size.tolist()), t60, max(0.3, float(rng.uniform(0.6, 0.9)) * t60))
-    spot = np.array([*rng.uniform(1.5, size[:2] - 1.5), 1.0])
-    angle, rise = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.8)
-    towards = np.array([np.cos(angle) * np.cos(rise), np.sin(angle) * np.cos(rise), np.sin(rise)])
-    taken = [spot, spot + rng.uniform(0.5, 0.9) * towards]
-
-    def free(least: float, most: float) -> Array:
-        candidates = rng.uniform(0.4, size - 0.4, (1000, 3))
-        gap = np.linalg.norm(candidates[:, None] - np.array(taken), axis=2)
-        return np.asarray(candidates[np.argmax((gap.min(axis=1) > least) & (gap[:, 0] < most))])
-
-    taken.append(free(2.0, 4.0))
-    others = [free(1.5, np.inf) for _ in PLACES[1:]]
-    points: list[Point] = [(float(x), float(y), float(z)) for x, y, z in (spot, *others)]
-    near, far = (tuple(p.tolist()) for p in taken[1:])
-    return room, (near, far), tuple(points)
