@@ -5,36 +5,46 @@
 
 Channel 0 is near and channel 1 is far unless said otherwise, as in the challenge's data. Read by libsndfile (WAV with
 8 to 32 bits or float, FLAC, OGG, ...), resampled by soxr (HQ). Long files are read a window at a time, never whole.
-`problems` says what is wrong with a clip as a recording: a dead microphone must never pass for a normal machine.
+`problems` says what is wrong with a clip as a recording; see `microphones`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nearfar import microphones
 from nearfar.check import Array, finite, number
+from nearfar.microphones import Problem
 
 SHORTEST_S = 0.1  # below this there is nothing to hear
 LONG_S = 30.0  # files longer than this are taken as windows of WINDOW_S
 WINDOW_S = 10.0
-SILENT_RMS = 2e-5  # -94 dB of full scale: below one step of 16 bits
-SATURATED = 0.2  # share of samples at the extremes above which a clip cannot be judged
-CLIPPED = 1e-4  # share at full scale above which clipping is worth a warning
+BLOCK = 1 << 19  # samples read at a time
+UNKNOWN = 1 << 35  # a header with more samples than this does not know its length
+STREAMED = 0x7FFF_0000  # data sizes from here on are what tools write that cannot go back to the header
 
 
 class AudioError(ValueError):
-    """A recording that cannot be used; the message names the file, what was found and the likely cause."""
+    """A recording that cannot be used; the message names the file, what was found and the likely cause.
+
+    `kind` is one of unreadable, empty, too_short, nan, channel.
+    """
+
+    def __init__(self, message: str, kind: str = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """One recording: `near` (N,) and optionally `far` (N,) float32 at `rate` Hz. Raises ValueError if they don't fit."""
+    """One recording: `near` (N,) and optionally `far` (N,) float32 at `rate` Hz. Raises ValueError if they differ."""
 
     near: Array
     far: Array | None = None
@@ -48,9 +58,13 @@ class Clip:
                 x = finite(f"the {channel} channel of {self.name!r}", getattr(self, channel), ndim=1)
                 object.__setattr__(self, channel, x.astype(np.float32, copy=False))
         if self.far is not None and self.far.shape != self.near.shape:
-            raise ValueError(f"{self.name!r}: near has {len(self.near)} samples and far {len(self.far)}; they must agree")
+            raise ValueError(
+                f"{self.name!r}: near has {len(self.near)} samples and far {len(self.far)}; they must agree"
+            )
         if self.seconds < SHORTEST_S:
-            raise AudioError(f"{self.name!r} lasts {self.seconds:.3f} s; at least {SHORTEST_S} s are needed")
+            raise AudioError(
+                f"{self.name}: lasts {self.seconds:.3f} s; at least {SHORTEST_S} s are needed", "too_short"
+            )
 
     @property
     def seconds(self) -> float:
@@ -72,60 +86,62 @@ def resample(x: Array, rate: int, to: int) -> Array:
     return x if rate == to else np.asarray(soxr.resample(x, rate, to, quality="HQ"), np.float32)
 
 
-def read(
-    path: str | os.PathLike[str], *, near: int = 0, far: int | None = 1, start: int = 0, frames: int = -1
-) -> Clip:
+def read(path: str | os.PathLike[str], *, near: int = 0, far: int | None = 1, start: int = 0, frames: int = -1) -> Clip:
     """A clip from a file, or `frames` samples of it from `start`; `near` and `far` are channel numbers.
 
     A file with one channel has no far. Raises AudioError naming the file if it cannot be read, is empty, too short,
     holds NaN, or lacks the channel asked for; FileNotFoundError if there is none.
     """
-    import soundfile
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such recording: {path}")
-    try:
-        with soundfile.SoundFile(path) as file:
+    with _opened(path) as file:
+        if start:
             file.seek(start)
-            samples = file.read(frames, dtype="float32", always_2d=True)
-            rate, channels = file.samplerate, file.channels
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise AudioError(_unreadable(path, error)) from None
-    if not len(samples):
-        raise AudioError(f"{path.name}: holds no samples; was the recording stopped before it began?")
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{path.name}: holds NaN or infinite samples; the file is damaged or was written by a faulty tool")
-    return _pick(samples, channels, rate, path.name, near, far)
+        return _clip(Path(path), file, frames, near, far)
 
 
-def seconds(path: str | os.PathLike[str]) -> float:
-    """Length of a file by its header. Raises AudioError if it cannot be read."""
-    import soundfile
-
-    try:
-        info = soundfile.info(str(path))
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise AudioError(_unreadable(Path(path), error)) from None
-    return float(info.frames / info.samplerate)
-
-
-def windows(path: str | os.PathLike[str], *, near: int = 0, far: int | None = 1, length_s: float = WINDOW_S) -> Iterator[Clip]:
+def windows(
+    path: str | os.PathLike[str], *, near: int = 0, far: int | None = 1, length_s: float = WINDOW_S
+) -> Iterator[Clip]:
     """The clips of a file: the whole of it up to LONG_S, else windows of `length_s` named file@start, one at a time.
 
     Only one window is in memory. A last window of less than half the length is left out. Raises as `read` does.
     """
-    import soundfile
+    path = Path(path)
+    with _opened(path) as file:
+        rate = file.samplerate
+        if file.frames <= LONG_S * rate:
+            yield _clip(path, file, -1, near, far)
+            return
+        step = round(length_s * rate)
+        for start in range(0, file.frames, step):
+            samples = _samples(file, step, *_channels(path.name, file.channels, near, far))
+            if start and len(samples) < step / 2:
+                return
+            clip = _as_recorded(path, samples, rate)
+            yield replace(clip, name=f"{clip.name}@{start / rate:g}s")
+            if len(samples) < step:
+                return
 
-    total = seconds(path)
-    if total <= LONG_S:
-        yield read(path, near=near, far=far)
-        return
-    rate = soundfile.info(str(path)).samplerate
-    step = round(length_s * rate)
-    for start in range(0, int(total * rate) - step // 2, step):
-        clip = read(path, near=near, far=far, start=start, frames=step)
-        yield replace(clip, name=f"{clip.name}@{start / rate:g}s")
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself. `missing_s`: seconds that a WAV header promises and the file does not hold."""
+
+    rate: int
+    channels: int
+    seconds: float  # infinite where the header does not know, as in a FLAC from a pipe
+    missing_s: float = 0.0
+
+
+def header(path: str | os.PathLike[str]) -> Header:
+    """The header of a recording; raises as `read` does."""
+    with _opened(path) as file:
+        seconds = file.frames / file.samplerate if file.frames < UNKNOWN else float("inf")
+        return Header(file.samplerate, file.channels, seconds, _missing_s(Path(path)))
+
+
+def seconds(path: str | os.PathLike[str]) -> float:
+    """Length of a file by its header. Raises as `read` does."""
+    return header(path).seconds
 
 
 def as_clip(source: Any, *, near: int = 0, far: int | None = 1) -> Clip:
@@ -140,85 +156,110 @@ def as_clip(source: Any, *, near: int = 0, far: int | None = 1) -> Clip:
             pair = waves[0]
             waves = list(pair) if isinstance(pair, (tuple, list)) or np.ndim(pair) == 2 else [pair]
         if 1 <= len(waves) <= 2:
-            return Clip(np.asarray(waves[0]), None if len(waves) == 1 or waves[1] is None else np.asarray(waves[1]), int(rate))
+            return Clip(
+                np.asarray(waves[0]), None if len(waves) == 1 or waves[1] is None else np.asarray(waves[1]), int(rate)
+            )
     raise ValueError(f"a clip is a path, a nearfar.Clip or (near, far, rate), not {type(source).__name__}")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a recording. `fatal`: the clip cannot be judged; else it is a warning."""
-
-    kind: str
-    text: str
-    fatal: bool = False
 
 
 def problems(clip: Clip) -> list[Problem]:
     """What is wrong with the clip as a recording, fatal problems first; empty if all is well."""
-    found = _channel_problems("near", clip.near)
-    if clip.far is not None:
-        found += _channel_problems("far", clip.far)
-        found += _pair_problems(clip.near.astype(np.float64), clip.far.astype(np.float64))
-    return sorted(found, key=lambda p: not p.fatal)
+    return microphones.problems(clip.near, clip.far, clip.rate)
 
 
-def _channel_problems(name: str, x: Array) -> list[Problem]:
-    x = x.astype(np.float64)
-    offset = x.mean()
-    rms, peak = float(np.sqrt(np.mean((x - offset) ** 2))), float(np.abs(x).max())
-    if rms < SILENT_RMS:
-        return [Problem("silent", f"the {name} microphone is silent ({_db(rms):.0f} dB): dead, muted or unplugged?", True)]
-    stuck = float(np.mean(np.diff(x) == 0)) if len(x) > 1 else 0.0
-    if stuck > 0.9:
-        return [Problem("stuck", f"the {name} microphone holds one value for {stuck:.0%} of the time: cable or driver?", True)]
-    found = []
-    extreme = float(np.mean(np.abs(x - offset) >= 0.998 * np.abs(x - offset).max()))
-    full = float(np.mean(np.abs(x) >= 0.999))
-    if extreme > SATURATED:
-        found.append(Problem("saturated", f"the {name} microphone is saturated ({extreme:.0%} of samples): lower its gain", True))
-    elif full > CLIPPED:
-        found.append(Problem("clipped", f"the {name} microphone clips ({full:.2%} of samples at full scale): lower its gain"))
-    if abs(offset) > max(0.02 * peak, 1e-3) and abs(offset) > 0.2 * rms:
-        found.append(Problem("offset", f"the {name} channel has a constant offset of {offset:+.3f}: sound card fault?"))
-    return found
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    import soundfile
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such recording: {path}")
+    try:
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        raise _unreadable(path, error) from None
 
 
-def _pair_problems(near: Array, far: Array) -> list[Problem]:
-    near, far = near - near.mean(), far - far.mean()
-    power_near, power_far = float(near @ near), float(far @ far)
-    if not power_near or not power_far:
-        return []
-    gain = float(near @ far) / power_far
-    rest = float(((near - gain * far) ** 2).sum()) / power_near
-    if rest < 1e-4:
-        return [Problem("one_cable", "near and far carry the same signal: one microphone on both channels?")]
-    if power_near < power_far / 2:
-        db = 10 * np.log10(power_far / power_near)
-        return [Problem("swapped", f"near is {db:.0f} dB weaker than far: are the microphones swapped?")]
-    return []
+def _clip(path: Path, file: Any, frames: int, near: int, far: int | None) -> Clip:
+    samples = _samples(file, frames, *_channels(path.name, file.channels, near, far))
+    return _as_recorded(path, samples, file.samplerate)
 
 
-def _pick(samples: Array, channels: int, rate: int, name: str, near: int, far: int | None) -> Clip:
+def _as_recorded(path: Path, samples: Array, rate: int) -> Clip:
+    if not len(samples):
+        what = "holds no samples; was the recording stopped before it began?"
+        if (size := path.stat().st_size) > 4096:
+            what = f"its header says 0 samples, yet it has {size:,} bytes: did the recorder stop before closing it?"
+        raise AudioError(f"{path.name}: {what}", "empty")
+    if not np.isfinite(samples).all():
+        what = "holds NaN or infinite samples; the file is damaged or was written by a faulty tool"
+        raise AudioError(f"{path.name}: {what}", "nan")
+    channels = [np.ascontiguousarray(channel) for channel in samples.T]
+    return Clip(channels[0], channels[1] if len(channels) > 1 else None, rate, path.name)
+
+
+def _channels(name: str, channels: int, near: int, far: int | None) -> list[int]:
+    """The channels to take from a file: [near] or [near, far]; a mono file has no far."""
     if channels == 1 and near == 0:
-        return Clip(samples[:, 0], None, rate, name)
+        return [0]
     for label, channel in (("near", near), ("far", far)):
         if channel is not None and not 0 <= channel < channels:
-            raise AudioError(f"{name}: has channels 0 to {channels - 1}, so --{label} {channel} does not exist")
-    return Clip(
-        np.ascontiguousarray(samples[:, near]),
-        None if far is None else np.ascontiguousarray(samples[:, far]),
-        rate,
-        name,
-    )
+            has = "one channel, 0" if channels == 1 else f"channels 0 to {channels - 1}"
+            raise AudioError(f"{name}: has {has}, so --{label} {channel} does not exist", "channel")
+    return [near] if far is None else [near, far]
 
 
-def _unreadable(path: Path, error: Exception) -> str:
-    size = path.stat().st_size if path.exists() else 0
-    if size == 0:
-        return f"{path.name}: the file is empty (0 bytes); was the recording stopped or the disk full?"
+def _samples(file: Any, frames: int, *channels: int) -> Array:  # (frames or fewer, len(channels))
+    """Block by block: a header that promises terabytes must not reserve them, nor eight channels where two are used."""
+    blocks: list[Array] = []
+    while frames:
+        size = min(BLOCK, file.frames - file.tell()) if frames < 0 else min(frames, BLOCK)
+        block = _block(file, size)
+        blocks.append(block[:, list(channels)])
+        frames -= size if frames > 0 else 0
+        if len(block) < size or not size:
+            break
+    return np.concatenate(blocks)
+
+
+def _block(file: Any, size: int) -> Array:
+    import soundfile
+
+    if file.frames < UNKNOWN:
+        return np.asarray(file.read(size, dtype="float32", always_2d=True))
+    # Without a length in its header a FLAC file fails at its end, after filling what there was to fill.
+    out = np.full((size, file.channels), np.nan, np.float32)
+    try:
+        return np.asarray(file.read(out=out))
+    except soundfile.SoundFileError:
+        return out[~np.isnan(out[:, 0])]
+
+
+def _missing_s(path: Path) -> float:
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF":
+            return 0.0
+        file.seek(12)
+        bytes_per_s = 0
+        while len(chunk := file.read(8)) == 8:
+            kind, size = chunk[:4], int.from_bytes(chunk[4:], "little")
+            if kind == b"data":
+                missing = size - (path.stat().st_size - file.tell())
+                return missing / bytes_per_s if missing > 0 and size < STREAMED and bytes_per_s else 0.0
+            body = file.read(16) if kind == b"fmt " else b""
+            bytes_per_s = int.from_bytes(body[8:12], "little") if body else bytes_per_s
+            file.seek(size + size % 2 - len(body), os.SEEK_CUR)
+    return 0.0
+
+
+def _unreadable(path: Path, error: Exception) -> AudioError:
+    if not path.stat().st_size:
+        return AudioError(
+            f"{path.name}: the file is empty (0 bytes); was the recording stopped or the disk full?", "empty"
+        )
+    if isinstance(error, OSError):
+        return AudioError(f"{path.name}: cannot be opened ({error.strerror or error})", "unreadable")
     reason = str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
-    return f"{path.name}: cannot be read as audio ({reason}); is it a WAV, FLAC or OGG file, and complete?"
-
-
-def _db(rms: float) -> float:
-    return float(20 * np.log10(max(rms, 1e-10)))
+    what = f"cannot be read as audio ({reason}); is it a WAV, FLAC or OGG file, and complete?"
+    return AudioError(f"{path.name}: {what}", "unreadable")

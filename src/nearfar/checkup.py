@@ -1,0 +1,209 @@
+"""What a look over recordings found, as data and in words; `doctor` does the looking.
+
+Every kind of problem is one sentence of advice and the files it is about. No word of statistics but "standard
+deviation", which a plant engineer uses every day.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nearfar.audio import SHORTEST_S
+from nearfar.microphones import Problem
+
+ODD_SPREADS = 3.0  # standard deviations beyond which a recording is called unlike the others
+NAMED = 5  # files named per problem in the text
+
+# kind -> what it means and what to do, in the order of the text; written for several files
+ADVICE = {
+    "unreadable": "cannot be read: copy them again from the recorder, or export them as WAV",
+    "empty": "hold no sound: record again",
+    "too_short": f"are shorter than {SHORTEST_S} s: record again",
+    "nan": "hold invalid samples: export again with another tool",
+    "channel": "lack a channel: check --near and --far, counted from 0",
+    "silent": "have a dead microphone: check plug, power and mute, and record again",
+    "stuck": "have a stuck channel: check the cable and the driver, and record again",
+    "saturated": "are overdriven throughout: lower the gain and record again",
+    "incomplete": "are incomplete: was the recording, or the copying of it, cut off?",
+    "gap": "have a gap: trim it if it is the start, else check the cable and whether the recorder keeps up",
+    "clipped": "clip now and then: lower the gain for the next recordings",
+    "coarse": "are recorded far too quietly: raise the gain for the next recordings",
+    "offset": "have a constant offset: harmless here, but the sound card deserves a look",
+    "one_cable": "carry one signal on both channels: is the second microphone plugged in?",
+    "swapped": "are louder at far than at near: swapped plugs, or something loud or windy at far?",
+    "duplicate": "repeat another recording: keep one, or the normal sound seems narrower than it is",
+    "odd_rate": "have another sampling rate than most: another recorder or setting?",
+    "odd_channels": "have another number of channels than most: another recorder or setting?",
+    "odd_length": "have another length than most: cut off, or another setting?",
+}
+SINGULAR = {
+    "are": "is",
+    "have": "has",
+    "hold": "holds",
+    "lack": "lacks",
+    "carry": "carries",
+    "clip": "clips",
+    "end": "ends",
+}
+
+
+@dataclass
+class Checked:
+    """One file and what was found; `usable` is False if it cannot be judged."""
+
+    file: str
+    machine: str = ""
+    usable: bool = True
+    seconds: float = 0.0
+    rate: int = 0
+    channels: int = 0
+    near_minus_far_db: float | None = None
+    copy_of: str = ""
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, kind: str, text: str, fatal: bool = False) -> None:
+        """Note a problem."""
+        self.problems.append(Problem(kind, text, fatal))
+        self.usable = self.usable and not fatal
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A recording that sounds least like the others; `at_s` is where in a long file, else None."""
+
+    file: str
+    machine: str
+    at_s: float | None
+    spreads: float  # robust standard deviations above the middle of the others
+    compared: int  # how many it was compared with
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found: each file, what holds for all of them, and the odd ones out."""
+
+    files: list[Checked]
+    notes: list[str]
+    odd: list[Odd]
+
+    @property
+    def usable(self) -> int:
+        """Number of recordings that can be used."""
+        return sum(f.usable for f in self.files)
+
+    @property
+    def ok(self) -> bool:
+        """False if any file is unusable."""
+        return self.usable == len(self.files)
+
+    @property
+    def verdict(self) -> str:
+        """Ready to fit, or what to do first."""
+        total, bad = len(self.files), len(self.files) - self.usable
+        if self.usable < 2:
+            return f"Not ready: {self.usable:,} of {recordings(total)} can be used, and 2 are the least."
+        if bad:
+            return f"Fix these first: {bad:,} of {recordings(total)} cannot be used. The other {self.usable:,} can."
+        queries = sum(bool(f.problems) for f in self.files)
+        look = f", {queries:,} of them worth a look first" if queries else ""
+        return f"Ready to fit: all {recordings(total)} can be used{look}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data for JSON."""
+        return {
+            "doctor": 1,
+            "ok": self.ok,
+            "verdict": self.verdict,
+            "recordings": len(self.files),
+            "usable": self.usable,
+            "seconds": sum(f.seconds for f in self.files),
+            "notes": self.notes,
+            "listen_to": [asdict(odd) for odd in self.odd],
+            "files": [asdict(f) for f in self.files],
+        }
+
+    def lines(self) -> list[str]:
+        """The report as plain text: problems grouped by kind, the first files of each named."""
+        out = [_summary(self.files)]
+        for title, fatal in (("Cannot be used:", True), ("Worth a look:", False)):
+            groups = _by_kind(self.files, fatal)
+            out += ["", title] if groups else []
+            for kind, found in groups.items():
+                out.append(f"  {recordings(len(found))} {_agree(ADVICE[kind], len(found))}")
+                out += [f"      {name}: {brief(text)}" for name, text in found[:NAMED]]
+                out += [f"      and {len(found) - NAMED:,} more"] if len(found) > NAMED else []
+        machines = list(dict.fromkeys(odd.machine for odd in self.odd))
+        for machine in machines:
+            odd = [o for o in self.odd if o.machine == machine]
+            of = f" of {machine}" if len(machines) > 1 else ""
+            out += [
+                "",
+                f"Listen to these: are they really normal? (the least usual of {odd[0].compared:,} compared{of})",
+            ]
+            out += [f"  {_place(o)}: {_how_odd(o.spreads)}" for o in odd]
+        if self.notes:
+            out += ["", "In general:", *(f"  {note}" for note in self.notes)]
+        return [*out, "", self.verdict]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+def recordings(n: int) -> str:
+    """ "1 recording", "1,000 recordings"."""
+    return f"{n:,} recording{'s' * (n != 1)}"
+
+
+def clock(seconds: float) -> str:
+    """ "3:20 min", "1:03:20 h"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h" if minutes >= 60 else f"{minutes}:{rest:02d} min"
+
+
+def brief(text: str) -> str:
+    """What was seen, without the likely cause after it: that is in the advice already."""
+    return text.split(": ")[0].split("; ")[0]
+
+
+def _by_kind(files: list[Checked], fatal: bool) -> dict[str, list[tuple[str, str]]]:
+    found = defaultdict(list)
+    for f in files:
+        for problem in f.problems:
+            if problem.fatal == fatal:
+                found[problem.kind].append((f.file, problem.text))
+    return {kind: found[kind] for kind in ADVICE if kind in found}
+
+
+def _summary(files: list[Checked]) -> str:
+    known = [f for f in files if f.rate]
+    machines = sorted({f.machine for f in files if f.machine})
+    of = f" of {len(machines)} machines" if len(machines) > 1 else f" of {machines[0]}" if machines else ""
+    if not known:
+        return f"{recordings(len(files))}{of}, none of which can be read"
+    rates = " and ".join(f"{rate:,} Hz" for rate, _ in Counter(f.rate for f in known).most_common(3))
+    channels = " or ".join(str(n) for n, _ in Counter(f.channels for f in known).most_common(3))
+    lengths = [f.seconds for f in known if f.seconds] or [0.0]
+    each = (
+        f"{min(lengths):.3g} to {max(lengths):.3g} s" if max(lengths) - min(lengths) > 0.05 else f"{lengths[0]:.3g} s"
+    )
+    plural = "" if channels == "1" else "s"
+    return (
+        f"{recordings(len(files))}{of}: {clock(sum(lengths))} in all, {each} each, {rates}, {channels} channel{plural}"
+    )
+
+
+def _agree(advice: str, n: int) -> str:
+    verb, _, rest = advice.partition(" ")
+    return f"{SINGULAR.get(verb, verb)} {rest}" if n == 1 else advice
+
+
+def _how_odd(spreads: float) -> str:
+    if spreads < ODD_SPREADS:
+        return f"within the usual scatter ({spreads:.1f} standard deviations out)"
+    return f"UNLIKE THE OTHERS ({spreads:.1f} standard deviations out; more than {ODD_SPREADS:g} is rare)"
+
+
+def _place(odd: Odd) -> str:
+    return odd.file if odd.at_s is None else f"{odd.file} at {clock(odd.at_s)}"

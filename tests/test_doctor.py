@@ -1,0 +1,181 @@
+"""The look before fitting: each fault put into a folder is found, named, explained; the rest goes through."""
+
+from __future__ import annotations
+
+import json
+import re
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from scipy import signal
+
+from nearfar import doctor
+from nearfar.checkup import ADVICE, Report
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real recordings in ../shared/data are not here")
+RATE = 16_000
+JARGON = re.compile(r"\b(AUC|embedding|outlier|anomaly score|model|feature|leave-one-out|Mahalanobis|batch)\b", re.I)
+
+
+def hum(seed: int, seconds: float = 1.0) -> np.ndarray:
+    """A machine: coloured noise, near and far, a little different each time."""
+    rng = np.random.default_rng(seed)
+    x = signal.lfilter([1], [1, -0.9], rng.normal(0, 0.02, (int(seconds * RATE), 2)), axis=0)
+    return x * [1, 0.5] * 10 ** (rng.normal(0, 0.5) / 20)
+
+
+def healthy(folder: Path, n: int = 12) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        soundfile.write(folder / f"ok_{i:02d}.wav", hum(i), RATE)
+    return folder
+
+
+def kinds(report: Report) -> dict[str, set[str]]:
+    return {f.file: {p.kind for p in f.problems} for f in report.files if f.problems}
+
+
+def test_a_healthy_folder_is_ready(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    report = doctor.examine(healthy(tmp_path, 20), progress=lambda done, total: seen.append((done, total)))
+    assert report.ok and report.usable == 20 and not kinds(report) and not report.notes
+    assert report.verdict == "Ready to fit: all 20 recordings can be used."
+    assert seen == [(i + 1, 20) for i in range(20)]
+    assert report.lines()[0] == "20 recordings: 0:20 min in all, 1 s each, 16,000 Hz, 2 channels"
+    assert len(report.odd) == 3 and all(f.near_minus_far_db == pytest.approx(6, abs=1.5) for f in report.files)
+
+
+def test_every_fault_is_found_and_the_rest_goes_through(tmp_path: Path) -> None:
+    healthy(tmp_path)
+    x = hum(50)
+    nan = x.copy()
+    nan[9] = np.nan
+    t = np.arange(len(x))[:, None]
+
+    def write(name: str, samples: np.ndarray, rate: int = RATE, subtype: str = "PCM_16") -> None:
+        soundfile.write(tmp_path / f"{name}.wav", samples, rate, subtype=subtype)
+
+    write("silent", np.c_[x[:, 0], 0 * x[:, 1]])
+    write("stuck", np.where(t > 6000, 0.1, x))
+    write("saturated", np.clip(x * 300, -1, 1))
+    write("clipped", np.clip(x * 8, -1, 1))
+    write("nan", nan, subtype="FLOAT")
+    write("too_short", x[:100])
+    write("gap", np.where((t > 3000) & (t < 4000), 0, x))
+    write("offset", x + 0.4)
+    write("one_cable", x[:, [0, 0]])
+    write("swapped", x[:, ::-1] * [0.5, 1])
+    write("odd_rate", x, 22_050)
+    write("odd_channels", x[:, :1])
+    write("odd_length", x[:8000])
+    write("incomplete", hum(51))
+    (tmp_path / "incomplete.wav").write_bytes((tmp_path / "incomplete.wav").read_bytes()[:40_000])
+    soundfile.write(tmp_path / "z_duplicate.flac", soundfile.read(tmp_path / "ok_03.wav")[0], RATE)
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "unreadable.wav").write_text("not a recording")
+    (tmp_path / "._ok_00.wav").write_text("left by another system")
+
+    report = doctor.examine(tmp_path)
+    found = kinds(report)
+    for kind in set(ADVICE) - {"channel", "coarse", "duplicate", "odd_length"}:
+        assert kind in found.pop(f"{kind}.wav"), kind
+    assert found == {"z_duplicate.flac": {"duplicate"}, "odd_length.wav": {"odd_length"}}
+    unusable = {f.file for f in report.files if not f.usable}
+    assert unusable == {f"{k}.wav" for k in ["silent", "stuck", "saturated", "nan", "too_short", "empty", "unreadable"]}
+    assert not report.ok and report.verdict == "Fix these first: 7 of 29 recordings cannot be used. The other 22 can."
+    assert next(f.copy_of for f in report.files if f.file == "z_duplicate.flac") == "ok_03.wav"
+    text = str(report)
+    assert all(name in text for name in unusable) and "1 recording repeats another" in text
+    assert not JARGON.search(text), JARGON.findall(text)
+
+
+def test_the_report_is_json(tmp_path: Path) -> None:
+    healthy(tmp_path, 9)
+    (tmp_path / "bad.wav").touch()
+    data = json.loads(json.dumps(doctor.examine(tmp_path).to_dict()))
+    assert data["ok"] is False and data["recordings"] == 10 and data["usable"] == 9 and len(data["listen_to"]) == 3
+    bad = next(f for f in data["files"] if f["file"] == "bad.wav")
+    assert bad["problems"][0] | {"text": ""} == {"kind": "empty", "text": "", "fatal": True}
+
+
+def test_the_one_that_sounds_otherwise_is_first_to_listen_to(tmp_path: Path) -> None:
+    healthy(tmp_path, 15)
+    whistle = hum(99) + 0.05 * np.sin(2 * np.pi * 3000 * np.arange(RATE) / RATE)[:, None]
+    soundfile.write(tmp_path / "a_whistle.wav", whistle, RATE)
+    report = doctor.examine(tmp_path)
+    assert report.odd[0].file == "a_whistle.wav" and report.odd[0].spreads > 5 and report.odd[0].compared == 16
+    assert "a_whistle.wav: UNLIKE THE OTHERS" in str(report)
+
+
+def test_few_recordings_are_not_compared(tmp_path: Path) -> None:
+    report = doctor.examine(healthy(tmp_path, 7))
+    assert report.odd == [] and report.ok and "8 are needed" in str(report) and "are few" in str(report)
+    (tmp_path / "one").mkdir()
+    soundfile.write(tmp_path / "one" / "a.wav", hum(0), RATE)
+    assert doctor.examine(tmp_path / "one").verdict.startswith("Not ready")
+
+
+def test_swapped_microphones_are_said_once_for_all(tmp_path: Path) -> None:
+    healthy(tmp_path)
+    report = doctor.examine(tmp_path, near=1, far=0)
+    assert not kinds(report) and sum("weaker than far in 12 of 12" in note for note in report.notes) == 1
+
+
+def test_a_channel_that_is_not_there_is_said_with_the_option_to_change(tmp_path: Path) -> None:
+    report = doctor.examine(healthy(tmp_path, 3), far=4)
+    assert report.usable == 0 and "3 recordings lack a channel: check --near and --far" in str(report)
+
+
+def test_each_machine_has_its_own_odd_ones(tmp_path: Path) -> None:
+    for k, machine in enumerate(("fan", "pump")):
+        for i in range(10):
+            path = tmp_path / machine / "train" / f"section_00_source_train_normal_{i:04d}_x.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tone = 0.05 * np.sin(2 * np.pi * (500 + 1500 * k) * np.arange(RATE) / RATE)[:, None]
+            soundfile.write(path, hum(100 * k + i) + tone, RATE)
+    (tmp_path / "pump" / "test").mkdir()
+    soundfile.write(tmp_path / "pump/test/section_00_source_test_anomaly_0000_x.wav", hum(7) * 3, RATE)
+    report = doctor.examine(tmp_path)
+    assert [o.machine for o in report.odd] == ["fan"] * 3 + ["pump"] * 3
+    assert all(o.compared == 10 and "train" in o.file for o in report.odd)
+    assert "21 recordings of 2 machines" in str(report)
+
+
+def test_a_long_file_is_heard_in_windows_of_bounded_memory(tmp_path: Path) -> None:
+    def peak(minutes: int) -> tuple[int, Report]:
+        path = tmp_path / f"{minutes}.wav"
+        with soundfile.SoundFile(path, "w", RATE, 2, "PCM_16") as file:
+            for i in range(minutes):
+                x = hum(i, 60)
+                if i == 1:
+                    x[: 25 * RATE] = 0
+                file.write(x)
+        tracemalloc.start()
+        report = doctor.examine(path)
+        result = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return result, report
+
+    peak(2)
+    (short, report), (long, _) = peak(2), peak(6)
+    assert long < 1.1 * short
+    (checked,) = report.files
+    assert checked.usable and checked.seconds == 120
+    silent = next(p for p in checked.problems if p.kind == "silent")
+    assert (
+        not silent.fatal
+        and "each microphone is silent (one value) in 2 of 12 windows of 10 s, from 1:00 min" in silent.text
+    )
+    assert report.odd[0].at_s == 80  # half of this window is gone
+    assert "at 1:20 min" in str(report)
+
+
+@real
+@pytest.mark.parametrize(("folder", "far"), [("mimii-8ch", 4), ("bldc-48k", 1)])
+def test_real_recordings_can_be_used(folder: str, far: int) -> None:
+    report = doctor.examine(SHARED / folder, far=far)
+    assert report.ok and len(report.odd) == 3 and not JARGON.search(str(report))

@@ -1,0 +1,263 @@
+"""A folder -> its recordings: labels from own names or a manifest, the DCASE layout of all years, clear errors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nearfar.recordings import find, machines, parse
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+WORDS = st.text("abcXYZ0189", min_size=1, max_size=5)
+
+
+@given(
+    domain=st.sampled_from(["source", "target"]),
+    split=st.sampled_from(["train", "test"]),
+    label=st.sampled_from(["normal", "anomaly"]),
+    number=st.integers(0, 9999),
+    attributes=st.lists(WORDS, max_size=6).map("_".join),
+    suffix=st.sampled_from(["wav", "WAV", "flac", "aiff"]),
+    folder=st.sampled_from(["", "normal_sounds/", "anomaly/test/", "C:\\target\\"]),
+)
+def test_a_dcase_name_says_what_was_put_in(
+    domain: str, split: str, label: str, number: int, attributes: str, suffix: str, folder: str
+) -> None:
+    said = parse(f"{folder}section_00_{domain}_{split}_{label}_{number:04d}_{attributes}.{suffix}")
+    assert (said.split, said.is_target, said.is_anomaly) == (split, domain == "target", label == "anomaly")
+    assert said.attributes == attributes
+
+
+@given(st.text(max_size=40))
+def test_any_name_at_all_is_parsed(name: str) -> None:
+    parse(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "target", "anomaly", "attributes"),
+    [
+        ("section_00_source_train_normal_0000_.wav", "train", False, False, ""),
+        ("section_00_source_train_normal_0000.wav", "train", False, False, ""),
+        ("section_00_target_test_anomaly_0199_noAttribute.wav", "test", True, True, ""),
+        (
+            "section_00_source_train_normal_0003_car_D2_spd_5_mic_2_mic_1.wav",
+            "train",
+            False,
+            False,
+            "car_D2_spd_5_mic_2_mic_1",
+        ),
+        ("section_00_0007.wav", "", None, None, ""),
+        ("section_00_test_0007.wav", "test", None, None, ""),
+        ("section_03_source_test_0012.wav", "test", False, None, ""),  # 2021, evaluation
+        ("section_05_target_train_normal_0002_strength_1_ambient.wav", "train", True, False, "strength_1_ambient"),
+        ("normal_id_00_00000000.wav", "", None, False, "id_00"),  # 2020
+        ("anomaly_id_02_00000003.wav", "", None, True, "id_02"),
+        ("id_06_00000003.wav", "", None, None, "id_06"),
+        ("fan_anomaly_00000969.flac", "", None, True, ""),  # MIMII, flattened
+        ("pump3_monday.wav", "", None, None, ""),
+        ("no_anomaly_0001.wav", "", None, None, ""),
+        ("test_of_normal_pump.wav", "", None, None, ""),
+    ],
+)
+def test_the_forms_of_all_years(
+    name: str, split: str, target: bool | None, anomaly: bool | None, attributes: str
+) -> None:
+    said = parse(name)
+    assert (said.split, said.is_target, said.is_anomaly, said.attributes) == (split, target, anomaly, attributes)
+
+
+def test_a_plain_folder_holds_what_ends_like_audio_at_any_depth(tmp_path: Path) -> None:
+    touch(tmp_path, "b.WAV", "a.wav", "deep/er/c.Flac", "d.ogg", "e.AIFF", "f.aif")
+    touch(tmp_path, "._a.wav", ".cache/x.wav", "__MACOSX/a.wav", "notes.txt", "film.mp4", "deep/wav")
+    (tmp_path / "folder.wav").mkdir()
+    found = find(tmp_path)
+    assert [r.name for r in found] == ["a.wav", "b.WAV", "d.ogg", "deep/er/c.Flac", "e.AIFF", "f.aif"]
+    assert {(r.machine, r.split, r.is_target, r.is_anomaly) for r in found} == {("", "", None, None)}
+    assert found[0].path == tmp_path / "a.wav"
+
+
+@pytest.mark.parametrize("parent", ["normal_sounds", "anomaly", "target", "fan_anomaly_0001", "abnormal"])
+def test_no_label_comes_from_a_folder(tmp_path: Path, parent: str) -> None:
+    touch(tmp_path, f"{parent}/a.wav", f"{parent}/section_00_source_train_normal_0000_x_1.wav")
+    plain, dcase = find(tmp_path)
+    assert plain.is_anomaly is None and plain.is_target is None
+    assert dcase.is_anomaly is False and dcase.is_target is False
+    assert find(tmp_path / parent)[0].is_anomaly is None
+
+
+def test_files_may_be_given_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "today/a.wav", "today/b.wav", "old/a.wav", "x.mp4")
+    assert [r.name for r in find(tmp_path / "today" / "a.wav")] == ["a.wav"]
+    both = find([tmp_path / "today", tmp_path / "old" / "a.wav", tmp_path / "today" / "a.wav"])
+    assert [r.name for r in both] == ["old/a.wav", "today/a.wav", "today/b.wav"]
+    monkeypatch.chdir(tmp_path)
+    assert [r.name for r in find(["today/b.wav", "today/a.wav"])] == ["a.wav", "b.wav"]
+    with pytest.raises(ValueError, match=r"x\.mp4 is not a recording.*WAV, FLAC, OGG and AIFF"):
+        find([tmp_path / "x.mp4"])
+    with pytest.raises(FileNotFoundError, match=r"yesterday.*exists up to"):
+        find(tmp_path / "yesterday" / "a.wav")
+    with pytest.raises(ValueError, match="no folder and no files"):
+        find([])
+
+
+def test_a_folder_without_recordings_says_what_it_holds(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="it is empty"):
+        find(tmp_path)
+    touch(tmp_path, *(f"{i}.mp4" for i in range(12)), "a.TXT")
+    with pytest.raises(
+        ValueError, match=r"it holds 12 \.mp4 files, 1 \.txt file; nearfar reads WAV, FLAC, OGG and AIFF"
+    ):
+        find(tmp_path)
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    touch(tmp_path, "data/a.wav", "elsewhere/b.wav")
+    try:
+        (tmp_path / "data" / "loop").symlink_to(tmp_path / "data", target_is_directory=True)
+        (tmp_path / "data" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        (tmp_path / "data" / "again").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        (tmp_path / "data" / "broken.wav").symlink_to(tmp_path / "nowhere.wav")
+    except OSError:
+        pytest.skip("this system makes no links for this user")
+    assert [r.name for r in find(tmp_path / "data")] == ["a.wav", "again/b.wav"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_manifest_says_what_names_do_not(tmp_path: Path, encoding: str, separator: str) -> None:
+    touch(tmp_path, "Prüfstand/a.wav", "b.wav", "c.wav")
+    rows = [
+        ["File", "domain", "label", " machine"],
+        ["Prüfstand\\a.wav", "Target", "anomaly", "pump"],
+        ["b.wav", "source", "normal", ""],
+    ]
+    text = "\r\n".join(separator.join(row) for row in rows) + "\r\n\r\n"
+    (tmp_path / "manifest.csv").write_bytes(text.encode(encoding))
+    for found in (find(tmp_path), find(tmp_path, tmp_path / "manifest.csv")):
+        assert [(r.name, r.is_target, r.is_anomaly, r.machine) for r in found] == [
+            ("Prüfstand/a.wav", True, True, "pump"),
+            ("b.wav", False, False, ""),
+            ("c.wav", None, None, ""),
+        ]
+
+
+def test_a_manifest_may_lack_columns_and_lie_elsewhere(tmp_path: Path) -> None:
+    touch(tmp_path, "data/a.wav", "data/fan_anomaly_0001.wav")
+    (tmp_path / "list.csv").write_text(
+        'sep=;\nlabel;note;file\nnormal;ok;a.wav\nnormal;"was;fixed";data/fan_anomaly_0001.wav\n'
+    )
+    assert [r.is_anomaly for r in find(tmp_path / "data", tmp_path / "list.csv")] == [False, False]
+    (tmp_path / "list.csv").write_text("file\na.wav\n")
+    assert [r.is_anomaly for r in find(tmp_path / "data", tmp_path / "list.csv")] == [None, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("file,label\na.wav,normal\nlost.wav,normal\n", r"row 3: there is no recording 'lost.wav'"),
+        ("file,label\na.wav,bad\n", r"row 2: label 'bad' is not one of normal, anomaly"),
+        ("file,domain\na.wav,night\n", r"row 2: domain 'night' is not one of source, target"),
+        ("file,label\na.wav,normal\n./a.wav,anomaly\n", r"row 3: './a.wav' is already in row 2"),
+        ("name,label\na.wav,normal\n", "must name the columns"),
+        ("file,label\n,normal\n", "row 2: names no file"),
+        ("", "must name the columns"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_by_row(tmp_path: Path, text: str, words: str) -> None:
+    touch(tmp_path, "a.wav")
+    (tmp_path / "manifest.csv").write_text(text)
+    with pytest.raises(ValueError, match=words):
+        find(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such manifest"):
+        find(tmp_path, tmp_path / "other.csv")
+
+
+LAYOUT = (
+    "fan/train/section_00_source_train_normal_0000_spd_1.wav",
+    "fan/test/section_00_target_test_anomaly_0001_spd_2.wav",
+)
+
+
+@pytest.mark.parametrize("above", ["", "raw/", "dcase2026t2/dev_data/raw/"])
+def test_machines_are_found_from_any_folder_above_them(tmp_path: Path, above: str) -> None:
+    touch(
+        tmp_path,
+        *(above + name for name in LAYOUT),
+        above + "valve/train/own_name.wav",
+        above + "fan/attributes_00.csv",
+    )
+    found = machines(tmp_path)
+    assert {machine: [(r.split, r.is_target, r.is_anomaly) for r in rs] for machine, rs in found.items()} == {
+        "fan": [("test", True, True), ("train", False, False)],
+        "valve": [("train", None, None)],
+    }
+    assert {r.machine for r in found["valve"]} == {"valve"}
+    assert list(machines(tmp_path / above / "fan")) == ["fan"]
+    assert {r.machine for r in find(tmp_path / above / "fan" / "train")} == {"fan"}
+
+
+def test_relabelled_test_files_stand_for_the_test_folder(tmp_path: Path) -> None:
+    touch(
+        tmp_path, LAYOUT[0], "fan/test/section_00_0000.wav", "fan/test_rename/section_00_source_test_anomaly_0000_x.wav"
+    )
+    assert [(r.split, r.is_anomaly) for r in machines(tmp_path)["fan"]] == [("test", True), ("train", False)]
+    assert len(find(tmp_path / "fan")) == 2 and len(find(tmp_path)) == 2
+    assert find(tmp_path / "fan" / "test")[0].is_anomaly is None
+    (tmp_path / "fan/test_rename/section_00_source_test_anomaly_0000_x.wav").unlink()
+    assert [r.split for r in machines(tmp_path)["fan"]] == ["test", "train"]
+
+
+def test_the_layout_of_2021_has_a_test_folder_per_domain(tmp_path: Path) -> None:
+    touch(tmp_path, "fan/train/section_00_source_train_normal_0000_x.wav")
+    touch(tmp_path, *(f"fan/{d}_test/section_00_{d}_test_normal_0000.wav" for d in ("source", "target")))
+    assert sorted(r.split for r in machines(tmp_path)["fan"]) == ["test", "test", "train"]
+
+
+def test_what_is_not_the_layout_is_told_what_the_layout_is(tmp_path: Path) -> None:
+    touch(tmp_path, "plain/a.wav", "plain/b.wav", *LAYOUT, "copy/" + LAYOUT[0])
+    with pytest.raises(ValueError, match=r"2 recordings \(a.wav, ...\).*expected DATA/<machine>/train"):
+        machines(tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"give the machine's folder, .*fan"):
+        machines(tmp_path / "fan" / "train")
+    with pytest.raises(ValueError, match="'fan' is there twice"):
+        machines(tmp_path)
+
+
+def test_a_large_folder_takes_no_time(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"fan/train/section_00_source_train_normal_{i:04d}_x_{i % 3}.wav" for i in range(3000)))
+    assert len(machines(tmp_path)["fan"]) == 3000
+
+
+@pytest.mark.skipif(
+    os.name == "nt" or (hasattr(os, "geteuid") and os.geteuid() == 0), reason="root may open any folder"
+)
+def test_a_closed_folder_is_passed_over_and_named_if_it_was_all(tmp_path: Path) -> None:
+    touch(tmp_path, "closed/a.wav")
+    (tmp_path / "closed").chmod(0)
+    try:
+        with pytest.raises(ValueError, match="may not be opened"):
+            find(tmp_path)
+    finally:
+        (tmp_path / "closed").chmod(0o755)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real recordings in ../shared/data are not here")
+def test_the_real_folders_are_read_as_they_are() -> None:
+    bldc = machines(SHARED)["bldcMotor"]
+    train = [r for r in bldc if r.split == "train"]
+    assert len(bldc) == 105 and len(train) == 30 and not any(r.is_anomaly for r in train)
+    assert all(r.attributes.startswith("thr_") for r in bldc)
+    assert [r.is_anomaly for r in find(SHARED / "mimii-8ch")].count(True) == 4
