@@ -21,7 +21,7 @@ import numpy as np
 
 from nearfar import microphones
 from nearfar.check import Array, finite, number
-from nearfar.microphones import Problem
+from nearfar.microphones import Problem as Problem
 
 SHORTEST_S = 0.1  # below this there is nothing to hear
 LONG_S = 30.0  # files longer than this are taken as windows of WINDOW_S

@@ -40,12 +40,12 @@ ADVICE = {
 }
 SINGULAR = {
     "are": "is",
+    "carry": "carries",
+    "clip": "clips",
     "have": "has",
     "hold": "holds",
     "lack": "lacks",
-    "carry": "carries",
-    "clip": "clips",
-    "end": "ends",
+    "repeat": "repeats",
 }
 
 
