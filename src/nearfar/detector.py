@@ -12,20 +12,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar import audio, default, model, threshold
+from nearfar import audio, default, evidence, model, threshold
 from nearfar.backend import Backend, fit
 from nearfar.check import Array, number, one_of
 from nearfar.combine import Fitted, build
+from nearfar.embed import Grids
 from nearfar.encoders import Encoder
 from nearfar.encoders import load as load_encoder
+from nearfar.evidence import Explanation
 from nearfar.fusion import EPS, statistics
 from nearfar.hear import Ear, Heard, Progress, Skip
 from nearfar.model import Normal
@@ -146,8 +149,7 @@ class Detector:
 
     def judge(self, clip: Heard) -> Score:
         """The score of a clip that has been heard."""
-        raw, parts = self.combined.score(iter([v[None] for v in clip.vectors]))
-        value = float(self._in_sigmas(raw)[0])
+        value, parts = self._values(clip.vectors)
         said = {name: float(s[0]) for name, s in parts.items()}
         heard = max(said, key=lambda name: said[name]) if isinstance(self.system, Watch) else ""
         leaf = self.leaf_of(heard)
@@ -163,6 +165,28 @@ class Detector:
             parts=said,
             problem=clip.fatal,
             warnings=[p.text for p in clip.problems if not p.fatal],
+        )
+
+    def explain(self, source: Any) -> Explanation:
+        """Where and why a clip differs from the normals; of a long file, its most unusual window. See `evidence`."""
+        heard = next(self.fitted.ear.hear([source], None, None))
+        scores = [self.judge(h) for h in heard]
+        worst = max(range(len(scores)), key=lambda i: (scores[i].anomalous is not None, scores[i].value))
+        mute = [s.problem for s in scores if s.problem and not scores[worst].problem]
+        notes = [f"{len(mute)} of {len(scores)} windows cannot be judged: {mute[0]}"] if mute else []
+        clip = next(islice(self.ear.clips(source), worst, None))
+        grids = Grids(clip, self.recipes, self.encoders)
+        leaf = self.leaf_of(scores[worst].heard)
+        distances, rows = self.backends[leaf].nearest(heard[worst].vectors[leaf][None], NEAREST)
+        return evidence.explain(
+            clip,
+            replace(scores[worst], warnings=[*scores[worst].warnings, *notes]),
+            leave_out=lambda span: self._values(grids.vectors(span))[0],
+            profile=self.profile,
+            leaves=[(recipe, b.z) for recipe, b in zip(self.recipes, self.backends, strict=True)],
+            nearest=evidence.neighbours(distances[0], [self.normals[i] for i in rows[0]]),
+            offset_s=worst * round(self.window_s * clip.rate) / clip.rate,
+            channels=(self.near, self.far),
         )
 
     def set_threshold(
@@ -257,6 +281,10 @@ class Detector:
         self.mu, self.sigma = statistics(self.combined.train)
         self.train_values = self._in_sigmas(self.combined.train)
         self.tail = Tail(self.train_values)
+
+    def _values(self, vectors: Sequence[Array]) -> tuple[float, dict[str, Array]]:
+        raw, parts = self.combined.score(iter([v[None] for v in vectors]))
+        return float(self._in_sigmas(raw)[0]), parts
 
     def _in_sigmas(self, raw: Array) -> Array:
         values: Array = (np.asarray(raw, np.float64) - self.mu) / (self.sigma + EPS * max(1.0, abs(self.mu)))

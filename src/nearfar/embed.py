@@ -29,25 +29,45 @@ def embed(clip: Clip, recipes: Sequence[Recipe], encoders: Mapping[str, Encoder]
 
     Raises ValueError naming the clip and the view if a view needs the far channel and the clip has none.
     """
-    waves, grids = {}, {}
-    vectors = []
-    for recipe in recipes:
-        near, view = waveform_of(recipe.view)
-        encoder = encoders[recipe.encoder]
-        pooled = []
-        for name in (near, "far") if needs_far(view) else (near,):
-            if (name != "near") and clip.far is None:
-                raise ValueError(
-                    f"{clip.name}: has 1 channel but view {recipe.view!r} needs near and far. Did you mean view='near_only'?"
-                )
-            key = (name, recipe.encoder)
-            if key not in grids:
-                wave = waves.setdefault((name, encoder.sample_rate), None)
-                wave = waveform(clip, name, encoder.sample_rate) if wave is None else wave
-                grids[key] = encoder.grid([wave])[0]
-            pooled.append(_pool(grids[key], recipe))
-        vectors.append(compose(view, *pooled, normalize=recipe.normalize).astype(np.float32))
-    return vectors
+    return Grids(clip, recipes, encoders).vectors()
+
+
+class Grids:
+    """A clip after its encoder passes, to be pooled whole or with a moment left out."""
+
+    def __init__(self, clip: Clip, recipes: Sequence[Recipe], encoders: Mapping[str, Encoder]) -> None:
+        self.recipes = recipes
+        waves: dict[tuple[str, int], Array] = {}
+        self._grids: dict[tuple[str, str], Array] = {}  # (waveform, encoder) -> (T, F, D)
+        for recipe in recipes:
+            encoder = encoders[recipe.encoder]
+            for name in waveforms_of(recipe.view):
+                if name != "near" and clip.far is None:
+                    raise ValueError(
+                        f"{clip.name}: has 1 channel but view {recipe.view!r} needs near and far. "
+                        "Did you mean view='near_only'?"
+                    )
+                if (name, recipe.encoder) not in self._grids:
+                    key = (name, encoder.sample_rate)
+                    waves[key] = waves[key] if key in waves else waveform(clip, *key)
+                    self._grids[name, recipe.encoder] = encoder.grid([waves[key]])[0]
+
+    def vectors(self, without: tuple[float, float] | None = None) -> list[Array]:
+        """One vector (D,) per recipe; `without` (start, stop), as shares of the clip, leaves those frames out."""
+        vectors = []
+        for recipe in self.recipes:
+            _, view = waveform_of(recipe.view)
+            pooled = [
+                _pool(_left(self._grids[name, recipe.encoder], without), recipe) for name in waveforms_of(recipe.view)
+            ]
+            vectors.append(compose(view, *pooled, normalize=recipe.normalize).astype(np.float32))
+        return vectors
+
+
+def waveforms_of(view: str) -> tuple[str, ...]:
+    """Names of the waveforms that a recipe's view listens to."""
+    near, pooled = waveform_of(view)
+    return (near, "far") if needs_far(pooled) else (near,)
 
 
 def waveform_of(view: str) -> tuple[str, str]:
@@ -56,7 +76,7 @@ def waveform_of(view: str) -> tuple[str, str]:
 
 
 def waveform(clip: Clip, name: str, rate: int) -> Array:
-    """The waveform (N,) of a clip at `rate` Hz: "near", "far", "enh_a03f05", "w1_16384" (plain), "w1w_16384" (weighted)."""
+    """The waveform (N,) of a clip at `rate` Hz: "near", "far", "enh_a03f05", "w1_16384" (plain), "w1w_16384"."""
     if name in ("near", "far"):
         wave = clip.near if name == "near" else clip.far
         assert wave is not None
@@ -70,6 +90,14 @@ def waveform(clip: Clip, name: str, rate: int) -> Array:
     else:
         wave = enhance.leakage_subtract(pair.near, pair.far, n_fft=int(setting), weighted=kind == "w1w")
     return resample(wave, ENHANCE_RATE, rate)
+
+
+def _left(grid: Array, without: tuple[float, float] | None) -> Array:  # (T, F, D) -> (T', F, D), T' >= 1
+    if without is None:
+        return grid
+    at = (np.arange(len(grid)) + 0.5) / len(grid)
+    keep = (at < without[0]) | (at >= without[1])
+    return grid[keep] if keep.any() else grid
 
 
 def _pool(grid: Array, recipe: Recipe) -> Array:  # (T, F, D) -> (D',)

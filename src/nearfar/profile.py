@@ -42,13 +42,11 @@ class Profile:
         keys = {key for profile in profiles for key in profile.sums}
         return cls({k: np.sum([p.sums[k] for p in profiles if k in p.sums], axis=0) for k in sorted(keys)})
 
-    def deviation(self, clip: Clip, channel: str) -> Array:
-        """The clip's frames (T, 128) in standard deviations of the normal frames of their band."""
+    def usual(self, channel: str) -> tuple[Array, Array]:
+        """Mean and standard deviation (128,) of the normal frames of a channel, in dB."""
         count, total, squares = self.sums[channel]
         mean = total / count
-        spread = np.sqrt(np.maximum(squares / count - mean**2, 0))
-        deviation: Array = (frames(clip, channel) - mean) / np.maximum(spread, 0.5)
-        return deviation
+        return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
 
 
 def frames(clip: Clip, channel: str) -> Array:

@@ -1,0 +1,269 @@
+"""Where and why a clip differs from the normals, in the words of someone who knows the machine.
+
+    span        when: the moment without which the score falls, narrowed to where its band stands out; or throughout
+    band        which pitch, louder or quieter, by how many dB
+    microphone  near, far or both: the same patch on both, against what each usually hears
+    nearest     the normal recordings to play beside it
+
+The moment is found by leaving out: the clip is scored again without each piece of it, by the same path as always, so
+the evidence is of what made this score, whatever the encoder, fusion or watch. The band comes from `deviation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from nearfar import audio, deviation
+from nearfar.audio import Clip
+from nearfar.check import Array
+from nearfar.deviation import Map, Patch
+from nearfar.embed import waveforms_of
+from nearfar.encoders.logmel import HOP, RATE
+from nearfar.model import Normal
+from nearfar.profile import Profile
+from nearfar.recipe import Recipe
+from nearfar.wording import lines, sentence
+
+PIECE_S, MOST_PIECES, FEWEST_PIECES = 0.4, 32, 5
+EXPLAINS = 0.4  # share of the score that has to go with the moment
+LONGEST = 0.6  # share of the clip above which a moment is not one
+CLEAR_MOMENT, CLEAR_WHOLE = 2.0, 0.7  # standard deviations of single frames, below which nothing stands out
+BOTH = 0.5  # the other microphone hears it too if its change in dB is at least this share
+POINTS = 200
+
+
+class Scored(Protocol):
+    """What a detector said of the clip: a `detector.Score`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def anomalous(self) -> bool | None: ...
+    @property
+    def p(self) -> float: ...
+    @property
+    def heard(self) -> str: ...
+    @property
+    def problem(self) -> str: ...
+    @property
+    def warnings(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A normal recording to play beside the clip: `seconds` of `path` (or "") from `start_s`, at `distance`."""
+
+    name: str
+    distance: float
+    path: str
+    start_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where and why a clip differs. Times in s from the start of the file, changes in dB above what is usual.
+
+    `clear` is False if nothing stands out; then span and band are the best there is. `isolated` says that the change
+    shows once the far microphone's sound is taken away; `without` is the score with the span left out.
+    """
+
+    name: str
+    value: float
+    threshold: float
+    anomalous: bool | None
+    p: float
+    seconds: float
+    heard: str = ""
+    problem: str = ""
+    warnings: tuple[str, ...] = ()
+    clear: bool = False
+    start_s: float = 0.0
+    end_s: float = 0.0
+    throughout: bool = True
+    times: int = 1
+    low_hz: float = 0.0
+    high_hz: float = 0.0
+    change_db: float = 0.0
+    near_db: float | None = None
+    far_db: float | None = None
+    microphone: str = ""
+    isolated: bool = False
+    without: float | None = None
+    nearest: tuple[Neighbour, ...] = ()
+    timeline: tuple[tuple[float, float], ...] = ()
+    offset_s: float = 0.0
+    channels: tuple[int, int | None] = (0, 1)
+    clip: Clip | None = field(default=None, repr=False, compare=False)
+    shown: Map | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the sound, ready for JSON."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("clip", "shown", "nearest")}
+        rounded = {k: round(v, 4) if isinstance(v, float) and k != "p" else v for k, v in plain.items()}
+        return rounded | {
+            "warnings": list(self.warnings),
+            "channels": list(self.channels),
+            "nearest": [asdict(n) for n in self.nearest],
+            "timeline": [[round(t, 3), round(v, 2)] for t, v in self.timeline],
+            "sentence": self.sentence(),
+        }
+
+    def sentence(self) -> str:
+        """What differs, in one or two sentences."""
+        return sentence(self)
+
+    def lines(self) -> list[str]:
+        """The verdict, what differs, what it may mean, what to play beside it, warnings."""
+        return lines(self)
+
+
+def explain(
+    clip: Clip,
+    score: Scored,
+    *,
+    leave_out: Callable[[tuple[float, float]], float],
+    profile: Profile,
+    leaves: Sequence[tuple[Recipe, Array]],
+    nearest: Sequence[Neighbour] = (),
+    offset_s: float = 0.0,
+    channels: tuple[int, int | None] = (0, 1),
+) -> Explanation:
+    """Explain the `score` of a clip; `leave_out((a, b))` scores it without the frames from a to b (shares of the clip).
+
+    `leaves` are the detector's recipes with their normals' vectors, `offset_s` is where in its file the clip begins.
+    """
+    known: dict[str, Any] = {
+        "name": score.name,
+        "value": score.value,
+        "threshold": score.threshold,
+        "anomalous": score.anomalous,
+        "p": score.p,
+        "heard": score.heard,
+        "problem": score.problem,
+        "warnings": tuple(score.warnings),
+        "seconds": clip.seconds,
+        "offset_s": offset_s,
+        "start_s": offset_s,
+        "end_s": offset_s + clip.seconds,
+        "channels": channels,
+        "clip": clip,
+    }
+    maps = {} if score.problem else {m.of: m for m in deviation.maps(clip, profile, leaves)}
+    if not maps:
+        return Explanation(**known, nearest=() if score.problem else tuple(nearest))
+    count = len(next(iter(maps.values())).z)
+    moment = moment_of(score.value, clip.seconds, leave_out)
+    within = None if moment is None else _frames(moment, count)
+    heard = {name for recipe, _ in leaves for name in waveforms_of(recipe.view)}
+    chosen, patch = choose(maps, heard, within)
+    start, end = deviation.seconds_of(patch.start, patch.stop, clip.seconds)
+    whole = patch.whole or end - start > 0.9 * clip.seconds
+    low, high = deviation.hz_of(patch.low, patch.high)
+    return Explanation(
+        **known
+        | {
+            "clear": patch.strength >= (CLEAR_WHOLE if patch.whole and patch.times == 1 else CLEAR_MOMENT),
+            "start_s": offset_s + (0.0 if whole else start),
+            "end_s": offset_s + (clip.seconds if whole else end),
+        },
+        throughout=whole,
+        times=patch.times,
+        low_hz=low,
+        high_hz=high,
+        **_microphones(maps, chosen, patch),
+        without=None if whole else leave_out((start / clip.seconds, end / clip.seconds)),
+        nearest=tuple(nearest),
+        timeline=_timeline(chosen, patch, offset_s),
+        shown=chosen,
+    )
+
+
+def moment_of(
+    value: float, seconds: float, leave_out: Callable[[tuple[float, float]], float]
+) -> tuple[float, float] | None:
+    """The part of a clip (shares) without which its score falls by EXPLAINS or more, or None if there is none."""
+    if value <= 1:
+        return None
+    count = min(MOST_PIECES, max(FEWEST_PIECES, round(seconds / PIECE_S)))
+    edges = np.linspace(0, 1, count + 1)
+    falls = np.array([value - leave_out((float(a), float(b))) for a, b in pairwise(edges)])
+    best = int(falls.argmax())
+    first = last = best
+    while first > 0 and falls[first - 1] >= falls[best] / 2:
+        first -= 1
+    while last < count - 1 and falls[last + 1] >= falls[best] / 2:
+        last += 1
+    moment = float(edges[first]), float(edges[last + 1])
+    if moment[1] - moment[0] > LONGEST or value - leave_out(moment) < EXPLAINS * value:
+        return None
+    return moment
+
+
+def choose(maps: dict[str, Map], heard: set[str], within: tuple[int, int] | None) -> tuple[Map, Patch]:
+    """The map to show and its patch: of what the detector heard, unless something else differs twice as much."""
+    found = {of: deviation.find(m.z, m.db, within) for of, m in maps.items()}
+    mine = [of for of in found if of in heard or (of == "machine" and heard - {"near", "far"})] or list(found)
+    best = max(mine, key=lambda of: found[of].strength)
+    rival = max(found, key=lambda of: found[of].strength)
+    of = rival if found[rival].strength > 2 * found[best].strength else best
+    return maps[of], found[of]
+
+
+def neighbours(distances: Sequence[float], normals: Sequence[Normal]) -> list[Neighbour]:
+    """The nearest normals, each once; a window of a long file is named file@start."""
+    found: dict[str, Neighbour] = {}
+    for distance, normal in zip(distances, normals, strict=True):
+        _, at, start = normal.name.rpartition("@")
+        start_s = float(start[:-1]) if at and start[:-1].replace(".", "", 1).isdigit() and start.endswith("s") else 0.0
+        found.setdefault(
+            normal.sha256 + normal.name,
+            Neighbour(normal.name, float(distance), normal.path, start_s, normal.seconds),
+        )
+    return list(found.values())
+
+
+def recording(neighbour: Neighbour, channels: tuple[int, int | None]) -> Clip | None:
+    """The sound of a neighbour, or None if its file is gone or is not what it was."""
+    near, far = channels
+    if not neighbour.path:
+        return None
+    try:
+        rate = audio.header(neighbour.path).rate
+        start, frames = round(neighbour.start_s * rate), round(neighbour.seconds * rate)
+        return audio.read(neighbour.path, near=near, far=far, start=start, frames=frames)
+    except (ValueError, OSError):
+        return None
+
+
+def _microphones(maps: dict[str, Map], chosen: Map, patch: Patch) -> dict[str, Any]:
+    change = {of: patch.mean(m.db) for of, m in maps.items()}
+    near, far = change.get("near"), change.get("far")
+    out: dict[str, Any] = {"near_db": near, "far_db": far, "isolated": False}
+    heard = {of: patch.sign * change[of] for of in ("near", "far") if of in change}
+    loudest = max(heard, key=lambda of: heard[of])
+    if chosen.of == "machine" and heard[loudest] < BOTH * patch.sign * change["machine"]:
+        return out | {"microphone": "near", "isolated": True, "change_db": change["machine"]}
+    also = [of for of in heard if heard[of] >= max(BOTH * heard[loudest], 1.0)]
+    return out | {"microphone": "both" if len(also) == 2 else loudest, "change_db": change[loudest]}
+
+
+def _timeline(shown: Map, patch: Patch, offset_s: float) -> tuple[tuple[float, float], ...]:
+    course = shown.db[:, patch.low : patch.high].mean(axis=1)
+    step = max(1, -(-len(course) // POINTS))
+    times = [offset_s + (i + (min(step, len(course) - i) - 1) / 2) * HOP / RATE for i in range(0, len(course), step)]
+    return tuple((t, float(course[i * step : (i + 1) * step].mean())) for i, t in enumerate(times))
+
+
+def _frames(moment: tuple[float, float], count: int) -> tuple[int, int]:
+    start = min(int(moment[0] * count), count - 1)
+    return start, max(start + 1, int(np.ceil(moment[1] * count)))

@@ -1,0 +1,263 @@
+"""Self-contained pages: one HTML file with its pictures and sounds inside, nothing fetched, nothing that runs.
+
+    explanation_page   one recording: the words, the pictures, players for it and the three most similar normals
+    report_page        a test set: metrics per machine with intervals, trend, histogram, the worst recording
+
+Every text is escaped. Light and dark follow the reader's system; on paper and on a telephone the columns fold.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from nearfar import pictures, wording
+from nearfar.audio import Clip
+from nearfar.check import Array
+from nearfar.evidence import Explanation, Scored, recording
+from nearfar.metrics import Interval, MachineResult
+
+PLAY_S, PLAY_RATE, PLAY_PEAK = 12.0, 24_000, 0.7
+METRICS = ("auc_source", "auc_target", "pauc", "omega")
+HEADS = ("machine", "recordings", "AUC source", "AUC target", "pAUC", "harmonic mean")
+
+
+@dataclass(frozen=True)
+class MachineReport:
+    """One machine of a report: scores in order, what is known of each clip, metrics, its worst anomalous clip."""
+
+    name: str
+    scores: Sequence[Scored]
+    is_anomaly: Sequence[bool | None]
+    is_target: Sequence[bool | None]
+    result: MachineResult | None = None
+    intervals: dict[str, Interval] | None = None
+    worst: Explanation | None = None
+    worst_clip: Clip | None = None
+
+
+def explanation_page(explanation: Explanation, clip: Clip | None = None, title: str = "") -> str:
+    """The page of one recording; `clip` is what was explained (default: the explanation's own)."""
+    e = explanation
+    clip = clip if clip is not None else e.clip
+    said = e.lines()
+    parts = [_verdict(e), f'<p class="lead">{escape(wording.what(e))}</p>' if not e.problem else ""]
+    rest = [line for line in said if line not in (wording.verdict(e), wording.what(e))]
+    parts.append("".join(f"<p>{escape(line)}</p>" for line in rest if not line.startswith("Most similar")))
+    if clip is not None:
+        parts.append(_players(e, clip))
+        parts.append(_evidence(e, clip))
+    parts.append(_facts(e))
+    return _page(title or e.name, "".join(parts), under=e.name if title else "")
+
+
+def report_page(
+    title: str,
+    reports: Sequence[MachineReport],
+    overall: float | None = None,
+    overall_interval: Interval | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """The page of a test set, one section a machine; `notes` are shown above the table."""
+    parts = ["".join(f"<p>{escape(note)}</p>" for note in notes)]
+    parts.append(_table(reports, overall, overall_interval))
+    parts += [_machine(report) for report in reports]
+    return _page(title, "".join(parts))
+
+
+def write(path: str | os.PathLike[str], page: str) -> Path:
+    """Write a page whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        Path(draft).chmod(0o644)
+        Path(draft).replace(path)
+    finally:
+        Path(draft).unlink(missing_ok=True)
+    return path
+
+
+def _machine(report: MachineReport) -> str:
+    parts = [f"<section><h2>{escape(report.name)}</h2>"]
+    if not report.scores:
+        return parts[0] + "<p>No recording of this machine was scored.</p></section>"
+    parts.append(f"<p>{escape(_counted(report))}</p>")
+    trend, histogram = (_twice(draw, report.scores, report.is_anomaly) for draw in _DRAWN)
+    point = report.scores[0].threshold
+    parts.append('<div class="pair">')
+    parts.append(_figure(trend, f"Scores in order; alarm above {point:.1f}. {_counted(report)}", "Scores in order"))
+    parts.append(_figure(histogram, f"Histogram of the scores; alarm above {point:.1f}", "How often each score occurs"))
+    parts.append("</div>")
+    e, clip = report.worst, report.worst_clip
+    clip = clip if clip is not None or e is None else e.clip
+    if e is not None:
+        parts.append(f"<h3>The most unusual recording: {escape(e.name)}</h3>{_verdict(e)}")
+        parts += [f"<p>{escape(line)}</p>" for line in e.lines()[1:]]
+        if clip is not None:
+            parts.append(_evidence(e, clip))
+    return "".join(parts) + "</section>"
+
+
+def _counted(report: MachineReport) -> str:
+    alarms = [bool(s.anomalous) for s in report.scores]
+    mute = sum(s.anomalous is None for s in report.scores)
+    said = []
+    for label, word in ((True, "recordings of faults"), (False, "normal recordings"), (None, "recordings")):
+        mine = [alarm for alarm, a in zip(alarms, report.is_anomaly, strict=True) if a is label or a == label]
+        if mine:
+            said.append(f"{sum(mine)} of {len(mine)} {word} alarm")
+    return ", ".join(said) + (f"; {mute} cannot be judged." if mute else ".")
+
+
+def _table(reports: Sequence[MachineReport], overall: float | None, interval: Interval | None) -> str:
+    rows = []
+    for r in reports:
+        cells = [f'<th scope="row">{escape(r.name)}</th>', f'<td data-is="{HEADS[1]}">{len(r.scores)}</td>']
+        for key, head in zip(METRICS, HEADS[2:], strict=True):
+            value = None if r.result is None else float(getattr(r.result, key))
+            cells.append(f'<td data-is="{head}">{_number(value, (r.intervals or {}).get(key))}</td>')
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    foot = ""
+    if overall is not None:
+        label = f'<th scope="row" colspan="{len(HEADS) - 1}">official score, all machines</th>'
+        foot = f'<tfoot><tr>{label}<td data-is="{HEADS[-1]}">{_number(overall, interval)}</td></tr></tfoot>'
+    heads = "".join(f'<th scope="col">{h}</th>' for h in HEADS)
+    caption = "Percent, with the 95 % interval below each number; 50 is chance, 100 is perfect."
+    return (
+        f'<div class="wide"><table><caption>{caption}</caption><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody>{foot}</table></div>"
+    )
+
+
+def _number(value: float | None, interval: Interval | None) -> str:
+    if value is None or math.isnan(value):
+        return "–"
+    text = f"<b>{100 * value:.1f}</b>"
+    if interval is None or math.isnan(interval.low):
+        return text
+    return f"{text}<small>{100 * interval.low:.1f} to {100 * interval.high:.1f}</small>"
+
+
+def _verdict(e: Explanation) -> str:
+    kind, sign = {True: ("alarm", "▲"), False: ("fine", "●"), None: ("mute", "✕")}[e.anomalous]
+    return f'<p class="verdict {kind}"><span aria-hidden="true">{sign}</span> {escape(wording.verdict(e))}</p>'
+
+
+def _evidence(e: Explanation, clip: Clip) -> str:
+    normal = pictures.beside(e)
+    below = f" Below, to compare: {normal[0].name}." if normal else ""
+    box = " The outlined part is what differs." if e.clear else ""
+    shown = _twice(pictures.spectrogram_png, clip, e)
+    alt = f"Spectrogram of {e.name}, with the most similar normal recording below. {wording.what(e)}"
+    parts = ['<div class="pair">', _figure(shown, alt, f"Pitch over time.{box}{below}")]
+    if e.shown is not None:
+        alt = f"Change against usual over time and pitch. {wording.what(e)}"
+        parts.append(_figure(_twice(pictures.deviation_png, e), alt, "Red is louder than usual, blue is quieter."))
+    return "".join(parts) + "</div>"
+
+
+def _players(e: Explanation, clip: Clip) -> str:
+    start = 0.0
+    if clip.seconds > PLAY_S:  # the part with the moment in its middle
+        middle = (e.start_s + e.end_s) / 2 - e.offset_s
+        start = min(max(0.0, middle - PLAY_S / 2), clip.seconds - PLAY_S)
+    sounds = [("This recording, near" if clip.far is not None else "This recording", _played(clip, "near", start))]
+    if clip.far is not None:
+        sounds.append(("This recording, far", _played(clip, "far", start)))
+    missing = 0
+    for neighbour in e.nearest:
+        normal = recording(neighbour, e.channels)
+        if normal is None:
+            missing += 1
+        else:
+            sounds.append(
+                (f"Normal: {neighbour.name}", _played(normal, "near", min(start, max(0, normal.seconds - PLAY_S))))
+            )
+    peak = max(float(np.abs(x).max()) for _, (x, _) in sounds)
+    gain = PLAY_PEAK / peak if peak > 0 else 1.0
+    change = 20 * math.log10(gain)
+    items = "".join(
+        f'<li><span>{escape(label)}</span><audio controls preload="none" src="{_wav(x * gain, rate)}"></audio></li>'
+        for label, (x, rate) in sounds
+    )
+    said = f"All are played {abs(change):.0f} dB {'louder' if change >= 0 else 'quieter'}, and so can be compared."
+    if clip.seconds > PLAY_S:
+        said += f" You hear {PLAY_S:.0f} of {clip.seconds:.0f} s, from {e.offset_s + start:.1f} s."
+    if missing:
+        said += f" {missing} of the {len(e.nearest)} most similar normal recordings are no longer where they were."
+    return f'<section><h2>Listen</h2><ul class="players">{items}</ul><p class="small">{escape(said)}</p></section>'
+
+
+def _played(clip: Clip, channel: str, start: float) -> tuple[Array, int]:
+    clip = clip if clip.rate <= PLAY_RATE else clip.at(PLAY_RATE)
+    wave: Array = getattr(clip, channel)
+    first = round(start * clip.rate)
+    return wave[first : first + round(PLAY_S * clip.rate)], clip.rate
+
+
+def _wav(x: Array, rate: int) -> str:
+    import soundfile
+
+    out = io.BytesIO()
+    soundfile.write(out, np.clip(x, -1, 1), rate, subtype="PCM_16", format="WAV")
+    return "data:audio/wav;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def _facts(e: Explanation) -> str:
+    rows = [
+        ("Score", f"{e.value:.2f} standard deviations above the normal recordings"),
+        ("Alarm above", f"{e.threshold:.2f}"),
+    ]
+    if e.heard:
+        rows.append(("Noticed by", {"steady": "its steady sound", "transient": "its moments"}.get(e.heard, e.heard)))
+    if e.microphone:
+        rows.append(("When", wording.when(e)))
+        rows.append(("Pitch", f"{wording.hertz(e.low_hz)} to {wording.hertz(e.high_hz)}"))
+        rows.append(("Change, near", f"{e.near_db:+.1f} dB" if e.near_db is not None else "not known"))
+        if e.far_db is not None:
+            rows.append(("Change, far", f"{e.far_db:+.1f} dB"))
+    rows += [("Similar normal", f"{n.name}") for n in e.nearest]
+    body = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in rows)
+    return f"<section><h2>In figures</h2><dl>{body}</dl></section>"
+
+
+def _twice(draw: Callable[..., bytes], *what: object) -> tuple[bytes, bytes]:
+    return draw(*what), draw(*what, dark=True)
+
+
+def _figure(light_and_dark: tuple[bytes, bytes], alt: str, caption: str) -> str:
+    light, dark = (f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in light_and_dark)
+    return (
+        f'<figure><picture><source srcset="{dark}" media="screen and (prefers-color-scheme: dark)">'
+        f'<img src="{light}" alt="{escape(alt)}" width="705"></picture>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _page(title: str, body: str, under: str = "") -> str:
+    style = files("nearfar").joinpath("page.css").read_text(encoding="utf-8")
+    below = f'<p class="small">{escape(under)}</p>' if under else ""
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; media-src data:; '
+        "style-src 'unsafe-inline'\">"
+        f'<meta name="color-scheme" content="light dark"><title>{escape(title)}</title><style>{style}</style></head>'
+        f"<body><main><header><h1>{escape(title)}</h1>{below}</header>{body}</main></body></html>\n"
+    )
+
+
+_DRAWN = (pictures.trend_png, pictures.score_histogram_png)
