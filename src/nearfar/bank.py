@@ -56,9 +56,11 @@ class Bank:
         Ties go to the lower index. `q` None asks for the members themselves, each without itself (leave-one-out,
         by index: a duplicate of a member stays its neighbour), with k clipped to N - 1.
         """
-        members = q is None
+        return self.search(self.points(q), k, members=q is None)
+
+    def search(self, points: Array, k: int, *, members: bool) -> tuple[Array, Array]:
+        """`nearest` for points as `points` gives them: a vector scaled to unit length twice is no longer the same."""
         k = min(whole("k", k), len(self) - members)
-        points = self.points(q)
         distance, index = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
         for rows, squared, slack in self.blocks(points, members=members):
             found = smallest(squared, min(k + SPARE, len(self) - members))

@@ -5,6 +5,7 @@ A wrong number must be refused where it enters: a NaN that travels becomes a sco
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -80,8 +81,12 @@ def flags(name: str, values: ArrayLike, count: int) -> Array:
 
 
 def _is_number(value: Any) -> bool:
-    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    return real and bool(abs(value) <= np.finfo(np.float64).max)
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def one_of(what: str, name: str, choices: Iterable[str]) -> str:

@@ -132,7 +132,7 @@ class DensityBank:
     def _score(self, points: Array, *, members: bool) -> Array:
         k = min(self.k, len(self) - members)
         if not np.any(self.exponent):  # raw: no densities needed
-            return np.asarray(self.bank.nearest(None if members else points, k)[0].mean(axis=1))
+            return np.asarray(self.bank.search(points, k, members=members)[0].mean(axis=1))
         rho = self.rho
         typical = self.typical_without() if members else np.full(len(points), self.typical)
         exponent = np.broadcast_to(np.asarray(self.exponent, np.float64), (len(points),))
@@ -142,7 +142,7 @@ class DensityBank:
             return _floored(values, typical[rows, None])
 
         if self.raw_selection:
-            d, found = self.bank.nearest(None if members else points, k)
+            d, found = self.bank.search(points, k, members=members)
             rho_mean = densities(np.arange(len(points)), found).mean(axis=1)
             return self._calibrate(d.mean(axis=1), rho_mean, exponent)
         out = np.empty(len(points))

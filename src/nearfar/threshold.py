@@ -34,7 +34,8 @@ class Tail:
         n = len(s)
         self.k = min(max(n // 10, min(n // 2, 10)), n - 1)
         self.scores, self.start = s, s[n - self.k - 1]
-        spread = float(s.std()) or max(abs(float(s[0])), 1.0) * 1e-6  # all normals alike: any step up is far
+        alike = s[0] == s[-1]  # then any step up is far; their deviation need not be 0 but for rounding
+        spread = max(abs(float(s[0])), 1.0) * 1e-6 if alike else float(s.std())
         self.excess = float((s[n - self.k :] - self.start).mean()) or spread
         body = s[: n - self.k]
         self._x, first = np.unique(body, return_index=True)
@@ -45,7 +46,7 @@ class Tail:
     def log_p(self, scores: ArrayLike) -> Array:
         """Natural logarithm of p (M,), strictly falling in the score."""
         s = finite("scores", scores, ndim=1).astype(np.float64)
-        below = self._log_p[0] * np.exp(np.minimum(s - self._x[0], 0) / self._spread)
+        below = self._log_p[0] / (1 + np.maximum(self._x[0] - s, 0) / self._spread)
         body = np.where(s < self._x[0], below, np.interp(s, self._x, self._log_p))
         over = np.maximum(s - self.start, 0) / (self.k * self.excess)
         return np.where(s > self.start, self._log_p[-1] - self.k * np.log1p(over), body)
@@ -56,7 +57,7 @@ class Tail:
         if log_p < self._log_p[-1]:
             return float(self.start + self.k * self.excess * np.expm1((self._log_p[-1] - log_p) / self.k))
         if log_p > self._log_p[0]:
-            return float(self._x[0] + self._spread * np.log(log_p / self._log_p[0]))
+            return float(self._x[0] - self._spread * (self._log_p[0] / log_p - 1))
         return float(np.interp(-log_p, -self._log_p, self._x))
 
 
@@ -106,9 +107,9 @@ def _scores(scores: ArrayLike) -> Array:
 def _gamma_quantile(s: Array, level: float) -> float:
     from scipy import stats
 
-    spread = float(s.std())
-    if spread == 0:
+    if s.min() == s.max():
         return float(s[0])
+    spread = float(s.std())
     try:
         shape, location, scale = stats.gamma.fit(s)
         value = float(stats.gamma.ppf(level, shape, location, scale))

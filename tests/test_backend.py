@@ -1,0 +1,391 @@
+"""Back ends against brute force, their exact leave-one-out against refitting, and the pitfalls of each formula."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import oracles
+from nearfar.backend import METHODS, Backend, Switches, fit
+
+pytestmark = pytest.mark.filterwarnings("ignore:method .* compares two domains", "ignore:a domain has fewer")
+DOMAIN_AWARE = ("domain_z", "dldn", "dbldn")
+
+# Every method with each of the switches it listens to.
+CASES = {
+    "raw": {"method": "raw"},
+    "raw k3 euclidean": {"method": "raw", "k": 3, "metric": "euclidean"},
+    "raw k99": {"method": "raw", "k": 99},
+    "ldn": {"method": "ldn"},
+    "ldn K1": {"method": "ldn", "density_k": 1},
+    "ldn K2 k3 euclidean": {"method": "ldn", "density_k": 2, "k": 3, "metric": "euclidean"},
+    "ldn K3 sum": {"method": "ldn", "density_k": 3, "density_agg": "sum"},
+    "ldn K2 raw neighbours": {"method": "ldn", "density_k": 2, "k": 2, "neighbour_selection": "raw"},
+    "ldn K2 difference": {"method": "ldn", "density_k": 2, "form": "difference", "metric": "euclidean"},
+    "ldn K2 difference raw neighbours": {
+        "method": "ldn", "density_k": 2, "k": 2, "form": "difference", "neighbour_selection": "raw"
+    },
+    "ldn exponent 0.5": {"method": "ldn", "density_k": 2, "exponent": 0.5},
+    "ldn exponent 0": {"method": "ldn", "density_k": 2, "exponent": 0},
+    "ldn whitened": {"method": "ldn", "density_k": 2, "whiten": True, "metric": "euclidean"},
+    "raw whitened cosine": {"method": "raw", "whiten": True},
+    "domain_z": {"method": "domain_z"},
+    "domain_z own sigma k2": {"method": "domain_z", "z_sigma": "own", "k": 2, "metric": "euclidean"},
+    "domain_z whitened": {"method": "domain_z", "whiten": True, "metric": "euclidean"},
+    "dldn": {"method": "dldn"},
+    "dldn genrep2025": {
+        "method": "dldn", "density_agg": "sum", "density_k_source": 5, "density_k_target": 2, "metric": "euclidean"
+    },
+    "dldn K1 k2": {"method": "dldn", "density_k": 1, "k": 2},
+    "dbldn": {"method": "dbldn", "metric": "euclidean"},
+    "dbldn weight 0.8 K2": {"method": "dbldn", "weight": 0.8, "density_k": 2},
+    "varmin": {"method": "varmin"},
+    "varmin K1 euclidean": {"method": "varmin", "density_k": 1, "metric": "euclidean"},
+    "varmin K2 k2 whitened": {"method": "varmin", "density_k": 2, "k": 2, "whiten": True, "metric": "euclidean"},
+    "mahalanobis": {"method": "mahalanobis"},
+    "mahalanobis 0.1": {"method": "mahalanobis", "shrinkage": 0.1},
+    "mahalanobis standardized": {"method": "mahalanobis", "standardize": True},
+    "mahalanobis 0.1 standardized": {"method": "mahalanobis", "shrinkage": 0.1, "standardize": True},
+    "mahalanobis whitened": {"method": "mahalanobis", "shrinkage": 0.2, "whiten": True},
+}  # fmt: skip
+
+
+def normals(count, targets=0, width=5, seed=0):
+    rng = np.random.default_rng(seed)
+    is_target = np.arange(count) >= count - targets
+    z = rng.normal(size=(count, width)) + 1
+    return z + 1.5 * is_target[:, None], rng.permutation(is_target)
+
+
+def repeated(count, distinct, targets):
+    z, is_target = normals(count, targets)
+    return z[np.arange(count) % distinct], is_target
+
+
+BANKS = {
+    "no target clips": normals(11),
+    "one target clip": normals(10, 1),
+    "two target clips": normals(10, 2),
+    "three target clips": normals(10, 3),
+    "five target clips": normals(12, 5),
+    "target clips only": (normals(8)[0], np.ones(8, bool)),
+    "two clips of each": normals(4, 2),
+    "one clip of each": normals(2, 1),
+    "two clips": normals(2),
+    "three clips": normals(3),
+    "three clips, one target": normals(3, 1),
+    "wider than many": normals(7, 3, width=20),
+    "duplicates": repeated(12, 5, 4),
+    "all duplicates but one": (np.r_[np.repeat(normals(1)[0], 6, axis=0), normals(2)[0][1:]], np.arange(7) < 2),
+    "all duplicates": (np.full((7, 4), 0.1), np.arange(7) < 3),
+    "silence": (np.zeros((6, 4)), np.arange(6) < 3),
+    "one clip is zero": (np.r_[normals(7)[0], np.zeros((1, 5))], np.arange(8) % 2 == 0),
+    "two far clusters": (normals(10)[0] + 1e3 * (np.arange(10) % 2)[:, None], np.arange(10) % 2 == 0),
+}
+
+
+# A zero vector is at 0.5 from every clip, to rounding, and these look up the density of its nearest: a coin toss.
+TIES = [(case, "one clip is zero") for case in ("ldn K2 raw neighbours", "ldn K2 difference raw neighbours", "varmin")]
+
+
+def oracle_of(case):
+    case = dict(case)
+    return {"whitened": case.pop("whiten", False), **case}
+
+
+def agree(got, want):
+    assert np.isfinite(got).all()
+    np.testing.assert_allclose(got, want, rtol=3e-5, atol=2e-6 * max(1e-3, float(np.median(np.abs(want)))))
+
+
+@pytest.mark.parametrize("bank", BANKS)
+@pytest.mark.parametrize("case", CASES)
+def test_scores_are_those_of_the_definition(case, bank):
+    z, is_target = BANKS[bank]
+    queries = np.concatenate([z[:2], z[:3] + 0.3, np.random.default_rng(5).normal(size=(2, z.shape[1])) * 3])
+    got = fit(z, is_target, **CASES[case]).score(queries)
+    assert got.dtype == np.float32 and got.shape == (len(queries),)
+    if (case, bank) not in TIES:
+        agree(got, [oracles.score(q, z, is_target, **oracle_of(CASES[case])) for q in queries])
+
+
+@pytest.mark.parametrize("bank", BANKS)
+@pytest.mark.parametrize("case", CASES)
+def test_train_scores_are_what_refitting_without_each_clip_gives(case, bank):
+    z, is_target = BANKS[bank]
+    got = fit(z, is_target, **CASES[case]).train_scores
+    keep = ~np.eye(len(z), dtype=bool)
+    switches = Switches(**CASES[case])
+    refitted = [Backend(z[keep[i]], is_target[keep[i]], switches).score(z[i : i + 1])[0] for i in range(len(z))]
+    agree(got, refitted)
+    if (case, bank) not in TIES:
+        agree(got, oracles.leave_one_out(z, is_target, **oracle_of(CASES[case])))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_train_scores_do_not_depend_on_the_order_of_the_rows(case):
+    z, is_target = BANKS["five target clips"]
+    order = np.random.default_rng(1).permutation(len(z))
+    scores = fit(z, is_target, **CASES[case]).train_scores
+    np.testing.assert_allclose(fit(z[order], is_target[order], **CASES[case]).train_scores, scores[order], rtol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(CASES)), st.booleans(), st.integers(0, 99), st.data())
+def test_a_score_is_the_same_to_the_last_bit_whatever_else_is_in_the_batch(case, wide, seed, data):
+    z, is_target = normals(40, 8, width=300 if wide else 6, seed=seed)
+    queries = np.concatenate([normals(6, width=z.shape[1], seed=seed + 1)[0], z[:3]]).astype(np.float32)
+    backend = fit(z.astype(np.float32), is_target, **CASES[case])
+    together = backend.score(queries)
+    batch = data.draw(st.lists(st.integers(0, len(queries) - 1), min_size=1, max_size=9))
+    np.testing.assert_array_equal(backend.score(queries[batch]), together[batch])
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e4])
+@pytest.mark.parametrize("bank", ["five target clips", "duplicates"])
+@pytest.mark.parametrize("case", [c for c in CASES if CASES[c]["method"] in ("ldn", "dldn", "dbldn", "domain_z")])
+def test_calibrated_scores_do_not_depend_on_the_scale_of_the_embeddings(case, bank, scale):
+    switches = {**CASES[case], "form": "ratio", "exponent": 1.0}
+    z, is_target = BANKS[bank]
+    q = z[:4] + 0.3
+    one, other = fit(z, is_target, **switches), fit(z * scale, is_target, **switches)
+    agree(other.score(q * scale), one.score(q))
+    agree(other.train_scores, one.train_scores)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if CASES[c].get("metric") is None and not CASES[c].get("whiten")])
+def test_cosine_scores_do_not_depend_on_the_length_of_any_embedding(case):
+    if CASES[case]["method"] == "mahalanobis":
+        return
+    z, is_target = BANKS["five target clips"]
+    q, rng = z[:4] + 0.3, np.random.default_rng(0)
+    lengths, others = 10 ** rng.uniform(-6, 6, (len(z), 1)), 10 ** rng.uniform(-6, 6, (len(q), 1))
+    one, other = fit(z, is_target, **CASES[case]), fit(z * lengths, is_target, **CASES[case])
+    agree(other.score(q * others), one.score(q))
+    agree(other.train_scores, one.train_scores)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e4])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("method", ["raw", "ldn", "dldn"])
+def test_a_copy_of_a_normal_scores_zero_even_among_near_duplicates(method, metric, scale):
+    rng = np.random.default_rng(0)
+    z = (np.repeat(rng.normal(size=(4, 64)), 12, axis=0) + 1e-3 * rng.normal(size=(48, 64))).astype(np.float32)
+    z = np.r_[z, z[:6]] * np.float32(scale)
+    scores = fit(z, np.arange(54) % 5 == 0, method=method, metric=metric, density_k=2).score(z)
+    np.testing.assert_array_equal(scores, 0)
+
+
+def test_tight_clusters_far_apart_are_scored_by_their_own_neighbours():
+    rng = np.random.default_rng(0)
+    z = np.repeat(rng.normal(size=(2, 32)), 25, axis=0) * 1e4 + rng.normal(size=(50, 32))
+    q = z[::10] + 0.1 * rng.normal(size=(5, 32))
+    for case in ("raw k3 euclidean", "ldn K2 k3 euclidean", "ldn K2 difference", "varmin K1 euclidean"):
+        backend = fit(z, **CASES[case])
+        agree(backend.score(q), [oracles.score(x, z, **CASES[case]) for x in q])
+        agree(backend.train_scores, oracles.leave_one_out(z, **CASES[case]))
+
+
+# --- leave-one-out and what goes wrong without it (scoring 8.1) ------------------------------------------------------
+
+
+def sphere(count, seed):
+    z = np.random.default_rng(seed).normal(size=(count, 32))
+    return z / np.linalg.norm(z, axis=1, keepdims=True)
+
+
+def test_leave_one_out_has_no_floor_at_one_and_matches_fresh_normals():
+    z, fresh = sphere(400, 0), sphere(2000, 1)
+    backend = fit(z, method="ldn", metric="euclidean", density_k=1)
+    d = np.linalg.norm(z[:, None] - z[None], axis=-1)
+    np.fill_diagonal(d, np.inf)
+    cheap = (d / d.min(axis=1)).min(axis=1)  # densities that still count the clip that was left out
+    assert cheap.min() >= 1 and np.mean(cheap < 1 + 1e-9) > 0.5
+    exact, new = backend.train_scores, backend.score(fresh)
+    assert exact.min() < 0.9 and np.mean(exact > 1) < 0.6
+    assert abs(exact.mean() - new.mean()) < 0.01 and abs(exact.std() / new.std() - 1) < 0.15
+    assert cheap.std() < exact.std() / 2  # so the cheap way would double the weight of this system in eq. 18
+
+
+def test_a_training_clip_is_not_its_own_neighbour_but_its_copy_is():
+    z = np.random.default_rng(0).normal(size=(9, 4))
+    assert (fit(z).train_scores > 1e-3).all()
+    doubled = fit(np.r_[z, z])
+    np.testing.assert_array_equal(doubled.train_scores, 0)
+
+
+# --- identities between methods (scoring 8.2, 8.4, 8.7) --------------------------------------------------------------
+
+Z, TARGET = normals(40, 10, width=8)
+Q = normals(25, width=8, seed=9)[0]
+UNIT, UNIT_Q = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (Z, Q))
+
+
+def ranking(scores):
+    return np.argsort(scores, kind="stable")
+
+
+def test_on_unit_vectors_raw_nearest_neighbour_ranks_alike_by_cosine_and_euclidean():
+    for switches in ({"method": "raw"}, {"method": "ldn", "density_k": 1}):
+        cosine, euclidean = (fit(UNIT, metric=m, **switches).score(UNIT_Q) for m in ("cosine", "euclidean"))
+        np.testing.assert_array_equal(ranking(cosine), ranking(euclidean))
+        power = euclidean**2 / 2 if switches["method"] == "raw" else euclidean**2
+        np.testing.assert_allclose(cosine, power, rtol=1e-5)
+    cosine, euclidean = (
+        fit(UNIT, method="ldn", density_k=5, k=5, metric=m).score(UNIT_Q) for m in ("cosine", "euclidean")
+    )
+    assert not np.allclose(cosine, euclidean**2, rtol=1e-3)  # means of squares are not squares of means
+
+
+def test_exponent_0_is_raw_and_exponent_1_is_ldn():
+    for metric in ("cosine", "euclidean"):
+        raw = fit(Z, metric=metric, k=3)
+        family = fit(Z, method="ldn", metric=metric, k=3, exponent=0)
+        np.testing.assert_array_equal(family.score(Q), raw.score(Q))
+        np.testing.assert_array_equal(family.train_scores, raw.train_scores)
+        np.testing.assert_array_equal(
+            fit(Z, method="ldn", exponent=1.0, metric=metric).score(Q), fit(Z, method="ldn", metric=metric).score(Q)
+        )
+
+
+def test_ldn_by_the_sum_is_ldn_by_the_mean_divided_by_k():
+    mean, total = (fit(Z, method="ldn", density_k=7, density_agg=agg) for agg in ("mean", "sum"))
+    np.testing.assert_allclose(total.score(Q), mean.score(Q) / 7, rtol=1e-6)
+    np.testing.assert_allclose(total.train_scores, mean.train_scores / 7, rtol=1e-6)
+
+
+def test_dldn_by_the_sum_favours_the_source_by_its_larger_k():
+    source = fit(Z[~TARGET], method="ldn", density_k=16).score(Q)
+    target = fit(Z[TARGET], method="ldn", density_k=9).score(Q)
+    np.testing.assert_allclose(fit(Z, TARGET, method="dldn").score(Q), np.minimum(source, target), rtol=1e-6)
+    by_sum = fit(Z, TARGET, method="dldn", density_agg="sum").score(Q)
+    np.testing.assert_allclose(by_sum, np.minimum(source / 16, target / 9), rtol=1e-6)
+
+
+def test_dbldn_goes_from_one_bank_to_the_other_with_its_weight():
+    scores = [fit(Z, TARGET, method="dbldn", weight=w).score(Q) for w in (0, 0.25, 0.5, 1)]
+    np.testing.assert_allclose(scores[3], fit(Z[~TARGET], method="ldn", density_k=16).score(Q), rtol=1e-6)
+    np.testing.assert_allclose(scores[0], fit(Z[TARGET], method="ldn", density_k=9).score(Q), rtol=1e-6)
+    np.testing.assert_allclose(scores[1], 0.75 * scores[0] + 0.25 * scores[3], rtol=1e-5)
+    np.testing.assert_array_equal(fit(Z, TARGET, method="dbldn").score(Q), scores[2])
+
+
+def test_genrep_s_z_score_ranks_by_the_difference_to_the_domain_s_mean_alone():
+    got = fit(Z, TARGET, method="domain_z", metric="euclidean").score(Q)
+    banks = [Z[~TARGET], Z[TARGET]]
+    (mu_s, _), (mu_t, sigma_t) = (oracles.domain_statistics(bank, "euclidean", 1) for bank in banks)
+    least = np.array(
+        [min(oracles.knn(q, b, "euclidean", 1) - m for b, m in zip(banks, (mu_s, mu_t), strict=True)) for q in Q]
+    )
+    np.testing.assert_array_equal(ranking(got), ranking(least))
+    np.testing.assert_allclose(got, least / sigma_t, rtol=1e-4, atol=1e-5)
+    own = fit(Z, TARGET, method="domain_z", metric="euclidean", z_sigma="own").score(Q)
+    assert not np.allclose(got, own)
+
+
+def test_two_gaussians_give_the_smaller_distance():
+    parts = [fit(Z[keep], method="mahalanobis").score(Q) for keep in (TARGET, ~TARGET)]
+    np.testing.assert_allclose(fit(Z, TARGET, method="mahalanobis").score(Q), np.minimum(*parts), rtol=1e-6)
+
+
+def test_whitened_euclidean_distance_is_the_gaussian_s_distance_between_two_clips():
+    backend = fit(Z, whiten=True, metric="euclidean")
+    _, _, a = oracles.gaussian(Z)
+    want = [min(np.sqrt((q - r) @ np.linalg.solve(a, q - r)) for r in Z) for q in Q]
+    np.testing.assert_allclose(backend.score(Q), want, rtol=1e-5)
+
+
+# --- domains ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("method", METHODS)
+def test_missing_or_tiny_domains_are_announced_by_the_methods_that_compare_domains(method):
+    for is_target, message in (
+        (None, "there is one"),
+        (np.ones(40, bool), "there is one"),
+        (np.arange(40) < 2, "fewer"),
+    ):
+        if method in DOMAIN_AWARE:
+            with pytest.warns(UserWarning, match=message):
+                fit(Z, is_target, method=method)
+        else:
+            fit(Z, is_target, method=method)
+    fit(Z, TARGET, method=method)
+
+
+def test_without_domains_the_dual_methods_are_their_single_bank_method():
+    ldn = fit(Z, method="ldn", density_k=16)
+    for method in ("dldn", "dbldn"):
+        np.testing.assert_array_equal(fit(Z, method=method).score(Q), ldn.score(Q))
+        np.testing.assert_array_equal(fit(Z, method=method).train_scores, ldn.train_scores)
+    z = fit(Z, method="domain_z").score(Q)
+    np.testing.assert_array_equal(ranking(z), ranking(fit(Z).score(Q)))
+
+
+def test_domains_do_not_matter_to_the_methods_of_one_bank():
+    for method in ("raw", "ldn", "varmin"):
+        np.testing.assert_array_equal(fit(Z, TARGET, method=method).score(Q), fit(Z, method=method).score(Q))
+
+
+def test_domains_may_be_given_as_ones_and_zeros():
+    for kind in (int, float, list):
+        flags = list(TARGET) if kind is list else TARGET.astype(kind)
+        np.testing.assert_array_equal(fit(Z, flags, method="dldn").score(Q), fit(Z, TARGET, method="dldn").score(Q))
+
+
+# --- the object ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_farther_from_the_normals_the_higher_the_score(case):
+    z, is_target = normals(60, 12, width=8)
+    rng = np.random.default_rng(2)
+    direction = rng.normal(size=8) * [1, -1, 1, -1, 1, -1, 1, -1]
+    near, far = fit(z, is_target, **CASES[case]).score(np.stack([1.001 * z[0], z[0] + 40 * direction]))
+    assert far > near
+
+
+def test_a_caller_who_reuses_the_array_does_not_change_the_bank():
+    z = Z.copy()
+    backend = fit(z, metric="euclidean")
+    before = backend.score(Q)
+    z[:] = 0
+    np.testing.assert_array_equal(backend.score(Q), before)
+    assert backend.train_scores.min() > 0
+
+
+def test_nearest_names_the_normals_by_plain_distance():
+    for whiten in (False, True):
+        distance, index = fit(Z, whiten=whiten, metric="euclidean", method="ldn").nearest(Z[3:5], 2)
+        np.testing.assert_array_equal(index[:, 0], [3, 4])
+        np.testing.assert_allclose(distance[:, 0], 0, atol=1e-9)
+    assert fit(Z).nearest(Q, 99)[0].shape == (25, 40)
+
+
+def test_no_queries_give_no_scores():
+    for case in CASES.values():
+        assert fit(Z, TARGET, **case).score(np.zeros((0, 8))).shape == (0,)
+
+
+def test_whole_numbers_may_come_as_floats_as_json_has_them():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for method in METHODS:
+            a, b = (fit(Z, TARGET, method=method, k=k, density_k=k) for k in (3, 3.0))
+            np.testing.assert_array_equal(a.train_scores, b.train_scores)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(sorted(CASES)))
+def test_no_bank_however_odd_gives_anything_but_finite_scores(seed, case):
+    rng = np.random.default_rng(seed)
+    n, d = rng.integers(2, 9), rng.integers(1, 6)
+    z = rng.integers(0, 3, (n, d)) * 10.0 ** rng.integers(-6, 5)
+    backend = fit(z, rng.random(n) < rng.choice([0, 0.3, 0.7]), **CASES[case])
+    assert np.isfinite(backend.train_scores).all()
+    assert np.isfinite(backend.score(np.r_[z, z + 1, 1e6 * (z + 1)])).all()

@@ -1,0 +1,145 @@
+"""The memory bank is exact nearest-neighbour search, whatever the geometry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
+
+import oracles
+from nearfar import bank as bank_module
+from nearfar.bank import METRICS, Bank, smallest
+
+rng = np.random.default_rng(0)
+
+
+def clusters(apart, spread=1.0, *, count=3, each=30, width=24):
+    """Tight clusters far apart: in float32 products the distances inside a cluster drown in rounding."""
+    centres = np.random.default_rng(1).normal(size=(count, width)) * apart
+    return np.repeat(centres, each, axis=0) + np.random.default_rng(2).normal(size=(count * each, width)) * spread
+
+
+GEOMETRIES = {
+    "plain": rng.normal(size=(60, 24)),
+    "large norms": rng.normal(size=(60, 24)) * 1e4,
+    "tiny norms": rng.normal(size=(60, 24)) * 1e-6,
+    "far from the origin": rng.normal(size=(60, 24)) + 1e4,
+    "two clusters": clusters(1e3),
+    "two clusters, far apart": clusters(1e5),
+    "duplicates": rng.normal(size=(15, 24))[rng.integers(0, 15, 60)],
+    "a grid full of ties": rng.integers(0, 2, (60, 5)).astype(float),
+    "one outlier": np.r_[rng.normal(size=(59, 24)), 1e6 * np.ones((1, 24))],
+    "one feature": rng.normal(size=(40, 1)),
+    "two clips": rng.normal(size=(2, 3)),
+}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_distances_are_brute_force_distances(name, metric):
+    z = GEOMETRIES[name]
+    q = np.concatenate([z[::7] + 0.1 * np.abs(z).mean() * rng.normal(size=z[::7].shape), z[:5]])
+    d, i = Bank(z, metric).nearest(q, 4)
+    want = np.array([oracles.distances(row, z, metric) for row in q])
+    k = d.shape[1]
+    np.testing.assert_allclose(d, np.sort(want, axis=1)[:, :k], rtol=1e-9, atol=1e-14 * np.abs(z).max())
+    np.testing.assert_allclose(np.take_along_axis(want, i, 1), d, rtol=1e-9, atol=1e-14 * np.abs(z).max())
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_members_are_compared_with_all_others_and_never_with_themselves(name, metric):
+    z = GEOMETRIES[name]
+    d, i = Bank(z, metric).nearest(None, 5)
+    assert (i != np.arange(len(z))[:, None]).all()
+    for row in range(len(z)):
+        want = np.sort(np.delete(oracles.distances(z[row], z, metric), row))[:5]
+        np.testing.assert_allclose(d[row], want, rtol=1e-9, atol=1e-14 * np.abs(z).max())
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_a_copy_of_a_member_is_at_distance_zero(name, metric, kind):
+    z = GEOMETRIES[name].astype(kind)
+    np.testing.assert_array_equal(Bank(z, metric).nearest(z.copy(), 1)[0], 0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_it_agrees_with_scikit_learn(metric):
+    z, q = rng.normal(size=(200, 16)), rng.normal(size=(30, 16))
+    d, i = Bank(z, metric).nearest(q, 7)
+    want, index = NearestNeighbors(n_neighbors=7, metric=metric, algorithm="brute").fit(z).kneighbors(q)
+    np.testing.assert_allclose(d, want, rtol=1e-9)
+    np.testing.assert_array_equal(i, index)
+
+
+def test_cosine_knows_no_length_and_is_half_the_squared_euclidean_of_unit_vectors():
+    z, q = rng.normal(size=(40, 8)), rng.normal(size=(6, 8))
+    cosine, order = Bank(z, "cosine").nearest(q, 5)
+    for a, b in ((1e-9, 1e9), (1e5, 1)):
+        lengths = rng.uniform(0.5, 2, (40, 1))
+        np.testing.assert_allclose(Bank(a * z * lengths, "cosine").nearest(b * q, 5)[0], cosine, rtol=1e-12)
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (z, q)]
+    euclidean, same = Bank(unit[0], "euclidean").nearest(unit[1], 5)
+    np.testing.assert_array_equal(order, same)  # so k = 1 raw ranks alike
+    np.testing.assert_allclose(cosine, euclidean**2 / 2, rtol=1e-9)
+
+
+def test_a_zero_vector_is_at_cosine_distance_one_half_from_everything_with_a_direction():
+    d, _ = Bank(np.array([[1.0, 0], [0, 0], [0, -3]]), "cosine").nearest(np.zeros((1, 2)), 3)
+    np.testing.assert_array_equal(d, [[0, 0.5, 0.5]])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_ties_go_to_the_lower_index_however_many_there_are(metric):
+    z = np.tile(rng.normal(size=(2, 6)), (20, 1))
+    _, i = Bank(z, metric).nearest(z[:2], 6)
+    np.testing.assert_array_equal(i, [np.arange(0, 12, 2), np.arange(1, 13, 2)])
+    _, own = Bank(z, metric).nearest(None, 3)
+    np.testing.assert_array_equal(own[:3], [[2, 4, 6], [3, 5, 7], [0, 4, 6]])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(sorted(GEOMETRIES)), st.sampled_from(METRICS), st.data())
+def test_a_query_s_neighbours_do_not_depend_on_its_batch(name, metric, data):
+    z = GEOMETRIES[name].astype(np.float32)
+    q = np.concatenate([z[:8], z[:8] + np.abs(z).mean()])
+    bank = Bank(z, metric)
+    whole = bank.nearest(q, 3)
+    batch = data.draw(st.lists(st.integers(0, len(q) - 1), min_size=1, max_size=5))
+    for together, part in zip(whole, bank.nearest(q[batch], 3), strict=True):
+        np.testing.assert_array_equal(together[batch], part)
+
+
+def test_many_blocks_give_what_one_block_gives(monkeypatch):
+    z = clusters(1e4).astype(np.float32)
+    whole = Bank(z, "euclidean").nearest(None, 3)
+    monkeypatch.setattr(bank_module, "BLOCK", 1)
+    monkeypatch.setattr(bank_module, "ROWS", 7)
+    monkeypatch.setattr(bank_module, "CACHE", 100)
+    for a, b in zip(whole, Bank(z, "euclidean").nearest(None, 3), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_k_beyond_the_bank_is_clipped():
+    z = rng.normal(size=(4, 3))
+    assert Bank(z).nearest(z, 99)[0].shape == (4, 4)
+    assert Bank(z).nearest(None, 99)[0].shape == (4, 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 300), st.integers(1, 40), st.integers(1, 4), st.integers(0, 2**31))
+def test_smallest_is_a_stable_sort_cut_off(rows, columns, k, levels, seed):
+    values = np.random.default_rng(seed).integers(0, 10**levels, (rows, columns)).astype(np.float32)
+    k = min(k, columns)
+    np.testing.assert_array_equal(smallest(values, k), np.argsort(values, axis=1, kind="stable")[:, :k])
+
+
+def test_an_empty_bank_and_queries_of_another_width_are_refused():
+    with pytest.raises(ValueError, match="the bank is empty"):
+        Bank(np.zeros((0, 3)))
+    with pytest.raises(ValueError, match="length 2, the bank vectors of length 3"):
+        Bank(np.ones((2, 3))).nearest(np.ones((1, 2)), 1)

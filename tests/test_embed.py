@@ -1,0 +1,151 @@
+"""From a clip to one vector per recipe, with an encoder whose right answers are obvious."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nearfar import embed as embed_module
+from nearfar.audio import Clip
+from nearfar.embed import embed
+from nearfar.encoders import load
+from nearfar.enhance import leakage_subtract, soft_mask
+from nearfar.recipe import Recipe
+
+RATE = 16_000
+rng = np.random.default_rng(0)
+near, far = 0.1 * rng.normal(size=(2, RATE)).astype(np.float32)
+clip = Clip(near, far, RATE, "pump 3")
+
+
+class Loudness:
+    """Tokens on a 10 x 2 grid: mean, deviation and maximum of a tenth of the clip, and ten times that."""
+
+    dim, licence = 3, "none"
+
+    def __init__(self, sample_rate=RATE):
+        self.sample_rate, self.heard = sample_rate, []
+
+    def grid(self, waves):
+        self.heard += list(waves)
+        return [np.stack([tokens(wave), 10 * tokens(wave)], axis=1) for wave in waves]
+
+
+def tokens(wave):
+    return np.array([[part.mean(), part.std(), np.abs(part).max()] for part in np.array_split(wave, 10)], np.float32)
+
+
+def flat(wave):
+    """Pooled by mean, `freq` concat."""
+    return np.r_[tokens(wave).mean(axis=0), 10 * tokens(wave).mean(axis=0)]
+
+
+def unit(v):
+    return v / np.linalg.norm(v)
+
+
+def one(recipe, clip=clip, encoder=None):
+    encoder = encoder or Loudness()
+    return embed(clip, [recipe], {recipe.encoder: encoder})[0]
+
+
+def test_a_vector_is_waveform_encoder_pooling_and_view():
+    np.testing.assert_allclose(one(Recipe()), unit(flat(near)), rtol=1e-5)
+    np.testing.assert_allclose(one(Recipe(normalize=False)), flat(near), rtol=1e-5)
+    np.testing.assert_allclose(one(Recipe(view="far_only")), unit(flat(far)), rtol=1e-5)
+    want = unit(np.r_[unit(flat(near)), 0.5 * unit(flat(far))])
+    np.testing.assert_allclose(one(Recipe(view="n_0.5f")), want, rtol=1e-5)
+    assert one(Recipe()).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("view", "wave"),
+    [
+        ("enh_a03f05", soft_mask(near, far, alpha=0.3, floor=0.5)),
+        ("enh_a05f07", soft_mask(near, far, alpha=0.5, floor=0.7)),
+        ("w1_1024", leakage_subtract(near, far, n_fft=1024)),
+        ("w1w_2048", leakage_subtract(near, far, n_fft=2048, weighted=True)),
+    ],
+)
+def test_a_waveform_view_is_the_near_only_vector_of_the_enhanced_waveform(view, wave):
+    encoder = Loudness()
+    np.testing.assert_allclose(one(Recipe(view=view), encoder=encoder), unit(flat(wave)), rtol=1e-4)
+    np.testing.assert_allclose(encoder.heard[0], wave, atol=1e-7)
+    assert len(encoder.heard) == 1  # the far microphone is only the reference
+
+
+def test_frames_are_suppressed_before_they_are_pooled():
+    recipe = Recipe(low=0.05, spike=0.2, normalize=False, pooling="gem", p=3)
+    frames = np.concatenate([tokens(near), 10 * tokens(near)], axis=1)
+    changed = np.where(frames > 0.2, np.tanh(frames), np.where(frames < 0.05, 0, frames))
+    np.testing.assert_allclose(one(recipe), np.mean(changed**3, axis=0) ** (1 / 3), rtol=1e-4)
+
+
+def test_the_frequency_rows_are_joined_averaged_or_pooled_each_by_its_own_weights():
+    assert one(Recipe(freq="concat")).shape == (6,) and one(Recipe(freq="mean")).shape == (3,)
+    settings = {"pooling": "rdp", "alpha": 9, "normalize": False}
+    bands = one(Recipe(freq="bands", **settings))
+    np.testing.assert_allclose(bands[3:], 10 * bands[:3], rtol=1e-4)
+    alone = one(Recipe(freq="bands", pooling="quantile", normalize=False))
+    assert alone.shape == (2 * 2 * 3,)
+    np.testing.assert_allclose(
+        one(Recipe(freq="mean", pooling="mean", normalize=False)), 5.5 * tokens(near).mean(axis=0), rtol=1e-5
+    )
+
+
+def test_recipes_share_what_they_have_in_common(monkeypatch):
+    made = []
+    waveform = embed_module.waveform
+    monkeypatch.setattr(
+        embed_module, "waveform", lambda clip, name, rate: made.append(name) or waveform(clip, name, rate)
+    )
+    a, b = Loudness(), Loudness()
+    recipes = [
+        Recipe(), Recipe(view="n_f", pooling="rdp"), Recipe(view="absdif_1"), Recipe(view="w1w_2048"),
+        Recipe(encoder="beats", view="w1w_2048"), Recipe(encoder="beats"),
+    ]  # fmt: skip
+    vectors = embed(clip, recipes, {"logmel": a, "beats": b})
+    assert (len(a.heard), len(b.heard)) == (3, 2)  # near, far, cleaned; cleaned, near
+    assert sorted(made) == ["far", "near", "w1w_2048"]  # encoders of one rate share the waveform
+    for recipe, vector in zip(recipes, vectors, strict=True):
+        np.testing.assert_array_equal(vector, one(recipe))
+
+
+def test_every_encoder_hears_its_own_rate_and_enhancement_runs_at_16_khz():
+    slow = Clip(np.repeat(near, 3)[: 3 * RATE], np.repeat(far, 3)[: 3 * RATE], 48_000, "hum")
+    for view in ("near_only", "w1_1024"):
+        for rate in (16_000, 48_000):
+            encoder = Loudness(rate)
+            one(Recipe(view=view), slow, encoder)
+            assert abs(len(encoder.heard[0]) - rate) <= 2
+    encoder = Loudness()
+    pair = slow.at(16_000)
+    one(Recipe(view="w1_1024"), slow, encoder)
+    np.testing.assert_allclose(encoder.heard[0], leakage_subtract(pair.near, pair.far), atol=1e-6)
+
+
+def test_a_mono_clip_is_refused_by_name_of_clip_and_view_unless_near_is_enough():
+    mono = Clip(near, None, RATE, "pump 4")
+    np.testing.assert_array_equal(one(Recipe(), mono), one(Recipe()))
+    for view in ("n_f", "far_only", "absdif_0.5", "residual_0.5", "enh_a05f07", "w1w_1024"):
+        with pytest.raises(ValueError, match=f"pump 4: .*'{view}'"):
+            one(Recipe(view=view), mono)
+
+
+def test_the_clip_is_not_changed():
+    a, b = near.copy(), far.copy()
+    one(Recipe(view="w1w_1024")), one(Recipe(view="absdif_1", low=0.0, spike=0.1))
+    np.testing.assert_array_equal(clip.near, a)
+    np.testing.assert_array_equal(clip.far, b)
+
+
+def test_the_real_front_end_gives_finite_vectors_for_every_view_and_pooling():
+    encoders = {"logmel": load("logmel")}
+    recipes = [
+        Recipe(view=v, pooling=p)
+        for v in ("near_only", "n_f", "w1w_1024")
+        for p in ("mean", "rdp_gem", "quantile", "peak")
+    ]
+    for source in (clip, Clip(np.zeros(RATE), np.zeros(RATE), RATE), Clip(near[:1600], far[:1600], RATE)):
+        for vector in embed(source, recipes, encoders):
+            assert vector.ndim == 1 and np.isfinite(vector).all()

@@ -1,0 +1,117 @@
+"""The shrunk Gaussian against scikit-learn, brute force, and refitting without each clip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.covariance import LedoitWolf, ledoit_wolf_shrinkage
+
+import oracles
+from nearfar.gaussian import Gaussian
+
+SHAPES = [(30, 4), (12, 12), (8, 25), (3, 5), (2, 3)]
+SETTINGS = [(s, z) for s in ("ledoit_wolf", 0.0, 0.1, 1.0) for z in (False, True)]
+
+
+def clips(n, d, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + rng.normal(size=d)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shrinkage_and_distance_are_ledoit_and_wolf_s(shape):
+    x, q = clips(*shape), clips(5, shape[1], seed=1)
+    gaussian, reference = Gaussian(x), LedoitWolf().fit(x)
+    if shape[0] > 2:
+        rho = ledoit_wolf_shrinkage(x)
+        assert 1 - gaussian.weight == pytest.approx(rho, abs=1e-10) == oracles.ledoit_wolf_shrinkage(x)
+        np.testing.assert_allclose(gaussian.distance(q), np.sqrt(reference.mahalanobis(q)), rtol=1e-6)
+    np.testing.assert_allclose(gaussian.distance(q), [oracles.mahalanobis(row, x) for row in q], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("shrinkage", "standardize"), SETTINGS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_distances_are_those_of_the_formula(shape, shrinkage, standardize):
+    x, q = clips(*shape), clips(4, shape[1], seed=1)
+    got = Gaussian(x, shrinkage=shrinkage, standardize=standardize).distance(q)
+    want = [oracles.mahalanobis(row, x, shrinkage, standardize) for row in q]
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("shrinkage", "standardize"), SETTINGS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_leave_one_out_is_refitting(shape, shrinkage, standardize):
+    x = clips(*shape)
+    got = Gaussian(x, shrinkage=shrinkage, standardize=standardize).leave_one_out()
+    want = [
+        Gaussian(np.delete(x, i, axis=0), shrinkage=shrinkage, standardize=standardize).distance(x[i : i + 1])[0]
+        for i in range(len(x))
+    ]
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("shrinkage", "standardize"), SETTINGS)
+@pytest.mark.parametrize("value", [0.1, -1 / 3, 1e4, 0.0])
+def test_clips_that_all_coincide_give_the_euclidean_distance(value, shrinkage, standardize):
+    x = np.full((7, 5), value)  # 0.1 seven times has a mean that is not 0.1
+    gaussian = Gaussian(x, shrinkage=shrinkage, standardize=standardize)
+    np.testing.assert_allclose(gaussian.distance(x[:1] + 1), [np.sqrt(5)], rtol=1e-9)
+    np.testing.assert_array_equal(gaussian.leave_one_out(), 0)
+    np.testing.assert_array_equal(gaussian.whiten(x), 0)
+
+
+@pytest.mark.parametrize(("shrinkage", "standardize"), SETTINGS)
+def test_one_clip_apart_from_coinciding_others_is_measured_by_euclid(shrinkage, standardize):
+    x = np.full((7, 5), 0.1)
+    x[3] += 2
+    got = Gaussian(x, shrinkage=shrinkage, standardize=standardize).leave_one_out()
+    assert got[3] == pytest.approx(2 * np.sqrt(5))
+    assert np.isfinite(got).all()
+
+
+def test_whitening_makes_the_shrunk_covariance_the_identity():
+    x = clips(40, 6)
+    gaussian = Gaussian(x)
+    w = gaussian.whiten(np.eye(6)) - gaussian.whiten(np.zeros((1, 6)))
+    _, _, a = oracles.gaussian(x)
+    np.testing.assert_allclose(w.T @ a @ w, np.eye(6), atol=1e-9)
+    np.testing.assert_allclose(gaussian.whiten(x), oracles.whiten(x, x), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(np.linalg.norm(gaussian.whiten(x), axis=1), gaussian.distance(x), rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (6, 15), (3, 5), (2, 3)])
+def test_whitening_without_a_clip_has_the_distances_of_a_refitted_whitening(shape):
+    x = clips(*shape)
+    gaussian = Gaussian(x)
+    for i in range(len(x)):
+        got, want = gaussian.whiten_without(i), Gaussian(np.delete(x, i, axis=0)).whiten(x)
+        np.testing.assert_allclose(got @ got.T, want @ want.T, rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 999), st.sampled_from([1e-6, 1e-2, 1e4]), st.sampled_from(SETTINGS))
+def test_distances_do_not_depend_on_the_unit_of_the_features(seed, scale, setting):
+    x, q = clips(12, 5, seed), clips(3, 5, seed + 1)
+    shrinkage, standardize = setting
+    one = Gaussian(x, shrinkage=shrinkage, standardize=standardize)
+    other = Gaussian(scale * x, shrinkage=shrinkage, standardize=standardize)
+    np.testing.assert_allclose(other.distance(scale * q), one.distance(q), rtol=1e-6)
+    np.testing.assert_allclose(other.leave_one_out(), one.leave_one_out(), rtol=1e-6)
+
+
+def test_standardized_features_may_have_any_unit_each():
+    x, q = clips(20, 5), clips(3, 5, 1)
+    units = np.array([1e-3, 1, 1e3, 10, 0.1])
+    one, other = (Gaussian(v, shrinkage=0.1, standardize=True) for v in (x / x.std(axis=0), x / x.std(axis=0) * 7))
+    np.testing.assert_allclose(one.distance(q), other.distance(q * 7), rtol=1e-9)
+    still = x * units
+    still[:, 2] = 5.0  # a feature that never moved is held to a tenth of the typical deviation
+    assert np.isfinite(Gaussian(still, shrinkage=0.1, standardize=True).distance(q * units)).all()
+
+
+def test_an_unknown_shrinkage_is_refused():
+    for bad in ("oas", -0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="shrinkage"):
+            Gaussian(clips(5, 2), shrinkage=bad)
