@@ -246,3 +246,18 @@ def test_edges_of_bands_and_frames():
 def test_neighbours_know_where_in_a_long_file_they_are():
     normals = [Normal("a.wav@20s", "/x/a.wav", "1", 10.0), Normal("user@site.wav", "/x/user@site.wav", "2", 6.0)]
     assert [n.start_s for n in neighbours([0.1, 0.2], normals)] == [20.0, 0.0]
+
+
+@pytest.mark.parametrize("gain_db", [-6, 6])
+def test_a_change_of_loudness_does_not_hide_the_fault(detectors, gain_db):
+    clip = with_fault(machine(92), 0.03 * band_noise(np.random.default_rng(1), 4000, 6000))
+    gain = np.float32(10 ** (gain_db / 20))
+    e = detectors["floor"].explain(replace(clip, near=clip.near * gain, far=clip.far * gain))
+    assert e.change_db > 5 and 3700 < e.low_hz < 4300 and 5600 < e.high_hz < 6400 and e.microphone == "near"
+    assert e.level_db == pytest.approx(gain_db, abs=1.5) and any("allowed for" in line for line in e.lines())
+
+
+def test_loudness_alone_is_the_difference_if_there_is_no_other(detectors):
+    clip = machine(91)
+    e = detectors["floor"].explain(replace(clip, near=clip.near * 10, far=clip.far * 10))
+    assert e.microphone == "both" and e.change_db == pytest.approx(20, abs=2) and "at all pitches" in e.sentence()

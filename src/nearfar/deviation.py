@@ -28,6 +28,7 @@ from nearfar.recipe import Recipe
 SCALES = ((7, 3), (1, 15))  # frames x bands that are averaged: a sound that lasts, a knock
 LEAST_SPREAD_DB = 1.0
 STANDS_OUT = 2.0  # a moment deviates this much more than the whole clip, ...
+LOUDER = 1.5  # faults add sound: what is quieter has to differ so much more to be named first
 ALSO = 1.0  # standard deviations that a band needs to be counted in by its decibels
 MARGIN = 1.0  # ... and by so many standard deviations more, which chance does not reach
 REPEATS, REACH = 3, 0.5  # so many moments over so much of the clip are one thing that happens again and again
@@ -46,6 +47,18 @@ class Map:
     level: Array
     db: Array
     z: Array
+    level_db: float = 0.0  # what has been taken off: how much louder the clip as a whole is
+
+    @property
+    def shift(self) -> float:
+        """How unusual the clip's loudness is as a whole, in standard deviations."""
+        return float(np.median(self.z.mean(axis=0)))
+
+    def levelled(self) -> Map:
+        """The map of a clip that is as loud as usual: what differs beside its loudness."""
+        spread = np.divide(self.db, self.z, out=np.ones_like(self.db), where=self.z != 0)
+        level = float(np.median(self.db.mean(axis=0)))
+        return replace(self, db=self.db - level, z=self.z - level / spread, level_db=level)
 
 
 @dataclass(frozen=True)
@@ -95,13 +108,14 @@ def find(z: Array, db: Array, within: tuple[int, int] | None = None) -> Patch:
     steady = _smooth(total[None], (1, 3))[0]
     inside = slice(*within) if within else slice(None)
     smooth = [_smooth(z, scale) for scale in SCALES]
-    best = max(smooth, key=lambda s: float(np.abs(s[inside]).max()))
-    t, f = divmod(int(np.abs(best[inside]).argmax()), z.shape[1])
+    best = max(smooth, key=lambda s: float(_size(s[inside]).max()))
+    t, f = divmod(int(_size(best[inside]).argmax()), z.shape[1])
     t += within[0] if within else 0
     peak = float(best[t, f])
     strength, flat = abs(peak), float(np.abs(steady).max())
     if not within and strength < STANDS_OUT * flat + MARGIN:
-        f = int(np.abs(steady).argmax())
+        f = int(_size(steady).argmax())
+        flat = abs(float(steady[f]))
         sign = 1 if steady[f] > 0 else -1
         return _patch(z, db, np.ones(len(z), bool), f, sign, flat, 0, len(z), 1)
     sign = 1 if peak > 0 else -1
@@ -157,6 +171,11 @@ def _patch(
     while high < BANDS and (enough[high] or (high + 1 < BANDS and enough[high + 1])):
         high += 1
     return Patch(start, stop, low, high, sign, strength, times, shown)
+
+
+def _size(z: Array) -> Array:
+    size: Array = np.where(z > 0, z, -z / LOUDER)
+    return size
 
 
 def _smooth(x: Array, size: tuple[int, int]) -> Array:

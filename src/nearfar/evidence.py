@@ -34,6 +34,7 @@ EXPLAINS = 0.4  # share of the score that has to go with the moment
 LONGEST = 0.6  # share of the clip above which a moment is not one
 CLEAR_MOMENT, CLEAR_WHOLE = 2.0, 0.7  # standard deviations of single frames, below which nothing stands out
 BOTH = 0.5  # the other microphone hears it too if its change in dB is at least this share
+LOUDNESS_DB = 12.0  # most that is allowed for; and nothing is called louder that is in fact quieter than usual
 POINTS = 200
 
 
@@ -73,6 +74,8 @@ class Neighbour:
 class Explanation:
     """Where and why a clip differs. Times in s from the start of the file, changes in dB above what is usual.
 
+    `level_db` is how much louder the recording is as a whole; changes are counted beside it.
+
     `clear` is False if nothing stands out; then span and band are the best there is. `isolated` says that the change
     shows once the far microphone's sound is taken away; `without` is the score with the span left out.
     """
@@ -98,6 +101,7 @@ class Explanation:
     far_db: float | None = None
     microphone: str = ""
     isolated: bool = False
+    level_db: float = 0.0
     without: float | None = None
     nearest: tuple[Neighbour, ...] = ()
     timeline: tuple[tuple[float, float], ...] = ()
@@ -185,6 +189,7 @@ def explain(
         nearest=tuple(nearest),
         timeline=_timeline(chosen, patch, offset_s),
         shown=chosen,
+        level_db=chosen.level_db,
     )
 
 
@@ -211,7 +216,16 @@ def moment_of(
 
 def choose(maps: dict[str, Map], heard: set[str], within: tuple[int, int] | None) -> tuple[Map, Patch]:
     """The map to show and its patch: of what the detector heard, unless something else differs twice as much."""
-    found = {of: deviation.find(m.z, m.db, within) for of, m in maps.items()}
+    maps = dict(maps)
+    found = {}
+    for of, m in maps.items():
+        level = m.levelled()
+        found[of] = deviation.find(level.z, level.db, within)
+        allowed = min(LOUDNESS_DB, abs(found[of].mean(level.db)))
+        if abs(level.level_db) <= allowed and found[of].strength >= abs(m.shift):
+            maps[of] = level
+        else:  # the loudness itself is what differs
+            found[of] = deviation.find(m.z, m.db, within)
     mine = [of for of in found if of in heard or (of == "machine" and heard - {"near", "far"})] or list(found)
     best = max(mine, key=lambda of: found[of].strength)
     rival = max(found, key=lambda of: found[of].strength)
@@ -246,6 +260,8 @@ def recording(neighbour: Neighbour, channels: tuple[int, int | None]) -> Clip | 
 
 
 def _microphones(maps: dict[str, Map], chosen: Map, patch: Patch) -> dict[str, Any]:
+    if chosen.level_db:
+        maps = {of: m.levelled() for of, m in maps.items()}
     change = {of: patch.mean(m.db) for of, m in maps.items()}
     near, far = change.get("near"), change.get("far")
     out: dict[str, Any] = {"near_db": near, "far_db": far, "isolated": False}

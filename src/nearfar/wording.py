@@ -22,7 +22,7 @@ def lines(e: Explanation) -> list[str]:
     """One thing a line: verdict, what differs, where to look, what the moment does to the score, normals, warnings."""
     if e.problem:
         return [what(e), *warned(e)]
-    said = [verdict(e), what(e), where_to_look(e), left_out(e), alike(e) if e.nearest else "", *warned(e)]
+    said = [verdict(e), what(e), where_to_look(e), loudness(e), left_out(e), alike(e) if e.nearest else "", *warned(e)]
     return [line for line in said if line]
 
 
@@ -56,6 +56,7 @@ def what(e: Explanation) -> str:
     if start:
         start += "The largest difference: "
     more = f"{abs(e.change_db):.0f} dB {'more' if e.change_db > 0 else 'less'} than usual"
+    more += " for its loudness" if allowed(e) else ""
     isolated = ", with the sound at the far one taken away," if e.isolated else ""
     verb = "hear" if e.microphone == "both" else "hears"
     said = f"{when(e)} {microphone(e)}{isolated} {verb} {more} {band(e)}{likeness(e)}."
@@ -142,6 +143,21 @@ def where_to_look(e: Explanation) -> str:
     if abs(e.far_db) > 0.8 * abs(e.near_db):
         return f"Both microphones hear it about equally ({both}): it may come from around the machine."
     return f"It is stronger near the machine ({both})."
+
+
+def loudness(e: Explanation) -> str:
+    """What has been allowed for."""
+    if not allowed(e):
+        return ""
+    return (
+        f"The recording as a whole is {abs(e.level_db):.0f} dB {'louder' if e.level_db > 0 else 'quieter'} than usual; "
+        "that is allowed for."
+    )
+
+
+def allowed(e: Explanation) -> bool:
+    """True if the recording's loudness as a whole changes what the numbers mean."""
+    return e.clear and abs(e.level_db) >= 2
 
 
 def left_out(e: Explanation) -> str:
