@@ -27,7 +27,7 @@ def model(tmp_path_factory, normals_folder):
     folder = tmp_path_factory.mktemp("cli") / "pump3"
     code, out, err = nearfar("fit", normals_folder, "-o", folder)
     assert code == 0, err
-    assert "listen to these: are they really normal?" in out and "1 false alarm in 31" in out
+    assert "listen to these: are they really normal?" in out and "1 false alarm in 20" in out
     return folder
 
 

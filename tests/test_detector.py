@@ -44,8 +44,8 @@ def test_the_default_hears_steady_and_transient_faults(normals, fresh, fault):
 def test_a_watch_says_what_it_heard(normals):
     detector = nearfar.Detector(WATCH).fit(normals)
     hiss, knock = detector.score([hum(1, fault="hiss"), hum(1, fault="knock")])
-    assert (hiss.heard, knock.heard) == ("steady", "transient")
-    assert set(hiss.parts) == {"steady", "transient"}
+    assert hiss.heard == "steady" and "transient" in knock.heard
+    assert hiss.parts["transient"] < 1 < 3 < knock.parts["transient"]
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -104,13 +104,15 @@ def test_an_exact_duplicate_of_a_normal_is_its_own_nearest(normals):
 
 def test_the_threshold_can_be_changed_without_refitting(normals):
     detector = nearfar.Detector(recipe.FLOOR).fit(normals)
-    assert detector.threshold.rate == pytest.approx(1 / 31)  # what thirty normals can back
+    assert detector.threshold.rate == 0.05
+    few = nearfar.Detector(recipe.FLOOR).fit(normals[:9])
+    assert few.threshold.rate == pytest.approx(1 / 10)  # what nine normals can back
     before = detector.threshold.value
     point = detector.set_threshold(false_alarms_per_day=432)  # clips of 2 s: 1 in 100
     assert point.rate == pytest.approx(0.01) and point.value > before
     assert detector.set_threshold(rate=0.5).value < before
     by_hand = detector.set_threshold(value=before)
-    assert by_hand.value == before and by_hand.rate == pytest.approx(1 / 31, rel=0.01)
+    assert by_hand.value == before and by_hand.rate == pytest.approx(0.05, rel=0.01)
     assert detector.set_threshold(rate=0.1, method="gamma").method == "gamma"
     with pytest.raises(ValueError, match="unknown threshold method"):
         detector.set_threshold(method="f1")

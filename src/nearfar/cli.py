@@ -257,17 +257,16 @@ def explain(
     with errors_for_people():
         detector = load(model, weights)
         explanation = detector.explain(file)
-        clip = detector.clip_of(explanation, file)
         if picture:
             from nearfar.pictures import spectrogram_png
 
-            write(picture, spectrogram_png(clip, explanation))
+            write(picture, spectrogram_png(explanation.clip, explanation))
         if page is None and not json and has_matplotlib():
             page = Path(f"{file.stem}.explained.html")
         if page:
             from nearfar.pages import explanation_page
 
-            write(page, explanation_page(explanation, clip))
+            write(page, explanation_page(explanation))
         if json:
             say_json(explanation.to_dict())
             return

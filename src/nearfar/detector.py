@@ -36,7 +36,7 @@ from nearfar.profile import Profile
 from nearfar.recipe import Recipe, System, Watch, by_name, leaves
 from nearfar.threshold import Tail, Threshold
 
-FALSE_ALARM_RATE = 0.01  # one healthy clip in a hundred
+RATE = 0.05  # the default false-alarm rate, or what fewer than 19 normals can back: 1 / (N + 1)
 SAMPLE = 48  # normals that the default looks at before it chooses
 NEAREST = 3
 
@@ -66,7 +66,8 @@ class Detector:
     """fit on normal clips, score new ones. `system` is a Recipe, Fusion, Watch, a recipe's name, or None: the default.
 
     `near` and `far` are channel numbers of the files; `weights` is the encoder's file, or {encoder name: file};
-    `false_alarm_rate` is the share of normal clips that may alarm, `method` how the set-point is found (`threshold`).
+    `false_alarm_rate` is the share of normal clips that may alarm (None: 0.05, or 1 / (N + 1) with fewer than 19
+    normals), `method` how the set-point is found (`threshold`).
     """
 
     def __init__(
@@ -76,16 +77,19 @@ class Detector:
         *,
         near: int = 0,
         far: int | None = 1,
-        false_alarm_rate: float = FALSE_ALARM_RATE,
+        false_alarm_rate: float | None = None,
         method: str = "conformal",
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
         self.system = by_name(system) if isinstance(system, str) else system
         self.near, self.far, self.weights, self.device, self.threads = near, far, weights, device, threads
-        self.false_alarm_rate = number("false_alarm_rate", false_alarm_rate, above=0, below=1)
+        self.false_alarm_rate = false_alarm_rate
+        if false_alarm_rate is not None:
+            number("false_alarm_rate", false_alarm_rate, above=0, below=1)
         self.method = one_of("threshold method", method, threshold.METHODS)
-        self.why = "" if self.system is None else "the recipe that was asked for"
+        self.by_default = self.system is None
+        self.why = "" if self.by_default else "the recipe that was asked for"
         self.window_s = audio.WINDOW_S
         self.normals: list[Normal] = []
         self.is_target = np.zeros(0, bool)
@@ -105,14 +109,11 @@ class Detector:
         A clip that cannot be used raises; with `skip(name, error)` it is reported there and left out instead.
         """
         flags = _flags(is_target, len(clips))
-        if self.system is None:
+        self.normals, self.backends, self.is_target, self.profile = [], [], np.zeros(0, bool), Profile()
+        if self.by_default:
             self.system, self.why = default.choose(self._sample(clips), count=len(clips))
         heard, flags = self._normals(clips, flags, skip, progress, known=set())
-        if len(heard) < 2:
-            raise ValueError(f"a detector needs at least 2 usable normal recordings, and there are {len(heard)}")
-        self.window_s = float(np.median([h.origin.seconds for h in heard]))
-        vectors = [np.stack([h.vectors[i] for h in heard]) for i in range(len(self.recipes))]
-        return self._hold(heard, flags, vectors)
+        return self.hold(heard, flags)
 
     def add(
         self,
@@ -122,30 +123,44 @@ class Detector:
         skip: Skip | None = None,
         progress: Progress | None = None,
     ) -> Detector:
-        """Put more normals into the bank; the others' embeddings stay. A recording that is in it already is an error."""
+        """Put more normals into the bank; the others' embeddings stay. One that is in it already is an error."""
         known = {n.sha256 for n in self.fitted.normals}
         flags = np.full(len(clips), is_target) if isinstance(is_target, bool) else _flags(is_target, len(clips))
         heard, flags = self._normals(clips, flags, skip, progress, known)
         if not heard:
             raise ValueError("there is nothing to add: none of the recordings is usable and new")
-        vectors = [np.concatenate([b.z, [h.vectors[i] for h in heard]]) for i, b in enumerate(self.backends)]
-        return self._hold(heard, np.concatenate([self.is_target, flags]), vectors)
+        return self.hold(heard, flags)
+
+    def hold(self, heard: Sequence[Heard], is_target: ArrayLike | None = None) -> Detector:
+        """Put clips that have been heard into the bank, beside those that are there, and fit on all of them."""
+        if len(self.normals) + len(heard) < 2:
+            raise ValueError(f"a detector needs at least 2 usable normal recordings, and there are {len(heard)}")
+        vectors = [np.stack([h.vectors[i] for h in heard]) for i in range(len(self.recipes))]
+        if self.backends:
+            vectors = [np.concatenate([b.z, v]) for b, v in zip(self.backends, vectors, strict=True)]
+        else:
+            self.window_s = float(np.median([h.origin.seconds for h in heard]))
+        self.is_target = np.concatenate([self.is_target, _flags(is_target, len(heard))])
+        self.normals = self.normals + [h.origin for h in heard]
+        self.profile = Profile.total([self.profile, *(h.profile for h in heard)])
+        self.backends = [fit(z, self.is_target, **vars(r.switches)) for z, r in zip(vectors, self.recipes, strict=True)]
+        self._align()
+        self.set_threshold()
+        return self
 
     def score(self, clips: Sequence[Any], *, skip: Skip | None = None, progress: Progress | None = None) -> list[Score]:
         """A `Score` for each clip, in order; a file longer than `audio.LONG_S` gives one for each of its windows.
 
         A clip that cannot be read raises; with `skip(name, error)` it is reported there and left out instead.
         """
-        return list(self.stream(clips, skip=skip, progress=progress))
+        return [score for scores in self.each(clips, skip=skip, progress=progress) for score in scores]
 
-    def stream(
+    def each(
         self, clips: Sequence[Any], *, skip: Skip | None = None, progress: Progress | None = None
-    ) -> Iterator[Score]:
-        """`score`, one at a time as they are ready."""
-        ear = self.fitted.ear
-        for heard in ear.hear(clips, skip, progress):
-            for clip in heard:
-                yield self.judge(clip)
+    ) -> Iterator[list[Score]]:
+        """The scores of each source as they are ready: one, several for a long file, none if it was skipped."""
+        for heard in self.fitted.ear.hear(clips, skip, progress):
+            yield [self.judge(clip) for clip in heard]
 
     def judge(self, clip: Heard) -> Score:
         """The score of a clip that has been heard."""
@@ -206,7 +221,8 @@ class Detector:
             rate = threshold.rate_of(false_alarms_per_day, self.window_s)
         self.false_alarm_rate = self.false_alarm_rate if rate is None else number("rate", rate, above=0, below=1)
         self.method = self.method if method is None else one_of("threshold method", method, threshold.METHODS)
-        self.threshold = threshold.from_normals(self.train_values, self.false_alarm_rate, self.method)
+        promised = self.false_alarm_rate or max(RATE, 1 / (1 + len(self.normals)))
+        self.threshold = threshold.from_normals(self.train_values, promised, self.method)
         return self.threshold
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -266,15 +282,6 @@ class Detector:
             best = int(np.argmax([weight for weight, _ in self.system.parts]))
         return sum(counts[:best])
 
-    def _hold(self, heard: Sequence[Heard], flags: Array, vectors: Sequence[Array]) -> Detector:
-        self.normals = self.normals + [h.origin for h in heard]
-        self.profile = Profile.total([self.profile, *(h.profile for h in heard)])
-        self.is_target = flags
-        self.backends = [fit(z, flags, **vars(r.switches)) for z, r in zip(vectors, self.recipes, strict=True)]
-        self._align()
-        self.set_threshold()
-        return self
-
     def _align(self) -> None:
         assert self.system is not None
         self.combined: Fitted = build(self.system, iter(self.backends))
@@ -309,9 +316,8 @@ class Detector:
 
     def _sample(self, clips: Sequence[Any]) -> list[audio.Clip]:
         ear = Ear(self.near, self.far, self.window_s, [], {})
-        picks = np.unique(np.linspace(0, len(clips) - 1, min(SAMPLE, len(clips))).astype(int)) if len(clips) else []
         sample = []
-        for i in picks:
+        for i in np.unique(np.linspace(0, len(clips) - 1, min(SAMPLE, len(clips))).astype(int)):
             try:
                 sample.append(next(ear.clips(clips[int(i)])))
             except (ValueError, OSError):
@@ -321,7 +327,9 @@ class Detector:
         return sample
 
 
-def load(folder: str | os.PathLike[str], weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> Detector:
+def load(
+    folder: str | os.PathLike[str], weights: Any = None, *, device: str = "cpu", threads: int | None = None
+) -> Detector:
     """The detector in `folder`, ready to score. ValueError or FileNotFoundError if it is no sound detector folder."""
     state = model.read(folder)
     detector = Detector(

@@ -92,7 +92,7 @@ class Ear:
         out = []
         for clip in self.clips(source):
             origin = Normal(clip.name, str(path.resolve()) if path else "", digest or _of_samples(clip), clip.seconds)
-            found = [p for p in audio.problems(clip) if needs_far or not p.text.startswith("the far")]
+            found = [p for p in audio.problems(clip) if needs_far or p.channel == "near"]
             out.append(Heard(origin, embed(clip, self.recipes, self.encoders), found, Profile.of(clip)))
         return out
 

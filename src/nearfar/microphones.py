@@ -10,7 +10,7 @@ Dead wires differ in level by 60 dB; hence the limits look at what is left besid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,13 +36,14 @@ class Problem:
     kind: str  # silent stuck saturated | clipped coarse gap offset one_cable swapped
     text: str
     fatal: bool = False
+    channel: str = ""  # "near", "far", or "" for the pair
 
 
 def problems(near: Array, far: Array | None, rate: int) -> list[Problem]:
     """What is wrong with a recording, fatal problems first; empty if all is well."""
-    found = _of_one("near", near, rate)
+    found = [replace(p, channel="near") for p in _of_one("near", near, rate)]
     if far is not None:
-        found += _of_one("far", far, rate)
+        found += [replace(p, channel="far") for p in _of_one("far", far, rate)]
         if not any(p.fatal for p in found):
             found += _of_both(near, far, rate)
     return sorted(found, key=lambda p: not p.fatal)

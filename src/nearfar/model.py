@@ -56,7 +56,7 @@ class State:
     why: str
     threshold: Threshold
     method: str
-    false_alarm_rate: float
+    false_alarm_rate: float | None
     normals: list[Normal]
     is_target: Array
     banks: Sequence[Array]
@@ -65,7 +65,7 @@ class State:
 
 
 def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> Path:
-    """Write a state to `folder`, replacing a detector that is there; FileExistsError if it holds other things."""
+    """Write a state to `folder`, replacing a detector there; FileExistsError if it holds other things."""
     from safetensors.numpy import save_file
 
     folder = Path(folder)
@@ -183,7 +183,7 @@ def _read(folder: Path) -> State:
             raise ValueError(f"array {i % count} of the bank holds {len(a)} normals, normals.csv {len(normals)}")
     profile = {c: finite(c, arrays[f"profile_{c}"], ndim=2) for c in CHANNELS if f"profile_{c}" in arrays}
     point = settings["threshold"]
-    far = settings["far"]
+    far, rate = settings["far"], settings["false_alarm_rate"]
     return State(
         system=system,
         near=whole("near", settings["near"], low=0),
@@ -191,10 +191,12 @@ def _read(folder: Path) -> State:
         window_s=number("clip_seconds", settings["clip_seconds"], above=0),
         why=str(settings["why"]),
         threshold=Threshold(
-            number("the threshold", point["value"]), number("its rate", point["rate"], low=0), str(point["method"])
+            number("the threshold", point["value"]),
+            number("its rate", point["rate"], low=0, high=1),
+            str(point["method"]),
         ),
         method=one_of("threshold method", settings["method"], METHODS),
-        false_alarm_rate=number("false_alarm_rate", settings["false_alarm_rate"], above=0, below=1),
+        false_alarm_rate=None if rate is None else number("false_alarm_rate", rate, above=0, below=1),
         normals=normals,
         is_target=is_target,
         banks=banks,

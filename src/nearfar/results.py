@@ -175,7 +175,6 @@ def write_report(evaluation: Evaluation, path: Path, title: str) -> Path | None:
                 result=m.result,
                 intervals=dict(m.intervals) or None,
                 worst=worst,
-                worst_clip=m.detector.clip_of(worst, max(suspects)[1]) if worst else None,
             )
         )
     notes = sorted({m.detector.why for m in evaluation.machines})

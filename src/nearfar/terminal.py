@@ -42,7 +42,8 @@ def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: s
     for row in rows:
         table.add_row(*(Text(cell, style="bold red" if cell == "ANOMALOUS" else "") for cell in row))
     console = Console(highlight=False)
-    console.width = max(console.width, console.measure(table).maximum)  # a cut file name is no use to anyone
+    needed = Console(width=10_000).measure(table).maximum
+    console.width = max(console.width, needed)  # a file name that was cut is no use to anyone
     console.print(table)
 
 

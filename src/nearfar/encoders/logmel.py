@@ -49,8 +49,8 @@ def log_mel(wave: Array) -> Array:
     """(N,) at 16 kHz -> (T, 128) decibels above FLOOR_DB, float32."""
     if not len(wave):
         raise ValueError("a wave holds no samples")
-    mode = "reflect" if len(wave) > 1 else "edge"
-    padded = np.pad(wave.astype(np.float32), N_FFT // 2, mode=mode)
+    wave = wave.astype(np.float32)
+    padded = np.pad(wave, N_FFT // 2, mode="reflect") if len(wave) > 1 else np.pad(wave, N_FFT // 2, mode="edge")
     frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]
     window, bank = _fixed()
     spectrum = fft.rfft(frames * window, axis=-1)
@@ -61,7 +61,7 @@ def log_mel(wave: Array) -> Array:
 
 @lru_cache(maxsize=1)
 def _fixed() -> tuple[Array, Array]:
-    """Window (1024,) and mel bank (513, 128): triangles of area 1 in bins, power scaled so that a full sine has 0 dB."""
+    """Window (1024,) and mel bank (513, 128): triangles that sum to 1, scaled so that a full sine is near 0 dB."""
     window = np.sin(np.pi * np.arange(N_FFT) / N_FFT) ** 2
     hz = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700), BANDS + 2) / 2595) - 1)
     bins = np.linspace(0, RATE / 2, N_FFT // 2 + 1)[:, None]

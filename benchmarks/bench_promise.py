@@ -1,0 +1,84 @@
+"""Is the promise kept? False-alarm rates that the set-point promises, and those that come on fresh normals.
+
+Nine demo machines (three kinds, three seeds), 600 normal clips of 4 s each, one tenth of them target domain. N are drawn
+to fit on, all others are fresh; ten draws each. "within" is the 95 % interval of what N normals can promise: the rate of
+a set-point from N exchangeable scores is itself beta distributed, and the fresh clips are counted binomially.
+"""
+
+import sys
+
+import numpy as np
+from measure import report
+from scipy import stats
+
+from nearfar.audio import Clip
+from nearfar.demo import draw_machine, make_clip, plan
+from nearfar.detector import Detector
+from nearfar.threshold import METHODS
+
+POOL, SECONDS, DRAWS = 600, 4.0, 10
+SIZES, RATES = (20, 60, 200), (0.1, 0.05, 0.01)
+SOURCE, TARGET = 0, 1  # strata of the demo: normal train clips
+
+
+def clips(index: int, seed: int) -> list[Clip]:
+    machine = draw_machine(index, seed=seed)
+    out = []
+    for i in range(POOL):
+        p = plan(index, TARGET if i % 10 == 9 else SOURCE, i, seed=seed)
+        wave = make_clip(machine, p, index, SECONDS, seed=seed).astype(np.float32) / 32768
+        out.append(Clip(wave[:, 0], wave[:, 1], 16_000, f"{i}"))
+    return out
+
+
+def false_alarms(index: int, seed: int) -> dict[tuple[int, float, str], tuple[int, int]]:
+    """{(N, promised rate, method): (alarms, fresh clips)} of one machine, over all draws."""
+    pool = clips(index, seed)
+    detector = Detector().fit(pool[:60])
+    heard = [h[0] for h in detector.ear.hear(pool, None, None)]
+    rng = np.random.default_rng([seed, index])
+    counts: dict[tuple[int, float, str], tuple[int, int]] = {}
+    for size in SIZES:
+        for _ in range(DRAWS):
+            order = rng.permutation(POOL)
+            fitted = Detector(detector.system).hold([heard[i] for i in order[:size]])
+            values = np.array([fitted.judge(heard[i]).value for i in order[size:]])
+            for rate in RATES:
+                for method in METHODS:
+                    alarms = int((values > fitted.set_threshold(rate=rate, method=method).value).sum())
+                    before = counts.get((size, rate, method), (0, 0))
+                    counts[size, rate, method] = (before[0] + alarms, before[1] + len(values))
+    return counts
+
+
+def main(seeds: int) -> None:
+    machines = [false_alarms(index, seed) for seed in range(seeds) for index in range(3)]
+    rows = []
+    for size in SIZES:
+        for rate in RATES:
+            for method in METHODS:
+                pairs = [m[size, rate, method] for m in machines]
+                realised = [a / n for a, n in pairs]
+                fresh = POOL - size
+                # Each draw: Beta(rate (N + 1), (1 - rate)(N + 1)) set-points, Binomial counts; the mean of DRAWS of them.
+                low, high = _interval(rate, size, fresh)
+                kept = sum(low <= r <= high for r in realised)
+                rows.append(
+                    [size, f"{100 * rate:g} %", method, f"{100 * np.mean(realised):.2f} %"]
+                    + [f"{100 * min(realised):.2f} to {100 * max(realised):.2f} %", f"{100 * low:.2f} to {100 * high:.2f} %"]
+                    + [f"{kept} of {len(machines)}"]
+                )
+    columns = ["normals", "promised", "set-point", "came, mean", "came, by machine", "95 % interval", "machines within"]
+    report("promise", columns, rows)
+
+
+def _interval(rate: float, size: int, fresh: int) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    p = stats.beta.rvs(rate * (size + 1), (1 - rate) * (size + 1), size=(20_000, DRAWS), random_state=rng)
+    means = rng.binomial(fresh, p).mean(axis=1) / fresh
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
