@@ -1,13 +1,13 @@
 """Seconds of audio handled per second of one processor: soft mask, leakage subtraction, log-mel, a whole clip.
 
-A ten-second clip of two microphones at 16 kHz. "of the FFTs alone" is the time of the transforms that the work cannot do
-without (scipy.fft, float64, forward for both microphones and back for one), divided by ours.
+A ten-second clip of two microphones at 16 kHz. "of the FFTs alone" is the time of the transforms that the work cannot
+do without (scipy.fft, float64, forward for both microphones and back for one), divided by ours.
 """
 
 import numpy as np
-from measure import median_seconds, report
 from scipy import fft
 
+from measure import median_seconds, report
 from nearfar.audio import Clip
 from nearfar.blas import one_thread
 from nearfar.default import choose

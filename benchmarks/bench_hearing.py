@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from measure import report
 
+from measure import report
 from nearfar.challenge.evaluate import evaluate
 from nearfar.demo import make_dataset
 from nearfar.recipe import FLOOR, Recipe

@@ -5,9 +5,9 @@ neighbours costs nothing beyond the product. Limits: 0.7 in batch, and never slo
 """
 
 import numpy as np
-from measure import median_seconds, report
 from sklearn.neighbors import NearestNeighbors
 
+from measure import median_seconds, report
 from nearfar.bank import METRICS, Bank
 
 K, WIDTH, QUERIES = 5, 768, 1000
@@ -28,7 +28,14 @@ def main() -> None:
                 ours = median_seconds(lambda q=q, bank=bank: bank.nearest(q, K), runs)
                 sklearn = median_seconds(lambda q=q, theirs=theirs: theirs.kneighbors(q), runs)
                 rows.append(
-                    [f"{count:,}", metric, batch, f"{1e3 * ours / batch:.3f}", f"{product / ours:.2f}", f"{sklearn / ours:.2f}"]
+                    [
+                        f"{count:,}",
+                        metric,
+                        batch,
+                        f"{1e3 * ours / batch:.3f}",
+                        f"{product / ours:.2f}",
+                        f"{sklearn / ours:.2f}",
+                    ]
                 )
     report("knn", ["bank", "metric", "batch", "ms a query", "of sgemm", "times faster than scikit-learn"], rows)
 

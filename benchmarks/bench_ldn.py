@@ -8,8 +8,8 @@ import sys
 import time
 
 import numpy as np
-from measure import in_fresh_process, report
 
+from measure import in_fresh_process, report
 from nearfar.density import DensityBank
 
 WIDTH, K = 768, 16

@@ -1,22 +1,22 @@
 """Is the promise kept? False-alarm rates that the set-point promises, and those that come on fresh normals.
 
-Nine demo machines (three kinds, three seeds), 600 normal clips of 4 s each, one tenth of them target domain. N are drawn
-to fit on, all others are fresh; ten draws each. "within" is the 95 % interval of what N normals can promise: the rate of
-a set-point from N exchangeable scores is itself beta distributed, and the fresh clips are counted binomially.
+Nine demo machines (three kinds, three seeds), 600 normal clips of 4 s each, one tenth of them target domain. N are
+drawn to fit on, all others are fresh; six draws each. The interval is the 95 % one of what N normals can promise: the
+rate of a set-point from N exchangeable scores is itself beta distributed, and the fresh clips are counted binomially.
 """
 
 import sys
 
 import numpy as np
-from measure import report
 from scipy import stats
 
+from measure import report
 from nearfar.audio import Clip
 from nearfar.demo import draw_machine, make_clip, plan
 from nearfar.detector import Detector
 from nearfar.threshold import METHODS
 
-POOL, SECONDS, DRAWS = 600, 4.0, 10
+POOL, SECONDS, DRAWS = 600, 4.0, 6
 SIZES, RATES = (20, 60, 200), (0.1, 0.05, 0.01)
 SOURCE, TARGET = 0, 1  # strata of the demo: normal train clips
 
@@ -60,12 +60,14 @@ def main(seeds: int) -> None:
                 pairs = [m[size, rate, method] for m in machines]
                 realised = [a / n for a, n in pairs]
                 fresh = POOL - size
-                # Each draw: Beta(rate (N + 1), (1 - rate)(N + 1)) set-points, Binomial counts; the mean of DRAWS of them.
                 low, high = _interval(rate, size, fresh)
                 kept = sum(low <= r <= high for r in realised)
                 rows.append(
                     [size, f"{100 * rate:g} %", method, f"{100 * np.mean(realised):.2f} %"]
-                    + [f"{100 * min(realised):.2f} to {100 * max(realised):.2f} %", f"{100 * low:.2f} to {100 * high:.2f} %"]
+                    + [
+                        f"{100 * min(realised):.2f} to {100 * max(realised):.2f} %",
+                        f"{100 * low:.2f} to {100 * high:.2f} %",
+                    ]
                     + [f"{kept} of {len(machines)}"]
                 )
     columns = ["normals", "promised", "set-point", "came, mean", "came, by machine", "95 % interval", "machines within"]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from measure import in_fresh_process, report
 
+from measure import in_fresh_process, report
 from nearfar.demo import make_dataset
 
 SECONDS, TRAIN, TEST = 10.0, 1_000, 200

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from conftest import hum, shared, write_wav
 
 COMMAND = [sys.executable, "-m", "nearfar"]
@@ -153,6 +154,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may have told us to ignore it
     )
     line = process.stderr.readline()
     assert "listening" in line
@@ -205,9 +207,8 @@ def test_imports_are_quick_to_begin_with():
 
 def test_time_is_not_wasted_on_help():
     # Not a limit on seconds: what makes help slow is importing arrays and audio, so they must not be there.
-    code = "import sys; sys.argv = ['nearfar', '--help']\nfrom nearfar.cli import app\ntry: app()\nexcept SystemExit: pass\n"
+    code = "import sys; sys.argv = ['nearfar', '--help']\nfrom nearfar.cli import app\n"
+    code += "try: app()\nexcept SystemExit: pass\n"
     code += "print([m for m in ('numpy', 'scipy', 'soundfile', 'matplotlib', 'torch') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip().endswith("[]")
-
-

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from nearfar import backend, demo, encoders, enhance, metrics, pooling, room, synth
-from nearfar.waves import RATE, crossings, impulses, shape, turning
+from nearfar import backend, demo, encoders, enhance, metrics, pooling
+from nearfar.demo import room, synth
+from nearfar.demo.waves import RATE, crossings, impulses, shape, turning
 
 FORM = re.compile(
     r"section_00_(source|target)_(train|test)_(normal|anomaly)_\d{4}_spd_(\d)_load_(\d)\.wav",

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import hum, write_wav
 
 import nearfar
+from conftest import hum, write_wav
 from nearfar import recipe
 from nearfar.audio import AudioError, Clip
 from nearfar.recipe import Fusion, Recipe, Watch
@@ -221,18 +222,11 @@ def test_saving_never_touches_a_folder_that_holds_other_things(normals, tmp_path
 
 
 def test_a_detector_of_format_1_still_loads(tmp_path):
-    kept = nearfar_fixture("detector-1")
-    folder = shutil.copytree(kept, tmp_path / "model")
-    detector = nearfar.load(folder)
-    expected = json.loads((kept.parent / "detector-1.scores.json").read_text())
+    golden = Path(__file__).parent / "golden"
+    detector = nearfar.load(shutil.copytree(golden / "detector-1", tmp_path / "model"))
+    expected = json.loads((golden / "detector-1.scores.json").read_text())
     got = values(detector, [hum(i, fault=f) for i, f in enumerate(["", "hiss", "knock"])])
     assert np.allclose(got, expected, rtol=1e-3)
-
-
-def nearfar_fixture(name):
-    from pathlib import Path
-
-    return Path(__file__).parent / "golden" / name
 
 
 def test_an_unfitted_detector_says_so(fresh):
@@ -242,5 +236,5 @@ def test_an_unfitted_detector_says_so(fresh):
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_normals_are_an_error(normals, count):
-    with pytest.raises(ValueError, match="at least 2|nothing to fit on"):
+    with pytest.raises(ValueError, match=r"at least 2|nothing to fit on"):
         nearfar.Detector().fit(normals[:count])

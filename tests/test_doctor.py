@@ -13,7 +13,7 @@ import soundfile
 from scipy import signal
 
 from nearfar import doctor
-from nearfar.checkup import ADVICE, Report
+from nearfar.doctor.checkup import ADVICE, Report
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real recordings in ../shared/data are not here")
@@ -99,7 +99,7 @@ def test_the_report_is_json(tmp_path: Path) -> None:
     data = json.loads(json.dumps(doctor.examine(tmp_path).to_dict()))
     assert data["ok"] is False and data["recordings"] == 10 and data["usable"] == 9 and len(data["listen_to"]) == 3
     bad = next(f for f in data["files"] if f["file"] == "bad.wav")
-    assert bad["problems"][0] | {"text": ""} == {"kind": "empty", "text": "", "fatal": True}
+    assert bad["problems"][0] | {"text": ""} == {"kind": "empty", "text": "", "fatal": True, "channel": ""}
 
 
 def test_the_one_that_sounds_otherwise_is_first_to_listen_to(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from nearfar import Clip, Detector, Recipe, pages, pictures
+from nearfar import Clip, Detector, Recipe
 from nearfar.detector import Score
+from nearfar.explain import pages, pictures
 from nearfar.metrics import Interval, MachineResult
 
 RATE = 16_000

@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import fft, signal
+from scipy import fft
 
 from nearfar import encoders
 from nearfar.audio import Clip
@@ -78,6 +78,8 @@ def choose(clips: Sequence[Clip], count: int | None = None) -> tuple[System, str
 
 def direct_share(near: Array, far: Array) -> float:
     """Share in [0, 1] of one sharp sound in what near and far (N,) have in common; 0 if far hears it first."""
+    from scipy import signal  # slow to import, and only needed where a default is chosen
+
     near, far = near.astype(np.float64), far.astype(np.float64)
     length = min(WINDOW, len(near))
     cross = signal.csd(far, near, nperseg=length)[1]

@@ -21,14 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar import audio, default, evidence, model, threshold
+from nearfar import audio, default, model, threshold
 from nearfar.backend import Backend, fit
 from nearfar.check import Array, number, one_of
 from nearfar.combine import Fitted, build
 from nearfar.embed import Grids
 from nearfar.encoders import Encoder
 from nearfar.encoders import load as load_encoder
-from nearfar.evidence import Explanation
+from nearfar.explain import evidence
+from nearfar.explain.evidence import Explanation
 from nearfar.fusion import EPS, statistics
 from nearfar.hear import Ear, Heard, Progress, Skip
 from nearfar.model import Normal
@@ -39,6 +40,7 @@ from nearfar.threshold import Tail, Threshold
 RATE = 0.05  # the default false-alarm rate, or what fewer than 19 normals can back: 1 / (N + 1)
 SAMPLE = 48  # normals that the default looks at before it chooses
 NEAREST = 3
+AND = " and "
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Score:
     anomalous: bool | None
     nearest: list[str]
     p: float
-    heard: str = ""  # the rarest part of a watch: "steady" or "transient"
+    heard: str = (
+        ""  # of a watch: the parts beyond the set-point, rarest first ("transient and steady"), else the rarest
+    )
     parts: Mapping[str, float] = field(default_factory=dict)
     problem: str = ""  # why the clip cannot be judged
     warnings: Sequence[str] = ()
@@ -166,7 +170,7 @@ class Detector:
         """The score of a clip that has been heard."""
         value, parts = self._values(clip.vectors)
         said = {name: float(s[0]) for name, s in parts.items()}
-        heard = max(said, key=lambda name: said[name]) if isinstance(self.system, Watch) else ""
+        heard = self._heard(said) if isinstance(self.system, Watch) else ""
         leaf = self.leaf_of(heard)
         _, nearest = self.backends[leaf].nearest(clip.vectors[leaf][None], NEAREST)
         return Score(
@@ -277,10 +281,15 @@ class Detector:
             return self.recipes.index(max(self.recipes, key=lambda r: r.view == "near_only"))
         counts = [len(list(leaves(part[-1]))) for part in self.system.parts]
         if isinstance(self.system, Watch):
-            best = [name for name, _, _ in self.system.parts].index(heard) if heard else 0
+            best = [name for name, _, _ in self.system.parts].index(heard.split(AND)[0]) if heard else 0
         else:
             best = int(np.argmax([weight for weight, _ in self.system.parts]))
         return sum(counts[:best])
+
+    def _heard(self, said: Mapping[str, float]) -> str:
+        limit = (self.threshold.value * self.sigma + self.mu) / np.log(10)  # the parts' unit
+        order = sorted(said, key=lambda name: -said[name])
+        return AND.join([name for name in order if said[name] > limit] or order[:1])
 
     def _align(self) -> None:
         assert self.system is not None

@@ -78,12 +78,14 @@ def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> 
         _text(draft / "detector.json", json.dumps(_settings(state), indent=2))
         _text(draft / "recipe.json", state.system.to_json())
         _text(draft / "card.md", card(state, train_values))
-        with (draft / "normals.csv").open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
+        with (draft / "normals.csv").open("w", newline="", encoding="utf-8") as table:
+            rows = csv.writer(table)
             rows.writerow(COLUMNS)
             for n, target in zip(state.normals, state.is_target, strict=True):
                 rows.writerow([n.name, "target" if target else "source", n.sha256, f"{n.seconds:.6g}", n.path])
         draft.chmod(0o755)
+        for file in draft.iterdir():
+            file.chmod(0o644)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
             folder.replace(old / folder.name)
@@ -125,8 +127,8 @@ def card(state: State, train_values: Array) -> str:
         "",
         "# Set-point",
         "",
-        f"Alarm above {point.value:.2f} standard deviations of the normals ({point.method}). Expected of healthy clips: "
-        f"1 alarm in {1 / point.rate:.0f}, or {point.false_alarms_per_day(state.window_s):.1f} a day if the machine is "
+        f"Alarm above {point.value:.2f} standard deviations of the normals ({point.method}). Expected of healthy "
+        f"clips: 1 alarm in {1 / point.rate:.0f}, or {point.false_alarms_per_day(state.window_s):.1f} a day if the machine is "
         f"heard all day in clips of {state.window_s:g} s.",
         "",
         "# The three most unusual normals",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from nearfar.evidence import Explanation
+    from nearfar.explain.evidence import Explanation
 
 SHORT_S = 0.3
 NARROW = 0.25  # octaves

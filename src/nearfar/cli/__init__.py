@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nearfar.results import (
+from nearfar.cli.results import (
     as_csv,
     as_row,
     has_matplotlib,
@@ -25,7 +25,7 @@ from nearfar.results import (
     write,
     write_report,
 )
-from nearfar.terminal import (
+from nearfar.cli.terminal import (
     ALARM,
     BAD_INPUT,
     DONE,
@@ -257,14 +257,14 @@ def explain(
     with errors_for_people():
         detector = load(model, weights)
         explanation = detector.explain(file)
-        if picture:
-            from nearfar.pictures import spectrogram_png
+        if picture and explanation.clip:
+            from nearfar.explain.pictures import spectrogram_png
 
             write(picture, spectrogram_png(explanation.clip, explanation))
         if page is None and not json and has_matplotlib():
             page = Path(f"{file.stem}.explained.html")
         if page:
-            from nearfar.pages import explanation_page
+            from nearfar.explain.pages import explanation_page
 
             write(page, explanation_page(explanation))
         if json:
@@ -449,7 +449,9 @@ def _normals_of(recordings: list[Any]) -> tuple[list[Any], list[str]]:
     notes = []
     train = [r for r in recordings if r.split == "train"]
     if train and len(train) < len(recordings):
-        notes.append(f"fitting on the {len(train)} train recordings alone, not on the {len(recordings) - len(train)} others")
+        notes.append(
+            f"fitting on the {len(train)} train recordings alone, not on the {len(recordings) - len(train)} others"
+        )
         recordings = train
     machines = sorted({r.machine for r in recordings if r.machine})
     if len(machines) > 1:

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nearfar import pictures, wording
 from nearfar.audio import Clip
 from nearfar.check import Array
-from nearfar.evidence import Explanation, Scored, recording
+from nearfar.explain import pictures, wording
+from nearfar.explain.evidence import Explanation, Scored, recording
 from nearfar.metrics import Interval, MachineResult
 
 PLAY_S, PLAY_RATE, PLAY_PEAK = 12.0, 24_000, 0.7
@@ -222,7 +222,7 @@ def _facts(e: Explanation) -> str:
         ("Alarm above", f"{e.threshold:.2f}"),
     ]
     if e.heard:
-        rows.append(("Noticed by", {"steady": "its steady sound", "transient": "its moments"}.get(e.heard, e.heard)))
+        rows.append(("Noticed by", e.heard.replace("steady", "its steady sound").replace("transient", "its moments")))
     if e.microphone:
         rows.append(("When", wording.when(e)))
         rows.append(("Pitch", f"{wording.hertz(e.low_hz)} to {wording.hertz(e.high_hz)}"))
@@ -248,10 +248,10 @@ def _figure(light_and_dark: tuple[bytes, bytes], alt: str, caption: str) -> str:
 
 
 def _page(title: str, body: str, under: str = "") -> str:
-    style = files("nearfar").joinpath("page.css").read_text(encoding="utf-8")
+    style = files("nearfar.explain").joinpath("page.css").read_text(encoding="utf-8")
     below = f'<p class="small">{escape(under)}</p>' if under else ""
     return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; media-src data:; '
         "style-src 'unsafe-inline'\">"

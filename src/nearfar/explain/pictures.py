@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from nearfar.audio import Clip
-from nearfar.deviation import band_of
 from nearfar.embed import waveform
 from nearfar.encoders.logmel import BANDS, RATE, log_mel
-from nearfar.evidence import Explanation, Neighbour, Scored, recording
+from nearfar.explain.deviation import band_of
+from nearfar.explain.evidence import Explanation, Neighbour, Scored, recording
 
 WIDTH, DPI = 4.7, 150  # inches; 705 pixels
 TICKS_HZ = (100, 250, 500, 1000, 2000, 4000, 8000)

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nearfar.terminal import Failures, complain, say, say_table
+from nearfar.cli.terminal import Failures, complain, say, say_table
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
@@ -160,7 +160,7 @@ def write_report(evaluation: Evaluation, path: Path, title: str) -> Path | None:
     """Write the report page of an evaluation; None if matplotlib is not there."""
     if not has_matplotlib():
         return None
-    from nearfar.pages import MachineReport, report_page
+    from nearfar.explain.pages import MachineReport, report_page
 
     reports = []
     for m in evaluation.machines:

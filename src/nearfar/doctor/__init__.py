@@ -20,7 +20,7 @@ import numpy as np
 from nearfar import audio, backend, encoders
 from nearfar.audio import Clip
 from nearfar.check import Array
-from nearfar.checkup import Checked, Odd, Report, brief, clock, recordings
+from nearfar.doctor.checkup import Checked, Odd, Report, brief, clock, recordings
 from nearfar.embed import embed
 from nearfar.microphones import Problem, balance_db
 from nearfar.recipe import FLOOR
