@@ -50,7 +50,7 @@ def report(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], not
         "| " + " | ".join("---" for _ in columns) + " |",
         *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows),
         "",
-        f"{os.cpu_count()} processors, {platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}.",
+        f"{os.cpu_count()} processors, {platform.machine()}, numpy {np.__version__}.",
         "",
     ]
     RESULTS.mkdir(exist_ok=True)

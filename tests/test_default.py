@@ -21,7 +21,7 @@ def echoes(seed: int, delay: int, direct: float) -> Array:
     response = np.zeros(4800)
     response[delay] = direct
     tail = np.exp(-np.arange(4800 - delay - 100) / 800)
-    response[delay + 100 :] += 0.15 * rng.normal(size=len(tail)) * tail
+    response[delay + 100 :] += 0.03 * rng.normal(size=len(tail)) * tail
     return response
 
 

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from nearfar.check import Array, finite, one_of, unit, whole
 
 METRICS = ("cosine", "euclidean")
-BLOCK, ROWS = 1 << 22, 256  # entries of one block of the distance matrix (16 MiB), but at least so many rows
+BLOCK, ROWS = 1 << 24, 256  # entries of one block of the distance matrix (64 MiB), but at least so many rows
 SPARE = 2  # candidates beyond k that are measured exactly: float32 may misplace neighbours that nearly tie
 CACHE = 1 << 18  # entries of one piece of the direct distances: it should stay in the cache
 
@@ -130,11 +130,12 @@ def smallest(values: Array, k: int) -> Array:
     count = columns // size
     lowest = values[:, : size * count].reshape(rows, size, count).min(axis=1)
     bound = np.partition(lowest, k - 1, axis=1)[:, k - 1 : k]
-    below = values <= bound
-    crowded = np.flatnonzero(below.sum(axis=1) > size * k)  # rows full of ties
-    below[crowded] = False
-    flat = np.flatnonzero(below)
+    flat = np.flatnonzero(values <= bound)
     row, column = np.divmod(flat, columns)
+    crowded = np.flatnonzero(np.bincount(row, minlength=rows) > size * k)  # rows full of ties
+    if len(crowded):
+        lonely = ~np.isin(row, crowded)
+        flat, row, column = flat[lonely], row[lonely], column[lonely]
     order = np.lexsort((values.ravel()[flat], row))  # stable, so equal values stay in column order
     first = np.searchsorted(row, np.arange(rows))
     first[crowded] = 0

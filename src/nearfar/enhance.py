@@ -23,7 +23,7 @@ from scipy import fft
 
 from nearfar.check import Array, finite, number, whole
 
-EPS = 1e-10
+EPS, TINY = 1e-10, float(np.finfo(np.float64).tiny)
 LONGEST, SHORTEST = 32_768, 256
 NEIGHBOURS = 9  # bins over which the residual power is smoothed before it becomes a weight
 RESIDUAL_FLOOR = 1e-3  # of the bin's mean residual: no frame weighs more than a thousand average ones
@@ -41,9 +41,9 @@ def soft_mask(
 
     def mask(n: Array, f: Array) -> Array:
         p = _transfer(n, f) * f  # eq. 6, 7
-        power = np.abs(n) ** 2
-        r = np.abs(p) ** 2 / (power + _eps(power))  # eq. 8
-        return np.clip(1 - alpha * r / (1 + r), floor, 1) * n  # eq. 9, 10
+        power = _power(n)
+        r = _power(p) / (power + _eps(power))  # eq. 8
+        return np.clip(1 - alpha * (r / (1 + r)), floor, 1) * n  # eq. 9, 10
 
     return _through_stft(near, far, mask, n_fft, hop)
 
@@ -62,11 +62,10 @@ def leakage_subtract(
     def subtract(n: Array, f: Array) -> Array:
         rest = n - _transfer(n, f) * f
         if weighted:
-            r = _smooth_bins(np.abs(rest) ** 2)
-            level = r.mean(axis=-1, keepdims=True)
-            w = 1 / np.maximum(r + RESIDUAL_FLOOR * level, np.finfo(r.dtype).tiny)
-            w *= level  # weights of about 1 in every bin: only their proportions matter
-            rest = n - _transfer(n, f, w) * f
+            r = _smooth_bins(_power(rest))
+            level = r.mean(axis=-2, keepdims=True)
+            # Weights of about 1 in every bin: only their proportions matter.
+            rest = n - _transfer(n, f, level / np.maximum(r + RESIDUAL_FLOOR * level, TINY)) * f
         return rest
 
     return _through_stft(near, far, subtract, n_fft, hop)
@@ -80,33 +79,35 @@ def longest_window(samples: int, *, frames: int = 8) -> int:
     return n_fft
 
 
-def _transfer(
-    n: Array, f: Array, weights: Array | None = None
-) -> Array:  # eq. 6, (..., bins, frames) -> (..., bins, 1)
-    power = np.abs(f) ** 2
-    cross = n * np.conj(f)
-    if weights is not None:
-        power, cross = weights * power, weights * cross
-    total = power.sum(axis=-1, keepdims=True)
-    h: Array = cross.sum(axis=-1, keepdims=True) / (total + _eps(total))
+def _transfer(n: Array, f: Array, weights: Array | None = None) -> Array:
+    # eq. 6, spectra (..., frames, bins) -> (..., 1, bins)
+    weighted = f if weights is None else weights * f
+    total = (weighted.real * f.real + weighted.imag * f.imag).sum(axis=-2, keepdims=True)
+    h: Array = (n * np.conj(weighted)).sum(axis=-2, keepdims=True) / (total + _eps(total))
     return h
 
 
+def _power(spectrum: Array) -> Array:
+    return spectrum.real**2 + spectrum.imag**2
+
+
 def _eps(power: Array) -> Array:
-    # Relative to the clip's mean power (over bins and frames); `tiny` keeps 0 / 0 of a silent clip at 0.
-    floor: Array = EPS * power.mean(axis=(-2, -1), keepdims=True) + np.finfo(power.dtype).tiny
+    # Relative to the clip's mean power (over bins and frames); TINY keeps 0 / 0 of a silent clip at 0.
+    floor: Array = EPS * power.mean(axis=(-2, -1), keepdims=True) + TINY
     return floor
 
 
 def _smooth_bins(power: Array) -> Array:
     # Mean over the 9 neighbouring bins, fewer at the two ends.
-    half = NEIGHBOURS // 2
-    total = np.cumsum(power, axis=-2)
-    total = np.concatenate([np.zeros_like(total[..., :1, :]), total], axis=-2)
-    bins = power.shape[-2]
-    low, high = np.clip(np.arange(bins) - half, 0, None), np.clip(np.arange(bins) + half + 1, None, bins)
-    mean: Array = (total[..., high, :] - total[..., low, :]) / (high - low)[:, None]
-    return np.maximum(mean, 0)
+    half, bins = NEIGHBOURS // 2, power.shape[-1]
+    zeros = np.zeros((*power.shape[:-1], 1))
+    total = np.concatenate([zeros, np.cumsum(power, axis=-1)], axis=-1)
+    total = np.concatenate(
+        [total[..., :1].repeat(half, axis=-1), total, total[..., -1:].repeat(half, axis=-1)], axis=-1
+    )
+    count = np.minimum(np.arange(bins) + half + 1, bins) - np.maximum(np.arange(bins) - half, 0)
+    mean: Array = (total[..., NEIGHBOURS:] - total[..., :-NEIGHBOURS]) / count
+    return np.maximum(mean, 0, out=mean)
 
 
 def _through_stft(near: ArrayLike, far: ArrayLike, change, n_fft: int, hop: int) -> Array:  # type: ignore[no-untyped-def]
@@ -135,20 +136,20 @@ def _peak(x: Array) -> Array:
     return np.where(peak > 0, peak, 1)
 
 
-def _stft(x: Array, window: Array, hop: int) -> Array:  # (..., N) -> (..., bins, frames)
+def _stft(x: Array, window: Array, hop: int) -> Array:  # (..., N) -> (..., frames, bins)
     pad = len(window) // 2
     mode = "reflect" if x.shape[-1] > 1 else "edge"
     x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(pad, pad)], mode=mode)  # type: ignore[call-overload]
     rest = -(x.shape[-1] - len(window)) % hop  # zeros, so that the last samples are inside a frame too
     x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, rest)])
     frames = np.lib.stride_tricks.sliding_window_view(x, len(window), axis=-1)[..., ::hop, :]
-    return np.swapaxes(fft.rfft(frames * window, axis=-1), -1, -2)
+    return np.asarray(fft.rfft(frames * window, axis=-1))
 
 
-def _istft(spectrum: Array, window: Array, hop: int, length: int) -> Array:  # (..., bins, frames) -> (..., N)
+def _istft(spectrum: Array, window: Array, hop: int, length: int) -> Array:  # (..., frames, bins) -> (..., N)
     # Least squares (window twice, divided by the sum of squared windows); the mirrored edges are cut off again.
-    n_fft, count = len(window), spectrum.shape[-1]
-    frames = fft.irfft(np.swapaxes(spectrum, -1, -2), n=n_fft, axis=-1) * window
+    n_fft, count = len(window), spectrum.shape[-2]
+    frames = fft.irfft(spectrum, n=n_fft, axis=-1) * window
     out = np.zeros((*spectrum.shape[:-2], n_fft + hop * (count - 1)))
     norm = np.zeros(out.shape[-1])
     for t in range(count):

@@ -127,9 +127,10 @@ def card(state: State, train_values: Array) -> str:
         "",
         "# Set-point",
         "",
-        f"Alarm above {point.value:.2f} standard deviations of the normals ({point.method}). Expected of healthy "
-        f"clips: 1 alarm in {1 / point.rate:.0f}, or {point.false_alarms_per_day(state.window_s):.1f} a day if the machine is "
-        f"heard all day in clips of {state.window_s:g} s.",
+        f"Alarm above {point.value:.2f} standard deviations of the normals ({point.method}). "
+        f"Expected of healthy clips: 1 alarm in {1 / max(point.rate, 1e-12):.4g}, or "
+        f"{point.false_alarms_per_day(state.window_s):.4g} a day if the machine is heard all day "
+        f"in clips of {state.window_s:g} s.",
         "",
         "# The three most unusual normals",
         "",
