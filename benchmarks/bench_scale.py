@@ -1,8 +1,8 @@
 """Fit and score at DCASE size and beyond: wall time and peak memory of a process of its own.
 
-First one machine with 100, 1,000 and 10,000 normal recordings of 10 s (the demo's clips; the 10,000 are the 1,000
-linked ten times over), 200 recordings scored; then seven machines with 1,000 and 200 each; then one file of an hour.
-The clips are made below a folder given as argument (6 GB for seven machines), or a temporary one.
+First one machine with 100, 1,000 and 10,000 normal recordings of 4 s (the 10,000 are 1,000 linked ten times over), 200
+scored; then seven machines with 1,000 and 200 recordings of 10 s each; then one file of an hour at 48 kHz.
+The clips are made below a folder given as argument (7 GB), or a temporary one.
 """
 
 import os
@@ -16,7 +16,7 @@ import soundfile
 from measure import in_fresh_process, report
 from nearfar.demo import make_dataset
 
-SECONDS, TRAIN, TEST = 10.0, 1_000, 200
+GROWTH_S, SECONDS, TRAIN, TEST = 4.0, 10.0, 1_000, 200
 HOUR_RATE = 48_000
 
 
@@ -41,11 +41,11 @@ def seven(data: str) -> float:
 
 
 def main(folder: Path) -> None:
-    data = make_dataset(
-        folder / "data", machines=7, train=TRAIN, test=TEST, seconds=SECONDS, workers=os.cpu_count() or 1
-    )
-    train = sorted(str(p) for p in (data / "fan" / "train").glob("*.wav"))
-    test = sorted(str(p) for p in (data / "fan" / "test").glob("*.wav"))
+    workers = os.cpu_count() or 1
+    one = make_dataset(folder / "one", machines=1, train=TRAIN, test=TEST, seconds=GROWTH_S, workers=workers)
+    data = make_dataset(folder / "seven", machines=7, train=TRAIN, test=TEST, seconds=SECONDS, workers=workers)
+    train = sorted(str(p) for p in (one / "fan" / "train").glob("*.wav"))
+    test = sorted(str(p) for p in (one / "fan" / "test").glob("*.wav"))
     rows = []
     for count in (100, 1_000, 10_000):
         files = train[:count]
@@ -58,12 +58,19 @@ def main(folder: Path) -> None:
                     os.link(train[i % TRAIN], link)
         model = str(folder / f"model-{count}")
         _, seconds, memory = in_fresh_process(fit, files, model)
-        rows.append([f"fit on {count:,} recordings", f"{seconds:.1f}", f"{1e3 * seconds / count:.1f}", f"{memory:.0f}"])
+        rows.append(
+            [
+                f"fit on {count:,} recordings of {GROWTH_S:g} s",
+                f"{seconds:.1f}",
+                f"{1e3 * seconds / count:.1f}",
+                f"{memory:.0f}",
+            ]
+        )
         _, seconds, memory = in_fresh_process(score, model, test)
         rows.append([f"... score {TEST}", f"{seconds:.1f}", f"{1e3 * seconds / TEST:.1f}", f"{memory:.0f}"])
     _, seconds, memory = in_fresh_process(seven, str(data))
     clips = 7 * (TRAIN + TEST)
-    work = f"evaluate 7 machines, {clips:,} recordings"
+    work = f"evaluate 7 machines, {clips:,} recordings of {SECONDS:g} s"
     rows.append([work, f"{seconds:.1f}", f"{1e3 * seconds / clips:.1f}", f"{memory:.0f}"])
     hour = folder / "hour.wav"
     if not hour.exists():

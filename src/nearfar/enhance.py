@@ -1,7 +1,7 @@
 """Waveform enhancement with the far microphone as a reference (report section 2.3, method 4, eq. 6-11).
 
     near, far  (..., N)   waveforms of one rate
-    returns    (..., N)   same length and dtype
+    returns    (..., N)   same length and dtype, and worked out in it
 
 Two ways to take out of the near channel what the far channel explains through one transfer function per clip, H(f):
 
@@ -23,7 +23,7 @@ from scipy import fft
 
 from nearfar.check import Array, finite, number, whole
 
-EPS, TINY = 1e-10, float(np.finfo(np.float64).tiny)
+EPS, TINY = 1e-10, 1e-37  # TINY: float32 has hardly less
 LONGEST, SHORTEST = 32_768, 256
 NEIGHBOURS = 9  # bins over which the residual power is smoothed before it becomes a weight
 RESIDUAL_FLOOR = 1e-3  # of the bin's mean residual: no frame weighs more than a thousand average ones
@@ -101,13 +101,13 @@ def _smooth_bins(power: Array) -> Array:
     # Mean over the 9 neighbouring bins, fewer at the two ends.
     half, bins = NEIGHBOURS // 2, power.shape[-1]
     zeros = np.zeros((*power.shape[:-1], 1))
-    total = np.concatenate([zeros, np.cumsum(power, axis=-1)], axis=-1)
+    total = np.concatenate([zeros, np.cumsum(power, axis=-1, dtype=np.float64)], axis=-1)
     total = np.concatenate(
         [total[..., :1].repeat(half, axis=-1), total, total[..., -1:].repeat(half, axis=-1)], axis=-1
     )
     count = np.minimum(np.arange(bins) + half + 1, bins) - np.maximum(np.arange(bins) - half, 0)
     mean: Array = (total[..., NEIGHBOURS:] - total[..., :-NEIGHBOURS]) / count
-    return np.maximum(mean, 0, out=mean)
+    return np.maximum(mean, 0).astype(power.dtype)
 
 
 def _through_stft(near: ArrayLike, far: ArrayLike, change, n_fft: int, hop: int) -> Array:  # type: ignore[no-untyped-def]
@@ -120,9 +120,8 @@ def _through_stft(near: ArrayLike, far: ArrayLike, change, n_fft: int, hop: int)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError("near holds no samples")
     dtype = x.dtype
-    x, y = x.astype(np.float64), y.astype(np.float64)
     scale, scale_far = _peak(x), _peak(y)  # the microphones' own gains drop out before anything is squared
-    window = np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2  # periodic Hann
+    window = (np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2).astype(dtype)  # periodic Hann
     n, f = _stft(x / scale, window, hop), _stft(y / scale_far, window, hop)
     out = _istft(change(n, f), window, hop, x.shape[-1]) * scale
     peak = np.abs(x).max(axis=-1, keepdims=True)
@@ -150,8 +149,8 @@ def _istft(spectrum: Array, window: Array, hop: int, length: int) -> Array:  # (
     # Least squares (window twice, divided by the sum of squared windows); the mirrored edges are cut off again.
     n_fft, count = len(window), spectrum.shape[-2]
     frames = fft.irfft(spectrum, n=n_fft, axis=-1) * window
-    out = np.zeros((*spectrum.shape[:-2], n_fft + hop * (count - 1)))
-    norm = np.zeros(out.shape[-1])
+    out = np.zeros((*spectrum.shape[:-2], n_fft + hop * (count - 1)), frames.dtype)
+    norm = np.zeros(out.shape[-1], frames.dtype)
     for t in range(count):
         out[..., t * hop : t * hop + n_fft] += frames[..., t, :]
         norm[t * hop : t * hop + n_fft] += window**2
