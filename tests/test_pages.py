@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from nearfar import Clip, Detector, Recipe
+from nearfar import Clip, Detector, Recipe, atomic
 from nearfar.detector import Score
 from nearfar.explain import pages, pictures
 from nearfar.metrics import Interval, MachineResult
@@ -223,7 +223,7 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
-    target = pages.write(tmp_path / "new" / "page.html", "first")
+    target = atomic.write(tmp_path / "new" / "page.html", "first")
     with pytest.raises(UnicodeEncodeError):
-        pages.write(target, "broken \ud800")
+        atomic.write(target, "broken \ud800")
     assert target.read_text() == "first" and [p.name for p in target.parent.iterdir()] == ["page.html"]

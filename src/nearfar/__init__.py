@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nearfar.audio import AudioError, Clip
-    from nearfar.detector import Detector, Score, load
+    from nearfar.detector import Detector, load
     from nearfar.recipe import Fusion, Recipe, Watch
+    from nearfar.score import Score
 
 __version__ = "0.1.0"
 _WHERE = {
@@ -24,7 +25,7 @@ _WHERE = {
     "Detector": "detector",
     "Fusion": "recipe",
     "Recipe": "recipe",
-    "Score": "detector",
+    "Score": "score",
     "Watch": "recipe",
     "load": "detector",
 }

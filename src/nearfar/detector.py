@@ -1,9 +1,5 @@
 """The detector: normal recordings in, then a score, a set-point and evidence for every new one.
 
-    value      standard deviations of the normals' own leave-one-out scores above their mean; higher is more anomalous
-    p          share of normal clips expected to score as high
-    anomalous  value > threshold, or None where the recording itself cannot be judged (dead microphone, saturated)
-
 One scoring path: the command line, evaluation and everything else go through `Detector.score`, and every clip is
 embedded and scored alone.
 """
@@ -12,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -35,35 +31,13 @@ from nearfar.hear import Ear, Heard, Progress, Skip
 from nearfar.model import Normal
 from nearfar.profile import Profile
 from nearfar.recipe import Recipe, System, Watch, by_name, leaves
+from nearfar.score import Score
 from nearfar.threshold import Tail, Threshold
 
 RATE = 0.05  # the default false-alarm rate, or what fewer than 19 normals can back: 1 / (N + 1)
 SAMPLE = 48  # normals that the default looks at before it chooses
 NEAREST = 3
 AND = " and "
-
-
-@dataclass(frozen=True)
-class Score:
-    """What the detector says of one clip; see the module for units."""
-
-    name: str
-    value: float
-    threshold: float
-    anomalous: bool | None
-    nearest: list[str]
-    p: float
-    heard: str = (
-        ""  # of a watch: the parts beyond the set-point, rarest first ("transient and steady"), else the rarest
-    )
-    parts: Mapping[str, float] = field(default_factory=dict)
-    problem: str = ""  # why the clip cannot be judged
-    warnings: Sequence[str] = ()
-
-    @property
-    def status(self) -> str:
-        """ "normal", "ANOMALOUS" or "cannot judge"."""
-        return {None: "cannot judge", True: "ANOMALOUS", False: "normal"}[self.anomalous]
 
 
 class Detector:

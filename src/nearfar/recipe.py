@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from nearfar.backend import Switches
 from nearfar.check import choose, number, one_of, switch
 from nearfar.encoders import FREQS, names
 from nearfar.enhance import LONGEST, SHORTEST
 from nearfar.fusion import check_weights
 from nearfar.pooling import POOLINGS
+from nearfar.switches import Switches
 from nearfar.views import VIEWS, needs_far
 
 SOFT_MASKS = {"a03f05": (0.3, 0.5), "a05f07": (0.5, 0.7)}  # alpha, floor

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.detector import Detector, Score
+from nearfar.detector import Detector
 from nearfar.metrics import Interval, MachineResult, bootstrap, machine, overall
 from nearfar.recipe import System
 from nearfar.recordings import Recording, machines
+from nearfar.score import Score
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nearfar.atomic import write
 from nearfar.cli.terminal import Failures, complain, say, say_table
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
-    from nearfar.detector import Detector, Score
+    from nearfar.detector import Detector
+    from nearfar.score import Score
 
 Named = tuple[str, "Score"]
 
@@ -108,7 +108,7 @@ def say_scores(scores: Sequence[Named], failures: Failures, csv_file: Path | Non
     """Scores as a table, then the count of alarms and of what could not be judged or read."""
     if scores:
         say_table(
-            ["file", "score", "threshold", "", "heard", "nearest normal"],
+            ["file", "score", "threshold", "verdict", "heard", "nearest normal"],
             [
                 [name, f"{s.value:.2f}", f"{s.threshold:.2f}", s.status, s.heard if s.anomalous else "", s.nearest[0]]
                 for name, s in scores
@@ -185,17 +185,3 @@ def write_report(evaluation: Evaluation, path: Path, title: str) -> Path | None:
 def has_matplotlib() -> bool:
     """True if the extra `pictures` is installed."""
     return find_spec("matplotlib") is not None
-
-
-def write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from nearfar.explain.wording import lines, sentence
 from nearfar.model import Normal
 from nearfar.profile import Profile
 from nearfar.recipe import Recipe
+from nearfar.score import Score
 
 PIECE_S, MOST_PIECES, FEWEST_PIECES = 0.4, 32, 5
 EXPLAINS = 0.4  # share of the score that has to go with the moment
@@ -37,27 +38,6 @@ CLEAR_MOMENT, CLEAR_WHOLE = 2.0, 0.7  # standard deviations of single frames, be
 BOTH = 0.5  # the other microphone hears it too if its change in dB is at least this share
 LOUDNESS_DB = 12.0  # most that is allowed for; and nothing is called louder that is in fact quieter than usual
 POINTS = 200
-
-
-class Scored(Protocol):
-    """What a detector said of the clip: a `detector.Score`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def value(self) -> float: ...
-    @property
-    def threshold(self) -> float: ...
-    @property
-    def anomalous(self) -> bool | None: ...
-    @property
-    def p(self) -> float: ...
-    @property
-    def heard(self) -> str: ...
-    @property
-    def problem(self) -> str: ...
-    @property
-    def warnings(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True)
@@ -134,7 +114,7 @@ class Explanation:
 
 def explain(
     clip: Clip,
-    score: Scored,
+    score: Score,
     *,
     leave_out: Callable[[tuple[float, float]], float],
     profile: Profile,

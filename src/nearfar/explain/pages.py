@@ -11,21 +11,19 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 
 from nearfar.audio import Clip
 from nearfar.check import Array
 from nearfar.explain import pictures, wording
-from nearfar.explain.evidence import Explanation, Scored, recording
+from nearfar.explain.evidence import Explanation, recording
 from nearfar.metrics import Interval, MachineResult
+from nearfar.score import Score
 
 PLAY_S, PLAY_RATE, PLAY_PEAK = 12.0, 24_000, 0.7
 METRICS = ("auc_source", "auc_target", "pauc", "omega")
@@ -37,13 +35,12 @@ class MachineReport:
     """One machine of a report: scores in order, what is known of each clip, metrics, its worst anomalous clip."""
 
     name: str
-    scores: Sequence[Scored]
+    scores: Sequence[Score]
     is_anomaly: Sequence[bool | None]
     is_target: Sequence[bool | None]
     result: MachineResult | None = None
     intervals: dict[str, Interval] | None = None
     worst: Explanation | None = None
-    worst_clip: Clip | None = None
 
 
 def explanation_page(explanation: Explanation, clip: Clip | None = None, title: str = "") -> str:
@@ -75,21 +72,6 @@ def report_page(
     return _page(title, "".join(parts))
 
 
-def write(path: str | os.PathLike[str], page: str) -> Path:
-    """Write a page whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    finally:
-        Path(draft).unlink(missing_ok=True)
-    return path
-
-
 def _machine(report: MachineReport) -> str:
     parts = [f"<section><h2>{escape(report.name)}</h2>"]
     if not report.scores:
@@ -101,13 +83,12 @@ def _machine(report: MachineReport) -> str:
     parts.append(_figure(trend, f"Scores in order; alarm above {point:.1f}. {_counted(report)}", "Scores in order"))
     parts.append(_figure(histogram, f"Histogram of the scores; alarm above {point:.1f}", "How often each score occurs"))
     parts.append("</div>")
-    e, clip = report.worst, report.worst_clip
-    clip = clip if clip is not None or e is None else e.clip
+    e = report.worst
     if e is not None:
         parts.append(f"<h3>The most unusual recording: {escape(e.name)}</h3>{_verdict(e)}")
         parts += [f"<p>{escape(line)}</p>" for line in e.lines()[1:]]
-        if clip is not None:
-            parts.append(_evidence(e, clip))
+        if e.clip is not None:
+            parts.append(_evidence(e, e.clip))
     return "".join(parts) + "</section>"
 
 

@@ -18,7 +18,8 @@ from nearfar.audio import Clip
 from nearfar.embed import waveform
 from nearfar.encoders.logmel import BANDS, RATE, log_mel
 from nearfar.explain.deviation import band_of
-from nearfar.explain.evidence import Explanation, Neighbour, Scored, recording
+from nearfar.explain.evidence import Explanation, Neighbour, recording
+from nearfar.score import Score
 
 WIDTH, DPI = 4.7, 150  # inches; 705 pixels
 TICKS_HZ = (100, 250, 500, 1000, 2000, 4000, 8000)
@@ -106,7 +107,7 @@ def beside(e: Explanation) -> tuple[Neighbour, Clip] | None:
     return None
 
 
-def trend_png(scores: Sequence[Scored], is_anomaly: Sequence[bool | None] = (), *, dark: bool = False) -> bytes:
+def trend_png(scores: Sequence[Score], is_anomaly: Sequence[bool | None] = (), *, dark: bool = False) -> bytes:
     """Scores in their order with the set-point; known faults and clips that cannot be judged are marked."""
     look, figure = _look(dark), _figure(2.7, dark)
     ax = figure.subplots()
@@ -134,7 +135,7 @@ def trend_png(scores: Sequence[Scored], is_anomaly: Sequence[bool | None] = (), 
 
 
 def score_histogram_png(
-    scores: Sequence[Scored], is_anomaly: Sequence[bool | None] = (), *, dark: bool = False
+    scores: Sequence[Score], is_anomaly: Sequence[bool | None] = (), *, dark: bool = False
 ) -> bytes:
     """How often each score occurs, normal recordings and faults apart where they are known, with the set-point."""
     look, figure = _look(dark), _figure(2.7, dark)
@@ -164,7 +165,7 @@ def score_histogram_png(
     return _png(figure, look, [ax])
 
 
-def _kinds(scores: Sequence[Scored], is_anomaly: Sequence[bool | None]) -> tuple[Any, Any]:
+def _kinds(scores: Sequence[Score], is_anomaly: Sequence[bool | None]) -> tuple[Any, Any]:
     if not scores:
         raise ValueError("there are no scores to draw")
     if is_anomaly and len(is_anomaly) != len(scores):

@@ -1,0 +1,289 @@
+"""Commands for a machine to watch: doctor, fit, score, explain, add, threshold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nearfar.atomic import write
+from nearfar.cli.options import (
+    Far,
+    Json,
+    Manifest,
+    Model,
+    Near,
+    RecipeName,
+    Threads,
+    Weights,
+    channel,
+    normals_of,
+    one_or_many,
+    system,
+)
+from nearfar.cli.results import (
+    as_csv,
+    as_row,
+    has_matplotlib,
+    say_scores,
+    say_set_point,
+    say_summary,
+    set_point,
+    summary,
+)
+from nearfar.cli.terminal import (
+    ALARM,
+    BAD_INPUT,
+    DONE,
+    Failures,
+    complain,
+    errors_for_people,
+    progress_bar,
+    say,
+    say_json,
+    say_table,
+)
+
+if TYPE_CHECKING:
+    from nearfar.score import Score
+
+
+def doctor(
+    folder: Annotated[list[Path], typer.Argument(help="Folder or files.")],
+    near: Near = 0,
+    far: Far = 1,
+    manifest: Manifest = None,
+    json: Json = False,
+) -> None:
+    """Example: nearfar doctor normals/
+
+    Check recordings before anything is fitted.
+    """
+    from nearfar.doctor import examine
+
+    with errors_for_people():
+        with progress_bar() as tell:
+            report = examine(
+                one_or_many(folder),
+                near=near,
+                far=channel(far),
+                manifest=manifest,
+                progress=lambda done, total: tell("examining", done, total),
+            )
+        if json:
+            say_json(report.to_dict())
+        else:
+            for line in report.lines():
+                say(line)
+        raise typer.Exit(DONE if report.ok else BAD_INPUT)
+
+
+def fit(
+    folder: Annotated[list[Path], typer.Argument(help="Folder or files of normal recordings.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Detector folder to write.")],
+    recipe: RecipeName = None,
+    weights: Weights = None,
+    near: Near = 0,
+    far: Far = 1,
+    manifest: Manifest = None,
+    false_alarm_rate: Annotated[float | None, typer.Option(help="Share of healthy recordings that may alarm.")] = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Example: nearfar fit normals/ -o pump3
+
+    Normal recordings in, a detector folder out.
+    """
+    from nearfar.detector import Detector
+    from nearfar.recordings import find
+
+    with errors_for_people():
+        failures = Failures()
+        detector = Detector(
+            system(recipe), weights, near=near, far=channel(far), false_alarm_rate=false_alarm_rate, threads=threads
+        )
+        recordings, notes = normals_of(find(one_or_many(folder), manifest))
+        for note in notes:
+            complain(f"note: {note}")
+        with progress_bar() as tell:
+            detector.fit(
+                [r.path for r in recordings],
+                [bool(r.is_target) for r in recordings] if any(r.is_target for r in recordings) else None,
+                skip=failures,
+                progress=lambda done, total: tell("listening to the normals", done, total),
+            )
+        detector.save(output)
+        facts = summary(detector) | {"model": str(output), "left_out": failures.to_list()}
+        if json:
+            say_json(facts)
+        else:
+            say_summary(facts)
+
+
+def score(
+    model: Model,
+    files: Annotated[list[Path], typer.Argument(help="Folder or files.")],
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one row per recording to this file.")] = None,
+    fail_on_alarm: Annotated[
+        bool, typer.Option("--fail-on-alarm", help="Exit 1 if any recording is anomalous or cannot be judged.")
+    ] = False,
+    weights: Weights = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Example: nearfar score pump3 today/
+
+    One row per recording: score, threshold, anomalous, nearest normal.
+    """
+    from nearfar.detector import load
+    from nearfar.recordings import find
+
+    with errors_for_people():
+        detector = load(model, weights, threads=threads)
+        recordings = find(one_or_many(files))
+        failures = Failures()
+        rows: list[tuple[str, Score]] = []
+        with progress_bar() as tell:
+            each = detector.each(
+                [r.path for r in recordings],
+                skip=failures,
+                progress=lambda done, total: tell("scoring", done, total),
+            )
+            for recording, scores in zip(recordings, each, strict=True):
+                rows += [(recording.name + s.name.removeprefix(recording.path.name), s) for s in scores]
+        if csv_file:
+            write(csv_file, as_csv(rows))
+        if json:
+            say_json({"scores": [as_row(name, s) for name, s in rows], "failures": failures.to_list()})
+        else:
+            say_scores(rows, failures, csv_file)
+        if fail_on_alarm and any(s.anomalous is not False for _, s in rows):
+            raise typer.Exit(ALARM)
+        raise typer.Exit(BAD_INPUT if failures.files else DONE)
+
+
+def explain(
+    model: Model,
+    file: Annotated[Path, typer.Argument(help="The recording to explain.")],
+    page: Annotated[Path | None, typer.Option(help="HTML page to write; beside the working folder by default.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="PNG file to write.")] = None,
+    weights: Weights = None,
+    json: Json = False,
+) -> None:
+    """Example: nearfar explain pump3 today/0815.wav
+
+    Where and why it differs, with a page to look at and listen to.
+    """
+    from nearfar.detector import load
+
+    with errors_for_people():
+        detector = load(model, weights)
+        explanation = detector.explain(file)
+        if picture and explanation.clip:
+            from nearfar.explain.pictures import spectrogram_png
+
+            write(picture, spectrogram_png(explanation.clip, explanation))
+        if page is None and not json and has_matplotlib():
+            page = Path(f"{file.stem}.explained.html")
+        if page:
+            from nearfar.explain.pages import explanation_page
+
+            write(page, explanation_page(explanation))
+        if json:
+            say_json(explanation.to_dict())
+            return
+        for line in explanation.lines():
+            say(line)
+        say()
+        say(f"Page          {page}" if page else "Page          needs matplotlib: pip install 'nearfar[pictures]'")
+
+
+def add(
+    model: Model,
+    folder: Annotated[list[Path], typer.Argument(help="Folder or files of further normal recordings.")],
+    domain: Annotated[
+        str, typer.Option(help="source: as before; target: another way to run, another place.")
+    ] = "source",
+    weights: Weights = None,
+    json: Json = False,
+) -> None:
+    """Example: nearfar add pump3 night-shift/ --domain target
+
+    More normals into the bank, without fitting the others again.
+    """
+    from nearfar.check import one_of
+    from nearfar.detector import load
+    from nearfar.recordings import find
+
+    with errors_for_people():
+        one_of("domain", domain, ("source", "target"))
+        detector = load(model, weights)
+        before, failures = len(detector.normals), Failures()
+        recordings, notes = normals_of(find(one_or_many(folder)))
+        for note in notes:
+            complain(f"note: {note}")
+        with progress_bar() as tell:
+            detector.add(
+                [r.path for r in recordings],
+                domain == "target",
+                skip=failures,
+                progress=lambda done, total: tell("listening", done, total),
+            )
+        detector.save(model)
+        facts = summary(detector) | {
+            "model": str(model),
+            "added": len(detector.normals) - before,
+            "left_out": failures.to_list(),
+        }
+        if json:
+            say_json(facts)
+        else:
+            say_summary(facts)
+
+
+def threshold(
+    model: Model,
+    false_alarms_per_day: Annotated[
+        float | None, typer.Option(help="Expected false alarms a day, heard all day.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Share of healthy recordings that may alarm.")] = None,
+    value: Annotated[float | None, typer.Option(help="The set-point itself, by hand.")] = None,
+    method: Annotated[str | None, typer.Option(help="conformal, gamma (the challenge's baseline) or quantile.")] = None,
+    json: Json = False,
+) -> None:
+    """Example: nearfar threshold pump3 --false-alarms-per-day 1
+
+    Show or change the set-point, without fitting again.
+    """
+    from nearfar.detector import load
+
+    with errors_for_people():
+        if sum(x is not None for x in (false_alarms_per_day, rate, value)) > 1:
+            raise ValueError("give one of --false-alarms-per-day, --rate and --value")
+        detector = load(model)
+        changed = any(x is not None for x in (false_alarms_per_day, rate, value, method))
+        if changed:
+            detector.set_threshold(rate=rate, false_alarms_per_day=false_alarms_per_day, value=value, method=method)
+            detector.save(model)
+        choices = [(r, detector.tail.score_at(r)) for r in (0.1, 0.05, 0.02, 0.01, 0.001, 0.0001)]
+        per_day = 86_400 / detector.window_s
+        if json:
+            table = [{"rate": r, "false_alarms_per_day": r * per_day, "value": v} for r, v in choices]
+            say_json(set_point(detector) | {"choices": table})
+            return
+        say_set_point(set_point(detector), "Set-point changed" if changed else "Set-point")
+        say()
+        backed = 1 / (len(detector.normals) + 1)
+        say_table(
+            ["one false alarm in", "a day, heard all day", "set-point", ""],
+            [
+                [
+                    f"{1 / r:.0f} recordings",
+                    f"{r * per_day:.4g}",
+                    f"{v:.2f}",
+                    "" if r >= backed else "beyond the normals",
+                ]
+                for r, v in choices
+            ],
+        )

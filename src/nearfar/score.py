@@ -1,0 +1,34 @@
+"""What a detector says of one clip.
+
+value      standard deviations of the normals' own leave-one-out scores above their mean; higher is more anomalous
+p          share of normal clips expected to score as high
+anomalous  value > threshold, or None where the recording itself cannot be judged (dead microphone, saturated)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the detector says of one clip; see the module for units."""
+
+    name: str
+    value: float
+    threshold: float
+    anomalous: bool | None
+    nearest: list[str]
+    p: float
+    heard: str = (
+        ""  # of a watch: the parts beyond the set-point, rarest first ("transient and steady"), else the rarest
+    )
+    parts: Mapping[str, float] = field(default_factory=dict)
+    problem: str = ""  # why the clip cannot be judged
+    warnings: Sequence[str] = ()
+
+    @property
+    def status(self) -> str:
+        """ "normal", "ANOMALOUS" or "cannot judge"."""
+        return {None: "cannot judge", True: "ANOMALOUS", False: "normal"}[self.anomalous]
