@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearfar import backend
+from nearfar import bank, switches
 from nearfar.encoders import FREQS, names
 from nearfar.pooling import POOLINGS, pool
 from nearfar.recipe import (
@@ -42,8 +42,8 @@ recipes = st.builds(
     p=st.floats(0.1, 10),
     freq=st.sampled_from(FREQS),
     normalize=st.booleans(),
-    method=st.sampled_from(sorted(backend.METHODS)),
-    metric=st.sampled_from(backend.METRICS),
+    method=st.sampled_from(sorted(switches.METHODS)),
+    metric=st.sampled_from(bank.METRICS),
     k=counts,
     density_k=st.none() | counts,
     density_k_source=st.none() | counts,
@@ -230,8 +230,8 @@ def test_the_views_of_the_contract_are_there():
 
 def test_the_back_end_s_part_of_a_recipe_is_its_switches():
     recipe = Recipe(method="dldn", density_k_target=5, k=2, weight=0.3)
-    assert {f.name for f in fields(backend.Switches)} <= {f.name for f in fields(Recipe)}
-    assert recipe.switches == backend.Switches(method="dldn", density_k_target=5, k=2, weight=0.3)
+    assert {f.name for f in fields(switches.Switches)} <= {f.name for f in fields(Recipe)}
+    assert recipe.switches == switches.Switches(method="dldn", density_k_target=5, k=2, weight=0.3)
 
 
 def test_every_named_system_is_complete_and_an_unknown_name_is_answered_with_the_names():
