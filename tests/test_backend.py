@@ -389,3 +389,13 @@ def test_no_bank_however_odd_gives_anything_but_finite_scores(seed, case):
     backend = fit(z, rng.random(n) < rng.choice([0, 0.3, 0.7]), **CASES[case])
     assert np.isfinite(backend.train_scores).all()
     assert np.isfinite(backend.score(np.r_[z, z + 1, 1e6 * (z + 1)])).all()
+
+
+def test_a_gaussian_can_ignore_the_domains() -> None:
+    rng = np.random.default_rng(4)
+    z, target, q = rng.normal(size=(20, 6)), np.arange(20) >= 14, rng.normal(size=(5, 6))
+    apart = backend.fit(z, target, method="mahalanobis")
+    together = backend.fit(z, target, method="mahalanobis", ignore_domains=True)
+    plain = backend.fit(z, method="mahalanobis")
+    assert np.array_equal(together.score(q), plain.score(q)) and not np.allclose(apart.score(q), plain.score(q))
+    assert np.array_equal(together.train_scores, plain.train_scores)

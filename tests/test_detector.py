@@ -238,3 +238,8 @@ def test_an_unfitted_detector_says_so(fresh):
 def test_too_few_normals_are_an_error(normals, count):
     with pytest.raises(ValueError, match=r"at least 2|nothing to fit on"):
         nearfar.Detector().fit(normals[:count])
+
+
+def test_the_default_needs_no_domain_labels(normals, fresh):
+    labelled = nearfar.Detector().fit(normals, np.arange(30) >= 26)
+    assert values(labelled, fresh) == values(nearfar.Detector().fit(normals), fresh)

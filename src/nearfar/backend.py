@@ -43,6 +43,7 @@ def fit(z: ArrayLike, is_target: ArrayLike | None = None, **switches: Any) -> Ba
     z_sigma  "target" (both domains by the target's sigma, GenRep 2025) | "own"
     weight   of the source domain in "dbldn" (0.5)     whiten  Ledoit-Wolf whitening before the bank (False)
     shrinkage  of the Gaussian: "ledoit_wolf" or a number    standardize  features first (False)
+    ignore_domains  one Gaussian for "mahalanobis", whatever is_target says (False)
 
     Raises ValueError for arrays that are not finite, unknown names and numbers out of range.
     """

@@ -175,14 +175,14 @@ class OwnDistances:
 
 
 class Mahalanobis(TwoBanks):
-    """One Gaussian, or the smaller distance of two; a domain with fewer than 3 clips joins the other."""
+    """One Gaussian, or the smaller distance of two domains'; a domain with fewer than 3 clips joins the other."""
 
     def __init__(self, z: Array, is_target: Array, switches: Switches) -> None:
         super().__init__(z, is_target)
         self.make: Callable[[Array], Gaussian] = lambda x: Gaussian(
             x, shrinkage=switches.shrinkage, standardize=switches.standardize
         )
-        self.two = min(len(r) for r in self.rows) >= FEW
+        self.two = min(len(r) for r in self.rows) >= FEW and not switches.ignore_domains
         self.parts = [self.make(z[rows]) for rows in self.rows] if self.two else [self.make(z)]
 
     def score(self, q: Array) -> Array:

@@ -39,6 +39,7 @@ class Switches:
     shrinkage: float | str = "ledoit_wolf"
     standardize: bool = False
     whiten: bool = False
+    ignore_domains: bool = False
 
     def __post_init__(self) -> None:
         one_of("method", self.method, METHODS)
@@ -49,7 +50,7 @@ class Switches:
         number("exponent", self.exponent)
         if self.shrinkage != "ledoit_wolf":
             number("shrinkage", self.shrinkage, low=0, high=1)  # type: ignore[arg-type]
-        for name in ("standardize", "whiten"):
+        for name in ("standardize", "whiten", "ignore_domains"):
             switch(name, getattr(self, name))
         for name in ("k", "density_k", "density_k_source", "density_k_target"):
             if name == "k" or getattr(self, name) is not None:
