@@ -394,8 +394,8 @@ def test_no_bank_however_odd_gives_anything_but_finite_scores(seed, case):
 def test_a_gaussian_can_ignore_the_domains() -> None:
     rng = np.random.default_rng(4)
     z, target, q = rng.normal(size=(20, 6)), np.arange(20) >= 14, rng.normal(size=(5, 6))
-    apart = backend.fit(z, target, method="mahalanobis")
-    together = backend.fit(z, target, method="mahalanobis", ignore_domains=True)
-    plain = backend.fit(z, method="mahalanobis")
+    apart = fit(z, target, method="mahalanobis")
+    together = fit(z, target, method="mahalanobis", ignore_domains=True)
+    plain = fit(z, method="mahalanobis")
     assert np.array_equal(together.score(q), plain.score(q)) and not np.allclose(apart.score(q), plain.score(q))
     assert np.array_equal(together.train_scores, plain.train_scores)
