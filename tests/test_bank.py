@@ -143,27 +143,3 @@ def test_an_empty_bank_and_queries_of_another_width_are_refused():
         Bank(np.zeros((0, 3)))
     with pytest.raises(ValueError, match="length 2, the bank vectors of length 3"):
         Bank(np.ones((2, 3))).nearest(np.ones((1, 2)), 1)
-
-
-@pytest.mark.parametrize("case", ["scattered", "repeated", "all alike", "two clusters", "on a grid"])
-@pytest.mark.parametrize("metric", METRICS)
-def test_a_large_bank_finds_its_members_neighbours_as_a_small_one_does(
-    monkeypatch: pytest.MonkeyPatch, metric: str, case: str
-) -> None:
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=(400, 5)).astype(np.float32)
-    if case == "repeated":
-        z[200:] = z[:200]
-    elif case == "all alike":
-        z[:] = z[0]
-    elif case == "two clusters":
-        z[:200] += 1000
-    elif case == "on a grid":
-        z = rng.integers(0, 3, (400, 5)).astype(np.float32)
-    small = Bank(z, metric).nearest(None, 5)
-    for name, value in {"LARGE": 10, "BLOCK": 1, "ROWS": 61}.items():
-        monkeypatch.setattr(bank_module, name, value)
-    large = Bank(z, metric)
-    assert case != "scattered" or large._search_members(5) is not None  # the others may fall back to the plain way
-    for mine, theirs in zip(large.nearest(None, 5), small, strict=True):
-        assert np.array_equal(mine, theirs)

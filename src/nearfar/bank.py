@@ -22,7 +22,6 @@ from nearfar.check import Array, finite, one_of, unit, whole
 METRICS = ("cosine", "euclidean")
 BLOCK, ROWS = 1 << 24, 256  # entries of one block of the distance matrix (64 MiB), but at least so many rows
 SPARE = 2  # candidates beyond k that are measured exactly: float32 may misplace neighbours that nearly tie
-LARGE = 4096  # members above which their own search takes each product once for both of a pair
 CACHE = 1 << 18  # entries of one piece of the direct distances: it should stay in the cache
 
 
@@ -62,10 +61,6 @@ class Bank:
     def search(self, points: Array, k: int, *, members: bool) -> tuple[Array, Array]:
         """`nearest` for points as `points` gives them: a vector scaled to unit length twice is no longer the same."""
         k = min(whole("k", k), len(self) - members)
-        if members and len(self) >= LARGE and k + SPARE <= ROWS:
-            own = self._search_members(k)
-            if own is not None:
-                return own
         distance, index = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
         for rows, squared, slack in self.blocks(points, members=members):
             found = smallest(squared, min(k + SPARE, len(self) - members))
@@ -84,44 +79,6 @@ class Bank:
                 distance[at], index[at] = exact[order], near[order]
         return distance, index
 
-    def _search_members(self, k: int) -> tuple[Array, Array] | None:
-        """`search` for all members, each product taken once for both of a pair; None if rounding could hide one."""
-        n = len(self)
-        m = k + SPARE
-        value, member = np.full((n, m), np.inf, np.float32), np.zeros((n, m), np.int64)
-        centred, squares = self._left[:, :-2] / -2, self._left[:, -2:-1]
-        step = max(ROWS, BLOCK // n)
-        for start in range(0, n, step):
-            rows = slice(start, min(start + step, n))
-            count = rows.stop - start
-            ones = np.ones((count, 1), np.float32)
-            squared = np.concatenate([centred[rows], ones, squares[rows]], axis=1) @ self._left[start:].T
-            squared[np.arange(count), np.arange(count)] = np.inf
-            later = squared[:, count:]
-            if start == 0:
-                for at, block in ((rows, squared), (slice(count, n), np.ascontiguousarray(later.T))):
-                    if not len(block):
-                        continue
-                    found = smallest(block, m)
-                    value[at], member[at] = np.take_along_axis(block, found, axis=1), found
-                continue
-            row, column = np.nonzero(squared < value[rows, -1:])
-            _merge(value, member, start + row, start + column, squared[row, column])
-            row, column = np.nonzero(later < value[rows.stop :, -1])
-            _merge(value, member, rows.stop + column, start + row, later[row, column])
-        points = self._points
-        exact = self.exact(points, member)
-        order = np.lexsort((member, exact), axis=1)[:, :k]
-        distance, index = (np.take_along_axis(a, order, axis=1) for a in (exact, member))
-        farthest = distance[:, -1]
-        slack = self._slack(squares)
-        reach = (2 * farthest if self.metric == "cosine" else farthest**2) + slack
-        return None if (value[:, -1] <= reach).any() else (distance, index)
-
-    def _slack(self, squares: Array) -> Array:
-        rounding = np.finfo(np.float32).eps * (8 + np.sqrt(self.width))
-        return rounding * (np.sqrt(squares[:, 0].astype(np.float64)) + np.sqrt(self.scale)) ** 2
-
     def points(self, q: ArrayLike | None) -> Array:
         """Queries (M, D) as the bank compares them (unit length for cosine); None gives the members themselves."""
         if q is None:
@@ -137,6 +94,7 @@ class Bank:
         Good for choosing candidates, not as values: cancellation can take them below 0, and they are off by up to
         `slack` (len(rows),). With `members` a point's distance to itself is infinite.
         """
+        rounding = np.finfo(np.float32).eps * (8 + np.sqrt(self.width))
         step = max(ROWS, BLOCK // len(self))
         for start in range(0, len(points), step):
             rows = slice(start, min(start + step, len(points)))
@@ -145,7 +103,7 @@ class Bank:
             squared = np.concatenate([centred, np.ones_like(squares), squares], axis=1) @ self._left.T
             if members:
                 squared[np.arange(rows.stop - start), np.arange(start, rows.stop)] = np.inf
-            yield rows, squared, self._slack(squares)
+            yield rows, squared, rounding * (np.sqrt(squares[:, 0].astype(np.float64)) + np.sqrt(self.scale)) ** 2
 
     def exact(self, points: Array, index: Array) -> Array:
         """Distances (M, k) of points (M, D) to the members at `index` (M, k), taken directly."""
@@ -185,16 +143,3 @@ def smallest(values: Array, k: int) -> Array:
     if len(crowded):
         found[crowded] = np.argsort(values[crowded], axis=1, kind="stable")[:, :k]
     return found
-
-
-def _merge(value: Array, member: Array, row: Array, column: Array, found: Array) -> None:
-    """Put entries (row, column, found) into the sorted lists value, member (N, m) in place; of equals the old stay."""
-    m = value.shape[1]
-    touched, at = np.unique(row, return_inverse=True)
-    all_rows = np.concatenate([np.repeat(np.arange(len(touched)), m), at])
-    all_values = np.concatenate([value[touched].ravel(), found])
-    all_members = np.concatenate([member[touched].ravel(), column])
-    order = np.lexsort((all_members, all_values, all_rows))
-    first = np.searchsorted(all_rows[order], np.arange(len(touched)))
-    keep = order[first[:, None] + np.arange(m)]
-    value[touched], member[touched] = all_values[keep], all_members[keep]
