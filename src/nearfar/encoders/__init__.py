@@ -16,28 +16,72 @@ import numpy as np
 from nearfar.check import Array, choose, one_of
 
 FREQS = ("concat", "mean", "bands")
+EVALUATION_ONLY = "NTT Software License Agreement for Evaluation: internal, non-commercial evaluation only"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table: the module that builds the encoder ("" if this version cannot), rate, width and licence."""
+    """A row of the table: the module that builds the encoder, rate, width, licence, frames a second, parameters.
+
+    `parameters` counts the trained numbers of the encoder itself, without classifier and fixed positions; None where
+    it depends on the file.
+    """
 
     module: str
     sample_rate: int
     dim: int
     licence: str
+    frames_per_s: float
+    parameters: int | None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the encoder needs a weights file."""
+        return self.parameters != 0
+
+
+def _vit(dim: int, licence: str, frames_per_s: float, parameters: int) -> Entry:
+    return Entry("nearfar.encoders.transformers", 16_000, dim, licence, frames_per_s, parameters)
+
+
+def _beats() -> Entry:
+    return Entry("nearfar.encoders.beats", 16_000, 768, "MIT", 6.25, 90_311_792)
+
+
+def _openl3(dim: int = 512) -> Entry:
+    return Entry("nearfar.encoders.openl3", 48_000, dim, "CC-BY-4.0 (weights of OpenL3)", 10, 4_687_042)
 
 
 TABLE = {
-    "logmel": Entry("nearfar.encoders.logmel", 16_000, 128, "Apache-2.0, no weights"),
-    "eat-large": Entry("", 16_000, 1024, "MIT"),
-    "eat-as2m": Entry("", 16_000, 768, "MIT"),
-    "beats": Entry("", 16_000, 768, "MIT"),
-    "ced-base": Entry("", 16_000, 768, "Apache-2.0"),
-    "m2d-clap": Entry("", 16_000, 768, "NTT, evaluation only"),
-    "sslam": Entry("", 16_000, 768, "MIT"),
-    "openl3": Entry("", 48_000, 512, "weights CC-BY-4.0"),
-    "dasheng": Entry("", 16_000, 768, "Apache-2.0"),
+    "logmel": Entry("nearfar.encoders.logmel", 16_000, 128, "Apache-2.0, no weights", 31.25, 0),
+    # Table 1 of the report
+    "eat-large": _vit(1024, "MIT", 6.25, 302_575_616),
+    "eat-as2m": _vit(768, "MIT", 6.25, 85_254_144),
+    "beats": _beats(),
+    "ced-base": _vit(768, "Apache-2.0", 6.25, 85_304_960),
+    "m2d-clap": _vit(768, EVALUATION_ONLY, 6.25, 85_254_144),
+    "sslam": _vit(768, "MIT", 6.25, 85_254_144),
+    "openl3": _openl3(),
+    "dasheng": _vit(768, "Apache-2.0", 25, 85_447_680),
+    # their siblings
+    "eat-base": _vit(768, "MIT", 6.25, 85_254_144),
+    "eat-large-as2m": _vit(1024, "MIT", 6.25, 302_575_616),
+    "sslam-as2m": _vit(768, "MIT", 6.25, 85_254_144),
+    "beats-iter3": _beats(),
+    "beats-as2m-cpt1": _beats(),
+    "beats-as2m-cpt2": _beats(),
+    "ced-tiny": _vit(192, "Apache-2.0", 6.25, 5_401_088),
+    "ced-mini": _vit(256, "Apache-2.0", 6.25, 9_560_704),
+    "ced-small": _vit(384, "Apache-2.0", 6.25, 21_418_880),
+    "dasheng-0.6b": _vit(1280, "Apache-2.0", 25, 630_000_000),
+    "dasheng-1.2b": _vit(1536, "Apache-2.0", 25, 1_130_000_000),
+    **{
+        f"openl3-{bands}-{content}-{dim}": _openl3(dim)
+        for bands in ("mel128", "mel256", "linear")
+        for content in ("env", "music")
+        for dim in (512, 6144)
+    },
+    "exported": Entry("nearfar.encoders.exported", 16_000, 0, "of the file", 0, None),
 }
 
 
@@ -67,11 +111,6 @@ def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | 
     from importlib import import_module
 
     entry = choose("encoder", name, TABLE)
-    if not entry.module:
-        raise ValueError(
-            f"encoder {name!r} is in the report's Table 1, but this version cannot run it yet; choose one of: "
-            + ", ".join(n for n, e in TABLE.items() if e.module)
-        )
     encoder: Encoder = import_module(entry.module).load(name, weights, device=device, threads=threads)
     return encoder
 
