@@ -1,0 +1,118 @@
+"""A frozen network as an encoder: the `Encoder` protocol over torch, for every network of Table 1.
+
+Clips of one length run together on a GPU and one by one on a CPU, where a batch gains nothing; either way a clip's grid
+depends on nothing but the clip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nearfar.check import Array
+from nearfar.encoders import TABLE, as_frames, each_wave
+from nearfar.hashes import of_file
+
+GPU_BATCH = 16
+SHORTEST_S = 0.1
+
+
+class Network(Protocol):
+    """What a family of networks offers: a torch module, and waveforms (B, N) -> a grid (B, T, F, D) per layer."""
+
+    module: nn.Module
+    dim: int
+    depth: int
+
+    def grids(self, waves: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Grids (B, T, F, D) after the blocks numbered `layers`, from 1."""
+        ...
+
+
+class Frozen:
+    """An encoder around a network; `weights_path` and `weights_hash` (SHA-256 of the file) say which."""
+
+    def __init__(self, name: str, network: Network, path: Path, *, device: str, threads: int | None) -> None:
+        entry = TABLE[name]
+        self.name, self.network, self.weights_path = name, network, Path(path)
+        self.sample_rate, self.licence, self.dim = entry.sample_rate, entry.licence, network.dim
+        self.device, self.threads = torch.device(device), threads
+        network.module.to(self.device)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights file."""
+        return of_file(self.weights_path)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the network holds in memory, fixed positions and folded statistics included."""
+        return sum(p.numel() for p in self.network.module.parameters())
+
+    def grid(self, waves: Any, layer: int | Sequence[int] | None = None) -> Any:
+        """(B, N) -> (B, T, F, D), or a list of 1-D arrays -> a list of (T, F, D): the tokens of the final layer.
+
+        `layer` chooses another block's output, from 1 to the depth (-1 is the last); several give a list of grids.
+        Raises ValueError for a wave shorter than 0.1 s and a layer that does not exist.
+        """
+        each, stacked = each_wave(waves)
+        for i, wave in enumerate(each):
+            if len(wave) < SHORTEST_S * self.sample_rate:
+                raise ValueError(
+                    f"waves[{i}] holds {len(wave)} samples, less than {SHORTEST_S} s at {self.sample_rate} Hz: "
+                    "was it recorded at another rate, or cut?"
+                )
+        asked = [layer] if layer is None or isinstance(layer, int) else list(layer)
+        numbers = [self._layer(number) for number in asked]
+        with torch.inference_mode(), _threads(self.threads):
+            found = self._each(each, numbers)  # per wave, per layer
+        out = [_stack(g) if stacked and each else g for g in ([grids[j] for grids in found] for j in range(len(asked)))]
+        return out[0] if layer is None or isinstance(layer, int) else out
+
+    def frames(self, waves: Any, freq: str = "concat") -> Any:
+        """The grid as frames: "concat" (B, T, F D), "mean" (B, T, D) or "bands" (B, T, F, D)."""
+        return as_frames(self.grid(waves), freq)
+
+    def _each(self, waves: list[Array], layers: list[int]) -> list[list[Array]]:
+        out: list[list[Array]] = [[] for _ in waves]
+        size = 1 if self.device.type == "cpu" else GPU_BATCH
+        lengths = sorted({len(wave) for wave in waves})
+        for rows in ([i for i, wave in enumerate(waves) if len(wave) == length] for length in lengths):
+            for some in (rows[low : low + size] for low in range(0, len(rows), size)):
+                batch = torch.from_numpy(np.stack([waves[i] for i in some]).astype(np.float32)).to(self.device)
+                grids = [grid.cpu().numpy() for grid in self.network.grids(batch, layers)]
+                for at, i in enumerate(some):
+                    out[i] = [grid[at] for grid in grids]
+        return out
+
+    def _layer(self, number: int | None) -> int:
+        depth = self.network.depth
+        chosen = depth if number in (None, -1) else number
+        if not isinstance(chosen, int) or not 1 <= chosen <= depth:
+            raise ValueError(f"{self.name} has layers 1 to {depth}, so layer={number!r} does not exist")
+        return chosen
+
+
+def _stack(grids: list[Array]) -> Array:
+    return np.stack(grids)
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Torch's own threads, set for the while; None leaves them as the caller has set them."""
+    if count is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,184 @@
+"""OpenL3: a convolutional network over one-second windows (report section 2.4).
+
+    waveform (B, N) at 48 kHz -> windows of 48,000 every 4,800 samples -> grid (B, T, 1, 512 or 6144)
+
+Windows are centred: half a second of silence before the clip, the end padded to whole hops. Every batch norm behind a
+convolution is folded into it. Embeddings are flattened as Keras does, channels last.
+Source: Cramer et al. 2019, "Look, listen, and learn more", in the form of the torchopenl3 files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d, pad, relu
+
+from nearfar.encoders import checkpoint, frontend
+from nearfar.encoders.checkpoint import Checkpoint
+from nearfar.encoders.frozen import Frozen
+
+RATE, HOP, CENTRE = 48_000, 4_800, 24_000
+CHANNELS = (1, 64, 64, 128, 128, 256, 256, 512, 512)  # before the first convolution, then after each
+POOLED_AFTER = (2, 4, 6)
+WINDOWS = 8  # run together: what a convolution holds at once stays in the cache's reach
+EPS = 1e-3
+REPRESENTATIONS = {"mel128": 128, "mel256": 256, "linear": 257}  # bands
+LAST_POOL = {  # (representation, embedding size) -> size of the last max pooling over (bands, frames)
+    ("mel128", 512): (16, 24),
+    ("mel128", 6144): (4, 8),
+    ("mel256", 512): (32, 24),
+    ("mel256", 6144): (8, 8),
+    ("linear", 512): (32, 24),
+    ("linear", 6144): (8, 8),
+}
+DROPPED = (r"speclayer\.dft_(real|imag)_kernels$", r"batch_normalization_\d\.num_batches_tracked$")
+
+
+class OpenL3(nn.Module):
+    """The network: spectrograms of windows (B, bands, frames) -> embeddings (B, dim)."""
+
+    def __init__(self, representation: str, dim: int) -> None:
+        super().__init__()
+        bands = REPRESENTATIONS[representation]
+        self.last_pool = LAST_POOL[representation, dim]
+        self.basis = nn.Parameter(torch.empty(1025, bands)) if representation != "linear" else None
+        self.shift, self.scale = nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(CHANNELS, CHANNELS[1:], strict=False))
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """(B, frames, bands) in decibels -> (B, dim)."""
+        x = ((spectrogram.transpose(1, 2) - self.shift) * self.scale)[:, None]
+        x = x.contiguous(memory_format=torch.channels_last)
+        for number, convolution in enumerate(self.convolutions, start=1):
+            x = convolution(x)
+            if number in POOLED_AFTER:
+                x = max_pool2d(x, 2)  # before the relu: the same, on a quarter of the numbers
+            if number < len(self.convolutions):
+                x = relu(x, inplace=True)
+        return max_pool2d(x, self.last_pool).permute(0, 2, 3, 1).flatten(1)
+
+
+class Windowed:
+    """OpenL3 over the windows of a clip. It has one layer."""
+
+    depth = 1
+
+    def __init__(self, module: OpenL3, dim: int) -> None:
+        self.module, self.dim = module, dim
+
+    def grids(self, waves: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Waveforms (B, N) at 48 kHz -> [grid (B, T, 1, dim)]."""
+        windows = self.windows(waves)
+        rows = [self.module(self.spectrogram(some)) for some in windows.flatten(0, 1).split(WINDOWS)]
+        return [torch.cat(rows).reshape(*windows.shape[:2], 1, self.dim)] * len(layers)
+
+    def windows(self, waves: Tensor) -> Tensor:
+        """(B, N) -> (B, T, 48000)."""
+        count = 1 + max(0, -(-(waves.shape[-1] + CENTRE - RATE) // HOP))
+        end = RATE + (count - 1) * HOP - CENTRE - waves.shape[-1]
+        return pad(waves, (CENTRE, end)).unfold(-1, RATE, HOP)
+
+    def spectrogram(self, windows: Tensor) -> Tensor:
+        """(..., 48000) -> (..., frames, bands) in decibels below each window's maximum."""
+        return frontend.window_db(windows, self.module.basis)
+
+
+def load(name: str, weights: Any, *, device: str = "cpu", threads: int | None = None) -> Frozen:
+    """OpenL3 from its published or converted file; ValueError names every key that does not fit."""
+    network, _ = read(name, weights)
+    return Frozen(name, network, Path(weights), device=device, threads=threads)
+
+
+def read(name: str, path: str | Path) -> tuple[Windowed, dict[str, Any]]:
+    """The network from a file, and the configuration that a converted file has to remember."""
+    file = checkpoint.read(path)
+    config = json.loads(file.converted["config"]) if file.converted else configuration(name, file)
+    _check_variant(name, file, config)
+    with torch.device("meta"):
+        module = OpenL3(config["representation"], config["dim"])
+    if file.converted:
+        wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+        tensors = checkpoint.match(file, file.tensors, wanted, ())
+    else:
+        keys = published_keys(config["representation"])
+        tensors = canonical(checkpoint.match(file, file.tensors, keys, DROPPED))
+        _check_kernels(file)
+    checkpoint.fill(module.to(memory_format=torch.channels_last), tensors)
+    return Windowed(module, config["dim"]), config
+
+
+def configuration(name: str, file: Checkpoint) -> dict[str, Any]:
+    """Representation by the filterbank in the file; content and size by the file's name, or the encoder's."""
+    basis = file.tensors.get("speclayer.mel_basis")
+    representation = "linear" if basis is None else f"mel{len(basis)}"
+    stated = re.search(r"_(env|music)_(512|6144)\b", file.path.name)
+    asked = re.search(r"-(env|music)-(512|6144)$", name)
+    content, dim = stated.groups() if stated else asked.groups() if asked else ("env", "512")
+    if representation not in REPRESENTATIONS:
+        raise ValueError(f"{file} has a filterbank of {representation[3:]} bands, OpenL3 has 128 or 256")
+    return {"representation": representation, "content": content, "dim": int(dim)}
+
+
+def _check_variant(name: str, file: Checkpoint, config: Mapping[str, Any]) -> None:
+    found = f"openl3-{config['representation']}-{config['content']}-{config['dim']}"
+    if name not in ("openl3", found):
+        raise ValueError(f"{file} holds {found}, not {name}")
+
+
+def published_keys(representation: str) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of a published file, without what is dropped."""
+    keys: dict[str, tuple[int, ...]] = {}
+    for i, (a, b) in enumerate(zip(CHANNELS, CHANNELS[1:], strict=False), start=1):
+        layer = f"conv2d_{i}" if i < 8 else "audio_embedding_layer"
+        keys |= {f"{layer}.weight": (b, a, 3, 3), f"{layer}.bias": (b,)}
+        keys |= {f"batch_normalization_{i}.{part}": (a,) for part in ("weight", "bias", "running_mean", "running_var")}
+    if representation != "linear":
+        keys["speclayer.mel_basis"] = (REPRESENTATIONS[representation], 1025)
+    return keys
+
+
+def canonical(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors from a published file's: batch norm i + 1 is folded into convolution i, in float64."""
+    wide = {key: value.double() for key, value in found.items()}
+
+    def affine(i: int) -> tuple[Tensor, Tensor]:  # y = x * gain + offset
+        weight, bias, mean, var = (
+            wide[f"batch_normalization_{i}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        gain = weight / (var + EPS).sqrt()
+        return gain, bias - mean * gain
+
+    gain, offset = affine(1)
+    out = {"scale": gain, "shift": -offset / gain}
+    for i in range(1, 9):
+        layer = f"conv2d_{i}" if i < 8 else "audio_embedding_layer"
+        weight, bias = wide[f"{layer}.weight"], wide[f"{layer}.bias"]
+        if i < 8:
+            gain, offset = affine(i + 1)
+            weight, bias = weight * gain[:, None, None, None], bias * gain + offset
+        out |= {f"convolutions.{i - 1}.weight": weight, f"convolutions.{i - 1}.bias": bias}
+    if "speclayer.mel_basis" in wide:
+        out["basis"] = wide["speclayer.mel_basis"].T
+    return {key: value.float().contiguous() for key, value in out.items()}
+
+
+def _check_kernels(file: Checkpoint) -> None:
+    """The file's DFT kernels are what the front end computes by FFT, or the file is not what it seems."""
+    for part, sign in (("real", 1), ("imag", -1)):
+        kernels = file.tensors.get(f"speclayer.dft_{part}_kernels")
+        if kernels is None:
+            continue
+        size = kernels.shape[-1]
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+        angle = 2 * np.pi / size * (np.arange(len(kernels))[:, None] * np.arange(size) % size)
+        wanted = window * (np.cos(angle) if part == "real" else sign * np.sin(angle))
+        apart = float(np.abs(kernels[:, 0].numpy() - wanted).max())
+        if apart > 1e-3:
+            raise ValueError(f"{file}: speclayer.dft_{part}_kernels are not those of a periodic Hann window ({apart:.1g})")

@@ -1,0 +1,105 @@
+"""One transformer over patches of a spectrogram: the trunk of EAT, SSLAM, CED, M2D and Dasheng (report section 2.4).
+
+    spectrogram (B, frames, bands) -> patches -> tokens + positions -> blocks -> grid (B, T, F, D)
+
+Their differences are data: a `Shape`, and which tensors a file fills. Tokens are kept in the order of time, then
+frequency, whatever the published code does: attention does not look at order, so only the positions must follow.
+Knows nothing of audio or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, scaled_dot_product_attention
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What makes one trunk differ from another.
+
+    `patch` is (frames, bands); `rows` how many time rows the table of positions has; `cls` how many class tokens.
+    """
+
+    width: int
+    depth: int
+    patch: tuple[int, int] = (16, 16)
+    bands: int = 128
+    rows: int = 768
+    cls: int = 0
+    post_norm: bool = False  # EAT: each norm follows its sum, a norm follows the embedding, none ends the trunk
+    heads: int = 0  # 0: one for every 64 features
+
+    @property
+    def columns(self) -> int:
+        """F, tokens of one time row."""
+        return self.bands // self.patch[1]
+
+
+class Trunk(nn.Module):
+    """The transformer with the tensors that its shape asks for; see the module."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        width = shape.width
+        self.shift, self.scale = (nn.Parameter(torch.empty(shape.bands)) for _ in range(2))  # of the spectrogram
+        self.patch = nn.Linear(shape.patch[0] * shape.patch[1], width)
+        self.positions = nn.Parameter(torch.empty(shape.rows, shape.columns, width))
+        self.cls = nn.Parameter(torch.empty(shape.cls, width))
+        self.embed_norm = nn.LayerNorm(width, eps=1e-6) if shape.post_norm else nn.Identity()
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.depth))
+        self.norm = nn.Identity() if shape.post_norm else nn.LayerNorm(width, eps=1e-6)
+
+    def normalised(self, spectrogram: Tensor) -> Tensor:
+        """The spectrogram (..., frames, bands) as the network wants it."""
+        return (spectrogram - self.shift) * self.scale
+
+    def forward(self, spectrogram: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Grids (B, T, F, D) after the blocks numbered `layers` (from 1), each through the final norm if there is one.
+
+        `spectrogram` (B, frames, bands) is normalised; frames beyond the last whole patch are dropped.
+        """
+        (time, band), columns = self.shape.patch, self.shape.columns
+        batch, rows = len(spectrogram), spectrogram.shape[1] // time
+        patches = spectrogram[:, : rows * time].reshape(batch, rows, time, columns, band).transpose(2, 3)
+        tokens = self.patch(patches.reshape(batch, rows * columns, time * band))
+        tokens = tokens + self.positions[:rows].flatten(0, 1)
+        tokens = self.embed_norm(torch.cat([self.cls.expand(batch, -1, -1), tokens], dim=1))
+        grids = {}
+        for number, block in enumerate(self.blocks[: max(layers)], start=1):
+            tokens = block(tokens)
+            if number in layers:
+                kept = self.norm(tokens[:, self.shape.cls :])
+                grids[number] = kept.reshape(batch, rows, columns, -1)
+        return [grids[number] for number in layers]
+
+
+class Block(nn.Module):
+    """Self-attention and a perceptron of four times the width, each with its residual and its norm."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        width = shape.width
+        self.post_norm, self.heads = shape.post_norm, shape.heads or width // 64
+        self.norm1, self.norm2 = (nn.LayerNorm(width, eps=1e-6) for _ in range(2))
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, L, D) -> (B, L, D)
+        if self.post_norm:
+            x = self.norm1(x + self.attention(x))
+            return self.norm2(x + self.perceptron(x))
+        x = x + self.attention(self.norm1(x))
+        return x + self.perceptron(self.norm2(x))
+
+    def attention(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        q, k, v = self.qkv(x).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return self.proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, width))
+
+    def perceptron(self, x: Tensor) -> Tensor:
+        return self.fc2(gelu(self.fc1(x)))
