@@ -77,7 +77,7 @@ class Beats(nn.Module):
         patches = spectrogram[:, : rows * PATCH].reshape(batch, rows, PATCH, columns, PATCH).transpose(2, 3)
         x = self.widen(self.patch_norm(self.patch(patches.reshape(batch, rows * columns, PATCH * PATCH))))
         x = self.norm(x + gelu(self.near(x.transpose(1, 2))[..., : x.shape[1]]).transpose(1, 2))
-        bias = self.distance(self.buckets(x.shape[1])).permute(2, 0, 1)  # (heads, L, L)
+        bias = self.distance(self.buckets(x.shape[1])).permute(2, 0, 1).contiguous()  # (heads, L, L)
         grids = {}
         for number, layer in enumerate(self.layers[: max(layers)], start=1):
             x = layer(x, bias)
@@ -150,18 +150,14 @@ def load(name: str, weights: Any, *, device: str = "cpu", threads: int | None = 
 def read(name: str, path: str | Path) -> tuple[Spectral, dict[str, Any]]:
     """The network from a file, and the configuration that a converted file has to remember."""
     file = checkpoint.read(path)
+    config = Config(**json.loads(file.converted["config"])) if file.converted else configuration(file)
+    with torch.device("meta"):
+        module = Beats(config)
     if file.converted:
-        config = Config(**json.loads(file.converted["config"]))
-        with torch.device("meta"):
-            module = Beats(config)
-        wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-        tensors = checkpoint.match(file, file.tensors, wanted, ())
+        checkpoint.restore(file, module)
     else:
-        config = configuration(file)
-        with torch.device("meta"):
-            module = Beats(config)
-        tensors = canonical(config, checkpoint.match(file, file.tensors, published_keys(config), DROPPED))
-    checkpoint.fill(module, tensors)
+        found = checkpoint.match(file, file.tensors, published_keys(config), DROPPED)
+        checkpoint.fill(module, canonical(config, found))
     return Spectral(module), asdict(config)
 
 
@@ -169,13 +165,13 @@ def configuration(file: Checkpoint) -> Config:
     """The sizes that the file's "cfg" states. Raises ValueError if it states what no BEATs network here is."""
     cfg = file.rest.get("cfg")
     if not isinstance(cfg, Mapping):
-        raise ValueError(f"{file} holds no 'cfg': BEATs files are a dict of 'cfg' and 'model'. Is it another network's?")
+        raise ValueError(f"{file} holds no 'cfg', as every BEATs file does: is it another network's?")
     odd = [f"{key} = {cfg[key]!r}, not {value!r}" for key, value in SUPPORTED.items() if cfg.get(key, value) != value]
     missing = [field.name for field in fields(Config) if field.name not in cfg]
     if odd or missing:
         raise ValueError(f"the cfg of {file} is not one of BEATs: {'; '.join(odd + [f'no {key}' for key in missing])}")
     config = Config(**{field.name: int(cfg[field.name]) for field in fields(Config)})
-    layers = {int(found[1]) for key in file.tensors if (found := re.match(r"encoder\.layers\.(\d+)\.fc1\.weight$", key))}
+    layers = [key for key in file.tensors if re.fullmatch(r"encoder\.layers\.\d+\.fc1\.weight", key)]
     width = len(file.tensors.get("encoder.layer_norm.weight", ()))
     if (len(layers), width) != (config.encoder_layers, config.encoder_embed_dim):
         raise ValueError(

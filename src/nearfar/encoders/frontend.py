@@ -40,7 +40,7 @@ def kaldi_fbank(wave: Tensor, window: str) -> Tensor:
 
 
 def mel_db(wave: Tensor) -> Tensor:
-    """(..., N) -> (..., 1 + N // 160, 64) decibels: n_fft 512, HTK mel from 0 to 8 kHz, floor 120 dB below the clip's peak.
+    """(..., N) -> (..., 1 + N // 160, 64) decibels: n_fft 512, HTK mel to 8 kHz, floor 120 dB below the peak.
 
     Source: MelSpectrogram and AmplitudeToDB(top_db=120) of torchaudio with the maximum taken per clip.
     """

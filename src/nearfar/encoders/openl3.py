@@ -9,6 +9,7 @@ Source: Cramer et al. 2019, "Look, listen, and learn more", in the form of the t
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -49,12 +50,12 @@ class OpenL3(nn.Module):
         bands = REPRESENTATIONS[representation]
         self.last_pool = LAST_POOL[representation, dim]
         self.basis = nn.Parameter(torch.empty(1025, bands)) if representation != "linear" else None
-        self.shift, self.scale = nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
-        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(CHANNELS, CHANNELS[1:], strict=False))
+        self.scale, self.offset = nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(CHANNELS))
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         """(B, frames, bands) in decibels -> (B, dim)."""
-        x = ((spectrogram.transpose(1, 2) - self.shift) * self.scale)[:, None]
+        x = (spectrogram.transpose(1, 2) * self.scale + self.offset)[:, None]
         x = x.contiguous(memory_format=torch.channels_last)
         for number, convolution in enumerate(self.convolutions, start=1):
             x = convolution(x)
@@ -76,7 +77,7 @@ class Windowed:
     def grids(self, waves: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Waveforms (B, N) at 48 kHz -> [grid (B, T, 1, dim)]."""
         windows = self.windows(waves)
-        rows = [self.module(self.spectrogram(some)) for some in windows.flatten(0, 1).split(WINDOWS)]
+        rows = [self.module(self.spectrogram(some)) for some in torch.split(windows.flatten(0, 1), WINDOWS)]
         return [torch.cat(rows).reshape(*windows.shape[:2], 1, self.dim)] * len(layers)
 
     def windows(self, waves: Tensor) -> Tensor:
@@ -104,13 +105,11 @@ def read(name: str, path: str | Path) -> tuple[Windowed, dict[str, Any]]:
     with torch.device("meta"):
         module = OpenL3(config["representation"], config["dim"])
     if file.converted:
-        wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-        tensors = checkpoint.match(file, file.tensors, wanted, ())
+        checkpoint.restore(file, module)
     else:
-        keys = published_keys(config["representation"])
-        tensors = canonical(checkpoint.match(file, file.tensors, keys, DROPPED))
         _check_kernels(file)
-    checkpoint.fill(module.to(memory_format=torch.channels_last), tensors)
+        found = checkpoint.match(file, file.tensors, published_keys(config["representation"]), DROPPED)
+        checkpoint.fill(module, canonical(found))
     return Windowed(module, config["dim"]), config
 
 
@@ -135,7 +134,7 @@ def _check_variant(name: str, file: Checkpoint, config: Mapping[str, Any]) -> No
 def published_keys(representation: str) -> dict[str, tuple[int, ...]]:
     """Keys and shapes of a published file, without what is dropped."""
     keys: dict[str, tuple[int, ...]] = {}
-    for i, (a, b) in enumerate(zip(CHANNELS, CHANNELS[1:], strict=False), start=1):
+    for i, (a, b) in enumerate(itertools.pairwise(CHANNELS), start=1):
         layer = f"conv2d_{i}" if i < 8 else "audio_embedding_layer"
         keys |= {f"{layer}.weight": (b, a, 3, 3), f"{layer}.bias": (b,)}
         keys |= {f"batch_normalization_{i}.{part}": (a,) for part in ("weight", "bias", "running_mean", "running_var")}
@@ -156,7 +155,7 @@ def canonical(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return gain, bias - mean * gain
 
     gain, offset = affine(1)
-    out = {"scale": gain, "shift": -offset / gain}
+    out = {"scale": gain, "offset": offset}
     for i in range(1, 9):
         layer = f"conv2d_{i}" if i < 8 else "audio_embedding_layer"
         weight, bias = wide[f"{layer}.weight"], wide[f"{layer}.bias"]
@@ -166,7 +165,7 @@ def canonical(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         out |= {f"convolutions.{i - 1}.weight": weight, f"convolutions.{i - 1}.bias": bias}
     if "speclayer.mel_basis" in wide:
         out["basis"] = wide["speclayer.mel_basis"].T
-    return {key: value.float().contiguous() for key, value in out.items()}
+    return {key: value.float() for key, value in out.items()}
 
 
 def _check_kernels(file: Checkpoint) -> None:
@@ -181,4 +180,6 @@ def _check_kernels(file: Checkpoint) -> None:
         wanted = window * (np.cos(angle) if part == "real" else sign * np.sin(angle))
         apart = float(np.abs(kernels[:, 0].numpy() - wanted).max())
         if apart > 1e-3:
-            raise ValueError(f"{file}: speclayer.dft_{part}_kernels are not those of a periodic Hann window ({apart:.1g})")
+            raise ValueError(
+                f"{file}: speclayer.dft_{part}_kernels are not those of a periodic Hann window ({apart:.1g})"
+            )

@@ -46,7 +46,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.shape = shape
         width = shape.width
-        self.shift, self.scale = (nn.Parameter(torch.empty(shape.bands)) for _ in range(2))  # of the spectrogram
+        self.scale, self.offset = (nn.Parameter(torch.empty(shape.bands)) for _ in range(2))  # of the spectrogram
         self.patch = nn.Linear(shape.patch[0] * shape.patch[1], width)
         self.positions = nn.Parameter(torch.empty(shape.rows, shape.columns, width))
         self.cls = nn.Parameter(torch.empty(shape.cls, width))
@@ -56,7 +56,7 @@ class Trunk(nn.Module):
 
     def normalised(self, spectrogram: Tensor) -> Tensor:
         """The spectrogram (..., frames, bands) as the network wants it."""
-        return (spectrogram - self.shift) * self.scale
+        return spectrogram * self.scale + self.offset
 
     def forward(self, spectrogram: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Grids (B, T, F, D) after the blocks numbered `layers` (from 1), each through the final norm if there is one.
