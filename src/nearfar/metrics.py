@@ -65,11 +65,12 @@ def machine(scores: ArrayLike, is_anomaly: ArrayLike, is_target: ArrayLike) -> M
     return MachineResult(*(float(v[0]) for v in values))
 
 
-def overall(results: Mapping[str, MachineResult]) -> float:
-    """The official score: harmonic mean of the 3 M numbers of {machine: MachineResult}."""
+def overall(results: Mapping[str, MachineResult], *, arithmetic: bool = False) -> float:
+    """The official score: harmonic mean of the 3 M numbers of {machine: MachineResult} (arithmetic: as in 2020)."""
     if not results:
         raise ValueError("there are no machines to take an overall score of")
-    return harmonic_mean([value for result in results.values() for value in result])
+    values = [value for result in results.values() for value in result]
+    return float(np.nanmean(values)) if arithmetic else harmonic_mean(values)
 
 
 def harmonic_mean(values: ArrayLike) -> float:
@@ -88,7 +89,11 @@ class Interval:
 
 
 def bootstrap(
-    machines: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]], *, rounds: int = 1000, seed: int = 0
+    machines: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]],
+    *,
+    rounds: int = 1000,
+    seed: int = 0,
+    arithmetic: bool = False,
 ) -> tuple[dict[str, dict[str, Interval]], Interval]:
     """Stratified bootstrap: ({machine: {metric: interval}}, interval of the overall score).
 
@@ -111,7 +116,7 @@ def bootstrap(
             key: _interval(v)
             for key, v in zip(("auc_source", "auc_target", "pauc", "omega"), [*values, omega], strict=True)
         }
-    return intervals, _interval(_harmonic(everything))
+    return intervals, _interval(np.nanmean(everything, axis=0) if arithmetic else _harmonic(everything))
 
 
 def _labelled(scores: ArrayLike, is_anomaly: ArrayLike) -> tuple[Array, Array]:

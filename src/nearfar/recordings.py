@@ -29,10 +29,10 @@ LABELS = {"normal": False, "anomaly": True, "anomalous": True, "": None}
 LAYOUT = "DATA/<machine>/train/*.wav and DATA/<machine>/test/*.wav"
 
 _DCASE = re.compile(
-    r"section_\d+_(?:(?P<domain>source|target)_)?(?:(?P<split>train|test)_)?(?:(?P<label>normal|anomaly)_)?\d+"
-    r"(?:_(?P<attributes>.*))?"
+    r"section_(?P<section>\d+)_(?:(?P<domain>source|target)_)?(?:(?P<split>train|test)_)?"
+    r"(?:(?P<label>normal|anomaly)_)?\d+(?:_(?P<attributes>.*))?"
 )
-_DCASE_2020 = re.compile(r"(?:(?P<label>normal|anomaly)_)?(?P<attributes>id_\d+)_\d+")
+_DCASE_2020 = re.compile(r"(?:(?P<label>normal|anomaly)_)?(?P<attributes>id_(?P<section>\d+))_\d+")
 _MIMII = re.compile(r"(?!(?:no|non|not)_)[A-Za-z0-9-]+_(?P<label>normal|anomaly)_\d+")
 
 Files = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -49,16 +49,18 @@ class Recording:
     is_target: bool | None = None
     is_anomaly: bool | None = None
     attributes: str = ""
+    section: str = ""  # "00"; the machine's id in names of 2020
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a file's own name says; `form` is "dcase" or "" for any other name."""
+    """What a file's own name says; `form` is "dcase", "dcase2020" or "" for any other name."""
 
     split: str = ""
     is_target: bool | None = None
     is_anomaly: bool | None = None
     attributes: str = ""
+    section: str = ""
     form: str = ""
 
 
@@ -68,11 +70,10 @@ def parse(name: str) -> Said:
     if match := _DCASE.fullmatch(stem):
         attributes = match["attributes"] or ""
         attributes = "" if attributes == "noAttribute" else attributes
-        return Said(
-            match["split"] or "", DOMAINS[match["domain"] or ""], LABELS[match["label"] or ""], attributes, "dcase"
-        )
+        domain, label = DOMAINS[match["domain"] or ""], LABELS[match["label"] or ""]
+        return Said(match["split"] or "", domain, label, attributes, match["section"], "dcase")
     if match := _DCASE_2020.fullmatch(stem):
-        return Said("", None, LABELS[match["label"] or ""], match["attributes"], "dcase")
+        return Said("", None, LABELS[match["label"] or ""], match["attributes"], match["section"], "dcase2020")
     if match := _MIMII.fullmatch(stem):
         return Said("", None, LABELS[match["label"]])
     return Said()
@@ -187,9 +188,9 @@ def _recording(path: Path, top: Path) -> Recording:
     said = parse(path.name)
     above = path.absolute().parent
     split = SPLITS.get(above.name, said.split)
-    machine = above.parent.name if said.form == "dcase" and above.name in SPLITS else ""
+    machine = above.parent.name if said.form and above.name in SPLITS else ""
     name = Path(os.path.relpath(path, top)).as_posix()
-    return Recording(path, name, machine, split, said.is_target, said.is_anomaly, said.attributes)
+    return Recording(path, name, machine, split, said.is_target, said.is_anomaly, said.attributes, said.section)
 
 
 def _told(found: list[Recording], manifest: Path, top: Path) -> list[Recording]:
@@ -197,7 +198,7 @@ def _told(found: list[Recording], manifest: Path, top: Path) -> list[Recording]:
     by_name = {recording.name: recording for recording in found}
     by_path = {Path(os.path.realpath(recording.path)): recording.name for recording in found}
     seen: dict[str, int] = {}
-    for line, row in _rows(manifest):
+    for line, row in rows(manifest):
         file = row["file"].replace("\\", "/")
         name = file.removeprefix("./")
         if name not in by_name:
@@ -230,7 +231,7 @@ def _value(where: str, column: str, value: str, choices: dict[str, bool | None])
     return choices[value.lower()]
 
 
-def _rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, {column: value}) of a CSV file as Excel writes it: comma, semicolon or tab, any usual encoding."""
     if not manifest.is_file():
         raise FileNotFoundError(f"no such manifest: {manifest}")

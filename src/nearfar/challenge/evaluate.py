@@ -1,28 +1,36 @@
 """Official metrics of a system on a data set: fit on each machine's train clips, score its test clips (report 3).
 
 Nothing of the test set enters a score: every clip goes through the detector alone, and its recording with the labels
-travels beside its score.
+travels beside its score. Sections of a machine (2020 to 2022) have a detector each; the overall score is taken by the
+rules of the data set's year (`layout.RULES`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from nearfar.challenge.layout import LATEST, RULES, Unit, read
 from nearfar.detector import Detector
 from nearfar.metrics import Interval, MachineResult, bootstrap, machine, overall
 from nearfar.recipe import System
-from nearfar.recordings import Recording, machines
+from nearfar.recordings import Recording
 from nearfar.score import Score
+
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class MachineEvaluation:
-    """One machine: its fitted detector, one score per test clip, and (None without labels) the official numbers."""
+    """One machine: its fitted detector, one score per test clip, and (None without labels) the official numbers.
+
+    `name` says the section too where the machine has several, and in 2021 the domain; `error` is why the machine could
+    not be evaluated at all.
+    """
 
     name: str
     detector: Detector
@@ -31,11 +39,14 @@ class MachineEvaluation:
     failures: Sequence[tuple[str, str]]
     result: MachineResult | None = None
     intervals: Mapping[str, Interval] = field(default_factory=dict)
+    machine: str = ""
+    section: str = "00"
+    error: str = ""
 
     @property
     def labelled(self) -> bool:
         """True if every test clip is known to be normal or anomalous."""
-        return all(r.is_anomaly is not None for r in self.recordings)
+        return bool(self.recordings) and all(r.is_anomaly is not None for r in self.recordings)
 
 
 @dataclass(frozen=True)
@@ -45,12 +56,21 @@ class Evaluation:
     machines: Sequence[MachineEvaluation]
     overall: float
     interval: Interval | None
+    rules: str = LATEST
+    notes: Sequence[str] = ()
+
+    @property
+    def failed(self) -> bool:
+        """True if a recording or a whole machine could not be used."""
+        return any(m.failures or m.error for m in self.machines)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; every number in [0, 1]."""
         return {
             "overall": None if np.isnan(self.overall) else self.overall,
             "interval": vars(self.interval) if self.interval else None,
+            "rules": RULES[self.rules],
+            "notes": list(self.notes),
             "machines": {m.name: _machine_dict(m) for m in self.machines},
         }
 
@@ -60,62 +80,52 @@ def evaluate(
     system: System | str | None = None,
     weights: Any = None,
     *,
+    truth: str | os.PathLike[str] | None = None,
     only: Sequence[str] = (),
     near: int = 0,
     far: int | None = 1,
+    false_alarm_rate: float | None = None,
+    method: str = "conformal",
     threads: int | None = None,
     rounds: int = 1000,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a system (a recipe's name, or None for the default) on DATA/<machine>/{train,test}.
 
-    `progress(what, done, total)` is told of every clip; `rounds` and `seed` are those of the bootstrap.
+    `truth` holds ground-truth CSVs of evaluation files; `progress(what, done, total)` is told of every clip; `rounds`
+    and `seed` are those of the bootstrap; set-points as in `Detector`. A machine that cannot be evaluated is reported
+    beside the others; if none can, its error is raised.
     """
-    found = machines(data)
-    unknown = sorted(set(only) - set(found))
-    if unknown:
-        raise ValueError(f"no machine {', '.join(unknown)} in {data}; it has {', '.join(found)}")
-    done = [
-        _machine(name, recordings, Detector(system, weights, near=near, far=far, threads=threads), progress)
-        for name, recordings in found.items()
-        if not only or name in only
-    ]
-    labelled = {m.name: _columns(m) for m in done if m.labelled}
-    results = {name: machine(*columns) for name, columns in labelled.items()}
-    intervals, total = bootstrap(labelled, rounds=rounds, seed=seed) if labelled else ({}, None)
-    return Evaluation(
-        [
-            MachineEvaluation(
-                m.name, m.detector, m.recordings, m.scores, m.failures, results.get(m.name), intervals.get(m.name, {})
-            )
-            for m in done
-        ],
-        overall(results) if results else float("nan"),
-        total,
-    )
-
-
-def _machine(
-    name: str,
-    recordings: Sequence[Recording],
-    detector: Detector,
-    progress: Callable[[str, int, int], None] | None,
-) -> MachineEvaluation:
-    train = [r for r in recordings if r.split == "train" and not r.is_anomaly]
-    test = [r for r in recordings if r.split == "test"]
-    if len(train) < 2 or not test:
-        raise ValueError(
-            f"machine {name!r} has {len(train)} normal train clips and {len(test)} test clips; both are needed"
+    found = read(data, truth, only)
+    done, errors = [], []
+    for unit in found.units:
+        detector = Detector(
+            system, weights, near=near, far=far, false_alarm_rate=false_alarm_rate, method=method, threads=threads
         )
+        try:
+            done.append(run(unit, detector, progress))
+        except (ValueError, OSError) as error:
+            errors.append(error)
+            done.append(
+                MachineEvaluation(unit.name, detector, [], [], [], None, {}, unit.machine, unit.section, str(error))
+            )
+    if len(errors) == len(done):
+        raise errors[0]
+    return judged(done, found.rules, rounds=rounds, seed=seed, notes=found.notes)
+
+
+def run(unit: Unit, detector: Detector, progress: Progress | None = None) -> MachineEvaluation:
+    """Fit the detector on the unit's train clips and score its test clips."""
     failures: list[tuple[str, str]] = []
 
     def tell(what: str) -> Callable[[int, int], None] | None:
-        return (lambda i, n: progress(f"{name}: {what}", i, n)) if progress else None
+        return (lambda i, n: progress(f"{unit.name}: {what}", i, n)) if progress else None
 
     def skip(file: str, error: Exception) -> None:
         failures.append((file, str(error)))
 
+    train, test = unit.train, unit.test
     domains = [bool(r.is_target) for r in train] if any(r.is_target for r in train) else None
     detector.fit([r.path for r in train], domains, skip=skip, progress=tell("normals"))
     paths = [r.path for r in test]
@@ -124,7 +134,47 @@ def _machine(
         for recording, scores in zip(test, detector.each(paths, skip=skip, progress=tell("test clips")), strict=True)
         if scores
     ]
-    return MachineEvaluation(name, detector, [r for r, _ in pairs], [s for _, s in pairs], failures)
+    recordings, scored = [r for r, _ in pairs], [s for _, s in pairs]
+    return MachineEvaluation(
+        unit.name, detector, recordings, scored, failures, machine=unit.machine, section=unit.section
+    )
+
+
+def judged(
+    done: Sequence[MachineEvaluation],
+    rules: str = LATEST,
+    *,
+    rounds: int = 1000,
+    seed: int = 0,
+    notes: Sequence[str] = (),
+) -> Evaluation:
+    """The machines with their official numbers and intervals, and the official score by the rules of the year."""
+    if rules == "2021":
+        done = [part for m in done for part in _by_domain(m)]
+    labelled = {m.name: _columns(m) for m in done if m.labelled}
+    alike = [name for name, (_, is_anomaly, _) in labelled.items() if len(set(is_anomaly)) < 2]
+    notes = [*notes, *(f"{name}: its test clips are all normal or all anomalous, so there is no AUC" for name in alike)]
+    labelled = {name: columns for name, columns in labelled.items() if name not in alike}
+    results = {name: machine(*columns) for name, columns in labelled.items()}
+    plain = rules == "2020"
+    intervals, total = bootstrap(labelled, rounds=rounds, seed=seed, arithmetic=plain) if labelled else ({}, None)
+    return Evaluation(
+        [replace(m, result=results.get(m.name), intervals=intervals.get(m.name, {})) for m in done],
+        overall(results, arithmetic=plain) if results else float("nan"),
+        total,
+        rules,
+        notes,
+    )
+
+
+def _by_domain(m: MachineEvaluation) -> Iterator[MachineEvaluation]:
+    """The rules of 2021: the test clips of each domain by themselves."""
+    for domain, is_target in (("source", False), ("target", True)):
+        mine = [(r, s) for r, s in zip(m.recordings, m.scores, strict=True) if bool(r.is_target) is is_target]
+        if mine or (m.error and not is_target):
+            recordings, scores = [r for r, _ in mine], [s for _, s in mine]
+            failures = [] if is_target else m.failures  # reported once
+            yield replace(m, name=f"{m.name} {domain}", recordings=recordings, scores=scores, failures=failures)
 
 
 def _columns(m: MachineEvaluation) -> tuple[list[float], list[bool], list[bool]]:
@@ -139,9 +189,14 @@ def _machine_dict(m: MachineEvaluation) -> dict[str, Any]:
         numbers = {key: None if np.isnan(value) else value for key, value in values.items()}
     return {
         "result": numbers,
-        "intervals": {key: vars(value) for key, value in m.intervals.items()},
+        "intervals": {key: _between(value) for key, value in m.intervals.items()},
         "train": len(m.detector.normals),
         "test": len(m.scores),
         "failures": [{"file": file, "error": error} for file, error in m.failures],
+        "error": m.error,
         "why": m.detector.why,
     }
+
+
+def _between(interval: Interval) -> dict[str, float | None]:
+    return {key: None if np.isnan(value) else value for key, value in vars(interval).items()}

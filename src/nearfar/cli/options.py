@@ -21,6 +21,7 @@ RecipeName = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="Weights file of the recipe's encoder.")]
 Threads = Annotated[int | None, typer.Option(help="Recordings heard side by side; as many as there are processors.")]
+Machines = Annotated[list[str] | None, typer.Option("--machine", help="Only this machine; may be repeated.")]
 Model = Annotated[Path, typer.Argument(help="Detector folder, as `nearfar fit` made it.")]
 
 

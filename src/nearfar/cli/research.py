@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nearfar.atomic import write
-from nearfar.cli.options import Far, Json, Near, RecipeName, Threads, Weights, channel, system
+from nearfar.cli.options import Far, Json, Machines, Near, RecipeName, Threads, Weights, channel, system
 from nearfar.cli.results import as_csv, say_evaluation, write_report
 from nearfar.cli.terminal import BAD_INPUT, DONE, errors_for_people, progress_bar, say, say_json
 
@@ -64,7 +64,10 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="DATA/<machine>/{train,test}, or a parent in the challenge's layout.")],
     recipe: RecipeName = None,
     weights: Weights = None,
-    machine: Annotated[list[str] | None, typer.Option(help="Only this machine; may be repeated.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Ground-truth CSVs of evaluation files: a folder, or one file.")
+    ] = None,
+    machine: Machines = None,
     near: Near = 0,
     far: Far = 1,
     rounds: Annotated[int, typer.Option(help="Bootstrap rounds of the intervals.")] = 1000,
@@ -76,7 +79,8 @@ def evaluate(
 ) -> None:
     """Example: nearfar evaluate data/ --recipe logmel
 
-    The challenge's metrics per machine, with bootstrap intervals.
+    The challenge's metrics per machine, with bootstrap intervals. Evaluation files without labels are scored; give
+    their labels with --truth, or write the challenge's files with `nearfar submit`.
     """
     from nearfar.challenge import evaluate as bench
 
@@ -86,6 +90,7 @@ def evaluate(
                 data,
                 system(recipe),
                 weights,
+                truth=truth,
                 only=machine or (),
                 near=near,
                 far=channel(far),
@@ -102,4 +107,4 @@ def evaluate(
             say_json(evaluation.to_dict())
         else:
             say_evaluation(evaluation)
-        raise typer.Exit(BAD_INPUT if any(m.failures for m in evaluation.machines) else DONE)
+        raise typer.Exit(BAD_INPUT if evaluation.failed else DONE)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nearfar.atomic import write
+from nearfar.challenge.layout import LATEST, RULES
 from nearfar.cli.terminal import Failures, complain, say, say_table
 
 if TYPE_CHECKING:
@@ -136,18 +137,28 @@ def say_evaluation(evaluation: Evaluation) -> None:
     if evaluation.interval:
         say()
         between = f"[{100 * evaluation.interval.low:.1f}, {100 * evaluation.interval.high:.1f}]"
-        say(f"Official score {100 * evaluation.overall:.2f} {between} (harmonic mean; chance is 50)")
+        mean = "arithmetic" if evaluation.rules == "2020" else "harmonic"
+        judged = sum(m.result is not None for m in evaluation.machines)
+        of = "" if judged == len(evaluation.machines) else f", {judged} of {len(evaluation.machines)} rows"
+        say(f"Official score {100 * evaluation.overall:.2f} {between} ({mean} mean{of}; chance is 50)")
+    if evaluation.rules != LATEST:
+        say(f"Rules of {evaluation.rules}: {RULES[evaluation.rules]}")
+    for note in evaluation.notes:
+        complain(f"note: {note}")
     for m in evaluation.machines:
+        if m.error:
+            complain(f"{m.name}: could not be evaluated: {m.error}")
         for file, error in m.failures:
             complain(f"{m.name}: left out: {error if Path(file).name in error else f'{file}: {error}'}")
-    same = len({m.detector.why for m in evaluation.machines}) == 1
-    for m in evaluation.machines[:1] if same else evaluation.machines:
+    heard = [m for m in evaluation.machines if m.detector.why]
+    same = len({m.detector.why for m in heard}) == 1
+    for m in heard[:1] if same else heard:
         say(f"Method{'' if same else f' of {m.name}'}: {m.detector.why}")
 
 
 def _metrics_row(m: MachineEvaluation) -> list[str]:
     if m.result is None:
-        return [m.name, "no labels", "", "", ""]
+        return [m.name, "failed" if m.error else "no labels" if not m.labelled else "one kind", "", "", ""]
     cells = [m.name]
     for key in ("auc_source", "auc_target", "pauc", "omega"):
         value, interval = getattr(m.result, key), m.intervals[key]
