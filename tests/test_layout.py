@@ -8,54 +8,11 @@ import numpy as np
 import pytest
 
 from conftest import hum, write_wav
+from datasets import DEV_TEST, TRAIN, dev_2020, dev_2021, dev_2022, evaluation_set, train_since_2021, tree
 from nearfar.challenge.evaluate import evaluate
 from nearfar.challenge.layout import attributes, read
 from nearfar.metrics import auc, harmonic_mean, partial_auc
 from nearfar.recipe import FLOOR
-
-TRAIN, DEV_TEST = 4, 2
-KINDS = [(d, a) for d in ("source", "target") for a in ("normal", "anomaly")]
-
-
-def tree(root: Path, names: list[str], *, far: bool = True) -> Path:
-    """Short recordings under these names; those called anomaly, and every third without a label, hiss."""
-    for i, name in enumerate(names):
-        fault = "hiss" if "anomaly" in name or ("normal" not in name and i % 3 == 0) else ""
-        write_wav(root / name, hum(i, fault=fault, seconds=0.5, far=far))
-    return root
-
-
-def dev_2020(machine: str, ids: str = "02") -> list[str]:
-    train = [f"{machine}/train/normal_id_0{i}_{n:08d}.wav" for i in ids for n in range(TRAIN)]
-    return train + [
-        f"{machine}/test/{label}_id_0{i}_{n:08d}.wav"
-        for i in ids
-        for label in ("normal", "anomaly")
-        for n in range(DEV_TEST)
-    ]
-
-
-def train_since_2021(machine: str, section: str = "00", attribute: str = "_str_1_amb_2") -> list[str]:
-    domains = ["source"] * (TRAIN - 1) + ["target"]
-    return [f"{machine}/train/section_{section}_{d}_train_normal_{n:04d}{attribute}.wav" for n, d in enumerate(domains)]
-
-
-def dev_2021(machine: str, section: str) -> list[str]:
-    return train_since_2021(machine, section) + [
-        f"{machine}/{d}_test/section_{section}_{d}_test_{a}_{n:04d}.wav" for d, a in KINDS for n in range(DEV_TEST)
-    ]
-
-
-def dev_2022(machine: str, section: str = "00", attribute: str = "_spd_28V") -> list[str]:
-    return train_since_2021(machine, section, attribute) + [
-        f"{machine}/test/section_{section}_{d}_test_{a}_{n:04d}{attribute}.wav"
-        for d, a in KINDS
-        for n in range(DEV_TEST)
-    ]
-
-
-def evaluation_set(machine: str, form: str = "section_00_{:04d}.wav") -> list[str]:
-    return train_since_2021(machine, attribute="_noAttribute") + [f"{machine}/test/{form.format(n)}" for n in range(6)]
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +95,7 @@ def test_development_and_evaluation_trees_side_by_side(tmp_path: Path) -> None:
     assert result.overall == pytest.approx(fan.result.omega), "the unlabelled machine has no part in the score"
     again = evaluate(tmp_path, FLOOR, only=["Sander"], rounds=20)
     assert [m.name for m in again.machines] == ["Sander"] and np.isnan(again.overall)
-    with pytest.raises(ValueError, match="no machine Sandra in .*; it has Sander, fan"):
+    with pytest.raises(ValueError, match=r"no machine Sandra in .*; it has Sander, fan"):
         read(tmp_path, only=["Sandra"])
 
 
@@ -172,15 +129,16 @@ def test_ground_truth_is_joined_by_name_whatever_its_order(evaluation_tree: Path
 
 def test_ground_truth_may_be_words_or_the_labelled_names(evaluation_tree: Path, tmp_path: Path) -> None:
     file = tmp_path / "ground_truth_Sander_section_00_test.csv"
+    side, label = ("source", "target"), ("normal", "anomaly")
     file.write_text(
         "".join(
-            f"section_00_{n:04d}.wav,section_00_{'target' if s else 'source'}_test_{'anomaly' if a else 'normal'}_{n:04d}_x.wav\n"
+            f"section_00_{n:04d}.wav,section_00_{side[s]}_test_{label[a]}_{n:04d}_x.wav\n"
             for n, (a, s) in enumerate(zip(LABELS, SIDES, strict=True))
         )
     )
     one = read(evaluation_tree, file, only=["Sander"]).units[0]
     words = "".join(
-        f"section_00_{n:04d}.wav,{'Target' if s else 'source'},{'anomaly' if a else 'normal'}\n"
+        f"section_00_{n:04d}.wav,{side[s].title()},{label[a]}\n"
         for n, (a, s) in enumerate(zip(LABELS, SIDES, strict=True))
     )
     file.write_text(words)

@@ -41,6 +41,7 @@ class MachineEvaluation:
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     machine: str = ""
     section: str = "00"
+    unscored: Sequence[str] = ()  # names of the test clips that could not be used
     error: str = ""
 
     @property
@@ -107,9 +108,8 @@ def evaluate(
             done.append(run(unit, detector, progress))
         except (ValueError, OSError) as error:
             errors.append(error)
-            done.append(
-                MachineEvaluation(unit.name, detector, [], [], [], None, {}, unit.machine, unit.section, str(error))
-            )
+            nothing = MachineEvaluation(unit.name, detector, [], [], [], None, {}, unit.machine, unit.section)
+            done.append(replace(nothing, unscored=[r.name for r in unit.test], error=str(error)))
     if len(errors) == len(done):
         raise errors[0]
     return judged(done, found.rules, rounds=rounds, seed=seed, notes=found.notes)
@@ -135,8 +135,9 @@ def run(unit: Unit, detector: Detector, progress: Progress | None = None) -> Mac
         if scores
     ]
     recordings, scored = [r for r, _ in pairs], [s for _, s in pairs]
+    unscored = [r.name for r in test if r not in recordings]
     return MachineEvaluation(
-        unit.name, detector, recordings, scored, failures, machine=unit.machine, section=unit.section
+        unit.name, detector, recordings, scored, failures, None, {}, unit.machine, unit.section, unscored
     )
 
 

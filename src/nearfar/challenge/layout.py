@@ -117,7 +117,7 @@ def _units(machine: str, recordings: list[Recording]) -> Iterator[Unit]:
 
 
 def _with_both_splits(units: list[Unit]) -> tuple[list[Unit], list[str]]:
-    """The units that can be fitted and scored, and a note on other sections of the same machines; ValueError if none."""
+    """The units that can be fitted and scored, and notes on other sections of their machines; ValueError if none."""
     whole = [unit for unit in units if len(unit.train) >= 2 and unit.test]
     alive = {unit.machine for unit in whole}
     notes = []

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nearfar.cli import machine, research
+from nearfar.cli import bench, machine, research
 from nearfar.cli.terminal import DONE, say
 
 COMMANDS = (
@@ -23,6 +23,7 @@ COMMANDS = (
     (machine.add, "More normals into the bank."),
     (machine.threshold, "Show or change the set-point."),
     (research.evaluate, "The challenge's metrics, per machine and overall."),
+    (bench.submit, "The challenge's files, written and checked."),
 )
 
 app = typer.Typer(

@@ -1,0 +1,129 @@
+"""Commands of the researcher's bench: submit, reproduce, data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nearfar.cli.options import Far, Json, Machines, Near, RecipeName, Threads, Weights, channel, system
+from nearfar.cli.terminal import BAD_INPUT, DONE, complain, errors_for_people, progress_bar, say, say_json, say_table
+
+if TYPE_CHECKING:
+    from nearfar.challenge.evaluate import Evaluation
+    from nearfar.challenge.validate import Finding
+
+BASELINE_RATE = 0.1  # the official baseline's gamma quantile of 0.9
+
+
+def submit(
+    data: Annotated[
+        Path | None, typer.Argument(help="The data set; with --check, the files that must have rows.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the submission.")] = None,
+    recipe: RecipeName = None,
+    weights: Weights = None,
+    check: Annotated[Path | None, typer.Option(help="Check this folder of CSV files instead of writing one.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label of the submission: Lastname_Institute_task2_1.")] = None,
+    set_point: Annotated[
+        str, typer.Option(help="gamma (as the official baseline), conformal (nearfar's own) or quantile.")
+    ] = "gamma",
+    false_alarm_rate: Annotated[
+        float | None, typer.Option(help="Share of normal clips that may be called anomalous [gamma: 0.1, else 0.05].")
+    ] = None,
+    machine: Machines = None,
+    near: Near = 0,
+    far: Far = 1,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Example: nearfar submit eval_data/raw --recipe eat-large -o out/
+
+    Scores, decisions and metadata as the challenge wants them, checked and packed. Check any folder of CSV files:
+    nearfar submit --check out/ eval_data/raw
+    """
+    from nearfar.challenge import evaluate as bench
+    from nearfar.challenge import submission, validate
+
+    with errors_for_people():
+        if check is not None:
+            if output is not None or recipe is not None:
+                raise ValueError("--check reads a submission; give it without --recipe and -o")
+            found = validate.check(check, data, only=machine)
+            _say_findings(found, check, data, json)
+            raise typer.Exit(BAD_INPUT if found else DONE)
+        if data is None or output is None:
+            raise ValueError("give the data set and -o FOLDER, or --check FOLDER")
+        rate = BASELINE_RATE if false_alarm_rate is None and set_point == "gamma" else false_alarm_rate
+        with progress_bar() as tell:
+            evaluation = bench.evaluate(
+                data,
+                system(recipe),
+                weights,
+                only=machine or (),
+                near=near,
+                far=channel(far),
+                false_alarm_rate=rate,
+                method=set_point,
+                threads=threads,
+                progress=tell,
+            )
+        label = label or submission.LABEL
+        found = submission.submit(output, evaluation, data, label)
+        if json:
+            say_json(_submitted(evaluation) | {"folder": output, "label": label, "findings": [str(f) for f in found]})
+        else:
+            _say_submitted(evaluation, output, label)
+            _say_findings(found, output, data, json=False)
+        raise typer.Exit(BAD_INPUT if found else DONE)
+
+
+def _submitted(evaluation: Evaluation) -> dict[str, object]:
+    return {
+        "machines": {
+            m.name: {
+                "clips": len(m.scores),
+                "anomalous": sum(s.value > s.threshold for s in m.scores),
+                "set_point": m.detector.threshold.value,
+            }
+            for m in evaluation.machines
+        }
+    }
+
+
+def _say_submitted(evaluation: Evaluation, folder: Path, label: str) -> None:
+    say_table(
+        ["machine", "test clips", "called anomalous", "set-point", "labels"],
+        [
+            [
+                m.name,
+                str(len(m.scores)),
+                str(sum(s.value > s.threshold for s in m.scores)),
+                f"{m.detector.threshold.value:.2f}",
+                "known" if m.labelled else "none",
+            ]
+            for m in evaluation.machines
+        ],
+    )
+    point = evaluation.machines[0].detector.threshold
+    say(f"\nDecisions     score > set-point: {point.method}, {100 * point.rate:g} % of normal clips")
+    for note in evaluation.notes:
+        complain(f"note: {note}")
+    for name, error in ((m.name, error) for m in evaluation.machines for _, error in m.failures):
+        complain(f"{name}: left out: {error}")
+    say(f"Submission    {folder}, packed in {folder / label}.zip")
+    say(f"To fill in    name and authors in {folder / label}.meta.yaml; a second run packs what stands there")
+
+
+def _say_findings(found: list[Finding], folder: Path, data: Path | None, json: bool) -> None:
+    if json:
+        say_json({"folder": folder, "data": data, "findings": [vars(f) for f in found], "ok": not found})
+        return
+    against = f"against {data}" if data else "by itself; give the data set to check that no row is missing"
+    if found:
+        say(f"Checked {against}: {len(found)} thing{'s' * (len(found) != 1)} to put right")
+        for finding in found:
+            say(f"  {finding}")
+    else:
+        say(f"Checked {against}: nothing to put right")
