@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 for command, does in COMMANDS:
     app.command(short_help=does)(command)
+app.add_typer(bench.data, name="data")
 
 
 @app.callback()

@@ -127,3 +127,45 @@ def _say_findings(found: list[Finding], folder: Path, data: Path | None, json: b
             say(f"  {finding}")
     else:
         say(f"Checked {against}: nothing to put right")
+
+
+data = typer.Typer(no_args_is_help=True, help="Data sets of the challenge.", rich_markup_mode=None)
+
+
+@data.command("pull", short_help="Fetch a data set of the challenge from Zenodo.")
+def pull(
+    name: Annotated[str, typer.Argument(help="dcase2026-dev, dcase2026-add, dcase2026-eval; also 2023 to 2025.")],
+    machine: Machines = None,
+    to: Annotated[Path, typer.Option(help="Folder for data sets.")] = Path("data"),
+    mirror: Annotated[
+        str | None, typer.Option(help="Ask MIRROR/zenodo.org/... instead of https://zenodo.org/...")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the archives after they are unpacked.")] = False,
+    json: Json = False,
+) -> None:
+    """Example: nearfar data pull dcase2026-dev --machine fan
+
+    Fetch a data set of the challenge from Zenodo: checked, resumed where it was broken off, unpacked.
+    dev is the development set; add and eval are the train and the test clips of the evaluation machines.
+    """
+    from nearfar.challenge import pull as source
+
+    with errors_for_people():
+        mirrors = {"https://": mirror} if mirror else None
+        found = source.listing(name, mirrors)
+        chosen = [a for a in found.archives if not machine or a.machine in machine]
+        (complain if json else say)(f"{found.title}\nLicence       {found.licence}")
+        (complain if json else say)(
+            f"Archives      {len(chosen)} of {len(found.archives)} machines, {sum(a.size for a in chosen) / 1e9:.2f} GB"
+        )
+        with progress_bar() as tell:
+            folders = source.pull(found, to, machine or (), mirrors=mirrors, keep=keep, progress=tell)
+        raw = Path(to) / found.record.raw
+        if json:
+            say_json({"data": raw, "licence": found.licence, "machines": folders})
+            return
+        say(f"Data          {raw}: {', '.join(folders)}")
+        other = {"add": "eval", "eval": "add"}.get(found.record.part)
+        if other:
+            say(f"The rest      nearfar data pull {name.rpartition('-')[0]}-{other} --to {to}")
+        say(f"Next          nearfar evaluate {raw}")
