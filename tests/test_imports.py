@@ -17,8 +17,8 @@ ROOT = Path(nearfar.__file__).parent
 # From the bottom up. A module may import from its own layer and from those above it in this list, never from below,
 # and only `__main__` from `cli`. A new module needs a place here. "encoders.*" stands for all modules of a package.
 LAYERS = [
-    ["check", "blas", "atomic", "hashes"],
-    ["microphones"],
+    ["check", "blas", "atomic", "hashes", "pipeline"],
+    ["microphones", "store"],
     ["audio", "enhance", "frames", "pooling", "views", "bank", "metrics"],
     ["encoders", "encoders.*"],
     ["density", "gaussian", "switches"],
@@ -26,10 +26,10 @@ LAYERS = [
     ["backend", "fusion", "threshold"],
     ["recipe"],
     ["embed"],
-    ["demo.room", "demo.waves"],
+    ["demo.room", "demo.waves", "library"],
     ["score", "recordings", "doctor.checkup", "combine", "default", "profile", "demo.synth"],
     ["model", "hear", "explain.deviation"],
-    ["explain", "explain.evidence", "explain.wording"],
+    ["explain", "explain.evidence", "explain.wording", "explain.inquiry"],
     ["detector"],
     ["doctor", "demo", "explain.pictures", "challenge", "challenge.*", "evaluate", "live", "live.*"],
     ["explain.pages"],

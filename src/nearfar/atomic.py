@@ -7,11 +7,16 @@ import tempfile
 from pathlib import Path
 
 
-def write(path: str | os.PathLike[str], content: str | bytes) -> Path:
-    """Write text (UTF-8) or bytes to `path` through a file beside it; a full disk or Ctrl-C leaves what was there."""
+def write(path: str | os.PathLike[str], content: str | bytes, *, drafts: Path | None = None) -> Path:
+    """Write text (UTF-8) or bytes to `path` through a file beside it; a full disk or Ctrl-C leaves what was there.
+
+    `drafts`: a folder on the same disk for the unfinished file, so that what a killed process leaves is in one place.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    if drafts is not None:
+        drafts.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=drafts or path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
