@@ -99,13 +99,14 @@ def evaluate(
     beside the others; if none can, its error is raised.
     """
     found = read(data, truth, only)
-    done, errors = [], []
+    done: list[MachineEvaluation] = []
+    errors: list[Exception] = []
     for unit in found.units:
         detector = Detector(
             system, weights, near=near, far=far, false_alarm_rate=false_alarm_rate, method=method, threads=threads
         )
         try:
-            done.append(run(unit, detector, progress))
+            done.append(run(unit, with_encoders_of(done[-1].detector if done else None, detector), progress))
         except (ValueError, OSError) as error:
             errors.append(error)
             nothing = MachineEvaluation(unit.name, detector, [], [], [], None, {}, unit.machine, unit.section)
@@ -113,6 +114,13 @@ def evaluate(
     if len(errors) == len(done):
         raise errors[0]
     return judged(done, found.rules, rounds=rounds, seed=seed, notes=found.notes)
+
+
+def with_encoders_of(other: Detector | None, detector: Detector) -> Detector:
+    """The detector, with the networks that another of the same system has loaded."""
+    if other is not None and "encoders" in vars(other) and not other.by_default:
+        detector.encoders = other.encoders
+    return detector
 
 
 def run(unit: Unit, detector: Detector, progress: Progress | None = None) -> MachineEvaluation:

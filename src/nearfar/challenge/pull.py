@@ -17,6 +17,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -154,7 +155,7 @@ def unpack(archive: Path, raw: Path, machine: str, progress: Progress | None = N
 def _understood(record: Record, said: Any) -> Listing:
     newest: dict[str, tuple[int, Archive]] = {}
     for file in said["files"]:
-        name, kind, digest = file["key"], *file["checksum"].partition(":")[::2]
+        name, (kind, _, digest) = str(file["key"]), str(file["checksum"]).partition(":")
         match = re.fullmatch(ARCHIVES[record.part], name)
         if match is None or kind != "md5" or "/" in match["machine"] or match["machine"].startswith("."):
             continue
@@ -199,7 +200,7 @@ def _is_whole(path: Path, size: int) -> bool:
 
 
 def _same(path: Path, info: zipfile.ZipInfo) -> bool:
-    return _is_whole(path, info.file_size) and zipfile.crc32(path.read_bytes()) == info.CRC
+    return _is_whole(path, info.file_size) and zlib.crc32(path.read_bytes()) == info.CRC
 
 
 def _extract(opened: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:

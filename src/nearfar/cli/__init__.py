@@ -23,6 +23,7 @@ COMMANDS = (
     (machine.add, "More normals into the bank."),
     (machine.threshold, "Show or change the set-point."),
     (research.evaluate, "The challenge's metrics, per machine and overall."),
+    (bench.reproduce, "Tables 3, 4 and 5 of the report beside its own numbers."),
     (bench.submit, "The challenge's files, written and checked."),
 )
 

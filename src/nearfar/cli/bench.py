@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nearfar.cli.options import Far, Json, Machines, Near, RecipeName, Threads, Weights, channel, system
+from nearfar.atomic import write
+from nearfar.cli.options import (
+    Far,
+    Json,
+    Machines,
+    Near,
+    RecipeName,
+    Threads,
+    Truth,
+    Weights,
+    channel,
+    system,
+    weights_by_name,
+)
+from nearfar.cli.results import say_reproduction
 from nearfar.cli.terminal import BAD_INPUT, DONE, complain, errors_for_people, progress_bar, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -127,6 +141,63 @@ def _say_findings(found: list[Finding], folder: Path, data: Path | None, json: b
             say(f"  {finding}")
     else:
         say(f"Checked {against}: nothing to put right")
+
+
+def reproduce(
+    data: Annotated[Path, typer.Argument(help="The development set, or any other in the challenge's layout.")],
+    weights: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE: weights of an encoder; may be repeated.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Folder that `nearfar embed` has filled.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Folder to keep scores in; a second run goes on from there.")] = Path(
+        "nearfar-results"
+    ),
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="A further recipe, by name or JSON file; may be repeated.")
+    ] = None,
+    truth: Truth = None,
+    machine: Machines = None,
+    near: Near = 0,
+    far: Far = 1,
+    page: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Example: nearfar reproduce data/dcase2026t2/dev_data/raw
+
+    Tables 3, 4 and 5 of the report, computed here and set beside its own numbers. Encoders without weights are left
+    out and say why; the default without weights always runs.
+    """
+    from nearfar.challenge import layout, tables
+    from nearfar.challenge.scored import Runs
+    from nearfar.store import Store
+
+    with errors_for_people():
+        found = layout.read(data, truth, machine or ())
+        others = {"logmel": None, **{Path(name).stem: system(name) for name in recipe or ()}}
+        with progress_bar() as tell:
+            runs = Runs(
+                results,
+                weights_by_name(weights or ()),
+                Store(store) if store else None,
+                near=near,
+                far=channel(far),
+                threads=threads,
+                progress=tell,
+            )
+            done = tables.reproduce(found, runs, others)
+        if page:
+            from nearfar.challenge.report import tables_page
+
+            write(page, tables_page(done, f"nearfar reproduce {data}"))
+        failed = any(run.failures for run in done.runs.values())
+        if json:
+            say_json(done.to_dict())
+        else:
+            say_reproduction(done)
+        raise typer.Exit(BAD_INPUT if failed else DONE)
 
 
 data = typer.Typer(no_args_is_help=True, help="Data sets of the challenge.", rich_markup_mode=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ RecipeName = Annotated[
 Weights = Annotated[Path | None, typer.Option(help="Weights file of the recipe's encoder.")]
 Threads = Annotated[int | None, typer.Option(help="Recordings heard side by side; as many as there are processors.")]
 Machines = Annotated[list[str] | None, typer.Option("--machine", help="Only this machine; may be repeated.")]
+Truth = Annotated[Path | None, typer.Option(help="Ground-truth CSVs of evaluation files: a folder, or one file.")]
 Model = Annotated[Path, typer.Argument(help="Detector folder, as `nearfar fit` made it.")]
 
 
@@ -34,6 +36,21 @@ def system(recipe: str | None) -> System | None:
     if recipe.endswith(".json") or Path(recipe).is_file():
         return from_json(Path(recipe).read_text(encoding="utf-8"))
     return by_name(recipe)
+
+
+def weights_by_name(given: Sequence[str]) -> dict[str, Path]:
+    """{encoder: file} of options NAME=FILE."""
+    from nearfar.check import choose
+    from nearfar.encoders import TABLE
+
+    files = {}
+    for option in given:
+        name, separator, file = option.partition("=")
+        if not separator:
+            raise ValueError(f"--weights {option!r}: say whose they are, NAME=FILE")
+        choose("encoder", name, TABLE)
+        files[name] = Path(file)
+    return files
 
 
 def channel(far: int) -> int | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nearfar.atomic import write
-from nearfar.cli.options import Far, Json, Machines, Near, RecipeName, Threads, Weights, channel, system
+from nearfar.cli.options import Far, Json, Machines, Near, RecipeName, Threads, Truth, Weights, channel, system
 from nearfar.cli.results import as_csv, say_evaluation, write_report
 from nearfar.cli.terminal import BAD_INPUT, DONE, errors_for_people, progress_bar, say, say_json
 
@@ -64,9 +64,7 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="DATA/<machine>/{train,test}, or a parent in the challenge's layout.")],
     recipe: RecipeName = None,
     weights: Weights = None,
-    truth: Annotated[
-        Path | None, typer.Option(help="Ground-truth CSVs of evaluation files: a folder, or one file.")
-    ] = None,
+    truth: Truth = None,
     machine: Machines = None,
     near: Near = 0,
     far: Far = 1,

@@ -16,6 +16,7 @@ from nearfar.cli.terminal import Failures, complain, say, say_table
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
+    from nearfar.challenge.tables import Reproduction
     from nearfar.detector import Detector
     from nearfar.score import Score
 
@@ -165,6 +166,38 @@ def _metrics_row(m: MachineEvaluation) -> list[str]:
         between = f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
         cells.append("-" if math.isnan(value) else f"{100 * value:.2f} {between}")
     return cells
+
+
+def say_reproduction(done: Reproduction) -> None:
+    """The report's tables beside what was computed here; below each table the reasons for what is missing, once."""
+    for table in done.tables:
+        reasons: dict[str, list[str]] = {}
+        rows = []
+        for row in table.rows:
+            numbers = [_beside(cell.report, cell.here, cell.difference) for cell in row.cells]
+            rows.append([*row.heads, *(text for texts in numbers for text in texts)])
+            if row.note:
+                reasons.setdefault(row.note, []).append(row.heads[table.named_by])
+        columns = [*table.heads, *(c for metric in table.metrics for c in (metric, "here", "+/-"))]
+        say_table(columns, rows, title=table.title, words=len(table.heads))
+        for note in table.notes:
+            say(f"  {note}")
+        for reason, names in reasons.items():
+            say(f"  {', '.join(dict.fromkeys(names))}: {reason}")
+        say()
+    for note in done.notes:
+        complain(f"note: {note}")
+    for name, run in done.runs.items():
+        for file, error in run.failures:
+            complain(f"{name}: left out: {error if Path(file).name in error else f'{file}: {error}'}")
+
+
+def _beside(report: float | None, here: float | None, difference: float | None) -> list[str]:
+    return [
+        "-" if report is None else f"{report:.2f}",
+        "-" if here is None else f"{here:.2f}",
+        "" if difference is None else f"{difference:+.2f}",
+    ]
 
 
 def write_report(evaluation: Evaluation, path: Path, title: str) -> Path | None:

@@ -30,15 +30,15 @@ def say_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2, allow_nan=False, default=str))
 
 
-def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
-    """A table on stdout: the first column to the left, the others to the right; as wide as it has to be."""
+def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", words: int = 1) -> None:
+    """A table on stdout: the first `words` columns to the left, the others to the right; as wide as it has to be."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+        table.add_column(column, justify="left" if i < words else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell, style="bold red" if cell == "ANOMALOUS" else "") for cell in row))
     console = Console(highlight=False)

@@ -1,0 +1,268 @@
+"""Tables 3, 4 and 5 of the report, computed on the data at hand and set beside the report's own numbers.
+
+    Table 3   official score of the best single system of each encoder
+    Table 4   arithmetic means over machines of AUC source, AUC target and pAUC, and the official (harmonic) score
+    Table 5   AUC source, AUC target and pAUC of each machine
+
+Every cell holds the report's number, the one computed here and, where the machines are the report's, the difference.
+What could not run stays empty, with the reason in its row. Numbers are in percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nearfar.challenge import published
+from nearfar.challenge.layout import RULES, DataSet, Unit
+from nearfar.challenge.scored import Runs, Scored, fused
+from nearfar.metrics import MachineResult, machine, overall
+from nearfar.recipe import FUSION, TABLE_3, System, leaves
+
+FUSED = "fusion"
+NOT_OURS = "a trained network of the organisers, no part of nearfar"
+METRICS = ("AUC source", "AUC target", "pAUC")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of the report, the one computed here (None: there is none), and whether they may be compared."""
+
+    report: float | None = None
+    here: float | None = None
+    comparable: bool = True
+
+    @property
+    def difference(self) -> float | None:
+        """Here minus report, or None."""
+        if self.report is None or self.here is None or not self.comparable:
+            return None
+        return self.here - self.report
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: what it is of, its numbers, and why some are missing."""
+
+    heads: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report; `heads` name the columns of words, `metrics` those of numbers."""
+
+    title: str
+    heads: tuple[str, ...]
+    metrics: tuple[str, ...]
+    rows: Sequence[Row]
+    notes: Sequence[str] = ()
+    named_by: int = 0  # the head that a note is about
+
+
+@dataclass(frozen=True)
+class Run:
+    """What became of one system: results per machine (in [0, 1]), or why it could not run."""
+
+    title: str
+    results: Mapping[str, MachineResult] = field(default_factory=dict)
+    why_not: str = ""
+    failures: Sequence[tuple[str, str]] = ()
+
+    @property
+    def score(self) -> float | None:
+        """The official score in percent, or None."""
+        return 100 * overall(self.results) if self.results else None
+
+    def mean(self, metric: str) -> float | None:
+        """The arithmetic mean over machines in percent, or None."""
+        values = np.array([getattr(r, metric) for r in self.results.values()], float)
+        return float(100 * np.nanmean(values)) if len(values) and not np.isnan(values).all() else None
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The three tables, and every system's run by name."""
+
+    tables: Sequence[Table]
+    runs: Mapping[str, Run]
+    notes: Sequence[str] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, in percent."""
+        return {
+            "tables": [_table_dict(table) for table in self.tables],
+            "systems": {
+                name: {
+                    "title": run.title,
+                    "score": run.score,
+                    "why_not": run.why_not,
+                    "machines": {m: _percent(r) for m, r in run.results.items()},
+                    "failures": [{"file": f, "error": e} for f, e in run.failures],
+                }
+                for name, run in self.runs.items()
+            },
+            "notes": list(self.notes),
+        }
+
+
+def reproduce(found: DataSet, runs: Runs, others: Mapping[str, System | None] | None = None) -> Reproduction:
+    """Run what the weights present allow on a data set; `others` are further systems by name (None: the default).
+
+    Raises ValueError for data sets of 2020 and 2021, whose rules give other numbers.
+    """
+    if found.rules in ("2020", "2021"):
+        raise ValueError(f"the report's tables follow other rules than those of {found.rules}: {RULES['2022']}")
+    done: dict[str, Run] = {}
+    kept: dict[str, dict[str, Scored]] = {}
+    for name, system in {**TABLE_3, **(others or {})}.items():
+        title = published.TABLE_3[name].title if name in published.TABLE_3 else name
+        kept[name] = {}
+        done[name] = _run(title, name, system, found.units, runs, kept[name])
+    done[FUSED] = _fusion(found.units, done, kept)
+    machines = {unit.name for unit in found.units if _labelled(unit)}
+    ours = machines == set(published.TABLE_5)
+    tables = [table_3(done, ours), table_4(done, ours), table_5(done, sorted(machines))]
+    return Reproduction(tables, done, [*found.notes, *_about(machines, ours)])
+
+
+def table_3(runs: Mapping[str, Run], comparable: bool = True) -> Table:
+    """The best single system per encoder, and below it the systems that the report does not have."""
+    rows = []
+    for name, run in runs.items():
+        said = published.TABLE_3.get(name)
+        if name != FUSED:
+            words = (said.title, said.view, said.pooling, said.backend) if said else (run.title, "", "", "")
+            cell = Cell(said.score if said else None, run.score, comparable)
+            rows.append(Row(words, (cell,), run.why_not))
+    return Table(
+        "Table 3: best single system per encoder (official score: harmonic mean)",
+        ("encoder", "input", "pooling", "back end"),
+        ("score",),
+        rows,
+        ["k = 3 LDN is read as density k = 3 and query k = 1."],
+    )
+
+
+def table_4(runs: Mapping[str, Run], comparable: bool = True) -> Table:
+    """Averages over machines: arithmetic for the three metrics, harmonic for the score."""
+    rows = []
+    for name, said in published.TABLE_4.items():
+        run = _of(runs, name)
+        here = [run.mean(metric) for metric in ("auc_source", "auc_target", "pauc")] + [run.score]
+        printed = (said.auc_source, said.auc_target, said.pauc, said.score)
+        cells = tuple(Cell(p, h, comparable) for p, h in zip(printed, here, strict=True))
+        rows.append(Row((_title(name),), cells, run.why_not))
+    notes = [
+        f"{_title(s)}: the report's Score is {published.TABLE_4[s].score:.2f}; its own Table 5 gives "
+        f"{published.official(s):.2f}, as the organisers published."
+        for s in (published.MSE, published.MAHALA)
+    ]
+    metrics = (*(f"{m} (arithmetic)" for m in METRICS), "score (harmonic)")
+    return Table("Table 4: averages over machines", ("method",), metrics, rows, notes)
+
+
+def table_5(runs: Mapping[str, Run], machines: Sequence[str]) -> Table:
+    """Per machine: the report's rows, and below them the machines that the report does not have."""
+    rows = []
+    for name, said in published.TABLE_5.items():
+        for system in (published.MAHALA, published.MSE, published.OURS):
+            run = _of(runs, system)
+            rows.append(Row((name, system), _cells(said[system], run.results.get(name)), run.why_not))
+    for name in machines:
+        for system, run in runs.items():
+            if name in run.results and (name not in published.TABLE_5 or system != FUSED):
+                rows.append(Row((name, run.title), _cells(None, run.results[name])))
+    return Table("Table 5: per machine", ("machine", "system"), METRICS, rows, named_by=1)
+
+
+def _run(
+    title: str, name: str, system: System | None, units: Sequence[Unit], runs: Runs, keep: dict[str, Scored]
+) -> Run:
+    try:
+        for unit, scored in runs.each(name, system, units):
+            keep[unit.name] = scored
+    except (ValueError, OSError, ImportError) as error:
+        return Run(title, why_not=" ".join(str(error).split()))
+    return _judged(title, units, keep)
+
+
+def _fusion(units: Sequence[Unit], done: Mapping[str, Run], kept: Mapping[str, Mapping[str, Scored]]) -> Run:
+    names = [next(leaves(system)).encoder for _, system in FUSION.parts]
+    lacking = [done[name].title for name in names if not done[name].results and done[name].why_not]
+    if lacking:
+        return Run("best fusion", why_not=f"needs {', '.join(lacking)}")
+    weights = [weight for weight, _ in FUSION.parts]
+    together = {}
+    for unit in units:
+        parts = [kept[name][unit.name] for name in names]
+        if all(part.test for part in parts):
+            together[unit.name] = fused(list(zip(weights, parts, strict=True)))
+    return _judged("best fusion", units, together)
+
+
+def _judged(title: str, units: Sequence[Unit], scored: Mapping[str, Scored]) -> Run:
+    results = {}
+    for unit in units:
+        test = [r for r in unit.test if r.path.name in scored.get(unit.name, Scored({}, {})).test]
+        labels = [bool(r.is_anomaly) for r in test]
+        if _labelled(unit) and len(set(labels)) == 2:
+            values = [scored[unit.name].test[r.path.name] for r in test]
+            results[unit.name] = machine(values, labels, [bool(r.is_target) for r in test])
+    failures = [failure for s in scored.values() for failure in s.failures]
+    why = "" if results else failures[0][1] if failures else "no machine has labels"
+    return Run(title, results, why, failures)
+
+
+def _labelled(unit: Unit) -> bool:
+    return all(r.is_anomaly is not None for r in unit.test)
+
+
+def _of(runs: Mapping[str, Run], name: str) -> Run:
+    if name == published.OURS:
+        return runs[FUSED]
+    return runs[name] if name in runs else Run(_title(name), why_not=NOT_OURS)
+
+
+def _title(name: str) -> str:
+    return published.TITLES.get(name) or f"{published.TABLE_3[name].title} (best single)"
+
+
+def _cells(said: tuple[float, float, float] | None, result: MachineResult | None) -> tuple[Cell, ...]:
+    here = [None, None, None] if result is None else [None if np.isnan(v) else 100 * v for v in result]
+    return tuple(Cell(p, h) for p, h in zip(said or (None, None, None), here, strict=True))
+
+
+def _about(machines: set[str], ours: bool) -> list[str]:
+    if ours:
+        return []
+    lacking = sorted(set(published.TABLE_5) - machines)
+    return [
+        "these are not the seven machines of the report"
+        + (f" ({', '.join(lacking)} are not here)" if lacking else "")
+        + ", so averages and scores stand beside the report's without a difference"
+    ]
+
+
+def _table_dict(table: Table) -> dict[str, Any]:
+    rows = [
+        {
+            **dict(zip(table.heads, row.heads, strict=True)),
+            **{
+                metric: {"report": cell.report, "here": cell.here, "difference": cell.difference}
+                for metric, cell in zip(table.metrics, row.cells, strict=True)
+            },
+            "note": row.note,
+        }
+        for row in table.rows
+    ]
+    return {"title": table.title, "rows": rows, "notes": list(table.notes)}
+
+
+def _percent(result: MachineResult) -> dict[str, float | None]:
+    values = {k: float(getattr(result, k)) for k in ("auc_source", "auc_target", "pauc", "omega")}
+    return {k: None if np.isnan(v) else 100 * v for k, v in values.items()}
