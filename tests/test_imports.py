@@ -18,7 +18,8 @@ ROOT = Path(nearfar.__file__).parent
 # and only `__main__` from `cli`. A new module needs a place here. "encoders.*" stands for all modules of a package.
 LAYERS = [
     ["check", "blas", "atomic", "hashes"],
-    ["microphones"],
+    ["microphones", "transfer"],
+    ["download"],
     ["audio", "enhance", "frames", "pooling", "views", "bank", "metrics"],
     ["encoders", "encoders.*"],
     ["density", "gaussian", "switches"],
