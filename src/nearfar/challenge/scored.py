@@ -23,6 +23,7 @@ from nearfar.atomic import write
 from nearfar.challenge.evaluate import run
 from nearfar.challenge.layout import Unit
 from nearfar.detector import Detector
+from nearfar.encoders import TABLE
 from nearfar.fusion import align, check_weights
 from nearfar.library import load_encoders, weights_of
 from nearfar.recipe import System, as_data, leaves
@@ -62,6 +63,10 @@ class Runs:
         Raises ValueError, OSError or ImportError if one of its networks cannot be loaded.
         """
         names = sorted({leaf.encoder for leaf in leaves(system)}) if system is not None else []
+        lacking = [n for n in names if TABLE[n].has_weights and self.weights.get(n) is None]
+        if lacking:
+            of = "" if len(names) == 1 else f" of {', '.join(lacking)}"
+            raise ValueError(f"weights{of} are not here (see: nearfar weights)")
         encoders = load_encoders(names, {n: self.weights.get(n) for n in names}, threads=self.threads)
         hashes = {n: weights_of(encoder) for n, encoder in encoders.items()}
         for unit in units:

@@ -148,9 +148,7 @@ def reproduce(
     weights: Annotated[
         list[str] | None, typer.Option(help="NAME=FILE: weights of an encoder; may be repeated.")
     ] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Folder that `nearfar embed` has filled.")
-    ] = None,
+    store: Annotated[Path | None, typer.Option(help="Folder that `nearfar embed` has filled.")] = None,
     results: Annotated[Path, typer.Option(help="Folder to keep scores in; a second run goes on from there.")] = Path(
         "nearfar-results"
     ),

@@ -178,7 +178,7 @@ def say_reproduction(done: Reproduction) -> None:
             rows.append([*row.heads, *(text for texts in numbers for text in texts)])
             if row.note:
                 reasons.setdefault(row.note, []).append(row.heads[table.named_by])
-        columns = [*table.heads, *(c for metric in table.metrics for c in (metric, "here", "+/-"))]
+        columns = [*table.heads, *(c for metric in table.metrics for c in (metric.replace(" (", "\n("), "here", "+/-"))]
         say_table(columns, rows, title=table.title, words=len(table.heads))
         for note in table.notes:
             say(f"  {note}")
