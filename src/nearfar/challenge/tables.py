@@ -247,8 +247,11 @@ def _about(machines: set[str], ours: bool, made_up: bool) -> list[str]:
     if made_up:
         return ["these are the made-up machines of nearfar demo: nothing here compares with the report's numbers"]
     lacking = ", ".join(sorted(set(published.TABLE_5) - machines))
-    return [f"without {lacking}, averages and scores do not compare with the report's" if lacking else
-            "with other machines beside the report's, averages and scores do not compare"]
+    return [
+        f"without {lacking}, averages and scores do not compare with the report's"
+        if lacking
+        else "with other machines beside the report's, averages and scores do not compare"
+    ]
 
 
 def _table_dict(table: Table) -> dict[str, Any]:
