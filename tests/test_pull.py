@@ -93,7 +93,7 @@ def zenodo() -> Iterator[Zenodo]:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     site.url = f"http://127.0.0.1:{server.server_address[1]}"
     yield site
     server.shutdown()

@@ -21,7 +21,7 @@ from nearfar.challenge.layout import RULES, DataSet, Unit
 from nearfar.challenge.scored import Runs, Scored, fused
 from nearfar.demo import MARK
 from nearfar.metrics import MachineResult, machine, overall
-from nearfar.recipe import FUSION, TABLE_3, System, leaves
+from nearfar.recipe import FUSION, TABLE_3, System
 
 FUSED = "fusion"
 NOT_OURS = "a trained network of the organisers, no part of nearfar"
@@ -194,7 +194,7 @@ def _run(
 
 
 def _fusion(units: Sequence[Unit], done: Mapping[str, Run], kept: Mapping[str, Mapping[str, Scored]]) -> Run:
-    names = [next(leaves(system)).encoder for _, system in FUSION.parts]
+    names = [next(name for name, row in TABLE_3.items() if row == system) for _, system in FUSION.parts]
     lacking = [done[name].title for name in names if not done[name].results and done[name].why_not]
     if lacking:
         return Run("best fusion", why_not=f"needs {', '.join(lacking)}")
