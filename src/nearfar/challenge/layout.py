@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
+from nearfar.demo import MARK
 from nearfar.recordings import Recording, machines, parse, rows
 
 RULES = {
@@ -88,6 +89,11 @@ def read(
     units = [unit for name, recordings in found.items() for unit in _units(name, _described(recordings))]
     units, idle = _with_both_splits(units)
     return DataSet(units, _rules(units), notes + idle)
+
+
+def made_up(recording: Recording) -> bool:
+    """True for a recording that `nearfar demo` made: its machine may share a real one's name."""
+    return (recording.path.absolute().parents[2] / MARK).is_file()
 
 
 def attributes(path: Path) -> dict[tuple[str, str], str]:

@@ -98,7 +98,9 @@ def evaluate(
                 progress=tell,
             )
         if page:
-            write_report(evaluation, page, f"nearfar evaluate {data}")
+            from nearfar.challenge.report import bench_page
+
+            write(page, bench_page(evaluation, f"nearfar evaluate {data}"))
         if csv_file:
             write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
         if json:

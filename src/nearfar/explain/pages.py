@@ -55,7 +55,7 @@ def explanation_page(explanation: Explanation, clip: Clip | None = None, title: 
         parts.append(_players(e, clip))
         parts.append(_evidence(e, clip))
     parts.append(_facts(e))
-    return _page(title or e.name, "".join(parts), under=e.name if title else "")
+    return whole_page(title or e.name, "".join(parts), under=e.name if title else "")
 
 
 def report_page(
@@ -69,30 +69,36 @@ def report_page(
     parts = ["".join(f"<p>{escape(note)}</p>" for note in notes)]
     parts.append(_table(reports, overall, overall_interval))
     parts += [_machine(report) for report in reports]
-    return _page(title, "".join(parts))
+    return whole_page(title, "".join(parts))
 
 
 def _machine(report: MachineReport) -> str:
     parts = [f"<section><h2>{escape(report.name)}</h2>"]
     if not report.scores:
         return parts[0] + "<p>No recording of this machine was scored.</p></section>"
-    parts.append(f"<p>{escape(_counted(report))}</p>")
-    trend, histogram = (_twice(draw, report.scores, report.is_anomaly) for draw in _DRAWN)
+    parts.append(f"<p>{escape(counted(report))}</p>")
+    trend, histogram = (twice(draw, report.scores, report.is_anomaly) for draw in _DRAWN)
     point = report.scores[0].threshold
     parts.append('<div class="pair">')
-    parts.append(_figure(trend, f"Scores in order; alarm above {point:.1f}. {_counted(report)}", "Scores in order"))
-    parts.append(_figure(histogram, f"Histogram of the scores; alarm above {point:.1f}", "How often each score occurs"))
+    parts.append(figure(trend, f"Scores in order; alarm above {point:.1f}. {counted(report)}", "Scores in order"))
+    parts.append(figure(histogram, f"Histogram of the scores; alarm above {point:.1f}", "How often each score occurs"))
     parts.append("</div>")
-    e = report.worst
-    if e is not None:
-        parts.append(f"<h3>The most unusual recording: {escape(e.name)}</h3>{_verdict(e)}")
-        parts += [f"<p>{escape(line)}</p>" for line in e.lines()[1:]]
-        if e.clip is not None:
-            parts.append(_evidence(e, e.clip))
+    if report.worst is not None:
+        parts.append(unusual(report.worst))
     return "".join(parts) + "</section>"
 
 
-def _counted(report: MachineReport) -> str:
+def unusual(e: Explanation) -> str:
+    """The part of a machine's section about its most unusual recording."""
+    parts = [f"<h3>The most unusual recording: {escape(e.name)}</h3>{_verdict(e)}"]
+    parts += [f"<p>{escape(line)}</p>" for line in e.lines()[1:]]
+    if e.clip is not None:
+        parts.append(_evidence(e, e.clip))
+    return "".join(parts)
+
+
+def counted(report: MachineReport) -> str:
+    """How many recordings of each kind alarm, in words."""
     alarms = [bool(s.anomalous) for s in report.scores]
     mute = sum(s.anomalous is None for s in report.scores)
     said = []
@@ -109,12 +115,12 @@ def _table(reports: Sequence[MachineReport], overall: float | None, interval: In
         cells = [f'<th scope="row">{escape(r.name)}</th>', f'<td data-is="{HEADS[1]}">{len(r.scores)}</td>']
         for key, head in zip(METRICS, HEADS[2:], strict=True):
             value = None if r.result is None else float(getattr(r.result, key))
-            cells.append(f'<td data-is="{head}">{_number(value, (r.intervals or {}).get(key))}</td>')
+            cells.append(f'<td data-is="{head}">{number(value, (r.intervals or {}).get(key))}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     foot = ""
     if overall is not None:
         label = f'<th scope="row" colspan="{len(HEADS) - 1}">official score, all machines</th>'
-        foot = f'<tfoot><tr>{label}<td data-is="{HEADS[-1]}">{_number(overall, interval)}</td></tr></tfoot>'
+        foot = f'<tfoot><tr>{label}<td data-is="{HEADS[-1]}">{number(overall, interval)}</td></tr></tfoot>'
     heads = "".join(f'<th scope="col">{h}</th>' for h in HEADS)
     caption = "Percent, with the 95 % interval below each number; 50 is chance, 100 is perfect."
     return (
@@ -123,7 +129,8 @@ def _table(reports: Sequence[MachineReport], overall: float | None, interval: In
     )
 
 
-def _number(value: float | None, interval: Interval | None) -> str:
+def number(value: float | None, interval: Interval | None = None) -> str:
+    """A number of a table in percent, its interval below it."""
     if value is None or math.isnan(value):
         return "–"
     text = f"<b>{100 * value:.1f}</b>"
@@ -141,12 +148,12 @@ def _evidence(e: Explanation, clip: Clip) -> str:
     normal = pictures.beside(e)
     below = f" Below, to compare: {normal[0].name}." if normal else ""
     box = " The outlined part is what differs." if e.clear else ""
-    shown = _twice(pictures.spectrogram_png, clip, e)
+    shown = twice(pictures.spectrogram_png, clip, e)
     alt = f"Spectrogram of {e.name}, with the most similar normal recording below. {wording.what(e)}"
-    parts = ['<div class="pair">', _figure(shown, alt, f"Pitch over time.{box}{below}")]
+    parts = ['<div class="pair">', figure(shown, alt, f"Pitch over time.{box}{below}")]
     if e.shown is not None:
         alt = f"Change against usual over time and pitch. {wording.what(e)}"
-        parts.append(_figure(_twice(pictures.deviation_png, e), alt, "Red is louder than usual, blue is quieter."))
+        parts.append(figure(twice(pictures.deviation_png, e), alt, "Red is louder than usual, blue is quieter."))
     return "".join(parts) + "</div>"
 
 
@@ -215,11 +222,13 @@ def _facts(e: Explanation) -> str:
     return f"<section><h2>In figures</h2><dl>{body}</dl></section>"
 
 
-def _twice(draw: Callable[..., bytes], *what: object) -> tuple[bytes, bytes]:
+def twice(draw: Callable[..., bytes], *what: object) -> tuple[bytes, bytes]:
+    """A picture for light and for dark pages."""
     return draw(*what), draw(*what, dark=True)
 
 
-def _figure(light_and_dark: tuple[bytes, bytes], alt: str, caption: str) -> str:
+def figure(light_and_dark: tuple[bytes, bytes], alt: str, caption: str) -> str:
+    """A picture with its caption; the reader's system chooses light or dark."""
     light, dark = (f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in light_and_dark)
     return (
         f'<figure><picture><source srcset="{dark}" media="screen and (prefers-color-scheme: dark)">'
@@ -228,7 +237,8 @@ def _figure(light_and_dark: tuple[bytes, bytes], alt: str, caption: str) -> str:
     )
 
 
-def _page(title: str, body: str, under: str = "") -> str:
+def whole_page(title: str, body: str, under: str = "") -> str:
+    """A page around its body (HTML); the title and the line under it are escaped."""
     style = files("nearfar.explain").joinpath("page.css").read_text(encoding="utf-8")
     below = f'<p class="small">{escape(under)}</p>' if under else ""
     return (

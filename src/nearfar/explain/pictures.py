@@ -55,7 +55,7 @@ def spectrogram_png(clip: Clip, explanation: Explanation, *, dark: bool = False)
     normal = beside(e)
     if normal is not None:
         rows.append(("A similar normal recording", log_mel(waveform(normal[1], wave, RATE)), 0.0))
-    look, figure = _look(dark), _figure(2.25 * len(rows) + 0.5, dark)
+    look, figure = look_of(dark), blank(2.25 * len(rows) + 0.5, dark)
     top = float(np.quantile(np.concatenate([r[1] for r in rows]), 0.998))
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     for ax, (title, x, offset) in zip(axes, rows, strict=True):
@@ -68,7 +68,7 @@ def spectrogram_png(clip: Clip, explanation: Explanation, *, dark: bool = False)
     axes[-1].set_xlabel("seconds")
     bar = figure.colorbar(image, ax=list(axes), pad=0.02, aspect=14 * len(rows), shrink=0.9)
     bar.set_label("dB (louder is brighter)", color=look.ink)
-    return _png(figure, look, [*axes, bar.ax])
+    return as_png(figure, look, [*axes, bar.ax])
 
 
 def deviation_png(explanation: Explanation, *, dark: bool = False) -> bytes:
@@ -76,7 +76,7 @@ def deviation_png(explanation: Explanation, *, dark: bool = False) -> bytes:
     e = explanation
     if e.shown is None:
         raise ValueError(f"{e.name}: there is no deviation to draw; {e.problem or 'the detector keeps no profile'}")
-    look, figure = _look(dark), _figure(5.0, dark)
+    look, figure = look_of(dark), blank(5.0, dark)
     axes = figure.subplots(2, 1, sharex=True, height_ratios=[2.1, 1])
     reach = float(np.clip(5 * np.ceil(np.quantile(np.abs(e.shown.db), 0.98) / 5), *CHANGES_DB))
     image = _image(axes[0], e.shown.db, e.offset_s, e.seconds, cmap="RdBu_r", vmin=-reach, vmax=reach)
@@ -95,7 +95,7 @@ def deviation_png(explanation: Explanation, *, dark: bool = False) -> bytes:
     title = "The outlined pitches over time" if e.clear else "Over time"
     axes[1].set_title(title, loc="left", fontsize=10.5, color=look.ink)
     axes[1].set_xlabel("seconds")
-    return _png(figure, look, [*axes, bar.ax])
+    return as_png(figure, look, [*axes, bar.ax])
 
 
 def beside(e: Explanation) -> tuple[Neighbour, Clip] | None:
@@ -109,7 +109,7 @@ def beside(e: Explanation) -> tuple[Neighbour, Clip] | None:
 
 def trend_png(scores: Sequence[Score], is_anomaly: Sequence[bool | None] = (), *, dark: bool = False) -> bytes:
     """Scores in their order with the set-point; known faults and clips that cannot be judged are marked."""
-    look, figure = _look(dark), _figure(2.7, dark)
+    look, figure = look_of(dark), blank(2.7, dark)
     ax = figure.subplots()
     value, kinds = _kinds(scores, is_anomaly)
     at = np.arange(1, len(value) + 1)
@@ -130,15 +130,15 @@ def trend_png(scores: Sequence[Score], is_anomaly: Sequence[bool | None] = (), *
     ax.set_xlim(0, len(value) + 1)
     ax.set_xlabel("recording, in order")
     ax.set_ylabel("score")
-    _legend(ax, look)
-    return _png(figure, look, [ax])
+    legend(ax, look)
+    return as_png(figure, look, [ax])
 
 
 def score_histogram_png(
     scores: Sequence[Score], is_anomaly: Sequence[bool | None] = (), *, dark: bool = False
 ) -> bytes:
     """How often each score occurs, normal recordings and faults apart where they are known, with the set-point."""
-    look, figure = _look(dark), _figure(2.7, dark)
+    look, figure = look_of(dark), blank(2.7, dark)
     ax = figure.subplots()
     value, kinds = _kinds(scores, is_anomaly)
     point = scores[0].threshold
@@ -161,8 +161,8 @@ def score_histogram_png(
     ax.set_xlabel("score")
     ax.set_ylabel("recordings")
     ax.yaxis.get_major_locator().set_params(integer=True)
-    _legend(ax, look)
-    return _png(figure, look, [ax])
+    legend(ax, look)
+    return as_png(figure, look, [ax])
 
 
 def _kinds(scores: Sequence[Score], is_anomaly: Sequence[bool | None]) -> tuple[Any, Any]:
@@ -212,26 +212,30 @@ def _outline(ax: Any, e: Explanation, inner: str = "#ffffff", outer: str = "#000
         ax.add_patch(Rectangle((start, low), end - start, high - low, fill=False, edgecolor=colour, lw=width, zorder=5))
 
 
-def _look(dark: bool) -> Look:
+def look_of(dark: bool) -> Look:
+    """The colours for a light or a dark page."""
     return DARK if dark else LIGHT
 
 
-def _figure(height: float, dark: bool) -> Any:
+def blank(height: float, dark: bool, width: float = WIDTH) -> Any:
+    """An empty figure, sizes in inches."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("pictures need matplotlib, an extra: pip install 'nearfar[pictures]'") from None
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor=_look(dark).paper)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor=look_of(dark).paper)
     FigureCanvasAgg(figure)
     return figure
 
 
-def _legend(ax: Any, look: Look) -> None:
+def legend(ax: Any, look: Look, columns: int = 4, handles: dict[str, Any] | None = None) -> None:
+    """A legend above the axes; `handles` {label: what is drawn} instead of the axes' own."""
     ax.legend(
+        **({"handles": list(handles.values()), "labels": list(handles)} if handles else {}),
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
-        ncols=4,
+        ncols=columns,
         fontsize=9,
         frameon=False,
         labelcolor=look.ink,
@@ -242,7 +246,8 @@ def _legend(ax: Any, look: Look) -> None:
     )
 
 
-def _png(figure: Any, look: Look, axes: Sequence[Any]) -> bytes:
+def as_png(figure: Any, look: Look, axes: Sequence[Any]) -> bytes:
+    """The figure as PNG, its axes in the colours of the look."""
     for ax in axes:
         ax.set_facecolor(look.paper)
         ax.tick_params(colors=look.ink, labelsize=9)
