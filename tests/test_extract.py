@@ -211,8 +211,8 @@ def test_what_cannot_be_read_is_said_and_the_others_go_through(folder, tmp_path)
     with Path(facts["failed_csv"]).open() as table:
         rows = {Path(r["file"]).name: r["error"] for r in csv.DictReader(table)}
     assert set(rows) == {"broken.wav", "empty.wav", "mono.wav"} and "0 bytes" in rows["empty.wav"]
-    for name in rows:
-        write_wav(data / name, hum(99))
+    for i, name in enumerate(rows):
+        write_wav(data / name, hum(99 + i))
     done = nearfar("embed", data, "--encoder", "logmel", "--store", tmp_path / "s", "--json")
     facts = json.loads(done.stdout)
     assert done.returncode == 0 and (facts["recordings"], facts["were_there"]) == (11, 8)

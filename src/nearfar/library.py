@@ -107,7 +107,7 @@ class Library:
         return [{**request.done, **new} for request, new in zip(requests, grids, strict=True)]
 
     def keep(self, request: Request, new: Mapping[Pass, Array]) -> dict[Pass, Array]:
-        """Write new grids or pooled vectors of a clip; returns them, and what was found, as the store gives them back."""
+        """Write new grids or pooled vectors of a clip; all of its passes, as the store gives them back."""
         store = self.store
         if store is None or not request.source:
             return {**request.found, **new}
