@@ -73,6 +73,18 @@ def test_what_float16_cannot_hold_is_kept_as_float32(tmp_path):
         store.write(KEY, np.array([np.nan]))
 
 
+def test_the_same_grid_under_the_same_key_is_the_same_file(tmp_path):
+    code = f"""
+import numpy as np
+from nearfar.store import Key, Store
+store, key = Store({str(tmp_path / "s")!r}), Key("a", (0,), None, "near", "beats", "")
+store.write(key, np.ones((2, 2, 2)))
+print(store.path(key).read_bytes().hex())
+"""
+    runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(3)}
+    assert len(runs) == 1
+
+
 def test_a_store_knows_its_dtype_and_refuses_another(tmp_path):
     Store(tmp_path / "s", "float32").write(KEY, GRID)
     again = Store(tmp_path / "s")
@@ -101,7 +113,7 @@ def test_a_key_that_was_never_written_is_absent(tmp_path):
     store.write(KEY, GRID)
     assert store.has(KEY) and not store.has(replace(KEY, layer=3))
     with safe_open(store.path(KEY), "np") as file:  # a file says for people what is in it
-        assert json.loads(file.metadata()["key"])["waveform"] == "enh_a03f05"
+        assert json.loads(file.metadata()["nearfar"])["waveform"] == "enh_a03f05"
 
 
 @pytest.mark.parametrize("harm", ["cut", "empty", "bit", "text", "header"])

@@ -127,10 +127,8 @@ class Ear:
 
     def grids(self, clip: Clip, origin: Normal) -> dict[Pass, Array]:
         """All grids (T, F, D) that the recipes' vectors are pooled from."""
-        library = self._library()
         passes = list(dict.fromkeys(p.grid for p in self._passes()))
-        request = library.begin(clip, origin.sha256 if origin.path else "", passes)
-        return library.keep(request, library.run([request])[0])
+        return self._library().grids(clip, origin.sha256 if origin.path else "", passes)
 
     def _begin(self, source: Any, library: Library) -> Iterator[tuple[Heard, Request]]:
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None

@@ -14,11 +14,11 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from nearfar import audio
 from nearfar.audio import Clip
+from nearfar.blas import one_thread
 from nearfar.check import Array
 from nearfar.embed import Pass, run, waves_of
 from nearfar.encoders import TABLE, Encoder, load
@@ -60,7 +60,6 @@ class Library:
         must_keep: bool = False,
     ) -> None:
         self.encoders, self.store, self.near, self.far, self.must_keep = encoders, store, near, far, must_keep
-        self._hashes: dict[tuple[Path, int, int], str] = {}
 
     def grid(
         self, path: str | PathLike[str], waveform: str, encoder: str | None = None, layer: int | None = None
@@ -72,29 +71,30 @@ class Library:
         if encoder is None and len(self.encoders) != 1:
             raise ValueError(f"name the encoder, one of: {', '.join(self.encoders)}")
         wanted = Pass(waveform, encoder or next(iter(self.encoders)), layer)
-        source = self._hash(Path(path))
-        found = self.look(source, None, [wanted])
+        source = of_file(path)
+        found = self._look(source, None, [wanted])
         if not found:
             clip = next(audio.windows(path, near=self.near, far=self.far))
             if clip.window is not None:
                 raise ValueError(f"{path}: lasts more than {audio.LONG_S:g} s and has no grid as a whole; cut it first")
-            request = self.begin(clip, source, [wanted])
-            found = self.keep(request, self.run([request])[0])
+            found = self.grids(clip, source, [wanted])
         return found[wanted]
 
-    def look(self, source: str, window: tuple[int, int] | None, passes: Iterable[Pass]) -> dict[Pass, Array]:
-        """Those of the passes that the store holds; nothing for arrays, whose `source` is ""."""
-        store = self.store
-        if store is None or not source:
-            return {}
-        read = {each: store.read(self.key(source, window, each)) for each in passes}
-        return {each: grid for each, grid in read.items() if grid is not None}
+    def grids(self, clip: Clip, source: str, passes: Sequence[Pass]) -> dict[Pass, Array]:
+        """All three steps for one clip."""
+        with one_thread():  # as everywhere: a product's last bit depends on the threads
+            request = self.begin(clip, source, passes)
+            return self.keep(request, self.run([request])[0])
+
+    def has(self, source: str, window: tuple[int, int] | None, passes: Iterable[Pass]) -> bool:
+        """Whether the store holds all of the passes."""
+        return self.store is not None and all(self.store.has(self.key(source, window, each)) for each in passes)
 
     def begin(self, clip: Clip, source: str, passes: Sequence[Pass]) -> Request:
         """Look for what is wanted of a clip, a pooled pass's grid if its vector is not there, and prepare the rest."""
-        found = self.look(source, clip.window, dict.fromkeys(passes))
+        found = self._look(source, clip.window, dict.fromkeys(passes))
         grids = dict.fromkeys(p.grid for p in passes if p not in found)
-        found |= self.look(source, clip.window, [p for p in grids if p not in found])
+        found |= self._look(source, clip.window, [p for p in grids if p not in found])
         waves = waves_of(clip, [p for p in grids if p not in found], self.encoders)
         alone = {p: wave for p, wave in waves.items() if not hasattr(self.encoders[p.encoder], "threads")}
         waves = {p: wave for p, wave in waves.items() if p not in alone}
@@ -102,43 +102,44 @@ class Library:
         return Request(source, clip.window, found, waves, run([alone], self.encoders)[0])
 
     def run(self, requests: Sequence[Request]) -> list[dict[Pass, Array]]:
-        """The grids that the requests still lack: one call of each encoder."""
-        return run([request.waves for request in requests], self.encoders)
+        """The grids that the store lacks, of each request: one call of each network."""
+        grids = run([request.waves for request in requests], self.encoders)
+        return [{**request.done, **new} for request, new in zip(requests, grids, strict=True)]
 
-    def keep(self, request: Request, grids: Mapping[Pass, Array]) -> dict[Pass, Array]:
-        """All grids of a request, the new ones (`grids` and its own) as the store gives them back."""
-        return {**request.found, **self.write(request, {**request.done, **grids})}
-
-    def write(self, request: Request, grids: Mapping[Pass, Array]) -> dict[Pass, Array]:
-        """Write grids or pooled vectors of a request's clip; they are returned as the store gives them back."""
+    def keep(self, request: Request, new: Mapping[Pass, Array]) -> dict[Pass, Array]:
+        """Write new grids or pooled vectors of a clip; all of its passes, as the store gives them back."""
         store = self.store
         if store is None or not request.source:
-            return dict(grids)
+            return {**request.found, **new}
         try:
-            return {p: store.write(self.key(request.source, request.window, p), x) for p, x in grids.items()}
+            kept = {p: store.write(self.key(request.source, request.window, p), x) for p, x in new.items()}
+            return {**request.found, **kept}
         except OSError as error:
             why = f"{store.folder} cannot be written: {error.strerror or error}"
             if self.must_keep:
                 raise StoreError(f"{why}. What is done is kept: make room and run the same command again") from error
             warnings.warn(f"{why}; going on without a store", stacklevel=2)
             self.store = None
-            return dict(grids)
+            return {**request.found, **new}
 
     def key(self, source: str, window: tuple[int, int] | None, each: Pass) -> Key:
         """The store's key of a pass."""
         pair = {"near": (self.near,), "far": (self.far,)}.get(each.waveform, (self.near, self.far))
         channels = tuple(channel for channel in pair if channel is not None)
         weights = weights_of(self.encoders[each.encoder])
+        if not weights and TABLE[each.encoder].has_weights:
+            raise ValueError(
+                f"encoder {each.encoder!r} does not say which weights it has, so no store can keep its grids"
+            )
         return Key(source, channels, window, each.waveform, each.encoder, weights, each.layer, each.pooled)
 
-    def _hash(self, path: Path) -> str:
-        if not path.is_file():
-            raise FileNotFoundError(f"no such recording: {path}")
-        status = path.stat()
-        known = (path, status.st_size, status.st_mtime_ns)
-        if known not in self._hashes:
-            self._hashes[known] = of_file(path)
-        return self._hashes[known]
+    def _look(self, source: str, window: tuple[int, int] | None, passes: Iterable[Pass]) -> dict[Pass, Array]:
+        """Those of the passes that the store holds; nothing for arrays, whose `source` is ""."""
+        store = self.store
+        if store is None or not source:
+            return {}
+        read = {each: store.read(self.key(source, window, each)) for each in passes}
+        return {each: grid for each, grid in read.items() if grid is not None}
 
 
 def load_encoders(

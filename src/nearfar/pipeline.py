@@ -86,7 +86,7 @@ def stream(
                 taken = [(begun, piece) for begun in open_ if (piece := begun.take()) is not None]
                 for begun, _ in taken:
                     begun.coming = pool.submit(next, begun.pieces, None)
-                for (begun, piece), outcome in zip(taken, _each(work, [p for _, p in taken]), strict=True):
+                for (begun, piece), outcome in zip(taken, each(work, [p for _, p in taken]), strict=True):
                     if isinstance(outcome, Exception):
                         begun.error, begun.ended = outcome, True
                     else:
@@ -97,11 +97,11 @@ def stream(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _each(work: Callable[[Sequence[Any]], Sequence[Any]], pieces: Sequence[Any]) -> Sequence[Any]:
+def each(work: Callable[[Sequence[Any]], Sequence[Any]], pieces: Sequence[Any]) -> Sequence[Any]:
     """The outcome of each piece; where the batch fails, each is tried alone and gets its own error."""
     if not pieces:
         return []
     try:
         return work(pieces)
     except EXPECTED as error:
-        return [error] if len(pieces) == 1 else [outcome for piece in pieces for outcome in _each(work, [piece])]
+        return [error] if len(pieces) == 1 else [outcome for piece in pieces for outcome in each(work, [piece])]

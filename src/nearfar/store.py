@@ -113,8 +113,8 @@ class Store:
         kept: Array = np.ascontiguousarray(finite("grid", grid), np.float32)
         if self.dtype == "float16" and not key.pooled and np.abs(kept).max(initial=0) <= np.finfo(np.float16).max:
             kept = kept.astype(np.float16)
-        about = {"key": json.dumps(asdict(key)), "crc32": str(zlib.crc32(kept.data))}
-        write(self.path(key), save({"x": kept}, about), drafts=self.folder / DRAFTS)
+        about = json.dumps({"crc32": zlib.crc32(kept.data), **asdict(key)})  # one entry: of several the order varies
+        write(self.path(key), save({"x": kept}, {"nearfar": about}), drafts=self.folder / DRAFTS)
         return kept.astype(np.float32, copy=False)
 
     def size(self) -> int:
@@ -170,7 +170,7 @@ def _read(path: Path) -> Array:
 
     data = path.read_bytes()
     start, header = _header(data)
-    if zlib.crc32(memoryview(data)[start:]) != int(header["__metadata__"]["crc32"]):
+    if zlib.crc32(memoryview(data)[start:]) != json.loads(header["__metadata__"]["nearfar"])["crc32"]:
         raise ValueError("its checksum is wrong")
     try:
         grid: Array = load(data)["x"].astype(np.float32, copy=False)

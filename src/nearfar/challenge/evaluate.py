@@ -20,6 +20,7 @@ from nearfar.metrics import Interval, MachineResult, bootstrap, machine, overall
 from nearfar.recipe import System
 from nearfar.recordings import Recording
 from nearfar.score import Score
+from nearfar.store import Store
 
 Progress = Callable[[str, int, int], None]
 
@@ -88,6 +89,7 @@ def evaluate(
     false_alarm_rate: float | None = None,
     method: str = "conformal",
     threads: int | None = None,
+    store: Store | None = None,
     rounds: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
@@ -95,15 +97,22 @@ def evaluate(
     """Evaluate a system (a recipe's name, or None for the default) on DATA/<machine>/{train,test}.
 
     `truth` holds ground-truth CSVs of evaluation files; `progress(what, done, total)` is told of every clip; `rounds`
-    and `seed` are those of the bootstrap; set-points as in `Detector`. A machine that cannot be evaluated is reported
-    beside the others; if none can, its error is raised.
+    and `seed` are those of the bootstrap; set-points and `store` as in `Detector`. A machine that cannot be evaluated
+    is reported beside the others; if none can, its error is raised.
     """
     found = read(data, truth, only)
     done: list[MachineEvaluation] = []
     errors: list[Exception] = []
     for unit in found.units:
         detector = Detector(
-            system, weights, near=near, far=far, false_alarm_rate=false_alarm_rate, method=method, threads=threads
+            system,
+            weights,
+            near=near,
+            far=far,
+            false_alarm_rate=false_alarm_rate,
+            method=method,
+            threads=threads,
+            store=store,
         )
         try:
             done.append(run(unit, with_encoders_of(done[-1].detector if done else None, detector), progress))

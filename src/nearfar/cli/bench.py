@@ -14,10 +14,12 @@ from nearfar.cli.options import (
     Machines,
     Near,
     RecipeName,
+    StoreFolder,
     Threads,
     Truth,
     Weights,
     channel,
+    opened,
     system,
     weights_by_name,
 )
@@ -50,6 +52,7 @@ def submit(
     near: Near = 0,
     far: Far = 1,
     threads: Threads = None,
+    store: StoreFolder = None,
     json: Json = False,
 ) -> None:
     """Example: nearfar submit eval_data/raw --recipe eat-large -o out/
@@ -81,6 +84,7 @@ def submit(
                 false_alarm_rate=rate,
                 method=set_point,
                 threads=threads,
+                store=opened(store),
                 progress=tell,
             )
         label = label or submission.LABEL
@@ -148,7 +152,7 @@ def reproduce(
     weights: Annotated[
         list[str] | None, typer.Option(help="NAME=FILE: weights of an encoder; may be repeated.")
     ] = None,
-    store: Annotated[Path | None, typer.Option(help="Folder that `nearfar embed` has filled.")] = None,
+    store: StoreFolder = None,
     results: Annotated[Path, typer.Option(help="Folder to keep scores in; a second run goes on from there.")] = Path(
         "nearfar-results"
     ),
@@ -170,7 +174,6 @@ def reproduce(
     """
     from nearfar.challenge import layout, tables
     from nearfar.challenge.scored import Runs
-    from nearfar.store import Store
 
     with errors_for_people():
         found = layout.read(data, truth, machine or ())
@@ -179,7 +182,7 @@ def reproduce(
             runs = Runs(
                 results,
                 weights_by_name(weights or ()),
-                Store(store) if store else None,
+                opened(store),
                 near=near,
                 far=channel(far),
                 threads=threads,

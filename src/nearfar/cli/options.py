@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from nearfar.recipe import System
+    from nearfar.store import Store
 
 Near = Annotated[int, typer.Option(help="Channel of the near microphone, counted from 0.")]
 Far = Annotated[int, typer.Option(help="Channel of the far microphone; -1 if there is none.")]
@@ -24,6 +25,9 @@ Weights = Annotated[Path | None, typer.Option(help="Weights file of the recipe's
 Threads = Annotated[int | None, typer.Option(help="Recordings heard side by side; as many as there are processors.")]
 Machines = Annotated[list[str] | None, typer.Option("--machine", help="Only this machine; may be repeated.")]
 Truth = Annotated[Path | None, typer.Option(help="Ground-truth CSVs of evaluation files: a folder, or one file.")]
+StoreFolder = Annotated[
+    Path | None, typer.Option("--store", help="Folder of what networks gave: read if it is there, else kept for later.")
+]
 Model = Annotated[Path, typer.Argument(help="Detector folder, as `nearfar fit` made it.")]
 
 
@@ -51,6 +55,13 @@ def weights_by_name(given: Sequence[str]) -> dict[str, Path]:
         choose("encoder", name, TABLE)
         files[name] = Path(file)
     return files
+
+
+def opened(store: Path | None) -> Store | None:
+    """The store in a folder, or None without one."""
+    from nearfar.store import Store
+
+    return None if store is None else Store(store)
 
 
 def channel(far: int) -> int | None:

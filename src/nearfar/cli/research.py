@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from nearfar.atomic import write
-from nearfar.cli.options import Far, Json, Machines, Near, RecipeName, Threads, Truth, Weights, channel, system
+from nearfar.cli.options import (
+    Far,
+    Json,
+    Machines,
+    Near,
+    RecipeName,
+    StoreFolder,
+    Threads,
+    Truth,
+    Weights,
+    channel,
+    opened,
+    system,
+)
 from nearfar.cli.results import as_csv, say_evaluation, write_report
 from nearfar.cli.terminal import BAD_INPUT, DONE, errors_for_people, progress_bar, say, say_json
 
@@ -72,6 +85,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     page: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every test clip's score to this file.")] = None,
+    store: StoreFolder = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -93,6 +107,7 @@ def evaluate(
                 near=near,
                 far=channel(far),
                 threads=threads,
+                store=opened(store),
                 rounds=rounds,
                 seed=seed,
                 progress=tell,
