@@ -35,7 +35,7 @@ LAYERS = [
     ["doctor", "demo", "explain.pictures", "challenge", "challenge.*", "evaluate", "live", "live.*"],
     ["explain.pages"],
     ["cli.terminal", "cli.results", "cli.options"],
-    ["cli.machine", "cli.research"],
+    ["cli.machine", "cli.research", "cli.weights"],
     ["cli"],
     ["__main__"],
 ]

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nearfar.cli import machine, research
+from nearfar.cli import machine, research, weights
 from nearfar.cli.terminal import DONE, say
 
 COMMANDS = (
@@ -23,6 +23,8 @@ COMMANDS = (
     (machine.add, "More normals into the bank."),
     (machine.threshold, "Show or change the set-point."),
     (research.evaluate, "The challenge's metrics, per machine and overall."),
+    (weights.weights, "Where each encoder's weights come from, and whether they are here."),
+    (weights.encoders, "The networks that a recipe can name."),
 )
 
 app = typer.Typer(

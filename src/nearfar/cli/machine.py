@@ -21,6 +21,7 @@ from nearfar.cli.options import (
     normals_of,
     one_or_many,
     system,
+    weights_of,
 )
 from nearfar.cli.results import (
     as_csv,
@@ -101,7 +102,12 @@ def fit(
     with errors_for_people():
         failures = Failures()
         detector = Detector(
-            system(recipe), weights, near=near, far=channel(far), false_alarm_rate=false_alarm_rate, threads=threads
+            system(recipe),
+            weights_of(weights),
+            near=near,
+            far=channel(far),
+            false_alarm_rate=false_alarm_rate,
+            threads=threads,
         )
         recordings, notes = normals_of(find(one_or_many(folder), manifest))
         for note in notes:
@@ -140,7 +146,7 @@ def score(
     from nearfar.recordings import find
 
     with errors_for_people():
-        detector = load(model, weights, threads=threads)
+        detector = load(model, weights_of(weights), threads=threads)
         recordings = find(one_or_many(files))
         failures = Failures()
         rows: list[tuple[str, Score]] = []
@@ -178,7 +184,7 @@ def explain(
     from nearfar.detector import load
 
     with errors_for_people():
-        detector = load(model, weights)
+        detector = load(model, weights_of(weights))
         explanation = detector.explain(file)
         if picture and explanation.clip:
             from nearfar.explain.pictures import spectrogram_png
@@ -218,7 +224,7 @@ def add(
 
     with errors_for_people():
         one_of("domain", domain, ("source", "target"))
-        detector = load(model, weights)
+        detector = load(model, weights_of(weights))
         before, failures = len(detector.normals), Failures()
         recordings, notes = normals_of(find(one_or_many(folder)))
         for note in notes:

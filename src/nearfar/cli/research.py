@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nearfar.atomic import write
-from nearfar.cli.options import Far, Json, Near, RecipeName, Threads, Weights, channel, system
+from nearfar.cli.options import Far, Json, Near, RecipeName, Threads, Weights, channel, system, weights_of
 from nearfar.cli.results import as_csv, say_evaluation, write_report
 from nearfar.cli.terminal import BAD_INPUT, DONE, errors_for_people, progress_bar, say, say_json
 
@@ -85,7 +85,7 @@ def evaluate(
             evaluation = bench.evaluate(
                 data,
                 system(recipe),
-                weights,
+                weights_of(weights),
                 only=machine or (),
                 near=near,
                 far=channel(far),
