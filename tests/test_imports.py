@@ -37,7 +37,7 @@ LAYERS = [
     ["explain.pages"],
     ["challenge", "challenge.*"],
     ["cli.terminal", "cli.results", "cli.options"],
-    ["cli.machine", "cli.research", "cli.bench", "cli.embed"],
+    ["cli.machine", "cli.research", "cli.bench", "cli.embed", "cli.weights"],
     ["cli"],
     ["__main__"],
 ]

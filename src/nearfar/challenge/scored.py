@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from nearfar.atomic import write
 from nearfar.challenge.evaluate import run
 from nearfar.challenge.layout import Unit
 from nearfar.detector import Detector
-from nearfar.encoders import TABLE
+from nearfar.encoders import Encoder
 from nearfar.fusion import align, check_weights
 from nearfar.library import load_encoders, weights_of
 from nearfar.recipe import System, as_data, leaves
@@ -46,45 +46,44 @@ class Scored:
 class Runs:
     """Runs systems on units and keeps what they give in `folder`; the other fields are those of `Detector`.
 
-    `weights`: {encoder name: file}.
+    `weights`: a folder, {encoder name: file}, or None for the user's own folder.
     """
 
     folder: Path
-    weights: Mapping[str, Any] = field(default_factory=dict)
+    weights: Any = None
     store: Store | None = None
     near: int = 0
     far: int | None = 1
     threads: int | None = None
     progress: Progress | None = None
 
-    def each(self, name: str, system: System | None, units: Sequence[Unit]) -> Iterator[tuple[Unit, Scored]]:
-        """The scores of a system (None: the default) on every unit, from the folder where they are there.
-
-        Raises ValueError, OSError or ImportError if one of its networks cannot be loaded.
-        """
+    def load(self, system: System | None) -> dict[str, Encoder]:
+        """The networks of a system (None: the default, which has none). Raises as `encoders.load` does."""
         names = sorted({leaf.encoder for leaf in leaves(system)}) if system is not None else []
-        lacking = [n for n in names if TABLE[n].has_weights and self.weights.get(n) is None]
-        if lacking:
-            of = "" if len(names) == 1 else f" of {', '.join(lacking)}"
-            raise ValueError(f"weights{of} are not here (see: nearfar weights)")
-        encoders = load_encoders(names, {n: self.weights.get(n) for n in names}, threads=self.threads)
+        return load_encoders(names, self.weights, threads=self.threads)
+
+    def each(
+        self, name: str, system: System | None, encoders: dict[str, Encoder], units: Sequence[Unit]
+    ) -> Iterator[tuple[Unit, Scored]]:
+        """The scores of a system with its networks on every unit, from the folder where they are there."""
         hashes = {n: weights_of(encoder) for n, encoder in encoders.items()}
         for unit in units:
             path = self.folder / f"{name}-{unit.name.replace(' ', '-')}-{self._key(system, hashes, unit)}.json"
             known = _read(path)
             if known is None:
-                detector = Detector(
-                    system, self.weights, near=self.near, far=self.far, threads=self.threads, store=self.store
-                )
-                if system is not None:
-                    detector.encoders = encoders
                 try:
-                    known = self._run(unit, detector, name)
+                    known = self._run(unit, self._detector(system, encoders), name)
                 except (ValueError, OSError) as error:  # this machine's own trouble; the others go through
                     yield unit, Scored({}, {}, [(unit.name, str(error))])
                     continue
                 write(path, json.dumps(asdict(known), indent=1))
             yield unit, known
+
+    def _detector(self, system: System | None, encoders: dict[str, Encoder]) -> Detector:
+        detector = Detector(system, near=self.near, far=self.far, threads=self.threads, store=self.store)
+        if system is not None:
+            detector.encoders = encoders
+        return detector
 
     def _run(self, unit: Unit, detector: Detector, name: str) -> Scored:
         tell = self.progress

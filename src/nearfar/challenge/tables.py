@@ -24,6 +24,7 @@ from nearfar.recipe import FUSION, TABLE_3, System
 
 FUSED = "fusion"
 NOT_OURS = "a trained network of the organisers, no part of nearfar"
+NO_WEIGHTS = "its weights are not here (see: nearfar weights)"
 METRICS = ("AUC source", "AUC target", "pAUC")
 
 
@@ -185,10 +186,13 @@ def _run(
     title: str, name: str, system: System | None, units: Sequence[Unit], runs: Runs, keep: dict[str, Scored]
 ) -> Run:
     try:
-        for unit, scored in runs.each(name, system, units):
-            keep[unit.name] = scored
+        encoders = runs.load(system)
+    except FileNotFoundError:
+        return Run(title, why_not=NO_WEIGHTS)
     except (ValueError, OSError, ImportError) as error:
         return Run(title, why_not=" ".join(str(error).split()))
+    for unit, scored in runs.each(name, system, encoders, units):
+        keep[unit.name] = scored
     return _judged(title, units, keep)
 
 

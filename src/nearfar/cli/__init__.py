@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nearfar.cli import bench, machine, research
+from nearfar.cli import bench, machine, research, weights
 from nearfar.cli.embed import embed
 from nearfar.cli.terminal import DONE, say
 
@@ -27,6 +27,8 @@ COMMANDS = (
     (research.evaluate, "The challenge's metrics, per machine and overall."),
     (bench.reproduce, "Tables 3, 4 and 5 of the report beside its own numbers."),
     (bench.submit, "The challenge's files, written and checked."),
+    (weights.weights, "Where each encoder's weights come from, and whether they are here."),
+    (weights.encoders, "The networks that a recipe can name."),
 )
 
 app = typer.Typer(

@@ -21,7 +21,7 @@ from nearfar.cli.options import (
     channel,
     opened,
     system,
-    weights_by_name,
+    weights_of,
 )
 from nearfar.cli.results import say_reproduction
 from nearfar.cli.terminal import BAD_INPUT, DONE, complain, errors_for_people, progress_bar, say, say_json, say_table
@@ -77,7 +77,7 @@ def submit(
             evaluation = bench.evaluate(
                 data,
                 system(recipe),
-                weights,
+                weights_of(weights),
                 only=machine or (),
                 near=near,
                 far=channel(far),
@@ -149,9 +149,7 @@ def _say_findings(found: list[Finding], folder: Path, data: Path | None, json: b
 
 def reproduce(
     data: Annotated[Path, typer.Argument(help="The development set, or any other in the challenge's layout.")],
-    weights: Annotated[
-        list[str] | None, typer.Option(help="NAME=FILE: weights of an encoder; may be repeated.")
-    ] = None,
+    weights: Weights = None,
     store: StoreFolder = None,
     results: Annotated[Path, typer.Option(help="Folder to keep scores in; a second run goes on from there.")] = Path(
         "nearfar-results"
@@ -181,7 +179,7 @@ def reproduce(
         with progress_bar() as tell:
             runs = Runs(
                 results,
-                weights_by_name(weights or ()),
+                weights_of(weights),
                 opened(store),
                 near=near,
                 far=channel(far),

@@ -21,6 +21,7 @@ from nearfar.cli.options import (
     channel,
     opened,
     system,
+    weights_of,
 )
 from nearfar.cli.results import as_csv, say_evaluation, write_report
 from nearfar.cli.terminal import BAD_INPUT, DONE, errors_for_people, progress_bar, say, say_json
@@ -101,7 +102,7 @@ def evaluate(
             evaluation = bench.evaluate(
                 data,
                 system(recipe),
-                weights,
+                weights_of(weights),
                 truth=truth,
                 only=machine or (),
                 near=near,
