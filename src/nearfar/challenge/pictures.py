@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from nearfar.check import Array
-from nearfar.explain.pictures import Look, as_png, blank, legend, look_of
+from nearfar.explain.pictures import TICKS_HZ, Look, as_png, blank, legend, look_of
 from nearfar.metrics import MAX_FPR, Interval, auc, partial_auc
 
 MARKS = ("D", "v", "o", "s")  # shapes of what stands beside the bars, in the order of its names
-WIDE = 7.6  # inches
 BINS = 24
 
 
@@ -33,7 +32,7 @@ class Bar:
 
 def bars_png(bars: Sequence[Bar], *, dark: bool = False) -> bytes:
     """The harmonic mean of each machine with its interval, and marks for what others have."""
-    look, figure = look_of(dark), blank(0.9 + 0.42 * len(bars), dark, WIDE)
+    look, figure = look_of(dark), blank(1.3 + 0.36 * len(bars), dark)
     ax = figure.subplots()
     at = np.arange(len(bars))[::-1]
     ax.barh(at, [b.value for b in bars], height=0.56, color=look.normal, alpha=0.85, label="here")
@@ -68,8 +67,11 @@ def bars_png(bars: Sequence[Bar], *, dark: bool = False) -> bytes:
     ax.axvline(50, color=look.line, lw=1, ls=":", label="chance")
     ax.set_yticks(at, [b.name for b in bars])
     ax.set_xlim(0, 100)
-    ax.set_xlabel("harmonic mean of AUC source, AUC target and pAUC, percent")
-    legend(ax, look, columns=6)
+    ax.set_xlabel("harmonic mean of the three metrics, percent")
+    drawn, labels = ax.get_legend_handles_labels()
+    said = dict(zip(labels, drawn, strict=True))
+    first = [label for label in ("here", "95 % interval") if label in said]
+    legend(ax, look, 3, {label: said[label] for label in [*first, *(n for n in said if n not in first)]})
     return as_png(figure, look, [ax])
 
 
@@ -82,20 +84,10 @@ def roc_png(
     s, a = np.asarray(values, float), np.asarray(is_anomaly, bool)
     t = np.array([bool(x) for x in is_target])
     fpr, tpr = roc(s[~a], s[a])
-    inside = np.r_[fpr[fpr < MAX_FPR], MAX_FPR]
-    ax.fill_between(
-        inside, np.interp(inside, fpr, tpr), color=look.normal, alpha=0.3, lw=0, hatch="//", edgecolor=look.normal
-    )
+    part = f"pAUC {100 * partial_auc(s, a):.1f}, up to {MAX_FPR:g}"
+    ax.fill_between(*up_to(fpr, tpr, MAX_FPR), facecolor="none", edgecolor=look.normal, hatch="////", lw=0, label=part)
     ax.axvline(MAX_FPR, color=look.faint, lw=1)
-    ax.annotate(
-        f"pAUC {100 * partial_auc(s, a):.1f}",
-        (MAX_FPR, 0.03),
-        xytext=(6, 0),
-        textcoords="offset points",
-        color=look.ink,
-        fontsize=9.5,
-    )
-    ax.plot(fpr, tpr, color=look.ink, lw=2, label="all")
+    ax.plot(fpr, tpr, color=look.ink, lw=2, label="all clips")
     for domain, style, colour in ((False, "--", look.normal), (True, "-.", look.odd)):
         normal = ~a & (t == domain)
         if normal.any() and t[~a].any():
@@ -104,9 +96,9 @@ def roc_png(
     ax.plot([0, 1], [0, 1], ":", color=look.line, lw=1)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1.005)
-    ax.set_xlabel("false-alarm rate: share of normal clips above the set-point")
+    ax.set_xlabel("share of normal clips above the set-point")
     ax.set_ylabel("share of anomalous clips above it")
-    legend(ax, look, columns=3)
+    ax.legend(loc="lower right", fontsize=9, labelcolor=look.ink, facecolor=look.paper, edgecolor=look.faint)
     return as_png(figure, look, [ax])
 
 
@@ -117,6 +109,13 @@ def roc(normal: Array, anomalous: Array) -> tuple[Array, Array]:
     fpr = 1 - np.searchsorted(n, thresholds, "left") / len(n)
     tpr = 1 - np.searchsorted(a, thresholds, "left") / len(a)
     return np.r_[0, fpr], np.r_[0, tpr]
+
+
+def up_to(fpr: Array, tpr: Array, limit: float) -> tuple[Array, Array]:
+    """The part of a ROC from 0 to a false-alarm rate of `limit`, its end interpolated."""
+    n = int((fpr <= limit).sum())
+    end = np.interp(limit, fpr[n - 1 :], tpr[n - 1 :])
+    return np.r_[fpr[:n], limit], np.r_[tpr[:n], end]
 
 
 def domains_png(
@@ -138,7 +137,8 @@ def domains_png(
     look, figure = look_of(dark), blank(0.7 + 1.8 * len(panels), dark)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     low, high = np.quantile(s, [0, 1])
-    top = max(set_point, min(high, np.quantile(s, 0.95) + 2 * (np.quantile(s, 0.95) - low) + 1e-9))
+    most = float(np.quantile(s, 0.95))
+    top = max(set_point, min(high, most + (most - low) / 2 + 1e-9))
     edges = np.linspace(min(low, set_point), top, BINS + 1)  # what lies beyond is counted in the last bin
     kinds = np.array(["unknown" if x is None else "anomalous" if x else "normal" for x in is_anomaly])
     for ax, (title, here) in zip(axes, panels, strict=True):
@@ -158,17 +158,20 @@ def domains_png(
 
 
 def coherence_png(frequency: Array, rows: Array, *, dark: bool = False) -> bytes:
-    """Coherence of near and far over frequency (F,) of several clips (N, F): median, and the middle half shaded."""
+    """Coherence of near and far over frequency bands (F,), in Hz, of several clips (N, F): median and middle half."""
     look, figure = look_of(dark), blank(2.7, dark)
     ax = figure.subplots()
     low, middle, high = np.quantile(rows, [0.25, 0.5, 0.75], axis=0)
-    khz = frequency / 1000
-    ax.fill_between(khz, low, high, color=look.normal, alpha=0.3, lw=0, label="middle half of the clips")
-    ax.plot(khz, middle, color=look.normal, lw=1.6, label="median")
-    ax.set_xlim(khz[0], khz[-1])
+    ax.fill_between(frequency, low, high, color=look.normal, alpha=0.3, lw=0, label="middle half of the clips")
+    ax.plot(frequency, middle, color=look.normal, lw=1.8, label="median")
+    ax.set_xscale("log")
+    ticks = [f for f in TICKS_HZ if frequency[0] <= f <= frequency[-1]]
+    ax.set_xticks(ticks, [f"{f / 1000:g}" for f in ticks], minor=False)
+    ax.minorticks_off()
+    ax.set_xlim(frequency[0], frequency[-1])
     ax.set_ylim(0, 1)
-    ax.set_xlabel("frequency, kHz")
-    ax.set_ylabel("coherence, 0 to 1")
+    ax.set_xlabel("kHz")
+    ax.set_ylabel("coherence")
     legend(ax, look)
     return as_png(figure, look, [ax])
 

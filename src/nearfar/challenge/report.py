@@ -20,12 +20,14 @@ from nearfar.challenge.pictures import Bar
 from nearfar.challenge.tables import Cell, Reproduction, Table
 from nearfar.check import Array
 from nearfar.explain import pages
+from nearfar.explain.pictures import trend_png
 from nearfar.metrics import harmonic_mean
+from nearfar.recipe import Fusion, Recipe, System, leaves
 
 METRICS = {"auc_source": "AUC source", "auc_target": "AUC target", "pauc": "pAUC", "omega": "harmonic mean"}
-BESIDE = {published.MSE: "AE-MSE", published.MAHALA: "AE-MAHALA", published.OURS: "the report's fusion"}
+BESIDE = {published.MSE: "MSE", published.MAHALA: "MAHALA", published.OURS: "report"}
 LISTENED = 12  # normals whose coherence is measured
-SEGMENT = 1024
+SEGMENT, SEGMENTS, LOWEST_HZ = 1024, 8, 50.0  # samples at most, how many at least
 
 
 def bench_page(evaluation: Evaluation, title: str) -> str:
@@ -35,17 +37,17 @@ def bench_page(evaluation: Evaluation, title: str) -> str:
     if judged:
         bars = [_bar(m) for m in judged]
         words = "; ".join(f"{b.name} {b.value:.1f}" for b in bars)
-        parts.append(
-            pages.figure(
-                pages.twice(pictures.bars_png, bars),
-                f"Harmonic mean of each machine in percent: {words}",
-                "Each machine's harmonic mean with its 95 % bootstrap interval; marks are published systems.",
-            )
+        marks = (
+            ". MSE and MAHALA are the official baselines, report is its fusion." if any(b.others for b in bars) else "."
         )
+        caption = f"Each machine's harmonic mean with its 95 % bootstrap interval{marks}"
+        alt = f"Harmonic mean of each machine in percent: {words}"
+        parts.append(f'<div class="pair">{pages.figure(pages.twice(pictures.bars_png, bars), alt, caption)}</div>')
     parts.append(_metrics_table(evaluation))
     if any(b.others for b in map(_bar, judged)):
         parts.append(_known())
-    parts += [_machine(m) for m in evaluation.machines]
+    same = len({_method(m) for m in evaluation.machines if m.detector.why}) == 1
+    parts += [_machine(m, method=not same) for m in evaluation.machines]
     return pages.whole_page(title, "".join(parts))
 
 
@@ -59,17 +61,25 @@ def tables_page(done: Reproduction, title: str) -> str:
 
 
 def coherence(clips: Sequence[audio.Clip]) -> tuple[Array, Array]:
-    """(frequencies (F,) in Hz, coherence (N, F)) of near and far, magnitude squared, by Welch's method."""
+    """(middle (B,) in Hz of third-octave bands, coherence (N, B)) of near and far: magnitude squared, Welch's method.
+
+    Clips of one channel, or of another rate than the first, are left out; (0,) and (0, 0) if there are no others.
+    """
     from scipy.signal import coherence as welch
 
-    rows, frequency = [], np.zeros(0)
-    for clip in clips:
-        if clip.far is not None:
-            size = min(SEGMENT, len(clip.near))
-            with np.errstate(invalid="ignore", divide="ignore"):  # a band without any power has no coherence
-                frequency, row = welch(clip.near, clip.far, clip.rate, nperseg=size)
-            rows.append(np.nan_to_num(np.asarray(row, float)))
-    return np.asarray(frequency), np.array([row for row in rows if len(row) == len(frequency)])
+    pairs = [clip for clip in clips if clip.far is not None and clip.rate == clips[0].rate]
+    if not pairs:
+        return np.zeros(0), np.zeros((0, 0))
+    size = min(SEGMENT, *(len(clip.near) // SEGMENTS for clip in pairs))
+    rows = []
+    for clip in pairs:
+        with np.errstate(invalid="ignore", divide="ignore"):  # a bin without any power has no coherence
+            frequency, row = welch(clip.near, clip.far, clip.rate, nperseg=size)
+        rows.append(np.nan_to_num(row))
+    middle = LOWEST_HZ * 2 ** (np.arange(int(3 * np.log2(pairs[0].rate / 2 / LOWEST_HZ))) / 3)
+    bands = [(frequency >= m * 2 ** (-1 / 6)) & (frequency < m * 2 ** (1 / 6)) for m in middle]
+    held = [i for i, band in enumerate(bands) if band.any()]
+    return middle[held], np.stack([[row[bands[i]].mean() for i in held] for row in rows])
 
 
 def _headline(evaluation: Evaluation) -> list[str]:
@@ -81,7 +91,28 @@ def _headline(evaluation: Evaluation) -> list[str]:
             f"Official score {100 * evaluation.overall:.2f} ({low:.1f} to {high:.1f}), {mean} mean; chance is 50."
         )
         lines.append(f"Rules: {RULES[evaluation.rules]}.")
-    return lines + sorted({f"Method: {m.detector.why}." for m in evaluation.machines if m.detector.why})
+    methods = {_method(m) for m in evaluation.machines if m.detector.why}
+    return lines + ([f"Method: {methods.pop()}"] if len(methods) == 1 else [])
+
+
+def _method(m: MachineEvaluation) -> str:
+    """The method in a sentence: why the default is what it is, or what the recipe says."""
+    system = m.detector.system
+    if m.detector.by_default or system is None:
+        return m.detector.why.rstrip(".") + "."
+    if isinstance(system, Fusion):
+        return "; ".join(f"{weight:g} of {_recipe(part)}" for weight, part in system.parts) + "."
+    return "; ".join(_recipe(recipe) for recipe in leaves(system)) + "."
+
+
+def _recipe(system: System) -> str:
+    if not isinstance(system, Recipe):
+        return " and ".join(_recipe(leaf) for leaf in leaves(system))
+    pooling = {"gem": f" (p={system.p:g})", "rdp": f" (alpha={system.alpha:g})"}
+    both = f" (alpha={system.alpha:g}, p={system.p:g})" if system.pooling == "rdp_gem" else ""
+    density = f", density_k={system.density_k}" if system.density_k else ""
+    how = f"{system.method}, {system.metric}, k={system.k}{density}"
+    return f"{system.encoder}, {system.view}, {system.pooling}{pooling.get(system.pooling, both)}, {how}"
 
 
 def _bar(m: MachineEvaluation) -> Bar:
@@ -109,7 +140,7 @@ def _metrics_table(evaluation: Evaluation) -> str:
     return _table(heads, rows, "Percent, with the 95 % interval below each number; 50 is chance, 100 is perfect.", foot)
 
 
-def _machine(m: MachineEvaluation) -> str:
+def _machine(m: MachineEvaluation, method: bool) -> str:
     parts = [f"<section><h2>{escape(m.name)}</h2>"]
     if m.error:
         return parts[0] + f"<p>Could not be evaluated: {escape(m.error)}</p></section>"
@@ -117,6 +148,7 @@ def _machine(m: MachineEvaluation) -> str:
         return parts[0] + "<p>No recording of this machine was scored.</p></section>"
     report = pages.MachineReport(m.name, m.scores, [r.is_anomaly for r in m.recordings], [])
     parts.append(f"<p>{escape(pages.counted(report))}</p>")
+    parts += [f"<p>Method: {escape(_method(m))}</p>"] if method else []
     parts += [f"<p>Left out: {escape(error)}</p>" for _, error in m.failures]
     parts.append(f'<div class="pair">{_curves(m)}</div>')
     suspects = [(s.value, r.path) for s, r in zip(m.scores, m.recordings, strict=True) if r.is_anomaly is not False]
@@ -137,6 +169,9 @@ def _curves(m: MachineEvaluation) -> str:
     drawn = pages.twice(pictures.domains_png, values, labels, domains, point)
     caption = "How often each score occurs, a panel for each domain that is known."
     figures.append(pages.figure(drawn, f"Histogram of the scores of {m.name}; set-point {point:.2f}", caption))
+    known = [] if m.result is None else labels
+    drawn = pages.twice(trend_png, m.scores, known)
+    figures.append(pages.figure(drawn, f"Scores of {m.name} in order", "Scores in the order of the files."))
     frequency, rows = coherence(_normals(m))
     if len(rows):
         drawn = pages.twice(pictures.coherence_png, frequency, rows)
@@ -159,28 +194,24 @@ def _beside_table(table: Table) -> str:
     rows = []
     for row in table.rows:
         words = [f'<th scope="row">{escape(row.heads[0])}</th>']
-        words += [
-            f'<td class="words" data-is="{h}">{escape(t)}</td>'
-            for h, t in zip(table.heads[1:], row.heads[1:], strict=True)
-        ]
-        numbers = [
-            f'<td data-is="{metric}">{_cell(cell)}</td>' for metric, cell in zip(table.metrics, row.cells, strict=True)
-        ]
-        note = f'<td class="words small" data-is="missing, because">{escape(row.note)}</td>'
-        rows.append("".join([*words, *numbers, note]))
-    heads = (*table.heads, *table.metrics, "missing, because")
-    caption = " ".join(
-        ["In bold what was computed here, below it the report's number and the difference.", *table.notes]
-    )
-    return f"<section><h2>{escape(table.title)}</h2>{_table(heads, rows, caption)}</section>"
+        for head, text in zip(table.heads[1:], row.heads[1:], strict=True):
+            words.append(f'<td class="words" data-is="{head}">{escape(text)}</td>')
+        for metric, cell in zip(table.metrics, row.cells, strict=True):
+            words.append(f'<td data-is="{metric}">{_cell(cell)}</td>')
+        rows.append("".join(words))
+    caption = "In bold what was computed here, below it the report's number and the difference to it. Percent."
+    notes = [*table.notes, *(f"{', '.join(names)}: {reason}." for reason, names in table.reasons.items())]
+    under = "".join(f'<p class="small">{escape(note)}</p>' for note in notes)
+    made = _table((*table.heads, *table.metrics), rows, caption, words=len(table.heads))
+    return f"<section><h2>{escape(table.title)}</h2>{made}{under}</section>"
 
 
 def _cell(cell: Cell) -> str:
-    here = "–" if cell.here is None else f"<b>{cell.here:.2f}</b>"
+    here = "" if cell.here is None else f"<b>{cell.here:.2f}</b>"
     if cell.report is None:
         return here
     difference = "" if cell.difference is None else f", {cell.difference:+.2f}"
-    return f"{here}<small>{cell.report:.2f}{difference}</small>"
+    return f"{here}<small>report {cell.report:.2f}{difference}</small>"
 
 
 def _known() -> str:
@@ -196,8 +227,10 @@ def _known() -> str:
     return f"<details><summary>What others have published</summary>{table}</details>"
 
 
-def _table(heads: Sequence[str], rows: Sequence[str], caption: str, foot: str = "") -> str:
-    head = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
+def _table(heads: Sequence[str], rows: Sequence[str], caption: str, foot: str = "", words: int = 1) -> str:
+    """A table; its first `words` columns hold words."""
+    left = ' class="words"'
+    head = "".join(f'<th scope="col"{left if i < words else ""}>{escape(h)}</th>' for i, h in enumerate(heads))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     below = f"<tfoot><tr>{foot}</tr></tfoot>" if foot else ""
     return (

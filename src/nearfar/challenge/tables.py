@@ -62,7 +62,18 @@ class Table:
     metrics: tuple[str, ...]
     rows: Sequence[Row]
     notes: Sequence[str] = ()
-    named_by: int = 0  # the head that a note is about
+    named_by: int = 0  # the head that a row's note is about
+
+    @property
+    def reasons(self) -> dict[str, list[str]]:
+        """{why numbers are missing: what they are missing of}."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            names = found.setdefault(row.note, [])
+            if row.heads[self.named_by] not in names:
+                names.append(row.heads[self.named_by])
+        found.pop("", None)
+        return found
 
 
 @dataclass(frozen=True)
@@ -169,13 +180,12 @@ def table_4(runs: Mapping[str, Run], comparable: bool = True) -> Table:
 
 
 def table_5(runs: Mapping[str, Run], machines: Sequence[str], comparable: bool = True) -> Table:
-    """Per machine: the report's rows, and below them the machines that the report does not have."""
+    """Per machine: the report's rows, then the systems it does not have; machines that it does not have come last."""
     rows = []
-    for name, said in published.TABLE_5.items():
-        for system in (published.MAHALA, published.MSE, published.OURS):
+    for name in dict.fromkeys([*published.TABLE_5, *machines]):
+        for system, said in published.TABLE_5.get(name, {}).items():
             run = _of(runs, system)
-            rows.append(Row((name, system), _cells(said[system], run.results.get(name), comparable), run.why_not))
-    for name in machines:
+            rows.append(Row((name, system), _cells(said, run.results.get(name), comparable), run.why_not))
         for system, run in runs.items():
             if name in run.results and (name not in published.TABLE_5 or system != FUSED):
                 rows.append(Row((name, run.title), _cells(None, run.results[name])))

@@ -171,19 +171,16 @@ def _metrics_row(m: MachineEvaluation) -> list[str]:
 def say_reproduction(done: Reproduction) -> None:
     """The report's tables beside what was computed here; below each table the reasons for what is missing, once."""
     for table in done.tables:
-        reasons: dict[str, list[str]] = {}
         rows = []
         for row in table.rows:
             numbers = [_beside(cell.report, cell.here, cell.difference) for cell in row.cells]
             rows.append([*row.heads, *(text for texts in numbers for text in texts)])
-            if row.note:
-                reasons.setdefault(row.note, []).append(row.heads[table.named_by])
         columns = [*table.heads, *(c for metric in table.metrics for c in (metric.replace(" (", "\n("), "here", "+/-"))]
         say_table(columns, rows, title=table.title, words=len(table.heads))
         for note in table.notes:
             say(f"  {note}")
-        for reason, names in reasons.items():
-            say(f"  {', '.join(dict.fromkeys(names))}: {reason}")
+        for reason, names in table.reasons.items():
+            say(f"  {', '.join(names)}: {reason}")
         say()
     for note in done.notes:
         complain(f"note: {note}")

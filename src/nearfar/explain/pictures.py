@@ -217,14 +217,14 @@ def look_of(dark: bool) -> Look:
     return DARK if dark else LIGHT
 
 
-def blank(height: float, dark: bool, width: float = WIDTH) -> Any:
-    """An empty figure, sizes in inches."""
+def blank(height: float, dark: bool) -> Any:
+    """An empty figure of WIDTH x height inches."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("pictures need matplotlib, an extra: pip install 'nearfar[pictures]'") from None
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor=look_of(dark).paper)
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor=look_of(dark).paper)
     FigureCanvasAgg(figure)
     return figure
 
