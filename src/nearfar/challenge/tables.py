@@ -125,8 +125,10 @@ class Reproduction:
 def reproduce(found: DataSet, runs: Runs, others: Mapping[str, System | None] | None = None) -> Reproduction:
     """Run what the weights present allow on a data set; `others` are further systems by name (None: the default).
 
-    Raises ValueError for data sets of 2020 and 2021, whose rules give other numbers.
+    Raises ValueError for data sets of 2020 and 2021, whose rules give other numbers, and for a name of the report's.
     """
+    if taken := sorted(set(others or {}) & {*TABLE_3, FUSED}):
+        raise ValueError(f"{', '.join(taken)} is a name of the report's own systems: give the recipe another")
     if found.rules in ("2020", "2021"):
         raise ValueError(f"the report's tables follow other rules than those of {found.rules}: {RULES['2022']}")
     done: dict[str, Run] = {}
