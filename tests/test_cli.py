@@ -43,7 +43,7 @@ def today(tmp_path_factory):
 def test_every_command_s_help_opens_with_an_example():
     code, out, _ = nearfar("--help")
     assert code == 0
-    for command in ("demo", "doctor", "fit", "score", "explain", "add", "threshold", "evaluate"):
+    for command in ("demo", "doctor", "fit", "score", "explain", "add", "threshold", "evaluate", "reproduce", "submit"):
         assert command in out
         code, text, _ = nearfar(command, "--help")
         assert code == 0

@@ -276,3 +276,8 @@ def test_unknown_names_and_answers_that_are_no_record(zenodo, fan, tmp_path) -> 
 def test_the_records_of_four_years_are_known() -> None:
     assert len({r.number for r in RECORDS.values()}) == len(RECORDS) == 12
     assert RECORDS["dcase2026-dev"].number == DEV and str(RECORDS["dcase2024-eval"].raw) == "dcase2024t2/eval_data/raw"
+
+
+def test_help_opens_with_an_example() -> None:
+    code, out, _ = nearfar("data", "pull", "--help")
+    assert code == 0 and "Example: nearfar data pull dcase2026-dev --machine fan" in out

@@ -11,6 +11,7 @@ import pytest
 
 from datasets import dev_2020, dev_2022, evaluation_set, tree
 from fake_encoders import write_ced_tiny
+from nearfar import library
 from nearfar.challenge import published, scored, tables
 from nearfar.challenge.evaluate import evaluate
 from nearfar.challenge.layout import read
@@ -174,6 +175,15 @@ def test_other_machines_a_small_network_and_no_weights_for_the_rest(tmp_path, mo
     assert [r["encoder"] for r in three["rows"]][-2:] == ["logmel", "tiny"]
     assert all(r["score"]["difference"] is None for r in three["rows"])
     assert {(r["machine"], r["system"]) for r in five["rows"][-4:]} >= {("pump", "logmel"), ("pump", "tiny")}
+
+
+def test_a_network_is_loaded_once_for_all_machines(tmp_path, monkeypatch):
+    data, weights = tree(tmp_path / "d", dev_2022("pump") + dev_2022("fan")), write_ced_tiny(tmp_path)
+    plain, loaded = library.load, []
+    monkeypatch.setattr(library, "load", lambda name, *rest, **more: loaded.append(name) or plain(name, *rest, **more))
+    recipe = Recipe(encoder="ced-tiny", freq="mean")
+    evaluate(data, recipe, weights, rounds=1)
+    assert loaded == ["ced-tiny"]
 
 
 def from_file(path: Path) -> Recipe:

@@ -124,7 +124,7 @@ def pull(
         if _is_here(raw, archive):
             continue
         file = raw / ".archives" / archive.name
-        tell = (lambda n, total, a=archive: progress(f"fetching {a.name}", n, total or a.size)) if progress else None
+        tell = _percent(progress, archive) if progress else None
         fetch(archive.url, file, md5=archive.md5, size=archive.size, mirrors=mirrors, progress=tell)
         files = unpack(file, raw, archive.machine, progress)
         _sign(raw, archive, files)
@@ -150,6 +150,19 @@ def unpack(archive: Path, raw: Path, machine: str, progress: Progress | None = N
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise ValueError(f"{archive} is damaged ({error}): remove it and pull again") from None
     return [(PurePosixPath(path).relative_to(machine).as_posix(), info.file_size) for info, path in plan]
+
+
+def _percent(progress: Progress, archive: Archive) -> Callable[[int, int | None], None]:
+    """Progress in whole percent, each told once."""
+    told = [-1]
+
+    def tell(done: int, _: int | None) -> None:
+        percent = 100 * done // max(archive.size, 1)
+        if percent != told[0]:
+            told[0] = percent
+            progress(f"fetching {archive.name}, percent", percent, 100)
+
+    return tell
 
 
 def _understood(record: Record, said: Any) -> Listing:

@@ -144,6 +144,9 @@ def say_evaluation(evaluation: Evaluation) -> None:
         say(f"Official score {100 * evaluation.overall:.2f} {between} ({mean} mean{of}; chance is 50)")
     if evaluation.rules != LATEST:
         say(f"Rules of {evaluation.rules}: {RULES[evaluation.rules]}")
+    unlabelled = [m.name for m in evaluation.machines if m.scores and not m.labelled]
+    if unlabelled:
+        say(f"No labels for {', '.join(unlabelled)}: give them with --truth, or hand the scores in with nearfar submit")
     for note in evaluation.notes:
         complain(f"note: {note}")
     for m in evaluation.machines:
