@@ -94,8 +94,8 @@ def roc_png(
             name, area = "target" if domain else "source", auc(s[normal | a], a[normal | a])
             ax.plot(*roc(s[normal], s[a]), style, color=colour, lw=1.6, label=f"{name} normals, AUC {100 * area:.1f}")
     ax.plot([0, 1], [0, 1], ":", color=look.line, lw=1)
-    ax.set_xlim(0, 1)
-    ax.set_ylim(0, 1.005)
+    ax.set_xlim(-0.01, 1.01)  # a perfect curve runs along the frame
+    ax.set_ylim(0, 1.02)
     ax.set_xlabel("share of normal clips above the set-point")
     ax.set_ylabel("share of anomalous clips above it")
     ax.legend(loc="lower right", fontsize=9, labelcolor=look.ink, facecolor=look.paper, edgecolor=look.faint)

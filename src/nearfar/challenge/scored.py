@@ -3,8 +3,8 @@
     FOLDER/<unit>-<first digits of the key>.json    {"train": {file: score}, "test": {file: score}, "failures": [...]}
 
 The key is a hash of all that a score depends on: version, recipe, hash of the weights, channels, and name, size and
-time of every recording with its domain. Train scores are exact leave-one-out, so a fusion of systems follows
-from what is kept: in standard deviations of the normals each, weighted, and aligned once more (eq. 17-18).
+time of every recording. Train scores are exact leave-one-out, so a fusion of systems follows from what is kept: in
+standard deviations of the normals each, weighted, and aligned once more (eq. 17-18).
 """
 
 from __future__ import annotations
@@ -95,12 +95,9 @@ class Runs:
         )
 
     def _key(self, system: System | None, hashes: Mapping[str, str], unit: Unit) -> str:
-        files = [
-            (r.split, r.path.name, r.is_target if r.split == "train" else None, _stamp(r.path)) for r in unit.train
-        ]
-        files += [(r.split, r.path.name, None, _stamp(r.path)) for r in unit.test]
+        files = sorted((r.split, r.path.name, *_stamp(r.path)) for r in [*unit.train, *unit.test])
         recipe = None if system is None else as_data(system)
-        parts = [FORMAT, __version__, recipe, sorted(hashes.items()), self.near, self.far, sorted(files, key=str)]
+        parts = [FORMAT, __version__, recipe, sorted(hashes.items()), self.near, self.far, files]
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
