@@ -1,0 +1,143 @@
+"""Which choice of a search matters: the effect of view, preprocessing, pooling and back end on the official score.
+
+    records   one per configuration: a recipe's fields by name, and its score in percent
+
+For every choice the configurations are grouped by its values, whatever else they have: median, middle half and best of
+each group. `share` is the part of the scores' variance that lies between the groups of a choice: 1 if the choice
+decides everything, 0 if it does not matter. Shares of different choices need not add up to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from nearfar.check import Array
+from nearfar.explain import pages
+from nearfar.explain.pictures import as_png, blank, legend, look_of
+
+Record = Mapping[str, Any]
+MOST = 14  # values of a choice that a picture shows, the best ones
+
+
+@dataclass(frozen=True)
+class Group:
+    """The configurations with one value of a choice: quartiles, best, and how many there are."""
+
+    value: str
+    low: float
+    median: float
+    high: float
+    best: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A choice: its groups, best median first, and the share of the variance between them."""
+
+    choice: str
+    groups: Sequence[Group]
+    share: float
+
+
+def effects(records: Sequence[Record], scores: Sequence[float]) -> list[Effect]:
+    """The effect of every choice that was varied, the one with the largest share first."""
+    s = np.asarray(scores, np.float64)
+    if len(s) != len(records) or not len(s):
+        raise ValueError(
+            f"there are {len(records)} configurations and {len(s)} scores; each needs one, and one is least"
+        )
+    found = []
+    for choice, said in CHOICES.items():
+        names = np.array([said(record) for record in records])
+        groups = [_group(value, s[names == value]) for value in np.unique(names)]
+        if len(groups) > 1:
+            between = sum(g.count * (s[names == g.value].mean() - s.mean()) ** 2 for g in groups)
+            total = float(((s - s.mean()) ** 2).sum())
+            ordered = sorted(groups, key=lambda g: -g.median)
+            found.append(Effect(choice, ordered, float(between / total) if total > 0 else 0.0))
+    return sorted(found, key=lambda effect: -effect.share)
+
+
+def effect_png(effect: Effect, span: tuple[float, float], *, dark: bool = False) -> bytes:
+    """The groups of a choice one below the other, scores from span[0] to span[1]: middle half, median and best."""
+    groups = effect.groups[:MOST]
+    look, figure = look_of(dark), blank(1.1 + 0.3 * len(groups), dark)
+    ax = figure.subplots()
+    at = np.arange(len(groups))[::-1]
+    ax.hlines(
+        at, [g.low for g in groups], [g.high for g in groups], color=look.normal, lw=7, alpha=0.45, label="middle half"
+    )
+    ax.scatter([g.median for g in groups], at, marker="|", s=130, lw=2.2, color=look.ink, label="median", zorder=3)
+    ax.scatter(
+        [g.best for g in groups],
+        at,
+        marker="^",
+        s=34,
+        facecolor=look.paper,
+        edgecolor=look.odd,
+        lw=1.5,
+        label="best",
+        zorder=3,
+    )
+    ax.set_yticks(at, [g.value for g in groups])
+    ax.set_xlim(*span)
+    ax.set_ylim(-0.7, len(groups) - 0.3)
+    ax.set_xlabel("official score, percent")
+    legend(ax, look)
+    return as_png(figure, look, [ax])
+
+
+def landscape(records: Sequence[Record], scores: Sequence[float]) -> str:
+    """The section of a page (HTML) about the search: a picture for every choice that was varied."""
+    found = effects(records, scores)
+    figures = []
+    shown = [g for effect in found for g in effect.groups[:MOST]]
+    low, high = min((g.low for g in shown), default=0), max((g.best for g in shown), default=1)
+    span = (low - 0.04 * (high - low) - 1e-3, high + 0.04 * (high - low) + 1e-3)  # one scale, to compare choices
+    for effect in found:
+        first = effect.groups[0]
+        caption = f"{effect.choice}: {100 * effect.share:.0f} % of the variance of the scores lies between its values."
+        if len(effect.groups) > MOST:
+            caption += f" The best {MOST} of {len(effect.groups)} are shown."
+        alt = f"{effect.choice}: best median {first.median:.1f} percent with {first.value}"
+        figures.append(pages.figure(pages.twice(effect_png, effect, span), alt, caption))
+    said = f"{len(records):,} configurations, {min(scores):.1f} to {max(scores):.1f} percent."
+    drawn = f'<div class="pair">{"".join(figures)}</div>'
+    return f"<section><h2>Which choice matters</h2><p>{escape(said)}</p>{drawn}</section>"
+
+
+def _group(value: str, scores: Array) -> Group:
+    low, median, high = np.quantile(scores, [0.25, 0.5, 0.75])
+    return Group(str(value), float(low), float(median), float(high), float(scores.max()), len(scores))
+
+
+def _preprocessing(r: Record) -> str:
+    said = [f"{key} {float(r[key]):g}" for key in ("low", "spike") if r.get(key) not in (None, "")]
+    return ", ".join(said) or "none"
+
+
+def _pooling(r: Record) -> str:
+    kind = str(r.get("pooling", ""))
+    alpha, p = (f"{float(r.get(key) or 0):g}" for key in ("alpha", "p"))
+    return {"gem": f"gem p={p}", "rdp": f"rdp α={alpha}", "rdp_gem": f"rdp_gem α={alpha} p={p}"}.get(kind, kind)
+
+
+def _back_end(r: Record) -> str:
+    number = r.get("density_k") or r.get("k") or 1
+    return f"{r.get('method', '')}, {r.get('metric', '')}, k={int(number)}"
+
+
+CHOICES: dict[str, Callable[[Record], str]] = {
+    "encoder": lambda r: str(r.get("encoder", "")),
+    "view": lambda r: str(r.get("view", "")),
+    "frequency rows": lambda r: str(r.get("freq", "")),
+    "preprocessing": _preprocessing,
+    "pooling": _pooling,
+    "back end": _back_end,
+}
