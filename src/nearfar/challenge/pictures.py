@@ -36,21 +36,7 @@ def bars_png(bars: Sequence[Bar], *, dark: bool = False) -> bytes:
     ax = figure.subplots()
     at = np.arange(len(bars))[::-1]
     ax.barh(at, [b.value for b in bars], height=0.56, color=look.normal, alpha=0.85, label="here")
-    held = [(y, b) for y, b in zip(at, bars, strict=True) if b.interval is not None]
-    if held:
-        spans = np.array(
-            [[b.value - 100 * b.interval.low, 100 * b.interval.high - b.value] for _, b in held if b.interval]
-        )
-        ax.errorbar(
-            [b.value for _, b in held],
-            [y for y, _ in held],
-            xerr=np.maximum(spans.T, 0),
-            fmt="none",
-            ecolor=look.ink,
-            capsize=3,
-            lw=1.3,
-            label="95 % interval",
-        )
+    _whiskers(ax, at, bars, look)
     names = list(dict.fromkeys(name for b in bars for name in b.others))
     for mark, name in zip(MARKS, names, strict=False):
         points = [(b.others[name], y) for y, b in zip(at, bars, strict=True) if name in b.others]
@@ -73,6 +59,15 @@ def bars_png(bars: Sequence[Bar], *, dark: bool = False) -> bytes:
     first = [label for label in ("here", "95 % interval") if label in said]
     legend(ax, look, 3, {label: said[label] for label in [*first, *(n for n in said if n not in first)]})
     return as_png(figure, look, [ax])
+
+
+def _whiskers(ax: Any, at: Array, bars: Sequence[Bar], look: Look) -> None:
+    held = [(y, b.value, b.interval) for y, b in zip(at, bars, strict=True) if b.interval is not None]
+    if held:
+        y, value, intervals = zip(*held, strict=True)
+        spans = [[v - 100 * i.low, 100 * i.high - v] for v, i in zip(value, intervals, strict=True)]
+        style: dict[str, Any] = {"fmt": "none", "ecolor": look.ink, "capsize": 3, "lw": 1.3}
+        ax.errorbar(value, y, xerr=np.maximum(np.transpose(spans), 0), label="95 % interval", **style)
 
 
 def roc_png(

@@ -113,14 +113,14 @@ def evaluate(
                 seed=seed,
                 progress=tell,
             )
-        if page:
-            from nearfar.challenge.report import bench_page
-
-            write(page, bench_page(evaluation, f"nearfar evaluate {data}"))
         if csv_file:
             write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
         if json:
             say_json(evaluation.to_dict())
         else:
             say_evaluation(evaluation)
+        if page:
+            from nearfar.challenge.report import bench_page
+
+            write(page, bench_page(evaluation, f"nearfar evaluate {data}"))
         raise typer.Exit(BAD_INPUT if evaluation.failed else DONE)
