@@ -197,6 +197,9 @@ def test_nothing_is_written_over_other_tables_nor_without_a_clip_nor_in_old_form
     code, _, err = nearfar("submit", tmp_path / "broken", "--recipe", "logmel-floor", "-o", tmp_path / "new")
     assert code == 2 and "1 could not be scored" in err and "section_00_0003.wav" in err
     assert not (tmp_path / "new").exists()
+    for label in ("../x", "a b", "", "x/y"):
+        with pytest.raises(ValueError, match="is not of the form Lastname_Institute_task2_1"):
+            submit(tmp_path / "new", evaluation, data, label)
     old = evaluate(tree(tmp_path / "2020", dev_2020("fan", "0")), FLOOR, rounds=5)
     with pytest.raises(ValueError, match="form of 2022 and later; this data set is of 2020"):
         submit(tmp_path / "new", old, tmp_path / "2020")

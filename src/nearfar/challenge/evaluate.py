@@ -152,7 +152,7 @@ def run(unit: Unit, detector: Detector, progress: Progress | None = None) -> Mac
         if scores
     ]
     recordings, scored = [r for r, _ in pairs], [s for _, s in pairs]
-    unscored = [r.name for r in test if r not in recordings]
+    unscored = sorted({r.name for r in test} - {r.name for r in recordings})
     return MachineEvaluation(
         unit.name, detector, recordings, scored, failures, None, {}, unit.machine, unit.section, unscored
     )

@@ -176,7 +176,7 @@ def _labelled(found: dict[str, list[Recording]], truth: Path) -> tuple[dict[str,
     out = dict(found)
     for machine, files in told.items():
         sections = {section for section, _ in files}
-        mine = [r for r in found[machine] if r.split == "test" and (r.section or "00") in sections]
+        mine = {r for r in found[machine] if r.split == "test" and (r.section or "00") in sections}
         names = {(r.section or "00", r.path.name) for r in mine}
         labels = {key for key, values in files.items() if "is_anomaly" in values}
         _same_files(machine, truth, [n for _, n in sorted(names - labels)], [n for _, n in sorted(set(files) - names)])

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,13 +37,15 @@ def submit(
 ) -> list[Finding]:
     """Write the submission of an evaluation to `folder` and return what the check of it against DATA finds.
 
-    Raises ValueError for an evaluation by older rules or with failed clips (a submission has a row for every clip), and
-    FileExistsError if the folder holds CSV files of something else.
+    Raises ValueError for an evaluation by older rules or with failed clips (a submission has a row for every clip) and
+    for a label that is none, FileExistsError if the folder holds CSV files of something else.
     """
     if evaluation.rules in ("2020", "2021"):
         raise ValueError(
             f"submissions are written in the form of 2022 and later; this data set is of {evaluation.rules}"
         )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", label):
+        raise ValueError(f"label {label!r} is not of the form {LABEL}: letters, digits, - and _ only")
     _complete(evaluation)
     folder = Path(folder)
     files = {name: text for m in evaluation.machines for name, text in tables(m).items()}
