@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from nearfar.challenge.landscape import effects, landscape
+from nearfar.challenge.landscape import CHOICES, effects, landscape
 
 GRID = [
     {"encoder": "beats", "view": view, "low": low, "spike": spike, "pooling": pooling, "alpha": 9, "p": 3,
@@ -49,3 +49,17 @@ def test_the_section_names_what_was_varied_and_refuses_what_does_not_fit():
     for scores in ([], [1.0]):
         with pytest.raises(ValueError, match="each needs one"):
             effects(GRID[: 2 * len(scores)], scores)
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"method": "raw", "metric": "cosine", "k": 5, "density_k": None}, "raw, cosine, k=5"),
+        ({"method": "ldn", "metric": "euclidean", "k": 1, "density_k": 3}, "ldn, euclidean, k=3"),
+        ({"method": "ldn", "metric": "cosine", "k": "1", "density_k": "4", "exponent": "0.5"}, "ldn, cosine, k=4, exponent 0.5"),
+        ({"method": "dldn", "metric": "cosine", "k": 1, "density_k": None}, "dldn, cosine"),
+        ({"method": "mahalanobis", "metric": "cosine", "ignore_domains": True}, "mahalanobis, ignore_domains"),
+    ],
+)  # fmt: skip
+def test_back_ends_are_named_as_in_table_2(record, words):
+    assert CHOICES["back end"](record) == words

@@ -129,8 +129,14 @@ def _pooling(r: Record) -> str:
 
 
 def _back_end(r: Record) -> str:
-    number = r.get("density_k") or r.get("k") or 1
-    return f"{r.get('method', '')}, {r.get('metric', '')}, k={int(number)}"
+    """The method with its metric, its k (of LDN: density_k, as in Table 2) and what is not usual."""
+    method, density = str(r.get("method", "")), r.get("density_k")
+    said = [method, str(r.get("metric", ""))] if method != "mahalanobis" else [method]
+    if density or method == "raw":
+        said.append(f"k={int(float(density or r.get('k') or 1))}")
+    said += [f"exponent {float(r['exponent']):g}"] if r.get("exponent") not in (None, "", 1, "1.0") else []
+    said += [name for name in ("whiten", "ignore_domains") if r.get(name) in (True, "True")]
+    return ", ".join(said)
 
 
 CHOICES: dict[str, Callable[[Record], str]] = {
