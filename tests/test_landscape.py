@@ -56,7 +56,7 @@ def test_the_section_names_what_was_varied_and_refuses_what_does_not_fit():
     [
         ({"method": "raw", "metric": "cosine", "k": 5, "density_k": None}, "raw, cosine, k=5"),
         ({"method": "ldn", "metric": "euclidean", "k": 1, "density_k": 3}, "ldn, euclidean, k=3"),
-        ({"method": "ldn", "metric": "cosine", "k": "1", "density_k": "4", "exponent": "0.5"}, "ldn, cosine, k=4, exponent 0.5"),
+        ({"method": "ldn", "metric": "x", "k": "1", "density_k": "4", "exponent": "0.5"}, "ldn, x, k=4, exponent 0.5"),
         ({"method": "dldn", "metric": "cosine", "k": 1, "density_k": None}, "dldn, cosine"),
         ({"method": "mahalanobis", "metric": "cosine", "ignore_domains": True}, "mahalanobis, ignore_domains"),
     ],

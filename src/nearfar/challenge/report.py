@@ -228,9 +228,9 @@ def _known() -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[str], caption: str, foot: str = "", words: int = 1) -> str:
-    """A table; its first `words` columns hold words."""
-    left = ' class="words"'
-    head = "".join(f'<th scope="col"{left if i < words else ""}>{escape(h)}</th>' for i, h in enumerate(heads))
+    """A table; its first `words` columns hold words, and so does one called "source"."""
+    kinds = ['class="words" ' if i < words or h == "source" else "" for i, h in enumerate(heads)]
+    head = "".join(f'<th {kind}scope="col">{escape(h)}</th>' for kind, h in zip(kinds, heads, strict=True))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     below = f"<tfoot><tr>{foot}</tr></tfoot>" if foot else ""
     return (
