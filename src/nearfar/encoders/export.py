@@ -35,6 +35,7 @@ OPSET = 18
 LARGEST = 1_900_000_000  # bytes: an ONNX file is one message, of less than 2 GiB
 OPERATORS = {"+": "Add", "-": "Sub", "*": "Mul", "/": "Div", "%": "Mod", "max": "Max"}
 EAT_LEAST = 1024  # frames
+ENDLESS = 1 << 40
 
 
 class Front(nn.Module):
@@ -131,7 +132,9 @@ def _transformer(network: Transformer) -> Plan:
         sums = (*up, "end = whole max 1024")
     elif family == "m2d":
         nothing = float(-trunk.offset[0] / trunk.scale[0])  # what the network hears as 0
-        front = _centred(400, "slaney", 80, 50, lambda mel: pad((mel + frontend.LOG_FLOOR).log(), (0, 0, 0, 16), value=nothing))
+        front = _centred(
+            400, "slaney", 80, 50, lambda mel: pad((mel + frontend.LOG_FLOOR).log(), (0, 0, 0, 16), value=nothing)
+        )
         rest = ("frames = n - 16", f"rest = frames % {chunk}", "less = 0 - rest", "more = less % 16")
         sums = (*rest, "end = frames + more", "rows = n + 0")
     else:
@@ -139,7 +142,7 @@ def _transformer(network: Transformer) -> Plan:
         shortest = max(shortest, 15 * frontend.HOP if family == "ced" else 0)
     counted = (f"over = end + {chunk - time}", f"count = over / {chunk}")
     body = Part(lambda x: trunk(trunk.normalised(x), [trunk.shape.depth])[0], trunk)
-    return Plan(front, body, (1, 8 * time, bands), chunk, chunk, (*sums, *counted), shortest)
+    return Plan(front, body, (1, 4 * time, bands), chunk, chunk, (*sums, *counted), shortest)
 
 
 def _beats(network: beats.Spectral) -> Plan:
@@ -149,7 +152,7 @@ def _beats(network: beats.Spectral) -> Plan:
     front = _kaldi("povey", lambda waves: waves * beats.LEVEL, normalised)
     body = Part(lambda x: network.module(x, [network.depth])[0], network.module)
     sums = ("end = n + 0", "rows = n + 0", "count = n / n")
-    return Plan(front, body, (1, 8 * beats.PATCH, beats.BANDS), 1 << 40, 1, sums, beats.SHORTEST)
+    return Plan(front, body, (1, 4 * beats.PATCH, beats.BANDS), ENDLESS, 1, sums, beats.SHORTEST)
 
 
 def _openl3(network: openl3.Windowed) -> Plan:
@@ -223,9 +226,9 @@ def build(plan: Plan, dim: int) -> bytes:
         from onnx import TensorProto, compose, helper
     except ImportError:
         raise ImportError("exporting needs onnx and onnxscript: pip install 'nearfar[onnx]'") from None
-    free = plan.piece[1] != plan.size
-    front = compose.add_prefix(_exported(plan.front, (1, max(plan.shortest, 8000)), plan.shortest), "front/")
-    body = compose.add_prefix(_exported(plan.body, plan.piece, 16 if free else 0), "body/")
+    limits = None if plan.piece[1] == plan.size else (16, plan.size if plan.size < ENDLESS else None)
+    front = compose.add_prefix(_exported(plan.front, (1, max(plan.shortest, 8000)), (plan.shortest, None)), "front/")
+    body = compose.add_prefix(_exported(plan.body, plan.piece, limits), "body/")
     constants: dict[str, Any] = {}
 
     def whole(value: int) -> str:
@@ -286,9 +289,9 @@ def build(plan: Plan, dim: int) -> bytes:
     return model.SerializeToString()
 
 
-def _exported(module: nn.Module, shape: tuple[int, ...], low: int) -> Any:
-    """An ONNX model of a module, the input's axis 1 free from `low` on, or fixed if `low` is 0."""
-    free = ({1: torch.export.Dim("free", min=low)},) if low else None
+def _exported(module: nn.Module, shape: tuple[int, ...], limits: tuple[int, int | None] | None) -> Any:
+    """An ONNX model of a module, the input's axis 1 free within `limits`, or fixed without."""
+    free = ({1: torch.export.Dim("free", min=limits[0], max=limits[1])},) if limits else None
     with _quiet():
         program: Any = torch.onnx.export(
             module.eval(),
