@@ -213,14 +213,20 @@ def _onnx(network: Path, manifest: Manifest) -> Run:
 
 def _litert(network: Path, manifest: Manifest) -> Run:
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError:
         raise ImportError(f"{network.name} needs ai-edge-litert: pip install 'nearfar[litert]'") from None
 
     def interpreter(*, all_tensors: bool) -> Any:
+        """Without delegates: they choose kernels by the processor, and 8-bit networks would round by it too."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that inner tensors take memory: they are what is asked for
-            made = Interpreter(str(network), num_threads=1, experimental_preserve_all_tensors=all_tensors)
+            made = Interpreter(
+                str(network),
+                num_threads=1,
+                experimental_preserve_all_tensors=all_tensors,
+                experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            )
         made.allocate_tensors()
         return made
 
@@ -254,9 +260,13 @@ def _named(what: str, asked: str | None, there: list[str], network: Path) -> str
     """The tensor that was asked for: by its whole name or the end of one of its names; the first if none was."""
     if asked is None:
         return there[0]
-    fits = [name for name in there if name == asked] or [
-        name for name in there if any(alias == asked or alias.endswith(f"/{asked}") for alias in name.split(";"))
-    ]
+    aliases = [name.split(";") for name in there]
+    ways: tuple[Callable[[list[str]], bool], ...] = (
+        lambda names: ";".join(names) == asked,
+        lambda names: f"/{names[0]}".endswith(f"/{asked}"),
+        lambda names: any(f"/{name}".endswith(f"/{asked}") for name in names),
+    )
+    fits = next((found for way in ways if (found := [";".join(names) for names in aliases if way(names)])), [])
     if len(fits) == 1:
         return fits[0]
     like = [name.split(";")[0] for name in (fits or there)]
