@@ -1,5 +1,6 @@
 """Marginal effects of a search: the choice that decides the score has all of its variance, the others none."""
 
+import csv
 import itertools
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from nearfar.challenge.landscape import CHOICES, effects, landscape
+from nearfar.challenge.landscape import CHOICES, effects, landscape, read, search_page
 
 GRID = [
     {"encoder": "beats", "view": view, "low": low, "spike": spike, "pooling": pooling, "alpha": 9, "p": 3,
@@ -63,3 +64,32 @@ def test_the_section_names_what_was_varied_and_refuses_what_does_not_fit():
 )  # fmt: skip
 def test_back_ends_are_named_as_in_table_2(record, words):
     assert CHOICES["back end"](record) == words
+
+
+@pytest.mark.parametrize("end", ["csv", "parquet"])
+def test_the_table_of_a_search_is_read_in_either_form(tmp_path, end):
+    rows = [{**r, "overall": 0.5 + 0.01 * i, "fan.omega": 0.5} for i, r in enumerate(GRID)] + [
+        {**GRID[0], "overall": None}
+    ]
+    if end == "csv":
+        with (tmp_path / "configurations.csv").open("w", newline="") as file:
+            table = csv.DictWriter(file, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(
+            pyarrow.Table.from_pylist(rows), tmp_path / "configurations.parquet"
+        )
+    records, scores = read(tmp_path)
+    assert scores == pytest.approx([50 + i for i in range(len(GRID))])
+    assert effects(records, scores) == effects(GRID, scores), "text and numbers are read alike"
+    assert "Which choice matters" in search_page(tmp_path, "nearfar search")
+
+
+def test_a_search_without_its_table_or_without_labels_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="has the search come to its end"):
+        read(tmp_path)
+    (tmp_path / "configurations.csv").write_text("view,overall\nnear_only,\nn_f,nan\n")
+    with pytest.raises(ValueError, match="have no labels"):
+        read(tmp_path)

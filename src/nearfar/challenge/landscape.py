@@ -9,9 +9,12 @@ decides everything, 0 if it does not matter. Shares of different choices need no
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from nearfar.explain import pages
 from nearfar.explain.pictures import as_png, blank, legend, look_of
 
 Record = Mapping[str, Any]
+TABLE = "configurations"
 MOST = 14  # values of a choice that a picture shows, the best ones
 
 
@@ -43,6 +47,31 @@ class Effect:
     choice: str
     groups: Sequence[Group]
     share: float
+
+
+def read(folder: str | PathLike[str]) -> tuple[list[Record], list[float]]:
+    """(records, official scores in percent) of the table that a search wrote to `folder`, those with a score alone.
+
+    Raises FileNotFoundError if there is no table, ValueError if it holds no scores (a search without labels).
+    """
+    table = next((path for end in ("csv", "parquet") if (path := Path(folder) / f"{TABLE}.{end}").is_file()), None)
+    if table is None:
+        raise FileNotFoundError(f"{folder} holds no {TABLE}.csv or .parquet: has the search come to its end?")
+    rows: list[dict[str, Any]]
+    if table.suffix == ".csv":
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    else:
+        try:
+            from pyarrow.parquet import read_table
+        except ImportError:
+            raise ImportError(f"reading {table} needs pyarrow: pip install 'nearfar[ray]'") from None
+        rows = read_table(table).to_pylist()
+    scores = [float(row.get("overall") or "nan") for row in rows]
+    scored = [(row, 100 * score) for row, score in zip(rows, scores, strict=True) if score == score]
+    if not scored:
+        raise ValueError(f"{table} holds no official scores: the test clips that were searched on have no labels")
+    return [row for row, _ in scored], [score for _, score in scored]
 
 
 def effects(records: Sequence[Record], scores: Sequence[float]) -> list[Effect]:
@@ -91,6 +120,11 @@ def effect_png(effect: Effect, span: tuple[float, float], *, dark: bool = False)
     ax.set_xlabel("official score, percent")
     legend(ax, look)
     return as_png(figure, look, [ax])
+
+
+def search_page(folder: str | PathLike[str], title: str) -> str:
+    """The page of a search, from the table that it wrote to `folder`. Raises as `read` does."""
+    return pages.whole_page(title, landscape(*read(folder)))
 
 
 def landscape(records: Sequence[Record], scores: Sequence[float]) -> str:
