@@ -69,12 +69,10 @@ fi
 # Sections 2.5 to 2.7: the search space of every network; what is best is best by the labels, and the nested estimate
 # beside it says what that is worth.
 if todo search; then
-    for encoder in $HAVE; do
-        $NEARFAR search "$DEV" --encoder "$encoder" --store "$STORE" -o "$OUT/search"
-    done
+    $NEARFAR search "$DEV" $(printf -- '--encoder %s ' $HAVE) --store "$STORE" -o "$OUT/search"
 fi
 
-# Section 2.8: weights of a fusion of what the searches found.
+# Section 2.8: weights of a fusion of what the search found.
 if todo fuse; then
     $NEARFAR fuse "$DEV" --systems "$OUT/search" --store "$STORE" -o "$OUT/fusion.json"
 fi

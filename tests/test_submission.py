@@ -179,6 +179,12 @@ def test_a_machine_without_files_is_missed_and_only_with_the_data_set(submission
         check(tmp_path / "nowhere")
 
 
+def test_a_machine_that_cannot_be_fitted_is_missed_in_the_submission(tmp_path):
+    data = tree(tmp_path / "d", [n for n in evaluation_set("ToyDrone") if "/test/" in n] + evaluation_set("Sander"))
+    found = submit(tmp_path / "out", evaluate(data, FLOOR, rounds=5), data)
+    assert {f.file for f in found} == {SCORES.replace("Sander", "ToyDrone"), DECISIONS.replace("Sander", "ToyDrone")}
+
+
 def test_many_faults_of_a_kind_are_counted(submission, tmp_path):
     folder = Path(shutil.copytree(submission, tmp_path / "out"))
     (folder / SCORES).write_text("".join(f"section_00_{i:04d}.wav,nan\n" for i in range(6)))

@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from nearfar.demo import MARK
 from nearfar.recordings import Recording, machines, parse, rows
 
 RULES = {
@@ -93,6 +92,8 @@ def read(
 
 def made_up(recording: Recording) -> bool:
     """True for a recording that `nearfar demo` made: its machine may share a real one's name."""
+    from nearfar.demo import MARK  # with its synthesis, which the command line does not wait for
+
     return (recording.path.absolute().parents[2] / MARK).is_file()
 
 
@@ -123,21 +124,19 @@ def _units(machine: str, recordings: list[Recording]) -> Iterator[Unit]:
 
 
 def _with_both_splits(units: list[Unit]) -> tuple[list[Unit], list[str]]:
-    """The units that can be fitted and scored, and notes on other sections of their machines; ValueError if none."""
+    """The units that can be fitted and scored, and notes on the others; ValueError if there are none."""
     whole = [unit for unit in units if len(unit.train) >= 2 and unit.test]
-    alive = {unit.machine for unit in whole}
-    notes = []
-    for unit in units:
-        if unit in whole:
-            continue
-        lacks = f"{unit.name} has {len(unit.train)} normal train clips and {len(unit.test)} test clips"
-        if unit.machine not in alive:
-            raise ValueError(
-                f"{lacks}; both are needed. Is the other part of the data set still to come (evaluation sets come as "
-                "training and test archives)?"
-            )
-        notes.append(f"{lacks}: left out")
-    return whole, notes
+    lacks = [
+        f"{unit.name} has {len(unit.train)} normal train clips and {len(unit.test)} test clips"
+        for unit in units
+        if unit not in whole
+    ]
+    if not whole:
+        raise ValueError(
+            f"{lacks[0]}; both are needed. Is the other part of the data set still to come (evaluation sets come as "
+            "training and test archives)?"
+        )
+    return whole, [f"{said}: left out" for said in lacks]
 
 
 def _rules(units: Sequence[Unit]) -> str:

@@ -33,9 +33,15 @@ METRICS = ("auc_source", "auc_target", "pauc")
 
 
 def submit(
-    folder: str | os.PathLike[str], evaluation: Evaluation, data: str | os.PathLike[str], label: str = LABEL
+    folder: str | os.PathLike[str],
+    evaluation: Evaluation,
+    data: str | os.PathLike[str],
+    label: str = LABEL,
+    only: Sequence[str] = (),
 ) -> list[Finding]:
     """Write the submission of an evaluation to `folder` and return what the check of it against DATA finds.
+
+    `only` names the machines that were asked for, if not all.
 
     Raises ValueError for an evaluation by older rules or with failed clips (a submission has a row for every clip) and
     for a label that is none, FileExistsError if the folder holds CSV files of something else.
@@ -57,7 +63,7 @@ def submit(
     for name, text in files.items():
         write(folder / name, text)
     write(folder / f"{label}.zip", packed(files, label))
-    return check(folder, data, only=sorted({m.machine for m in evaluation.machines}))
+    return check(folder, data, only=list(only))
 
 
 def tables(m: MachineEvaluation) -> dict[str, str]:

@@ -88,7 +88,7 @@ def submit(
                 progress=tell,
             )
         label = label or submission.LABEL
-        found = submission.submit(output, evaluation, data, label)
+        found = submission.submit(output, evaluation, data, label, machine or ())
         if json:
             say_json(_submitted(evaluation) | {"folder": output, "label": label, "findings": [str(f) for f in found]})
         else:
