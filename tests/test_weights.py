@@ -193,7 +193,10 @@ def test_the_commands(here, published, tmp_path):
     rows = {row["encoder"]: row for row in json.loads(out)}
     assert code == 0 and rows["ced-tiny"]["seconds_per_clip"] > 0 and rows["logmel"]["seconds_per_clip"] > 0
     assert rows["beats"]["seconds_per_clip"] is None and rows["beats"]["here"] is None
-    for wrong in (["convert"], ["nobody"], ["--pull"], ["ced-tiny", "x"], ["beats-iter3", "--pull"]):
+    for command in ("weights", "encoders"):
+        code, out, _ = nearfar(command, "--help")
+        assert code == 0 and out.split("\n\n", 1)[1].strip().startswith(f"Example: nearfar {command}")
+    for wrong in (["convert"], ["--pull"], ["beats-iter3", "--pull"]):
         code, out, err = nearfar("weights", *wrong)
         assert code == 2 and not out and err.startswith(("nearfar: ", "Licence")), wrong
 
