@@ -223,12 +223,9 @@ def _draft(target: Path) -> Iterator[Path]:
 
 def _how_to_get(name: str, here: Path) -> str:
     source: Source = SOURCES[name]
-    fetch = (
-        f"  nearfar weights {name} --pull\n"
-        if source.url
-        else f"  fetch {source.file} by hand from {source.page}, then\n"
-    )
+    by_hand = f"fetch {source.file} by hand from {source.page}, then"
     return (
-        f"the weights of encoder {name!r} are not in {here} (size: {source.megabytes}; licence: {TABLE[name].licence}). Bring them with\n{fetch}"
+        f"the weights of encoder {name!r} are not in {here} (size: {source.megabytes}; licence: {TABLE[name].licence})."
+        f" Bring them with\n  {f'nearfar weights {name} --pull' if source.url else by_hand}\n"
         f"  nearfar weights {name} --from FILE\nor name a file: --weights FILE, weights=FILE"
     )
