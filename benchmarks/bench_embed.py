@@ -99,13 +99,14 @@ def pairwise(z: Any) -> Any:
     return d[~np.eye(len(z), dtype=bool)]
 
 
-def main() -> None:
-    """Measure and write results/embed.md."""
+def main(divide: int) -> None:
+    """Measure and write results/embed.md; with a fraction of the recordings for a look."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         paths = record(folder, max(count for _, count in SIZES.values()))
         rows = []
         for name, (_, count) in SIZES.items():
+            count = max(8, count // divide)
             file = weights(folder, name)
             for waveforms in (("near", "far"), REPORT) if name == "ced-tiny" else (REPORT,):
                 some = paths[: count if len(waveforms) == 4 else count // 2]
@@ -118,7 +119,7 @@ def main() -> None:
                     [name, len(some), len(waveforms), f"{each:.0f}", f"{network:.1f}", f"{extraction:.1f}"]
                     + [f"**{network / extraction:.2f}**", f"{memory:.0f}"]
                 )
-        size = Store(folder / "ced-base-4").size() / 12 / 4 / 1000
+        size = Store(folder / "ced-base-4").size() / count / 4 / 1000
         error = rounding(paths[:12], "ced-base", weights(folder, "ced-base"))
     notes = [
         "Ten-second stereo recordings, random weights. The network alone takes waveforms from memory; `embed` hashes, "
@@ -132,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
