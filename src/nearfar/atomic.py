@@ -8,16 +8,18 @@ import tempfile
 from pathlib import Path
 
 
-def write(path: str | os.PathLike[str], content: str | bytes) -> Path:
+def write(path: str | os.PathLike[str], content: str | bytes, *, drafts: Path | None = None) -> Path:
     """Write text (UTF-8) or bytes to `path` through a file beside it; a full disk or Ctrl-C leaves what was there.
 
+    `drafts`: a folder on the same disk for the unfinished file, so that what a killed process leaves is in one place.
     Raises the OSError that stopped it, in the name of `path`.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        for folder in (path.parent, drafts or path.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=drafts or path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)

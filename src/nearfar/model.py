@@ -1,6 +1,6 @@
 """A detector as a folder that a person can read: JSON, CSV, Markdown and safetensors; no pickle, nothing that runs.
 
-    detector.json          format, versions, channels, clip length, set-point
+    detector.json          format, versions, channels, clip length, set-point, weights
     recipe.json            everything that changes a score
     bank.safetensors       embeddings z0, z1, ... (N, D) of each leaf, their leave-one-out scores, domains, profile
     normals.csv            one row per normal: name, domain, sha256, seconds, path
@@ -17,8 +17,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class State:
     banks: Sequence[Array]
     train: Sequence[Array]
     profile: Profile
+    weights: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of each encoder's weights file, "" without one
 
 
 def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> Path:
@@ -157,6 +158,7 @@ def _settings(state: State) -> dict[str, Any]:
         "threshold": vars(state.threshold),
         "method": state.method,
         "false_alarm_rate": state.false_alarm_rate,
+        "encoders": {name: {"weights_sha256": digest} for name, digest in state.weights.items()},
     }
 
 
@@ -207,6 +209,7 @@ def _read(folder: Path) -> State:
         banks=banks,
         train=train,
         profile=Profile(profile),
+        weights={name: str(about["weights_sha256"]) for name, about in settings.get("encoders", {}).items()},
     )
 
 

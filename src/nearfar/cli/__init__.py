@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from nearfar.cli import machine, research, weights
+from nearfar.cli.embed import embed
 from nearfar.cli.terminal import DONE, say
 
 COMMANDS = (
@@ -22,6 +23,7 @@ COMMANDS = (
     (machine.explain, "Where and why a recording differs."),
     (machine.add, "More normals into the bank."),
     (machine.threshold, "Show or change the set-point."),
+    (embed, "What encoders give for recordings, into a store; resumable."),
     (research.evaluate, "The challenge's metrics, per machine and overall."),
     (weights.weights, "Where each encoder's weights come from, and whether they are here."),
     (weights.encoders, "The networks that a recipe can name."),

@@ -15,11 +15,13 @@ from nearfar.cli.options import (
     Model,
     Near,
     RecipeName,
+    StoreFolder,
     Threads,
     Weights,
     channel,
     normals_of,
     one_or_many,
+    opened,
     system,
     weights_of,
 )
@@ -89,6 +91,7 @@ def fit(
     far: Far = 1,
     manifest: Manifest = None,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Share of healthy recordings that may alarm.")] = None,
+    store: StoreFolder = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -108,6 +111,7 @@ def fit(
             far=channel(far),
             false_alarm_rate=false_alarm_rate,
             threads=threads,
+            store=opened(store),
         )
         recordings, notes = normals_of(find(one_or_many(folder), manifest))
         for note in notes:
@@ -135,6 +139,7 @@ def score(
         bool, typer.Option("--fail-on-alarm", help="Exit 1 if any recording is anomalous or cannot be judged.")
     ] = False,
     weights: Weights = None,
+    store: StoreFolder = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -146,7 +151,7 @@ def score(
     from nearfar.recordings import find
 
     with errors_for_people():
-        detector = load(model, weights_of(weights), threads=threads)
+        detector = load(model, weights_of(weights), threads=threads, store=opened(store))
         recordings = find(one_or_many(files))
         failures = Failures()
         rows: list[tuple[str, Score]] = []

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from nearfar.recipe import System
+    from nearfar.store import Store
 
 Near = Annotated[int, typer.Option(help="Channel of the near microphone, counted from 0.")]
 Far = Annotated[int, typer.Option(help="Channel of the far microphone; -1 if there is none.")]
@@ -28,6 +29,9 @@ Weights = Annotated[
     ),
 ]
 Threads = Annotated[int | None, typer.Option(help="Recordings heard side by side; as many as there are processors.")]
+StoreFolder = Annotated[
+    Path | None, typer.Option("--store", help="Folder of what networks gave: read if it is there, else kept for later.")
+]
 Model = Annotated[Path, typer.Argument(help="Detector folder, as `nearfar fit` made it.")]
 
 
@@ -40,6 +44,13 @@ def system(recipe: str | None) -> System | None:
     if recipe.endswith(".json") or Path(recipe).is_file():
         return from_json(Path(recipe).read_text(encoding="utf-8"))
     return by_name(recipe)
+
+
+def opened(store: Path | None) -> Store | None:
+    """The store in a folder, or None without one."""
+    from nearfar.store import Store
+
+    return None if store is None else Store(store)
 
 
 def weights_of(given: list[str] | None) -> Any:
