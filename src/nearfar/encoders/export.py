@@ -9,12 +9,8 @@ linear, so together they are one convolution: its kernel is what they make of th
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +24,12 @@ from nearfar.check import Array
 from nearfar.encoders import TABLE, beats, frontend, openl3
 from nearfar.encoders import load as load_encoder
 from nearfar.encoders.frozen import SHORTEST_S
+from nearfar.encoders.onnxfile import ENDLESS, Plan, build
 from nearfar.encoders.transformers import FAMILIES, Transformer
 from nearfar.hashes import of_file
 
-OPSET = 18
 LARGEST = 1_900_000_000  # bytes: an ONNX file is one message, of less than 2 GiB
-OPERATORS = {"+": "Add", "-": "Sub", "*": "Mul", "/": "Div", "%": "Mod", "max": "Max"}
 EAT_LEAST = 1024  # frames
-ENDLESS = 1 << 40
 
 
 class Front(nn.Module):
@@ -70,23 +64,6 @@ class Part(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How front end and body become one graph; piece i is rows i * `stride` to i * `stride` + `size`, none from `end`.
-
-    `sums` are lines "name = a + b" in whole numbers, from n, that define `end`, `count` of pieces and `rows`, the most
-    that T may be. `piece` is the shape of an example; its axis 1 is free unless it is all of `size`.
-    """
-
-    front: nn.Module
-    body: nn.Module
-    piece: tuple[int, ...]
-    size: int
-    stride: int
-    sums: tuple[str, ...]
-    shortest: int
 
 
 def export(name: str, weights: Any, target: str | Path) -> Path:
@@ -125,7 +102,8 @@ def _transformer(network: Transformer) -> Plan:
     trunk, chunk = network.module, network.chunk
     time, bands = trunk.shape.patch[0], trunk.shape.bands
     family = next(name for name, family in FAMILIES.items() if family is network.family)
-    front, sums = _kaldi("hanning", _from_its_mean, _eat_rows), ("end = n + 0", "rows = n + 0")
+    front = _kaldi("hanning", _from_its_mean, _eat_rows)
+    sums: tuple[str, ...] = ("end = n + 0", "rows = n + 0")
     shortest = round(SHORTEST_S * frontend.RATE)
     if family == "eat":
         up = ("frames = n - 1024", "above = frames + 15", "rows = above / 16", "whole = rows * 16")
@@ -167,9 +145,14 @@ def _openl3(network: openl3.Windowed) -> Plan:
     spectrum = Front(_hann(size), size, 242, bank, lambda waves: pad(waves, (edge, edge)), decibels)
     body = Part(lambda window: network.module(spectrum(window))[:, None, None], spectrum, network.module)
     front = Part(lambda waves: pad(waves, (openl3.CENTRE, openl3.RATE)))
-    rest = f"rest = n - {2 * openl3.CENTRE + openl3.RATE}"
-    sums = (rest, f"up = rest + {openl3.HOP - 1}", f"more = up / {openl3.HOP}", "count = more + 1")
-    sums = (*sums, "end = n + 0", "rows = n + 0")
+    sums = (
+        f"rest = n - {2 * openl3.CENTRE + openl3.RATE}",
+        f"up = rest + {openl3.HOP - 1}",
+        f"more = up / {openl3.HOP}",
+        "count = more + 1",
+        "end = n + 0",
+        "rows = n + 0",
+    )
     return Plan(front, body, (1, openl3.RATE), openl3.RATE, openl3.HOP, sums, openl3.CENTRE)
 
 
@@ -217,103 +200,3 @@ def _decibels(power: Tensor) -> Tensor:
 
 def _fixed(values: Array) -> Tensor:
     return nn.Parameter(torch.from_numpy(values.astype(np.float32)), requires_grad=False)
-
-
-def build(plan: Plan, dim: int) -> bytes:
-    """The ONNX file of a plan: input "waves" (1, N), output "grid" (1, T, F, D), N and T free."""
-    try:
-        import onnx
-        from onnx import TensorProto, compose, helper
-    except ImportError:
-        raise ImportError("exporting needs onnx and onnxscript: pip install 'nearfar[onnx]'") from None
-    limits = None if plan.piece[1] == plan.size else (16, plan.size if plan.size < ENDLESS else None)
-    front = compose.add_prefix(_exported(plan.front, (1, max(plan.shortest, 8000)), (plan.shortest, None)), "front/")
-    body = compose.add_prefix(_exported(plan.body, plan.piece, limits), "body/")
-    constants: dict[str, Any] = {}
-
-    def whole(value: int) -> str:
-        constants[f"whole/{value}"] = helper.make_tensor(f"whole/{value}", TensorProto.INT64, [1], [value])
-        return f"whole/{value}"
-
-    def node(kind: str, *inputs: str, to: str, **attributes: Any) -> Any:
-        return helper.make_node(kind, list(inputs), [to], **attributes)
-
-    def summed(line: str) -> Any:
-        name, _, first, sign, second = line.split()
-        operands = [whole(int(word)) if word.isdigit() else word for word in (first, second)]
-        return node(OPERATORS[sign], *operands, to=name)
-
-    (piece_in,), (grid_out,) = body.graph.input, body.graph.output
-    columns = grid_out.type.tensor_type.shape.dim[2].dim_value
-    grids = [1, None, columns, dim]
-    constants["none"] = helper.make_tensor("none", TensorProto.FLOAT, [1, 0, columns, dim], [])
-    constants["true"] = helper.make_tensor("true", TensorProto.BOOL, [], [True])
-    loop = helper.make_graph(
-        [
-            node("Mul", "i", whole(plan.stride), to="start"),
-            node("Add", "start", whole(plan.size), to="far"),
-            node("Min", "far", "end", to="stop"),
-            node("Slice", front.graph.output[0].name, "start", "stop", whole(1), to=piece_in.name),
-            *body.graph.node,
-            node("Concat", "so far", grid_out.name, to="so far, and this", axis=1),
-            node("Identity", "go on", to="go on again"),
-        ],
-        "piece",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("so far", TensorProto.FLOAT, grids),
-        ],
-        [
-            helper.make_tensor_value_info("go on again", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("so far, and this", TensorProto.FLOAT, grids),
-        ],
-    )
-    nodes = [
-        node("Identity", "waves", to=front.graph.input[0].name),
-        *front.graph.node,
-        node("Shape", front.graph.output[0].name, to="n", start=1, end=2),
-        *(summed(line) for line in plan.sums),
-        node("Loop", "count", "true", "none", to="all", body=loop),
-        node("Slice", "all", whole(0), "rows", whole(1), to="grid"),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "nearfar",
-        [helper.make_tensor_value_info("waves", TensorProto.FLOAT, [1, "samples"])],
-        [helper.make_tensor_value_info("grid", TensorProto.FLOAT, [1, "T", columns, dim])],
-        [*front.graph.initializer, *body.graph.initializer, *constants.values()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
-
-
-def _exported(module: nn.Module, shape: tuple[int, ...], limits: tuple[int, int | None] | None) -> Any:
-    """An ONNX model of a module, the input's axis 1 free within `limits`, or fixed without."""
-    free = ({1: torch.export.Dim("free", min=limits[0], max=limits[1])},) if limits else None
-    with _quiet():
-        program: Any = torch.onnx.export(
-            module.eval(),
-            (torch.randn(shape),),
-            input_names=["x"],
-            output_names=["y"],
-            dynamic_shapes=free,
-            dynamo=True,
-            opset_version=OPSET,
-            verbose=False,
-        )
-    return program.model_proto
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch's exporter says to its own developers."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -123,7 +123,10 @@ def add(name: str, file: str | os.PathLike[str], folder: Folder = None) -> Path:
 def check(name: str, path: Path) -> None:
     """Load a file as encoder `name` strictly: ValueError if it is another one."""
     with _needing_torch(f"checking {path}"):
-        import_module(TABLE[name].module).read(name, path)
+        try:
+            import_module(TABLE[name].module).read(name, path)
+        except (TypeError, KeyError) as error:  # the configuration in a converted file of another family
+            raise ValueError(f"{path} is a converted file of another network than {name} ({error})") from None
 
 
 def convert(name: str, file: Path, target: Path) -> Path:
