@@ -36,7 +36,7 @@ LAYERS = [
     ["doctor", "demo", "explain.pictures", "challenge", "challenge.*", "evaluate", "live", "live.*"],
     ["explain.pages"],
     ["cli.terminal", "cli.results", "cli.options"],
-    ["cli.machine", "cli.research", "cli.weights", "cli.embed"],
+    ["cli.machine", "cli.research", "cli.weights", "cli.embed", "cli.search"],
     ["cli"],
     ["__main__"],
 ]

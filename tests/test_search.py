@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,14 +12,13 @@ from hypothesis import strategies as st
 from conftest import hum, write_wav
 from fake_encoders import write_ced_tiny
 from nearfar import embed
-from nearfar.audio import Clip
 from nearfar.backend import fit
 from nearfar.challenge import distances, pooled, records, search, space
 from nearfar.challenge.scoring import score_all
 from nearfar.combine import build
 from nearfar.detector import Detector
-from nearfar.library import Library
 from nearfar.encoders import load
+from nearfar.library import Library
 from nearfar.recipe import Recipe, leaves
 from nearfar.recordings import Recording
 
@@ -140,7 +137,10 @@ def recordings(tmp_path, count, prefix, **kinds):
 def machine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("machine")
     train = recordings(folder, 14, "train", split="train")
-    normal, knock = recordings(folder, 5, "n", split="test"), recordings(folder, 5, "knock", split="test", fault="knock")
+    normal, knock = (
+        recordings(folder, 5, "n", split="test"),
+        recordings(folder, 5, "knock", split="test", fault="knock"),
+    )
     return search.Machine("m", train, [*normal, *knock])
 
 

@@ -1,7 +1,7 @@
 """Clips known by the distances between them: one distance matrix serves every metric, k, density and domain.
 
     parts    {name: (n, D) float32}   unit vectors of near, far, their difference, enhanced ...; zero rows allowed
-    squared  (n, N) float32           squared distances of all n clips to the first N, the normals; a clip to itself: inf
+    squared  (n, N) float32           squared distances of all n clips to the first N, the normals; to itself inf
 
 A view is a weighted concatenation of unit vectors, so its squared distance is a weighted sum of theirs: n_bf is
 (near + b^2 far) / (1 + b^2). On unit vectors cosine and Euclidean distance both follow from it: s / 2 and sqrt(s).
@@ -86,7 +86,9 @@ def combine(weights: Mapping[str, float], squared: Mapping[str, Array], present:
         return total
     c = np.sqrt(length)
     there, safe = c > 0, np.where(c > 0, c, 1)
-    ratio = np.where(there[:count], c[:, None] / safe[:count], 0) + np.where(there[:, None], c[:count] / safe[:, None], 0)
+    ratio = np.where(there[:count], c[:, None] / safe[:count], 0) + np.where(
+        there[:, None], c[:count] / safe[:, None], 0
+    )
     with np.errstate(invalid="ignore"):  # infinity to itself times nothing
         total *= np.outer(there / safe, (there / safe)[:count])
     # vectors of other lengths: |a/x - b/y|^2 = |a - b|^2 / xy + 2 - x/y - y/x
@@ -128,8 +130,7 @@ class Known:
 
         def cut() -> Array:
             whole = len(self) == self.squared.shape[1]
-            columns = self.squared if whole else np.ascontiguousarray(self.squared[:, self.rows])
-            return columns
+            return self.squared if whole else np.ascontiguousarray(self.squared[:, self.rows])
 
         columns: Array = self.once(("columns", self.key), cut)
         first, count = int(queries.rows[0]), len(queries)

@@ -72,7 +72,7 @@ class Ranking:
 
 
 def harmonic(values: Array) -> Array:
-    """Harmonic mean (C,) over all other axes of (C, ...), of the values that are not NaN: Omega or the overall score."""
+    """Harmonic mean (C,) over the other axes of (C, ...), of what is not NaN: Omega, or the overall score."""
     v = np.maximum(values.reshape(len(values), -1), EPS)
     there = ~np.isnan(v)
     total = np.where(there, 1 / np.where(there, v, 1), 0).sum(axis=1)

@@ -22,6 +22,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -90,7 +91,7 @@ class Clips:
 class Recorder:
     """Writes and finds the parts of one encoder and machine below `folder`."""
 
-    def __init__(self, folder: str | Path, encoder: str, machine: str, clips: Clips) -> None:
+    def __init__(self, folder: str | os.PathLike[str], encoder: str, machine: str, clips: Clips) -> None:
         self.folder, self.clips = Path(folder) / encoder / machine, clips
         write(self.folder / CLIPS, json.dumps(vars(clips), indent=1) + "\n")
 
@@ -175,7 +176,7 @@ class Records:
         return out
 
 
-def read(folder: str | Path, encoders: Sequence[str] = (), machines: Sequence[str] = ()) -> Records:
+def read(folder: str | os.PathLike[str], encoders: Sequence[str] = (), machines: Sequence[str] = ()) -> Records:
     """What a search left in `folder`, of all encoders and machines or of some.
 
     Raises FileNotFoundError if it is no search's folder, ValueError if no configuration is recorded for every machine.
@@ -209,7 +210,7 @@ def read(folder: str | Path, encoders: Sequence[str] = (), machines: Sequence[st
     )
 
 
-def write_table(records: Records, folder: str | Path) -> Path:
+def write_table(records: Records, folder: str | os.PathLike[str]) -> Path:
     """The table of all configurations, as Parquet if pyarrow is installed, else as CSV; returns its path."""
     rows = records.rows()
     columns = list(dict.fromkeys(name for row in rows for name in row))

@@ -24,15 +24,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nearfar import audio, recordings
 from nearfar.blas import one_thread
 from nearfar.challenge.pooled import pool_many
-from nearfar.challenge.records import Clips, Recorder
+from nearfar.challenge.records import Clips, Recorder, Records, read
 from nearfar.challenge.scoring import score_setting
-from nearfar.challenge.space import Setting, Space
-from nearfar.check import Array
+from nearfar.challenge.space import Setting, Space, space_of
+from nearfar.check import Array, one_of
+from nearfar.encoders import names
+from nearfar.library import Library, load_encoders
+from nearfar.recipe import Recipe
 from nearfar.recordings import Recording
+from nearfar.store import Store
 
 MEMORY = 2 << 30
+PSEUDO = 64  # other machines' normals that stand for anomalies where no labels are used
 Progress = Callable[[str, int, int], None]
 
 
@@ -59,7 +65,7 @@ def search_machine(
     frames: Frames,
     space: Space,
     encoder: str,
-    folder: str | Path,
+    folder: str | os.PathLike[str],
     *,
     memory: int = MEMORY,
     threads: int | None = None,
@@ -198,3 +204,98 @@ def clips_of(machine: Machine) -> Clips:
         [r.is_anomaly for r in test],
         [r.is_target for r in test],
     )
+
+
+def search(
+    data: str | os.PathLike[str],
+    encoders: Sequence[str],
+    folder: str | os.PathLike[str],
+    chosen: Space,
+    weights: Any = None,
+    *,
+    only: Sequence[str] = (),
+    store: Store | None = None,
+    near: int = 0,
+    far: int | None = 1,
+    memory: int = MEMORY,
+    threads: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Searched:
+    """Try the configurations of `chosen` for each encoder on DATA/<machine>/{train,test}, recorded below `folder`.
+
+    Raises ValueError for unknown encoders and machines, and for a machine that has too few usable clips.
+    """
+    for name in encoders:
+        one_of("encoder", name, names())
+    machines = _machines(data, only, seed)
+    notes = []
+    if far is None or not all(_has_far(m.train[0].path, near, far) for m in machines if m.train):
+        left = chosen.without_far()
+        if len(left) < len(chosen):
+            notes.append(
+                f"no far microphone: {len(chosen) - len(left):,} configurations of two-channel views are skipped"
+            )
+        chosen, far = left, None
+    if not any(r.is_target for m in machines for r in m.train):
+        notes.append("no target domain among the normals: the domain-aware methods work as one bank")
+    failures: dict[str, str] = {}
+    for encoder in encoders:
+        library = Library(load_encoders([encoder], weights, threads=threads), store, near=near, far=far)
+        for machine in machines:
+            tell = _named(encoder, progress)
+            failures |= search_machine(
+                machine, library, chosen, encoder, folder, memory=memory, threads=threads, progress=tell
+            )
+    return Searched(read(folder, encoders, [m.name for m in machines]), notes, failures)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What is recorded now, what was left out and why, and the files that could not be used."""
+
+    records: Records
+    notes: Sequence[str]
+    failures: Mapping[str, str]
+
+
+def _machines(data: str | os.PathLike[str], only: Sequence[str], seed: int) -> list[Machine]:
+    found = recordings.machines(data)
+    unknown = sorted(set(only) - set(found))
+    if unknown:
+        raise ValueError(f"no machine {', '.join(unknown)} in {data}; it has {', '.join(found)}")
+    train = {n: [r for r in rs if r.split == "train" and not r.is_anomaly] for n, rs in found.items()}
+    out = []
+    for name, everything in found.items():
+        if only and name not in only:
+            continue
+        others = [r for other, rs in train.items() if other != name for r in rs]
+        rng = np.random.default_rng(seed)
+        some = sorted(rng.choice(len(others), min(PSEUDO, len(others)), replace=False)) if others else []
+        test = [r for r in everything if r.split == "test"]
+        out.append(Machine(name, train[name], test, [others[i] for i in some]))
+    return out
+
+
+def _has_far(path: Path, near: int, far: int) -> bool:
+    try:
+        return audio.read(path, near=near, far=far, frames=8192).far is not None
+    except (ValueError, OSError):
+        return True  # a file that cannot be read says so when its turn comes
+
+
+def _named(encoder: str, progress: Progress | None) -> Progress | None:
+    return None if progress is None else lambda what, done, total: progress(f"{encoder} {what}", done, total)
+
+
+def recipes(
+    data: str | os.PathLike[str], wanted: Sequence[Recipe], folder: str | os.PathLike[str], weights: Any, **options: Any
+) -> Records:
+    """Records of some recipes alone, on all machines; `options` are those of `search`. ValueError for what failed."""
+    for name in dict.fromkeys(recipe.encoder for recipe in wanted):
+        mine = [recipe for recipe in wanted if recipe.encoder == name]
+        found = search(data, [name], folder, space_of(mine), weights, **options)
+        if found.failures:
+            file, why = next(iter(found.failures.items()))
+            raise ValueError(f"{file}: {why}")
+    return read(folder)

@@ -146,6 +146,18 @@ def space(
     return Space({s: {view: tuple(backends) for view, backends in plan[s].items()} for s in ordered})
 
 
+def space_of(recipes: Sequence[Recipe]) -> Space:
+    """The space of these configurations alone, of one encoder; ValueError for what a search does not try."""
+    plan: dict[Setting, dict[str, tuple[Switches, ...]]] = {}
+    for recipe in recipes:
+        if not recipe.normalize or recipe.layer is not None:
+            raise ValueError(f"a search tries normalised final-layer embeddings alone, not {recipe.to_json()}")
+        setting = Setting(**{f.name: getattr(recipe, f.name) for f in fields(Setting)})
+        views = plan.setdefault(setting, {})
+        views[recipe.view] = (*views.get(recipe.view, ()), recipe.switches)
+    return Space(plan)
+
+
 def parts_of(view: str) -> list[str]:
     """The views whose scores make up a view's: itself, or the three of eq. 13."""
     return [leaf.view for leaf in leaves(Recipe(view=view))]
