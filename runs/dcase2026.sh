@@ -10,6 +10,7 @@
 #   ENCODERS     networks to embed with and to search over
 #   RECIPES      recipes to evaluate on DEV, by name or JSON file
 #   SUBMIT       the recipe to submit on EVAL
+#   SEARCH       further options of the search, such as --extended
 #   STEPS        which steps to do
 #   NEARFAR      the command
 set -euo pipefail
@@ -69,7 +70,8 @@ fi
 # Sections 2.5 to 2.7: the search space of every network; what is best is best by the labels, and the nested estimate
 # beside it says what that is worth.
 if todo search; then
-    $NEARFAR search "$DEV" $(printf -- '--encoder %s ' $HAVE) --store "$STORE" -o "$OUT/search"
+    $NEARFAR search "$DEV" $(printf -- '--encoder %s ' $HAVE) --store "$STORE" -o "$OUT/search" \
+        --page "$OUT/search.html" ${SEARCH:-}
 fi
 
 # Section 2.8: weights of a fusion of what the search found.

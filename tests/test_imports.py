@@ -37,7 +37,7 @@ LAYERS = [
     ["explain.pages"],
     ["challenge", "challenge.*"],
     ["cli.terminal", "cli.results", "cli.options"],
-    ["cli.machine", "cli.research", "cli.bench", "cli.embed", "cli.weights"],
+    ["cli.machine", "cli.research", "cli.bench", "cli.embed", "cli.weights", "cli.search"],
     ["cli"],
     ["__main__"],
 ]

@@ -15,10 +15,10 @@ from datasets import evaluation_set, tree
 from fake_encoders import write_ced_tiny
 from nearfar.challenge.validate import check
 from nearfar.demo import make_dataset
-from nearfar.recipe import Recipe
+from nearfar.recipe import Recipe, from_json
 
 SCRIPT = Path(__file__).resolve().parents[1] / "runs" / "dcase2026.sh"
-STEPS = "data weights embed evaluate reproduce submit"
+STEPS = "data weights embed evaluate search fuse reproduce submit"
 
 
 @pytest.mark.slow
@@ -35,6 +35,7 @@ def test_the_run_of_the_report_goes_from_end_to_end(tmp_path):
         "ENCODERS": "logmel ced-tiny",
         "RECIPES": recipe,
         "SUBMIT": recipe,
+        "SEARCH": "--views near_only --views n_f --poolings mean --methods raw --rounds 10",
         "STEPS": STEPS,
         "NEARFAR": f"{sys.executable} -m nearfar",
     }
@@ -46,6 +47,8 @@ def test_the_run_of_the_report_goes_from_end_to_end(tmp_path):
     said = json.loads((out / "tiny.json").read_text())
     assert set(said["machines"]) == {"fan"} and 0 <= said["overall"] <= 1
     assert "ROC of fan" in (out / "tiny.html").read_text()
+    assert from_json((out / "fusion.json").read_text()), "a recipe to evaluate and submit"
+    assert "Which choice matters" in (out / "search.html").read_text()
     assert "Table 5: per machine" in (out / "reproduce.txt").read_text() and (out / "reproduce.html").is_file()
     assert check(out / "submission", evaluation) == []
     kept = {p: p.stat().st_mtime_ns for p in (out / "store").rglob("*.safetensors")}

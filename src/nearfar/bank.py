@@ -13,6 +13,7 @@ A zero vector has no direction: by the formula above its cosine distance is 0 to
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -119,6 +120,12 @@ class Bank:
             apart -= points.take(row[some], axis=0)
             squared[some] = np.einsum("pd,pd->p", apart, apart)
         return squared / 2 if self.metric == "cosine" else np.sqrt(squared)
+
+
+def bank_of(z: Any, metric: str) -> Bank:
+    """The bank of normals z: vectors (N, D), or clips that know the distances between them and make their own."""
+    bank: Bank = z.bank(metric) if hasattr(z, "bank") else Bank(z, metric)
+    return bank
 
 
 def by_row(row: Array, values: Array, rows: int) -> Array:

@@ -21,10 +21,11 @@ References: [12] GenRep 2025, eq. 4 (sum); [13] Wilkinghoff et al. 2025 (ratio, 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from nearfar.bank import Bank, by_row, kth_bound, pairs
+from nearfar.bank import bank_of, by_row, kth_bound, pairs
 from nearfar.check import Array, number, one_of, whole
 
 RHO_FLOOR = 1e-6
@@ -36,7 +37,7 @@ class DensityBank:
 
     def __init__(
         self,
-        z: Array,
+        z: Any,
         metric: str,
         *,
         k: int = 1,
@@ -50,7 +51,7 @@ class DensityBank:
         one_of("neighbour_selection", neighbour_selection, ("normalized", "raw"))
         one_of("form", form, ("ratio", "difference"))
         one_of("density_agg", density_agg, ("mean", "sum"))
-        self.bank = Bank(z, metric)
+        self.bank = bank_of(z, metric)
         self.k = whole("k", k)
         self.raw_selection, self.ratio = neighbour_selection == "raw", form == "ratio"
         self.exponent: float | Array = number("exponent", exponent)
@@ -221,7 +222,7 @@ class VarMinBank(DensityBank):
     it is rounding, 1e-12 of the squared mean.
     """
 
-    def __init__(self, z: Array, metric: str, *, k: int = 1, density_k: int = 4, lone: float = 1.0) -> None:
+    def __init__(self, z: Any, metric: str, *, k: int = 1, density_k: int = 4, lone: float = 1.0) -> None:
         super().__init__(z, metric, k=k, density_k=density_k, form="difference", lone=lone)
         self.alpha = float(self._alphas()[0]) if len(self) > 1 else 0.0
         self.exponent = self.alpha
@@ -259,6 +260,12 @@ class VarMinBank(DensityBank):
         covariance, variance = suv / count - su * sv / count**2, svv / count - (sv / count) ** 2
         least = 1e-12 * np.maximum(1, (sv / count + v.mean()) ** 2)
         return np.where(variance > least, covariance / np.maximum(variance, least), 0)
+
+
+def density_of(z: Any, metric: str, **switches: Any) -> DensityBank:
+    """The calibrated bank of normals z: vectors (N, D), or clips that know their distances and make their own."""
+    bank: DensityBank = z.density(metric, **switches) if hasattr(z, "density") else DensityBank(z, metric, **switches)
+    return bank
 
 
 def _moments(u: Array, v: Array) -> Array:

@@ -8,13 +8,13 @@ one with too few clips for a spread of its own borrows the other's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from nearfar.bank import Bank
+from nearfar.bank import Bank, bank_of
 from nearfar.check import Array
-from nearfar.density import DensityBank, VarMinBank
+from nearfar.density import DensityBank, VarMinBank, density_of
 from nearfar.gaussian import Gaussian
 from nearfar.switches import Switches
 
@@ -24,23 +24,23 @@ FEW = 3  # a domain with fewer clips has no spread of its own
 class Method(Protocol):
     """What a method has to do: score vectors, and score its own training vectors as if fitted without each."""
 
-    def score(self, q: Array) -> Array: ...
+    def score(self, q: Any) -> Array: ...
     def leave_one_out(self) -> Array: ...
 
 
 class OneBank:
     """raw, ldn and varmin: one bank, domains do not matter."""
 
-    def __init__(self, z: Array, is_target: Array, switches: Switches) -> None:
+    def __init__(self, z: Any, is_target: Array, switches: Switches) -> None:
         arguments = switches.density()
         if switches.method == "raw":
             arguments |= {"density_k": 1, "exponent": 0.0, "form": "ratio"}
         if switches.method == "varmin":
             self.bank: DensityBank = VarMinBank(z, switches.metric, k=switches.k, density_k=arguments["density_k"])
         else:
-            self.bank = DensityBank(z, switches.metric, **arguments)
+            self.bank = density_of(z, switches.metric, **arguments)
 
-    def score(self, q: Array) -> Array:
+    def score(self, q: Any) -> Array:
         return self.bank.score(q)
 
     def leave_one_out(self) -> Array:
@@ -50,7 +50,7 @@ class OneBank:
 class TwoBanks:
     """Shared by the domain-aware methods: the domains' rows, and what stands for a domain that is not there (inf)."""
 
-    def __init__(self, z: Array, is_target: Array) -> None:
+    def __init__(self, z: Any, is_target: Array) -> None:
         self.z = z
         self.rows = [np.flatnonzero(~is_target), np.flatnonzero(is_target)]
 
@@ -61,19 +61,19 @@ class TwoBanks:
 class DualDensity(TwoBanks):
     """dldn and dbldn."""
 
-    def __init__(self, z: Array, is_target: Array, switches: Switches) -> None:
+    def __init__(self, z: Any, is_target: Array, switches: Switches) -> None:
         super().__init__(z, is_target)
         names = ("source", "target")
         self.weights = (switches.weight, 1 - switches.weight) if switches.method == "dbldn" else None
         self.banks: dict[int, DensityBank] = {}
         for d in sorted(self.present(), key=lambda d: -len(self.rows[d])):  # a lone clip borrows from the larger bank
             lone = max((b.typical for b in self.banks.values()), default=1.0)
-            self.banks[d] = DensityBank(z[self.rows[d]], switches.metric, lone=lone, **switches.density(names[d]))
+            self.banks[d] = density_of(z[self.rows[d]], switches.metric, lone=lone, **switches.density(names[d]))
         first, *second = self.banks.values()
         if second and len(second[0]) > 1:  # of two domains with two clips each, the first is the smaller without a clip
             first.lone = second[0].typical
 
-    def score(self, q: Array) -> Array:
+    def score(self, q: Any) -> Array:
         return self._combine({d: bank.score(q) for d, bank in self.banks.items()})
 
     def leave_one_out(self) -> Array:
@@ -98,13 +98,13 @@ class DualDensity(TwoBanks):
 class DomainZ(TwoBanks):
     """domain_z: kNN distance to each domain's bank, in standard deviations of that domain's own distances."""
 
-    def __init__(self, z: Array, is_target: Array, switches: Switches) -> None:
+    def __init__(self, z: Any, is_target: Array, switches: Switches) -> None:
         super().__init__(z, is_target)
         self.k, self.own_sigma = switches.k, switches.z_sigma == "own"
-        self.banks = {d: Bank(z[self.rows[d]], switches.metric) for d in self.present()}
+        self.banks = {d: bank_of(z[self.rows[d]], switches.metric) for d in self.present()}
         self.own = {d: OwnDistances(bank, self.k) for d, bank in self.banks.items()}
 
-    def score(self, q: Array) -> Array:
+    def score(self, q: Any) -> Array:
         distances = {d: bank.nearest(q, self.k)[0].mean(axis=1) for d, bank in self.banks.items()}
         return self._combine(distances, {d: own.statistics() for d, own in self.own.items()})
 
@@ -177,7 +177,7 @@ class OwnDistances:
 class Mahalanobis(TwoBanks):
     """One Gaussian, or the smaller distance of two domains'; a domain with fewer than 3 clips joins the other."""
 
-    def __init__(self, z: Array, is_target: Array, switches: Switches) -> None:
+    def __init__(self, z: Any, is_target: Array, switches: Switches) -> None:
         super().__init__(z, is_target)
         self.make: Callable[[Array], Gaussian] = lambda x: Gaussian(
             x, shrinkage=switches.shrinkage, standardize=switches.standardize
@@ -185,7 +185,7 @@ class Mahalanobis(TwoBanks):
         self.two = min(len(r) for r in self.rows) >= FEW and not switches.ignore_domains
         self.parts = [self.make(z[rows]) for rows in self.rows] if self.two else [self.make(z)]
 
-    def score(self, q: Array) -> Array:
+    def score(self, q: Any) -> Array:
         return np.asarray(np.min([part.distance(q) for part in self.parts], axis=0))
 
     def leave_one_out(self) -> Array:
@@ -211,7 +211,7 @@ def _positive(sigma: Array, mu: Array) -> Array:
     return np.maximum(sigma, np.where(floor > 0, floor, 1e-6))
 
 
-METHODS: dict[str, Callable[[Array, Array, Switches], Method]] = {
+METHODS: dict[str, Callable[[Any, Array, Switches], Method]] = {
     "raw": OneBank,
     "ldn": OneBank,
     "domain_z": DomainZ,

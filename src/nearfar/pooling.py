@@ -86,14 +86,24 @@ def pool(frames: ArrayLike, kind: str, *, p: float = 3, alpha: float = 1) -> Arr
 
 def deviation_weights(frames: Array, alpha: float) -> Array:
     """w_t of eq. 15 from frames (..., T, D): (..., T), each clip's weights sum to 1."""
-    number("alpha", alpha, low=0)
+    return emphasis(deviations(frames), alpha).astype(frames.dtype)
+
+
+def deviations(frames: Array) -> Array:
+    """Relative deviation of every frame (..., T, D) from the mean of the clip, (..., T), at most 1. Source: eq. 15."""
     apart = frames - frames.mean(axis=-2, keepdims=True, dtype=np.float64)
     top = np.abs(apart).max(axis=(-2, -1), keepdims=True, initial=np.finfo(np.float64).tiny)
     d = np.linalg.norm(apart / top, axis=-1) * top[..., 0]  # (..., T), without overflow
-    d_hat = d / (d.max(axis=-1, keepdims=True) + EPS)
-    w = ((1 + d_hat) / (1 + d_hat.max(axis=-1, keepdims=True))) ** alpha
+    relative: Array = d / (d.max(axis=-1, keepdims=True) + EPS)
+    return relative
+
+
+def emphasis(deviations: Array, alpha: float) -> Array:
+    """Weights (..., T) of frames by their relative deviations (..., T). Source: eq. 15."""
+    number("alpha", alpha, low=0)
+    w = ((1 + deviations) / (1 + deviations.max(axis=-1, keepdims=True))) ** alpha
     weights: Array = w / w.sum(axis=-1, keepdims=True)
-    return weights.astype(frames.dtype)
+    return weights
 
 
 def _power_mean(x: Array, weights: Array, p: float) -> Array:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nearfar.cli import bench, machine, research, weights
+from nearfar.cli import bench, machine, research, search, weights
 from nearfar.cli.embed import embed
 from nearfar.cli.terminal import DONE, say
 
@@ -25,6 +25,8 @@ COMMANDS = (
     (machine.threshold, "Show or change the set-point."),
     (embed, "What encoders give for recordings, into a store; resumable."),
     (research.evaluate, "The challenge's metrics, per machine and overall."),
+    (search.search, "The report's search space, every configuration recorded."),
+    (search.fuse, "Weights of a fusion of systems."),
     (bench.reproduce, "Tables 3, 4 and 5 of the report beside its own numbers."),
     (bench.submit, "The challenge's files, written and checked."),
     (weights.weights, "Where each encoder's weights come from, and whether they are here."),

@@ -1,0 +1,301 @@
+"""The report's search space as one computation: every step that configurations share is done once (report 2.3-2.7).
+
+    a read of a clip's grid       serves all preprocessings and poolings of a group (`pooled`)
+    a product of pooled vectors   serves every view that is a sum of its parts (`distances`)
+    a sorted list of neighbours   serves every metric, k, density and domain-aware method
+    eq. 13 composites             are fused from scores that are there already
+
+Memory: the pooled vectors of a group of settings stay below `memory` bytes (settings x waveforms x clips x D x 4); if
+one setting alone needs more, groups are of one. Beside it each thread holds about 9 matrices of 4 n N bytes (n clips, N
+of them normals) and one clip's frames. Frames are read again for every group.
+
+Grids come from anything with `grid(path, waveform) -> (T, F, D)`: `library.Library`, or arrays in memory.
+Results go to `records`; scores equal those of `Detector` with the same recipe.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from nearfar import audio, recordings
+from nearfar.blas import one_thread
+from nearfar.challenge.pooled import pool_many
+from nearfar.challenge.records import Clips, Recorder, Records, read
+from nearfar.challenge.scoring import score_setting
+from nearfar.challenge.space import Setting, Space, space_of
+from nearfar.check import Array, one_of
+from nearfar.encoders import names
+from nearfar.library import Library, load_encoders
+from nearfar.recipe import Recipe
+from nearfar.recordings import Recording
+from nearfar.store import Store
+
+MEMORY = 2 << 30
+PSEUDO = 64  # other machines' normals that stand for anomalies where no labels are used
+Progress = Callable[[str, int, int], None]
+
+
+class Frames(Protocol):
+    """Where the grids of recordings come from."""
+
+    def grid(self, path: Any, waveform: str) -> Array:
+        """(T, F, D) of a recording's waveform ("near", "far", "enh_a03f05", ...); ValueError if there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a search needs to know of a machine; `pseudo` are other machines' normals, anomalies to this one."""
+
+    name: str
+    train: Sequence[Recording]
+    test: Sequence[Recording]
+    pseudo: Sequence[Recording] = ()
+
+
+def search_machine(
+    machine: Machine,
+    frames: Frames,
+    space: Space,
+    encoder: str,
+    folder: str | os.PathLike[str],
+    *,
+    memory: int = MEMORY,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, str]:
+    """Try every configuration of `space` on a machine and record it below `folder`; returns {file: why it failed}.
+
+    What is recorded already is not tried again. Raises ValueError if fewer than 2 normals or no test clip is usable.
+    """
+    clips = [*machine.train, *machine.test, *machine.pseudo]
+    waveforms = space.waveforms()
+    usable, shape, failures = _usable(clips, frames, waveforms, threads, progress, machine.name)
+    kept = Machine(machine.name, *([r for r in rs if r.path in usable] for rs in _sets(machine)))
+    if len(kept.train) < 2 or not kept.test:
+        why = f": {next(iter(failures.values()))}" if failures else ""
+        raise ValueError(
+            f"machine {machine.name!r} has {len(kept.train)} usable normals and {len(kept.test)} test clips{why}"
+        )
+    is_target = np.array([bool(r.is_target) for r in kept.train])
+    recorder = Recorder(folder, encoder, machine.name, clips_of(kept))
+    todo = {s: recorder.missing(s, list(space.configurations(encoder, [s]))) for s in space.plan}
+    settings = [s for s in space.plan if todo[s]]
+    done = len(space.plan) - len(settings)
+    order = [*kept.train, *kept.test, *kept.pseudo]
+    for group in _groups(settings, shape, len(order) * len(waveforms), memory):
+        vectors = pool_clips(order, frames, group, waveforms, threads=threads, progress=progress, name=machine.name)
+
+        def one(at: int, group: Sequence[Setting] = group, vectors: Mapping[str, Array] = vectors) -> None:
+            pooled = {name: x[at] for name, x in vectors.items()}
+            recorder.keep(group[at], score_setting(todo[group[at]], pooled, is_target, recorder.clips))
+
+        for _ in _in_threads(one, range(len(group)), threads):
+            done += 1
+            if progress:
+                progress(f"{machine.name}: settings", done, len(space.plan))
+    return failures
+
+
+def pool_clips(
+    clips: Sequence[Recording],
+    frames: Frames,
+    settings: Sequence[Setting],
+    waveforms: Sequence[str],
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    name: str = "",
+) -> dict[str, Array]:
+    """Unit vectors (settings, clips, D) of each waveform: one read of every grid."""
+    out: dict[str, Array] = {}
+
+    def one(at: int) -> tuple[int, dict[str, Array]]:
+        return at, {w: pool_many(frames.grid(clips[at].path, w), settings) for w in waveforms}
+
+    for done, (at, vectors) in enumerate(_in_threads(one, range(len(clips)), threads)):
+        for waveform, x in vectors.items():
+            if waveform not in out:
+                out[waveform] = np.empty((len(settings), len(clips), x.shape[1]), np.float32)
+            out[waveform][:, at] = x
+        if progress:
+            progress(f"{name}: frames", done + 1, len(clips))
+    return out
+
+
+def _sets(machine: Machine) -> tuple[Sequence[Recording], Sequence[Recording], Sequence[Recording]]:
+    return machine.train, machine.test, machine.pseudo
+
+
+def _usable(
+    clips: Sequence[Recording],
+    frames: Frames,
+    waveforms: Sequence[str],
+    threads: int | None,
+    progress: Progress | None,
+    name: str,
+) -> tuple[set[Any], tuple[int, int], dict[str, str]]:
+    """Paths of the clips that have all waveforms, (F, D) of their grids, and why the others cannot be used."""
+    shapes: dict[Any, tuple[int, int]] = {}
+    failures: dict[str, str] = {}
+
+    def one(clip: Recording) -> tuple[Recording, tuple[int, int] | None, str]:
+        try:
+            grids = [frames.grid(clip.path, waveform) for waveform in waveforms]
+            return clip, (grids[0].shape[1], grids[0].shape[2]), ""
+        except (ValueError, OSError) as error:
+            return clip, None, str(error)
+
+    for done, (clip, shape, why) in enumerate(_in_threads(one, clips, threads)):
+        if shape is None:
+            failures[str(clip.path)] = why
+        else:
+            shapes[clip.path] = shape
+        if progress:
+            progress(f"{name}: listening", done + 1, len(clips))
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"machine {name!r}: the clips' grids have different shapes {sorted(set(shapes.values()))}")
+    return set(shapes), next(iter(shapes.values()), (1, 1)), failures
+
+
+def _groups(
+    settings: Sequence[Setting], shape: tuple[int, int], vectors: int, memory: int
+) -> Iterator[Sequence[Setting]]:
+    group: list[Setting] = []
+    used = 0
+    for setting in settings:
+        need = 4 * vectors * (shape[1] if setting.freq == "mean" else shape[0] * shape[1])
+        if group and (used + need > memory or setting.freq != group[0].freq):
+            yield group
+            group, used = [], 0
+        group, used = [*group, setting], used + need
+    if group:
+        yield group
+
+
+def _in_threads(work: Callable[[Any], Any], items: Sequence[Any], threads: int | None) -> Iterator[Any]:
+    """`map(work, items)` in threads, a few ahead of what is taken, so that memory stays bounded and Ctrl-C works."""
+    workers = min(threads or os.cpu_count() or 1, max(len(items), 1))
+    with one_thread(), ThreadPoolExecutor(workers) as pool:
+        ahead = [pool.submit(work, item) for item in items[: 2 * workers]]
+        try:
+            for at in range(len(items)):
+                future = ahead.pop(0)
+                if at + 2 * workers < len(items):
+                    ahead.append(pool.submit(work, items[at + 2 * workers]))
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def clips_of(machine: Machine) -> Clips:
+    """What the records say of a machine's files."""
+    test = machine.test
+    return Clips(
+        [r.path.name for r in machine.train],
+        [r.path.name for r in test],
+        [r.is_anomaly for r in test],
+        [r.is_target for r in test],
+    )
+
+
+def search(
+    data: str | os.PathLike[str],
+    encoders: Sequence[str],
+    folder: str | os.PathLike[str],
+    chosen: Space,
+    weights: Any = None,
+    *,
+    only: Sequence[str] = (),
+    store: Store | None = None,
+    near: int = 0,
+    far: int | None = 1,
+    memory: int = MEMORY,
+    threads: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Searched:
+    """Try the configurations of `chosen` for each encoder on DATA/<machine>/{train,test}, recorded below `folder`.
+
+    Raises ValueError for unknown encoders and machines, and for a machine that has too few usable clips.
+    """
+    for name in encoders:
+        one_of("encoder", name, names())
+    machines = _machines(data, only, seed)
+    notes = []
+    if far is None or not all(_has_far(m.train[0].path, near, far) for m in machines if m.train):
+        left = chosen.without_far()
+        if len(left) < len(chosen):
+            notes.append(
+                f"no far microphone: {len(chosen) - len(left):,} configurations of two-channel views are skipped"
+            )
+        chosen, far = left, None
+    if not any(r.is_target for m in machines for r in m.train):
+        notes.append("no target domain among the normals: the domain-aware methods work as one bank")
+    failures: dict[str, str] = {}
+    for encoder in encoders:
+        library = Library(load_encoders([encoder], weights, threads=threads), store, near=near, far=far)
+        for machine in machines:
+            tell = _named(encoder, progress)
+            failures |= search_machine(
+                machine, library, chosen, encoder, folder, memory=memory, threads=threads, progress=tell
+            )
+    return Searched(read(folder, encoders, [m.name for m in machines]), notes, failures)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What is recorded now, what was left out and why, and the files that could not be used."""
+
+    records: Records
+    notes: Sequence[str]
+    failures: Mapping[str, str]
+
+
+def _machines(data: str | os.PathLike[str], only: Sequence[str], seed: int) -> list[Machine]:
+    found = recordings.machines(data)
+    unknown = sorted(set(only) - set(found))
+    if unknown:
+        raise ValueError(f"no machine {', '.join(unknown)} in {data}; it has {', '.join(found)}")
+    train = {n: [r for r in rs if r.split == "train" and not r.is_anomaly] for n, rs in found.items()}
+    out = []
+    for name, everything in found.items():
+        if only and name not in only:
+            continue
+        others = [r for other, rs in train.items() if other != name for r in rs]
+        rng = np.random.default_rng(seed)
+        some = sorted(rng.choice(len(others), min(PSEUDO, len(others)), replace=False)) if others else []
+        test = [r for r in everything if r.split == "test"]
+        out.append(Machine(name, train[name], test, [others[i] for i in some]))
+    return out
+
+
+def _has_far(path: Path, near: int, far: int) -> bool:
+    try:
+        return audio.read(path, near=near, far=far, frames=8192).far is not None
+    except (ValueError, OSError):
+        return True  # a file that cannot be read says so when its turn comes
+
+
+def _named(encoder: str, progress: Progress | None) -> Progress | None:
+    return None if progress is None else lambda what, done, total: progress(f"{encoder} {what}", done, total)
+
+
+def recipes(
+    data: str | os.PathLike[str], wanted: Sequence[Recipe], folder: str | os.PathLike[str], weights: Any, **options: Any
+) -> Records:
+    """Records of some recipes alone, on all machines; `options` are those of `search`. ValueError for what failed."""
+    for name in dict.fromkeys(recipe.encoder for recipe in wanted):
+        mine = [recipe for recipe in wanted if recipe.encoder == name]
+        found = search(data, [name], folder, space_of(mine), weights, **options)
+        if found.failures:
+            file, why = next(iter(found.failures.items()))
+            raise ValueError(f"{file}: {why}")
+    return read(folder)

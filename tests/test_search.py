@@ -1,0 +1,163 @@
+"""The search against the detector: any configuration's scores are the same, whatever was shared on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import hum, write_wav
+from fake_encoders import write_ced_tiny
+from nearfar import embed
+from nearfar.backend import fit
+from nearfar.challenge import distances, pooled, records, search, space
+from nearfar.challenge.scoring import score_all
+from nearfar.combine import build
+from nearfar.detector import Detector
+from nearfar.encoders import load
+from nearfar.library import Library
+from nearfar.recipe import Recipe, leaves
+from nearfar.recordings import Recording
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+N, TARGETS, M = 30, 6, 12
+SPACE = space.space(extended=True)
+SETTINGS = list(SPACE.plan)
+
+
+class Memory:
+    """Grids that are there already."""
+
+    def __init__(self, grids):
+        self.grids = grids
+
+    def grid(self, path, waveform):
+        return self.grids[str(path), waveform]
+
+
+def toy_grids(waveforms, count=N + M, shape=(9, 2, 5), seed=0, duplicates=True):
+    rng = np.random.default_rng(seed)
+    base = rng.normal(size=(len(waveforms), 1, *shape))
+    x = (base + 0.3 * rng.normal(size=(len(waveforms), count, *shape))).astype(np.float32)
+    if duplicates:
+        x[:, 1], x[:, N] = x[:, 0], x[:, 2]  # of a normal among the normals, and among the queries
+        x[0, 3] = -np.abs(x[0, 3])  # GeM of it is a zero vector
+    return {(str(i), name): x[w, i] for w, name in enumerate(waveforms) for i in range(count)}
+
+
+def slow(recipe, grids, is_target):
+    """Composed, fitted and scored one configuration at a time by the detector's own parts."""
+    vectors = []
+    for leaf in leaves(recipe):
+        _, view = embed.waveform_of(leaf.view)
+        each = [
+            embed.compose(view, *(embed.pool(grids[str(i), w], leaf) for w in embed.waveforms_of(leaf.view)))
+            for i in range(N + M)
+        ]
+        vectors.append(np.stack(each).astype(np.float32))
+    backends = [fit(z[:N], is_target, **vars(r.switches)) for z, r in zip(vectors, leaves(recipe), strict=True)]
+    system = build(recipe, iter(backends))
+    return system.train, system.score(iter([z[N:] for z in vectors]))[0]
+
+
+def close(found, expected, recipe):
+    for mine, theirs in zip(found, expected, strict=True):
+        spread = np.std(theirs) + (1e-3 if recipe.method == "domain_z" else 0)
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5 * spread, err_msg=str(recipe))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_scores_of_any_configuration_are_the_detectors(data):
+    seed = data.draw(st.integers(0, 5))
+    setting = data.draw(st.sampled_from(SETTINGS))
+    view = data.draw(st.sampled_from(list(SPACE.plan[setting])))
+    switches = data.draw(st.sampled_from(SPACE.plan[setting][view]))
+    recipe = Recipe(view=view, **vars(setting), **vars(switches))
+    waveforms = sorted({w for leaf in leaves(recipe) for w in embed.waveforms_of(leaf.view)})
+    grids = toy_grids(waveforms, seed=seed, duplicates=data.draw(st.booleans()))
+    is_target = np.arange(N) >= N - data.draw(st.sampled_from([0, 1, 3, TARGETS]))
+    vectors = {w: np.stack([pooled.pool_many(grids[str(i), w], [setting])[0] for i in range(N + M)]) for w in waveforms}
+    close(score_all([recipe], vectors, is_target)[0], slow(recipe, grids, is_target), recipe)
+
+
+def test_settings_that_share_a_read_pool_as_they_would_alone():
+    grid = np.random.default_rng(0).normal(size=(13, 3, 7)).astype(np.float32)
+    for freq in ("concat", "mean", "bands"):
+        chosen = [replace(s, freq=freq) for s in SETTINGS if s.freq == "concat"]
+        for s, vector in zip(chosen, pooled.pool_many(grid, chosen), strict=True):
+            expected = embed.pool(grid, Recipe(**vars(s)))
+            np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), rtol=3e-6, atol=1e-7)
+
+
+def test_a_power_of_nine_neither_vanishes_nor_overflows():
+    for scale in (1e-30, 1e-5, 1e5, 1e30):
+        grid = scale * np.random.default_rng(0).uniform(0.1, 1, size=(6, 1, 4)).astype(np.float32)
+        s = space.Setting(pooling="gem", p=9.0)
+        expected = embed.pool(grid, Recipe(pooling="gem", p=9.0)).astype(np.float64)
+        np.testing.assert_allclose(pooled.pool_many(grid, [s])[0], expected / np.linalg.norm(expected), rtol=1e-5)
+
+
+def test_near_duplicates_are_measured_directly_and_duplicates_are_at_zero():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 50))
+    x[1] = x[0] + 1e-6 * rng.normal(size=50)
+    x[5] = x[2]
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    d = distances.squared_distances(x, 5)
+    exact = ((x[:, None].astype(np.float64) - x[None, :5]) ** 2).sum(axis=-1)
+    assert d[5, 2] == 0 and np.isinf(d[np.arange(5), np.arange(5)]).all()
+    np.testing.assert_allclose(d[~np.isinf(d)], exact[~np.isinf(d)], rtol=1e-6)
+
+
+def test_the_reports_grid_is_the_size_that_it_has():
+    assert len(space.space()) == 7 * 6 * 24 * 26 == 26_208
+    assert len(space.space(freqs=("mean", "concat"))) == 2 * 26_208
+    some = space.space(views=["near_only"], poolings=["mean"], methods=["raw"])
+    assert {(r.view, r.pooling, r.method) for r in some.configurations("logmel")} == {("near_only", "mean", "raw")}
+    with pytest.raises(ValueError, match="choose one of: .*near_only"):
+        space.space(views=["near"])
+    every = list(space.space(extended=True).configurations("logmel"))
+    assert len(every) == len(set(every)) and set(space.space().configurations("logmel")) <= set(every)
+
+
+def recordings(tmp_path, count, prefix, **kinds):
+    out = []
+    for i in range(count):
+        clip = hum(1000 * len(prefix) + i, fault=kinds.get("fault", ""), seconds=1.0)
+        path = write_wav(tmp_path / f"{prefix}_{i}.wav", clip)
+        out.append(Recording(path, path.name, "m", kinds["split"], i >= count - 3, bool(kinds.get("fault"))))
+    return out
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("machine")
+    train = recordings(folder, 14, "train", split="train")
+    normal, knock = (
+        recordings(folder, 5, "n", split="test"),
+        recordings(folder, 5, "knock", split="test", fault="knock"),
+    )
+    return search.Machine("m", train, [*normal, *knock])
+
+
+@pytest.mark.parametrize("encoder", ["logmel", "ced-tiny"])
+def test_recorded_scores_are_those_of_the_detector_on_the_files(machine, encoder, tmp_path):
+    weights = None
+    if encoder == "ced-tiny":
+        pytest.importorskip("torch")
+        weights = write_ced_tiny(tmp_path / "weights")
+    few = space.space(poolings=["mean", "rdp_gem"], views=["near_only", "absdif_0.5", "sfsoft_a05f07"])
+    few = space.Space({s: few.plan[s] for s in list(few.plan)[:: len(few.plan) // 4]})
+    library = Library({encoder: load(encoder, weights)})
+    assert not search.search_machine(machine, library, few, encoder, tmp_path / "out")
+    found = records.read(tmp_path / "out")
+    assert len(found) == len(few) and found.labelled
+    paths, domains = [r.path for r in machine.train], [bool(r.is_target) for r in machine.train]
+    for row in np.random.default_rng(0).choice(len(found), 6, replace=False):
+        detector = Detector(found.recipes[row], weights).fit(paths, domains)
+        expected = [s.value for s in detector.score([r.path for r in machine.test])]
+        np.testing.assert_allclose(found.aligned([row], "m")[0], expected, rtol=1e-5, atol=1e-5, err_msg=str(row))

@@ -1,0 +1,139 @@
+"""Metrics of many configurations at once, honest selection and fusion, on tables whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nearfar import metrics
+from nearfar.challenge import fuse, ranking, select
+from nearfar.challenge.records import STATISTICS, Clips, Records, read, write_table
+from nearfar.recipe import FUSION, TABLE_3, Recipe
+from nearfar.switches import Switches
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([3, 30, 10_000]), st.integers(6, 60))
+def test_metrics_of_many_are_those_of_each(seed, levels, count):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, levels, (5, count)).astype(np.float32)  # few levels: many ties
+    anomalous, target = rng.random(count) < 0.5, rng.random(count) < rng.choice([0, 0.3])
+    anomalous[:2] = True, False
+    found = ranking.machine_values(scores, anomalous, target)
+    for row, s in zip(found, scores, strict=True):
+        np.testing.assert_allclose(row, list(metrics.machine(s, anomalous, target)), rtol=0, atol=1e-12)
+    assert ranking.harmonic(found)[0] == pytest.approx(metrics.machine(scores[0], anomalous, target).omega, abs=1e-12)
+
+
+def test_counts_stand_for_repeated_clips():
+    rng = np.random.default_rng(0)
+    scores, counts = rng.integers(0, 9, (3, 20)).astype(float), rng.integers(0, 3, 20)
+    anomalous, target = np.arange(20) % 2 == 0, np.arange(20) % 3 == 0
+    drawn = np.repeat(np.arange(20), counts)
+    expected = ranking.machine_values(scores[:, drawn], anomalous[drawn], target[drawn])
+    np.testing.assert_allclose(ranking.machine_values(scores, anomalous, target, counts), expected, atol=1e-12)
+
+
+def table(configurations=400, machines=7, clips=60, signal=(), seed=0):
+    """Scores that are noise, except for the configurations in `signal`, which hear every anomaly a little."""
+    rng = np.random.default_rng(seed)
+    anomalous, target = np.arange(clips) % 2 == 0, np.arange(clips) % 4 < 2
+    labels = Clips([], [str(i) for i in range(clips)], [bool(a) for a in anomalous], [bool(t) for t in target])
+    names = [f"m{i}" for i in range(machines)]
+    scores = {}
+    for name in names:
+        s = rng.normal(size=(configurations, clips)).astype(np.float32)
+        s[list(signal)] += 1.0 * anomalous
+        scores[name] = s
+    numbers = np.stack([ranking.machine_values(scores[m], anomalous, target) for m in names], axis=1)
+    statistics = rng.uniform(0.1, 1, (configurations, machines, len(STATISTICS)))
+    statistics[:, :, :2] = 0, 1
+    recipes = [Recipe(view="near_only", alpha=float(i)) for i in range(configurations)]
+    return Records(recipes, dict.fromkeys(names, labels), numbers, statistics, scores)
+
+
+def test_what_is_best_by_luck_alone_is_chance_when_nested_and_optimistic_when_not():
+    found = [select.select(table(seed=seed), rounds=20) for seed in range(6)]
+    assert np.mean([s.best for s in found]) > 0.53
+    assert np.mean([s.nested for s in found]) == pytest.approx(0.5, abs=0.015)
+    assert np.mean([s.optimism for s in found]) > 0.03
+    assert np.mean([np.mean(s.procedure) for s in found]) < np.mean([s.best for s in found])
+
+
+def test_what_is_really_best_is_chosen_and_keeps_its_score():
+    found = select.select(table(signal=[17]), rounds=20)
+    assert found.row == 17 and found.optimism == pytest.approx(0, abs=1e-12)
+    assert found.interval[0] < found.best < found.interval[1]
+
+
+def test_label_free_rules_say_how_well_they_agree():
+    records = table(machines=2)
+    records.statistics[:, :, STATISTICS.index("pseudo_auc")] = records.overall[:, None]  # a rule that knows
+    rules = select.label_free(records)
+    assert rules["pseudo"].spearman == pytest.approx(1) and rules["pseudo"].regret == 0
+    assert abs(rules["tail"].spearman) < 0.3 and rules["tail"].regret > 0
+    records.statistics[rules["pseudo"].row, 0, STATISTICS.index("sd")] = 0  # it hears nothing: never picked
+    assert select.label_free(records)["pseudo"].row != rules["pseudo"].row
+
+
+def test_without_labels_there_is_no_best():
+    records = table(configurations=3, machines=1, clips=4)
+    blind = Clips([], ["0"] * 4, [None] * 4, [None] * 4)
+    unlabelled = Records(records.recipes, {"m0": blind}, np.full((3, 1, 3), np.nan), records.statistics, records.scores)
+    with pytest.raises(ValueError, match="not every test clip is labelled"):
+        select.select(unlabelled)
+    assert np.isnan(select.label_free(unlabelled)["tail"].spearman)
+    assert fuse.fuse(unlabelled, [0, 1]).weights == [0.5, 0.5]
+
+
+def test_fusion_gives_weight_to_what_hears_and_none_to_noise():
+    fused = fuse.fuse(table(configurations=6, signal=[1, 4]), range(6))
+    assert sum(fused.weights) == pytest.approx(1) and fused.weights[1] + fused.weights[4] > 0.8
+    assert fused.overall >= max(fused.equal, fused.single) and fused.nested <= fused.overall
+    assert fused.tried > 6 and {w for w, _ in fused.system.parts} == {w for w in fused.weights if w}
+    assert all(round(w * 20) == pytest.approx(w * 20) for w in fused.weights)
+
+
+def test_fusion_of_noise_is_optimistic():
+    found = [fuse.fuse(table(configurations=8, seed=seed), range(8)) for seed in range(4)]
+    assert np.mean([f.overall - f.nested for f in found]) > 0.02
+
+
+def test_fused_scores_are_those_of_the_fusion_module():
+    rng = np.random.default_rng(0)
+    train = rng.normal(5, 2, (2, 40))
+    records = table(configurations=2, machines=1)
+    records.statistics[:, 0, :2] = np.stack([train.mean(axis=1), train.std(axis=1)], axis=1)
+    from nearfar import fusion
+
+    expected = fusion.fuse([(train[i], records.scores["m0"][i]) for i in (0, 1)], [0.3, 0.7])
+    np.testing.assert_allclose(np.array([0.3, 0.7]) @ records.aligned([0, 1], "m0"), expected, rtol=1e-5)
+
+
+def test_the_reports_weights_are_a_candidate_where_its_encoders_are():
+    assert not fuse._published([TABLE_3["beats"]])
+    names = ["beats", "openl3", "eat-large", "dasheng", "sslam", "eat-as2m"]
+    weights = fuse._published([TABLE_3[name] for name in names])[0]
+    assert dict(zip(names, weights, strict=True)) == {
+        "beats": 0,
+        **{part.encoder: weight for weight, part in FUSION.parts},
+    }
+
+
+def test_a_folder_without_records_says_what_makes_them(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nearfar search DATA -o"):
+        read(tmp_path)
+
+
+def test_the_table_has_a_row_per_configuration_as_parquet_or_csv(tmp_path, monkeypatch):
+    import csv
+    import sys
+
+    records = table(configurations=4, machines=2)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    rows = list(csv.DictReader(write_table(records, tmp_path).open(encoding="utf-8")))
+    assert len(rows) == 4 and float(rows[2]["overall"]) == pytest.approx(records.overall[2])
+    assert float(rows[1]["m1.auc_target"]) == pytest.approx(records.numbers[1, 1, 1]) and rows[0]["view"] == "near_only"
+    assert Switches().method == rows[0]["method"]
