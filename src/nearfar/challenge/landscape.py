@@ -88,7 +88,7 @@ def effects(records: Sequence[Record], scores: Sequence[float]) -> list[Effect]:
         if len(groups) > 1:
             between = sum(g.count * (s[names == g.value].mean() - s.mean()) ** 2 for g in groups)
             total = float(((s - s.mean()) ** 2).sum())
-            ordered = sorted(groups, key=lambda g: -g.median)
+            ordered = sorted(groups, key=lambda g: (-g.median, -g.best))
             found.append(Effect(choice, ordered, float(between / total) if total > 0 else 0.0))
     return sorted(found, key=lambda effect: -effect.share)
 
