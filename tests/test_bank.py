@@ -129,6 +129,8 @@ def test_k_beyond_the_bank_is_clipped():
     z = rng.normal(size=(4, 3))
     assert Bank(z).nearest(z, 99)[0].shape == (4, 4)
     assert Bank(z).nearest(None, 99)[0].shape == (4, 3)
+    assert Bank(z[:1]).nearest(None, 1)[0].shape == (1, 0)
+    assert Bank(z).nearest(z[:0], 2)[0].shape == (0, 2)
 
 
 @settings(max_examples=60, deadline=None)

@@ -60,6 +60,7 @@ def test_a_fault_of_a_moment_is_placed_in_time_and_pitch(normals, weights, name)
     burst = np.where((t > 3.5) & (t < 4.2), np.sin(2 * np.pi * 3000 * t), 0) * 0.05
     explanation = detector.explain(Clip(quiet.near + burst, quiet.far, RATE))
     assert not explanation.throughout and explanation.microphone == "near"
+    assert explanation.without < 0.8 * explanation.value, "without those frames of the network it is less unusual"
     assert abs(explanation.start_s - 3.5) < 0.4 and abs(explanation.end_s - 4.2) < 0.4
     assert explanation.low_hz < 3000 < explanation.high_hz < 4000
     assert "3.5" in explanation_page(explanation)

@@ -17,9 +17,8 @@ def write(path: str | os.PathLike[str], content: str | bytes, *, drafts: Path | 
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if drafts is not None:
-            drafts.mkdir(parents=True, exist_ok=True)
+        for folder in (path.parent, drafts or path.parent):
+            folder.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=drafts or path.parent)
         try:
             with os.fdopen(handle, "wb") as file:

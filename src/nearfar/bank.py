@@ -3,9 +3,9 @@
     z  (N, D)   embeddings of the normals      q  (M, D)   queries
     euclidean   delta = |q - r|                cosine      delta = 1 - cos(q, r) = |q/|q| - r/|r||^2 / 2
 
-The search is a blocked matrix product in float32 on vectors centred on the bank, which names a few candidates; their
-distances are then taken directly, and where rounding could hide a nearer member, everything within its reach is. So
-no N x M x D array ever exists, a duplicate is at distance 0, and a distance does not depend on the other queries of
+The search is a blocked matrix product in float32 on vectors centred on the bank. It bounds the k-th distance; of every
+member that rounding could have put on the wrong side of the bound, the distance is then taken directly. So no
+N x M x D array ever exists, a duplicate is at distance 0, and a distance does not depend on the other queries of
 the batch. Knows nothing of audio, domains or thresholds.
 A zero vector has no direction: by the formula above its cosine distance is 0 to another one, 0.5 to everything else.
 """
@@ -73,7 +73,8 @@ class Bank:
             distance[rows] = np.take_along_axis(exact, order, axis=1)
             index[rows] = near[np.searchsorted(row, np.arange(len(squared)))[:, None] + order]
 
-        self.each_block(points, work, members=members)
+        if k:
+            self.each_block(points, work, members=members)
         return distance, index
 
     def points(self, q: ArrayLike | None) -> Array:

@@ -64,6 +64,8 @@ def embed_on_ray(
     except ImportError as error:
         raise ImportError("the engine ray needs Ray: pip install 'nearfar[ray]'") from error
 
+    if not paths:
+        return Done()
     order = _anywhere(order)
     library = library or order.library()
     described = {n: Description(e.sample_rate, weights_of(e)) for n, e in library.encoders.items()}

@@ -50,23 +50,19 @@ def weights(
     --pull goes through the proxy in HTTPS_PROXY; NEARFAR_MIRROR=https://mirror/files stands for https:// (so the
     host's name becomes the first folder) and HF_ENDPOINT for https://huggingface.co.
     """
-    verb, *rest = words or [""]
     with errors_for_people():
+        verb, *rest = words or [""]
         if (len(rest) != 1) if verb in ("convert", "export") else rest:
             raise ValueError(f"'nearfar weights {' '.join(words or [])}' is not understood: see nearfar weights --help")
         if (pull or source) and (verb in ("", "convert", "export") or (pull and source)):
             raise ValueError("--pull and --from each need the name of one encoder, and are one or the other")
-        if verb == "convert":
-            facts = _convert(Path(rest[0]), encoder, output, folder)
-        elif verb == "export":
-            facts = _export(rest[0], output, folder)
-        elif pull:
-            facts = _pull(verb, folder)
-        elif source:
-            facts = _take(verb, source, folder)
-        else:
+        if not (rest or pull or source):
             _show(verb, folder, json)
             return
+        if rest:
+            facts = (_convert if verb == "convert" else _export)(rest[0], encoder, output, folder)
+        else:
+            facts = _take(verb, source, folder) if source else _pull(verb, folder)
         if json:
             say_json(facts)
         else:
@@ -243,21 +239,21 @@ def _take(name: str, source: Path, folder: Path | None) -> dict[str, Any]:
     return {"encoder": name, "file": str(path), "text": f"{source} is {name}; it is now {path}"}
 
 
-def _convert(file: Path, encoder: str | None, output: Path | None, folder: Path | None) -> dict[str, Any]:
+def _convert(file: str, encoder: str | None, output: Path | None, folder: Path | None) -> dict[str, Any]:
     from nearfar.encoders.weights import convert, folder_of, guess
 
     name = encoder or guess(file)
     target = output or folder_of(folder) / f"{name}.safetensors"
-    convert(name, file, target)
+    convert(name, Path(file), target)
     return {"encoder": name, "file": str(target), "text": f"{file} holds {name}; written to {target}"}
 
 
-def _export(name: str, output: Path | None, folder: Path | None) -> dict[str, Any]:
+def _export(name: str, encoder: str | None, output: Path | None, folder: Path | None) -> dict[str, Any]:
     from nearfar.encoders.export import export
     from nearfar.encoders.weights import find
 
-    if output is None:
-        raise ValueError("export needs -o FILE.onnx")
+    if encoder or output is None:
+        raise ValueError("export is asked for as: nearfar weights export NAME -o FILE.onnx")
     manifest = export(name, find(name, folder), output)
     text = f"{output} and {manifest}\nUse it: encoder 'exported' in a recipe, with --weights {manifest}"
     return {"encoder": name, "file": str(output), "manifest": str(manifest), "text": text}

@@ -64,7 +64,7 @@ TABLE = {
     "m2d-clap": _vit(768, EVALUATION_ONLY, 6.25, 85_254_144),
     "sslam": _vit(768, "MIT", 6.25, 85_254_144),
     "openl3": _openl3(),
-    "dasheng": _vit(768, "Apache-2.0", 25, 85_447_680),
+    "dasheng": _vit(768, "Apache-2.0", 25, 85_447_808),
     # their siblings
     "eat-base": _vit(768, "MIT", 6.25, 85_254_144),
     "eat-large-as2m": _vit(1024, "MIT", 6.25, 302_575_616),

@@ -123,7 +123,10 @@ def add(name: str, file: str | os.PathLike[str], folder: Folder = None) -> Path:
 def check(name: str, path: Path) -> None:
     """Load a file as encoder `name` strictly: ValueError if it is another one."""
     with _needing_torch(f"checking {path}"):
-        import_module(TABLE[name].module).read(name, path)
+        try:
+            import_module(TABLE[name].module).read(name, path)
+        except (TypeError, KeyError) as error:  # the configuration in a converted file of another family
+            raise ValueError(f"{path} is a converted file of another network than {name} ({error})") from None
 
 
 def convert(name: str, file: Path, target: Path) -> Path:
@@ -223,12 +226,9 @@ def _draft(target: Path) -> Iterator[Path]:
 
 def _how_to_get(name: str, here: Path) -> str:
     source: Source = SOURCES[name]
-    fetch = (
-        f"  nearfar weights {name} --pull\n"
-        if source.url
-        else f"  fetch {source.file} by hand from {source.page}, then\n"
-    )
+    by_hand = f"fetch {source.file} by hand from {source.page}, then"
     return (
-        f"the weights of encoder {name!r} are not in {here} (size: {source.megabytes}; licence: {TABLE[name].licence}). Bring them with\n{fetch}"
+        f"the weights of encoder {name!r} are not in {here} (size: {source.megabytes}; licence: {TABLE[name].licence})."
+        f" Bring them with\n  {f'nearfar weights {name} --pull' if source.url else by_hand}\n"
         f"  nearfar weights {name} --from FILE\nor name a file: --weights FILE, weights=FILE"
     )
