@@ -114,4 +114,4 @@ def main(cases: list[tuple[str, int, int]]) -> None:
 
 
 if __name__ == "__main__":
-    main([("mean", 24, 3), ("concat", 6, 1)] if len(sys.argv) < 2 else [("mean", 4, 2), ("concat", 2, 1)])
+    main([("mean", 24, 2), ("concat", 4, 1)] if len(sys.argv) < 2 else [("mean", 4, 2), ("concat", 2, 1)])

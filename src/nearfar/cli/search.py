@@ -167,6 +167,8 @@ def fuse(
             say(f"{what:<18} {_percent(value)}")
         if fused.tried > 1:
             say(f"The weights are {USES_LABELS}.")
+            if folders:
+                say("So were the systems: the search's own optimism comes on top.")
         if out:
             say(f"Fusion             {out}")
 
