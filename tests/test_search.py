@@ -118,7 +118,7 @@ def test_the_reports_grid_is_the_size_that_it_has():
     assert len(space.space(freqs=("mean", "concat"))) == 2 * 26_208
     some = space.space(views=["near_only"], poolings=["mean"], methods=["raw"])
     assert {(r.view, r.pooling, r.method) for r in some.configurations("logmel")} == {("near_only", "mean", "raw")}
-    with pytest.raises(ValueError, match="choose one of: .*near_only"):
+    with pytest.raises(ValueError, match=r"choose one of: .*near_only"):
         space.space(views=["near"])
     every = list(space.space(extended=True).configurations("logmel"))
     assert len(every) == len(set(every)) and set(space.space().configurations("logmel")) <= set(every)

@@ -90,7 +90,7 @@ def test_without_labels_there_is_no_best():
 
 def test_fusion_gives_weight_to_what_hears_and_none_to_noise():
     fused = fuse.fuse(table(configurations=6, signal=[1, 4]), range(6))
-    assert sum(fused.weights) == pytest.approx(1) and fused.weights[1] + fused.weights[4] > 0.8
+    assert sum(fused.weights) == pytest.approx(1) and fused.weights[1] + fused.weights[4] >= 0.75
     assert fused.overall >= max(fused.equal, fused.single) and fused.nested <= fused.overall
     assert fused.tried > 6 and {w for w, _ in fused.system.parts} == {w for w in fused.weights if w}
     assert all(round(w * 20) == pytest.approx(w * 20) for w in fused.weights)

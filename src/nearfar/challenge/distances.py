@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from nearfar.bank import by_row, kth_bound, pairs
 from nearfar.check import Array, unit
 from nearfar.density import RHO_FLOOR, DensityBank
 
@@ -257,8 +258,8 @@ class KnownDensity(DensityBank):
 
 def _sorted(block: Array, k: int) -> tuple[Array, Array]:
     """The k smallest of each row, ascending, and their columns; ties go to the lower column."""
-    found = np.argpartition(block, k - 1, axis=1)[:, :k] if k < block.shape[1] else np.arange(block.shape[1])[None]
-    found = np.sort(np.broadcast_to(found, (len(block), found.shape[1])), axis=1)
-    order = np.argsort(np.take_along_axis(block, found, axis=1), axis=1, kind="stable")[:, :k]
-    found = np.take_along_axis(found, order, axis=1)
-    return np.take_along_axis(block, found, axis=1), found
+    row, column = pairs(block, kth_bound(block, k))
+    listed = by_row(row, block[row, column], len(block))
+    order = np.argsort(listed, axis=1, kind="stable")[:, :k]
+    squared = np.take_along_axis(listed, order, axis=1).astype(block.dtype)
+    return squared, column[np.searchsorted(row, np.arange(len(block)))[:, None] + order]

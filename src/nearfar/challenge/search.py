@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,13 +32,14 @@ from nearfar.challenge.records import Clips, Recorder, Records, read
 from nearfar.challenge.scoring import score_setting
 from nearfar.challenge.space import Setting, Space, space_of
 from nearfar.check import Array, one_of
-from nearfar.encoders import names
+from nearfar.encoders import TABLE, names
 from nearfar.library import Library, load_encoders
 from nearfar.recipe import Recipe
 from nearfar.recordings import Recording
 from nearfar.store import Store
 
 MEMORY = 2 << 30
+GRIDS = "grids"  # store below the records, for a network without another one
 PSEUDO = 64  # other machines' normals that stand for anomalies where no labels are used
 Progress = Callable[[str, int, int], None]
 
@@ -75,10 +77,11 @@ def search_machine(
 
     What is recorded already is not tried again. Raises ValueError if fewer than 2 normals or no test clip is usable.
     """
-    clips = [*machine.train, *machine.test, *machine.pseudo]
+    sets = machine.train, machine.test, machine.pseudo
+    clips = [clip for each in sets for clip in each]
     waveforms = space.waveforms()
     usable, shape, failures = _usable(clips, frames, waveforms, threads, progress, machine.name)
-    kept = Machine(machine.name, *([r for r in rs if r.path in usable] for rs in _sets(machine)))
+    kept = Machine(machine.name, *([r for r in rs if r.path in usable] for rs in sets))
     if len(kept.train) < 2 or not kept.test:
         why = f": {next(iter(failures.values()))}" if failures else ""
         raise ValueError(
@@ -128,10 +131,6 @@ def pool_clips(
         if progress:
             progress(f"{name}: frames", done + 1, len(clips))
     return out
-
-
-def _sets(machine: Machine) -> tuple[Sequence[Recording], Sequence[Recording], Sequence[Recording]]:
-    return machine.train, machine.test, machine.pseudo
 
 
 def _usable(
@@ -226,10 +225,8 @@ def search(
 
     Raises ValueError for unknown encoders and machines, and for a machine that has too few usable clips.
     """
-    for name in encoders:
-        one_of("encoder", name, names())
-    machines = _machines(data, only, seed)
-    notes = []
+    encoders = [one_of("encoder", name, names()) for name in encoders]
+    machines, notes = _machines(data, only, seed), []
     if far is None or not all(_has_far(m.train[0].path, near, far) for m in machines if m.train):
         left = chosen.without_far()
         if len(left) < len(chosen):
@@ -241,9 +238,10 @@ def search(
         notes.append("no target domain among the normals: the domain-aware methods work as one bank")
     failures: dict[str, str] = {}
     for encoder in encoders:
-        library = Library(load_encoders([encoder], weights, threads=threads), store, near=near, far=far)
+        kept = store or (Store(Path(folder) / GRIDS) if TABLE[encoder].has_weights else None)  # never encoded twice
+        library = Library(load_encoders([encoder], weights, threads=threads), kept, near=near, far=far)
         for machine in machines:
-            tell = _named(encoder, progress)
+            tell = partial(_tell, encoder, progress) if progress else None
             failures |= search_machine(
                 machine, library, chosen, encoder, folder, memory=memory, threads=threads, progress=tell
             )
@@ -284,8 +282,8 @@ def _has_far(path: Path, near: int, far: int) -> bool:
         return True  # a file that cannot be read says so when its turn comes
 
 
-def _named(encoder: str, progress: Progress | None) -> Progress | None:
-    return None if progress is None else lambda what, done, total: progress(f"{encoder} {what}", done, total)
+def _tell(encoder: str, progress: Progress, what: str, done: int, total: int) -> None:
+    progress(f"{encoder} {what}", done, total)
 
 
 def recipes(

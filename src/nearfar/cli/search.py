@@ -172,6 +172,8 @@ def fuse(
             say(f"{what:<18} {_percent(value)}")
         if fused.tried > 1:
             say(f"The weights are {USES_LABELS}.")
+            if folders:
+                say("So were the systems: the search's own optimism comes on top.")
         if out:
             say(f"Fusion             {out}")
 
@@ -193,6 +195,8 @@ def _label(recipe: Recipe) -> str:
     setting = Setting(recipe.low, recipe.spike, recipe.pooling, recipe.alpha, recipe.p, recipe.freq)
     backend = f"{recipe.method} k={recipe.k}" if recipe.method == "raw" else recipe.method
     backend += f" K={recipe.density_k}" if recipe.density_k else ""
+    backend += f" exponent={recipe.exponent:g}" if recipe.exponent != 1 else ""
+    backend += " whitened" if recipe.whiten else " one Gaussian" if recipe.ignore_domains else ""
     return f"{recipe.encoder}  {recipe.view}  {setting.name}  {recipe.metric} {backend}"
 
 

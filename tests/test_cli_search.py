@@ -1,0 +1,131 @@
+"""nearfar search and fuse as their user meets them: recordings in, an honest table out; stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from nearfar.challenge import records, search
+from nearfar.cli import app
+from nearfar.demo import make_dataset
+from nearfar.recipe import Fusion, Recipe, from_json
+
+RUN = CliRunner()
+FEW = ["--poolings", "mean", "--poolings", "gem", "--views", "near_only", "--views", "n_f", "--views", "sfsoft_a03f05"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("data"), machines=2, train=16, test=12, seconds=1.0)
+
+
+def run(*arguments, code=0):
+    result = RUN.invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def searched(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    return out, run("search", data, "--encoder", "logmel", "-o", out, *FEW, "--rounds", 20)
+
+
+def test_a_search_says_how_many_it_tried_and_what_the_best_is_worth(searched):
+    out, result = searched
+    count = 3 * 6 * 4 * 26
+    assert f"{count:,} on 2 machine(s)" in result.stdout and "Nested" in result.stdout and "Optimism" in result.stdout
+    assert "labels of these very test clips" in result.stdout and "pseudo" in result.stdout
+    assert len(records.read(out)) == count and (out / "configurations.parquet").exists()
+    assert isinstance(from_json((out / "best.json").read_text()), Recipe)
+
+
+def test_the_best_recipe_scores_the_same_under_evaluate(searched, data):
+    out, _ = searched
+    found = records.read(out)
+    told = json.loads(run("evaluate", data, "--recipe", out / "best.json", "--rounds", 1, "--json").stdout)
+    assert told["overall"] == pytest.approx(np.nanmax(found.overall), abs=1e-9)
+
+
+def test_fuse_takes_a_search_and_says_that_it_used_labels(searched, data, tmp_path):
+    out, _ = searched
+    result = run("fuse", data, "--systems", out, "--top", 3, "-o", tmp_path / "fusion.json")
+    assert "Weightings tried" in result.stdout and "labels" in result.stdout
+    assert isinstance(from_json((tmp_path / "fusion.json").read_text()), Fusion)
+    told = json.loads(run("fuse", data, "--from-search", out, "--top", 3, "--json").stdout)
+    evaluated = run("evaluate", data, "--recipe", tmp_path / "fusion.json", "--rounds", 1, "--json").stdout
+    assert told["overall"] == pytest.approx(json.loads(evaluated)["overall"], abs=1e-6)
+    assert told["tried"] > 3 and told["overall"] >= told["single"]
+
+
+def test_fuse_takes_recipes_from_files(data, tmp_path):
+    for name, recipe in (("a", Recipe()), ("b", Recipe(view="n_f", method="ldn", density_k=3))):
+        (tmp_path / f"{name}.json").write_text(recipe.to_json())
+    told = json.loads(run("fuse", data, "--systems", tmp_path / "a.json", tmp_path / "b.json", "--json").stdout)
+    assert {p["system"]["view"] for p in told["system"]["parts"]} <= {"near_only", "n_f"}
+    assert "one folder of a search, or recipes" in run("fuse", data, code=2).stderr
+
+
+def test_a_search_that_was_stopped_goes_on_where_it_was(data, tmp_path, monkeypatch, searched):
+    calls = []
+    score_setting = search.score_setting
+
+    def stopped(*arguments):
+        calls.append(arguments)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return score_setting(*arguments)
+
+    monkeypatch.setattr(search, "score_setting", stopped)
+    run("search", data, "--encoder", "logmel", "-o", tmp_path, *FEW, "--threads", 1, code=130)
+    assert not list(tmp_path.glob("**/.*")), "a draft was left behind"
+    parts = {p: p.stat().st_mtime_ns for p in tmp_path.glob("**/*.safetensors")}
+    assert 0 < len(parts) < 24
+    before = len(calls)
+    run("search", data, "--encoder", "logmel", "-o", tmp_path, *FEW, "--rounds", 5)
+    assert len(calls) - before == 48 - len(parts)
+    assert all(p.stat().st_mtime_ns == then for p, then in parts.items())
+    again, whole = records.read(tmp_path), records.read(searched[0])
+    assert set(again.recipes) == set(whole.recipes) and sorted(again.overall) == sorted(whole.overall)
+
+
+def test_one_microphone_leaves_the_views_that_need_one(data, tmp_path):
+    run("search", data, "--encoder", "logmel", "-o", tmp_path / "out", "--poolings", "mean", "--far", -1, "--rounds", 5)
+    assert {r.view for r in records.read(tmp_path / "out").recipes} == {"near_only"}
+    mono = tmp_path / "mono"
+    for path in data.glob("**/*.wav"):
+        target = mono / path.relative_to(data)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        x, rate = soundfile.read(path)
+        soundfile.write(target, x[:, 0], rate)
+    result = run("search", mono, "--encoder", "logmel", "-o", tmp_path / "m", "--poolings", "mean", "--rounds", 5)
+    assert "no far microphone" in result.stderr and "skipped" in result.stderr
+
+
+def test_without_labels_the_rules_rank(data, tmp_path):
+    blind = tmp_path / "blind"
+    for path in data.glob("**/*.wav"):
+        name = path.name
+        if path.parent.name == "test":
+            name = f"section_00_{len(list((blind / path.relative_to(data)).parent.glob('*'))):04}.wav"
+        target = blind / path.relative_to(data).parent / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    out = tmp_path / "out"
+    result = run(
+        "search", blind, "--encoder", "logmel", "-o", out, "--poolings", "mean", "--views", "near_only", "--json"
+    )
+    told = json.loads(result.stdout)
+    assert told["selection"] is None and not told["uses_labels"] and "label-free" in result.stderr
+    assert "together" in told["rules"] and told["best"][0]["overall"] is None
+    assert json.loads(run("fuse", blind, "--systems", out, "--json").stdout)["overall"] is None
+
+
+def test_what_is_not_in_the_space_is_named(data, tmp_path):
+    assert "choose one of" in run("search", data, "--encoder", "logmel", "--views", "nearly", code=2).stderr
+    assert "unknown encoder" in run("search", data, "--encoder", "logmol", code=2).stderr
