@@ -31,10 +31,11 @@ LAYERS = [
     ["model", "hear", "explain.deviation"],
     ["explain", "explain.evidence", "explain.wording"],
     ["detector"],
-    ["doctor", "demo", "explain.pictures", "challenge", "challenge.*", "evaluate", "live", "live.*"],
+    ["doctor", "demo", "explain.pictures", "challenge", "challenge.*", "evaluate"],
+    ["live", "live.*"],
     ["explain.pages"],
     ["cli.terminal", "cli.results", "cli.options"],
-    ["cli.machine", "cli.research"],
+    ["cli.machine", "cli.research", "cli.live"],
     ["cli"],
     ["__main__"],
 ]
