@@ -154,7 +154,8 @@ class Plant(Desk):
             machine.taping = ended if machine.taping is not None else None
             self._tell_event(CLEARED, ended, s.t1)
         if machine.taping is not None and s.t1 >= machine.tape_due:
-            self._tape(machine)
+            complete = machine.taping.peak_t0 + machine.detector.window_s + AFTER_S
+            self._tape(machine, again=complete if complete > s.t1 else math.inf)
         self._say_state(machine, s.t1)
 
     def _tape(self, machine: Machine, again: float = math.inf) -> None:
