@@ -73,6 +73,14 @@ def test_raw_samples_on_stdin(model, tmp_path):
     assert "7 windows heard" in err and out.count('"kind":"score"') == 7
 
 
+def test_raw_samples_of_one_microphone(tmp_path):
+    mono = fitted(tmp_path / "mono", [hum(i, far=False) for i in range(8)])
+    samples = np.concatenate([hum(50 + i, far=False).near for i in range(3)]).astype("<f4")
+    options = ["--source", "-", "--channels", "1"]
+    _, err = nearfar("monitor", mono, *options, folder=tmp_path, given=samples.tobytes())
+    assert "5 windows heard: 5 normal" in err
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [

@@ -44,6 +44,7 @@ def monitor(
         int | None, typer.Option(help="Samples a second of streams; what the model needs by default.")
     ] = None,
     form: Annotated[str, typer.Option("--format", help="Of raw samples: f32le, s16le or s32le.")] = "f32le",
+    channels: Annotated[int, typer.Option(help="Of raw samples: 2, near and far, or 1.")] = 2,
     weights: Weights = None,
     fail_on_alarm: Annotated[bool, typer.Option("--fail-on-alarm", help="Exit 1 if there was an alarm.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Every message as a line of JSON on stdout.")] = False,
@@ -66,6 +67,7 @@ def monitor(
             "csv": csv_file and {"file": csv_file},
         }
         machine = {"source": tuple(source or ()), "rate": rate, "format": form, "weights": weights}
+        machine["channels"] = channels
         alarm = {"false_alarms_per_week": false_alarms_per_week}
         plant = _plant(model, config, name, site, machine, alarm, {k: v for k, v in options.items() if v})
         printer, failures = Printer(say, as_json=json), Failures()

@@ -61,6 +61,7 @@ class MachineConfig:
     hop_s: float | None = None
     silence_s: float | None = None
     format: str = "f32le"
+    channels: int = 2
     ffmpeg: tuple[str, ...] = ()
     alarm: AlarmConfig = field(default_factory=AlarmConfig)
 
