@@ -30,7 +30,7 @@ import numpy as np
 
 from measure import RESULTS
 from nearfar.audio import Clip
-from nearfar.demo.synth import LOADS, SPEEDS, Machine, machine, render
+from nearfar.demo.synth import GAIN, LOADS, SPEEDS, Machine, machine, render
 from nearfar.demo.waves import RATE
 from nearfar.detector import Detector
 from nearfar.live.history import History
@@ -44,7 +44,7 @@ from nearfar.live.windows import Window
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 MACHINES = ("fan", "gearbox", "valve")
-T0, MINUTES, WINDOW_S, NORMALS = 1_800_000_000.0, 60, 10.0, 60
+T0, MINUTES, WINDOW_S, NORMALS, LEVEL = 1_800_000_000.0, 60, 10.0, 150, 0.03
 SECRET = "shared secret"
 DEAD, FULL, STALLED = range(15, 22), range(33, 36), range(40, 43)
 BROKER_DOWN, BROKER_UP, HOOK_DOWN, HOOK_UP, KILL = 25, 29, 27, 31, 48
@@ -55,7 +55,7 @@ def sound(kind: str, seed: int, fault: str | None = None, severity: float = 0.0)
     rng = np.random.default_rng([MACHINES.index(kind), seed])
     speed, load = rng.choice(SPEEDS["source"]) * rng.uniform(0.98, 1.02), rng.choice(LOADS)
     near, far = render(_drawn(kind), rng, WINDOW_S, speed=speed, load=load, fault=fault, severity=severity)
-    return np.round(np.stack([near, far]) * 0.03 * 32768).clip(-32768, 32767).astype(np.float32) / 32768
+    return np.round(np.stack([near, far]) * LEVEL / GAIN[kind] * 32768).clip(-32768, 32767).astype(np.float32) / 32768
 
 
 def _drawn(kind: str) -> Machine:
@@ -63,7 +63,7 @@ def _drawn(kind: str) -> Machine:
 
 
 def fit(folder: Path) -> None:
-    """A detector per machine, on ten minutes of its normals."""
+    """A detector per machine, on 25 minutes of its normals."""
     for kind in MACHINES:
         normals = [Clip(*sound(kind, 10_000 + i), RATE, f"{kind}_{i:02d}") for i in range(NORMALS)]
         Detector().fit(normals).save(folder / kind)
@@ -73,7 +73,7 @@ def child(folder: Path, port: int, hook: str, first: int) -> None:
     """The process that listens: one minute for each line on stdin, answered by one line of facts."""
     now = [T0 + 60 * first]
     clock = lambda: now[0]  # noqa: E731
-    machines = [open_machine(k, folder / k, hop_s=WINDOW_S, false_alarms_per_week=1, shared={}) for k in MACHINES]
+    machines = [open_machine(k, folder / k, hop_s=WINDOW_S, false_alarms_per_week=7, shared={}) for k in MACHINES]
     history = History(folder / "history")
     mqtt = Mqtt(Broker("127.0.0.1", port), machines, longest_wait_s=1)
     webhook = Webhook(hook, folder / "spool", clock=clock, secret=SECRET, first_wait_s=0.05)
