@@ -41,6 +41,10 @@ class Plant(Desk):
     ) -> None:
         super().__init__(machines, history, sinks, clock)
         self._one_thread = one_thread()  # for good: contexts that overlap in threads restore each other's numbers
+        for machine in machines:  # what was on the shelf stays there over a restart
+            shelving = [a for a in history.audit(machine.id) if a.action in ("shelve", "unshelve")]
+            if shelving and shelving[0].action == "shelve":
+                machine.alarm.shelve(shelving[0].at + 3600 * shelving[0].detail["hours"])
 
     def score(self, machine_id: str, clip: Any) -> Score:
         """The score of a clip (anything that `Detector.score` takes); nothing else happens."""
