@@ -200,8 +200,9 @@ def test_names_never_become_paths(model, tmp_path, name):
 def test_events_left_open_by_a_killed_process_end_where_it_stopped_listening(model, tmp_path):
     plant, _, _ = plant_of(model, tmp_path / "h")
     listen(plant, ["hiss"] * 4)
-    again, _, _ = plant_of(model, tmp_path / "h")
+    again, sink, _ = plant_of(model, tmp_path / "h")
     end_left_open(again)
+    assert sink.said("event", "what") == ["cleared"]
     (event,) = again.history.events()
     assert event.ended == T0 + 8 and "nobody was listening" in event.text
     plant.close()

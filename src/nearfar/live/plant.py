@@ -223,7 +223,8 @@ def end_left_open(plant: Plant) -> None:
         for event in plant.history.events(machine, since=math.inf, limit=1000):
             seen = plant.history.scores(machine, event.started, math.inf, points=4)
             ended = max([s.t1 for s in seen], default=event.started)
-            plant.history.change(event.id, ended=ended, text=f"{event.text} (then nobody was listening)")
+            event = plant.history.change(event.id, ended=ended, text=f"{event.text} (then nobody was listening)")
+            plant._tell_event(CLEARED, event, ended)
 
 
 def _judge(detector: Detector, machine: str, window: Window) -> tuple[Scored, audio.Clip | None, list[audio.Problem]]:
