@@ -14,7 +14,7 @@ from conftest import RATE, hum
 from nearfar.detector import Detector
 from nearfar.live.monitor import Monitor
 from nearfar.live.sinks.prometheus import Metrics, text_of
-from nearfar.live.windows import Window
+from nearfar.live.windows import Roll, Window
 from nearfar.recipe import Recipe
 from plants import T0, fitted, plant_of, windows
 
@@ -158,7 +158,8 @@ def toy(folder: Path) -> Path:
 @pytest.mark.slow
 def test_a_week_in_memory_that_stays_flat(tmp_path):
     """Seven days of one window in five minutes, a fault and a dead microphone a day; the clock is the windows' own."""
-    plant, sink, clock = plant_of(toy(tmp_path / "toy"), tmp_path / "h", "pump", roll_s=10)
+    plant, sink, clock = plant_of(toy(tmp_path / "toy"), tmp_path / "h", "pump")
+    plant.machines["pump"].roll = Roll(10.0)
     good = [hum(500 + i, seconds=0.25, far=False).near[None] for i in range(8)]
     bad = hum(1, fault="hiss", seconds=0.25, far=False).near[None]
     dead = np.zeros((1, RATE // 4), np.float32)

@@ -24,7 +24,7 @@ COMMANDS = (
     (machine.threshold, "Show or change the set-point."),
     (live.monitor, "Live sound or a folder to alarm events."),
     (live.config, "Check a plant's configuration file."),
-    (live.history, "Export, rescue, or look for drift in a history."),
+    (live.history, "A measured set-point, drift, export or rescue of what was heard."),
     (research.evaluate, "The challenge's metrics, per machine and overall."),
 )
 
