@@ -236,7 +236,7 @@ def _faults(
         (
             "broker away, 25 to 29",
             "events waited, health told again",
-            _lost("event", ids - mqtt) + ", scores of then",
+            _lost("event", ids - mqtt) + "; scores of those minutes, as said",
         ),
         ("webhook's receiver, 28 to 32", "events waited on disk", _lost("event", ids - hook)),
         ("full disk, 34 to 37", f"said so in {noticed} minutes of 3", _lost("score row", lost_rows)),
