@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nearfar.cli import bench, machine, research, search, weights
+from nearfar.cli import bench, live, machine, research, search, weights
 from nearfar.cli.embed import embed
 from nearfar.cli.terminal import DONE, say
 
@@ -23,6 +23,9 @@ COMMANDS = (
     (machine.explain, "Where and why a recording differs."),
     (machine.add, "More normals into the bank."),
     (machine.threshold, "Show or change the set-point."),
+    (live.monitor, "Live sound or a folder to alarm events."),
+    (live.config, "Check a plant's configuration file."),
+    (live.history, "A measured set-point, drift, export or rescue of what was heard."),
     (embed, "What encoders give for recordings, into a store; resumable."),
     (research.evaluate, "The challenge's metrics, per machine and overall."),
     (search.search, "The report's search space, every configuration recorded."),

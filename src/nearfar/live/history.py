@@ -1,0 +1,275 @@
+"""What happened, on disk: scores, events, audit (SQLite, WAL) and event audio beside them; all that a dashboard shows.
+
+    folder/history.db        scores for `keep_days`; events and audit stay
+    folder/audio/*.flac      at most `audio_bytes`, oldest out first
+
+Safe from any thread and against `kill -9`: what `record` has returned is on disk, unless `problem` says otherwise. If
+the disk is full, rows wait in memory (events and audit all of them, scores up to WAITING) and are written, in order, as
+soon as there is room. Clocks are never read: ages count from the newest score.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, fields, replace
+from itertools import islice, pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+from nearfar.check import number
+from nearfar.live.database import connect, damaged, is_damage
+from nearfar.live.rows import Audit, Event, Scored
+from nearfar.live.tape import Tape
+
+WAITING = 100_000  # scores kept in memory while they cannot be written
+CHUNK = 500  # statements in a transaction, once one alone has shown that there is room
+DAY_S = 86_400.0
+PRUNE_S = 3600.0
+TABLE = {Scored: "scores", Event: "events", Audit: "audits"}
+SPAN = "WHERE machine = ? AND t0 >= ? AND t0 < ?"
+SCORED = ", ".join(f.name for f in fields(Scored))
+
+Row = TypeVar("Row", Scored, Event, Audit)
+Statement = tuple[str, Sequence[Any]]
+
+
+class History:
+    """The history in `folder`, made if it is not there. DamagedHistory if it cannot be read; see the module."""
+
+    def __init__(self, folder: str | os.PathLike[str], *, keep_days: float = 90, audio_bytes: float = 10e9) -> None:
+        self.folder = Path(folder)
+        self.keep_s = number("keep_days", keep_days, above=0) * DAY_S
+        self.tape = Tape(self.folder / "audio", number("audio_bytes", audio_bytes, low=0))
+        self.problem = ""  # why rows wait in memory, or ""
+        self.lost = 0  # scores that had to be forgotten while the disk was full
+        self._lock = threading.RLock()
+        self._writer = connect(self.folder)
+        self._readers: list[sqlite3.Connection] = []
+        self._waiting: deque[Statement] = deque()
+        self._unsaved: dict[int, Event] = {}
+        self._last_id = {Event: 0, Audit: 0}
+        self._pruned = -float("inf")
+
+    def record(self, row: Row) -> Row:
+        """Keep a row; an Event or Audit with id 0 gets its number. Returns the row as kept."""
+        with self._lock:
+            if not isinstance(row, Scored):
+                row = replace(row, id=self._next_id(type(row)))
+            values = [json.dumps(v) if isinstance(v, dict) else v for v in astuple(row)]
+            marks = ", ".join("?" * len(values))
+            if isinstance(row, Event):
+                self._unsaved[row.id] = row
+            self._write((f"INSERT INTO {TABLE[type(row)]} VALUES ({marks})", values))
+            if isinstance(row, Scored) and row.t1 - self._pruned > PRUNE_S:
+                self._prune(row.t1)
+            return row
+
+    def change(self, event_id: int, **changes: Any) -> Event:
+        """Set fields of an event; the others stay as they are. KeyError if there is none."""
+        with self._lock:
+            event = replace(self.event(event_id), **changes)
+            if event_id in self._unsaved:
+                self._unsaved[event_id] = event
+            names = ", ".join(f"{name} = ?" for name in changes)
+            self._write((f"UPDATE events SET {names} WHERE id = ?", [*changes.values(), event_id]))
+            return event
+
+    def scores(self, machine: str, since: float, until: float, points: int | None = None) -> list[Scored]:
+        """Windows that begin in [since, until), oldest first; at most `points` of them, with every extreme kept."""
+        given = [machine, since, until]
+        if points is None:
+            return [_scored(row) for row in self._read(f"SELECT {SCORED} FROM scores {SPAN} ORDER BY t0", given)]
+        count, first, last = self._read(f"SELECT count(*), min(t0), max(t0) FROM scores {SPAN}", given)[0]
+        if count <= points:
+            return self.scores(machine, since, until)
+        rows = sorted(self._extremes(machine, first, last, max(1, points // 4)))
+        marks = ", ".join("?" * len(rows))
+        return [
+            _scored(row)
+            for row in self._read(f"SELECT {SCORED} FROM scores WHERE rowid IN ({marks}) ORDER BY t0", rows)
+        ]
+
+    def events(
+        self,
+        machine: str | None = None,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        kind: str | None = None,
+        limit: int = 100,
+        before_id: int | None = None,
+    ) -> list[Event]:
+        """Events, newest first: those that stand or ended after `since`, started before `until`."""
+        tests = {
+            "machine = ?": machine,
+            "(ended IS NULL OR ended >= ?)": since,
+            "started < ?": until,
+            "kind = ?": kind,
+            "id < ?": before_id,
+        }
+        query, given = _where("SELECT * FROM events", tests, limit)
+        found = {row[0]: Event(*row) for row in self._read(query, given)}
+        with self._lock:  # and what waits for the disk
+            found |= {e.id: e for e in self._unsaved.values() if _passes(e, machine, since, until, kind, before_id)}
+        return [found[i] for i in sorted(found, reverse=True)[:limit]]
+
+    def event(self, event_id: int) -> Event:
+        """One event; KeyError if there is none."""
+        with self._lock:
+            if event_id in self._unsaved:
+                return self._unsaved[event_id]
+        rows = self._read("SELECT * FROM events WHERE id = ?", [event_id])
+        if not rows:
+            raise KeyError(f"there is no event {event_id}")
+        return Event(*rows[0])
+
+    def audit(
+        self, machine: str | None = None, *, limit: int = 100, before_id: int | None = None, id: int | None = None
+    ) -> list[Audit]:
+        """What people did, newest first."""
+        tests = {"machine = ?": machine, "id < ?": before_id, "id = ?": id}
+        query, given = _where("SELECT * FROM audits", tests, limit)
+        return [_audit(row) for row in self._read(query, given)]
+
+    def close(self) -> None:
+        """Write what waits, if that is possible, and close the files."""
+        with self._lock:
+            self._write()
+            for connection in [self._writer, *self._readers]:
+                connection.close()
+            self._readers.clear()
+
+    def _extremes(self, machine: str, first: float, last: float, stretches: int) -> set[int]:
+        """Numbers of the rows with the highest and the lowest score of each stretch of time, judged or not.
+
+        A query per stretch: they come in the order of the index, so nothing is sorted and no row is read.
+        """
+        edges = [first + (last - first) * i / stretches for i in range(stretches)] + [math.inf]
+        ends = [
+            f"SELECT rowid, {extreme}(value) FROM scores {SPAN} AND anomalous IS {judged} NULL"
+            for extreme in ("max", "min")
+            for judged in ("NOT", "")
+        ]
+        with self._reader() as connection:
+            return {
+                row[0]
+                for a, b in pairwise(edges)
+                for query in ends
+                for row in connection.execute(query, [machine, a, b])
+                if row[0] is not None
+            }
+
+    def _write(self, *statements: Statement) -> None:
+        """All that waits, then `statements`, in order; what cannot be written waits."""
+        self._waiting += statements
+        try:
+            while self._waiting:
+                chunk = list(islice(self._waiting, 1 if self.problem else CHUNK))
+                careful = any("scores" not in sql for sql, _ in chunk)
+                self._writer.execute(f"PRAGMA synchronous = {'FULL' if careful else 'NORMAL'}")
+                self._writer.execute("BEGIN IMMEDIATE")
+                for sql, values in chunk:
+                    self._writer.execute(sql, values)
+                self._writer.execute("COMMIT")
+                self.problem = ""
+                for _ in chunk:
+                    self._waiting.popleft()
+        except sqlite3.Error as error:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            self.problem = str(damaged(self.folder, error)) if is_damage(error) else f"history: {error}"
+            self._forget()
+            return
+        self._unsaved.clear()
+
+    def _forget(self) -> None:
+        """Too much waits: the oldest scores go, nothing else does."""
+        excess = len(self._waiting) - WAITING
+        if excess <= 0:
+            return
+        scores = (i for i, (sql, _) in enumerate(self._waiting) if "scores" in sql)
+        gone = set(islice(scores, excess + WAITING // 100))
+        self._waiting = deque(s for i, s in enumerate(self._waiting) if i not in gone)
+        self.lost += len(gone)
+
+    def _next_id(self, kind: type[Event] | type[Audit]) -> int:
+        try:
+            newest = self._writer.execute(f"SELECT max(id) FROM {TABLE[kind]}").fetchone()[0] or 0
+        except sqlite3.Error:  # unreadable for now: numbers go on from the last
+            newest = 0
+        self._last_id[kind] = max(self._last_id[kind], newest) + 1
+        return self._last_id[kind]
+
+    def _prune(self, now: float) -> None:
+        self._pruned = now
+        for machine in machines_of(self):
+            self._write(("DELETE FROM scores WHERE machine = ? AND t0 < ?", [machine, now - self.keep_s]))
+
+    def _read(self, query: str, given: Sequence[Any]) -> list[Any]:
+        with self._reader() as connection:
+            return connection.execute(query, given).fetchall()
+
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one query: readers wait for nobody, and threads come and go."""
+        with self._lock:
+            connection = self._readers.pop() if self._readers else connect(self.folder, read_only=True)
+        try:
+            yield connection
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                raise damaged(self.folder, error) from None
+            raise OSError(f"{self.folder}: the history cannot be read ({error})") from None
+        finally:
+            with self._lock:
+                self._readers.append(connection)
+
+
+def machines_of(history: History) -> list[str]:
+    """The machines that have scores; a walk along the index, not through millions of rows."""
+    next_one = "SELECT (SELECT min(machine) FROM scores WHERE machine > x) FROM m WHERE x IS NOT NULL"
+    names = f"WITH RECURSIVE m(x) AS (SELECT min(machine) FROM scores UNION ALL {next_one})"
+    return [machine for (machine,) in history._read(f"{names} SELECT x FROM m WHERE x IS NOT NULL", [])]
+
+
+def medians(history: History, machine: str, since: float, until: float) -> list[tuple[float, float, int]]:
+    """(start of the day, median score, windows) of each UTC day, of windows that were judged normal."""
+    days: dict[float, list[float]] = {}
+    query = "SELECT t0, value FROM scores WHERE machine = ? AND t0 >= ? AND t0 < ? AND anomalous = 0"
+    for t0, value in history._read(query, [machine, since, until]):
+        days.setdefault(t0 // DAY_S * DAY_S, []).append(value)
+    return [(day, median(values), len(values)) for day, values in sorted(days.items())]
+
+
+def _where(query: str, tests: dict[str, Any], limit: int) -> Statement:
+    used = {test: value for test, value in tests.items() if value is not None}
+    where = f" WHERE {' AND '.join(used)}" if used else ""
+    return f"{query}{where} ORDER BY id DESC LIMIT ?", [*used.values(), limit]
+
+
+def _passes(
+    e: Event, machine: str | None, since: float | None, until: float | None, kind: str | None, before_id: int | None
+) -> bool:
+    """The tests of `events`, of an event in memory."""
+    in_time = (since is None or e.ended is None or e.ended >= since) and (until is None or e.started < until)
+    return (
+        in_time and machine in (None, e.machine) and kind in (None, e.kind) and (before_id is None or e.id < before_id)
+    )
+
+
+def _audit(row: Sequence[Any]) -> Audit:
+    id, at, who, machine, action, detail = row
+    return Audit(id, at, who, machine, action, json.loads(detail))
+
+
+def _scored(row: Sequence[Any]) -> Scored:
+    scored = Scored(*row)
+    return scored if scored.anomalous is None else replace(scored, anomalous=bool(scored.anomalous))

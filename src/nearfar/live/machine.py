@@ -1,0 +1,130 @@
+"""One machine of the plant: its detector, alarm, watchdog and last minute of sound, under one lock.
+
+Machines of one process share encoders: a network is loaded once, whoever needs it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nearfar.detector import Detector, load
+from nearfar.encoders import Encoder
+from nearfar.encoders import load as load_encoder
+from nearfar.live.alarm import NORMAL, Alarm, per_week, rate_for
+from nearfar.live.rows import Event, Scored
+from nearfar.live.watchdog import Watchdog
+from nearfar.live.windows import Roll
+from nearfar.profile import Profile
+
+FALSE_ALARMS_PER_WEEK = 7.0  # at most, unless somebody has chosen a set-point for the model
+ROLL_S = 60.0  # of sound that is remembered, so that an event has its audio
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+Shared = dict[tuple[str, str], Encoder]
+
+
+@dataclass(eq=False)
+class Machine:
+    """A machine that is listened to; `open` makes one from a detector folder. The second half changes while it runs."""
+
+    id: str
+    name: str
+    model: Path
+    detector: Detector
+    alarm: Alarm
+    site: str = "plant"
+    hop_s: float = 0.0
+    weights: Any = None
+    shared: Shared = field(default_factory=dict, repr=False)
+    watchdog: Watchdog = field(default_factory=lambda: Watchdog(Profile()))
+    roll: Roll = field(default_factory=Roll, repr=False)
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    last: Scored | None = None
+    top: Scored | None = None  # the highest score since the last window that did not cross
+    event: Event | None = None  # the alarm that stands
+    taping: Event | None = None  # the event whose audio is not complete, and when it will be
+    tape_due: float = math.inf
+    trouble: Event | None = None  # the health event that stands
+    ailments: set[str] = field(default_factory=set)  # the kinds of trouble that were told last
+    sampled: int = -1  # the hour of the last sample
+    said: str = NORMAL  # the state that was told last
+    recipe: str = ""  # what hears, in short
+
+    def adopt(self, detector: Detector) -> None:
+        """Listen with this detector from now on, sharing the encoders that are loaded."""
+        share(detector, self.weights, self.shared)
+        self.detector = detector
+        self.watchdog.profile = detector.profile
+        self.alarm.on = detector.threshold.value
+        self.recipe = "+".join(sorted({f"{r.encoder}/{r.view}" for r in detector.recipes}))
+
+    @property
+    def false_alarms_per_week(self) -> float:
+        """At most so many, by the set-point as it is."""
+        return per_week(self.detector.threshold.rate, self.hop_s, self.alarm.on_delay)
+
+
+def open_machine(
+    id: str,
+    model: str | os.PathLike[str],
+    *,
+    name: str = "",
+    site: str = "plant",
+    weights: Any = None,
+    hop_s: float | None = None,
+    deadband: float = 0.5,
+    on_delay: int = 3,
+    off_delay: int = 5,
+    false_alarms_per_week: float | None = None,
+    shared: Shared | None = None,
+) -> Machine:
+    """A machine that listens with the detector in the folder `model`; `shared` holds encoders that are loaded already.
+
+    The set-point is the model's own, or with `false_alarms_per_week` the one that makes at most so many. Raises
+    ValueError for an id that is no plain name, and what `nearfar.load` raises.
+    """
+    for what, word in (("machine id", id), ("site", site)):
+        if not NAME.fullmatch(word):
+            raise ValueError(f"{what} {word!r} must be letters, digits, - and _ (it becomes a topic and a file name)")
+    detector = load(model, weights, threads=1)  # machines are heard side by side, not the windows of one
+    hop_s = detector.window_s / 2 if hop_s is None else hop_s
+    if false_alarms_per_week is not None:
+        detector.set_threshold(rate=rate_for(false_alarms_per_week, hop_s, on_delay))
+    machine = Machine(
+        id=id,
+        name=name or id,
+        model=Path(model),
+        detector=detector,
+        alarm=Alarm(detector.threshold.value, deadband, on_delay, off_delay),
+        site=site,
+        hop_s=hop_s,
+        weights=weights,
+        shared={} if shared is None else shared,
+        watchdog=Watchdog(detector.profile),
+        roll=Roll(max(ROLL_S, 2 * detector.window_s)),
+    )
+    machine.adopt(detector)
+    return machine
+
+
+def chosen_by_hand(detector: Detector) -> bool:
+    """Whether somebody has set this detector's set-point, or it is the one that `fit` came up with."""
+    return detector.false_alarm_rate is not None or detector.threshold.method == "by hand"
+
+
+def share(detector: Detector, weights: Any, shared: Shared) -> None:
+    """Give a detector encoders from `shared`, loading those that are not there yet."""
+    encoders = {}
+    for name in sorted({recipe.encoder for recipe in detector.recipes}):
+        file = weights.get(name) if isinstance(weights, Mapping) else weights
+        key = (name, str(file))
+        if key not in shared:
+            shared[key] = load_encoder(name, file, device=detector.device, threads=detector.threads)
+        encoders[name] = shared[key]
+    detector.__dict__["encoders"] = encoders  # the cached property

@@ -1,0 +1,76 @@
+"""A small plant to test with: a humming machine in windows of two seconds, its detector, and a sink that remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from conftest import RATE, hum
+from nearfar.detector import Detector
+from nearfar.live.history import History
+from nearfar.live.machine import Machine, open_machine
+from nearfar.live.message import Message
+from nearfar.live.plant import Plant
+from nearfar.live.windows import Window
+
+T0 = 1_800_000_000.0
+
+
+class Remember:
+    """A sink that keeps what it was given."""
+
+    name, problem = "memory", ""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def put(self, message: Message) -> None:
+        self.messages.append(message)
+
+    def close(self) -> None:
+        pass
+
+    def said(self, kind: str, key: str) -> list[object]:
+        return [m.body[key] for m in self.messages if m.kind == kind]
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self, now: float = T0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def fitted(folder: Path, clips: Sequence[object]) -> Path:
+    """A detector folder fitted on clips, with a set-point well above them (faults of `hum` score 15 to 30)."""
+    detector = Detector(threads=1).fit(clips)
+    detector.set_threshold(value=6.0)
+    return detector.save(folder)
+
+
+def plant_of(model: Path, folder: Path, *ids: str, **options: object) -> tuple[Plant, Remember, Clock]:
+    """A plant of machines that all have one model, with what it tells and its clock."""
+    shared: dict[tuple[str, str], object] = {}
+    machines: list[Machine] = [open_machine(i, model, shared=shared, **options) for i in ids or ("pump",)]
+    sink, clock = Remember(), Clock()
+    return Plant(machines, History(folder), [sink], clock=clock), sink, clock
+
+
+def sound(seed: int, fault: str = "", seconds: float = 2.0) -> np.ndarray:
+    """(2, N) of a humming machine."""
+    clip = hum(seed, fault=fault, seconds=seconds)
+    return np.stack([clip.near, clip.far])
+
+
+def windows(faults: Sequence[str], start: float = T0, seconds: float = 2.0, seed: int = 5000) -> list[Window]:
+    """One window after the other, each healthy ("") or with a fault; "dead" is a silent microphone."""
+    out = []
+    for i, fault in enumerate(faults):
+        samples = np.zeros((2, int(seconds * RATE))) if fault == "dead" else sound(seed + i, fault, seconds)
+        out.append(Window(start + i * seconds, samples.astype(np.float32), RATE))
+    return out

@@ -1,0 +1,126 @@
+"""The alarm: delays, deadband, shelving, and the words of ISA-18.2."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nearfar.live.alarm import CLEARED, RAISED, STATES, WEEK_S, Alarm, per_week, rate_for
+
+SCORES = st.lists(st.one_of(st.none(), st.floats(0, 6)), max_size=120)
+DELAYS = st.integers(1, 5)
+
+
+def run(alarm: Alarm, scores: list, start: int = 0) -> list[str]:
+    return [alarm.update(s, float(start + i)) for i, s in enumerate(scores)]
+
+
+def test_the_example_of_the_sheet():
+    alarm, standing = Alarm(on=3, deadband=1), []
+    for i, score in enumerate([1, 4, 1, 4, 4, 4, 2.5, 1, 1, 1, 1, 1]):
+        alarm.update(score, float(i))
+        standing.append(alarm.standing)
+    assert standing == [False] * 5 + [True] * 6 + [False]
+
+
+@given(SCORES, DELAYS, DELAYS)
+def test_an_alarm_is_raised_and_cleared_by_runs_of_judged_windows_and_by_nothing_else(scores, on_delay, off_delay):
+    alarm = Alarm(3.0, 1.0, on_delay, off_delay)
+    judged: list[float] = []
+    last = -math.inf  # judged windows when the last change was made
+    for i, score in enumerate(scores):
+        change = alarm.update(score, float(i))
+        if score is None:
+            assert not change  # what cannot be judged neither raises nor clears
+            continue
+        judged.append(score)
+        if change == RAISED:
+            assert all(s > 3 for s in judged[-on_delay:]) and len(judged) >= on_delay
+            assert len(judged) - last >= on_delay  # never faster than the delay
+        if change == CLEARED:
+            assert all(s < 2 for s in judged[-off_delay:])
+            assert len(judged) - last >= off_delay
+        last = len(judged) if change else last
+
+
+@given(SCORES, DELAYS)
+def test_windows_that_cannot_be_judged_change_nothing_at_all(scores, on_delay):
+    with_none, without = Alarm(3.0, 1.0, on_delay, 2), Alarm(3.0, 1.0, on_delay, 2)
+    assert [c for c in run(with_none, scores) if c] == [
+        c for c in run(without, [s for s in scores if s is not None]) if c
+    ]
+
+
+@given(SCORES)
+def test_raised_and_cleared_take_turns(scores):
+    changes = [c for c in run(Alarm(3.0, 0.5, 2, 2), scores) if c]
+    assert changes == [RAISED, CLEARED] * (len(changes) // 2) + [RAISED] * (len(changes) % 2)
+
+
+@given(SCORES, st.floats(0, 60))
+def test_a_shelved_alarm_raises_nothing_and_follows_its_condition(scores, until):
+    free, shelved = Alarm(3.0, 1.0), Alarm(3.0, 1.0)
+    shelved.shelve(until)
+    for i, score in enumerate(scores):
+        free.update(score, float(i))
+        change = shelved.update(score, float(i))
+        assert shelved.condition == free.condition
+        if i < until:
+            assert change != RAISED and shelved.state(float(i)) == "shelved"
+        else:
+            assert shelved.standing == shelved.condition  # what stands when the time is up is raised
+
+
+@given(SCORES, st.data())
+def test_every_state_is_one_of_the_words(scores, data):
+    alarm = Alarm(3.0, 1.0, 1, 1)
+    for i, score in enumerate(scores):
+        alarm.update(score, float(i))
+        if data.draw(st.booleans()):
+            alarm.acknowledge()
+        assert alarm.state(float(i)) in STATES
+
+
+def test_the_words():
+    alarm = Alarm(3.0, 1.0, 1, 1)
+    words = [alarm.state(0)]
+    for score, answer in ((5, False), (5, True), (1, False), (5, False), (1, False), (1, True)):
+        alarm.update(score, 0)
+        if answer:
+            alarm.acknowledge()
+        words.append(alarm.state(0))
+    assert words == [
+        "normal",
+        "unacknowledged alarm",
+        "acknowledged alarm",
+        "normal",
+        "unacknowledged alarm",
+        "returned unacknowledged",
+        "normal",
+    ]
+    alarm.in_service = False
+    assert alarm.state(0) == "out of service" and alarm.update(5, 0) == ""
+
+
+@given(SCORES, DELAYS)
+def test_no_run_of_windows_makes_more_alarms_than_the_promise_allows(scores, on_delay):
+    """The bound that `rate_for` rests on, for any correlation: alarms <= crossings / on_delay."""
+    judged = [s for s in scores if s is not None]
+    raised = run(Alarm(3.0, 1.0, on_delay, 1), judged).count(RAISED)
+    assert raised <= sum(s > 3 for s in judged) / on_delay
+
+
+@given(st.floats(0.01, 100), st.floats(0.5, 30), DELAYS)
+def test_rates_and_alarms_a_week_are_each_others_inverse(alarms, hop_s, on_delay):
+    rate = rate_for(alarms, hop_s, on_delay)
+    assert per_week(rate, hop_s, on_delay) == pytest.approx(alarms)
+    assert rate == pytest.approx(alarms * on_delay * hop_s / WEEK_S)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"on": math.nan}, {"on": 1, "deadband": -1}, {"on": 1, "on_delay": 0}, {"on": 1, "off_delay": 1.5}]
+)
+def test_nonsense_is_refused(bad):
+    with pytest.raises(ValueError):
+        Alarm(**bad)

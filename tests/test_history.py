@@ -1,0 +1,252 @@
+"""The history: nothing recorded is lost, extremes survive thinning, disks that are full or damaged are survived."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nearfar.live.database import DamagedHistory, rescue
+from nearfar.live.history import DAY_S, History, medians
+from nearfar.live.rows import Audit, Event, Scored
+
+
+def scored(t0: float, value: float = 0.0, machine: str = "pump", anomalous: bool | None = False) -> Scored:
+    return Scored(machine, t0, t0 + 10, value, 3.0, anomalous, 0.5)
+
+
+def event(started: float = 0.0, machine: str = "pump", kind: str = "alarm") -> Event:
+    return Event(0, machine, kind, started)
+
+
+@pytest.fixture
+def history(tmp_path: Path):
+    made = History(tmp_path / "h")
+    yield made
+    made.close()
+
+
+def test_rows_come_back_as_they_were(history):
+    row = Scored("pump", 1.5, 11.5, 4.25, 3.0, None, 0.125, "steady", "silent", -40.5, None)
+    history.record(row)
+    kept = history.record(Event(0, "pump", "alarm", 5.0, None, 7.5, 4.0, 3.0, "steady", "text", "a.flac"))
+    audit = history.record(Audit(0, 9.0, "anna", "pump", "fine", {"event": 1, "files": ["x"]}))
+    assert history.scores("pump", 0, 10) == [row]
+    assert history.event(kept.id) == kept == history.events()[0]
+    assert history.audit() == [audit] and history.audit(id=audit.id) == [audit]
+
+
+def test_changes_of_an_event_touch_nothing_else(history):
+    kept = history.record(event())
+    history.change(kept.id, acknowledged=3.0, acknowledged_by="anna")
+    assert history.change(kept.id, ended=9.0).acknowledged_by == "anna"
+    with pytest.raises(KeyError, match="no event 77"):
+        history.change(77, ended=1.0)
+
+
+def test_events_are_found_by_machine_time_kind_and_page(history):
+    for i in range(10):
+        kept = history.record(event(float(i), "pump" if i % 2 else "fan", "health" if i % 5 == 0 else "alarm"))
+        history.change(kept.id, ended=i + 0.5)
+    assert [e.started for e in history.events("pump")] == [9, 7, 5, 3, 1]
+    assert [e.started for e in history.events(kind="health")] == [5, 0]
+    assert [e.started for e in history.events(since=8.0)] == [9, 8]
+    assert [e.started for e in history.events(until=2.0)] == [1, 0]
+    page = history.events(limit=4)
+    assert [e.started for e in history.events(limit=4, before_id=page[-1].id)] == [5, 4, 3, 2]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(-5, 50), st.booleans()), min_size=1, max_size=200), st.integers(4, 60))
+def test_thinning_keeps_every_extreme_and_what_cannot_be_judged(tmp_path_factory, values, points):
+    history = History(tmp_path_factory.mktemp("h"))
+    for i, (value, judged) in enumerate(values):
+        history.record(scored(float(i), value, anomalous=value > 3 if judged else None))
+    every, few = history.scores("pump", 0, 1e9), history.scores("pump", 0, 1e9, points)
+    assert len(every) == len(values) and len(few) <= max(points, 1)
+    assert max(s.value for s in few) == max(s.value for s in every)
+    assert min(s.value for s in few) == min(s.value for s in every)
+    assert any(s.anomalous is None for s in few) == any(s.anomalous is None for s in every)
+    assert set(few) <= set(every) and few == sorted(few, key=lambda s: s.t0)
+    history.close()
+
+
+def test_old_scores_go_events_stay(tmp_path):
+    history = History(tmp_path, keep_days=2.5)
+    history.record(event())
+    for day in range(5):
+        for machine in ("fan", "pump"):
+            history.record(scored(day * DAY_S, machine=machine))
+    for machine in ("fan", "pump"):
+        assert [s.t0 / DAY_S for s in history.scores(machine, 0, 1e9)] == [2, 3, 4]
+    assert len(history.events()) == 1
+
+
+def test_audio_stays_below_its_cap_oldest_out_first(tmp_path):
+    history = History(tmp_path, audio_bytes=200_000)
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 8000))
+    for i in range(6):
+        history.tape.put(f"2026010{i}T000000Z-pump-{i}.flac", samples, 16_000)
+    left = sorted(p.name[:8] for p in history.tape.folder.iterdir())
+    assert left[-1] == "20260105" and 1 < len(left) < 6 and left == [f"2026010{i}" for i in range(6 - len(left), 6)]
+    assert sum(p.stat().st_size for p in history.tape.folder.iterdir()) <= 200_000
+    assert history.tape.path("20260100T000000Z-pump-0.flac") is None
+    assert history.tape.path("../history.db") is None
+
+
+def test_audio_of_16_bits_comes_back_exactly(tmp_path):
+    samples = np.random.default_rng(0).integers(-32768, 32767, (2, 5000)) / 32768
+    History(tmp_path).tape.put("a.flac", samples, 16_000)
+    back, rate = soundfile.read(tmp_path / "audio" / "a.flac", dtype="float32")
+    assert rate == 16_000 and np.array_equal(back.T, samples.astype(np.float32))
+
+
+CHILD = """
+import sys
+from nearfar.live.history import History
+from nearfar.live.rows import Event, Scored
+history = History(sys.argv[1])
+n = 0
+while True:
+    history.record(Scored("pump", float(n), n + 1.0, 0.0, 3.0, False, 0.5))
+    kept = history.record(Event(0, "pump", "alarm", float(n)))
+    print(kept.id, flush=True)
+    n += 1
+"""
+
+
+def test_kill_9_loses_no_recorded_event(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    said = [child.stdout.readline() for _ in range(60)]
+    os.kill(child.pid, signal.SIGKILL)
+    said += child.stdout.readlines()
+    child.wait()
+    ids = {int(line) for line in said if line.endswith("\n") and line.strip()}
+    history = History(tmp_path)
+    found = {e.id for e in history.events(limit=100_000)}
+    assert len(ids) >= 60 and ids <= found
+    assert len(history.scores("pump", 0, 1e9)) >= len(ids)
+    assert history.record(event()).id == max(found) + 1
+
+
+def test_readers_and_writers_do_not_wait_for_each_other(history):
+    errors, stop = [], threading.Event()
+
+    def read():
+        try:
+            while not stop.is_set():
+                seen = history.scores("pump", 0, 1e9)
+                assert [s.t0 for s in seen] == sorted(s.t0 for s in seen)
+                history.events()
+        except Exception as error:
+            errors.append(error)
+
+    def write(machine: str):
+        try:
+            for i in range(150):
+                history.record(scored(float(i), machine=machine))
+                history.record(event(float(i), machine))
+        except Exception as error:
+            errors.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    writers = [threading.Thread(target=write, args=(m,)) for m in ("pump", "fan", "valve")]
+    for thread in readers + writers:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    for thread in readers:
+        thread.join()
+    assert not errors
+    ids = [e.id for e in history.events(limit=1000)]
+    assert len(ids) == len(set(ids)) == 450 and len(history.scores("fan", 0, 1e9)) == 150
+
+
+def test_a_full_disk_is_said_survived_and_caught_up_with(history):
+    for i in range(50):
+        history.record(scored(float(i)))
+    pages = history._writer.execute("PRAGMA page_count").fetchone()[0]
+    history._writer.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own "database or disk is full"
+    for i in range(50, 600):
+        history.record(scored(float(i)))
+    assert "full" in history.problem
+    waiting = history.record(event(600.0))
+    history.change(waiting.id, ended=601.0)
+    assert history.event(waiting.id).ended == 601.0 == history.events()[0].ended
+    history._writer.execute("PRAGMA max_page_count = 1000000")
+    history.record(scored(600.0))
+    assert history.problem == "" and len(history.scores("pump", 0, 1e9)) == 601 and history.lost == 0
+    assert sqlite3.connect(history.folder / "history.db").execute("SELECT id, ended FROM events").fetchall() == [
+        (waiting.id, 601.0)
+    ]
+
+
+def test_what_waits_in_memory_is_bounded_and_events_are_not_forgotten(history, monkeypatch):
+    monkeypatch.setattr("nearfar.live.history.WAITING", 100)
+    history._writer.execute("PRAGMA query_only = 1")
+    first = history.record(event())
+    for i in range(500):
+        history.record(scored(float(i)))
+    assert len(history._waiting) <= 102 and history.lost >= 400
+    history._writer.execute("PRAGMA query_only = 0")
+    history.record(scored(500.0))
+    assert history.problem == "" and [e.id for e in history.events()] == [first.id]
+    assert max(s.t0 for s in history.scores("pump", 0, 1e9)) == 500
+
+
+def _damage(folder: Path) -> None:
+    history = History(folder)
+    for i in range(4000):
+        history.record(scored(float(i)))
+    kept = [history.record(event(float(i))) for i in range(20)]
+    history.close()
+    assert kept
+    file = folder / "history.db"
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 8192] = b"\xff" * 8192
+    file.write_bytes(content)
+
+
+def test_a_damaged_database_says_so_and_what_can_be_read_is_rescued(tmp_path):
+    _damage(tmp_path)
+    with pytest.raises(DamagedHistory, match="nearfar history rescue"):
+        History(tmp_path).scores("pump", 0, 1e9)
+    kept, rows = rescue(tmp_path)
+    assert kept.is_file() and rows["events"] == 20 and rows["scores"] > 1000
+    again = History(tmp_path)
+    assert len(again.events()) == 20 and again.record(event()).id == 21
+    again.close()
+
+
+def test_a_file_that_is_no_database_is_refused_with_a_way_out(tmp_path):
+    (tmp_path / "history.db").write_text("not a database at all, " * 100)
+    with pytest.raises(DamagedHistory, match=r"is damaged .* rescue"):
+        History(tmp_path)
+    rescue(tmp_path)
+    assert History(tmp_path).events() == []
+
+
+def test_a_newer_database_is_refused(tmp_path):
+    History(tmp_path).close()
+    sqlite3.connect(tmp_path / "history.db").execute("PRAGMA user_version = 99")
+    with pytest.raises(ValueError, match="version 99"):
+        History(tmp_path)
+
+
+def test_medians_are_of_what_was_judged_normal_by_day(history):
+    for day, values in enumerate(([1, 2, 3], [5, 6, 7, 8])):
+        for i, value in enumerate(values):
+            history.record(scored(day * DAY_S + i, value))
+        history.record(scored(day * DAY_S + 50, 99.0, anomalous=True))
+        history.record(scored(day * DAY_S + 60, -99.0, anomalous=None))
+    assert medians(history, "pump", 0, 1e9) == [(0.0, 2, 3), (DAY_S, 6.5, 4)]

@@ -1,0 +1,225 @@
+"""The plant: one scoring path, alarms with audio, verdicts that change the bank and undo that restores it exactly."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import nearfar
+from conftest import hum
+from nearfar.live.plant import end_left_open
+from plants import T0, fitted, plant_of, sound, windows
+
+FAULTY = ["", "", ""] + ["hiss"] * 4 + [""] * 8
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return fitted(tmp_path_factory.mktemp("model") / "pump3", [hum(i) for i in range(30)])
+
+
+@pytest.fixture
+def model(original, tmp_path):
+    import shutil
+
+    return Path(shutil.copytree(original, tmp_path / "pump3"))
+
+
+@pytest.fixture
+def plant(model, tmp_path):
+    made, _, _ = plant_of(model, tmp_path / "history")
+    yield made
+    made.close()
+    made.history.close()
+
+
+def listen(plant, faults, start=T0, machine="pump"):
+    for window in windows(faults, start):
+        plant.take(machine, window)
+    return start + 2.0 * len(faults)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+def test_a_window_has_the_score_of_the_same_samples_in_a_file_bit_for_bit(plant, model, tmp_path):
+    for i, fault in enumerate(("", "hiss", "knock")):
+        samples = np.round(sound(100 + i, fault) * 32768) / 32768
+        soundfile.write(tmp_path / "x.wav", samples.T, 16_000, subtype="PCM_16")
+        from_file = nearfar.load(model).score([tmp_path / "x.wav"])[0]
+        window = windows([""])[0].__class__(T0 + 2 * i, samples.astype(np.float32), 16_000)
+        live = plant.take("pump", window)
+        assert live.value == from_file.value and live.p == from_file.p and live.anomalous == from_file.anomalous
+        assert plant.score("pump", window.clip).value == from_file.value
+
+
+def test_a_fault_becomes_one_event_with_its_audio(plant):
+    listen(plant, FAULTY)
+    (event,) = plant.history.events()
+    assert event.kind == "alarm" and event.machine == "pump"
+    assert event.started == T0 + 12 and event.ended == T0 + 24  # the 3rd window that crosses; the 5th that does not
+    rows = plant.history.scores("pump", 0, 1e10)
+    assert len(rows) == 15 and event.peak_value == max(r.value for r in rows)
+    path = plant.history.tape.path(event.audio)
+    audio, rate = soundfile.read(path, always_2d=True)
+    assert event.audio_t0 == T0 and len(audio) / rate >= event.peak_t0 + 2 + 15 - T0
+    peak = windows(FAULTY)[round((event.peak_t0 - T0) / 2)].samples
+    first = round((event.peak_t0 - event.audio_t0) * rate)
+    assert np.abs(audio[first : first + peak.shape[1]].T - peak).max() < 1e-6
+
+
+def test_what_is_told_and_when(model, tmp_path):
+    plant, sink, clock = plant_of(model, tmp_path / "h")
+    end = listen(plant, FAULTY)
+    assert sink.said("event", "what") == ["raised", "cleared"]
+    assert sink.said("state", "state") == ["unacknowledged alarm", "returned unacknowledged"]
+    assert len(sink.said("score", "value")) == len(FAULTY)
+    clock.now = end
+    plant.acknowledge(plant.history.events()[0].id, "anna")
+    assert sink.said("state", "state")[-1] == "normal" and plant.state("pump")["state"] == "normal"
+    assert plant.history.audit()[0].who == "anna" and plant.history.events()[0].acknowledged == end
+    for message in sink.messages:
+        assert message.to_json()
+    plant.close()
+
+
+def test_a_dead_microphone_is_health_and_never_normal(plant):
+    listen(plant, ["", "", "dead", "dead", "dead", "dead", "", "", "", ""])
+    (event,) = plant.history.events()
+    assert event.kind == "health" and "silent" in event.text and event.started == T0 + 6 and event.ended == T0 + 18
+    rows = plant.history.scores("pump", 0, 1e10)
+    assert [r.anomalous is None for r in rows] == [False] * 2 + [True] * 4 + [False] * 4
+    assert plant.state("pump")["health"] == "ok"
+
+
+def test_windows_of_noise_numbers_are_survived(plant):
+    bad = windows([""])[0]
+    bad.samples[0, 5] = np.nan
+    row = plant.take("pump", bad)
+    assert row.anomalous is None and "nan" in row.problem
+    assert plant.history.events()[0].kind == "health"
+
+
+def test_nothing_for_a_while_is_health(plant):
+    end = listen(plant, ["", ""])
+    plant.silent("pump", end + 10, 10.0)
+    assert not plant.history.events()
+    plant.silent("pump", end + 40, 40.0)
+    plant.silent("pump", end + 50, 50.0)
+    (event,) = plant.history.events()
+    assert event.kind == "health" and "no sound has come" in event.text and plant.state("pump")["health"] == "problem"
+    listen(plant, [""], end + 60)
+    assert plant.history.events()[0].ended == end + 62
+
+
+def test_shelving_keeps_the_record_and_raises_when_it_ends(model, tmp_path):
+    plant, sink, _ = plant_of(model, tmp_path / "h")
+    plant.shelve("pump", 20 / 3600, "anna")
+    listen(plant, ["hiss"] * 12)
+    assert sink.said("state", "state") == ["shelved", "unacknowledged alarm"]
+    (event,) = plant.history.events()
+    assert event.started == T0 + 20 and len(plant.history.scores("pump", 0, 1e10)) == 12
+    with pytest.raises(ValueError, match="hours"):
+        plant.shelve("pump", -1, "anna")
+    plant.shelve("pump", 8, "anna")
+    assert plant_of(model, tmp_path / "h")[0].state("pump")["state"] == "shelved"  # after a restart too
+    plant.unshelve("pump", "anna")
+    assert plant_of(model, tmp_path / "h")[0].state("pump")["state"] == "normal"
+    assert [a.action for a in plant.history.audit()] == ["unshelve", "shelve", "shelve"]
+    plant.close()
+
+
+def test_fine_goes_into_the_bank_and_undo_restores_every_byte(plant, model):
+    listen(plant, FAULTY)
+    before, scores = digests(model), [plant.score("pump", hum(s, fault="hiss")).value for s in range(3)]
+    event = plant.history.events()[0]
+    audit = plant.fine(event.id, "anna")
+    machine = plant.machines["pump"]
+    assert len(machine.detector.normals) > 31 and digests(model) != before
+    learned = [plant.score("pump", hum(s, fault="hiss")).value for s in range(3)]
+    assert np.mean(learned) < np.mean(scores) / 2
+    assert all(Path(n.path).is_file() for n in machine.detector.normals[30:])  # they can be played as normals
+    assert plant.history.event(event.id).verdict == "fine" and machine.alarm.acknowledged
+    assert nearfar.load(model).score([hum(5)])[0].value == plant.score("pump", hum(5)).value
+    with pytest.raises(ValueError, match="fine already"):
+        plant.fine(event.id, "anna")
+    plant.undo(audit.id, "bert")
+    assert digests(model) == before
+    assert [plant.score("pump", hum(s, fault="hiss")).value for s in range(3)] == scores
+    assert plant.history.event(event.id).verdict == ""
+    assert [a.action for a in plant.history.audit()] == ["undo", "fine"]
+    with pytest.raises(ValueError, match="undone already"):
+        plant.undo(audit.id, "bert")
+    plant.fault(event.id, "bert")
+    assert plant.history.event(event.id).verdict == "fault"
+
+
+def test_changes_are_undone_from_the_newest(plant, model):
+    before = digests(model)
+    first = plant.add("pump", [hum(200), hum(201)], "target", "anna")
+    between = digests(model)
+    second = plant.set_point("pump", false_alarms_per_week=10, who="anna")
+    assert plant.state("pump")["false_alarms_per_week"] == pytest.approx(10)
+    assert (
+        plant.machines["pump"].alarm.on == plant.score("pump", hum(1)).threshold == nearfar.load(model).threshold.value
+    )
+    with pytest.raises(ValueError, match=f"newest first, which is entry {second.id}"):
+        plant.undo(first.id, "anna")
+    plant.undo(second.id, "anna")
+    assert digests(model) == between
+    plant.undo(first.id, "anna")
+    assert digests(model) == before
+    with pytest.raises(ValueError, match="no change of a model"):
+        plant.undo(999, "anna")
+
+
+def test_a_set_point_by_hand_survives_new_normals(plant):
+    plant.set_point("pump", value=7.5, who="anna")
+    plant.add("pump", [hum(300)], "source", "anna")
+    assert plant.state("pump")["threshold"] == 7.5
+
+
+def test_machines_share_one_encoder_and_answer_to_their_names(model, tmp_path):
+    plant, _, _ = plant_of(model, tmp_path / "h", "pump", "fan")
+    encoders = [m.detector.encoders["logmel"] for m in plant.machines.values()]
+    assert encoders[0] is encoders[1]
+    with pytest.raises(KeyError, match=r"no machine 'x'; there are: pump, fan"):
+        plant.score("x", hum(1))
+    plant.close()
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a b", "a/b", "x" * 65])
+def test_names_never_become_paths(model, tmp_path, name):
+    with pytest.raises(ValueError, match="machine id"):
+        plant_of(model, tmp_path / "h", name)
+
+
+def test_events_left_open_by_a_killed_process_end_where_it_stopped_listening(model, tmp_path):
+    plant, _, _ = plant_of(model, tmp_path / "h")
+    listen(plant, ["hiss"] * 4)
+    again, sink, _ = plant_of(model, tmp_path / "h")
+    end_left_open(again)
+    assert sink.said("event", "what") == ["cleared"]
+    (event,) = again.history.events()
+    assert event.ended == T0 + 8 and "nobody was listening" in event.text
+    plant.close()
+    again.close()
+
+
+def test_a_disk_that_is_full_for_the_audio_does_not_stop_the_alarm(plant, monkeypatch):
+    put, full = plant.history.tape.put, [True]
+
+    def failing(*arguments):
+        if full[0]:
+            raise OSError(28, "No space left on device")
+        put(*arguments)
+
+    monkeypatch.setattr(plant.history.tape, "put", failing)
+    end = listen(plant, ["hiss"] * 4 + [""] * 12)
+    assert plant.history.events()[0].audio == ""
+    full[0] = False
+    listen(plant, [""] * 10, end)
+    assert plant.history.tape.path(plant.history.events()[0].audio)
