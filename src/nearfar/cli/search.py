@@ -22,6 +22,8 @@ Machines = Annotated[list[str] | None, typer.Option("--machine", help="Only this
 Memory = Annotated[float, typer.Option(help="Bound on the pooled vectors held at a time, in GB.")]
 Seed = Annotated[int, typer.Option(help="Seed of bootstrap draws and of the clips borrowed from other machines.")]
 USES_LABELS = "chosen with the labels of these very test clips: expect the nested score on others"
+WORTH, WORTH_HEADS = "What the best one is worth", ("", "percent", "which is")
+RULE_HEADS = ("rule", "picks", "score", "rank correlation", "regret")
 
 
 def search(
@@ -104,9 +106,11 @@ def search(
         else:
             _say_search(records, order, selection, rules, table, out)
         if page:
-            from nearfar.challenge.landscape import search_page
+            from nearfar.challenge.landscape import Table, search_page
 
-            write(page, search_page(out, f"nearfar search {data}"))
+            tables: list[Table] = [(WORTH, WORTH_HEADS, _worth(records, selection))] if selection else []
+            tables += [("What rules without labels pick", RULE_HEADS, _rule_rows(records, rules))] if rules else []
+            write(page, search_page(out, f"nearfar search {data}", tables))
         raise typer.Exit(BAD_INPUT if found.failures else DONE)
 
 
@@ -172,8 +176,8 @@ def fuse(
             say(f"{what:<18} {_percent(value)}")
         if fused.tried > 1:
             say(f"The weights are {USES_LABELS}.")
-            if folders:
-                say("So were the systems: the search's own optimism comes on top.")
+        if folders and records.labelled:
+            say("The systems were chosen with the labels of these test clips: the search's own optimism comes on top.")
         if out:
             say(f"Fusion             {out}")
 
@@ -224,22 +228,36 @@ def _say_search(
         ["configuration", "score"], [[_label(records.recipes[row]), _percent(records.overall[row])] for row in order]
     )
     say(f"\nConfigurations tried   {len(records):,} on {len(records.machines)} machine(s)")
-    if selection:
-        say(f"Best                   {_percent(selection.best)}  [{_range(selection.interval)}], {USES_LABELS}")
-        say(f"Nested                 {_percent(selection.nested)}  chosen on the other machines, scored on each")
-        say(f"Optimism               {_percent(selection.optimism)}")
-        say(f"Chosen and scored on different draws of the clips: {_range(selection.procedure)}")
+    for name, number, note in _worth(records, selection) if selection else ():
+        say(f"{name:<22} {number}  {note}".rstrip())
     if rules:
         say("\nWithout labels:")
-        rows = [
-            [name, _label(records.recipes[r.row]), _percent(r.overall), f"{r.spearman:+.2f}", _percent(r.regret)]
-            for name, r in rules.items()
-        ]
-        say_table(
-            ["rule", "picks", "score", "rank correlation", "regret"],
-            [[c.replace("+nan", "-") for c in r] for r in rows],
-        )
+        say_table(RULE_HEADS, _rule_rows(records, rules))
     say(f"\nAll configurations     {table}\nBest as a recipe       {out / 'best.json'}")
+
+
+def _worth(records: Records, selection: Selection) -> list[list[str]]:
+    """The honest table: what the best is, and what is to be expected of it."""
+    alone = len(records.machines) < 2
+    nested = "chosen on the other machines, scored on each"
+    if alone:
+        nested = "not possible with one machine: it is the choice on the other machines, scored on each"
+    equal = int((records.overall == selection.best).sum())
+    shared = f"; {equal:,} configurations share it" if equal > 1 else ""
+    return [
+        ["Best", _percent(selection.best), f"[{_range(selection.interval)}], {USES_LABELS}{shared}"],
+        ["Nested", _percent(selection.nested), nested],
+        ["Optimism", _percent(selection.optimism), "unknown, as nested is" if alone else "best - nested"],
+        ["Chosen and scored", _range(selection.procedure), "on different draws of the clips"],
+    ]
+
+
+def _rule_rows(records: Records, rules: Any) -> list[list[str]]:
+    rows = [
+        [name, _label(records.recipes[r.row]), _percent(r.overall), f"{r.spearman:+.2f}", _percent(r.regret)]
+        for name, r in rules.items()
+    ]
+    return [[cell.replace("+nan", "-") for cell in row] for row in rows]
 
 
 def _percent(value: float) -> str:
