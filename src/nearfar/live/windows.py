@@ -4,18 +4,21 @@
 
 `Cutter` takes blocks as they come and gives windows of `window_s` every `hop_s`. Where a block does not follow the last
 one (a gap, another rate), the window that was under way is dropped, counted, and the next one begins after the gap.
+Within a run samples are counted, never timed: clocks of sound cards and computers differ, and `Timeline` follows both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nearfar.audio import Clip
 from nearfar.check import Array, number
 
+LEAD = 1e-3  # of the difference between samples counted and the clock, per block
+FAR_OFF_S = 5.0  # a difference above this is no drift: a file that is read faster than it was recorded, or a backlog
 LATE_S = 0.5  # clocks of streams jitter: less than this is no gap, unless the source says so
 
 
@@ -40,8 +43,11 @@ class Block:
         return self.t0 + self.seconds
 
 
+@dataclass(frozen=True, eq=False)
 class Window(Block):
-    """A block as long as the detector listens."""
+    """A block as long as the detector listens; the last `fresh` samples were not in the window before (None: all)."""
+
+    fresh: int | None = None
 
     @property
     def clip(self) -> Clip:
@@ -55,6 +61,23 @@ class Window(Block):
             return None
         rms = float(np.std(self.samples[channel], dtype=np.float64))
         return float(20 * np.log10(max(rms, 1e-7))) if np.isfinite(rms) else None
+
+
+class Timeline:
+    """When samples were heard: counted from the first, and led gently to the clock while they come in real time."""
+
+    def __init__(self, clock: Callable[[], float], rate: int) -> None:
+        self.clock, self.rate = clock, rate
+        self._end: float | None = None
+
+    def stamp(self, samples: int, *, gap: bool = False) -> float:
+        """The time of the first of so many samples that have just come in."""
+        start = self.clock() - samples / self.rate
+        if self._end is not None and not gap:
+            late = start - self._end
+            start = self._end + (LEAD * late if abs(late) < FAR_OFF_S else 0.0)
+        self._end = start + samples / self.rate
+        return start
 
 
 class Cutter:
@@ -74,12 +97,14 @@ class Cutter:
         """The windows that this block completes."""
         if not self._follows(block):
             self._begin(block)
+        self._t0 = block.t0 - self._held / self._rate
         self._parts.append(block.samples)
         self._held += block.samples.shape[1]
         size, hop = round(self.window_s * self._rate), max(1, round(self.hop_s * self._rate))
         while self._held >= size:
             held = np.concatenate(self._parts, axis=1)
-            yield Window(self._t0, held[:, :size].copy(), self._rate, self._gap, block.name)
+            fresh = hop if self._used and hop < size else None
+            yield Window(self._t0, held[:, :size].copy(), self._rate, self._gap, block.name, fresh)
             self._parts, self._held = [held[:, hop:]], held.shape[1] - hop
             self._t0 += hop / self._rate
             self._gap, self._used = False, True
@@ -107,19 +132,16 @@ class Roll:
         self._pieces: list[tuple[int, Block]] = []  # (number of the run, what was new)
         self._run = 0
 
-    def add(self, window: Block) -> None:
+    def add(self, window: Window) -> None:
         """Keep what is new in a window; windows come in order and may overlap."""
-        new = window
+        fresh = window.samples.shape[1] if window.fresh is None else window.fresh
+        new = Block(window.t1 - fresh / window.rate, window.samples[:, -fresh:], window.rate)
         if self._pieces:
             last = self._pieces[-1][1]
-            late = round((window.t0 - last.t1) * window.rate)  # <= 0: so many samples are known
             same = (window.rate, len(window.samples)) == (last.rate, len(last.samples))
-            if window.gap or late > 0 or not same or -late > window.samples.shape[1]:
-                self._run += 1
-            else:
-                new = Block(last.t1, window.samples[:, -late:].copy(), window.rate)
-        if new.samples.shape[1]:
-            self._pieces.append((self._run, new))
+            if window.gap or not same or abs(new.t0 - last.t1) > LATE_S:
+                self._run, new = self._run + 1, window
+        self._pieces.append((self._run, replace(new, samples=new.samples.copy())))
         held = sum(piece.seconds for _, piece in self._pieces)
         while len(self._pieces) > 1 and held - self._pieces[0][1].seconds >= self.seconds:
             held -= self._pieces.pop(0)[1].seconds

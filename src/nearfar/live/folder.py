@@ -1,0 +1,114 @@
+"""A folder into which a recorder writes files: each is heard once it is complete, and once only, also across restarts.
+
+A file is complete when its size and time have not changed for `settle_s`; polling, because network shares tell nothing.
+What has been heard is a line (time, size, name) in the ledger; a file that is written again is heard again. A file
+gives the clips that `nearfar score` takes from it, so the same scores. Its sound ends when it was last written to.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from nearfar import audio
+from nearfar.live.windows import Window
+from nearfar.recordings import SUFFIXES
+
+Report = Callable[[str, Exception], None]
+Stamp = tuple[str, int, int]  # name below the folder, bytes, ns
+
+
+class Folder:
+    """Windows from the files in `folder`; `once`: those that are there, then stop. `ledger` is a file or None."""
+
+    live = False
+
+    def __init__(
+        self,
+        folder: Path,
+        window_s: float,
+        *,
+        clock: Callable[[], float],
+        report: Report,
+        ledger: Path | None = None,
+        near: int = 0,
+        far: int | None = 1,
+        poll_s: float = 2.0,
+        settle_s: float = 3.0,
+        once: bool = False,
+    ) -> None:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no such folder to watch: {folder}")
+        self.folder, self.window_s, self.clock, self.report, self.ledger = folder, window_s, clock, report, ledger
+        self.near, self.far, self.poll_s, self.settle_s, self.once = near, far, poll_s, settle_s, once
+        self.problem = ""
+        self._done: set[Stamp] = set(_read(ledger)) if ledger else set()
+        self._seen: dict[Stamp, float] = {}  # since when a file has looked like this
+
+    def windows(self, stop: threading.Event) -> Iterator[Window | None]:
+        """The windows of each complete file, oldest first; None while there is nothing new."""
+        while not stop.is_set():
+            for stamp in self._complete():
+                yield from self._file(stamp)
+                self._finish(stamp)
+                if stop.is_set():
+                    return
+            if self.once:
+                return
+            yield None
+            stop.wait(self.poll_s)
+
+    def _complete(self) -> list[Stamp]:
+        """Files that have not been heard and have not changed for a while, oldest first."""
+        now, found = self.clock(), []
+        try:
+            for path in self.folder.rglob("*"):
+                if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
+                    info = path.stat()
+                    found.append((path.relative_to(self.folder).as_posix(), info.st_size, info.st_mtime_ns))
+            self.problem = ""
+        except OSError as error:  # a share that is away for a while
+            self.problem = f"{self.folder}: {error.strerror or error}"
+            return []
+        self._seen = {stamp: self._seen.get(stamp, now) for stamp in found if stamp not in self._done}
+        ready = [s for s, since in self._seen.items() if self.once or now - since >= self.settle_s]
+        return sorted(ready, key=lambda s: (s[2], s[0]))
+
+    def _file(self, stamp: Stamp) -> Iterator[Window]:
+        name, _, changed_ns = stamp
+        path = self.folder / name
+        try:
+            start = changed_ns / 1e9 - audio.seconds(path)
+            start = start if math.isfinite(start) else changed_ns / 1e9
+            at = 0.0
+            for clip in audio.windows(path, near=self.near, far=self.far, length_s=self.window_s):
+                samples = np.stack([clip.near] if clip.far is None else [clip.near, clip.far])
+                yield Window(start + at, samples, clip.rate, at == 0.0, clip.name)
+                at += clip.seconds
+        except (ValueError, OSError) as error:
+            self.report(name, error)
+
+    def _finish(self, stamp: Stamp) -> None:
+        self._done.add(stamp)
+        self._seen.pop(stamp, None)
+        if self.ledger is None:
+            return
+        try:
+            self.ledger.parent.mkdir(parents=True, exist_ok=True)
+            with self.ledger.open("a", encoding="utf-8") as file:
+                file.write("\t".join(map(str, stamp[::-1])) + "\n")
+        except OSError as error:  # then it will be heard again after a restart: better than not at all
+            self.problem = f"{self.ledger}: {error.strerror or error}"
+
+
+def _read(ledger: Path) -> Iterator[Stamp]:
+    if not ledger.is_file():
+        return
+    for line in ledger.read_text(encoding="utf-8").splitlines():
+        changed, size, name = (line.split("\t", 2) + ["", ""])[:3]
+        if changed.isdecimal() and size.isdecimal():  # the last line may be half a line
+            yield name, int(size), int(changed)

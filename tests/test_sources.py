@@ -1,0 +1,272 @@
+"""Sources: folders, ffmpeg, pipes, microphones and pairs, with real files, processes and servers."""
+
+import http.server
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from conftest import RATE, hum, write_wav
+from nearfar import audio
+from nearfar.live import feeds, pair
+from nearfar.live.sources import Listening, Stream, open_source
+
+NOISE = np.random.default_rng(0).normal(0, 0.1, (2, 8 * RATE)).astype(np.float32)
+
+
+def listening(**changes) -> Listening:
+    plain = {"window_s": 2.0, "hop_s": 1.0, "rate": RATE, "clock": time.time, "report": lambda name, error: None}
+    return Listening(**{**plain, **changes})
+
+
+def collect(source, seconds=20.0, until=None) -> list:
+    """Windows of a source until it ends, `until(windows)` holds, or the time is up."""
+    stop, got = threading.Event(), []
+    timer = threading.Timer(seconds, stop.set)
+    timer.start()
+    for window in source.windows(stop):
+        got += [window] if window is not None else []
+        if until is not None and until(got):
+            stop.set()
+    timer.cancel()
+    return got
+
+
+@pytest.fixture
+def wav(tmp_path) -> Path:
+    soundfile.write(tmp_path / "noise.wav", NOISE.T, RATE, subtype="PCM_16")
+    return tmp_path / "noise.wav"
+
+
+def test_a_file_through_ffmpeg_is_the_file_in_windows(wav):
+    got = collect(open_source([str(wav)], listening()))
+    clip = audio.read(wav)
+    assert len(got) == 7 and not any(w.gap for w in got)
+    for i, window in enumerate(got):
+        assert np.array_equal(window.samples[0], clip.near[i * RATE : (i + 2) * RATE])  # 16 bits pass exactly
+        assert np.array_equal(window.samples[1], clip.far[i * RATE : (i + 2) * RATE])
+
+
+def test_ffmpeg_picks_the_channels_that_were_asked_for(tmp_path):
+    four = np.stack([0.1 * (i + 1) * NOISE[0] for i in range(4)])
+    soundfile.write(tmp_path / "four.wav", four.T, RATE, subtype="FLOAT")
+    got = collect(open_source([str(tmp_path / "four.wav")], listening(near=3, far=2)))
+    assert np.allclose(got[0].samples, four[[3, 2], : 2 * RATE], atol=1e-6)
+
+
+def test_ffmpeg_says_what_is_wrong_without_the_password(tmp_path):
+    feed = feeds.Ffmpeg("http://anna:secret@127.0.0.1:9/x", RATE, first_wait_s=0.1)
+    collect(Stream(feed, 2.0, 1.0, time.time), 3.0)
+    assert feed.restarts >= 1 and "refused" in feed.problem and "secret" not in feed.problem
+
+
+class _Broken(http.server.BaseHTTPRequestHandler):
+    """Sends three seconds of sound and breaks off, each time it is asked; the second time it refuses."""
+
+    asked = 0
+
+    def do_GET(self):
+        type(self).asked += 1
+        if type(self).asked == 2:
+            self.send_error(503)
+            return
+        self.send_response(200)
+        self.end_headers()
+        whole = (Path(self.server.folder) / "noise.wav").read_bytes()
+        self.wfile.write(whole[: 44 + 3 * RATE * 4])
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_stream_that_breaks_is_taken_up_again_with_a_gap_between(wav):
+    _Broken.asked = 0
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Broken) as server:
+        server.folder = wav.parent
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        feed = feeds.Ffmpeg(f"http://127.0.0.1:{server.server_port}/noise.wav", RATE, first_wait_s=0.1)
+        got = collect(Stream(feed, 2.0, 1.0, time.time), 30.0, until=lambda got: len(got) >= 4)
+        server.shutdown()
+    assert [w.gap for w in got[:4]] == [False, False, True, False] and feed.restarts == 2
+    clip = audio.read(wav)
+    for i, window in enumerate(got[:4]):  # 0 s, 1 s; and from the beginning again
+        assert np.array_equal(window.samples[0], clip.near[i % 2 * RATE : (i % 2 + 2) * RATE])
+
+
+def test_a_stream_that_stays_silent_is_started_again(tmp_path):
+    silent = tmp_path / "ffmpeg"  # stands for a camera that accepts and never sends
+    silent.write_text("#!/bin/sh\necho frozen >&2\nexec sleep 60\n")
+    silent.chmod(0o755)
+    feed = feeds.Ffmpeg("rtsp://127.0.0.1/x", RATE, stall_s=1.0, first_wait_s=0.1)
+    old = os.environ["PATH"]
+    os.environ["PATH"] = f"{tmp_path}:{old}"
+    try:
+        collect(Stream(feed, 2.0, 1.0, time.time), 4.0)
+    finally:
+        os.environ["PATH"] = old
+    assert feed.restarts >= 1 and "no sound for 1 s" in feed.problem and "frozen" in feed.problem
+
+
+@pytest.mark.parametrize("form, kind, scale", [("f32le", "<f4", 1), ("s16le", "<i2", 32768)])
+def test_raw_samples_on_a_pipe(form, kind, scale):
+    samples = np.round(NOISE * 32768) / 32768
+    code = "import sys, time; d = sys.stdin.buffer.read(); o = sys.stdout.buffer\n" + (
+        "for i in range(0, len(d), 50001): o.write(d[i:i + 50001]); o.flush()"  # pieces that end amid a sample
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    threading.Thread(
+        target=lambda: (child.stdin.write((samples.T * scale).astype(kind).tobytes()), child.stdin.close())
+    ).start()
+    got = collect(Stream(feeds.Pcm(child.stdout, RATE, 2, form), 2.0, 1.0, time.time))
+    child.wait()
+    assert len(got) == 7 and np.array_equal(got[3].samples, samples[:, 3 * RATE : 5 * RATE].astype(np.float32))
+
+
+def test_files_are_heard_once_complete_in_order_and_once(tmp_path):
+    inbox, ledger = tmp_path / "in", tmp_path / "ledger"
+    for i in range(3):
+        os.utime(write_wav(inbox / f"{2 - i}.wav", hum(i)), (1000 + 10 * i, 1000 + 10 * i))
+    how = listening(ledger=ledger, once=True)
+    got = collect(open_source([str(inbox)], how))
+    assert [w.name for w in got] == ["2.wav", "1.wav", "0.wav"] and [w.t1 for w in got] == [1000, 1010, 1020]
+    assert np.array_equal(got[0].samples[0], audio.read(inbox / "2.wav").near) and all(w.gap for w in got)
+    assert collect(open_source([str(inbox)], how)) == []  # after a restart
+    write_wav(inbox / "new.wav", hum(7))
+    write_wav(inbox / "0.wav", hum(8))  # written anew
+    assert sorted(w.name for w in collect(open_source([str(inbox)], how))) == ["0.wav", "new.wav"]
+
+
+def test_half_a_file_is_waited_for(tmp_path):
+    inbox = tmp_path / "in"
+    inbox.mkdir()
+    write_wav(tmp_path / "x.wav", hum(1))
+    content = (tmp_path / "x.wav").read_bytes()
+    failed: list[str] = []
+    how = listening(poll_s=0.1, settle_s=0.5, report=lambda name, error: failed.append(name))
+
+    def slowly():
+        with (inbox / "x.wav").open("wb") as file:
+            for i in range(0, len(content), len(content) // 8 + 1):
+                file.write(content[i : i + len(content) // 8 + 1])
+                file.flush()
+                time.sleep(0.2)
+
+    writer = threading.Thread(target=slowly)
+    writer.start()
+    got = collect(open_source([str(inbox)], how), 15.0, until=lambda got: bool(got))
+    writer.join()
+    assert not failed and len(got) == 1 and len(got[0].samples[0]) == 2 * RATE
+
+
+def test_a_corrupt_file_is_reported_once_and_the_others_go_through(tmp_path):
+    write_wav(tmp_path / "a.wav", hum(1))
+    (tmp_path / "b.wav").write_bytes(b"RIFF nonsense")
+    (tmp_path / ".c.wav").write_bytes(b"hidden")
+    failed: list[tuple[str, str]] = []
+    how = listening(once=True, ledger=tmp_path / "ledger", report=lambda n, e: failed.append((n, str(e))))
+    assert [w.name for w in collect(open_source([str(tmp_path)], how))] == ["a.wav"]
+    assert [name for name, _ in failed] == ["b.wav"] and "cannot be read" in failed[0][1]
+    collect(open_source([str(tmp_path)], how))
+    assert len(failed) == 1
+
+
+def test_a_long_file_gives_the_clips_that_score_takes(tmp_path):
+    write_wav(tmp_path / "long.wav", hum(1, seconds=31))
+    got = collect(open_source([str(tmp_path)], listening(once=True)))
+    want = list(audio.windows(tmp_path / "long.wav", length_s=2.0))
+    assert [w.name for w in got] == [c.name for c in want]
+    assert all(np.array_equal(w.samples[0], c.near) for w, c in zip(got, want, strict=True))
+    assert [w.gap for w in got] == [True] + [False] * (len(want) - 1)
+
+
+@pytest.mark.parametrize("name, error", [("nowhere/at/all", "no such source"), ("http//typo", "no such source")])
+def test_sources_that_do_not_exist_are_refused(name, error):
+    with pytest.raises(FileNotFoundError, match=error):
+        open_source([name], listening())
+
+
+def test_the_microphone_counts_what_it_lost(monkeypatch):
+    class Input:
+        """Calls back three times with a sound card's samples; the second time it had lost some."""
+
+        def __init__(self, callback, blocksize, channels, **_):
+            self.callback, self.shape = callback, (blocksize, channels)
+
+        def __enter__(self):
+            for i in range(3):
+                data = np.full(self.shape, 0.1 * (i + 1), np.float32)
+                self.callback(data, self.shape[0], None, SimpleNamespace(input_overflow=i == 1))
+
+        def __exit__(self, *_):
+            pass
+
+    fake = SimpleNamespace(InputStream=Input, PortAudioError=RuntimeError)
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    stop, got = threading.Event(), []
+    for chunk in feeds.Microphone(None, RATE).chunks(stop):
+        if chunk is None:
+            stop.set()
+        else:
+            got.append(chunk)
+    assert [gap for _, gap in got] == [False, True, False] and got[2][0].shape == (2, RATE // 4)
+
+
+def test_without_sounddevice_the_message_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    with pytest.raises(ImportError, match=r"nearfar\[mic\]"):
+        open_source(["mic"], listening())
+
+
+class Wave:
+    """A feed of one channel from an array."""
+
+    rate, problem = RATE, ""
+
+    def __init__(self, samples: np.ndarray) -> None:
+        self.samples = samples
+
+    def chunks(self, stop):
+        for i in range(0, len(self.samples), RATE // 4):
+            yield self.samples[None, i : i + RATE // 4], False
+
+
+@pytest.mark.parametrize("late", [-1.7, -0.01, 0.0, 0.3, 2.0])
+def test_two_streams_are_aligned_by_what_both_hear(late):
+    rng = np.random.default_rng(1)
+    room = rng.normal(0, 1, 40 * RATE).astype(np.float32)
+    shift = round(late * RATE)
+    near = room[3 * RATE :][: 30 * RATE] + rng.normal(0, 0.7, 30 * RATE).astype(np.float32)
+    far = room[3 * RATE - shift :][: 30 * RATE] + rng.normal(0, 0.7, 30 * RATE).astype(np.float32)
+    both = pair.Pair(Wave(near), Wave(far))
+    out = np.concatenate([c[0] for c in both.chunks(threading.Event()) if c is not None], axis=1)
+    found, clear = pair.lag(out[0, : 10 * RATE], out[1, : 10 * RATE], RATE)
+    assert abs(found) <= 1 / RATE and clear > pair.CLEAR and out.shape[1] > 25 * RATE
+
+
+def test_drift_between_two_streams_is_reported_and_cut_never_glued(monkeypatch):
+    monkeypatch.setattr(pair, "EVERY_S", 20.0)
+    rng = np.random.default_rng(2)
+    room = rng.normal(0, 1, 200 * RATE).astype(np.float32)
+    at = np.arange(180 * RATE) * (1 - 200e-6)  # far's clock is 200 ppm fast: it hears everything later and later
+    far = np.interp(at, np.arange(len(room)), room).astype(np.float32)
+    both = pair.Pair(Wave(room[: len(far)]), Wave(far))
+    chunks = [c for c in both.chunks(threading.Event()) if c is not None]
+    assert both.drift_ppm == pytest.approx(200, rel=0.2)
+    gaps = sum(gap for _, gap in chunks)
+    assert 1 <= gaps <= 4
+    tail = np.concatenate([c[0] for c in chunks], axis=1)[:, -5 * RATE :]
+    assert abs(pair.lag(tail[0], tail[1], RATE)[0]) < 0.015
+
+
+def test_streams_without_anything_in_common_say_so():
+    rng = np.random.default_rng(3)
+    both = pair.Pair(*(Wave(rng.normal(0, 1, 15 * RATE).astype(np.float32)) for _ in range(2)))
+    chunks = [c for c in both.chunks(threading.Event()) if c is not None]
+    assert chunks and "no sound in common" in both.problem

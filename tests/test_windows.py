@@ -1,0 +1,104 @@
+"""Windows: every sample once per hop, never across a gap; and the last minute of a stream."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nearfar.live.windows import FAR_OFF_S, Block, Cutter, Roll, Timeline, Window
+
+RATE = 100
+
+
+def blocks(sizes, gaps=()):
+    """Blocks of a stream whose samples are their own numbers; after a gap 1000 samples are missing."""
+    at, out = 0, []
+    for i, size in enumerate(sizes):
+        at += 1000 if i in gaps else 0
+        out.append(Block(at / RATE, np.arange(at, at + size, dtype=np.float32)[None], RATE, i in gaps))
+        at += size
+    return out
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=60), st.sets(st.integers(1, 59)), st.integers(10, 100))
+def test_windows_are_whole_evenly_spaced_and_never_span_a_gap(sizes, gaps, size):
+    hop = max(1, size // 2)
+    cutter = Cutter(size / RATE, hop / RATE)
+    stream = blocks(sizes, gaps)
+    got = [w for b in stream for w in cutter.put(b)]
+    want = []  # brute force: of every unbroken run, windows at each hop
+    runs, start = [], 0
+    for i in range(1, len(stream) + 1):
+        if i == len(stream) or stream[i].gap:
+            runs.append(np.concatenate([b.samples[0] for b in stream[start:i]]))
+            start = i
+    for run in runs:
+        want += [run[a : a + size] for a in range(0, len(run) - size + 1, hop)]
+    assert len(got) == len(want)
+    for window, samples in zip(got, want, strict=True):
+        assert np.array_equal(window.samples[0], samples)
+        assert window.t0 == pytest.approx(samples[0] / RATE)
+
+
+def test_the_window_after_a_gap_says_so_and_what_was_lost_is_counted():
+    cutter = Cutter(1.0, 0.5)
+    got = [w for b in blocks([120, 130, 200], {1}) for w in cutter.put(b)]
+    assert [w.gap for w in got] == [False, True, False, False, False, False]
+    assert cutter.dropped_s == pytest.approx(0.2)  # of 1.2 s one second had been heard
+
+
+def test_another_rate_or_number_of_channels_begins_anew():
+    cutter = Cutter(1.0, 0.5)
+    list(cutter.put(Block(0.0, np.zeros((1, 60), np.float32), RATE)))
+    list(cutter.put(Block(0.6, np.zeros((2, 60), np.float32), RATE)))
+    (window,) = cutter.put(Block(1.2, np.zeros((2, 60), np.float32), RATE))
+    assert window.samples.shape == (2, 100) and window.gap
+
+
+@given(st.lists(st.integers(20, 60), min_size=3, max_size=80), st.sets(st.integers(1, 79), max_size=3), st.data())
+def test_the_roll_gives_back_what_was_heard_around_a_moment(sizes, gaps, data):
+    cutter, roll = Cutter(0.4, 0.2), Roll(8.0)
+    given_out = []
+    for block in blocks(sizes, gaps):
+        for window in cutter.put(block):
+            roll.add(window)
+            given_out.append(window)
+    if not given_out:
+        return
+    window = given_out[data.draw(st.integers(max(0, len(given_out) - 30), len(given_out) - 1))]
+    cut = roll.cut(window.t0, 3.0, 1.0)
+    assert cut is not None
+    numbers = cut.samples[0]
+    assert np.array_equal(numbers, np.arange(numbers[0], numbers[0] + len(numbers)))  # nothing glued
+    assert numbers[0] == pytest.approx(cut.t0 * RATE, abs=0.01)
+    assert window.t0 * RATE >= numbers[0] - 0.01 and len(numbers) <= 401
+    assert roll.cut(-50.0, 1, 1) is None
+
+
+def test_the_roll_is_bounded():
+    roll = Roll(5.0)
+    for i in range(200):
+        roll.add(Window(float(i), np.full((2, RATE), i, np.float32), RATE))
+    assert sum(p.samples.nbytes for _, p in roll._pieces) <= 6 * 2 * RATE * 4
+
+
+def test_the_timeline_follows_the_samples_and_gently_the_clock():
+    now = [0.0]
+    line = Timeline(lambda: now[0], RATE)
+    stamps = []
+    for i in range(20_000):  # the sound card runs 100 ppm slow: an hour and a half
+        now[0] = (i + 1) * 0.25 * (1 + 1e-4)
+        stamps.append(line.stamp(25))
+    assert abs(stamps[-1] + 0.25 - now[0]) < 0.05
+    assert np.abs(np.diff(stamps) - 0.25).max() < 1e-3
+    now[0] += FAR_OFF_S + 1
+    before = stamps[-1]
+    assert line.stamp(25) == pytest.approx(before + 0.25, abs=1e-3)  # a backlog: the sound is as old as it is
+    assert line.stamp(25, gap=True) == pytest.approx(now[0] - 0.25)
+
+
+def test_levels_are_rms_without_offset():
+    t = np.arange(RATE) / RATE
+    window = Window(0.0, np.stack([0.3 + np.sin(2 * np.pi * 5 * t), 0 * t]).astype(np.float32), RATE)
+    assert window.level_dbfs(0) == pytest.approx(-3.01, abs=0.01) and window.level_dbfs(1) == -140
+    assert window.level_dbfs(2) is None
