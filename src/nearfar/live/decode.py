@@ -185,7 +185,7 @@ def _clips(path: str, near: int, far: int | None, window_s: float, seconds: floa
         raise AudioError(f"a rate of {said.rate:,} Hz is no microphone's; {RATES_HZ[0]:,} to {RATES_HZ[1]:,} are taken")
     if said.channels > MOST_CHANNELS:
         raise AudioError(f"has {said.channels} channels and {MOST_CHANNELS} are the most")
-    too_long = f"lasts longer than {seconds / 60:g} minutes, which is the most; send it in parts"
+    too_long = f"lasts longer than {seconds / 60:g} min, which is the most; send it in parts"
     if np.isfinite(said.seconds) and said.seconds > seconds:
         raise AudioError(too_long, "too_long")
     total = 0.0
