@@ -48,7 +48,8 @@ class Stream:
             self.windows += 1
             self.tell(SCORE, _row(message))
         elif message.kind == EVENT:
-            self.tell(EVENT, {k: v for k, v in message.body.items() if not k.startswith("audio")})
+            event = {k: v for k, v in message.body["event"].items() if not k.startswith("audio")}
+            self.tell(EVENT, {"what": message.body["what"], **event})
         elif self.describe is not None:
             self.tell("state", self.describe(message.machine))
 
@@ -69,10 +70,9 @@ class Stream:
         """What was told after `last_id` (None: from now on), for ever, or for LIFE_S."""
         loop, bell = asyncio.get_running_loop(), asyncio.Event()
         self._bells.add((loop, bell))
-        until = loop.time() + LIFE_S
+        until, seen = loop.time() + LIFE_S, self._place(last_id)
         try:
             yield f"retry: {AGAIN_MS}\n\n".encode()
-            seen = self._place(last_id)
             while not self.closed and loop.time() < until:
                 bell.clear()
                 seen, parts = self._after(seen)
