@@ -32,7 +32,7 @@ LAYERS = [
     ["explain", "explain.evidence", "explain.wording"],
     ["detector"],
     ["doctor", "demo", "explain.pictures", "challenge", "challenge.*", "evaluate"],
-    ["live", "live.*"],
+    ["live", "live.*", "live.sinks.*"],
     ["explain.pages"],
     ["cli.terminal", "cli.results", "cli.options"],
     ["cli.machine", "cli.research", "cli.live"],

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nearfar.cli import machine, research
+from nearfar.cli import live, machine, research
 from nearfar.cli.terminal import DONE, say
 
 COMMANDS = (
@@ -22,6 +22,9 @@ COMMANDS = (
     (machine.explain, "Where and why a recording differs."),
     (machine.add, "More normals into the bank."),
     (machine.threshold, "Show or change the set-point."),
+    (live.monitor, "Live sound or a folder to alarm events."),
+    (live.config, "Check a plant's configuration file."),
+    (live.history, "Export, rescue, or look for drift in a history."),
     (research.evaluate, "The challenge's metrics, per machine and overall."),
 )
 

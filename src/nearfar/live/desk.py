@@ -25,7 +25,7 @@ from nearfar.live.message import EVENT, STATE, Message, Sink
 from nearfar.live.rows import FAULT, FINE, Audit, Event
 from nearfar.live.tape import write_flac
 
-UNDO, NORMALS = "undo", "normals"
+UNDO, NORMALS = "undo", "normals"  # folders of the history
 CHANGES = ("fine", "add", "set-point")  # what changes a model, and can be undone
 KEEP = 20  # changes per machine that can be undone
 MOST_SHELVED_H = 24.0 * 31

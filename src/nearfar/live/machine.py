@@ -51,6 +51,7 @@ class Machine:
     tape_due: float = math.inf
     trouble: Event | None = None  # the health event that stands
     ailments: set[str] = field(default_factory=set)  # the kinds of trouble that were told last
+    sampled: int = -1  # the hour of the last sample
     said: str = NORMAL  # the state that was told last
     recipe: str = ""  # what hears, in short
 
@@ -79,7 +80,7 @@ def open_machine(
     deadband: float = 0.5,
     on_delay: int = 3,
     off_delay: int = 5,
-    silence_s: float = 30.0,
+    silence_s: float | None = 30.0,
     roll_s: float = 60.0,
     false_alarms_per_week: float | None = None,
     shared: Shared | None = None,

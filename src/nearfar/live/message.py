@@ -1,6 +1,6 @@
 """What the plant tells the world, and what a sink is.
 
-score    every window              {value, threshold, t0, t1, anomalous, p, heard, problem, levels}
+score    every window              {value, threshold, t0, t1, anomalous, state, ...}
 state    when it changes           {state}                      the words of `alarm`
 event    alarm or health event     {what, event}                raised, cleared, acknowledged, verdict
 health   when it changes           {health, text}               ok | problem | offline

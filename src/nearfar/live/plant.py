@@ -25,10 +25,12 @@ from nearfar.live.machine import Machine
 from nearfar.live.message import HEALTH, OK, PROBLEM, SCORE, Sink
 from nearfar.live.rows import ALARM, Audit, Event, Scored
 from nearfar.live.rows import HEALTH as HEALTH_EVENT
+from nearfar.live.tape import write_flac
 from nearfar.live.windows import Window
 from nearfar.score import Score
 
 BEFORE_S, AFTER_S = 30.0, 15.0  # of audio around the peak of an event
+SAMPLES = 48
 
 
 class Plant(Desk):
@@ -65,8 +67,9 @@ class Plant(Desk):
             machine.last = scored
             self.history.record(scored)
             machine.roll.add(window)
-            self._tell(SCORE, machine, scored.t1, **self._body(machine, scored))
+            self._sample(machine, scored, window)
             self._alarm(machine, scored)
+            self._tell(SCORE, machine, scored.t1, **self._body(machine, scored))
             if clip is not None:
                 self._health(machine, machine.watchdog.hear(clip, problems), scored.t1)
             else:
@@ -126,6 +129,7 @@ class Plant(Desk):
             "p": s.p,
             "heard": s.heard,
             "problem": s.problem,
+            "state": machine.alarm.state(s.t1),
             "near_dbfs": s.level_near_dbfs,
             "far_dbfs": s.level_far_dbfs,
         }
@@ -158,13 +162,27 @@ class Plant(Desk):
             self._tape(machine, again=complete if complete > s.t1 else math.inf)
         self._say_state(machine, s.t1)
 
+    def _sample(self, machine: Machine, s: Scored, window: Window) -> None:
+        """Once an hour a window that was normal is kept, the newest SAMPLES: what `drift` proposes to add is there."""
+        hour = int(s.t0 // 3600)
+        if s.anomalous is not False or hour <= machine.sampled:
+            return
+        machine.sampled = hour
+        folder = self.history.folder / "samples" / machine.id
+        try:
+            write_flac(folder / f"{_utc(s.t0)}.flac", window.samples, window.rate)
+            for old in sorted(folder.glob("*.flac"))[:-SAMPLES]:
+                old.unlink()
+        except OSError:
+            return  # a convenience: on a full disk there is none
+
     def _tape(self, machine: Machine, again: float = math.inf) -> None:
         """Save the audio around the peak of the event; once more at `again`, when what comes after it is there."""
         assert machine.taping is not None
         event, machine.tape_due = machine.taping, again
         block = machine.roll.cut(event.peak_t0, BEFORE_S, machine.detector.window_s + AFTER_S)
         if block is not None:
-            name = f"{datetime.fromtimestamp(event.started, timezone.utc):%Y%m%dT%H%M%SZ}-{machine.id}-{event.id}.flac"
+            name = f"{_utc(event.started)}-{machine.id}-{event.id}.flac"
             try:
                 self.history.tape.put(name, block.samples, block.rate)
             except OSError:  # a full disk: as long as it is remembered, once more
@@ -189,6 +207,10 @@ class Plant(Desk):
         if standing.keys() != machine.ailments:
             machine.ailments = set(standing)
             self._tell(HEALTH, machine, at, health=PROBLEM if standing else OK, text=text)
+
+
+def _utc(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, timezone.utc):%Y%m%dT%H%M%SZ}"
 
 
 def end_left_open(plant: Plant) -> None:

@@ -9,6 +9,7 @@ Pure: it counts windows and is told how long nothing came. What is wrong with a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,8 +28,9 @@ CHECK_EVERY = 12  # windows between looks at the level: it creeps, and costs an 
 class Watchdog:
     """What is wrong with a machine's microphones; `standing` {kind: text} is empty if all is well."""
 
-    def __init__(self, profile: Profile, silence_s: float = 30.0) -> None:
-        self.profile, self.silence_s = profile, number("silence_s", silence_s, above=0)
+    def __init__(self, profile: Profile, silence_s: float | None = 30.0) -> None:
+        self.profile = profile
+        self.silence_s = math.inf if silence_s is None else number("silence_s", silence_s, above=0)  # None: may rest
         self.standing: dict[str, str] = {}
         self._runs: dict[str, int] = {}
         self._count = 0

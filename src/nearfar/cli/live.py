@@ -1,0 +1,247 @@
+"""Commands for the plant: monitor, config, history."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nearfar.cli.options import Json, Weights
+from nearfar.cli.terminal import ALARM, BAD_INPUT, DONE, Failures, complain, errors_for_people, say, say_json
+
+if TYPE_CHECKING:
+    from nearfar.live.assemble import Assembly
+    from nearfar.live.config import Config
+    from nearfar.live.machine import Machine
+    from nearfar.live.printer import Printer
+
+
+def monitor(
+    model: Annotated[Path | None, typer.Argument(help="Detector folder, as `nearfar fit` made it.")] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="A folder, a URL or file for ffmpeg, mic, mic:2, or - for raw samples; twice: near and far."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A whole plant from a TOML file, instead of MODEL.")] = None,
+    history: Annotated[Path | None, typer.Option(help="Folder of the history; MODEL-history by default.")] = None,
+    name: Annotated[str | None, typer.Option(help="The machine's name in messages; the model's by default.")] = None,
+    site: Annotated[str, typer.Option(help="The site's name in MQTT topics.")] = "plant",
+    once: Annotated[bool, typer.Option("--once", help="Of a folder, hear what is there and stop.")] = False,
+    false_alarms_per_week: Annotated[float | None, typer.Option(help="At most so many; sets the set-point.")] = None,
+    mqtt: Annotated[str | None, typer.Option(help="MQTT broker, HOST or HOST:PORT.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Prometheus metrics at [ADDRESS]:PORT, such as :9108.")] = None,
+    webhook: Annotated[str | None, typer.Option(help="URL that events are posted to.")] = None,
+    webhook_secret: Annotated[Path | None, typer.Option(help="File with the secret that signs them.")] = None,
+    opcua: Annotated[str | None, typer.Option(help="OPC-UA endpoint, opc.tcp://HOST:PORT/.")] = None,
+    jsonl: Annotated[Path | None, typer.Option(help="Append every message to this file.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Append every score to this file.")] = None,
+    rate: Annotated[
+        int | None, typer.Option(help="Samples a second of streams; what the model needs by default.")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="Of raw samples: f32le, s16le or s32le.")] = "f32le",
+    weights: Weights = None,
+    fail_on_alarm: Annotated[bool, typer.Option("--fail-on-alarm", help="Exit 1 if there was an alarm.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Every message as a line of JSON on stdout.")] = False,
+) -> None:
+    """Example: nearfar monitor pump3 --source rtsp://10.0.0.7/audio --mqtt broker --metrics :9108
+
+    Live sound or a folder to alarm events: one line each, until it is stopped (Ctrl-C).
+    """
+    from nearfar.live.assemble import assemble
+    from nearfar.live.printer import Printer
+
+    with errors_for_people():
+        options = {
+            "history": history and {"folder": history},
+            "mqtt": mqtt and _host(mqtt),
+            "metrics": metrics and _address(metrics),
+            "webhook": webhook and {"url": webhook, "secret_file": webhook_secret},
+            "opcua": opcua and {"endpoint": opcua},
+            "jsonl": jsonl and {"file": jsonl},
+            "csv": csv_file and {"file": csv_file},
+        }
+        machine = {"source": tuple(source or ()), "rate": rate, "format": form, "weights": weights}
+        alarm = {"false_alarms_per_week": false_alarms_per_week}
+        plant = _plant(model, config, name, site, machine, alarm, {k: v for k, v in options.items() if v})
+        printer, failures = Printer(say, as_json=json), Failures()
+        assembly = assemble(plant, clock=time.time, complain=complain, report=failures, sinks=[printer], once=once)
+        _introduce(assembly)
+        assembly.run(_stopped_by_signals())
+        _end(printer, assembly, failures, once, fail_on_alarm)
+
+
+def config(
+    action: Annotated[str, typer.Argument(help="check")],
+    file: Annotated[Path, typer.Argument(help="The TOML file.")],
+    json: Json = False,
+) -> None:
+    """Example: nearfar config check plant.toml
+
+    Read a plant's configuration, open its models, and say what would happen; nothing is connected to.
+    """
+    from nearfar.check import one_of
+    from nearfar.live.assemble import check
+    from nearfar.live.config import read
+
+    with errors_for_people():
+        one_of("action", action, ("check",))
+        facts = check(read(file))
+        if json:
+            say_json({"file": str(file), "ok": True, "plant": facts})
+            return
+        for fact in facts:
+            say(fact)
+        say(f"{file} is sound")
+
+
+def history(
+    action: Annotated[str, typer.Argument(help="export, rescue or drift")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the history.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for exported files.")] = None,
+    json: Json = False,
+) -> None:
+    """Example: nearfar history drift pump3-history
+
+    export: Parquet files of everything. rescue: begin anew with what a damaged history still holds. drift: is the
+    median normal score of each day creeping, and what to do about it.
+    """
+    from nearfar.check import one_of
+
+    with errors_for_people():
+        one_of("action", action, ACTIONS)
+        if not (folder / "history.db").is_file():
+            raise FileNotFoundError(f"there is no history in {folder}: history.db is missing")
+        facts, lines = ACTIONS[action](folder, output)
+        if json:
+            say_json(facts)
+        else:
+            for line in lines:
+                say(line)
+
+
+def _export(folder: Path, output: Path | None) -> tuple[dict[str, Any], list[str]]:
+    from nearfar.live.export import to_parquet
+
+    output = output or folder / "parquet"
+    rows = to_parquet(folder, output)
+    return {"folder": str(output), "rows": rows}, [
+        f"{n} {table} in {output / table}.parquet" for table, n in rows.items()
+    ]
+
+
+def _rescue(folder: Path, output: Path | None) -> tuple[dict[str, Any], list[str]]:
+    from nearfar.live.database import rescue
+
+    kept, rows = rescue(folder)
+    said = ", ".join(f"{n} {table}" for table, n in rows.items())
+    return {"kept": str(kept), "rows": rows}, [f"{said} rescued; the damaged file is kept as {kept}"]
+
+
+def _drift(folder: Path, output: Path | None) -> tuple[dict[str, Any], list[str]]:
+    from nearfar.live.drift import look
+    from nearfar.live.history import History, machines_of, medians
+
+    opened = History(folder)
+    facts, lines = {}, []
+    for machine in machines_of(opened):
+        drift = look(medians(opened, machine, 0, float("inf")))
+        text = drift.text("MODEL", str(folder / "samples" / machine))
+        facts[machine] = {"days": drift.days, "baseline": drift.baseline, "now": drift.now, "creeping": drift.creeping}
+        lines.append(f"{machine}: {text}")
+    opened.close()
+    return facts, lines or ["nothing has been heard yet"]
+
+
+ACTIONS = {"export": _export, "rescue": _rescue, "drift": _drift}
+
+
+def _plant(
+    model: Path | None,
+    config: Path | None,
+    name: str | None,
+    site: str,
+    machine: dict[str, Any],
+    alarm: dict[str, Any],
+    options: dict[str, Any],
+) -> Config:
+    """The configuration from a file, or of one machine from the command line."""
+    from nearfar.live import config as c
+
+    if config is not None:
+        if model is not None or machine["source"] or options:
+            raise ValueError("--config describes the whole plant: give it alone, or MODEL and --source without it")
+        return c.read(config)
+    if model is None or not machine["source"]:
+        raise ValueError("what is to be listened to? Give MODEL and --source, or --config FILE")
+    id = re.sub(r"[^A-Za-z0-9_-]+", "-", name or model.resolve().name).strip("-_") or "machine"
+    kinds = {
+        "mqtt": c.MqttConfig,
+        "metrics": c.MetricsConfig,
+        "webhook": c.WebhookConfig,
+        "opcua": c.OpcUaConfig,
+        "jsonl": c.FileConfig,
+        "csv": c.FileConfig,
+        "history": c.HistoryConfig,
+    }
+    options = {"history": {"folder": Path(f"{model.resolve().name}-history")}, **options}
+    made = {key: kinds[key](**value) for key, value in options.items()}
+    described = c.MachineConfig(model, name=name or "", alarm=c.AlarmConfig(**alarm), **machine)
+    return c.Config({id: described}, site=site, **made)
+
+
+def _host(text: str) -> dict[str, Any]:
+    host, _, port = text.partition(":")
+    if not host or (port and not port.isdecimal()):
+        raise ValueError(f"--mqtt takes HOST or HOST:PORT, not {text!r}")
+    return {"host": host, "port": int(port or 0)}
+
+
+def _address(text: str) -> dict[str, Any]:
+    address, _, port = text.rpartition(":")
+    if not port.isdecimal():
+        raise ValueError(f"--metrics takes :PORT (this machine alone) or ADDRESS:PORT, not {text!r}")
+    return {"address": address or "127.0.0.1", "port": int(port)}
+
+
+def _stopped_by_signals() -> threading.Event:
+    """An event that SIGTERM and Ctrl-C set; a second Ctrl-C ends the process."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    return stop
+
+
+def _introduce(assembly: Assembly) -> None:
+    for machine in assembly.plant.machines.values():
+        complain(introduction(machine))
+    complain(f"history in {assembly.plant.history.folder}; stop with Ctrl-C")
+
+
+def introduction(machine: Machine) -> str:
+    """How a machine will be listened to, in one line."""
+    alarm, often = machine.alarm, machine.false_alarms_per_week
+    often_said = f"{often:.3g} false alarms a week" if often >= 0.01 else "less than one false alarm in two years"
+    return (
+        f"{machine.id}: windows of {machine.detector.window_s:g} s every {machine.hop_s:g} s, "
+        f"set-point {alarm.on:.1f} for {alarm.on_delay} windows in a row (at most {often_said})"
+    )
+
+
+def _end(printer: Printer, assembly: Assembly, failures: Failures, once: bool, fail_on_alarm: bool) -> None:
+    complain(printer.summary())
+    if assembly.monitor.dropped:
+        complain(f"{assembly.monitor.dropped} windows were dropped: this computer is too slow for that many machines")
+    if fail_on_alarm and printer.counts["alarm"] + printer.counts["health"]:
+        raise typer.Exit(ALARM)
+    raise typer.Exit(BAD_INPUT if once and failures.files else DONE)

@@ -1,0 +1,204 @@
+"""A configuration -> the plant that it describes: machines that share encoders, sources, sinks, and their monitor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from nearfar.live.alarm import rate_for
+from nearfar.live.config import Config, MachineConfig
+from nearfar.live.folder import Report
+from nearfar.live.history import History
+from nearfar.live.machine import FALSE_ALARMS_PER_WEEK, Machine, Shared, chosen_by_hand, open_machine
+from nearfar.live.message import Sink
+from nearfar.live.monitor import Complain, Monitor
+from nearfar.live.plant import Plant
+from nearfar.live.sinks.lines import csv_lines, json_lines
+from nearfar.live.sinks.prometheus import Metrics
+from nearfar.live.sinks.webhook import Webhook, read_secret
+from nearfar.live.sources import Listening, Source, is_folder, open_source
+
+SILENCE_S, FEWEST_HOPS = 30.0, 3
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A plant and what belongs to it; `close` in the order that loses nothing."""
+
+    plant: Plant
+    monitor: Monitor
+    sinks: Sequence[Sink]
+    metrics: Metrics | None
+
+    def run(self, stop: threading.Event) -> None:
+        """Listen until the sources end or `stop` is set, then close everything."""
+        try:
+            self.monitor.run(stop)
+        finally:
+            self.plant.close()
+            for sink in self.sinks:
+                sink.close()
+            self.plant.history.close()
+
+
+def assemble(
+    config: Config,
+    *,
+    clock: Callable[[], float],
+    complain: Complain,
+    report: Report,
+    sinks: Sequence[Sink] = (),
+    once: bool = False,
+) -> Assembly:
+    """Build what `config` describes, with further `sinks`; ValueError, OSError or ImportError if that cannot be."""
+    machines = open_machines(config)
+    sources = {m.id: _source(config, m, clock, report, once) for m in machines if config.machines[m.id].source}
+    if not sources:
+        raise ValueError("no machine has a source to listen to")
+    history = History(
+        config.history.folder, keep_days=config.history.keep_days, audio_bytes=config.history.audio_gb * 1e9
+    )
+    made = [*sinks]
+    try:
+        made += open_sinks(config, machines, clock)
+    except BaseException:
+        for sink in made:
+            sink.close()
+        history.close()
+        raise
+    plant = Plant(machines, history, made, clock=clock)
+    metrics = next((sink for sink in made if isinstance(sink, Metrics)), None)
+    meters = (metrics,) if metrics else ()
+    return Assembly(plant, Monitor(plant, sources, complain=complain, meters=meters), made, metrics)
+
+
+def open_machines(config: Config) -> list[Machine]:
+    """The machines of a configuration, with one encoder for all that need the same."""
+    shared: Shared = {}
+    machines = []
+    for id, c in config.machines.items():
+        folder = is_folder(c.source)
+        machine = open_machine(
+            id,
+            c.model,
+            name=c.name,
+            site=config.site,
+            weights=c.weights,
+            hop_s=c.hop_s,
+            deadband=c.alarm.deadband,
+            on_delay=c.alarm.on_delay,
+            off_delay=c.alarm.off_delay,
+            shared=shared,
+        )
+        if folder:
+            machine.hop_s = machine.detector.window_s  # files are not taken in overlapping windows
+        silence = None if folder else max(SILENCE_S, FEWEST_HOPS * machine.hop_s)
+        machine.watchdog.silence_s = float("inf") if (s := c.silence_s or silence) is None else s
+        _choose_set_point(machine, c)
+        machines.append(machine)
+    return machines
+
+
+def open_sinks(config: Config, machines: Sequence[Machine], clock: Callable[[], float]) -> list[Sink]:
+    """The sinks of a configuration; those that were made are closed if another cannot be."""
+    sinks: list[Sink] = []
+    try:
+        if config.jsonl:
+            sinks.append(json_lines(config.jsonl.file))
+        if config.csv:
+            sinks.append(csv_lines(config.csv.file))
+        if config.metrics:
+            metrics = Metrics()
+            sinks.append(metrics)
+            metrics.serve(config.metrics.address, config.metrics.port)
+        if config.webhook:
+            secret = read_secret(config.webhook.secret_file) if config.webhook.secret_file else ""
+            spool = config.history.folder / "webhook"
+            sinks.append(Webhook(config.webhook.url, spool, clock=clock, secret=secret))
+        if config.opcua:
+            from nearfar.live.sinks.opcua import OpcUa
+
+            sinks.append(OpcUa(machines, config.opcua.endpoint))
+        if config.mqtt:
+            sinks.append(_mqtt(config, machines))
+    except BaseException:
+        for sink in sinks:
+            sink.close()
+        raise
+    return sinks
+
+
+def _mqtt(config: Config, machines: Sequence[Machine]) -> Sink:
+    from nearfar.live.sinks.mqtt import Broker, Mqtt
+
+    c = config.mqtt
+    assert c is not None
+    password = read_secret(c.password_file) if c.password_file else ""
+    ca, cert, key = (None if p is None else str(p) for p in (c.ca, c.cert, c.key))
+    broker = Broker(c.host, c.port, c.username, password, c.tls, ca, cert, key, c.prefix, c.discovery)
+    return Mqtt(broker, machines)
+
+
+def _choose_set_point(machine: Machine, c: MachineConfig) -> None:
+    """What the configuration says; else the model's set-point if somebody chose it; else a rare false alarm."""
+    per_week = c.alarm.false_alarms_per_week
+    if per_week is None and not chosen_by_hand(machine.detector):
+        per_week = FALSE_ALARMS_PER_WEEK
+    if per_week is not None:
+        machine.detector.set_threshold(rate=rate_for(per_week, machine.hop_s, machine.alarm.on_delay))
+        machine.alarm = replace(machine.alarm, on=machine.detector.threshold.value)
+
+
+def _source(config: Config, machine: Machine, clock: Callable[[], float], report: Report, once: bool) -> Source:
+    c, detector = config.machines[machine.id], machine.detector
+    rates = [encoder.sample_rate for encoder in detector.encoders.values()]
+    return open_source(
+        c.source,
+        Listening(
+            window_s=detector.window_s,
+            hop_s=machine.hop_s,
+            rate=c.rate or max(rates),
+            clock=clock,
+            report=report,
+            near=detector.near,
+            far=detector.far,
+            ledger=config.history.folder / "heard" / f"{machine.id}.tsv",
+            once=once,
+            form=c.format,
+            options=c.ffmpeg,
+        ),
+    )
+
+
+def check(config: Config) -> list[str]:
+    """What a configuration would do, a line each, after opening its models; raises as `assemble` does."""
+    from nearfar.check import one_of
+    from nearfar.live.feeds import FORMATS, hide
+
+    lines = []
+    for machine in open_machines(config):
+        c = config.machines[machine.id]
+        one_of("sample format", c.format, FORMATS)
+        source = hide(" and ".join(c.source)) or "no source"
+        lines.append(
+            f"machine {machine.id}: {machine.model} listens to {source}; set-point {machine.alarm.on:.2f}, "
+            f"at most {machine.false_alarms_per_week:.3g} false alarms a week"
+        )
+    h = config.history
+    lines.append(f"history: {h.folder}, scores for {h.keep_days:g} days, audio up to {h.audio_gb:g} GB")
+    if m := config.mqtt:
+        lines.append(f"mqtt: {m.host} as {m.username or 'nobody'}, topics {m.prefix}/{config.site}/...")
+    if config.webhook:
+        lines.append(f"webhook: {hide(config.webhook.url)}, {'signed' if config.webhook.secret_file else 'NOT signed'}")
+    if config.metrics:
+        lines.append(f"metrics: http://{config.metrics.address}:{config.metrics.port}/metrics")
+    if config.opcua:
+        lines.append(f"opc-ua: {config.opcua.endpoint}")
+    for kind, c_file in (("jsonl", config.jsonl), ("csv", config.csv)):
+        if c_file:
+            lines.append(f"{kind}: {c_file.file}")
+    for secret in (config.mqtt and config.mqtt.password_file, config.webhook and config.webhook.secret_file):
+        if secret:
+            read_secret(secret)
+    return lines

@@ -1,0 +1,80 @@
+"""OPC-UA: a server with an object per machine, for SCADA systems that ask.
+
+    Objects/nearfar/<machine>/{Score, Threshold, Alarm, Health, LastUpdate}     Double Double Boolean String DateTime
+
+Variables are read-only. No encryption and no users: bind it to a machine network, or to 127.0.0.1 (the default).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from nearfar.live.message import HEALTH, OK, SCORE, STATE, Message
+from nearfar.live.sinks.courier import Courier
+
+if TYPE_CHECKING:
+    from nearfar.live.machine import Machine
+
+NAMESPACE = "urn:nearfar:plant"
+
+
+class OpcUa:
+    """A sink that is a server at `endpoint` (opc.tcp://host:port/); needs asyncua. OSError if the port is taken."""
+
+    name = "opc-ua"
+
+    def __init__(self, machines: Sequence[Machine], endpoint: str = "opc.tcp://127.0.0.1:4840/nearfar/") -> None:
+        try:
+            from asyncua import ua
+            from asyncua.sync import Server
+        except ImportError:
+            raise ImportError("OPC-UA needs asyncua: pip install 'nearfar[opcua]'") from None
+        self._server = Server()
+        self._server.set_endpoint(endpoint)
+        self._server.set_server_name("nearfar")
+        self._server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+        space = self._server.register_namespace(NAMESPACE)
+        root = self._server.nodes.objects.add_object(space, "nearfar")
+        never = datetime(1970, 1, 1, tzinfo=timezone.utc)
+        self._nodes: dict[str, dict[str, Any]] = {}
+        for machine in machines:
+            node = root.add_object(space, machine.id)
+            threshold = float(machine.detector.threshold.value)
+            start = {"Score": 0.0, "Threshold": threshold, "Alarm": False, "Health": OK, "LastUpdate": never}
+            self._nodes[machine.id] = {name: node.add_variable(space, name, value) for name, value in start.items()}
+        try:
+            self._server.start()
+        except OSError:
+            self._server.tloop.stop()
+            raise
+        self._courier = Courier(self.name, self._show)
+
+    @property
+    def problem(self) -> str:
+        """Why values are not shown, or ""."""
+        return self._courier.problem
+
+    def put(self, message: Message) -> None:
+        """Show a message."""
+        self._courier.put(message)
+
+    def close(self) -> None:
+        """Stop the server."""
+        self._courier.close()
+        self._server.stop()
+
+    def _show(self, message: Message) -> None:
+        nodes, body = self._nodes[message.machine], message.body
+        values: dict[str, Any] = {}
+        if message.kind == SCORE:
+            values = {"Threshold": float(body["threshold"]), "Alarm": "alarm" in body["state"]}
+            values["LastUpdate"] = datetime.fromtimestamp(body["t1"], timezone.utc)
+            values |= {} if body["anomalous"] is None else {"Score": float(body["value"])}
+        elif message.kind == STATE:
+            values = {"Alarm": "alarm" in body["state"]}
+        elif message.kind == HEALTH:
+            values = {"Health": body["health"] if body["health"] == OK else f"{body['health']}: {body['text']}"}
+        for name, value in values.items():
+            nodes[name].write_value(value)

@@ -1,0 +1,84 @@
+"""A real mosquitto for tests: on a free port of this machine, stopped and started at will."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def wait_for(test, seconds: float = 10.0) -> bool:
+    """Whether `test()` becomes true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if test():
+            return True
+        time.sleep(0.02)
+    return bool(test())
+
+
+class Mosquitto:
+    """A broker without memory: what it should know after a restart has to be told again."""
+
+    def __init__(self, folder: Path, *lines: str) -> None:
+        self.binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+        if not Path(self.binary).exists():
+            pytest.skip("mosquitto is not on this machine")
+        self.port = free_port()
+        self.config = folder / "mosquitto.conf"
+        plain = [f"listener {self.port} 127.0.0.1", "allow_anonymous true", "persistence false", *lines]
+        self.config.write_text("\n".join(plain))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        quiet = subprocess.DEVNULL
+        self.process = subprocess.Popen([self.binary, "-c", str(self.config)], stdout=quiet, stderr=quiet)
+        assert wait_for(self._answers), "mosquitto does not start"
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class Listener:
+    """Everything that a broker says on some topics: (topic, payload, retained)."""
+
+    def __init__(self, port: int, topic: str = "#", **tls: str) -> None:
+        from paho.mqtt import client as paho
+
+        self.heard: list[tuple[str, bytes, bool]] = []
+        self.ready = threading.Event()
+        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        if tls:
+            self.client.tls_set(**tls)
+        self.client.reconnect_delay_set(1, 1)
+        self.client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
+        self.client.on_subscribe = lambda *_: self.ready.set()
+        self.client.on_message = lambda c, u, m: self.heard.append((m.topic, m.payload, m.retain))
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+        assert self.ready.wait(5)
+
+    def of(self, ending: str) -> list[bytes]:
+        return [payload for topic, payload, _ in self.heard if topic.endswith(ending)]
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()

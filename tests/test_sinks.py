@@ -1,0 +1,435 @@
+"""Sinks: real brokers, servers and clients; what is promised arrives, in order, and nobody waits for a dead one."""
+
+import csv
+import hashlib
+import hmac
+import http.server
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from brokers import Listener, Mosquitto, free_port, wait_for
+from nearfar.live.message import EVENT, HEALTH, SCORE, STATE, Message
+from nearfar.live.sinks import lines
+from nearfar.live.sinks.courier import Courier
+from nearfar.live.sinks.mqtt import Broker, Mqtt
+from nearfar.live.sinks.prometheus import Metrics, text_of
+from nearfar.live.sinks.webhook import Webhook, read_secret
+
+PUMP = SimpleNamespace(
+    id="pump",
+    name="Pump 3",
+    site="north",
+    model=Path("pump3"),
+    detector=SimpleNamespace(threshold=SimpleNamespace(value=3.0)),
+)
+FAN = SimpleNamespace(**{**vars(PUMP), "id": "fan"})
+
+
+def score(value: float = 1.5, machine: str = "pump", anomalous: bool | None = False, t0: float = 100.0) -> Message:
+    body = {"model": "pump3", "recipe": "logmel/near_only", "value": value, "threshold": 3.0, "t0": t0, "t1": t0 + 10}
+    more = {"anomalous": anomalous, "p": 0.5, "heard": "", "problem": "", "near_dbfs": -30.0, "far_dbfs": None}
+    return Message(SCORE, machine, "north", t0 + 10, {**body, **more, "state": "normal"})
+
+
+def event(number: int, what: str = "raised") -> Message:
+    return Message(EVENT, "pump", "north", 100.0, {"what": what, "event": {"id": number, "kind": "alarm"}})
+
+
+def health(health: str, text: str = "") -> Message:
+    return Message(HEALTH, "pump", "north", 100.0, {"health": health, "text": text})
+
+
+def test_a_dead_sink_holds_nobody_up_and_its_queue_is_bounded():
+    stuck = threading.Event()
+    courier = Courier("dead", lambda message: stuck.wait(30) and None, limit=50)
+    start = time.monotonic()
+    for i in range(5000):
+        courier.put(event(i))
+    assert time.monotonic() - start < 5 and courier.dropped >= 4900
+    stuck.set()
+    courier.close()
+
+
+def test_a_courier_tries_again_in_order_and_gives_up_on_what_never_works():
+    got, fail = [], [3]
+
+    def deliver(message: Message) -> None:
+        number = message.body["event"]["id"]
+        if number == 2:
+            raise ValueError("never")
+        if number == 1 and fail[0]:
+            fail[0] -= 1
+            raise OSError("not now")
+        got.append(number)
+
+    courier = Courier("flaky", deliver, first_wait_s=0.01)
+    for i in range(5):
+        courier.put(event(i))
+    assert wait_for(lambda: got == [0, 1, 3, 4])
+    courier.close()
+    assert courier.dropped == 1 and courier.problem == ""
+
+
+def test_json_lines_and_csv(tmp_path):
+    one, two = lines.json_lines(tmp_path / "a.jsonl"), lines.csv_lines(tmp_path / "b.csv")
+    for message in (score(1.5), event(1), score(2.5, anomalous=None), health("ok")):
+        one.put(message)
+        two.put(message)
+    one.close()
+    two.close()
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert kinds == ["score", "event", "score", "health"]
+    rows = list(csv.DictReader((tmp_path / "b.csv").open()))
+    assert [r["value"] for r in rows] == ["1.5", "2.5"] and [r["anomalous"] for r in rows] == ["0", ""]
+    assert rows[0]["time"] == "1970-01-01T00:01:40.000+00:00"
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from nearfar.live.sinks.lines import append
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+path, failed = Path(sys.argv[1]), 0
+for i in range(30):
+    try:
+        append(path, f"{i:099d}\\n")
+    except OSError:
+        failed += 1
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+append(path, "room again\\n")
+print(failed)
+"""
+
+
+def test_a_file_that_may_not_grow_holds_whole_lines_only(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("50 bytes are here already, so the last does not fit\n"[:50] + "\n")
+    said = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True).stdout
+    got = path.read_text().splitlines()
+    assert int(said) == 21 and len(got) == 11 and got[-1] == "room again" and all(len(x) == 99 for x in got[1:-1])
+
+
+class Receiver(http.server.ThreadingHTTPServer):
+    """Takes posts, after answering with `answers` first."""
+
+    def __init__(self, *answers: int, port: int = 0) -> None:
+        self.answers, self.taken, self.attempts = list(answers), [], 0
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                self.server.attempts += 1
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                code = self.server.answers.pop(0) if self.server.answers else 204
+                if code < 300:
+                    self.server.taken.append((dict(self.headers), body))
+                self.send_response(code)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        super().__init__(("127.0.0.1", port), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def ids(self) -> list[int]:
+        return [json.loads(body)["event"]["id"] for _, body in self.taken]
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+def test_webhooks_are_signed_tried_again_and_arrive_in_order(tmp_path):
+    server = Receiver(500, 429, 503)
+    url = f"http://127.0.0.1:{server.server_port}/alarm"
+    hook = Webhook(url, tmp_path / "spool", clock=lambda: 1234.5, secret="s3cret", first_wait_s=0.01)
+    for i in range(4):
+        hook.put(event(i))
+        hook.put(score())
+    assert wait_for(lambda: len(server.taken) == 4)
+    hook.close()
+    server.close()
+    assert server.ids == [0, 1, 2, 3] and server.attempts == 7 and not list((tmp_path / "spool").iterdir())
+    headers, body = server.taken[0]
+    seconds, _, digest = headers["X-Nearfar-Signature"].partition(",v1=")
+    assert seconds == "t=1234" and digest == hmac.new(b"s3cret", b"1234." + body, hashlib.sha256).hexdigest()
+
+
+def test_what_is_refused_for_good_does_not_hold_up_the_rest(tmp_path):
+    server = Receiver(400)
+    hook = Webhook(f"http://127.0.0.1:{server.server_port}/", tmp_path, clock=time.time, first_wait_s=0.01)
+    hook.put(event(0))
+    hook.put(event(1))
+    assert wait_for(lambda: server.taken)
+    hook.close()
+    server.close()
+    assert server.ids == [1] and hook.dropped == 1
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from nearfar.live.message import EVENT, Message
+from nearfar.live.sinks.webhook import Webhook
+hook = Webhook(sys.argv[1], Path(sys.argv[2]), clock=time.time)
+for i in range(10):
+    hook.put(Message(EVENT, "pump", "north", 0.0, {"what": "raised", "event": {"id": i, "kind": "alarm"}}))
+print("put", flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_was_promised_to_a_webhook_survives_kill_9(tmp_path):
+    url = f"http://127.0.0.1:{(port := free_port())}/"
+    child = subprocess.Popen([sys.executable, "-c", CHILD, url, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "put\n"
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    server = Receiver(port=port)
+    hook = Webhook(url, tmp_path, clock=time.time, first_wait_s=0.01)
+    hook.put(event(10))
+    assert wait_for(lambda: len(server.taken) == 11)
+    hook.close()
+    server.close()
+    assert server.ids == list(range(11))
+
+
+def test_a_spool_on_a_full_disk_waits_in_memory(tmp_path, monkeypatch):
+    from nearfar import atomic
+
+    write, full = atomic.write, [True]
+
+    def failing(*arguments):
+        if full[0]:
+            raise OSError(28, "No space left on device")
+        return write(*arguments)
+
+    monkeypatch.setattr(atomic, "write", failing)
+    server = Receiver()
+    hook = Webhook(f"http://127.0.0.1:{server.server_port}/", tmp_path, clock=time.time, first_wait_s=0.01)
+    hook.put(event(0))
+    hook.put(event(1))
+    assert "No space left" in hook.problem
+    full[0] = False
+    hook.put(event(2))
+    assert wait_for(lambda: len(server.taken) == 3)
+    hook.close()
+    server.close()
+    assert server.ids == [0, 1, 2] and not hook.problem
+
+
+def test_secrets_come_from_files(tmp_path):
+    (tmp_path / "s").write_text("abc\n")
+    assert read_secret(tmp_path / "s") == "abc"
+    (tmp_path / "s").write_text("\n")
+    with pytest.raises(ValueError, match="no secret"):
+        read_secret(tmp_path / "s")
+    with pytest.raises(ValueError, match="http"):
+        Webhook("ftp://x", tmp_path, clock=time.time)
+
+
+@pytest.fixture
+def broker(tmp_path):
+    made = Mosquitto(tmp_path)
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_mqtt_topics_and_what_is_retained(broker):
+    listener = Listener(broker.port)
+    sink = Mqtt(Broker("127.0.0.1", broker.port), [PUMP, FAN])
+    assert wait_for(lambda: len(listener.of("/health")) == 2)
+    sink.put(score(4.5, anomalous=True))
+    sink.put(Message(STATE, "pump", "north", 1.0, {"state": "unacknowledged alarm"}))
+    sink.put(event(7))
+    sink.put(health("problem", "dead"))
+    assert wait_for(lambda: b"problem" in b"".join(listener.of("pump/health")))
+    (payload,) = listener.of("nearfar/north/pump/score")
+    body = json.loads(payload)
+    assert {"model", "recipe", "value", "threshold", "t0", "t1"} <= set(body) and body["value"] == 4.5
+    assert json.loads(listener.of("nearfar/north/pump/state")[0])["state"] == "unacknowledged alarm"
+    assert json.loads(listener.of("nearfar/north/pump/event")[0])["event"]["id"] == 7
+    late = Listener(broker.port)
+    assert wait_for(lambda: len(late.heard) >= 10)
+    kept = {topic for topic, _, retained in late.heard if retained}
+    assert all(topic.endswith(("/health", "/config")) for topic in kept)
+    assert json.loads(late.of("pump/health")[0])["health"] == "problem"
+    sink.close()
+    assert wait_for(lambda: json.loads(late.of("pump/health")[-1])["health"] == "offline")
+    late.close()
+    listener.close()
+
+
+def test_home_assistant_finds_the_machine_and_again_when_it_starts(broker):
+    listener = Listener(broker.port, "homeassistant/#")
+    sink = Mqtt(Broker("127.0.0.1", broker.port), [PUMP])
+    assert wait_for(lambda: len(listener.of("/config")) == 4)
+    configs = [json.loads(p) for p in listener.of("/config")]
+    assert len({c["unique_id"] for c in configs}) == 4 and {c["device"]["name"] for c in configs} == {"Pump 3"}
+    for config in configs:
+        assert config["state_topic"].startswith("nearfar/north/pump/") and "value_json" in config["value_template"]
+        assert config["availability"][0]["topic"] == "nearfar/north/pump/health"
+    listener.client.publish("homeassistant/status", "online", qos=1)
+    assert wait_for(lambda: len(listener.of("/config")) == 8)
+    sink.close()
+    listener.close()
+
+
+def test_events_survive_a_broker_that_restarts_and_its_will_speaks_for_the_dead(broker):
+    listener = Listener(broker.port)
+    sink = Mqtt(Broker("127.0.0.1", broker.port), [PUMP], longest_wait_s=1)
+    assert wait_for(lambda: listener.of("/health"))
+    sink.put(event(0))
+    assert wait_for(lambda: listener.of("/event"))
+    broker.stop()
+    assert wait_for(lambda: sink.problem)
+    start = time.monotonic()
+    for i in range(1, 6):
+        sink.put(event(i))
+        sink.put(score())
+    assert time.monotonic() - start < 1
+    listener.ready.clear()
+    broker.start()
+    assert wait_for(lambda: not sink.problem and listener.ready.is_set())
+    sink.put(event(6))
+    assert wait_for(lambda: len({json.loads(p)["event"]["id"] for p in listener.of("/event")}) >= 2)
+    late = Listener(broker.port, "nearfar/#")
+    assert wait_for(lambda: late.of("/health"))  # told again to a broker that had forgotten
+    for client in sink._clients.values():  # the process is killed
+        client._sock_close()
+        client.loop_stop()
+    assert wait_for(lambda: json.loads(late.of("/health")[-1])["health"] == "offline")
+    late.close()
+    listener.close()
+
+
+def test_nothing_that_waits_for_a_broker_is_lost(tmp_path):
+    """Events sent before there is a broker, and while it is away, reach a subscriber that the broker remembers."""
+    broker = Mosquitto(tmp_path)
+    sink = Mqtt(Broker("127.0.0.1", broker.port, discovery=False), [PUMP], longest_wait_s=1)
+    for i in range(20):
+        sink.put(event(i))
+    assert wait_for(lambda: "does not answer" in sink.problem)
+    broker.start()
+    listener = Listener(broker.port, "nearfar/+/+/event")  # it is there before the sink has waited its second
+    assert wait_for(lambda: len(listener.heard) == 20, 15)
+    assert [json.loads(p)["event"]["id"] for p in listener.of("/event")] == list(range(20))
+    sink.close()
+    listener.close()
+    broker.stop()
+
+
+def test_mqtt_over_tls_with_a_password(tmp_path):
+    for name, who in (("ca", "/CN=ca"), ("server", "/CN=localhost")):
+        key = ["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{tmp_path}/{name}.key", "-subj", who]
+        if name == "ca":
+            subprocess.run([*key, "-x509", "-days", "2", "-out", f"{tmp_path}/ca.crt"], capture_output=True, check=True)
+            continue
+        subprocess.run([*key, "-out", f"{tmp_path}/server.csr"], capture_output=True, check=True)
+        (tmp_path / "san").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
+        sign = ["openssl", "x509", "-req", "-days", "2", "-CA", f"{tmp_path}/ca.crt", "-CAkey", f"{tmp_path}/ca.key"]
+        files = ["-in", f"{tmp_path}/server.csr", "-out", f"{tmp_path}/server.crt", "-extfile", f"{tmp_path}/san"]
+        subprocess.run([*sign, "-CAcreateserial", *files], capture_output=True, check=True)
+    tls = [f"cafile {tmp_path}/ca.crt", f"certfile {tmp_path}/server.crt", f"keyfile {tmp_path}/server.key"]
+    broker = Mosquitto(tmp_path, *tls, "user root")
+    broker.start()
+    ca = f"{tmp_path}/ca.crt"
+    listener = Listener(broker.port, ca_certs=ca)
+    sink = Mqtt(Broker("127.0.0.1", broker.port, username="anna", password="x", ca=ca), [PUMP])
+    assert wait_for(lambda: listener.of("pump/health"))
+    sink.close()
+    listener.close()
+    broker.stop()
+
+
+def test_metrics_have_the_names_that_were_promised():
+    metrics = Metrics()
+    metrics.put(score(4.5, anomalous=True))
+    metrics.put(score(anomalous=None))
+    metrics.put(Message(STATE, "pump", "north", 1.0, {"state": "acknowledged alarm"}))
+    metrics.put(health("problem"))
+    metrics.put(event(1))
+    metrics.dropped("pump")
+    metrics.failed("pump")
+    metrics.took("pump", 0.03, 4.0)
+    metrics.took("fan", 0.03, 1.0)
+    text = text_of(metrics).decode()
+    for line in (
+        'nearfar_score{machine="pump"} 4.5',
+        'nearfar_threshold{machine="pump"} 3.0',
+        'nearfar_alarm{machine="pump"} 1.0',
+        'nearfar_windows_total{machine="pump",result="anomalous"} 1.0',
+        'nearfar_windows_total{machine="pump",result="cannot_judge"} 1.0',
+        "nearfar_windows_dropped_total 1.0",
+        'nearfar_inference_seconds_bucket{le="0.05"} 2.0',
+        "nearfar_lag_seconds 4.0",
+        'nearfar_audio_level_dbfs{channel="near",machine="pump"} -30.0',
+        'nearfar_last_audio_timestamp_seconds{machine="pump"} 110.0',
+    ):
+        assert line in text, line
+
+
+def test_metrics_are_served():
+    import urllib.request
+
+    metrics = Metrics()
+    metrics.put(score(4.5))
+    port = metrics.serve("127.0.0.1", 0)
+    assert b"nearfar_score" in urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
+    metrics.close()
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port))
+
+
+def test_opc_ua_shows_each_machine_to_a_client():
+    from asyncua.sync import Client
+
+    from nearfar.live.sinks.opcua import NAMESPACE, OpcUa
+
+    endpoint = f"opc.tcp://127.0.0.1:{free_port()}/nearfar/"
+    sink = OpcUa([PUMP, FAN], endpoint)
+    sink.put(score(4.5, anomalous=True))
+    sink.put(Message(STATE, "pump", "north", 1.0, {"state": "unacknowledged alarm"}))
+    sink.put(health("problem", "dead"))
+    with Client(endpoint) as client:
+        space = client.get_namespace_index(NAMESPACE)
+
+        def read(machine: str, name: str):
+            path = [f"{space}:{part}" for part in ("nearfar", machine, name)]
+            return client.nodes.objects.get_child(path).read_value()
+
+        assert wait_for(lambda: read("pump", "Health") == "problem: dead")
+        assert read("pump", "Score") == 4.5 and read("pump", "Threshold") == 3.0 and read("pump", "Alarm") is True
+        assert read("pump", "LastUpdate").timestamp() == 110.0 or read("pump", "LastUpdate").second == 50
+        assert read("fan", "Score") == 0.0 and read("fan", "Health") == "ok"
+        node = client.nodes.objects.get_child([f"{space}:{p}" for p in ("nearfar", "pump", "Score")])
+        with pytest.raises(Exception, match=r"(?i)user|access|writ"):
+            node.write_value(0.0)
+    sink.close()
+
+
+@pytest.mark.parametrize(
+    "missing, make",
+    [
+        ("paho.mqtt", lambda: Mqtt(Broker("x"), [])),
+        ("prometheus_client", Metrics),
+    ],
+)
+def test_what_is_not_installed_is_named_with_its_extra(monkeypatch, missing, make):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=r"pip install 'nearfar\[live\]'"):
+        make()
