@@ -36,6 +36,7 @@ LAYERS = [
     ["explain.pages"],
     ["cli.terminal", "cli.results", "cli.options"],
     ["cli.machine", "cli.research", "cli.live"],
+    ["cli.serve"],
     ["cli"],
     ["__main__"],
 ]

@@ -13,7 +13,7 @@ import soundfile
 
 import nearfar
 from conftest import RATE, hum, write_wav
-from nearfar.live import api_examples, api_shapes
+from nearfar.live import api_asks, api_examples, api_shapes
 from nearfar.live.app import make_app
 from nearfar.live.limits import Limits
 from nearfar.live.security import access
@@ -374,7 +374,11 @@ def test_metrics_are_what_the_registry_says(plant):
 
 
 def test_every_shape_has_an_example_that_fits_it(client):
-    shapes = {n: s for n, s in vars(api_shapes).items() if isinstance(s, type) and issubclass(s, api_shapes.Shape)}
+    shapes = {
+        n: s
+        for n, s in {**vars(api_shapes), **vars(api_asks)}.items()
+        if isinstance(s, type) and issubclass(s, api_shapes.Shape)
+    }
     shapes.pop("Shape")
     assert set(shapes) == set(api_examples.EXAMPLES)
     for name, shape in shapes.items():

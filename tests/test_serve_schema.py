@@ -32,7 +32,13 @@ def schema_of_the_api(tmp_path_factory):
     files = [write_wav(folder / "normals" / f"normal_{i:02d}.wav", hum(i)) for i in range(12)]
     plant, clock = a_plant(fitted(folder / "pump3", files), folder / "a", "pump3")
     listen(plant, FAULTY, machine="pump3")
-    app = make_app(plant, Access("", frozenset({"testserver"})), clock=clock, limits=Limits(per_s=1e6, burst=10**6), metrics=lambda: b"")
+    app = make_app(
+        plant,
+        Access("", frozenset({"testserver"})),
+        clock=clock,
+        limits=Limits(per_s=1e6, burst=10**6),
+        metrics=lambda: b"",
+    )
     yield schemathesis.openapi.from_asgi("/openapi.json", app)
     plant.close()
     plant.history.close()

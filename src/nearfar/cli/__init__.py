@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from nearfar.cli import live, machine, research
+from nearfar.cli.serve import serve
 from nearfar.cli.terminal import DONE, say
 
 COMMANDS = (
@@ -23,6 +24,7 @@ COMMANDS = (
     (machine.add, "More normals into the bank."),
     (machine.threshold, "Show or change the set-point."),
     (live.monitor, "Live sound or a folder to alarm events."),
+    (serve, "REST, dashboard and metrics."),
     (live.config, "Check a plant's configuration file."),
     (live.history, "Export, rescue, or look for drift in a history."),
     (research.evaluate, "The challenge's metrics, per machine and overall."),

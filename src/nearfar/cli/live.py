@@ -71,7 +71,7 @@ def monitor(
         printer, failures = Printer(say, as_json=json), Failures()
         assembly = assemble(plant, clock=time.time, complain=complain, report=failures, sinks=[printer], once=once)
         _introduce(assembly)
-        assembly.run(_stopped_by_signals())
+        assembly.run(stopped_by_signals())
         _end(printer, assembly, failures, once, fail_on_alarm)
 
 
@@ -208,7 +208,7 @@ def _address(text: str) -> dict[str, Any]:
     return {"address": address or "127.0.0.1", "port": int(port)}
 
 
-def _stopped_by_signals() -> threading.Event:
+def stopped_by_signals() -> threading.Event:
     """An event that SIGTERM and Ctrl-C set; a second Ctrl-C ends the process."""
     stop = threading.Event()
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 
+from nearfar.live import api_asks as asks
 from nearfar.live import api_shapes as shapes
 from nearfar.live.api_machines import Time
 from nearfar.live.api_views import audits, entry, explained, happening
@@ -57,7 +58,7 @@ def explanation(here: Here, id: Id) -> shapes.Explanation:
 
 
 @router.post("/events/{id}/acknowledge")
-def acknowledge(here: Here, request: Request, id: Id, body: shapes.ByWhom) -> shapes.Event:
+def acknowledge(here: Here, request: Request, id: Id, body: asks.ByWhom) -> shapes.Event:
     """Somebody has seen it and looks after it."""
     here.watched(id)
     with answers():
@@ -66,7 +67,7 @@ def acknowledge(here: Here, request: Request, id: Id, body: shapes.ByWhom) -> sh
 
 
 @router.post("/events/{id}/feedback")
-def feedback(here: Here, request: Request, id: Id, body: shapes.Feedback) -> shapes.Done:
+def feedback(here: Here, request: Request, id: Id, body: asks.Feedback) -> shapes.Done:
     """What it was: "fine" puts its sound into the normals, "fault" notes a real fault. "fine" can be undone."""
     found, who = here.watched(id), name_of(request, body.who)
     with answers():
@@ -85,7 +86,7 @@ def audit(here: Here, machine: Name = None, before_id: Before = None, limit: Lim
 
 
 @router.post("/audit/{id}/undo", tags=["audit"])
-def undo(here: Here, request: Request, id: Id, body: shapes.ByWhom) -> shapes.Done:
+def undo(here: Here, request: Request, id: Id, body: asks.ByWhom) -> shapes.Done:
     """Bring back the model as it was before a change, byte for byte; the newest change first."""
     with answers():
         if not here.plant.history.audit(id=id, limit=1):

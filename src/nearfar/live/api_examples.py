@@ -44,7 +44,6 @@ STATE = {
     "false_alarms_per_week": 1.0,
     "clip_seconds": 10.0,
     "normals": 240,
-    "drift": "",
 }
 AUDIT = {
     "id": 12,
@@ -78,6 +77,7 @@ EVENT = {
 SET_POINT = {"value": 3.42, "method": "conformal", "false_alarms_per_week": 1.0}
 POINT = {"value": 3.42, "false_alarms_per_week": 1.0}
 ODD = {"index": 17, "name": "normal_17.wav", "score": 2.9, "playable": True, "channels": ["near", "far"]}
+DAY = {"start": 1_789_948_800.0, "median": 0.05, "windows": 17_020}
 NEIGHBOUR = {"name": "normal_12.wav", "distance": 0.31, "playable": True}
 
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -88,6 +88,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "MachineState": STATE,
     "Machines": {"machines": [STATE]},
     "Scores": {"machine": "pump3", "since": T, "until": T + 3600, "scores": [SCORED]},
+    "Day": DAY,
+    "Drift": {"creeping": False, "text": "No trend: the median normal score was +0.02 and is +0.05.", "days": [DAY]},
     "Domain": {"name": "source", "normals": 230},
     "SetPoint": SET_POINT,
     "CurvePoint": POINT,

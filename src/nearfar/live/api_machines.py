@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 from fastapi import APIRouter, Query, Request
 
+from nearfar.live import api_asks as asks
 from nearfar.live import api_shapes as shapes
 from nearfar.live.alarm import WEEK_S, per_week
 from nearfar.live.api_views import audits, state
@@ -50,6 +51,16 @@ def scores(
     return shapes.Scores(machine=id, since=start, until=end, scores=[shapes.Scored(**vars(s)) for s in found])
 
 
+@router.get("/{id}/drift")
+def drift(here: Here, id: str) -> shapes.Drift:
+    """The median normal score of each day, and a proposal if it creeps; nothing is adapted by itself."""
+    machine = here.machine(id)
+    found = here.drift(id)
+    days = [shapes.Day(start=start, median=value, windows=count) for start, value, count in found.days]
+    text = found.text(str(machine.model), str(here.plant.history.folder / "samples" / id))
+    return shapes.Drift(creeping=found.creeping, text=text, days=days)
+
+
 @router.get("/{id}/model")
 def model(here: Here, id: str) -> shapes.Model:
     """What a machine's model was fitted on, what its set-point is and what others would cost."""
@@ -80,7 +91,7 @@ def model(here: Here, id: str) -> shapes.Model:
 
 
 @router.put("/{id}/threshold")
-def threshold(here: Here, request: Request, id: str, body: shapes.NewSetPoint) -> shapes.SetPoint:
+def threshold(here: Here, request: Request, id: str, body: asks.NewSetPoint) -> shapes.SetPoint:
     """Change the set-point, without fitting again; audited, and can be undone."""
     machine = here.machine(id)
     with answers(value_error=422):
@@ -95,7 +106,7 @@ def threshold(here: Here, request: Request, id: str, body: shapes.NewSetPoint) -
 
 
 @router.post("/{id}/shelve")
-def shelve(here: Here, request: Request, id: str, body: shapes.Shelving) -> shapes.Done:
+def shelve(here: Here, request: Request, id: str, body: asks.Shelving) -> shapes.Done:
     """Raise nothing for so many hours; everything is scored and kept all the same."""
     name = here.machine(id).name
     with answers(value_error=422):
@@ -104,7 +115,7 @@ def shelve(here: Here, request: Request, id: str, body: shapes.Shelving) -> shap
 
 
 @router.delete("/{id}/shelve")
-def unshelve(here: Here, request: Request, id: str, who: shapes.Who = "") -> shapes.Done:
+def unshelve(here: Here, request: Request, id: str, who: asks.Who = "") -> shapes.Done:
     """Take a machine from the shelf."""
     name = here.machine(id).name
     with answers():

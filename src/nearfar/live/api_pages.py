@@ -15,6 +15,7 @@ from nearfar.live.service import Here, Service
 STATIC = Path(__file__).parent / "static"
 SCREENS = ("/", "/machine/{id}", "/event/{id}", "/model/{id}", "/health")
 WRONG = '<p class="panel trouble" role="alert">That is not the token of this server.</p>'
+SENT = {"referrer-policy": "same-origin"}  # with no-referrer a form would not say which origin it comes from
 
 router = APIRouter(include_in_schema=False)
 
@@ -24,7 +25,7 @@ def page(here: Service, status: int = 200) -> HTMLResponse:
     text = (STATIC / "page.html").read_text(encoding="utf-8")
     if here.access.token:
         text = text.replace('<html lang="en">', '<html lang="en" data-session="1">')
-    return HTMLResponse(text, status)
+    return HTMLResponse(text, status, SENT)
 
 
 def screen(here: Here) -> Response:
@@ -66,4 +67,4 @@ def _login(to: str, *, wrong: bool = False) -> Response:
     text = (STATIC / "login.html").read_text(encoding="utf-8")
     text = text.replace("<!-- message -->", WRONG if wrong else "")
     text = text.replace('name="next" value="/"', f'name="next" value="{html.escape(to)}"')
-    return HTMLResponse(text, 401 if wrong else 200)
+    return HTMLResponse(text, 401 if wrong else 200, SENT)

@@ -1,18 +1,17 @@
-"""What the API takes and gives: one class for each shape, errors among them.
+"""What the API gives: one class for each shape, errors among them. What it takes is in `api_asks`.
 
 Times are seconds since 1970 (UTC), scores standard deviations of the normals, levels dB of full scale.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from nearfar.live.api_examples import EXAMPLES
 
 Channel = Literal["near", "far"]
-Who = Annotated[str, Field(max_length=40, description="Who does it; noted in the audit.")]
 
 
 def _example(schema: dict[str, Any], shape: type[BaseModel]) -> None:
@@ -74,7 +73,7 @@ class Scored(Shape):
 class MachineState(Shape):
     """How a machine is now. `state` is the alarm's (ISA-18.2), or `no sound` or `waiting`: never normal unheard.
 
-    `health` says what is wrong with its microphones; `drift` proposes something if its normal sound creeps.
+    `health` says what is wrong with its microphones.
     """
 
     id: str
@@ -90,7 +89,6 @@ class MachineState(Shape):
     false_alarms_per_week: float
     clip_seconds: float
     normals: int
-    drift: str
 
 
 class Machines(Shape):
@@ -106,6 +104,22 @@ class Scores(Shape):
     since: float
     until: float
     scores: list[Scored]
+
+
+class Day(Shape):
+    """The median score of the windows of a UTC day that were judged normal."""
+
+    start: float
+    median: float
+    windows: int
+
+
+class Drift(Shape):
+    """Is the machine, or what is around it, changing slowly? Days that count, and what to do in a sentence."""
+
+    creeping: bool
+    text: str
+    days: list[Day]
 
 
 class Domain(Shape):
@@ -279,28 +293,3 @@ class Done(Shape):
 
     message: str
     audit_id: int
-
-
-class ByWhom(Shape):
-    """Who does it."""
-
-    who: Who = ""
-
-
-class Feedback(ByWhom):
-    """What an event was: "fine" adds its sound to the normals, "fault" notes a real fault."""
-
-    verdict: Literal["fine", "fault"]
-
-
-class Shelving(ByWhom):
-    """For how long nothing is raised."""
-
-    hours: Annotated[float, Field(gt=0, le=744)]
-
-
-class NewSetPoint(ByWhom):
-    """Another set-point: at most so many false alarms a week, or a value by hand; one of them."""
-
-    false_alarms_per_week: Annotated[float | None, Field(gt=0, le=1e6)] = None
-    value: Annotated[float | None, Field(ge=-1e6, le=1e6)] = None

@@ -16,7 +16,7 @@ from nearfar import __version__
 from nearfar.live import api_shapes as shapes
 from nearfar.live.limits import COME_BACK_S, Refused
 from nearfar.live.security import Refusal
-from nearfar.live.service import ERRORS, Here, disk
+from nearfar.live.service import ERRORS, Here
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -53,7 +53,7 @@ def metrics(here: Here) -> Response:
 def health(here: Here) -> shapes.ServerHealth:
     """The server and its microphones."""
     plant = here.plant
-    held, free = disk(plant.history.folder)
+    held, free = here.disk()
     problems = [text for text in [plant.history.problem, *(s.problem for s in plant.sinks)] if text]
     return shapes.ServerHealth(
         version=__version__,

@@ -34,6 +34,7 @@ class Stream:
         self.run, self.count, self.windows, self.closed = run, 0, 0, False
         self.describe: Callable[[str], dict[str, Any]] | None = None
         self._ring: deque[tuple[int, bytes]] = deque(maxlen=REMEMBERED)
+        self._said: dict[str, str] = {}  # the state of each machine that was told last
         self._lock = threading.Lock()
         self._bells: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
 
@@ -47,11 +48,12 @@ class Stream:
         if message.kind == SCORE:
             self.windows += 1
             self.tell(SCORE, _row(message))
+            self._state(message.machine, again=False)
         elif message.kind == EVENT:
             event = {k: v for k, v in message.body["event"].items() if not k.startswith("audio")}
             self.tell(EVENT, {"what": message.body["what"], **event})
-        elif self.describe is not None:
-            self.tell("state", self.describe(message.machine))
+        else:
+            self._state(message.machine)
 
     def tell(self, kind: str, data: dict[str, Any]) -> None:
         """Send something to everybody; from any thread, at once."""
@@ -84,6 +86,15 @@ class Stream:
                     yield b": still here\n\n"
         finally:
             self._bells.discard((loop, bell))
+
+    def _state(self, machine: str, *, again: bool = True) -> None:
+        """Tell how a machine is; unless `again`, only if it is called something else than last time."""
+        if self.describe is None:
+            return
+        now = self.describe(machine)
+        if again or self._said.get(machine) != now["state"]:
+            self._said[machine] = now["state"]
+            self.tell("state", now)
 
     def _place(self, last_id: str | None) -> int:
         run, _, number = (last_id or "").rpartition("-")

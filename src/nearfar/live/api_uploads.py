@@ -24,6 +24,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.datastructures import UploadFile
 
 from nearfar.audio import Clip
+from nearfar.live import api_asks as asks
 from nearfar.live import api_shapes as shapes
 from nearfar.live.api_views import explained, window
 from nearfar.live.decode import HEADER, shown, wav_header
@@ -104,7 +105,7 @@ async def add(
     domain: Annotated[
         Literal["source", "target"], Query(description="source: as before; target: another way to run.")
     ] = "source",
-    who: shapes.Who = "",
+    who: asks.Who = "",
 ) -> shapes.Added:
     """A recording into the machine's normals, without fitting the others again; audited, and can be undone."""
     machine, by = here.machine(id), name_of(request, who)

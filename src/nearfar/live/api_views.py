@@ -34,7 +34,6 @@ def state(plant: Plant, id: str) -> shapes.MachineState:
         false_alarms_per_week=now["false_alarms_per_week"],
         clip_seconds=now["window_s"],
         normals=now["normals"],
-        drift="",
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
@@ -17,6 +18,8 @@ from nearfar.live import api_shapes as shapes
 from nearfar.live.api_stream import Stream
 from nearfar.live.api_views import entry, state
 from nearfar.live.decode import Decoder
+from nearfar.live.drift import Drift, look
+from nearfar.live.history import medians
 from nearfar.live.limits import Door, Limits, Refused
 from nearfar.live.machine import Machine
 from nearfar.live.plant import Plant
@@ -24,6 +27,8 @@ from nearfar.live.rows import Audit, Event
 from nearfar.live.security import Access, Refusal, is_local
 from nearfar.live.sounds import Looks
 
+MINUTE_S, HOUR_S = 60.0, 3600.0
+Found = TypeVar("Found")
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": shapes.Error, "description": text}
     for status, text in {
@@ -66,6 +71,7 @@ class Service:
         self.uploads = tempfile.TemporaryDirectory(prefix="nearfar-")  # readable by this user alone
         self.stream.describe = lambda id: state(self.plant, id).model_dump()
         self.looks = Looks(self.plant)
+        self._known: dict[str, tuple[float, object]] = {}
         self.plant.sinks.append(self.stream)
 
     def machine(self, id: str) -> Machine:
@@ -88,11 +94,26 @@ class Service:
         """How a machine is now."""
         return state(self.plant, id)
 
+    def drift(self, id: str) -> Drift:
+        """Whether a machine's normal score creeps; looked at once an hour, since weeks are read."""
+        return self._now_and_then(f"drift {id}", HOUR_S, lambda: look(medians(self.plant.history, id, 0.0, math.inf)))
+
+    def disk(self) -> tuple[int, int]:
+        """(bytes that the history holds, bytes free there), of the last minute."""
+        return self._now_and_then("disk", MINUTE_S, lambda: _disk(self.plant.history.folder))
+
     def told(self, audit: Audit) -> Audit:
         """Tell the pages that look on what somebody did."""
         self.stream.tell("audit", entry(audit).model_dump())
         self.stream.tell("state", state(self.plant, audit.machine).model_dump())
         return audit
+
+    def _now_and_then(self, what: str, every_s: float, work: Callable[[], Found]) -> Found:
+        at, found = self._known.get(what, (-math.inf, None))
+        if self.clock() - at >= every_s:
+            found = work()
+            self._known[what] = self.clock(), found
+        return found  # type: ignore[return-value]
 
     def close(self) -> None:
         """Stop decoding and streaming, remove what was being uploaded."""
@@ -137,7 +158,7 @@ def answers(value_error: int = 409) -> Iterator[None]:
         raise Refused(Refusal(503, "disk", f"the disk does not play along: {error}", 60.0)) from None
 
 
-def disk(folder: Path) -> tuple[int, int]:
+def _disk(folder: Path) -> tuple[int, int]:
     """(bytes that a folder holds, bytes free there)."""
     import shutil
 

@@ -33,16 +33,17 @@ export function askName() {
 export function act(text, work, { main = false, after, ...rest } = {}) {
   const button = h("button", { type: "button", class: main ? "main" : null, ...rest }, text);
   button.addEventListener("click", async () => {
+    if (button.getAttribute("aria-disabled") === "true") return;
     const name = await actor();
     if (!name) return;
-    button.disabled = true;
+    button.setAttribute("aria-disabled", "true"); // not `disabled`, which would lose the focus
     try {
       say(await work(name));
       await after?.();
     } catch (error) {
       say(error instanceof ApiError ? error.message : `That failed: ${error.message}`);
     }
-    button.disabled = false;
+    button.removeAttribute("aria-disabled");
   });
   return button;
 }

@@ -61,7 +61,8 @@ export function trend({ scores, events, since, until, threshold, clip_s, name, w
   }
   for (const run of runs(scores.filter((p) => p.anomalous === null), hole)) {
     const from = x(run[0].t0), to = x(run.at(-1).t1);
-    svg.append(s("rect", { class: "gap", x: from, y: TOP, width: Math.max(2, to - from), height: H - TOP - BOTTOM }), to - from > 90 && s("text", { x: (from + to) / 2, y: H - BOTTOM - 8, "text-anchor": "middle" }, "no usable sound"));
+    svg.append(s("rect", { class: "gap", x: from, y: TOP, width: Math.max(2, to - from), height: H - TOP - BOTTOM }));
+    if (to - from > 110) svg.append(s("text", { x: (from + to) / 2, y: H - BOTTOM - 8, "text-anchor": "middle" }, "no usable sound"));
   }
   const alarms = events.filter((e) => e.kind === "alarm");
   for (const e of alarms) {

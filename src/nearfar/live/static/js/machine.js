@@ -13,7 +13,7 @@ const RANGES = [["1 h", 1], ["24 h", 24], ["7 d", 168], ["30 d", 720]], POINTS =
 export async function show(main, id) {
   let machine = await get(at("machines", id)), hours = 24;
   title(machine.name);
-  const head = h("div", { class: "title" }), current = h("section", { class: "panel" }), figure = h("figure", {}), list = h("div", {}), acts = h("div", { class: "row acts" });
+  const head = h("div", { class: "title" }), current = h("section", { class: "panel" }), figure = h("figure", {}), drift = h("p", { class: "small" }), list = h("div", {}), acts = h("div", { class: "row acts" });
   const ranges = h("div", { class: "ranges", role: "group", "aria-label": "Time shown" }, RANGES.map(([text, value]) => h("button", {
     type: "button", "aria-pressed": String(value === hours), onclick: (e) => {
       hours = value;
@@ -21,7 +21,7 @@ export async function show(main, id) {
       draw().catch(() => {});
     } }, text)));
   put(main, crumbs(["Machines", "/"], [machine.name]), head, current,
-    h("section", { class: "panel", "aria-labelledby": "trend" }, h("div", { class: "title" }, h("h2", { id: "trend" }, "Trend"), h("div", { class: "end" }, ranges)), figure, legend()),
+    h("section", { class: "panel", "aria-labelledby": "trend" }, h("div", { class: "title" }, h("h2", { id: "trend" }, "Trend"), h("div", { class: "end" }, ranges)), figure, legend(), drift),
     h("section", { class: "panel", "aria-labelledby": "events" }, h("h2", { id: "events" }, "Alarms and microphone trouble"), list),
     h("section", { class: "panel", "aria-labelledby": "aside" }, h("h2", { id: "aside" }, "Put aside"),
       h("p", { class: "small" }, "While it is being repaired or cleaned: nothing is raised until then, everything is still recorded."), acts));
@@ -43,13 +43,14 @@ export async function show(main, id) {
       get(`/v1/events?machine=${encodeURIComponent(id)}&since=${since}&limit=200`)]);
     const focused = figure.contains(document.activeElement);
     put(figure, past.scores.length ? trend({ ...past, events: found.events, since, until, threshold: machine.threshold, clip_s: machine.clip_seconds, name: machine.name, width: figure.clientWidth })
-      : empty(`Nothing was heard in these ${span(hours * 3600)}. Is the source running? `, h("a", { href: "/health" }, "Health")));
+      : empty(`Nothing was heard in the last ${RANGES.find(([, value]) => value === hours)[0]}. Is the source running? `, h("a", { href: "/health" }, "Health")));
     if (focused) figure.querySelector(".chart")?.focus();
     put(list, table(found.events));
   };
   header();
   await draw();
   onWidth(figure, () => draw().catch(() => {}));
+  get(at("machines", id, "drift")).then((found) => put(drift, found.text), () => {});
   const later = soon(() => { if (!figure.contains(document.activeElement)) draw().catch(() => {}); }, 5000), soonHeader = soon(header);
   listen({
     state: (m) => { if (m.id === id) { machine = m; soonHeader(); } },
@@ -70,7 +71,6 @@ function present(machine) {
     (machine.health.length || !unjudged ? machine.health : [last.problem]).map((text) => h("p", { class: "say" }, text)),
     h("p", { class: "small" }, machine.last_heard ? ["Last heard ", stamp(machine.last_heard)] : "Not heard since the start",
       last ? `. Near ${level(last.level_near_dbfs)}, far ${level(last.level_far_dbfs)}.` : "."),
-    machine.drift && h("p", { class: "say" }, machine.drift),
   ];
 }
 
