@@ -240,6 +240,9 @@ def introduction(machine: Machine) -> str:
 
 def _end(printer: Printer, assembly: Assembly, failures: Failures, once: bool, fail_on_alarm: bool) -> None:
     complain(printer.summary())
+    if once and not printer.windows:
+        heard = assembly.plant.history.folder / "heard"
+        complain(f"nothing new: a file is heard once (remove {heard} to hear all of them again)")
     if assembly.monitor.dropped:
         complain(f"{assembly.monitor.dropped} windows were dropped: this computer is too slow for that many machines")
     if fail_on_alarm and printer.counts["alarm"] + printer.counts["health"]:

@@ -223,25 +223,17 @@ def end_left_open(plant: Plant) -> None:
 
 
 def _judge(detector: Detector, machine: str, window: Window) -> tuple[Scored, audio.Clip | None, list[audio.Problem]]:
-    """The score of a window as a row, its clip (None if it is no recording at all), and what is wrong with it."""
+    """The score of a window as a row, its clip (None if it is no recording at all), and what is wrong with it.
+
+    The two steps of `Detector.score`, taken one by one: between them stands what the microphones did.
+    """
     levels = window.level_dbfs(0), window.level_dbfs(1)
     try:
         clip = window.clip
-        score = detector.score([clip])[0]
+        ((heard,),) = detector.fitted.ear.hear([clip], None, None)
+        s = detector.judge(heard)
     except ValueError as error:
         row = Scored(machine, window.t0, window.t1, 0.0, detector.threshold.value, None, 1.0, "", str(error), *levels)
         return row, None, []
-    row = Scored(
-        machine,
-        window.t0,
-        window.t1,
-        score.value,
-        score.threshold,
-        score.anomalous,
-        score.p,
-        score.heard,
-        score.problem,
-        *levels,
-    )
-    needs_far = any(recipe.needs_far for recipe in detector.recipes)
-    return row, clip, [p for p in audio.problems(clip) if needs_far or p.channel == "near"]
+    row = Scored(machine, window.t0, window.t1, s.value, s.threshold, s.anomalous, s.p, s.heard, s.problem, *levels)
+    return row, clip, heard.problems

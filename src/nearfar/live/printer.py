@@ -39,11 +39,15 @@ class Printer:
     def close(self) -> None:
         """Nothing waits."""
 
+    @property
+    def windows(self) -> int:
+        """How many windows have been heard."""
+        return sum(self.counts[result] for result in RESULTS.values())
+
     def summary(self) -> str:
         """What has been heard, in one line."""
-        windows = sum(self.counts[result] for result in RESULTS.values())
         parts = [f"{self.counts[result]} {result}" for result in RESULTS.values() if self.counts[result]]
-        heard = f"{windows} windows heard{': ' if parts else ''}{', '.join(parts)}"
+        heard = f"{self.windows} windows heard{': ' if parts else ''}{', '.join(parts)}"
         return f"{heard}; {_count(self.counts['alarm'], 'alarm')}, {self.counts[HEALTH]} of health"
 
 

@@ -1,0 +1,190 @@
+"""nearfar monitor, config and history, as they are typed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from brokers import Listener, Mosquitto, free_port, wait_for
+from conftest import RATE, hum, write_wav
+from plants import fitted, sound
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return fitted(tmp_path_factory.mktemp("m") / "pump3", [hum(i) for i in range(20)])
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+
+
+def nearfar(*arguments, folder: Path, code: int = 0, given: bytes | None = None):
+    command = [sys.executable, "-m", "nearfar", *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, input=given, capture_output=True, env=environment(), timeout=120)
+    assert done.returncode == code, done.stderr.decode()
+    return done.stdout.decode(), done.stderr.decode()
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    for i, fault in enumerate(["", "", "hiss", "hiss", "hiss", "hiss", ""]):
+        path = write_wav(tmp_path / "in" / f"{i}.wav", hum(900 + i, fault=fault))
+        os.utime(path, (1_700_000_000 + 2 * i, 1_700_000_000 + 2 * i))
+    return tmp_path / "in"
+
+
+def test_a_folder_once_has_the_scores_of_the_score_command(model, inbox, tmp_path):
+    out, err = nearfar("monitor", model, "--source", inbox, "--once", "--json", folder=tmp_path)
+    live = [m for line in out.splitlines() if (m := json.loads(line))["kind"] == "score"]
+    scores = json.loads(nearfar("score", model, inbox, "--json", folder=tmp_path)[0])["scores"]
+    assert [(m["value"], m["threshold"], m["anomalous"], m["p"]) for m in live] == [
+        (s["score"], s["threshold"], s["anomalous"], s["p"]) for s in scores
+    ]
+    assert "7 windows heard: 3 normal, 4 anomalous; 1 alarm, 0 of health" in err
+    assert "nothing new" in nearfar("monitor", model, "--source", inbox, "--once", folder=tmp_path)[1]
+
+
+def test_events_are_a_line_each_and_the_exit_code_says_so(model, inbox, tmp_path):
+    out, _ = nearfar("monitor", model, "--source", inbox, "--once", "--fail-on-alarm", folder=tmp_path, code=1)
+    (line,) = out.splitlines()
+    assert "ALARM" in line and "pump3" in line and "set-point 6.0" in line
+
+
+def test_a_corrupt_file_is_said_and_the_others_go_through(model, inbox, tmp_path):
+    (inbox / "9.wav").write_bytes(b"RIFF")
+    _, err = nearfar("monitor", model, "--source", inbox, "--once", folder=tmp_path, code=2)
+    assert "left out: 9.wav" in err and "7 windows heard" in err
+
+
+def test_raw_samples_on_stdin(model, tmp_path):
+    samples = np.concatenate([sound(i, seconds=2) for i in range(4)], axis=1).astype("<f4")
+    out, err = nearfar("monitor", model, "--source", "-", "--json", folder=tmp_path, given=samples.T.tobytes())
+    assert "7 windows heard" in err and out.count('"kind":"score"') == 7
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--source", "in"], "Give MODEL and --source"),
+        (["MODEL", "--source", "nowhere"], "no such source"),
+        (["MODEL", "--source", ".", "--metrics", "abc"], "--metrics takes"),
+        (["MODEL", "--source", ".", "--mqtt", "a:b"], "--mqtt takes"),
+        (["nomodel", "--source", "."], "is not a detector"),
+        (["MODEL", "--source", ".", "--false-alarms-per-week", "-1"], "false alarms per week must be > 0"),
+        (["--config", "nowhere.toml"], "no such configuration"),
+        (["MODEL", "--config", "x.toml"], "give it alone"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(model, tmp_path, arguments, says, monkeypatch):
+    from typer.testing import CliRunner
+
+    from nearfar.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["monitor", *(str(model) if a == "MODEL" else a for a in arguments)])
+    assert done.exit_code == 2 and says in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_stream_with_everything_on_stops_gracefully(model, tmp_path):
+    """ffmpeg, MQTT, metrics, webhook spool, files and history at once; SIGTERM ends it with nothing lost."""
+    parts = [sound(i, "hiss" if 3 <= i < 9 else "") for i in range(14)]
+    soundfile.write(tmp_path / "x.wav", np.concatenate(parts, axis=1).T, RATE, subtype="PCM_16")
+    broker, port = Mosquitto(tmp_path), free_port()
+    broker.start()
+    listener = Listener(broker.port, "nearfar/#")
+    (tmp_path / "plant.toml").write_text(
+        f"""
+[machines.pump]
+model = "{model}"
+source = "{tmp_path}/x.wav"
+ffmpeg = ["-re", "-stream_loop", "-1"]
+[history]
+folder = "h"
+[mqtt]
+host = "127.0.0.1"
+port = {broker.port}
+[metrics]
+port = {port}
+[webhook]
+url = "http://127.0.0.1:9/"
+[jsonl]
+file = "all.jsonl"
+[csv]
+file = "scores.csv"
+"""
+    )
+    out, _ = nearfar("config", "check", "plant.toml", folder=tmp_path)
+    assert "is sound" in out
+    command = [sys.executable, "-m", "nearfar", "monitor", "--config", "plant.toml"]
+    child = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert wait_for(lambda: listener.of("/event"), 40)
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+        assert 'nearfar_alarm{machine="pump"} 1.0' in text
+    finally:
+        child.send_signal(signal.SIGTERM)
+        out, err = child.communicate(timeout=30)
+    assert child.returncode == 0 and b"ALARM" in out and b"windows heard" in err
+    assert wait_for(lambda: json.loads(listener.of("/health")[-1])["health"] == "offline")
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    scores = [m for m in lines if m["kind"] == "score"]
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == len(scores) + 1
+    assert list((tmp_path / "h" / "webhook").glob("*.json"))  # nobody took them: they wait for the next time
+    assert list((tmp_path / "h" / "audio").glob("*.flac"))
+    listener.close()
+    broker.stop()
+    nearfar("history", "export", "h", "-o", "out", folder=tmp_path)
+    import pyarrow.parquet
+
+    assert pyarrow.parquet.read_table(tmp_path / "out" / "scores.parquet").num_rows == len(scores)
+
+
+def test_a_history_is_rescued_and_looked_at(model, inbox, tmp_path):
+    nearfar("monitor", model, "--source", inbox, "--once", "--history", "h", folder=tmp_path)
+    assert "days have been heard" in nearfar("history", "drift", "h", folder=tmp_path)[0]
+    out = json.loads(nearfar("history", "rescue", "h", "--json", folder=tmp_path)[0])
+    assert out["rows"]["scores"] == 7 and (tmp_path / out["kept"]).is_file()
+    assert "no history" in nearfar("history", "drift", ".", folder=tmp_path, code=2)[1]
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_of_an_alarm_loses_nothing_recorded(model, tmp_path):
+    parts = [sound(i, "" if i < 3 else "hiss") for i in range(60)]
+    samples = np.concatenate(parts, axis=1).T.astype("<f4").tobytes()
+    command = [sys.executable, "-m", "nearfar", "monitor", str(model), "--source", "-", "--json", "--history", "h"]
+    child = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    child.stdin.write(samples[: len(samples) // 2])
+    child.stdin.flush()
+    said = []
+    while not any(m["kind"] == "event" for m in said):
+        said.append(json.loads(child.stdout.readline()))
+    time.sleep(0.2)
+    child.kill()
+    said += [json.loads(line) for line in child.stdout.read().splitlines() if line.endswith(b"}")]
+    child.wait()
+    from nearfar.live.history import History
+
+    history = History(tmp_path / "h")
+    times = {s.t0 for s in history.scores("pump3", 0, 1e12)}
+    assert {m["t0"] for m in said if m["kind"] == "score"} <= times
+    (event,) = history.events()
+    assert history.tape.path(event.audio)  # its audio up to the alarm is there too

@@ -1,0 +1,130 @@
+"""The configuration: what is not known or of the wrong type is said with its line; secrets are never printed."""
+
+import shutil
+
+import pytest
+
+from conftest import hum
+from nearfar.live.assemble import assemble, check, open_machines
+from nearfar.live.config import ConfigError, read
+from nearfar.live.monitor import Monitor
+from plants import fitted
+
+SOUND = """
+site = "north"
+
+[history]
+folder = "h"
+keep_days = 30
+
+[machines.pump]
+model = "pump3"
+source = "in"
+name = "Pump 3"
+
+[machines.pump.alarm]
+false_alarms_per_week = 5
+on_delay = 2
+
+[machines.fan]
+model = "pump3"
+source = ["rtsp://anna:${PASSWORD}@10.0.0.7/a", "rtsp://10.0.0.7/b"]
+silence_s = 90
+
+[mqtt]
+host = "broker"
+username = "anna"
+password_file = "mqtt.secret"
+
+[webhook]
+url = "https://example.org/hook"
+secret_file = "hook.secret"
+
+[metrics]
+port = 9108
+"""
+
+
+@pytest.fixture
+def folder(tmp_path_factory, tmp_path):
+    model = fitted(tmp_path / "pump3", [hum(i) for i in range(8)])
+    assert model.is_dir()
+    (tmp_path / "in").mkdir()
+    for name in ("mqtt.secret", "hook.secret"):
+        (tmp_path / name).write_text("very-secret\n")
+    return tmp_path
+
+
+def written(folder, text=SOUND):
+    (folder / "plant.toml").write_text(text)
+    return folder / "plant.toml"
+
+
+def test_a_sound_file_is_read_whole(folder):
+    config = read(written(folder), {"PASSWORD": "hidden"})
+    assert config.site == "north" and list(config.machines) == ["pump", "fan"]
+    assert config.machines["pump"].source == (str(folder / "in"),) and config.machines["pump"].alarm.on_delay == 2
+    assert config.machines["fan"].source[0] == "rtsp://anna:hidden@10.0.0.7/a"
+    assert config.history.folder == folder / "h" and config.metrics.address == "127.0.0.1"
+
+
+def test_check_says_what_would_happen_and_no_secret(folder):
+    lines = "\n".join(check(read(written(folder), {"PASSWORD": "hidden"})))
+    assert "machine pump" in lines and "at most 5 false alarms a week" in lines and "signed" in lines
+    assert "very-secret" not in lines and "hidden" not in lines
+
+
+def test_machines_are_as_configured_and_share_an_encoder(folder):
+    pump, fan = open_machines(read(written(folder), {"PASSWORD": "x"}))
+    assert pump.detector.encoders["logmel"] is fan.detector.encoders["logmel"]
+    assert pump.watchdog.silence_s == float("inf") and fan.watchdog.silence_s == 90
+    assert pump.false_alarms_per_week == pytest.approx(5) and fan.alarm.on == 6.0  # the model's, as somebody chose it
+    assert pump.hop_s == 2.0 and fan.hop_s == 1.0
+
+
+@pytest.mark.parametrize(
+    "old, new, says",
+    [
+        ("on_delay = 2", "ondelay = 2", "line 15: machines.pump.alarm.ondelay is not known; choose one of: deadband"),
+        ("[metrics]", "[metric]", "line 31: metric is not known"),
+        ("keep_days = 30", 'keep_days = "30"', "line 6: history.keep_days must be a number, not '30'"),
+        ("port = 9108", "port = true", "must be a whole number"),
+        ("port = 9108", "port = 1.5", "must be a whole number"),
+        ('host = "broker"', "", "mqtt lacks host"),
+        ('model = "pump3"\nsource = "in"', 'source = "in"', "machines.pump lacks model"),
+        ('site = "north"', "site = north", "this is no TOML"),
+        ('site = "north"', 'site = "north"\nmachines = 3', "this is no TOML|must be tables"),
+        ("${PASSWORD}", "${NOT_SET}", "environment variable NOT_SET, which is not set"),
+    ],
+)
+def test_mistakes_are_named_with_their_line(folder, old, new, says):
+    with pytest.raises(ConfigError, match=says):
+        read(written(folder, SOUND.replace(old, new, 1)), {"PASSWORD": "x"})
+
+
+def test_files_without_machines_or_that_are_not_there(folder):
+    with pytest.raises(ConfigError, match="no machine"):
+        read(written(folder, 'site = "north"\nmachines = {}'))
+    with pytest.raises(FileNotFoundError, match="no such configuration"):
+        read(folder / "nowhere.toml")
+
+
+def test_an_unknown_sample_format_or_model_is_found_by_check(folder):
+    text = SOUND.replace('name = "Pump 3"', 'format = "mp3"')
+    with pytest.raises(ValueError, match="unknown sample format"):
+        check(read(written(folder, text), {"PASSWORD": "x"}))
+    shutil.rmtree(folder / "pump3")
+    with pytest.raises(FileNotFoundError, match="is not a detector"):
+        check(read(written(folder), {"PASSWORD": "x"}))
+
+
+def test_a_plant_is_put_together_and_taken_apart(folder):
+    text = SOUND[: SOUND.index("[machines.fan]")] + '[jsonl]\nfile = "all.jsonl"\n'
+    assembly = assemble(
+        read(written(folder, text)), clock=lambda: 0.0, complain=print, report=lambda n, e: None, once=True
+    )
+    assert isinstance(assembly.monitor, Monitor) and list(assembly.plant.machines) == ["pump"]
+    import threading
+
+    assembly.run(threading.Event())
+    assert (folder / "h" / "history.db").is_file()

@@ -1,0 +1,175 @@
+"""The monitor: bounded, fair, in order, and alive whatever fails; and a week of it in memory that stays flat."""
+
+import gc
+import itertools
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import RATE, hum
+from nearfar.detector import Detector
+from nearfar.live.monitor import Monitor
+from nearfar.live.sinks.prometheus import Metrics, text_of
+from nearfar.live.windows import Window
+from nearfar.recipe import Recipe
+from plants import T0, fitted, plant_of, windows
+
+DAY = 24 * 12  # windows
+
+
+class Array:
+    """A source from a list of windows."""
+
+    problem = ""
+
+    def __init__(self, given, live=True, fail=None):
+        self.given, self.live, self.fail = given, live, fail
+
+    def windows(self, stop):
+        yield None
+        yield from self.given
+        if self.fail:
+            raise self.fail
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return fitted(tmp_path_factory.mktemp("m") / "pump3", [hum(i) for i in range(20)])
+
+
+def monitor_of(plant, sources, **options):
+    said: list[str] = []
+    made = Monitor(plant, sources, complain=said.append, tick_s=0.05, **options)
+    return made, said
+
+
+def run(made, seconds=60.0, stop=None):
+    stop = stop or threading.Event()
+    thread = threading.Thread(target=made.run, args=(stop,))
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive()
+
+
+def test_all_machines_are_heard_in_order_side_by_side(model, tmp_path):
+    plant, sink, _ = plant_of(model, tmp_path / "h", "a", "b", "c")
+    sources = {m: Array(windows([""] * 12, seed=100 * i), live=False) for i, m in enumerate("abc")}
+    made, said = monitor_of(plant, sources)
+    run(made)
+    assert made.dropped == made.failed == 0 and not said
+    for machine in "abc":
+        times = [m.body["t0"] for m in sink.messages if m.kind == "score" and m.machine == machine]
+        assert times == [T0 + 2 * i for i in range(12)]
+
+
+def test_the_oldest_windows_are_dropped_counted_and_leave_a_gap(model, tmp_path):
+    plant, _, _ = plant_of(model, tmp_path / "h")
+    taken, take = [], plant.take
+
+    def slow(machine, window):
+        time.sleep(0.05)
+        taken.append(window)
+        return take(machine, window)
+
+    plant.take = slow
+    metrics = Metrics()
+    made, _ = monitor_of(plant, {"pump": Array(windows([""] * 30))}, queue=4, meters=(metrics,))
+    run(made)
+    assert made.dropped == 30 - len(taken) and 20 <= made.dropped <= 27
+    assert f"nearfar_windows_dropped_total {made.dropped:.1f}" in text_of(metrics).decode()
+    times = [w.t0 for w in taken]
+    assert times == sorted(times) and times[-1] == T0 + 58
+    for before, after in itertools.pairwise(taken):
+        assert after.gap == (after.t0 > before.t1 + 0.01)
+
+
+def test_a_source_that_fails_is_said_and_becomes_health_while_the_others_go_on(model, tmp_path):
+    plant, _, clock = plant_of(model, tmp_path / "h", "a", "b")
+
+    class Waiting(Array):
+        def windows(self, stop):
+            yield from self.given
+            while not plant.history.events("a"):
+                clock.now += 20
+                time.sleep(0.05)
+                yield None
+
+    sources = {"a": Array([], fail=RuntimeError("unplugged")), "b": Waiting(windows([""] * 6))}
+    made, said = monitor_of(plant, sources)
+    run(made)
+    assert "a: its source has failed: unplugged" in said
+    (event,) = plant.history.events("a", kind="health")
+    assert event.text.startswith("no sound has come")
+    assert len(plant.history.scores("b", 0, 1e12)) == 6
+
+
+def test_a_window_that_cannot_be_taken_does_not_end_the_watch(model, tmp_path):
+    plant, sink, _ = plant_of(model, tmp_path / "h")
+
+    class Bad:
+        name, problem = "bad", ""
+
+        def put(self, message):
+            if message.kind == "score" and message.body["t0"] == T0 + 4:
+                raise RuntimeError("a sink with a fault")
+
+    plant.sinks.append(Bad())
+    made, said = monitor_of(plant, {"pump": Array(windows([""] * 6), live=False)})
+    run(made)
+    assert made.failed == 1 and "a sink with a fault" in said[0]
+    assert len(sink.said("score", "value")) == 6
+
+
+def test_it_stops_when_told_and_hears_what_has_come(model, tmp_path):
+    plant, sink, _ = plant_of(model, tmp_path / "h")
+    stop = threading.Event()
+
+    class Endless(Array):
+        def windows(self, stop):
+            yield from self.given
+            while not stop.is_set():
+                stop.wait(0.02)
+                yield None
+
+    made, _ = monitor_of(plant, {"pump": Endless(windows([""] * 8))})
+    threading.Timer(0.3, stop.set).start()
+    run(made, 20, stop)
+    assert len(sink.said("score", "value")) == 8
+
+
+def toy(folder: Path) -> Path:
+    """A detector of quarter seconds, as cheap as one can be."""
+    detector = Detector(Recipe(), threads=1).fit([hum(i, seconds=0.25, far=False) for i in range(12)])
+    detector.set_threshold(value=8.0)
+    return detector.save(folder)
+
+
+@pytest.mark.slow
+def test_a_week_in_memory_that_stays_flat(tmp_path):
+    """Seven days of one window in five minutes, a fault and a dead microphone a day; the clock is the windows' own."""
+    plant, sink, clock = plant_of(toy(tmp_path / "toy"), tmp_path / "h", "pump", roll_s=10)
+    good = [hum(500 + i, seconds=0.25, far=False).near[None] for i in range(8)]
+    bad = hum(1, fault="hiss", seconds=0.25, far=False).near[None]
+    dead = np.zeros((1, RATE // 4), np.float32)
+    blocks, resident = [], []
+    for n in range(7 * DAY):
+        of_day = n % DAY
+        samples = bad if 100 <= of_day < 110 else dead if 200 <= of_day < 205 else good[n % 8]
+        clock.now = T0 + 300 * n
+        plant.take("pump", Window(clock.now, samples, RATE))
+        sink.messages = sink.messages[-10:]
+        if of_day == DAY - 1:
+            gc.collect()
+            blocks.append(sys.getallocatedblocks())
+            resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+    events = plant.history.events(limit=1000)
+    assert [e.kind for e in events] == ["health", "alarm"] * 7
+    assert all(e.ended is not None for e in events)
+    assert len(plant.history.scores("pump", 0, 1e12)) == 7 * DAY
+    assert max(blocks[2:]) - blocks[1] < 1000, blocks  # a leak of one object a window would be 1440
+    assert max(resident[2:]) - resident[1] < 16e6, resident
+    plant.close()
