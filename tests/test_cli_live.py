@@ -73,6 +73,14 @@ def test_raw_samples_on_stdin(model, tmp_path):
     assert "7 windows heard" in err and out.count('"kind":"score"') == 7
 
 
+def test_raw_samples_of_one_microphone(tmp_path):
+    mono = fitted(tmp_path / "mono", [hum(i, far=False) for i in range(8)])
+    samples = np.concatenate([hum(50 + i, far=False).near for i in range(3)]).astype("<f4")
+    options = ["--source", "-", "--channels", "1"]
+    _, err = nearfar("monitor", mono, *options, folder=tmp_path, given=samples.tobytes())
+    assert "5 windows heard: 5 normal" in err
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [
@@ -154,6 +162,7 @@ file = "scores.csv"
 def test_a_history_is_rescued_and_looked_at(model, inbox, tmp_path):
     nearfar("monitor", model, "--source", inbox, "--once", "--history", "h", folder=tmp_path)
     assert "days have been heard" in nearfar("history", "drift", "h", folder=tmp_path)[0]
+    assert "14 are needed to promise 1 a week" in nearfar("history", "set-point", "h", folder=tmp_path)[0]
     out = json.loads(nearfar("history", "rescue", "h", "--json", folder=tmp_path)[0])
     assert out["rows"]["scores"] == 7 and (tmp_path / out["kept"]).is_file()
     assert "no history" in nearfar("history", "drift", ".", folder=tmp_path, code=2)[1]

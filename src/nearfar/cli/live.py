@@ -44,6 +44,7 @@ def monitor(
         int | None, typer.Option(help="Samples a second of streams; what the model needs by default.")
     ] = None,
     form: Annotated[str, typer.Option("--format", help="Of raw samples: f32le, s16le or s32le.")] = "f32le",
+    channels: Annotated[int, typer.Option(help="Of raw samples: 2, near and far, or 1.")] = 2,
     weights: Weights = None,
     fail_on_alarm: Annotated[bool, typer.Option("--fail-on-alarm", help="Exit 1 if there was an alarm.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Every message as a line of JSON on stdout.")] = False,
@@ -66,6 +67,7 @@ def monitor(
             "csv": csv_file and {"file": csv_file},
         }
         machine = {"source": tuple(source or ()), "rate": rate, "format": form, "weights": weights}
+        machine["channels"] = channels
         alarm = {"false_alarms_per_week": false_alarms_per_week}
         plant = _plant(model, config, name, site, machine, alarm, {k: v for k, v in options.items() if v})
         printer, failures = Printer(say, as_json=json), Failures()
@@ -100,15 +102,18 @@ def config(
 
 
 def history(
-    action: Annotated[str, typer.Argument(help="export, rescue or drift")],
+    action: Annotated[str, typer.Argument(help="set-point, drift, export or rescue")],
     folder: Annotated[Path, typer.Argument(help="Folder of the history.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for exported files.")] = None,
+    false_alarms_per_week: Annotated[float, typer.Option(help="What a set-point is to promise, at most.")] = 1.0,
+    on_delay: Annotated[int, typer.Option(help="Windows in a row above it that make an alarm.")] = 3,
     json: Json = False,
 ) -> None:
-    """Example: nearfar history drift pump3-history
+    """Example: nearfar history set-point pump3-history --false-alarms-per-week 1
 
-    export: Parquet files of everything. rescue: begin anew with what a damaged history still holds. drift: is the
-    median normal score of each day creeping, and what to do about it.
+    set-point: the lowest one that would have kept the promise on the days that were heard. drift: is the median normal
+    score of each day creeping, and what to do about it. export: Parquet files of everything. rescue: begin anew with
+    what a damaged history still holds.
     """
     from nearfar.check import one_of
 
@@ -116,7 +121,7 @@ def history(
         one_of("action", action, ACTIONS)
         if not (folder / "history.db").is_file():
             raise FileNotFoundError(f"there is no history in {folder}: history.db is missing")
-        facts, lines = ACTIONS[action](folder, output)
+        facts, lines = ACTIONS[action](folder, output, false_alarms_per_week, on_delay)
         if json:
             say_json(facts)
         else:
@@ -124,7 +129,7 @@ def history(
                 say(line)
 
 
-def _export(folder: Path, output: Path | None) -> tuple[dict[str, Any], list[str]]:
+def _export(folder: Path, output: Path | None, *_: float) -> tuple[dict[str, Any], list[str]]:
     from nearfar.live.export import to_parquet
 
     output = output or folder / "parquet"
@@ -134,7 +139,7 @@ def _export(folder: Path, output: Path | None) -> tuple[dict[str, Any], list[str
     ]
 
 
-def _rescue(folder: Path, output: Path | None) -> tuple[dict[str, Any], list[str]]:
+def _rescue(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
     from nearfar.live.database import rescue
 
     kept, rows = rescue(folder)
@@ -142,7 +147,7 @@ def _rescue(folder: Path, output: Path | None) -> tuple[dict[str, Any], list[str
     return {"kept": str(kept), "rows": rows}, [f"{said} rescued; the damaged file is kept as {kept}"]
 
 
-def _drift(folder: Path, output: Path | None) -> tuple[dict[str, Any], list[str]]:
+def _drift(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
     from nearfar.live.drift import look
     from nearfar.live.history import History, machines_of, medians
 
@@ -157,7 +162,28 @@ def _drift(folder: Path, output: Path | None) -> tuple[dict[str, Any], list[str]
     return facts, lines or ["nothing has been heard yet"]
 
 
-ACTIONS = {"export": _export, "rescue": _rescue, "drift": _drift}
+def _set_point(folder: Path, _: Any, per_week: float, on_delay: int) -> tuple[dict[str, Any], list[str]]:
+    from nearfar.live.alarm import Alarm
+    from nearfar.live.history import History, machines_of
+    from nearfar.live.setpoint import measure
+
+    opened = History(folder)
+    facts, lines = {}, []
+    for machine in machines_of(opened):
+        scores, events = opened.scores(machine, 0, float("inf")), opened.events(machine, limit=100_000)
+        found = measure(scores, events, per_week, Alarm(0.0, on_delay=on_delay))
+        facts[machine] = vars(found)
+        heard = f"{machine}: {7 * found.weeks:.2g} days were heard"
+        if found.value is None:
+            lines.append(f"{heard}; {7 * found.needed_weeks:.2g} are needed to promise {per_week:g} a week")
+        else:
+            made = f"with set-point {found.value:.2f} they made {found.alarms} alarms"
+            lines.append(f"{heard}; {made}. To use it: nearfar threshold MODEL --value {found.value:.2f}")
+    opened.close()
+    return facts, lines or ["nothing has been heard yet"]
+
+
+ACTIONS = {"set-point": _set_point, "drift": _drift, "export": _export, "rescue": _rescue}
 
 
 def _plant(

@@ -173,6 +173,7 @@ def _source(config: Config, machine: Machine, clock: Callable[[], float], report
             far=detector.far,
             ledger=config.history.folder / "heard" / f"{machine.id}.tsv",
             once=once,
+            channels=c.channels,
             form=c.format,
             options=c.ffmpeg,
         ),
@@ -188,6 +189,7 @@ def check(config: Config) -> list[str]:
     for machine in open_machines(config):
         c = config.machines[machine.id]
         one_of("sample format", c.format, FORMATS)
+        one_of("number of channels", str(c.channels), ("1", "2"))
         source = hide(" and ".join(c.source)) or "no source"
         lines.append(
             f"machine {machine.id}: {machine.model} listens to {source}; set-point {machine.alarm.on:.2f}, "

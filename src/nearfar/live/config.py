@@ -41,7 +41,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class AlarmConfig:
-    """A machine's alarm. `false_alarms_per_week` None: the model's set-point if somebody chose it, else 1."""
+    """A machine's alarm. `false_alarms_per_week` None: the model's set-point if somebody chose it, else 7."""
 
     false_alarms_per_week: float | None = None
     deadband: float = 0.5
@@ -61,6 +61,7 @@ class MachineConfig:
     hop_s: float | None = None
     silence_s: float | None = None
     format: str = "f32le"
+    channels: int = 2
     ffmpeg: tuple[str, ...] = ()
     alarm: AlarmConfig = field(default_factory=AlarmConfig)
 

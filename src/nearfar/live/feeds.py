@@ -130,7 +130,9 @@ class Ffmpeg:
     def command(self) -> list[str]:
         """The command line: two channels of 32-bit floats on stdout, near first."""
         pick = []
-        if self.channels == 2 and (self.near, self.far) != (0, 1):
+        if self.channels == 1 and self.near:
+            pick = ["-af", f"pan=mono|c0=c{self.near}"]
+        elif self.channels == 2 and (self.near, self.far) != (0, 1):
             pick = ["-af", f"pan=stereo|c0=c{self.near}|c1=c{self.near if self.far is None else self.far}"]
         over_tcp = ["-rtsp_transport", "tcp"] if self.url.startswith("rtsp") else []
         said = ["-nostdin", "-hide_banner", "-loglevel", "warning"]

@@ -23,7 +23,7 @@ from nearfar.live.watchdog import Watchdog
 from nearfar.live.windows import Roll
 from nearfar.profile import Profile
 
-FALSE_ALARMS_PER_WEEK = 1.0  # unless somebody has chosen a set-point for the model
+FALSE_ALARMS_PER_WEEK = 7.0  # at most, unless somebody has chosen a set-point for the model
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Shared = dict[tuple[str, str], Encoder]
 

@@ -47,7 +47,6 @@ class Line:
     ended: bool = False
     broken: bool = False  # ended, and not because it was exhausted
     last: float = 0.0  # when something came
-    said: str = ""  # what was complained about last
 
     def is_done(self) -> bool:
         """Whether nothing comes any more and all that came has been heard."""
@@ -71,6 +70,7 @@ class Monitor:
         self.plant, self.complain, self.meters, self.queue, self.tick_s = plant, complain, meters, queue, tick_s
         self.lines = {machine: Line(source) for machine, source in sources.items()}
         self.dropped = self.failed = 0
+        self._said: dict[str, str] = {}  # what was complained about last, by subject
         self._workers = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="nearfar-hear")
         self._change = threading.Condition()
 
@@ -135,7 +135,7 @@ class Monitor:
             self.failed += 1
             for meter in self.meters:
                 meter.failed(machine)
-            self._say(line, f"{machine}: a window could not be heard: {type(error).__name__}: {error}")
+            self._say(machine, f"{machine}: a window could not be heard: {type(error).__name__}: {error}")
         with self._change:
             line.busy = bool(line.waiting)
             if line.busy:
@@ -147,11 +147,14 @@ class Monitor:
         for machine, line in self.lines.items():
             if (line.broken or not line.ended) and now - line.last > self.tick_s:
                 self.plant.silent(machine, now, now - line.last)
-            if line.source.problem:
-                self._say(line, f"{machine}: {line.source.problem}")
+            trouble = line.source.problem
+            self._say(f"the source of {machine}", f"{machine}: {trouble}" if trouble else "")
+        self._say("history", self.plant.history.problem)
+        for sink in self.plant.sinks:
+            self._say(sink.name, sink.problem)
 
-    def _say(self, line: Line, text: str) -> None:
-        """Complain once of each trouble, not every second."""
-        if text != line.said:
-            line.said = text
-            self.complain(text)
+    def _say(self, about: str, text: str) -> None:
+        """Complain once of each trouble, not every second, and say when it is over."""
+        if text != self._said.get(about, ""):
+            self._said[about] = text
+            self.complain(text or f"{about} is well again")

@@ -82,6 +82,7 @@ class Listening:
     far: int | None = 1
     ledger: Path | None = None
     once: bool = False
+    channels: int = 2  # of raw PCM: 2 are near and far, 1 is near alone
     form: str = "f32le"  # of raw PCM
     options: tuple[str, ...] = ()  # for ffmpeg, before -i
     poll_s: float = 2.0
@@ -118,7 +119,7 @@ def is_folder(names: Sequence[str]) -> bool:
 
 def _feed(name: str, how: Listening, channels: int) -> Feed:
     if name == "-":
-        return Pcm(sys.stdin.buffer, how.rate, channels, how.form)
+        return Pcm(sys.stdin.buffer, how.rate, min(channels, how.channels), how.form)
     kind, _, device = name.partition(":")
     if kind == "mic":
         far = how.far if channels == 2 else None

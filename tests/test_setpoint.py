@@ -1,0 +1,62 @@
+"""A set-point measured on what was heard keeps its promise on what comes next, also of windows that hang together."""
+
+import numpy as np
+import pytest
+
+from nearfar.live.alarm import WEEK_S, Alarm
+from nearfar.live.rows import Event, Scored
+from nearfar.live.setpoint import alarms, measure
+
+HOP = 60.0
+WEEK = int(WEEK_S / HOP)
+
+
+def heard(values, start=0.0):
+    return [
+        Scored("pump", start + HOP * i, start + HOP * (i + 1), float(v), 3.0, False, 0.5) for i, v in enumerate(values)
+    ]
+
+
+def walk(seed: int, n: int, memory: float) -> np.ndarray:
+    """Scores with memory: each depends on the one before."""
+    rng = np.random.default_rng(seed)
+    noise, out = rng.normal(size=n), np.zeros(n)
+    for i in range(1, n):
+        out[i] = memory * out[i - 1] + np.sqrt(1 - memory**2) * noise[i]
+    return out
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.5, 0.95])
+def test_the_promise_holds_for_the_weeks_after(memory):
+    after = []
+    for seed in range(8):
+        values = walk(seed, 5 * WEEK, memory)
+        found = measure(heard(values[:WEEK]), [], 6.0, Alarm(3.0))
+        assert found.alarms <= 3 and found.weeks == pytest.approx(1)
+        after.append(alarms(values[WEEK:].tolist(), found.value, Alarm(3.0)) / 4)
+    assert np.mean(after) <= 6.0 and np.mean(np.array(after) <= 6.0) >= 0.6
+
+
+def test_windows_that_hang_together_need_a_higher_set_point():
+    free, tied = (measure(heard(walk(0, 2 * WEEK, m)), [], 2.0, Alarm(3.0)).value for m in (0.0, 0.95))
+    assert free < 2.0 < tied  # independent windows: three in a row are rare enough well below three deviations
+
+
+def test_the_lowest_that_keeps_the_promise_is_found():
+    values = walk(1, 2 * WEEK, 0.5)
+    found = measure(heard(values), [], 3.0, Alarm(3.0))
+    assert found.alarms == 3 and alarms(values.tolist(), found.value - 0.05, Alarm(3.0)) > found.alarms
+
+
+def test_too_few_weeks_promise_nothing():
+    found = measure(heard(walk(0, WEEK // 2, 0.0)), [], 1.0, Alarm(3.0))
+    assert found.value is None and found.needed_weeks == 2 and found.weeks == pytest.approx(0.5)
+    assert measure([], [], 1.0, Alarm(3.0)).value is None
+
+
+def test_what_was_called_a_fault_does_not_count():
+    values = walk(2, 2 * WEEK, 0.0)
+    values[5000:5200] = 50
+    fault = Event(1, "pump", "alarm", 5003 * HOP, 5200 * HOP, verdict="fault")
+    assert measure(heard(values), [], 1.1, Alarm(3.0)).value == pytest.approx(50, abs=1e-6)
+    assert measure(heard(values), [fault], 1.1, Alarm(3.0)).value < 4
