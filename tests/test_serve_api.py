@@ -3,10 +3,12 @@
 import hashlib
 import io
 import json
+import socket
 import subprocess
 import sys
 import threading
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
@@ -329,6 +331,40 @@ def test_pages_are_the_shell_and_say_who_may_run_what(client):
     assert client.get("/nothing", headers={"accept": "text/html"}).status_code == 404
     assert client.get("/nothing").json()["error"] == "not_found"
     assert client.get("/static/js/app.js").headers["content-type"].startswith("text/javascript")
+
+
+def test_a_body_that_grows_beyond_its_limit_is_cut_off_and_the_server_goes_on(plant):
+    def endless():
+        for _ in range(400):
+            yield b"x" * 10_000
+
+    with client_of(*plant, limits=Limits(upload_bytes=200_000)) as client:
+        kinds = {"content-type": "audio/wav"}, {"content-type": "multipart/form-data; boundary=a"}
+        for headers in kinds:
+            answer = client.post("/v1/machines/pump/score", content=endless(), headers=headers)
+            assert answer.status_code == 413 and answer.json()["error"] == "too_large"
+        assert (
+            client.post("/v1/machines/pump/score", content=endless(), headers=kinds[0]).json()["error"] == "too_large"
+        )
+        answer = client.post(
+            "/v1/machines/pump/shelve", content=endless(), headers={"content-type": "application/json"}
+        )
+        assert answer.status_code == 413 and answer.json()["error"] == "too_large"
+        assert client.post("/v1/machines/pump/score", content=b"x" * 300_000, headers=kinds[0]).status_code == 413
+        assert send(client, wav(hum(1))).status_code == 200 and client.app.state.service.door.came == 0
+
+
+def test_a_body_that_does_not_come_gives_its_place_to_others(plant):
+    from servers import server_of
+
+    app = make_app(plant[0], clock=plant[1], limits=Limits(at_once=1, body_s=0.5))
+    with server_of(app) as address, socket.create_connection(("127.0.0.1", int(address.rsplit(":")[-1]))) as slow:
+        slow.sendall(b"POST /v1/machines/pump/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: audio/wav\r\n"
+                     b"Content-Length: 1000\r\n\r\nRIFF")  # fmt: skip
+        answer = httpx.post(f"{address}/v1/machines/pump/score", files={"file": ("a.wav", wav(hum(1)))}, timeout=20)
+        assert answer.status_code == 200
+        slow.settimeout(20)
+        assert b" 408 " in slow.recv(200)
 
 
 def test_a_full_house_sends_uploads_away_with_a_time_and_loses_none(plant):

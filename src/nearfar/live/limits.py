@@ -45,10 +45,6 @@ class Limits:
     listeners: int = 64
 
 
-class TooLarge(Exception):
-    """A body grew beyond its limit."""
-
-
 class Buckets:
     """Token buckets by key; the least recently seen are forgotten."""
 
@@ -123,7 +119,7 @@ class Gate:
         if refusal is not None:
             await answer(send, refusal, page=_wants_page(scope, headers))
             return
-        await self.app(scope, self._counted(scope, receive), send)
+        await self.app(scope, *_counted(receive, send, self._most(scope["path"])))
 
     def _refuse(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> Refusal | None:
         who, path, method = (scope.get("client") or ("",))[0], scope["path"], scope["method"]
@@ -140,18 +136,26 @@ class Gate:
     def _most(self, path: str) -> int:
         return self.limits.upload_bytes if path.endswith(("/score", "/explain", "/add")) else SMALL
 
-    def _counted(self, scope: MutableMapping[str, Any], receive: Receive) -> Receive:
-        most, seen = self._most(scope["path"]), 0
 
-        async def counted() -> Any:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > most:
-                raise Refused(too_large(most))
-            return message
+def _counted(receive: Receive, send: Send, most: int) -> tuple[Receive, Send]:
+    """A body that is not announced is counted; beyond `most` bytes the answer is 413, whatever the application says."""
+    seen = 0
 
-        return counted
+    async def counted() -> Any:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > most:
+            raise Refused(too_large(most))
+        return message
+
+    async def sending(message: Message) -> None:
+        if seen <= most:
+            await send(message)
+        elif message["type"] == "http.response.start":
+            await answer(send, too_large(most))
+
+    return counted, sending
 
 
 def too_large(most: int) -> Refusal:

@@ -3,6 +3,7 @@
 import { ApiError } from "./api.js";
 import { empty, h, put } from "./dom.js";
 import { keepFresh, zone } from "./time.js";
+import { sentence } from "./words.js";
 
 const SCREENS = [
   [/^\/$/, () => import("./machines.js")],
@@ -30,11 +31,13 @@ async function start() {
         return;
       }
     }
+    document.getElementById("live").hidden = true;
     put(main, h("h1", {}, "There is no such page"), empty("Perhaps the machine was renamed. ", h("a", { href: "/" }, "All machines")));
   } catch (error) {
+    document.getElementById("live").hidden = true;
     const text = error instanceof ApiError ? error.message : `This page failed: ${error.message}`;
     put(main, h("h1", {}, error.status === 404 ? "Not found" : "This page cannot be shown"),
-      h("p", { class: "panel trouble", role: "alert" }, text),
+      h("p", { class: "panel trouble", role: "alert" }, sentence(text)),
       h("p", { class: "row" }, h("button", { onclick: () => window.location.reload() }, "Try again"), h("a", { class: "button", href: "/" }, "All machines")));
   }
   main.setAttribute("aria-busy", "false");

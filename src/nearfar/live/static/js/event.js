@@ -6,7 +6,7 @@ import { badge, crumbs, empty, h, put, title } from "./dom.js";
 import { sounds } from "./listen.js";
 import { listen } from "./stream.js";
 import { span, stamp } from "./time.js";
-import { action, heard, score, verdict } from "./words.js";
+import { action, heard, score, sentence, verdict } from "./words.js";
 
 export async function show(main, id) {
   let event = await get(at("events", id));
@@ -37,7 +37,7 @@ export async function show(main, id) {
 
 function told(event) {
   const lasted = event.ended ? `It lasted ${span(event.ended - event.started)}.` : "It still stands.";
-  if (event.kind === "health") return [h("p", { class: "lead" }, event.text), h("p", {}, "Since ", stamp(event.started), `. ${lasted} What such a microphone hears is never called normal.`)];
+  if (event.kind === "health") return [h("p", { class: "lead" }, sentence(event.text)), h("p", {}, "Since ", stamp(event.started), `. ${lasted} What such a microphone hears is never called normal.`)];
   return [
     h("div", { class: "now" }, h("b", {}, score(event.peak_value)), h("span", { class: "small" }, `at its highest; alarm above ${score(event.threshold)}`)),
     h("p", {}, "Began ", stamp(event.started), `. ${lasted}`),
@@ -69,7 +69,7 @@ function answers(event, after) {
 function noted(event, after) {
   if (!event.audit.length) return null;
   return h("section", { class: "panel", "aria-labelledby": "noted" }, h("h2", { id: "noted" }, "What was done"), h("ul", { class: "plain" }, event.audit.map((a) => h("li", {},
-    h("div", { class: "row" }, h("span", {}, stamp(a.at), `: ${a.who} `, action(a.action)), a.can_undo && act("Take it back", async (name) => {
+    h("div", { class: "row" }, h("span", {}, stamp(a.at), ` ${a.who}: `, action(a.action)), a.can_undo && act("Take it back", async (name) => {
       await post(at("audit", a.id, "undo"), { who: name });
       return "Taken back: the normal recordings are what they were.";
     }, { after }))))));

@@ -5,7 +5,7 @@ import { badge, empty, h, put, title } from "./dom.js";
 import { table } from "./machine.js";
 import { listen, soon } from "./stream.js";
 import { now, stamp } from "./time.js";
-import { level, state } from "./words.js";
+import { level, sentence, state } from "./words.js";
 
 export async function show(main) {
   title("Health");
@@ -14,7 +14,7 @@ export async function show(main) {
   const load = async () => {
     const [health, found] = await Promise.all([get("/v1/health"), get(`/v1/events?kind=health&limit=20&since=${now() - 30 * 86400}`)]);
     const focused = document.activeElement?.getAttribute("href");
-    put(body, health.problems.map((text) => h("p", { class: "panel trouble", role: "alert" }, text)), microphones(health.machines),
+    put(body, health.problems.map((text) => h("p", { class: "panel trouble", role: "alert" }, sentence(text))), microphones(health.machines),
       h("section", { class: "panel", "aria-labelledby": "trouble" }, h("h2", { id: "trouble" }, "Microphone trouble in the last 30 days"), table(found.events, { machine: true })),
       server(health));
     if (focused) body.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
@@ -29,7 +29,7 @@ function microphones(machines) {
   if (!machines.length) return empty("No machine is watched yet.");
   const rows = machines.map((m) => h("tr", {},
     h("th", { scope: "row" }, h("a", { href: `/machine/${encodeURIComponent(m.id)}` }, m.name)),
-    h("td", {}, m.health.length ? badge({ word: "Look at it", sign: "cross", kind: "mute" }) : m.last_heard ? badge({ word: "Fine", sign: "fine", kind: "fine" }) : badge(state(m)), m.health.map((t) => h("p", { class: "small" }, t))),
+    h("td", {}, m.health.length ? badge({ word: "Look at it", sign: "cross", kind: "mute" }) : m.last_heard ? badge({ word: "Fine", sign: "fine", kind: "fine" }) : badge(state(m)), m.health.map((t) => h("p", { class: "small" }, sentence(t)))),
     h("td", { "data-is": "last heard" }, m.last_heard ? stamp(m.last_heard, { absolute: false }) : "never"),
     h("td", { class: "num", "data-is": "near" }, level(m.score?.level_near_dbfs)),
     h("td", { class: "num", "data-is": "far" }, level(m.score?.level_far_dbfs))));

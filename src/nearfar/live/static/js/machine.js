@@ -6,9 +6,9 @@ import { gauge, legend, onWidth, trend } from "./chart.js";
 import { badge, crumbs, empty, h, icon, put, title } from "./dom.js";
 import { listen, soon } from "./stream.js";
 import { now, span, stamp } from "./time.js";
-import { level, now_of, rarity, score, state, verdict } from "./words.js";
+import { level, now_of, rarity, score, sentence, state, verdict } from "./words.js";
 
-const RANGES = [["1 h", 1], ["24 h", 24], ["7 d", 168], ["30 d", 720]], POINTS = 700;
+const RANGES = [["1 h", 1], ["24 h", 24], ["7 d", 168], ["30 d", 720]], POINTS = 700, DAYS = 8;
 
 export async function show(main, id) {
   let machine = await get(at("machines", id)), hours = 24;
@@ -50,7 +50,11 @@ export async function show(main, id) {
   header();
   await draw();
   onWidth(figure, () => draw().catch(() => {}));
-  get(at("machines", id, "drift")).then((found) => put(drift, found.text), () => {});
+  get(at("machines", id, "drift")).then((found) => {
+    if (found.days.length < DAYS) return;
+    drift.className = found.creeping ? "say" : "small";
+    put(drift, found.text);
+  }, () => {});
   const later = soon(() => { if (!figure.contains(document.activeElement)) draw().catch(() => {}); }, 5000), soonHeader = soon(header);
   listen({
     state: (m) => { if (m.id === id) { machine = m; soonHeader(); } },
@@ -68,7 +72,7 @@ function present(machine) {
     gauge(value, machine.threshold),
     machine.event_id && h("p", { class: "row" }, h("a", { class: "button", href: `/event/${machine.event_id}` }, icon("alarm"), "Look at the alarm")),
     value !== null && h("p", {}, rarity(last.p)),
-    (machine.health.length || !unjudged ? machine.health : [last.problem]).map((text) => h("p", { class: "say" }, text)),
+    (machine.health.length || !unjudged ? machine.health : [last.problem]).map((text) => h("p", { class: "say" }, sentence(text))),
     h("p", { class: "small" }, machine.last_heard ? ["Last heard ", stamp(machine.last_heard)] : "Not heard since the start",
       last ? `. Near ${level(last.level_near_dbfs)}, far ${level(last.level_far_dbfs)}.` : "."),
   ];
@@ -80,7 +84,7 @@ export function table(events, { machine = false } = {}) {
     h("th", { scope: "row" }, h("a", { href: `/event/${e.id}` }, e.kind === "health" ? "Microphone" : "Alarm"), machine && h("span", { class: "small" }, ` ${e.name}`)),
     h("td", {}, stamp(e.started)),
     h("td", { "data-is": "lasted" }, e.ended ? span(e.ended - e.started) : "still standing"),
-    h("td", { "data-is": e.kind === "health" ? "" : "highest" }, e.kind === "health" ? e.text : score(e.peak_value)),
+    h("td", { "data-is": e.kind === "health" ? "" : "highest" }, e.kind === "health" ? sentence(e.text) : score(e.peak_value)),
     h("td", {}, badge(verdict(e)))));
   return h("div", { class: "wide" }, h("table", { class: "folds" }, h("thead", {}, h("tr", {}, ["What", "Began", "Lasted", "Highest, or why", "Answer"].map((t) => h("th", { scope: "col" }, t)))), h("tbody", {}, rows)));
 }

@@ -5,7 +5,7 @@ import { gauge, spark } from "./chart.js";
 import { badge, empty, h, put, title } from "./dom.js";
 import { listen, soon } from "./stream.js";
 import { now, stamp } from "./time.js";
-import { now_of, score, state, summary } from "./words.js";
+import { now_of, score, sentence, state, summary } from "./words.js";
 
 const HOURS = 6, POINTS = 90;
 
@@ -67,6 +67,6 @@ function card(machine, scores) {
     h("div", { class: "now" }, h("b", {}, score(current)), h("span", { class: "small" }, current === null && machine.score ? "cannot be judged" : `alarm above ${score(machine.threshold)}`)),
     gauge(current, machine.threshold),
     spark(scores, machine.threshold),
-    machine.health.map((trouble) => h("p", { class: "say" }, trouble)),
+    machine.health.map((trouble) => h("p", { class: "say" }, sentence(trouble))),
     h("p", { class: "last" }, heard, machine.health.length ? "" : machine.last_heard ? " · microphones fine" : ""));
 }

@@ -34,8 +34,8 @@ export function summary(machines) {
 
 export function score(value) {
   if (value === null || value === undefined) return "–";
-  const size = Math.abs(value);
-  return (value < 0 ? "−" : "") + (size >= 100 ? size.toFixed(0) : size.toFixed(1));
+  const text = Math.abs(value).toFixed(Math.abs(value) >= 100 ? 0 : 1);
+  return value < 0 && Number(text) ? `−${text}` : text;
 }
 
 // What a window's score is worth: one of a dead microphone is no score at all.
@@ -79,7 +79,7 @@ export function verdict(event) {
 const by = (name) => (name ? `, ${name}` : "");
 
 const ACTIONS = {
-  "fine": "it was fine: added to the normals", "undo": "took that back", "fault": "a real fault", "acknowledge": "acknowledged it",
+  "fine": "it was fine, added to the normals", "undo": "took that back", "fault": "a real fault", "acknowledge": "acknowledged it",
   "shelve": "shelved it", "unshelve": "took it from the shelf", "set-point": "changed the set-point", "add": "added normals",
 };
 
@@ -90,4 +90,9 @@ export function action(name) {
 export function heard(event) {
   const what = event.heard.replace("steady", "its steady sound").replace("transient", "single moments");
   return what ? `Noticed by ${what}. ` : "";
+}
+
+export function sentence(text) {
+  const first = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.?!]$/.test(first) ? first : `${first}.`;
 }
