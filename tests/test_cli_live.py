@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 from brokers import Listener, Mosquitto, free_port, wait_for
 from conftest import RATE, hum, write_wav
+from nearfar.cli import app
 from plants import fitted, sound
 
 ROOT = Path(__file__).parents[1]
@@ -30,10 +32,17 @@ def environment() -> dict[str, str]:
 
 
 def nearfar(*arguments, folder: Path, code: int = 0, given: bytes | None = None):
-    command = [sys.executable, "-m", "nearfar", *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, input=given, capture_output=True, env=environment(), timeout=120)
-    assert done.returncode == code, done.stderr.decode()
-    return done.stdout.decode(), done.stderr.decode()
+    """(stdout, stderr) of a command, in this process: it starts a hundred times faster."""
+    before, here = [(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)], Path.cwd()
+    os.chdir(folder)
+    try:
+        done = CliRunner().invoke(app, [str(a) for a in arguments], input=given)
+    finally:
+        os.chdir(here)
+        for number, handler in before:
+            signal.signal(number, handler)
+    assert done.exit_code == code, done.stderr
+    return done.stdout, done.stderr
 
 
 @pytest.fixture
@@ -94,14 +103,10 @@ def test_raw_samples_of_one_microphone(tmp_path):
         (["MODEL", "--config", "x.toml"], "give it alone"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(model, tmp_path, arguments, says, monkeypatch):
-    from typer.testing import CliRunner
-
-    from nearfar.cli import app
-
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["monitor", *(str(model) if a == "MODEL" else a for a in arguments)])
-    assert done.exit_code == 2 and says in done.stderr and "Traceback" not in done.stderr
+def test_mistakes_are_one_line_and_exit_2(model, tmp_path, arguments, says):
+    arguments = [str(model) if a == "MODEL" else a for a in arguments]
+    _, err = nearfar("monitor", *arguments, folder=tmp_path, code=2)
+    assert says in err and "Traceback" not in err
 
 
 @pytest.mark.slow

@@ -124,8 +124,11 @@ def test_shelving_keeps_the_record_and_raises_when_it_ends(model, tmp_path):
     assert event.started == T0 + 20 and len(plant.history.scores("pump", 0, 1e10)) == 12
     with pytest.raises(ValueError, match="hours"):
         plant.shelve("pump", -1, "anna")
+    plant.shelve("pump", 8, "anna")
+    assert plant_of(model, tmp_path / "h")[0].state("pump")["state"] == "shelved"  # after a restart too
     plant.unshelve("pump", "anna")
-    assert [a.action for a in plant.history.audit()] == ["unshelve", "shelve"]
+    assert plant_of(model, tmp_path / "h")[0].state("pump")["state"] == "normal"
+    assert [a.action for a in plant.history.audit()] == ["unshelve", "shelve", "shelve"]
     plant.close()
 
 
@@ -197,8 +200,9 @@ def test_names_never_become_paths(model, tmp_path, name):
 def test_events_left_open_by_a_killed_process_end_where_it_stopped_listening(model, tmp_path):
     plant, _, _ = plant_of(model, tmp_path / "h")
     listen(plant, ["hiss"] * 4)
-    again, _, _ = plant_of(model, tmp_path / "h")
+    again, sink, _ = plant_of(model, tmp_path / "h")
     end_left_open(again)
+    assert sink.said("event", "what") == ["cleared"]
     (event,) = again.history.events()
     assert event.ended == T0 + 8 and "nobody was listening" in event.text
     plant.close()
@@ -214,8 +218,8 @@ def test_a_disk_that_is_full_for_the_audio_does_not_stop_the_alarm(plant, monkey
         put(*arguments)
 
     monkeypatch.setattr(plant.history.tape, "put", failing)
-    end = listen(plant, ["hiss"] * 4)
+    end = listen(plant, ["hiss"] * 4 + [""] * 12)
     assert plant.history.events()[0].audio == ""
     full[0] = False
-    listen(plant, ["hiss"] * 8, end)
+    listen(plant, [""] * 10, end)
     assert plant.history.tape.path(plant.history.events()[0].audio)

@@ -47,6 +47,19 @@ def test_the_window_after_a_gap_says_so_and_what_was_lost_is_counted():
     assert cutter.dropped_s == pytest.approx(0.2)  # of 1.2 s one second had been heard
 
 
+def test_a_gap_that_the_clock_does_not_show_is_a_gap_all_the_same():
+    cutter, roll = Cutter(1.0, 0.5), Roll(60.0)
+    samples = np.arange(400, dtype=np.float32)[None]
+    got = list(cutter.put(Block(0.0, samples[:, :170], RATE)))
+    got += cutter.put(Block(1.7, samples[:, 170:400], RATE, gap=True))
+    assert [w.samples[0, 0] for w in got] == [0, 50, 170, 220, 270] and [w.gap for w in got] == [0, 0, 1, 0, 0]
+    for window in got:
+        roll.add(window)
+    before, after = roll.cut(1.2, 60, 60), roll.cut(2.5, 60, 60)
+    assert np.array_equal(before.samples[0], np.arange(150)) and np.array_equal(after.samples[0], np.arange(170, 370))
+    assert (before.t0, after.t0) == (0.0, 1.7)
+
+
 def test_another_rate_or_number_of_channels_begins_anew():
     cutter = Cutter(1.0, 0.5)
     list(cutter.put(Block(0.0, np.zeros((1, 60), np.float32), RATE)))

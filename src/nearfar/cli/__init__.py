@@ -26,7 +26,7 @@ COMMANDS = (
     (live.monitor, "Live sound or a folder to alarm events."),
     (serve, "REST, dashboard and metrics."),
     (live.config, "Check a plant's configuration file."),
-    (live.history, "Export, rescue, or look for drift in a history."),
+    (live.history, "A measured set-point, drift, export or rescue of what was heard."),
     (research.evaluate, "The challenge's metrics, per machine and overall."),
 )
 

@@ -53,28 +53,17 @@ def monitor(
 
     Live sound or a folder to alarm events: one line each, until it is stopped (Ctrl-C).
     """
-    from nearfar.live.assemble import assemble
-    from nearfar.live.printer import Printer
-
     with errors_for_people():
-        options = {
-            "history": history and {"folder": history},
-            "mqtt": mqtt and _host(mqtt),
-            "metrics": metrics and _address(metrics),
-            "webhook": webhook and {"url": webhook, "secret_file": webhook_secret},
-            "opcua": opcua and {"endpoint": opcua},
-            "jsonl": jsonl and {"file": jsonl},
-            "csv": csv_file and {"file": csv_file},
+        machine = {
+            "source": tuple(source or ()),
+            "rate": rate,
+            "format": form,
+            "channels": channels,
+            "weights": weights,
         }
-        machine = {"source": tuple(source or ()), "rate": rate, "format": form, "weights": weights}
-        machine["channels"] = channels
         alarm = {"false_alarms_per_week": false_alarms_per_week}
-        plant = _plant(model, config, name, site, machine, alarm, {k: v for k, v in options.items() if v})
-        printer, failures = Printer(say, as_json=json), Failures()
-        assembly = assemble(plant, clock=time.time, complain=complain, report=failures, sinks=[printer], once=once)
-        _introduce(assembly)
-        assembly.run(stopped_by_signals())
-        _end(printer, assembly, failures, once, fail_on_alarm)
+        sinks = _sinks(history, mqtt, metrics, webhook, webhook_secret, opcua, jsonl, csv_file)
+        _listen(_plant(model, config, name, site, machine, alarm, sinks), once, json, fail_on_alarm)
 
 
 def config(
@@ -184,6 +173,40 @@ def _set_point(folder: Path, _: Any, per_week: float, on_delay: int) -> tuple[di
 
 
 ACTIONS = {"set-point": _set_point, "drift": _drift, "export": _export, "rescue": _rescue}
+
+
+def _listen(plant: Config, once: bool, as_json: bool, fail_on_alarm: bool) -> None:
+    from nearfar.live.assemble import assemble
+    from nearfar.live.printer import Printer
+
+    printer, failures = Printer(say, as_json=as_json), Failures()
+    assembly = assemble(plant, clock=time.time, complain=complain, report=failures, sinks=[printer], once=once)
+    _introduce(assembly)
+    assembly.run(stopped_by_signals())
+    _end(printer, assembly, failures, once, fail_on_alarm)
+
+
+def _sinks(
+    history: Path | None,
+    mqtt: str | None,
+    metrics: str | None,
+    webhook: str | None,
+    webhook_secret: Path | None,
+    opcua: str | None,
+    jsonl: Path | None,
+    csv_file: Path | None,
+) -> dict[str, Any]:
+    """The tables of a configuration that the command line asks for."""
+    tables = {
+        "history": history and {"folder": history},
+        "mqtt": mqtt and _host(mqtt),
+        "metrics": metrics and _address(metrics),
+        "webhook": webhook and {"url": webhook, "secret_file": webhook_secret},
+        "opcua": opcua and {"endpoint": opcua},
+        "jsonl": jsonl and {"file": jsonl},
+        "csv": csv_file and {"file": csv_file},
+    }
+    return {name: table for name, table in tables.items() if table}
 
 
 def _plant(

@@ -24,6 +24,7 @@ from nearfar.live.windows import Roll
 from nearfar.profile import Profile
 
 FALSE_ALARMS_PER_WEEK = 7.0  # at most, unless somebody has chosen a set-point for the model
+ROLL_S = 60.0  # of sound that is remembered, so that an event has its audio
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Shared = dict[tuple[str, str], Encoder]
 
@@ -80,8 +81,6 @@ def open_machine(
     deadband: float = 0.5,
     on_delay: int = 3,
     off_delay: int = 5,
-    silence_s: float | None = 30.0,
-    roll_s: float = 60.0,
     false_alarms_per_week: float | None = None,
     shared: Shared | None = None,
 ) -> Machine:
@@ -107,8 +106,8 @@ def open_machine(
         hop_s=hop_s,
         weights=weights,
         shared={} if shared is None else shared,
-        watchdog=Watchdog(detector.profile, silence_s),
-        roll=Roll(max(roll_s, 2 * detector.window_s)),
+        watchdog=Watchdog(detector.profile),
+        roll=Roll(max(ROLL_S, 2 * detector.window_s)),
     )
     machine.adopt(detector)
     return machine

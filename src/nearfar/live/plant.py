@@ -41,6 +41,10 @@ class Plant(Desk):
     ) -> None:
         super().__init__(machines, history, sinks, clock)
         self._one_thread = one_thread()  # for good: contexts that overlap in threads restore each other's numbers
+        for machine in machines:  # what was on the shelf stays there over a restart
+            shelving = [a for a in history.audit(machine.id) if a.action in ("shelve", "unshelve")]
+            if shelving and shelving[0].action == "shelve":
+                machine.alarm.shelve(shelving[0].at + 3600 * shelving[0].detail["hours"])
 
     def score(self, machine_id: str, clip: Any) -> Score:
         """The score of a clip (anything that `Detector.score` takes); nothing else happens."""
@@ -219,7 +223,8 @@ def end_left_open(plant: Plant) -> None:
         for event in plant.history.events(machine, since=math.inf, limit=1000):
             seen = plant.history.scores(machine, event.started, math.inf, points=4)
             ended = max([s.t1 for s in seen], default=event.started)
-            plant.history.change(event.id, ended=ended, text=f"{event.text} (then nobody was listening)")
+            event = plant.history.change(event.id, ended=ended, text=f"{event.text} (then nobody was listening)")
+            plant._tell_event(CLEARED, event, ended)
 
 
 def _judge(detector: Detector, machine: str, window: Window) -> tuple[Scored, audio.Clip | None, list[audio.Problem]]:
