@@ -88,9 +88,10 @@ async def explain(here: Here, request: Request, id: str, how: How) -> shapes.Exp
     def work(clips: list[Clip]) -> shapes.Explanation:
         clip = clips[0] if len(clips) == 1 else clips[_worst([here.plant.score(id, c) for c in clips])]
         found = here.plant.explain(id, clip)
-        by_name = {n.name: n for n in machine.detector.normals}
-        there = {n.name: normal_clip(by_name[n.name], machine.detector) for n in found.nearest}
-        playable = {name: c is not None for name, c in there.items()}
+        similar = {n.name for n in found.nearest}
+        normals = [n for n in machine.detector.normals if n.name in similar]
+        there = {n.name: c for n in normals if (c := normal_clip(n, machine.detector))}
+        playable = {name: name in there for name in similar}
         return explained(found, id, playable, gain_db([found.clip, *there.values()]))
 
     return await _worked_on(here, request, machine, how, work)

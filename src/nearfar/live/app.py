@@ -96,13 +96,9 @@ def _errors(app: FastAPI) -> None:
             return page(request.app.state.service, 404)
         return _answer(Refusal(code, CODES.get(code, "bad_request"), str(error.detail)), error.headers)
 
-    async def failed(_: Request, error: Any) -> Response:
-        return _answer(Refusal(500, "failed", "the server failed at this; its log says why"))
-
     app.add_exception_handler(Refused, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, failed)
 
 
 def _answer(refusal: Refusal, headers: Any = None) -> Response:

@@ -119,7 +119,19 @@ class Gate:
         if refusal is not None:
             await answer(send, refusal, page=_wants_page(scope, headers))
             return
-        await self.app(scope, *_counted(receive, send, self._most(scope["path"])))
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, *_counted(receive, noting, self._most(scope["path"])))
+        except Exception:
+            if not begun:
+                await answer(send, Refusal(500, "failed", "the server failed at this; its log says why"))
+            raise  # to the log
 
     def _refuse(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> Refusal | None:
         who, path, method = (scope.get("client") or ("",))[0], scope["path"], scope["method"]
