@@ -301,9 +301,9 @@ def test_a_set_point_and_shelving(page, listening):
 
 def test_what_is_missing_is_said_in_words(page, listening):
     open_page(page, "/machine/nobody")
-    assert "there is no machine 'nobody'" in page.locator("[role=alert]").inner_text()
+    assert "There is no machine 'nobody'" in page.locator("[role=alert]").inner_text()
     open_page(page, "/event/99")
-    assert "no event 99" in page.locator("[role=alert]").inner_text()
+    assert "no event 99." in page.locator("[role=alert]").inner_text()
     page.goto("/nowhere")
     page.get_by_text("There is no such page").wait_for()
     open_page(page, "/machine/fan")

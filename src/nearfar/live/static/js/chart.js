@@ -71,7 +71,7 @@ export function trend({ scores, events, since, until, threshold, clip_s, name, w
   }
   for (const run of runs(judged, hole)) svg.append(s("path", { class: "line", d: run.length > 1 ? path(run, x, y, (p) => p.value) : `M${x(run[0].t0)} ${y(run[0].value)}h1` }));
   const limits = runs(scores, Infinity)[0] || [];
-  const steps = limits.map((p, i) => `${i ? `H${x(p.t0).toFixed(1)}V` : `M${x(p.t0).toFixed(1)} `}${y(p.threshold).toFixed(1)}`).join("");
+  const steps = limits.map((p, i) => `${i ? `H${x(p.t0).toFixed(1)}V` : `M${LEFT} `}${y(p.threshold).toFixed(1)}`).join("");
   svg.append(s("path", { class: "limit", d: (steps || `M${LEFT} ${y(threshold)}`) + `H${W - RIGHT}` }), s("text", { class: "limit-text", x: LEFT + 6, y: y(limits[0]?.threshold ?? threshold) - 6 }, `alarm above ${score(threshold)}`));
   svg.append(s("line", { class: "axis", x1: LEFT, x2: W - RIGHT, y1: H - BOTTOM, y2: H - BOTTOM }));
   for (const e of alarms) {

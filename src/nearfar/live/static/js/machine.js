@@ -14,12 +14,13 @@ export async function show(main, id) {
   let machine = await get(at("machines", id)), hours = 24;
   title(machine.name);
   const head = h("div", { class: "title" }), current = h("section", { class: "panel" }), figure = h("figure", {}), drift = h("p", { class: "small" }), list = h("div", {}), acts = h("div", { class: "row acts" });
+  const choose = (value) => {
+    hours = value;
+    RANGES.forEach(([, each], i) => ranges.children[i].setAttribute("aria-pressed", String(each === value)));
+    return draw();
+  };
   const ranges = h("div", { class: "ranges", role: "group", "aria-label": "Time shown" }, RANGES.map(([text, value]) => h("button", {
-    type: "button", "aria-pressed": String(value === hours), onclick: (e) => {
-      hours = value;
-      for (const button of ranges.children) button.setAttribute("aria-pressed", String(button === e.currentTarget));
-      draw().catch(() => {});
-    } }, text)));
+    type: "button", "aria-pressed": String(value === hours), onclick: () => choose(value).catch(() => {}) }, text)));
   put(main, crumbs(["Machines", "/"], [machine.name]), head, current,
     h("section", { class: "panel", "aria-labelledby": "trend" }, h("div", { class: "title" }, h("h2", { id: "trend" }, "Trend"), h("div", { class: "end" }, ranges)), figure, legend(), drift),
     h("section", { class: "panel", "aria-labelledby": "events" }, h("h2", { id: "events" }, "Alarms and microphone trouble"), list),
@@ -46,9 +47,11 @@ export async function show(main, id) {
       : empty(`Nothing was heard in the last ${RANGES.find(([, value]) => value === hours)[0]}. Is the source running? `, h("a", { href: "/health" }, "Health")));
     if (focused) figure.querySelector(".chart")?.focus();
     put(list, table(found.events));
+    return past.scores[0];
   };
   header();
-  await draw();
+  const first = await draw();
+  if (first && first.t0 > now() - 3000) await choose(1); // it has only just begun: a day would be a stroke
   onWidth(figure, () => draw().catch(() => {}));
   get(at("machines", id, "drift")).then((found) => {
     if (found.days.length < DAYS) return;
