@@ -44,12 +44,16 @@ class AudioError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """One recording: `near` (N,) and optionally `far` (N,) float32 at `rate` Hz. Raises ValueError if they differ."""
+    """One recording: `near` (N,) and optionally `far` (N,) float32 at `rate` Hz. Raises ValueError if they differ.
+
+    `window`: (first sample, most samples) where this is a piece of a longer file.
+    """
 
     near: Array
     far: Array | None = None
     rate: int = 16_000
     name: str = "clip"
+    window: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         number(f"the rate of {self.name!r}", self.rate, above=0)
@@ -117,7 +121,7 @@ def windows(
             if start and len(samples) < step / 2:
                 return
             clip = _as_recorded(path, samples, rate)
-            yield replace(clip, name=f"{clip.name}@{start / rate:g}s")
+            yield replace(clip, name=f"{clip.name}@{start / rate:g}s", window=(start, step))
             if len(samples) < step:
                 return
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +19,22 @@ from nearfar import audio, default, model, threshold
 from nearfar.backend import Backend, fit
 from nearfar.check import Array, number, one_of
 from nearfar.combine import Fitted, build
-from nearfar.embed import Grids
 from nearfar.encoders import Encoder
-from nearfar.encoders import load as load_encoder
-from nearfar.explain import evidence
+from nearfar.explain import inquiry
 from nearfar.explain.evidence import Explanation
 from nearfar.fusion import EPS, statistics
 from nearfar.hear import Ear, Heard, Progress, Skip
+from nearfar.library import load_encoders, weights_of
 from nearfar.model import Normal
 from nearfar.profile import Profile
-from nearfar.recipe import Recipe, System, Watch, by_name, leaves
-from nearfar.score import Score
+from nearfar.recipe import Recipe, System, Watch, by_name, leaf_of, leaves
+from nearfar.score import AND, Score
+from nearfar.store import Store
 from nearfar.threshold import Tail, Threshold
 
 RATE = 0.05  # the default false-alarm rate, or what fewer than 19 normals can back: 1 / (N + 1)
 SAMPLE = 48  # normals that the default looks at before it chooses
 NEAREST = 3
-AND = " and "
 
 
 class Detector:
@@ -45,7 +42,7 @@ class Detector:
 
     `near` and `far` are channel numbers of the files; `weights` is the encoder's file, or {encoder name: file};
     `false_alarm_rate` is the share of normal clips that may alarm (None: 0.05, or 1 / (N + 1) with fewer than 19
-    normals), `method` how the set-point is found (`threshold`).
+    normals), `method` how the set-point is found (`threshold`); `store` keeps what networks give for files.
     """
 
     def __init__(
@@ -59,9 +56,11 @@ class Detector:
         method: str = "conformal",
         device: str = "cpu",
         threads: int | None = None,
+        store: Store | None = None,
     ) -> None:
         self.system = by_name(system) if isinstance(system, str) else system
         self.near, self.far, self.weights, self.device, self.threads = near, far, weights, device, threads
+        self.store = store
         self.false_alarm_rate = false_alarm_rate
         if false_alarm_rate is not None:
             number("false_alarm_rate", false_alarm_rate, above=0, below=1)
@@ -73,6 +72,7 @@ class Detector:
         self.is_target = np.zeros(0, bool)
         self.backends: list[Backend] = []
         self.profile = Profile()
+        self.weights_known: Mapping[str, str] = {}  # hash of the weights that the bank was made with, by encoder
 
     def fit(
         self,
@@ -88,10 +88,11 @@ class Detector:
         """
         flags = _flags(is_target, len(clips))
         self.normals, self.backends, self.is_target, self.profile = [], [], np.zeros(0, bool), Profile()
+        self.weights_known = {}
         if self.by_default:
-            self.system, self.why = default.choose(self._sample(clips), count=len(clips))
-        heard, flags = self._normals(clips, flags, skip, progress, known=set())
-        return self.hold(heard, flags)
+            ear = Ear(self.near, self.far, self.window_s, [], {})
+            self.system, self.why = default.choose(ear.sample(clips, SAMPLE), count=len(clips))
+        return self.hold(*self.ear.normals(clips, flags, set(), skip, progress))
 
     def add(
         self,
@@ -104,7 +105,7 @@ class Detector:
         """Put more normals into the bank; the others' embeddings stay. One that is in it already is an error."""
         known = {n.sha256 for n in self.fitted.normals}
         flags = np.full(len(clips), is_target) if isinstance(is_target, bool) else _flags(is_target, len(clips))
-        heard, flags = self._normals(clips, flags, skip, progress, known)
+        heard, flags = self.ear.normals(clips, flags, known, skip, progress)
         if not heard:
             raise ValueError("there is nothing to add: none of the recordings is usable and new")
         return self.hold(heard, flags)
@@ -122,6 +123,7 @@ class Detector:
         self.normals = self.normals + [h.origin for h in heard]
         self.profile = Profile.total([self.profile, *(h.profile for h in heard)])
         self.backends = [fit(z, self.is_target, **vars(r.switches)) for z, r in zip(vectors, self.recipes, strict=True)]
+        self.weights_known = {name: weights_of(encoder) for name, encoder in self.encoders.items()}
         self._align()
         self.set_threshold()
         return self
@@ -142,10 +144,11 @@ class Detector:
 
     def judge(self, clip: Heard) -> Score:
         """The score of a clip that has been heard."""
+        assert self.system is not None
         value, parts = self._values(clip.vectors)
         said = {name: float(s[0]) for name, s in parts.items()}
         heard = self._heard(said) if isinstance(self.system, Watch) else ""
-        leaf = self.leaf_of(heard)
+        leaf = leaf_of(self.system, heard.split(AND)[0])
         _, nearest = self.backends[leaf].nearest(clip.vectors[leaf][None], NEAREST)
         return Score(
             name=clip.origin.name,
@@ -162,25 +165,7 @@ class Detector:
 
     def explain(self, source: Any) -> Explanation:
         """Where and why a clip differs from the normals; of a long file, its most unusual window. See `evidence`."""
-        heard = next(self.fitted.ear.hear([source], None, None))
-        scores = [self.judge(h) for h in heard]
-        worst = max(range(len(scores)), key=lambda i: (scores[i].anomalous is not None, scores[i].value))
-        mute = [s.problem for s in scores if s.problem and not scores[worst].problem]
-        notes = [f"{len(mute)} of {len(scores)} windows cannot be judged: {mute[0]}"] if mute else []
-        clip = next(islice(self.ear.clips(source), worst, None))
-        grids = Grids(clip, self.recipes, self.encoders)
-        leaf = self.leaf_of(scores[worst].heard)
-        distances, rows = self.backends[leaf].nearest(heard[worst].vectors[leaf][None], NEAREST)
-        return evidence.explain(
-            clip,
-            replace(scores[worst], warnings=[*scores[worst].warnings, *notes]),
-            leave_out=lambda span: self._values(grids.vectors(span))[0],
-            profile=self.profile,
-            leaves=[(recipe, b.z) for recipe, b in zip(self.recipes, self.backends, strict=True)],
-            nearest=evidence.neighbours(distances[0], [self.normals[i] for i in rows[0]]),
-            offset_s=worst * round(self.window_s * clip.rate) / clip.rate,
-            channels=(self.near, self.far),
-        )
+        return inquiry.explain(self.fitted, source, lambda vectors: self._values(vectors)[0])
 
     def set_threshold(
         self,
@@ -220,6 +205,7 @@ class Detector:
             banks=[b.z for b in self.backends],
             train=[b.train_scores for b in self.backends],
             profile=self.profile,
+            weights=self.weights_known,
         )
         return model.write(folder, state, self.train_values)
 
@@ -238,27 +224,14 @@ class Detector:
 
     @cached_property
     def encoders(self) -> dict[str, Encoder]:
-        """The encoders that the recipes need, by name; loaded on first use."""
-        shared = None if isinstance(self.weights, Mapping) else self.weights
-        given = self.weights if isinstance(self.weights, Mapping) else {}
+        """The encoders that the recipes need, by name; loaded on first use. ValueError for other weights."""
         names = sorted({recipe.encoder for recipe in self.recipes})
-        return {n: load_encoder(n, given.get(n, shared), device=self.device, threads=self.threads) for n in names}
+        return load_encoders(names, self.weights, self.weights_known, device=self.device, threads=self.threads)
 
     @property
     def ear(self) -> Ear:
         """How this detector reads and embeds clips."""
-        return Ear(self.near, self.far, self.window_s, self.recipes, self.encoders, self.threads)
-
-    def leaf_of(self, heard: str = "") -> int:
-        """Number of the leaf to look at: the first of the part that was heard, or the one with the largest weight."""
-        if isinstance(self.system, Recipe) or self.system is None:
-            return self.recipes.index(max(self.recipes, key=lambda r: r.view == "near_only"))
-        counts = [len(list(leaves(part[-1]))) for part in self.system.parts]
-        if isinstance(self.system, Watch):
-            best = [name for name, _, _ in self.system.parts].index(heard.split(AND)[0]) if heard else 0
-        else:
-            best = int(np.argmax([weight for weight, _ in self.system.parts]))
-        return sum(counts[:best])
+        return Ear(self.near, self.far, self.window_s, self.recipes, self.encoders, self.threads, self.store)
 
     def _heard(self, said: Mapping[str, float]) -> str:
         limit = (self.threshold.value * self.sigma + self.mu) / np.log(10)  # the parts' unit
@@ -280,38 +253,14 @@ class Detector:
         values: Array = (np.asarray(raw, np.float64) - self.mu) / (self.sigma + EPS * max(1.0, abs(self.mu)))
         return values
 
-    def _normals(
-        self, clips: Sequence[Any], flags: Array, skip: Skip | None, progress: Progress | None, known: set[str]
-    ) -> tuple[list[Heard], Array]:
-        kept, targets = [], []
-        for flag, heard in zip(flags, self.ear.hear(clips, skip, progress), strict=True):
-            for clip in heard:
-                why = "it is in the bank already" if clip.origin.sha256 in known else clip.fatal
-                if why:
-                    error = audio.AudioError(f"{clip.origin.name}: cannot serve as a normal: {why}")
-                    if skip is None:
-                        raise error
-                    skip(clip.origin.name, error)
-                else:
-                    kept.append(clip)
-                    targets.append(flag)
-        return kept, np.array(targets, bool)
-
-    def _sample(self, clips: Sequence[Any]) -> list[audio.Clip]:
-        ear = Ear(self.near, self.far, self.window_s, [], {})
-        sample = []
-        for i in np.unique(np.linspace(0, len(clips) - 1, min(SAMPLE, len(clips))).astype(int)):
-            try:
-                sample.append(next(ear.clips(clips[int(i)])))
-            except (ValueError, OSError):
-                continue  # reported when its turn comes
-        if not sample:
-            raise ValueError("none of the recordings can be read, so there is nothing to fit on")
-        return sample
-
 
 def load(
-    folder: str | os.PathLike[str], weights: Any = None, *, device: str = "cpu", threads: int | None = None
+    folder: str | os.PathLike[str],
+    weights: Any = None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    store: Store | None = None,
 ) -> Detector:
     """The detector in `folder`, ready to score. ValueError or FileNotFoundError if it is no sound detector folder."""
     state = model.read(folder)
@@ -324,7 +273,9 @@ def load(
         method=state.method,
         device=device,
         threads=threads,
+        store=store,
     )
+    detector.weights_known = state.weights
     detector.why, detector.window_s, detector.profile = state.why, state.window_s, state.profile
     detector.normals, detector.is_target = state.normals, state.is_target
     for recipe, z, train in zip(detector.recipes, state.banks, state.train, strict=True):

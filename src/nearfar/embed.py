@@ -1,15 +1,18 @@
 """A clip -> one vector per recipe: waveform, frames, preprocessing, pooling, view (report sections 2.3-2.6).
 
-Every shared step is done once per clip: recipes that need the same waveform share its encoder pass, whatever their
-pooling or view. Every clip is embedded alone, so its vectors depend on nothing but the clip.
+    waveform   near, far, and what `enhance` makes of the pair, which happens at 16 kHz: an n_fft counts 1/16,000 s
+    grid       (T, F, D): what an encoder gives for a waveform; a `Pass` says which waveform, encoder and layer
+    vector     (D',): grids with their frames preprocessed and pooled, composed by the recipe's view
 
-Waveforms: near, far, and what `enhance` makes of the pair. Enhancement runs at 16 kHz, so an n_fft counts samples of
-1/16,000 s at every rate.
+Every shared step is done once per clip: recipes that need the same waveform share its encoder pass, whatever their
+pooling or view. A clip's grids and vectors depend on nothing but the clip.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +25,25 @@ from nearfar.recipe import SOFT_MASKS, Recipe
 from nearfar.views import VIEWS, compose, needs_far
 
 ENHANCE_RATE = 16_000
+CHANNELS = ("near", "far")  # waveforms as they were recorded; the others are made of the pair
+POOLED = ("low", "spike", "pooling", "alpha", "p", "freq")  # the fields of a recipe that turn a grid into a vector
+
+
+class Pass(NamedTuple):
+    """A waveform's way through an encoder, up to a layer (None: the final one); `pooled`: the settings, or "" (grid).
+
+    Waveforms: "near", "far", "enh_a03f05", "w1_16384" (plain), "w1w_16384" (weighted), ...
+    """
+
+    waveform: str
+    encoder: str
+    layer: int | None = None
+    pooled: str = ""
+
+    @property
+    def grid(self) -> Pass:
+        """The pass whose frames are pooled here; itself if none are."""
+        return self._replace(pooled="")
 
 
 def embed(clip: Clip, recipes: Sequence[Recipe], encoders: Mapping[str, Encoder]) -> list[Array]:
@@ -29,39 +51,83 @@ def embed(clip: Clip, recipes: Sequence[Recipe], encoders: Mapping[str, Encoder]
 
     Raises ValueError naming the clip and the view if a view needs the far channel and the clip has none.
     """
-    return Grids(clip, recipes, encoders).vectors()
+    check_channels(clip, recipes)
+    waves = waves_of(clip, [p for recipe in recipes for p in passes_of(recipe)], encoders)
+    return vectors(recipes, run([waves], encoders)[0])
 
 
-class Grids:
-    """A clip after its encoder passes, to be pooled whole or with a moment left out."""
+def passes_of(recipe: Recipe, *, pooled: bool = False) -> tuple[Pass, ...]:
+    """The passes that a recipe needs, one per waveform that its view listens to; pooled by its settings or as grids."""
+    by = json.dumps({name: getattr(recipe, name) for name in POOLED}) if pooled else ""
+    return tuple(Pass(name, recipe.encoder, recipe.layer, by) for name in waveforms_of(recipe.view))
 
-    def __init__(self, clip: Clip, recipes: Sequence[Recipe], encoders: Mapping[str, Encoder]) -> None:
-        self.recipes = recipes
-        waves: dict[tuple[str, int], Array] = {}
-        self._grids: dict[tuple[str, str], Array] = {}  # (waveform, encoder) -> (T, F, D)
-        for recipe in recipes:
-            encoder = encoders[recipe.encoder]
-            for name in waveforms_of(recipe.view):
-                if name != "near" and clip.far is None:
-                    raise ValueError(
-                        f"{clip.name}: has 1 channel but view {recipe.view!r} needs near and far. "
-                        "Did you mean view='near_only'?"
-                    )
-                if (name, recipe.encoder) not in self._grids:
-                    key = (name, encoder.sample_rate)
-                    waves[key] = waves[key] if key in waves else waveform(clip, *key)
-                    self._grids[name, recipe.encoder] = encoder.grid([waves[key]])[0]
 
-    def vectors(self, without: tuple[float, float] | None = None) -> list[Array]:
-        """One vector (D,) per recipe; `without` (start, stop), as shares of the clip, leaves those frames out."""
-        vectors = []
-        for recipe in self.recipes:
-            _, view = waveform_of(recipe.view)
-            pooled = [
-                _pool(_left(self._grids[name, recipe.encoder], without), recipe) for name in waveforms_of(recipe.view)
-            ]
-            vectors.append(compose(view, *pooled, normalize=recipe.normalize).astype(np.float32))
-        return vectors
+def check_channels(clip: Clip, recipes: Iterable[Recipe]) -> None:
+    """ValueError naming clip and view if a recipe needs the far channel and the clip has none."""
+    for view in [recipe.view for recipe in recipes if recipe.needs_far and clip.far is None]:
+        raise ValueError(
+            f"{clip.name}: has 1 channel but view {view!r} needs near and far. Did you mean view='near_only'?"
+        )
+
+
+def waves_of(clip: Clip, passes: Iterable[Pass], encoders: Mapping[str, Encoder]) -> dict[Pass, Array]:
+    """The waveform (N,) that goes in for each pass; those of one rate share it."""
+    out: dict[Pass, Array] = {}
+    made: dict[tuple[str, int], Array] = {}
+    pair = None
+    for each in dict.fromkeys(passes):
+        key = (each.waveform, encoders[each.encoder].sample_rate)
+        if key not in made:
+            if each.waveform not in CHANNELS and pair is None:
+                pair = clip.at(ENHANCE_RATE)  # once for all that is made of it
+            made[key] = waveform(clip if each.waveform in CHANNELS or pair is None else pair, *key)
+        out[each] = made[key]
+    return out
+
+
+def run(clips: Sequence[Mapping[Pass, Array]], encoders: Mapping[str, Encoder]) -> list[dict[Pass, Array]]:
+    """The waveforms of several clips, by pass -> their grids (T, F, D), by pass: one call of each encoder for all."""
+    out: list[dict[Pass, Array]] = [{} for _ in clips]
+    for name in dict.fromkeys(p.encoder for clip in clips for p in clip):
+        mine = [(i, p) for i, clip in enumerate(clips) for p in clip if p.encoder == name]
+        waves = {(i, p.waveform): clips[i][p] for i, p in mine}
+        layers = list(dict.fromkeys(p.layer for _, p in mine))
+        encoder, batch = encoders[name], list(waves.values())
+        # Only networks have layers to choose from, so only they are asked.
+        each = [encoder.grid(batch)] if layers == [None] else encoder.grid(batch, layer=layers)  # type: ignore[call-arg]
+        grids = {layer: dict(zip(waves, found, strict=True)) for layer, found in zip(layers, each, strict=True)}
+        for i, p in mine:
+            out[i][p] = grids[p.layer][i, p.waveform]
+    return out
+
+
+def vectors(
+    recipes: Sequence[Recipe], found: Mapping[Pass, Array], without: tuple[float, float] | None = None
+) -> list[Array]:
+    """One vector (D,) per recipe from its passes, as grids or pooled already.
+
+    `without` (start, stop), as shares of the clip, leaves those frames of the grids out.
+    """
+    out = []
+    for recipe in recipes:
+        _, view = waveform_of(recipe.view)
+        pooled = [
+            found[vector] if vector in found else pool(_left(found[vector.grid], without), recipe)
+            for vector in passes_of(recipe, pooled=True)
+        ]
+        out.append(compose(view, *pooled, normalize=recipe.normalize).astype(np.float32))
+    return out
+
+
+def pool(grid: Array, recipe: Recipe) -> Array:
+    """A grid (T, F, D) -> its frames, preprocessed and pooled as the recipe says, (D',)."""
+    frames = as_frames(grid, recipe.freq)
+    if recipe.freq == "bands":
+        frames = np.moveaxis(frames, -2, 0)  # each frequency row is pooled by its own weights
+    if recipe.low is not None or recipe.spike is not None:
+        frames = suppress(frames, recipe.low, recipe.spike)
+    pooled: Array = pooling.pool(frames, recipe.pooling, p=recipe.p, alpha=recipe.alpha)
+    return pooled.ravel()
 
 
 def waveforms_of(view: str) -> tuple[str, ...]:
@@ -77,10 +143,12 @@ def waveform_of(view: str) -> tuple[str, str]:
 
 def waveform(clip: Clip, name: str, rate: int) -> Array:
     """The waveform (N,) of a clip at `rate` Hz: "near", "far", "enh_a03f05", "w1_16384" (plain), "w1w_16384"."""
-    if name in ("near", "far"):
-        wave = clip.near if name == "near" else clip.far
-        assert wave is not None
-        return resample(wave, clip.rate, rate)
+    if name == "near":
+        return resample(clip.near, clip.rate, rate)
+    if clip.far is None:
+        raise ValueError(f"{clip.name}: has 1 channel, and the waveform {name!r} needs near and far")
+    if name == "far":
+        return resample(clip.far, clip.rate, rate)
     pair = clip.at(ENHANCE_RATE)
     assert pair.far is not None
     kind, _, setting = name.partition("_")
@@ -98,13 +166,3 @@ def _left(grid: Array, without: tuple[float, float] | None) -> Array:  # (T, F, 
     at = (np.arange(len(grid)) + 0.5) / len(grid)
     keep = (at < without[0]) | (at >= without[1])
     return grid[keep] if keep.any() else grid
-
-
-def _pool(grid: Array, recipe: Recipe) -> Array:  # (T, F, D) -> (D',)
-    frames = as_frames(grid, recipe.freq)
-    if recipe.freq == "bands":
-        frames = np.moveaxis(frames, -2, 0)  # each frequency row is pooled by its own weights
-    if recipe.low is not None or recipe.spike is not None:
-        frames = suppress(frames, recipe.low, recipe.spike)
-    pooled: Array = pooling.pool(frames, recipe.pooling, p=recipe.p, alpha=recipe.alpha)
-    return pooled.ravel()

@@ -9,22 +9,27 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.blas import one_thread
 from nearfar.check import Array
-from nearfar.embed import embed
+from nearfar.embed import Pass, check_channels, passes_of, vectors
 from nearfar.encoders import Encoder
+from nearfar.hashes import of_file
+from nearfar.library import Library, Request
 from nearfar.model import Normal
+from nearfar.pipeline import stream
 from nearfar.profile import Profile
 from nearfar.recipe import Recipe
+from nearfar.store import Store
 
-AHEAD = 4  # sources under way per worker
+WAVES = 4  # waveforms per worker that go to a network together: all processors are busy, and memory stays small
 
 Progress = Callable[[int, int], None]
 Skip = Callable[[str, Exception], None]
@@ -47,7 +52,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class Ear:
-    """How a detector hears: channels of files, length of windows, recipes and their encoders."""
+    """How a detector hears: channels of files, length of windows, recipes and their encoders, a store of grids."""
 
     near: int
     far: int | None
@@ -55,29 +60,64 @@ class Ear:
     recipes: Sequence[Recipe]
     encoders: Mapping[str, Encoder]
     threads: int | None = None
+    store: Store | None = None
 
     def hear(self, sources: Sequence[Any], skip: Skip | None, progress: Progress | None) -> Iterator[list[Heard]]:
         """For each source, in order, the clips it holds (none if it was skipped)."""
+        library = self._library()
         workers = self.threads or os.cpu_count() or 1
-        with one_thread(), ThreadPoolExecutor(workers) as pool:
-            waiting = [pool.submit(self._one, source) for source in sources[: AHEAD * workers]]
+        with one_thread():
+            outcomes = stream(
+                sources,
+                lambda source: self._begin(source, library),
+                lambda begun: library.run([request for _, request in begun]),
+                lambda begun, grids: self._finish(*begun, grids, library),
+                workers=workers,
+                batch=batch_of(self._passes(), workers),
+            )
+            for done, (source, outcome) in enumerate(zip(sources, outcomes, strict=True), start=1):
+                if isinstance(outcome, Exception):
+                    if skip is None:
+                        raise outcome
+                    skip(source_name(source), outcome)
+                if progress:
+                    progress(done, len(sources))
+                yield [] if isinstance(outcome, Exception) else outcome
+
+    def normals(
+        self,
+        sources: Sequence[Any],
+        is_target: Array,
+        known: set[str],
+        skip: Skip | None,
+        progress: Progress | None,
+    ) -> tuple[list[Heard], Array]:
+        """The clips of sources that can serve as normals, and their domains; those whose hash is `known` cannot."""
+        kept, targets = [], []
+        for flag, heard in zip(is_target, self.hear(sources, skip, progress), strict=True):
+            for clip in heard:
+                why = "it is in the bank already" if clip.origin.sha256 in known else clip.fatal
+                if why:
+                    error = audio.AudioError(f"{clip.origin.name}: cannot serve as a normal: {why}")
+                    if skip is None:
+                        raise error
+                    skip(clip.origin.name, error)
+                else:
+                    kept.append(clip)
+                    targets.append(flag)
+        return kept, np.array(targets, bool)
+
+    def sample(self, sources: Sequence[Any], count: int) -> list[Clip]:
+        """About `count` clips, evenly from the sources; ValueError if none of those can be read."""
+        sample = []
+        for i in np.unique(np.linspace(0, len(sources) - 1, min(count, len(sources))).astype(int)):
             try:
-                for done, source in enumerate(sources):
-                    future = waiting.pop(0)
-                    if done + AHEAD * workers < len(sources):
-                        waiting.append(pool.submit(self._one, sources[done + AHEAD * workers]))
-                    heard: list[Heard] = []
-                    try:
-                        heard = future.result()
-                    except (ValueError, OSError) as error:
-                        if skip is None:
-                            raise
-                        skip(source_name(source), error)
-                    if progress:
-                        progress(done + 1, len(sources))
-                    yield heard
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                sample.append(next(self.clips(sources[int(i)])))
+            except (ValueError, OSError):
+                continue  # reported when its turn comes
+        if not sample:
+            raise ValueError("none of the recordings can be read, so there is nothing to fit on")
+        return sample
 
     def clips(self, source: Any) -> Iterator[Clip]:
         """The clips of a source: a file (windows, if it is long), a `Clip`, or arrays with a rate."""
@@ -85,29 +125,40 @@ class Ear:
             return audio.windows(source, near=self.near, far=self.far, length_s=self.window_s)
         return iter([audio.as_clip(source)])
 
-    def _one(self, source: Any) -> list[Heard]:
+    def grids(self, clip: Clip, origin: Normal) -> dict[Pass, Array]:
+        """All grids (T, F, D) that the recipes' vectors are pooled from."""
+        passes = list(dict.fromkeys(p.grid for p in self._passes()))
+        return self._library().grids(clip, origin.sha256 if origin.path else "", passes)
+
+    def _begin(self, source: Any, library: Library) -> Iterator[tuple[Heard, Request]]:
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None
-        digest = _of_file(path) if path and path.is_file() else None
+        digest = of_file(path) if path and path.is_file() else ""
         needs_far = any(recipe.needs_far for recipe in self.recipes)
-        out = []
         for clip in self.clips(source):
+            check_channels(clip, self.recipes)
             origin = Normal(clip.name, str(path.resolve()) if path else "", digest or _of_samples(clip), clip.seconds)
             found = [p for p in audio.problems(clip) if needs_far or p.channel == "near"]
-            out.append(Heard(origin, embed(clip, self.recipes, self.encoders), found, Profile.of(clip)))
-        return out
+            yield Heard(origin, [], found, Profile.of(clip)), library.begin(clip, digest, self._passes())
+
+    def _finish(self, heard: Heard, request: Request, grids: Mapping[Pass, Array], library: Library) -> Heard:
+        found = library.keep(request, grids)
+        return Heard(heard.origin, vectors(self.recipes, found), heard.problems, heard.profile)
+
+    def _library(self) -> Library:
+        return Library(self.encoders, self.store, near=self.near, far=self.far)
+
+    def _passes(self) -> list[Pass]:
+        return [p for recipe in self.recipes for p in passes_of(recipe, pooled=True)]
+
+
+def batch_of(passes: Sequence[Pass], workers: int) -> int:
+    """How many clips go to a network together, if each has these passes."""
+    return max(1, WAVES * workers // max(1, len({p.waveform for p in passes})))
 
 
 def source_name(source: Any) -> str:
     """What to call a source in a message."""
     return str(source) if isinstance(source, (str, os.PathLike)) else str(getattr(source, "name", "clip"))
-
-
-def _of_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _of_samples(clip: Clip) -> str:

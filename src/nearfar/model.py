@@ -1,6 +1,6 @@
 """A detector as a folder that a person can read: JSON, CSV, Markdown and safetensors; no pickle, nothing that runs.
 
-    detector.json          format, versions, channels, clip length, set-point
+    detector.json          format, versions, channels, clip length, set-point, weights
     recipe.json            everything that changes a score
     bank.safetensors       embeddings z0, z1, ... (N, D) of each leaf, their leave-one-out scores, domains, profile
     normals.csv            one row per normal: name, domain, sha256, seconds, path
@@ -17,8 +17,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,12 @@ class State:
     banks: Sequence[Array]
     train: Sequence[Array]
     profile: Profile
+    weights: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of each encoder's weights file, "" without one
 
 
 def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> Path:
     """Write a state to `folder`, replacing a detector there; FileExistsError if it holds other things."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - set(FILES)):
@@ -74,7 +75,7 @@ def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> 
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        save_file(_arrays(state), draft / "bank.safetensors")
+        (draft / "bank.safetensors").write_bytes(save(_arrays(state)))  # a full disk is then an OSError like any other
         _text(draft / "detector.json", json.dumps(_settings(state), indent=2))
         _text(draft / "recipe.json", state.system.to_json())
         _text(draft / "card.md", card(state, train_values))
@@ -93,6 +94,8 @@ def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> 
             shutil.rmtree(old)
         else:
             draft.replace(folder)
+    except OSError as error:  # it names the draft, or nothing
+        raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
@@ -155,6 +158,7 @@ def _settings(state: State) -> dict[str, Any]:
         "threshold": vars(state.threshold),
         "method": state.method,
         "false_alarm_rate": state.false_alarm_rate,
+        "encoders": {name: {"weights_sha256": digest} for name, digest in state.weights.items()},
     }
 
 
@@ -205,6 +209,7 @@ def _read(folder: Path) -> State:
         banks=banks,
         train=train,
         profile=Profile(profile),
+        weights={name: str(about["weights_sha256"]) for name, about in settings.get("encoders", {}).items()},
     )
 
 

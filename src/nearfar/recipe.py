@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from nearfar.check import choose, number, one_of, switch
+from nearfar.check import choose, number, one_of, switch, whole
 from nearfar.encoders import FREQS, names
 from nearfar.enhance import LONGEST, SHORTEST
 from nearfar.fusion import check_weights
@@ -26,6 +26,7 @@ from nearfar.pooling import POOLINGS
 from nearfar.switches import Switches
 from nearfar.views import VIEWS, needs_far
 
+WITHOUT_LAYERS = ("logmel", "exported")
 SOFT_MASKS = {"a03f05": (0.3, 0.5), "a05f07": (0.5, 0.7)}  # alpha, floor
 WINDOWS = [1 << n for n in range(SHORTEST.bit_length() - 1, LONGEST.bit_length())]
 WAVE_VIEWS = (
@@ -41,6 +42,7 @@ class Recipe(Switches):
     """One system, from waveform to score; the switches of the back end are `backend.fit`'s."""
 
     encoder: str = "logmel"
+    layer: int | None = None  # of a network, counted from 1; None for the final one
     view: str = "near_only"
     low: float | None = None
     spike: float | None = None
@@ -53,6 +55,10 @@ class Recipe(Switches):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("encoder", self.encoder, names())
+        if self.layer is not None:
+            whole("layer", self.layer)
+            if self.encoder in WITHOUT_LAYERS:
+                raise ValueError(f"encoder {self.encoder!r} has no layers to choose from, so leave layer at None")
         one_of("view", self.view, [*VIEWS, *WAVE_VIEWS])
         one_of("pooling", self.pooling, POOLINGS)
         one_of("freq", self.freq, FREQS)
@@ -141,6 +147,20 @@ def leaves(system: System) -> Iterator[Recipe]:
     else:
         for part in system.parts:
             yield from leaves(part[-1])
+
+
+def leaf_of(system: System, part: str = "") -> int:
+    """Number of the leaf to look at: the first of that part of a watch, or the one with the largest weight."""
+    if isinstance(system, Recipe):
+        recipes = list(leaves(system))
+        return recipes.index(max(recipes, key=lambda r: r.view == "near_only"))
+    counts = [len(list(leaves(each[-1]))) for each in system.parts]
+    if isinstance(system, Watch):
+        best = [name for name, _, _ in system.parts].index(part) if part else 0
+    else:
+        weights = [weight for weight, _ in system.parts]
+        best = weights.index(max(weights))
+    return sum(counts[:best])
 
 
 def as_data(system: System) -> dict[str, Any]:

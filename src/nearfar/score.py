@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+AND = " and "  # between the parts of a watch that were heard
+
 
 @dataclass(frozen=True)
 class Score:

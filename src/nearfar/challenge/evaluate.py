@@ -18,6 +18,7 @@ from nearfar.metrics import Interval, MachineResult, bootstrap, machine, overall
 from nearfar.recipe import System
 from nearfar.recordings import Recording, machines
 from nearfar.score import Score
+from nearfar.store import Store
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def evaluate(
     near: int = 0,
     far: int | None = 1,
     threads: int | None = None,
+    store: Store | None = None,
     rounds: int = 1000,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
@@ -77,7 +79,9 @@ def evaluate(
     if unknown:
         raise ValueError(f"no machine {', '.join(unknown)} in {data}; it has {', '.join(found)}")
     done = [
-        _machine(name, recordings, Detector(system, weights, near=near, far=far, threads=threads), progress)
+        _machine(
+            name, recordings, Detector(system, weights, near=near, far=far, threads=threads, store=store), progress
+        )
         for name, recordings in found.items()
         if not only or name in only
     ]

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from nearfar.cli import live, machine, research
+from nearfar.cli import live, machine, research, weights
+from nearfar.cli.embed import embed
 from nearfar.cli.serve import serve
 from nearfar.cli.terminal import DONE, say
 
@@ -27,7 +28,10 @@ COMMANDS = (
     (serve, "REST, dashboard and metrics."),
     (live.config, "Check a plant's configuration file."),
     (live.history, "A measured set-point, drift, export or rescue of what was heard."),
+    (embed, "What encoders give for recordings, into a store; resumable."),
     (research.evaluate, "The challenge's metrics, per machine and overall."),
+    (weights.weights, "Where each encoder's weights come from, and whether they are here."),
+    (weights.encoders, "The networks that a recipe can name."),
 )
 
 app = typer.Typer(

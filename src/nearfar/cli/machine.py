@@ -15,12 +15,15 @@ from nearfar.cli.options import (
     Model,
     Near,
     RecipeName,
+    StoreFolder,
     Threads,
     Weights,
     channel,
     normals_of,
     one_or_many,
+    opened,
     system,
+    weights_of,
 )
 from nearfar.cli.results import (
     as_csv,
@@ -88,6 +91,7 @@ def fit(
     far: Far = 1,
     manifest: Manifest = None,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Share of healthy recordings that may alarm.")] = None,
+    store: StoreFolder = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -101,7 +105,13 @@ def fit(
     with errors_for_people():
         failures = Failures()
         detector = Detector(
-            system(recipe), weights, near=near, far=channel(far), false_alarm_rate=false_alarm_rate, threads=threads
+            system(recipe),
+            weights_of(weights),
+            near=near,
+            far=channel(far),
+            false_alarm_rate=false_alarm_rate,
+            threads=threads,
+            store=opened(store),
         )
         recordings, notes = normals_of(find(one_or_many(folder), manifest))
         for note in notes:
@@ -129,6 +139,7 @@ def score(
         bool, typer.Option("--fail-on-alarm", help="Exit 1 if any recording is anomalous or cannot be judged.")
     ] = False,
     weights: Weights = None,
+    store: StoreFolder = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -140,7 +151,7 @@ def score(
     from nearfar.recordings import find
 
     with errors_for_people():
-        detector = load(model, weights, threads=threads)
+        detector = load(model, weights_of(weights), threads=threads, store=opened(store))
         recordings = find(one_or_many(files))
         failures = Failures()
         rows: list[tuple[str, Score]] = []
@@ -178,7 +189,7 @@ def explain(
     from nearfar.detector import load
 
     with errors_for_people():
-        detector = load(model, weights)
+        detector = load(model, weights_of(weights))
         explanation = detector.explain(file)
         if picture and explanation.clip:
             from nearfar.explain.pictures import spectrogram_png
@@ -218,7 +229,7 @@ def add(
 
     with errors_for_people():
         one_of("domain", domain, ("source", "target"))
-        detector = load(model, weights)
+        detector = load(model, weights_of(weights))
         before, failures = len(detector.normals), Failures()
         recordings, notes = normals_of(find(one_or_many(folder)))
         for note in notes:

@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from nearfar.atomic import write
-from nearfar.cli.options import Far, Json, Near, RecipeName, Threads, Weights, channel, system
+from nearfar.cli.options import (
+    Far,
+    Json,
+    Near,
+    RecipeName,
+    StoreFolder,
+    Threads,
+    Weights,
+    channel,
+    opened,
+    system,
+    weights_of,
+)
 from nearfar.cli.results import as_csv, say_evaluation, write_report
 from nearfar.cli.terminal import BAD_INPUT, DONE, errors_for_people, progress_bar, say, say_json
 
@@ -71,6 +83,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     page: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every test clip's score to this file.")] = None,
+    store: StoreFolder = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -85,11 +98,12 @@ def evaluate(
             evaluation = bench.evaluate(
                 data,
                 system(recipe),
-                weights,
+                weights_of(weights),
                 only=machine or (),
                 near=near,
                 far=channel(far),
                 threads=threads,
+                store=opened(store),
                 rounds=rounds,
                 seed=seed,
                 progress=tell,

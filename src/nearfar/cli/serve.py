@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.cli.live import introduction, stopped_by_signals
-from nearfar.cli.options import Weights
+from nearfar.cli.options import Weights, weights_of
 from nearfar.cli.terminal import Failures, complain, errors_for_people, say
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def serve(
         from nearfar.live.assemble import assemble
         from nearfar.live.sinks.prometheus import Metrics, text_of
 
-        plant = _plant(model or [], config, history, source or [], weights)
+        plant = _plant(model or [], config, history, source or [], weights_of(weights))
         for file in (tls_cert, tls_key):
             if file and not file.is_file():
                 raise FileNotFoundError(f"no such file: {file}")
@@ -90,7 +90,7 @@ def serve(
 
 
 def _plant(
-    models: Sequence[Path], config: Path | None, history: Path | None, sources: Sequence[str], weights: Path | None
+    models: Sequence[Path], config: Path | None, history: Path | None, sources: Sequence[str], weights: Any
 ) -> Config:
     """The configuration from a file, or of the models on the command line."""
     from nearfar.live import config as c

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +52,7 @@ def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: s
 def progress_bar() -> Iterator[Tell]:
     """`tell(what, done, total)` moves a bar on stderr; without a terminal it writes a line at every tenth."""
     if not sys.stderr.isatty():
-        yield _lines
+        yield _Lines()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -68,10 +69,24 @@ def progress_bar() -> Iterator[Tell]:
         yield tell
 
 
-def _lines(what: str, done: int, total: int) -> None:
-    step = max(1, total // 10)
-    if total >= 20 and (done % step == 0 or done == total):
-        typer.echo(f"{what}: {done} of {total}", err=True)
+class _Lines:
+    """Progress as lines, with the time that is left at the rate so far."""
+
+    def __init__(self) -> None:
+        self.started: dict[str, float] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        passed = time.monotonic() - self.started.setdefault(what, time.monotonic())
+        if total < 20 or (done % max(1, total // 10) and done != total):
+            return
+        left = passed / max(1, done) * (total - done)
+        typer.echo(f"{what}: {done} of {total}{_left(left) if done < total else ''}", err=True)
+
+
+def _left(seconds: float) -> str:
+    if seconds < 10:
+        return ""
+    return f", {seconds:.0f} s left" if seconds < 120 else f", {seconds / 60:.0f} min left"
 
 
 class Failures:

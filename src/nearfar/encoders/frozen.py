@@ -51,7 +51,7 @@ class Frozen:
         entry = TABLE[name]
         self.name, self.network, self.weights_path = name, network, Path(path)
         self.sample_rate, self.licence, self.dim = entry.sample_rate, entry.licence, network.dim
-        self.device, self.threads = torch.device(device), threads
+        self.device, self.threads = _device(device), threads
         network.module.to(self.device)
         _keep_memory()
 
@@ -78,12 +78,13 @@ class Frozen:
                     f"waves[{i}] holds {len(wave)} samples, less than {SHORTEST_S} s at {self.sample_rate} Hz: "
                     "was it recorded at another rate, or cut?"
                 )
-        asked = [layer] if layer is None or isinstance(layer, int) else list(layer)
+        single = layer is None or np.ndim(layer) == 0
+        asked = [layer] if single else list(layer)  # type: ignore[arg-type]
         numbers = [self._layer(number) for number in asked]
         with _threads(self.threads):
             found = self._each(each, numbers)  # per wave, per layer
         out = [_stack(g) if stacked and each else g for g in ([grids[j] for grids in found] for j in range(len(asked)))]
-        return out[0] if layer is None or isinstance(layer, int) else out
+        return out[0] if single else out
 
     def frames(self, waves: Any, freq: str = "concat") -> Any:
         """The grid as frames: "concat" (B, T, F D), "mean" (B, T, D) or "bands" (B, T, F, D)."""
@@ -109,12 +110,23 @@ class Frozen:
             batch = torch.from_numpy(np.stack(waves).astype(np.float32, copy=False)).to(self.device)
             return [grid.cpu().numpy() for grid in self.network.grids(batch, layers)]
 
-    def _layer(self, number: int | None) -> int:
+    def _layer(self, number: Any) -> int:
         depth = self.network.depth
         chosen = depth if number in (None, -1) else number
         if not isinstance(chosen, int) or not 1 <= chosen <= depth:
             raise ValueError(f"{self.name} has layers 1 to {depth}, so layer={number!r} does not exist")
         return chosen
+
+
+def _device(name: str) -> torch.device:
+    """The device, or a ValueError if this machine or this build of torch has none of that name."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used here ({reason}); try 'cpu'") from None
+    return device
 
 
 def _keep_memory() -> None:

@@ -1,0 +1,170 @@
+"""Extraction on a Ray cluster: the same functions as `extract.embed_shard`, as a Ray Data pipeline.
+
+    recordings -> _Begin (tasks, any processor): hash, decode, enhance
+               -> Embedder (actors, a GPU each if there are any): networks, and the store (a shared disk)
+
+Each step is idempotent, so what a killed worker had under way is simply done again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from nearfar.blas import one_thread
+from nearfar.extract import Done, Order, begin, finish
+from nearfar.hear import Progress, Skip, batch_of
+from nearfar.library import Library, Request, StoreError, weights_of
+from nearfar.pipeline import each
+from nearfar.store import Store
+
+NOTHING = Request("", None, {}, {}, {})
+BLOCKS = 1000  # pieces that the recordings are dealt out in, at most
+
+
+@dataclass
+class Description:
+    """What decoding needs to know of an encoder, in place of the encoder itself."""
+
+    sample_rate: int
+    weights_hash: str
+    dim: int = 0
+    licence: str = ""
+    threads: int = 1  # it has threads of its own: its grids are made elsewhere
+
+    def grid(self, waves: Any) -> Any:
+        """Nothing: this is not the encoder."""
+        raise NotImplementedError
+
+    def frames(self, waves: Any, freq: str = "concat") -> Any:
+        """Nothing: this is not the encoder."""
+        raise NotImplementedError
+
+
+def embed_on_ray(
+    paths: Sequence[Path],
+    order: Order,
+    *,
+    library: Library | None = None,
+    actors: int | None = None,
+    skip: Skip | None = None,
+    progress: Progress | None = None,
+) -> Done:
+    """`extract.embed_shard` on the cluster that Ray is connected to, or a local one; `actors` hold the encoders.
+
+    ImportError if Ray is not installed; otherwise as `embed_shard`.
+    """
+    try:
+        ray: Any = import_module("ray")
+        import_module("ray.data")
+    except ImportError as error:
+        raise ImportError("the engine ray needs Ray: pip install 'nearfar[ray]'") from error
+
+    if not paths:
+        return Done()
+    order = _anywhere(order)
+    library = library or order.library()
+    described = {n: Description(e.sample_rate, weights_of(e)) for n, e in library.encoders.items()}
+    mine = not ray.is_initialized()
+    if mine:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if order.device != "cpu" else 0
+    try:
+        rows = (
+            ray.data.from_items(
+                [{"at": at, "path": str(Path(path).resolve())} for at, path in enumerate(paths)],
+                override_num_blocks=max(1, min(len(paths), BLOCKS)),
+            )
+            .flat_map(_Begin(order, described))
+            .map_batches(
+                Embedder,
+                fn_constructor_args=(order,),
+                batch_size=batch_of(order.passes, order.threads or 1),
+                compute=ray.data.ActorPoolStrategy(size=actors or gpus or 1),
+                num_gpus=1 if gpus else 0,
+                num_cpus=0 if gpus else 1,
+            )
+        )
+        return _collect(rows.iter_rows(), paths, skip, progress)
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _anywhere(order: Order) -> Order:
+    """The order with full paths, as workers have folders of their own."""
+    weights = order.weights
+    if isinstance(weights, Mapping):
+        weights = {name: str(Path(file).resolve()) for name, file in weights.items()}
+    elif weights is not None:
+        weights = str(Path(weights).resolve())
+    return replace(order, store=str(Path(order.store).resolve()), weights=weights)
+
+
+class _Begin:
+    """A row of a path -> rows of its requests, one at least: an empty one says that nothing is lacking."""
+
+    def __init__(self, order: Order, described: Mapping[str, Description]) -> None:
+        self.order, self.described = order, described
+
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        order = self.order
+        library = Library(self.described, Store(order.store, order.dtype), near=order.near, far=order.far)
+        try:
+            with one_thread():
+                for request in begin(row["path"], order, library):
+                    yield {"at": row["at"], "request": request, "error": ""}
+            yield {"at": row["at"], "request": NOTHING, "error": ""}
+        except (ValueError, OSError) as error:
+            yield {"at": row["at"], "request": NOTHING, "error": str(error)}
+
+
+class Embedder:
+    """An actor: the encoders, loaded once; a batch of requests -> grids in the store."""
+
+    def __init__(self, order: Order) -> None:
+        self.order, self.library = order, order.library()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Columns at, request, error -> columns at, written, error, full."""
+        requests = list(batch["request"])
+        rows = list(map(self._row, requests, each(self.library.run, requests), map(str, batch["error"])))
+        columns = dict(zip(("written", "error", "full"), map(list, zip(*rows, strict=True)), strict=True))
+        return {"at": batch["at"], **columns}
+
+    def _row(self, request: Request, grids: Any, error: str) -> tuple[int, str, bool]:
+        try:
+            if isinstance(grids, Exception):
+                raise grids
+            return finish(request, grids, self.order, self.library), error, False
+        except (ValueError, OSError) as problem:
+            return 0, str(problem), isinstance(problem, StoreError)
+
+
+def _collect(rows: Any, paths: Sequence[Path], skip: Skip | None, progress: Progress | None) -> Done:
+    done = Done()
+    written, errors = dict.fromkeys(range(len(paths)), 0), {}
+    seen: set[int] = set()
+    for row in rows:
+        if row["full"]:
+            raise StoreError(row["error"])
+        at = row["at"]
+        written[at] += row["written"]
+        if row["error"]:
+            errors[at] = row["error"]
+        seen.add(at)
+        if progress:
+            progress(len(seen), len(paths))
+    for at, error in sorted(errors.items()):
+        done.failed.append((str(paths[at]), error))
+        if skip:
+            skip(str(paths[at]), ValueError(error))
+    done.recordings = len(paths) - len(errors)
+    done.there = sum(written[at] == 0 for at in written if at not in errors)
+    return done

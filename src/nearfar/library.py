@@ -1,0 +1,172 @@
+"""Where grids come from: read from the store if they are there, else computed, and kept.
+
+One place for the detector, the search and extraction, so that all of them hear the same. A clip goes through in three
+steps, because each has its own place in a pipeline:
+
+    begin   by a worker: look into the store, make the waveforms of what it lacks
+    run     the networks, for several clips at once
+    keep    by a worker: write their grids to the store
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+from nearfar import audio
+from nearfar.audio import Clip
+from nearfar.blas import one_thread
+from nearfar.check import Array
+from nearfar.embed import Pass, run, waves_of
+from nearfar.encoders import TABLE, Encoder, load
+from nearfar.hashes import of_file
+from nearfar.store import Key, Store
+
+
+class StoreError(OSError):
+    """The store cannot be written: a full disk, as a rule. What was written before is kept."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A clip on its way: what was found, the waveforms of what was not, and the grids of encoders that need no batch.
+
+    `source`: SHA-256 of the file, or "" for arrays, which no store keeps.
+    """
+
+    source: str
+    window: tuple[int, int] | None
+    found: Mapping[Pass, Array]
+    waves: Mapping[Pass, Array]
+    done: Mapping[Pass, Array]
+
+
+class Library:
+    """Grids of recordings by these encoders (by name); `near` and `far` are channel numbers of the files.
+
+    Without `must_keep`, a store that cannot be written is a warning, and the work goes on without it.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        store: Store | None = None,
+        *,
+        near: int = 0,
+        far: int | None = 1,
+        must_keep: bool = False,
+    ) -> None:
+        self.encoders, self.store, self.near, self.far, self.must_keep = encoders, store, near, far, must_keep
+
+    def grid(
+        self, path: str | PathLike[str], waveform: str, encoder: str | None = None, layer: int | None = None
+    ) -> Array:
+        """(T, F, D) float32 of a whole recording; `encoder` may be left out if there is one alone.
+
+        Raises ValueError for a recording longer than `audio.LONG_S`, which is heard in windows, and as reading does.
+        """
+        if encoder is None and len(self.encoders) != 1:
+            raise ValueError(f"name the encoder, one of: {', '.join(self.encoders)}")
+        wanted = Pass(waveform, encoder or next(iter(self.encoders)), layer)
+        source = of_file(path)
+        found = self._look(source, None, [wanted])
+        if not found:
+            clip = next(audio.windows(path, near=self.near, far=self.far))
+            if clip.window is not None:
+                raise ValueError(f"{path}: lasts more than {audio.LONG_S:g} s and has no grid as a whole; cut it first")
+            found = self.grids(clip, source, [wanted])
+        return found[wanted]
+
+    def grids(self, clip: Clip, source: str, passes: Sequence[Pass]) -> dict[Pass, Array]:
+        """All three steps for one clip."""
+        with one_thread():  # as everywhere: a product's last bit depends on the threads
+            request = self.begin(clip, source, passes)
+            return self.keep(request, self.run([request])[0])
+
+    def has(self, source: str, window: tuple[int, int] | None, passes: Iterable[Pass]) -> bool:
+        """Whether the store holds all of the passes."""
+        return self.store is not None and all(self.store.has(self.key(source, window, each)) for each in passes)
+
+    def begin(self, clip: Clip, source: str, passes: Sequence[Pass]) -> Request:
+        """Look for what is wanted of a clip, a pooled pass's grid if its vector is not there, and prepare the rest."""
+        found = self._look(source, clip.window, dict.fromkeys(passes))
+        grids = dict.fromkeys(p.grid for p in passes if p not in found)
+        found |= self._look(source, clip.window, [p for p in grids if p not in found])
+        waves = waves_of(clip, [p for p in grids if p not in found], self.encoders)
+        alone = {p: wave for p, wave in waves.items() if not hasattr(self.encoders[p.encoder], "threads")}
+        waves = {p: wave for p, wave in waves.items() if p not in alone}
+        # A network spreads a batch over the processors by itself; log-mel is one worker's job.
+        return Request(source, clip.window, found, waves, run([alone], self.encoders)[0])
+
+    def run(self, requests: Sequence[Request]) -> list[dict[Pass, Array]]:
+        """The grids that the store lacks, of each request: one call of each network."""
+        grids = run([request.waves for request in requests], self.encoders)
+        return [{**request.done, **new} for request, new in zip(requests, grids, strict=True)]
+
+    def keep(self, request: Request, new: Mapping[Pass, Array]) -> dict[Pass, Array]:
+        """Write new grids or pooled vectors of a clip; all of its passes, as the store gives them back."""
+        store = self.store
+        if store is None or not request.source:
+            return {**request.found, **new}
+        try:
+            kept = {p: store.write(self.key(request.source, request.window, p), x) for p, x in new.items()}
+            return {**request.found, **kept}
+        except OSError as error:
+            why = f"{store.folder} cannot be written: {error.strerror or error}"
+            if self.must_keep:
+                raise StoreError(f"{why}. What is done is kept: make room and run the same command again") from error
+            warnings.warn(f"{why}; going on without a store", stacklevel=2)
+            self.store = None
+            return {**request.found, **new}
+
+    def key(self, source: str, window: tuple[int, int] | None, each: Pass) -> Key:
+        """The store's key of a pass."""
+        pair = {"near": (self.near,), "far": (self.far,)}.get(each.waveform, (self.near, self.far))
+        channels = tuple(channel for channel in pair if channel is not None)
+        weights = weights_of(self.encoders[each.encoder])
+        if not weights and TABLE[each.encoder].has_weights:
+            raise ValueError(
+                f"encoder {each.encoder!r} does not say which weights it has, so no store can keep its grids"
+            )
+        return Key(source, channels, window, each.waveform, each.encoder, weights, each.layer, each.pooled)
+
+    def _look(self, source: str, window: tuple[int, int] | None, passes: Iterable[Pass]) -> dict[Pass, Array]:
+        """Those of the passes that the store holds; nothing for arrays, whose `source` is ""."""
+        store = self.store
+        if store is None or not source:
+            return {}
+        read = {each: store.read(self.key(source, window, each)) for each in passes}
+        return {each: grid for each, grid in read.items() if grid is not None}
+
+
+def load_encoders(
+    names: Iterable[str],
+    weights: Any = None,
+    known: Mapping[str, str] | None = None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> dict[str, Encoder]:
+    """Encoders by name; `weights` is a file for those that need one, or {name: file}; `known`: hashes to insist on.
+
+    Raises ValueError naming both hashes if a file holds other weights than are known.
+    """
+    given = weights if isinstance(weights, Mapping) else {n: weights for n in names if TABLE[n].has_weights}
+    encoders = {n: load(n, given.get(n), device=device, threads=threads) for n in names}
+    for name, digest in (known or {}).items():
+        found = weights_of(encoders[name]) if name in encoders else digest
+        if found != digest:
+            raise ValueError(
+                f"this detector was fitted with other weights of {name}: SHA-256 {digest}, and the file that was given "
+                f"now has {found}. Give the first file, or fit again"
+            )
+    return encoders
+
+
+def weights_of(encoder: Encoder) -> str:
+    """What an encoder's numbers come from: the hash of its weights file, "" without one."""
+    weights: str = getattr(encoder, "weights_hash", "")
+    return weights

@@ -1,0 +1,107 @@
+"""Sources -> results through three stages at once: workers prepare and finish while a batch is at work.
+
+    prepare   a source -> its pieces, one at a time, in a worker
+    work      a batch of pieces, at most one of each source -> one outcome each, in the caller's thread
+    finish    a piece and its outcome -> a result, in a worker
+
+Order in, order out, with a bounded number of sources under way: memory does not grow with how many there are, nor with
+how many pieces one of them has. Knows nothing of audio.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+Source = TypeVar("Source")
+Piece = TypeVar("Piece")
+Outcome = TypeVar("Outcome")
+Result = TypeVar("Result")
+
+AHEAD = 4  # sources under way per worker, beside those of a batch
+EXPECTED = (ValueError, OSError)  # what a source may do wrong; anything else stops the whole
+
+
+@dataclass
+class _UnderWay(Generic[Piece, Result]):
+    """A source that has been begun: `coming` is its next piece, None after the last."""
+
+    pieces: Iterator[Piece]
+    coming: Future[Piece | None]
+    results: list[Future[Result]] = field(default_factory=list)
+    error: Exception | None = None
+    ended: bool = False
+
+    def take(self) -> Piece | None:
+        """The next piece, or None if there is none any more."""
+        piece = None
+        try:
+            piece = self.coming.result()
+        except EXPECTED as error:
+            self.error = error
+        self.ended = piece is None
+        return piece
+
+    @property
+    def settled(self) -> bool:
+        """Whether its outcome is there, without waiting."""
+        return self.ended and (self.error is not None or all(result.done() for result in self.results))
+
+    def outcome(self) -> list[Result] | Exception:
+        """All results, or the error that ended the source."""
+        try:
+            return self.error or [result.result() for result in self.results]
+        except EXPECTED as error:
+            return error
+
+
+def stream(
+    sources: Iterable[Source],
+    prepare: Callable[[Source], Iterator[Piece]],
+    work: Callable[[Sequence[Piece]], Sequence[Outcome]],
+    finish: Callable[[Piece, Outcome], Result],
+    *,
+    workers: int,
+    batch: int,
+) -> Iterator[list[Result] | Exception]:
+    """For each source, in order, its results, or the ValueError or OSError that ended it."""
+    rest = iter(sources)
+    under_way: deque[_UnderWay[Piece, Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while True:
+                for source in islice(rest, AHEAD * workers + 2 * batch - len(under_way)):
+                    pieces = prepare(source)
+                    under_way.append(_UnderWay(pieces, pool.submit(next, pieces, None)))
+                if not under_way:
+                    return
+                open_ = list(islice((s for s in under_way if not s.ended), batch))
+                if not open_:  # all that is left is being finished
+                    yield under_way.popleft().outcome()
+                    continue
+                taken = [(begun, piece) for begun in open_ if (piece := begun.take()) is not None]
+                for begun, _ in taken:
+                    begun.coming = pool.submit(next, begun.pieces, None)
+                for (begun, piece), outcome in zip(taken, each(work, [p for _, p in taken]), strict=True):
+                    if isinstance(outcome, Exception):
+                        begun.error, begun.ended = outcome, True
+                    else:
+                        begun.results.append(pool.submit(finish, piece, outcome))
+                while under_way and under_way[0].settled:
+                    yield under_way.popleft().outcome()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def each(work: Callable[[Sequence[Any]], Sequence[Any]], pieces: Sequence[Any]) -> Sequence[Any]:
+    """The outcome of each piece; where the batch fails, each is tried alone and gets its own error."""
+    if not pieces:
+        return []
+    try:
+        return work(pieces)
+    except EXPECTED as error:
+        return [error] if len(pieces) == 1 else [outcome for piece in pieces for outcome in each(work, [piece])]

@@ -1,0 +1,115 @@
+"""Every encoder at its published size, from every published file format, against the reference implementations.
+
+The files hold reproducible numbers in the published keys and shapes; `golden/` holds what the reference computes with
+them. Limits: difference over the golden's standard deviation at most 5e-4, on average 5e-5. Of a front end 3e-3
+decibels or log units: the reference itself is 2e-3 off where a band is nearly silent (ours 2e-5, against float64).
+"""
+
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import SHARED, shared
+from nearfar import encoders
+
+torch = pytest.importorskip("torch")
+
+from nearfar.encoders import beats, openl3, transformers  # noqa: E402
+
+MANIFESTS = sorted(path.stem for path in (SHARED / "golden" / "manifests").glob("*.json")) or ["no manifests here"]
+SEEDS = {"10s": 1, "12s": 2, "3s": 3}
+PARAMETERS = {  # of the encoder itself: without classifier and what is fixed by a formula
+    "eat-large": 302_575_616,
+    "eat-as2m": 85_254_144,
+    "sslam": 85_254_144,
+    "beats": 90_311_792,
+    "ced-tiny": 5_401_088,
+    "ced-mini": 9_560_704,
+    "ced-small": 21_418_880,
+    "ced-base": 85_304_960,
+    "m2d-clap": 85_254_144,
+    "dasheng": 85_447_808,
+    "openl3": 4_687_042,
+}
+
+
+@pytest.fixture(scope="module", params=MANIFESTS)
+def network(request, tmp_path_factory):
+    """(manifest, encoder, golden arrays, `fake_wave`) of one published file, which is gone afterwards."""
+    folder = shared("golden")
+    sys.path.insert(0, str(folder))
+    from fake_weights import fake_checkpoint, fake_wave
+    from write_checkpoint import write_checkpoint
+
+    manifest = json.loads((folder / "manifests" / f"{request.param}.json").read_text())
+    home = tmp_path_factory.mktemp(request.param)
+    path = Path(write_checkpoint(manifest, fake_checkpoint(manifest, seed=1), str(home)))
+    yield (
+        manifest,
+        encoders.load(manifest["encoder"], weights=path),
+        np.load(folder / f"{request.param}.npz"),
+        fake_wave,
+    )
+    shutil.rmtree(home)
+    sys.path.remove(str(folder))
+
+
+def close(found, golden):
+    apart = np.abs(found - golden) / golden.std()
+    assert apart.max() <= 5e-4 and apart.mean() <= 5e-5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*evaluation.*")
+def test_the_grid_is_the_reference_s(network):
+    manifest, encoder, golden, fake_wave = network
+    lengths = [key.removeprefix("grid_") for key in golden.files if key.startswith("grid_")]
+    assert lengths
+    for length in lengths:
+        wave = fake_wave(float(length[:-1]), manifest["sample_rate"], seed=SEEDS[length])
+        grid = encoder.grid(wave[None])[0]
+        assert grid.shape == tuple(golden[f"shape_{length}"]) and grid.shape[-1] == encoder.dim
+        close(grid[..., ::8], golden[f"grid_{length}"])
+        close(grid[[0, -1]], golden[f"rows_{length}"])
+        check_front_end(encoder, wave, golden[f"feat_{length}"], golden[f"featshape_{length}"])
+
+
+def check_front_end(encoder, wave, golden, shape):
+    """What enters the network: for CED and Dasheng before the batch norm, for M2D before its end padding."""
+    network, waves = encoder.network, torch.from_numpy(wave[None])
+    with torch.inference_mode():
+        if encoder.name.startswith("openl3"):
+            found = network.spectrogram(network.windows(waves))[0].numpy()
+            assert found.shape == tuple(shape)
+            np.testing.assert_allclose(found[::8, ::8], golden, atol=3e-3)
+            return
+        if encoder.name.startswith("beats"):
+            found = network.spectrogram(waves)[0]
+        elif encoder.name.startswith(("ced", "dasheng")):
+            found = network.family.front_end(waves)[0]
+        else:
+            found = torch.cat(network.chunks(network.family.front_end(waves)), dim=1)[0, : shape[0]]
+    assert found.shape == tuple(shape)
+    np.testing.assert_allclose(found[::8].numpy(), golden, atol=3e-3)
+
+
+FIXED = ("running_", "fixed_positional_encoder.", "norm_stats")  # statistics and formulas: nobody trained them
+
+
+@pytest.mark.parametrize(("name", "published"), PARAMETERS.items())
+def test_the_published_number_of_parameters(name, published):
+    if name == "beats":
+        keys = beats.published_keys(beats.Config())
+    elif name == "openl3":
+        keys = {key: shape for key, shape in openl3.published_keys("mel128").items() if "speclayer" not in key}
+    else:
+        family, shape = transformers.NETWORKS[name]
+        fixed = ("pos_embed",) if family == "m2d" else ()
+        keys = {k: s for k, s in transformers.FAMILIES[family].layout.keys(shape).items() if k not in fixed}
+    count = sum(math.prod(shape) for key, shape in keys.items() if not any(part in key for part in FIXED))
+    assert count == published == encoders.TABLE[name].parameters
