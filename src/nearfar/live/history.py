@@ -29,7 +29,7 @@ from nearfar.live.rows import Audit, Event, Scored
 from nearfar.live.tape import Tape
 
 WAITING = 100_000  # scores kept in memory while they cannot be written
-CHUNK = 500  # statements in a transaction: a full disk is found out cheaply
+CHUNK = 500  # statements in a transaction, once one alone has shown that there is room
 DAY_S = 86_400.0
 PRUNE_S = 3600.0
 TABLE = {Scored: "scores", Event: "events", Audit: "audits"}
@@ -150,13 +150,14 @@ class History:
         self._waiting += statements
         try:
             while self._waiting:
-                chunk = list(islice(self._waiting, CHUNK))
+                chunk = list(islice(self._waiting, 1 if self.problem else CHUNK))
                 careful = any("scores" not in sql for sql, _ in chunk)
                 self._writer.execute(f"PRAGMA synchronous = {'FULL' if careful else 'NORMAL'}")
                 self._writer.execute("BEGIN IMMEDIATE")
                 for sql, values in chunk:
                     self._writer.execute(sql, values)
                 self._writer.execute("COMMIT")
+                self.problem = ""
                 for _ in chunk:
                     self._waiting.popleft()
         except sqlite3.Error as error:
@@ -165,7 +166,6 @@ class History:
             self.problem = str(damaged(self.folder, error)) if is_damage(error) else f"history: {error}"
             self._forget()
             return
-        self.problem = ""
         self._unsaved.clear()
 
     def _forget(self) -> None:
