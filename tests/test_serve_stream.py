@@ -132,9 +132,11 @@ def test_an_alarm_reaches_a_page_over_http_and_a_second_connection_goes_on(plant
             parts, lines = [], answer.iter_bytes()
             parts.append(next(lines))
             assert client.get("/v1/stream").status_code == 503
-            threading.Thread(target=listen, args=(plant[0], FAULTY)).start()
+            heard = threading.Thread(target=listen, args=(plant[0], FAULTY))
+            heard.start()
             while not any(kind == "event" for _, kind, _ in read(parts)):
                 parts.append(next(lines))
+        heard.join()
         got = read(parts)
         assert {"score", "state", "event"} >= {kind for _, kind, _ in got}
         raised = next(d for _, kind, d in got if kind == "event")
