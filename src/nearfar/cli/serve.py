@@ -21,6 +21,7 @@ from nearfar.cli.terminal import Failures, complain, errors_for_people, say
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from nearfar.live.assemble import Assembly
     from nearfar.live.config import Config
     from nearfar.live.security import Access
 
@@ -50,9 +51,8 @@ def serve(
     A dashboard in the browser, an API for programs, metrics for Prometheus; until it is stopped (Ctrl-C).
     """
     with errors_for_people():
-        from nearfar.live.app import make_app
         from nearfar.live.assemble import assemble
-        from nearfar.live.sinks.prometheus import Metrics, text_of
+        from nearfar.live.sinks.prometheus import Metrics
 
         plant = _plant(model or [], config, history, source or [], weights_of(weights))
         for file in (tls_cert, tls_key):
@@ -62,31 +62,33 @@ def serve(
             rules = _access(host, token_file or plant.history.folder / "token", bool(token_file), allow_host or [])
             sinks = [] if plant.metrics else [Metrics()]
             made = assemble(plant, clock=time.time, complain=complain, report=Failures(), sinks=sinks, idle=True)
-            metrics, monitor = made.metrics, made.monitor
+            address = f"[{host}]" if ":" in host else host
+            url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}/"
             try:
-                app = make_app(
-                    made.plant,
-                    rules,
-                    metrics=None if metrics is None else lambda: text_of(metrics),
-                    dropped=lambda: monitor.dropped,
-                )
-                for machine in made.plant.machines.values():
-                    watched = machine.id in monitor.lines
-                    complain(introduction(machine) if watched else f"{machine.id}: scores what is sent to it")
-                scheme = "https" if tls_cert else "http"
-                address = f"[{host}]" if ":" in host else host
-                url = f"{scheme}://{address}:{listening.getsockname()[1]}/"
-                stop = stopped_by_signals()
-                options = {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key}
-                with _answering(app, listening, options, stop):
-                    count = len(made.plant.machines)
-                    say(f"nearfar serves {count} machine{'s' * (count != 1)} at {url}")
-                    if monitor.lines:
-                        monitor.run(stop)
-                    stop.wait()
+                _run(made, rules, listening, url, {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key})
             finally:
                 made.close()
         complain("stopped")
+
+
+def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, options: dict[str, Any]) -> None:
+    """Serve, and listen where there are sources, until it is stopped."""
+    from nearfar.live.app import make_app
+    from nearfar.live.sinks.prometheus import text_of
+
+    metrics, monitor = made.metrics, made.monitor
+    text = None if metrics is None else lambda: text_of(metrics)
+    app = make_app(made.plant, rules, metrics=text, dropped=lambda: monitor.dropped)
+    for machine in made.plant.machines.values():
+        watched = machine.id in monitor.lines
+        complain(introduction(machine) if watched else f"{machine.id}: scores what is sent to it")
+    stop = stopped_by_signals()
+    with _answering(app, listening, options, stop):
+        count = len(made.plant.machines)
+        say(f"nearfar serves {count} machine{'s' * (count != 1)} at {url}")
+        if monitor.lines:
+            monitor.run(stop)
+        stop.wait()
 
 
 def _plant(

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from nearfar import __version__
 from nearfar.live import api_shapes as shapes
+from nearfar.live.api_views import state
 from nearfar.live.limits import COME_BACK_S, Refused
 from nearfar.live.security import Refusal
 from nearfar.live.service import ERRORS, Here
@@ -59,7 +60,7 @@ def health(here: Here) -> shapes.ServerHealth:
         version=__version__,
         started=here.started,
         problems=problems,
-        machines=[here.state(id) for id in plant.machines],
+        machines=[state(plant, id) for id in plant.machines],
         windows=here.stream.windows,
         dropped=here.dropped(),
         history_bytes=held,

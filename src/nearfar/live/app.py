@@ -60,12 +60,9 @@ def make_app(
     service = Service(plant, access, limits, decoder or Decoder(), Stream(f"{clock():.0f}"), clock, metrics)
     service.dropped = dropped or service.dropped
 
-    @asynccontextmanager
-    async def life(_: Any) -> AsyncIterator[None]:
-        yield
-        service.close()
-
-    app = FastAPI(title="nearfar", version=__version__, description=ABOUT, docs_url=None, redoc_url=None, lifespan=life)
+    app = FastAPI(
+        title="nearfar", version=__version__, description=ABOUT, docs_url=None, redoc_url=None, lifespan=_life
+    )
     app.state.service = service
     for part in (api_status, api_machines, api_uploads, api_events, api_sounds, api_pages):
         app.include_router(part.router)
@@ -74,6 +71,12 @@ def make_app(
     _errors(app)
     app.add_middleware(Gate, access=access, limits=limits, clock=clock)
     return app
+
+
+@asynccontextmanager
+async def _life(app: Any) -> AsyncIterator[None]:
+    yield
+    app.state.service.close()
 
 
 def _errors(app: FastAPI) -> None:

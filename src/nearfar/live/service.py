@@ -90,10 +90,6 @@ class Service:
         self.machine(event.machine)
         return event
 
-    def state(self, id: str) -> shapes.MachineState:
-        """How a machine is now."""
-        return state(self.plant, id)
-
     def drift(self, id: str) -> Drift:
         """Whether a machine's normal score creeps; looked at once an hour, since weeks are read."""
         return self._now_and_then(f"drift {id}", HOUR_S, lambda: look(medians(self.plant.history, id, 0.0, math.inf)))
