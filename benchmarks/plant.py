@@ -4,7 +4,7 @@ Three synthetic machines (`nearfar.demo.synth`), windows of ten seconds, simulat
 disk and `kill -9` are real. The listening process is a child of this one and goes on minute by minute when told to.
 
     minute 10  the fan's bearing begins to fail, severity 0 to 1 until minute 60
-    minute 25  the MQTT broker is killed, and started again (without memory) at minute 29
+    minute 25  the MQTT broker is stopped, and started again at minute 29
     minute 26  the gearbox's near microphone dies, until minute 30
     minute 28  the webhook's receiver is down, until minute 32
     minute 34  no file may grow (a full disk), until minute 37
@@ -125,9 +125,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, start = Path(name), time.perf_counter()
         fit(folder)
-        broker, port = Mosquitto(folder), free_port()
+        memory = ["persistence true", f"persistence_location {folder}/"]
+        broker, port = Mosquitto(folder, *memory, "user root"), free_port()
         broker.start()
-        listener, receiver = Listener(broker.port, "nearfar/#"), Receiver(port=port)
+        listener, receiver = Listener(broker.port, "nearfar/#", session="scada"), Receiver(port=port)
         posts, said, before_kill = [], [], 0
         where = [str(folder), str(broker.port), f"http://127.0.0.1:{port}/"]
         process = begin(where, 0)
@@ -233,9 +234,9 @@ def _faults(
         ("fan's bearing from minute 10", f"alarm in minutes {minutes('alarm', 'fan')}", "nothing"),
         ("gearbox's microphone, 26 to 30", f"health in minutes {minutes('health', 'gearbox')}", "4 minutes of sound"),
         (
-            "broker killed, 25 to 29",
+            "broker away, 25 to 29",
             "events waited, health told again",
-            _lost("event", ids - mqtt) + ", scores of then",
+            _lost("event", ids - mqtt) + "; scores of those minutes, as said",
         ),
         ("webhook's receiver, 28 to 32", "events waited on disk", _lost("event", ids - hook)),
         ("full disk, 34 to 37", f"said so in {noticed} minutes of 3", _lost("score row", lost_rows)),

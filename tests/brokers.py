@@ -29,7 +29,7 @@ def wait_for(test, seconds: float = 10.0) -> bool:
 
 
 class Mosquitto:
-    """A broker without memory: what it should know after a restart has to be told again."""
+    """A broker without memory, unless `lines` give it one: what it should know after a restart has to be told again."""
 
     def __init__(self, folder: Path, *lines: str) -> None:
         self.binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
@@ -37,7 +37,7 @@ class Mosquitto:
             pytest.skip("mosquitto is not on this machine")
         self.port = free_port()
         self.config = folder / "mosquitto.conf"
-        plain = [f"listener {self.port} 127.0.0.1", "allow_anonymous true", "persistence false", *lines]
+        plain = [f"listener {self.port} 127.0.0.1", "allow_anonymous true", *(lines or ["persistence false"])]
         self.config.write_text("\n".join(plain))
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -48,7 +48,7 @@ class Mosquitto:
 
     def stop(self) -> None:
         if self.process is not None:
-            self.process.kill()
+            self.process.terminate()
             self.process.wait()
             self.process = None
 
@@ -60,12 +60,13 @@ class Mosquitto:
 class Listener:
     """Everything that a broker says on some topics: (topic, payload, retained)."""
 
-    def __init__(self, port: int, topic: str = "#", **tls: str) -> None:
+    def __init__(self, port: int, topic: str = "#", session: str = "", **tls: str) -> None:
         from paho.mqtt import client as paho
 
         self.heard: list[tuple[str, bytes, bool]] = []
         self.ready = threading.Event()
-        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        version = paho.CallbackAPIVersion.VERSION2  # with a session, the broker keeps what comes meanwhile
+        self.client = paho.Client(version, client_id=session, clean_session=not session)
         if tls:
             self.client.tls_set(**tls)
         self.client.reconnect_delay_set(1, 1)

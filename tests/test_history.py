@@ -219,10 +219,8 @@ def _damage(folder: Path) -> None:
 
 def test_a_damaged_database_says_so_and_what_can_be_read_is_rescued(tmp_path):
     _damage(tmp_path)
-    history = History(tmp_path)
     with pytest.raises(DamagedHistory, match="nearfar history rescue"):
-        history.scores("pump", 0, 1e9)
-    history.close()
+        History(tmp_path).scores("pump", 0, 1e9)
     kept, rows = rescue(tmp_path)
     assert kept.is_file() and rows["events"] == 20 and rows["scores"] > 1000
     again = History(tmp_path)

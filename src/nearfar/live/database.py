@@ -16,7 +16,7 @@ CREATE TABLE scores (
     machine TEXT NOT NULL, t0 REAL NOT NULL, t1 REAL NOT NULL, value REAL NOT NULL, threshold REAL NOT NULL,
     anomalous INTEGER, p REAL NOT NULL, heard TEXT NOT NULL, problem TEXT NOT NULL,
     level_near_dbfs REAL, level_far_dbfs REAL);
-CREATE INDEX scores_by_time ON scores (machine, t0);
+CREATE INDEX scores_by_time ON scores (machine, t0, value, anomalous);
 CREATE TABLE events (
     id INTEGER PRIMARY KEY, machine TEXT NOT NULL, kind TEXT NOT NULL, started REAL NOT NULL, ended REAL,
     peak_value REAL NOT NULL, peak_t0 REAL NOT NULL, threshold REAL NOT NULL, heard TEXT NOT NULL, text TEXT NOT NULL,

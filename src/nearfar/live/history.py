@@ -11,6 +11,7 @@ soon as there is room. Clocks are never read: ages count from the newest score.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -18,7 +19,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, fields, replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ CHUNK = 500  # statements in a transaction, once one alone has shown that there 
 DAY_S = 86_400.0
 PRUNE_S = 3600.0
 TABLE = {Scored: "scores", Event: "events", Audit: "audits"}
+SPAN = "WHERE machine = ? AND t0 >= ? AND t0 < ?"
 SCORED = ", ".join(f.name for f in fields(Scored))
 
 Row = TypeVar("Row", Scored, Event, Audit)
@@ -82,18 +84,18 @@ class History:
 
     def scores(self, machine: str, since: float, until: float, points: int | None = None) -> list[Scored]:
         """Windows that begin in [since, until), oldest first; at most `points` of them, with every extreme kept."""
-        where = f"SELECT {SCORED}%s FROM scores WHERE machine = ? AND t0 >= ? AND t0 < ?"
-        query, given = f"{where % ''} ORDER BY t0", [machine, since, until]
-        if points is not None:
-            count, first, last = self._read(
-                "SELECT count(*), min(t0), max(t0) FROM scores WHERE machine = ? AND t0 >= ? AND t0 < ?", given
-            )[0]
-            if count > points:  # of each stretch the highest and the lowest, judged or not
-                width = (last - first) / max(1, points // 4) * (1 + 1e-9) or 1.0
-                group = f"GROUP BY CAST((t0 - {first!r}) / {width!r} AS INTEGER), anomalous IS NULL"
-                parts = [f"{where % f', {extreme}(value) AS extreme'} {group}" for extreme in ("max", "min")]
-                query, given = f"SELECT {SCORED} FROM ({' UNION '.join(parts)}) ORDER BY t0", given * 2
-        return [_scored(row) for row in self._read(query, given)]
+        given = [machine, since, until]
+        if points is None:
+            return [_scored(row) for row in self._read(f"SELECT {SCORED} FROM scores {SPAN} ORDER BY t0", given)]
+        count, first, last = self._read(f"SELECT count(*), min(t0), max(t0) FROM scores {SPAN}", given)[0]
+        if count <= points:
+            return self.scores(machine, since, until)
+        rows = sorted(self._extremes(machine, first, last, max(1, points // 4)))
+        marks = ", ".join("?" * len(rows))
+        return [
+            _scored(row)
+            for row in self._read(f"SELECT {SCORED} FROM scores WHERE rowid IN ({marks}) ORDER BY t0", rows)
+        ]
 
     def events(
         self,
@@ -145,6 +147,26 @@ class History:
                 connection.close()
             self._readers.clear()
 
+    def _extremes(self, machine: str, first: float, last: float, stretches: int) -> set[int]:
+        """Numbers of the rows with the highest and the lowest score of each stretch of time, judged or not.
+
+        A query per stretch: they come in the order of the index, so nothing is sorted and no row is read.
+        """
+        edges = [first + (last - first) * i / stretches for i in range(stretches)] + [math.inf]
+        ends = [
+            f"SELECT rowid, {extreme}(value) FROM scores {SPAN} AND anomalous IS {judged} NULL"
+            for extreme in ("max", "min")
+            for judged in ("NOT", "")
+        ]
+        with self._reader() as connection:
+            return {
+                row[0]
+                for a, b in pairwise(edges)
+                for query in ends
+                for row in connection.execute(query, [machine, a, b])
+                if row[0] is not None
+            }
+
     def _write(self, *statements: Statement) -> None:
         """All that waits, then `statements`, in order; what cannot be written waits."""
         self._waiting += statements
@@ -193,12 +215,7 @@ class History:
 
     def _read(self, query: str, given: Sequence[Any]) -> list[Any]:
         with self._reader() as connection:
-            try:
-                return connection.execute(query, given).fetchall()
-            except sqlite3.DatabaseError as error:
-                if is_damage(error):
-                    raise damaged(self.folder, error) from None
-                raise OSError(f"{self.folder}: the history cannot be read ({error})") from None
+            return connection.execute(query, given).fetchall()
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -207,6 +224,10 @@ class History:
             connection = self._readers.pop() if self._readers else connect(self.folder, read_only=True)
         try:
             yield connection
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                raise damaged(self.folder, error) from None
+            raise OSError(f"{self.folder}: the history cannot be read ({error})") from None
         finally:
             with self._lock:
                 self._readers.append(connection)

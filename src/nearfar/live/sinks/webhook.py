@@ -82,7 +82,8 @@ class Webhook:
     def _waiting(self) -> list[Path]:
         return sorted(p for p in self.spool.glob("*.json") if p.stem.isdecimal())
 
-    def _save(self) -> None:
+    def _save(self) -> bool:
+        """What is in memory into the spool; whether there was room."""
         try:
             while self._unsaved:
                 atomic.write(self.spool / f"{self._next:012d}.json", self._unsaved[0])
@@ -90,10 +91,11 @@ class Webhook:
                 self._next += 1
         except OSError as error:
             self.problem = f"webhook spool {self.spool}: {error.strerror or error}"
-            return
+            return False
         for old in (self._waiting() if self._next % 100 == 0 else [])[: -self.limit]:
             old.unlink(missing_ok=True)
             self.dropped += 1
+        return True
 
     def _run(self) -> None:
         wait = self.first_wait_s
@@ -101,8 +103,10 @@ class Webhook:
             waiting = self._waiting()
             with self._change:
                 if not waiting:
-                    self._save()
-                    self._change.wait(timeout=LONGEST_WAIT_S if not self._unsaved else wait)
+                    if not self._unsaved:
+                        self._change.wait(timeout=LONGEST_WAIT_S)
+                    elif not self._save():
+                        self._change.wait(timeout=wait)
                     continue
             trouble = self._post(waiting[0])
             self.problem = trouble
