@@ -1,7 +1,7 @@
 """Is the promise kept? False-alarm rates that the set-point promises, and those that come on fresh normals.
 
 Nine demo machines (three kinds, three seeds), 600 normal clips of 4 s each, one tenth of them target domain. N are
-drawn to fit on, all others are fresh; six draws each. The interval is the 95 % one of what N normals can promise: the
+drawn to fit on, all others are fresh, DRAWS times. The interval is the 95 % one of what N normals can promise: the
 rate of a set-point from N exchangeable scores is itself beta distributed, and the fresh clips are counted binomially.
 """
 
@@ -16,8 +16,17 @@ from nearfar.demo import draw_machine, make_clip, plan
 from nearfar.detector import Detector
 from nearfar.threshold import METHODS
 
-POOL, SECONDS, DRAWS = 600, 4.0, 6
-SIZES, RATES = (20, 60, 200), (0.1, 0.05, 0.01)
+POOL, SECONDS = 600, 4.0
+DRAWS = {20: 40, 60: 20, 200: 8}
+RATES = (0.1, 0.05, 0.01)
+NOTES = [
+    "With few normals fewer alarms come than promised. Two things add up, both of the order of 1/N. A normal's own "
+    "score comes from a fit on N - 1, a fresh clip's from one on N: each part of the watch alone came at 8 % of 10 % "
+    "promised with 20 normals, 9 % with 60, 10 % with 200. And a normal is judged rare by the others' scores alone, a "
+    "fresh clip by all: on simulated exchangeable scores a watch of two parts came at 8.3 % with 20, 10.0 % with 60, "
+    "a single part at 9.9 and 10.6 %. That there are two parts costs nothing by itself, as the set-point is taken from "
+    "the scores of the whole watch.",
+]
 SOURCE, TARGET = 0, 1  # strata of the demo: normal train clips
 
 
@@ -38,11 +47,12 @@ def false_alarms(index: int, seed: int) -> dict[tuple[int, float, str], tuple[in
     heard = [h[0] for h in detector.ear.hear(pool, None, None)]
     rng = np.random.default_rng([seed, index])
     counts: dict[tuple[int, float, str], tuple[int, int]] = {}
-    for size in SIZES:
-        for _ in range(DRAWS):
+    for size in DRAWS:
+        for _ in range(DRAWS[size]):
             order = rng.permutation(POOL)
             fitted = Detector(detector.system).hold([heard[i] for i in order[:size]])
-            values = np.array([fitted.judge(heard[i]).value for i in order[size:]])
+            fresh = [np.stack([heard[i].vectors[leaf] for i in order[size:]]) for leaf in range(len(detector.recipes))]
+            values = (fitted.combined.score(iter(fresh))[0] - fitted.mu) / fitted.sigma
             for rate in RATES:
                 for method in METHODS:
                     alarms = int((values > fitted.set_threshold(rate=rate, method=method).value).sum())
@@ -54,7 +64,7 @@ def false_alarms(index: int, seed: int) -> dict[tuple[int, float, str], tuple[in
 def main(seeds: int) -> None:
     machines = [false_alarms(index, seed) for seed in range(seeds) for index in range(3)]
     rows = []
-    for size in SIZES:
+    for size in DRAWS:
         for rate in RATES:
             for method in METHODS:
                 pairs = [m[size, rate, method] for m in machines]
@@ -71,12 +81,12 @@ def main(seeds: int) -> None:
                     + [f"{kept} of {len(machines)}"]
                 )
     columns = ["normals", "promised", "set-point", "came, mean", "came, by machine", "95 % interval", "machines within"]
-    report("promise", columns, rows)
+    report("promise", columns, rows, NOTES)
 
 
 def _interval(rate: float, size: int, fresh: int) -> tuple[float, float]:
     rng = np.random.default_rng(0)
-    p = stats.beta.rvs(rate * (size + 1), (1 - rate) * (size + 1), size=(20_000, DRAWS), random_state=rng)
+    p = stats.beta.rvs(rate * (size + 1), (1 - rate) * (size + 1), size=(20_000, DRAWS[size]), random_state=rng)
     means = rng.binomial(fresh, p).mean(axis=1) / fresh
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)

@@ -28,6 +28,18 @@ def median_seconds(work: Callable[[], Any], runs: int = 5) -> float:
     return statistics.median(times)
 
 
+def interleaved_seconds(*works: Callable[[], Any], runs: int = 5) -> list[float]:
+    """Median wall time of each work after one warm-up run; they take turns, so that other load meets all of them."""
+    times: list[list[float]] = [[] for _ in works]
+    for turn in range(runs + 1):
+        for work, taken in zip(works, times, strict=True):
+            start = time.perf_counter()
+            work()
+            if turn:
+                taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in times]
+
+
 def in_fresh_process(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
     """(result, wall seconds, peak resident MiB) of `work` in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -1,5 +1,7 @@
 """Small machines to test with: a hum with noise, heard by two microphones, and what goes wrong with it."""
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +68,19 @@ def normals_folder(tmp_path_factory: pytest.TempPathFactory, normals: list[Clip]
     for clip in normals:
         write_wav(folder / clip.name, clip)
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 64 KiB; the test is skipped where none can be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    try:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True
+        ).returncode:
+            pytest.skip("a small disk cannot be mounted here")
+    except FileNotFoundError:
+        pytest.skip("there is no mount command here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)

@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import oracles
 from nearfar import bank as bank_module
-from nearfar.bank import METRICS, Bank, smallest
+from nearfar.bank import METRICS, Bank, kth_bound, pairs
 
 rng = np.random.default_rng(0)
 
@@ -119,6 +119,7 @@ def test_many_blocks_give_what_one_block_gives(monkeypatch):
     whole = Bank(z, "euclidean").nearest(None, 3)
     monkeypatch.setattr(bank_module, "BLOCK", 1)
     monkeypatch.setattr(bank_module, "ROWS", 7)
+    monkeypatch.setattr(bank_module, "LEAST", 1)
     monkeypatch.setattr(bank_module, "CACHE", 100)
     for a, b in zip(whole, Bank(z, "euclidean").nearest(None, 3), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -128,14 +129,18 @@ def test_k_beyond_the_bank_is_clipped():
     z = rng.normal(size=(4, 3))
     assert Bank(z).nearest(z, 99)[0].shape == (4, 4)
     assert Bank(z).nearest(None, 99)[0].shape == (4, 3)
+    assert Bank(z[:1]).nearest(None, 1)[0].shape == (1, 0)
+    assert Bank(z).nearest(z[:0], 2)[0].shape == (0, 2)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 300), st.integers(1, 40), st.integers(1, 4), st.integers(0, 2**31))
-def test_smallest_is_a_stable_sort_cut_off(rows, columns, k, levels, seed):
+def test_the_bound_is_reached_by_k_entries_and_pairs_are_all_that_reach_it(rows, columns, k, levels, seed):
     values = np.random.default_rng(seed).integers(0, 10**levels, (rows, columns)).astype(np.float32)
-    k = min(k, columns)
-    np.testing.assert_array_equal(smallest(values, k), np.argsort(values, axis=1, kind="stable")[:, :k])
+    bound = kth_bound(values, min(k, columns))
+    row, column = pairs(values, bound)
+    assert (np.bincount(row, minlength=rows) >= min(k, columns)).all()
+    np.testing.assert_array_equal(np.stack([row, column]), np.nonzero(values <= bound[:, None]))
 
 
 def test_an_empty_bank_and_queries_of_another_width_are_refused():

@@ -211,6 +211,17 @@ def test_a_folder_without_a_detector_is_a_clear_error(tmp_path):
         nearfar.load(tmp_path / "nowhere")
 
 
+def test_on_a_full_disk_the_detector_that_was_there_stays(normals, fresh, small_disk):
+    folder = small_disk / "model"
+    before = nearfar.Detector(recipe.FLOOR).fit(normals[:3])
+    before.save(folder)
+    with pytest.raises(OSError, match="No space left") as error:
+        nearfar.Detector(recipe.FLOOR).fit(normals).save(folder)
+    assert error.value.filename == str(folder)
+    assert values(nearfar.load(folder), fresh) == values(before, fresh)
+    assert [path.name for path in small_disk.iterdir()] == ["model"]
+
+
 def test_saving_never_touches_a_folder_that_holds_other_things(normals, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     detector = nearfar.Detector(recipe.FLOOR).fit(normals[:8])

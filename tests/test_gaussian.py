@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.covariance import LedoitWolf, ledoit_wolf_shrinkage
 
 import oracles
+from nearfar import gaussian as gaussian_module
 from nearfar.gaussian import Gaussian
 
 SHAPES = [(30, 4), (12, 12), (8, 25), (3, 5), (2, 3)]
@@ -50,6 +51,23 @@ def test_leave_one_out_is_refitting(shape, shrinkage, standardize):
         for i in range(len(x))
     ]
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [60, 1])
+@pytest.mark.parametrize("shrinkage", ["ledoit_wolf", 0.0, 0.03])
+def test_leave_one_out_of_standardized_features_is_refitting_whatever_they_are(shrinkage, steps, monkeypatch):
+    x = clips(40, 90) * np.geomspace(1e-3, 1e3, 90)
+    x[:, 7] = 5.0  # a silent band
+    x[3, 11] += 1e4  # one clip apart in one feature
+    x[:, 12] = x[0, 12]
+    x[5, 12] += 1  # ... and one in which all others coincide
+    x[9] = x[10]
+    monkeypatch.setattr(gaussian_module, "ROWS", 16)
+    monkeypatch.setattr(gaussian_module, "STEPS", steps)  # too few: the clip is refitted
+    got = Gaussian(x, shrinkage=shrinkage, standardize=True).leave_one_out()
+    each = [Gaussian(np.delete(x, i, axis=0), shrinkage=shrinkage, standardize=True) for i in range(len(x))]
+    want = [others.distance(x[i : i + 1])[0] for i, others in enumerate(each)]
+    np.testing.assert_allclose(got, want, rtol=1e-7)
 
 
 @pytest.mark.parametrize(("shrinkage", "standardize"), SETTINGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -11,17 +12,24 @@ def write(path: str | os.PathLike[str], content: str | bytes, *, drafts: Path | 
     """Write text (UTF-8) or bytes to `path` through a file beside it; a full disk or Ctrl-C leaves what was there.
 
     `drafts`: a folder on the same disk for the unfinished file, so that what a killed process leaves is in one place.
+    Raises the OSError that stopped it, in the name of `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if drafts is not None:
-        drafts.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=drafts or path.parent)
+    folder = drafts or path.parent
+    data = content.encode() if isinstance(content, str) else content
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    finally:
-        Path(draft).unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(draft).chmod(0o644)
+            Path(draft).replace(path)
+        finally:
+            Path(draft).unlink(missing_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is a file, not a folder", str(path)) from error
+    except OSError as error:  # it names the draft, or nothing
+        raise OSError(error.errno, error.strerror, str(path)) from error
     return path

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nearfar.bank import Bank
+from nearfar.blas import side_by_side
 from nearfar.check import Array, finite, flags
 from nearfar.gaussian import Gaussian
 from nearfar.methods import FEW, METHODS, Mahalanobis, Method
@@ -115,14 +116,13 @@ class Backend:
 
     def _refit_each(self, gaussian: Gaussian) -> Array:
         # Whitening changes with every clip that is left out, and all distances with it.
-        out = np.empty(len(self.z))
-        others = ~np.eye(len(self.z), dtype=bool) if len(self.z) < 4096 else None
-        for i in range(len(self.z)):
-            keep = others[i] if others is not None else np.arange(len(self.z)) != i
+        def one(i: int) -> float:
+            keep = np.arange(len(self.z)) != i
             if self.switches.method == "mahalanobis":  # features matter one by one: not in rotated axes
-                out[i] = Backend(self.z[keep], self.is_target[keep], self.switches).score(self.z[i : i + 1])[0]
-                continue
+                others = Backend(self.z[keep], self.is_target[keep], self.switches)
+                return float(others.score(self.z[i : i + 1])[0])
             y = gaussian.whiten_without(i)
             method = METHODS[self.switches.method](y[keep], self.is_target[keep], self.switches)
-            out[i] = method.score(y[i : i + 1])[0]
-        return out
+            return float(method.score(y[i : i + 1])[0])
+
+        return np.array(side_by_side(one, range(len(self.z))))

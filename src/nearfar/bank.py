@@ -3,25 +3,26 @@
     z  (N, D)   embeddings of the normals      q  (M, D)   queries
     euclidean   delta = |q - r|                cosine      delta = 1 - cos(q, r) = |q/|q| - r/|r||^2 / 2
 
-The search is a blocked matrix product in float32 on vectors centred on the bank, which names a few candidates; their
-distances are then taken directly, and where rounding could hide a nearer member, everything within its reach is. So
-no N x M x D array ever exists, a duplicate is at distance 0, and a distance does not depend on the other queries of
+The search is a blocked matrix product in float32 on vectors centred on the bank. It bounds the k-th distance; of every
+member that rounding could have put on the wrong side of the bound, the distance is then taken directly. So no
+N x M x D array ever exists, a duplicate is at distance 0, and a distance does not depend on the other queries of
 the batch. Knows nothing of audio, domains or thresholds.
 A zero vector has no direction: by the formula above its cosine distance is 0 to another one, 0.5 to everything else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nearfar.blas import side_by_side, threads
 from nearfar.check import Array, finite, one_of, unit, whole
 
 METRICS = ("cosine", "euclidean")
-BLOCK, ROWS = 1 << 24, 256  # entries of one block of the distance matrix (64 MiB), but at least so many rows
-SPARE = 2  # candidates beyond k that are measured exactly: float32 may misplace neighbours that nearly tie
+BLOCK, ROWS = 1 << 22, 256  # entries of one block of the distance matrix (16 MiB), but at least so many rows
+LEAST = 64  # rows that are worth a thread of their own
 CACHE = 1 << 18  # entries of one piece of the direct distances: it should stay in the cache
 
 
@@ -35,7 +36,7 @@ class Bank:
         if not len(z) or not z.shape[1]:
             raise ValueError(f"the bank is empty: z has shape {z.shape}")
         self._points = unit(z) if metric == "cosine" else z
-        self._centre = self._points.mean(axis=0, dtype=np.float64)
+        self._centre = self._points.mean(axis=0, dtype=np.float64).astype(self._points.dtype)
         centred = (self._points - self._centre).astype(np.float32)
         # |q - r|^2 as one product: [q, 1, |q|^2] . [-2 r, |r|^2, 1]
         squares = np.einsum("nd,nd->n", centred, centred)[:, None]
@@ -62,21 +63,17 @@ class Bank:
         """`nearest` for points as `points` gives them: a vector scaled to unit length twice is no longer the same."""
         k = min(whole("k", k), len(self) - members)
         distance, index = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
-        for rows, squared, slack in self.blocks(points, members=members):
-            found = smallest(squared, min(k + SPARE, len(self) - members))
-            exact = self.exact(points[rows], found)
-            order = np.lexsort((found, exact), axis=1)[:, :k]
-            distance[rows], index[rows] = (np.take_along_axis(a, order, axis=1) for a in (exact, found))
-            if found.shape[1] == len(self) - members:
-                continue
-            farthest = distance[rows, -1]
-            reach = (2 * farthest if self.metric == "cosine" else farthest**2) + slack
-            for row in np.flatnonzero(np.take_along_axis(squared, found[:, -1:], axis=1)[:, 0] <= reach):
-                near = np.flatnonzero(squared[row] <= reach[row])
-                at = rows.start + row
-                exact = self.exact(points[at : at + 1], near[None])[0]
-                order = np.lexsort((near, exact))[:k]
-                distance[at], index[at] = exact[order], near[order]
+
+        def work(rows: slice, squared: Array, slack: Array) -> None:
+            # k of them are within bound + slack, so whatever looks farther than another slack is not among the nearest
+            row, near = pairs(squared, kth_bound(squared, k) + 2 * slack)
+            exact = by_row(row, self.exact(points[rows], row, near), len(squared))
+            order = np.argsort(exact, axis=1, kind="stable")[:, :k]
+            distance[rows] = np.take_along_axis(exact, order, axis=1)
+            index[rows] = near[np.searchsorted(row, np.arange(len(squared)))[:, None] + order]
+
+        if k:
+            self.each_block(points, work, members=members)
         return distance, index
 
     def points(self, q: ArrayLike | None) -> Array:
@@ -88,58 +85,64 @@ class Bank:
             raise ValueError(f"q holds vectors of length {q.shape[1]}, the bank vectors of length {self.width}")
         return unit(q) if self.metric == "cosine" else q
 
-    def blocks(self, points: Array, *, members: bool) -> Iterator[tuple[slice, Array, Array]]:
-        """Squared Euclidean distances of `points` to the bank a block at a time: rows, (len(rows), N) float32, slack.
+    def each_block(self, points: Array, work: Callable[[slice, Array, Array], None], *, members: bool) -> None:
+        """Squared Euclidean distances of `points` to the bank a block at a time, in several threads.
 
-        Good for choosing candidates, not as values: cancellation can take them below 0, and they are off by up to
-        `slack` (len(rows),). With `members` a point's distance to itself is infinite.
+        `work` gets rows, (len(rows), N) float32 to keep or change, and slack. The distances are good for choosing
+        candidates, not as values: cancellation can take them below 0, and they are off by up to `slack` (len(rows),).
+        With `members` a point's distance to itself is infinite.
         """
         rounding = np.finfo(np.float32).eps * (8 + np.sqrt(self.width))
-        step = max(ROWS, BLOCK // len(self))
-        for start in range(0, len(points), step):
-            rows = slice(start, min(start + step, len(points)))
-            centred = (points[rows] - self._centre).astype(np.float32)
-            squares = np.einsum("md,md->m", centred, centred)[:, None]
-            squared = np.concatenate([centred, np.ones_like(squares), squares], axis=1) @ self._left.T
-            if members:
-                squared[np.arange(rows.stop - start), np.arange(start, rows.stop)] = np.inf
-            yield rows, squared, rounding * (np.sqrt(squares[:, 0].astype(np.float64)) + np.sqrt(self.scale)) ** 2
 
-    def exact(self, points: Array, index: Array) -> Array:
-        """Distances (M, k) of points (M, D) to the members at `index` (M, k), taken directly."""
-        squared = np.empty(index.shape)
-        step = max(1, CACHE // (index.shape[1] * self.width))
-        for start in range(0, len(points), step):
-            rows = slice(start, start + step)
-            apart = self._points[index[rows]]  # (rows, k, D), a copy
-            apart -= points[rows, None, :]
-            squared[rows] = np.einsum("mkd,mkd->mk", apart, apart)
+        def piece(rows: slice) -> None:
+            left = np.empty((rows.stop - rows.start, self.width + 2), np.float32)
+            centred, squares = left[:, :-2], left[:, -1]
+            np.subtract(points[rows], self._centre, out=centred, casting="same_kind")
+            left[:, -2] = 1
+            np.einsum("md,md->m", centred, centred, out=squares)
+            squared = left @ self._left.T
+            if members:
+                squared[np.arange(len(left)), np.arange(rows.start, rows.stop)] = np.inf
+            work(rows, squared, rounding * (np.sqrt(squares.astype(np.float64)) + np.sqrt(self.scale)) ** 2)
+
+        step = max(ROWS, BLOCK // len(self))
+        step = min(step, max(LEAST, -(-len(points) // threads())))
+        side_by_side(piece, [slice(at, min(at + step, len(points))) for at in range(0, len(points), step)])
+
+    def exact(self, points: Array, row: Array, index: Array) -> Array:
+        """Distances (P,) of points[row] to the members at `index`, taken directly; both (P,)."""
+        squared = np.empty(len(row))
+        step = max(1, CACHE // self.width)
+        for start in range(0, len(row), step):
+            some = slice(start, start + step)
+            apart = self._points.take(index[some], axis=0)
+            apart -= points.take(row[some], axis=0)
+            squared[some] = np.einsum("pd,pd->p", apart, apart)
         return squared / 2 if self.metric == "cosine" else np.sqrt(squared)
 
 
-def smallest(values: Array, k: int) -> Array:
-    """Columns (M, k) of the k smallest entries of each row of (M, N), ascending; ties go to the lower column.
+def by_row(row: Array, values: Array, rows: int) -> Array:
+    """Values (P,) of pairs as a table, a line for each of the rows that `row` (P,) rises through, filled with inf."""
+    at = np.arange(len(row)) - np.searchsorted(row, np.arange(rows))[row]
+    table = np.full((rows, at.max() + 1), np.inf)
+    table[row, at] = values
+    return table
 
-    The row is cut into interleaved chunks. The k-th smallest of the chunks' minima bounds the k-th smallest entry, and
-    hardly more than k entries lie below it: one pass finds them, and only they are sorted.
+
+def kth_bound(values: Array, k: int) -> Array:
+    """A bound (M,) on the k-th smallest entry of each row of (M, N); hardly more than k entries reach it.
+
+    The row is cut into interleaved chunks; the bound is the k-th smallest of the chunks' minima.
     """
     rows, columns = values.shape
-    size = int(np.sqrt(columns / k))
-    if size < 3:
-        return np.argsort(values, axis=1, kind="stable")[:, :k]
+    size = max(1, int(np.sqrt(columns / k)))
     count = columns // size
     lowest = values[:, : size * count].reshape(rows, size, count).min(axis=1)
-    bound = np.partition(lowest, k - 1, axis=1)[:, k - 1 : k]
-    flat = np.flatnonzero(values <= bound)
-    row, column = np.divmod(flat, columns)
-    crowded = np.flatnonzero(np.bincount(row, minlength=rows) > size * k)  # rows full of ties
-    if len(crowded):
-        lonely = ~np.isin(row, crowded)
-        flat, row, column = flat[lonely], row[lonely], column[lonely]
-    order = np.lexsort((values.ravel()[flat], row))  # stable, so equal values stay in column order
-    first = np.searchsorted(row, np.arange(rows))
-    first[crowded] = 0
-    found = column[order[first[:, None] + np.arange(k)]] if len(flat) else np.empty((rows, k), np.int64)
-    if len(crowded):
-        found[crowded] = np.argsort(values[crowded], axis=1, kind="stable")[:, :k]
-    return found
+    bound: Array = np.partition(lowest, k - 1, axis=1)[:, k - 1]
+    return bound
+
+
+def pairs(values: Array, limit: Array) -> tuple[Array, Array]:
+    """Rows and columns (P,) of the entries of (M, N) up to their row's limit (M,), in order."""
+    row, column = np.divmod(np.flatnonzero(values <= limit[:, None].astype(values.dtype)), values.shape[1])
+    return row, column

@@ -1,15 +1,21 @@
-"""One BLAS thread for many small products.
+"""Who works in threads: BLAS inside a large product, or we on pieces with one BLAS thread each.
 
-Our own threads each work on a clip; BLAS threads inside them would only wait for each other (ten times slower on a busy
-machine). Large products, as in the memory bank, keep all threads.
+Our own threads each work on a clip or a piece of a matrix; BLAS threads inside them would only wait for each other (ten
+times slower on a busy machine).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
 
 
 @lru_cache(maxsize=1)
@@ -21,3 +27,18 @@ def one_thread() -> AbstractContextManager[object]:
     """A context in which BLAS works with one thread; the number of threads is restored afterwards."""
     limit: AbstractContextManager[object] = _controller().limit(limits=1, user_api="blas")
     return limit
+
+
+def threads() -> int:
+    """How many threads a BLAS product uses now: 1 inside `one_thread`."""
+    return max((blas["num_threads"] for blas in _controller().info() if blas["user_api"] == "blas"), default=1)
+
+
+def side_by_side(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
+    """[work(piece) for each piece], in as many threads as a BLAS product would use, each with one BLAS thread."""
+    workers = min(threads(), len(pieces))
+    if workers > 1:
+        with one_thread(), ThreadPoolExecutor(workers) as pool:
+            if threads() == 1:  # BLAS obeys one thread of the process: if it is not this one, it stays as it is
+                return list(pool.map(work, pieces))
+    return [work(piece) for piece in pieces]

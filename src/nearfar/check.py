@@ -27,7 +27,7 @@ def finite(name: str, values: ArrayLike, *, ndim: int | None = None) -> Array:
         raise ValueError(f"{name} must have {ndim} axes, not {array.ndim} (shape {array.shape})")
     # A sum is finite whenever all terms are, except on overflow: one pass without a mask in the usual case.
     with np.errstate(over="ignore", invalid="ignore"):
-        total = array.sum(dtype=np.float64)
+        total = array.sum()
     if not np.isfinite(total) and not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name} holds {array[where]} at index {where}; every value must be finite")
@@ -103,7 +103,8 @@ def choose(what: str, name: str, table: Mapping[str, Item]) -> Item:
 
 def unit(z: Array) -> Array:
     """Scale vectors (..., D) to length 1; a zero vector stays zero."""
-    peak = np.abs(z).max(axis=-1, keepdims=True, initial=0)
+    peak = np.maximum(z.max(axis=-1, keepdims=True, initial=0), -z.min(axis=-1, keepdims=True, initial=0))
     z = z / np.where(peak > 0, peak, 1)  # first to peak 1, so that the squares neither overflow nor vanish
     length = np.linalg.norm(z, axis=-1, keepdims=True)
-    return z / np.where(length > 0, length, 1)
+    z /= np.where(length > 0, length, 1)
+    return z

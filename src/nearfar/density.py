@@ -24,10 +24,11 @@ from functools import cached_property
 
 import numpy as np
 
-from nearfar.bank import SPARE, Bank, smallest
+from nearfar.bank import Bank, by_row, kth_bound, pairs
 from nearfar.check import Array, number, one_of, whole
 
 RHO_FLOOR = 1e-6
+PIECE = 1 << 17  # pairs whose densities are looked up at a time: each needs a list of K + 1 distances
 
 
 class DensityBank:
@@ -93,7 +94,7 @@ class DensityBank:
         """Scores (M,) of queries (M, D) in float64; `lone` (M,) replaces the density of a bank of one."""
         points = self.bank.points(q)
         if lone is not None and len(self) == 1:
-            d = self.bank.exact(points, np.zeros((len(points), 1), int))[:, 0]
+            d = self.bank.exact(points, np.arange(len(points)), np.zeros(len(points), int))
             return self._calibrate(d, _floored(lone, lone), self.exponent)
         return self._score(points, members=False)
 
@@ -137,33 +138,35 @@ class DensityBank:
         typical = self.typical_without() if members else np.full(len(points), self.typical)
         exponent = np.broadcast_to(np.asarray(self.exponent, np.float64), (len(points),))
 
-        def densities(rows: Array, found: Array) -> Array:  # (M, k) members -> their densities for each query
-            values = self.without(found, rows[:, None]) if members else rho[found]
-            return _floored(values, typical[rows, None])
+        def densities(rows: Array, found: Array) -> Array:  # members' densities for the queries `rows`, one shape
+            values = self.without(found, rows) if members else rho[found]
+            return _floored(values, typical[rows])
 
         if self.raw_selection:
             d, found = self.bank.search(points, k, members=members)
-            rho_mean = densities(np.arange(len(points)), found).mean(axis=1)
+            rho_mean = densities(np.broadcast_to(np.arange(len(points))[:, None], found.shape), found).mean(axis=1)
             return self._calibrate(d.mean(axis=1), rho_mean, exponent)
         out = np.empty(len(points))
-        for block, squared, slack in self.bank.blocks(points, members=members):
+
+        def work(block: slice, squared: Array, slack: Array) -> None:
             rows = np.arange(block.start, block.stop)
             squared -= slack[:, None]  # no larger than they are, so that a key too large to win cannot win
             keys = self._keys(squared, rows, rho, exponent, members=members)
-            found = smallest(keys, min(k + SPARE, len(self) - members))
 
-            def best(rows: Array, found: Array) -> Array:
-                scores = self._calibrate(
-                    self.bank.exact(points[rows], found), densities(rows, found), exponent[rows, None]
-                )
-                return np.asarray(np.sort(scores, axis=1)[:, :k])
+            def best(limit: Array) -> Array:  # (M, k) smallest scores among the members with keys up to `limit`
+                row, found = pairs(keys, limit)
+                scores = self.bank.exact(points[block], row, found)
+                for start in range(0, len(row), PIECE):
+                    some = slice(start, start + PIECE)
+                    q = rows[row[some]]
+                    scores[some] = self._calibrate(scores[some], densities(q, found[some]), exponent[q])
+                return np.sort(by_row(row, scores, len(rows)), axis=1)[:, :k]
 
-            scores = best(rows, found)
-            if found.shape[1] < len(self) - members:
-                reach = self._reach(scores[:, -1], exponent[rows], rho)
-                for row in np.flatnonzero(np.take_along_axis(keys, found[:, -1:], axis=1)[:, 0] <= reach):
-                    scores[row] = best(rows[row : row + 1], np.flatnonzero(keys[row] <= reach[row])[None])[0]
-            out[block] = scores.mean(axis=1)
+            limit = kth_bound(keys, k)
+            reach = self._reach(best(limit)[:, -1], exponent[rows], rho)
+            out[block] = best(np.maximum(limit, reach)).mean(axis=1)
+
+        self.bank.each_block(points, work, members=members)
         return out
 
     def _keys(self, squared: Array, rows: Array, rho: Array, exponent: Array, *, members: bool) -> Array:

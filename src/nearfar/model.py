@@ -67,7 +67,7 @@ class State:
 
 def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> Path:
     """Write a state to `folder`, replacing a detector there; FileExistsError if it holds other things."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - set(FILES)):
@@ -75,7 +75,7 @@ def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> 
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        save_file(_arrays(state), draft / "bank.safetensors")
+        (draft / "bank.safetensors").write_bytes(save(_arrays(state)))  # a full disk is then an OSError like any other
         _text(draft / "detector.json", json.dumps(_settings(state), indent=2))
         _text(draft / "recipe.json", state.system.to_json())
         _text(draft / "card.md", card(state, train_values))
@@ -94,6 +94,8 @@ def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> 
             shutil.rmtree(old)
         else:
             draft.replace(folder)
+    except OSError as error:  # it names the draft, or nothing
+        raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder

@@ -18,7 +18,7 @@ NAMED = 5  # files named per problem in the text
 
 # kind -> what it means and what to do, in the order of the text; written for several files
 ADVICE = {
-    "unreadable": "cannot be read: copy them again from the recorder, or export them as WAV",
+    "unreadable": "cannot be read: copy again from the recorder, or export as WAV",
     "empty": "hold no sound: record again",
     "too_short": f"are shorter than {SHORTEST_S} s: record again",
     "nan": "hold invalid samples: export again with another tool",
