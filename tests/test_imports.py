@@ -18,7 +18,8 @@ ROOT = Path(nearfar.__file__).parent
 # and only `__main__` from `cli`. A new module needs a place here. "encoders.*" stands for all modules of a package.
 LAYERS = [
     ["check", "blas", "atomic", "hashes", "pipeline"],
-    ["microphones", "store"],
+    ["microphones", "store", "transfer"],
+    ["download"],
     ["audio", "enhance", "frames", "pooling", "views", "bank", "metrics"],
     ["encoders", "encoders.*"],
     ["density", "gaussian", "switches"],
@@ -35,7 +36,7 @@ LAYERS = [
     ["doctor", "demo", "explain.pictures", "challenge", "challenge.*", "evaluate", "live", "live.*"],
     ["explain.pages"],
     ["cli.terminal", "cli.results", "cli.options"],
-    ["cli.machine", "cli.research", "cli.embed"],
+    ["cli.machine", "cli.research", "cli.embed", "cli.weights"],
     ["cli"],
     ["__main__"],
 ]

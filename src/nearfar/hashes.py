@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 
-def of_file(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
+def of_file(path: str | os.PathLike[str], kind: str = "sha256") -> str:
+    """SHA-256 (or the MD5 that some publishers state) of a file's bytes, in hexadecimal."""
+    digest = hashlib.new(kind)
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

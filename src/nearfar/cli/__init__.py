@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nearfar.cli import machine, research
+from nearfar.cli import machine, research, weights
 from nearfar.cli.embed import embed
 from nearfar.cli.terminal import DONE, say
 
@@ -25,6 +25,8 @@ COMMANDS = (
     (machine.threshold, "Show or change the set-point."),
     (embed, "What encoders give for recordings, into a store; resumable."),
     (research.evaluate, "The challenge's metrics, per machine and overall."),
+    (weights.weights, "Where each encoder's weights come from, and whether they are here."),
+    (weights.encoders, "The networks that a recipe can name."),
 )
 
 app = typer.Typer(

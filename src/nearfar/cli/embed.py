@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.atomic import write
-from nearfar.cli.options import Far, Json, Near, Threads, Weights, channel, system
+from nearfar.cli.options import Far, Json, Near, Threads, Weights, channel, system, weights_of
 from nearfar.cli.terminal import BAD_INPUT, DONE, Failures, complain, errors_for_people, progress_bar, say, say_json
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def embed(
             waveforms=tuple(waveform or _waveforms(paths, channel(far))),
             layers=tuple(layer or (None,)),
             pooled=tuple(leaf for name in pooled or () for leaf in _leaves(name)),
-            weights=weights,
+            weights=weights_of(weights),
             near=near,
             far=channel(far),
             dtype=dtype,

@@ -23,6 +23,7 @@ from nearfar.cli.options import (
     one_or_many,
     opened,
     system,
+    weights_of,
 )
 from nearfar.cli.results import (
     as_csv,
@@ -105,7 +106,7 @@ def fit(
         failures = Failures()
         detector = Detector(
             system(recipe),
-            weights,
+            weights_of(weights),
             near=near,
             far=channel(far),
             false_alarm_rate=false_alarm_rate,
@@ -150,7 +151,7 @@ def score(
     from nearfar.recordings import find
 
     with errors_for_people():
-        detector = load(model, weights, threads=threads, store=opened(store))
+        detector = load(model, weights_of(weights), threads=threads, store=opened(store))
         recordings = find(one_or_many(files))
         failures = Failures()
         rows: list[tuple[str, Score]] = []
@@ -188,7 +189,7 @@ def explain(
     from nearfar.detector import load
 
     with errors_for_people():
-        detector = load(model, weights)
+        detector = load(model, weights_of(weights))
         explanation = detector.explain(file)
         if picture and explanation.clip:
             from nearfar.explain.pictures import spectrogram_png
@@ -228,7 +229,7 @@ def add(
 
     with errors_for_people():
         one_of("domain", domain, ("source", "target"))
-        detector = load(model, weights)
+        detector = load(model, weights_of(weights))
         before, failures = len(detector.normals), Failures()
         recordings, notes = normals_of(find(one_or_many(folder)))
         for note in notes:

@@ -20,7 +20,14 @@ Manifest = Annotated[
 RecipeName = Annotated[
     str | None, typer.Option("--recipe", help="A recipe's name or JSON file; without it, the default.")
 ]
-Weights = Annotated[Path | None, typer.Option(help="Weights file of the recipe's encoder.")]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Weights file of the recipe's encoder, a folder of weights, or NAME=FILE for each of several encoders.",
+    ),
+]
 Threads = Annotated[int | None, typer.Option(help="Recordings heard side by side; as many as there are processors.")]
 StoreFolder = Annotated[
     Path | None, typer.Option("--store", help="Folder of what networks gave: read if it is there, else kept for later.")
@@ -44,6 +51,32 @@ def opened(store: Path | None) -> Store | None:
     from nearfar.store import Store
 
     return None if store is None else Store(store)
+
+
+def weights_of(given: list[str] | None) -> Any:
+    """What `Detector(weights=...)` takes: None, a file or folder, or {encoder: file}."""
+    from nearfar.check import one_of
+    from nearfar.encoders import names
+
+    if not given:
+        return None
+    if len(given) == 1 and (Path(given[0]).exists() or "=" not in given[0]):
+        return _there(given[0])
+    pairs: dict[str, Path] = {}
+    for text in given:
+        name, equals, file = text.partition("=")
+        if not equals:
+            raise ValueError(f"--weights {text}: of several, each is NAME=FILE, such as eat-large=model.safetensors")
+        if one_of("encoder", name, names()) in pairs:
+            raise ValueError(f"--weights names {name} twice")
+        pairs[name] = _there(file)
+    return pairs
+
+
+def _there(path: str) -> Path:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"--weights: there is no file or folder {path}")
+    return Path(path)
 
 
 def channel(far: int) -> int | None:

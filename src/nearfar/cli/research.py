@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from nearfar.atomic import write
-from nearfar.cli.options import Far, Json, Near, RecipeName, StoreFolder, Threads, Weights, channel, opened, system
+from nearfar.cli.options import (
+    Far,
+    Json,
+    Near,
+    RecipeName,
+    StoreFolder,
+    Threads,
+    Weights,
+    channel,
+    opened,
+    system,
+    weights_of,
+)
 from nearfar.cli.results import as_csv, say_evaluation, write_report
 from nearfar.cli.terminal import BAD_INPUT, DONE, errors_for_people, progress_bar, say, say_json
 
@@ -86,7 +98,7 @@ def evaluate(
             evaluation = bench.evaluate(
                 data,
                 system(recipe),
-                weights,
+                weights_of(weights),
                 only=machine or (),
                 near=near,
                 far=channel(far),

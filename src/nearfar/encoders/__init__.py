@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -107,11 +109,27 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> Encoder:
-    """The encoder `name`, with the weights file of that name if it needs one. Raises ValueError for unknown names."""
+    """The encoder `name`, with its weights: a file, a folder of weights, or None for the user's own folder.
+
+    Raises ValueError for unknown names and files that do not fit, FileNotFoundError that says how to get the weights,
+    ImportError that says what to install. Nothing is downloaded.
+    """
     from importlib import import_module
 
     entry = choose("encoder", name, TABLE)
-    encoder: Encoder = import_module(entry.module).load(name, weights, device=device, threads=threads)
+    if entry.parameters and (weights is None or Path(weights).is_dir()):
+        from nearfar.encoders.weights import find
+
+        weights = find(name, weights)
+    if entry.licence == EVALUATION_ONLY:
+        warnings.warn(f"the weights of {name} are for evaluation only: {EVALUATION_ONLY}", stacklevel=2)
+    try:
+        module = import_module(entry.module)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(f"encoder {name!r} needs torch: pip install 'nearfar[torch]'") from None
+    encoder: Encoder = module.load(name, weights, device=device, threads=threads)
     return encoder
 
 

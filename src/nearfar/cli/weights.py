@@ -1,0 +1,271 @@
+"""Commands for the networks: weights, encoders."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nearfar.cli.options import Json
+from nearfar.cli.terminal import Tell, complain, errors_for_people, progress_bar, say, say_json, say_table
+
+Folder = Annotated[
+    Path | None, typer.Option(help="Folder of weights; else $NEARFAR_WEIGHTS, else the user's cache folder.")
+]
+CLIP_S, RUNS = 10, 3  # of --bench
+
+
+def weights(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME | convert FILE | export NAME]", help="An encoder, or what to do with a file."),
+    ] = None,
+    pull: Annotated[bool, typer.Option("--pull", help="Download the weights of NAME.")] = False,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Take this file as the weights of NAME.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="convert: whose weights the file holds, if it could be several.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File that convert or export writes.")] = None,
+    folder: Folder = None,
+    json: Json = False,
+) -> None:
+    """Example: nearfar weights ced-tiny --pull
+
+    Where each encoder's weights are published, under which licence, and whether they are here. Nothing is
+    downloaded unless --pull asks for it.
+
+    \b
+    nearfar weights                           the table of all
+    nearfar weights beats                     one, in full
+    nearfar weights beats --pull              download it
+    nearfar weights beats --from FILE         take a file that was brought
+    nearfar weights convert FILE              write it as safetensors, which load faster
+    nearfar weights export NAME -o NET.onnx   a network that runs without torch
+
+    --pull goes through the proxy in HTTPS_PROXY; NEARFAR_MIRROR=https://mirror/files stands for https:// (so the
+    host's name becomes the first folder) and HF_ENDPOINT for https://huggingface.co.
+    """
+    verb, *rest = words or [""]
+    with errors_for_people():
+        if (len(rest) != 1) if verb in ("convert", "export") else rest:
+            raise ValueError(f"'nearfar weights {' '.join(words or [])}' is not understood: see nearfar weights --help")
+        if (pull or source) and (verb in ("", "convert", "export") or (pull and source)):
+            raise ValueError("--pull and --from each need the name of one encoder, and are one or the other")
+        if verb == "convert":
+            facts = _convert(Path(rest[0]), encoder, output, folder)
+        elif verb == "export":
+            facts = _export(rest[0], output, folder)
+        elif pull:
+            facts = _pull(verb, folder)
+        elif source:
+            facts = _take(verb, source, folder)
+        else:
+            _show(verb, folder, json)
+            return
+        if json:
+            say_json(facts)
+        else:
+            say(facts["text"])
+
+
+def encoders(
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Measure seconds per 10 s clip on this machine, for those that are here.")
+    ] = False,
+    folder: Folder = None,
+    json: Json = False,
+) -> None:
+    """Example: nearfar encoders --bench
+
+    The networks that a recipe can name: size, speed, licence, and what is here.
+    """
+    from nearfar.encoders import TABLE
+
+    with errors_for_people():
+        rows = [_facts(name, folder) for name in TABLE]
+        if bench:
+            with progress_bar() as tell:
+                for done, row in enumerate(rows, start=1):
+                    row["seconds_per_clip"] = _seconds(row)
+                    tell("measuring", done, len(rows))
+        if json:
+            say_json(rows)
+            return
+        columns = ["encoder", "dimension", "frames/s", "parameters", "installed", "weights here"]
+        columns += ["s per 10 s clip"] if bench else []
+        say_table([*columns, "licence"], [_encoder_row(row, bench) for row in rows])
+        say("\nWeights: nearfar weights. A network of your own: encoder 'exported' with --weights MANIFEST.json.")
+
+
+def _encoder_row(row: dict[str, Any], bench: bool) -> list[str]:
+    here = "not needed" if row["parameters"] == 0 else "yours" if row["parameters"] is None else _yes(row["here"])
+    own = row["parameters"] is None
+    cells = [
+        row["encoder"],
+        "of the file" if own else str(row["dimension"]),
+        "" if own else f"{row['frames_per_s']:g}",
+        f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "",
+        _yes(row["installed"]),
+        here,
+    ]
+    if bench:
+        cells.append(f"{row['seconds_per_clip']:.3f}" if row["seconds_per_clip"] else "")
+    return [*cells, _short(row["licence"])]
+
+
+def _facts(name: str, folder: Path | None) -> dict[str, Any]:
+    from importlib.util import find_spec
+
+    from nearfar.encoders import TABLE
+    from nearfar.encoders.weights import present
+
+    entry = TABLE[name]
+    needs = {"logmel": (), "exported": ("onnxruntime",)}.get(name, ("torch",))
+    path = present(name, folder) if entry.parameters else None
+    return {
+        "encoder": name,
+        "dimension": entry.dim or None,
+        "frames_per_s": entry.frames_per_s or None,
+        "parameters": entry.parameters,
+        "licence": entry.licence,
+        "sample_rate": entry.sample_rate if entry.dim else None,
+        "installed": all(find_spec(module) for module in needs),
+        "here": None if path is None else str(path),
+    }
+
+
+def _seconds(row: dict[str, Any]) -> float | None:
+    """Median seconds for one clip of 10 s, or None for an encoder that cannot run here."""
+    import numpy as np
+
+    from nearfar.encoders import load
+
+    if not row["installed"] or (row["here"] is None and row["parameters"] != 0):
+        return None
+    encoder = load(row["encoder"], row["here"])
+    wave = np.random.default_rng(0).normal(0, 0.1, (1, CLIP_S * encoder.sample_rate)).astype(np.float32)
+    encoder.grid(wave)
+    times = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        encoder.grid(wave)
+        times.append(time.perf_counter() - start)
+    return sorted(times)[RUNS // 2]
+
+
+def _show(name: str, folder: Path | None, json: bool) -> None:
+    from nearfar.check import one_of
+    from nearfar.encoders.sources import SOURCES
+    from nearfar.encoders.weights import folder_of
+
+    rows = [_published(n, folder) for n in ([one_of("encoder with weights", name, SOURCES)] if name else SOURCES)]
+    if json:
+        say_json(rows[0] if name else {"folder": str(folder_of(folder)), "encoders": rows})
+    elif name:
+        for key, value in rows[0].items():
+            say(f"{key.replace('_', ' '):<14}{'-' if value is None else value}")
+        if rows[0]["here"] is None:
+            say(f"\nBring it: nearfar weights {name} {'--pull, or ' if rows[0]['url'] else ''}--from FILE")
+    else:
+        say_table(
+            ["encoder", "size", "hash", "here", "published at", "licence"],
+            [
+                [r["encoder"], r["size"], "known" if r["sha256"] else "first use", _yes(r["here"])]
+                + [r["where"], _short(r["licence"])]
+                for r in rows
+            ],
+        )
+        say(
+            f"\nFolder {folder_of(folder)}. One in full: nearfar weights NAME; download it: nearfar weights NAME --pull"
+        )
+
+
+def _published(name: str, folder: Path | None) -> dict[str, Any]:
+    from nearfar.encoders import TABLE
+    from nearfar.encoders.sources import SOURCES
+    from nearfar.encoders.weights import present
+
+    source, path = SOURCES[name], present(name, folder)
+    return {
+        "encoder": name,
+        "file": source.file,
+        "size": source.megabytes,
+        "bytes": source.size,
+        "url": source.url or None,
+        "where": source.where,
+        "page": source.page,
+        "licence": TABLE[name].licence,
+        "credit": source.credit,
+        "sha256": source.sha256,
+        "here": None if path is None else str(path),
+    }
+
+
+def _pull(name: str, folder: Path | None) -> dict[str, Any]:
+    from nearfar.check import one_of
+    from nearfar.encoders import EVALUATION_ONLY, TABLE
+    from nearfar.encoders.sources import SOURCES
+    from nearfar.encoders.weights import pull
+
+    source = SOURCES[one_of("encoder with weights", name, SOURCES)]
+    complain(f"Licence: {TABLE[name].licence}")
+    if TABLE[name].licence == EVALUATION_ONLY:
+        complain("For evaluation only: not for production, not to be passed on")
+    complain(f"By: {source.credit}")
+    if source.url:
+        complain(f"{source.file} from {source.where}, size: {source.megabytes}")
+    with progress_bar() as tell:
+        path = pull(name, folder, progress=_in_megabytes(f"fetching {source.file} (MB)", tell))
+    return {"encoder": name, "file": str(path), "text": f"{name} is here: {path}"}
+
+
+def _in_megabytes(what: str, tell: Tell) -> Callable[[int, int | None], None]:
+    last = -1
+
+    def progress(done: int, total: int | None) -> None:
+        nonlocal last
+        if total and (done == total or done // 1_000_000 > last):
+            last = done // 1_000_000
+            tell(what, last, total // 1_000_000)
+
+    return progress
+
+
+def _take(name: str, source: Path, folder: Path | None) -> dict[str, Any]:
+    from nearfar.encoders.weights import add
+
+    path = add(name, source, folder)
+    return {"encoder": name, "file": str(path), "text": f"{source} is {name}; it is now {path}"}
+
+
+def _convert(file: Path, encoder: str | None, output: Path | None, folder: Path | None) -> dict[str, Any]:
+    from nearfar.encoders.weights import convert, folder_of, guess
+
+    name = encoder or guess(file)
+    target = output or folder_of(folder) / f"{name}.safetensors"
+    convert(name, file, target)
+    return {"encoder": name, "file": str(target), "text": f"{file} holds {name}; written to {target}"}
+
+
+def _export(name: str, output: Path | None, folder: Path | None) -> dict[str, Any]:
+    from nearfar.encoders.export import export
+    from nearfar.encoders.weights import find
+
+    if output is None:
+        raise ValueError("export needs -o FILE.onnx")
+    manifest = export(name, find(name, folder), output)
+    text = f"{output} and {manifest}\nUse it: encoder 'exported' in a recipe, with --weights {manifest}"
+    return {"encoder": name, "file": str(output), "manifest": str(manifest), "text": text}
+
+
+def _short(licence: str) -> str:
+    return licence.split(":")[0]
+
+
+def _yes(value: Any) -> str:
+    return "yes" if value else "no"

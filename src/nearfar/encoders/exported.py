@@ -1,0 +1,274 @@
+"""A network of your own as an encoder: an ONNX or LiteRT file, and a manifest in JSON that says how to feed it.
+
+    {"network": "yamnet.tflite", "sample_rate": 16000, "window": 15600, "hop": 7800,
+     "output": "global_average_pooling2d/Mean", "layout": "BD", "licence": "Apache-2.0"}
+
+    network       the file, by its path from the manifest's folder
+    sample_rate   in Hz; recordings are resampled to it
+    window, hop   samples that the network takes at once, and from one to the next; without them it takes whole clips
+    shortest      whole clips alone: a shorter clip is followed by silence
+    input         name of the input tensor; the first one if it is not said
+    output        name of the tensor to take, an inner one too; the first output if it is not said
+    layout        an axis of that tensor a letter: T time, F frequency, D features, B batch or what else has size 1
+    scale         what full scale is to the network: 1, or 32768 for one that takes 16-bit numbers
+    sha256        of the network file, if it is to be checked
+    licence       whatever applies
+
+A clip is cut into windows that start every `hop` samples, the last one moved back to end with the clip; a clip shorter
+than a window is followed by silence. Windows follow each other in time: T is their number times the T of each.
+Every clip runs alone on one core, so its grid depends on nothing but the clip. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from nearfar.check import Array, number, whole
+from nearfar.encoders import as_frames, each_wave
+from nearfar.hashes import of_file
+
+RATES = (1_000, 384_000)
+LONGEST_S, CLOSEST_S = 60.0, 0.01  # of a window and of a hop: more would fill the memory
+AXES = "BTFD"
+LARGEST_MANIFEST = 1 << 16
+
+Run = Callable[[Array], Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a manifest says; see the module."""
+
+    network: str
+    sample_rate: int
+    window: int | None = None
+    hop: int | None = None
+    shortest: int = 1
+    input: str | None = None
+    output: str | None = None
+    layout: str | None = None
+    scale: float = 1.0
+    sha256: str | None = None
+    licence: str = "not stated"
+
+    def __post_init__(self) -> None:
+        low, high = RATES
+        number("sample_rate", whole("sample_rate", self.sample_rate), low=low, high=high)
+        if (self.window is None) != (self.hop is None):
+            raise ValueError("window and hop are given both, or neither where the network takes whole clips")
+        if self.window is not None and self.hop is not None:
+            number("window", whole("window", self.window), high=LONGEST_S * self.sample_rate)
+            number("hop", whole("hop", self.hop), low=CLOSEST_S * self.sample_rate, high=self.window)
+        number("shortest", whole("shortest", self.shortest), high=LONGEST_S * self.sample_rate)
+        number("scale", self.scale, above=0)
+        for name in ("network", "input", "output", "layout", "sha256", "licence"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ValueError(f"{name} must be text, not {getattr(self, name)!r}")
+        parts = [*PurePosixPath(self.network).parts, *PureWindowsPath(self.network).parts]
+        if not parts or ".." in parts or Path(self.network).is_absolute() or PureWindowsPath(self.network).anchor:
+            raise ValueError(f"network must be a file in the manifest's folder, not {self.network!r}")
+        axes = self.layout
+        if axes is not None and (
+            not set(axes) <= set(AXES) or any(axes.count(a) > 1 for a in "TFD") or "D" not in axes
+        ):
+            raise ValueError(f"layout is a letter per axis: T, F and B as they are there, D once; not {axes!r}")
+
+
+def read(path: str | Path) -> Manifest:
+    """The manifest at `path`. Raises FileNotFoundError, or ValueError naming the file, the key and what is allowed."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no manifest {path}")
+    try:
+        if path.stat().st_size > LARGEST_MANIFEST:
+            raise ValueError("it is too large; is it the network's file?")
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict):
+            raise ValueError(f"expected an object, found a {type(data).__name__}")
+        known = [f.name for f in fields(Manifest)]
+        if unknown := sorted(set(data) - set(known)):
+            raise ValueError(f"unknown keys {', '.join(unknown)}; known are {', '.join(known)}")
+        if missing := [key for key in ("network", "sample_rate") if key not in data]:
+            raise ValueError(f"it lacks {' and '.join(missing)}")
+        return Manifest(**data)
+    except ValueError as error:  # JSON and text that is none as well
+        raise ValueError(f"{path} is no manifest of a network: {error}") from None
+
+
+def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> Exported:
+    """The network that the manifest `weights` describes. Runs on the CPU, one core a clip, whatever else is asked."""
+    if weights is None:
+        raise ValueError(f"encoder {name!r} is a network of your own: give its manifest, --weights MANIFEST.json")
+    manifest, path = read(weights), Path(weights)
+    network = path.parent / manifest.network
+    if not network.is_file():
+        raise FileNotFoundError(f"{path} names the network {manifest.network}, and there is no {network}")
+    if manifest.sha256 and (found := of_file(network)) != manifest.sha256.lower():
+        raise ValueError(f"{network} has SHA-256 {found}, {path.name} says {manifest.sha256}: is it another version?")
+    return Exported(name, manifest, path, _runner(network, manifest))
+
+
+class Exported:
+    """An encoder around a network's file; `weights_hash` is over network and manifest."""
+
+    def __init__(self, name: str, manifest: Manifest, path: Path, run: Run) -> None:
+        self.name, self.manifest, self.weights_path, self._run = name, manifest, path, run
+        self.sample_rate, self.licence = manifest.sample_rate, manifest.licence
+        probe = np.zeros(manifest.window or max(manifest.shortest, manifest.sample_rate), np.float32)
+        self.dim = int(self._grid_of(probe).shape[-1])
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 over the hashes of the network and of its manifest."""
+        network = self.weights_path.parent / self.manifest.network
+        return hashlib.sha256((of_file(network) + of_file(self.weights_path)).encode()).hexdigest()
+
+    def grid(self, waves: Any) -> Any:
+        """(B, N) -> (B, T, F, D), or a list of 1-D arrays -> a list of (T, F, D)."""
+        each, stacked = each_wave(waves)
+        grids = []
+        for i, wave in enumerate(each):
+            if not len(wave):
+                raise ValueError(f"waves[{i}] holds no samples")
+            grid = np.concatenate([self._grid_of(part) for part in parts(wave, self.manifest)])
+            if not np.isfinite(grid).all():
+                raise ValueError(f"{self.manifest.network} makes NaN or infinity of waves[{i}]: is `scale` right?")
+            grids.append(grid)
+        return np.stack(grids) if stacked and grids else grids
+
+    def frames(self, waves: Any, freq: str = "concat") -> Any:
+        """The grid as frames: "concat" (B, T, F D), "mean" (B, T, D) or "bands" (B, T, F, D)."""
+        return as_frames(self.grid(waves), freq)
+
+    def _grid_of(self, part: Array) -> Array:
+        out = self._run((part * np.float32(self.manifest.scale)).astype(np.float32))
+        return as_grid(out, self.manifest)
+
+
+def parts(wave: Array, manifest: Manifest) -> list[Array]:
+    """The pieces (n,) of a wave (N,) that the network takes, in order; see the module."""
+    size = manifest.window or max(manifest.shortest, len(wave))
+    wave = np.pad(wave, (0, max(0, size - len(wave))))
+    last = len(wave) - size
+    starts = [*range(0, last, manifest.hop or size), last]
+    return [wave[start : start + size] for start in starts]
+
+
+def as_grid(out: Array, manifest: Manifest) -> Array:
+    """The network's output as (T, F, D) float32, by the letters of `layout`."""
+    layout = manifest.layout or {1: "D", 2: "BD"}.get(out.ndim)
+    shape = f"{manifest.output or 'the output'} of {manifest.network} has shape {out.shape}"
+    if layout is None or len(layout) != out.ndim:
+        raise ValueError(f"{shape}: layout must be {out.ndim} letters, such as {'BTFD'[-out.ndim :]}, not {layout!r}")
+    if any(axis == "B" and size != 1 for axis, size in zip(layout, out.shape, strict=True)):
+        raise ValueError(f"{shape}, and layout {layout!r} calls an axis B that has not size 1")
+    kept = [axis for axis in layout if axis != "B"]
+    grid = out.reshape([size for axis, size in zip(layout, out.shape, strict=True) if axis != "B"])
+    grid = grid.transpose([kept.index(axis) for axis in "TFD" if axis in kept])
+    for at, axis in enumerate("TFD"):
+        if axis not in kept:
+            grid = np.expand_dims(grid, at)
+    return np.ascontiguousarray(grid, np.float32)
+
+
+def _runner(network: Path, manifest: Manifest) -> Run:
+    return (_litert if network.suffix in (".tflite", ".litert") else _onnx)(network, manifest)
+
+
+def _onnx(network: Path, manifest: Manifest) -> Run:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ImportError(f"{network.name} needs onnxruntime: pip install 'nearfar[onnx]'") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(network), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ValueError(f"{network} is damaged, or no ONNX file: {error}") from None
+    inputs = {tensor.name: tensor for tensor in session.get_inputs()}
+    name = _named("input", manifest.input, list(inputs), network)
+    output = _named("output", manifest.output, [tensor.name for tensor in session.get_outputs()], network)
+    rank = len(inputs[name].shape)
+
+    def run(part: Array) -> Array:
+        try:
+            return session.run([output], {name: part.reshape([1] * (rank - 1) + [-1])})[0]
+        except Exception as error:
+            raise ValueError(f"{network.name} does not take {len(part)} samples as {name!r}: {error}") from None
+
+    return run
+
+
+def _litert(network: Path, manifest: Manifest) -> Run:
+    try:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    except ImportError:
+        raise ImportError(f"{network.name} needs ai-edge-litert: pip install 'nearfar[litert]'") from None
+
+    def interpreter(*, all_tensors: bool) -> Any:
+        """Without delegates: they choose kernels by the processor, and 8-bit networks would round by it too."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that inner tensors take memory: they are what is asked for
+            made = Interpreter(
+                str(network),
+                num_threads=1,
+                experimental_preserve_all_tensors=all_tensors,
+                experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            )
+        made.allocate_tensors()
+        return made
+
+    try:
+        plain = interpreter(all_tensors=False)
+    except Exception as error:
+        raise ValueError(f"{network} is damaged, or no LiteRT file: {error}") from None
+    inputs = {tensor["name"]: tensor for tensor in plain.get_input_details()}
+    outputs = [tensor["name"] for tensor in plain.get_output_details()]
+    inner = [tensor["name"] for tensor in plain.get_tensor_details() if tensor["name"] not in outputs]
+    name = _named("input", manifest.input, list(inputs), network)
+    output = _named("output", manifest.output, [*outputs, *inner], network)
+    at = {tensor["name"]: tensor["index"] for tensor in plain.get_tensor_details()}
+    rank = len(inputs[name]["shape"])
+    own = threading.local()  # an interpreter holds one clip at a time
+
+    def run(part: Array) -> Array:
+        if not hasattr(own, "interpreter"):
+            own.interpreter = interpreter(all_tensors=output not in outputs)
+        try:
+            own.interpreter.set_tensor(at[name], part.reshape([1] * (rank - 1) + [-1]))
+            own.interpreter.invoke()
+            return np.array(own.interpreter.get_tensor(at[output]))
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{network.name} does not take {len(part)} samples as {name!r}: {error}") from None
+
+    return run
+
+
+def _named(what: str, asked: str | None, there: list[str], network: Path) -> str:
+    """The tensor that was asked for: by its whole name or the end of one of its names; the first if none was."""
+    if asked is None:
+        return there[0]
+    aliases = [name.split(";") for name in there]
+    ways: tuple[Callable[[list[str]], bool], ...] = (
+        lambda names: ";".join(names) == asked,
+        lambda names: f"/{names[0]}".endswith(f"/{asked}"),
+        lambda names: any(f"/{name}".endswith(f"/{asked}") for name in names),
+    )
+    fits = next((found for way in ways if (found := [";".join(names) for names in aliases if way(names)])), [])
+    if len(fits) == 1:
+        return fits[0]
+    like = [name.split(";")[0] for name in (fits or there)]
+    shown = ", ".join(like[:12]) + (f" and {len(like) - 12} more" if len(like) > 12 else "")
+    raise ValueError(f"{network.name} has {len(fits) or 'no'} {what} tensors {asked!r}; choose one of: {shown}")

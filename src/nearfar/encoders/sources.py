@@ -1,0 +1,122 @@
+"""Where each encoder's weights are published: the file, its address, its size and hash where known, whom to name.
+
+Nothing here was decided by us: addresses, sizes and hashes are the publishers'. Where no hash is published the first
+download is trusted and remembered (`nearfar.download`). Where a publisher gives a file to browsers alone (OneDrive,
+Google Drive) `url` is "" and the file has to be fetched by hand, then handed over with --from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+HUB = "https://huggingface.co"
+BEATS_PAGE = "https://github.com/microsoft/unilm/tree/master/beats"
+M2D_2025 = "m2d_clap_vit_base-80x1001p16x16p16kpBpTI-2025"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A published file.
+
+    `about` is its size in bytes, as far as known, `size` the exact one; `member` is the file to take from a zip; `page`
+    is where a person reads about it, `credit` whom its licence wants named.
+    """
+
+    file: str
+    about: int | None
+    page: str
+    url: str = ""
+    credit: str = ""
+    size: int | None = None
+    sha256: str | None = None
+    member: str = ""
+
+    @property
+    def megabytes(self) -> str:
+        """The size for people."""
+        return (
+            f"{self.size / 1e6:,.0f} MB" if self.size else f"~{self.about / 1e6:,.0f} MB" if self.about else "unknown"
+        )
+
+    @property
+    def where(self) -> str:
+        """The host that has the file, or "by hand"."""
+        return urlsplit(self.url).hostname or "by hand"
+
+
+def _hub(repository: str, about: int, credit: str) -> Source:
+    page, file = f"{HUB}/{repository}", "model.safetensors"
+    return Source(file, about, page, f"{page}/resolve/main/{file}", credit)
+
+
+def _eat(name: str, about: int) -> Source:
+    return _hub(f"worstchan/{name}", about, "EAT, Chen et al. 2024, github.com/cwx-worst-one/EAT")
+
+
+def _sslam(name: str, about: int) -> Source:
+    return _hub(f"ta012/{name}", about, "SSLAM, Alex et al. 2025, github.com/ta012/SSLAM")
+
+
+def _ced(size: str, about: int) -> Source:
+    return _hub(f"mispeech/ced-{size}", about, "CED, Dinkel et al. 2024, github.com/RicherMans/CED")
+
+
+def _dasheng(file: str, about: int) -> Source:
+    page = "https://zenodo.org/records/11511780"
+    return Source(file, about, page, f"{page}/files/{file}", "Dasheng, Dinkel et al. 2024, github.com/XiaoMi/dasheng")
+
+
+def _beats(file: str, *, url: str = "", size: int | None = None, sha256: str | None = None) -> Source:
+    credit = "BEATs, Chen et al. 2023, github.com/microsoft/unilm"
+    return Source(file, 361_500_000, BEATS_PAGE, url, credit, size, sha256)
+
+
+def _openl3(bands: str, content: str, dim: int) -> Source:
+    file = f"torchopenl3_{bands}_{content}_{dim}.pth.tar"
+    page = "https://github.com/torchopenl3/torchopenl3-models"
+    about = {"mel128": 36_100_000, "mel256": 36_600_000, "linear": 19_800_000}[bands]
+    credit = "OpenL3, Cramer et al. 2019 (CC-BY-4.0: name them); torch port by torchopenl3, Apache-2.0"
+    return Source(file, about, page, f"{page}/raw/master/{file}", credit)
+
+
+SOURCES = {
+    "eat-large": _eat("EAT-large_epoch20_pretrain", 1_235_500_000),
+    "eat-as2m": _eat("EAT-base_epoch30_finetune_AS2M", 361_500_000),
+    # OneDrive publishes it; this copy on the hub is another's, and is taken only if its hash is the known one
+    "beats": _beats(
+        "BEATs_iter3_plus_AS2M.pt",
+        url=f"{HUB}/Bencr/beats-checkpoints/resolve/main/BEATs_iter3_plus_AS2M.pt",
+        size=361_499_833,
+        sha256="d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34",
+    ),
+    "ced-base": _ced("base", 342_900_000),
+    "m2d-clap": Source(
+        f"{M2D_2025}.zip",
+        None,
+        "https://github.com/nttcslab/m2d",
+        f"https://github.com/nttcslab/m2d/releases/download/v0.5.0/{M2D_2025}.zip",
+        "M2D-CLAP, Niizumi et al. 2025, github.com/nttcslab/m2d",
+        member=f"{M2D_2025}/checkpoint-30.pth",
+    ),
+    "sslam": _sslam("SSLAM_pretrain", 359_900_000),
+    "openl3": _openl3("mel128", "env", 512),
+    "dasheng": _dasheng("dasheng_base.pt", 341_900_000),
+    "eat-base": _eat("EAT-base_epoch30_pretrain", 359_900_000),
+    "eat-large-as2m": _eat("EAT-large_epoch20_finetune_AS2M", 1_237_600_000),
+    "sslam-as2m": _sslam("SSLAM_AS2M_Finetuned", 361_500_000),
+    "beats-iter3": _beats("BEATs_iter3.pt"),
+    "beats-as2m-cpt1": _beats("BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt1.pt"),
+    "beats-as2m-cpt2": _beats("BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt"),
+    "ced-tiny": _ced("tiny", 22_000_000),
+    "ced-mini": _ced("mini", 38_800_000),
+    "ced-small": _ced("small", 86_500_000),
+    "dasheng-0.6b": _dasheng("dasheng_06b.pt", 2_520_000_000),
+    "dasheng-1.2b": _dasheng("dasheng_12b.pt", 4_520_000_000),
+    **{
+        f"openl3-{bands}-{content}-{dim}": _openl3(bands, content, dim)
+        for bands in ("mel128", "mel256", "linear")
+        for content in ("env", "music")
+        for dim in (512, 6144)
+    },
+}

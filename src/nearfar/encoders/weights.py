@@ -1,0 +1,234 @@
+"""The folder of weights on this machine: find an encoder's file, fetch it, or take one that was brought.
+
+    FOLDER/NAME.safetensors        converted: loads faster, preferred
+    FOLDER/NAME/<published file>   as it was published; M2D keeps the directory whose name states its configuration
+    FOLDER/lock.json               hashes of first use
+
+FOLDER is what was given, else $NEARFAR_WEIGHTS, else the user's cache. Nothing is fetched unless `pull` is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from nearfar import download
+from nearfar.check import choose
+from nearfar.encoders import TABLE
+from nearfar.encoders.sources import SOURCES, Source
+from nearfar.transfer import DownloadError, Progress
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")
+LARGEST_MEMBER = 8 << 30  # bytes; the largest published file has 4.5 GB
+Folder = str | os.PathLike[str] | None
+
+
+def folder_of(folder: Folder = None) -> Path:
+    """The weights folder: `folder`, else $NEARFAR_WEIGHTS, else the user's cache folder of this system."""
+    if folder is not None:
+        return Path(folder)
+    if given := os.environ.get("NEARFAR_WEIGHTS"):
+        return Path(given)
+    if sys.platform == "win32":
+        cache = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        cache = Path.home() / "Library" / "Caches"
+    else:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "nearfar" / "weights"
+
+
+def find(name: str, folder: Folder = None) -> Path:
+    """The weights file of encoder `name`. Raises FileNotFoundError that says how to get it."""
+    found = present(name, folder)
+    if found is None:
+        raise FileNotFoundError(_how_to_get(name, folder_of(folder)))
+    return found
+
+
+def present(name: str, folder: Folder = None) -> Path | None:
+    """The weights file of encoder `name`, the converted one first, or None. ValueError if there are several."""
+    source, here = choose("encoder with weights", name, SOURCES), folder_of(folder)
+    if (converted := here / f"{name}.safetensors").is_file():
+        return converted
+    same = [n for n, other in SOURCES.items() if n != name and other == source]  # openl3 and its long name
+    for own in (here / n for n in (name, *same)):
+        files = sorted(f for f in own.rglob("*") if f.suffix in SUFFIXES and f.is_file()) if own.is_dir() else []
+        published = [f for f in files if f.name in (source.file, PurePosixPath(source.member).name)]
+        files = published if len(published) == 1 else files
+        if len(files) > 1:
+            raise ValueError(f"{own} holds {len(files)} weights files ({', '.join(f.name for f in files)}): keep one")
+        if files:
+            return files[0]
+    loose = here / source.file
+    return loose if loose.is_file() and loose.suffix in SUFFIXES and source.file != "model.safetensors" else None
+
+
+def pull(name: str, folder: Folder = None, *, progress: Progress | None = None, **options: Any) -> Path:
+    """Fetch the weights of encoder `name` from where they are published; `options` are `download.fetch`'s.
+
+    Raises DownloadError, which says what to do where the file has to be fetched by hand.
+    """
+    source, here = choose("encoder with weights", name, SOURCES), folder_of(folder)
+    by_hand = f"Fetch {source.file} by hand from {source.page}, then: nearfar weights {name} --from FILE"
+    if not source.url:
+        raise DownloadError(f"{name}: its publisher gives the file to browsers alone. {by_hand}")
+    target = here / name / source.file
+    if source.member and (found := present(name, here)):
+        return found  # its zip is gone
+    try:
+        lock = here / "lock.json"
+        download.fetch(
+            source.url, target, sha256=source.sha256, size=source.size, lock=lock, progress=progress, **options
+        )
+    except DownloadError as error:
+        raise DownloadError(f"{name}: {error}. {by_hand}") from None
+    if source.member:
+        zipped, target = target, unzip(target, target.parent)
+        zipped.unlink()
+    check(name, target)
+    return target
+
+
+def add(name: str, file: str | os.PathLike[str], folder: Folder = None) -> Path:
+    """Take a file that was brought as the weights of encoder `name`: loaded strictly first, then linked or copied.
+
+    Raises ValueError if it is not that encoder, or if its hash is not the published one.
+    """
+    source, here, file = choose("encoder with weights", name, SOURCES), folder_of(folder), Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no weights file {file}")
+    with _unpacked(file) as (weights, inner):
+        check(name, weights)
+        fault = download.Expected(sha256=source.sha256).fault_of(weights)
+        if fault and weights.name == source.file:
+            raise ValueError(f"{file} is not the published {source.file}: {fault}")
+        target = here / name / inner
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not (target.exists() and target.samefile(weights)):
+            _place(weights, target)
+    download.record(here / "lock.json", f"{name}/{inner.as_posix()}", target)
+    return target
+
+
+def check(name: str, path: Path) -> None:
+    """Load a file as encoder `name` strictly: ValueError if it is another one."""
+    with _needing_torch(f"checking {path}"):
+        try:
+            import_module(TABLE[name].module).read(name, path)
+        except (TypeError, KeyError) as error:  # the configuration in a converted file of another family
+            raise ValueError(f"{path} is a converted file of another network than {name} ({error})") from None
+
+
+def convert(name: str, file: Path, target: Path) -> Path:
+    """Write a published file of encoder `name` once more as safetensors that load faster; see `checkpoint.convert`."""
+    with _needing_torch(f"converting {file}"):
+        from nearfar.encoders import checkpoint
+
+        return checkpoint.convert(name, file, target)
+
+
+@contextlib.contextmanager
+def _needing_torch(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(f"{what} needs torch: pip install 'nearfar[torch]'") from None
+
+
+def guess(file: str | os.PathLike[str]) -> str:
+    """The encoder whose weights a file holds. Raises ValueError if it is none, or could be several."""
+    fits, why = [], {}
+    for name in SOURCES:
+        try:
+            check(name, Path(file))
+            fits.append(name)
+        except ValueError as error:
+            why[name] = str(error)
+    named = [name for name in fits if SOURCES[name].file == Path(file).name != "model.safetensors"] or fits
+    named = [name for name in named if name != "openl3"] if len(named) > 1 else named
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise ValueError(f"{file} could be {', '.join(named)}: say which with --encoder NAME")
+    raise ValueError(f"{file} is none of the encoders. As {next(iter(why))}: {next(iter(why.values()))}")
+
+
+def unzip(archive: Path, folder: Path) -> Path:
+    """The one .pth of a zip, written below `folder` with the directory that it lies in; ValueError if there is none."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            members = [m for m in file.infolist() if m.filename.endswith(".pth") and not m.is_dir()]
+            if len(members) != 1:
+                raise ValueError(f"{archive} holds {len(members)} .pth files, expected was 1")
+            parts = PurePosixPath(members[0].filename.replace("\\", "/")).parts[-2:]
+            if len(parts) != 2 or any(part in ("..", ".", "/") or ":" in part for part in parts):
+                raise ValueError(f"{archive} names its file {members[0].filename!r}, not <configuration>/<file>.pth")
+            if members[0].file_size > LARGEST_MEMBER:
+                raise ValueError(
+                    f"{archive} says that it holds {members[0].file_size:,} bytes: no weights are that big"
+                )
+            target = folder.joinpath(*parts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _draft(target) as draft, file.open(members[0]) as inner, draft.open("wb") as out:
+                shutil.copyfileobj(inner, out, 1 << 20)
+            target.chmod(0o644)
+            return target
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{archive} is damaged or cut short: {error}") from None
+
+
+@contextlib.contextmanager
+def _unpacked(file: Path) -> Iterator[tuple[Path, Path]]:
+    """(weights file, its place below the encoder's folder): from a zip, or the file itself."""
+    if not zipfile.is_zipfile(file) or file.suffix != ".zip":
+        keep = file.parent.name if re.search(r"-80x\d+p16", file.parent.name) else ""
+        yield file, Path(keep) / file.name
+        return
+    with tempfile.TemporaryDirectory(prefix="nearfar-") as scratch:
+        weights = unzip(file, Path(scratch))
+        yield weights, weights.relative_to(scratch)
+
+
+def _place(source: Path, target: Path) -> None:
+    """Link or copy `source` to `target`, whole or not at all."""
+    with _draft(target) as draft:
+        draft.unlink()
+        try:
+            draft.hardlink_to(source)
+        except OSError:  # another disk, or one that knows no links
+            shutil.copyfile(source, draft)
+            draft.chmod(0o644)
+
+
+@contextlib.contextmanager
+def _draft(target: Path) -> Iterator[Path]:
+    """A file beside `target` that takes its place at the end, or leaves no trace."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+        Path(name).replace(target)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _how_to_get(name: str, here: Path) -> str:
+    source: Source = SOURCES[name]
+    by_hand = f"fetch {source.file} by hand from {source.page}, then"
+    return (
+        f"the weights of encoder {name!r} are not in {here} (size: {source.megabytes}; licence: {TABLE[name].licence})."
+        f" Bring them with\n  {f'nearfar weights {name} --pull' if source.url else by_hand}\n"
+        f"  nearfar weights {name} --from FILE\nor name a file: --weights FILE, weights=FILE"
+    )

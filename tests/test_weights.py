@@ -1,0 +1,212 @@
+"""The folder of weights and its commands: found, fetched, brought, converted; what is wrong is said."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from fake_encoders import write_ced_tiny
+from fault_server import serving
+from nearfar import encoders
+from nearfar.cli.options import weights_of
+from nearfar.encoders import TABLE, weights
+from nearfar.encoders.sources import SOURCES
+from nearfar.transfer import DownloadError
+
+pytest.importorskip("torch")
+pytest.importorskip("requests")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    return write_ced_tiny(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NEARFAR_WEIGHTS", str(tmp_path / "weights"))
+    return tmp_path / "weights"
+
+
+def nearfar(*arguments, **environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "nearfar", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_every_network_has_a_source_and_whom_to_name():
+    assert set(SOURCES) == {name for name, entry in TABLE.items() if entry.parameters}
+    for name, source in SOURCES.items():
+        assert source.credit and source.page.startswith("https://") and (not source.url or source.url[:8] == "https://")
+        assert source.sha256 is None or len(source.sha256) == 64
+        assert source.about is None or source.about > 4 * TABLE[name].parameters * 0.95
+
+
+def test_missing_weights_are_an_error_that_says_how_to_get_them(here):
+    with pytest.raises(FileNotFoundError) as caught:
+        encoders.load("ced-tiny")
+    for words in ("ced-tiny --pull", "ced-tiny --from FILE", str(here), "Apache-2.0", "~22 MB"):
+        assert words in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="by hand from https"):
+        encoders.load("beats-iter3")
+    assert not here.exists()
+
+
+def test_a_file_that_is_brought_is_checked_and_found(here, published):
+    path = weights.add("ced-tiny", published)
+    assert path == here / "ced-tiny" / "model.safetensors" == weights.find("ced-tiny")
+    digest = hashlib.sha256(published.read_bytes()).hexdigest()
+    assert json.loads((here / "lock.json").read_text())["ced-tiny/model.safetensors"]["sha256"] == digest
+    assert encoders.load("ced-tiny").dim == 192 == encoders.load("ced-tiny", here).dim
+    assert weights.add("ced-tiny", path) == path  # again, from where it is
+    with pytest.raises(ValueError, match=r"ced-small has 12 blocks of width 384, but .* is it ced-tiny"):
+        weights.add("ced-small", published)
+    with pytest.raises(FileNotFoundError, match="no weights file"):
+        weights.add("ced-tiny", here / "none.pt")
+    (here / "ced-tiny" / "other.pt").write_bytes(b"")
+    assert weights.find("ced-tiny") == path
+    path.rename(path.with_name("mine.safetensors"))
+    with pytest.raises(ValueError, match="holds 2 weights files"):
+        weights.find("ced-tiny")
+
+
+def test_a_converted_file_is_preferred(here, published):
+    weights.add("ced-tiny", published)
+    converted = weights.convert("ced-tiny", published, here / "ced-tiny.safetensors")
+    assert weights.find("ced-tiny") == converted
+    assert weights.guess(published) == "ced-tiny" == weights.guess(converted)
+    with pytest.raises(ValueError, match="of another network than beats"):
+        weights.add("beats", converted)
+    broken = here / "broken.safetensors"
+    broken.write_bytes(published.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="none of the encoders"):
+        weights.guess(broken)
+
+
+def test_a_pull_is_fetched_checked_and_remembered(here, published, monkeypatch):
+    seen = []
+    with serving(body=published.read_bytes(), cut=[5_000_000]) as server:
+        monkeypatch.setenv("NEARFAR_MIRROR", server.url.removesuffix("/file.bin"))
+        path = weights.pull("ced-tiny", progress=lambda *at: seen.append(at), pause_s=0.01)
+        assert server.asked[0][0] == "/huggingface.co/mispeech/ced-tiny/resolve/main/model.safetensors"
+        assert server.sent == len(server.body) == seen[-1][0]
+        assert path.read_bytes() == server.body and weights.find("ced-tiny") == path
+        assert weights.pull("ced-tiny") == path and len(server.asked) == 2
+        path.unlink()
+        server.body = server.body[:-1] + b"\x01"
+        with pytest.raises(DownloadError, match=r"at its first use it was .*lock\.json"):
+            weights.pull("ced-tiny")
+        with pytest.raises(DownloadError, match=r"offers .* but 361,499,833 are expected.*--from FILE"):
+            weights.pull("beats")
+
+
+def test_a_pull_of_another_network_is_an_error(here, published, monkeypatch):
+    with serving(body=published.read_bytes()) as server:
+        monkeypatch.setenv("NEARFAR_MIRROR", server.url.removesuffix("/file.bin"))
+        with pytest.raises(ValueError, match="ced-small has 12 blocks of width 384"):
+            weights.pull("ced-small")
+
+
+def zipped(path, *names, content=b"weights"):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, content)
+    return path
+
+
+def test_a_zip_gives_its_file_with_the_directory_that_states_its_configuration(tmp_path):
+    inside = SOURCES["m2d-clap"].member
+    path = weights.unzip(zipped(tmp_path / "a.zip", "m2d/README.md", f"m2d/{inside}"), tmp_path / "out")
+    assert path == tmp_path / "out" / inside and path.read_bytes() == b"weights"
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("../../x.pth",), "names its file"),
+        (("a/../x.pth",), "names its file"),
+        (("..\\x.pth",), "names its file"),
+        (("C:/x.pth",), "names its file"),
+        (("/x.pth",), "names its file"),
+        (("x.pth",), "names its file"),
+        (("a/x.pth", "a/y.pth"), "holds 2 .pth files"),
+        ((), "holds 0 .pth files"),
+    ],
+)
+def test_a_hostile_zip_writes_nothing(tmp_path, names, words):
+    with pytest.raises(ValueError, match=words):
+        weights.unzip(zipped(tmp_path / "a.zip", *names), tmp_path / "out")
+    assert [p.name for p in tmp_path.rglob("*")] == ["a.zip"]
+
+
+def test_a_zip_that_was_cut_is_an_error(tmp_path):
+    path = zipped(tmp_path / "a.zip", "a/x.pth", content=os.urandom(10_000))
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="damaged or cut short"):
+        weights.unzip(path, tmp_path)
+
+
+def test_weights_option(here, published, tmp_path):
+    assert weights_of(None) is None
+    assert weights_of([str(published)]) == published
+    assert weights_of([str(tmp_path)]) == tmp_path
+    both = weights_of([f"ced-tiny={published}", f"ced-base={published}"])
+    assert both == {"ced-tiny": published, "ced-base": published}
+    for given, words in (
+        ([f"ced={published}"], "unknown encoder 'ced'"),
+        (["ced-tiny=nowhere.pt"], "no file or folder nowhere.pt"),
+        (["nowhere.pt"], "no file or folder nowhere.pt"),
+        ([str(published), str(published)], "NAME=FILE"),
+        ([f"ced-tiny={published}"] * 2, "twice"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=words):
+            weights_of(given)
+
+
+def test_the_commands(here, published, tmp_path):
+    code, out, _ = nearfar("weights", "--json")
+    table = json.loads(out)
+    assert code == 0 and table["folder"] == str(here)
+    assert {row["encoder"]: row["here"] for row in table["encoders"]} == dict.fromkeys(SOURCES)
+    code, out, _ = nearfar("weights", "m2d-clap")
+    assert code == 0 and "evaluation only" in out and "-2025.zip" in out
+    code, _, err = nearfar("weights", "ced-small", "--from", published)
+    assert code == 2 and "is it ced-tiny" in err and not (here / "ced-small").exists()
+    code, out, err = nearfar("weights", "ced-tiny", "--from", published)
+    assert code == 0 and str(here) in out, err
+    code, out, err = nearfar("weights", "convert", published)
+    assert code == 0 and (here / "ced-tiny.safetensors").is_file(), err
+    code, out, err = nearfar("encoders", "--bench", "--json")
+    rows = {row["encoder"]: row for row in json.loads(out)}
+    assert code == 0 and rows["ced-tiny"]["seconds_per_clip"] > 0 and rows["logmel"]["seconds_per_clip"] > 0
+    assert rows["beats"]["seconds_per_clip"] is None and rows["beats"]["here"] is None
+    for command in ("weights", "encoders"):
+        code, out, _ = nearfar(command, "--help")
+        assert code == 0 and out.split("\n\n", 1)[1].strip().startswith(f"Example: nearfar {command}")
+    for wrong in (["convert"], ["--pull"], ["beats-iter3", "--pull"]):
+        code, out, err = nearfar("weights", *wrong)
+        assert code == 2 and not out and err.startswith(("nearfar: ", "Licence")), wrong
+
+
+def test_pull_shows_the_licence_first_and_says_what_it_does(here, published):
+    with serving(body=published.read_bytes()) as server:
+        mirror = server.url.removesuffix("/file.bin")
+        code, out, err = nearfar("weights", "ced-tiny", "--pull", NEARFAR_MIRROR=mirror)
+        assert code == 0 and out == f"ced-tiny is here: {here / 'ced-tiny' / 'model.safetensors'}\n", err
+        assert err.startswith("Licence: Apache-2.0\nBy: CED") and "22 of 22" in err
+        server.answers = [404]
+        code, out, err = nearfar("weights", "m2d-clap", "--pull", NEARFAR_MIRROR=mirror)
+        assert code == 2 and "For evaluation only" in err and "no such file" in err and "--from FILE" in err
