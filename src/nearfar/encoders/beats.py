@@ -114,8 +114,8 @@ class Layer(nn.Module):
         self.fc2 = Linear(config.encoder_ffn_embed_dim, width)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:  # (B, L, D), (heads, L, L) -> (B, L, D)
-        x = self.attention_norm(self.residual * x + self.attention(x, bias))
-        return self.norm(self.residual * x + self.fc2(self.fc1(x)))
+        x = self.attention_norm(self.attention(x, bias).add_(x, alpha=self.residual))
+        return self.norm(self.fc2(self.fc1(x)).add_(x, alpha=self.residual))
 
     def attention(self, x: Tensor, bias: Tensor) -> Tensor:
         batch, length, width = x.shape

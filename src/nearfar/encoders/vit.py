@@ -93,10 +93,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L, D) -> (B, L, D)
         if self.post_norm:
-            x = self.norm1(x + self.attention(x))
-            return self.norm2(x + self.perceptron(x))
-        x = x + self.attention(self.norm1(x))
-        return x + self.perceptron(self.norm2(x))
+            x = self.norm1(self.attention(x).add_(x))
+            return self.norm2(self.perceptron(x).add_(x))
+        x = self.attention(self.norm1(x)).add_(x)
+        return self.perceptron(self.norm2(x)).add_(x)
 
     def attention(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
