@@ -115,7 +115,7 @@ def load(
     """The encoder `name`, with its weights: a file, a folder of weights, or None for the user's own folder.
 
     `precision="bf16"` runs a transformer's linear layers in bfloat16: faster where the processor has instructions for
-    it, a little less exact (measured: benchmarks/results/encoders.md); the grid stays float32.
+    it, a little less exact (measured: benchmarks/results/precision.md); the grid stays float32.
     Raises ValueError for unknown names and files that do not fit, FileNotFoundError that says how to get the weights,
     ImportError that says what to install. Nothing is downloaded.
     """

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
 from torch.utils.flop_counter import register_flop_formula
 
+ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # in this build of torch
+
 
 class Linear(nn.Linear):
     """A linear layer; see the module."""
@@ -36,16 +38,16 @@ class Linear(nn.Linear):
 
 def _by_onednn(x: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        ONEDNN
+        and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
-        and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
         and not torch.compiler.is_compiling()
     )
 
 
-if torch.backends.mkldnn.is_available():  # so that torch's counter of operations knows ours
+if ONEDNN:  # so that torch's counter of operations knows ours
 
-    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)  # type: ignore[untyped-decorator]
+    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
     def _operations(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
         return 2 * x.numel() * weight[0]
