@@ -2,7 +2,8 @@
 
     detector.json          format, versions, channels, clip length, set-point, weights
     recipe.json            everything that changes a score
-    bank.safetensors       embeddings z0, z1, ... (N, D) of each leaf ("beam": N, F, D), their leave-one-out scores, domains, profile
+    bank.safetensors       embeddings z0, z1, ... (N, D) of each leaf ("beam": N, F, D), their leave-one-out scores,
+                           domains, profile
     normals.csv            one row per normal: name, domain, sha256, seconds, path
     card.md                the same for people
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.challenge.ranking import Ranking, harmonic
+from nearfar.challenge.ranking import Ranking, harmonic, spearman
 from nearfar.challenge.records import Clips, Records
 from nearfar.check import Array, whole
 
@@ -157,10 +157,7 @@ def _rule(mark: Array, overall: Array) -> Rule:
     row = int(np.argmax(mark))
     if np.isnan(overall).any():
         return Rule(row, float("nan"), float("nan"), float("nan"))
-    ours, theirs = _ranks(mark), _ranks(overall)
-    flat = ours.std() == 0 or theirs.std() == 0
-    spearman = 0.0 if flat else float(np.corrcoef(ours, theirs)[0, 1])
-    return Rule(row, float(overall[row]), spearman, float(overall.max() - overall[row]))
+    return Rule(row, float(overall[row]), spearman(mark, overall), float(overall.max() - overall[row]))
 
 
 def _ranks(values: Array) -> Array:
@@ -178,4 +175,5 @@ RULES: dict[str, Callable[[Records], Array]] = {
     "pseudo": lambda records: np.asarray(records.statistic("pseudo_auc").mean(axis=1)),
     "calibration": _calibration,
     "tail": lambda records: np.asarray(-records.statistic("tail").mean(axis=1)),
+    "stable": lambda records: np.asarray(records.statistic("stable").mean(axis=1)),
 }
