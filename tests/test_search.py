@@ -126,9 +126,9 @@ def test_halves_are_every_other_clip_of_each_domain():
 
 def test_a_bank_whose_halves_agree_is_stable():
     rng = np.random.default_rng(1)
-    far = rng.uniform(0.1, 3, size=(42, 1))  # some clips are far from all of the others, whichever half these are in
-    grid = rng.normal(size=(42, 6))
-    vectors = {"near": np.eye(6)[0] + far * grid, "far": rng.normal(size=(42, 6))}
+    far = rng.uniform(0.01, 0.3, size=(42, 1))  # some clips are far from all of the others, whichever half these are in
+    grid = rng.normal(size=(42, 30))
+    vectors = {"near": np.eye(30)[0] + far * grid, "far": rng.normal(size=(42, 30))}
     unit = {name: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for name, x in vectors.items()}
     clips = records.Clips([], ["0", "1"], [None] * 2, [None] * 2)
     found = [

@@ -37,36 +37,38 @@ def score_setting(recipes: Sequence[Recipe], pooled: Mapping[str, Array], is_tar
     The n clips are the machine's normals with domains `is_target`, its test clips, and other machines' normals.
     """
     tests = len(clips.test)
-    done = _each_view(recipes, pooled, is_target)
-    scored = [_finished(recipe.view, recipe.switches, done) for recipe in recipes]
+    wanted = [(recipe.view, recipe.switches) for recipe in recipes]
+    done = _each_view(wanted, pooled, is_target)
+    scored = [_finished(*each, done) for each in wanted]
     train = np.stack([own for own, _ in scored])
     queries = np.stack([scores for _, scores in scored])
     numbers = np.full((len(recipes), 3), np.nan)
     if clips.labelled:
         labels = np.array(clips.is_anomaly, bool), np.array(clips.is_target, bool)
         numbers = machine_values(queries[:, :tests], *labels)
-    stable = {view: spearman(*_halves(view, done)) for view in {recipe.view for recipe in recipes}}
-    statistics = _statistics(train, queries[:, tests:], is_target, np.array([stable[r.view] for r in recipes]))
+    stable = {view: spearman(*_halves(view, done)) for view in {view for view, _ in wanted}}
+    statistics = _statistics(train, queries[:, tests:], is_target, np.array([stable[view] for view, _ in wanted]))
     return Part(recipes, numbers, statistics, queries[:, :tests])
 
 
 def score_all(recipes: Sequence[Recipe], pooled: Mapping[str, Array], is_target: Array) -> list[Scored]:
     """(leave-one-out scores (N,), scores (M,)) float32 of each configuration, for unit vectors (N + M, D)."""
-    done = _each_view(recipes, pooled, is_target)
-    return [_finished(recipe.view, recipe.switches, done) for recipe in recipes]
+    wanted = [(recipe.view, recipe.switches) for recipe in recipes]
+    done = _each_view(wanted, pooled, is_target)
+    return [_finished(*each, done) for each in wanted]
 
 
-def _each_view(recipes: Sequence[Recipe], pooled: Mapping[str, Array], is_target: Array) -> Done:
+def _each_view(wanted: Sequence[tuple[str, Switches]], pooled: Mapping[str, Array], is_target: Array) -> Done:
     """Scores of every view that is a part of one that is wanted, of "beam" the means of its bands'."""
-    wanted: dict[str, dict[Switches, None]] = {}
-    for recipe in recipes:
-        for view in parts_of(recipe.view):
-            wanted.setdefault(view, {})[recipe.switches] = None
+    backends: dict[str, dict[Switches, None]] = {}
+    for whole, switches in wanted:
+        for view in parts_of(whole):
+            backends.setdefault(view, {})[switches] = None
     some = next(iter(pooled.values()))
     if some.ndim == 2:
-        return _score(wanted, pooled, is_target)
+        return _score(backends, pooled, is_target)
     bands = [
-        _score(wanted, {name: np.ascontiguousarray(x[:, f]) for name, x in pooled.items()}, is_target)
+        _score(backends, {name: np.ascontiguousarray(x[:, f]) for name, x in pooled.items()}, is_target)
         for f in range(some.shape[1])
     ]
     return {key: _mean([band[key] for band in bands]) for key in bands[0]}
@@ -134,7 +136,9 @@ def _finished(view: str, switches: Switches, done: Done) -> Scored:
     parts = [done[part, switches] for part in parts_of(view)]
     if len(parts) == 1:
         return parts[0]
-    return fuse([(own, own) for own, _ in parts], WEIGHTS), fuse(parts, WEIGHTS)
+    both = fuse([(own, np.concatenate([own, scores])) for own, scores in parts], WEIGHTS)
+    count = len(parts[0][0])
+    return both[:count], both[count:]
 
 
 def _halves(view: str, done: Done) -> Scored:

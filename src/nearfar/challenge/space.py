@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -171,9 +172,10 @@ def space_of(recipes: Sequence[Recipe]) -> Space:
     return Space(plan)
 
 
-def parts_of(view: str) -> list[str]:
+@lru_cache
+def parts_of(view: str) -> tuple[str, ...]:
     """The views whose scores make up a view's: itself, or the three of eq. 13."""
-    return [leaf.view for leaf in leaves(Recipe(view=view))]
+    return tuple(leaf.view for leaf in leaves(Recipe(view=view)))
 
 
 def as_row(recipe: Recipe) -> dict[str, Any]:
