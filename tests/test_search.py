@@ -223,17 +223,10 @@ def test_nobody_listens_again_when_all_is_recorded(machine, tmp_path):
 def test_layers_and_beam_are_recorded_as_the_detector_scores_them(machine, tmp_path):
     pytest.importorskip("torch")
     weights = write_ced_tiny(tmp_path / "weights")
-    few = space.space(
-        extended=True, freqs=["concat", "beam"], layers=[3, None], views=["near_only", "n_f"], methods=["ldn", "varmin"],
-        poolings=["rdp"],
-    )  # fmt: skip
-    chosen = space.Space(
-        {
-            s: few.plan[s]
-            for s in few.plan
-            if (s.low, s.spike) == (None, None) and s.alpha in (8, 9) and s.freq != "bands"
-        }
-    )
+    wanted = {"views": ["near_only", "n_f"], "poolings": ["rdp"], "methods": ["ldn", "varmin"]}
+    few = space.space(extended=True, freqs=["concat", "beam"], layers=[3, None], **wanted)
+    kept = [s for s in few.plan if s.low is s.spike is None and s.alpha in (8, 9) and s.freq != "bands"]
+    chosen = space.Space({s: few.plan[s] for s in kept})
     assert {(s.freq, s.layer) for s in chosen.plan} == {(f, n) for f in ("concat", "beam") for n in (3, None)}
     encoder = load("ced-tiny", weights)
     passes = []

@@ -102,9 +102,9 @@ def _marks(records: Records) -> dict[str, Array]:
     each = {name: rule(records) for name, rule in RULES.items()}
     mean, sd = records.statistic("mean"), records.statistic("sd")
     blind = (sd <= 1e-6 * np.abs(mean)).any(axis=1) | ~(sd > 0).all(axis=1)
-    each = {name: np.where(blind, mark.min() - 1, mark) for name, mark in each.items() if np.isfinite(mark).all()}
+    each = {name: np.where(blind, -np.inf, mark) for name, mark in each.items() if np.isfinite(mark).all()}
     if len(each) > 1:
-        each["together"] = np.mean([_ranks(mark) for mark in each.values()], axis=0)
+        each["together"] = np.where(blind, -np.inf, np.mean([_ranks(mark) for mark in each.values()], axis=0))
     return each
 
 
@@ -157,7 +157,9 @@ def _rule(mark: Array, overall: Array) -> Rule:
     row = int(np.argmax(mark))
     if np.isnan(overall).any():
         return Rule(row, float("nan"), float("nan"), float("nan"))
-    return Rule(row, float(overall[row]), spearman(mark, overall), float(overall.max() - overall[row]))
+    hears = np.isfinite(mark)  # what hears nothing is known without a rule, and would agree with any of them
+    agreement = spearman(mark[hears], overall[hears]) if hears.any() else 0.0
+    return Rule(row, float(overall[row]), agreement, float(overall.max() - overall[row]))
 
 
 def _ranks(values: Array) -> Array:
