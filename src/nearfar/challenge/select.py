@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.challenge.ranking import Ranking, harmonic
+from nearfar.challenge.ranking import Ranking, harmonic, spearman
 from nearfar.challenge.records import Clips, Records
 from nearfar.check import Array, whole
 
@@ -102,9 +102,9 @@ def _marks(records: Records) -> dict[str, Array]:
     each = {name: rule(records) for name, rule in RULES.items()}
     mean, sd = records.statistic("mean"), records.statistic("sd")
     blind = (sd <= 1e-6 * np.abs(mean)).any(axis=1) | ~(sd > 0).all(axis=1)
-    each = {name: np.where(blind, mark.min() - 1, mark) for name, mark in each.items() if np.isfinite(mark).all()}
+    each = {name: np.where(blind, -np.inf, mark) for name, mark in each.items() if np.isfinite(mark).all()}
     if len(each) > 1:
-        each["together"] = np.mean([_ranks(mark) for mark in each.values()], axis=0)
+        each["together"] = np.where(blind, -np.inf, np.mean([_ranks(mark) for mark in each.values()], axis=0))
     return each
 
 
@@ -157,10 +157,9 @@ def _rule(mark: Array, overall: Array) -> Rule:
     row = int(np.argmax(mark))
     if np.isnan(overall).any():
         return Rule(row, float("nan"), float("nan"), float("nan"))
-    ours, theirs = _ranks(mark), _ranks(overall)
-    flat = ours.std() == 0 or theirs.std() == 0
-    spearman = 0.0 if flat else float(np.corrcoef(ours, theirs)[0, 1])
-    return Rule(row, float(overall[row]), spearman, float(overall.max() - overall[row]))
+    hears = np.isfinite(mark)  # what hears nothing is known without a rule, and would agree with any of them
+    agreement = spearman(mark[hears], overall[hears]) if hears.any() else 0.0
+    return Rule(row, float(overall[row]), agreement, float(overall.max() - overall[row]))
 
 
 def _ranks(values: Array) -> Array:
@@ -178,4 +177,5 @@ RULES: dict[str, Callable[[Records], Array]] = {
     "pseudo": lambda records: np.asarray(records.statistic("pseudo_auc").mean(axis=1)),
     "calibration": _calibration,
     "tail": lambda records: np.asarray(-records.statistic("tail").mean(axis=1)),
+    "stable": lambda records: np.asarray(records.statistic("stable").mean(axis=1)),
 }
