@@ -155,8 +155,9 @@ def count_operations(encoder: Any, clip: np.ndarray) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    # Attention as plain products: the counter does not know the fused one of a CPU.
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    # Attention and linear layers as plain products: the counter does not know the fused ones of a CPU.
+    plain = torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), plain[0], plain[1]:
         encoder.network.grids(torch.from_numpy(clip), [encoder.network.depth])
     return int(counter.get_total_flops())
 

@@ -13,9 +13,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
-from torch.utils.flop_counter import register_flop_formula
-
-ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # in this build of torch
 
 
 class Linear(nn.Linear):
@@ -38,16 +35,9 @@ class Linear(nn.Linear):
 
 def _by_onednn(x: Tensor) -> bool:
     return (
-        ONEDNN
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and bool(torch.backends.mkldnn.enabled)
+        and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # in this build of torch
         and not torch.compiler.is_compiling()
     )
-
-
-if ONEDNN:  # so that torch's counter of operations knows ours
-
-    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
-    def _operations(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
-        return 2 * x.numel() * weight[0]
