@@ -39,6 +39,7 @@ LAYERS = [
     ["challenge", "challenge.*"],
     ["cli.terminal", "cli.results", "cli.found", "cli.options"],
     ["cli.machine", "cli.research", "cli.bench", "cli.embed", "cli.weights", "cli.search", "cli.live"],
+    ["cli.serve"],
     ["cli"],
     ["__main__"],
 ]

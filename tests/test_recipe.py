@@ -129,6 +129,14 @@ def test_a_wrong_key_or_value_is_answered_with_what_is_right(changes, answer):
         Recipe.from_json(broken(**changes))
 
 
+def test_a_recipe_written_by_hand_needs_no_version():
+    assert from_json('{"view": "n_f", "k": 3}') == Recipe(view="n_f", k=3)
+    with pytest.raises(ValueError, match=r"unknown recipe keys \['vew'\]; known: .*view"):
+        from_json('{"vew": "n_f"}')
+    with pytest.raises(ValueError, match="version-1"):
+        from_json('{"parts": []}')
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -174,9 +174,11 @@ def as_data(system: System) -> dict[str, Any]:
 
 
 def from_data(data: Any) -> System:
-    """A system from `as_data`'s form; ValueError for anything else."""
+    """A system from `as_data`'s form, a recipe also without its version; ValueError for anything else."""
     if not isinstance(data, dict):
         raise ValueError(f"a recipe is a JSON object, not {type(data).__name__}")
+    if data and not {"recipe", "fusion", "watch", "parts"} & data.keys():
+        data = {"recipe": 1, **data}  # written by hand
     kinds = [kind for kind in ("recipe", "fusion", "watch") if data.get(kind) == 1]
     if len(kinds) != 1:
         raise ValueError("not a version-1 recipe: exactly one of the keys 'recipe', 'fusion', 'watch' must be 1")
