@@ -87,6 +87,22 @@ def test_scores_of_any_configuration_are_the_detectors(data):
     close(score_all([recipe], vectors, is_target)[0], slow(recipe, grids, is_target), recipe)
 
 
+@pytest.mark.parametrize("freq", ["concat", "beam"])
+def test_what_configurations_share_changes_none_of_them(freq):
+    grids = toy_grids(["near", "far"], silent=True)
+    setting = space.Setting(freq=freq)
+    clips = [{w: pooled.pool_many(grids[str(i), w], [setting])[0] for w in ("near", "far")} for i in range(N + M)]
+    vectors = {w: np.stack([clip[w] for clip in clips]) for w in ("near", "far")}
+    every = dict.fromkeys(s for views in SPACE.plan.values() for backends in views.values() for s in backends)
+    recipes = [Recipe(view=view, **vars(setting), **vars(s)) for view in ("near_only", "n_f") for s in every]
+    is_target = np.arange(N) >= N - TARGETS
+    together = score_all(recipes, vectors, is_target)
+    for recipe, found in zip(recipes, together, strict=True):
+        alone = score_all([recipe], vectors, is_target)[0]
+        for mine, theirs in zip(found, alone, strict=True):
+            np.testing.assert_array_equal(mine, theirs, err_msg=str(recipe))
+
+
 def test_settings_that_share_a_read_pool_as_they_would_alone():
     grid = np.random.default_rng(0).normal(size=(13, 3, 7)).astype(np.float32)
     for freq in ("concat", "mean", "bands"):

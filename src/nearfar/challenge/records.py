@@ -93,7 +93,7 @@ class Recorder:
     """Writes and finds the parts of one encoder and machine below `folder`."""
 
     def __init__(self, folder: str | os.PathLike[str], encoder: str, machine: str, clips: Clips) -> None:
-        self.folder, self.encoder, self.clips = Path(folder) / encoder / machine, encoder, clips
+        self.folder, self.clips = Path(folder) / encoder / machine, clips
         self._text = json.dumps(vars(clips), indent=1) + "\n"
 
     @property

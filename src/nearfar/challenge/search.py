@@ -66,13 +66,14 @@ def search_machine(
 
     What is recorded already is not tried again. Raises ValueError if fewer than 2 normals or no test clip is usable.
     """
-    if _recorded(Recorder(folder, encoder, machine.name, clips_of(machine)), space):
+    recipes = {s: list(space.configurations(encoder, [s])) for s in space.plan}  # ValueError for what cannot be
+    if _recorded(Recorder(folder, encoder, machine.name, clips_of(machine)), recipes):
         return {}
     kept, shape, failures = _kept(machine, frames, space, threads, progress)
     is_target = np.array([bool(r.is_target) for r in kept.train])
     recorder = Recorder(folder, encoder, machine.name, clips_of(kept))
     recorder.begin()
-    todo = _missing(recorder, space)
+    todo = _missing(recorder, recipes)
     settings = [s for s in space.plan if todo[s]]
     done = len(space.plan) - len(settings)
     order, waveforms = [*kept.train, *kept.test, *kept.pseudo], space.waveforms()
@@ -106,13 +107,13 @@ def _kept(
     return kept, shape, failures
 
 
-def _missing(recorder: Recorder, space: Space) -> dict[Setting, list[Recipe]]:
-    return {s: recorder.missing(s, list(space.configurations(recorder.encoder, [s]))) for s in space.plan}
+def _missing(recorder: Recorder, recipes: Mapping[Setting, list[Recipe]]) -> dict[Setting, list[Recipe]]:
+    return {setting: recorder.missing(setting, wanted) for setting, wanted in recipes.items()}
 
 
-def _recorded(recorder: Recorder, space: Space) -> bool:
-    """Whether all of the space is there for all clips: then there is nothing to listen to."""
-    return recorder.begun and not any(_missing(recorder, space).values())
+def _recorded(recorder: Recorder, recipes: Mapping[Setting, list[Recipe]]) -> bool:
+    """Whether all configurations are there for all clips: then there is nothing to listen to."""
+    return recorder.begun and not any(_missing(recorder, recipes).values())
 
 
 def clips_of(machine: Machine) -> Clips:
