@@ -26,6 +26,7 @@ from nearfar.pooling import POOLINGS
 from nearfar.switches import Switches
 from nearfar.views import VIEWS, needs_far
 
+BEAM = "beam"  # every frequency row is pooled, composed and compared alone; the score is the mean over the rows
 WITHOUT_LAYERS = ("logmel", "exported")
 SOFT_MASKS = {"a03f05": (0.3, 0.5), "a05f07": (0.5, 0.7)}  # alpha, floor
 WINDOWS = [1 << n for n in range(SHORTEST.bit_length() - 1, LONGEST.bit_length())]
@@ -61,7 +62,7 @@ class Recipe(Switches):
                 raise ValueError(f"encoder {self.encoder!r} has no layers to choose from, so leave layer at None")
         one_of("view", self.view, [*VIEWS, *WAVE_VIEWS])
         one_of("pooling", self.pooling, POOLINGS)
-        one_of("freq", self.freq, FREQS)
+        one_of("freq", self.freq, [*FREQS, BEAM])
         number("p", self.p, above=0)
         number("alpha", self.alpha, low=0)
         for name in ("low", "spike"):

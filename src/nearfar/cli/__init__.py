@@ -13,6 +13,7 @@ import typer
 
 from nearfar.cli import bench, live, machine, research, search, weights
 from nearfar.cli.embed import embed
+from nearfar.cli.serve import serve
 from nearfar.cli.terminal import DONE, say
 
 COMMANDS = (
@@ -24,6 +25,7 @@ COMMANDS = (
     (machine.add, "More normals into the bank."),
     (machine.threshold, "Show or change the set-point."),
     (live.monitor, "Live sound or a folder to alarm events."),
+    (serve, "REST, dashboard and metrics."),
     (live.config, "Check a plant's configuration file."),
     (live.history, "A measured set-point, drift, export or rescue of what was heard."),
     (embed, "What encoders give for recordings, into a store; resumable."),

@@ -36,10 +36,14 @@ class Assembly:
         try:
             self.monitor.run(stop)
         finally:
-            self.plant.close()
-            for sink in self.sinks:
-                sink.close()
-            self.plant.history.close()
+            self.close()
+
+    def close(self) -> None:
+        """Close everything, in the order that loses nothing."""
+        self.plant.close()
+        for sink in self.sinks:
+            sink.close()
+        self.plant.history.close()
 
 
 def assemble(
@@ -50,11 +54,15 @@ def assemble(
     report: Report,
     sinks: Sequence[Sink] = (),
     once: bool = False,
+    idle: bool = False,
 ) -> Assembly:
-    """Build what `config` describes, with further `sinks`; ValueError, OSError or ImportError if that cannot be."""
+    """Build what `config` describes, with further `sinks`; ValueError, OSError or ImportError if that cannot be.
+
+    `idle` allows for a plant that listens to nothing.
+    """
     machines = open_machines(config)
     sources = {m.id: _source(config, m, clock, report, once) for m in machines if config.machines[m.id].source}
-    if not sources:
+    if not sources and not idle:
         raise ValueError("no machine has a source to listen to")
     history = History(
         config.history.folder, keep_days=config.history.keep_days, audio_bytes=config.history.audio_gb * 1e9
@@ -143,7 +151,7 @@ def _mqtt(config: Config, machines: Sequence[Machine]) -> Sink:
 def _choose_set_point(machine: Machine, c: MachineConfig) -> None:
     """What the configuration says; else the model's set-point if somebody chose it; else a rare false alarm."""
     per_week = c.alarm.false_alarms_per_week
-    if per_week is None and not chosen_by_hand(machine.detector):
+    if per_week is None and c.source and not chosen_by_hand(machine.detector):
         per_week = FALSE_ALARMS_PER_WEEK
     if per_week is not None:
         machine.detector.set_threshold(rate=rate_for(per_week, machine.hop_s, machine.alarm.on_delay))

@@ -1,0 +1,183 @@
+"""The command `serve`: REST, dashboard and metrics over one or more detectors, with or without live sources."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nearfar.cli.live import introduction, stopped_by_signals
+from nearfar.cli.options import Weights, weights_of
+from nearfar.cli.terminal import Failures, complain, errors_for_people, say
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from nearfar.live.assemble import Assembly
+    from nearfar.live.config import Config
+    from nearfar.live.security import Access
+
+LAST_WORDS_S = 5  # for requests under way when it is stopped
+
+
+def serve(
+    model: Annotated[list[Path] | None, typer.Argument(help="Detector folders; each is a machine.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; another than this computer's own needs a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes a free one.")] = 8080,
+    history: Annotated[Path | None, typer.Option(help="Folder of the history; nearfar-history by default.")] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="ID=URL: listen to this, as `nearfar monitor` does; twice for near and far."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A whole plant from a TOML file, instead of MODEL.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="The token; made if there is none, for you alone.")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="A further name that this server is called by.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM), for https.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    weights: Weights = None,
+) -> None:
+    """Example: nearfar serve pump3 fan7 --source pump3=rtsp://10.0.0.7/audio
+
+    A dashboard in the browser, an API for programs, metrics for Prometheus; until it is stopped (Ctrl-C).
+    """
+    with errors_for_people():
+        from nearfar.live.assemble import assemble
+        from nearfar.live.sinks.prometheus import Metrics
+
+        plant = _plant(model or [], config, history, source or [], weights_of(weights))
+        for file in (tls_cert, tls_key):
+            if file and not file.is_file():
+                raise FileNotFoundError(f"no such file: {file}")
+        with _bound(host, port) as listening:
+            rules = _access(host, token_file or plant.history.folder / "token", bool(token_file), allow_host or [])
+            sinks = [] if plant.metrics else [Metrics()]
+            made = assemble(plant, clock=time.time, complain=complain, report=Failures(), sinks=sinks, idle=True)
+            address = f"[{host}]" if ":" in host else host
+            url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}/"
+            try:
+                _run(made, rules, listening, url, {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key})
+            finally:
+                made.close()
+        complain("stopped")
+
+
+def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, options: dict[str, Any]) -> None:
+    """Serve, and listen where there are sources, until it is stopped."""
+    from nearfar.live.app import make_app
+    from nearfar.live.sinks.prometheus import text_of
+
+    metrics, monitor = made.metrics, made.monitor
+    text = None if metrics is None else lambda: text_of(metrics)
+    app = make_app(made.plant, rules, metrics=text, dropped=lambda: monitor.dropped)
+    for machine in made.plant.machines.values():
+        watched = machine.id in monitor.lines
+        complain(introduction(machine) if watched else f"{machine.id}: scores what is sent to it")
+    stop = stopped_by_signals()
+    with _answering(app, listening, options, stop):
+        count = len(made.plant.machines)
+        say(f"nearfar serves {count} machine{'s' * (count != 1)} at {url}")
+        if monitor.lines:
+            monitor.run(stop)
+        stop.wait()
+
+
+def _plant(
+    models: Sequence[Path], config: Path | None, history: Path | None, sources: Sequence[str], weights: Any
+) -> Config:
+    """The configuration from a file, or of the models on the command line."""
+    from nearfar.live import config as c
+
+    if config is not None:
+        if models or sources or history:
+            raise ValueError("--config describes the whole plant: give it without MODEL, --source and --history")
+        return c.read(config)
+    if not models:
+        raise ValueError("what is to be served? Give MODEL folders, as `nearfar fit` made them, or --config FILE")
+    machines: dict[str, c.MachineConfig] = {}
+    for model in models:
+        id = re.sub(r"[^A-Za-z0-9_-]+", "-", model.resolve().name).strip("-_") or "machine"
+        if id in machines:
+            raise ValueError(f"two models are called {id!r}; rename one folder, or give each a name with --config")
+        machines[id] = c.MachineConfig(model, weights=weights)
+    for text in sources:
+        id, equals, url = text.partition("=")
+        if not equals or id not in machines:
+            if len(machines) > 1:
+                raise ValueError(f"--source {text!r}: say whose it is, as ID=URL; there are: {', '.join(machines)}")
+            id, url = next(iter(machines)), text
+        machines[id] = replace(machines[id], source=(*machines[id].source, url))
+    return c.Config(machines, history=c.HistoryConfig(history or Path("nearfar-history")))
+
+
+def _access(host: str, file: Path, asked: bool, allowed: Sequence[str]) -> Access:
+    """The rules, with a token where it was asked for or other computers can reach us."""
+    from nearfar.live.security import access, is_local, read_token
+
+    if not asked and is_local(host):
+        return access(host, "", allowed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    token = read_token(file)
+    complain(f"the token is in {file}; give it at /login, or as Authorization: Bearer TOKEN")
+    return access(host, token, allowed)
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    """A listening socket, before anything is loaded: a port that is taken is said at once."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        bound = socket.create_server(found[4][:2], family=found[0], backlog=1024)
+    except OSError as error:
+        raise ValueError(f"cannot listen at {host} port {port}: {error.strerror or error}") from None
+    with bound:
+        yield bound
+
+
+@contextmanager
+def _answering(
+    app: FastAPI, listening: socket.socket, options: dict[str, Any], stop: threading.Event
+) -> Iterator[None]:
+    """The server in a thread of its own; it ends with what is under way answered, and sets `stop` if it ends itself."""
+    import uvicorn
+
+    settings = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # an address that a client may choose is none
+        timeout_graceful_shutdown=LAST_WORDS_S,
+        **options,
+    )
+    server = uvicorn.Server(settings)
+
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            server.run([listening])
+        except (Exception, SystemExit) as error:
+            failed.append(error)
+        finally:
+            stop.set()
+
+    thread = threading.Thread(target=run, name="nearfar-serve")
+    thread.start()
+    try:
+        yield
+    finally:
+        app.state.service.stream.close()
+        server.should_exit = True
+        thread.join()
+    if failed:
+        raise ValueError(f"the server could not go on: {failed[0]}")

@@ -1,0 +1,51 @@
+// Requests to the server. An error is a sentence for people; without a session the way leads to the login.
+
+export class ApiError extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function ask(method, path, body) {
+  const options = { method, headers: { accept: "application/json" } };
+  if (body !== undefined) {
+    options.headers["content-type"] = "application/json";
+    options.body = JSON.stringify(body);
+  }
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new ApiError("The server cannot be reached. Is it running, and this computer on the network?", 0);
+  }
+  if (answer.status === 401) {
+    window.location.assign(`/login?next=${encodeURIComponent(window.location.pathname)}`);
+    throw new ApiError("Please log in.", 401);
+  }
+  const data = answer.headers.get("content-type")?.startsWith("application/json") ? await answer.json() : {};
+  if (!answer.ok) throw new ApiError(data.message || `The server answered ${answer.status}.`, answer.status);
+  return data;
+}
+
+export const get = (path) => ask("GET", path);
+export const post = (path, body = {}) => ask("POST", path, body);
+export const change = (path, body = {}) => ask("PUT", path, body);
+export const remove = (path) => ask("DELETE", path);
+export const at = (...parts) => `/v1/${parts.map(encodeURIComponent).join("/")}`;
+
+const NAME = "nearfar.who";
+
+export function who() {
+  try {
+    return localStorage.getItem(NAME) || "";
+  } catch {
+    return "";
+  }
+}
+
+export function remember(name) {
+  try {
+    localStorage.setItem(NAME, name);
+  } catch { /* a browser that keeps nothing: the name is asked for again */ }
+}

@@ -1,0 +1,161 @@
+// The trend of a machine: scores over time with set-point, alarms, and stretches without sound. Our own SVG, a few kB.
+
+import { h, s } from "./dom.js";
+import { clock, day, hour, now } from "./time.js";
+import { score } from "./words.js";
+
+const H = 300, LEFT = 44, RIGHT = 12, TOP = 26, BOTTOM = 30;
+
+// A scale that keeps the usual range readable when one alarm is far above it.
+export function scale(values, limit) {
+  const low = Math.min(-2, ...values) - 0.4, high = Math.max(limit * 1.35, 2, 1.05 * Math.max(...values, 0));
+  const bent = high > 6 * Math.max(limit, 2), knee = Math.max(limit, 2);
+  const f = bent ? (v) => Math.asinh(v / knee) : (v) => v;
+  const y = (v) => TOP + (H - TOP - BOTTOM) * (1 - (f(v) - f(low)) / (f(high) - f(low)));
+  const steps = bent ? [0, Math.round(knee), 10, 30, 100, 300, 1000, 1e4, 1e5] : ticks(low, high);
+  return { y, marks: steps.filter((v, i) => v >= low && v <= high && (i === 0 || y(steps[i - 1]) - y(v) > 16)), low, high };
+}
+
+function ticks(low, high) {
+  const step = [0.5, 1, 2, 5, 10, 20, 50].find((size) => (high - low) / size <= 7) || 100;
+  return Array.from({ length: Math.floor(high / step) - Math.ceil(low / step) + 1 }, (_, i) => (Math.ceil(low / step) + i) * step);
+}
+
+function timeMarks(since, until) {
+  const days = (until - since) / 86400;
+  const step = days > 15 ? 5 * 86400 : days > 4 ? 86400 : days > 1.5 ? 43200 : days > 0.5 ? 4 * 3600 : days > 0.1 ? 3600 : 600;
+  const zero = new Date(since * 1000).getTimezoneOffset() * 60;
+  const marks = [];
+  for (let t = Math.ceil((since - zero) / step) * step + zero; t < until; t += step) marks.push([t, step >= 86400 ? day(t) : hour(t)]);
+  return marks;
+}
+
+// Runs of points without a hole between them; a hole is longer than `hole` seconds.
+function runs(points, hole) {
+  const out = [];
+  for (const point of points) {
+    const last = out.at(-1);
+    if (last && point.t0 - last.at(-1).t0 <= hole) last.push(point);
+    else out.push([point]);
+  }
+  return out;
+}
+
+function path(run, x, y, value) {
+  return run.map((p, i) => `${i ? "L" : "M"}${x(p.t0).toFixed(1)} ${y(value(p)).toFixed(1)}`).join("");
+}
+
+export function trend({ scores, events, since, until, threshold, clip_s, name, width }) {
+  const W = Math.max(300, Math.min(1200, width || 960));
+  const judged = scores.filter((p) => p.anomalous !== null);
+  const x = (t) => LEFT + ((W - LEFT - RIGHT) * (t - since)) / (until - since);
+  const { y, marks } = scale([...judged.map((p) => p.value)], threshold);
+  const hole = Math.max(6 * clip_s, (until - since) / 90);
+  const svg = s("svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `How unusual ${name} sounded` });
+  for (const v of marks) {
+    svg.append(s("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y(v), y2: y(v) }), s("text", { x: LEFT - 8, y: y(v) + 4, "text-anchor": "end" }, mark(v)));
+  }
+  const times = timeMarks(since, until), apart = Math.ceil((times.length * 62) / (W - LEFT - RIGHT));
+  for (const [t, text] of times.filter((_, i) => i % apart === 0)) {
+    svg.append(s("line", { class: "axis", x1: x(t), x2: x(t), y1: H - BOTTOM, y2: H - BOTTOM + 5 }), s("text", { x: x(t), y: H - BOTTOM + 19, "text-anchor": "middle" }, text));
+  }
+  for (const run of runs(scores.filter((p) => p.anomalous === null), hole)) {
+    const from = x(run[0].t0), to = x(run.at(-1).t1);
+    svg.append(s("rect", { class: "gap", x: from, y: TOP, width: Math.max(2, to - from), height: H - TOP - BOTTOM }));
+    if (to - from > 110) svg.append(s("text", { x: (from + to) / 2, y: H - BOTTOM - 8, "text-anchor": "middle" }, "no usable sound"));
+  }
+  const alarms = events.filter((e) => e.kind === "alarm");
+  for (const e of alarms) {
+    const from = Math.max(since, e.started), to = Math.min(until, e.ended ?? now());
+    svg.append(s("rect", { class: "span", x: x(from), y: TOP, width: Math.max(2, x(to) - x(from)), height: H - TOP - BOTTOM }));
+  }
+  for (const run of runs(judged, hole)) svg.append(s("path", { class: "line", d: run.length > 1 ? path(run, x, y, (p) => p.value) : `M${x(run[0].t0)} ${y(run[0].value)}h1` }));
+  const limits = runs(scores, Infinity)[0] || [];
+  const steps = limits.map((p, i) => `${i ? `H${x(p.t0).toFixed(1)}V` : `M${LEFT} `}${y(p.threshold).toFixed(1)}`).join("");
+  svg.append(s("path", { class: "limit", d: (steps || `M${LEFT} ${y(threshold)}`) + `H${W - RIGHT}` }), s("text", { class: "limit-text", x: LEFT + 6, y: y(limits[0]?.threshold ?? threshold) - 6 }, `alarm above ${score(threshold)}`));
+  svg.append(s("line", { class: "axis", x1: LEFT, x2: W - RIGHT, y1: H - BOTTOM, y2: H - BOTTOM }));
+  for (const e of alarms) {
+    const at = Math.max(x(since) + 4, x(e.started));
+    const flag = s("path", { class: "flag", d: `M${at} ${TOP - 2}l-8 -14h16z` });
+    svg.append(s("a", { href: `/event/${e.id}`, "aria-label": `Alarm at ${clock(e.started)}, ${score(e.peak_value)}` }, flag, s("title", {}, `Alarm, ${clock(e.started)}`)));
+  }
+  return withReadout(svg, scores, x, y, W);
+}
+
+// The point under the pointer, or the one reached with the arrow keys, in words below.
+function withReadout(svg, scores, x, y, W) {
+  const readout = h("p", { class: "readout small", role: "status" }, scores.length ? "Point at the line, or use the arrow keys on it, to read a value." : "");
+  const cursor = s("g", { visibility: "hidden" }, s("line", { class: "cursor", y1: TOP, y2: H - BOTTOM }), s("circle", { class: "at", r: 4.5 }));
+  svg.append(cursor);
+  let index = scores.length - 1;
+  const show = (i) => {
+    index = Math.max(0, Math.min(scores.length - 1, i));
+    const p = scores[index];
+    cursor.setAttribute("visibility", "visible");
+    cursor.firstChild.setAttribute("x1", x(p.t0));
+    cursor.firstChild.setAttribute("x2", x(p.t0));
+    cursor.lastChild.setAttribute("cx", x(p.t0));
+    cursor.lastChild.setAttribute("cy", p.anomalous === null ? H - BOTTOM : y(p.value));
+    readout.textContent = `${clock(p.t0)}: ${p.anomalous === null ? `cannot be judged. ${p.problem}` : `${score(p.value)}, alarm above ${score(p.threshold)}${p.anomalous ? ": above it" : ""}`}`;
+  };
+  if (!scores.length) return [svg, readout];
+  svg.setAttribute("tabindex", "0");
+  svg.addEventListener("pointermove", (e) => {
+    const box = svg.getBoundingClientRect(), px = ((e.clientX - box.left) / box.width) * W;
+    let best = 0;
+    for (let i = 1; i < scores.length; i++) if (Math.abs(x(scores[i].t0) - px) < Math.abs(x(scores[best].t0) - px)) best = i;
+    show(best);
+  });
+  svg.addEventListener("keydown", (e) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1, PageUp: -25, PageDown: 25, Home: -scores.length, End: scores.length }[e.key];
+    if (!step || e.target !== svg) return;
+    e.preventDefault();
+    show(index + step);
+  });
+  return [svg, readout];
+}
+
+export function legend() {
+  const sample = (...parts) => s("svg", { class: "chart", viewBox: "0 0 26 14", "aria-hidden": "true" }, parts);
+  return h("p", { class: "small legend" },
+    h("span", {}, sample(s("path", { class: "line", d: "M0 9 6 5 12 10 18 4 26 8" })), "how unusual it sounds, in standard deviations of its normal recordings"),
+    h("span", {}, sample(s("path", { class: "limit", d: "M0 7H26" })), "set-point"),
+    h("span", {}, sample(s("rect", { class: "span", x: 5, y: 0, width: 16, height: 14 }), s("path", { class: "flag", d: "M13 12l-6 -10h12z" })), "alarm"),
+    h("span", {}, sample(s("rect", { class: "gap", x: 3, y: 0, width: 20, height: 14 })), "no usable sound"));
+}
+
+const mark = (v) => (Math.abs(v) >= 1 || v === 0 ? String(v).replace("-", "−") : score(v));
+
+// Calls `draw` when the element has got another width.
+export function onWidth(element, draw) {
+  let width = element.clientWidth;
+  new ResizeObserver(() => {
+    if (Math.abs(element.clientWidth - width) < 8) return;
+    width = element.clientWidth;
+    draw();
+  }).observe(element);
+}
+
+// The last hours in a card: line and set-point, nothing to read but the shape.
+export function spark(scores, threshold) {
+  const w = 300, hgt = 44;
+  const svg = s("svg", { class: "spark", viewBox: `0 0 ${w} ${hgt}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+  const judged = scores.filter((p) => p.anomalous !== null);
+  if (judged.length < 2) return svg;
+  const since = scores[0].t0, until = scores.at(-1).t0;
+  const sc = scale(judged.map((p) => p.value), threshold);
+  const y = (v) => ((sc.y(v) - TOP) / (H - TOP - BOTTOM)) * (hgt - 4) + 2, x = (t) => (w * (t - since)) / (until - since || 1);
+  svg.classList.add("chart");
+  svg.append(s("path", { class: "limit", d: `M0 ${y(threshold)}H${w}`, "vector-effect": "non-scaling-stroke" }));
+  for (const run of runs(judged, (until - since) / 20)) svg.append(s("path", { class: "line", d: path(run, x, y, (p) => p.value), "vector-effect": "non-scaling-stroke" }));
+  return svg;
+}
+
+// Where the score is between usual and the set-point, which stands at two thirds.
+export function gauge(value, threshold) {
+  if (value === null) return null;
+  const low = Math.min(-2, threshold - 1), share = Math.max(0.01, Math.min(1, ((value - low) / (threshold - low)) * (2 / 3)));
+  return s("svg", { class: value > threshold ? "gauge over" : "gauge", viewBox: "0 0 300 14", preserveAspectRatio: "none", "aria-hidden": "true" },
+    s("rect", { class: "bed", y: 4, width: 300, height: 6 }), s("rect", { class: "fill", y: 4, width: 300 * share, height: 6 }),
+    s("line", { class: "mark", x1: 200, x2: 200, y1: 0, y2: 14, "vector-effect": "non-scaling-stroke" }));
+}

@@ -1,0 +1,98 @@
+// What is said about a machine and an event, in the words of someone who looks after it. No arithmetic but rounding.
+
+import { clock } from "./time.js";
+
+const STATES = {
+  "normal": { word: "Normal", sign: "fine", kind: "fine", rank: 5 },
+  "unacknowledged alarm": { word: "Alarm", sign: "alarm", kind: "alarm", rank: 0 },
+  "acknowledged alarm": { word: "Alarm, seen", sign: "seen", kind: "alarm", rank: 1 },
+  "returned unacknowledged": { word: "Was in alarm", sign: "seen", kind: "alarm", rank: 3 },
+  "shelved": { word: "Shelved", sign: "shelf", kind: "mute", rank: 4 },
+  "out of service": { word: "Out of service", sign: "shelf", kind: "mute", rank: 4 },
+  "no sound": { word: "No sound", sign: "cross", kind: "mute", rank: 2 },
+  "waiting": { word: "Not heard yet", sign: "wait", kind: "mute", rank: 4 },
+};
+
+export function state(machine) {
+  const known = STATES[machine.state] || STATES.waiting;
+  if (machine.state === "shelved" && machine.shelved_until) return { ...known, word: `Shelved until ${clock(machine.shelved_until, { seconds: false })}` };
+  return known;
+}
+
+export function summary(machines) {
+  const count = (...states) => machines.filter((m) => states.includes(m.state)).length;
+  const parts = [`${machines.length} machine${machines.length === 1 ? "" : "s"}`];
+  const alarms = count("unacknowledged alarm", "acknowledged alarm"), mute = count("no sound");
+  const trouble = machines.filter((m) => m.health.length).length;
+  parts.push(alarms ? `${alarms} in alarm` : "none in alarm");
+  const missed = count("returned unacknowledged");
+  if (missed) parts.push(`${missed} ${missed === 1 ? "was" : "were"} in alarm and nobody answered`);
+  if (mute) parts.push(`${mute} without sound`);
+  else if (trouble) parts.push(`${trouble} with a microphone to look at`);
+  return `${parts.join(", ")}.`;
+}
+
+export function score(value) {
+  if (value === null || value === undefined) return "–";
+  const text = Math.abs(value).toFixed(Math.abs(value) >= 100 ? 0 : 1);
+  return value < 0 && Number(text) ? `−${text}` : text;
+}
+
+// What a window's score is worth: one of a dead microphone is no score at all.
+export function now_of(machine) {
+  const last = machine.score;
+  return last && last.anomalous !== null ? last.value : null;
+}
+
+export function level(db) {
+  if (db !== null && db !== undefined && db < -110) return "silent";
+  return db === null || db === undefined ? "–" : `${db < 0 ? "−" : ""}${Math.abs(db).toFixed(0)} dBFS`;
+}
+
+export function often(perWeek) {
+  if (perWeek >= 14) return `${round(perWeek / 7)} a day`;
+  if (perWeek >= 0.95) return `${round(perWeek)} a week`;
+  const weeks = 1 / perWeek;
+  return weeks < 9 ? `1 in ${round(weeks)} weeks` : weeks < 104 ? `1 in ${round(weeks / 4.345)} months` : `1 in ${round(weeks / 52.18)} years`;
+}
+
+export function round(x) {
+  return x >= 9.95 ? Math.round(x).toLocaleString() : Number(x.toPrecision(2)).toString();
+}
+
+export function rarity(p) {
+  if (p === null || p === undefined) return "";
+  if (p > 0.4) return "Healthy recordings often sound like this.";
+  if (p < 1e-6) return "Fewer than 1 healthy recording in a million sounds as unusual.";
+  const digits = 10 ** Math.max(0, Math.floor(Math.log10(1 / p)) - 1);
+  return `About 1 healthy recording in ${(Math.round(1 / p / digits) * digits).toLocaleString()} sounds as unusual.`;
+}
+
+export function verdict(event) {
+  if (event.verdict === "fine") return { word: `Was fine${by(event.verdict_by)}`, sign: "fine", kind: "fine" };
+  if (event.verdict === "fault") return { word: `Real fault${by(event.verdict_by)}`, sign: "alarm", kind: "alarm" };
+  if (event.acknowledged) return { word: `Seen${by(event.acknowledged_by)}`, sign: "seen", kind: event.ended ? "mute" : "alarm" };
+  if (event.ended) return { word: "Over, not answered", sign: "wait", kind: "mute" };
+  return { word: "Unanswered", sign: event.kind === "health" ? "cross" : "alarm", kind: event.kind === "health" ? "mute" : "alarm" };
+}
+
+const by = (name) => (name ? `, ${name}` : "");
+
+const ACTIONS = {
+  "fine": "it was fine, added to the normals", "undo": "took that back", "fault": "a real fault", "acknowledge": "acknowledged it",
+  "shelve": "shelved it", "unshelve": "took it from the shelf", "set-point": "changed the set-point", "add": "added normals",
+};
+
+export function action(name) {
+  return ACTIONS[name] || name;
+}
+
+export function heard(event) {
+  const what = event.heard.replace("steady", "its steady sound").replace("transient", "single moments");
+  return what ? `Noticed by ${what}. ` : "";
+}
+
+export function sentence(text) {
+  const first = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.?!]$/.test(first) ? first : `${first}.`;
+}

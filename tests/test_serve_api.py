@@ -1,0 +1,433 @@
+"""The API on real detectors: what is answered, that uploads score as the command line does, and what is refused."""
+
+import hashlib
+import io
+import json
+import socket
+import subprocess
+import sys
+import threading
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+import nearfar
+from conftest import RATE, hum, write_wav
+from nearfar.live import api_asks, api_examples, api_shapes
+from nearfar.live.app import make_app
+from nearfar.live.limits import Limits
+from nearfar.live.security import access
+from plants import T0, fitted
+from servers import FAULTY, HOSTILE, a_plant, client_of, listen
+
+TOKEN = "a-token-that-is-long-enough"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serve")
+    files = [write_wav(folder / "normals" / f"normal_{i:02d}.wav", hum(i)) for i in range(30)]
+    return fitted(folder / "pump3", files)
+
+
+@pytest.fixture
+def plant(model, tmp_path):
+    made, clock = a_plant(model, tmp_path, "pump", "fan")
+    clock.now = T0 + 40
+    yield made, clock
+    made.close()
+    made.history.close()
+
+
+@pytest.fixture
+def client(plant):
+    with client_of(*plant) as made:
+        yield made
+
+
+@pytest.fixture
+def alarmed(plant, client):
+    """The client, after an alarm of the pump: event 1."""
+    listen(plant[0], FAULTY)
+    return client
+
+
+def wav(clip, subtype="PCM_16"):
+    out = io.BytesIO()
+    channels = [clip.near] if clip.far is None else [clip.near, clip.far]
+    soundfile.write(out, np.stack(channels, axis=1), clip.rate, format="WAV", subtype=subtype)
+    return out.getvalue()
+
+
+def send(client, body, path="/v1/machines/pump/score", **options):
+    return client.post(path, files={"file": ("a.wav", body)}, **options)
+
+
+def digests(folder):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+
+
+def test_an_upload_scores_as_the_command_line_does_bit_for_bit(client, plant, tmp_path):
+    files = [
+        write_wav(tmp_path / "up" / f"{i}.wav", hum(700 + i, fault=f)) for i, f in enumerate(["", "hiss", "knock"])
+    ]
+    files.append(write_wav(tmp_path / "up" / "long.wav", hum(710, seconds=41)))
+    folder = plant[0].machines["pump"].model
+    command = [sys.executable, "-m", "nearfar", "score", str(folder), str(tmp_path / "up"), "--json"]
+    rows = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["scores"]
+    said = {row["file"].rsplit("/")[-1]: row for row in rows}
+    for file in files:
+        answer = client.post("/v1/machines/pump/score", files={"file": (file.name, file.read_bytes())}).json()
+        for window in answer["windows"]:
+            row = said.pop(window["file"])
+            for key in ("score", "threshold", "anomalous", "p", "heard", "status", "problem"):
+                assert window[key] == row[key], key
+            assert window["nearest"][0] == row["nearest"]
+    assert not said
+    assert len(answer["windows"]) > 4 and answer["score"] == max(w["score"] for w in answer["windows"])
+
+
+def test_a_body_a_form_and_raw_samples_score_alike(client):
+    body = wav(hum(720, fault="hiss"))
+    form = send(client, body).json()
+    plain = client.post(
+        "/v1/machines/pump/score?name=a.wav", content=body, headers={"content-type": "audio/wav"}
+    ).json()
+    assert form == plain and form["anomalous"] is True
+    for kind, dtype in (("s16le", "<i2"), ("f32le", "<f4")):
+        samples = soundfile.read(io.BytesIO(body), dtype="int16" if dtype == "<i2" else "float32")[0].astype(dtype)
+        url = f"/v1/machines/pump/score?pcm={kind}&rate={RATE}&channels=2&name=a.wav"
+        raw = client.post(url, content=samples.tobytes(), headers={"content-type": "application/octet-stream"})
+        assert raw.json() == form
+
+
+def test_what_cannot_be_judged_is_said_and_is_not_normal(client):
+    silent = send(client, wav(nearfar.Clip(np.zeros(32_000), np.zeros(32_000)))).json()
+    assert silent["anomalous"] is None and silent["status"] == "cannot judge" and "silent" in silent["problem"]
+
+
+def test_unusable_recordings_are_errors_with_the_sender_s_name(client):
+    for body, code in ((b"hello", "unreadable"), (b"", "empty"), (wav(hum(1))[:40], None)):
+        answer = client.post("/v1/machines/pump/score", files={"file": ("../../x<b>.wav", body)})
+        said = answer.json()
+        assert answer.status_code == 422 and said["message"].startswith("x<b>.wav: ") and said["status"] == 422
+        assert code is None or said["error"] == code
+    long = client.post("/v1/machines/pump/score?pcm=s16le&rate=1000&channels=1", content=b"\1\0" * 601_000)
+    assert long.status_code == 422 and long.json()["error"] == "too_long"
+    odd = client.post("/v1/machines/pump/score?pcm=f32le", content=b"123")
+    assert odd.status_code == 422 and "whole number" in odd.json()["message"]
+
+
+def test_an_explanation_names_the_band_and_the_normals(client):
+    told = send(client, wav(hum(730, fault="hiss")), "/v1/machines/pump/explain").json()
+    assert told["clear"] and told["low_hz"] < 3500 and told["high_hz"] > 4500 and told["microphone"] == "near"
+    assert len(told["nearest"]) == 3 and all(n["playable"] for n in told["nearest"]) and told["gain_db"] > 0
+    assert "kHz" in told["what"] and "channels" in told
+
+
+def test_added_normals_change_the_model_and_undo_brings_it_back(client, plant):
+    folder = plant[0].machines["pump"].model
+    before = digests(folder)
+    strange = hum(740, fault="hiss")
+    first = send(client, wav(strange)).json()["score"]
+    added = send(client, wav(strange), "/v1/machines/pump/add?domain=target&who=Anna").json()
+    assert added["added"] == 1 and added["normals"] == 31 and digests(folder) != before
+    assert send(client, wav(strange)).json()["score"] < first / 2
+    again = send(client, wav(strange), "/v1/machines/pump/add")
+    assert again.status_code in (409, 422) and "already" in again.json()["message"]
+    entry = client.get("/v1/audit").json()["audit"][0]
+    assert (
+        entry["action"] == "add" and entry["who"] == "Anna" and entry["can_undo"] and entry["id"] == added["audit_id"]
+    )
+    assert client.post(f"/v1/audit/{entry['id']}/undo", json={"who": "Ben"}).status_code == 200
+    assert digests(folder) == before and send(client, wav(strange)).json()["score"] == first
+    assert client.post(f"/v1/audit/{entry['id']}/undo", json={}).status_code == 409
+    assert client.post("/v1/audit/999/undo", json={}).status_code == 404
+
+
+def test_two_normals_of_one_name_keep_their_own_sounds(client, plant):
+    clock, numbers = plant[1], []
+    for seed in (750, 751):
+        clock.now += 1
+        numbers.append(send(client, wav(hum(seed)), "/v1/machines/pump/add").json()["normals"] - 1)
+    sounds = [client.get(f"/v1/machines/pump/normals/{i}/near") for i in numbers]
+    assert [s.status_code for s in sounds] == [200, 200] and sounds[0].content != sounds[1].content
+
+
+def test_machines_and_their_states(alarmed, plant):
+    found = {m["id"]: m for m in alarmed.get("/v1/machines").json()["machines"]}
+    assert found["pump"]["state"] == "returned unacknowledged" and found["pump"]["last_heard"] == T0 + 30
+    assert found["fan"]["state"] == "waiting" and found["fan"]["score"] is None
+    listen(plant[0], ["dead"] * 3, machine="fan")
+    fan = alarmed.get("/v1/machines/fan").json()
+    assert fan["state"] == "no sound" and "silent" in fan["health"][0] and fan["score"]["anomalous"] is None
+    assert alarmed.get("/v1/machines/nope").status_code == 404
+
+
+def test_scores_of_a_time_and_thinned(alarmed):
+    rows = alarmed.get(f"/v1/machines/pump/scores?since={T0}&until={T0 + 100}").json()["scores"]
+    assert len(rows) == len(FAULTY) and rows[0]["t0"] == T0
+    few = alarmed.get(f"/v1/machines/pump/scores?since={T0}&until={T0 + 100}&points=10").json()["scores"]
+    assert len(few) <= 10 and max(r["value"] for r in few) == max(r["value"] for r in rows)
+    assert len(alarmed.get("/v1/machines/pump/scores?hours=1").json()["scores"]) == len(FAULTY)
+
+
+def test_an_event_with_its_sound_picture_and_normals(alarmed):
+    (event,) = alarmed.get("/v1/events?machine=pump").json()["events"]
+    assert event["kind"] == "alarm" and event["has_audio"] and event["name"].endswith(HOSTILE)
+    url = f"/v1/events/{event['id']}"
+    told = alarmed.get(f"{url}/explanation").json()
+    assert told["value"] == pytest.approx(event["peak_value"], abs=1e-3)
+    near = soundfile.read(io.BytesIO(alarmed.get(f"{url}/audio/near").content))[0]
+    loud = soundfile.read(io.BytesIO(alarmed.get(f"{url}/audio/near?gain_db=6").content))[0]
+    far = soundfile.read(io.BytesIO(alarmed.get(f"{url}/audio/far").content))[0]
+    whole = soundfile.read(io.BytesIO(alarmed.get(f"{url}/audio/near?whole=true").content))[0]
+    assert len(near) == 2 * RATE < len(whole) and not np.array_equal(near, far)
+    assert np.abs(loud / 10 ** (6 / 20) - near).max() < 1e-4
+    flac = alarmed.get(f"{url}/audio/both.flac")
+    assert (
+        soundfile.info(io.BytesIO(flac.content)).channels == 2 and "attachment" in flac.headers["content-disposition"]
+    )
+    for place in (1, 2, 3):
+        normal = soundfile.read(io.BytesIO(alarmed.get(f"{url}/nearest/{place}/far").content))[0]
+        name = told["nearest"][place - 1]["name"]
+        assert np.abs(normal - hum(int(name[7:9])).far).max() < 1e-3
+    light, dark = (alarmed.get(f"{url}/spectrogram.png?dark={d}").content for d in ("false", "true"))
+    assert light[:8] == dark[:8] == b"\x89PNG\r\n\x1a\n" and light != dark
+
+
+def test_a_part_of_a_sound(alarmed):
+    url = "/v1/events/1/audio/near"
+    whole = alarmed.get(url).content
+    part = alarmed.get(url, headers={"range": "bytes=100-199"})
+    assert part.status_code == 206 and part.content == whole[100:200]
+    assert part.headers["content-range"] == f"bytes 100-199/{len(whole)}"
+    assert alarmed.get(url, headers={"range": "bytes=44-"}).content == whole[44:]
+    assert alarmed.get(url, headers={"range": f"bytes={len(whole)}-"}).status_code == 416
+    assert alarmed.get(url, headers={"range": "lines=1-2"}).content == whole
+
+
+def test_without_matplotlib_the_picture_says_what_to_install(alarmed, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in [m for m in sys.modules if m.startswith("matplotlib.")]:
+        monkeypatch.delitem(sys.modules, name)
+    answer = alarmed.get("/v1/events/1/spectrogram.png")
+    assert answer.status_code == 501 and "nearfar[pictures]" in answer.json()["message"]
+
+
+def test_a_normal_is_played_only_if_it_is_still_that_recording(client, plant, tmp_path):
+    detector = plant[0].machines["pump"].detector
+    import dataclasses
+
+    secret = write_wav(tmp_path / "secret.wav", hum(900))
+    first = detector.normals[0]
+    assert client.get("/v1/machines/pump/normals/0/near").status_code == 200
+    detector.normals[0] = dataclasses.replace(first, path=str(secret))
+    assert client.get("/v1/machines/pump/normals/0/near").status_code == 404
+    detector.normals[0] = first
+    assert client.get("/v1/machines/pump/normals/30/near").status_code == 404
+
+
+def test_acknowledge_fine_and_undo(alarmed, plant):
+    folder = plant[0].machines["pump"].model
+    before, strange = digests(folder), wav(hum(5004, fault="hiss"))  # a window of the alarm itself
+    score = send(alarmed, strange).json()["score"]
+    event = alarmed.post("/v1/events/1/acknowledge", json={"who": "Anna"}).json()
+    assert event["acknowledged"] == T0 + 40 and event["acknowledged_by"] == "Anna"
+    assert alarmed.get("/v1/machines/pump").json()["state"] == "normal"
+    done = alarmed.post("/v1/events/1/feedback", json={"verdict": "fine", "who": "Anna"}).json()
+    assert "4 recordings" in done["message"] and digests(folder) != before
+    assert send(alarmed, strange).json()["score"] < score / 2
+    assert alarmed.post("/v1/events/1/feedback", json={"verdict": "fine"}).status_code == 409
+    event = alarmed.get("/v1/events/1").json()
+    assert event["verdict"] == "fine" and [a["action"] for a in event["audit"]] == ["fine", "acknowledge"]
+    assert [a["can_undo"] for a in event["audit"]] == [True, False]
+    assert alarmed.post(f"/v1/audit/{done['audit_id']}/undo", json={"who": "Ben"}).status_code == 200
+    assert digests(folder) == before and alarmed.get("/v1/events/1").json()["verdict"] == ""
+    assert alarmed.post("/v1/events/1/feedback", json={"verdict": "fault", "who": "Ben"}).status_code == 200
+    assert alarmed.get("/v1/events/1").json()["verdict_by"] == "Ben"
+
+
+def test_shelving_and_the_set_point(client):
+    assert client.post("/v1/machines/pump/shelve", json={"hours": 8, "who": "Anna"}).status_code == 200
+    pump = client.get("/v1/machines/pump").json()
+    assert pump["state"] == "shelved" and pump["shelved_until"] == T0 + 40 + 8 * 3600
+    assert client.delete("/v1/machines/pump/shelve?who=Anna").status_code == 200
+    assert client.get("/v1/machines/pump").json()["state"] == "waiting"
+    model = client.get("/v1/machines/pump/model").json()
+    point = client.put("/v1/machines/pump/threshold", json={"false_alarms_per_week": 100, "who": "Anna"}).json()
+    near = min(model["curve"], key=lambda p: abs(p["false_alarms_per_week"] - 100))
+    assert point["false_alarms_per_week"] == pytest.approx(100) and abs(point["value"] - near["value"]) < 1
+    rates = [p["false_alarms_per_week"] for p in model["curve"]]
+    assert rates == sorted(rates, reverse=True) and len(model["odd_ones_out"]) == 3
+    assert client.get("/v1/machines/pump").json()["threshold"] == point["value"]
+    for wrong in (
+        {},
+        {"false_alarms_per_week": 5, "value": 1},
+        {"false_alarms_per_week": 0},
+        {"vlaue": 3},
+        {"false_alarms_per_week": 1e6},
+    ):
+        assert client.put("/v1/machines/pump/threshold", json=wrong).status_code == 422, wrong
+    actions = [a["action"] for a in client.get("/v1/audit?machine=pump").json()["audit"]]
+    assert actions == ["set-point", "unshelve", "shelve"]
+
+
+def test_people_from_other_computers_are_noted_with_their_address(plant):
+    app = make_app(plant[0], access("0.0.0.0", TOKEN), clock=plant[1])
+    from fastapi.testclient import TestClient
+
+    with TestClient(app, base_url="http://10.0.0.1", client=("10.0.0.7", 1)) as client:
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        client.post("/v1/machines/pump/shelve", json={"hours": 1, "who": "Anna\n"}, headers=headers)
+        assert client.get("/v1/audit", headers=headers).json()["audit"][0]["who"] == "Anna (10.0.0.7)"
+
+
+def test_a_server_with_a_token(plant):
+    app = make_app(plant[0], access("0.0.0.0", TOKEN), clock=plant[1])
+    from fastapi.testclient import TestClient
+
+    with TestClient(app, base_url="http://10.0.0.1", client=("10.0.0.7", 1), follow_redirects=False) as client:
+        page = {"accept": "text/html"}
+        for path in ("/", "/event/1", "/v1/machines", "/v1/stream", "/metrics", "/openapi.json"):
+            assert client.get(path).status_code == 401, path
+        assert client.get("/", headers=page).headers["location"] == "/login"
+        assert client.get("/healthz").json() == {"status": "ok"} == client.get("/readyz").json()
+        assert client.post("/login", data={"token": "wrong"}).status_code == 401
+        login = client.post(
+            "/login", data={"token": TOKEN, "next": "//evil.example"}, headers={"origin": "http://10.0.0.1"}
+        )
+        assert (
+            login.status_code == 303 and login.headers["location"] == "/" and "HttpOnly" in login.headers["set-cookie"]
+        )
+        assert client.get("/v1/machines").status_code == 200 and 'data-session="1"' in client.get("/").text
+        forged = client.post("/v1/machines/pump/shelve", json={"hours": 1}, headers={"origin": "http://evil.example"})
+        assert forged.status_code == 403 and forged.json()["error"] == "wrong_origin"
+        assert client.get("/v1/machines", headers={"host": "evil.example"}).status_code == 421
+        client.post("/logout")
+        assert client.get("/v1/machines").status_code == 401
+        hostile = client.get('/login?next=/"><script>alert(1)</script>').text
+        assert "<script>" not in hostile
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/static/../app.py", "/static/%2e%2e/app.py", "/static//etc/passwd", "/static/js/..%2f..%2fapp.py",
+     "/v1/events/../../etc/passwd", "/v1/events/1/audio/..%2f..%2fhistory.db", "/v1/machines/..%2f..%2f/model",
+     "/v1/machines/pump/normals/..%2f0/near", "/v1/events/1/nearest/9/near"],
+)  # fmt: skip
+def test_no_path_leads_out(alarmed, path):
+    answer = alarmed.get(path)
+    assert answer.status_code in (404, 422) and b"def " not in answer.content and b"root:" not in answer.content
+
+
+def test_pages_are_the_shell_and_say_who_may_run_what(client):
+    for path in ("/", "/machine/x", "/event/1", "/model/x", "/health"):
+        answer = client.get(path)
+        assert answer.status_code == 200 and "script-src 'self'" in answer.headers["content-security-policy"]
+        assert "<script>" not in answer.text and "style=" not in answer.text and "http://" not in answer.text
+    assert client.get("/nothing", headers={"accept": "text/html"}).status_code == 404
+    assert client.get("/nothing").json()["error"] == "not_found"
+    assert client.get("/static/js/app.js").headers["content-type"].startswith("text/javascript")
+
+
+def test_a_body_that_grows_beyond_its_limit_is_cut_off_and_the_server_goes_on(plant):
+    def endless():
+        for _ in range(400):
+            yield b"x" * 10_000
+
+    with client_of(*plant, limits=Limits(upload_bytes=200_000)) as client:
+        kinds = {"content-type": "audio/wav"}, {"content-type": "multipart/form-data; boundary=a"}
+        for headers in kinds:
+            answer = client.post("/v1/machines/pump/score", content=endless(), headers=headers)
+            assert answer.status_code == 413 and answer.json()["error"] == "too_large"
+        answer = client.post(
+            "/v1/machines/pump/shelve", content=endless(), headers={"content-type": "application/json"}
+        )
+        assert answer.status_code == 413 and answer.json()["error"] == "too_large"
+        assert client.post("/v1/machines/pump/score", content=b"x" * 300_000, headers=kinds[0]).status_code == 413
+        assert send(client, wav(hum(1))).status_code == 200 and client.app.state.service.door.came == 0
+
+
+def test_a_body_that_does_not_come_gives_its_place_to_others(plant):
+    from servers import server_of
+
+    app = make_app(plant[0], clock=plant[1], limits=Limits(at_once=1, body_s=0.5))
+    with server_of(app) as address, socket.create_connection(("127.0.0.1", int(address.rsplit(":")[-1]))) as slow:
+        slow.sendall(b"POST /v1/machines/pump/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: audio/wav\r\n"
+                     b"Content-Length: 1000\r\n\r\nRIFF")  # fmt: skip
+        answer = httpx.post(f"{address}/v1/machines/pump/score", files={"file": ("a.wav", wav(hum(1)))}, timeout=20)
+        assert answer.status_code == 200
+        slow.settimeout(20)
+        assert b" 408 " in slow.recv(200)
+
+
+def test_a_failure_of_ours_is_an_answer_too(client, plant, monkeypatch):
+    monkeypatch.setattr(plant[0], "score", lambda *_: 1 / 0)
+    answer = send(client, wav(hum(1)))
+    assert answer.status_code == 500 and answer.json()["error"] == "failed" and "division" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert client.app.state.service.door.came == 0
+
+
+def test_a_full_house_sends_uploads_away_with_a_time_and_loses_none(plant):
+    limits = Limits(at_once=1, waiting=2)
+    body = wav(hum(760))
+    with client_of(*plant, limits=limits) as client:
+        codes, lock = [], threading.Lock()
+
+        def one():
+            answer = send(client, body)
+            with lock:
+                codes.append((answer.status_code, answer.headers.get("retry-after")))
+
+        threads = [threading.Thread(target=one) for _ in range(12)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        assert {c for c, _ in codes} <= {200, 503} and len(codes) == 12
+        assert all((wait is not None) == (code == 503) for code, wait in codes)
+        assert sum(c == 200 for c, _ in codes) >= 3 and send(client, body).status_code == 200
+        assert client.app.state.service.door.came == 0
+
+
+def test_nothing_that_was_sent_stays(client):
+    from pathlib import Path
+
+    folder = Path(client.app.state.service.uploads.name)
+    assert folder.stat().st_mode & 0o077 == 0
+    send(client, wav(hum(1)))
+    send(client, b"broken")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_history_that_cannot_be_written_is_not_ready(client, plant):
+    plant[0].history.problem = "history: disk full"
+    assert client.get("/readyz").status_code == 503 and client.get("/healthz").status_code == 200
+    assert client.get("/v1/health").json()["problems"] == ["history: disk full"]
+
+
+def test_metrics_are_what_the_registry_says(plant):
+    with client_of(*plant, metrics=lambda: b"nearfar_score 1\n") as client:
+        answer = client.get("/metrics")
+        assert answer.text == "nearfar_score 1\n" and answer.headers["content-type"].startswith("text/plain")
+
+
+def test_every_shape_has_an_example_that_fits_it(client):
+    shapes = {
+        n: s
+        for n, s in {**vars(api_shapes), **vars(api_asks)}.items()
+        if isinstance(s, type) and issubclass(s, api_shapes.Shape)
+    }
+    shapes.pop("Shape")
+    assert set(shapes) == set(api_examples.EXAMPLES)
+    for name, shape in shapes.items():
+        shape.model_validate(api_examples.EXAMPLES[name])
+    paths = client.get("/openapi.json").json()["paths"]
+    for path, calls in paths.items():
+        for method, call in calls.items():
+            assert "4XX" in call["responses"] or "422" in call["responses"], (path, method)
+            for status, response in call["responses"].items():
+                if status.startswith(("4", "5")) and path != "/readyz":
+                    assert response["content"]["application/json"]["schema"]["$ref"].endswith("/Error")

@@ -1,0 +1,356 @@
+"""The dashboard in a real browser, on a machine that is listened to while the pages are open."""
+
+import hashlib
+import re
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import RATE, hum, write_wav
+from nearfar.live.app import make_app
+from nearfar.live.security import Access
+from nearfar.live.windows import Window
+from plants import fitted
+from servers import HOSTILE, a_plant, server_of
+
+pytestmark = pytest.mark.slow
+playwright = pytest.importorskip("playwright.sync_api", reason="the dashboard is tested with playwright")
+CHROMIUM = "/usr/bin/chromium"
+TOKEN = "a-token-that-is-long-enough"
+WAIT_MS = 20_000
+PHONE = {"width": 390, "height": 844}
+
+# Contrast of every text with what is painted behind it, names of what can be used, text that runs out of the page.
+LOOK = """() => {
+  const lum = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const rgb = text => (text.match(/[\\d.]+/g) || []).map(Number);
+  const behind = element => {
+    for (let e = element; e; e = e.parentElement) {
+      const c = rgb(getComputedStyle(e).backgroundColor);
+      if (c.length === 3 || c[3] === 1) return c.slice(0, 3);
+    }
+    return [255, 255, 255];
+  };
+  const seen = element => element.checkVisibility() && element.getClientRects().length > 0;
+  const faults = [];
+  for (const e of document.querySelectorAll("body *")) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !seen(e) || e.closest("script, :disabled, .skip, .hidden, noscript")) continue;
+    const style = getComputedStyle(e), svg = e instanceof SVGElement;
+    const a = lum(rgb(svg ? style.fill : style.color)), b = lum(behind(svg ? e.closest("svg").parentElement : e));
+    const contrast = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    const large = parseFloat(style.fontSize) >= 24;
+    if (contrast < (large ? 3 : 4.5)) faults.push(`contrast ${contrast.toFixed(1)}: ${e.textContent.slice(0, 40)}`);
+    if (parseFloat(style.fontSize) < 12) faults.push(`small text: ${e.textContent.slice(0, 40)}`);
+  }
+  const named = e => (e.getAttribute("aria-label") || e.textContent || "").trim()
+    || (e.labels && e.labels.length) || e.querySelector("img[alt]:not([alt=''])");
+  for (const e of document.querySelectorAll("a[href], button, input:not([type=hidden]), select"))
+    if (seen(e) && !named(e)) faults.push(`no name: ${e.outerHTML.slice(0, 80)}`);
+  for (const e of document.querySelectorAll("img")) if (!e.hasAttribute("alt")) faults.push("an image without alt");
+  for (const e of document.querySelectorAll("[tabindex]")) if (e.tabIndex > 0) faults.push("a tabindex above 0");
+  const levels = [...document.querySelectorAll("h1, h2, h3")].map(e => +e.tagName[1]);
+  if (levels.filter(l => l === 1).length !== 1) faults.push(`${levels.filter(l => l === 1).length} h1`);
+  levels.forEach((l, i) => { if (i && l > levels[i - 1] + 1) faults.push("a heading level is left out"); });
+  for (const id of [...document.querySelectorAll("[id]")].map(e => e.id))
+    if (document.querySelectorAll(`[id="${CSS.escape(id)}"]`).length > 1) faults.push(`two elements are ${id}`);
+  if (document.documentElement.scrollWidth > innerWidth) faults.push("wider than the page");
+  if (!document.documentElement.lang || !document.title.includes("nearfar")) faults.push("no language or title");
+  if (!document.querySelector("main") || !document.querySelector("nav")) faults.push("no landmarks");
+  return faults;
+}"""
+
+
+class Listening(threading.Thread):
+    """Gives the plant a window of two seconds a few times a second; `fault` is what the machine has."""
+
+    def __init__(self, plant, machine="pump"):
+        super().__init__(daemon=True)
+        self.plant, self.machine, self.fault, self.stop = plant, machine, "", threading.Event()
+        self.t0, self.heard = time.time() - 120, 0
+
+    def run(self):
+        while not self.stop.wait(0.15):
+            clip = hum(8000 + self.heard, fault=self.fault)
+            self.plant.take(self.machine, Window(self.t0, np.stack([clip.near, clip.far]).astype(np.float32), RATE))
+            self.t0, self.heard = self.t0 + 2, self.heard + 1
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    names = [f"normal_{i:02d}{'<b>&amp;' if i % 2 else ''}.wav" for i in range(30)]
+    return fitted(folder / "pump3", [write_wav(folder / "normals" / n, hum(i)) for i, n in enumerate(names)])
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if not Path(CHROMIUM).is_file():
+        pytest.skip(f"there is no {CHROMIUM} on this machine")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def listening(model, tmp_path):
+    plant, _ = a_plant(model, tmp_path, "pump", "fan")
+    plant.clock = time.time
+    thread = Listening(plant)
+    yield thread
+    thread.stop.set()
+    if thread.is_alive():
+        thread.join()
+    plant.close()
+    plant.history.close()
+
+
+@pytest.fixture
+def address(listening):
+    with server_of(make_app(listening.plant)) as url:
+        yield url
+
+
+@pytest.fixture
+def page(chromium, address):
+    yield from paged(chromium, address)
+
+
+def paged(chromium, address, **options):
+    """A page of a new visitor; it must not complain, run what it was sent, or ask anybody else."""
+    context = chromium.new_context(base_url=address, timezone_id="Asia/Kolkata", locale="en-GB", **options)
+    context.set_default_timeout(WAIT_MS)
+    page, said, asked = context.new_page(), [], []
+    page.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda e: said.append(str(e)))
+    page.on("dialog", lambda d: (said.append(f"dialog {d.message}"), d.dismiss()))
+    context.on("request", lambda r: asked.append(r.url))
+    page.expected = said
+    yield page
+    context.close()
+    assert said == []
+    assert asked and all(url.startswith((address + "/", "data:")) for url in asked), asked
+
+
+def open_page(page, path):
+    page.goto(path)
+    page.wait_for_selector('main[aria-busy="false"]')
+
+
+def digests(folder):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+
+
+def until(test, seconds=20):
+    end = time.monotonic() + seconds
+    while not test():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def named(page, name="Anna"):
+    """Answer the question who it is."""
+    page.get_by_label("Name or initials").fill(name)
+    page.get_by_role("button", name="Go on").click()
+
+
+def test_from_alarm_to_feedback_and_back(page, listening):
+    plant = listening.plant
+    folder = plant.machines["pump"].model
+    before = digests(folder)
+    open_page(page, "/")
+    listening.start()
+    card = page.locator(".card", has_text="pump")
+    card.get_by_text("Normal", exact=True).wait_for()
+    assert (
+        page.locator(".card").count() == 2
+        and page.locator(".card", has_text="fan").get_by_text("Not heard yet").count() == 1
+    )
+    listening.fault = "hiss"
+    card.get_by_text("Alarm", exact=True).wait_for()  # nobody reloaded the page
+    assert "1 in alarm" in page.locator("main").inner_text()
+    listening.fault = ""
+    card.get_by_text("Was in alarm").wait_for()
+    listening.stop.set()
+    listening.join()
+
+    card.click()
+    page.get_by_role("heading", level=1, name="pump").wait_for()
+    page.get_by_role("link", name="Alarm", exact=True).click()
+    page.get_by_role("heading", name="What differs").wait_for()
+    assert "kHz" in page.locator(".lead").inner_text()
+    until(lambda: page.locator("figure img").evaluate("i => i.complete && i.naturalWidth > 100"))
+
+    for name in (r"near: This event", r"far: This event", r"near: normal_"):  # one at a time
+        button = page.get_by_role("button", name=re.compile(name)).first
+        button.click()
+        until(lambda b=button: b.get_attribute("aria-pressed") == "true")
+        until(lambda: page.locator(".playing output").inner_text().startswith(tuple("0123456789")))
+        assert page.locator('[aria-pressed="true"]').count() == 1
+    until(lambda: page.locator('[aria-pressed="true"]').count() == 0)  # it has played to its end
+
+    page.get_by_role("button", name="Acknowledge").click()
+    named(page)
+    page.locator(".badge", has_text="Seen, Anna").wait_for()
+    assert plant.history.event(1).acknowledged_by == "Anna"
+    page.get_by_role("button", name="It was fine").click()
+    page.locator(".badge", has_text="Was fine, Anna").wait_for()
+    assert digests(folder) != before and len(plant.machines["pump"].detector.normals) > 30
+    page.get_by_role("button", name="Take it back").click()
+    page.get_by_role("button", name="It was fine").wait_for()
+    assert digests(folder) == before and len(plant.machines["pump"].detector.normals) == 30
+    page.get_by_role("button", name="Real fault").click()
+    page.locator(".badge", has_text="Real fault, Anna").wait_for()
+
+
+def test_by_keyboard_alone(page, listening):
+    for fault in [""] * 3 + ["hiss"] * 5:
+        listening.plant.take("pump", window(listening, fault))
+    open_page(page, "/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    reach(page, "a.card")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/machine/pump")
+    page.wait_for_selector('main[aria-busy="false"]')
+    reach(page, "svg.chart")
+    first = page.locator(".readout").inner_text()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(".readout").inner_text() != first and "alarm above" in page.locator(".readout").inner_text()
+    reach(page, 'a[href="/event/1"]')
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/event/1")
+    page.get_by_role("button", name="Acknowledge").wait_for()
+    reach(page, "button.main")
+    page.keyboard.press("Enter")
+    page.keyboard.type("Ben")
+    page.keyboard.press("Enter")
+    page.locator(".badge", has_text="Seen, Ben").wait_for()
+    assert page.evaluate("document.querySelector('section[aria-labelledby=answer]').contains(document.activeElement)")
+    page.get_by_role("button", name="near: This event").wait_for()
+    reach(page, ".sounds button")
+    page.keyboard.press("Enter")
+    until(lambda: page.locator('[aria-pressed="true"]').count() == 1)
+
+
+def window(listening, fault):
+    clip = hum(9000 + listening.heard, fault=fault)
+    made = Window(listening.t0, np.stack([clip.near, clip.far]).astype(np.float32), RATE)
+    listening.t0, listening.heard = listening.t0 + 2, listening.heard + 1
+    return made
+
+
+def reach(page, selector):
+    """Tab until the focus is there."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("s => document.activeElement.matches(s)", selector):
+            return
+    raise AssertionError(f"the keyboard does not lead to {selector}")
+
+
+@pytest.mark.parametrize(
+    "look", [{}, {"color_scheme": "dark"}, {"viewport": PHONE, "has_touch": True}], ids=["light", "dark", "phone"]
+)
+def test_every_page_can_be_read(chromium, address, listening, look):
+    for fault in [""] * 3 + ["hiss"] * 4 + [""] * 6:
+        listening.plant.take("pump", window(listening, fault))
+    for _ in range(3):
+        listening.plant.take("fan", Window(listening.t0, np.zeros((2, 2 * RATE), np.float32), RATE))
+        listening.t0 += 2
+    for page in paged(chromium, address, **look):
+        for path in ("/", "/machine/pump", "/machine/fan", "/event/1", "/event/2", "/model/pump", "/health"):
+            open_page(page, path)
+            if path == "/event/1":
+                page.get_by_role("heading", name="Listen").wait_for()
+            assert page.evaluate(LOOK) == [], path
+            text = page.locator("body").inner_text()
+            assert not re.search(r"(?i:embedding|anomal|threshold)|undefined|NaN|\bnull\b|\[object", text), path
+            if path.startswith("/machine/") or path == "/":
+                assert HOSTILE.replace("\u2028", " ")[:20] in text  # shown, not run
+            assert page.locator("main img[onerror]").count() == 0
+
+
+def test_a_set_point_and_shelving(page, listening):
+    plant = listening.plant
+    open_page(page, "/model/pump")
+    page.get_by_label("False alarms a week").fill("100")
+    said = page.locator("#means").inner_text()
+    page.get_by_role("button", name="Change the set-point").click()
+    named(page)
+    page.locator("li", has_text="changed the set-point").wait_for()
+    value = plant.machines["pump"].detector.threshold.value
+    assert f"alarm above {value:.1f}" in said
+    page.get_by_role("button", name="Take it back").click()
+    page.locator("li", has_text="took that back").wait_for()
+    assert plant.machines["pump"].detector.threshold.value == 6.0
+    open_page(page, "/machine/pump")
+    page.get_by_role("button", name="Shelve 8 h").click()
+    page.locator(".badge", has_text="Shelved until").wait_for()
+    page.get_by_role("button", name="Take off the shelf").click()
+    page.get_by_role("button", name="Shelve 8 h").wait_for()
+
+
+def test_what_is_missing_is_said_in_words(page, listening):
+    open_page(page, "/machine/nobody")
+    assert "There is no machine 'nobody'" in page.locator("[role=alert]").inner_text()
+    open_page(page, "/event/99")
+    assert "no event 99." in page.locator("[role=alert]").inner_text()
+    page.goto("/nowhere")
+    page.get_by_text("There is no such page").wait_for()
+    open_page(page, "/machine/fan")
+    assert "Nothing was heard in the last 24 h" in page.locator("figure").inner_text()
+    listening.plant.take("pump", window(listening, ""))
+    for fault in ["hiss"] * 4:
+        listening.plant.take("pump", window(listening, fault))
+    shutil.rmtree(listening.plant.history.folder / "audio")
+    open_page(page, "/event/1")
+    assert "not kept any more" in page.locator("main").inner_text()
+    assert page.get_by_role("button", name="It was fine").is_disabled()
+    assert len(page.expected) == 3 and all("404" in text for text in page.expected)  # the browser's own words
+    page.expected.clear()
+
+
+def test_a_connection_that_is_lost_is_said_and_found_again(chromium, listening):
+    app = make_app(listening.plant)
+    with server_of(app) as address:
+        for page in paged(chromium, address):
+            open_page(page, "/")
+            page.get_by_text("live", exact=True).wait_for()
+            page.context.set_offline(True)
+            app.state.service.stream.close()
+            page.get_by_text("no connection, trying again").wait_for()
+            app.state.service.stream.closed = False
+            page.context.set_offline(False)
+            page.get_by_text("live", exact=True).wait_for()
+            page.expected[:] = [text for text in page.expected if "ERR_INTERNET_DISCONNECTED" not in text]
+
+
+def test_the_login_lets_in_whoever_has_the_token(chromium, listening):
+    with server_of(make_app(listening.plant, Access(TOKEN))) as address:
+        for page in paged(chromium, address):
+            page.goto("/")
+            assert page.url.endswith("/login")
+            assert page.evaluate(LOOK.replace('!document.querySelector("nav")', "false")) == []
+            page.get_by_label("Token").fill("wrong")
+            page.get_by_role("button", name="Log in").click()
+            page.get_by_text("not the token").wait_for()
+            page.get_by_label("Token").fill(TOKEN)
+            page.get_by_role("button", name="Log in").click()
+            page.locator(".card").first.wait_for()
+            page.get_by_text("live", exact=True).wait_for()
+            assert page.evaluate("document.cookie") == ""  # scripts do not see it
+            page.get_by_role("button", name="Log out").click()
+            page.get_by_label("Token").wait_for()
+            page.goto("/health")
+            assert page.url.endswith("/login")
+            assert [text for text in page.expected if "401" not in text] == []
+            page.expected.clear()

@@ -1,0 +1,155 @@
+"""Live events: in order, from where a page left off, with bounded memory, and never in the plant's way."""
+
+import asyncio
+import json
+import threading
+import time
+
+import httpx
+import pytest
+
+from conftest import hum, write_wav
+from nearfar.live import api_stream
+from nearfar.live.api_stream import REMEMBERED, Stream
+from nearfar.live.app import make_app
+from nearfar.live.limits import Limits
+from nearfar.live.message import EVENT, SCORE, STATE, Message
+from plants import T0, fitted
+from servers import FAULTY, a_plant, listen, server_of
+
+
+def read(parts):
+    """(id, event, data) of each message."""
+    out = []
+    for block in b"".join(parts).decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line and not line.startswith(":"))
+        if "event" in fields:
+            out.append((fields["id"], fields["event"], json.loads(fields["data"])))
+    return out
+
+
+async def take(stream, last_id=None, *, count=1):
+    """The parts that come before nothing more does, and then `count` waits."""
+    parts = []
+    async for part in stream.listen(last_id):
+        parts.append(part)
+        if len(read(parts)) >= count:
+            break
+    return read(parts)
+
+
+def test_a_page_that_comes_back_gets_what_it_missed_and_nothing_twice():
+    async def run():
+        stream = Stream("7")
+        for i in range(5):
+            stream.tell("state", {"i": i})
+        first = await take(stream, "7-2", count=3)
+        assert [d["i"] for _, _, d in first] == [2, 3, 4] and first[-1][0] == "7-5"
+        stream.tell("state", {"i": 5})
+        assert [d["i"] for _, _, d in await take(stream, "7-5")] == [5]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("last", ["6-2005", "7-9999", "x", "7-", "-1", "7-1"])
+def test_who_cannot_be_told_what_was_missed_is_told_to_ask_anew(last):
+    async def run():
+        stream = Stream("7")
+        for i in range(REMEMBERED + 10):
+            stream.tell("state", {"i": i})
+        ((_, kind, _),) = await take(stream, last)
+        assert kind == "resync"
+
+    asyncio.run(run())
+
+
+def test_a_reader_that_does_not_read_costs_nothing_and_is_told_so():
+    async def run():
+        stream = Stream("7")
+        slow = stream.listen(None)
+        assert b"retry" in await slow.__anext__()
+        started = time.monotonic()
+        for i in range(5 * REMEMBERED):
+            stream.tell("score", {"i": i})
+        assert len(stream._ring) == REMEMBERED and time.monotonic() - started < 60
+        assert read([await slow.__anext__()])[0][1] == "resync"
+        assert stream.listeners == 1
+        await slow.aclose()
+        assert stream.listeners == 0
+
+    asyncio.run(run())
+
+
+def test_quiet_is_bridged_and_closing_lets_everybody_go(monkeypatch):
+    monkeypatch.setattr(api_stream, "QUIET_S", 0.01)
+
+    async def run():
+        stream = Stream("7")
+        reader = stream.listen(None)
+        await reader.__anext__()
+        assert (await reader.__anext__()).startswith(b":")
+        stream.close()
+        assert [part async for part in reader if not part.startswith(b":")] == []
+
+    asyncio.run(run())
+
+
+def test_messages_of_the_plant_from_any_thread():
+    async def run():
+        stream = Stream("7")
+        stream.describe = lambda machine: {"id": machine, "state": "normal"}
+        body = {"t0": 1.0, "t1": 2.0, "value": 3.0, "threshold": 4.0, "anomalous": None, "p": 1.0, "heard": "",
+                "problem": "", "near_dbfs": -3.0, "far_dbfs": None, "model": "m"}  # fmt: skip
+        event = {"what": "raised", "event": {"id": 1, "audio": "secret.flac", "audio_t0": 1.0}}
+        kinds = ((SCORE, body), (SCORE, body), (STATE, {"state": "x"}), (EVENT, event))
+        messages = [Message(kind, "a", "s", 2.0, said) for kind, said in kinds]
+        threads = [threading.Timer(0.05 * (i + 1), stream.put, [m]) for i, m in enumerate(messages)]
+        [t.start() for t in threads]
+        got = await asyncio.wait_for(take(stream, count=5), 10)
+        # the first score makes a machine that waited one that is heard; the second changes nothing
+        assert [kind for _, kind, _ in got] == ["score", "state", "score", "state", "event"]
+        assert got[0][2]["level_near_dbfs"] == -3.0 and "model" not in got[0][2] and stream.windows == 2
+        assert "secret" not in json.dumps(got[4][2])
+
+    asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stream")
+    files = [write_wav(folder / "normals" / f"normal_{i:02d}.wav", hum(i)) for i in range(30)]
+    plant, clock = a_plant(fitted(folder / "pump3", files), folder / "a")
+    yield plant, clock
+    plant.close()
+    plant.history.close()
+
+
+def test_an_alarm_reaches_a_page_over_http_and_a_second_connection_goes_on(plant):
+    app = make_app(plant[0], clock=plant[1], limits=Limits(listeners=1))
+    with server_of(app) as address, httpx.Client(base_url=address, timeout=20) as client:
+        with client.stream("GET", "/v1/stream") as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            parts, lines = [], answer.iter_bytes()
+            parts.append(next(lines))
+            assert client.get("/v1/stream").status_code == 503
+            heard = threading.Thread(target=listen, args=(plant[0], FAULTY))
+            heard.start()
+            while not any(kind == "event" for _, kind, _ in read(parts)):
+                parts.append(next(lines))
+        heard.join()
+        got = read(parts)
+        assert {"score", "state", "event"} >= {kind for _, kind, _ in got}
+        raised = next(d for _, kind, d in got if kind == "event")
+        assert raised["what"] == "raised" and raised["machine"] == "pump" and raised["started"] == T0 + 12
+        for _ in range(100):  # the first connection is seen to have ended
+            if not app.state.service.stream.listeners:
+                break
+            time.sleep(0.05)
+        with client.stream("GET", "/v1/stream", headers={"last-event-id": got[-1][0]}) as answer:
+            parts = []
+            for part in answer.iter_bytes():
+                parts.append(part)
+                if read(parts):
+                    break
+        numbers = [int(i.split("-")[1]) for i, _, _ in got + read(parts)]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
