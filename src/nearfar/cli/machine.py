@@ -29,6 +29,7 @@ from nearfar.cli.results import (
     as_csv,
     as_row,
     has_matplotlib,
+    say_live,
     say_scores,
     say_set_point,
     say_summary,
@@ -284,6 +285,7 @@ def threshold(
             say_json(set_point(detector) | {"choices": table})
             return
         say_set_point(set_point(detector), "Set-point changed" if changed else "Set-point")
+        say_live(detector)
         say()
         backed = 1 / (len(detector.normals) + 1)
         say_table(

@@ -47,6 +47,19 @@ def say_set_point(point: dict[str, Any], title: str = "Set-point") -> None:
         say(f"              (rarer than {point['normals']} normals can show: extrapolated, on the careful side)")
 
 
+def say_live(detector: Detector) -> None:
+    """What `monitor` and `serve` make of it, in words."""
+    from nearfar.live.alarm import Alarm
+    from nearfar.live.promise import MEASURED, in_words
+    from nearfar.live.promise import set_point as live_point
+
+    hop_s, on_delay = detector.window_s / 2, Alarm(0.0).on_delay
+    lines = in_words(detector, live_point(detector, hop_s, on_delay), hop_s, on_delay)
+    say(f"Live          nearfar monitor, a window of {detector.window_s:g} s every {hop_s:g} s:")
+    for line in [*lines, f"{MEASURED} HISTORY"]:
+        say(f"              {line}")
+
+
 def summary(detector: Detector) -> dict[str, Any]:
     """What a detector was fitted on and where its set-point lies."""
     odd = sorted(range(len(detector.normals)), key=lambda i: -detector.train_values[i])[:3]

@@ -41,7 +41,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class AlarmConfig:
-    """A machine's alarm. `false_alarms_per_week` None: the model's set-point if somebody chose it, else 7."""
+    """A machine's alarm. `false_alarms_per_week` None: the model's set-point if somebody chose it, else `promise`'s."""
 
     false_alarms_per_week: float | None = None
     deadband: float = 0.5

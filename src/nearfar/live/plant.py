@@ -48,24 +48,24 @@ class Plant(Desk):
 
     def score(self, machine_id: str, clip: Any) -> Score:
         """The score of a clip (anything that `Detector.score` takes); nothing else happens."""
-        return self._machine(machine_id).detector.score([clip])[0]
+        return self.machines[machine_id].detector.score([clip])[0]
 
     def explain(self, machine_id: str, clip: Any) -> Explanation:
         """Where and why a clip differs from the machine's normals."""
-        return self._machine(machine_id).detector.explain(clip)
+        return self.machines[machine_id].detector.explain(clip)
 
     def add(self, machine_id: str, clips: Sequence[Any], domain: str, who: str) -> Audit:
         """More normals into the bank; `domain` is "source" or "target". Undone like every change."""
         from nearfar.check import one_of
 
         one_of("domain", domain, ("source", "target"))
-        machine = self._machine(machine_id)
+        machine = self.machines[machine_id]
         with machine.lock:
             return self._grow(machine, clips, domain == "target", who, "add", domain=domain)
 
     def take(self, machine_id: str, window: Window) -> Scored:
         """The next window of a machine's stream: scored, recorded, and followed by whatever follows from it."""
-        machine = self._machine(machine_id)
+        machine = self.machines[machine_id]
         with machine.lock:
             scored, clip, problems = _judge(machine.detector, machine_id, window)
             machine.last = scored
@@ -82,7 +82,7 @@ class Plant(Desk):
 
     def silent(self, machine_id: str, now: float, seconds: float) -> None:
         """Nothing has come from a machine for so long."""
-        machine = self._machine(machine_id)
+        machine = self.machines[machine_id]
         with machine.lock:
             if machine.taping is not None and now >= machine.tape_due:
                 self._tape(machine)
@@ -90,7 +90,7 @@ class Plant(Desk):
 
     def state(self, machine_id: str) -> dict[str, Any]:
         """How a machine is, as plain data."""
-        machine, now = self._machine(machine_id), self.clock()
+        machine, now = self.machines[machine_id], self.clock()
         alarm, last = machine.alarm, machine.last
         return {
             "id": machine.id,
