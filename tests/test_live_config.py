@@ -87,6 +87,7 @@ def test_machines_are_as_configured_and_share_an_encoder(folder):
     [
         ("on_delay = 2", "ondelay = 2", "line 15: machines.pump.alarm.ondelay is not known; choose one of: deadband"),
         ("[metrics]", "[metric]", "line 31: metric is not known"),
+        ("[machines.fan]", "[machine.fan]", "line 17: machine is not known"),
         ("keep_days = 30", 'keep_days = "30"', "line 6: history.keep_days must be a number, not '30'"),
         ("port = 9108", "port = true", "must be a whole number"),
         ("port = 9108", "port = 1.5", "must be a whole number"),

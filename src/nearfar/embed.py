@@ -66,7 +66,8 @@ def check_channels(clip: Clip, recipes: Iterable[Recipe]) -> None:
     """ValueError naming clip and view if a recipe needs the far channel and the clip has none."""
     for view in [recipe.view for recipe in recipes if recipe.needs_far and clip.far is None]:
         raise ValueError(
-            f"{clip.name}: has 1 channel but view {view!r} needs near and far. Did you mean view='near_only'?"
+            f"{clip.name}: has 1 channel, and both near and far are needed (view {view!r}): recorded in mono? To "
+            "listen with one microphone alone, fit on such recordings, or with view='near_only'"
         )
 
 

@@ -181,8 +181,10 @@ def check(config: Config) -> list[str]:
         c = config.machines[machine.id]
         one_of("sample format", c.format, FORMATS)
         one_of("number of channels", str(c.channels), ("1", "2"))
-        source = hide(" and ".join(c.source)) or "no source"
-        lines.append(f"machine {machine.id}: {machine.model} listens to {source}")
+        if not c.source:
+            lines.append(f"machine {machine.id}: {machine.model} scores what is sent to `nearfar serve`")
+            continue
+        lines.append(f"machine {machine.id}: {machine.model} listens to {hide(' and '.join(c.source))}")
         lines += [f"machine {machine.id}: {line}" for line in machine.promise()]
     h = config.history
     lines.append(f"history: {h.folder}, scores for {h.keep_days:g} days, audio up to {h.audio_gb:g} GB")

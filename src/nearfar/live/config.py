@@ -224,7 +224,7 @@ class _Reader:
         for number, line in enumerate(self.text.splitlines(), 1):
             if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
                 inside = header[1].replace('"', "").replace(" ", "")
-                if inside == name:
+                if inside == name or inside.startswith(f"{name}."):
                     return f", line {number}"
             elif inside == table and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""", line):
                 return f", line {number}"
