@@ -45,7 +45,7 @@ def _export(folder: Path, output: Path | None, *_: float) -> tuple[dict[str, Any
     output = output or folder / "parquet"
     rows = to_parquet(folder, output)
     return {"folder": str(output), "rows": rows}, [
-        f"{n} {table} in {output / table}.parquet" for table, n in rows.items()
+        f"{_counted(n, table)} in {output / table}.parquet" for table, n in rows.items()
     ]
 
 
@@ -53,7 +53,7 @@ def _rescue(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
     from nearfar.live.database import rescue
 
     kept, rows = rescue(folder)
-    said = ", ".join(f"{n} {table}" for table, n in rows.items())
+    said = ", ".join(_counted(n, table) for table, n in rows.items())
     return {"kept": str(kept), "rows": rows}, [f"{said} rescued; the damaged file is kept as {kept}"]
 
 
@@ -91,6 +91,11 @@ def _set_point(folder: Path, _: Any, per_week: float, on_delay: int) -> tuple[di
             lines.append(f"{heard}; {made}. To use it: nearfar threshold MODEL --value {found.value:.2f}")
     opened.close()
     return facts, lines or ["nothing has been heard yet"]
+
+
+def _counted(rows: int, table: str) -> str:
+    """ "1 event", "2 events"."""
+    return f"{rows} {table.removesuffix('s') if rows == 1 else table}"
 
 
 def _long(seconds: float) -> str:

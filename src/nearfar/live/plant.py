@@ -20,7 +20,7 @@ from nearfar.detector import Detector
 from nearfar.explain.evidence import Explanation
 from nearfar.live.alarm import CLEARED, RAISED
 from nearfar.live.desk import Desk
-from nearfar.live.history import History
+from nearfar.live.history import History, last_heard
 from nearfar.live.machine import Machine
 from nearfar.live.message import HEALTH, OK, PROBLEM, SCORE, Sink
 from nearfar.live.rows import ALARM, Audit, Event, Scored
@@ -155,7 +155,7 @@ class Plant(Desk):
         elif machine.event is not None and value is not None and value > machine.event.peak_value:
             peak = {"peak_value": value, "peak_t0": s.t0, "heard": s.heard}
             machine.event = machine.taping = self.history.change(machine.event.id, **peak)
-            machine.tape_due = min(machine.tape_due, s.t1 + AFTER_S)
+            self._tape(machine, again=s.t1 + AFTER_S)  # at once: whoever looks now is shown this peak
         if change == CLEARED and machine.event is not None:
             ended = self.history.change(machine.event.id, ended=s.t1)
             machine.event = machine.top = None
@@ -221,8 +221,7 @@ def end_left_open(plant: Plant) -> None:
     """End the events of a process that was killed, at the last window it heard; for whoever listens next."""
     for machine in plant.machines:
         for event in plant.history.events(machine, since=math.inf, limit=1000):
-            seen = plant.history.scores(machine, event.started, math.inf, points=4)
-            ended = max([s.t1 for s in seen], default=event.started)
+            ended = last_heard(plant.history, machine, event.started) or event.started
             event = plant.history.change(event.id, ended=ended, text=f"{event.text} (then nobody was listening)")
             plant._tell_event(CLEARED, event, ended)
 
