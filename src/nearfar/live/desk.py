@@ -109,9 +109,11 @@ class Desk:
             machine.adopt(load(machine.model, machine.weights, threads=1))
             for name in change.detail.get("files", []):
                 (self.history.folder / NORMALS / machine.id / name).unlink(missing_ok=True)
+            about = {}
             if (event := change.detail.get("event")) is not None:
                 self._change(event, "verdict", verdict="", verdict_by="")
-            return self._audit(who, machine.id, "undo", of=audit_id)
+                about = {"event": event}
+            return self._audit(who, machine.id, "undo", of=audit_id, **about)
 
     def set_point(
         self, machine_id: str, *, who: str, false_alarms_per_week: float | None = None, value: float | None = None
