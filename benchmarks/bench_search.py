@@ -75,7 +75,7 @@ class Frames:
     def __init__(self, source: Synthetic) -> None:
         self.source = source
 
-    def grid(self, path: Path, waveform: str) -> np.ndarray:
+    def grid(self, path: Path, waveform: str, *, layer: int | None = None) -> np.ndarray:
         return self.source.grid(str(path), waveform)
 
 

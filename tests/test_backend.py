@@ -113,6 +113,22 @@ def test_scores_are_those_of_the_definition(case, bank):
         agree(got, [oracles.score(q, z, is_target, **oracle_of(CASES[case])) for q in queries])
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_bands_are_scored_one_by_one_and_averaged(case):
+    z, is_target = normals(12, 5, width=12)
+    z, q = z.reshape(12, 3, 4), np.random.default_rng(5).normal(size=(4, 3, 4)) + 1
+    backend, oracle = fit(z, is_target, **CASES[case]), oracle_of(CASES[case])
+    each = [[oracles.score(x[f], z[:, f], is_target, **oracle) for f in range(3)] for x in q]
+    agree(backend.score(q), np.mean(each, axis=1))
+    own = [oracles.leave_one_out(z[:, f], is_target, **oracle) for f in range(3)]
+    agree(backend.train_scores, np.mean(own, axis=0))
+    one = fit(z[:, :1], is_target, **CASES[case])
+    np.testing.assert_array_equal(one.score(q[:, :1]), fit(z[:, 0], is_target, **CASES[case]).score(q[:, 0]))
+    assert (backend.nearest(z, 1)[1][:, 0] == np.arange(12)).all()
+    with pytest.raises(ValueError, match="length 2 x 4, the back end was fitted on 3 x 4"):
+        backend.score(q[:, :2])
+
+
 @pytest.mark.parametrize("bank", BANKS)
 @pytest.mark.parametrize("case", CASES)
 def test_train_scores_are_what_refitting_without_each_clip_gives(case, bank):

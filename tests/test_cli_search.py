@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from fake_encoders import write_ced_tiny
 from nearfar.challenge import records, search
 from nearfar.cli import app
 from nearfar.demo import make_dataset
@@ -124,6 +126,40 @@ def test_without_labels_the_rules_rank(data, tmp_path):
     assert told["selection"] is None and not told["uses_labels"] and "label-free" in result.stderr
     assert "together" in told["rules"] and told["best"][0]["overall"] is None
     assert json.loads(run("fuse", blind, "--systems", out, "--json").stdout)["overall"] is None
+
+
+def test_beam_is_searched_and_scores_the_same_under_evaluate(data, tmp_path):
+    out = tmp_path / "out"
+    found = run("search", data, "--encoder", "logmel", "-o", out, "--freq", "beam", "--poolings", "mean",
+                "--views", "n_f", "--rounds", 5, "--json")  # fmt: skip
+    best = json.loads(found.stdout)["best"][0]
+    assert best["freq"] == "beam" and "stable" in json.loads(found.stdout)["rules"]
+    told = json.loads(run("evaluate", data, "--recipe", out / "best.json", "--rounds", 1, "--json").stdout)
+    assert told["overall"] == pytest.approx(best["overall"], abs=1e-9)
+    assert "beam, concat, mean" in run("search", data, "--encoder", "logmel", "--freq", "rows", code=2).stderr
+
+
+def test_layers_of_a_network_are_averaged_without_labels(data, tmp_path):
+    pytest.importorskip("torch")
+    out, weights = tmp_path / "out", write_ced_tiny(tmp_path / "weights")
+    few = ["--encoder", "ced-tiny", "--weights", weights, "--poolings", "mean", "--views", "near_only", "--rounds", 2]
+    run("search", data, *few, "-o", out, "--layer", 4, "--layer", "final")
+    run("fuse", data, "--systems", out, "--layers", "--equal", "-o", tmp_path / "fusion.json")
+    fusion = from_json((tmp_path / "fusion.json").read_text())
+    assert [(w, r.layer) for w, r in fusion.parts] == [(0.5, 4), (0.5, None)]
+    assert replace(fusion.parts[0][1], layer=None) == fusion.parts[1][1]
+    told = json.loads(run("fuse", data, "--systems", out, "--layers", "--equal", "--json").stdout)
+    scored = run("evaluate", data, "--recipe", tmp_path / "fusion.json", "--weights", weights, "--rounds", 1, "--json")
+    assert json.loads(scored.stdout)["overall"] == pytest.approx(told["overall"], abs=1e-6)
+    assert "a number from 1 or final" in run("search", data, *few, "--layer", "last", code=2).stderr
+    assert "has no layers" in run("search", data, "--encoder", "logmel", "--layer", 2, code=2).stderr
+    alone = run("search", data, *few[:2], "--weights", weights, "-o", tmp_path / "no", "--layer", 99, code=2).stderr
+    assert "99" in alone
+
+
+def test_layers_need_a_search_that_has_several(searched, data):
+    assert "one layer alone" in run("fuse", data, "--systems", searched[0], "--layers", code=2).stderr
+    assert "the folder of one" in run("fuse", data, "--systems", "logmel-floor", "--layers", code=2).stderr
 
 
 def test_what_is_not_in_the_space_is_named(data, tmp_path):

@@ -86,6 +86,8 @@ def test_the_frequency_rows_are_joined_averaged_or_pooled_each_by_its_own_weight
     settings = {"pooling": "rdp", "alpha": 9, "normalize": False}
     bands = one(Recipe(freq="bands", **settings))
     np.testing.assert_allclose(bands[3:], 10 * bands[:3], rtol=1e-4)
+    np.testing.assert_array_equal(one(Recipe(freq="beam", **settings)).ravel(), bands)
+    np.testing.assert_allclose(np.linalg.norm(one(Recipe(freq="beam", view="n_f")), axis=-1), [1, 1], rtol=1e-6)
     alone = one(Recipe(freq="bands", pooling="quantile", normalize=False))
     assert alone.shape == (2 * 2 * 3,)
     np.testing.assert_allclose(

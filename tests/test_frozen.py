@@ -9,6 +9,11 @@ from fake_encoders import write_ced_tiny
 from nearfar import encoders
 
 torch = pytest.importorskip("torch")
+
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+from nearfar.encoders.linear import Linear  # noqa: E402
+
 RATE = 16_000
 
 
@@ -110,3 +115,33 @@ def test_a_device_that_is_not_there_is_said(encoder):
         encoders.load("ced-tiny", encoder.weights_path, device="cuda")
     with pytest.raises(ValueError, match="toaster"):
         encoders.load("ced-tiny", encoder.weights_path, device="toaster")
+
+
+def test_bf16_is_near_and_says_that_it_is_another(encoder):
+    waves = [noise(1.5, 1), noise(2.5, 2)]
+    half = encoders.load("ced-tiny", encoder.weights_path, precision="bf16")
+    alone = encoders.load("ced-tiny", encoder.weights_path, threads=1, precision="bf16")
+    for exact, found, again in zip(encoder.grid(waves), half.grid(waves), alone.grid(waves), strict=True):
+        assert found.dtype == np.float32 and np.array_equal(found, again)
+        assert 1e-4 < np.abs(found - exact).mean() / exact.std() < 0.02
+    assert half.weights_hash != encoder.weights_hash and half.weights_hash.startswith(encoder.weights_hash)
+
+
+def test_an_encoder_without_linear_layers_has_no_bf16():
+    with pytest.raises(ValueError, match="bf16"):
+        encoders.load("logmel", precision="bf16")
+    with pytest.raises(ValueError, match="precision"):
+        encoders.load("logmel", precision="int7")
+
+
+def test_a_linear_layer_by_onednn_is_the_plain_one():
+    torch.manual_seed(0)
+    x = torch.randn(2, 7, 48)
+    for gelu in (False, True):
+        layer = Linear(48, 64, gelu=gelu).requires_grad_(False)
+        by_onednn = layer(x)
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert torch.allclose(by_onednn, layer(x), atol=1e-5)
+        with FlopCounterMode(display=False) as counter:
+            layer(x)
+        assert counter.get_total_flops() == 2 * 2 * 7 * 48 * 64

@@ -37,7 +37,7 @@ LAYERS = [
     ["live", "live.*", "live.sinks.*"],
     ["explain.pages"],
     ["challenge", "challenge.*"],
-    ["cli.terminal", "cli.results", "cli.options"],
+    ["cli.terminal", "cli.results", "cli.found", "cli.options"],
     ["cli.machine", "cli.research", "cli.bench", "cli.embed", "cli.weights", "cli.search", "cli.live", "cli.history"],
     ["cli.serve"],
     ["cli"],

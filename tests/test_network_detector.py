@@ -26,6 +26,7 @@ SYSTEMS = {name: replace(row, encoder=NAME) for name, row in TABLE_3.items()}
 SYSTEMS["fusion"] = Fusion(tuple((w, replace(row, encoder=NAME)) for w, row in FUSION.parts))
 SYSTEMS["layers"] = Fusion(tuple((0.5, Recipe(encoder=NAME, layer=n, view="n_f", method="dldn")) for n in (4, None)))
 SYSTEMS["bands"] = Recipe(encoder=NAME, freq="bands", pooling="rdp", alpha=16, view="absdif_1", method="domain_z")
+SYSTEMS["beam"] = Recipe(encoder=NAME, freq="beam", pooling="rdp", alpha=4, view="n_f", method="varmin")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from nearfar import bank, switches
 from nearfar.encoders import FREQS, names
 from nearfar.pooling import POOLINGS, pool
 from nearfar.recipe import (
+    BEAM,
     FLOOR,
     FUSION,
     NAMED,
@@ -40,7 +41,7 @@ recipes = st.builds(
     pooling=st.sampled_from(sorted(POOLINGS)),
     alpha=st.floats(0, 30) | counts,
     p=st.floats(0.1, 10),
-    freq=st.sampled_from(FREQS),
+    freq=st.sampled_from([*FREQS, BEAM]),
     normalize=st.booleans(),
     method=st.sampled_from(sorted(switches.METHODS)),
     metric=st.sampled_from(bank.METRICS),
@@ -90,7 +91,7 @@ def broken(**changes):
         ({"encoder": "vggish"}, "choose one of: logmel, eat-large"),
         ({"view": "both"}, "choose one of: near_only"),
         ({"pooling": "max"}, "choose one of: mean, gem, rdp, rdp_gem"),
-        ({"freq": "all"}, "choose one of: concat, mean, bands"),
+        ({"freq": "all"}, "choose one of: concat, mean, bands, beam"),
         ({"method": "lof"}, "choose one of: raw, ldn"),
         ({"metric": "manhattan"}, "choose one of: cosine, euclidean"),
         ({"form": "product"}, "choose one of: ratio, difference"),
@@ -126,6 +127,14 @@ def broken(**changes):
 def test_a_wrong_key_or_value_is_answered_with_what_is_right(changes, answer):
     with pytest.raises(ValueError, match=answer):
         Recipe.from_json(broken(**changes))
+
+
+def test_a_recipe_written_by_hand_needs_no_version():
+    assert from_json('{"view": "n_f", "k": 3}') == Recipe(view="n_f", k=3)
+    with pytest.raises(ValueError, match=r"unknown recipe keys \['vew'\]; known: .*view"):
+        from_json('{"vew": "n_f"}')
+    with pytest.raises(ValueError, match="version-1"):
+        from_json('{"parts": []}')
 
 
 @pytest.mark.parametrize(

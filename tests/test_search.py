@@ -13,7 +13,7 @@ from conftest import hum, write_wav
 from fake_encoders import write_ced_tiny
 from nearfar import embed
 from nearfar.backend import fit
-from nearfar.challenge import distances, pooled, records, search, space
+from nearfar.challenge import distances, pooled, records, scoring, search, space
 from nearfar.challenge.scoring import score_all
 from nearfar.combine import build
 from nearfar.detector import Detector
@@ -21,6 +21,7 @@ from nearfar.encoders import load
 from nearfar.library import Library
 from nearfar.recipe import Recipe, leaves
 from nearfar.recordings import Recording
+from nearfar.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 N, TARGETS, M = 30, 6, 12
@@ -34,17 +35,18 @@ class Memory:
     def __init__(self, grids):
         self.grids = grids
 
-    def grid(self, path, waveform):
+    def grid(self, path, waveform, *, layer=None):
         return self.grids[str(path), waveform]
 
 
-def toy_grids(waveforms, count=N + M, shape=(9, 2, 5), seed=0, duplicates=True):
+def toy_grids(waveforms, count=N + M, shape=(9, 2, 5), seed=0, duplicates=True, silent=False):
     rng = np.random.default_rng(seed)
     base = rng.normal(size=(len(waveforms), 1, *shape))
     x = (base + 0.3 * rng.normal(size=(len(waveforms), count, *shape))).astype(np.float32)
     if duplicates:
         x[:, 1], x[:, N] = x[:, 0], x[:, 2]  # of a normal among the normals, and among the queries
-        x[0, 3] = -np.abs(x[0, 3])  # GeM of it is a zero vector
+    if silent:
+        x[0, 3] = -np.abs(x[0, 3])  # GeM of it is a zero vector, as far from every clip as from any other
     return {(str(i), name): x[w, i] for w, name in enumerate(waveforms) for i in range(count)}
 
 
@@ -78,10 +80,27 @@ def test_scores_of_any_configuration_are_the_detectors(data):
     switches = data.draw(st.sampled_from(SPACE.plan[setting][view]))
     recipe = Recipe(view=view, **vars(setting), **vars(switches))
     waveforms = sorted({w for leaf in leaves(recipe) for w in embed.waveforms_of(leaf.view)})
-    grids = toy_grids(waveforms, seed=seed, duplicates=data.draw(st.booleans()))
+    silent = recipe.method != "varmin" and data.draw(st.booleans())  # VarMin asks which of them is the nearest
+    grids = toy_grids(waveforms, seed=seed, duplicates=data.draw(st.booleans()), silent=silent)
     is_target = np.arange(N) >= N - data.draw(st.sampled_from([0, 1, 3, TARGETS]))
     vectors = {w: np.stack([pooled.pool_many(grids[str(i), w], [setting])[0] for i in range(N + M)]) for w in waveforms}
     close(score_all([recipe], vectors, is_target)[0], slow(recipe, grids, is_target), recipe)
+
+
+@pytest.mark.parametrize("freq", ["concat", "beam"])
+def test_what_configurations_share_changes_none_of_them(freq):
+    grids = toy_grids(["near", "far"], silent=True)
+    setting = space.Setting(freq=freq)
+    clips = [{w: pooled.pool_many(grids[str(i), w], [setting])[0] for w in ("near", "far")} for i in range(N + M)]
+    vectors = {w: np.stack([clip[w] for clip in clips]) for w in ("near", "far")}
+    every = dict.fromkeys(s for views in SPACE.plan.values() for backends in views.values() for s in backends)
+    recipes = [Recipe(view=view, **vars(setting), **vars(s)) for view in ("near_only", "n_f") for s in every]
+    is_target = np.arange(N) >= N - TARGETS
+    together = score_all(recipes, vectors, is_target)
+    for recipe, found in zip(recipes, together, strict=True):
+        alone = score_all([recipe], vectors, is_target)[0]
+        for mine, theirs in zip(found, alone, strict=True):
+            np.testing.assert_array_equal(mine, theirs, err_msg=str(recipe))
 
 
 def test_settings_that_share_a_read_pool_as_they_would_alone():
@@ -99,6 +118,40 @@ def test_a_power_of_nine_neither_vanishes_nor_overflows():
         s = space.Setting(pooling="gem", p=9.0)
         expected = embed.pool(grid, Recipe(pooling="gem", p=9.0)).astype(np.float64)
         np.testing.assert_allclose(pooled.pool_many(grid, [s])[0], expected / np.linalg.norm(expected), rtol=1e-5)
+
+
+def test_of_beam_every_frequency_row_is_a_unit_vector():
+    grid = np.random.default_rng(0).normal(size=(13, 3, 7)).astype(np.float32)
+    chosen = [replace(s, freq="beam") for s in SETTINGS if s.freq == "concat"]
+    for s, vector in zip(chosen, pooled.pool_many(grid, chosen), strict=True):
+        expected = embed.pool(grid, Recipe(**vars(s)))
+        assert expected.shape == (3, 7)
+        length = np.linalg.norm(expected, axis=1, keepdims=True)
+        np.testing.assert_allclose(vector, expected / np.where(length, length, 1), rtol=3e-6, atol=1e-7)
+
+
+def test_halves_are_every_other_clip_of_each_domain():
+    rng = np.random.default_rng(0)
+    squared = rng.uniform(size=(9, 9))
+    np.fill_diagonal(squared, np.inf)
+    is_target = np.arange(9) >= 6
+    first, second = scoring.to_halves(squared, is_target)
+    np.testing.assert_array_equal(first, np.sqrt(squared[:, [0, 2, 4, 6, 8]].min(axis=1)))
+    np.testing.assert_array_equal(second, np.sqrt(squared[:, [1, 3, 5, 7]].min(axis=1)))
+
+
+def test_a_bank_whose_halves_agree_is_stable():
+    rng = np.random.default_rng(1)
+    far = rng.uniform(0.01, 0.3, size=(42, 1))  # some clips are far from all of the others, whichever half these are in
+    grid = rng.normal(size=(42, 30))
+    vectors = {"near": np.eye(30)[0] + far * grid, "far": rng.normal(size=(42, 30))}
+    unit = {name: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for name, x in vectors.items()}
+    clips = records.Clips([], ["0", "1"], [None] * 2, [None] * 2)
+    found = [
+        scoring.score_setting([Recipe(view=view)], unit, np.zeros(40, bool), clips).statistics[0, -1]
+        for view in ("near_only", "far_only")
+    ]
+    assert found[0] > 0.6 > found[1]
 
 
 def test_near_duplicates_are_measured_directly_and_duplicates_are_at_zero():
@@ -158,6 +211,51 @@ def test_recorded_scores_are_those_of_the_detector_on_the_files(machine, encoder
     assert len(found) == len(few) and found.labelled
     paths, domains = [r.path for r in machine.train], [bool(r.is_target) for r in machine.train]
     for row in np.random.default_rng(0).choice(len(found), 6, replace=False):
+        detector = Detector(found.recipes[row], weights).fit(paths, domains)
+        expected = [s.value for s in detector.score([r.path for r in machine.test])]
+        np.testing.assert_allclose(found.aligned([row], "m")[0], expected, rtol=1e-5, atol=1e-5, err_msg=str(row))
+
+
+def test_nobody_listens_again_when_all_is_recorded(machine, tmp_path):
+    library = Library({"logmel": load("logmel")})
+    asked = []
+
+    class Ear:
+        def grid(self, path, waveform, *, layer=None):
+            asked.append(path)
+            return library.grid(path, waveform, layer=layer)
+
+    few = space.space(poolings=["mean"], views=["near_only"], methods=["raw"])
+    search.search_machine(machine, Ear(), few, "logmel", tmp_path)
+    assert asked
+    asked.clear()
+    assert not search.search_machine(machine, Ear(), few, "logmel", tmp_path)
+    assert not asked
+    more = space.space(poolings=["mean"], views=["near_only"], methods=["raw", "ldn"])
+    search.search_machine(machine, Ear(), more, "logmel", tmp_path)
+    assert asked and len(records.read(tmp_path)) == len(more)
+
+
+def test_layers_and_beam_are_recorded_as_the_detector_scores_them(machine, tmp_path):
+    pytest.importorskip("torch")
+    weights = write_ced_tiny(tmp_path / "weights")
+    wanted = {"views": ["near_only", "n_f"], "poolings": ["rdp"], "methods": ["ldn", "varmin"]}
+    few = space.space(extended=True, freqs=["concat", "beam"], layers=[3, None], **wanted)
+    kept = [s for s in few.plan if s.low is s.spike is None and s.alpha in (8, 9) and s.freq != "bands"]
+    chosen = space.Space({s: few.plan[s] for s in kept})
+    assert {(s.freq, s.layer) for s in chosen.plan} == {(f, n) for f in ("concat", "beam") for n in (3, None)}
+    encoder = load("ced-tiny", weights)
+    passes = []
+    grid = encoder.grid
+    encoder.grid = lambda waves, **layers: passes.append(layers) or grid(waves, **layers)
+    library = Library({"ced-tiny": encoder}, Store(tmp_path / "store", "float32"), layers=[3, None])
+    search.search_machine(machine, library, chosen, "ced-tiny", tmp_path / "out")
+    assert len(passes) == 2 * 24, "both layers come out of one pass of each waveform"
+    found = records.read(tmp_path / "out")
+    assert len(found) == len(chosen)
+    paths, domains = [r.path for r in machine.train], [bool(r.is_target) for r in machine.train]
+    rows = {(r.freq, r.layer, r.method): row for row, r in enumerate(found.recipes)}  # the last of each
+    for row in rows.values():
         detector = Detector(found.recipes[row], weights).fit(paths, domains)
         expected = [s.value for s in detector.score([r.path for r in machine.test])]
         np.testing.assert_allclose(found.aligned([row], "m")[0], expected, rtol=1e-5, atol=1e-5, err_msg=str(row))

@@ -78,6 +78,25 @@ def test_label_free_rules_say_how_well_they_agree():
     assert select.label_free(records)["pseudo"].row != rules["pseudo"].row
 
 
+def test_stability_is_told_and_does_not_decide():
+    records = table(machines=2)
+    rules, order = select.label_free(records), select.marks(records)
+    records.statistics[:, :, STATISTICS.index("stable")] *= -1
+    assert select.label_free(records)["stable"].spearman == pytest.approx(-rules["stable"].spearman)
+    np.testing.assert_array_equal(select.marks(records), order)
+    records.statistics[:, :, STATISTICS.index("tail")] *= -1
+    assert (select.marks(records) != order).any()
+
+
+def test_what_hears_nothing_comes_last_and_counts_for_no_rule():
+    records = table(machines=1)
+    deaf = np.arange(len(records)) % 2 == 0
+    records.statistics[deaf, 0, STATISTICS.index("sd")] = 0
+    records.numbers[deaf] = 0  # any rule that puts them last would agree with the labels
+    assert all(abs(rule.spearman) < 0.3 for rule in select.label_free(records).values())
+    assert set(np.argsort(select.marks(records))[: deaf.sum()]) == set(np.flatnonzero(deaf))
+
+
 def test_without_labels_there_is_no_best():
     records = table(configurations=3, machines=1, clips=4)
     blind = Clips([], ["0"] * 4, [None] * 4, [None] * 4)

@@ -87,6 +87,10 @@ def test_a_converted_file_is_preferred(here, published):
     converted = weights.convert("ced-tiny", published, here / "ced-tiny.safetensors")
     assert weights.find("ced-tiny") == converted
     assert weights.guess(published) == "ced-tiny" == weights.guess(converted)
+    weights.add("ced-tiny", published)  # the same weights once more
+    other = write_ced_tiny(here.parent / "other", seed=1)
+    with pytest.raises(ValueError, match="of other weights, is used before it: remove one"):
+        weights.add("ced-tiny", other)
     with pytest.raises(ValueError, match="of another network than beats"):
         weights.add("beats", converted)
     broken = here / "broken.safetensors"

@@ -1,6 +1,7 @@
 """Back ends: embeddings of the normals in, a score for every new embedding out (report sections 2.2 and 2.7).
 
     z (N, D) normals, is_target (N,) or None     q (M, D)     scores (M,), higher is more anomalous
+    z (N, F, D), q (M, F, D): each of F frequency bands has a back end of its own, and the score is their mean (BEAM)
 
     raw          mean distance to the k nearest normals                                                     eq. 1
     ldn          min_r d / rho(r): distance over local density, one bank                                    [13]
@@ -12,11 +13,13 @@
 
 `Backend.train_scores` are what `score` would give each normal if everything here had been fitted without it.
 The domain-aware methods take an absent domain as absent: one bank is left, with a warning.
+BEAM calibrates within each band, before the mean: a band's nearest normal is the one that is nearest after calibration.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -33,7 +36,7 @@ from nearfar.switches import DOMAIN_AWARE, Switches
 
 
 def fit(z: ArrayLike, is_target: ArrayLike | None = None, **switches: Any) -> Backend:
-    """Fit a back end on normals z (N, D), N >= 2, with domains is_target (N,) or None.
+    """Fit a back end on normals z (N, D) or, band by band, (N, F, D), N >= 2, with domains is_target (N,) or None.
 
     method  "raw" | "ldn" | "domain_z" | "dldn" | "dbldn" | "varmin" | "mahalanobis"
     metric  "cosine" (1 - cos) | "euclidean"
@@ -51,8 +54,8 @@ def fit(z: ArrayLike, is_target: ArrayLike | None = None, **switches: Any) -> Ba
     unknown = set(switches) - set(Switches.__dataclass_fields__)
     if unknown:
         raise ValueError(f"unknown switches {sorted(unknown)}; known: {', '.join(Switches.__dataclass_fields__)}")
-    z = finite("z", z, ndim=2)
-    if len(z) < 2 or not z.shape[1]:
+    z = finite("z", z)
+    if z.ndim not in (2, 3) or len(z) < 2 or not z[0].size:
         raise ValueError(f"a back end needs at least 2 normal clips, and z has shape {z.shape}")
     target = np.zeros(len(z), bool)
     if is_target is not None:
@@ -69,7 +72,7 @@ def fit(z: ArrayLike, is_target: ArrayLike | None = None, **switches: Any) -> Ba
 
 @dataclass(frozen=True)
 class Backend:
-    """A fitted back end. `z` (N, D) are the normals as they were given; nothing here knows audio or thresholds."""
+    """A fitted back end. `z` (N, D) or (N, F, D) are the normals as given; nothing here knows audio or thresholds."""
 
     z: Array
     is_target: Array
@@ -79,16 +82,20 @@ class Backend:
 
     def __post_init__(self) -> None:
         z = self.z
+        if z.ndim == 3:
+            object.__setattr__(self, "_method", Beam(z, self.is_target, self.switches))
+            return
         if self.switches.whiten:
             object.__setattr__(self, "_gaussian", Gaussian(z))
             z = self._whitened(z)
         object.__setattr__(self, "_method", METHODS[self.switches.method](z, self.is_target, self.switches))
 
     def score(self, q: ArrayLike) -> Array:
-        """Scores (M,) of queries (M, D). Raises ValueError for NaN, infinity or another D."""
-        q = finite("q", q, ndim=2)
-        if q.shape[1] != self.z.shape[1]:
-            raise ValueError(f"q holds vectors of length {q.shape[1]}, the back end was fitted on {self.z.shape[1]}")
+        """Scores (M,) of queries (M, D) or (M, F, D). Raises ValueError for NaN, infinity or another shape."""
+        q = finite("q", q, ndim=self.z.ndim)
+        if q.shape[1:] != self.z.shape[1:]:
+            length, fitted = (" x ".join(map(str, x.shape[1:])) for x in (q, self.z))
+            raise ValueError(f"q holds vectors of length {length}, the back end was fitted on {fitted}")
         return self._method.score(self._whitened(q)).astype(np.float32)
 
     @cached_property
@@ -98,8 +105,11 @@ class Backend:
         return scores.astype(np.float32)
 
     def nearest(self, q: ArrayLike, k: int = 3) -> tuple[Array, Array]:
-        """Distances (M, k) and indices (M, k) of the nearest normals by plain distance: what to listen to beside q."""
-        return self._bank.nearest(self._seen(finite("q", q, ndim=2)), k)
+        """Distances (M, k) and indices (M, k) of the nearest normals by plain distance: what to listen to beside q.
+
+        Of bands, by the distance over all of them.
+        """
+        return self._bank.nearest(self._seen(finite("q", q, ndim=self.z.ndim)), k)
 
     @cached_property
     def _bank(self) -> Bank:
@@ -108,7 +118,7 @@ class Backend:
 
     def _seen(self, q: Array) -> Array:
         # As the method sees it: a Gaussian measures in its own axes.
-        q = self._whitened(q)
+        q = self._whitened(q.reshape(len(q), -1))
         return self._method.parts[0].whiten(q) if isinstance(self._method, Mahalanobis) else q
 
     def _whitened(self, q: Array) -> Array:
@@ -126,3 +136,21 @@ class Backend:
             return float(method.score(y[i : i + 1])[0])
 
         return np.array(side_by_side(one, range(len(self.z))))
+
+
+class Beam:
+    """A back end for each band of z (N, F, D); the score is the mean of theirs, and so is the exact leave-one-out."""
+
+    def __init__(self, z: Array, is_target: Array, switches: Switches) -> None:
+        self.bands = [Backend(np.ascontiguousarray(band), is_target, switches) for band in np.moveaxis(z, 1, 0)]
+
+    def score(self, q: Array) -> Array:
+        return mean_of([band.score(q[:, f]) for f, band in enumerate(self.bands)])
+
+    def leave_one_out(self) -> Array:
+        return mean_of([band.train_scores for band in self.bands])
+
+
+def mean_of(bands: Sequence[Array]) -> Array:
+    """The score (M,) of BEAM, float64, from the scores of each band."""
+    return np.asarray(np.mean(np.stack(bands), axis=0, dtype=np.float64))

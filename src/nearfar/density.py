@@ -86,7 +86,7 @@ class DensityBank:
     def __len__(self) -> int:
         return len(self.bank)
 
-    @property
+    @cached_property
     def typical(self) -> float:
         """Mean density of the bank."""
         return float(self.rho.mean())

@@ -2,7 +2,7 @@
 
     waveform   near, far, and what `enhance` makes of the pair, which happens at 16 kHz: an n_fft counts 1/16,000 s
     grid       (T, F, D): what an encoder gives for a waveform; a `Pass` says which waveform, encoder and layer
-    vector     (D',): grids with their frames preprocessed and pooled, composed by the recipe's view
+    vector     (D',): grids with their frames preprocessed and pooled, composed by the recipe's view; "beam": (F, D')
 
 Every shared step is done once per clip: recipes that need the same waveform share its encoder pass, whatever their
 pooling or view. A clip's grids and vectors depend on nothing but the clip.
@@ -21,7 +21,7 @@ from nearfar.audio import AudioError, Clip, resample
 from nearfar.check import Array
 from nearfar.encoders import Encoder, as_frames
 from nearfar.frames import suppress
-from nearfar.recipe import SOFT_MASKS, Recipe
+from nearfar.recipe import BEAM, SOFT_MASKS, Recipe
 from nearfar.views import VIEWS, compose, needs_far
 
 ENHANCE_RATE = 16_000
@@ -106,7 +106,7 @@ def run(clips: Sequence[Mapping[Pass, Array]], encoders: Mapping[str, Encoder]) 
 def vectors(
     recipes: Sequence[Recipe], found: Mapping[Pass, Array], without: tuple[float, float] | None = None
 ) -> list[Array]:
-    """One vector (D,) per recipe from its passes, as grids or pooled already.
+    """One vector (D,), or (F, D) for "beam", per recipe from its passes, as grids or pooled already.
 
     `without` (start, stop), as shares of the clip, leaves those frames of the grids out.
     """
@@ -122,14 +122,13 @@ def vectors(
 
 
 def pool(grid: Array, recipe: Recipe) -> Array:
-    """A grid (T, F, D) -> its frames, preprocessed and pooled as the recipe says, (D',)."""
-    frames = as_frames(grid, recipe.freq)
-    if recipe.freq == "bands":
-        frames = np.moveaxis(frames, -2, 0)  # each frequency row is pooled by its own weights
+    """A grid (T, F, D) -> its frames, preprocessed and pooled as the recipe says, (D',), or (F, D') for "beam"."""
+    each = recipe.freq in ("bands", BEAM)  # each frequency row is pooled by its own weights
+    frames = np.moveaxis(grid, -2, 0) if each else as_frames(grid, recipe.freq)
     if recipe.low is not None or recipe.spike is not None:
         frames = suppress(frames, recipe.low, recipe.spike)
     pooled: Array = pooling.pool(frames, recipe.pooling, p=recipe.p, alpha=recipe.alpha)
-    return pooled.ravel()
+    return pooled if recipe.freq == BEAM else pooled.ravel()
 
 
 def waveforms_of(view: str) -> tuple[str, ...]:

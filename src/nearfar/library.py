@@ -47,6 +47,7 @@ class Request:
 class Library:
     """Grids of recordings by these encoders (by name); `near` and `far` are channel numbers of the files.
 
+    `layers` of a network that `grid` keeps as soon as it needs one of them: all come out of one pass through it.
     Without `must_keep`, a store that cannot be written is a warning, and the work goes on without it.
     """
 
@@ -57,8 +58,10 @@ class Library:
         *,
         near: int = 0,
         far: int | None = 1,
+        layers: Sequence[int | None] = (),
         must_keep: bool = False,
     ) -> None:
+        self.layers = layers
         self.encoders, self.store, self.near, self.far, self.must_keep = encoders, store, near, far, must_keep
 
     def grid(
@@ -77,7 +80,8 @@ class Library:
             clip = next(audio.windows(path, near=self.near, far=self.far))
             if clip.window is not None:
                 raise ValueError(f"{path}: lasts more than {audio.LONG_S:g} s and has no grid as a whole; cut it first")
-            found = self.grids(clip, source, [wanted])
+            together = [wanted._replace(layer=layer) for layer in self.layers if self.store is not None]
+            found = self.grids(clip, source, list(dict.fromkeys([wanted, *together])))
         return found[wanted]
 
     def grids(self, clip: Clip, source: str, passes: Sequence[Pass]) -> dict[Pass, Array]:

@@ -2,7 +2,8 @@
 
     detector.json          format, versions, channels, clip length, set-point, weights
     recipe.json            everything that changes a score
-    bank.safetensors       embeddings z0, z1, ... (N, D) of each leaf, their leave-one-out scores, domains, profile
+    bank.safetensors       embeddings z0, z1, ... (N, D) of each leaf ("beam": N, F, D), their leave-one-out scores,
+                           domains, profile
     normals.csv            one row per normal: name, domain, sha256, seconds, path
     card.md                the same for people
 
@@ -26,7 +27,7 @@ import numpy as np
 
 from nearfar.check import Array, finite, number, one_of, whole
 from nearfar.profile import CHANNELS, Profile
-from nearfar.recipe import System, from_json, leaves
+from nearfar.recipe import BEAM, System, from_json, leaves
 from nearfar.threshold import METHODS, Threshold
 
 FORMAT = 1
@@ -182,8 +183,9 @@ def _read(folder: Path) -> State:
     is_target = arrays["is_target"].astype(bool)
     if domains != ["target" if t else "source" for t in is_target]:
         raise ValueError("normals.csv and bank.safetensors do not list the same normals")
-    count = len(list(leaves(system)))
-    banks = [finite(f"z{i}", arrays[f"z{i}"], ndim=2) for i in range(count)]
+    axes = [3 if recipe.freq == BEAM else 2 for recipe in leaves(system)]
+    count = len(axes)
+    banks = [finite(f"z{i}", arrays[f"z{i}"], ndim=ndim) for i, ndim in enumerate(axes)]
     train = [finite(f"train{i}", arrays[f"train{i}"], ndim=1) for i in range(count)]
     for i, a in enumerate([*banks, *train]):
         if len(a) != len(normals):

@@ -26,6 +26,7 @@ from nearfar.pooling import POOLINGS
 from nearfar.switches import Switches
 from nearfar.views import VIEWS, needs_far
 
+BEAM = "beam"  # every frequency row is pooled, composed and compared alone; the score is the mean over the rows
 WITHOUT_LAYERS = ("logmel", "exported")
 SOFT_MASKS = {"a03f05": (0.3, 0.5), "a05f07": (0.5, 0.7)}  # alpha, floor
 WINDOWS = [1 << n for n in range(SHORTEST.bit_length() - 1, LONGEST.bit_length())]
@@ -61,7 +62,7 @@ class Recipe(Switches):
                 raise ValueError(f"encoder {self.encoder!r} has no layers to choose from, so leave layer at None")
         one_of("view", self.view, [*VIEWS, *WAVE_VIEWS])
         one_of("pooling", self.pooling, POOLINGS)
-        one_of("freq", self.freq, FREQS)
+        one_of("freq", self.freq, [*FREQS, BEAM])
         number("p", self.p, above=0)
         number("alpha", self.alpha, low=0)
         for name in ("low", "spike"):
@@ -173,9 +174,11 @@ def as_data(system: System) -> dict[str, Any]:
 
 
 def from_data(data: Any) -> System:
-    """A system from `as_data`'s form; ValueError for anything else."""
+    """A system from `as_data`'s form, a recipe also without its version; ValueError for anything else."""
     if not isinstance(data, dict):
         raise ValueError(f"a recipe is a JSON object, not {type(data).__name__}")
+    if data and not {"recipe", "fusion", "watch", "parts"} & data.keys():
+        data = {"recipe": 1, **data}  # written by hand
     kinds = [kind for kind in ("recipe", "fusion", "watch") if data.get(kind) == 1]
     if len(kinds) != 1:
         raise ValueError("not a version-1 recipe: exactly one of the keys 'recipe', 'fusion', 'watch' must be 1")

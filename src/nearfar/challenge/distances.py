@@ -14,6 +14,7 @@ per set of clips. Memory: 4 n N bytes for each part and view, and twice that as 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ class Known:
     def __getitem__(self, rows: Array) -> Known:
         return Known(self.squared, self.rows[rows], self._shared)
 
-    @property
+    @cached_property
     def key(self) -> bytes:
         """Which clips these are."""
         return self.rows.tobytes()
@@ -174,8 +175,11 @@ class KnownBank:
 
     def search(self, points: Known, k: int, *, members: bool) -> tuple[Array, Array]:
         """As `Bank.search`."""
-        squared, index = self.known.listed(points, min(k, len(self) - members))
-        return self._distance(squared), index
+        known, k = self.known, min(k, len(self) - members)
+        distance, index = known.once(
+            ("distances", self.metric, known.key, points.key, k > LISTED and k), lambda: self._listed(points, k)
+        )
+        return distance[:, :k], index[:, :k]
 
     def each_block(self, points: Known, work: Callable[[slice, Array, Array], None], *, members: bool) -> None:
         """As `Bank.each_block`, in one block; nothing is lost to rounding."""
@@ -184,6 +188,10 @@ class KnownBank:
     def exact(self, points: Known, row: Array, index: Array) -> Array:
         """As `Bank.exact`."""
         return self._distance(self.known.block(points)[row, index])
+
+    def _listed(self, points: Known, k: int) -> tuple[Array, Array]:
+        squared, index = self.known.listed(points, max(k, LISTED))
+        return self._distance(squared), index
 
     def _distance(self, squared: Array) -> Array:
         s = squared.astype(np.float64)
@@ -199,15 +207,15 @@ class KnownDensity(DensityBank):
 
     def score(self, q: Any, lone: Array | None = None) -> Array:
         """As `DensityBank.score`."""
-        if len(self) == 1 or not self._direct:
+        if len(self) == 1:
             return super().score(q, lone)
-        return np.asarray(self._known.once(self._key("score", q), lambda: self._lowest(q)))
+        score = self._lowest if self._direct else super().score
+        return np.asarray(self._known.once(self._key("score", q), lambda: score(q)))
 
     def leave_one_out(self) -> Array:
         """As `DensityBank.leave_one_out`."""
-        if len(self) == 1 or not self._direct:
-            return super().leave_one_out()
-        return np.asarray(self._known.once(self._key("leave one out", self._known), self._lowest_without))
+        exact = self._lowest_without if len(self) > 1 and self._direct else super().leave_one_out
+        return np.asarray(self._known.once(self._key("leave one out", self._known), exact))
 
     def typical_without(self) -> Array:
         """As `DensityBank.typical_without`."""
@@ -219,18 +227,19 @@ class KnownDensity(DensityBank):
         return known
 
     def _key(self, what: str, q: Known) -> tuple[Any, ...]:
-        exact = (self.bank.metric, self.density_k, self.summed, float(self.exponent), self.k, self.ratio)
+        exact = (self.bank.metric, self.density_k, self.summed, float(self.exponent), self.k, self.ratio, self.lone)
         return (what, self._known.key, q.key, self.raw_selection, *exact)
 
-    @property
+    @cached_property
     def _direct(self) -> bool:
         if self.k > 1 or not self.ratio or self.raw_selection or np.any(np.asarray(self.exponent) <= 0):
             return False
         if self.d.shape[1] <= self.density_k:  # K is clipped: taking a clip out can lower a density
             return False
-        highest = self._without_each()[:, 0].sum() / (len(self) - 1)  # no typical density is above it
+        highest = self._without_each[:, 0].sum() / (len(self) - 1)  # no typical density is above it
         return bool(self.rho.min() > RHO_FLOOR * highest)  # no density stands on the floor
 
+    @cached_property
     def _without_each(self) -> Array:
         """rho (N, K) of each member without each of its K nearest."""
         total = self.d.sum(axis=1, keepdims=True) - self.d[:, : self.density_k]
@@ -251,7 +260,7 @@ class KnownDensity(DensityBank):
 
     def _lowest_without(self) -> Array:
         scores = self._lowest(self._known)
-        watched = self.d[:, : self.density_k] / self._without_each() ** float(self.exponent)
+        watched = self.d[:, : self.density_k] / self._without_each ** float(self.exponent)
         np.minimum.at(scores, self.i[:, : self.density_k].ravel(), watched.ravel())
         return scores
 

@@ -12,7 +12,7 @@ that they are scored on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,21 @@ def candidates(records: Records, top: int) -> list[int]:
     for row in order:
         seen.setdefault((records.recipes[row].encoder, records.recipes[row].view), int(row))
     return list(seen.values())[:top]
+
+
+def layers(records: Records) -> list[int]:
+    """Rows of one configuration at all of its layers: the one that the label-free rules mark highest on average.
+
+    Raises ValueError if the search tried one layer alone. With equal weights their fusion is label-free.
+    """
+    mark = marks(records)
+    rows: dict[Recipe, list[int]] = {}
+    for row, recipe in enumerate(records.recipes):
+        rows.setdefault(replace(recipe, layer=None), []).append(row)
+    several = [each for each in rows.values() if len(each) > 1]
+    if not several:
+        raise ValueError("this search tried one layer alone; give `nearfar search` several: --layer 4 --layer final")
+    return max(several, key=lambda each: float(mark[each].mean()))
 
 
 def _nested(tables: Mapping[str, tuple[Array, Clips]], recipes: Sequence[Recipe]) -> float:

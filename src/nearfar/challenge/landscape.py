@@ -175,6 +175,7 @@ def _back_end(r: Record) -> str:
 
 CHOICES: dict[str, Callable[[Record], str]] = {
     "encoder": lambda r: str(r.get("encoder", "")),
+    "layer": lambda r: str(r.get("layer") or "final"),
     "view": lambda r: str(r.get("view", "")),
     "frequency rows": lambda r: str(r.get("freq", "")),
     "preprocessing": _preprocessing,

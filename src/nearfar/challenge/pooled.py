@@ -2,6 +2,7 @@
 
     grid      (T, F, D)   of one clip and waveform
     returns   (S, D')     float32, unit length, one row per setting: as `embed.pool` and `unit` would give them
+              (S, F, D)   for "beam", every frequency row of unit length
 
 For each preprocessing: the deviations of eq. 15 once for all alphas, the powers x^p once for all weights. RDP, GeM and
 RDP+GeM are then products of weights (alphas, T) with powers (T, D'). x^9 is safe in float32 because every feature is
@@ -19,6 +20,7 @@ from nearfar import pooling
 from nearfar.challenge.space import Setting
 from nearfar.check import Array, finite, unit
 from nearfar.encoders import as_frames
+from nearfar.recipe import BEAM
 
 LEAST = 1e-30  # a power below this cannot be seen beside the largest, which is 1
 SHARED = ("mean", "gem", "rdp", "rdp_gem")
@@ -31,11 +33,12 @@ def pool_many(grid: Array, settings: Sequence[Setting]) -> Array:
     """
     grid = finite("grid", grid, ndim=3).astype(np.float32, copy=False)
     freq = settings[0].freq
-    frames = np.moveaxis(grid, -2, 0) if freq == "bands" else as_frames(grid, freq)[None]  # (F or 1, T, D')
+    join = np.stack if freq == BEAM else np.concatenate
+    frames = np.moveaxis(grid, -2, 0) if freq in ("bands", BEAM) else as_frames(grid, freq)[None]  # (F or 1, T, D')
     rows: list[Array] = []
     for (low, spike), alike in groupby(settings, key=lambda s: (s.low, s.spike)):
         group = list(alike)
-        rows += list(np.concatenate([_poolings(_suppress(band, low, spike), group) for band in frames], axis=-1))
+        rows += list(join([_poolings(_suppress(band, low, spike), group) for band in frames], axis=1))
     return unit(np.stack(rows))
 
 

@@ -71,6 +71,14 @@ class Ranking:
         return partial
 
 
+def spearman(a: Array, b: Array) -> float:
+    """Rank correlation of a (n,) and b (n,); 0 if one of them is flat."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(np.stack([a, b]), axis=1)
+    return 0.0 if (ranks.std(axis=1) == 0).any() else float(np.corrcoef(ranks)[0, 1])
+
+
 def harmonic(values: Array) -> Array:
     """Harmonic mean (C,) over the other axes of (C, ...), of what is not NaN: Omega, or the overall score."""
     v = np.maximum(values.reshape(len(values), -1), EPS)

@@ -12,6 +12,7 @@ then for each machine `MACHINE.NAME` with NAME one of `auc_source`, `auc_target`
     source_mean, target_mean    the same by domain (NaN without that domain)
     pseudo_auc                  AUC of the normals' leave-one-out scores against other machines' normals
     tail                        (q99 - q50) / (q50 - q05): how far the highest normals stand out
+    stable                      rank correlation of the normals' distances to two halves of the bank
 
 Parquet needs pyarrow; without it the table is CSV. A part is written whole or not at all, so a search that was stopped
 goes on where it was.
@@ -40,7 +41,7 @@ from nearfar.recipe import Recipe
 
 NUMBERS = ("auc_source", "auc_target", "pauc")
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95, "q99": 0.99}
-STATISTICS = ("mean", "sd", *QUANTILES, "source_mean", "target_mean", "pseudo_auc", "tail")
+STATISTICS = ("mean", "sd", *QUANTILES, "source_mean", "target_mean", "pseudo_auc", "tail", "stable")
 CLIPS, TABLE = "clips.json", "configurations"
 
 
@@ -84,8 +85,8 @@ class Clips:
 
     @property
     def digest(self) -> str:
-        """A hash of all of it: results of other files do not belong here."""
-        return sha256(json.dumps(vars(self)).encode()).hexdigest()
+        """A hash of all of it and of what is recorded: results of other files or statistics do not belong here."""
+        return sha256(json.dumps([vars(self), STATISTICS]).encode()).hexdigest()
 
 
 class Recorder:
@@ -93,7 +94,17 @@ class Recorder:
 
     def __init__(self, folder: str | os.PathLike[str], encoder: str, machine: str, clips: Clips) -> None:
         self.folder, self.clips = Path(folder) / encoder / machine, clips
-        write(self.folder / CLIPS, json.dumps(vars(clips), indent=1) + "\n")
+        self._text = json.dumps(vars(clips), indent=1) + "\n"
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder says that it is about these clips."""
+        path = self.folder / CLIPS
+        return path.exists() and path.read_text(encoding="utf-8") == self._text
+
+    def begin(self) -> None:
+        """Say which clips the folder is about."""
+        write(self.folder / CLIPS, self._text)
 
     def missing(self, setting: Setting, recipes: Sequence[Recipe]) -> list[Recipe]:
         """Those of the configurations of a setting that are not recorded for these clips."""

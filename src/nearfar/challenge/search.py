@@ -9,25 +9,23 @@ Memory: the pooled vectors of a group of settings stay below `memory` bytes (set
 one setting alone needs more, groups are of one. Beside it each thread holds about 9 matrices of 4 n N bytes (n clips, N
 of them normals) and one clip's frames. Frames are read again for every group.
 
-Grids come from anything with `grid(path, waveform) -> (T, F, D)`: `library.Library`, or arrays in memory.
+Grids come from anything with `grid(path, waveform, layer=None) -> (T, F, D)`: `library.Library`, arrays in memory.
 Results go to `records`; scores equal those of `Detector` with the same recipe.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from nearfar import audio, recordings
-from nearfar.blas import one_thread
-from nearfar.challenge.pooled import pool_many
+from nearfar.challenge.listen import Frames, Progress, groups, in_threads, pool_clips, usable
 from nearfar.challenge.records import Clips, Recorder, Records, read
 from nearfar.challenge.scoring import score_setting
 from nearfar.challenge.space import Setting, Space, space_of
@@ -41,15 +39,6 @@ from nearfar.store import Store
 MEMORY = 2 << 30
 GRIDS = "grids"  # store below the records, for a network without another one
 PSEUDO = 64  # other machines' normals that stand for anomalies where no labels are used
-Progress = Callable[[str, int, int], None]
-
-
-class Frames(Protocol):
-    """Where the grids of recordings come from."""
-
-    def grid(self, path: Any, waveform: str) -> Array:
-        """(T, F, D) of a recording's waveform ("near", "far", "enh_a03f05", ...); ValueError if there is none."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -77,121 +66,54 @@ def search_machine(
 
     What is recorded already is not tried again. Raises ValueError if fewer than 2 normals or no test clip is usable.
     """
-    sets = machine.train, machine.test, machine.pseudo
-    clips = [clip for each in sets for clip in each]
-    waveforms = space.waveforms()
-    usable, shape, failures = _usable(clips, frames, waveforms, threads, progress, machine.name)
-    kept = Machine(machine.name, *([r for r in rs if r.path in usable] for rs in sets))
-    if len(kept.train) < 2 or not kept.test:
-        why = f": {next(iter(failures.values()))}" if failures else ""
-        raise ValueError(
-            f"machine {machine.name!r} has {len(kept.train)} usable normals and {len(kept.test)} test clips{why}"
-        )
+    recipes = {s: list(space.configurations(encoder, [s])) for s in space.plan}  # ValueError for what cannot be
+    if _recorded(Recorder(folder, encoder, machine.name, clips_of(machine)), recipes):
+        return {}
+    kept, shape, failures = _kept(machine, frames, space, threads, progress)
     is_target = np.array([bool(r.is_target) for r in kept.train])
     recorder = Recorder(folder, encoder, machine.name, clips_of(kept))
-    todo = {s: recorder.missing(s, list(space.configurations(encoder, [s]))) for s in space.plan}
+    recorder.begin()
+    todo = _missing(recorder, recipes)
     settings = [s for s in space.plan if todo[s]]
     done = len(space.plan) - len(settings)
-    order = [*kept.train, *kept.test, *kept.pseudo]
-    for group in _groups(settings, shape, len(order) * len(waveforms), memory):
+    order, waveforms = [*kept.train, *kept.test, *kept.pseudo], space.waveforms()
+    for group in groups(settings, shape, len(order) * len(waveforms), memory):
         vectors = pool_clips(order, frames, group, waveforms, threads=threads, progress=progress, name=machine.name)
 
         def one(at: int, group: Sequence[Setting] = group, vectors: Mapping[str, Array] = vectors) -> None:
             pooled = {name: x[at] for name, x in vectors.items()}
             recorder.keep(group[at], score_setting(todo[group[at]], pooled, is_target, recorder.clips))
 
-        for _ in _in_threads(one, range(len(group)), threads):
+        for _ in in_threads(one, range(len(group)), threads):
             done += 1
             if progress:
                 progress(f"{machine.name}: settings", done, len(space.plan))
     return failures
 
 
-def pool_clips(
-    clips: Sequence[Recording],
-    frames: Frames,
-    settings: Sequence[Setting],
-    waveforms: Sequence[str],
-    *,
-    threads: int | None = None,
-    progress: Progress | None = None,
-    name: str = "",
-) -> dict[str, Array]:
-    """Unit vectors (settings, clips, D) of each waveform: one read of every grid."""
-    out: dict[str, Array] = {}
-
-    def one(at: int) -> tuple[int, dict[str, Array]]:
-        return at, {w: pool_many(frames.grid(clips[at].path, w), settings) for w in waveforms}
-
-    for done, (at, vectors) in enumerate(_in_threads(one, range(len(clips)), threads)):
-        for waveform, x in vectors.items():
-            if waveform not in out:
-                out[waveform] = np.empty((len(settings), len(clips), x.shape[1]), np.float32)
-            out[waveform][:, at] = x
-        if progress:
-            progress(f"{name}: frames", done + 1, len(clips))
-    return out
+def _kept(
+    machine: Machine, frames: Frames, space: Space, threads: int | None, progress: Progress | None
+) -> tuple[Machine, tuple[int, int], dict[str, str]]:
+    """The machine with its usable clips, (F, D) of their grids, and why the others cannot be used."""
+    sets = machine.train, machine.test, machine.pseudo
+    clips, layer = [clip for each in sets for clip in each], next(iter(space.plan)).layer
+    heard, shape, failures = usable(clips, frames, space.waveforms(), layer, threads, progress, machine.name)
+    kept = Machine(machine.name, *([r for r in rs if r.path in heard] for rs in sets))
+    if len(kept.train) < 2 or not kept.test:
+        why = f": {next(iter(failures.values()))}" if failures else ""
+        raise ValueError(
+            f"machine {machine.name!r} has {len(kept.train)} usable normals and {len(kept.test)} test clips{why}"
+        )
+    return kept, shape, failures
 
 
-def _usable(
-    clips: Sequence[Recording],
-    frames: Frames,
-    waveforms: Sequence[str],
-    threads: int | None,
-    progress: Progress | None,
-    name: str,
-) -> tuple[set[Any], tuple[int, int], dict[str, str]]:
-    """Paths of the clips that have all waveforms, (F, D) of their grids, and why the others cannot be used."""
-    shapes: dict[Any, tuple[int, int]] = {}
-    failures: dict[str, str] = {}
-
-    def one(clip: Recording) -> tuple[Recording, tuple[int, int] | None, str]:
-        try:
-            grids = [frames.grid(clip.path, waveform) for waveform in waveforms]
-            return clip, (grids[0].shape[1], grids[0].shape[2]), ""
-        except (ValueError, OSError) as error:
-            return clip, None, str(error)
-
-    for done, (clip, shape, why) in enumerate(_in_threads(one, clips, threads)):
-        if shape is None:
-            failures[str(clip.path)] = why
-        else:
-            shapes[clip.path] = shape
-        if progress:
-            progress(f"{name}: listening", done + 1, len(clips))
-    if len(set(shapes.values())) > 1:
-        raise ValueError(f"machine {name!r}: the clips' grids have different shapes {sorted(set(shapes.values()))}")
-    return set(shapes), next(iter(shapes.values()), (1, 1)), failures
+def _missing(recorder: Recorder, recipes: Mapping[Setting, list[Recipe]]) -> dict[Setting, list[Recipe]]:
+    return {setting: recorder.missing(setting, wanted) for setting, wanted in recipes.items()}
 
 
-def _groups(
-    settings: Sequence[Setting], shape: tuple[int, int], vectors: int, memory: int
-) -> Iterator[Sequence[Setting]]:
-    group: list[Setting] = []
-    used = 0
-    for setting in settings:
-        need = 4 * vectors * (shape[1] if setting.freq == "mean" else shape[0] * shape[1])
-        if group and (used + need > memory or setting.freq != group[0].freq):
-            yield group
-            group, used = [], 0
-        group, used = [*group, setting], used + need
-    if group:
-        yield group
-
-
-def _in_threads(work: Callable[[Any], Any], items: Sequence[Any], threads: int | None) -> Iterator[Any]:
-    """`map(work, items)` in threads, a few ahead of what is taken, so that memory stays bounded and Ctrl-C works."""
-    workers = min(threads or os.cpu_count() or 1, max(len(items), 1))
-    with one_thread(), ThreadPoolExecutor(workers) as pool:
-        ahead = [pool.submit(work, item) for item in items[: 2 * workers]]
-        try:
-            for at in range(len(items)):
-                future = ahead.pop(0)
-                if at + 2 * workers < len(items):
-                    ahead.append(pool.submit(work, items[at + 2 * workers]))
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+def _recorded(recorder: Recorder, recipes: Mapping[Setting, list[Recipe]]) -> bool:
+    """Whether all configurations are there for all clips: then there is nothing to listen to."""
+    return recorder.begun and not any(_missing(recorder, recipes).values())
 
 
 def clips_of(machine: Machine) -> Clips:
@@ -239,7 +161,9 @@ def search(
     failures: dict[str, str] = {}
     for encoder in encoders:
         kept = store or (Store(Path(folder) / GRIDS) if TABLE[encoder].has_weights else None)  # never encoded twice
-        library = Library(load_encoders([encoder], weights, threads=threads), kept, near=near, far=far)
+        layers = list(dict.fromkeys(setting.layer for setting in chosen.plan))
+        loaded = load_encoders([encoder], weights, threads=threads)
+        library = Library(loaded, kept, near=near, far=far, layers=layers)
         for machine in machines:
             tell = partial(_tell, encoder, progress) if progress else None
             failures |= search_machine(

@@ -1,6 +1,6 @@
 """The search space of the report as an ordered list of configurations (report 2.3, 2.5-2.7 and Table 2).
 
-    Setting        what turns a clip's grid into a vector: preprocessing, pooling and the frequency axis
+    Setting        what turns a clip's grid into a vector: layer, preprocessing, pooling, the frequency axis
     Space          for every setting the views, and for every view the back ends
     configuration  a `Recipe`; their order is settings, then views, then back ends
 
@@ -12,11 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
+from itertools import product
 from typing import Any
 
 from nearfar.check import one_of
 from nearfar.embed import POOLED, waveforms_of
-from nearfar.recipe import SPACE, Recipe, leaves
+from nearfar.encoders import FREQS
+from nearfar.recipe import BEAM, SPACE, Recipe, leaves
 from nearfar.switches import Switches
 
 K, METRICS = SPACE["k"], SPACE["metric"]
@@ -28,6 +31,7 @@ POOLINGS = (
     *(("rdp_gem", float(alpha), float(p)) for alpha in SPACE["alpha"] for p in SPACE["p"]),
 )  # kind, alpha, p
 FEW_POOLINGS = (("mean", 1.0, 3.0), ("gem", 1.0, 3.0), ("rdp", 9.0, 3.0), ("rdp_gem", 1.0, 3.0))
+BEAM_POOLINGS = (*FEW_POOLINGS[:1], *(("rdp", alpha, 3.0) for alpha in (4.0, 8.0)), *FEW_POOLINGS[3:])  # NA-SSL: RDP
 BACKENDS: dict[str, tuple[dict[str, Any], ...]] = {  # Table 2; "k = 3 LDN" is density_k = 3 (scoring.md A2)
     "raw": tuple({"method": "raw", "metric": m, "k": k} for m in METRICS for k in K),
     "ldn": tuple({"method": "ldn", "metric": m, "density_k": k} for m in METRICS for k in K),
@@ -61,6 +65,7 @@ EXTENDED = (
     Block(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("varmin", "exponent", "mahalanobis")),
     Block(("near_only",), NONE, FEW_POOLINGS[:1], ("whitened",)),
     Block(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("raw", "ldn", "varmin"), ("bands",)),
+    Block(("near_only", "n_f", *LEAKAGE), NONE, BEAM_POOLINGS, ("raw", "ldn", "varmin"), (BEAM,)),
 )
 
 
@@ -74,16 +79,19 @@ class Setting:
     alpha: float = 1.0
     p: float = 3.0
     freq: str = "concat"
+    layer: int | None = None
 
     @property
     def name(self) -> str:
-        """Readable, and fit for a file name: "low0.15-spike0.3-rdp_gem-alpha1-p3-concat"."""
+        """Readable, and fit for a file name: "low0.15-spike0.3-rdp_gem-alpha1-p3-concat-layer7"."""
         parts = [f"low{self.low:g}"] if self.low is not None else []
         parts += [f"spike{self.spike:g}"] if self.spike is not None else []
         parts += [self.pooling]
         parts += [f"alpha{self.alpha:g}"] if "rdp" in self.pooling else []
         parts += [f"p{self.p:g}"] if "gem" in self.pooling else []
-        return "-".join([*parts, self.freq])
+        parts += [self.freq]
+        parts += [f"layer{self.layer}"] if self.layer is not None else []
+        return "-".join(parts)
 
 
 @dataclass(frozen=True)
@@ -116,16 +124,20 @@ def space(
     *,
     extended: bool = False,
     freqs: Sequence[str] = ("concat",),
+    layers: Sequence[int | None] = (None,),
     views: Sequence[str] = (),
     poolings: Sequence[str] = (),
     methods: Sequence[str] = (),
 ) -> Space:
-    """The report's space, with what it lacks if `extended`; `views`, `poolings` and `methods` restrict it by name.
+    """The report's space, with what it lacks if `extended`, at each of the `layers` (None: the final one).
+
+    `views`, `poolings` and `methods` restrict it by name.
 
     Raises ValueError for a name that is not in the space, with the choices.
     """
     blocks = (*REPORT, *EXTENDED) if extended else REPORT
     for what, chosen, known in (
+        ("freq", freqs, {*FREQS, BEAM}),
         ("view", views, {v for b in blocks for v in b.views}),
         ("pooling", poolings, {p[0] for b in blocks for p in b.poolings}),
         ("method", methods, {m for b in blocks for m in b.backends}),
@@ -134,7 +146,7 @@ def space(
             one_of(f"{what} of the search", name, sorted(known))
     plan: dict[Setting, dict[str, dict[Switches, None]]] = {}
     for block in blocks:
-        for setting in _settings(block, block.freqs or freqs, poolings):
+        for setting in _settings(block, block.freqs or freqs, layers, poolings):
             for view in block.views:
                 for name in block.backends:
                     if (not views or view in views) and (not methods or name in methods):
@@ -142,7 +154,9 @@ def space(
                         made.update(dict.fromkeys(_SWITCHES[name]))
     if not plan:
         raise ValueError("nothing of the search space is left: no block has all that was asked for")
-    ordered = sorted(plan, key=lambda s: (s.freq, s.low or 0, s.spike or 0))  # settings that share frames, together
+    ordered = sorted(
+        plan, key=lambda s: (s.freq, s.layer or 0, s.low or 0, s.spike or 0)
+    )  # settings that share frames, together
     return Space({s: {view: tuple(backends) for view, backends in plan[s].items()} for s in ordered})
 
 
@@ -150,17 +164,18 @@ def space_of(recipes: Sequence[Recipe]) -> Space:
     """The space of these configurations alone, of one encoder; ValueError for what a search does not try."""
     plan: dict[Setting, dict[str, tuple[Switches, ...]]] = {}
     for recipe in recipes:
-        if not recipe.normalize or recipe.layer is not None:
-            raise ValueError(f"a search tries normalised final-layer embeddings alone, not {recipe.to_json()}")
+        if not recipe.normalize:
+            raise ValueError(f"a search tries normalised embeddings alone, not {recipe.to_json()}")
         setting = Setting(**{f.name: getattr(recipe, f.name) for f in fields(Setting)})
         views = plan.setdefault(setting, {})
         views[recipe.view] = (*views.get(recipe.view, ()), recipe.switches)
     return Space(plan)
 
 
-def parts_of(view: str) -> list[str]:
+@lru_cache
+def parts_of(view: str) -> tuple[str, ...]:
     """The views whose scores make up a view's: itself, or the three of eq. 13."""
-    return [leaf.view for leaf in leaves(Recipe(view=view))]
+    return tuple(leaf.view for leaf in leaves(Recipe(view=view)))
 
 
 def as_row(recipe: Recipe) -> dict[str, Any]:
@@ -173,12 +188,14 @@ def as_row(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _settings(block: Block, freqs: Sequence[str], poolings: Sequence[str]) -> Iterator[Setting]:
-    for freq in freqs:
+def _settings(
+    block: Block, freqs: Sequence[str], layers: Sequence[int | None], poolings: Sequence[str]
+) -> Iterator[Setting]:
+    for freq, layer in product(freqs, layers):
         for low, spike in block.preprocessings:
             for kind, alpha, p in block.poolings:
                 if not poolings or kind in poolings:
-                    yield Setting(low, spike, kind, alpha, p, freq)
+                    yield Setting(low, spike, kind, alpha, p, freq, layer)
 
 
 _SWITCHES = {name: tuple(Switches(**backend) for backend in backends) for name, backends in BACKENDS.items()}

@@ -44,7 +44,10 @@ def system(recipe: str | None) -> System | None:
     if recipe is None:
         return None
     if recipe.endswith(".json") or Path(recipe).is_file():
-        return from_json(Path(recipe).read_text(encoding="utf-8"))
+        try:
+            return from_json(Path(recipe).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{recipe}: {error}") from None
     return by_name(recipe)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from nearfar.check import Array, choose, one_of
 
 FREQS = ("concat", "mean", "bands")
+PRECISIONS = ("float32", "bf16")
 EVALUATION_ONLY = "NTT Software License Agreement for Evaluation: internal, non-commercial evaluation only"
 
 
@@ -108,9 +109,13 @@ def names() -> tuple[str, ...]:
     return tuple(TABLE)
 
 
-def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> Encoder:
+def load(
+    name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None, precision: str = "float32"
+) -> Encoder:
     """The encoder `name`, with its weights: a file, a folder of weights, or None for the user's own folder.
 
+    `precision="bf16"` runs a transformer's linear layers in bfloat16: faster where the processor has instructions for
+    it, a little less exact (measured: benchmarks/results/precision.md); the grid stays float32.
     Raises ValueError for unknown names and files that do not fit, FileNotFoundError that says how to get the weights,
     ImportError that says what to install. Nothing is downloaded.
     """
@@ -130,6 +135,10 @@ def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | 
             raise
         raise ImportError(f"encoder {name!r} needs torch: pip install 'nearfar[torch]'") from None
     encoder: Encoder = module.load(name, weights, device=device, threads=threads)
+    if one_of("precision", precision, PRECISIONS) == "bf16":
+        if not hasattr(encoder, "to_bf16"):
+            raise ValueError(f"encoder {name!r} runs as it is, so precision='bf16' changes nothing in it")
+        encoder.to_bf16()
     return encoder
 
 

@@ -23,6 +23,7 @@ from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 from nearfar.encoders import checkpoint, frontend
 from nearfar.encoders.checkpoint import Checkpoint
 from nearfar.encoders.frozen import Frozen
+from nearfar.encoders.linear import Linear
 
 MEAN, DOUBLE_STD = 15.41663, 2 * 6.55582
 LEVEL = 2.0**15  # the front end hears 16-bit numbers
@@ -62,8 +63,8 @@ class Beats(nn.Module):
         super().__init__()
         self.config = config
         width = config.encoder_embed_dim
-        self.patch = nn.Linear(PATCH * PATCH, config.embed_dim, bias=False)
-        self.patch_norm, self.widen = nn.LayerNorm(config.embed_dim), nn.Linear(config.embed_dim, width)
+        self.patch = Linear(PATCH * PATCH, config.embed_dim, bias=False)
+        self.patch_norm, self.widen = nn.LayerNorm(config.embed_dim), Linear(config.embed_dim, width)
         self.near = nn.Conv1d(
             width, width, config.conv_pos, padding=config.conv_pos // 2, groups=config.conv_pos_groups
         )
@@ -105,16 +106,16 @@ class Layer(nn.Module):
         super().__init__()
         width, self.heads = config.encoder_embed_dim, config.encoder_attention_heads
         self.residual = (2 * config.encoder_layers) ** 0.25
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.qkv, self.out = Linear(width, 3 * width), Linear(width, width)
         self.gate = nn.Linear(width // self.heads, 8)
         self.gate_scale = nn.Parameter(torch.empty(self.heads))
         self.attention_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.fc1 = nn.Linear(width, config.encoder_ffn_embed_dim)
-        self.fc2 = nn.Linear(config.encoder_ffn_embed_dim, width)
+        self.fc1 = Linear(width, config.encoder_ffn_embed_dim, gelu=True)
+        self.fc2 = Linear(config.encoder_ffn_embed_dim, width)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:  # (B, L, D), (heads, L, L) -> (B, L, D)
-        x = self.attention_norm(self.residual * x + self.attention(x, bias))
-        return self.norm(self.residual * x + self.fc2(gelu(self.fc1(x))))
+        x = self.attention_norm(self.attention(x, bias).add_(x, alpha=self.residual))
+        return self.norm(self.fc2(self.fc1(x)).add_(x, alpha=self.residual))
 
     def attention(self, x: Tensor, bias: Tensor) -> Tensor:
         batch, length, width = x.shape

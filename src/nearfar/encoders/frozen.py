@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from nearfar.check import Array
 from nearfar.encoders import TABLE, as_frames, each_wave
+from nearfar.encoders.linear import Linear
 from nearfar.hashes import of_file
 
 GPU_BATCH = 16
@@ -51,14 +52,23 @@ class Frozen:
         entry = TABLE[name]
         self.name, self.network, self.weights_path = name, network, Path(path)
         self.sample_rate, self.licence, self.dim = entry.sample_rate, entry.licence, network.dim
-        self.device, self.threads = _device(device), threads
+        self.device, self.threads, self.precision = _device(device), threads, "float32"
         network.module.to(self.device)
         _keep_memory()
 
     @cached_property
     def weights_hash(self) -> str:
-        """SHA-256 of the weights file."""
-        return of_file(self.weights_path)
+        """SHA-256 of the weights file; what runs in bfloat16 says so, for its grids are not those of float32."""
+        return of_file(self.weights_path) + ("" if self.precision == "float32" else f":{self.precision}")
+
+    def to_bf16(self) -> None:
+        """From now on run the linear layers in bfloat16. Raises ValueError for a network that has none."""
+        layers = [layer for layer in self.network.module.modules() if isinstance(layer, Linear)]
+        if not layers:
+            raise ValueError(f"{self.name} has no linear layers, so precision='bf16' changes nothing in it")
+        for layer in layers:
+            layer.bfloat16()
+        self.precision = "bf16"
 
     @property
     def parameters(self) -> int:

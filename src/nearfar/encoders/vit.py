@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
+
+from nearfar.encoders.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Trunk(nn.Module):
         self.shape = shape
         width = shape.width
         self.scale, self.offset = (nn.Parameter(torch.empty(shape.bands)) for _ in range(2))  # of the spectrogram
-        self.patch = nn.Linear(shape.patch[0] * shape.patch[1], width)
+        self.patch = Linear(shape.patch[0] * shape.patch[1], width)
         self.positions = nn.Parameter(torch.empty(shape.rows, shape.columns, width))
         self.cls = nn.Parameter(torch.empty(shape.cls, width))
         self.embed_norm = nn.LayerNorm(width, eps=1e-6) if shape.post_norm else nn.Identity()
@@ -86,15 +88,15 @@ class Block(nn.Module):
         width = shape.width
         self.post_norm, self.heads = shape.post_norm, shape.heads or width // 64
         self.norm1, self.norm2 = (nn.LayerNorm(width, eps=1e-6) for _ in range(2))
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.qkv, self.proj = Linear(width, 3 * width), Linear(width, width)
+        self.fc1, self.fc2 = Linear(width, 4 * width, gelu=True), Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L, D) -> (B, L, D)
         if self.post_norm:
-            x = self.norm1(x + self.attention(x))
-            return self.norm2(x + self.perceptron(x))
-        x = x + self.attention(self.norm1(x))
-        return x + self.perceptron(self.norm2(x))
+            x = self.norm1(self.attention(x).add_(x))
+            return self.norm2(self.perceptron(x).add_(x))
+        x = self.attention(self.norm1(x)).add_(x)
+        return self.perceptron(self.norm2(x)).add_(x)
 
     def attention(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
@@ -102,4 +104,4 @@ class Block(nn.Module):
         return self.proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, width))
 
     def perceptron(self, x: Tensor) -> Tensor:
-        return self.fc2(gelu(self.fc1(x)))
+        return self.fc2(self.fc1(x))

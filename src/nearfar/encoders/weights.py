@@ -25,6 +25,7 @@ from nearfar import download
 from nearfar.check import choose
 from nearfar.encoders import TABLE
 from nearfar.encoders.sources import SOURCES, Source
+from nearfar.hashes import of_file
 from nearfar.transfer import DownloadError, Progress
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")
@@ -96,7 +97,7 @@ def pull(name: str, folder: Folder = None, *, progress: Progress | None = None, 
         zipped, target = target, unzip(target, target.parent)
         zipped.unlink()
     check(name, target)
-    return target
+    return _used(name, here, target)
 
 
 def add(name: str, file: str | os.PathLike[str], folder: Folder = None) -> Path:
@@ -117,6 +118,19 @@ def add(name: str, file: str | os.PathLike[str], folder: Folder = None) -> Path:
         if not (target.exists() and target.samefile(weights)):
             _place(weights, target)
     download.record(here / "lock.json", f"{name}/{inner.as_posix()}", target)
+    return _used(name, here, target)
+
+
+def _used(name: str, here: Path, target: Path) -> Path:
+    """`target`, if its weights are those that are found; a file of others that comes before it is a ValueError."""
+    from safetensors import safe_open
+
+    first = present(name, here)
+    if first is not None and first != target:
+        with safe_open(first, "numpy") as file:
+            source = (file.metadata() or {}).get("source_sha256")
+        if source != of_file(target):
+            raise ValueError(f"{target} is in its place, but {first}, of other weights, is used before it: remove one")
     return target
 
 

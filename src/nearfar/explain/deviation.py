@@ -95,7 +95,7 @@ def maps(clip: Clip, profile: Profile, leaves: Sequence[tuple[Recipe, Array]]) -
         bands = LEVELS.get(recipe.pooling)
         if wave == "near" or recipe.encoder != "logmel" or bands is None or recipe.normalize or not found:
             continue
-        level, levels = log_mel(waveform(clip, wave, RATE)), z[:, bands].astype(np.float64)
+        level, levels = log_mel(waveform(clip, wave, RATE)), z.reshape(len(z), -1)[:, bands].astype(np.float64)
         within = level.std(axis=0)  # the bank knows how clips differ; the clip knows how its frames do
         found.append(_map("machine", wave, level, levels.mean(axis=0), np.hypot(levels.std(axis=0), within)))
         break
