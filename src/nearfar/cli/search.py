@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.atomic import write
-from nearfar.check import number, one_of, whole
 from nearfar.cli.found import rank, say_fused, say_search, search_json
 from nearfar.cli.options import Far, Json, Near, StoreFolder, Threads, Weights, channel, opened, system, weights_of
 from nearfar.cli.terminal import BAD_INPUT, DONE, complain, errors_for_people, progress_bar, say_json
@@ -56,6 +55,7 @@ def search(
     from nearfar.challenge import records as recorded
     from nearfar.challenge import search as bench
     from nearfar.challenge.space import space
+    from nearfar.check import number, one_of
 
     with errors_for_people():
         one_of("way to select", select, ("labels", "label-free"))
@@ -132,6 +132,8 @@ def fuse(
 
 def _layers(named: list[str] | None) -> list[int | None]:
     """Layers by number; None is the final one."""
+    from nearfar.check import whole
+
     try:
         return [None if name == "final" else whole("layer", int(name)) for name in named or ["final"]]
     except ValueError:
