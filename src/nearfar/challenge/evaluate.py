@@ -89,6 +89,7 @@ def evaluate(
     false_alarm_rate: float | None = None,
     method: str = "conformal",
     threads: int | None = None,
+    precision: str = "float32",
     store: Store | None = None,
     rounds: int = 1000,
     seed: int = 0,
@@ -112,6 +113,7 @@ def evaluate(
             false_alarm_rate=false_alarm_rate,
             method=method,
             threads=threads,
+            precision=precision,
             store=store,
         )
         try:

@@ -9,7 +9,19 @@ import typer
 
 from nearfar.atomic import write
 from nearfar.cli.found import rank, say_fused, say_search, search_json
-from nearfar.cli.options import Far, Json, Near, StoreFolder, Threads, Weights, channel, opened, system, weights_of
+from nearfar.cli.options import (
+    Far,
+    Json,
+    Near,
+    Precision,
+    StoreFolder,
+    Threads,
+    Weights,
+    channel,
+    opened,
+    system,
+    weights_of,
+)
 from nearfar.cli.terminal import BAD_INPUT, DONE, complain, errors_for_people, progress_bar, say_json
 
 if TYPE_CHECKING:
@@ -45,6 +57,7 @@ def search(
     seed: Seed = 0,
     page: Annotated[Path | None, typer.Option(help="HTML page to write: which choice matters.")] = None,
     threads: Threads = None,
+    precision: Precision = "float32",
     json: Json = False,
 ) -> None:
     """Example: nearfar search data/ --encoder logmel -o search/
@@ -65,7 +78,8 @@ def search(
         with progress_bar() as tell:
             found = bench.search(
                 data, encoder, out, chosen, weights_of(weights), only=machine or (), store=opened(store), near=near,
-                far=channel(far), memory=int(memory * (1 << 30)), threads=threads, seed=seed, progress=tell,
+                far=channel(far), memory=int(memory * (1 << 30)), threads=threads, precision=precision, seed=seed,
+                progress=tell,
             )  # fmt: skip
         ranked = rank(found.records, labels=_by_labels(found, select), rounds=rounds, seed=seed)
         table = recorded.write_table(found.records, out)
