@@ -65,6 +65,20 @@ def test_fuse_takes_a_search_and_says_that_it_used_labels(searched, data, tmp_pa
     assert told["tried"] > 3 and told["overall"] >= told["single"]
 
 
+def test_the_page_says_what_the_best_is_worth_and_one_machine_cannot_say_it(data, tmp_path):
+    few = ["--views", "near_only", "--poolings", "mean", "--rounds", 3]
+    page = tmp_path / "page.html"
+    one = [data, "--encoder", "logmel", "-o", tmp_path / "one", *few, "--machine", "fan", "--page", page]
+    assert "Nested                 -  not possible with one machine" in run("search", *one).stdout
+    text = page.read_text()
+    assert all(words in text for words in ("What the best one is worth", "not possible with one machine", "pick"))
+    assert "Which choice matters" in text
+    said = run("fuse", data, "--systems", tmp_path / "one", "--machine", "pump", code=2).stderr
+    assert "no machine pump in the search" in said and "it has fan" in said
+    equal = run("fuse", data, "--systems", tmp_path / "one", "--top", 2, "--equal").stdout
+    assert "systems were chosen with the labels" in equal
+
+
 def test_fuse_takes_recipes_from_files(data, tmp_path):
     for name, recipe in (("a", Recipe()), ("b", Recipe(view="n_f", method="ldn", density_k=3))):
         (tmp_path / f"{name}.json").write_text(recipe.to_json())

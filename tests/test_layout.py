@@ -207,8 +207,11 @@ def test_a_machine_that_cannot_be_evaluated_does_not_take_the_others_with_it(tmp
     fan, pump = result.machines
     assert fan.result is not None and pump.error and result.failed
     assert result.overall == pytest.approx(fan.result.omega)
-    with pytest.raises(ValueError):
-        evaluate(tmp_path, FLOOR, only=["pump"])
+    for system in (FLOOR, None):
+        with pytest.raises(ValueError, match=r"pump: .*\.wav.*cannot be read as audio"):
+            evaluate(tmp_path, system, only=["pump"])
+    with pytest.raises(ValueError, match="rounds"):
+        evaluate(tmp_path / "not looked at", FLOOR, rounds=0)
 
 
 def test_test_clips_of_one_kind_have_no_auc(tmp_path: Path) -> None:

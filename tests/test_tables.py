@@ -170,6 +170,9 @@ def test_other_machines_a_small_network_and_no_weights_for_the_rest(tmp_path, mo
     said = json.loads(nearfar(*arguments, "--json")[1])
     overall = 100 * evaluate(data, from_file(recipe), weights, rounds=1).overall
     assert said["systems"]["tiny"]["score"] == pytest.approx(overall, abs=1e-9)
+    assert (tmp_path / "fusion.json").write_text(Recipe().to_json())  # as `nearfar fuse -o fusion.json` names it
+    again = json.loads(nearfar(*arguments, "--recipe", tmp_path / "fusion.json", "--json")[1])
+    assert {"tiny", "fusion.json"} <= set(again["systems"])
     assert set(said["systems"]["tiny"]["machines"]) == {"pump", "fan"}, "Sander has no labels"
     three, _, five = said["tables"]
     assert [r["encoder"] for r in three["rows"]][-2:] == ["logmel", "tiny"]

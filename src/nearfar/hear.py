@@ -109,14 +109,14 @@ class Ear:
 
     def sample(self, sources: Sequence[Any], count: int) -> list[Clip]:
         """About `count` clips, evenly from the sources; ValueError if none of those can be read."""
-        sample = []
+        sample, why = [], ""
         for i in np.unique(np.linspace(0, len(sources) - 1, min(count, len(sources))).astype(int)):
             try:
                 sample.append(next(self.clips(sources[int(i)])))
-            except (ValueError, OSError):
-                continue  # reported when its turn comes
+            except (ValueError, OSError) as error:
+                why = why or f": {error}"  # of the others when their turn comes
         if not sample:
-            raise ValueError("none of the recordings can be read, so there is nothing to fit on")
+            raise ValueError(f"none of the recordings can be read, so there is nothing to fit on{why}")
         return sample
 
     def clips(self, source: Any) -> Iterator[Clip]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.challenge.layout import LATEST, RULES, Unit, read
+from nearfar.check import whole
 from nearfar.detector import Detector
 from nearfar.metrics import Interval, MachineResult, bootstrap, machine, overall
 from nearfar.recipe import System
@@ -101,6 +102,7 @@ def evaluate(
     and `seed` are those of the bootstrap; set-points and `store` as in `Detector`. A machine that cannot be evaluated
     is reported beside the others; if none can, its error is raised.
     """
+    whole("rounds", rounds)
     found = read(data, truth, only)
     done: list[MachineEvaluation] = []
     errors: list[Exception] = []
@@ -146,7 +148,11 @@ def run(unit: Unit, detector: Detector, progress: Progress | None = None) -> Mac
 
     train, test = unit.train, unit.test
     domains = [bool(r.is_target) for r in train] if any(r.is_target for r in train) else None
-    detector.fit([r.path for r in train], domains, skip=skip, progress=tell("normals"))
+    try:
+        detector.fit([r.path for r in train], domains, skip=skip, progress=tell("normals"))
+    except ValueError as error:
+        why = f"; the first that was left out: {failures[0][1]}" if failures else ""
+        raise ValueError(f"{unit.name}: {error}{why}") from None
     paths = [r.path for r in test]
     pairs = [  # the rarest window stands for a long file
         (recording, max(scores, key=lambda s: s.value))

@@ -24,7 +24,9 @@ from nearfar.explain import pages
 from nearfar.explain.pictures import as_png, blank, legend, look_of
 
 Record = Mapping[str, Any]
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # heading, heads of the columns, rows
 TABLE = "configurations"
+CELL = '<td class="words" data-is="{}">{}</td>'
 MOST = 14  # values of a choice that a picture shows, the best ones
 
 
@@ -122,9 +124,31 @@ def effect_png(effect: Effect, span: tuple[float, float], *, dark: bool = False)
     return as_png(figure, look, [ax])
 
 
-def search_page(folder: str | PathLike[str], title: str) -> str:
-    """The page of a search, from the table that it wrote to `folder`. Raises as `read` does."""
-    return pages.whole_page(title, landscape(*read(folder)))
+def search_page(folder: str | PathLike[str], title: str, tables: Sequence[Table] = ()) -> str:
+    """The page of a search: `tables` of what its best is worth, and the landscape of what it wrote to `folder`.
+
+    Raises as `read` does; without labels, the tables are all there is.
+    """
+    worth = "".join(map(_section, tables))
+    try:
+        return pages.whole_page(title, worth + landscape(*read(folder)))
+    except ValueError as error:
+        if not tables:
+            raise
+        return pages.whole_page(title, f"{worth}<p>{escape(str(error))}</p>")
+
+
+def _section(table: Table) -> str:
+    heading, heads, rows = table
+    head = "".join(f'<th class="words" scope="col">{escape(h)}</th>' for h in heads)
+    body = ""
+    for row in rows:
+        cells = zip(heads, row, strict=True)
+        body += f"<tr>{''.join(CELL.format(escape(h), escape(c)) for h, c in cells)}</tr>"
+    return (
+        f'<section><h2>{escape(heading)}</h2><div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></section>"
+    )
 
 
 def landscape(records: Sequence[Record], scores: Sequence[float]) -> str:

@@ -205,6 +205,8 @@ def read(folder: str | os.PathLike[str], encoders: Sequence[str] = (), machines:
             if _about(file)["clips"] == mine.digest:
                 part = _read(file)
                 found.setdefault(machine, {}).update((r, (part, i)) for i, r in enumerate(part.recipes))
+    if machines and (lacking := sorted(set(machines) - set(clips))) and (there := _machines(folder, encoders)):
+        raise ValueError(f"no machine {', '.join(lacking)} in the search {folder}; it has {', '.join(there)}")
     if not clips:
         raise FileNotFoundError(f"{folder} holds no records of a search (`nearfar search DATA -o {folder}` makes them)")
     first = found.get(next(iter(clips)), {})
@@ -219,6 +221,11 @@ def read(folder: str | os.PathLike[str], encoders: Sequence[str] = (), machines:
         np.stack([[part.statistics[i] for part, i in each[m]] for m in clips], axis=1),
         {m: np.stack([part.scores[i] for part, i in each[m]]) for m in clips},
     )
+
+
+def _machines(folder: str | os.PathLike[str], encoders: Sequence[str]) -> list[str]:
+    files = Path(folder).glob(f"*/*/{CLIPS}")
+    return sorted({p.parent.name for p in files if not encoders or p.parent.parent.name in encoders})
 
 
 def write_table(records: Records, folder: str | os.PathLike[str]) -> Path:

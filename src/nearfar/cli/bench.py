@@ -29,6 +29,7 @@ from nearfar.cli.terminal import BAD_INPUT, DONE, complain, errors_for_people, p
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation
     from nearfar.challenge.validate import Finding
+    from nearfar.recipe import System
 
 BASELINE_RATE = 0.1  # the official baseline's gamma quantile of 0.9
 
@@ -176,8 +177,12 @@ def reproduce(
 
     with errors_for_people():
         found = layout.read(data, truth, machine or ())
-        own = [name for name in recipe or () if name not in (*TABLE_3, tables.FUSED)]  # those run in any case
-        others = {"logmel": None, **{Path(name).stem: system(name) for name in own}}
+        theirs = (*TABLE_3, tables.FUSED)  # those run in any case
+        others: dict[str, System | None] = {"logmel": None}
+        for name in dict.fromkeys(recipe or ()):
+            if name not in (*theirs, *others):
+                titles = Path(name).stem, Path(name).name, f"{Path(name).stem}-{len(others)}"
+                others[next(t for t in titles if t not in (*theirs, *others))] = system(name)
         with progress_bar() as tell:
             runs = Runs(
                 results,

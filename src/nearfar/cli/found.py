@@ -11,12 +11,15 @@ from nearfar.cli.terminal import say, say_json, say_table
 
 if TYPE_CHECKING:
     from nearfar.challenge.fuse import Fused
+    from nearfar.challenge.landscape import Table
     from nearfar.challenge.records import Records
     from nearfar.challenge.search import Searched
     from nearfar.challenge.select import Selection
     from nearfar.recipe import Recipe
 
 USES_LABELS = "chosen with the labels of these very test clips: expect the nested score on others"
+WORTH_HEADS = ("", "percent", "which is")
+RULE_HEADS = ("rule", "picks", "score", "rank correlation", "regret")
 
 
 @dataclass(frozen=True)
@@ -46,28 +49,24 @@ def rank(records: Records, *, labels: bool, rounds: int, seed: int) -> Ranked:
 
 def say_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
     """The table, what the best is worth, what the rules pick."""
-    records, selection = ranked.records, ranked.selection
+    records = ranked.records
     say_table(
         ["configuration", "score"],
         [[_label(records.recipes[row]), _percent(records.overall[row])] for row in ranked.rows[:top]],
     )
     say(f"\nConfigurations tried   {len(records):,} on {len(records.machines)} machine(s)")
-    if selection:
-        say(f"Best                   {_percent(selection.best)}  [{_range(selection.interval)}], {USES_LABELS}")
-        say(f"Nested                 {_percent(selection.nested)}  chosen on the other machines, scored on each")
-        say(f"Optimism               {_percent(selection.optimism)}")
-        say(f"Chosen and scored on different draws of the clips: {_range(selection.procedure)}")
+    for name, number, note in _worth(ranked):
+        say(f"{name:<22} {number}  {note}")
     if ranked.rules:
         say("\nWithout labels:")
-        rows = [
-            [name, _label(records.recipes[r.row]), _percent(r.overall), f"{r.spearman:+.2f}", _percent(r.regret)]
-            for name, r in ranked.rules.items()
-        ]
-        say_table(
-            ["rule", "picks", "score", "rank correlation", "regret"],
-            [[c.replace("+nan", "-") for c in r] for r in rows],
-        )
+        say_table(RULE_HEADS, _rule_rows(ranked))
     say(f"\nAll configurations     {table}\nBest as a recipe       {out / 'best.json'}")
+
+
+def tables(ranked: Ranked) -> list[Table]:
+    """The same as tables of a page: what the best is worth, what the rules pick."""
+    found: list[Table] = [("What the best one is worth", WORTH_HEADS, _worth(ranked))] if ranked.selection else []
+    return [*found, ("What rules without labels pick", RULE_HEADS, _rule_rows(ranked))] if ranked.rules else found
 
 
 def search_json(ranked: Ranked, top: int, table: Path, searched: Searched) -> None:
@@ -91,7 +90,7 @@ def search_json(ranked: Ranked, top: int, table: Path, searched: Searched) -> No
     )
 
 
-def say_fused(fused: Fused, out: Path | None, *, from_search: bool) -> None:
+def say_fused(fused: Fused, out: Path | None, *, chosen_by_labels: bool) -> None:
     """The weights of a fusion, its score beside the nested one and the simpler ones."""
     say_table(
         ["system", "weight"], [[_label(r), f"{w:.2f}"] for r, w in zip(fused.recipes, fused.weights, strict=True)]
@@ -104,10 +103,35 @@ def say_fused(fused: Fused, out: Path | None, *, from_search: bool) -> None:
         say(f"{what:<18} {_percent(value)}")
     if fused.tried > 1:
         say(f"The weights are {USES_LABELS}.")
-        if from_search:
-            say("So were the systems: the search's own optimism comes on top.")
+    if chosen_by_labels:
+        say("The systems were chosen with the labels of these test clips: the search's own optimism comes on top.")
     if out:
         say(f"Fusion             {out}")
+
+
+def _worth(ranked: Ranked) -> list[list[str]]:
+    """The honest table: what the best by labels is, and what is to be expected of it; empty without labels."""
+    records, selection = ranked.records, ranked.selection
+    if selection is None:
+        return []
+    alone = len(records.machines) < 2
+    way = "chosen on the other machines, scored on each"
+    equal = int((records.overall == selection.best).sum())
+    shared = f"; {equal:,} configurations share it" if equal > 1 else ""
+    return [
+        ["Best", _percent(selection.best), f"[{_range(selection.interval)}], {USES_LABELS}{shared}"],
+        ["Nested", _percent(selection.nested), f"not possible with one machine: it is {way}" if alone else way],
+        ["Optimism", _percent(selection.optimism), "unknown, as nested is" if alone else "best - nested"],
+        ["Chosen and scored", _range(selection.procedure), "on different draws of the clips"],
+    ]
+
+
+def _rule_rows(ranked: Ranked) -> list[list[str]]:
+    rows = [
+        [name, _label(ranked.records.recipes[r.row]), _percent(r.overall), f"{r.spearman:+.2f}", _percent(r.regret)]
+        for name, r in ranked.rules.items()
+    ]
+    return [[cell.replace("+nan", "-") for cell in row] for row in rows]
 
 
 def _label(recipe: Recipe) -> str:

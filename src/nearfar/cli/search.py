@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.atomic import write
-from nearfar.cli.found import rank, say_fused, say_search, search_json
+from nearfar.cli.found import rank, say_fused, say_search, search_json, tables
 from nearfar.cli.options import (
     Far,
     Json,
@@ -91,7 +91,7 @@ def search(
         if page:
             from nearfar.challenge.landscape import search_page
 
-            write(page, search_page(out, f"nearfar search {data}"))
+            write(page, search_page(out, f"nearfar search {data}", tables(ranked)))
         raise typer.Exit(BAD_INPUT if found.failures else DONE)
 
 
@@ -141,7 +141,7 @@ def fuse(
         if json:
             say_json(fused.to_dict())
         else:
-            say_fused(fused, out, from_search=bool(folder))
+            say_fused(fused, out, chosen_by_labels=bool(folder) and records.labelled and not layers)
 
 
 def _layers(named: list[str] | None) -> list[int | None]:
