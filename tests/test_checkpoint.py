@@ -150,3 +150,10 @@ def test_a_converted_file_says_what_it_is_and_gives_the_same(tmp_path, published
     assert np.array_equal(encoders.load("ced-tiny", path).grid(wave), encoders.load("ced-tiny", published).grid(wave))
     refused(path, "ced-tiny", name="ced-mini")
     refused(path, name="dasheng")
+
+
+def test_a_converted_file_counts_as_its_source_and_not_as_another_network(tmp_path, published):
+    path = checkpoint.convert("ced-tiny", published, tmp_path / "ours.safetensors")
+    assert encoders.load("ced-tiny", path).weights_hash == encoders.load("ced-tiny", published).weights_hash
+    for name in ("beats", "openl3"):
+        refused(path, f"holds ced-tiny, not {name}", name=name)

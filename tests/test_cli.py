@@ -124,6 +124,19 @@ def test_threshold_shows_and_changes_the_set_point(model, today):
     assert nearfar("threshold", model, "--rate", 2)[0] == 2
 
 
+def test_adding_another_machine_is_said_and_so_are_few_normals(tmp_path):
+    for i in range(6):
+        write_wav(tmp_path / "a" / f"a{i}.wav", hum(i))
+        write_wav(tmp_path / "b" / f"b{i}.wav", hum(i + 50, fault="hiss"))
+        write_wav(tmp_path / "c" / f"c{i}.wav", hum(i + 80))
+    code, out, err = nearfar("fit", "a", "-o", "m", cwd=tmp_path)
+    assert code == 0 and "6 recordings are few: record 20 or more" in out
+    code, _, err = nearfar("add", "m", "c", cwd=tmp_path)
+    assert code == 0 and "another machine" not in err
+    code, _, err = nearfar("add", "m", "b", cwd=tmp_path)
+    assert code == 0 and "note: of 6 of these, 6 would be an alarm" in err and "or another machine?" in err
+
+
 def test_add_puts_more_normals_into_the_bank(tmp_path, normals_folder):
     first, more = tmp_path / "first", tmp_path / "more"
     for i in range(12):

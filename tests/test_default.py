@@ -62,7 +62,7 @@ def test_some_recordings_without_far_mean_near_alone() -> None:
     mixed = [Clip(clip.near, clip.far if i else None, RATE) for i, clip in enumerate(clips(False))]
     system, why = default.choose(mixed)
     assert views(system) == ["near_only", "near_only"]
-    assert "1 of 9 recordings have one channel" in why
+    assert "1 of 9 recordings has one channel" in why
 
 
 @pytest.mark.parametrize("gain", [1.0, -0.3])

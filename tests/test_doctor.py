@@ -81,7 +81,7 @@ def test_every_fault_is_found_and_the_rest_goes_through(tmp_path: Path) -> None:
 
     report = doctor.examine(tmp_path)
     found = kinds(report)
-    for kind in set(ADVICE) - {"channel", "coarse", "duplicate", "odd_length"}:
+    for kind in set(ADVICE) - {"channel", "coarse", "exchanged", "duplicate", "odd_length"}:
         assert kind in found.pop(f"{kind}.wav"), kind
     assert found == {"z_duplicate.flac": {"duplicate"}, "odd_length.wav": {"odd_length"}}
     unusable = {f.file for f in report.files if not f.usable}
@@ -123,6 +123,22 @@ def test_swapped_microphones_are_said_once_for_all(tmp_path: Path) -> None:
     healthy(tmp_path)
     report = doctor.examine(tmp_path, near=1, far=0)
     assert not kinds(report) and sum("weaker than far in 12 of 12" in note for note in report.notes) == 1
+
+
+def test_plugs_that_were_swapped_for_one_recording_are_heard_by_who_is_first(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        machine, room = rng.standard_normal((2, RATE + 80))
+        near, far = machine[80:] + 0.1 * room[:-80], 0.5 * machine[:-80] + room[80:]
+        pair = (near, far) if i != 4 else (far, near)
+        soundfile.write(tmp_path / f"{i}.wav", 0.05 * np.stack(pair, axis=1), RATE)
+    report = doctor.examine(tmp_path)
+    assert kinds(report) == {"4.wav": {"exchanged"}}
+    assert "4.wav: far hears the same sound 5.0 ms before near, in most near is first" in str(report)
+    for i in range(5):  # as many one way as the other: nobody can tell which is right
+        x = soundfile.read(tmp_path / f"{i}.wav")[0]
+        soundfile.write(tmp_path / f"{i}.wav", x[:, ::-1] if i != 4 else x, RATE)
+    assert "exchanged" not in {kind for found in kinds(doctor.examine(tmp_path)).values() for kind in found}
 
 
 def test_a_channel_that_is_not_there_is_said_with_the_option_to_change(tmp_path: Path) -> None:

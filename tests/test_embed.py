@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nearfar import embed as embed_module
-from nearfar.audio import Clip
-from nearfar.embed import embed
+from nearfar.audio import AudioError, Clip
+from nearfar.embed import check_channels, embed
 from nearfar.encoders import load
 from nearfar.enhance import leakage_subtract, soft_mask
 from nearfar.recipe import Recipe
@@ -151,3 +151,9 @@ def test_the_real_front_end_gives_finite_vectors_for_every_view_and_pooling():
     for source in (clip, Clip(np.zeros(RATE), np.zeros(RATE), RATE), Clip(near[:1600], far[:1600], RATE)):
         for vector in embed(source, recipes, encoders):
             assert vector.ndim == 1 and np.isfinite(vector).all()
+
+
+def test_one_channel_where_two_are_needed_is_a_recording_that_cannot_be_used() -> None:
+    with pytest.raises(AudioError, match="has 1 channel, and both near and far are needed") as caught:
+        check_channels(Clip(np.zeros(16_000, np.float32), None, 16_000, "a.wav"), [Recipe(view="w1_1024")])
+    assert caught.value.kind == "channel"

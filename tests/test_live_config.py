@@ -70,7 +70,7 @@ def test_a_sound_file_is_read_whole(folder):
 
 def test_check_says_what_would_happen_and_no_secret(folder):
     lines = "\n".join(check(read(written(folder), {"PASSWORD": "hidden"})))
-    assert "machine pump" in lines and "at most 5 false alarms a week" in lines and "signed" in lines
+    assert "machine pump" in lines and "and 5 a week (if" in lines and "signed" in lines
     assert "very-secret" not in lines and "hidden" not in lines
 
 
@@ -87,6 +87,7 @@ def test_machines_are_as_configured_and_share_an_encoder(folder):
     [
         ("on_delay = 2", "ondelay = 2", "line 15: machines.pump.alarm.ondelay is not known; choose one of: deadband"),
         ("[metrics]", "[metric]", "line 31: metric is not known"),
+        ("[machines.fan]", "[machine.fan]", "line 17: machine is not known"),
         ("keep_days = 30", 'keep_days = "30"', "line 6: history.keep_days must be a number, not '30'"),
         ("port = 9108", "port = true", "must be a whole number"),
         ("port = 9108", "port = 1.5", "must be a whole number"),

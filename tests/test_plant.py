@@ -209,6 +209,24 @@ def test_events_left_open_by_a_killed_process_end_where_it_stopped_listening(mod
     again.close()
 
 
+def test_what_was_left_open_for_long_ends_at_the_very_last_window(model, tmp_path):
+    plant, _, _ = plant_of(model, tmp_path / "h")
+    end = listen(plant, ["hiss"] * 4 + ["knock"] + ["hiss"] * 36)
+    again, _, _ = plant_of(model, tmp_path / "h")
+    end_left_open(again)
+    assert again.history.events()[0].ended == end
+    plant.close()
+    again.close()
+
+
+def test_an_event_has_the_audio_of_its_peak_at_every_moment(plant):
+    for i, window in enumerate(windows(["hiss"] * 12)):
+        plant.take("pump", window)
+        for event in plant.history.events():
+            path = plant.history.tape.path(event.audio)
+            assert event.audio_t0 <= event.peak_t0 <= event.audio_t0 + soundfile.info(path).duration - 2, i
+
+
 def test_a_disk_that_is_full_for_the_audio_does_not_stop_the_alarm(plant, monkeypatch):
     put, full = plant.history.tape.put, [True]
 

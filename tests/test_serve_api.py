@@ -246,6 +246,7 @@ def test_acknowledge_fine_and_undo(alarmed, plant):
     assert [a["can_undo"] for a in event["audit"]] == [True, False]
     assert alarmed.post(f"/v1/audit/{done['audit_id']}/undo", json={"who": "Ben"}).status_code == 200
     assert digests(folder) == before and alarmed.get("/v1/events/1").json()["verdict"] == ""
+    assert [a["action"] for a in alarmed.get("/v1/events/1").json()["audit"]] == ["undo", "fine", "acknowledge"]
     assert alarmed.post("/v1/events/1/feedback", json={"verdict": "fault", "who": "Ben"}).status_code == 200
     assert alarmed.get("/v1/events/1").json()["verdict_by"] == "Ben"
 

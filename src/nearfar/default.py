@@ -72,6 +72,12 @@ def choose(clips: Sequence[Clip], count: int | None = None) -> tuple[System, str
 
 def direct_share(near: Array, far: Array) -> float:
     """Share in [0, 1] of one sharp sound in what near and far (N,) have in common; 0 if far hears it first."""
+    share, late = sharpest(near, far)
+    return 0.0 if late > LATE else share
+
+
+def sharpest(near: Array, far: Array) -> tuple[float, int]:
+    """The sharpest sound that near and far (N,) have in common: its share in [0, 1], and samples that near is later."""
     from scipy import signal  # slow to import, and only needed where a default is chosen
 
     near, far = near.astype(np.float64), far.astype(np.float64)
@@ -80,15 +86,13 @@ def direct_share(near: Array, far: Array) -> float:
     power = [signal.csd(x, x, nperseg=length)[1].real for x in (near, far)]
     heard = np.all([p > QUIET_BIN * p.max() for p in power], axis=0)
     if not heard.any():
-        return 0.0
+        return 0.0, 0
     response = fft.irfft(np.where(heard, cross / np.sqrt(np.where(heard, power[0] * power[1], 1)), 0))
     centre = len(response) // 2
     energy = np.roll(response**2, centre)
     reach = min(REACH, centre - WIDTH - 1)
     top = centre - reach + int(np.argmax(energy[centre - reach : centre + reach + 1]))
-    if top - centre > LATE:
-        return 0.0
-    return float(energy[top - WIDTH : top + WIDTH + 1].sum() / energy.sum())
+    return float(energy[top - WIDTH : top + WIDTH + 1].sum() / energy.sum()), top - centre
 
 
 def _far(clips: Sequence[Clip]) -> tuple[bool, str]:
@@ -96,7 +100,10 @@ def _far(clips: Sequence[Clip]) -> tuple[bool, str]:
     near_only = "so the near microphone is used alone."
     pairs = [(clip.near, clip.far) for clip in clips if clip.far is not None]
     if len(pairs) < len(clips):
-        which = f"{len(clips) - len(pairs)} of {len(clips)} recordings have" if pairs else "The recordings have"
+        mono = len(clips) - len(pairs)
+        which = (
+            f"{mono} of {len(clips)} recordings {'has' if mono == 1 else 'have'}" if pairs else "The recordings have"
+        )
         return False, f"{which} one channel, {near_only}"
     silent = sum(_rms(far) < SILENT_RMS for _, far in pairs)
     if silent > FAULTY * len(pairs):

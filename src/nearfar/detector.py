@@ -56,11 +56,12 @@ class Detector:
         method: str = "conformal",
         device: str = "cpu",
         threads: int | None = None,
+        precision: str = "float32",
         store: Store | None = None,
     ) -> None:
         self.system = by_name(system) if isinstance(system, str) else system
         self.near, self.far, self.weights, self.device, self.threads = near, far, weights, device, threads
-        self.store = store
+        self.precision, self.store = precision, store
         self.false_alarm_rate = false_alarm_rate
         if false_alarm_rate is not None:
             number("false_alarm_rate", false_alarm_rate, above=0, below=1)
@@ -226,7 +227,8 @@ class Detector:
     def encoders(self) -> dict[str, Encoder]:
         """The encoders that the recipes need, by name; loaded on first use. ValueError for other weights."""
         names = sorted({recipe.encoder for recipe in self.recipes})
-        return load_encoders(names, self.weights, self.weights_known, device=self.device, threads=self.threads)
+        settings = {"device": self.device, "threads": self.threads, "precision": self.precision}
+        return load_encoders(names, self.weights, self.weights_known, **settings)  # type: ignore[arg-type]
 
     @property
     def ear(self) -> Ear:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nearfar import enhance, pooling
-from nearfar.audio import Clip, resample
+from nearfar.audio import AudioError, Clip, resample
 from nearfar.check import Array
 from nearfar.encoders import Encoder, as_frames
 from nearfar.frames import suppress
@@ -63,10 +63,12 @@ def passes_of(recipe: Recipe, *, pooled: bool = False) -> tuple[Pass, ...]:
 
 
 def check_channels(clip: Clip, recipes: Iterable[Recipe]) -> None:
-    """ValueError naming clip and view if a recipe needs the far channel and the clip has none."""
+    """AudioError naming clip and view if a recipe needs the far channel and the clip has none."""
     for view in [recipe.view for recipe in recipes if recipe.needs_far and clip.far is None]:
-        raise ValueError(
-            f"{clip.name}: has 1 channel but view {view!r} needs near and far. Did you mean view='near_only'?"
+        raise AudioError(
+            f"{clip.name}: has 1 channel, and both near and far are needed (view {view!r}): recorded in mono? To "
+            "listen with one microphone alone, fit on such recordings, or with view='near_only'",
+            "channel",
         )
 
 

@@ -53,6 +53,7 @@ class Order:
     dtype: str | None = None
     device: str = "cpu"
     threads: int | None = None
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if bool(self.encoders) == bool(self.pooled):
@@ -73,7 +74,9 @@ class Order:
     def library(self) -> Library:
         """The store, opened, and the encoders, loaded."""
         names = sorted({p.encoder for p in self.passes})
-        encoders = load_encoders(names, self.weights, device=self.device, threads=self.threads)
+        encoders = load_encoders(
+            names, self.weights, device=self.device, threads=self.threads, precision=self.precision
+        )
         return Library(encoders, Store(self.store, self.dtype), near=self.near, far=self.far, must_keep=True)
 
 

@@ -153,14 +153,21 @@ def load_encoders(
     *,
     device: str = "cpu",
     threads: int | None = None,
+    precision: str = "float32",
 ) -> dict[str, Encoder]:
     """Encoders by name; `weights` is a file for those that need one, or {name: file}; `known`: hashes to insist on.
 
+    `precision` is that of the networks, where a known hash does not say another.
     Raises ValueError naming both hashes if a file holds other weights than are known.
     """
     given = weights if isinstance(weights, Mapping) else {n: weights for n in names if TABLE[n].has_weights}
-    encoders = {n: load(n, given.get(n), device=device, threads=threads) for n in names}
-    for name, digest in (known or {}).items():
+    known = known or {}
+    encoders = {}
+    for name in names:
+        of = precision if TABLE[name].has_weights else "float32"
+        of = ("bf16" if known[name].endswith(":bf16") else "float32") if name in known else of
+        encoders[name] = load(name, given.get(name), device=device, threads=threads, precision=of)
+    for name, digest in known.items():
         found = weights_of(encoders[name]) if name in encoders else digest
         if found != digest:
             raise ValueError(

@@ -90,6 +90,7 @@ def evaluate(
     false_alarm_rate: float | None = None,
     method: str = "conformal",
     threads: int | None = None,
+    precision: str = "float32",
     store: Store | None = None,
     rounds: int = 1000,
     seed: int = 0,
@@ -114,6 +115,7 @@ def evaluate(
             false_alarm_rate=false_alarm_rate,
             method=method,
             threads=threads,
+            precision=precision,
             store=store,
         )
         try:

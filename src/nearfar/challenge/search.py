@@ -140,6 +140,7 @@ def search(
     far: int | None = 1,
     memory: int = MEMORY,
     threads: int | None = None,
+    precision: str = "float32",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Searched:
@@ -162,7 +163,7 @@ def search(
     for encoder in encoders:
         kept = store or (Store(Path(folder) / GRIDS) if TABLE[encoder].has_weights else None)  # never encoded twice
         layers = list(dict.fromkeys(setting.layer for setting in chosen.plan))
-        loaded = load_encoders([encoder], weights, threads=threads)
+        loaded = load_encoders([encoder], weights, threads=threads, precision=precision)
         library = Library(loaded, kept, near=near, far=far, layers=layers)
         for machine in machines:
             tell = partial(_tell, encoder, progress) if progress else None

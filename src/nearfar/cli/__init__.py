@@ -13,6 +13,7 @@ import typer
 
 from nearfar.cli import bench, live, machine, research, search, weights
 from nearfar.cli.embed import embed
+from nearfar.cli.history import history
 from nearfar.cli.serve import serve
 from nearfar.cli.terminal import DONE, say
 
@@ -27,7 +28,7 @@ COMMANDS = (
     (live.monitor, "Live sound or a folder to alarm events."),
     (serve, "REST, dashboard and metrics."),
     (live.config, "Check a plant's configuration file."),
-    (live.history, "A measured set-point, drift, export or rescue of what was heard."),
+    (history, "A measured set-point, drift, export or rescue of what was heard."),
     (embed, "What encoders give for recordings, into a store; resumable."),
     (research.evaluate, "The challenge's metrics, per machine and overall."),
     (search.search, "The report's search space, every configuration recorded."),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.atomic import write
-from nearfar.cli.options import Far, Json, Near, Threads, Weights, channel, system, weights_of
+from nearfar.cli.options import Far, Json, Near, Precision, Threads, Weights, channel, system, weights_of
 from nearfar.cli.terminal import BAD_INPUT, DONE, Failures, complain, errors_for_people, progress_bar, say, say_json
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def embed(
     far: Far = 1,
     threads: Threads = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda for the networks.")] = "cpu",
+    precision: Precision = "float32",
     json: Json = False,
 ) -> None:
     """Example: nearfar embed data/ --encoder beats --weights BEATs_iter3.pt
@@ -68,6 +69,7 @@ def embed(
             far=channel(far),
             dtype=dtype,
             device=device,
+            precision=precision,
             threads=threads,
         )
         library = order.library()

@@ -1,4 +1,4 @@
-"""Commands for the plant: monitor, config, history."""
+"""Commands for the plant: monitor and config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nearfar.cli.options import Json, Weights
+from nearfar.cli.options import Json, Weights, weights_of
 from nearfar.cli.terminal import ALARM, BAD_INPUT, DONE, Failures, complain, errors_for_people, say, say_json
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def monitor(
             "rate": rate,
             "format": form,
             "channels": channels,
-            "weights": weights,
+            "weights": weights_of(weights),
         }
         alarm = {"false_alarms_per_week": false_alarms_per_week}
         sinks = _sinks(history, mqtt, metrics, webhook, webhook_secret, opcua, jsonl, csv_file)
@@ -88,91 +88,6 @@ def config(
         for fact in facts:
             say(fact)
         say(f"{file} is sound")
-
-
-def history(
-    action: Annotated[str, typer.Argument(help="set-point, drift, export or rescue")],
-    folder: Annotated[Path, typer.Argument(help="Folder of the history.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for exported files.")] = None,
-    false_alarms_per_week: Annotated[float, typer.Option(help="What a set-point is to promise, at most.")] = 1.0,
-    on_delay: Annotated[int, typer.Option(help="Windows in a row above it that make an alarm.")] = 3,
-    json: Json = False,
-) -> None:
-    """Example: nearfar history set-point pump3-history --false-alarms-per-week 1
-
-    set-point: the lowest one that would have kept the promise on the days that were heard. drift: is the median normal
-    score of each day creeping, and what to do about it. export: Parquet files of everything. rescue: begin anew with
-    what a damaged history still holds.
-    """
-    from nearfar.check import one_of
-
-    with errors_for_people():
-        one_of("action", action, ACTIONS)
-        if not (folder / "history.db").is_file():
-            raise FileNotFoundError(f"there is no history in {folder}: history.db is missing")
-        facts, lines = ACTIONS[action](folder, output, false_alarms_per_week, on_delay)
-        if json:
-            say_json(facts)
-        else:
-            for line in lines:
-                say(line)
-
-
-def _export(folder: Path, output: Path | None, *_: float) -> tuple[dict[str, Any], list[str]]:
-    from nearfar.live.export import to_parquet
-
-    output = output or folder / "parquet"
-    rows = to_parquet(folder, output)
-    return {"folder": str(output), "rows": rows}, [
-        f"{n} {table} in {output / table}.parquet" for table, n in rows.items()
-    ]
-
-
-def _rescue(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
-    from nearfar.live.database import rescue
-
-    kept, rows = rescue(folder)
-    said = ", ".join(f"{n} {table}" for table, n in rows.items())
-    return {"kept": str(kept), "rows": rows}, [f"{said} rescued; the damaged file is kept as {kept}"]
-
-
-def _drift(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
-    from nearfar.live.drift import look
-    from nearfar.live.history import History, machines_of, medians
-
-    opened = History(folder)
-    facts, lines = {}, []
-    for machine in machines_of(opened):
-        drift = look(medians(opened, machine, 0, float("inf")))
-        text = drift.text("MODEL", str(folder / "samples" / machine))
-        facts[machine] = {"days": drift.days, "baseline": drift.baseline, "now": drift.now, "creeping": drift.creeping}
-        lines.append(f"{machine}: {text}")
-    opened.close()
-    return facts, lines or ["nothing has been heard yet"]
-
-
-def _set_point(folder: Path, _: Any, per_week: float, on_delay: int) -> tuple[dict[str, Any], list[str]]:
-    from nearfar.live.alarm import Alarm
-    from nearfar.live.history import History, machines_of
-    from nearfar.live.setpoint import measure
-
-    opened = History(folder)
-    facts, lines = {}, []
-    for machine in machines_of(opened):
-        scores, events = opened.scores(machine, 0, float("inf")), opened.events(machine, limit=100_000)
-        found = measure(scores, events, per_week, Alarm(0.0, on_delay=on_delay))
-        facts[machine] = vars(found)
-        heard = f"{machine}: {7 * found.weeks:.2g} days were heard"
-        if found.value is None:
-            lines.append(f"{heard}; {7 * found.needed_weeks:.2g} are needed to promise {per_week:g} a week")
-        else:
-            made = f"with set-point {found.value:.2f} they made {found.alarms} alarms"
-            lines.append(f"{heard}; {made}. To use it: nearfar threshold MODEL --value {found.value:.2f}")
-    opened.close()
-    return facts, lines or ["nothing has been heard yet"]
-
-
-ACTIONS = {"set-point": _set_point, "drift": _drift, "export": _export, "rescue": _rescue}
 
 
 def _listen(plant: Config, once: bool, as_json: bool, fail_on_alarm: bool) -> None:
@@ -272,19 +187,20 @@ def stopped_by_signals() -> threading.Event:
 
 
 def _introduce(assembly: Assembly) -> None:
+    folder = assembly.plant.history.folder
     for machine in assembly.plant.machines.values():
-        complain(introduction(machine))
-    complain(f"history in {assembly.plant.history.folder}; stop with Ctrl-C")
+        introduce(machine, folder)
+    complain(f"history in {folder}; stop with Ctrl-C")
 
 
-def introduction(machine: Machine) -> str:
-    """How a machine will be listened to, in one line."""
-    alarm, often = machine.alarm, machine.false_alarms_per_week
-    often_said = f"{often:.3g} false alarms a week" if often >= 0.01 else "less than one false alarm in two years"
-    return (
-        f"{machine.id}: windows of {machine.detector.window_s:g} s every {machine.hop_s:g} s, "
-        f"set-point {alarm.on:.1f} for {alarm.on_delay} windows in a row (at most {often_said})"
-    )
+def introduce(machine: Machine, history: Path) -> None:
+    """Say how a machine will be listened to, when it alarms, and what that promises."""
+    from nearfar.live.promise import MEASURED
+
+    complain(f"{machine.id}: windows of {machine.detector.window_s:g} s every {machine.hop_s:g} s")
+    for line in machine.promise():
+        complain(f"{machine.id}: {line}")
+    complain(f"{machine.id}: {MEASURED} {history}")
 
 
 def _end(printer: Printer, assembly: Assembly, failures: Failures, once: bool, fail_on_alarm: bool) -> None:

@@ -29,10 +29,13 @@ from nearfar.cli.results import (
     as_csv,
     as_row,
     has_matplotlib,
+    say_choices,
+    say_live,
     say_scores,
     say_set_point,
     say_summary,
     set_point,
+    strangers,
     summary,
 )
 from nearfar.cli.terminal import (
@@ -45,7 +48,6 @@ from nearfar.cli.terminal import (
     progress_bar,
     say,
     say_json,
-    say_table,
 )
 
 if TYPE_CHECKING:
@@ -234,9 +236,12 @@ def add(
         recordings, notes = normals_of(find(one_or_many(folder)))
         for note in notes:
             complain(f"note: {note}")
+        paths = [r.path for r in recordings]
+        if note := strangers(detector.score(paths[:: max(1, len(paths) // 10)], skip=lambda *_: None)):
+            complain(f"note: {note}")
         with progress_bar() as tell:
             detector.add(
-                [r.path for r in recordings],
+                paths,
                 domain == "target",
                 skip=failures,
                 progress=lambda done, total: tell("listening", done, total),
@@ -284,17 +289,6 @@ def threshold(
             say_json(set_point(detector) | {"choices": table})
             return
         say_set_point(set_point(detector), "Set-point changed" if changed else "Set-point")
+        say_live(detector)
         say()
-        backed = 1 / (len(detector.normals) + 1)
-        say_table(
-            ["one false alarm in", "a day, heard all day", "set-point", ""],
-            [
-                [
-                    f"{1 / r:.0f} recordings",
-                    f"{r * per_day:.4g}",
-                    f"{v:.2f}",
-                    "" if r >= backed else "beyond the normals",
-                ]
-                for r, v in choices
-            ],
-        )
+        say_choices(choices, per_day, len(detector.normals))

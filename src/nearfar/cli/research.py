@@ -13,6 +13,7 @@ from nearfar.cli.options import (
     Json,
     Machines,
     Near,
+    Precision,
     RecipeName,
     StoreFolder,
     Threads,
@@ -88,6 +89,7 @@ def evaluate(
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every test clip's score to this file.")] = None,
     store: StoreFolder = None,
     threads: Threads = None,
+    precision: Precision = "float32",
     json: Json = False,
 ) -> None:
     """Example: nearfar evaluate data/ --recipe logmel
@@ -108,6 +110,7 @@ def evaluate(
                 near=near,
                 far=channel(far),
                 threads=threads,
+                precision=precision,
                 store=opened(store),
                 rounds=rounds,
                 seed=seed,

@@ -47,6 +47,30 @@ def say_set_point(point: dict[str, Any], title: str = "Set-point") -> None:
         say(f"              (rarer than {point['normals']} normals can show: extrapolated, on the careful side)")
 
 
+def say_choices(choices: Sequence[tuple[float, float]], per_day: float, normals: int) -> None:
+    """(share of healthy recordings, set-point) as a table; `per_day` recordings a day."""
+    columns = ["one false alarm in", "a day, heard all day", "set-point", ""]
+    beyond = "beyond the normals"
+    rows = [
+        [f"{1 / r:.0f} recordings", f"{r * per_day:.4g}", f"{v:.2f}", "" if r >= 1 / (normals + 1) else beyond]
+        for r, v in choices
+    ]
+    say_table(columns, rows)
+
+
+def say_live(detector: Detector) -> None:
+    """What `monitor` and `serve` make of it, in words."""
+    from nearfar.live.alarm import Alarm
+    from nearfar.live.promise import MEASURED, in_words
+    from nearfar.live.promise import set_point as live_point
+
+    hop_s, on_delay = detector.window_s / 2, Alarm(0.0).on_delay
+    lines = in_words(detector, live_point(detector, hop_s, on_delay), hop_s, on_delay)
+    say(f"Live          nearfar monitor, a window of {detector.window_s:g} s every {hop_s:g} s:")
+    for line in [*lines, f"{MEASURED} HISTORY"]:
+        say(f"              {line}")
+
+
 def summary(detector: Detector) -> dict[str, Any]:
     """What a detector was fitted on and where its set-point lies."""
     odd = sorted(range(len(detector.normals)), key=lambda i: -detector.train_values[i])[:3]
@@ -63,6 +87,8 @@ def summary(detector: Detector) -> dict[str, Any]:
 
 def say_summary(facts: dict[str, Any]) -> None:
     """The summary of `fit` and `add` in words."""
+    from nearfar.doctor.checkup import few
+
     domains = f" ({facts['source']} source, {facts['target']} target)" if facts["target"] else ""
     added = f", {facts['added']} of them new" if "added" in facts else ""
     say(f"Heard         {facts['normals']} normal recordings{domains}, {facts['minutes']:.1f} minutes{added}")
@@ -73,8 +99,22 @@ def say_summary(facts: dict[str, Any]) -> None:
     say("Odd ones out  listen to these: are they really normal?")
     for odd in facts["odd_ones_out"]:
         say(f"              {odd['file']}  ({odd['score']:+.1f} standard deviations)")
+    if note := few(facts["normals"], 60 * facts["minutes"]):
+        say(f"Note          {note}")
     say(f"Detector      {facts['model']}")
     say(f"Next          nearfar score {facts['model']} RECORDINGS")
+
+
+def strangers(scores: Sequence[Score]) -> str:
+    """A word about recordings that are to become normals, if most of them would alarm; "" otherwise."""
+    strange = sum(bool(s.anomalous) for s in scores)
+    if 2 * strange <= len(scores):
+        return ""
+    worst = max(s.value for s in scores)
+    return (
+        f"of {len(scores)} of these, {strange} would be an alarm (up to {worst:.1f}): a way to run that was not heard "
+        "before, or another machine?"
+    )
 
 
 def as_row(name: str, score: Score) -> dict[str, Any]:

@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.atomic import write
-from nearfar.check import number, one_of, whole
 from nearfar.cli.found import rank, say_fused, say_search, search_json, tables
-from nearfar.cli.options import Far, Json, Near, StoreFolder, Threads, Weights, channel, opened, system, weights_of
+from nearfar.cli.options import (
+    Far,
+    Json,
+    Near,
+    Precision,
+    StoreFolder,
+    Threads,
+    Weights,
+    channel,
+    opened,
+    system,
+    weights_of,
+)
 from nearfar.cli.terminal import BAD_INPUT, DONE, complain, errors_for_people, progress_bar, say_json
 
 if TYPE_CHECKING:
@@ -46,6 +57,7 @@ def search(
     seed: Seed = 0,
     page: Annotated[Path | None, typer.Option(help="HTML page to write: which choice matters.")] = None,
     threads: Threads = None,
+    precision: Precision = "float32",
     json: Json = False,
 ) -> None:
     """Example: nearfar search data/ --encoder logmel -o search/
@@ -56,6 +68,7 @@ def search(
     from nearfar.challenge import records as recorded
     from nearfar.challenge import search as bench
     from nearfar.challenge.space import space
+    from nearfar.check import number, one_of
 
     with errors_for_people():
         one_of("way to select", select, ("labels", "label-free"))
@@ -65,7 +78,8 @@ def search(
         with progress_bar() as tell:
             found = bench.search(
                 data, encoder, out, chosen, weights_of(weights), only=machine or (), store=opened(store), near=near,
-                far=channel(far), memory=int(memory * (1 << 30)), threads=threads, seed=seed, progress=tell,
+                far=channel(far), memory=int(memory * (1 << 30)), threads=threads, precision=precision, seed=seed,
+                progress=tell,
             )  # fmt: skip
         ranked = rank(found.records, labels=_by_labels(found, select), rounds=rounds, seed=seed)
         table = recorded.write_table(found.records, out)
@@ -132,6 +146,8 @@ def fuse(
 
 def _layers(named: list[str] | None) -> list[int | None]:
     """Layers by number; None is the final one."""
+    from nearfar.check import whole
+
     try:
         return [None if name == "final" else whole("layer", int(name)) for name in named or ["final"]]
     except ValueError:

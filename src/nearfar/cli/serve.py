@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nearfar.cli.live import introduction, stopped_by_signals
+from nearfar.cli.live import introduce, stopped_by_signals
 from nearfar.cli.options import Weights, weights_of
 from nearfar.cli.terminal import Failures, complain, errors_for_people, say
 
@@ -80,8 +80,10 @@ def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, opti
     text = None if metrics is None else lambda: text_of(metrics)
     app = make_app(made.plant, rules, metrics=text, dropped=lambda: monitor.dropped)
     for machine in made.plant.machines.values():
-        watched = machine.id in monitor.lines
-        complain(introduction(machine) if watched else f"{machine.id}: scores what is sent to it")
+        if machine.id in monitor.lines:
+            introduce(machine, made.plant.history.folder)
+        else:
+            complain(f"{machine.id}: scores what is sent to it")
     stop = stopped_by_signals()
     with _answering(app, listening, options, stop):
         count = len(made.plant.machines)

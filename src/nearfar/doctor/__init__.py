@@ -20,16 +20,17 @@ import numpy as np
 from nearfar import audio, backend, encoders
 from nearfar.audio import Clip
 from nearfar.check import Array
-from nearfar.doctor.checkup import Checked, Odd, Report, brief, clock, recordings
-from nearfar.embed import embed
+from nearfar.default import sharpest
+from nearfar.doctor.checkup import Checked, Odd, Report, brief, clock, few, recordings
+from nearfar.embed import ENHANCE_RATE, embed
 from nearfar.microphones import Problem, balance_db
 from nearfar.recipe import FLOOR
 from nearfar.recordings import Files, Recording, find
 
 ENOUGH_TO_COMPARE = 8  # recordings below which nothing can be called odd
 LISTEN_TO = 3
-FEW_NORMALS = 20
 WEAKER_DB = 3.0  # near below far, in the middle of all recordings
+AHEAD_MS, EXACT_MS = 1.0, 0.3  # between the microphones; as exactly as a recording repeats another
 MISSING_S = 0.05
 LENGTH_OFF = 0.05  # of the usual length
 
@@ -76,6 +77,7 @@ def _listen(
     digest, at = hashlib.sha256(), 0.0
     vectors: Vectors = []
     balances: list[float] = []
+    later: list[float] = []
     problems: dict[str, list[tuple[float, Problem]]] = defaultdict(list)
     try:
         header = audio.header(recording.path)
@@ -86,7 +88,9 @@ def _listen(
                 problems[problem.kind].append((at, problem))
             if not any(problem.fatal for problem in found):
                 vectors.append((at if header.seconds > audio.LONG_S else None, embed(clip, [FLOOR], encoder)[0]))
-                balances += [] if clip.far is None else [balance_db(clip.near, clip.far, clip.rate)]
+                if clip.far is not None:
+                    balances.append(balance_db(clip.near, clip.far, clip.rate))
+                    later.append(_later_ms(clip))
             _digest(digest, clip)
             at += clip.seconds
     except (ValueError, OSError) as error:
@@ -95,12 +99,20 @@ def _listen(
         return checked, "", []
     checked.seconds = header.seconds if np.isfinite(header.seconds) else at
     checked.near_minus_far_db = round(float(np.median(balances)), 1) if balances else None
+    checked.near_later_ms = round(float(np.median(later)), 2) if later else None
     for hits in problems.values():
         _merge(checked, hits, alive=bool(vectors))
     if header.missing_s > MISSING_S:
         promised = checked.seconds + header.missing_s
         checked.add("incomplete", f"{checked.seconds:.3g} s are there of {promised:.3g} s")
     return checked, f"{checked.rate} {checked.seconds} {digest.hexdigest()}", vectors
+
+
+def _later_ms(clip: Clip) -> float:
+    """How much later near hears the sharpest sound that both microphones hear."""
+    pair = clip.at(ENHANCE_RATE)
+    assert pair.far is not None
+    return 1000 * sharpest(pair.near, pair.far)[1] / ENHANCE_RATE
 
 
 def _digest(digest: Any, clip: Clip) -> None:
@@ -131,6 +143,23 @@ def _compare(files: list[Checked]) -> None:
     _outvoted("odd_channels", known, [f.channels for f in known], "{} channels", 0)
     whole = [f for f in known if not any(p.kind == "incomplete" for p in f.problems)]
     _outvoted("odd_length", whole, [round(f.seconds, 1) for f in whole], "{:g} s", LENGTH_OFF)
+    _exchanged([f for f in files if f.near_later_ms is not None])
+
+
+def _exchanged(files: list[Checked]) -> None:
+    """Recordings in which far is ahead by as much as near is in most, or the other way round."""
+    later = np.array([f.near_later_ms for f in files])
+    usual = float(np.median(later)) if len(files) >= ENOUGH_TO_COMPARE else 0.0
+    alike = np.abs(later - usual) < EXACT_MS
+    if abs(usual) < AHEAD_MS or alike.sum() <= len(files) / 2:
+        return
+    first, other = ("near", "far") if usual < 0 else ("far", "near")
+    for f, mirrored in zip(files, np.abs(later + usual) < EXACT_MS, strict=True):
+        if mirrored:
+            f.add(
+                "exchanged",
+                f"{other} hears the same sound {abs(usual):.1f} ms before {first}, in most {first} is first",
+            )
 
 
 def _outvoted(kind: str, files: list[Checked], values: list[Any], form: str, tolerance: float) -> None:
@@ -154,11 +183,8 @@ def _in_general(files: list[Checked]) -> list[str]:
         for f in files:
             f.problems = [p for p in f.problems if p.kind != "swapped"]
     usable = sum(f.usable for f in files)
-    if 1 < usable < FEW_NORMALS and sum(f.seconds for f in files) < FEW_NORMALS * audio.WINDOW_S:
-        notes.append(
-            f"{recordings(usable)} are few: record {FEW_NORMALS} or more, at every speed and load the machine runs at "
-            "when it is healthy, for an alarm that can be trusted."
-        )
+    if usable > 1 and (note := few(usable, sum(f.seconds for f in files))):
+        notes.append(note)
     return notes
 
 

@@ -10,10 +10,11 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nearfar.audio import SHORTEST_S
+from nearfar.audio import SHORTEST_S, WINDOW_S
 from nearfar.microphones import Problem
 
 ODD_SPREADS = 3.0  # standard deviations beyond which a recording is called unlike the others
+FEW_NORMALS = 20
 NAMED = 5  # files named per problem in the text
 
 # kind -> what it means and what to do, in the order of the text; written for several files
@@ -33,6 +34,7 @@ ADVICE = {
     "offset": "have a constant offset: harmless here, but the sound card deserves a look",
     "one_cable": "carry one signal on both channels: is the second microphone plugged in?",
     "swapped": "are louder at far than at near: swapped plugs, or something loud or windy at far?",
+    "exchanged": "have near and far exchanged, by which of them hears first: swapped plugs?",
     "duplicate": "repeat another recording: keep one, or the normal sound seems narrower than it is",
     "odd_rate": "have another sampling rate than most: another recorder or setting?",
     "odd_channels": "have another number of channels than most: another recorder or setting?",
@@ -60,6 +62,7 @@ class Checked:
     rate: int = 0
     channels: int = 0
     near_minus_far_db: float | None = None
+    near_later_ms: float | None = None  # than far, the sharpest sound that both hear
     copy_of: str = ""
     problems: list[Problem] = field(default_factory=list)
 
@@ -154,6 +157,16 @@ class Report:
 def recordings(n: int) -> str:
     """ "1 recording", "1,000 recordings"."""
     return f"{n:,} recording{'s' * (n != 1)}"
+
+
+def few(count: int, seconds: float) -> str:
+    """What to do about so few usable recordings, lasting so long in all; "" if they are enough."""
+    if count >= FEW_NORMALS or seconds >= FEW_NORMALS * WINDOW_S:
+        return ""
+    return (
+        f"{recordings(count)} are few: record {FEW_NORMALS} or more, at every speed and load the machine runs at when "
+        "it is healthy, for an alarm that can be trusted."
+    )
 
 
 def clock(seconds: float) -> str:

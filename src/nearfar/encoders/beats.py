@@ -9,7 +9,6 @@ Source: Chen et al. 2023, "BEATs", and the published checkpoints.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -151,7 +150,8 @@ def load(name: str, weights: Any, *, device: str = "cpu", threads: int | None = 
 def read(name: str, path: str | Path) -> tuple[Spectral, dict[str, Any]]:
     """The network from a file, and the configuration that a converted file has to remember."""
     file = checkpoint.read(path)
-    config = Config(**json.loads(file.converted["config"])) if file.converted else configuration(file)
+    remembered = checkpoint.configuration(file, name)
+    config = configuration(file) if remembered is None else Config(**remembered)
     with torch.device("meta"):
         module = Beats(config)
     if file.converted:

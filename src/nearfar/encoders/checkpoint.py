@@ -63,6 +63,31 @@ def read(path: str | Path) -> Checkpoint:
     return _torch(path, zipped=head[:2] == b"PK")
 
 
+def configuration(file: Checkpoint, encoder: str) -> dict[str, Any] | None:
+    """What a converted file remembers of its network, None of a published one; ValueError if it is another family's."""
+    from nearfar.encoders import TABLE
+
+    if not file.converted:
+        return None
+    of = file.converted["encoder"]
+    if of not in TABLE or TABLE[of].module != TABLE[encoder].module:
+        raise ValueError(f"{file} holds {of}, not {encoder}")
+    config: dict[str, Any] = json.loads(file.converted["config"])
+    return config
+
+
+def source_hash(path: Path) -> str:
+    """SHA-256 of the published file: of `path` itself, or of the file that it was converted from."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":
+        with safe_open(path, "pt") as opened:
+            metadata = opened.metadata() or {}
+        if metadata.get("format") == FORMAT:
+            return str(metadata["source_sha256"])
+    return of_file(path)
+
+
 def match(
     checkpoint: Checkpoint, tensors: Mapping[str, Tensor], wanted: Mapping[str, Sequence[int]], dropped: Sequence[str]
 ) -> dict[str, Tensor]:

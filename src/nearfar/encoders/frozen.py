@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from nearfar.check import Array
 from nearfar.encoders import TABLE, as_frames, each_wave
+from nearfar.encoders.checkpoint import source_hash
 from nearfar.encoders.linear import Linear
-from nearfar.hashes import of_file
 
 GPU_BATCH = 16
 SHORTEST_S = 0.1
@@ -58,8 +58,8 @@ class Frozen:
 
     @cached_property
     def weights_hash(self) -> str:
-        """SHA-256 of the weights file; what runs in bfloat16 says so, for its grids are not those of float32."""
-        return of_file(self.weights_path) + ("" if self.precision == "float32" else f":{self.precision}")
+        """SHA-256 of the published file, also where a converted one was read; with ":bf16" if that is the precision."""
+        return source_hash(self.weights_path) + ("" if self.precision == "float32" else f":{self.precision}")
 
     def to_bf16(self) -> None:
         """From now on run the linear layers in bfloat16. Raises ValueError for a network that has none."""

@@ -10,7 +10,6 @@ Source: Cramer et al. 2019, "Look, listen, and learn more", in the form of the t
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,7 +99,7 @@ def load(name: str, weights: Any, *, device: str = "cpu", threads: int | None = 
 def read(name: str, path: str | Path) -> tuple[Windowed, dict[str, Any]]:
     """The network from a file, and the configuration that a converted file has to remember."""
     file = checkpoint.read(path)
-    config = json.loads(file.converted["config"]) if file.converted else configuration(name, file)
+    config = checkpoint.configuration(file, name) or configuration(name, file)
     _check_variant(name, file, config)
     with torch.device("meta"):
         module = OpenL3(config["representation"], config["dim"])

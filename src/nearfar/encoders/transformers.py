@@ -13,7 +13,6 @@ Rows of padding alone are dropped. Sources: the networks' own inference code, as
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -120,8 +119,9 @@ def read(name: str, path: str | Path) -> tuple[Transformer, dict[str, Any]]:
     family, file = FAMILIES[of], checkpoint.read(path)
     keys = {layouts.plain(key): value for key, value in file.tensors.items()}
     _check_size(name, file, keys, shape)
-    if file.converted:
-        config = json.loads(file.converted["config"])
+    remembered = checkpoint.configuration(file, name)
+    if remembered is not None:
+        config = remembered
         if config["family"] != of:
             raise ValueError(f"{file} holds {file.converted['encoder']}, not {name}")
         trunk = _empty(replace(shape, rows=config["rows"]))

@@ -74,7 +74,13 @@ EVENT = {
     "verdict_by": "Anna",
     "audit": [AUDIT],
 }
-SET_POINT = {"value": 3.42, "method": "conformal", "false_alarms_per_week": 1.0}
+SET_POINT = {
+    "value": 3.42,
+    "method": "conformal",
+    "false_alarms_per_week": 1.0,
+    "independent_per_week": 1.9e-9,
+    "promise": ["alarm when 3 windows in a row each score above 3.4; the most unusual of its 240 normals scores 2.9"],
+}
 POINT = {"value": 3.42, "false_alarms_per_week": 1.0}
 ODD = {"index": 17, "name": "normal_17.wav", "score": 2.9, "playable": True, "channels": ["near", "far"]}
 DAY = {"start": 1_789_948_800.0, "median": 0.05, "windows": 17_020}

@@ -12,6 +12,7 @@ from nearfar.live import api_shapes as shapes
 from nearfar.live.alarm import WEEK_S, per_week
 from nearfar.live.api_views import audits, state
 from nearfar.live.machine import Machine
+from nearfar.live.promise import backed, independent_per_week
 from nearfar.live.service import ERRORS, Here, answers, name_of
 from nearfar.live.sounds import gain_db, normal_clip
 
@@ -83,7 +84,7 @@ def model(here: Here, id: str) -> shapes.Model:
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
         set_point=_set_point(machine),
         curve=_curve(machine),
-        backed_per_week=_per_week(machine, 1 / (1 + len(detector.normals))),
+        backed_per_week=_per_week(machine, backed(len(detector.normals))),
         odd_ones_out=odd,
         gain_db=gain,
         audit=audits(here.plant, id),
@@ -129,8 +130,13 @@ def _per_week(machine: Machine, rate: float) -> float:
 
 def _set_point(machine: Machine) -> shapes.SetPoint:
     point = machine.detector.threshold
-    weekly = max(machine.false_alarms_per_week, 1e-9)
-    return shapes.SetPoint(value=point.value, method=point.method, false_alarms_per_week=weekly)
+    return shapes.SetPoint(
+        value=point.value,
+        method=point.method,
+        false_alarms_per_week=max(machine.false_alarms_per_week, 1e-9),
+        independent_per_week=independent_per_week(point.rate, machine.hop_s, machine.alarm.on_delay),
+        promise=machine.promise(),
+    )
 
 
 def _curve(machine: Machine) -> list[shapes.CurvePoint]:

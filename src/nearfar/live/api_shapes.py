@@ -130,11 +130,13 @@ class Domain(Shape):
 
 
 class SetPoint(Shape):
-    """Alarm above `value`; a healthy machine is expected to alarm at most so often."""
+    """Alarm above `value`; a healthy machine is expected to alarm at most so often. `promise`: all that in words."""
 
     value: float
     method: str
     false_alarms_per_week: float
+    independent_per_week: float
+    promise: list[str]
 
 
 class CurvePoint(Shape):

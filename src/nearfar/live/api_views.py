@@ -8,6 +8,7 @@ from dataclasses import asdict
 from nearfar.explain import wording
 from nearfar.explain.evidence import Explanation
 from nearfar.live import api_shapes as shapes
+from nearfar.live.desk import standing_changes
 from nearfar.live.plant import Plant
 from nearfar.live.rows import Audit, Event
 from nearfar.score import Score
@@ -74,7 +75,7 @@ def audits(
 ) -> list[shapes.AuditEntry]:
     """Audit entries, newest first."""
     rows = plant.history.audit(machine, limit=limit, before_id=before_id)
-    newest = {m: next(iter(plant._standing_changes(m)), None) for m in {row.machine for row in rows}}
+    newest = {m: next(iter(standing_changes(plant.history, m)), None) for m in {row.machine for row in rows}}
     return [entry(row, newest[row.machine]) for row in rows]
 
 

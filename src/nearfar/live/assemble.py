@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from nearfar.live.alarm import rate_for
-from nearfar.live.config import Config, MachineConfig
+from nearfar.live.config import Config
 from nearfar.live.folder import Report
 from nearfar.live.history import History
-from nearfar.live.machine import FALSE_ALARMS_PER_WEEK, Machine, Shared, chosen_by_hand, open_machine
+from nearfar.live.machine import Machine, Shared, open_machine
 from nearfar.live.message import Sink
 from nearfar.live.monitor import Complain, Monitor
 from nearfar.live.plant import Plant
@@ -97,13 +96,15 @@ def open_machines(config: Config) -> list[Machine]:
             deadband=c.alarm.deadband,
             on_delay=c.alarm.on_delay,
             off_delay=c.alarm.off_delay,
+            false_alarms_per_week=c.alarm.false_alarms_per_week,
+            streamed=bool(c.source),
             shared=shared,
         )
         if folder:
             machine.hop_s = machine.detector.window_s  # files are not taken in overlapping windows
+            machine.adopt(machine.detector)
         silence = None if folder else max(SILENCE_S, FEWEST_HOPS * machine.hop_s)
         machine.watchdog.silence_s = float("inf") if (s := c.silence_s or silence) is None else s
-        _choose_set_point(machine, c)
         machines.append(machine)
     return machines
 
@@ -148,16 +149,6 @@ def _mqtt(config: Config, machines: Sequence[Machine]) -> Sink:
     return Mqtt(broker, machines)
 
 
-def _choose_set_point(machine: Machine, c: MachineConfig) -> None:
-    """What the configuration says; else the model's set-point if somebody chose it; else a rare false alarm."""
-    per_week = c.alarm.false_alarms_per_week
-    if per_week is None and c.source and not chosen_by_hand(machine.detector):
-        per_week = FALSE_ALARMS_PER_WEEK
-    if per_week is not None:
-        machine.detector.set_threshold(rate=rate_for(per_week, machine.hop_s, machine.alarm.on_delay))
-        machine.alarm = replace(machine.alarm, on=machine.detector.threshold.value)
-
-
 def _source(config: Config, machine: Machine, clock: Callable[[], float], report: Report, once: bool) -> Source:
     c, detector = config.machines[machine.id], machine.detector
     rates = [encoder.sample_rate for encoder in detector.encoders.values()]
@@ -190,11 +181,11 @@ def check(config: Config) -> list[str]:
         c = config.machines[machine.id]
         one_of("sample format", c.format, FORMATS)
         one_of("number of channels", str(c.channels), ("1", "2"))
-        source = hide(" and ".join(c.source)) or "no source"
-        lines.append(
-            f"machine {machine.id}: {machine.model} listens to {source}; set-point {machine.alarm.on:.2f}, "
-            f"at most {machine.false_alarms_per_week:.3g} false alarms a week"
-        )
+        if not c.source:
+            lines.append(f"machine {machine.id}: {machine.model} scores what is sent to `nearfar serve`")
+            continue
+        lines.append(f"machine {machine.id}: {machine.model} listens to {hide(' and '.join(c.source))}")
+        lines += [f"machine {machine.id}: {line}" for line in machine.promise()]
     h = config.history
     lines.append(f"history: {h.folder}, scores for {h.keep_days:g} days, audio up to {h.audio_gb:g} GB")
     if m := config.mqtt:

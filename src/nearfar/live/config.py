@@ -41,7 +41,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class AlarmConfig:
-    """A machine's alarm. `false_alarms_per_week` None: the model's set-point if somebody chose it, else 7."""
+    """A machine's alarm. `false_alarms_per_week` None: the model's set-point if somebody chose it, else `promise`'s."""
 
     false_alarms_per_week: float | None = None
     deadband: float = 0.5
@@ -224,7 +224,7 @@ class _Reader:
         for number, line in enumerate(self.text.splitlines(), 1):
             if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
                 inside = header[1].replace('"', "").replace(" ", "")
-                if inside == name:
+                if inside == name or inside.startswith(f"{name}."):
                     return f", line {number}"
             elif inside == table and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""", line):
                 return f", line {number}"

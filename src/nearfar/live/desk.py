@@ -20,10 +20,11 @@ from nearfar import audio
 from nearfar.detector import Detector, load
 from nearfar.live.alarm import rate_for
 from nearfar.live.history import History
-from nearfar.live.machine import Machine
+from nearfar.live.machine import Machine, Machines
 from nearfar.live.message import EVENT, STATE, Message, Sink
 from nearfar.live.rows import FAULT, FINE, Audit, Event
 from nearfar.live.tape import write_flac
+from nearfar.model import Normal
 
 UNDO, NORMALS = "undo", "normals"  # folders of the history
 CHANGES = ("fine", "add", "set-point")  # what changes a model, and can be undone
@@ -37,7 +38,7 @@ class Desk:
     def __init__(
         self, machines: Sequence[Machine], history: History, sinks: Sequence[Sink], clock: Callable[[], float]
     ) -> None:
-        self.machines = {machine.id: machine for machine in machines}
+        self.machines = Machines({machine.id: machine for machine in machines})
         if len(self.machines) < len(machines):
             raise ValueError(f"two machines have the same id: {', '.join(m.id for m in machines)}")
         self.history, self.sinks, self.clock = history, list(sinks), clock
@@ -45,7 +46,7 @@ class Desk:
     def acknowledge(self, event_id: int, who: str) -> Event:
         """Somebody has seen this event."""
         event = self.history.event(event_id)
-        with self._machine(event.machine).lock:
+        with self.machines[event.machine].lock:
             if event.acknowledged is None:
                 event = self._change(event_id, "acknowledged", acknowledged=self.clock(), acknowledged_by=who)
                 self._audit(who, event.machine, "acknowledge", event=event_id)
@@ -67,7 +68,7 @@ class Desk:
     def fine(self, event_id: int, who: str) -> Audit:
         """It was fine: what crossed the set-point goes into the bank. ValueError if the event has no audio to learn."""
         event = self.history.event(event_id)
-        machine = self._machine(event.machine)
+        machine = self.machines[event.machine]
         with machine.lock:
             if event.verdict == FINE:
                 raise ValueError(f"event {event_id} has been called fine already, by {event.verdict_by}")
@@ -79,7 +80,7 @@ class Desk:
     def fault(self, event_id: int, who: str) -> Audit:
         """It was a real fault: noted, nothing else changes."""
         event = self.history.event(event_id)
-        with self._machine(event.machine).lock:
+        with self.machines[event.machine].lock:
             if event.verdict == FINE:
                 raise ValueError(f"event {event_id} was called fine and is in the bank: undo that first")
             self._answered(self._change(event_id, "verdict", **self._verdict(event, FAULT, who)))
@@ -91,9 +92,9 @@ class Desk:
         if not found or found[0].action not in CHANGES:
             raise ValueError(f"audit entry {audit_id} is no change of a model, so there is nothing to undo")
         change = found[0]
-        machine = self._machine(change.machine)
+        machine = self.machines[change.machine]
         with machine.lock:
-            newest = self._standing_changes(machine.id)
+            newest = standing_changes(self.history, machine.id)
             if change.id not in newest:
                 raise ValueError(f"audit entry {audit_id} has been undone already, or is too old to be undone")
             if change.id != newest[0]:
@@ -104,12 +105,15 @@ class Desk:
                     f"the model before audit entry {audit_id} is no longer kept (only the last {KEEP} are)"
                 )
             _replace(machine.model, kept)
+            machine.asked_per_week = change.detail.get("asked", machine.asked_per_week)
             machine.adopt(load(machine.model, machine.weights, threads=1))
             for name in change.detail.get("files", []):
                 (self.history.folder / NORMALS / machine.id / name).unlink(missing_ok=True)
+            about = {}
             if (event := change.detail.get("event")) is not None:
                 self._change(event, "verdict", verdict="", verdict_by="")
-            return self._audit(who, machine.id, "undo", of=audit_id)
+                about = {"event": event}
+            return self._audit(who, machine.id, "undo", of=audit_id, **about)
 
     def set_point(
         self, machine_id: str, *, who: str, false_alarms_per_week: float | None = None, value: float | None = None
@@ -117,21 +121,15 @@ class Desk:
         """Another set-point, kept in the model: at most so many false alarms a week, or a value by hand."""
         if (false_alarms_per_week is None) == (value is None):
             raise ValueError("a set-point is given by false_alarms_per_week or by value: one of them")
-        machine = self._machine(machine_id)
+        machine = self.machines[machine_id]
         with machine.lock:
             new = copy.copy(machine.detector)
             if false_alarms_per_week is not None:
                 new.set_threshold(rate=rate_for(false_alarms_per_week, machine.hop_s, machine.alarm.on_delay))
             else:
                 new.set_threshold(value=value)
-            was = machine.detector.threshold.value
-            return self._replace_model(machine, new, who, "set-point", was=was, value=new.threshold.value)
-
-    def _machine(self, id: str) -> Machine:
-        try:
-            return self.machines[id]
-        except KeyError:
-            raise KeyError(f"there is no machine {id!r}; there are: {', '.join(self.machines)}") from None
+            was, asked, machine.asked_per_week = machine.detector.threshold.value, machine.asked_per_week, None
+            return self._replace_model(machine, new, who, "set-point", was=was, value=new.threshold.value, asked=asked)
 
     def _tell(self, kind: str, machine: Machine, at: float, **body: Any) -> None:
         message = Message(kind, machine.id, machine.site, at, body)
@@ -172,7 +170,7 @@ class Desk:
             self._say_state(machine, self.clock())
 
     def _shelve(self, machine_id: str, until: float, who: str, action: str, **detail: Any) -> Audit:
-        machine = self._machine(machine_id)
+        machine = self.machines[machine_id]
         with machine.lock:
             machine.alarm.shelve(until)
             self._say_state(machine, self.clock())
@@ -226,18 +224,24 @@ class Desk:
         audit = self._audit(who, machine.id, action, kept=kept.name, **detail)
         new.save(machine.model)
         machine.adopt(new)
-        for old in self._standing_changes(machine.id)[KEEP:]:
+        for old in standing_changes(self.history, machine.id)[KEEP:]:
             shutil.rmtree(self._kept(self.history.audit(id=old)[0]), ignore_errors=True)
         return audit
 
-    def _standing_changes(self, machine: str) -> list[int]:
-        """Audit numbers of the changes that have not been undone, newest first."""
-        audits = self.history.audit(machine, limit=10_000)
-        undone = {a.detail["of"] for a in audits if a.action == "undo"}
-        return [a.id for a in audits if a.action in CHANGES and a.id not in undone]
-
     def _kept(self, change: Audit) -> Path:
         return self.history.folder / UNDO / change.machine / str(change.detail["kept"])
+
+
+def standing_changes(history: History, machine: str) -> list[int]:
+    """Audit numbers of the changes that have not been undone, newest first."""
+    audits = history.audit(machine, limit=10_000)
+    undone = {a.detail["of"] for a in audits if a.action == "undo"}
+    return [a.id for a in audits if a.action in CHANGES and a.id not in undone]
+
+
+def is_ours(normal: Normal) -> bool:
+    """Whether the file of a normal was written here, near first, and not by a recorder."""
+    return Path(normal.path).parent.parent.name == NORMALS
 
 
 def _replace(folder: Path, by: Path) -> None:

@@ -33,7 +33,8 @@ class Drift:
     def text(self, model: str, samples: str) -> str:
         """What to do, in words; `samples` is a folder of recent normal windows."""
         if self.baseline is None or self.now is None:
-            return f"{len(self.days)} days have been heard; {FEWEST_DAYS} are needed to see a trend."
+            heard = "1 day has" if len(self.days) == 1 else f"{len(self.days) or 'no'} days have"
+            return f"{heard} been heard; {FEWEST_DAYS} are needed to see a trend."
         trend = f"the median normal score was {self.baseline:+.2f} and is {self.now:+.2f} standard deviations"
         if not self.creeping:
             return f"No trend: {trend}."

@@ -240,6 +240,12 @@ def machines_of(history: History) -> list[str]:
     return [machine for (machine,) in history._read(f"{names} SELECT x FROM m WHERE x IS NOT NULL", [])]
 
 
+def last_heard(history: History, machine: str, since: float) -> float | None:
+    """The end of the last window of a machine that began at `since` or later."""
+    query = "SELECT t1 FROM scores WHERE machine = ? AND t0 >= ? ORDER BY t0 DESC LIMIT 1"
+    return next((float(t1) for (t1,) in history._read(query, [machine, since])), None)
+
+
 def medians(history: History, machine: str, since: float, until: float) -> list[tuple[float, float, int]]:
     """(start of the day, median score, windows) of each UTC day, of windows that were judged normal."""
     days: dict[float, list[float]] = {}

@@ -18,12 +18,13 @@ from nearfar.detector import Detector, load
 from nearfar.encoders import Encoder
 from nearfar.encoders import load as load_encoder
 from nearfar.live.alarm import NORMAL, Alarm, per_week, rate_for
+from nearfar.live.promise import in_words, set_point
 from nearfar.live.rows import Event, Scored
 from nearfar.live.watchdog import Watchdog
 from nearfar.live.windows import Roll
 from nearfar.profile import Profile
+from nearfar.threshold import from_normals
 
-FALSE_ALARMS_PER_WEEK = 7.0  # at most, unless somebody has chosen a set-point for the model
 ROLL_S = 60.0  # of sound that is remembered, so that an event has its audio
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Shared = dict[tuple[str, str], Encoder]
@@ -42,6 +43,8 @@ class Machine:
     hop_s: float = 0.0
     weights: Any = None
     shared: Shared = field(default_factory=dict, repr=False)
+    streamed: bool = False  # heard all the time: alarms are to be rare
+    asked_per_week: float | None = None  # false alarms, at most, whatever the model says
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(Profile()))
     roll: Roll = field(default_factory=Roll, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -61,6 +64,11 @@ class Machine:
         share(detector, self.weights, self.shared)
         self.detector = detector
         self.watchdog.profile = detector.profile
+        if self.asked_per_week is not None:  # here alone, as the next: the folder's own set-point stays what it is
+            rate = rate_for(self.asked_per_week, self.hop_s, self.alarm.on_delay)
+            detector.threshold = from_normals(detector.train_values, rate, detector.method)
+        elif self.streamed:
+            detector.threshold = set_point(detector, self.hop_s, self.alarm.on_delay)
         self.alarm.on = detector.threshold.value
         self.recipe = "+".join(sorted({f"{r.encoder}/{r.view}" for r in detector.recipes}))
 
@@ -68,6 +76,17 @@ class Machine:
     def false_alarms_per_week(self) -> float:
         """At most so many, by the set-point as it is."""
         return per_week(self.detector.threshold.rate, self.hop_s, self.alarm.on_delay)
+
+    def promise(self) -> list[str]:
+        """The set-point in words, and what to expect of it."""
+        return in_words(self.detector, self.detector.threshold, self.hop_s, self.alarm.on_delay)
+
+
+class Machines(dict[str, Machine]):
+    """Machines by their ids; KeyError naming those that there are."""
+
+    def __missing__(self, id: str) -> Machine:
+        raise KeyError(f"there is no machine {id!r}; there are: {', '.join(self)}")
 
 
 def open_machine(
@@ -82,11 +101,13 @@ def open_machine(
     on_delay: int = 3,
     off_delay: int = 5,
     false_alarms_per_week: float | None = None,
+    streamed: bool = False,
     shared: Shared | None = None,
 ) -> Machine:
     """A machine that listens with the detector in the folder `model`; `shared` holds encoders that are loaded already.
 
-    The set-point is the model's own, or with `false_alarms_per_week` the one that makes at most so many. Raises
+    The set-point is the model's own, or with `false_alarms_per_week` the one that makes at most so many; `streamed`
+    replaces one that nobody chose by what is right for a machine that is heard all the time (`promise`). Raises
     ValueError for an id that is no plain name, and what `nearfar.load` raises.
     """
     for what, word in (("machine id", id), ("site", site)):
@@ -94,8 +115,6 @@ def open_machine(
             raise ValueError(f"{what} {word!r} must be letters, digits, - and _ (it becomes a topic and a file name)")
     detector = load(model, weights, threads=1)  # machines are heard side by side, not the windows of one
     hop_s = detector.window_s / 2 if hop_s is None else hop_s
-    if false_alarms_per_week is not None:
-        detector.set_threshold(rate=rate_for(false_alarms_per_week, hop_s, on_delay))
     machine = Machine(
         id=id,
         name=name or id,
@@ -106,16 +125,13 @@ def open_machine(
         hop_s=hop_s,
         weights=weights,
         shared={} if shared is None else shared,
+        streamed=streamed,
+        asked_per_week=false_alarms_per_week,
         watchdog=Watchdog(detector.profile),
         roll=Roll(max(ROLL_S, 2 * detector.window_s)),
     )
     machine.adopt(detector)
     return machine
-
-
-def chosen_by_hand(detector: Detector) -> bool:
-    """Whether somebody has set this detector's set-point, or it is the one that `fit` came up with."""
-    return detector.false_alarm_rate is not None or detector.threshold.method == "by hand"
 
 
 def share(detector: Detector, weights: Any, shared: Shared) -> None:

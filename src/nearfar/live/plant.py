@@ -20,7 +20,7 @@ from nearfar.detector import Detector
 from nearfar.explain.evidence import Explanation
 from nearfar.live.alarm import CLEARED, RAISED
 from nearfar.live.desk import Desk
-from nearfar.live.history import History
+from nearfar.live.history import History, last_heard
 from nearfar.live.machine import Machine
 from nearfar.live.message import HEALTH, OK, PROBLEM, SCORE, Sink
 from nearfar.live.rows import ALARM, Audit, Event, Scored
@@ -48,24 +48,24 @@ class Plant(Desk):
 
     def score(self, machine_id: str, clip: Any) -> Score:
         """The score of a clip (anything that `Detector.score` takes); nothing else happens."""
-        return self._machine(machine_id).detector.score([clip])[0]
+        return self.machines[machine_id].detector.score([clip])[0]
 
     def explain(self, machine_id: str, clip: Any) -> Explanation:
         """Where and why a clip differs from the machine's normals."""
-        return self._machine(machine_id).detector.explain(clip)
+        return self.machines[machine_id].detector.explain(clip)
 
     def add(self, machine_id: str, clips: Sequence[Any], domain: str, who: str) -> Audit:
         """More normals into the bank; `domain` is "source" or "target". Undone like every change."""
         from nearfar.check import one_of
 
         one_of("domain", domain, ("source", "target"))
-        machine = self._machine(machine_id)
+        machine = self.machines[machine_id]
         with machine.lock:
             return self._grow(machine, clips, domain == "target", who, "add", domain=domain)
 
     def take(self, machine_id: str, window: Window) -> Scored:
         """The next window of a machine's stream: scored, recorded, and followed by whatever follows from it."""
-        machine = self._machine(machine_id)
+        machine = self.machines[machine_id]
         with machine.lock:
             scored, clip, problems = _judge(machine.detector, machine_id, window)
             machine.last = scored
@@ -82,7 +82,7 @@ class Plant(Desk):
 
     def silent(self, machine_id: str, now: float, seconds: float) -> None:
         """Nothing has come from a machine for so long."""
-        machine = self._machine(machine_id)
+        machine = self.machines[machine_id]
         with machine.lock:
             if machine.taping is not None and now >= machine.tape_due:
                 self._tape(machine)
@@ -90,7 +90,7 @@ class Plant(Desk):
 
     def state(self, machine_id: str) -> dict[str, Any]:
         """How a machine is, as plain data."""
-        machine, now = self._machine(machine_id), self.clock()
+        machine, now = self.machines[machine_id], self.clock()
         alarm, last = machine.alarm, machine.last
         return {
             "id": machine.id,
@@ -155,7 +155,7 @@ class Plant(Desk):
         elif machine.event is not None and value is not None and value > machine.event.peak_value:
             peak = {"peak_value": value, "peak_t0": s.t0, "heard": s.heard}
             machine.event = machine.taping = self.history.change(machine.event.id, **peak)
-            machine.tape_due = min(machine.tape_due, s.t1 + AFTER_S)
+            self._tape(machine, again=s.t1 + AFTER_S)  # at once: whoever looks now is shown this peak
         if change == CLEARED and machine.event is not None:
             ended = self.history.change(machine.event.id, ended=s.t1)
             machine.event = machine.top = None
@@ -221,8 +221,7 @@ def end_left_open(plant: Plant) -> None:
     """End the events of a process that was killed, at the last window it heard; for whoever listens next."""
     for machine in plant.machines:
         for event in plant.history.events(machine, since=math.inf, limit=1000):
-            seen = plant.history.scores(machine, event.started, math.inf, points=4)
-            ended = max([s.t1 for s in seen], default=event.started)
+            ended = last_heard(plant.history, machine, event.started) or event.started
             event = plant.history.change(event.id, ended=ended, text=f"{event.text} (then nobody was listening)")
             plant._tell_event(CLEARED, event, ended)
 

@@ -77,7 +77,7 @@ class Service:
     def machine(self, id: str) -> Machine:
         """The machine, or 404."""
         with answers():
-            return self.plant._machine(id)
+            return self.plant.machines[id]
 
     def event(self, id: int) -> Event:
         """The event, or 404."""

@@ -23,7 +23,7 @@ from nearfar.check import Array
 from nearfar.detector import Detector
 from nearfar.explain.evidence import Explanation, neighbours, recording
 from nearfar.hashes import of_file
-from nearfar.live.desk import NORMALS
+from nearfar.live.desk import is_ours
 from nearfar.live.plant import Plant
 from nearfar.live.rows import Event
 from nearfar.model import Normal
@@ -38,8 +38,7 @@ def normal_clip(normal: Normal, detector: Detector) -> Clip | None:
     """The sound of a normal, or None if its file is gone or is another."""
     if not is_still_there(normal):
         return None
-    ours = Path(normal.path).parent.parent.name == NORMALS  # written by `Desk`, near first
-    channels = (0, 1) if ours else (detector.near, detector.far)
+    channels = (0, 1) if is_ours(normal) else (detector.near, detector.far)
     return recording(neighbours([0.0], [normal])[0], channels)
 
 

@@ -100,8 +100,8 @@ class Webhook:
     def _run(self) -> None:
         wait = self.first_wait_s
         while not self._closing:
-            waiting = self._waiting()
-            with self._change:
+            with self._change:  # looked up inside, or a message that is put in between would not wake it
+                waiting = self._waiting()
                 if not waiting:
                     if not self._unsaved:
                         self._change.wait(timeout=LONGEST_WAIT_S)

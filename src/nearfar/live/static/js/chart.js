@@ -49,7 +49,7 @@ export function trend({ scores, events, since, until, threshold, clip_s, name, w
   const W = Math.max(300, Math.min(1200, width || 960));
   const judged = scores.filter((p) => p.anomalous !== null);
   const x = (t) => LEFT + ((W - LEFT - RIGHT) * (t - since)) / (until - since);
-  const { y, marks } = scale([...judged.map((p) => p.value)], threshold);
+  const { y, marks } = scale([...judged.map((p) => p.value), ...scores.map((p) => p.threshold)], threshold);
   const hole = Math.max(6 * clip_s, (until - since) / 90);
   const svg = s("svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `How unusual ${name} sounded` });
   for (const v of marks) {
@@ -70,9 +70,10 @@ export function trend({ scores, events, since, until, threshold, clip_s, name, w
     svg.append(s("rect", { class: "span", x: x(from), y: TOP, width: Math.max(2, x(to) - x(from)), height: H - TOP - BOTTOM }));
   }
   for (const run of runs(judged, hole)) svg.append(s("path", { class: "line", d: run.length > 1 ? path(run, x, y, (p) => p.value) : `M${x(run[0].t0)} ${y(run[0].value)}h1` }));
-  const limits = runs(scores, Infinity)[0] || [];
+  const limits = runs(scores, Infinity)[0] || [], first = limits[0]?.threshold ?? threshold;
   const steps = limits.map((p, i) => `${i ? `H${x(p.t0).toFixed(1)}V` : `M${LEFT} `}${y(p.threshold).toFixed(1)}`).join("");
-  svg.append(s("path", { class: "limit", d: (steps || `M${LEFT} ${y(threshold)}`) + `H${W - RIGHT}` }), s("text", { class: "limit-text", x: LEFT + 6, y: y(limits[0]?.threshold ?? threshold) - 6 }, `alarm above ${score(threshold)}`));
+  svg.append(s("path", { class: "limit", d: (steps || `M${LEFT} ${y(threshold)}`) + `H${W - RIGHT}` }), s("text", { class: "limit-text", x: LEFT + 6, y: y(first) - 6 }, `alarm above ${score(first)}`));
+  if (score(first) !== score(threshold)) svg.append(s("text", { class: "limit-text", x: W - RIGHT, y: y(threshold) - 6, "text-anchor": "end" }, `now ${score(threshold)}`));
   svg.append(s("line", { class: "axis", x1: LEFT, x2: W - RIGHT, y1: H - BOTTOM, y2: H - BOTTOM }));
   for (const e of alarms) {
     const at = Math.max(x(since) + 4, x(e.started));

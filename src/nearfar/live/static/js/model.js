@@ -7,7 +7,7 @@ import { crumbs, empty, h, put, s, title } from "./dom.js";
 import { sounds } from "./listen.js";
 import { listen } from "./stream.js";
 import { stamp } from "./time.js";
-import { action, often, score } from "./words.js";
+import { action, often, score, sentence } from "./words.js";
 
 const H = 260, LEFT = 96, RIGHT = 16, TOP = 18, BOTTOM = 44;
 
@@ -37,20 +37,21 @@ function card(model) {
 
 function setPoint(id, model, after) {
   const point = model.set_point;
-  const input = h("input", { type: "number", id: "week", min: 0.001, max: 10000, step: "any", required: true, value: Number(point.false_alarms_per_week.toPrecision(3)), "aria-describedby": "means" });
+  const input = h("input", { type: "number", id: "week", min: 0.001, max: 1e6, step: "any", required: true, value: Number(point.false_alarms_per_week.toPrecision(3)), "aria-describedby": "means" });
   const means = h("p", { id: "means", class: "small", role: "status" }), drawing = h("figure", {});
   const say = () => {
     const value = valueAt(model.curve, Number(input.value));
     put(drawing, curve(model, Number(input.value), value, drawing.clientWidth), h("figcaption", {}, "Grey: rarer than so many normal recordings can show. There the line is an estimate, on the careful side."));
     if (!(Number(input.value) > 0)) means.textContent = "Give a number above 0.";
-    else means.textContent = `At most ${often(Number(input.value))}: alarm above ${score(value)}.${Number(input.value) < model.backed_per_week ? " That is rarer than the normal recordings can show: an estimate, on the careful side." : ""}`;
+    else means.textContent = `At most ${often(Number(input.value))}: alarm above ${score(value)}.${Number(input.value) < model.backed_per_week ? " That is rarer than the normal recordings can show: an estimate, and faint faults may stay below it." : ""}`;
   };
   input.addEventListener("input", say);
   onWidth(drawing, say);
   say();
   return h("section", { class: "panel", "aria-labelledby": "point" }, h("h2", { id: "point" }, "Set-point"),
     h("p", { class: "lead" }, `Alarm above ${score(point.value)}`),
-    h("p", {}, `Expected of a healthy machine: at most ${often(point.false_alarms_per_week)}.`),
+    point.promise.map((line) => h("p", {}, sentence(line))),
+    h("p", { class: "small" }, "For a measured figure: more normal recordings, or, after some days of listening, ", h("code", {}, "nearfar history set-point"), "."),
     drawing,
     h("label", { for: "week" }, "False alarms a week that you would accept"),
     h("div", { class: "row" }, input, act("Change the set-point", async (name) => {
