@@ -147,7 +147,7 @@ def test_a_dead_recording_cannot_serve_as_a_normal(normals):
 def test_mono_is_enough_where_the_view_needs_near_alone(normals):
     mono = [hum(i, far=False) for i in range(12)]
     assert nearfar.Detector().fit(mono).score(mono[:1])
-    with pytest.raises(ValueError, match=r"view 'n_f' needs near and far"):
+    with pytest.raises(ValueError, match=r"has 1 channel.* both near and far are needed \(view 'n_f'\)"):
         nearfar.Detector(Recipe(view="n_f")).fit(mono)
 
 
