@@ -19,7 +19,8 @@ does not count in the correlation: that it hears nothing is no rule's merit):
 Each of the three sees one thing that the official score punishes and is blind to the others: other machines are easier
 to tell than faults, a deaf system is calibrated and has no tail. Their mean rank needs all of them, so it decides. A
 system is stable too when it hears well how one normal differs from another, which is no fault: on synthetic machines
-the rule ran against the labels (-0.1 and -0.4, together +0.4 and +0.3), so it is told and does not decide.
+the rule ran against the labels (-0.1 and -0.4; together +0.4 and +0.3, but chosen on the same sets), so it is told and
+does not decide.
 """
 
 from __future__ import annotations

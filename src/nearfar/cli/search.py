@@ -38,7 +38,7 @@ Seed = Annotated[int, typer.Option(help="Seed of bootstrap draws and of the clip
 def search(
     data: Data,
     encoder: Annotated[list[str], typer.Option("--encoder", help="Encoder to search with; may be repeated.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the records.")] = Path("search"),
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder of the records.")] = Path("search"),
     extended: Annotated[bool, typer.Option("--extended", help="Also what the report's space lacks.")] = False,
     freq: Annotated[list[str] | None, typer.Option(help="concat (default), mean, bands, beam; repeatable.")] = None,
     layer: Annotated[list[str] | None, typer.Option(help="A network's: 1, 2, ... or final (default).")] = None,
@@ -106,7 +106,7 @@ def fuse(
     top: Annotated[int, typer.Option(help="How many systems of a search to fuse.")] = 6,
     layers: Annotated[bool, typer.Option("--layers", help="One configuration's layers, chosen label-free.")] = False,
     equal: Annotated[bool, typer.Option("--equal", help="Equal weights: no labels are used.")] = False,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="JSON file for the fusion, a recipe.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--output", help="JSON file for the fusion, a recipe.")] = None,
     weights: Weights = None,
     machine: Machines = None,
     near: Near = 0,
