@@ -87,8 +87,9 @@ class Bank:
     def each_block(self, points: Array, work: Callable[[slice, Array, Array], None], *, members: bool) -> None:
         """Squared Euclidean distances of `points` to the bank a block at a time.
 
-        `work` gets rows, (len(rows), N) float32 to change but not to keep, and slack. The distances are good for choosing
-        candidates, not as values: cancellation can take them below 0, and they are off by up to `slack` (len(rows),).
+        `work` gets rows, (len(rows), N) float32 to change but not to keep, and slack. The distances are good for
+        choosing candidates, not as values: cancellation can take them below 0, and they are off by up to `slack`
+        (len(rows),).
         With `members` a point's distance to itself is infinite.
         """
         rounding = np.finfo(np.float32).eps * (8 + np.sqrt(self.width))
