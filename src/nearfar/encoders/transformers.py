@@ -29,6 +29,7 @@ from nearfar.encoders.frozen import Frozen
 from nearfar.encoders.layouts import Layout
 from nearfar.encoders.vit import Shape, Trunk
 
+EAT_FRAMES = 1024  # the least that EAT hears
 M2D_FRAMES = {62: 1001, 38: 608}  # rows of positions -> frames of a chunk, where the file does not say
 
 
@@ -48,13 +49,17 @@ def _eat_fbank(waves: Tensor) -> Tensor:
     return frontend.kaldi_fbank(waves - mean.float(), "hanning")
 
 
+def _eat_padding(frames: int, chunk: int) -> int:
+    return max(EAT_FRAMES, -(-frames // 16) * 16) - frames
+
+
 def _at_least_a_patch(waves: Tensor) -> Tensor:
     """Decibels of at least 16 frames: a shorter clip is followed by silence."""
     return frontend.mel_db(pad(waves, (0, max(0, 15 * frontend.HOP - waves.shape[-1]))))
 
 
 FAMILIES = {
-    "eat": Family(_eat_fbank, layouts.EAT, 12_288, before=lambda frames, _: max(1024, -(-frames // 16) * 16) - frames),
+    "eat": Family(_eat_fbank, layouts.EAT, 12_288, before=_eat_padding),
     "ced": Family(_at_least_a_patch, layouts.CED, 1012),
     "m2d": Family(frontend.log_mel, layouts.M2D, 1001, after=lambda frames, chunk: -(frames % chunk) % 16),
     "dasheng": Family(frontend.mel_db, layouts.CED, 1008),
