@@ -1,7 +1,7 @@
 """A frozen network as an encoder: the `Encoder` protocol over torch, for every network of Table 1.
 
-Clips of one length run together on a GPU and one by one on a CPU, where a batch gains nothing; either way a clip's grid
-depends on nothing but the clip.
+Clips run one by one on a CPU, where a batch gains nothing: a clip's grid is the same to the last bit in any company. On
+a GPU clips of one length run together, and it is the same but for rounding: kernels are chosen by the size of a batch.
 """
 
 from __future__ import annotations
@@ -70,16 +70,11 @@ class Frozen:
             layer.bfloat16()
         self.precision = "bf16"
 
-    @property
-    def parameters(self) -> int:
-        """How many numbers the network holds in memory, fixed positions and folded statistics included."""
-        return sum(p.numel() for p in self.network.module.parameters())
-
     def grid(self, waves: Any, layer: int | Sequence[int] | None = None) -> Any:
         """(B, N) -> (B, T, F, D), or a list of 1-D arrays -> a list of (T, F, D): the tokens of the final layer.
 
         `layer` chooses another block's output, from 1 to the depth (-1 is the last); several give a list of grids.
-        Raises ValueError for a wave shorter than 0.1 s and a layer that does not exist.
+        Raises ValueError for a wave shorter than 0.1 s, a layer that does not exist, and a grid that is not finite.
         """
         each, stacked = each_wave(waves)
         for i, wave in enumerate(each):
@@ -93,7 +88,14 @@ class Frozen:
         numbers = [self._layer(number) for number in asked]
         with _threads(self.threads):
             found = self._each(each, numbers)  # per wave, per layer
-        out = [_stack(g) if stacked and each else g for g in ([grids[j] for grids in found] for j in range(len(asked)))]
+        for i, grids in enumerate(found):
+            if not all(np.isfinite(grid).all() for grid in grids):
+                raise ValueError(
+                    f"{self.name} makes NaN or infinity of waves[{i}], whose largest sample is "
+                    f"{np.abs(each[i]).max():.3g}: is full scale 1 there, and is {self.weights_path} undamaged?"
+                )
+        by_layer = ([grids[j] for grids in found] for j in range(len(asked)))
+        out: list[Any] = [np.stack(grids) if stacked and each else grids for grids in by_layer]
         return out[0] if single else out
 
     def frames(self, waves: Any, freq: str = "concat") -> Any:
@@ -145,10 +147,6 @@ def _keep_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def _stack(grids: list[Array]) -> Array:
-    return np.stack(grids)
 
 
 @contextlib.contextmanager
