@@ -131,6 +131,12 @@ def test_beats(seconds):
     close(grids(network, waves), wanted)
 
 
+def test_beats_is_built_without_drawing_numbers_for_its_table(monkeypatch):
+    monkeypatch.setattr(torch.nn.init, "normal_", lambda *_: pytest.fail("drawn, and torch has imported its compiler"))
+    with torch.device("meta"):
+        assert beats.Beats(beats.Config()).distance.weight.shape == (320, 12)
+
+
 def test_beats_buckets_are_those_of_the_published_table():
     config = beats.Config(1, 32, 64, 4, 16)
     with torch.device("meta"):

@@ -68,7 +68,9 @@ class Beats(nn.Module):
             width, width, config.conv_pos, padding=config.conv_pos // 2, groups=config.conv_pos_groups
         )
         self.norm = nn.LayerNorm(width)
-        self.distance = nn.Embedding(config.num_buckets, config.encoder_attention_heads)
+        table = torch.empty(config.num_buckets, config.encoder_attention_heads)
+        # To draw numbers for a table on the meta device torch imports its compiler first: a second or two.
+        self.distance = nn.Embedding.from_pretrained(table)  # type: ignore[no-untyped-call]
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.encoder_layers))
 
     def forward(self, spectrogram: Tensor, layers: Sequence[int]) -> list[Tensor]:
