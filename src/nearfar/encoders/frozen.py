@@ -25,6 +25,7 @@ from nearfar.encoders.linear import Linear
 
 GPU_BATCH = 16
 SHORTEST_S = 0.1
+ONE_THREAD_S = 1.0  # below, a product has so few rows that BLAS may split its sums: bits would depend on the threads
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt
 
 
@@ -118,7 +119,8 @@ class Frozen:
 
     def _batch(self, waves: list[Array], layers: list[int]) -> list[Array]:
         """Waves of one length -> a grid (B, T, F, D) per layer."""
-        with torch.inference_mode():  # a thread's own
+        short = len(waves[0]) < ONE_THREAD_S * self.sample_rate
+        with torch.inference_mode(), _threads(1 if short else None):  # both are a thread's own
             batch = torch.from_numpy(np.stack(waves).astype(np.float32, copy=False)).to(self.device)
             return [grid.cpu().numpy() for grid in self.network.grids(batch, layers)]
 
@@ -153,7 +155,10 @@ def _keep_memory() -> None:
 def _threads(count: int | None) -> Iterator[None]:
     """Torch's own threads, set for the while; None leaves them as the caller has set them."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    if count in (None, before):  # nothing is set that another thread might be setting as well
+        yield
+        return
+    torch.set_num_threads(count)
     try:
         yield
     finally:
