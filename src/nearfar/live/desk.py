@@ -22,13 +22,17 @@ from nearfar.live.alarm import rate_for
 from nearfar.live.history import History
 from nearfar.live.machine import Machine, Machines
 from nearfar.live.message import EVENT, STATE, Message, Sink
+from nearfar.live.outbox import promise
 from nearfar.live.rows import FAULT, FINE, Audit, Event
 from nearfar.live.tape import write_flac
 from nearfar.model import Normal
+from nearfar.score import strangers
 
 UNDO, NORMALS = "undo", "normals"  # folders of the history
 CHANGES = ("fine", "add", "set-point")  # what changes a model, and can be undone
 KEEP = 20  # changes per machine that can be undone
+FEW = 10  # of many new normals, so many are scored to see whether they are the machine's
+FAR = 3.0  # times the most unusual normal's score: alarms lie beyond the set-point, another machine beyond this
 MOST_SHELVED_H = 24.0 * 31
 
 
@@ -48,7 +52,7 @@ class Desk:
         event = self.history.event(event_id)
         with self.machines[event.machine].lock:
             if event.acknowledged is None:
-                event = self._change(event_id, "acknowledged", acknowledged=self.clock(), acknowledged_by=who)
+                event = self._change(event, "acknowledged", acknowledged=self.clock(), acknowledged_by=who)
                 self._audit(who, event.machine, "acknowledge", event=event_id)
             self._answered(event)
             return event
@@ -74,7 +78,7 @@ class Desk:
                 raise ValueError(f"event {event_id} has been called fine already, by {event.verdict_by}")
             clips = self._crossings(machine, event)
             audit = self._grow(machine, clips, False, who, "fine", event=event_id)
-            self._answered(self._change(event_id, "verdict", **self._verdict(event, FINE, who)))
+            self._answered(self._change(event, "verdict", **self._verdict(event, FINE, who)))
             return audit
 
     def fault(self, event_id: int, who: str) -> Audit:
@@ -83,7 +87,7 @@ class Desk:
         with self.machines[event.machine].lock:
             if event.verdict == FINE:
                 raise ValueError(f"event {event_id} was called fine and is in the bank: undo that first")
-            self._answered(self._change(event_id, "verdict", **self._verdict(event, FAULT, who)))
+            self._answered(self._change(event, "verdict", **self._verdict(event, FAULT, who)))
             return self._audit(who, event.machine, "fault", event=event_id)
 
     def undo(self, audit_id: int, who: str) -> Audit:
@@ -111,7 +115,7 @@ class Desk:
                 (self.history.folder / NORMALS / machine.id / name).unlink(missing_ok=True)
             about = {}
             if (event := change.detail.get("event")) is not None:
-                self._change(event, "verdict", verdict="", verdict_by="")
+                self._change(self.history.event(event), "verdict", verdict="", verdict_by="")
                 about = {"event": event}
             return self._audit(who, machine.id, "undo", of=audit_id, **about)
 
@@ -133,6 +137,10 @@ class Desk:
 
     def _tell(self, kind: str, machine: Machine, at: float, **body: Any) -> None:
         message = Message(kind, machine.id, machine.site, at, body)
+        promise(self.history, message)
+        self._send(message)
+
+    def _send(self, message: Message) -> None:
         for sink in self.sinks:
             sink.put(message)
 
@@ -142,16 +150,29 @@ class Desk:
             machine.said = state
             self._tell(STATE, machine, at, state=state)
 
-    def _tell_event(self, what: str, event: Event, at: float) -> None:
-        self._tell(EVENT, self.machines[event.machine], at, what=what, event=asdict(event))
+    def _happened(self, what: str, event: Event, at: float, **changes: Any) -> Event:
+        """Record an event that begins or changes, and tell it."""
+        event, message = self._recorded(what, event, at, **changes)
+        self._send(message)
+        return event
 
-    def _change(self, event_id: int, what: str, **changes: Any) -> Event:
-        event = self.history.change(event_id, **changes)
+    def _recorded(self, what: str, event: Event, at: float, **changes: Any) -> tuple[Event, Message]:
+        """An event that begins (its id is 0) or changes as it is on disk, with what is to be told of it, also there."""
+        site = self.machines[event.machine].site
+
+        def told(event: Event) -> Message:
+            return Message(EVENT, event.machine, site, at, {"what": what, "event": asdict(event)})
+
+        history = self.history
+        event = history.change(event.id, told, **changes) if event.id else history.record(event, told)
+        return event, told(event)
+
+    def _change(self, event: Event, what: str, **changes: Any) -> Event:
+        event = self._happened(what, event, self.clock(), **changes)
         machine = self.machines[event.machine]
         for slot in ("event", "taping", "trouble"):
-            if (held := getattr(machine, slot)) is not None and held.id == event_id:
+            if (held := getattr(machine, slot)) is not None and held.id == event.id:
                 setattr(machine, slot, event)
-        self._tell_event(what, event, self.clock())
         return event
 
     def _audit(self, who: str, machine: str, action: str, **detail: Any) -> Audit:
@@ -197,6 +218,8 @@ class Desk:
     ) -> Audit:
         """Clips into the bank, through files that can be played later as the normals that they now are."""
         folder = self.history.folder / NORMALS / machine.id
+        beyond = FAR * float(machine.detector.train_values.max()) if action == "fine" else -math.inf
+        note = strangers(machine.detector.score(clips[:: max(1, len(clips) // FEW)]), beyond)
         paths = []
         for clip in map(audio.as_clip, clips):
             path = folder / f"{_plain(clip.name)}.flac"
@@ -214,7 +237,7 @@ class Desk:
         new.near, new.far = machine.detector.near, machine.detector.far
         if by_hand.method == "by hand":
             new.set_threshold(value=by_hand.value)
-        return self._replace_model(machine, new, who, action, files=[p.name for p in paths], **detail)
+        return self._replace_model(machine, new, who, action, files=[p.name for p in paths], note=note, **detail)
 
     def _replace_model(self, machine: Machine, new: Detector, who: str, action: str, **detail: Any) -> Audit:
         undo = self.history.folder / UNDO / machine.id

@@ -149,18 +149,18 @@ class Plant(Desk):
             top = machine.top or s
             text = f"sounds unlike its normals{f' ({s.heard})' if s.heard else ''}"
             event = Event(0, machine.id, ALARM, s.t1, None, top.value, top.t0, s.threshold, top.heard, text)
-            machine.event = machine.taping = self.history.record(event)
+            machine.event, message = self._recorded(RAISED, event, s.t1)
+            machine.taping = machine.event
             self._tape(machine, again=s.t1 + AFTER_S)
-            self._tell_event(RAISED, machine.event, s.t1)
+            self._send(message)
         elif machine.event is not None and value is not None and value > machine.event.peak_value:
-            peak = {"peak_value": value, "peak_t0": s.t0, "heard": s.heard}
+            peak: dict[str, Any] = {"peak_value": value, "peak_t0": s.t0, "heard": s.heard}
             machine.event = machine.taping = self.history.change(machine.event.id, **peak)
             self._tape(machine, again=s.t1 + AFTER_S)  # at once: whoever looks now is shown this peak
         if change == CLEARED and machine.event is not None:
-            ended = self.history.change(machine.event.id, ended=s.t1)
+            ended = self._happened(CLEARED, machine.event, s.t1, ended=s.t1)
             machine.event = machine.top = None
             machine.taping = ended if machine.taping is not None else None
-            self._tell_event(CLEARED, ended, s.t1)
         if machine.taping is not None and s.t1 >= machine.tape_due:
             complete = machine.taping.peak_t0 + machine.detector.window_s + AFTER_S
             self._tape(machine, again=complete if complete > s.t1 else math.inf)
@@ -200,14 +200,12 @@ class Plant(Desk):
     def _health(self, machine: Machine, standing: dict[str, str], at: float) -> None:
         text = "; ".join(standing.values())
         if standing and machine.trouble is None:
-            machine.trouble = self.history.record(Event(0, machine.id, HEALTH_EVENT, at, text=text))
-            self._tell_event(RAISED, machine.trouble, at)
+            machine.trouble = self._happened(RAISED, Event(0, machine.id, HEALTH_EVENT, at, text=text), at)
         elif standing and machine.trouble is not None and standing.keys() != machine.ailments:
             machine.trouble = self.history.change(machine.trouble.id, text=text)
         elif not standing and machine.trouble is not None:
-            ended = self.history.change(machine.trouble.id, ended=at)
+            self._happened(CLEARED, machine.trouble, at, ended=at)
             machine.trouble = None
-            self._tell_event(CLEARED, ended, at)
         if standing.keys() != machine.ailments:
             machine.ailments = set(standing)
             self._tell(HEALTH, machine, at, health=PROBLEM if standing else OK, text=text)
@@ -222,8 +220,8 @@ def end_left_open(plant: Plant) -> None:
     for machine in plant.machines:
         for event in plant.history.events(machine, since=math.inf, limit=1000):
             ended = last_heard(plant.history, machine, event.started) or event.started
-            event = plant.history.change(event.id, ended=ended, text=f"{event.text} (then nobody was listening)")
-            plant._tell_event(CLEARED, event, ended)
+            text = f"{event.text} (then nobody was listening)"
+            plant._happened(CLEARED, event, ended, ended=ended, text=text)
 
 
 def _judge(detector: Detector, machine: str, window: Window) -> tuple[Scored, audio.Clip | None, list[audio.Problem]]:
