@@ -157,7 +157,7 @@ class OddOne(Shape):
 
 
 class AuditEntry(Shape):
-    """Who did what. `can_undo`: it is the newest change of the model that stands."""
+    """Who did what. `can_undo`: it is the newest change of the model that stands; `note`: what to think about."""
 
     id: int
     at: float
@@ -166,6 +166,7 @@ class AuditEntry(Shape):
     action: str
     text: str
     event_id: int | None
+    note: str
     can_undo: bool
 
 
@@ -282,16 +283,18 @@ class Ready(Shape):
 
 
 class Added(Shape):
-    """What went into the normals."""
+    """What went into the normals; `note` if it sounds unlike this machine."""
 
     added: int
     normals: int
     audit_id: int
     message: str
+    note: str
 
 
 class Done(Shape):
-    """What was done, in a sentence, with the number of its audit entry."""
+    """What was done, in a sentence, with the number of its audit entry; `note` is what to think about."""
 
     message: str
     audit_id: int
+    note: str = ""

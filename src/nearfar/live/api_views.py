@@ -66,6 +66,7 @@ def entry(audit: Audit, newest: int | None = None) -> shapes.AuditEntry:
         action=audit.action,
         text=text,
         event_id=detail.get("event"),
+        note=detail.get("note", ""),
         can_undo=audit.id == newest,
     )
 

@@ -32,7 +32,7 @@ UNDO, NORMALS = "undo", "normals"  # folders of the history
 CHANGES = ("fine", "add", "set-point")  # what changes a model, and can be undone
 KEEP = 20  # changes per machine that can be undone
 FEW = 10  # of many new normals, so many are scored to see whether they are the machine's
-FAR = 3.0  # times the most unusual normal's score: alarms lie beyond the set-point, another machine beyond this
+FAR = 1.5  # times the most unusual normal: an alarm lies beyond the set-point by its nature, another machine here
 MOST_SHELVED_H = 24.0 * 31
 
 

@@ -94,5 +94,5 @@ export function heard(event) {
 
 export function sentence(text) {
   const first = text.charAt(0).toUpperCase() + text.slice(1);
-  return /[.?!]$/.test(first) ? first : `${first}.`;
+  return !first || /[.?!]$/.test(first) ? first : `${first}.`;
 }
