@@ -79,6 +79,12 @@ def test_a_corrupt_file_is_said_and_the_others_go_through(model, inbox, tmp_path
     assert "left out: 9.wav" in err and "7 windows heard" in err
 
 
+def test_a_file_is_heard_whole_however_fast_it_is_read(model, tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.tile(sound(1).T, (60, 1)), RATE, subtype="PCM_16")
+    _, err = nearfar("monitor", model, "--source", "x.wav", folder=tmp_path)
+    assert "119 windows heard" in err and "dropped" not in err
+
+
 def test_raw_samples_on_stdin(model, tmp_path):
     samples = np.concatenate([sound(i, seconds=2) for i in range(4)], axis=1).astype("<f4")
     out, err = nearfar("monitor", model, "--source", "-", "--json", folder=tmp_path, given=samples.T.tobytes())
