@@ -112,9 +112,7 @@ async def add(
     machine, by = here.machine(id), name_of(request, who)
 
     def work(clips: list[Clip]) -> shapes.Added:
-        stamp = f"{here.clock():.3f}"  # the same name may be sent again with another sound
-        named = [Clip(c.near, c.far, c.rate, f"{stamp}-{c.name}") for c in clips]
-        audit = here.told(here.plant.add(id, named, domain, by))
+        audit = here.told(here.plant.add(id, clips, domain, by))
         count = len(audit.detail["files"])
         text = f"{count} recording{'s' * (count != 1)} added to the normals of {machine.name}."
         normals, note = len(machine.detector.normals), entry(audit).note

@@ -11,10 +11,13 @@ import copy
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nearfar import audio
 from nearfar.detector import Detector, load
@@ -49,8 +52,7 @@ class Desk:
 
     def acknowledge(self, event_id: int, who: str) -> Event:
         """Somebody has seen this event."""
-        event = self.history.event(event_id)
-        with self.machines[event.machine].lock:
+        with self._held(event_id) as (_, event):
             if event.acknowledged is None:
                 event = self._change(event, "acknowledged", acknowledged=self.clock(), acknowledged_by=who)
                 self._audit(who, event.machine, "acknowledge", event=event_id)
@@ -71,9 +73,7 @@ class Desk:
 
     def fine(self, event_id: int, who: str) -> Audit:
         """It was fine: what crossed the set-point goes into the bank. ValueError if the event has no audio to learn."""
-        event = self.history.event(event_id)
-        machine = self.machines[event.machine]
-        with machine.lock:
+        with self._held(event_id) as (machine, event):
             if event.verdict == FINE:
                 raise ValueError(f"event {event_id} has been called fine already, by {event.verdict_by}")
             clips = self._crossings(machine, event)
@@ -83,8 +83,7 @@ class Desk:
 
     def fault(self, event_id: int, who: str) -> Audit:
         """It was a real fault: noted, nothing else changes."""
-        event = self.history.event(event_id)
-        with self.machines[event.machine].lock:
+        with self._held(event_id) as (_, event):
             if event.verdict == FINE:
                 raise ValueError(f"event {event_id} was called fine and is in the bank: undo that first")
             self._answered(self._change(event, "verdict", **self._verdict(event, FAULT, who)))
@@ -117,7 +116,9 @@ class Desk:
             if (event := change.detail.get("event")) is not None:
                 self._change(self.history.event(event), "verdict", verdict="", verdict_by="")
                 about = {"event": event}
-            return self._audit(who, machine.id, "undo", of=audit_id, **about)
+            audit = self._audit(who, machine.id, "undo", of=audit_id, **about)
+            shutil.rmtree(kept, ignore_errors=True)
+            return audit
 
     def set_point(
         self, machine_id: str, *, who: str, false_alarms_per_week: float | None = None, value: float | None = None
@@ -134,6 +135,13 @@ class Desk:
                 new.set_threshold(value=value)
             was, asked, machine.asked_per_week = machine.detector.threshold.value, machine.asked_per_week, None
             return self._replace_model(machine, new, who, "set-point", was=was, value=new.threshold.value, asked=asked)
+
+    @contextmanager
+    def _held(self, event_id: int) -> Iterator[tuple[Machine, Event]]:
+        """An event as it is while nobody else can answer it, with its machine."""
+        machine = self.machines[self.history.event(event_id).machine]
+        with machine.lock:
+            yield machine, self.history.event(event_id)
 
     def _tell(self, kind: str, machine: Machine, at: float, **body: Any) -> None:
         message = Message(kind, machine.id, machine.site, at, body)
@@ -220,17 +228,17 @@ class Desk:
         folder = self.history.folder / NORMALS / machine.id
         beyond = FAR * float(machine.detector.train_values.max()) if action == "fine" else -math.inf
         note = strangers(machine.detector.score(clips[:: max(1, len(clips) // FEW)]), beyond)
-        paths = []
-        for clip in map(audio.as_clip, clips):
-            path = folder / f"{_plain(clip.name)}.flac"
-            write_flac(path, clip.near[None] if clip.far is None else _pair(clip), clip.rate)
-            paths.append(path)
+        paths: list[Path] = []
         by_hand = machine.detector.threshold
         new = copy.copy(machine.detector)
         new.near, new.far = 0, 1  # as our own files are
         try:
+            for number, clip in enumerate(map(audio.as_clip, clips), len(new.normals)):
+                paths.append(folder / f"{number:05d}-{_plain(clip.name)}.flac")
+                channels = [clip.near] if clip.far is None else [clip.near, clip.far]
+                write_flac(paths[-1], np.stack(channels), clip.rate)
             new.add(paths, is_target)
-        except ValueError:
+        except (ValueError, OSError):
             for path in paths:
                 path.unlink(missing_ok=True)
             raise
@@ -243,9 +251,16 @@ class Desk:
         undo = self.history.folder / UNDO / machine.id
         undo.mkdir(parents=True, exist_ok=True)
         kept = Path(tempfile.mkdtemp(prefix="before-", dir=undo))
-        shutil.copytree(machine.model, kept, dirs_exist_ok=True)
-        audit = self._audit(who, machine.id, action, kept=kept.name, **detail)
-        new.save(machine.model)
+        audit = None
+        try:
+            shutil.copytree(machine.model, kept, dirs_exist_ok=True)
+            audit = self._audit(who, machine.id, action, kept=kept.name, **detail)  # before: nothing goes unnoted
+            new.save(machine.model)
+        except OSError as error:
+            if audit is not None:
+                self._audit(who, machine.id, "undo", of=audit.id, problem=str(error))
+            shutil.rmtree(kept, ignore_errors=True)
+            raise
         machine.adopt(new)
         for old in standing_changes(self.history, machine.id)[KEEP:]:
             shutil.rmtree(self._kept(self.history.audit(id=old)[0]), ignore_errors=True)
@@ -281,10 +296,3 @@ def _replace(folder: Path, by: Path) -> None:
 
 def _plain(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_.@" else "_" for c in name).lstrip(".") or "clip"
-
-
-def _pair(clip: audio.Clip) -> Any:
-    import numpy as np
-
-    assert clip.far is not None
-    return np.stack([clip.near, clip.far])

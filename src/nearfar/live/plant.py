@@ -42,7 +42,7 @@ class Plant(Desk):
         super().__init__(machines, history, sinks, clock)
         self._one_thread = one_thread()  # for good: contexts that overlap in threads restore each other's numbers
         for machine in machines:  # what was on the shelf stays there over a restart
-            shelving = [a for a in history.audit(machine.id) if a.action in ("shelve", "unshelve")]
+            shelving = [a for a in history.audit(machine.id, limit=10_000) if a.action in ("shelve", "unshelve")]
             if shelving and shelving[0].action == "shelve":
                 machine.alarm.shelve(shelving[0].at + 3600 * shelving[0].detail["hours"])
 
