@@ -199,6 +199,7 @@ def test_what_waits_in_memory_is_bounded_and_events_are_not_forgotten(history, m
     for i in range(500):
         history.record(scored(float(i)))
     assert len(history._waiting) <= 102 and history.lost >= 400
+    assert f"({history.lost} scores given up)" in history.problem
     history._writer.execute("PRAGMA query_only = 0")
     history.record(scored(500.0))
     assert history.problem == "" and [e.id for e in history.events()] == [first.id]

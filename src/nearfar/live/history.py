@@ -197,8 +197,9 @@ class History:
         except sqlite3.Error as error:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
-            self.problem = str(damaged(self.folder, error)) if is_damage(error) else f"history: {error}"
             self._forget()
+            given_up = f" ({self.lost} scores given up)" if self.lost else ""
+            self.problem = str(damaged(self.folder, error)) if is_damage(error) else f"history: {error}{given_up}"
             return
         self._unsaved.clear()
 

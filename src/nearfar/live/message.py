@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 SCORE, STATE, EVENT, HEALTH = "score", "state", "event", "health"
-KINDS = (SCORE, STATE, EVENT, HEALTH)
 OK, PROBLEM, OFFLINE = "ok", "problem", "offline"
 
 

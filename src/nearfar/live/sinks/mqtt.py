@@ -64,7 +64,6 @@ class Mqtt:
         except ImportError:
             raise ImportError("MQTT needs paho-mqtt: pip install 'nearfar[live]'") from None
         self.broker, self.machines = broker, {m.id: m for m in machines}
-        self.dropped = 0
         self._trouble: dict[str, str] = {}
         self._health = {m.id: json.dumps({"health": OK}) for m in machines}  # what a broker is told when it is back
         self._clients = {m.id: self._client(paho, m, longest_wait_s) for m in machines}
@@ -89,8 +88,7 @@ class Mqtt:
         if message.kind == SCORE and not client.is_connected():
             return
         topic = self._topic(message.site, message.machine, message.kind)
-        if client.publish(topic, payload, qos=1, retain=message.kind == HEALTH).rc == 15:  # MQTT_ERR_QUEUE_SIZE
-            self.dropped += 1
+        client.publish(topic, payload, qos=1, retain=message.kind == HEALTH)
 
     def close(self) -> None:
         """Say "offline" and leave; events that wait for a broker that is away are sent after the next start."""

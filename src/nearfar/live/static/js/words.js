@@ -8,7 +8,6 @@ const STATES = {
   "acknowledged alarm": { word: "Alarm, seen", sign: "seen", kind: "alarm", rank: 1 },
   "returned unacknowledged": { word: "Was in alarm", sign: "seen", kind: "alarm", rank: 3 },
   "shelved": { word: "Shelved", sign: "shelf", kind: "mute", rank: 4 },
-  "out of service": { word: "Out of service", sign: "shelf", kind: "mute", rank: 4 },
   "no sound": { word: "No sound", sign: "cross", kind: "mute", rank: 2 },
   "waiting": { word: "Not heard yet", sign: "wait", kind: "mute", rank: 4 },
 };
