@@ -164,6 +164,7 @@ def test_what_was_fine_has_a_note_only_far_beyond_all_normals(alarmed, plant):
         "4 would be an alarm" in far["note"] and alarmed.get("/v1/events/1").json()["audit"][0]["note"] == far["note"]
     )
     alarmed.post(f"/v1/audit/{far['audit_id']}/undo", json={})
+    assert not any(entry["note"] for entry in alarmed.get("/v1/events/1").json()["audit"])
     peak = alarmed.get("/v1/events/1").json()["peak_value"]
     plant[0].machines["pump"].detector.train_values = detector.train_values * peak / detector.train_values.max()
     assert alarmed.post("/v1/events/1/feedback", json={"verdict": "fine"}).json()["note"] == ""
