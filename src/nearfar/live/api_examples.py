@@ -91,7 +91,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "Error": {"error": "not_found", "message": "there is no machine 'pump9'; there are: pump3", "status": 404},
     "Window": WINDOW,
     "ScoreAnswer": {**WINDOW, "machine": "pump3", "windows": [WINDOW]},
-    "Scored": SCORED,
     "MachineState": STATE,
     "Machines": {"machines": [STATE]},
     "Scores": {"machine": "pump3", "since": T, "until": T + 3600, "scores": [SCORED]},

@@ -26,7 +26,7 @@ def state(plant: Plant, id: str) -> shapes.MachineState:
         name=machine.name,
         site=machine.site,
         state=word,
-        score=None if last is None else shapes.Scored(**asdict(last)),
+        score=last,
         last_heard=now["last_heard"],
         health=ailments,
         shelved_until=now["shelved_until"],

@@ -93,23 +93,15 @@ class Plant(Desk):
         machine, now = self.machines[machine_id], self.clock()
         alarm, last = machine.alarm, machine.last
         return {
-            "id": machine.id,
-            "name": machine.name,
-            "site": machine.site,
             "state": alarm.state(now),
             "score": None if last is None else last.value,
             "threshold": machine.detector.threshold.value,
-            "anomalous": None if last is None else last.anomalous,
-            "p": None if last is None else last.p,
-            "heard": "" if last is None else last.heard,
             "last_heard": None if last is None else last.t1,
             "health": PROBLEM if machine.watchdog.standing else OK,
-            "health_text": "; ".join(machine.watchdog.standing.values()),
             "shelved_until": alarm.shelved_until if now < alarm.shelved_until else None,
             "event": None if machine.event is None else machine.event.id,
             "false_alarms_per_week": machine.false_alarms_per_week,
             "window_s": machine.detector.window_s,
-            "hop_s": machine.hop_s,
             "normals": len(machine.detector.normals),
         }
 
