@@ -119,7 +119,7 @@ def test_nothing_for_a_while_is_health(plant):
 
 
 def test_shelving_keeps_the_record_and_raises_when_it_ends(model, tmp_path):
-    plant, sink, _ = plant_of(model, tmp_path / "h")
+    plant, sink, clock = plant_of(model, tmp_path / "h")
     plant.shelve("pump", 20 / 3600, "anna")
     listen(plant, ["hiss"] * 12)
     assert sink.said("state", "state") == ["shelved", "unacknowledged alarm"]
@@ -127,6 +127,7 @@ def test_shelving_keeps_the_record_and_raises_when_it_ends(model, tmp_path):
     assert event.started == T0 + 20 and len(plant.history.scores("pump", 0, 1e10)) == 12
     with pytest.raises(ValueError, match="hours"):
         plant.shelve("pump", -1, "anna")
+    clock.now = T0 + 24
     plant.shelve("pump", 8, "anna")
     assert plant_of(model, tmp_path / "h")[0].state("pump")["state"] == "shelved"  # after a restart too
     plant.unshelve("pump", "anna")
@@ -254,6 +255,19 @@ def test_events_left_open_by_a_killed_process_end_where_it_stopped_listening(mod
     assert event.ended == T0 + 8 and "nobody was listening" in event.text
     plant.close()
     again.close()
+
+
+def test_an_alarm_waits_for_its_answer_over_a_restart(model, tmp_path):
+    plant, _, _ = plant_of(model, tmp_path / "h")
+    end = listen(plant, FAULTY)
+    again, sink, _ = plant_of(model, tmp_path / "h")
+    assert again.state("pump")["state"] == plant.state("pump")["state"] == "returned unacknowledged"
+    listen(again, [""], end)
+    assert sink.said("state", "state") == ["returned unacknowledged"]
+    again.acknowledge(1, "anna")
+    assert again.state("pump")["state"] == plant_of(model, tmp_path / "h")[0].state("pump")["state"] == "normal"
+    for each in (plant, again):
+        each.close()
 
 
 def test_what_was_left_open_for_long_ends_at_the_very_last_window(model, tmp_path):

@@ -41,8 +41,11 @@ class Plant(Desk):
     ) -> None:
         super().__init__(machines, history, sinks, clock)
         self._one_thread = one_thread()  # for good: contexts that overlap in threads restore each other's numbers
-        for machine in machines:  # what was on the shelf stays there over a restart
+        for machine in machines:  # over a restart an alarm waits for its answer, and the shelf holds what is on it
             shelving = [a for a in history.audit(machine.id, limit=10_000) if a.action in ("shelve", "unshelve")]
+            newest = history.events(machine.id, kind=ALARM, limit=1)
+            unanswered = [e for e in newest if e.acknowledged is None and not any(a.at >= e.started for a in shelving)]
+            machine.alarm.acknowledged = not unanswered
             if shelving and shelving[0].action == "shelve":
                 machine.alarm.shelve(shelving[0].at + 3600 * shelving[0].detail["hours"])
 
