@@ -170,6 +170,14 @@ def test_what_was_fine_has_a_note_only_far_beyond_all_normals(alarmed, plant):
     assert alarmed.post("/v1/events/1/feedback", json={"verdict": "fine"}).json()["note"] == ""
 
 
+def test_a_name_of_any_length_and_script_can_be_added(client):
+    url = "/v1/machines/pump/add"
+    added = client.post(url, files={"file": ("\u6f22" * 200 + "/../x.wav", wav(hum(760)))})
+    assert added.status_code == 200
+    added = client.post(url, files={"file": ("\u6f22" * 200, wav(hum(761)))}).json()
+    assert client.get(f"/v1/machines/pump/normals/{added['normals'] - 1}/near").status_code == 200
+
+
 def test_two_normals_of_one_name_keep_their_own_sounds(client, plant):
     clock, numbers = plant[1], []
     for seed in (750, 751):

@@ -266,6 +266,16 @@ def test_what_was_promised_to_a_webhook_survives_kill_9(tmp_path):
     assert server.ids == list(range(11))
 
 
+def test_a_receiver_that_is_away_is_named_and_takes_no_password(tmp_path):
+    with pytest.raises(ValueError, match="no user and password"):
+        Webhook("http://anna:s3cret@127.0.0.1/", History(tmp_path), clock=time.time)
+    hook = Webhook(f"http://127.0.0.1:{free_port()}/", History(tmp_path), clock=time.time)
+    hook.put(event(0))
+    assert wait_for(lambda: hook.problem)
+    hook.close()
+    assert hook.problem == "webhook: 127.0.0.1 does not answer (Connection refused)"
+
+
 def test_secrets_come_from_files(tmp_path):
     (tmp_path / "s").write_text("abc\n")
     assert read_secret(tmp_path / "s") == "abc"

@@ -295,4 +295,4 @@ def _replace(folder: Path, by: Path) -> None:
 
 
 def _plain(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_.@" else "_" for c in name).lstrip(".") or "clip"
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.@") else "_" for c in name)[-80:] or "clip"

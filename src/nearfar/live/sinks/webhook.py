@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from nearfar.live.history import History
 from nearfar.live.message import EVENT, HEALTH, Message
@@ -49,6 +50,8 @@ class Webhook(Courier):
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"a webhook is an http:// or https:// URL, not {url!r}")
+        if urlsplit(url).username is not None:
+            raise ValueError("a webhook's URL takes no user and password: messages are signed, see --webhook-secret")
         self.url, self.clock, self.secret, self.timeout_s = url, clock, secret, timeout_s
         self._opener = urllib.request.build_opener(_Staying)
         super().__init__("webhook", self._post, Outbox(history, "webhook", (EVENT, HEALTH)), first_wait_s=first_wait_s)
@@ -66,7 +69,8 @@ class Webhook(Courier):
             answered = f"answered {error.code} {error.reason}"
             raise (OSError if error.code >= 500 or error.code in AGAIN else ValueError)(answered) from None
         except urllib.error.URLError as error:
-            raise OSError(error.reason) from None
+            why = getattr(error.reason, "strerror", None) or error.reason
+            raise OSError(f"{urlsplit(self.url).hostname} does not answer ({why})") from None
         except http.client.HTTPException as error:
             raise OSError(f"the answer is no HTTP ({error})") from None
 
