@@ -302,7 +302,7 @@ def test_mqtt_topics_and_what_is_retained(broker, tmp_path):
     sink.put(Message(STATE, "pump", "north", 1.0, {"state": "unacknowledged alarm"}))
     sink.put(event(7))
     sink.put(health("problem", "dead"))
-    assert wait_for(lambda: b"problem" in b"".join(listener.of("pump/health")))
+    assert wait_for(lambda: b"problem" in b"".join(listener.of("pump/health")) and listener.of("/event"))
     (payload,) = listener.of("nearfar/north/pump/score")
     body = json.loads(payload)
     assert {"model", "recipe", "value", "threshold", "t0", "t1"} <= set(body) and body["value"] == 4.5
