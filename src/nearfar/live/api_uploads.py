@@ -26,7 +26,7 @@ from starlette.datastructures import UploadFile
 from nearfar.audio import Clip
 from nearfar.live import api_asks as asks
 from nearfar.live import api_shapes as shapes
-from nearfar.live.api_views import explained, window
+from nearfar.live.api_views import entry, explained, window
 from nearfar.live.decode import HEADER, shown, wav_header
 from nearfar.live.limits import Refused
 from nearfar.live.machine import Machine
@@ -112,12 +112,11 @@ async def add(
     machine, by = here.machine(id), name_of(request, who)
 
     def work(clips: list[Clip]) -> shapes.Added:
-        stamp = f"{here.clock():.3f}"  # the same name may be sent again with another sound
-        named = [Clip(c.near, c.far, c.rate, f"{stamp}-{c.name}") for c in clips]
-        audit = here.told(here.plant.add(id, named, domain, by))
+        audit = here.told(here.plant.add(id, clips, domain, by))
         count = len(audit.detail["files"])
         text = f"{count} recording{'s' * (count != 1)} added to the normals of {machine.name}."
-        return shapes.Added(added=count, normals=len(machine.detector.normals), audit_id=audit.id, message=text)
+        normals, note = len(machine.detector.normals), entry(audit).note
+        return shapes.Added(added=count, normals=normals, audit_id=audit.id, message=text, note=note)
 
     return await _worked_on(here, request, machine, how, work)
 
