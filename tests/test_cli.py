@@ -225,3 +225,28 @@ def test_time_is_not_wasted_on_help():
     code += "print([m for m in ('numpy', 'scipy', 'soundfile', 'matplotlib', 'torch') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip().endswith("[]")
+
+
+def test_a_recording_that_is_cut_short_is_used_and_said_by_all(tmp_path):
+    for i in range(10):
+        write_wav(tmp_path / "normals" / f"{i}.wav", hum(i))
+    for i in range(2):
+        write_wav(tmp_path / "more" / f"{i}.wav", hum(20 + i))
+    for path in (tmp_path / "normals" / "3.wav", tmp_path / "more" / "0.wav", tmp_path / "more" / "1.wav"):
+        path.write_bytes(path.read_bytes()[:-32_000])
+    cut = "the file lacks its last 0.5 s: was the recording, or the copying of it, cut off?"
+    near_only = ("--recipe", "logmel-floor")  # which listens to near alone, and is told all the same
+    code, out, err = nearfar("fit", "normals", "-o", "m", *near_only, cwd=tmp_path)
+    assert code == 0 and "Heard         10 normal" in out and f"note: 3.wav: {cut}\n" in err
+    code, out, err = nearfar("score", "m", "normals", "--csv", "s.csv", "--json", cwd=tmp_path)
+    assert code == 0, err
+    assert [s["warnings"] for s in json.loads(out)["scores"] if s["warnings"]] == [[cut]]
+    rows = {row["file"]: row["warnings"] for row in csv.DictReader((tmp_path / "s.csv").open())}
+    assert rows["3.wav"] == cut and rows["4.wav"] == ""
+    code, out, err = nearfar("score", "m", "normals/3.wav", cwd=tmp_path)
+    assert code == 0 and f"3.wav: {cut}\n" in err
+    code, out, err = nearfar("explain", "m", "normals/3.wav", "--page", "p.html", cwd=tmp_path)
+    assert code == 0 and f"Note: {cut}\n" in out, err
+    code, out, err = nearfar("add", "m", "more", cwd=tmp_path)
+    assert code == 0 and f"note: 0.wav: {cut} (1 more file cut short: see nearfar doctor)\n" in err
+    assert f"3.wav: {cut.partition(':')[0]}\n" in nearfar("doctor", "normals", cwd=tmp_path)[1]

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.datastructures import UploadFile
 
-from nearfar.audio import Clip
+from nearfar.audio import Clip, incomplete
 from nearfar.live import api_asks as asks
 from nearfar.live import api_shapes as shapes
 from nearfar.live.api_views import explained, window
@@ -34,6 +34,7 @@ from nearfar.live.security import Refusal
 from nearfar.live.service import ERRORS, Here, Service, answers, name_of
 from nearfar.live.sounds import gain_db, normal_clip
 from nearfar.score import Score
+from nearfar.words import counted
 
 BINARY = {"type": "string", "format": "binary"}
 FORM = {"type": "object", "required": ["file"], "properties": {"file": BINARY}}
@@ -116,7 +117,8 @@ async def add(
         named = [Clip(c.near, c.far, c.rate, f"{stamp}-{c.name}") for c in clips]
         audit = here.told(here.plant.add(id, named, domain, by))
         count = len(audit.detail["files"])
-        text = f"{count} recording{'s' * (count != 1)} added to the normals of {machine.name}."
+        cut = "".join(f" Note: {p.text}" for c in clips for p in incomplete(c))
+        text = f"{counted(count, 'recording')} added to the normals of {machine.name}.{cut}"
         return shapes.Added(added=count, normals=len(machine.detector.normals), audit_id=audit.id, message=text)
 
     return await _worked_on(here, request, machine, how, work)
