@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.check import Array, finite, number, one_of, whole
+from nearfar.encoders import PRECISIONS
 from nearfar.profile import CHANNELS, Profile
 from nearfar.recipe import BEAM, System, from_json, leaves
 from nearfar.threshold import METHODS, Threshold
@@ -63,7 +64,7 @@ class State:
     banks: Sequence[Array]
     train: Sequence[Array]
     profile: Profile
-    weights: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of each encoder's weights file, "" without one
+    weights: Mapping[str, str] = field(default_factory=dict)  # `library.weights_of` each encoder
 
 
 def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> Path:
@@ -159,7 +160,7 @@ def _settings(state: State) -> dict[str, Any]:
         "threshold": vars(state.threshold),
         "method": state.method,
         "false_alarm_rate": state.false_alarm_rate,
-        "encoders": {name: {"weights_sha256": digest} for name, digest in state.weights.items()},
+        "encoders": {name: _network(known) for name, known in state.weights.items()},
     }
 
 
@@ -211,8 +212,19 @@ def _read(folder: Path) -> State:
         banks=banks,
         train=train,
         profile=Profile(profile),
-        weights={name: str(about["weights_sha256"]) for name, about in settings.get("encoders", {}).items()},
+        weights={name: _known(about) for name, about in settings.get("encoders", {}).items()},
     )
+
+
+def _network(known: str) -> dict[str, str]:
+    """What is known of an encoder's weights, for people; `_known` reads it back."""
+    digest, _, precision = known.partition(":")
+    return {"weights_sha256": digest, "precision": precision or "float32"}
+
+
+def _known(about: Mapping[str, Any]) -> str:
+    precision = one_of("precision", about.get("precision", "float32"), PRECISIONS)
+    return str(about["weights_sha256"]) + ("" if precision == "float32" else f":{precision}")
 
 
 def _load_arrays(path: Path) -> dict[str, Array]:
