@@ -5,8 +5,6 @@ Exit codes: 0 done, 1 `--fail-on-alarm` hit, 2 bad usage or a recording that cou
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated
 
 import typer
@@ -63,7 +61,4 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """The `nearfar` command."""
-    try:
-        app()
-    except BrokenPipeError:  # the reader of our output has left: not our failure
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    app()

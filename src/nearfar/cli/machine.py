@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,16 +14,18 @@ from nearfar.cli.options import (
     Manifest,
     Model,
     Near,
+    Precision,
     RecipeName,
     StoreFolder,
     Threads,
     Weights,
     channel,
+    encoders_of,
     normals_of,
     one_or_many,
     opened,
     system,
-    weights_of,
+    weights_for,
 )
 from nearfar.cli.results import (
     as_csv,
@@ -51,6 +53,7 @@ from nearfar.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from nearfar.detector import Detector
     from nearfar.score import Score
 
 
@@ -95,6 +98,7 @@ def fit(
     false_alarm_rate: Annotated[float | None, typer.Option(help="Share of healthy recordings that may alarm.")] = None,
     store: StoreFolder = None,
     threads: Threads = None,
+    precision: Precision = "float32",
     json: Json = False,
 ) -> None:
     """Example: nearfar fit normals/ -o pump3
@@ -105,19 +109,18 @@ def fit(
     from nearfar.recordings import find
 
     with errors_for_people():
-        failures = Failures()
+        failures, wanted = Failures(), system(recipe)
         detector = Detector(
-            system(recipe),
-            weights_of(weights),
+            wanted,
+            weights_for(weights, encoders_of(wanted)),
             near=near,
             far=channel(far),
             false_alarm_rate=false_alarm_rate,
             threads=threads,
+            precision=precision,
             store=opened(store),
         )
-        recordings, notes = normals_of(find(one_or_many(folder), manifest))
-        for note in notes:
-            complain(f"note: {note}")
+        recordings = normals_of(find(one_or_many(folder), manifest))
         with progress_bar() as tell:
             detector.fit(
                 [r.path for r in recordings],
@@ -149,11 +152,10 @@ def score(
 
     One row per recording: score, threshold, anomalous, nearest normal.
     """
-    from nearfar.detector import load
     from nearfar.recordings import find
 
     with errors_for_people():
-        detector = load(model, weights_of(weights), threads=threads, store=opened(store))
+        detector = _opened(model, weights, threads=threads, store=opened(store))
         recordings = find(one_or_many(files))
         failures = Failures()
         rows: list[tuple[str, Score]] = []
@@ -188,10 +190,8 @@ def explain(
 
     Where and why it differs, with a page to look at and listen to.
     """
-    from nearfar.detector import load
-
     with errors_for_people():
-        detector = load(model, weights_of(weights))
+        detector = _opened(model, weights)
         explanation = detector.explain(file)
         if picture and explanation.clip:
             from nearfar.explain.pictures import spectrogram_png
@@ -226,16 +226,13 @@ def add(
     More normals into the bank, without fitting the others again.
     """
     from nearfar.check import one_of
-    from nearfar.detector import load
     from nearfar.recordings import find
 
     with errors_for_people():
         one_of("domain", domain, ("source", "target"))
-        detector = load(model, weights_of(weights))
+        detector = _opened(model, weights)
         before, failures = len(detector.normals), Failures()
-        recordings, notes = normals_of(find(one_or_many(folder)))
-        for note in notes:
-            complain(f"note: {note}")
+        recordings = normals_of(find(one_or_many(folder)))
         paths = [r.path for r in recordings]
         if note := strangers(detector.score(paths[:: max(1, len(paths) // 10)], skip=lambda *_: None)):
             complain(f"note: {note}")
@@ -272,12 +269,10 @@ def threshold(
 
     Show or change the set-point, without fitting again.
     """
-    from nearfar.detector import load
-
     with errors_for_people():
         if sum(x is not None for x in (false_alarms_per_day, rate, value)) > 1:
             raise ValueError("give one of --false-alarms-per-day, --rate and --value")
-        detector = load(model)
+        detector = _opened(model)
         changed = any(x is not None for x in (false_alarms_per_day, rate, value, method))
         if changed:
             detector.set_threshold(rate=rate, false_alarms_per_day=false_alarms_per_day, value=value, method=method)
@@ -292,3 +287,12 @@ def threshold(
         say_live(detector)
         say()
         say_choices(choices, per_day, len(detector.normals))
+
+
+def _opened(model: Path, weights: list[str] | None = None, **settings: Any) -> Detector:
+    """The detector in a folder, with the weights that its networks need."""
+    from nearfar.detector import load
+
+    detector = load(model, **settings)
+    detector.weights = weights_for(weights, (recipe.encoder for recipe in detector.recipes))
+    return detector

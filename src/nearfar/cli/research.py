@@ -20,9 +20,10 @@ from nearfar.cli.options import (
     Truth,
     Weights,
     channel,
+    encoders_of,
     opened,
     system,
-    weights_of,
+    weights_for,
 )
 from nearfar.cli.results import as_csv, say_evaluation, write_report
 from nearfar.cli.terminal import BAD_INPUT, DONE, errors_for_people, progress_bar, say, say_json
@@ -100,11 +101,12 @@ def evaluate(
     from nearfar.challenge import evaluate as bench
 
     with errors_for_people():
+        wanted = system(recipe)
         with progress_bar() as tell:
             evaluation = bench.evaluate(
                 data,
-                system(recipe),
-                weights_of(weights),
+                wanted,
+                weights_for(weights, encoders_of(wanted)),
                 truth=truth,
                 only=machine or (),
                 near=near,

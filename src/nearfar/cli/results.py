@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from nearfar.atomic import write
 from nearfar.challenge.layout import LATEST, RULES
-from nearfar.cli.terminal import Failures, complain, say, say_table
+from nearfar.cli.terminal import Failures, complain, left_out, say, say_table
+from nearfar.words import counted
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
@@ -93,7 +94,7 @@ def say_summary(facts: dict[str, Any]) -> None:
     added = f", {facts['added']} of them new" if "added" in facts else ""
     say(f"Heard         {facts['normals']} normal recordings{domains}, {facts['minutes']:.1f} minutes{added}")
     if facts["left_out"]:
-        say(f"Left out      {len(facts['left_out'])} recordings; the reasons stand above")
+        say(f"Left out      {counted(len(facts['left_out']), 'recording')}; the reasons stand above")
     say(f"Method        {facts['why']}")
     say_set_point(facts["set_point"])
     say("Odd ones out  listen to these: are they really normal?")
@@ -193,7 +194,7 @@ def say_evaluation(evaluation: Evaluation) -> None:
         if m.error:
             complain(f"{m.name}: could not be evaluated: {m.error}")
         for file, error in m.failures:
-            complain(f"{m.name}: left out: {error if Path(file).name in error else f'{file}: {error}'}")
+            complain(f"{m.name}: {left_out(file, error)}")
     heard = [m for m in evaluation.machines if m.detector.why]
     same = len({m.detector.why for m in heard}) == 1
     for m in heard[:1] if same else heard:
@@ -229,7 +230,7 @@ def say_reproduction(done: Reproduction) -> None:
         complain(f"note: {note}")
     for name, run in done.runs.items():
         for file, error in run.failures:
-            complain(f"{name}: left out: {error if Path(file).name in error else f'{file}: {error}'}")
+            complain(f"{name}: {left_out(file, error)}")
 
 
 def _beside(report: float | None, here: float | None, difference: float | None) -> list[str]:
