@@ -250,3 +250,44 @@ def test_a_recording_that_is_cut_short_is_used_and_said_by_all(tmp_path):
     code, out, err = nearfar("add", "m", "more", cwd=tmp_path)
     assert code == 0 and f"note: 0.wav: {cut} (1 more file cut short: see nearfar doctor)\n" in err
     assert f"3.wav: {cut.partition(':')[0]}\n" in nearfar("doctor", "normals", cwd=tmp_path)[1]
+
+
+def test_a_recording_much_shorter_than_the_normals_is_said(model, tmp_path):
+    write_wav(tmp_path / "short.wav", hum(500, seconds=0.5))
+    code, _, err = nearfar("score", model, tmp_path)
+    assert code == 0 and "short.wav: it lasts 0.5 s where the normals last 2 s: too short to be compared?\n" in err
+
+
+def test_a_place_that_cannot_take_the_detector_is_said_before_anything_is_heard(normals_folder, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    code, _, err = nearfar("fit", normals_folder, "-o", "mine", cwd=tmp_path)
+    assert (
+        code == 2 and err == "nearfar: mine exists and is not a detector; choose another name or remove it yourself\n"
+    )
+
+
+def test_scores_are_said_before_they_are_written(model, today, tmp_path):
+    (tmp_path / "file").touch()
+    code, out, err = nearfar("score", model, today, "--csv", tmp_path / "file" / "s.csv")
+    assert code == 2 and "2 scored, 1 anomalous" in out and "is a file, not a folder" in err
+
+
+def test_a_reader_who_leaves_changes_neither_the_work_nor_its_exit_code(model, today, tmp_path):
+    for file, code, option in (("good.wav", 0, "--json"), ("good.wav", 0, "--csv=s.csv"), ("hiss.wav", 1, "--json")):
+        process = subprocess.Popen(
+            [*COMMAND, "score", model, today / file, "--fail-on-alarm", option],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        process.stdout.close()
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == code and not err
+    assert (tmp_path / "s.csv").is_file()
+
+
+def test_commands_to_copy_hold_names_with_spaces(normals_folder, tmp_path):
+    code, out, _ = nearfar("fit", normals_folder, "-o", "Pumpe 3 (Süd)", cwd=tmp_path)
+    assert code == 0 and "Next          nearfar score 'Pumpe 3 (Süd)' RECORDINGS\n" in out

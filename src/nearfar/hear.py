@@ -147,6 +147,9 @@ class Ear:
             check_channels(clip, self.recipes)
             origin = Normal(clip.name, str(path.resolve()) if path else "", digest or _of_samples(clip), clip.seconds)
             found = [p for p in audio.problems(clip) if needs_far or p.channel == "near" or p.kind == audio.INCOMPLETE]
+            if clip.seconds < self.window_s / 2:
+                lengths = f"it lasts {clip.seconds:.3g} s where the normals last {self.window_s:.3g} s"
+                found.append(audio.Problem("short", f"{lengths}: too short to be compared?"))
             yield Heard(origin, [], found, Profile.of(clip)), library.begin(clip, digest, self._passes())
 
     def _finish(self, heard: Heard, request: Request, grids: Mapping[Pass, Array], library: Library) -> Heard:

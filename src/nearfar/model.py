@@ -14,6 +14,7 @@ checked (types, shapes, finite numbers) before it is used, so a damaged or hosti
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -67,13 +68,24 @@ class State:
     weights: Mapping[str, str] = field(default_factory=dict)  # `library.weights_of` each encoder
 
 
-def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> Path:
-    """Write a state to `folder`, replacing a detector there; FileExistsError if it holds other things."""
-    from safetensors.numpy import save
-
+def check_place(folder: str | os.PathLike[str]) -> Path:
+    """`folder`, if a detector can be written there. FileExistsError if it holds other things, or PermissionError."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - set(FILES)):
         raise FileExistsError(f"{folder} exists and is not a detector; choose another name or remove it yourself")
+    there = next(p for p in folder.absolute().parents if p.exists())
+    if not os.access(there, os.W_OK):
+        raise PermissionError(
+            errno.EACCES, f"no detector can be written here ({os.strerror(errno.EACCES)})", str(there)
+        )
+    return folder
+
+
+def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> Path:
+    """Write a state to `folder`, replacing a detector there; raises as `check_place` does."""
+    from safetensors.numpy import save
+
+    folder = check_place(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -259,5 +260,5 @@ def pull(
         say(f"Data          {raw}: {', '.join(folders)}")
         other = {"add": "eval", "eval": "add"}.get(found.record.part)
         if other:
-            say(f"The rest      nearfar data pull {name.rpartition('-')[0]}-{other} --to {to}")
-        say(f"Next          nearfar evaluate {raw}")
+            say(f"The rest      nearfar data pull {name.rpartition('-')[0]}-{other} --to {quote(str(to))}")
+        say(f"Next          nearfar evaluate {quote(str(raw))}")

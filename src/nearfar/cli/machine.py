@@ -28,6 +28,7 @@ from nearfar.cli.options import (
     weights_for,
 )
 from nearfar.cli.results import (
+    NO_PICTURES,
     as_csv,
     as_row,
     has_matplotlib,
@@ -50,6 +51,7 @@ from nearfar.cli.terminal import (
     progress_bar,
     say,
     say_json,
+    say_words,
 )
 
 if TYPE_CHECKING:
@@ -82,8 +84,7 @@ def doctor(
         if json:
             say_json(report.to_dict())
         else:
-            for line in report.lines():
-                say(line)
+            say_words(str(report))
         raise typer.Exit(DONE if report.ok else BAD_INPUT)
 
 
@@ -106,9 +107,11 @@ def fit(
     Normal recordings in, a detector folder out.
     """
     from nearfar.detector import Detector
+    from nearfar.model import check_place
     from nearfar.recordings import find
 
     with errors_for_people():
+        check_place(output)
         failures, wanted = Failures(), system(recipe)
         detector = Detector(
             wanted,
@@ -124,7 +127,7 @@ def fit(
         with progress_bar() as tell:
             detector.fit(
                 [r.path for r in recordings],
-                [bool(r.is_target) for r in recordings] if any(r.is_target for r in recordings) else None,
+                [bool(r.is_target) for r in recordings],
                 skip=failures,
                 progress=lambda done, total: tell("listening to the normals", done, total),
             )
@@ -167,12 +170,12 @@ def score(
             )
             for recording, scores in zip(recordings, each, strict=True):
                 rows += [(recording.name + s.name.removeprefix(recording.path.name), s) for s in scores]
-        if csv_file:
-            write(csv_file, as_csv(rows))
         if json:
             say_json({"scores": [as_row(name, s) for name, s in rows], "failures": failures.to_list()})
         else:
-            say_scores(rows, failures, csv_file)
+            say_scores(rows, failures)
+        if csv_file:
+            write(csv_file, as_csv(rows))
         if fail_on_alarm and any(s.anomalous is not False for _, s in rows):
             raise typer.Exit(ALARM)
         raise typer.Exit(BAD_INPUT if failures.files else DONE)
@@ -181,7 +184,7 @@ def score(
 def explain(
     model: Model,
     file: Annotated[Path, typer.Argument(help="The recording to explain.")],
-    page: Annotated[Path | None, typer.Option(help="HTML page to write; beside the working folder by default.")] = None,
+    page: Annotated[Path | None, typer.Option(help="HTML page to write [RECORDING.explained.html].")] = None,
     picture: Annotated[Path | None, typer.Option(help="PNG file to write.")] = None,
     weights: Weights = None,
     json: Json = False,
@@ -193,6 +196,10 @@ def explain(
     with errors_for_people():
         detector = _opened(model, weights)
         explanation = detector.explain(file)
+        if json:
+            say_json(explanation.to_dict())
+        else:
+            say_words("\n".join(explanation.lines()))
         if picture and explanation.clip:
             from nearfar.explain.pictures import spectrogram_png
 
@@ -203,13 +210,8 @@ def explain(
             from nearfar.explain.pages import explanation_page
 
             write(page, explanation_page(explanation))
-        if json:
-            say_json(explanation.to_dict())
-            return
-        for line in explanation.lines():
-            say(line)
-        say()
-        say(f"Page          {page}" if page else "Page          needs matplotlib: pip install 'nearfar[pictures]'")
+        if not json:
+            say(f"\nPage          {page or NO_PICTURES}")
 
 
 def add(
@@ -226,10 +228,12 @@ def add(
     More normals into the bank, without fitting the others again.
     """
     from nearfar.check import one_of
+    from nearfar.model import check_place
     from nearfar.recordings import find
 
     with errors_for_people():
         one_of("domain", domain, ("source", "target"))
+        check_place(model)
         detector = _opened(model, weights)
         before, failures = len(detector.normals), Failures()
         recordings = normals_of(find(one_or_many(folder)))
@@ -244,11 +248,8 @@ def add(
                 progress=lambda done, total: tell("listening", done, total),
             )
         detector.save(model)
-        facts = summary(detector) | {
-            "model": str(model),
-            "added": len(detector.normals) - before,
-            "left_out": failures.to_list(),
-        }
+        facts = summary(detector) | {"model": str(model), "left_out": failures.to_list()}
+        facts["added"] = len(detector.normals) - before
         if json:
             say_json(facts)
         else:

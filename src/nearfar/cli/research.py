@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -25,7 +26,7 @@ from nearfar.cli.options import (
     system,
     weights_for,
 )
-from nearfar.cli.results import as_csv, say_evaluation, write_report
+from nearfar.cli.results import NO_PICTURES, as_csv, say_evaluation, write_report
 from nearfar.cli.terminal import BAD_INPUT, DONE, errors_for_people, progress_bar, say, say_json
 
 
@@ -71,9 +72,9 @@ def demo(
         first = evaluation.machines[0]
         heard = max(first.scores, key=lambda s: s.value)
         worst = next(r for r, s in zip(first.recordings, first.scores, strict=True) if s is heard)
-        say(f"\nReport page   {page or 'needs matplotlib: pip install nearfar[pictures]'}")
+        say(f"\nReport page   {page or NO_PICTURES}")
         say(f"Data          {data}")
-        say(f"Try           nearfar explain {folder / 'models' / first.name} {worst.path}")
+        say(f"Try           nearfar explain {quote(str(folder / 'models' / first.name))} {quote(str(worst.path))}")
 
 
 def evaluate(
@@ -118,12 +119,12 @@ def evaluate(
                 seed=seed,
                 progress=tell,
             )
-        if csv_file:
-            write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
         if json:
             say_json(evaluation.to_dict())
         else:
             say_evaluation(evaluation)
+        if csv_file:
+            write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
         if page:
             from nearfar.challenge.report import bench_page
 

@@ -8,11 +8,12 @@ import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from nearfar.atomic import write
 from nearfar.challenge.layout import LATEST, RULES
-from nearfar.cli.terminal import Failures, complain, left_out, say, say_table
+from nearfar.cli.terminal import Failures, complain, left_out, say, say_table, say_words
 from nearfar.words import counted
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from nearfar.score import Score
 
 Named = tuple[str, "Score"]
+NO_PICTURES = "needs matplotlib: pip install 'nearfar[pictures]'"
 
 
 def set_point(detector: Detector) -> dict[str, Any]:
@@ -40,12 +42,12 @@ def set_point(detector: Detector) -> dict[str, Any]:
 
 def say_set_point(point: dict[str, Any], title: str = "Set-point") -> None:
     """The set-point in words."""
-    say(f"{title:<13} {point['threshold']:.2f} standard deviations of the normals ({point['method']}); expected:")
+    say_words(f"{title:<13} {point['threshold']:.2f} standard deviations of the normals ({point['method']}); expected:")
     often = f"1 false alarm in {1 / max(point['rate'], 1e-12):.4g} healthy recordings"
     a_day = f"{point['false_alarms_per_day']:.4g} a day if heard all day in pieces of {point['clip_seconds']:g} s"
-    say(f"              {often}, {a_day}")
+    say_words(f"              {often}, {a_day}")
     if not point["backed_by_normals"]:
-        say(f"              (rarer than {point['normals']} normals can show: extrapolated, on the careful side)")
+        say_words(f"              (rarer than {point['normals']} normals can show: extrapolated, on the careful side)")
 
 
 def say_choices(choices: Sequence[tuple[float, float]], per_day: float, normals: int) -> None:
@@ -69,7 +71,7 @@ def say_live(detector: Detector) -> None:
     lines = in_words(detector, live_point(detector, hop_s, on_delay), hop_s, on_delay)
     say(f"Live          nearfar monitor, a window of {detector.window_s:g} s every {hop_s:g} s:")
     for line in [*lines, f"{MEASURED} HISTORY"]:
-        say(f"              {line}")
+        say_words(f"              {line}")
 
 
 def summary(detector: Detector) -> dict[str, Any]:
@@ -95,15 +97,15 @@ def say_summary(facts: dict[str, Any]) -> None:
     say(f"Heard         {facts['normals']} normal recordings{domains}, {facts['minutes']:.1f} minutes{added}")
     if facts["left_out"]:
         say(f"Left out      {counted(len(facts['left_out']), 'recording')}; the reasons stand above")
-    say(f"Method        {facts['why']}")
+    say_words(f"Method        {facts['why']}")
     say_set_point(facts["set_point"])
     say("Odd ones out  listen to these: are they really normal?")
     for odd in facts["odd_ones_out"]:
         say(f"              {odd['file']}  ({odd['score']:+.1f} standard deviations)")
     if note := few(facts["normals"], 60 * facts["minutes"]):
-        say(f"Note          {note}")
+        say_words(f"Note          {note}")
     say(f"Detector      {facts['model']}")
-    say(f"Next          nearfar score {facts['model']} RECORDINGS")
+    say(f"Next          nearfar score {quote(facts['model'])} RECORDINGS")
 
 
 def strangers(scores: Sequence[Score]) -> str:
@@ -147,7 +149,7 @@ def as_csv(scores: Sequence[Named]) -> str:
     return out.getvalue()
 
 
-def say_scores(scores: Sequence[Named], failures: Failures, csv_file: Path | None) -> None:
+def say_scores(scores: Sequence[Named], failures: Failures) -> None:
     """Scores as a table, then the count of alarms and of what could not be judged or read."""
     if scores:
         say_table(
@@ -166,7 +168,7 @@ def say_scores(scores: Sequence[Named], failures: Failures, csv_file: Path | Non
     parts = [f"{len(scores)} scored", f"{sum(bool(s.anomalous) for _, s in scores)} anomalous"]
     parts += [f"{dead} cannot be judged"] if dead else []
     parts += [f"{len(failures.files)} could not be used"] if failures.files else []
-    say(", ".join(parts) + (f"; rows in {csv_file}" if csv_file else ""))
+    say(", ".join(parts))
 
 
 def say_evaluation(evaluation: Evaluation) -> None:
@@ -198,7 +200,7 @@ def say_evaluation(evaluation: Evaluation) -> None:
     heard = [m for m in evaluation.machines if m.detector.why]
     same = len({m.detector.why for m in heard}) == 1
     for m in heard[:1] if same else heard:
-        say(f"Method{'' if same else f' of {m.name}'}: {m.detector.why}")
+        say_words(f"Method{'' if same else f' of {m.name}'}: {m.detector.why}")
 
 
 def _metrics_row(m: MachineEvaluation) -> list[str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +17,7 @@ from typing import Any
 import typer
 
 DONE, ALARM, BAD_INPUT, STOPPED = 0, 1, 2, 130
+LABEL = re.compile(r"(\S[\w -]{0,12} {2,})?\s*")  # "Method        ", or the space before a line
 Tell = Callable[[str, int, int], None]
 
 
@@ -23,6 +27,15 @@ def say(text: str = "") -> None:
         typer.echo(text)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say_words(text: str) -> None:
+    """Lines of prose on stdout, on a terminal broken between words; what follows a label stays beside it."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for line in text.split("\n"):
+        label = LABEL.match(line)
+        beside = " " * (label.end() if label else 0)
+        say(textwrap.fill(line, width, subsequent_indent=beside, break_long_words=False, break_on_hyphens=False))
 
 
 def complain(text: str, colour: str = typer.colors.YELLOW) -> None:
