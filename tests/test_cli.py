@@ -291,3 +291,24 @@ def test_a_reader_who_leaves_changes_neither_the_work_nor_its_exit_code(model, t
 def test_commands_to_copy_hold_names_with_spaces(normals_folder, tmp_path):
     code, out, _ = nearfar("fit", normals_folder, "-o", "Pumpe 3 (Süd)", cwd=tmp_path)
     assert code == 0 and "Next          nearfar score 'Pumpe 3 (Süd)' RECORDINGS\n" in out
+
+
+def test_a_folder_where_one_recording_is_expected_is_said(model, tmp_path):
+    code, _, err = nearfar("explain", model, tmp_path)
+    assert code == 2 and f"{tmp_path} is a folder, and one recording is expected here" in err
+
+
+def test_prose_is_broken_between_words_on_a_terminal_alone(monkeypatch, capsys):
+    from nearfar.cli import terminal
+
+    words = "Method        the far microphone hears the machine itself\n  in --two-words"
+    terminal.say_words(words)
+    assert capsys.readouterr().out == words + "\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal.say_words(words)
+    assert capsys.readouterr().out.splitlines() == [
+        "Method        the far microphone hears",
+        "              the machine itself",
+        "  in --two-words",
+    ]

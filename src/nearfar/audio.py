@@ -187,6 +187,8 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     import soundfile
 
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, and one recording is expected here: give a file in it")
     if not path.is_file():
         raise FileNotFoundError(f"no such recording: {path}")
     try:

@@ -43,7 +43,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Hears when a machine sounds wrong, having only ever heard it sound right.",
+    help="Hears when a machine sounds wrong, having only ever heard it sound right.\n\n\b\n"
+    "nearfar doctor normals/              are the recordings sound?\n"
+    "nearfar fit normals/ -o pump3        normal recordings in, a detector folder out\n"
+    "nearfar score pump3 today/           which of these sound wrong?\n"
+    "nearfar COMMAND --help               opens with an example",
 )
 for command, does in COMMANDS:
     app.command(short_help=does)(command)

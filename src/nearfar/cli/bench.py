@@ -222,7 +222,12 @@ def reproduce(
         raise typer.Exit(BAD_INPUT if failed else DONE)
 
 
-data = typer.Typer(no_args_is_help=True, help="Data sets of the challenge.", rich_markup_mode=None)
+data = typer.Typer(
+    no_args_is_help=True,
+    help="Example: nearfar data pull dcase2026-dev\n\nData sets of the challenge.",
+    short_help="Data sets of the challenge.",
+    rich_markup_mode=None,
+)
 
 
 @data.command("pull", short_help="Fetch a data set of the challenge from Zenodo.")

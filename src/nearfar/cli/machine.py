@@ -9,6 +9,7 @@ import typer
 
 from nearfar.atomic import write
 from nearfar.cli.options import (
+    FalseAlarmRate,
     Far,
     Json,
     Manifest,
@@ -96,7 +97,7 @@ def fit(
     near: Near = 0,
     far: Far = 1,
     manifest: Manifest = None,
-    false_alarm_rate: Annotated[float | None, typer.Option(help="Share of healthy recordings that may alarm.")] = None,
+    false_alarm_rate: FalseAlarmRate = None,
     store: StoreFolder = None,
     threads: Threads = None,
     precision: Precision = "float32",

@@ -22,7 +22,11 @@ Manifest = Annotated[
     Path | None, typer.Option(help="CSV with columns file, domain, label, machine (all but file optional).")
 ]
 RecipeName = Annotated[
-    str | None, typer.Option("--recipe", help="A recipe's name or JSON file; without it, the default.")
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="A recipe's name, such as beats, or JSON file; without it, chosen by listening.",
+    ),
 ]
 Weights = Annotated[
     list[str] | None,
@@ -35,11 +39,15 @@ Weights = Annotated[
 Threads = Annotated[int | None, typer.Option(help="Recordings heard side by side; as many as there are processors.")]
 Machines = Annotated[list[str] | None, typer.Option("--machine", help="Only this machine; may be repeated.")]
 Truth = Annotated[Path | None, typer.Option(help="Ground-truth CSVs of evaluation files: a folder, or one file.")]
+FalseAlarmRate = Annotated[
+    float | None, typer.Option(help="Share of healthy recordings that may alarm [0.05, with few normals more].")
+]
 StoreFolder = Annotated[
-    Path | None, typer.Option("--store", help="Folder of what networks gave: read if it is there, else kept for later.")
+    Path | None,
+    typer.Option("--store", help="Folder that keeps what networks give, so that no recording goes through one twice."),
 ]
 Precision = Annotated[
-    str, typer.Option(help="float32, or bf16: networks in about 0.6 of the time, grids 0.3 % apart on average.")
+    str, typer.Option(help="float32, or bf16: networks take about 0.6 of the time, what they give differs by 0.3 %.")
 ]
 Model = Annotated[Path, typer.Argument(help="Detector folder, as `nearfar fit` made it.")]
 
