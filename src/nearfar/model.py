@@ -32,7 +32,8 @@ from nearfar.profile import CHANNELS, Profile
 from nearfar.recipe import BEAM, System, from_json, leaves
 from nearfar.threshold import METHODS, Threshold
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # in 1 a watch measured its normals otherwise: its set-point has to be found anew
 FILES = ("detector.json", "recipe.json", "bank.safetensors", "normals.csv", "card.md")
 COLUMNS = ("name", "domain", "sha256", "seconds", "path")
 DAMAGED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, ValueError, csv.Error)
@@ -66,6 +67,7 @@ class State:
     train: Sequence[Array]
     profile: Profile
     weights: Mapping[str, str] = field(default_factory=dict)  # `library.weights_of` each encoder
+    format: int = FORMAT
 
 
 def check_place(folder: str | os.PathLike[str]) -> Path:
@@ -188,8 +190,8 @@ def _arrays(state: State) -> dict[str, Array]:
 
 def _read(folder: Path) -> State:
     settings = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
-    if settings.get("format") != FORMAT:
-        raise ValueError(f"its format is {settings.get('format')!r} and this version reads {FORMAT}; upgrade nearfar")
+    if settings.get("format") not in READABLE:
+        raise ValueError(f"its format is {settings.get('format')!r} and this version reads {READABLE}; upgrade nearfar")
     system = from_json((folder / "recipe.json").read_text(encoding="utf-8"))
     normals, domains = _normals(folder / "normals.csv")
     arrays = _load_arrays(folder / "bank.safetensors")
@@ -225,6 +227,7 @@ def _read(folder: Path) -> State:
         train=train,
         profile=Profile(profile),
         weights={name: _known(about) for name, about in settings.get("encoders", {}).items()},
+        format=settings["format"],
     )
 
 
