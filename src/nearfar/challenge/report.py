@@ -147,8 +147,7 @@ def _machine(m: MachineEvaluation, method: bool) -> str:
         return parts[0] + f"<p>Could not be evaluated: {escape(ended(m.error))}</p></section>"
     if not m.scores:
         return parts[0] + "<p>No recording of this machine was scored.</p></section>"
-    report = pages.MachineReport(m.name, m.scores, [r.is_anomaly for r in m.recordings], [])
-    parts.append(f"<p>{escape(pages.counted(report))}</p>")
+    parts.append(f"<p>{escape(pages.counted(m.scores, [r.is_anomaly for r in m.recordings]))}</p>")
     parts += [f"<p>Method: {escape(_method(m))}</p>"] if method else []
     parts += [f"<p>Left out: {escape(ended(error))}</p>" for _, error in m.failures]
     parts.append(f'<div class="pair">{_curves(m)}</div>')

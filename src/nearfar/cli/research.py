@@ -26,7 +26,7 @@ from nearfar.cli.options import (
     system,
     weights_for,
 )
-from nearfar.cli.results import NO_PICTURES, as_csv, say_evaluation, write_report
+from nearfar.cli.results import NO_PICTURES, as_csv, has_matplotlib, say_evaluation
 from nearfar.cli.terminal import BAD_INPUT, DONE, errors_for_people, progress_bar, say, say_json
 
 
@@ -45,6 +45,7 @@ def demo(
     Make a small factory, fit, score, evaluate, and write a report page. No download, no weights.
     """
     from nearfar.challenge import evaluate as bench
+    from nearfar.challenge.report import bench_page
     from nearfar.demo import make_dataset
 
     with errors_for_people():
@@ -62,7 +63,9 @@ def demo(
             floor = None if recipe else bench.evaluate(data, "logmel-floor", rounds=1, progress=tell)
         for machine in evaluation.machines:
             machine.detector.save(folder / "models" / machine.name)
-        page = write_report(evaluation, folder / "report.html", f"nearfar demo, seed {seed}")
+        page = None
+        if has_matplotlib():
+            page = write(folder / "report.html", bench_page(evaluation, f"nearfar demo, seed {seed}"))
         if json:
             say_json(evaluation.to_dict() | {"data": data, "report": page})
             return

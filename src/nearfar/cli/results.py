@@ -7,11 +7,9 @@ import io
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from nearfar.atomic import write
 from nearfar.challenge.layout import LATEST, RULES
 from nearfar.cli.terminal import Failures, complain, left_out, say, say_table, say_words
 from nearfar.words import counted
@@ -241,32 +239,6 @@ def _beside(report: float | None, here: float | None, difference: float | None) 
         "-" if here is None else f"{here:.2f}",
         "" if difference is None else f"{difference:+.2f}",
     ]
-
-
-def write_report(evaluation: Evaluation, path: Path, title: str) -> Path | None:
-    """Write the report page of an evaluation; None if matplotlib is not there."""
-    if not has_matplotlib():
-        return None
-    from nearfar.explain.pages import MachineReport, report_page
-
-    reports = []
-    for m in evaluation.machines:
-        suspects = [(s.value, r.path) for s, r in zip(m.scores, m.recordings, strict=True) if r.is_anomaly is not False]
-        worst = m.detector.explain(max(suspects)[1]) if suspects else None
-        reports.append(
-            MachineReport(
-                name=m.name,
-                scores=list(m.scores),
-                is_anomaly=[r.is_anomaly for r in m.recordings],
-                is_target=[r.is_target for r in m.recordings],
-                result=m.result,
-                intervals=dict(m.intervals) or None,
-                worst=worst,
-            )
-        )
-    notes = sorted({m.detector.why for m in evaluation.machines})
-    write(path, report_page(title, reports, evaluation.overall, evaluation.interval, notes))
-    return path
 
 
 def has_matplotlib() -> bool:
