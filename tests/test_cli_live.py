@@ -85,6 +85,14 @@ def test_a_file_is_heard_whole_however_fast_it_is_read(model, tmp_path):
     assert "119 windows heard" in err and "dropped" not in err
 
 
+def test_a_file_that_is_cut_short_is_said_and_heard(model, inbox, tmp_path):
+    (inbox / "0.wav").write_bytes((inbox / "0.wav").read_bytes()[:-32_000])
+    out, err = nearfar("monitor", model, "--source", inbox, "--once", "--json", folder=tmp_path)
+    live = [m for line in out.splitlines() if (m := json.loads(line))["kind"] == "score"]
+    cut = "the file lacks its last 0.5 s: was the recording, or the copying of it, cut off?"
+    assert sorted(m["warnings"] for m in live) == [[]] * 6 + [[cut]] and f"note: 0.wav: {cut}" in err
+
+
 def test_raw_samples_on_stdin(model, tmp_path):
     samples = np.concatenate([sound(i, seconds=2) for i in range(4)], axis=1).astype("<f4")
     out, err = nearfar("monitor", model, "--source", "-", "--json", folder=tmp_path, given=samples.T.tobytes())

@@ -108,6 +108,16 @@ def test_what_cannot_be_judged_is_said_and_is_not_normal(client):
     assert silent["anomalous"] is None and silent["status"] == "cannot judge" and "silent" in silent["problem"]
 
 
+def test_a_recording_that_is_cut_short_is_scored_and_said(client):
+    cut = wav(hum(721))[:-32_000]
+    said = ["the file lacks its last 0.5 s: was the recording, or the copying of it, cut off?"]
+    told = send(client, cut).json()
+    assert told["anomalous"] is False and told["warnings"] == said
+    assert send(client, cut, "/v1/machines/pump/explain").json()["warnings"] == said
+    added = send(client, cut, "/v1/machines/pump/add").json()["message"]
+    assert added.startswith("1 recording added to the normals of pump") and added.endswith(f". Note: {said[0]}")
+
+
 def test_unusable_recordings_are_errors_with_the_sender_s_name(client):
     for body, code in ((b"hello", "unreadable"), (b"", "empty"), (wav(hum(1))[:40], None)):
         answer = client.post("/v1/machines/pump/score", files={"file": ("../../x<b>.wav", body)})

@@ -19,9 +19,9 @@ from typing import Any
 from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.blas import one_thread
-from nearfar.check import Array
+from nearfar.check import Array, one_of
 from nearfar.embed import Pass, run, waves_of
-from nearfar.encoders import TABLE, Encoder, load
+from nearfar.encoders import PRECISIONS, TABLE, Encoder, load
 from nearfar.hashes import of_file
 from nearfar.store import Key, Store
 
@@ -160,6 +160,7 @@ def load_encoders(
     `precision` is that of the networks, where a known hash does not say another.
     Raises ValueError naming both hashes if a file holds other weights than are known.
     """
+    one_of("precision", precision, PRECISIONS)
     given = weights if isinstance(weights, Mapping) else {n: weights for n in names if TABLE[n].has_weights}
     known = known or {}
     encoders = {}
@@ -178,6 +179,6 @@ def load_encoders(
 
 
 def weights_of(encoder: Encoder) -> str:
-    """What an encoder's numbers come from: the hash of its weights file, "" without one."""
+    """What an encoder's numbers come from: the hash of its weights file, HASH:bf16 in that precision, or ""."""
     weights: str = getattr(encoder, "weights_hash", "")
     return weights

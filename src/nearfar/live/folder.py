@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -94,7 +95,10 @@ class Folder:
             at = 0.0
             for clip in audio.windows(path, near=self.near, far=self.far, length_s=self.window_s):
                 samples = np.stack([clip.near] if clip.far is None else [clip.near, clip.far])
-                yield Window(start + at, samples, clip.rate, at == 0.0, clip.name)
+                for problem in audio.incomplete(clip):
+                    warnings.warn(f"{name}: {problem.text}", stacklevel=2)
+                gap = at == 0.0
+                yield Window(start + at, samples, clip.rate, gap, clip.name, missing_s=clip.missing_s)
                 at += clip.seconds
         except (ValueError, OSError) as error:
             self.report(name, error)

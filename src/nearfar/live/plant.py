@@ -76,7 +76,8 @@ class Plant(Desk):
             machine.roll.add(window)
             self._sample(machine, scored, window)
             self._alarm(machine, scored)
-            self._tell(SCORE, machine, scored.t1, **self._body(machine, scored))
+            said = [problem.text for problem in problems if not problem.fatal]
+            self._tell(SCORE, machine, scored.t1, **self._body(machine, scored), warnings=said)
             if clip is not None:
                 self._health(machine, machine.watchdog.hear(clip, problems), scored.t1)
             else:

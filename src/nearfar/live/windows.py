@@ -45,15 +45,20 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Window(Block):
-    """A block as long as the detector listens; the last `fresh` samples were not in the window before (None: all)."""
+    """A block as long as the detector listens; the last `fresh` samples were not in the window before (None: all).
+
+    `missing_s`: as in `Clip`, of a file.
+    """
 
     fresh: int | None = None
+    missing_s: float = 0.0
 
     @property
     def clip(self) -> Clip:
         """The window as a recording. ValueError if it holds NaN."""
         far = self.samples[1] if len(self.samples) > 1 else None
-        return Clip(self.samples[0], far, self.rate, self.name or f"{self.t0:.3f}")
+        name = self.name or f"{self.t0:.3f}"
+        return Clip(self.samples[0], far, self.rate, name, missing_s=self.missing_s)
 
     def level_dbfs(self, channel: int) -> float | None:
         """RMS of a channel in dB of full scale, offset removed; None if there is no such channel."""
