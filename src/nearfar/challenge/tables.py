@@ -198,14 +198,20 @@ def _run(
     title: str, name: str, system: System | None, units: Sequence[Unit], runs: Runs, keep: dict[str, Scored]
 ) -> Run:
     try:
-        encoders = runs.load(system)
+        hashes = runs.hashes(system)
     except FileNotFoundError:
         return Run(title, why_not=NO_WEIGHTS)
     except (ValueError, OSError, ImportError) as error:
-        return Run(title, why_not=" ".join(str(error).split()))
-    for unit, scored in runs.each(name, system, encoders, units):
-        keep[unit.name] = scored
+        return Run(title, why_not=_in_a_line(error))
+    try:
+        keep.update((unit.name, scored) for unit, scored in runs.each(name, system, hashes, units))
+    except (ValueError, ImportError) as error:  # the networks cannot be loaded
+        return Run(title, why_not=_in_a_line(error))
     return _judged(title, units, keep)
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _fusion(units: Sequence[Unit], done: Mapping[str, Run], kept: Mapping[str, Mapping[str, Scored]]) -> Run:
