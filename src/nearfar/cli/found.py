@@ -59,7 +59,7 @@ def say_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
         say(f"{name:<22} {number}  {note}")
     if ranked.rules:
         say("\nWithout labels:")
-        say_table(RULE_HEADS, _rule_rows(ranked))
+        say_table(RULE_HEADS, _rule_rows(ranked), words=2)
     say(f"\nAll configurations     {table}\nBest as a recipe       {out / 'best.json'}")
 
 
