@@ -20,12 +20,8 @@ POOL, SECONDS = 600, 4.0
 DRAWS = {20: 40, 60: 20, 200: 8}
 RATES = (0.1, 0.05, 0.01)
 NOTES = [
-    "With few normals fewer alarms come than promised. Two things add up, both of the order of 1/N. A normal's own "
-    "score comes from a fit on N - 1, a fresh clip's from one on N: each part of the watch alone came at 8 % of 10 % "
-    "promised with 20 normals, 9 % with 60, 10 % with 200. And a normal is judged rare by the others' scores alone, a "
-    "fresh clip by all: on simulated exchangeable scores a watch of two parts came at 8.3 % with 20, 10.0 % with 60, "
-    "a single part at 9.9 and 10.6 %. That there are two parts costs nothing by itself, as the set-point is taken from "
-    "the scores of the whole watch.",
+    "A normal's own score comes from a fit on N - 1, a fresh clip's from one on N, which makes fresh clips look a little "
+    "more usual: with few normals somewhat fewer alarms come than promised.",
 ]
 SOURCE, TARGET = 0, 1  # strata of the demo: normal train clips
 

@@ -119,7 +119,6 @@ def test_many_blocks_give_what_one_block_gives(monkeypatch):
     whole = Bank(z, "euclidean").nearest(None, 3)
     monkeypatch.setattr(bank_module, "BLOCK", 1)
     monkeypatch.setattr(bank_module, "ROWS", 7)
-    monkeypatch.setattr(bank_module, "LEAST", 1)
     monkeypatch.setattr(bank_module, "CACHE", 100)
     for a, b in zip(whole, Bank(z, "euclidean").nearest(None, 3), strict=True):
         np.testing.assert_array_equal(a, b)

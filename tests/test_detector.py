@@ -232,12 +232,14 @@ def test_saving_never_touches_a_folder_that_holds_other_things(normals, tmp_path
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "thesis.txt"]
 
 
-def test_a_detector_of_format_1_still_loads(tmp_path):
+@pytest.mark.parametrize("format", [1, 2])
+def test_a_detector_of_an_older_format_still_loads(tmp_path, format):
     golden = Path(__file__).parent / "golden"
-    detector = nearfar.load(shutil.copytree(golden / "detector-1", tmp_path / "model"))
-    expected = json.loads((golden / "detector-1.scores.json").read_text())
+    detector = nearfar.load(shutil.copytree(golden / f"detector-{format}", tmp_path / "model"))
+    expected = json.loads((golden / "detector-2.scores.json").read_text())
     got = values(detector, [hum(i, fault=f) for i, f in enumerate(["", "hiss", "knock"])])
     assert np.allclose(got, expected, rtol=1e-3)
+    assert detector.threshold == nearfar.load(golden / "detector-2").threshold  # that of 1 is found anew
 
 
 def test_an_unfitted_detector_says_so(fresh):

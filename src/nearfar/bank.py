@@ -18,12 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.blas import side_by_side, threads
 from nearfar.check import Array, finite, one_of, unit, whole
 
 METRICS = ("cosine", "euclidean")
-BLOCK, ROWS = 1 << 22, 256  # entries of one block of the distance matrix (16 MiB), but at least so many rows
-LEAST = 64  # rows that are worth a thread of their own
+BLOCK, ROWS = 1 << 23, 256  # entries of one block of the distance matrix (32 MiB), but at least so many rows
 CACHE = 1 << 18  # entries of one piece of the direct distances: it should stay in the cache
 
 
@@ -87,37 +85,41 @@ class Bank:
         return unit(q) if self.metric == "cosine" else q
 
     def each_block(self, points: Array, work: Callable[[slice, Array, Array], None], *, members: bool) -> None:
-        """Squared Euclidean distances of `points` to the bank a block at a time, in several threads.
+        """Squared Euclidean distances of `points` to the bank a block at a time.
 
-        `work` gets rows, (len(rows), N) float32 to keep or change, and slack. The distances are good for choosing
-        candidates, not as values: cancellation can take them below 0, and they are off by up to `slack` (len(rows),).
+        `work` gets rows, (len(rows), N) float32 to change but not to keep, and slack. The distances are good for
+        choosing candidates, not as values: cancellation can take them below 0, and they are off by up to `slack`
+        (len(rows),).
         With `members` a point's distance to itself is infinite.
         """
         rounding = np.finfo(np.float32).eps * (8 + np.sqrt(self.width))
-
-        def piece(rows: slice) -> None:
-            left = np.empty((rows.stop - rows.start, self.width + 2), np.float32)
-            centred, squares = left[:, :-2], left[:, -1]
+        step = max(1, min(max(ROWS, BLOCK // len(self)), len(points)))
+        # Made once, not for every block: fresh memory costs as much as a pass over it.
+        left, squared = np.empty((step, self.width + 2), np.float32), np.empty((step, len(self)), np.float32)
+        for start in range(0, len(points), step):
+            rows = slice(start, min(start + step, len(points)))
+            count = rows.stop - start
+            centred, squares = left[:count, :-2], left[:count, -1]
             np.subtract(points[rows], self._centre, out=centred, casting="same_kind")
             left[:, -2] = 1
             np.einsum("md,md->m", centred, centred, out=squares)
-            squared = left @ self._left.T
+            block = np.matmul(left[:count], self._left.T, out=squared[:count])
             if members:
-                squared[np.arange(len(left)), np.arange(rows.start, rows.stop)] = np.inf
-            work(rows, squared, rounding * (np.sqrt(squares.astype(np.float64)) + np.sqrt(self.scale)) ** 2)
-
-        step = max(ROWS, BLOCK // len(self))
-        step = min(step, max(LEAST, -(-len(points) // threads())))
-        side_by_side(piece, [slice(at, min(at + step, len(points))) for at in range(0, len(points), step)])
+                block[np.arange(count), np.arange(start, rows.stop)] = np.inf
+            work(rows, block, rounding * (np.sqrt(squares.astype(np.float64)) + np.sqrt(self.scale)) ** 2)
 
     def exact(self, points: Array, row: Array, index: Array) -> Array:
         """Distances (P,) of points[row] to the members at `index`, taken directly; both (P,)."""
         squared = np.empty(len(row))
         step = max(1, CACHE // self.width)
+        shape = min(step, len(row)), self.width
+        ours, theirs = np.empty(shape, self._points.dtype), np.empty(shape, points.dtype)
         for start in range(0, len(row), step):
             some = slice(start, start + step)
-            apart = self._points.take(index[some], axis=0)
-            apart -= points.take(row[some], axis=0)
+            apart = ours[: len(row[some])]
+            # "clip", as numpy copies the output of other modes once more; no index is out of range
+            self._points.take(index[some], axis=0, out=apart, mode="clip")
+            apart -= points.take(row[some], axis=0, out=theirs[: len(apart)], mode="clip")
             squared[some] = np.einsum("pd,pd->p", apart, apart)
         return squared / 2 if self.metric == "cosine" else np.sqrt(squared)
 
@@ -141,10 +143,10 @@ def kth_bound(values: Array, k: int) -> Array:
 
     The row is cut into interleaved chunks; the bound is the k-th smallest of the chunks' minima.
     """
-    rows, columns = values.shape
-    size = max(1, int(np.sqrt(columns / k)))
-    count = columns // size
-    lowest = values[:, : size * count].reshape(rows, size, count).min(axis=1)
+    lowest = values
+    while lowest.shape[1] >= 2 * int(np.sqrt(k * values.shape[1])) and lowest.shape[1] >= 2 * k:
+        half = lowest.shape[1] // 2  # of an odd number the last is a chunk too few, which only makes the bound wider
+        lowest = np.minimum(lowest[:, :half], lowest[:, half : 2 * half])
     bound: Array = np.partition(lowest, k - 1, axis=1)[:, k - 1]
     return bound
 

@@ -103,8 +103,12 @@ def choose(what: str, name: str, table: Mapping[str, Item]) -> Item:
 
 def unit(z: Array) -> Array:
     """Scale vectors (..., D) to length 1; a zero vector stays zero."""
-    peak = np.maximum(z.max(axis=-1, keepdims=True, initial=0), -z.min(axis=-1, keepdims=True, initial=0))
-    z = z / np.where(peak > 0, peak, 1)  # first to peak 1, so that the squares neither overflow nor vanish
-    length = np.linalg.norm(z, axis=-1, keepdims=True)
-    z /= np.where(length > 0, length, 1)
-    return z
+    with np.errstate(over="ignore"):
+        squares = np.einsum("...d,...d->...", z, z)[..., None]
+    usual = (squares > 1e-20) & (squares < 1e30)
+    if not usual.all():  # the others first to peak 1, so that their squares neither overflow nor vanish
+        peak = np.abs(z).max(axis=-1, keepdims=True, initial=0)
+        z = z / np.where(usual | (peak == 0), 1, peak)
+        squares = np.where(usual, squares, np.einsum("...d,...d->...", z, z)[..., None])
+    unit: Array = z / np.where(squares > 0, np.sqrt(squares), 1)
+    return unit

@@ -5,7 +5,9 @@
 
 A watch turns each part's score into the share p of normals that reach it and takes the rarest, each part weighing by
 its share w of the false-alarm budget: s = max_j (log w_j - log p_j). Whichever part is rarest is what was heard.
-A normal's own p leaves its own score out. The statistics of a fusion do include each normal's leave-one-out score.
+The scores that p and the statistics of a fusion are taken from are leave-one-out and include each normal's own: normals
+and fresh clips go through the same function, so a set-point from the ones holds for the others. (A normal whose p left
+its own score out would look rarer than a fresh clip with that score: of 10 % promised 7 to 8 came with 20 normals.)
 """
 
 from __future__ import annotations
@@ -92,21 +94,14 @@ class Watching:
 
     @cached_property
     def train(self) -> Array:
-        """Rarity (N,) of each normal by the scores of the others."""
-        n = len(self.children[0].train)
-        rarity = np.empty((len(self.children), n))
-        for j, child in enumerate(self.children):
-            s = child.train.astype(np.float64)
-            for i in range(n):
-                others = np.delete(s, i) if n > 2 else s
-                rarity[j, i] = -Tail(others).log_p(s[i : i + 1])[0]
-        return self._combined(rarity).max(axis=0)
+        """Rarity (N,) of each normal's leave-one-out scores."""
+        return self._combined([child.train for child in self.children]).max(axis=0)
 
     def score(self, vectors: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
         """Rarity (M,) of the rarest part, and every part's by name."""
-        rarity = [-tail.log_p(child.score(vectors)[0]) for tail, child in zip(self._tails, self.children, strict=True)]
-        combined = self._combined(np.stack(rarity))
+        combined = self._combined([child.score(vectors)[0] for child in self.children])
         return combined.max(axis=0), dict(zip(self.names, combined / np.log(10), strict=True))
 
-    def _combined(self, rarity: Array) -> Array:
-        return rarity + np.log(self.shares)[:, None]
+    def _combined(self, scores: list[Array]) -> Array:  # of the parts (M,) -> (parts, M)
+        rarity = [-tail.log_p(s) for tail, s in zip(self._tails, scores, strict=True)]
+        return np.stack(rarity) + np.log(self.shares)[:, None]

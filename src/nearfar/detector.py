@@ -286,6 +286,8 @@ def load(
         detector.backends.append(backend)
     detector._align()
     detector.threshold = state.threshold
+    if state.format < model.FORMAT and state.threshold.method in threshold.METHODS:
+        detector.set_threshold()
     return detector
 
 

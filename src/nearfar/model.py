@@ -30,7 +30,8 @@ from nearfar.profile import CHANNELS, Profile
 from nearfar.recipe import BEAM, System, from_json, leaves
 from nearfar.threshold import METHODS, Threshold
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # in 1 a watch measured its normals otherwise: its set-point has to be found anew
 FILES = ("detector.json", "recipe.json", "bank.safetensors", "normals.csv", "card.md")
 COLUMNS = ("name", "domain", "sha256", "seconds", "path")
 DAMAGED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, ValueError, csv.Error)
@@ -64,6 +65,7 @@ class State:
     train: Sequence[Array]
     profile: Profile
     weights: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of each encoder's weights file, "" without one
+    format: int = FORMAT
 
 
 def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> Path:
@@ -175,8 +177,8 @@ def _arrays(state: State) -> dict[str, Array]:
 
 def _read(folder: Path) -> State:
     settings = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
-    if settings.get("format") != FORMAT:
-        raise ValueError(f"its format is {settings.get('format')!r} and this version reads {FORMAT}; upgrade nearfar")
+    if settings.get("format") not in READABLE:
+        raise ValueError(f"its format is {settings.get('format')!r} and this version reads {READABLE}; upgrade nearfar")
     system = from_json((folder / "recipe.json").read_text(encoding="utf-8"))
     normals, domains = _normals(folder / "normals.csv")
     arrays = _load_arrays(folder / "bank.safetensors")
@@ -212,6 +214,7 @@ def _read(folder: Path) -> State:
         train=train,
         profile=Profile(profile),
         weights={name: str(about["weights_sha256"]) for name, about in settings.get("encoders", {}).items()},
+        format=settings["format"],
     )
 
 
