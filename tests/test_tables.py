@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,7 +87,10 @@ def test_all_three_tables_on_the_report_s_machines(seven, tmp_path, without_netw
     for machine, row in ours.items():
         assert [c.here for c in row.cells] == pytest.approx([100 * v for v in by_name[machine]], abs=1e-9)
         assert [c.report for c in row.cells] == list(published.TABLE_5[machine]["Ours"])
-    mse, mahala, eat, fusion = four.rows
+    mse, mahala, eat, fusion, *others = four.rows
+    assert [row.heads[0] for row in others] == [r.heads[0] for r in three.rows if r.heads[0] != "EAT-large"]
+    assert [row.cells[3].here for row in others] == [r.cells[0].here for r in three.rows if r.heads[0] != "EAT-large"]
+    assert all(cell.report is None for row in others for cell in row.cells)
     assert "organisers" in mse.note and "organisers" in mahala.note and not eat.note and not fusion.note
     assert all(c.here is None and c.difference is None for c in mse.cells + mahala.cells)
     values = np.array([[100 * v for v in r] for r in by_name.values()])
@@ -167,6 +171,8 @@ def test_other_machines_a_small_network_and_no_weights_for_the_rest(tmp_path, mo
     assert code == 0, err
     assert "EAT-large" in out and "weights are not here" in out and "best fusion: needs EAT-large" in out
     assert "averages and scores do not compare" in err
+    assert "+/-" not in out, "nothing compares, so there is no column of differences"
+    assert len(re.findall(r"^tiny +- +\d", out, re.M)) == 2, "in Tables 3 and 4"
     with monkeypatch.context() as patch:
         patch.setattr(
             library, "load", lambda name, *_, **__: pytest.fail(f"{name} is loaded though its scores are kept")
