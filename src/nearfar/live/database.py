@@ -84,7 +84,8 @@ def _upgrade(folder: Path, connection: sqlite3.Connection) -> None:
         connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
     elif found > VERSION:
         raise ValueError(f"{folder / NAME} has version {found} and this nearfar reads {VERSION}; upgrade nearfar")
-    connection.execute("SELECT 1 FROM scores, events, audits, outbox LIMIT 1").fetchone()
+    for table in (*TABLES, "outbox"):
+        connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
 
 
 def rescue(folder: Path) -> tuple[Path, dict[str, int]]:
