@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from nearfar.challenge.select import Selection
     from nearfar.recipe import Recipe
 
-USES_LABELS = "chosen with the labels of these very test clips: expect the nested score on others"
+CHOSEN = "chosen with the labels of these very test clips"
+USES_LABELS = f"{CHOSEN}: expect the nested score on others"
 WORTH_HEADS = ("", "percent", "which is")
 RULE_HEADS = ("rule", "picks", "score", "rank correlation", "regret")
 
@@ -119,7 +120,7 @@ def _worth(ranked: Ranked) -> list[list[str]]:
     equal = int((records.overall == selection.best).sum())
     shared = f"; {equal:,} configurations share it" if equal > 1 else ""
     return [
-        ["Best", _percent(selection.best), f"[{_range(selection.interval)}], {USES_LABELS}{shared}"],
+        ["Best", _percent(selection.best), f"[{_range(selection.interval)}], {CHOSEN if alone else USES_LABELS}{shared}"],
         ["Nested", _percent(selection.nested), f"not possible with one machine: it is {way}" if alone else way],
         ["Optimism", _percent(selection.optimism), "unknown, as nested is" if alone else "best - nested"],
         ["Chosen and scored", _range(selection.procedure), "on different draws of the clips"],
