@@ -113,10 +113,19 @@ def test_unusable_files_are_named_with_a_likely_cause(tmp_path: Path) -> None:
 def test_a_cut_off_wav_is_read_as_far_as_it_goes_and_says_what_is_missing(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(4), RATE, subtype="PCM_16")
     whole = (tmp_path / "a.wav").read_bytes()
-    assert audio.header(tmp_path / "a.wav").missing_s == 0
+    assert audio.read(tmp_path / "a.wav").missing_s == 0
     (tmp_path / "a.wav").write_bytes(whole[: 44 + RATE * 4 * 3])
-    assert audio.read(tmp_path / "a.wav").seconds == pytest.approx(3)
-    assert audio.header(tmp_path / "a.wav").missing_s == pytest.approx(1)
+    clip = audio.read(tmp_path / "a.wav")
+    assert clip.seconds == pytest.approx(3) and clip.missing_s == pytest.approx(1)
+    assert [p.text.partition(":")[0] for p in audio.problems(clip)] == ["the file lacks its last 1 s"]
+    assert audio.read(tmp_path / "a.wav", frames=RATE).missing_s == 0  # a part of it lacks nothing
+
+
+def test_of_the_windows_of_a_cut_off_file_the_first_says_so(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(60), RATE, subtype="PCM_16")
+    (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes()[: 44 + RATE * 4 * 45])
+    found = [[p.kind for p in audio.problems(clip)] for clip in audio.windows(tmp_path / "a.wav")]
+    assert found == [[audio.INCOMPLETE], [], [], [], []]
 
 
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF])
@@ -126,7 +135,7 @@ def test_a_wav_from_a_pipe_has_no_length_and_is_whole_all_the_same(tmp_path: Pat
     at = data.find(b"data") + 4
     data[at : at + 4] = struct.pack("<I", size)
     (tmp_path / "a.wav").write_bytes(data)
-    assert audio.read(tmp_path / "a.wav").seconds == 2 and audio.header(tmp_path / "a.wav").missing_s == 0
+    assert audio.read(tmp_path / "a.wav").seconds == 2 and audio.read(tmp_path / "a.wav").missing_s == 0
 
 
 @pytest.mark.parametrize("seconds", [2, 20, 40])

@@ -225,3 +225,90 @@ def test_time_is_not_wasted_on_help():
     code += "print([m for m in ('numpy', 'scipy', 'soundfile', 'matplotlib', 'torch') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip().endswith("[]")
+
+
+def test_a_recording_that_is_cut_short_is_used_and_said_by_all(tmp_path):
+    for i in range(10):
+        write_wav(tmp_path / "normals" / f"{i}.wav", hum(i))
+    for i in range(2):
+        write_wav(tmp_path / "more" / f"{i}.wav", hum(20 + i))
+    for path in (tmp_path / "normals" / "3.wav", tmp_path / "more" / "0.wav", tmp_path / "more" / "1.wav"):
+        path.write_bytes(path.read_bytes()[:-32_000])
+    cut = "the file lacks its last 0.5 s: was the recording, or the copying of it, cut off?"
+    near_only = ("--recipe", "logmel-floor")  # which listens to near alone, and is told all the same
+    code, out, err = nearfar("fit", "normals", "-o", "m", *near_only, cwd=tmp_path)
+    assert code == 0 and "Heard         10 normal" in out and f"note: 3.wav: {cut}\n" in err
+    code, out, err = nearfar("score", "m", "normals", "--csv", "s.csv", "--json", cwd=tmp_path)
+    assert code == 0, err
+    assert [s["warnings"] for s in json.loads(out)["scores"] if s["warnings"]] == [[cut]]
+    rows = {row["file"]: row["warnings"] for row in csv.DictReader((tmp_path / "s.csv").open())}
+    assert rows["3.wav"] == cut and rows["4.wav"] == ""
+    code, out, err = nearfar("score", "m", "normals/3.wav", cwd=tmp_path)
+    assert code == 0 and f"3.wav: {cut}\n" in err
+    code, out, err = nearfar("explain", "m", "normals/3.wav", "--page", "p.html", cwd=tmp_path)
+    assert code == 0 and f"Note: {cut}\n" in out, err
+    code, out, err = nearfar("add", "m", "more", cwd=tmp_path)
+    assert code == 0 and f"note: 0.wav: {cut} (1 more file cut short: see nearfar doctor)\n" in err
+    assert f"3.wav: {cut.partition(':')[0]}\n" in nearfar("doctor", "normals", cwd=tmp_path)[1]
+
+
+def test_a_recording_much_shorter_than_the_normals_is_said(model, tmp_path):
+    write_wav(tmp_path / "short.wav", hum(500, seconds=0.5))
+    code, _, err = nearfar("score", model, tmp_path)
+    assert code == 0 and "short.wav: it lasts 0.5 s where the normals last 2 s: too short to be compared?\n" in err
+
+
+def test_a_place_that_cannot_take_the_detector_is_said_before_anything_is_heard(normals_folder, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    code, _, err = nearfar("fit", normals_folder, "-o", "mine", cwd=tmp_path)
+    assert (
+        code == 2 and err == "nearfar: mine exists and is not a detector; choose another name or remove it yourself\n"
+    )
+
+
+def test_scores_are_said_before_they_are_written(model, today, tmp_path):
+    (tmp_path / "file").touch()
+    code, out, err = nearfar("score", model, today, "--csv", tmp_path / "file" / "s.csv")
+    assert code == 2 and "2 scored, 1 anomalous" in out and "is a file, not a folder" in err
+
+
+def test_a_reader_who_leaves_changes_neither_the_work_nor_its_exit_code(model, today, tmp_path):
+    for file, code, option in (("good.wav", 0, "--json"), ("good.wav", 0, "--csv=s.csv"), ("hiss.wav", 1, "--json")):
+        process = subprocess.Popen(
+            [*COMMAND, "score", model, today / file, "--fail-on-alarm", option],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        process.stdout.close()
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == code and not err
+    assert (tmp_path / "s.csv").is_file()
+
+
+def test_commands_to_copy_hold_names_with_spaces(normals_folder, tmp_path):
+    code, out, _ = nearfar("fit", normals_folder, "-o", "Pumpe 3 (Süd)", cwd=tmp_path)
+    assert code == 0 and "Next          nearfar score 'Pumpe 3 (Süd)' RECORDINGS\n" in out
+
+
+def test_a_folder_where_one_recording_is_expected_is_said(model, tmp_path):
+    code, _, err = nearfar("explain", model, tmp_path)
+    assert code == 2 and f"{tmp_path} is a folder, and one recording is expected here" in err
+
+
+def test_prose_is_broken_between_words_on_a_terminal_alone(monkeypatch, capsys):
+    from nearfar.cli import terminal
+
+    words = "Method        the far microphone hears the machine itself\n  in --two-words"
+    terminal.say_words(words)
+    assert capsys.readouterr().out == words + "\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal.say_words(words)
+    assert capsys.readouterr().out.splitlines() == [
+        "Method        the far microphone hears",
+        "              the machine itself",
+        "  in --two-words",
+    ]

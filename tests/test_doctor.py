@@ -195,3 +195,10 @@ def test_a_long_file_is_heard_in_windows_of_bounded_memory(tmp_path: Path) -> No
 def test_real_recordings_can_be_used(folder: str, far: int) -> None:
     report = doctor.examine(SHARED / folder, far=far)
     assert report.ok and len(report.odd) == 3 and not JARGON.search(str(report))
+
+
+def test_a_long_file_that_is_cut_short_is_said_once_and_not_of_its_windows(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", hum(0, 60), RATE)
+    (tmp_path / "long.wav").write_bytes((tmp_path / "long.wav").read_bytes()[: 44 + RATE * 4 * 45])
+    text = str(doctor.examine(tmp_path))
+    assert "1 recording is incomplete" in text and "long.wav: the file lacks its last 15 s\n" in text

@@ -396,7 +396,7 @@ def test_other_weights_are_refused_by_both_hashes(folder, weights, tmp_path):
     done = nearfar("score", model, paths[0], "--weights", weights, "--store", tmp_path / "s")
     assert done.returncode == 0, done.stderr
     settings = json.loads((model / "detector.json").read_text())
-    assert settings["encoders"] == {"ced-tiny": {"weights_sha256": of_file(weights)}}
+    assert settings["encoders"] == {"ced-tiny": {"weights_sha256": of_file(weights), "precision": "float32"}}
 
 
 def test_the_command_serves_evaluate(tmp_path):

@@ -206,6 +206,7 @@ def test_a_machine_that_cannot_be_evaluated_does_not_take_the_others_with_it(tmp
     result = evaluate(tmp_path, FLOOR, rounds=20)
     fan, pump = result.machines
     assert fan.result is not None and pump.error and result.failed
+    assert not pump.error.startswith("pump")  # which stands before it wherever it is said
     assert result.overall == pytest.approx(fan.result.omega)
     for system in (FLOOR, None):
         with pytest.raises(ValueError, match=r"pump: .*\.wav.*cannot be read as audio"):

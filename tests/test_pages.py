@@ -13,7 +13,6 @@ import soundfile
 from nearfar import Clip, Detector, Recipe, atomic
 from nearfar.detector import Score
 from nearfar.explain import pages, pictures
-from nearfar.metrics import Interval, MachineResult
 
 RATE = 16_000
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -141,44 +140,28 @@ def test_a_recording_that_cannot_be_judged(detector):
         pictures.deviation_png(e)
 
 
-def report(explained=None):
+def labelled():
     rng = np.random.default_rng(0)
     scores = [score(float(v)) for v in [*rng.normal(size=20), *(rng.normal(size=20) + 4)]] + [score(0.0)]
     scores[-1] = replace(scores[-1], anomalous=None, problem="silent")
     labels = [False] * 20 + [True] * 20 + [None]
-    ranges = {key: Interval(0.6, 0.9) for key in pages.METRICS}
-    return pages.MachineReport(
-        "pump <3>", scores, labels, [False] * 41, MachineResult(0.8, 0.7, 0.65), ranges, explained
-    )
+    return scores, labels
 
 
-def test_the_report(explained):
-    bare = pages.MachineReport("valve", [score(1.0)], [None], [None])
-    empty = pages.MachineReport("nothing", [], [], [])
-    page = pages.report_page("Set & <all>", [report(explained), bare, empty], 0.712, Interval(0.6, 0.8), ["A <note>."])
-    reader = check(page)
-    for text in ("Set & <all>", "pump <3>", "A <note>.", "80.0", "60.0 to 90.0", "71.2", "No recording of this"):
-        assert text in reader.text
-    assert "20 recordings of faults alarm" in reader.text and "1 cannot be judged" in reader.text
-    assert sum(tag == "img" for tag, _ in reader.tags) == 6
-    assert 7 * len(page) < 5e6  # a report of seven machines
-
-
-def test_a_missing_metric_is_a_dash():
-    page = pages.report_page("x", [replace(report(), result=MachineResult(float("nan"), 0.7, 0.65))])
-    assert "nan" not in check(page).text and "–" in page
+def test_alarms_are_counted_by_kind():
+    said = pages.counted(*labelled())
+    assert "20 recordings of faults alarm" in said and said.endswith("; 1 cannot be judged.")
 
 
 def test_pictures_are_png_and_leave_no_state(explained):
     import sys
 
     sys.modules.pop("matplotlib.pyplot", None)
-    scores, labels = report().scores, report().is_anomaly
+    scores, labels = labelled()
     for png in (
         pictures.spectrogram_png(explained.clip, explained),
         pictures.deviation_png(explained, dark=True),
         pictures.trend_png(scores, labels, dark=True),
-        pictures.score_histogram_png(scores, labels),
     ):
         assert png.startswith(PNG) and len(png) < 250_000
     assert "matplotlib.pyplot" not in sys.modules
@@ -187,7 +170,7 @@ def test_pictures_are_png_and_leave_no_state(explained):
 @pytest.mark.parametrize("values", [[2.0, 2.0], [-3.0, -2.0, 1e6], list(range(3000))])
 def test_scores_of_any_size_can_be_drawn(values):
     scores = [score(float(v)) for v in values]
-    assert pictures.trend_png(scores).startswith(PNG) and pictures.score_histogram_png(scores).startswith(PNG)
+    assert pictures.trend_png(scores).startswith(PNG)
 
 
 def test_the_outline_is_where_the_explanation_says(explained):

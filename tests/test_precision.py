@@ -10,6 +10,7 @@ import nearfar
 from fake_encoders import write_ced_tiny
 from nearfar.cli import app
 from nearfar.library import load_encoders
+from nearfar.live.machine import open_machine
 from nearfar.recipe import Recipe
 
 pytest.importorskip("torch")
@@ -21,8 +22,27 @@ def test_a_detector_remembers_the_precision_it_was_fitted_in(tmp_path, normals, 
     exact = nearfar.Detector(recipe, weights).fit(normals[:8])
     scores = [s.value for s in detector.score(fresh[:3])]
     assert not np.array_equal(scores, [s.value for s in exact.score(fresh[:3])])
-    loaded = nearfar.load(detector.save(tmp_path / "model"), weights)
-    assert [s.value for s in loaded.score(fresh[:3])] == scores
+    model = detector.save(tmp_path / "model")
+    assert [s.value for s in nearfar.load(model, weights).score(fresh[:3])] == scores
+    served = open_machine("pump", model, weights=weights).detector  # with networks that machines share
+    assert [s.value for s in served.score(fresh[:3])] == scores
+    settings = json.loads((model / "detector.json").read_text())
+    network = settings["encoders"]["ced-tiny"]
+    assert network["precision"] == "bf16" and len(network["weights_sha256"]) == 64
+    network["weights_sha256"] += ":" + network.pop("precision")  # as they were written at first
+    (model / "detector.json").write_text(json.dumps(settings))
+    assert [s.value for s in nearfar.load(model, weights).score(fresh[:3])] == scores
+
+
+def test_fit_takes_a_precision(tmp_path, normals_folder):
+    weights, model = write_ced_tiny(tmp_path), tmp_path / "m"
+    (tmp_path / "ced.json").write_text(Recipe(encoder="ced-tiny").to_json())
+    options = ["--recipe", str(tmp_path / "ced.json"), "--weights", str(weights), "-o", str(model)]
+    done = CliRunner().invoke(app, ["fit", str(normals_folder), *options, "--precision", "bf16"])
+    assert done.exit_code == 0, done.output
+    assert nearfar.load(model, weights).encoders["ced-tiny"].precision == "bf16"
+    done = CliRunner().invoke(app, ["fit", str(normals_folder), *options, "--precision", "bf17"])
+    assert done.exit_code == 2 and "bf17" in done.output
 
 
 def test_a_store_keeps_both_apart(tmp_path, normals_folder):

@@ -193,6 +193,10 @@ def test_a_wrong_checksum_leaves_nothing(zenodo, fan, tmp_path) -> None:
     zenodo.add(DEV, "dev_fan.zip", fan)
     code, out, err = nearfar("data", "pull", "dcase2026-dev", "--to", tmp_path / "d", "--mirror", zenodo.url)
     assert code == 2 and "its MD5 is" in err and "Traceback" not in err and "Next" not in out
+    assert (
+        f"Fetch dev_fan.zip by hand from https://zenodo.org/records/{DEV} and unpack to {tmp_path}/d/dcase2026t2/"
+        in err
+    )
     assert not list((tmp_path / "d").rglob("*.wav")) and not list((tmp_path / "d").rglob("*.zip"))
 
 
@@ -269,7 +273,10 @@ def test_unknown_names_and_answers_that_are_no_record(zenodo, fan, tmp_path) -> 
         zenodo.files[f"/zenodo.org/api/records/{DEV}"] = answer
         with pytest.raises(ValueError, match="no listing of a record"):
             listing("dcase2026-dev", zenodo.mirrors)
-    with pytest.raises(DownloadError):
+    page = r"https://zenodo\.org/records/15097779"
+    with pytest.raises(
+        DownloadError, match=rf"not have it\. Fetch dev_\*\.zip by hand from {page} and unpack to DATA/"
+    ):
         listing("dcase2025-dev", zenodo.mirrors)
 
 

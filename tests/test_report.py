@@ -143,7 +143,7 @@ def test_pages_of_failures_of_other_years_and_of_one_microphone(mixed, tmp_path)
     broken = replace(
         mixed, machines=[replace(m, error="it <broke>", result=None) for m in mixed.machines], interval=None
     )
-    assert "it &lt;broke&gt;" in whole(bench_page(broken, "x"))
+    assert "it &lt;broke&gt;.</p>" in whole(bench_page(broken, "x"))
     empty = replace(mixed, machines=[replace(m, scores=[], recordings=[], result=None) for m in mixed.machines])
     assert "No recording of this machine was scored" in whole(bench_page(empty, "x"))
     old = evaluate(tree(tmp_path / "2021", dev_2021("fan", "00"), far=False), FLOOR, rounds=5)

@@ -211,5 +211,8 @@ def test_a_machine_that_fails_and_one_clip_that_fails_are_said(tmp_path, monkeyp
     next((data / "fan/test").iterdir()).write_bytes(b"nothing")
     code, out, err = nearfar("reproduce", data, "--results", tmp_path / "kept")
     assert code == 2 and "logmel: left out: pump" in err and "fan" in out
+    page = tmp_path / "p.html"
+    assert nearfar("reproduce", data, "--machine", "pump", "--results", tmp_path / "kept", "--page", page)[0] == 2
+    assert "and complete?</p>" in page.read_text()  # the reason is a question, and ends once
     with pytest.raises(ValueError, match="other rules than those of 2020"):
         reproduce(read(tree(tmp_path / "old", dev_2020("fan"))), Runs(tmp_path / "kept"))

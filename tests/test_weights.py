@@ -12,7 +12,7 @@ import pytest
 from fake_encoders import write_ced_tiny
 from fault_server import serving
 from nearfar import encoders
-from nearfar.cli.options import weights_of
+from nearfar.cli.options import weights_for, weights_of
 from nearfar.encoders import TABLE, weights
 from nearfar.encoders.sources import SOURCES
 from nearfar.transfer import DownloadError
@@ -180,6 +180,25 @@ def test_weights_option(here, published, tmp_path):
             weights_of(given)
 
 
+def test_weights_that_nobody_would_use_are_refused(published, tmp_path):
+    assert weights_for([f"ced-tiny={published}"], ["logmel", "ced-tiny"]) == {"ced-tiny": published}
+    assert weights_for([str(published)], ["ced-base"]) == published
+    assert weights_for([str(tmp_path)], ["logmel"]) == tmp_path  # a place to look
+    for given, needed, words in (
+        (
+            [f"ced-tiny={published}"],
+            ["beats", "logmel", "ced-base"],
+            "ced-tiny .*the weights of beats, ced-base are needed",
+        ),
+        ([f"ced-tiny={published}"], ["logmel"], "so none are needed"),
+        ([str(published)], [], "model.safetensors would not be used: log-mel has no weights"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            weights_for(given, needed)
+    code, _, err = nearfar("fit", tmp_path, "-o", tmp_path / "m", "--weights", published)
+    assert code == 2 and "so none are needed here" in err
+
+
 def test_the_commands(here, published, tmp_path):
     code, out, _ = nearfar("weights", "--json")
     table = json.loads(out)
@@ -214,3 +233,19 @@ def test_pull_shows_the_licence_first_and_says_what_it_does(here, published):
         server.answers = [404]
         code, out, err = nearfar("weights", "m2d-clap", "--pull", NEARFAR_MIRROR=mirror)
         assert code == 2 and "For evaluation only" in err and "no such file" in err and "--from FILE" in err
+        server.answers = [403]
+        code, out, err = nearfar("weights", "m2d-clap", "--pull", NEARFAR_MIRROR=mirror)
+        assert code == 2 and "does a proxy block it? Fetch m2d_clap" in err
+
+
+def test_one_folder_with_two_files_does_not_spoil_the_table(here):
+    for name in ("a.pt", "b.pt"):
+        (here / "beats-iter3").mkdir(parents=True, exist_ok=True)
+        (here / "beats-iter3" / name).touch()
+    for command in ("weights", "encoders"):
+        code, out, err = nearfar(command)
+        (row,) = (line for line in out.splitlines() if line.startswith("beats-iter3 "))
+        assert code == 0 and "unclear" in row and "ced-tiny" in out
+        assert err == f"beats-iter3: {here / 'beats-iter3'} holds 2 weights files (a.pt, b.pt): keep one\n"
+    code, out, _ = nearfar("weights", "beats-iter3", "--json")
+    assert code == 0 and json.loads(out)["problem"].endswith("keep one") and json.loads(out)["here"] is None

@@ -27,6 +27,8 @@ SHORTEST_S = 0.1  # below this there is nothing to hear
 LONG_S = 30.0  # files longer than this are taken as windows of WINDOW_S
 WINDOW_S = 10.0
 BLOCK = 1 << 19  # samples read at a time
+MISSING_S = 0.05  # a file that lacks more than this of what its header promises is cut short
+INCOMPLETE = "incomplete"
 UNKNOWN = 1 << 35  # a header with more samples than this does not know its length
 STREAMED = 0x7FFF_0000  # data sizes from here on are what tools write that cannot go back to the header
 
@@ -46,7 +48,8 @@ class AudioError(ValueError):
 class Clip:
     """One recording: `near` (N,) and optionally `far` (N,) float32 at `rate` Hz. Raises ValueError if they differ.
 
-    `window`: (first sample, most samples) where this is a piece of a longer file.
+    `window`: (first sample, most samples) where this is a piece of a longer file. `missing_s`: seconds that the file's
+    header promises and the file does not hold; of several windows, the first says so.
     """
 
     near: Array
@@ -54,6 +57,7 @@ class Clip:
     rate: int = 16_000
     name: str = "clip"
     window: tuple[int, int] | None = None
+    missing_s: float = 0.0
 
     def __post_init__(self) -> None:
         number(f"the rate of {self.name!r}", self.rate, above=0)
@@ -120,7 +124,7 @@ def windows(
             samples = _samples(file, step, *_channels(path.name, file.channels, near, far))
             if start and len(samples) < step / 2:
                 return
-            clip = _as_recorded(path, samples, rate)
+            clip = _as_recorded(path, samples, rate, 0.0 if start else _missing_s(path))
             yield replace(clip, name=f"{clip.name}@{start / rate:g}s", window=(start, step))
             if len(samples) < step:
                 return
@@ -128,19 +132,18 @@ def windows(
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself. `missing_s`: seconds that a WAV header promises and the file does not hold."""
+    """What a file says of itself."""
 
     rate: int
     channels: int
     seconds: float  # infinite where the header does not know, as in a FLAC from a pipe
-    missing_s: float = 0.0
 
 
 def header(path: str | os.PathLike[str]) -> Header:
     """The header of a recording; raises as `read` does."""
     with _opened(path) as file:
         seconds = file.frames / file.samplerate if file.frames < UNKNOWN else float("inf")
-        return Header(file.samplerate, file.channels, seconds, _missing_s(Path(path)))
+        return Header(file.samplerate, file.channels, seconds)
 
 
 def seconds(path: str | os.PathLike[str]) -> float:
@@ -168,7 +171,15 @@ def as_clip(source: Any, *, near: int = 0, far: int | None = 1) -> Clip:
 
 def problems(clip: Clip) -> list[Problem]:
     """What is wrong with the clip as a recording, fatal problems first; empty if all is well."""
-    return microphones.problems(clip.near, clip.far, clip.rate)
+    return [*microphones.problems(clip.near, clip.far, clip.rate), *incomplete(clip)]
+
+
+def incomplete(clip: Clip) -> list[Problem]:
+    """That the file of the clip is cut short, or nothing."""
+    if clip.missing_s <= MISSING_S:
+        return []
+    lacks = f"the file lacks its last {clip.missing_s:.3g} s"
+    return [Problem(INCOMPLETE, f"{lacks}: was the recording, or the copying of it, cut off?")]
 
 
 @contextmanager
@@ -176,6 +187,8 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     import soundfile
 
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, and one recording is expected here: give a file in it")
     if not path.is_file():
         raise FileNotFoundError(f"no such recording: {path}")
     try:
@@ -187,10 +200,10 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 def _clip(path: Path, file: Any, frames: int, near: int, far: int | None) -> Clip:
     samples = _samples(file, frames, *_channels(path.name, file.channels, near, far))
-    return _as_recorded(path, samples, file.samplerate)
+    return _as_recorded(path, samples, file.samplerate, 0.0 if frames >= 0 else _missing_s(path))
 
 
-def _as_recorded(path: Path, samples: Array, rate: int) -> Clip:
+def _as_recorded(path: Path, samples: Array, rate: int, missing_s: float) -> Clip:
     if not len(samples):
         what = "holds no samples; was the recording stopped before it began?"
         if (size := path.stat().st_size) > 4096:
@@ -200,7 +213,8 @@ def _as_recorded(path: Path, samples: Array, rate: int) -> Clip:
         what = "holds NaN or infinite samples; the file is damaged or was written by a faulty tool"
         raise AudioError(f"{path.name}: {what}", "nan")
     channels = [np.ascontiguousarray(channel) for channel in samples.T]
-    return Clip(channels[0], channels[1] if len(channels) > 1 else None, rate, path.name)
+    far = channels[1] if len(channels) > 1 else None
+    return Clip(channels[0], far, rate, path.name, missing_s=missing_s)
 
 
 def _channels(name: str, channels: int, near: int, far: int | None) -> list[int]:
@@ -241,6 +255,7 @@ def _block(file: Any, size: int) -> Array:
 
 
 def _missing_s(path: Path) -> float:
+    """Seconds that a WAV header promises and the file does not hold."""
     with path.open("rb") as file:
         if file.read(4) != b"RIFF":
             return 0.0

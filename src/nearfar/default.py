@@ -65,7 +65,7 @@ def choose(clips: Sequence[Clip], count: int | None = None) -> tuple[System, str
         steady = transient = "near_only"
     why += " Two watches share the false-alarm budget equally: one for steady changes of the sound, one for knocks."
     if few:
-        why += f" The watch for steady changes is set for few normal recordings (less than {FEATURES})."
+        why += f" The watch for steady changes is set for few normal recordings (fewer than {FEATURES})."
     parts = ("steady", 0.5, _steady(steady, few)), ("transient", 0.5, _recipe(transient, "peak", 0.1))
     return Watch(parts), why
 

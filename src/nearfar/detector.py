@@ -114,7 +114,7 @@ class Detector:
     def hold(self, heard: Sequence[Heard], is_target: ArrayLike | None = None) -> Detector:
         """Put clips that have been heard into the bank, beside those that are there, and fit on all of them."""
         if len(self.normals) + len(heard) < 2:
-            raise ValueError(f"a detector needs at least 2 usable normal recordings, and there are {len(heard)}")
+            raise ValueError(f"a detector needs at least 2 usable normal recordings, not {len(heard)}")
         vectors = [np.stack([h.vectors[i] for h in heard]) for i in range(len(self.recipes))]
         if self.backends:
             vectors = [np.concatenate([b.z, v]) for b, v in zip(self.backends, vectors, strict=True)]

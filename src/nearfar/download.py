@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from nearfar.atomic import write
 from nearfar.hashes import of_file
 from nearfar.transfer import DownloadError, Part, Progress, TryAgainError, attempt
+from nearfar.words import ended
 
 HUB = "https://huggingface.co"
 LONGEST_PAUSE_S = 60.0
@@ -154,9 +155,9 @@ def _until_whole(
             failed = 0 if part.size > most else failed + 1
             most = max(most, part.size)
             if failed >= tries:
-                kept = f" {part.size:,} bytes are kept and will be resumed." if part.size else ""
+                kept = f"{part.size:,} bytes are kept and will be resumed. " if part.size else ""
                 raise DownloadError(
-                    f"{url} could not be fetched, {tries} tries brought nothing: {error}.{kept} "
+                    f"{url} could not be fetched, {tries} tries brought nothing: {ended(str(error))} {kept}"
                     "A proxy is set by HTTPS_PROXY, a mirror by NEARFAR_MIRROR or HF_ENDPOINT"
                 ) from None
             time.sleep(min(max(error.wait, pause_s * 2.0 ** max(0, failed - 1)), LONGEST_PAUSE_S))

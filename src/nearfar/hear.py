@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from nearfar.pipeline import stream
 from nearfar.profile import Profile
 from nearfar.recipe import Recipe
 from nearfar.store import Store
+from nearfar.words import counted, joined
 
 WAVES = 4  # waveforms per worker that go to a network together: all processors are busy, and memory stays small
 
@@ -47,7 +49,7 @@ class Heard:
     @property
     def fatal(self) -> str:
         """Why the clip cannot be judged, or ""."""
-        return "; ".join(p.text for p in self.problems if p.fatal)
+        return joined(p.text for p in self.problems if p.fatal)
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,11 @@ class Ear:
         skip: Skip | None,
         progress: Progress | None,
     ) -> tuple[list[Heard], Array]:
-        """The clips of sources that can serve as normals, and their domains; those whose hash is `known` cannot."""
-        kept, targets = [], []
+        """The clips of sources that can serve as normals, and their domains; those whose hash is `known` cannot.
+
+        Files that are cut short can, with a Python warning.
+        """
+        kept, targets, cut = [], [], []
         for flag, heard in zip(is_target, self.hear(sources, skip, progress), strict=True):
             for clip in heard:
                 why = "it is in the bank already" if clip.origin.sha256 in known else clip.fatal
@@ -105,6 +110,10 @@ class Ear:
                 else:
                     kept.append(clip)
                     targets.append(flag)
+                    cut += [f"{clip.origin.name}: {p.text}" for p in clip.problems if p.kind == audio.INCOMPLETE]
+        if cut:
+            more = f" ({counted(len(cut) - 1, 'more file')} cut short: see nearfar doctor)" if cut[1:] else ""
+            warnings.warn(f"{cut[0]}{more}", stacklevel=2)
         return kept, np.array(targets, bool)
 
     def sample(self, sources: Sequence[Any], count: int) -> list[Clip]:
@@ -137,7 +146,10 @@ class Ear:
         for clip in self.clips(source):
             check_channels(clip, self.recipes)
             origin = Normal(clip.name, str(path.resolve()) if path else "", digest or _of_samples(clip), clip.seconds)
-            found = [p for p in audio.problems(clip) if needs_far or p.channel == "near"]
+            found = [p for p in audio.problems(clip) if needs_far or p.channel == "near" or p.kind == audio.INCOMPLETE]
+            if clip.seconds < self.window_s / 2:
+                lengths = f"it lasts {clip.seconds:.3g} s where the normals last {self.window_s:.3g} s"
+                found.append(audio.Problem("short", f"{lengths}: too short to be compared?"))
             yield Heard(origin, [], found, Profile.of(clip)), library.begin(clip, digest, self._passes())
 
     def _finish(self, heard: Heard, request: Request, grids: Mapping[Pass, Array], library: Library) -> Heard:

@@ -19,9 +19,9 @@ from typing import Any
 from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.blas import one_thread
-from nearfar.check import Array
+from nearfar.check import Array, one_of
 from nearfar.embed import Pass, run, waves_of
-from nearfar.encoders import TABLE, Described, Encoder, hash_of, load
+from nearfar.encoders import PRECISIONS, TABLE, Described, Encoder, hash_of, load
 from nearfar.hashes import of_file
 from nearfar.store import Key, Store
 
@@ -70,7 +70,7 @@ class Shelf:
         """Look for what is wanted of a clip, a pooled pass's grid if its vector is not there, and prepare the rest."""
         found = self._look(source, clip.window, dict.fromkeys(passes))
         grids = dict.fromkeys(p.grid for p in passes if p not in found)
-        found |= self._look(source, clip.window, [p for p in grids if p not in found])
+        found |= self._look(source, clip.window, [p for p in grids if p not in passes])
         return Request(source, clip.window, found, waves_of(clip, [p for p in grids if p not in found], self.described))
 
     def keep(self, request: Request, new: Mapping[Pass, Array]) -> dict[Pass, Array]:
@@ -180,6 +180,7 @@ def load_encoders(
     `precision` is that of the networks, where a known hash does not say another.
     Raises ValueError naming both hashes if a file holds other weights than are known.
     """
+    one_of("precision", precision, PRECISIONS)
     given, known = _given(names, weights), known or {}
     encoders = {}
     for name in names:
@@ -203,7 +204,7 @@ def hashes_of(names: Iterable[str], weights: Any = None) -> dict[str, str]:
 
 
 def weights_of(encoder: Described) -> str:
-    """What an encoder's numbers come from: the hash of its weights file, "" without one."""
+    """What an encoder's numbers come from: the hash of its weights file, HASH:bf16 in that precision, or ""."""
     weights: str = getattr(encoder, "weights_hash", "")
     return weights
 

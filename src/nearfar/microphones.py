@@ -33,7 +33,7 @@ MAINS_HZ = (50, 60)
 class Problem:
     """Something wrong with a recording. `fatal`: it cannot be judged; else it is a warning."""
 
-    kind: str  # silent stuck saturated | clipped coarse gap offset one_cable swapped
+    kind: str  # silent stuck saturated | clipped coarse gap offset one_cable swapped; of a file: incomplete short
     text: str
     fatal: bool = False
     channel: str = ""  # "near", "far", or "" for the pair

@@ -14,6 +14,7 @@ checked (types, shapes, finite numbers) before it is used, so a damaged or hosti
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.check import Array, finite, number, one_of, whole
+from nearfar.encoders import PRECISIONS
 from nearfar.profile import CHANNELS, Profile
 from nearfar.recipe import BEAM, System, from_json, leaves
 from nearfar.threshold import METHODS, Threshold
@@ -64,17 +66,28 @@ class State:
     banks: Sequence[Array]
     train: Sequence[Array]
     profile: Profile
-    weights: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of each encoder's weights file, "" without one
+    weights: Mapping[str, str] = field(default_factory=dict)  # `library.weights_of` each encoder
     format: int = FORMAT
 
 
-def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> Path:
-    """Write a state to `folder`, replacing a detector there; FileExistsError if it holds other things."""
-    from safetensors.numpy import save
-
+def check_place(folder: str | os.PathLike[str]) -> Path:
+    """`folder`, if a detector can be written there. FileExistsError if it holds other things, or PermissionError."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - set(FILES)):
         raise FileExistsError(f"{folder} exists and is not a detector; choose another name or remove it yourself")
+    there = next(p for p in folder.absolute().parents if p.exists())
+    if not os.access(there, os.W_OK):
+        raise PermissionError(
+            errno.EACCES, f"no detector can be written here ({os.strerror(errno.EACCES)})", str(there)
+        )
+    return folder
+
+
+def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> Path:
+    """Write a state to `folder`, replacing a detector there; raises as `check_place` does."""
+    from safetensors.numpy import save
+
+    folder = check_place(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -161,7 +174,7 @@ def _settings(state: State) -> dict[str, Any]:
         "threshold": vars(state.threshold),
         "method": state.method,
         "false_alarm_rate": state.false_alarm_rate,
-        "encoders": {name: {"weights_sha256": digest} for name, digest in state.weights.items()},
+        "encoders": {name: _network(known) for name, known in state.weights.items()},
     }
 
 
@@ -213,9 +226,20 @@ def _read(folder: Path) -> State:
         banks=banks,
         train=train,
         profile=Profile(profile),
-        weights={name: str(about["weights_sha256"]) for name, about in settings.get("encoders", {}).items()},
+        weights={name: _known(about) for name, about in settings.get("encoders", {}).items()},
         format=settings["format"],
     )
+
+
+def _network(known: str) -> dict[str, str]:
+    """What is known of an encoder's weights, for people; `_known` reads it back."""
+    digest, _, precision = known.partition(":")
+    return {"weights_sha256": digest, "precision": precision or "float32"}
+
+
+def _known(about: Mapping[str, Any]) -> str:
+    precision = one_of("precision", about.get("precision", "float32"), PRECISIONS)
+    return str(about["weights_sha256"]) + ("" if precision == "float32" else f":{precision}")
 
 
 def _load_arrays(path: Path) -> dict[str, Array]:

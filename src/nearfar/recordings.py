@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nearfar.words import counted
+
 SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif")
 READS = "WAV, FLAC, OGG and AIFF"
 RENAMED = "test_rename"  # test files under labelled names, once the truth is out; stands for the `test` beside it
@@ -129,8 +131,8 @@ def machines(data: str | os.PathLike[str]) -> dict[str, list[Recording]]:
         )
     if not found:
         raise ValueError(
-            f"{data} holds {_count(len(everything), 'recording')} ({everything[0].name}, ...) but no machine's folder: "
-            f"expected {LAYOUT}"
+            f"{data} holds {counted(len(everything), 'recording')} ({everything[0].name}, ...) but no machine's "
+            f"folder: expected {LAYOUT}"
         )
     return dict(sorted(found.items()))
 
@@ -267,12 +269,8 @@ def _decoded(data: bytes) -> str:
 def _nothing_in(folder: Path, others: Counter[str], closed: list[Path]) -> str:
     why = "it is empty"
     if others:
-        kinds = [f"{n} {suffix} file{'s' * (n > 1)}" for suffix, n in others.most_common(3)]
+        kinds = [counted(n, f"{suffix} file") for suffix, n in others.most_common(3)]
         why = f"it holds {', '.join(kinds)}{' and others' * (len(others) > 3)}"
     elif closed:
         why = f"{closed[0]} may not be opened by this user"
     return f"no recordings in {folder}: {why}; nearfar reads {READS}"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'s' * (n != 1)}"

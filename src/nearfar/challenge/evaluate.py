@@ -123,7 +123,8 @@ def evaluate(
         except (ValueError, OSError) as error:
             errors.append(error)
             nothing = MachineEvaluation(unit.name, detector, [], [], [], None, {}, unit.machine, unit.section)
-            done.append(replace(nothing, unscored=[r.name for r in unit.test], error=str(error)))
+            why = str(error).removeprefix(f"{unit.name}: ")
+            done.append(replace(nothing, unscored=[r.name for r in unit.test], error=why))
     if len(errors) == len(done):
         raise errors[0]
     return judged(done, found.rules, rounds=rounds, seed=seed, notes=found.notes)

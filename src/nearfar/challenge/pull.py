@@ -10,6 +10,7 @@ there already is neither fetched nor unpacked again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,12 +21,14 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from nearfar.atomic import write
 from nearfar.check import choose
 from nearfar.download import fetch
+from nearfar.transfer import DownloadError
+from nearfar.words import ended
 
 SITE = "https://zenodo.org"
 LICENCE = "CC BY-NC-SA 4.0 (attribution, no commercial use, share alike)"
@@ -58,6 +61,7 @@ RECORDS = {
     }.items()
     for part, number in zip(("dev", "add", "eval"), numbers, strict=True)
 }
+NAMED = {"dev": "dev_*.zip", "add": "eval_*_train.zip", "eval": "eval_*_test.zip"}
 ARCHIVES = {
     "dev": r"dev_(?:data_)?(?P<machine>.+?)(?:_r(?P<revision>\d+))?\.zip",
     "add": r"eval_(?:data_)?(?P<machine>.+?)_train(?:_r(?P<revision>\d+))?\.zip",
@@ -91,7 +95,7 @@ def listing(name: str, mirrors: Mapping[str, str] | None = None) -> Listing:
     """The archives of the data set `name`, a key of RECORDS, as Zenodo lists them now."""
     record = choose("data set", name, RECORDS)
     url = f"{SITE}/api/records/{record.number}"
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _or_by_hand(record, NAMED[record.part], "DATA" / record.raw):
         text = fetch(url, Path(folder) / "record.json", mirrors=mirrors).read_text(encoding="utf-8")
     try:
         return _understood(record, json.loads(text))
@@ -125,7 +129,8 @@ def pull(
             continue
         file = raw / ".archives" / archive.name
         tell = _percent(progress, archive) if progress else None
-        fetch(archive.url, file, md5=archive.md5, size=archive.size, mirrors=mirrors, progress=tell)
+        with _or_by_hand(found.record, archive.name, raw):
+            fetch(archive.url, file, md5=archive.md5, size=archive.size, mirrors=mirrors, progress=tell)
         files = unpack(file, raw, archive.machine, progress)
         _sign(raw, archive, files)
         if not keep:
@@ -150,6 +155,16 @@ def unpack(archive: Path, raw: Path, machine: str, progress: Progress | None = N
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise ValueError(f"{archive} is damaged ({error}): remove it and pull again") from None
     return [(PurePosixPath(path).relative_to(machine).as_posix(), info.file_size) for info, path in plan]
+
+
+@contextlib.contextmanager
+def _or_by_hand(record: Record, files: str, raw: PurePath) -> Iterator[None]:
+    """What cannot be fetched is an error that says how to bring it by hand."""
+    try:
+        yield
+    except DownloadError as error:
+        page = f"{SITE}/records/{record.number}"
+        raise DownloadError(f"{ended(str(error))} Fetch {files} by hand from {page} and unpack to {raw}") from None
 
 
 def _percent(progress: Progress, archive: Archive) -> Callable[[int, int | None], None]:

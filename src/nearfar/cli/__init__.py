@@ -5,8 +5,6 @@ Exit codes: 0 done, 1 `--fail-on-alarm` hit, 2 bad usage or a recording that cou
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated
 
 import typer
@@ -45,7 +43,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Hears when a machine sounds wrong, having only ever heard it sound right.",
+    help="Hears when a machine sounds wrong, having only ever heard it sound right.\n\n\b\n"
+    "nearfar doctor normals/              are the recordings sound?\n"
+    "nearfar fit normals/ -o pump3        normal recordings in, a detector folder out\n"
+    "nearfar score pump3 today/           which of these sound wrong?\n"
+    "nearfar COMMAND --help               opens with an example",
 )
 for command, does in COMMANDS:
     app.command(short_help=does)(command)
@@ -63,7 +65,4 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """The `nearfar` command."""
-    try:
-        app()
-    except BrokenPipeError:  # the reader of our output has left: not our failure
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    app()

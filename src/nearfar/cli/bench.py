@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,12 +20,25 @@ from nearfar.cli.options import (
     Truth,
     Weights,
     channel,
+    encoders_of,
     opened,
     system,
+    weights_for,
     weights_of,
 )
 from nearfar.cli.results import say_reproduction
-from nearfar.cli.terminal import BAD_INPUT, DONE, complain, errors_for_people, progress_bar, say, say_json, say_table
+from nearfar.cli.terminal import (
+    BAD_INPUT,
+    DONE,
+    complain,
+    errors_for_people,
+    left_out,
+    progress_bar,
+    say,
+    say_json,
+    say_table,
+)
+from nearfar.words import counted
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation
@@ -73,12 +87,13 @@ def submit(
             raise typer.Exit(BAD_INPUT if found else DONE)
         if data is None or output is None:
             raise ValueError("give the data set and -o FOLDER, or --check FOLDER")
+        wanted = system(recipe)
         rate = BASELINE_RATE if false_alarm_rate is None and set_point == "gamma" else false_alarm_rate
         with progress_bar() as tell:
             evaluation = bench.evaluate(
                 data,
-                system(recipe),
-                weights_of(weights),
+                wanted,
+                weights_for(weights, encoders_of(wanted)),
                 only=machine or (),
                 near=near,
                 far=channel(far),
@@ -129,8 +144,9 @@ def _say_submitted(evaluation: Evaluation, folder: Path, label: str) -> None:
     say(f"\nDecisions     score > set-point: {point.method}, {100 * point.rate:g} % of normal clips")
     for note in evaluation.notes:
         complain(f"note: {note}")
-    for name, error in ((m.name, error) for m in evaluation.machines for _, error in m.failures):
-        complain(f"{name}: left out: {error}")
+    for m in evaluation.machines:
+        for file, error in m.failures:
+            complain(f"{m.name}: {left_out(file, error)}")
     say(f"Submission    {folder}, packed in {folder / label}.zip")
     say(f"To fill in    name and authors in {folder / label}.meta.yaml; a second run packs what stands there")
 
@@ -141,7 +157,7 @@ def _say_findings(found: list[Finding], folder: Path, data: Path | None, json: b
         return
     against = f"against {data}" if data else "by itself; give the data set to check that no row is missing"
     if found:
-        say(f"Checked {against}: {len(found)} thing{'s' * (len(found) != 1)} to put right")
+        say(f"Checked {against}: {counted(len(found), 'thing')} to put right")
         for finding in found:
             say(f"  {finding}")
     else:
@@ -206,7 +222,12 @@ def reproduce(
         raise typer.Exit(BAD_INPUT if failed else DONE)
 
 
-data = typer.Typer(no_args_is_help=True, help="Data sets of the challenge.", rich_markup_mode=None)
+data = typer.Typer(
+    no_args_is_help=True,
+    help="Example: nearfar data pull dcase2026-dev\n\nData sets of the challenge.",
+    short_help="Data sets of the challenge.",
+    rich_markup_mode=None,
+)
 
 
 @data.command("pull", short_help="Fetch a data set of the challenge from Zenodo.")
@@ -244,5 +265,5 @@ def pull(
         say(f"Data          {raw}: {', '.join(folders)}")
         other = {"add": "eval", "eval": "add"}.get(found.record.part)
         if other:
-            say(f"The rest      nearfar data pull {name.rpartition('-')[0]}-{other} --to {to}")
-        say(f"Next          nearfar evaluate {raw}")
+            say(f"The rest      nearfar data pull {name.rpartition('-')[0]}-{other} --to {quote(str(to))}")
+        say(f"Next          nearfar evaluate {quote(str(raw))}")

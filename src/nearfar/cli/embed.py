@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.atomic import write
-from nearfar.cli.options import Far, Json, Near, Precision, Threads, Weights, channel, system, weights_of
+from nearfar.cli.options import Far, Json, Near, Precision, Threads, Weights, channel, system, weights_for
 from nearfar.cli.terminal import BAD_INPUT, DONE, Failures, complain, errors_for_people, progress_bar, say, say_json
 
 if TYPE_CHECKING:
@@ -58,13 +58,14 @@ def embed(
         one_of("engine", engine, ("local", "ray"))
         part = _part(shard)
         paths = [r.path for r in find(data) if in_shard(r.name, part)]
+        recipes = tuple(leaf for name in pooled or () for leaf in _leaves(name))
         order = Order(
             store=str(store),
             encoders=tuple(encoder or ()),
             waveforms=tuple(waveform or _waveforms(paths, channel(far))),
             layers=tuple(layer or (None,)),
-            pooled=tuple(leaf for name in pooled or () for leaf in _leaves(name)),
-            weights=weights_of(weights),
+            pooled=recipes,
+            weights=weights_for(weights, [*(encoder or ()), *(recipe.encoder for recipe in recipes)]),
             near=near,
             far=channel(far),
             dtype=dtype,

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nearfar.atomic import write
 from nearfar.cli.options import (
+    FalseAlarmRate,
     Far,
     Json,
     Manifest,
     Model,
     Near,
+    Precision,
     RecipeName,
     StoreFolder,
     Threads,
     Weights,
     channel,
+    encoders_of,
     normals_of,
     one_or_many,
     opened,
     system,
-    weights_of,
+    weights_for,
 )
 from nearfar.cli.results import (
+    NO_PICTURES,
     as_csv,
     as_row,
     has_matplotlib,
@@ -35,7 +39,6 @@ from nearfar.cli.results import (
     say_set_point,
     say_summary,
     set_point,
-    strangers,
     summary,
 )
 from nearfar.cli.terminal import (
@@ -48,9 +51,11 @@ from nearfar.cli.terminal import (
     progress_bar,
     say,
     say_json,
+    say_words,
 )
 
 if TYPE_CHECKING:
+    from nearfar.detector import Detector
     from nearfar.score import Score
 
 
@@ -79,8 +84,7 @@ def doctor(
         if json:
             say_json(report.to_dict())
         else:
-            for line in report.lines():
-                say(line)
+            say_words(str(report))
         raise typer.Exit(DONE if report.ok else BAD_INPUT)
 
 
@@ -92,9 +96,10 @@ def fit(
     near: Near = 0,
     far: Far = 1,
     manifest: Manifest = None,
-    false_alarm_rate: Annotated[float | None, typer.Option(help="Share of healthy recordings that may alarm.")] = None,
+    false_alarm_rate: FalseAlarmRate = None,
     store: StoreFolder = None,
     threads: Threads = None,
+    precision: Precision = "float32",
     json: Json = False,
 ) -> None:
     """Example: nearfar fit normals/ -o pump3
@@ -102,26 +107,27 @@ def fit(
     Normal recordings in, a detector folder out.
     """
     from nearfar.detector import Detector
+    from nearfar.model import check_place
     from nearfar.recordings import find
 
     with errors_for_people():
-        failures = Failures()
+        check_place(output)
+        failures, wanted = Failures(), system(recipe)
         detector = Detector(
-            system(recipe),
-            weights_of(weights),
+            wanted,
+            weights_for(weights, encoders_of(wanted)),
             near=near,
             far=channel(far),
             false_alarm_rate=false_alarm_rate,
             threads=threads,
+            precision=precision,
             store=opened(store),
         )
-        recordings, notes = normals_of(find(one_or_many(folder), manifest))
-        for note in notes:
-            complain(f"note: {note}")
+        recordings = normals_of(find(one_or_many(folder), manifest))
         with progress_bar() as tell:
             detector.fit(
                 [r.path for r in recordings],
-                [bool(r.is_target) for r in recordings] if any(r.is_target for r in recordings) else None,
+                [bool(r.is_target) for r in recordings],
                 skip=failures,
                 progress=lambda done, total: tell("listening to the normals", done, total),
             )
@@ -149,11 +155,10 @@ def score(
 
     One row per recording: score, threshold, anomalous, nearest normal.
     """
-    from nearfar.detector import load
     from nearfar.recordings import find
 
     with errors_for_people():
-        detector = load(model, weights_of(weights), threads=threads, store=opened(store))
+        detector = _opened(model, weights, threads=threads, store=opened(store))
         recordings = find(one_or_many(files))
         failures = Failures()
         rows: list[tuple[str, Score]] = []
@@ -165,12 +170,12 @@ def score(
             )
             for recording, scores in zip(recordings, each, strict=True):
                 rows += [(recording.name + s.name.removeprefix(recording.path.name), s) for s in scores]
-        if csv_file:
-            write(csv_file, as_csv(rows))
         if json:
             say_json({"scores": [as_row(name, s) for name, s in rows], "failures": failures.to_list()})
         else:
-            say_scores(rows, failures, csv_file)
+            say_scores(rows, failures)
+        if csv_file:
+            write(csv_file, as_csv(rows))
         if fail_on_alarm and any(s.anomalous is not False for _, s in rows):
             raise typer.Exit(ALARM)
         raise typer.Exit(BAD_INPUT if failures.files else DONE)
@@ -179,7 +184,7 @@ def score(
 def explain(
     model: Model,
     file: Annotated[Path, typer.Argument(help="The recording to explain.")],
-    page: Annotated[Path | None, typer.Option(help="HTML page to write; beside the working folder by default.")] = None,
+    page: Annotated[Path | None, typer.Option(help="HTML page to write [RECORDING.explained.html].")] = None,
     picture: Annotated[Path | None, typer.Option(help="PNG file to write.")] = None,
     weights: Weights = None,
     json: Json = False,
@@ -188,11 +193,13 @@ def explain(
 
     Where and why it differs, with a page to look at and listen to.
     """
-    from nearfar.detector import load
-
     with errors_for_people():
-        detector = load(model, weights_of(weights))
+        detector = _opened(model, weights)
         explanation = detector.explain(file)
+        if json:
+            say_json(explanation.to_dict())
+        else:
+            say_words("\n".join(explanation.lines()))
         if picture and explanation.clip:
             from nearfar.explain.pictures import spectrogram_png
 
@@ -203,13 +210,8 @@ def explain(
             from nearfar.explain.pages import explanation_page
 
             write(page, explanation_page(explanation))
-        if json:
-            say_json(explanation.to_dict())
-            return
-        for line in explanation.lines():
-            say(line)
-        say()
-        say(f"Page          {page}" if page else "Page          needs matplotlib: pip install 'nearfar[pictures]'")
+        if not json:
+            say(f"\nPage          {page or NO_PICTURES}")
 
 
 def add(
@@ -226,16 +228,16 @@ def add(
     More normals into the bank, without fitting the others again.
     """
     from nearfar.check import one_of
-    from nearfar.detector import load
+    from nearfar.model import check_place
     from nearfar.recordings import find
+    from nearfar.score import strangers
 
     with errors_for_people():
         one_of("domain", domain, ("source", "target"))
-        detector = load(model, weights_of(weights))
+        check_place(model)
+        detector = _opened(model, weights)
         before, failures = len(detector.normals), Failures()
-        recordings, notes = normals_of(find(one_or_many(folder)))
-        for note in notes:
-            complain(f"note: {note}")
+        recordings = normals_of(find(one_or_many(folder)))
         paths = [r.path for r in recordings]
         if note := strangers(detector.score(paths[:: max(1, len(paths) // 10)], skip=lambda *_: None)):
             complain(f"note: {note}")
@@ -247,11 +249,8 @@ def add(
                 progress=lambda done, total: tell("listening", done, total),
             )
         detector.save(model)
-        facts = summary(detector) | {
-            "model": str(model),
-            "added": len(detector.normals) - before,
-            "left_out": failures.to_list(),
-        }
+        facts = summary(detector) | {"model": str(model), "left_out": failures.to_list()}
+        facts["added"] = len(detector.normals) - before
         if json:
             say_json(facts)
         else:
@@ -272,12 +271,10 @@ def threshold(
 
     Show or change the set-point, without fitting again.
     """
-    from nearfar.detector import load
-
     with errors_for_people():
         if sum(x is not None for x in (false_alarms_per_day, rate, value)) > 1:
             raise ValueError("give one of --false-alarms-per-day, --rate and --value")
-        detector = load(model)
+        detector = _opened(model)
         changed = any(x is not None for x in (false_alarms_per_day, rate, value, method))
         if changed:
             detector.set_threshold(rate=rate, false_alarms_per_day=false_alarms_per_day, value=value, method=method)
@@ -292,3 +289,12 @@ def threshold(
         say_live(detector)
         say()
         say_choices(choices, per_day, len(detector.normals))
+
+
+def _opened(model: Path, weights: list[str] | None = None, **settings: Any) -> Detector:
+    """The detector in a folder, with the weights that its networks need."""
+    from nearfar.detector import load
+
+    detector = load(model, **settings)
+    detector.weights = weights_for(weights, (recipe.encoder for recipe in detector.recipes))
+    return detector

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from nearfar.cli.terminal import complain
+from nearfar.words import counted
 
 if TYPE_CHECKING:
     from nearfar.recipe import System
@@ -18,7 +22,11 @@ Manifest = Annotated[
     Path | None, typer.Option(help="CSV with columns file, domain, label, machine (all but file optional).")
 ]
 RecipeName = Annotated[
-    str | None, typer.Option("--recipe", help="A recipe's name or JSON file; without it, the default.")
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="A recipe's name, such as beats, or JSON file; without it, chosen by listening.",
+    ),
 ]
 Weights = Annotated[
     list[str] | None,
@@ -31,11 +39,15 @@ Weights = Annotated[
 Threads = Annotated[int | None, typer.Option(help="Recordings heard side by side; as many as there are processors.")]
 Machines = Annotated[list[str] | None, typer.Option("--machine", help="Only this machine; may be repeated.")]
 Truth = Annotated[Path | None, typer.Option(help="Ground-truth CSVs of evaluation files: a folder, or one file.")]
+FalseAlarmRate = Annotated[
+    float | None, typer.Option(help="Share of healthy recordings that may alarm [0.05, with few normals more].")
+]
 StoreFolder = Annotated[
-    Path | None, typer.Option("--store", help="Folder of what networks gave: read if it is there, else kept for later.")
+    Path | None,
+    typer.Option("--store", help="Folder that keeps what networks give, so that no recording goes through one twice."),
 ]
 Precision = Annotated[
-    str, typer.Option(help="float32, or bf16: networks in about 0.6 of the time, grids 0.3 % apart on average.")
+    str, typer.Option(help="float32, or bf16: networks take about 0.6 of the time, what they give differs by 0.3 %.")
 ]
 Model = Annotated[Path, typer.Argument(help="Detector folder, as `nearfar fit` made it.")]
 
@@ -59,6 +71,28 @@ def opened(store: Path | None) -> Store | None:
     from nearfar.store import Store
 
     return None if store is None else Store(store)
+
+
+def encoders_of(system: System | None) -> list[str]:
+    """The encoders of a system; None is the default, which needs no weights."""
+    from nearfar.recipe import leaves
+
+    return [] if system is None else [leaf.encoder for leaf in leaves(system)]
+
+
+def weights_for(given: list[str] | None, encoders: Iterable[str]) -> Any:
+    """`weights_of`, if they are of `encoders`: what would not be used is a ValueError that names what is needed."""
+    from nearfar.encoders import TABLE
+
+    weights = weights_of(given)
+    needed = sorted({name for name in encoders if name not in TABLE or TABLE[name].has_weights})
+    unused = sorted(weights.keys() - needed) if isinstance(weights, dict) else []
+    if not needed and isinstance(weights, Path) and weights.is_file():
+        unused = [str(weights)]
+    if unused:
+        what = f"the weights of {', '.join(needed)} are" if needed else "log-mel has no weights, so none are"
+        raise ValueError(f"--weights {', '.join(unused)} would not be used: {what} needed here")
+    return weights
 
 
 def weights_of(given: list[str] | None) -> Any:
@@ -95,19 +129,18 @@ def one_or_many(paths: list[Path]) -> Any:
     return paths[0] if len(paths) == 1 else paths
 
 
-def normals_of(recordings: list[Any]) -> tuple[list[Any], list[str]]:
+def normals_of(recordings: list[Any]) -> list[Any]:
     """The recordings to fit on: the train split if there is one, without those that their own names call anomalous."""
-    notes = []
     train = [r for r in recordings if r.split == "train"]
     if train and len(train) < len(recordings):
-        notes.append(
-            f"fitting on the {len(train)} train recordings alone, not on the {len(recordings) - len(train)} others"
-        )
+        others = len(recordings) - len(train)
+        complain(f"note: the train split alone is taken: {counted(len(train), 'recording')}, not the {others:,} others")
         recordings = train
     machines = sorted({r.machine for r in recordings if r.machine})
     if len(machines) > 1:
         raise ValueError(f"these are recordings of {len(machines)} machines ({', '.join(machines)}): fit one at a time")
     faulty = [r for r in recordings if r.is_anomaly]
     if faulty:
-        notes.append(f"{len(faulty)} recordings are named or listed as anomalous, {faulty[0].name} first: left out")
-    return [r for r in recordings if not r.is_anomaly], notes
+        anomalous = counted(len(faulty), "recording")
+        complain(f"note: left out: {anomalous} named or listed as anomalous, {faulty[0].name} first")
+    return [r for r in recordings if not r.is_anomaly]

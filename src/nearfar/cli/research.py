@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -20,11 +21,12 @@ from nearfar.cli.options import (
     Truth,
     Weights,
     channel,
+    encoders_of,
     opened,
     system,
-    weights_of,
+    weights_for,
 )
-from nearfar.cli.results import as_csv, say_evaluation, write_report
+from nearfar.cli.results import NO_PICTURES, as_csv, has_matplotlib, say_evaluation
 from nearfar.cli.terminal import BAD_INPUT, DONE, errors_for_people, progress_bar, say, say_json
 
 
@@ -43,6 +45,7 @@ def demo(
     Make a small factory, fit, score, evaluate, and write a report page. No download, no weights.
     """
     from nearfar.challenge import evaluate as bench
+    from nearfar.challenge.report import bench_page
     from nearfar.demo import make_dataset
 
     with errors_for_people():
@@ -60,7 +63,9 @@ def demo(
             floor = None if recipe else bench.evaluate(data, "logmel-floor", rounds=1, progress=tell)
         for machine in evaluation.machines:
             machine.detector.save(folder / "models" / machine.name)
-        page = write_report(evaluation, folder / "report.html", f"nearfar demo, seed {seed}")
+        page = None
+        if has_matplotlib():
+            page = write(folder / "report.html", bench_page(evaluation, f"nearfar demo, seed {seed}"))
         if json:
             say_json(evaluation.to_dict() | {"data": data, "report": page})
             return
@@ -70,9 +75,9 @@ def demo(
         first = evaluation.machines[0]
         heard = max(first.scores, key=lambda s: s.value)
         worst = next(r for r, s in zip(first.recordings, first.scores, strict=True) if s is heard)
-        say(f"\nReport page   {page or 'needs matplotlib: pip install nearfar[pictures]'}")
+        say(f"\nReport page   {page or NO_PICTURES}")
         say(f"Data          {data}")
-        say(f"Try           nearfar explain {folder / 'models' / first.name} {worst.path}")
+        say(f"Try           nearfar explain {quote(str(folder / 'models' / first.name))} {quote(str(worst.path))}")
 
 
 def evaluate(
@@ -100,11 +105,12 @@ def evaluate(
     from nearfar.challenge import evaluate as bench
 
     with errors_for_people():
+        wanted = system(recipe)
         with progress_bar() as tell:
             evaluation = bench.evaluate(
                 data,
-                system(recipe),
-                weights_of(weights),
+                wanted,
+                weights_for(weights, encoders_of(wanted)),
                 truth=truth,
                 only=machine or (),
                 near=near,
@@ -116,12 +122,12 @@ def evaluate(
                 seed=seed,
                 progress=tell,
             )
-        if csv_file:
-            write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
         if json:
             say_json(evaluation.to_dict())
         else:
             say_evaluation(evaluation)
+        if csv_file:
+            write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
         if page:
             from nearfar.challenge.report import bench_page
 

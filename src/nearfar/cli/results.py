@@ -7,12 +7,12 @@ import io
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from nearfar.atomic import write
 from nearfar.challenge.layout import LATEST, RULES
-from nearfar.cli.terminal import Failures, complain, say, say_table
+from nearfar.cli.terminal import Failures, complain, left_out, say, say_table, say_words
+from nearfar.words import counted
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nearfar.score import Score
 
 Named = tuple[str, "Score"]
+NO_PICTURES = "needs matplotlib: pip install 'nearfar[pictures]'"
 
 
 def set_point(detector: Detector) -> dict[str, Any]:
@@ -39,12 +40,12 @@ def set_point(detector: Detector) -> dict[str, Any]:
 
 def say_set_point(point: dict[str, Any], title: str = "Set-point") -> None:
     """The set-point in words."""
-    say(f"{title:<13} {point['threshold']:.2f} standard deviations of the normals ({point['method']}); expected:")
+    say_words(f"{title:<13} {point['threshold']:.2f} standard deviations of the normals ({point['method']}); expected:")
     often = f"1 false alarm in {1 / max(point['rate'], 1e-12):.4g} healthy recordings"
     a_day = f"{point['false_alarms_per_day']:.4g} a day if heard all day in pieces of {point['clip_seconds']:g} s"
-    say(f"              {often}, {a_day}")
+    say_words(f"              {often}, {a_day}")
     if not point["backed_by_normals"]:
-        say(f"              (rarer than {point['normals']} normals can show: extrapolated, on the careful side)")
+        say_words(f"              (rarer than {point['normals']} normals can show: extrapolated, on the careful side)")
 
 
 def say_choices(choices: Sequence[tuple[float, float]], per_day: float, normals: int) -> None:
@@ -68,7 +69,7 @@ def say_live(detector: Detector) -> None:
     lines = in_words(detector, live_point(detector, hop_s, on_delay), hop_s, on_delay)
     say(f"Live          nearfar monitor, a window of {detector.window_s:g} s every {hop_s:g} s:")
     for line in [*lines, f"{MEASURED} HISTORY"]:
-        say(f"              {line}")
+        say_words(f"              {line}")
 
 
 def summary(detector: Detector) -> dict[str, Any]:
@@ -93,28 +94,16 @@ def say_summary(facts: dict[str, Any]) -> None:
     added = f", {facts['added']} of them new" if "added" in facts else ""
     say(f"Heard         {facts['normals']} normal recordings{domains}, {facts['minutes']:.1f} minutes{added}")
     if facts["left_out"]:
-        say(f"Left out      {len(facts['left_out'])} recordings; the reasons stand above")
-    say(f"Method        {facts['why']}")
+        say(f"Left out      {counted(len(facts['left_out']), 'recording')}; the reasons stand above")
+    say_words(f"Method        {facts['why']}")
     say_set_point(facts["set_point"])
     say("Odd ones out  listen to these: are they really normal?")
     for odd in facts["odd_ones_out"]:
         say(f"              {odd['file']}  ({odd['score']:+.1f} standard deviations)")
     if note := few(facts["normals"], 60 * facts["minutes"]):
-        say(f"Note          {note}")
+        say_words(f"Note          {note}")
     say(f"Detector      {facts['model']}")
-    say(f"Next          nearfar score {facts['model']} RECORDINGS")
-
-
-def strangers(scores: Sequence[Score]) -> str:
-    """A word about recordings that are to become normals, if most of them would alarm; "" otherwise."""
-    strange = sum(bool(s.anomalous) for s in scores)
-    if 2 * strange <= len(scores):
-        return ""
-    worst = max(s.value for s in scores)
-    return (
-        f"of {len(scores)} of these, {strange} would be an alarm (up to {worst:.1f}): a way to run that was not heard "
-        "before, or another machine?"
-    )
+    say(f"Next          nearfar score {quote(facts['model'])} RECORDINGS")
 
 
 def as_row(name: str, score: Score) -> dict[str, Any]:
@@ -146,7 +135,7 @@ def as_csv(scores: Sequence[Named]) -> str:
     return out.getvalue()
 
 
-def say_scores(scores: Sequence[Named], failures: Failures, csv_file: Path | None) -> None:
+def say_scores(scores: Sequence[Named], failures: Failures) -> None:
     """Scores as a table, then the count of alarms and of what could not be judged or read."""
     if scores:
         say_table(
@@ -165,7 +154,7 @@ def say_scores(scores: Sequence[Named], failures: Failures, csv_file: Path | Non
     parts = [f"{len(scores)} scored", f"{sum(bool(s.anomalous) for _, s in scores)} anomalous"]
     parts += [f"{dead} cannot be judged"] if dead else []
     parts += [f"{len(failures.files)} could not be used"] if failures.files else []
-    say(", ".join(parts) + (f"; rows in {csv_file}" if csv_file else ""))
+    say(", ".join(parts))
 
 
 def say_evaluation(evaluation: Evaluation) -> None:
@@ -193,11 +182,11 @@ def say_evaluation(evaluation: Evaluation) -> None:
         if m.error:
             complain(f"{m.name}: could not be evaluated: {m.error}")
         for file, error in m.failures:
-            complain(f"{m.name}: left out: {error if Path(file).name in error else f'{file}: {error}'}")
+            complain(f"{m.name}: {left_out(file, error)}")
     heard = [m for m in evaluation.machines if m.detector.why]
     same = len({m.detector.why for m in heard}) == 1
     for m in heard[:1] if same else heard:
-        say(f"Method{'' if same else f' of {m.name}'}: {m.detector.why}")
+        say_words(f"Method{'' if same else f' of {m.name}'}: {m.detector.why}")
 
 
 def _metrics_row(m: MachineEvaluation) -> list[str]:
@@ -232,7 +221,7 @@ def say_reproduction(done: Reproduction) -> None:
         complain(f"note: {note}")
     for name, run in done.runs.items():
         for file, error in run.failures:
-            complain(f"{name}: left out: {error if Path(file).name in error else f'{file}: {error}'}")
+            complain(f"{name}: {left_out(file, error)}")
 
 
 def _beside(report: float | None, here: float | None, difference: float | None) -> list[str]:
@@ -241,32 +230,6 @@ def _beside(report: float | None, here: float | None, difference: float | None) 
         "-" if here is None else f"{here:.2f}",
         "" if difference is None else f"{difference:+.2f}",
     ]
-
-
-def write_report(evaluation: Evaluation, path: Path, title: str) -> Path | None:
-    """Write the report page of an evaluation; None if matplotlib is not there."""
-    if not has_matplotlib():
-        return None
-    from nearfar.explain.pages import MachineReport, report_page
-
-    reports = []
-    for m in evaluation.machines:
-        suspects = [(s.value, r.path) for s, r in zip(m.scores, m.recordings, strict=True) if r.is_anomaly is not False]
-        worst = m.detector.explain(max(suspects)[1]) if suspects else None
-        reports.append(
-            MachineReport(
-                name=m.name,
-                scores=list(m.scores),
-                is_anomaly=[r.is_anomaly for r in m.recordings],
-                is_target=[r.is_target for r in m.recordings],
-                result=m.result,
-                intervals=dict(m.intervals) or None,
-                worst=worst,
-            )
-        )
-    notes = sorted({m.detector.why for m in evaluation.machines})
-    write(path, report_page(title, reports, evaluation.overall, evaluation.interval, notes))
-    return path
 
 
 def has_matplotlib() -> bool:

@@ -21,9 +21,9 @@ from nearfar.cli.options import (
     channel,
     opened,
     system,
-    weights_of,
+    weights_for,
 )
-from nearfar.cli.terminal import BAD_INPUT, DONE, complain, errors_for_people, progress_bar, say_json
+from nearfar.cli.terminal import BAD_INPUT, DONE, complain, errors_for_people, left_out, progress_bar, say_json
 
 if TYPE_CHECKING:
     from nearfar.challenge.records import Records
@@ -77,9 +77,9 @@ def search(
         number("memory", memory, above=0)
         with progress_bar() as tell:
             found = bench.search(
-                data, encoder, out, chosen, weights_of(weights), only=machine or (), store=opened(store), near=near,
-                far=channel(far), memory=int(memory * (1 << 30)), threads=threads, precision=precision, seed=seed,
-                progress=tell,
+                data, encoder, out, chosen, weights_for(weights, encoder), only=machine or (), store=opened(store),
+                near=near, far=channel(far), memory=int(memory * (1 << 30)), threads=threads, precision=precision,
+                seed=seed, progress=tell,
             )  # fmt: skip
         ranked = rank(found.records, labels=_by_labels(found, select), rounds=rounds, seed=seed)
         table = recorded.write_table(found.records, out)
@@ -134,7 +134,7 @@ def fuse(
             rows = bench.layers(records) if layers else bench.candidates(records, top)
         else:
             options = {"near": near, "far": channel(far), "threads": threads, "store": opened(store)}
-            records, rows = _scored(data, names, weights_of(weights), only=machine or (), **options)
+            records, rows = _scored(data, names, weights, only=machine or (), **options)
         fused = bench.fuse(records, rows, search=not equal)
         if out:
             write(out, fused.system.to_json() + "\n")
@@ -159,21 +159,22 @@ def _by_labels(found: Searched, select: str) -> bool:
     for note in found.notes:
         complain(f"note: {note}")
     for file, why in found.failures.items():
-        complain(f"left out: {file}: {why}")
+        complain(left_out(file, why))
     if select == "labels" and not found.records.labelled:
         complain("note: not every test clip is labelled, so configurations are ranked label-free")
     return select == "labels" and found.records.labelled
 
 
-def _scored(data: Path, names: list[str], weights: Any, **options: Any) -> tuple[Records, list[int]]:
+def _scored(data: Path, names: list[str], weights: list[str] | None, **options: Any) -> tuple[Records, list[int]]:
     """Records of systems by name or file, made now, and the systems' rows."""
     import tempfile
 
     from nearfar.challenge import search
 
     wanted = [leaf for name in names for leaf in _recipes(name)]
+    given = weights_for(weights, (recipe.encoder for recipe in wanted))
     with progress_bar() as tell, tempfile.TemporaryDirectory() as scratch:
-        records = search.recipes(data, wanted, scratch, weights, progress=tell, **options)
+        records = search.recipes(data, wanted, scratch, given, progress=tell, **options)
     return records, [list(records.recipes).index(recipe) for recipe in dict.fromkeys(wanted)]
 
 

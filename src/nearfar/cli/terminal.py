@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,22 +17,36 @@ from typing import Any
 import typer
 
 DONE, ALARM, BAD_INPUT, STOPPED = 0, 1, 2, 130
+LABEL = re.compile(r"(\S[\w -]{0,12} {2,})?\s*")  # "Method        ", or the space before a line
 Tell = Callable[[str, int, int], None]
 
 
 def say(text: str = "") -> None:
-    """A line of result on stdout."""
-    typer.echo(text)
+    """A line of result on stdout; where its reader has left (`| head`), the work and its exit code stay as they are."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def complain(text: str) -> None:
+def say_words(text: str) -> None:
+    """Lines of prose on stdout, on a terminal broken between words; what follows a label stays beside it."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for line in text.split("\n"):
+        label = LABEL.match(line)
+        beside = " " * (label.end() if label else 0)
+        say(textwrap.fill(line, width, subsequent_indent=beside, break_long_words=False, break_on_hyphens=False))
+
+
+def complain(text: str, colour: str = typer.colors.YELLOW) -> None:
     """A line about trouble on stderr."""
-    typer.secho(text, err=True, fg=typer.colors.YELLOW if sys.stderr.isatty() else None)
+    plain = os.environ.get("NO_COLOR") or not sys.stderr.isatty()
+    typer.secho(text, err=True, fg=None if plain else colour)
 
 
 def say_json(data: Any) -> None:
     """One JSON document on stdout; it holds no NaN."""
-    typer.echo(json.dumps(data, indent=2, allow_nan=False, default=str))
+    say(json.dumps(data, indent=2, allow_nan=False, default=str))
 
 
 def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", words: int = 1) -> None:
@@ -45,7 +63,9 @@ def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: s
     console = Console(highlight=False)
     needed = Console(width=10_000).measure(table).maximum
     console.width = max(console.width, needed)  # a file name that was cut is no use to anyone
-    console.print(table)
+    with console.capture() as text:
+        console.print(table)
+    say(text.get().rstrip("\n"))
 
 
 @contextmanager
@@ -89,6 +109,12 @@ def _left(seconds: float) -> str:
     return f", {seconds:.0f} s left" if seconds < 120 else f", {seconds / 60:.0f} min left"
 
 
+def left_out(file: str, error: str) -> str:
+    """A line about a recording that could not be used, which names it once."""
+    name = Path(file).name
+    return f"left out: {error if name in error else f'{name}: {error}'}"
+
+
 class Failures:
     """Recordings that could not be used: reported at once on stderr, counted for the end."""
 
@@ -97,9 +123,7 @@ class Failures:
 
     def __call__(self, name: str, error: Exception) -> None:
         self.files.append((name, str(error)))
-        base = Path(name).name
-        text = str(error)
-        complain(f"left out: {text if base in text else f'{base}: {text}'}")
+        complain(left_out(name, str(error)))
 
     def to_list(self) -> list[dict[str, str]]:
         """Plain data for JSON."""
@@ -119,9 +143,7 @@ def errors_for_people() -> Iterator[None]:
             warnings.showwarning = short
             yield
     except (ValueError, OSError, ImportError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        typer.secho(f"nearfar: {_text_of(error)}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+        complain(f"nearfar: {_text_of(error)}", typer.colors.RED)
         raise typer.Exit(BAD_INPUT) from None
     except KeyboardInterrupt:
         complain("stopped; nothing half-written was left behind")

@@ -95,11 +95,12 @@ def encoders(
         columns = ["encoder", "dimension", "frames/s", "parameters", "installed", "weights here"]
         columns += ["s per 10 s clip"] if bench else []
         say_table([*columns, "licence"], [_encoder_row(row, bench) for row in rows])
+        _complain_of(rows)
         say("\nWeights: nearfar weights. A network of your own: encoder 'exported' with --weights MANIFEST.json.")
 
 
 def _encoder_row(row: dict[str, Any], bench: bool) -> list[str]:
-    here = "not needed" if row["parameters"] == 0 else "yours" if row["parameters"] is None else _yes(row["here"])
+    here = "not needed" if row["parameters"] == 0 else "yours" if row["parameters"] is None else _here(row)
     own = row["parameters"] is None
     cells = [
         row["encoder"],
@@ -118,11 +119,10 @@ def _facts(name: str, folder: Path | None) -> dict[str, Any]:
     from importlib.util import find_spec
 
     from nearfar.encoders import TABLE
-    from nearfar.encoders.weights import present
 
     entry = TABLE[name]
     needs = {"logmel": (), "exported": ("onnxruntime",)}.get(name, ("torch",))
-    path = present(name, folder) if entry.parameters else None
+    path, problem = _look(name, folder) if entry.parameters else (None, None)
     return {
         "encoder": name,
         "dimension": entry.dim or None,
@@ -131,8 +131,20 @@ def _facts(name: str, folder: Path | None) -> dict[str, Any]:
         "licence": entry.licence,
         "sample_rate": entry.sample_rate if entry.dim else None,
         "installed": all(find_spec(module) for module in needs),
-        "here": None if path is None else str(path),
+        "here": path,
+        "problem": problem,
     }
+
+
+def _look(name: str, folder: Path | None) -> tuple[str | None, str | None]:
+    """(the weights file that is here, why it is not clear which) of an encoder; None where there is nothing to say."""
+    from nearfar.encoders.weights import present
+
+    try:
+        path = present(name, folder)
+    except ValueError as error:
+        return None, str(error)
+    return None if path is None else str(path), None
 
 
 def _seconds(row: dict[str, Any]) -> float | None:
@@ -165,17 +177,18 @@ def _show(name: str, folder: Path | None, json: bool) -> None:
     elif name:
         for key, value in rows[0].items():
             say(f"{key.replace('_', ' '):<14}{'-' if value is None else value}")
-        if rows[0]["here"] is None:
+        if not (rows[0]["here"] or rows[0]["problem"]):
             say(f"\nBring it: nearfar weights {name} {'--pull, or ' if rows[0]['url'] else ''}--from FILE")
     else:
         say_table(
             ["encoder", "size", "hash", "here", "published at", "licence"],
             [
-                [r["encoder"], r["size"], "known" if r["sha256"] else "first use", _yes(r["here"])]
+                [r["encoder"], r["size"], "known" if r["sha256"] else "first use", _here(r)]
                 + [r["where"], _short(r["licence"])]
                 for r in rows
             ],
         )
+        _complain_of(rows)
         say(
             f"\nFolder {folder_of(folder)}. One in full: nearfar weights NAME; download it: nearfar weights NAME --pull"
         )
@@ -184,9 +197,8 @@ def _show(name: str, folder: Path | None, json: bool) -> None:
 def _published(name: str, folder: Path | None) -> dict[str, Any]:
     from nearfar.encoders import TABLE
     from nearfar.encoders.sources import SOURCES
-    from nearfar.encoders.weights import present
 
-    source, path = SOURCES[name], present(name, folder)
+    source, (path, problem) = SOURCES[name], _look(name, folder)
     return {
         "encoder": name,
         "file": source.file,
@@ -198,7 +210,8 @@ def _published(name: str, folder: Path | None) -> dict[str, Any]:
         "licence": TABLE[name].licence,
         "credit": source.credit,
         "sha256": source.sha256,
-        "here": None if path is None else str(path),
+        "here": path,
+        "problem": problem,
     }
 
 
@@ -261,6 +274,16 @@ def _export(name: str, encoder: str | None, output: Path | None, folder: Path | 
 
 def _short(licence: str) -> str:
     return licence.split(":")[0]
+
+
+def _complain_of(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if row["problem"]:
+            complain(f"{row['encoder']}: {row['problem']}")
+
+
+def _here(row: dict[str, Any]) -> str:
+    return "unclear" if row["problem"] else _yes(row["here"])
 
 
 def _yes(value: Any) -> str:

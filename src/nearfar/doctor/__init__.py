@@ -21,17 +21,17 @@ from nearfar import audio, backend, encoders
 from nearfar.audio import Clip
 from nearfar.check import Array
 from nearfar.default import sharpest
-from nearfar.doctor.checkup import Checked, Odd, Report, brief, clock, few, recordings
+from nearfar.doctor.checkup import Checked, Odd, Report, brief, clock, few
 from nearfar.embed import ENHANCE_RATE, embed
 from nearfar.microphones import Problem, balance_db
 from nearfar.recipe import FLOOR
 from nearfar.recordings import Files, Recording, find
+from nearfar.words import counted
 
 ENOUGH_TO_COMPARE = 8  # recordings below which nothing can be called odd
 LISTEN_TO = 3
 WEAKER_DB = 3.0  # near below far, in the middle of all recordings
 AHEAD_MS, EXACT_MS = 1.0, 0.3  # between the microphones; as exactly as a recording repeats another
-MISSING_S = 0.05
 LENGTH_OFF = 0.05  # of the usual length
 
 Vectors = list[tuple[float | None, Array]]  # where in a long file (s), embedding
@@ -102,9 +102,6 @@ def _listen(
     checked.near_later_ms = round(float(np.median(later)), 2) if later else None
     for hits in problems.values():
         _merge(checked, hits, alive=bool(vectors))
-    if header.missing_s > MISSING_S:
-        promised = checked.seconds + header.missing_s
-        checked.add("incomplete", f"{checked.seconds:.3g} s are there of {promised:.3g} s")
     return checked, f"{checked.rate} {checked.seconds} {digest.hexdigest()}", vectors
 
 
@@ -128,7 +125,7 @@ def _merge(checked: Checked, hits: list[tuple[float, Problem]], alive: bool) -> 
     if texts[1:] == [texts[0].replace("the near", "the far")]:
         texts = [texts[0].replace("the near", "each")]
     text = ", ".join([*map(brief, texts[:-1]), texts[-1]])
-    if checked.seconds > audio.LONG_S:
+    if checked.seconds > audio.LONG_S and hits[0][1].kind != audio.INCOMPLETE:
         windows = len({at for at, _ in hits})
         seen, _, cause = text.partition(": ")
         text = f"{seen} in {windows} of {checked.seconds / audio.WINDOW_S:.0f} windows of {audio.WINDOW_S:g} s"
@@ -141,7 +138,7 @@ def _compare(files: list[Checked]) -> None:
     known = [f for f in files if f.rate and f.seconds]
     _outvoted("odd_rate", known, [f.rate for f in known], "{:,} Hz", 0)
     _outvoted("odd_channels", known, [f.channels for f in known], "{} channels", 0)
-    whole = [f for f in known if not any(p.kind == "incomplete" for p in f.problems)]
+    whole = [f for f in known if not any(p.kind == audio.INCOMPLETE for p in f.problems)]
     _outvoted("odd_length", whole, [round(f.seconds, 1) for f in whole], "{:g} s", LENGTH_OFF)
     _exchanged([f for f in files if f.near_later_ms is not None])
 
@@ -175,7 +172,7 @@ def _in_general(files: list[Checked]) -> list[str]:
     notes = []
     balances = [f.near_minus_far_db for f in files if f.near_minus_far_db is not None]
     if balances and np.median(balances) < -WEAKER_DB:
-        weaker = f"{sum(b < 0 for b in balances):,} of {recordings(len(balances))}"
+        weaker = f"{sum(b < 0 for b in balances):,} of {counted(len(balances), 'recording')}"
         notes.append(
             f"Near is weaker than far in {weaker}, by {-np.median(balances):.0f} dB in the middle. Near should be the "
             "microphone at the machine: if they are swapped, exchange the numbers of --near and --far."

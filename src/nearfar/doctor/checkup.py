@@ -12,6 +12,7 @@ from typing import Any
 
 from nearfar.audio import SHORTEST_S, WINDOW_S
 from nearfar.microphones import Problem
+from nearfar.words import counted
 
 ODD_SPREADS = 3.0  # standard deviations beyond which a recording is called unlike the others
 FEW_NORMALS = 20
@@ -106,12 +107,13 @@ class Report:
         """Ready to fit, or what to do first."""
         total, bad = len(self.files), len(self.files) - self.usable
         if self.usable < 2:
-            return f"Not ready: {self.usable:,} of {recordings(total)} can be used, and 2 are the least."
+            return f"Not ready: {self.usable:,} of {counted(total, 'recording')} can be used, and 2 are the least."
         if bad:
-            return f"Fix these first: {bad:,} of {recordings(total)} cannot be used. The other {self.usable:,} can."
+            others = f"The other {self.usable:,} can."
+            return f"Fix these first: {bad:,} of {counted(total, 'recording')} cannot be used. {others}"
         queries = sum(bool(f.problems) for f in self.files)
         look = f", {queries:,} of them worth a look first" if queries else ""
-        return f"Ready to fit: all {recordings(total)} can be used{look}."
+        return f"Ready to fit: all {counted(total, 'recording')} can be used{look}."
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data for JSON."""
@@ -134,7 +136,7 @@ class Report:
             groups = _by_kind(self.files, fatal)
             out += ["", title] if groups else []
             for kind, found in groups.items():
-                out.append(f"  {recordings(len(found))} {_agree(ADVICE[kind], len(found))}")
+                out.append(f"  {counted(len(found), 'recording')} {_agree(ADVICE[kind], len(found))}")
                 out += [f"      {name}: {brief(text)}" for name, text in found[:NAMED]]
                 out += [f"      and {len(found) - NAMED:,} more"] if len(found) > NAMED else []
         machines = list(dict.fromkeys(odd.machine for odd in self.odd))
@@ -154,17 +156,12 @@ class Report:
         return "\n".join(self.lines())
 
 
-def recordings(n: int) -> str:
-    """ "1 recording", "1,000 recordings"."""
-    return f"{n:,} recording{'s' * (n != 1)}"
-
-
 def few(count: int, seconds: float) -> str:
     """What to do about so few usable recordings, lasting so long in all; "" if they are enough."""
     if count >= FEW_NORMALS or seconds >= FEW_NORMALS * WINDOW_S:
         return ""
     return (
-        f"{recordings(count)} are few: record {FEW_NORMALS} or more, at every speed and load the machine runs at when "
+        f"{count} recordings are few: record {FEW_NORMALS} or more, at every speed and load the machine runs at when "
         "it is healthy, for an alarm that can be trusted."
     )
 
@@ -194,7 +191,7 @@ def _summary(files: list[Checked]) -> str:
     machines = sorted({f.machine for f in files if f.machine})
     of = f" of {len(machines)} machines" if len(machines) > 1 else f" of {machines[0]}" if machines else ""
     if not known:
-        return f"{recordings(len(files))}{of}, none of which can be read"
+        return f"{counted(len(files), 'recording')}{of}, none of which can be read"
     rates = " and ".join(f"{rate:,} Hz" for rate, _ in Counter(f.rate for f in known).most_common(3))
     channels = " or ".join(str(n) for n, _ in Counter(f.channels for f in known).most_common(3))
     lengths = [f.seconds for f in known if f.seconds] or [0.0]
@@ -202,9 +199,8 @@ def _summary(files: list[Checked]) -> str:
         f"{min(lengths):.3g} to {max(lengths):.3g} s" if max(lengths) - min(lengths) > 0.05 else f"{lengths[0]:.3g} s"
     )
     plural = "" if channels == "1" else "s"
-    return (
-        f"{recordings(len(files))}{of}: {clock(sum(lengths))} in all, {each} each, {rates}, {channels} channel{plural}"
-    )
+    heard = f"{counted(len(files), 'recording')}{of}: {clock(sum(lengths))} in all, {each} each"
+    return f"{heard}, {rates}, {channels} channel{plural}"
 
 
 def _agree(advice: str, n: int) -> str:

@@ -27,6 +27,7 @@ from nearfar.encoders import TABLE
 from nearfar.encoders.sources import SOURCES, Source
 from nearfar.hashes import of_file
 from nearfar.transfer import DownloadError, Progress
+from nearfar.words import ended
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")
 LARGEST_MEMBER = 8 << 30  # bytes; the largest published file has 4.5 GB
@@ -92,7 +93,7 @@ def pull(name: str, folder: Folder = None, *, progress: Progress | None = None, 
             source.url, target, sha256=source.sha256, size=source.size, lock=lock, progress=progress, **options
         )
     except DownloadError as error:
-        raise DownloadError(f"{name}: {error}. {by_hand}") from None
+        raise DownloadError(f"{name}: {ended(str(error))} {by_hand}") from None
     if source.member:
         zipped, target = target, unzip(target, target.parent)
         zipped.unlink()

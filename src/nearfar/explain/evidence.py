@@ -38,6 +38,7 @@ CLEAR_MOMENT, CLEAR_WHOLE = 2.0, 0.7  # standard deviations of single frames, be
 BOTH = 0.5  # the other microphone hears it too if its change in dB is at least this share
 LOUDNESS_DB = 12.0  # most that is allowed for; and nothing is called louder that is in fact quieter than usual
 POINTS = 200
+OF_THE_SCORE = ("name", "value", "threshold", "anomalous", "p", "heard", "problem")  # what both have
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,7 @@ def explain(
 
     `leaves` are the detector's recipes with their normals' vectors, `offset_s` is where in its file the clip begins.
     """
-    known: dict[str, Any] = {
-        "name": score.name,
-        "value": score.value,
-        "threshold": score.threshold,
-        "anomalous": score.anomalous,
-        "p": score.p,
-        "heard": score.heard,
-        "problem": score.problem,
+    known: dict[str, Any] = {name: getattr(score, name) for name in OF_THE_SCORE} | {
         "warnings": tuple(score.warnings),
         "seconds": clip.seconds,
         "offset_s": offset_s,

@@ -1,7 +1,7 @@
 """Self-contained pages: one HTML file with its pictures and sounds inside, nothing fetched, nothing that runs.
 
     explanation_page   one recording: the words, the pictures, players for it and the three most similar normals
-    report_page        a test set: metrics per machine with intervals, trend, histogram, the worst recording
+    unusual            the same, as a part of a larger page (`challenge.report`)
 
 Every text is escaped. Light and dark follow the reader's system; on paper and on a telephone the columns fold.
 """
@@ -12,7 +12,6 @@ import base64
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
@@ -22,74 +21,26 @@ from nearfar.audio import Clip
 from nearfar.check import Array
 from nearfar.explain import pictures, wording
 from nearfar.explain.evidence import Explanation, recording
-from nearfar.metrics import Interval, MachineResult
+from nearfar.metrics import Interval
 from nearfar.score import Score
 
 PLAY_S, PLAY_RATE, PLAY_PEAK = 12.0, 24_000, 0.7
-METRICS = ("auc_source", "auc_target", "pauc", "omega")
-HEADS = ("machine", "recordings", "AUC source", "AUC target", "pAUC", "harmonic mean")
 
 
-@dataclass(frozen=True)
-class MachineReport:
-    """One machine of a report: scores in order, what is known of each clip, metrics, its worst anomalous clip."""
-
-    name: str
-    scores: Sequence[Score]
-    is_anomaly: Sequence[bool | None]
-    is_target: Sequence[bool | None]
-    result: MachineResult | None = None
-    intervals: dict[str, Interval] | None = None
-    worst: Explanation | None = None
-
-
-def explanation_page(explanation: Explanation, clip: Clip | None = None, title: str = "") -> str:
-    """The page of one recording; `clip` is what was explained (default: the explanation's own)."""
-    e = explanation
-    clip = clip if clip is not None else e.clip
-    said = e.lines()
+def explanation_page(e: Explanation) -> str:
+    """The page of one recording."""
     parts = [_verdict(e), f'<p class="lead">{escape(wording.what(e))}</p>' if not e.problem else ""]
-    rest = [line for line in said if line not in (wording.verdict(e), wording.what(e))]
+    rest = [line for line in e.lines() if line not in (wording.verdict(e), wording.what(e))]
     parts.append("".join(f"<p>{escape(line)}</p>" for line in rest if not line.startswith("Most similar")))
-    if clip is not None:
-        parts.append(_players(e, clip))
-        parts.append(_evidence(e, clip))
+    if e.clip is not None:
+        parts.append(_players(e, e.clip))
+        parts.append(_evidence(e, e.clip))
     parts.append(_facts(e))
-    return whole_page(title or e.name, "".join(parts), under=e.name if title else "")
-
-
-def report_page(
-    title: str,
-    reports: Sequence[MachineReport],
-    overall: float | None = None,
-    overall_interval: Interval | None = None,
-    notes: Sequence[str] = (),
-) -> str:
-    """The page of a test set, one section a machine; `notes` are shown above the table."""
-    parts = ["".join(f"<p>{escape(note)}</p>" for note in notes)]
-    parts.append(_table(reports, overall, overall_interval))
-    parts += [_machine(report) for report in reports]
-    return whole_page(title, "".join(parts))
-
-
-def _machine(report: MachineReport) -> str:
-    parts = [f"<section><h2>{escape(report.name)}</h2>"]
-    if not report.scores:
-        return parts[0] + "<p>No recording of this machine was scored.</p></section>"
-    parts.append(f"<p>{escape(counted(report))}</p>")
-    trend, histogram = (twice(draw, report.scores, report.is_anomaly) for draw in _DRAWN)
-    point = report.scores[0].threshold
-    parts.append('<div class="pair">')
-    parts.append(figure(trend, f"Scores in order; alarm above {point:.1f}. {counted(report)}", "Scores in order"))
-    parts.append(figure(histogram, f"Histogram of the scores; alarm above {point:.1f}", "How often each score occurs"))
-    parts.append("</div>")
-    if report.worst is not None:
-        parts.append(unusual(report.worst))
-    return "".join(parts) + "</section>"
+    return whole_page(e.name, "".join(parts))
 
 
 def unusual(e: Explanation) -> str:
-    """The part of a machine's section about its most unusual recording."""
+    """The part of a page about a machine's most unusual recording."""
     parts = [f"<h3>The most unusual recording: {escape(e.name)}</h3>{_verdict(e)}"]
     parts += [f"<p>{escape(line)}</p>" for line in e.lines()[1:]]
     if e.clip is not None:
@@ -97,36 +48,16 @@ def unusual(e: Explanation) -> str:
     return "".join(parts)
 
 
-def counted(report: MachineReport) -> str:
+def counted(scores: Sequence[Score], is_anomaly: Sequence[bool | None]) -> str:
     """How many recordings of each kind alarm, in words."""
-    alarms = [bool(s.anomalous) for s in report.scores]
-    mute = sum(s.anomalous is None for s in report.scores)
+    alarms = [bool(s.anomalous) for s in scores]
+    mute = sum(s.anomalous is None for s in scores)
     said = []
     for label, word in ((True, "recordings of faults"), (False, "normal recordings"), (None, "recordings")):
-        mine = [alarm for alarm, a in zip(alarms, report.is_anomaly, strict=True) if a is label or a == label]
+        mine = [alarm for alarm, a in zip(alarms, is_anomaly, strict=True) if a is label or a == label]
         if mine:
             said.append(f"{sum(mine)} of {len(mine)} {word} alarm")
     return ", ".join(said) + (f"; {mute} cannot be judged." if mute else ".")
-
-
-def _table(reports: Sequence[MachineReport], overall: float | None, interval: Interval | None) -> str:
-    rows = []
-    for r in reports:
-        cells = [f'<th scope="row">{escape(r.name)}</th>', f'<td data-is="{HEADS[1]}">{len(r.scores)}</td>']
-        for key, head in zip(METRICS, HEADS[2:], strict=True):
-            value = None if r.result is None else float(getattr(r.result, key))
-            cells.append(f'<td data-is="{head}">{number(value, (r.intervals or {}).get(key))}</td>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    foot = ""
-    if overall is not None:
-        label = f'<th scope="row" colspan="{len(HEADS) - 1}">official score, all machines</th>'
-        foot = f'<tfoot><tr>{label}<td data-is="{HEADS[-1]}">{number(overall, interval)}</td></tr></tfoot>'
-    heads = "".join(f'<th scope="col">{h}</th>' for h in HEADS)
-    caption = "Percent, with the 95 % interval below each number; 50 is chance, 100 is perfect."
-    return (
-        f'<div class="wide"><table><caption>{caption}</caption><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody>{foot}</table></div>"
-    )
 
 
 def number(value: float | None, interval: Interval | None = None) -> str:
@@ -237,18 +168,14 @@ def figure(light_and_dark: tuple[bytes, bytes], alt: str, caption: str) -> str:
     )
 
 
-def whole_page(title: str, body: str, under: str = "") -> str:
-    """A page around its body (HTML); the title and the line under it are escaped."""
+def whole_page(title: str, body: str) -> str:
+    """A page around its body (HTML); the title is escaped."""
     style = files("nearfar.explain").joinpath("page.css").read_text(encoding="utf-8")
-    below = f'<p class="small">{escape(under)}</p>' if under else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; media-src data:; '
         "style-src 'unsafe-inline'\">"
         f'<meta name="color-scheme" content="light dark"><title>{escape(title)}</title><style>{style}</style></head>'
-        f"<body><main><header><h1>{escape(title)}</h1>{below}</header>{body}</main></body></html>\n"
+        f"<body><main><header><h1>{escape(title)}</h1></header>{body}</main></body></html>\n"
     )
-
-
-_DRAWN = (pictures.trend_png, pictures.score_histogram_png)

@@ -1,4 +1,4 @@
-"""Pictures of the evidence, as PNG bytes: spectrogram beside a normal's, deviation, trend, histogram of scores.
+"""Pictures of the evidence, as PNG bytes: spectrogram beside a normal's, deviation, trend of the scores.
 
 Every picture comes light or dark with the same sizes, so a page can show whichever fits. Colours are safe for
 colour-blind eyes and never the only sign: spans are outlined, markers differ in shape, bars in hatching, lines are
@@ -26,7 +26,6 @@ TICKS_HZ = (100, 250, 500, 1000, 2000, 4000, 8000)
 RANGE_DB = 60.0
 CHANGES_DB = (10.0, 40.0)  # least and most reach of the scale of changes
 SHADES = 96
-MOST_BINS = 40
 KIND = {"near": "near microphone", "far": "far microphone", "machine": "near without the far sound"}
 
 
@@ -126,41 +125,11 @@ def trend_png(scores: Sequence[Score], is_anomaly: Sequence[bool | None] = (), *
             ax.scatter(at[here], value[here], s=22, marker=marker, linewidths=1.2, label=kind, zorder=3, **colours)
     point = scores[0].threshold
     ax.axhline(point, color=look.line, lw=1.3, ls="--", zorder=2, label=f"alarm above {point:.1f}")
-    _set_point(ax, value, point, axis="y")
+    if max(abs(value.max()), abs(value.min())) >= 8 * max(abs(point), 2.0):
+        ax.set_yscale("asinh", linear_width=max(abs(point), 1.0))  # one far score must not press the others into a line
     ax.set_xlim(0, len(value) + 1)
     ax.set_xlabel("recording, in order")
     ax.set_ylabel("score")
-    legend(ax, look)
-    return as_png(figure, look, [ax])
-
-
-def score_histogram_png(
-    scores: Sequence[Score], is_anomaly: Sequence[bool | None] = (), *, dark: bool = False
-) -> bytes:
-    """How often each score occurs, normal recordings and faults apart where they are known, with the set-point."""
-    look, figure = look_of(dark), blank(2.7, dark)
-    ax = figure.subplots()
-    value, kinds = _kinds(scores, is_anomaly)
-    point = scores[0].threshold
-    compressed = _set_point(ax, value, point, axis="x")
-    low, high = min(value.min(), point), max(value.max(), point)
-    count = int(np.clip(2 * len(value) ** 0.5, 8, MOST_BINS))
-    edges = np.linspace(low, high + 1e-9, count + 1)
-    if compressed:
-        edges = np.sinh(np.linspace(np.arcsinh(low), np.arcsinh(high + 1e-9), count + 1))
-    for kind, colour, hatch in (
-        ("normal", look.normal, ""),
-        ("not labelled", look.normal, ""),
-        ("fault", look.odd, "////"),
-    ):
-        if (kinds == kind).any():
-            style: dict[str, Any] = {"facecolor": "none", "edgecolor": colour, "hatch": hatch} if hatch else {}
-            style = style or {"facecolor": colour, "edgecolor": look.paper, "alpha": 0.85}
-            ax.hist(value[kinds == kind], bins=edges, label=kind, linewidth=1.1, **style)
-    ax.axvline(point, color=look.line, lw=1.3, ls="--", label=f"alarm above {point:.1f}")
-    ax.set_xlabel("score")
-    ax.set_ylabel("recordings")
-    ax.yaxis.get_major_locator().set_params(integer=True)
     legend(ax, look)
     return as_png(figure, look, [ax])
 
@@ -177,14 +146,6 @@ def _kinds(scores: Sequence[Score], is_anomaly: Sequence[bool | None]) -> tuple[
         for s, a in zip(scores, known, strict=True)
     ]
     return np.array([s.value for s in scores]), np.array(kinds)
-
-
-def _set_point(ax: Any, value: Any, point: float, axis: str) -> bool:
-    # One far score must not press all the others into a line.
-    if max(abs(value.max()), abs(value.min())) < 8 * max(abs(point), 2.0):
-        return False
-    getattr(ax, f"set_{axis}scale")("asinh", linear_width=max(abs(point), 1.0))
-    return True
 
 
 def _image(ax: Any, x: Any, offset: float, seconds: float, **colours: Any) -> Any:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nearfar.words import ended
+
 if TYPE_CHECKING:
     from nearfar.explain.evidence import Explanation
 
@@ -178,8 +180,3 @@ def alike(e: Explanation) -> str:
 def warned(e: Explanation) -> list[str]:
     """Warnings about the recording."""
     return [f"Note: {ended(warning)}" for warning in e.warnings]
-
-
-def ended(text: str) -> str:
-    """A sentence with its full stop, unless it is a question."""
-    return text if text.endswith(("?", ".", "!")) else f"{text}."

@@ -133,11 +133,12 @@ class _Worker:
             raise _Gone(BADLY) from None
         raise AudioError(f"{name}: {error.removeprefix(Path(order['path']).name + ': ')}", kind)
 
-    def _clip(self, name: str, start: str | None, channels: int, rate: int) -> Clip:
+    def _clip(self, name: str, start: str | None, channels: int, rate: int, missing_s: float) -> Clip:
         samples = np.frombuffer(self._next(self.bounds.memory_bytes, self.bounds.wall_s), np.float32)
         samples = samples.reshape(channels, -1)
         label = name if start is None else f"{name}@{start}"
-        return Clip(samples[0], samples[1] if channels > 1 else None, rate, label)
+        far = samples[1] if channels > 1 else None
+        return Clip(samples[0], far, rate, label, missing_s=float(missing_s))
 
     def _next(self, most: int, seconds: float) -> bytes:
         if not self.pipe.poll(seconds):
@@ -195,7 +196,7 @@ def _clips(path: str, near: int, far: int | None, window_s: float, seconds: floa
             raise AudioError(too_long, "too_long")
         start = clip.name.rpartition("@")[2] if "@" in clip.name else None
         channels = [clip.near] if clip.far is None else [clip.near, clip.far]
-        yield [start, len(channels), clip.rate], np.stack(channels)
+        yield [start, len(channels), clip.rate, clip.missing_s], np.stack(channels)
 
 
 def _refuse(pipe: Connection, text: str, kind: str) -> None:

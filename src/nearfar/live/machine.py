@@ -16,7 +16,7 @@ from typing import Any
 
 from nearfar.detector import Detector, load
 from nearfar.encoders import Encoder
-from nearfar.encoders import load as load_encoder
+from nearfar.library import load_encoders
 from nearfar.live.alarm import NORMAL, Alarm, per_week, rate_for
 from nearfar.live.promise import in_words, set_point
 from nearfar.live.rows import Event, Scored
@@ -27,7 +27,7 @@ from nearfar.threshold import from_normals
 
 ROLL_S = 60.0  # of sound that is remembered, so that an event has its audio
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-Shared = dict[tuple[str, str], Encoder]
+Shared = dict[tuple[str, ...], Encoder]  # by name, file, and what a detector knows of the weights
 
 
 @dataclass(eq=False)
@@ -139,8 +139,10 @@ def share(detector: Detector, weights: Any, shared: Shared) -> None:
     encoders = {}
     for name in sorted({recipe.encoder for recipe in detector.recipes}):
         file = weights.get(name) if isinstance(weights, Mapping) else weights
-        key = (name, str(file))
+        known = {n: digest for n, digest in detector.weights_known.items() if n == name}
+        key = (name, str(file), *known.values())
         if key not in shared:
-            shared[key] = load_encoder(name, file, device=detector.device, threads=detector.threads)
+            one = load_encoders([name], {name: file}, known, device=detector.device, threads=detector.threads)
+            shared[key] = one[name]
         encoders[name] = shared[key]
     detector.__dict__["encoders"] = encoders  # the cached property
