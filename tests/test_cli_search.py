@@ -41,7 +41,7 @@ def searched(data, tmp_path_factory):
 def test_a_search_says_how_many_it_tried_and_what_the_best_is_worth(searched):
     out, result = searched
     count = 3 * 6 * 4 * 26
-    assert f"{count:,} on 2 machine(s)" in result.stdout and "Nested" in result.stdout and "Optimism" in result.stdout
+    assert f"{count:,} on 2 machines" in result.stdout and "Nested" in result.stdout and "Optimism" in result.stdout
     assert "labels of these very test clips" in result.stdout and "pseudo" in result.stdout
     assert len(records.read(out)) == count and (out / "configurations.parquet").exists()
     assert isinstance(from_json((out / "best.json").read_text()), Recipe)

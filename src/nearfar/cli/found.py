@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nearfar.cli.terminal import say, say_json, say_table
+from nearfar.words import counted
 
 if TYPE_CHECKING:
     from nearfar.challenge.fuse import Fused
@@ -55,7 +56,7 @@ def say_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
         ["configuration", "score"],
         [[_label(records.recipes[row]), _percent(records.overall[row])] for row in ranked.rows[:top]],
     )
-    say(f"\nConfigurations tried   {len(records):,} on {len(records.machines)} machine(s)")
+    say(f"\nConfigurations tried   {len(records):,} on {counted(len(records.machines), 'machine')}")
     for name, number, note in _worth(ranked):
         say(f"{name:<22} {number}  {note}")
     if ranked.rules:
@@ -120,7 +121,11 @@ def _worth(ranked: Ranked) -> list[list[str]]:
     equal = int((records.overall == selection.best).sum())
     shared = f"; {equal:,} configurations share it" if equal > 1 else ""
     return [
-        ["Best", _percent(selection.best), f"[{_range(selection.interval)}], {CHOSEN if alone else USES_LABELS}{shared}"],
+        [
+            "Best",
+            _percent(selection.best),
+            f"[{_range(selection.interval)}], {CHOSEN if alone else USES_LABELS}{shared}",
+        ],
         ["Nested", _percent(selection.nested), f"not possible with one machine: it is {way}" if alone else way],
         ["Optimism", _percent(selection.optimism), "unknown, as nested is" if alone else "best - nested"],
         ["Chosen and scored", _range(selection.procedure), "on different draws of the clips"],
