@@ -118,14 +118,11 @@ def _worth(ranked: Ranked) -> list[list[str]]:
         return []
     alone = len(records.machines) < 2
     way = "chosen on the other machines, scored on each"
+    chosen = CHOSEN if alone else USES_LABELS
     equal = int((records.overall == selection.best).sum())
     shared = f"; {equal:,} configurations share it" if equal > 1 else ""
     return [
-        [
-            "Best",
-            _percent(selection.best),
-            f"[{_range(selection.interval)}], {CHOSEN if alone else USES_LABELS}{shared}",
-        ],
+        ["Best", _percent(selection.best), f"[{_range(selection.interval)}], {chosen}{shared}"],
         ["Nested", _percent(selection.nested), f"not possible with one machine: it is {way}" if alone else way],
         ["Optimism", _percent(selection.optimism), "unknown, as nested is" if alone else "best - nested"],
         ["Chosen and scored", _range(selection.procedure), "on different draws of the clips"],
