@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -58,13 +59,8 @@ def embed_on_ray(
     order = _anywhere(order)
     library = library or order.library()
     described = {n: Description(e.sample_rate, weights_of(e)) for n, e in library.encoders.items()}
-    mine = not ray.is_initialized()
-    if mine:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if order.device != "cpu" else 0
-    try:
+    with _connected(ray):
+        gpus = int(ray.cluster_resources().get("GPU", 0)) if order.device != "cpu" else 0
         rows = (
             ray.data.from_items(
                 [{"at": at, "path": str(Path(path).resolve())} for at, path in enumerate(paths)],
@@ -81,6 +77,18 @@ def embed_on_ray(
             )
         )
         return _collect(rows.iter_rows(), paths, skip, progress)
+
+
+@contextmanager
+def _connected(ray: Any) -> Iterator[None]:
+    """The cluster that Ray is connected to already, or a local one for this while."""
+    mine = not ray.is_initialized()
+    if mine:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield
     finally:
         if mine:
             ray.shutdown()

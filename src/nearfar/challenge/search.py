@@ -146,16 +146,8 @@ def search(
     Raises ValueError for unknown encoders and machines, and for a machine that has too few usable clips.
     """
     encoders = [one_of("encoder", name, names()) for name in encoders]
-    machines, notes = _machines(data, only, seed), []
-    if far is None or not all(_has_far(m.train[0].path, near, far) for m in machines if m.train):
-        left = chosen.without_far()
-        if len(left) < len(chosen):
-            notes.append(
-                f"no far microphone: {len(chosen) - len(left):,} configurations of two-channel views are skipped"
-            )
-        chosen, far = left, None
-    if not any(r.is_target for m in machines for r in m.train):
-        notes.append("no target domain among the normals: the domain-aware methods work as one bank")
+    machines = _machines(data, only, seed)
+    chosen, far, notes = _possible(chosen, machines, near, far)
     failures: dict[str, str] = {}
     for encoder in encoders:
         todo = [machine for machine in machines if not _recorded(machine, chosen, encoder, folder)]
@@ -198,6 +190,21 @@ def _machines(data: str | os.PathLike[str], only: Sequence[str], seed: int) -> l
         test = [r for r in everything if r.split == "test"]
         out.append(Machine(name, train[name], test, [others[i] for i in some]))
     return out
+
+
+def _possible(
+    chosen: Space, machines: Sequence[Machine], near: int, far: int | None
+) -> tuple[Space, int | None, list[str]]:
+    """What of a space the recordings allow, the far channel if they have one, and notes on what they lack."""
+    notes = []
+    if far is None or not all(_has_far(m.train[0].path, near, far) for m in machines if m.train):
+        left = chosen.without_far()
+        if lost := len(chosen) - len(left):
+            notes.append(f"no far microphone: {lost:,} configurations of two-channel views are skipped")
+        chosen, far = left, None
+    if not any(r.is_target for m in machines for r in m.train):
+        notes.append("no target domain among the normals: the domain-aware methods work as one bank")
+    return chosen, far, notes
 
 
 def _has_far(path: Path, near: int, far: int) -> bool:

@@ -20,7 +20,8 @@ Each of the three sees one thing that the official score punishes and is blind t
 to tell than faults, a deaf system is calibrated and has no tail. Their mean rank needs all of them, so it decides. A
 system is stable too when it hears well how one normal differs from another, which is no fault: on synthetic machines
 the rule ran against the labels (-0.1 and -0.4; together +0.4 and +0.3, but chosen on the same sets), so it is told and
-does not decide.
+does not decide. How many standard deviations other machines' normals lie above ours, in place of `pseudo`, which is 1
+for many, was tried on three sets: together +0.6 for +0.5 on one, no better on another, worse on the third.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nearfar.cli.terminal import say, say_json, say_table
+from nearfar.words import counted
 
 if TYPE_CHECKING:
     from nearfar.challenge.fuse import Fused
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from nearfar.challenge.select import Selection
     from nearfar.recipe import Recipe
 
-USES_LABELS = "chosen with the labels of these very test clips: expect the nested score on others"
+CHOSEN = "chosen with the labels of these very test clips"
+USES_LABELS = f"{CHOSEN}: expect the nested score on others"
 WORTH_HEADS = ("", "percent", "which is")
 RULE_HEADS = ("rule", "picks", "score", "rank correlation", "regret")
 
@@ -54,7 +56,7 @@ def say_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
         ["configuration", "score"],
         [[_label(records.recipes[row]), _percent(records.overall[row])] for row in ranked.rows[:top]],
     )
-    say(f"\nConfigurations tried   {len(records):,} on {len(records.machines)} machine(s)")
+    say(f"\nConfigurations tried   {len(records):,} on {counted(len(records.machines), 'machine')}")
     for name, number, note in _worth(ranked):
         say(f"{name:<22} {number}  {note}")
     if ranked.rules:
@@ -116,10 +118,11 @@ def _worth(ranked: Ranked) -> list[list[str]]:
         return []
     alone = len(records.machines) < 2
     way = "chosen on the other machines, scored on each"
+    chosen = CHOSEN if alone else USES_LABELS
     equal = int((records.overall == selection.best).sum())
     shared = f"; {equal:,} configurations share it" if equal > 1 else ""
     return [
-        ["Best", _percent(selection.best), f"[{_range(selection.interval)}], {USES_LABELS}{shared}"],
+        ["Best", _percent(selection.best), f"[{_range(selection.interval)}], {chosen}{shared}"],
         ["Nested", _percent(selection.nested), f"not possible with one machine: it is {way}" if alone else way],
         ["Optimism", _percent(selection.optimism), "unknown, as nested is" if alone else "best - nested"],
         ["Chosen and scored", _range(selection.procedure), "on different draws of the clips"],
