@@ -33,6 +33,7 @@ from nearfar.live.history import History
 from nearfar.live.machine import open_machine
 from nearfar.live.message import EVENT, Message
 from nearfar.live.monitor import Monitor
+from nearfar.live.outbox import promise
 from nearfar.live.plant import Plant
 from nearfar.live.rows import Scored
 from nearfar.live.sinks.mqtt import Broker, Mqtt
@@ -112,9 +113,12 @@ def twenty(model: Path, folder: Path, seconds: float = 30.0) -> tuple[np.ndarray
 def broker_back(folder: Path, model: Path) -> tuple[float, int]:
     """(seconds, lost) until 200 events that waited for a broker are with a subscriber."""
     machine, broker = open_machine("pump", model), Mosquitto(folder)
-    sink = Mqtt(Broker("127.0.0.1", broker.port, discovery=False), [machine], longest_wait_s=1)
+    history = History(folder)
+    sink = Mqtt(Broker("127.0.0.1", broker.port, discovery=False), [machine], history, longest_wait_s=1)
     for i in range(200):
-        sink.put(Message(EVENT, "pump", "plant", 0.0, {"what": "raised", "event": {"id": i, "kind": "alarm"}}))
+        message = Message(EVENT, "pump", "plant", 0.0, {"what": "raised", "event": {"id": i, "kind": "alarm"}})
+        promise(history, message)
+        sink.put(message)
     wait_for(lambda: sink.problem)
     broker.start()
     start = time.perf_counter()
@@ -122,6 +126,7 @@ def broker_back(folder: Path, model: Path) -> tuple[float, int]:
     wait_for(lambda: len(listener.of("/event")) >= 200, 20)
     took, lost = time.perf_counter() - start, 200 - len(set(listener.of("/event")))
     sink.close()
+    history.close()
     listener.close()
     broker.stop()
     return took, lost

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -41,7 +40,7 @@ def interleaved_seconds(*works: Callable[[], Any], runs: int = 5) -> list[float]
 
 
 def in_fresh_process(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
-    """(result, wall seconds, peak resident MiB) of `work` in a process of its own."""
+    """(result, wall seconds, peak resident MiB) of `work` in a process of its own; on Linux."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measured, (work, arguments))
 
@@ -49,7 +48,13 @@ def in_fresh_process(work: Callable[..., Any], *arguments: Any) -> tuple[Any, fl
 def _measured(work: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, float, float]:
     start = time.perf_counter()
     result = work(*arguments)
-    return result, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return result, time.perf_counter() - start, _peak_mib()
+
+
+def _peak_mib() -> float:
+    """Peak of this process since it began; `ru_maxrss` would begin at the size of the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def report(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: Sequence[str] = ()) -> None:

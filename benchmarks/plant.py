@@ -87,8 +87,8 @@ def child(folder: Path, port: int, hook: str, first: int) -> None:
     clock = lambda: now[0]  # noqa: E731
     machines = [open_machine(k, folder / k, hop_s=WINDOW_S, false_alarms_per_week=7, shared={}) for k in MACHINES]
     history = History(folder / "history")
-    mqtt = Mqtt(Broker("127.0.0.1", port), machines, longest_wait_s=1)
-    webhook = Webhook(hook, folder / "spool", clock=clock, secret=SECRET, first_wait_s=0.05)
+    mqtt = Mqtt(Broker("127.0.0.1", port), machines, history, longest_wait_s=1)
+    webhook = Webhook(hook, history, clock=clock, secret=SECRET, first_wait_s=0.05)
     plant = Plant(machines, history, [mqtt, webhook], clock=clock)
     end_left_open(plant)
     for line in sys.stdin:

@@ -16,7 +16,7 @@ from nearfar import encoders
 torch = pytest.importorskip("torch")
 
 from nearfar.encoders import beats, checkpoint, layouts  # noqa: E402
-from nearfar.encoders.transformers import EAT  # noqa: E402
+from nearfar.encoders.transformers import EAT, M2D  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,10 @@ def wave():
 def saved(path, tensors):
     save_file(tensors, path)
     return path
+
+
+def torch_tensors():
+    return {layouts.plain(key): torch.from_numpy(np.asarray(value)) for key, value in ced_tiny().items()}
 
 
 def refused(path, *words, name="ced-tiny"):
@@ -114,11 +118,49 @@ def test_damaged_files_are_refused_in_words(tmp_path, published):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
+def test_a_torch_file_that_was_cut_is_refused_wherever_it_was_cut(tmp_path, zipped):
+    path = tmp_path / "whole.pt"
+    torch.save({"model": torch_tensors()}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for size in (4, 70, 5_000, len(whole) // 2, len(whole) - 1_000, len(whole) - 5):
+        path.write_bytes(whole[:size])
+        refused(path, "cut short")
+
+
+def test_numbers_that_were_rounded_to_whole_ones_are_no_weights(tmp_path):
+    tensors = ced_tiny()
+    tensors["encoder.blocks.0.mlp.fc1.weight"] = (tensors["encoder.blocks.0.mlp.fc1.weight"] * 100).astype(np.int8)
+    refused(saved(tmp_path / "int8.safetensors", tensors), "no real numbers: blocks.0.mlp.fc1.weight is torch.int8")
+
+
+def test_a_shape_that_the_file_cannot_fill_is_refused_before_memory_is_asked_for(tmp_path):
+    """One stored number, repeated without end, would be any shape that a network wants."""
+    keys = layouts.M2D.keys(M2D) | {"pos_embed": (1, 1 + 5 * 10**9, 768)}
+    path = tmp_path / "trap.pth"
+    torch.save({"model": {key: torch.zeros(1).expand(shape) for key, shape in keys.items()}}, path)
+    refused(path, "is damaged, or a trap", "more than the file holds", name="m2d-clap")
+
+
+def test_a_dict_within_itself_is_refused(tmp_path):
+    state = {}
+    state["again"] = state
+    torch.save({"model": state}, tmp_path / "endless.pt")
+    refused(tmp_path / "endless.pt", "cannot be read")
+
+
+@pytest.mark.parametrize("config", ["", "[]", "{}", '{"family": "ced"}'])
+def test_a_converted_file_that_does_not_say_its_configuration_is_refused(tmp_path, config):
+    path = tmp_path / "ours.safetensors"
+    about = {"format": checkpoint.FORMAT, "encoder": "ced-tiny", "config": config}
+    save_file(ced_tiny(), path, metadata=about)
+    refused(path, "convert the published file again")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_the_file_of_zenodo_is_the_file_of_hugging_face(tmp_path, published, wave, zipped, wrapped):
     """Plain or below "model", in a zip or a pickle of old."""
-    tensors = {layouts.plain(key): torch.from_numpy(np.asarray(value)) for key, value in ced_tiny().items()}
-    tensors = {key.replace("init_bn.", "init_bn.1."): value for key, value in tensors.items()}
+    tensors = {key.replace("init_bn.", "init_bn.1."): value for key, value in torch_tensors().items()}
     tensors["front_end.0.mel_scale.fb"] = torch.zeros(257, 64)
     path = tmp_path / "audiotransformer.pt"
     top = {"model": tensors, "args": argparse.Namespace(lr=1)} if wrapped else tensors
@@ -135,8 +177,7 @@ def test_training_settings_of_fairseq_are_read_as_empty_shells(tmp_path, publish
     settings = module.DictConfig()
     settings.content = {"lr": 1e-4}
     path = tmp_path / "fairseq.pt"
-    tensors = {layouts.plain(key): torch.from_numpy(np.asarray(value)) for key, value in ced_tiny().items()}
-    torch.save({"cfg": settings, "model": tensors}, path)
+    torch.save({"cfg": settings, "model": torch_tensors()}, path)
     monkeypatch.undo()
     assert "omegaconf" not in sys.modules
     assert np.array_equal(encoders.load("ced-tiny", path).grid(wave), encoders.load("ced-tiny", published).grid(wave))

@@ -17,7 +17,10 @@ from typer.testing import CliRunner
 from brokers import Listener, Mosquitto, free_port, wait_for
 from conftest import RATE, hum, write_wav
 from nearfar.cli import app
+from nearfar.live.history import History
+from nearfar.live.outbox import Outbox
 from plants import fitted, sound
+from test_sinks import Receiver
 
 ROOT = Path(__file__).parents[1]
 
@@ -84,6 +87,12 @@ def test_a_file_that_is_cut_short_is_said_and_heard(model, inbox, tmp_path):
     assert sorted(m["warnings"] for m in live) == [[]] * 6 + [[cut]] and f"note: 0.wav: {cut}" in err
 
 
+def test_a_file_is_heard_whole_however_fast_it_is_read(model, tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.tile(sound(1).T, (60, 1)), RATE, subtype="PCM_16")
+    _, err = nearfar("monitor", model, "--source", "x.wav", folder=tmp_path)
+    assert "119 windows heard" in err and "dropped" not in err
+
+
 def test_raw_samples_on_stdin(model, tmp_path):
     samples = np.concatenate([sound(i, seconds=2) for i in range(4)], axis=1).astype("<f4")
     out, err = nearfar("monitor", model, "--source", "-", "--json", folder=tmp_path, given=samples.T.tobytes())
@@ -119,7 +128,7 @@ def test_mistakes_are_one_line_and_exit_2(model, tmp_path, arguments, says):
 
 @pytest.mark.slow
 def test_a_stream_with_everything_on_stops_gracefully(model, tmp_path):
-    """ffmpeg, MQTT, metrics, webhook spool, files and history at once; SIGTERM ends it with nothing lost."""
+    """ffmpeg, MQTT, metrics, a dead webhook, files and history at once; SIGTERM ends it with nothing lost."""
     parts = [sound(i, "hiss" if 3 <= i < 9 else "") for i in range(14)]
     soundfile.write(tmp_path / "x.wav", np.concatenate(parts, axis=1).T, RATE, subtype="PCM_16")
     broker, port = Mosquitto(tmp_path), free_port()
@@ -162,7 +171,10 @@ file = "scores.csv"
     lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     scores = [m for m in lines if m["kind"] == "score"]
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == len(scores) + 1
-    assert list((tmp_path / "h" / "webhook").glob("*.json"))  # nobody took them: they wait for the next time
+    history = History(tmp_path / "h")
+    assert Outbox(history, "webhook", ()).waiting()  # nobody took them: they wait for the next time
+    assert not Outbox(history, "mqtt", ()).waiting()
+    history.close()
     assert list((tmp_path / "h" / "audio").glob("*.flac"))
     listener.close()
     broker.stop()
@@ -179,6 +191,50 @@ def test_a_history_is_rescued_and_looked_at(model, inbox, tmp_path):
     out = json.loads(nearfar("history", "rescue", "h", "--json", folder=tmp_path)[0])
     assert out["rows"]["scores"] == 7 and (tmp_path / out["kept"]).is_file()
     assert "no history" in nearfar("history", "drift", ".", folder=tmp_path, code=2)[1]
+
+
+class Monitoring:
+    """`nearfar monitor` on raw samples, with a broker and a webhook; they need not be there."""
+
+    def __init__(self, model: Path, folder: Path, broker: int, hook: int) -> None:
+        sinks = ["--mqtt", f"127.0.0.1:{broker}", "--webhook", f"http://127.0.0.1:{hook}/", "--history", "h"]
+        command = [sys.executable, "-m", "nearfar", "monitor", str(model), "--source", "-", *sinks]
+        quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(command, cwd=folder, env=environment(), stdin=subprocess.PIPE, **quiet)
+
+    def hear(self, *faults: str) -> None:
+        samples = np.concatenate([sound(i, fault) for i, fault in enumerate(faults)], axis=1)
+        self.process.stdin.write(samples.T.astype("<f4").tobytes())
+        self.process.stdin.flush()
+
+
+@pytest.mark.slow
+def test_an_alarm_that_nobody_could_be_told_of_before_kill_9_is_told_at_the_next_start(model, tmp_path):
+    broker, hook = Mosquitto(tmp_path), free_port()
+    killed = Monitoring(model, tmp_path, broker.port, hook)
+    killed.hear(*["hiss"] * 6)
+    assert b"ALARM" in killed.process.stdout.readline()
+    killed.process.kill()
+    killed.process.wait()
+    broker.start()
+    listener, server = Listener(broker.port, "nearfar/#"), Receiver(port=hook)
+    again = Monitoring(model, tmp_path, broker.port, hook)
+    try:
+        assert wait_for(lambda: len(listener.of("/event")) >= 2 and len(server.taken) >= 2, 40)
+    finally:
+        again.process.terminate()
+        again.process.wait(30)
+    server.close()
+    listener.close()
+    broker.stop()
+    by_mqtt = [json.loads(payload) for payload in listener.of("nearfar/plant/pump3/event")]
+    by_hook = [message for _, body in server.taken if (message := json.loads(body))["kind"] == "event"]
+    for told in (by_mqtt, by_hook):  # then it was over, because nobody listened
+        assert [m["what"] for m in told] == ["raised", "cleared"] and {m["event"]["id"] for m in told} == {1}
+        assert told[0]["at"] == told[0]["event"]["started"] < told[1]["at"] + 1
+    history = History(tmp_path / "h")
+    assert not any(Outbox(history, sink, ()).waiting() for sink in ("mqtt", "webhook"))
+    history.close()
 
 
 @pytest.mark.slow
@@ -203,8 +259,6 @@ def test_kill_9_in_the_middle_of_an_alarm_loses_nothing_recorded(model, tmp_path
     child.kill()
     said += [json.loads(line) for line in child.stdout.read().splitlines() if line.endswith(b"}")]
     child.wait()
-    from nearfar.live.history import History
-
     history = History(tmp_path / "h")
     times = {s.t0 for s in history.scores("pump3", 0, 1e12)}
     assert {m["t0"] for m in said if m["kind"] == "score"} <= times

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nearfar import embed as embed_module
+from nearfar import enhance
 from nearfar.audio import AudioError, Clip
 from nearfar.embed import check_channels, embed
 from nearfar.encoders import load
@@ -96,21 +96,26 @@ def test_the_frequency_rows_are_joined_averaged_or_pooled_each_by_its_own_weight
 
 
 def test_recipes_share_what_they_have_in_common(monkeypatch):
-    made = []
-    waveform = embed_module.waveform
-    monkeypatch.setattr(
-        embed_module, "waveform", lambda clip, name, rate: made.append(name) or waveform(clip, name, rate)
-    )
-    a, b = Loudness(), Loudness()
+    enhanced = []
+
+    def counted(work):
+        return lambda *arguments, **settings: enhanced.append(work.__name__) or work(*arguments, **settings)
+
+    for name in ("soft_masks", "leakage_subtract"):
+        monkeypatch.setattr(enhance, name, counted(getattr(enhance, name)))
+    a, b = Loudness(), Loudness(48_000)
     recipes = [
+        Recipe(view="enh_a03f05"), Recipe(view="enh_a05f07"),
         Recipe(), Recipe(view="n_f", pooling="rdp"), Recipe(view="absdif_1"), Recipe(view="w1w_2048"),
         Recipe(encoder="beats", view="w1w_2048"), Recipe(encoder="beats"),
     ]  # fmt: skip
     vectors = embed(clip, recipes, {"logmel": a, "beats": b})
-    assert (len(a.heard), len(b.heard)) == (3, 2)  # near, far, cleaned; cleaned, near
-    assert sorted(made) == ["far", "near", "w1w_2048"]  # encoders of one rate share the waveform
+    assert (len(a.heard), len(b.heard)) == (5, 2)  # near, far, masked twice, cleaned; cleaned, near
+    assert sorted(enhanced) == ["leakage_subtract", "soft_masks"]
     for recipe, vector in zip(recipes, vectors, strict=True):
-        np.testing.assert_array_equal(vector, one(recipe))
+        np.testing.assert_array_equal(
+            vector, one(recipe, encoder=Loudness(48_000 if recipe.encoder == "beats" else RATE))
+        )
 
 
 def test_every_encoder_hears_its_own_rate_and_enhancement_runs_at_16_khz():

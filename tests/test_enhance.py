@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
-from nearfar.enhance import leakage_subtract, longest_window, soft_mask
+from nearfar.enhance import leakage_subtract, longest_window, soft_mask, soft_masks
 from nearfar.recipe import SOFT_MASKS
 
 WAYS = {
@@ -38,6 +38,14 @@ def test_the_soft_mask_is_equations_6_to_11(mask, length):
     np.testing.assert_allclose(
         soft_mask(near, far, alpha=alpha, floor=floor), oracles.soft_mask(near, far, alpha, floor), atol=1e-10
     )
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_masks_that_are_made_together_are_those_made_alone_to_the_last_bit(kind):
+    near, far = (x.astype(kind) for x in pair(9001))
+    settings = [*SOFT_MASKS.values(), (1, 0)]
+    for (alpha, floor), mask in zip(settings, soft_masks(near, far, settings), strict=True):
+        np.testing.assert_array_equal(mask, soft_mask(near, far, alpha=alpha, floor=floor))
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,13 @@ def test_what_cannot_be_heard_is_refused(encoder, waves, words):
         encoder.grid(waves)
 
 
+def test_what_the_network_makes_nan_of_is_said(encoder):
+    with pytest.raises(
+        ValueError, match=r"ced-tiny makes NaN or infinity of waves\[1\], whose largest sample is .*e\+3"
+    ):
+        encoder.grid([noise(1), noise(1, level=1e30)])
+
+
 def test_nothing_is_changed_in_place(encoder):
     wave = noise(1)
     before = wave.copy()

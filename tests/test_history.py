@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from nearfar.live.database import DamagedHistory, rescue
 from nearfar.live.history import DAY_S, History, medians
+from nearfar.live.message import Message
+from nearfar.live.outbox import Outbox
 from nearfar.live.rows import Audit, Event, Scored
 
 
@@ -197,6 +199,7 @@ def test_what_waits_in_memory_is_bounded_and_events_are_not_forgotten(history, m
     for i in range(500):
         history.record(scored(float(i)))
     assert len(history._waiting) <= 102 and history.lost >= 400
+    assert f"({history.lost} scores given up)" in history.problem
     history._writer.execute("PRAGMA query_only = 0")
     history.record(scored(500.0))
     assert history.problem == "" and [e.id for e in history.events()] == [first.id]
@@ -241,6 +244,31 @@ def test_a_newer_database_is_refused(tmp_path):
     sqlite3.connect(tmp_path / "history.db").execute("PRAGMA user_version = 99")
     with pytest.raises(ValueError, match="version 99"):
         History(tmp_path)
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path):
+    history = History(tmp_path)
+    history.record(event())
+    history.close()
+    old = sqlite3.connect(tmp_path / "history.db")
+    old.executescript("DROP TABLE outbox; PRAGMA user_version = 1;")
+    old.close()
+    again = History(tmp_path)
+    assert len(again.events()) == 1 and Outbox(again, "mqtt", ()).waiting() == []
+    again.close()
+
+
+def test_what_waits_for_a_sink_is_rescued_too(tmp_path):
+    history = History(tmp_path)
+    boxes = [Outbox(history, name, ("event",)) for name in ("mqtt", "webhook")]
+    for i in range(3):
+        history.record(event(float(i)), lambda e: Message("event", "pump", "north", e.started, {"id": e.id}))
+    history.close()
+    assert rescue(tmp_path)[1] == {"scores": 0, "events": 3, "audits": 0}
+    again = History(tmp_path)
+    for box in boxes:
+        assert [m.body["id"] for m in Outbox(again, box.sink, ()).waiting()] == [1, 2, 3]
+    again.close()
 
 
 def test_medians_are_of_what_was_judged_normal_by_day(history):

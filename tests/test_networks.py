@@ -10,7 +10,8 @@ import network_oracles as oracles
 torch = pytest.importorskip("torch")
 
 from nearfar.encoders import beats, checkpoint, layouts, openl3  # noqa: E402
-from nearfar.encoders.transformers import CED, DASHENG, EAT, FAMILIES, M2D, Transformer  # noqa: E402
+from nearfar.encoders.frozen import Frozen  # noqa: E402
+from nearfar.encoders.transformers import CED, DASHENG, EAT, FAMILIES, M2D, NETWORKS, Transformer  # noqa: E402
 from nearfar.encoders.vit import Trunk  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -129,6 +130,28 @@ def test_beats(seconds):
     wanted = oracles.beats(p, fbank, heads=4, buckets=20, farthest=60, groups=2)
     assert len(wanted) == max(1, (1 + (waves.shape[1] - 400) // 160) // 16)
     close(grids(network, waves), wanted)
+
+
+@pytest.mark.parametrize(("family", "shape"), [("eat", EAT), ("m2d", M2D), ("dasheng", DASHENG)])
+def test_a_clip_of_a_moment_gets_the_same_bits_alone_and_in_company(family, shape):
+    shape = small(shape, 80)
+    p = fake(FAMILIES[family].layout.keys(shape)) | {"norm_stats": np.array([-6.0, 3.5], np.float32)}
+    encoder = Frozen(
+        next(n for n, (of, _) in NETWORKS.items() if of == family),
+        transformer(family, shape, p, 1280),
+        "",
+        device="cpu",
+        threads=2,
+    )
+    waves = [wave(seconds)[0] for seconds in (0.1, 0.11, 0.12, 0.13)]
+    for alone, grid in zip(waves, encoder.grid(waves), strict=True):
+        assert np.array_equal(grid, encoder.grid([alone])[0])
+
+
+def test_beats_is_built_without_drawing_numbers_for_its_table(monkeypatch):
+    monkeypatch.setattr(torch.nn.init, "normal_", lambda *_: pytest.fail("drawn, and torch has imported its compiler"))
+    with torch.device("meta"):
+        assert beats.Beats(beats.Config()).distance.weight.shape == (320, 12)
 
 
 def test_beats_buckets_are_those_of_the_published_table():

@@ -1,6 +1,8 @@
 """The plant: one scoring path, alarms with audio, verdicts that change the bank and undo that restores it exactly."""
 
 import hashlib
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import soundfile
 
 import nearfar
 from conftest import hum
+from nearfar.live.desk import standing_changes
 from nearfar.live.plant import end_left_open
 from plants import T0, fitted, plant_of, sound, windows
 
@@ -116,7 +119,7 @@ def test_nothing_for_a_while_is_health(plant):
 
 
 def test_shelving_keeps_the_record_and_raises_when_it_ends(model, tmp_path):
-    plant, sink, _ = plant_of(model, tmp_path / "h")
+    plant, sink, clock = plant_of(model, tmp_path / "h")
     plant.shelve("pump", 20 / 3600, "anna")
     listen(plant, ["hiss"] * 12)
     assert sink.said("state", "state") == ["shelved", "unacknowledged alarm"]
@@ -124,6 +127,7 @@ def test_shelving_keeps_the_record_and_raises_when_it_ends(model, tmp_path):
     assert event.started == T0 + 20 and len(plant.history.scores("pump", 0, 1e10)) == 12
     with pytest.raises(ValueError, match="hours"):
         plant.shelve("pump", -1, "anna")
+    clock.now = T0 + 24
     plant.shelve("pump", 8, "anna")
     assert plant_of(model, tmp_path / "h")[0].state("pump")["state"] == "shelved"  # after a restart too
     plant.unshelve("pump", "anna")
@@ -155,6 +159,50 @@ def test_fine_goes_into_the_bank_and_undo_restores_every_byte(plant, model):
         plant.undo(audit.id, "bert")
     plant.fault(event.id, "bert")
     assert plant.history.event(event.id).verdict == "fault"
+
+
+def test_two_who_call_an_event_fine_at_once_put_it_into_the_bank_once(plant, model):
+    listen(plant, FAULTY)
+    event, said = plant.history.events()[0], []
+
+    def call_fine(who):
+        try:
+            said.append(plant.fine(event.id, who).action)
+        except ValueError as error:
+            said.append(str(error))
+
+    with plant.machines["pump"].lock:  # both have asked before either is served
+        people = [threading.Thread(target=call_fine, args=(who,)) for who in ("anna", "bert")]
+        for each in people:
+            each.start()
+        time.sleep(0.2)
+    for each in people:
+        each.join()
+    assert sorted(said)[1] == "fine" and "fine already" in sorted(said)[0]
+    assert all(Path(n.path).is_file() for n in plant.machines["pump"].detector.normals[30:])
+
+
+def test_a_change_that_the_disk_has_no_room_for_is_none(plant, model, monkeypatch):
+    before = digests(model)
+
+    def failing(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nearfar.detector.Detector.save", failing)
+    with pytest.raises(OSError, match="No space"):
+        plant.set_point("pump", value=7.5, who="anna")
+    assert digests(model) == before and standing_changes(plant.history, "pump") == []
+    assert plant.state("pump")["threshold"] == 6.0 and not list((plant.history.folder / "undo" / "pump").iterdir())
+
+
+def test_what_is_undone_is_kept_no_longer_and_normals_of_one_name_keep_their_files(plant):
+    first = plant.add("pump", [hum(300)], "source", "anna")
+    with pytest.raises(ValueError, match="in the bank already"):
+        plant.add("pump", [hum(300)], "source", "anna")
+    files = plant.machines["pump"].detector.normals[30:]
+    assert len(files) == 1 and Path(files[0].path).is_file()
+    plant.undo(first.id, "anna")
+    assert not list((plant.history.folder / "undo" / "pump").iterdir())
 
 
 def test_changes_are_undone_from_the_newest(plant, model):
@@ -207,6 +255,19 @@ def test_events_left_open_by_a_killed_process_end_where_it_stopped_listening(mod
     assert event.ended == T0 + 8 and "nobody was listening" in event.text
     plant.close()
     again.close()
+
+
+def test_an_alarm_waits_for_its_answer_over_a_restart(model, tmp_path):
+    plant, _, _ = plant_of(model, tmp_path / "h")
+    end = listen(plant, FAULTY)
+    again, sink, _ = plant_of(model, tmp_path / "h")
+    assert again.state("pump")["state"] == plant.state("pump")["state"] == "returned unacknowledged"
+    listen(again, [""], end)
+    assert sink.said("state", "state") == ["returned unacknowledged"]
+    again.acknowledge(1, "anna")
+    assert again.state("pump")["state"] == plant_of(model, tmp_path / "h")[0].state("pump")["state"] == "normal"
+    for each in (plant, again):
+        each.close()
 
 
 def test_what_was_left_open_for_long_ends_at_the_very_last_window(model, tmp_path):

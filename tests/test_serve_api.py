@@ -114,8 +114,7 @@ def test_a_recording_that_is_cut_short_is_scored_and_said(client):
     told = send(client, cut).json()
     assert told["anomalous"] is False and told["warnings"] == said
     assert send(client, cut, "/v1/machines/pump/explain").json()["warnings"] == said
-    added = send(client, cut, "/v1/machines/pump/add").json()["message"]
-    assert added.startswith("1 recording added to the normals of pump") and added.endswith(f". Note: {said[0]}")
+    assert send(client, cut, "/v1/machines/pump/add").json()["note"] == said[0]
 
 
 def test_unusable_recordings_are_errors_with_the_sender_s_name(client):
@@ -155,6 +154,37 @@ def test_added_normals_change_the_model_and_undo_brings_it_back(client, plant):
     assert digests(folder) == before and send(client, wav(strange)).json()["score"] == first
     assert client.post(f"/v1/audit/{entry['id']}/undo", json={}).status_code == 409
     assert client.post("/v1/audit/999/undo", json={}).status_code == 404
+
+
+def test_what_sounds_like_another_machine_is_added_with_a_note(client):
+    said = "a way to run that was not heard before, or another machine?"
+    usual = send(client, wav(hum(741)), "/v1/machines/pump/add").json()
+    assert usual["note"] == ""
+    strange = send(client, wav(hum(742, fault="hiss")), "/v1/machines/pump/add").json()
+    assert strange["note"].startswith("of 1 of these, 1 would be an alarm (up to ") and strange["note"].endswith(said)
+    trail = client.get("/v1/machines/pump/model").json()["audit"]
+    assert [a["note"] for a in trail] == [strange["note"], ""]
+
+
+def test_what_was_fine_has_a_note_only_far_beyond_all_normals(alarmed, plant):
+    detector = plant[0].machines["pump"].detector
+    far = alarmed.post("/v1/events/1/feedback", json={"verdict": "fine"}).json()
+    assert (
+        "4 would be an alarm" in far["note"] and alarmed.get("/v1/events/1").json()["audit"][0]["note"] == far["note"]
+    )
+    alarmed.post(f"/v1/audit/{far['audit_id']}/undo", json={})
+    assert not any(entry["note"] for entry in alarmed.get("/v1/events/1").json()["audit"])
+    peak = alarmed.get("/v1/events/1").json()["peak_value"]
+    plant[0].machines["pump"].detector.train_values = detector.train_values * peak / detector.train_values.max()
+    assert alarmed.post("/v1/events/1/feedback", json={"verdict": "fine"}).json()["note"] == ""
+
+
+def test_a_name_of_any_length_and_script_can_be_added(client):
+    url = "/v1/machines/pump/add"
+    added = client.post(url, files={"file": ("\u6f22" * 200 + "/../x.wav", wav(hum(760)))})
+    assert added.status_code == 200
+    added = client.post(url, files={"file": ("\u6f22" * 200, wav(hum(761)))}).json()
+    assert client.get(f"/v1/machines/pump/normals/{added['normals'] - 1}/near").status_code == 200
 
 
 def test_two_normals_of_one_name_keep_their_own_sounds(client, plant):

@@ -203,6 +203,7 @@ def test_from_alarm_to_feedback_and_back(page, listening):
     assert plant.history.event(1).acknowledged_by == "Anna"
     page.get_by_role("button", name="It was fine").click()
     page.locator(".badge", has_text="Was fine, Anna").wait_for()
+    page.locator("li .say", has_text="or another machine?").wait_for()
     assert digests(folder) != before and len(plant.machines["pump"].detector.normals) > 30
     page.get_by_role("button", name="Take it back").click()
     page.get_by_role("button", name="It was fine").wait_for()

@@ -18,7 +18,10 @@ from types import SimpleNamespace
 import pytest
 
 from brokers import Listener, Mosquitto, free_port, wait_for
+from nearfar.live.history import History
 from nearfar.live.message import EVENT, HEALTH, SCORE, STATE, Message
+from nearfar.live.outbox import Outbox, promise
+from nearfar.live.rows import Event, Scored
 from nearfar.live.sinks import lines
 from nearfar.live.sinks.courier import Courier
 from nearfar.live.sinks.mqtt import Broker, Mqtt
@@ -134,6 +137,7 @@ class Receiver(http.server.ThreadingHTTPServer):
                 if code < 300:
                     self.server.taken.append((dict(self.headers), body))
                 self.send_response(code)
+                self.send_header("Location", "/")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -153,24 +157,77 @@ class Receiver(http.server.ThreadingHTTPServer):
 
 
 def test_webhooks_are_signed_tried_again_and_arrive_in_order(tmp_path):
-    server = Receiver(500, 429, 503)
+    server, history = Receiver(500, 429, 503), History(tmp_path)
     url = f"http://127.0.0.1:{server.server_port}/alarm"
-    hook = Webhook(url, tmp_path / "spool", clock=lambda: 1234.5, secret="s3cret", first_wait_s=0.01)
+    hook = Webhook(url, history, clock=lambda: 1234.5, secret="s3cret", first_wait_s=0.01)
     for i in range(4):
+        promise(history, event(i))
         hook.put(event(i))
         hook.put(score())
     assert wait_for(lambda: len(server.taken) == 4)
     hook.close()
     server.close()
-    assert server.ids == [0, 1, 2, 3] and server.attempts == 7 and not list((tmp_path / "spool").iterdir())
+    assert server.ids == [0, 1, 2, 3] and server.attempts == 7 and not Outbox(history, "webhook", ()).waiting()
     headers, body = server.taken[0]
     seconds, _, digest = headers["X-Nearfar-Signature"].partition(",v1=")
     assert seconds == "t=1234" and digest == hmac.new(b"s3cret", b"1234." + body, hashlib.sha256).hexdigest()
 
 
+def test_a_full_disk_keeps_no_event_from_its_webhook_and_what_it_could_not_keep_is_kept_later(tmp_path):
+    server, history = Receiver(503), History(tmp_path)
+    hook = Webhook(f"http://127.0.0.1:{server.server_port}/", history, clock=time.time, first_wait_s=0.05)
+    history._writer.execute("PRAGMA query_only = 1")
+    for i in range(2):
+        history.record(Event(0, "pump", "alarm", 0.0), lambda kept, i=i: event(i))
+        hook.put(event(i))
+    assert wait_for(lambda: len(server.taken) == 2) and history.problem
+    history._writer.execute("PRAGMA query_only = 0")
+    history.record(Event(0, "pump", "alarm", 0.0), lambda kept: event(2))
+    hook.close()
+    server.close()
+    assert server.ids == [0, 1] and [m.body["event"]["id"] for m in Outbox(history, "webhook", ()).waiting()] == [2]
+
+
+def test_what_is_kept_comes_back_as_it_was_goes_with_its_days_and_is_for_its_sink_alone(tmp_path):
+    history = History(tmp_path, keep_days=10)
+    box, other = Outbox(history, "mqtt", (EVENT,)), Outbox(history, "webhook", (EVENT, HEALTH))
+    kept = history.record(Event(0, "pump", "alarm", 7.5), lambda kept: event(kept.id))
+    history.change(kept.id, lambda kept: event(kept.id, "cleared"), ended=9.0)
+    promise(history, health("problem", "dead"))
+    assert box.waiting() == [event(1), event(1, "cleared")] and len(other.waiting()) == 3
+    box.taken(event(1))
+    assert [m.body["what"] for m in box.waiting()] == ["cleared"] and len(other.waiting()) == 3
+    assert event(1).id == Message.from_json(event(1).to_json()).id != event(1, "cleared").id
+    history.record(Scored("pump", 11 * 86_400.0, 11 * 86_400.0 + 10, 0.0, 3.0, False, 0.5))
+    assert box.waiting() == other.waiting() == []
+    history.close()
+
+
+def test_a_courier_gives_up_the_oldest_of_too_many_on_disk_too(tmp_path):
+    history, stuck = History(tmp_path), threading.Event()
+    box = Outbox(history, "slow", (EVENT,))
+    courier = Courier("slow", lambda message: stuck.wait(30) and None, box, limit=5)
+    for i in range(20):
+        promise(history, event(i))
+        courier.put(event(i))
+    assert courier.dropped == 15 and [m.body["event"]["id"] for m in box.waiting()] == list(range(15, 20))
+    stuck.set()
+    courier.close()
+    assert box.waiting() == []
+
+
+def test_a_webhook_that_has_moved_is_said_and_not_asked_with_get(tmp_path):
+    server = Receiver(301)
+    hook = Webhook(f"http://127.0.0.1:{server.server_port}/", History(tmp_path), clock=time.time, first_wait_s=0.01)
+    hook.put(event(0))
+    assert wait_for(lambda: hook.dropped) and "answered 301" in hook.problem and server.attempts == 1
+    hook.close()
+    server.close()
+
+
 def test_what_is_refused_for_good_does_not_hold_up_the_rest(tmp_path):
     server = Receiver(400)
-    hook = Webhook(f"http://127.0.0.1:{server.server_port}/", tmp_path, clock=time.time, first_wait_s=0.01)
+    hook = Webhook(f"http://127.0.0.1:{server.server_port}/", History(tmp_path), clock=time.time, first_wait_s=0.01)
     hook.put(event(0))
     hook.put(event(1))
     assert wait_for(lambda: server.taken)
@@ -181,12 +238,14 @@ def test_what_is_refused_for_good_does_not_hold_up_the_rest(tmp_path):
 
 CHILD = """
 import sys, time
-from pathlib import Path
+from nearfar.live.history import History
 from nearfar.live.message import EVENT, Message
+from nearfar.live.outbox import promise
 from nearfar.live.sinks.webhook import Webhook
-hook = Webhook(sys.argv[1], Path(sys.argv[2]), clock=time.time)
+history = History(sys.argv[2])
+hook = Webhook(sys.argv[1], history, clock=time.time)
 for i in range(10):
-    hook.put(Message(EVENT, "pump", "north", 0.0, {"what": "raised", "event": {"id": i, "kind": "alarm"}}))
+    promise(history, Message(EVENT, "pump", "north", 0.0, {"what": "raised", "event": {"id": i, "kind": "alarm"}}))
 print("put", flush=True)
 time.sleep(60)
 """
@@ -199,7 +258,7 @@ def test_what_was_promised_to_a_webhook_survives_kill_9(tmp_path):
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     server = Receiver(port=port)
-    hook = Webhook(url, tmp_path, clock=time.time, first_wait_s=0.01)
+    hook = Webhook(url, History(tmp_path), clock=time.time, first_wait_s=0.01)
     hook.put(event(10))
     assert wait_for(lambda: len(server.taken) == 11)
     hook.close()
@@ -207,28 +266,14 @@ def test_what_was_promised_to_a_webhook_survives_kill_9(tmp_path):
     assert server.ids == list(range(11))
 
 
-def test_a_spool_on_a_full_disk_waits_in_memory(tmp_path, monkeypatch):
-    from nearfar import atomic
-
-    write, full = atomic.write, [True]
-
-    def failing(*arguments):
-        if full[0]:
-            raise OSError(28, "No space left on device")
-        return write(*arguments)
-
-    monkeypatch.setattr(atomic, "write", failing)
-    server = Receiver()
-    hook = Webhook(f"http://127.0.0.1:{server.server_port}/", tmp_path, clock=time.time, first_wait_s=0.01)
+def test_a_receiver_that_is_away_is_named_and_takes_no_password(tmp_path):
+    with pytest.raises(ValueError, match="no user and password"):
+        Webhook("http://anna:s3cret@127.0.0.1/", History(tmp_path), clock=time.time)
+    hook = Webhook(f"http://127.0.0.1:{free_port()}/", History(tmp_path), clock=time.time)
     hook.put(event(0))
-    hook.put(event(1))
-    assert "No space left" in hook.problem
-    full[0] = False
-    assert wait_for(lambda: len(server.taken) == 2)  # by itself: nothing else has to happen first
-    assert wait_for(lambda: not hook.problem)
+    assert wait_for(lambda: hook.problem)
     hook.close()
-    server.close()
-    assert server.ids == [0, 1]
+    assert hook.problem == "webhook: 127.0.0.1 does not answer (Connection refused)"
 
 
 def test_secrets_come_from_files(tmp_path):
@@ -238,7 +283,7 @@ def test_secrets_come_from_files(tmp_path):
     with pytest.raises(ValueError, match="no secret"):
         read_secret(tmp_path / "s")
     with pytest.raises(ValueError, match="http"):
-        Webhook("ftp://x", tmp_path, clock=time.time)
+        Webhook("ftp://x", History(tmp_path), clock=time.time)
 
 
 @pytest.fixture
@@ -249,15 +294,15 @@ def broker(tmp_path):
     made.stop()
 
 
-def test_mqtt_topics_and_what_is_retained(broker):
+def test_mqtt_topics_and_what_is_retained(broker, tmp_path):
     listener = Listener(broker.port)
-    sink = Mqtt(Broker("127.0.0.1", broker.port), [PUMP, FAN])
+    sink = Mqtt(Broker("127.0.0.1", broker.port), [PUMP, FAN], History(tmp_path))
     assert wait_for(lambda: len(listener.of("/health")) == 2)
     sink.put(score(4.5, anomalous=True))
     sink.put(Message(STATE, "pump", "north", 1.0, {"state": "unacknowledged alarm"}))
     sink.put(event(7))
     sink.put(health("problem", "dead"))
-    assert wait_for(lambda: b"problem" in b"".join(listener.of("pump/health")))
+    assert wait_for(lambda: b"problem" in b"".join(listener.of("pump/health")) and listener.of("/event"))
     (payload,) = listener.of("nearfar/north/pump/score")
     body = json.loads(payload)
     assert {"model", "recipe", "value", "threshold", "t0", "t1"} <= set(body) and body["value"] == 4.5
@@ -274,9 +319,9 @@ def test_mqtt_topics_and_what_is_retained(broker):
     listener.close()
 
 
-def test_home_assistant_finds_the_machine_and_again_when_it_starts(broker):
+def test_home_assistant_finds_the_machine_and_again_when_it_starts(broker, tmp_path):
     listener = Listener(broker.port, "homeassistant/#")
-    sink = Mqtt(Broker("127.0.0.1", broker.port), [PUMP])
+    sink = Mqtt(Broker("127.0.0.1", broker.port), [PUMP], History(tmp_path))
     assert wait_for(lambda: len(listener.of("/config")) == 4)
     configs = [json.loads(p) for p in listener.of("/config")]
     assert len({c["unique_id"] for c in configs}) == 4 and {c["device"]["name"] for c in configs} == {"Pump 3"}
@@ -289,9 +334,9 @@ def test_home_assistant_finds_the_machine_and_again_when_it_starts(broker):
     listener.close()
 
 
-def test_events_survive_a_broker_that_restarts_and_its_will_speaks_for_the_dead(broker):
+def test_events_survive_a_broker_that_restarts_and_its_will_speaks_for_the_dead(broker, tmp_path):
     listener = Listener(broker.port)
-    sink = Mqtt(Broker("127.0.0.1", broker.port), [PUMP], longest_wait_s=1)
+    sink = Mqtt(Broker("127.0.0.1", broker.port), [PUMP], History(tmp_path), longest_wait_s=1)
     assert wait_for(lambda: listener.of("/health"))
     sink.put(event(0))
     assert wait_for(lambda: listener.of("/event"))
@@ -320,7 +365,7 @@ def test_events_survive_a_broker_that_restarts_and_its_will_speaks_for_the_dead(
 def test_nothing_that_waits_for_a_broker_is_lost(tmp_path):
     """Events sent before there is a broker, and while it is away, reach a subscriber that the broker remembers."""
     broker = Mosquitto(tmp_path)
-    sink = Mqtt(Broker("127.0.0.1", broker.port, discovery=False), [PUMP], longest_wait_s=1)
+    sink = Mqtt(Broker("127.0.0.1", broker.port, discovery=False), [PUMP], History(tmp_path), longest_wait_s=1)
     for i in range(20):
         sink.put(event(i))
     assert wait_for(lambda: "does not answer" in sink.problem)
@@ -349,7 +394,7 @@ def test_mqtt_over_tls_with_a_password(tmp_path):
     broker.start()
     ca = f"{tmp_path}/ca.crt"
     listener = Listener(broker.port, ca_certs=ca)
-    sink = Mqtt(Broker("127.0.0.1", broker.port, username="anna", password="x", ca=ca), [PUMP])
+    sink = Mqtt(Broker("127.0.0.1", broker.port, username="anna", password="x", ca=ca), [PUMP], History(tmp_path))
     assert wait_for(lambda: listener.of("pump/health"))
     sink.close()
     listener.close()
@@ -425,7 +470,7 @@ def test_opc_ua_shows_each_machine_to_a_client():
 @pytest.mark.parametrize(
     "missing, make",
     [
-        ("paho.mqtt", lambda: Mqtt(Broker("x"), [])),
+        ("paho.mqtt", lambda: Mqtt(Broker("x"), [], None)),
         ("prometheus_client", Metrics),
     ],
 )

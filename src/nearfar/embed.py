@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -74,17 +75,9 @@ def check_channels(clip: Clip, recipes: Iterable[Recipe]) -> None:
 
 def waves_of(clip: Clip, passes: Iterable[Pass], encoders: Mapping[str, Encoder]) -> dict[Pass, Array]:
     """The waveform (N,) that goes in for each pass; those of one rate share it."""
-    out: dict[Pass, Array] = {}
-    made: dict[tuple[str, int], Array] = {}
-    pair = None
-    for each in dict.fromkeys(passes):
-        key = (each.waveform, encoders[each.encoder].sample_rate)
-        if key not in made:
-            if each.waveform not in CHANNELS and pair is None:
-                pair = clip.at(ENHANCE_RATE)  # once for all that is made of it
-            made[key] = waveform(clip if each.waveform in CHANNELS or pair is None else pair, *key)
-        out[each] = made[key]
-    return out
+    keys = {p: (p.waveform, encoders[p.encoder].sample_rate) for p in passes}
+    made = waveforms(clip, keys.values())
+    return {p: made[key] for p, key in keys.items()}
 
 
 def run(clips: Sequence[Mapping[Pass, Array]], encoders: Mapping[str, Encoder]) -> list[dict[Pass, Array]]:
@@ -144,21 +137,38 @@ def waveform_of(view: str) -> tuple[str, str]:
 
 def waveform(clip: Clip, name: str, rate: int) -> Array:
     """The waveform (N,) of a clip at `rate` Hz: "near", "far", "enh_a03f05", "w1_16384" (plain), "w1w_16384"."""
-    if name == "near":
-        return resample(clip.near, clip.rate, rate)
-    if clip.far is None:
-        raise ValueError(f"{clip.name}: has 1 channel, and the waveform {name!r} needs near and far")
-    if name == "far":
-        return resample(clip.far, clip.rate, rate)
-    pair = clip.at(ENHANCE_RATE)
-    assert pair.far is not None
-    kind, _, setting = name.partition("_")
-    if kind == "enh":
-        alpha, floor = SOFT_MASKS[setting]
-        wave = enhance.soft_mask(pair.near, pair.far, alpha=alpha, floor=floor)
-    else:
-        wave = enhance.leakage_subtract(pair.near, pair.far, n_fft=int(setting), weighted=kind == "w1w")
-    return resample(wave, ENHANCE_RATE, rate)
+    return waveforms(clip, [(name, rate)])[name, rate]
+
+
+def waveforms(clip: Clip, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Array]:
+    """Several waveforms of a clip, by (name, rate in Hz); resampling and enhancement that they share happen once."""
+    wanted = set(wanted)
+    names = {name for name, _ in wanted}
+    if clip.far is None and names - {"near"}:
+        raise ValueError(f"{clip.name}: has 1 channel, and the waveform {min(names - {'near'})!r} needs near and far")
+
+    @cache
+    def recorded(channel: str, rate: int) -> Array:
+        return resample(getattr(clip, channel), clip.rate, rate)
+
+    made: dict[str, Array] = {}
+    if others := sorted(names - {*CHANNELS}):
+        made = _enhanced(recorded("near", ENHANCE_RATE), recorded("far", ENHANCE_RATE), others)
+    return {
+        (name, rate): resample(made[name], ENHANCE_RATE, rate) if name in made else recorded(name, rate)
+        for name, rate in wanted
+    }
+
+
+def _enhanced(near: Array, far: Array, names: Sequence[str]) -> dict[str, Array]:
+    """Waveforms (N,) made of the pair (N,), all at `ENHANCE_RATE`, by name."""
+    masks = {name: SOFT_MASKS[name.removeprefix("enh_")] for name in names if name.startswith("enh_")}
+    made = dict(zip(masks, enhance.soft_masks(near, far, [*masks.values()]) if masks else [], strict=True))
+    for name in names:
+        if name not in masks:
+            kind, _, n_fft = name.partition("_")
+            made[name] = enhance.leakage_subtract(near, far, n_fft=int(n_fft), weighted=kind == "w1w")
+    return made
 
 
 def _left(grid: Array, without: tuple[float, float] | None) -> Array:  # (T, F, D) -> (T', F, D), T' >= 1

@@ -17,6 +17,8 @@ References: report eq. 6-11; W1 of kasahart/asd-experiments (complex subtraction
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import fft
@@ -36,16 +38,25 @@ def soft_mask(
 
     `alpha` in [0, 1] is the strength, `floor` in [0, 1] the smallest factor. Raises ValueError out of range.
     """
-    number("alpha", alpha, low=0, high=1)
-    number("floor", floor, low=0, high=1)
+    return soft_masks(near, far, [(alpha, floor)], n_fft=n_fft, hop=hop)[0]
 
-    def mask(n: Array, f: Array) -> Array:
+
+def soft_masks(
+    near: ArrayLike, far: ArrayLike, settings: Sequence[tuple[float, float]], *, n_fft: int = 1024, hop: int = 256
+) -> list[Array]:
+    """`soft_mask` for each (alpha, floor), (..., N) each and to the same bits: all before the masks is done once."""
+    for alpha, floor in settings:
+        number("alpha", alpha, low=0, high=1)
+        number("floor", floor, low=0, high=1)
+
+    def masked(n: Array, f: Array) -> list[Array]:
         p = _transfer(n, f) * f  # eq. 6, 7
         power = _power(n)
         r = _power(p) / (power + _eps(power))  # eq. 8
-        return np.clip(1 - alpha * (r / (1 + r)), floor, 1) * n  # eq. 9, 10
+        leaked = r / (1 + r)
+        return [np.clip(1 - alpha * leaked, floor, 1) * n for alpha, floor in settings]  # eq. 9, 10
 
-    return _through_stft(near, far, mask, n_fft, hop)
+    return _through_stft(near, far, masked, n_fft, hop)
 
 
 def leakage_subtract(
@@ -59,16 +70,16 @@ def leakage_subtract(
     n_fft = whole("n_fft", n_fft, low=SHORTEST)
     hop = hop if hop is not None else n_fft // 4 if weighted else n_fft // 2
 
-    def subtract(n: Array, f: Array) -> Array:
+    def subtract(n: Array, f: Array) -> list[Array]:
         rest = n - _transfer(n, f) * f
         if weighted:
             r = _smooth_bins(_power(rest))
             level = r.mean(axis=-2, keepdims=True)
             # Weights of about 1 in every bin: only their proportions matter.
             rest = n - _transfer(n, f, level / np.maximum(r + RESIDUAL_FLOOR * level, TINY)) * f
-        return rest
+        return [rest]
 
-    return _through_stft(near, far, subtract, n_fft, hop)
+    return _through_stft(near, far, subtract, n_fft, hop)[0]
 
 
 def longest_window(samples: int, *, frames: int = 8) -> int:
@@ -110,7 +121,10 @@ def _smooth_bins(power: Array) -> Array:
     return np.maximum(mean, 0).astype(power.dtype)
 
 
-def _through_stft(near: ArrayLike, far: ArrayLike, change, n_fft: int, hop: int) -> Array:  # type: ignore[no-untyped-def]
+def _through_stft(
+    near: ArrayLike, far: ArrayLike, change: Callable[[Array, Array], list[Array]], n_fft: int, hop: int
+) -> list[Array]:
+    # Spectra of near and far -> changed spectra of near -> waveforms.
     x, y = finite("near", near), finite("far", far)
     n_fft, hop = whole("n_fft", n_fft, low=SHORTEST), whole("hop", hop)
     number("n_fft", n_fft, high=LONGEST)
@@ -123,11 +137,10 @@ def _through_stft(near: ArrayLike, far: ArrayLike, change, n_fft: int, hop: int)
     scale, scale_far = _peak(x), _peak(y)  # the microphones' own gains drop out before anything is squared
     window = (np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2).astype(dtype)  # periodic Hann
     n, f = _stft(x / scale, window, hop), _stft(y / scale_far, window, hop)
-    out = _istft(change(n, f), window, hop, x.shape[-1]) * scale
-    peak = np.abs(x).max(axis=-1, keepdims=True)
-    out = np.clip(out, -2 * peak, 2 * peak)
+    limit = 2 * np.abs(x).max(axis=-1, keepdims=True)
     silent = ~y.any(axis=-1, keepdims=True)
-    return np.where(silent, x, out).astype(dtype)
+    outs = [_istft(spectrum, window, hop, x.shape[-1]) * scale for spectrum in change(n, f)]
+    return [np.where(silent, x, np.clip(out, -limit, limit)).astype(dtype) for out in outs]
 
 
 def _peak(x: Array) -> Array:
@@ -147,12 +160,16 @@ def _stft(x: Array, window: Array, hop: int) -> Array:  # (..., N) -> (..., fram
 
 def _istft(spectrum: Array, window: Array, hop: int, length: int) -> Array:  # (..., frames, bins) -> (..., N)
     # Least squares (window twice, divided by the sum of squared windows); the mirrored edges are cut off again.
-    n_fft, count = len(window), spectrum.shape[-2]
-    frames = fft.irfft(spectrum, n=n_fft, axis=-1) * window
-    out = np.zeros((*spectrum.shape[:-2], n_fft + hop * (count - 1)), frames.dtype)
-    norm = np.zeros(out.shape[-1], frames.dtype)
-    for t in range(count):
-        out[..., t * hop : t * hop + n_fft] += frames[..., t, :]
-        norm[t * hop : t * hop + n_fft] += window**2
-    keep = slice(n_fft // 2, n_fft // 2 + length)
-    return out[..., keep] / norm[keep]
+    frames = fft.irfft(spectrum, n=len(window), axis=-1) * window
+    norm = _overlapped(np.broadcast_to(window**2, frames.shape[-2:]), hop)
+    keep = slice(len(window) // 2, len(window) // 2 + length)
+    return _overlapped(frames, hop)[..., keep] / norm[keep]
+
+
+def _overlapped(frames: Array, hop: int) -> Array:  # (..., frames, n_fft) -> (..., N), frame t added from t hop on
+    *lead, count, n_fft = frames.shape
+    out = np.zeros((*lead, count + -(-n_fft // hop) - 1, hop), frames.dtype)
+    for start in reversed(range(0, n_fft, hop)):  # a hop of every frame at once; each sample gets its frames in order
+        part = frames[..., start : start + hop]
+        out[..., start // hop : start // hop + count, : part.shape[-1]] += part
+    return out.reshape(*lead, -1)

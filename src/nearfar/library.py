@@ -98,7 +98,7 @@ class Library:
         """Look for what is wanted of a clip, a pooled pass's grid if its vector is not there, and prepare the rest."""
         found = self._look(source, clip.window, dict.fromkeys(passes))
         grids = dict.fromkeys(p.grid for p in passes if p not in found)
-        found |= self._look(source, clip.window, [p for p in grids if p not in found])
+        found |= self._look(source, clip.window, [p for p in grids if p not in passes])
         waves = waves_of(clip, [p for p in grids if p not in found], self.encoders)
         alone = {p: wave for p, wave in waves.items() if not hasattr(self.encoders[p.encoder], "threads")}
         waves = {p: wave for p, wave in waves.items() if p not in alone}

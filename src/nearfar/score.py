@@ -7,6 +7,7 @@ anomalous  value > threshold, or None where the recording itself cannot be judge
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -34,3 +35,14 @@ class Score:
     def status(self) -> str:
         """ "normal", "ANOMALOUS" or "cannot judge"."""
         return {None: "cannot judge", True: "ANOMALOUS", False: "normal"}[self.anomalous]
+
+
+def strangers(scores: Sequence[Score], beyond: float = -math.inf) -> str:
+    """A word about recordings that are to become normals, if most would alarm and one lies `beyond`; "" otherwise."""
+    strange = sum(bool(s.anomalous) for s in scores)
+    if 2 * strange <= len(scores) or (worst := max(s.value for s in scores)) <= beyond:
+        return ""
+    return (
+        f"of {len(scores)} of these, {strange} would be an alarm (up to {worst:.1f}): a way to run that was not heard "
+        "before, or another machine?"
+    )

@@ -18,7 +18,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import sha256
 from os import PathLike
@@ -57,7 +57,12 @@ class Key:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the key, in hexadecimal."""
-        return sha256(json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True).encode()).hexdigest()
+        return sha256(json.dumps({"format": FORMAT, **self.facts}, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The fields by name; `asdict` would copy each of them deeply."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 class Store:
@@ -113,7 +118,7 @@ class Store:
         kept: Array = np.ascontiguousarray(finite("grid", grid), np.float32)
         if self.dtype == "float16" and not key.pooled and np.abs(kept).max(initial=0) <= np.finfo(np.float16).max:
             kept = kept.astype(np.float16)
-        about = json.dumps({"crc32": zlib.crc32(kept.data), **asdict(key)})  # one entry: of several the order varies
+        about = json.dumps({"crc32": zlib.crc32(kept.data), **key.facts})  # one entry: of several the order varies
         write(self.path(key), save({"x": kept}, {"nearfar": about}), drafts=self.folder / DRAFTS)
         return kept.astype(np.float32, copy=False)
 

@@ -39,7 +39,6 @@ from nearfar.cli.results import (
     say_set_point,
     say_summary,
     set_point,
-    strangers,
     summary,
 )
 from nearfar.cli.terminal import (
@@ -231,6 +230,7 @@ def add(
     from nearfar.check import one_of
     from nearfar.model import check_place
     from nearfar.recordings import find
+    from nearfar.score import strangers
 
     with errors_for_people():
         one_of("domain", domain, ("source", "target"))

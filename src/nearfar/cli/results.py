@@ -106,18 +106,6 @@ def say_summary(facts: dict[str, Any]) -> None:
     say(f"Next          nearfar score {quote(facts['model'])} RECORDINGS")
 
 
-def strangers(scores: Sequence[Score]) -> str:
-    """A word about recordings that are to become normals, if most of them would alarm; "" otherwise."""
-    strange = sum(bool(s.anomalous) for s in scores)
-    if 2 * strange <= len(scores):
-        return ""
-    worst = max(s.value for s in scores)
-    return (
-        f"of {len(scores)} of these, {strange} would be an alarm (up to {worst:.1f}): a way to run that was not heard "
-        "before, or another machine?"
-    )
-
-
 def as_row(name: str, score: Score) -> dict[str, Any]:
     """A score as plain data; `anomalous` is None where the recording cannot be judged."""
     return {

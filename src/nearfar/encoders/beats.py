@@ -27,6 +27,7 @@ from nearfar.encoders.linear import Linear
 MEAN, DOUBLE_STD = 15.41663, 2 * 6.55582
 LEVEL = 2.0**15  # the front end hears 16-bit numbers
 PATCH, BANDS = 16, 128
+LARGEST = 1 << 20  # of what a cfg may count: no network is near it
 SHORTEST = frontend.KALDI_FRAME + (PATCH - 1) * frontend.HOP  # samples of one patch
 SUPPORTED: dict[str, Any] = {  # what the code below assumes of a configuration
     "activation_fn": "gelu",
@@ -68,7 +69,9 @@ class Beats(nn.Module):
             width, width, config.conv_pos, padding=config.conv_pos // 2, groups=config.conv_pos_groups
         )
         self.norm = nn.LayerNorm(width)
-        self.distance = nn.Embedding(config.num_buckets, config.encoder_attention_heads)
+        table = torch.empty(config.num_buckets, config.encoder_attention_heads)
+        # To draw numbers for a table on the meta device torch imports its compiler first: a second or two.
+        self.distance = nn.Embedding.from_pretrained(table)  # type: ignore[no-untyped-call]
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.encoder_layers))
 
     def forward(self, spectrogram: Tensor, layers: Sequence[int]) -> list[Tensor]:
@@ -150,7 +153,7 @@ def load(name: str, weights: Any, *, device: str = "cpu", threads: int | None = 
 def read(name: str, path: str | Path) -> tuple[Spectral, dict[str, Any]]:
     """The network from a file, and the configuration that a converted file has to remember."""
     file = checkpoint.read(path)
-    remembered = checkpoint.configuration(file, name)
+    remembered = checkpoint.configuration(file, name, [field.name for field in fields(Config)])
     config = configuration(file) if remembered is None else Config(**remembered)
     with torch.device("meta"):
         module = Beats(config)
@@ -168,12 +171,13 @@ def configuration(file: Checkpoint) -> Config:
     if not isinstance(cfg, Mapping):
         raise ValueError(f"{file} holds no 'cfg', as every BEATs file does: is it another network's?")
     odd = [f"{key} = {cfg[key]!r}, not {value!r}" for key, value in SUPPORTED.items() if cfg.get(key, value) != value]
-    missing = [field.name for field in fields(Config) if field.name not in cfg]
+    names = [field.name for field in fields(Config)]
+    missing = [f"no {name}" for name in names if not (isinstance(cfg.get(name), int) and 0 < cfg[name] < LARGEST)]
     if odd or missing:
-        raise ValueError(f"the cfg of {file} is not one of BEATs: {'; '.join(odd + [f'no {key}' for key in missing])}")
-    config = Config(**{field.name: int(cfg[field.name]) for field in fields(Config)})
+        raise ValueError(f"the cfg of {file} is not one of BEATs: {'; '.join(odd + missing)}")
+    config = Config(**{name: cfg[name] for name in names})
     layers = [key for key in file.tensors if re.fullmatch(r"encoder\.layers\.\d+\.fc1\.weight", key)]
-    width = len(file.tensors.get("encoder.layer_norm.weight", ()))
+    width = file.tensors.get("encoder.layer_norm.weight", torch.empty(0)).numel()
     if (len(layers), width) != (config.encoder_layers, config.encoder_embed_dim):
         raise ValueError(
             f"the cfg of {file} states {config.encoder_layers} layers of width {config.encoder_embed_dim}, "

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,17 +62,23 @@ def read(path: str | Path) -> Checkpoint:
     return _torch(path, zipped=head[:2] == b"PK")
 
 
-def configuration(file: Checkpoint, encoder: str) -> dict[str, Any] | None:
-    """What a converted file remembers of its network, None of a published one; ValueError if it is another family's."""
+def configuration(file: Checkpoint, encoder: str, names: Sequence[str]) -> dict[str, Any] | None:
+    """What a converted file remembers of its network, by these names, None of a published one.
+
+    Raises ValueError if it is another family's, or does not say.
+    """
     from nearfar.encoders import TABLE
 
     if not file.converted:
         return None
-    of = file.converted["encoder"]
+    of = file.converted.get("encoder")
     if of not in TABLE or TABLE[of].module != TABLE[encoder].module:
         raise ValueError(f"{file} holds {of}, not {encoder}")
-    config: dict[str, Any] = json.loads(file.converted["config"])
-    return config
+    try:
+        config = json.loads(file.converted["config"])
+        return {name: config[name] for name in names}
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{file}: what it says of {of} is damaged; convert the published file again") from None
 
 
 def source_hash(path: Path) -> str:
@@ -93,19 +98,26 @@ def match(
 ) -> dict[str, Tensor]:
     """The tensors that are `wanted` (key -> shape); of the others each must match a `dropped` pattern from its start.
 
-    Raises ValueError listing the keys that are missing, unknown or of another shape.
+    Raises ValueError listing the keys that are missing, unknown, of another shape, or not of real numbers (quantised).
     """
     keys = set(tensors)
     missing = sorted(set(wanted) - keys)
     unknown = sorted(k for k in keys - set(wanted) if not any(re.match(pattern, k) for pattern in dropped))
+    there = {key: tensors[key] for key in wanted if key in keys}
     odd = [
-        f"{key} is {tuple(tensors[key].shape)}, not {tuple(shape)}"
-        for key, shape in wanted.items()
-        if key in keys and tuple(tensors[key].shape) != tuple(shape)
+        f"{key} is {tuple(value.shape)}, not {tuple(wanted[key])}"
+        for key, value in there.items()
+        if tuple(value.shape) != tuple(wanted[key])
     ]
+    unreal = [f"{key} is {value.dtype}" for key, value in there.items() if not value.is_floating_point()]
     faults = [
         f"{what}: {', '.join(found[:20])}{f' and {len(found) - 20} more' if len(found) > 20 else ''}"
-        for what, found in (("missing keys", missing), ("unknown keys", unknown), ("other shapes", odd))
+        for what, found in (
+            ("missing keys", missing),
+            ("unknown keys", unknown),
+            ("other shapes", odd),
+            ("no real numbers", unreal),
+        )
         if found
     ]
     if faults:
@@ -166,21 +178,26 @@ def _torch(path: Path, *, zipped: bool) -> Checkpoint:
     try:
         with _inert_classes(path, zipped):
             top = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        state = top["model"] if isinstance(top, Mapping) and isinstance(top.get("model"), Mapping) else top
+        tensors = dict(_flat(state)) if isinstance(state, Mapping) else {}
+    except Exception as error:  # a damaged pickle can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} cannot be read as weights alone (cut short, or it holds code): {reason}") from error
     if not isinstance(top, Mapping):
         raise ValueError(f"{path} holds a {type(top).__name__}, not a dict of tensors")
-    state = top["model"] if isinstance(top.get("model"), Mapping) else top
+    size = path.stat().st_size
+    for key, value in tensors.items():
+        if value.numel() * value.element_size() > size:  # of few stored numbers that are repeated
+            raise ValueError(f"{path} is damaged, or a trap: {key} is {tuple(value.shape)}, more than the file holds")
     rest = {key: value for key, value in top.items() if state is not top and key != "model"}
-    return Checkpoint(path, dict(_flat(state)), rest, {})
+    return Checkpoint(path, tensors, rest, {})
 
 
 def _flat(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Tensors by key; those of a dict stored under a key get "key/" before their own."""
     for key, value in state.items():
         if isinstance(value, Tensor):
-            yield prefix + key, value
+            yield f"{prefix}{key}", value
         elif isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}/")
 

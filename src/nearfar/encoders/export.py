@@ -14,22 +14,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
 from nearfar.atomic import write
-from nearfar.check import Array
 from nearfar.encoders import TABLE, beats, frontend, openl3
 from nearfar.encoders import load as load_encoder
 from nearfar.encoders.frozen import SHORTEST_S
 from nearfar.encoders.onnxfile import ENDLESS, Plan, build
-from nearfar.encoders.transformers import FAMILIES, Transformer
+from nearfar.encoders.transformers import EAT_FRAMES, FAMILIES, Transformer
 from nearfar.hashes import of_file
 
 LARGEST = 1_900_000_000  # bytes: an ONNX file is one message, of less than 2 GiB
-EAT_LEAST = 1024  # frames
+CPU = torch.device("cpu")
 
 
 class Front(nn.Module):
@@ -37,17 +35,17 @@ class Front(nn.Module):
 
     def __init__(
         self,
-        linear: Callable[[Array], Array],
+        linear: Callable[[Tensor], Tensor],
         frame: int,
         hop: int,
-        bank: Array | None,
+        bank: Tensor | None,
         before: Callable[[Tensor], Tensor],
         after: Callable[[Tensor], Tensor],
     ) -> None:
         super().__init__()
-        spectrum = linear(np.eye(frame))  # (frame, bins)
-        self.kernel = _fixed(np.concatenate([spectrum.real, spectrum.imag], axis=1).T[:, None])
-        self.bank = nn.Parameter(torch.eye(spectrum.shape[1]) if bank is None else _fixed(bank), requires_grad=False)
+        spectrum = linear(torch.eye(frame, dtype=torch.float64))  # (frame, bins)
+        self.kernel = _fixed(torch.cat([spectrum.real, spectrum.imag], dim=1).T[:, None])
+        self.bank = _fixed(torch.eye(spectrum.shape[1]) if bank is None else bank)
         self.hop, self.before, self.after = hop, before, after
 
     def forward(self, waves: Tensor) -> Tensor:
@@ -106,17 +104,17 @@ def _transformer(network: Transformer) -> Plan:
     sums: tuple[str, ...] = ("end = n + 0", "rows = n + 0")
     shortest = round(SHORTEST_S * frontend.RATE)
     if family == "eat":
-        up = ("frames = n - 1024", "above = frames + 15", "rows = above / 16", "whole = rows * 16")
-        sums = (*up, "end = whole max 1024")
+        up = (f"frames = n - {EAT_FRAMES}", "above = frames + 15", "rows = above / 16", "whole = rows * 16")
+        sums = (*up, f"end = whole max {EAT_FRAMES}")
     elif family == "m2d":
         nothing = float(-trunk.offset[0] / trunk.scale[0])  # what the network hears as 0
         front = _centred(
-            400, "slaney", 80, 50, lambda mel: pad((mel + frontend.LOG_FLOOR).log(), (0, 0, 0, 16), value=nothing)
+            400, "slaney", 80, lambda mel: pad((mel + frontend.LOG_FLOOR).log(), (0, 0, 0, 16), value=nothing)
         )
         rest = ("frames = n - 16", f"rest = frames % {chunk}", "less = 0 - rest", "more = less % 16")
         sums = (*rest, "end = frames + more", "rows = n + 0")
     else:
-        front = _centred(512, "htk", 64, 0, _decibels)
+        front = _centred(512, "htk", 64, frontend.floored_db)
         shortest = max(shortest, 15 * frontend.HOP if family == "ced" else 0)
     counted = (f"over = end + {chunk - time}", f"count = over / {chunk}")
     body = Part(lambda x: trunk(trunk.normalised(x), [trunk.shape.depth])[0], trunk)
@@ -125,7 +123,7 @@ def _transformer(network: Transformer) -> Plan:
 
 def _beats(network: beats.Spectral) -> Plan:
     def normalised(fbank: Tensor) -> Tensor:
-        return (_log(fbank) - beats.MEAN) / beats.DOUBLE_STD
+        return (frontend.floored_log(fbank) - beats.MEAN) / beats.DOUBLE_STD
 
     front = _kaldi("povey", lambda waves: waves * beats.LEVEL, normalised)
     body = Part(lambda x: network.module(x, [network.depth])[0], network.module)
@@ -137,12 +135,10 @@ def _openl3(network: openl3.Windowed) -> Plan:
     basis = network.module.basis
     size, edge = (512, 0) if basis is None else (2048, 982)
 
-    def decibels(power: Tensor) -> Tensor:
-        db = 10 * power.sqrt().clamp_min(1e-10).log10()
-        return (db - db.amax((-2, -1), keepdim=True)).clamp_min(-80)
+    def padded(windows: Tensor) -> Tensor:
+        return pad(windows, (edge, edge))
 
-    bank = None if basis is None else basis.numpy()
-    spectrum = Front(_hann(size), size, 242, bank, lambda waves: pad(waves, (edge, edge)), decibels)
+    spectrum = Front(frontend.hann_spectrum, size, 242, basis, padded, frontend.below_peak_db)
     body = Part(lambda window: network.module(spectrum(window))[:, None, None], spectrum, network.module)
     front = Part(lambda waves: pad(waves, (openl3.CENTRE, openl3.RATE)))
     sums = (
@@ -157,46 +153,29 @@ def _openl3(network: openl3.Windowed) -> Plan:
 
 
 def _kaldi(window: str, before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Tensor]) -> Front:
-    shape = np.hanning(frontend.KALDI_FRAME) ** {"hanning": 1.0, "povey": 0.85}[window]
+    def linear(frames: Tensor) -> Tensor:
+        return frontend.kaldi_spectrum(frames, window)
 
-    def linear(frames: Array) -> Array:
-        frames = frames - frames.mean(-1, keepdims=True)
-        earlier = np.concatenate([frames[..., :1], frames[..., :-1]], -1)
-        return np.fft.rfft((frames - 0.97 * earlier) * shape, 512)
-
-    bank = frontend.mel_bank("kaldi", frontend.RATE, 512, 128, low=20)
+    bank = frontend.mel("kaldi", 512, 128, CPU)
     return Front(linear, frontend.KALDI_FRAME, frontend.HOP, bank, before, after)
 
 
-def _centred(size: int, kind: str, bands: int, low: float, after: Callable[[Tensor], Tensor]) -> Front:
+def _centred(size: int, kind: str, bands: int, after: Callable[[Tensor], Tensor]) -> Front:
     def mirrored(waves: Tensor) -> Tensor:
         return pad(waves, (size // 2, size // 2), mode="reflect")
 
-    bank = frontend.mel_bank(kind, frontend.RATE, size, bands, low=low)
-    return Front(_hann(size), size, frontend.HOP, bank, mirrored, after)
-
-
-def _hann(size: int) -> Callable[[Array], Array]:
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
-    return lambda frames: np.fft.rfft(frames * window)
+    bank = frontend.mel(kind, size, bands, CPU)
+    return Front(frontend.hann_spectrum, size, frontend.HOP, bank, mirrored, after)
 
 
 def _from_its_mean(waves: Tensor) -> Tensor:
     return waves - waves.mean(-1, keepdim=True)
 
 
-def _log(energies: Tensor) -> Tensor:
-    return energies.clamp_min(frontend.LOG_FLOOR).log()
-
-
 def _eat_rows(energies: Tensor) -> Tensor:
-    return pad(_log(energies), (0, 0, 0, EAT_LEAST))  # zeros, as many as may be needed: `end` says how many are
+    # Zeros, as many as may be needed: `end` says how many are.
+    return pad(frontend.floored_log(energies), (0, 0, 0, EAT_FRAMES))
 
 
-def _decibels(power: Tensor) -> Tensor:
-    db = 10 * power.clamp_min(1e-10).log10()
-    return torch.maximum(db, db.amax((-2, -1), keepdim=True) - 120)
-
-
-def _fixed(values: Array) -> Tensor:
-    return nn.Parameter(torch.from_numpy(values.astype(np.float32)), requires_grad=False)
+def _fixed(values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values.clone().float().contiguous(), requires_grad=False)

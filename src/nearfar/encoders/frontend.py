@@ -31,12 +31,15 @@ def kaldi_fbank(wave: Tensor, window: str) -> Tensor:
     Per frame: mean removed, pre-emphasis 0.97, window, 512-point power spectrum, triangles in mel space from 20 Hz.
     Source: Kaldi's compute-fbank-feats without dither and energy.
     """
-    frames = wave.unfold(-1, KALDI_FRAME, HOP)
+    spectrum = kaldi_spectrum(wave.unfold(-1, KALDI_FRAME, HOP), window)
+    return floored_log(_power(spectrum) @ mel("kaldi", 512, 128, wave.device))
+
+
+def kaldi_spectrum(frames: Tensor, window: str) -> Tensor:
+    """(..., 400) -> (..., 257) complex: what `kaldi_fbank` does to a frame as far as it is linear."""
     frames = frames - frames.mean(-1, keepdim=True)
     before = torch.cat([frames[..., :1], frames[..., :-1]], -1)
-    shape, bank = _kaldi(window, wave.device)
-    power = _power(torch.fft.rfft((frames - 0.97 * before) * shape, 512))
-    return (power @ bank).clamp_min_(LOG_FLOOR).log_()
+    return torch.fft.rfft((frames - 0.97 * before) * _kaldi_window(window, frames.device), 512)
 
 
 def mel_db(wave: Tensor) -> Tensor:
@@ -44,9 +47,8 @@ def mel_db(wave: Tensor) -> Tensor:
 
     Source: MelSpectrogram and AmplitudeToDB(top_db=120) of torchaudio with the maximum taken per clip.
     """
-    power = _power(torch.fft.rfft(_centred(wave, 512) * _hann(512, wave.device)))
-    db = 10 * (power @ _mel("htk", 512, 64, wave.device)).clamp_min_(1e-10).log10_()
-    return torch.maximum(db, db.amax((-2, -1), keepdim=True) - 120)
+    power = _power(hann_spectrum(_centred(wave, 512)))
+    return floored_db(power @ mel("htk", 512, 64, wave.device))
 
 
 def log_mel(wave: Tensor) -> Tensor:
@@ -54,8 +56,8 @@ def log_mel(wave: Tensor) -> Tensor:
 
     Source: nnAudio's MelSpectrogram as M2D uses it.
     """
-    power = _power(torch.fft.rfft(_centred(wave, 400) * _hann(400, wave.device)))
-    return (power @ _mel("slaney", 400, 80, wave.device)).add_(LOG_FLOOR).log_()
+    power = _power(hann_spectrum(_centred(wave, 400)))
+    return (power @ mel("slaney", 400, 80, wave.device)).add_(LOG_FLOOR).log_()
 
 
 def window_db(windows: Tensor, basis: Tensor | None) -> Tensor:
@@ -67,9 +69,29 @@ def window_db(windows: Tensor, basis: Tensor | None) -> Tensor:
     n_fft = 512 if basis is None else 2048
     if basis is not None:
         windows = pad(windows, (982, 982))
-    power = _power(torch.fft.rfft(windows.unfold(-1, n_fft, 242) * _hann(n_fft, windows.device)))
-    magnitude = (power if basis is None else power @ basis).sqrt_()
-    db = 10 * magnitude.clamp_min_(1e-10).log10_()
+    power = _power(hann_spectrum(windows.unfold(-1, n_fft, 242)))
+    return below_peak_db(power if basis is None else power @ basis)
+
+
+def hann_spectrum(frames: Tensor) -> Tensor:
+    """(..., n) -> (..., 1 + n // 2) complex, through a periodic Hann window."""
+    return torch.fft.rfft(frames * _hann(frames.shape[-1], frames.device))
+
+
+def floored_log(energies: Tensor) -> Tensor:
+    """Natural logarithm of energies, in their place; Kaldi's floor."""
+    return energies.clamp_min_(LOG_FLOOR).log_()
+
+
+def floored_db(power: Tensor) -> Tensor:
+    """Decibels (..., frames, bands) of power, in its place, at least those of the clip's maximum less 120."""
+    db = 10 * power.clamp_min_(1e-10).log10_()
+    return torch.maximum(db, db.amax((-2, -1), keepdim=True) - 120)
+
+
+def below_peak_db(power: Tensor) -> Tensor:
+    """10 log10 (..., frames, bands) of the root of power, in its place, less its maximum: from -80 to 0."""
+    db = 10 * power.sqrt_().clamp_min_(1e-10).log10_()
     return (db - db.amax((-2, -1), keepdim=True)).clamp_min_(-80)
 
 
@@ -117,19 +139,20 @@ def _centred(wave: Tensor, n_fft: int) -> Tensor:  # (..., N) -> (..., 1 + N // 
 
 
 @lru_cache(maxsize=8)
-def _kaldi(window: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    shape = np.hanning(KALDI_FRAME) ** {"hanning": 1.0, "povey": 0.85}[window]
-    return _float32(shape, device), _float32(mel_bank("kaldi", RATE, 512, 128, low=20), device)
+def mel(kind: str, n_fft: int, bands: int, device: torch.device) -> Tensor:
+    """The float32 `mel_bank` of a front end at 16 kHz."""
+    low = {"slaney": 50.0, "kaldi": 20.0}.get(kind, 0.0)
+    return _float32(mel_bank(kind, RATE, n_fft, bands, low=low), device)
+
+
+@lru_cache(maxsize=8)
+def _kaldi_window(window: str, device: torch.device) -> Tensor:
+    return _float32(np.hanning(KALDI_FRAME) ** {"hanning": 1.0, "povey": 0.85}[window], device)
 
 
 @lru_cache(maxsize=8)
 def _hann(size: int, device: torch.device) -> Tensor:
     return _float32(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size), device)  # periodic
-
-
-@lru_cache(maxsize=8)
-def _mel(kind: str, n_fft: int, bands: int, device: torch.device) -> Tensor:
-    return _float32(mel_bank(kind, RATE, n_fft, bands, low=50 if kind == "slaney" else 0), device)
 
 
 def _float32(values: Array, device: torch.device) -> Tensor:

@@ -1,7 +1,7 @@
 """A frozen network as an encoder: the `Encoder` protocol over torch, for every network of Table 1.
 
-Clips of one length run together on a GPU and one by one on a CPU, where a batch gains nothing; either way a clip's grid
-depends on nothing but the clip.
+Clips run one by one on a CPU, where a batch gains nothing: a clip's grid is the same to the last bit in any company. On
+a GPU clips of one length run together, and it is the same but for rounding: kernels are chosen by the size of a batch.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from nearfar.encoders.linear import Linear
 
 GPU_BATCH = 16
 SHORTEST_S = 0.1
+ONE_THREAD_S = 1.0  # below, a product has so few rows that BLAS may split its sums: bits would depend on the threads
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt
 
 
@@ -70,16 +71,11 @@ class Frozen:
             layer.bfloat16()
         self.precision = "bf16"
 
-    @property
-    def parameters(self) -> int:
-        """How many numbers the network holds in memory, fixed positions and folded statistics included."""
-        return sum(p.numel() for p in self.network.module.parameters())
-
     def grid(self, waves: Any, layer: int | Sequence[int] | None = None) -> Any:
         """(B, N) -> (B, T, F, D), or a list of 1-D arrays -> a list of (T, F, D): the tokens of the final layer.
 
         `layer` chooses another block's output, from 1 to the depth (-1 is the last); several give a list of grids.
-        Raises ValueError for a wave shorter than 0.1 s and a layer that does not exist.
+        Raises ValueError for a wave shorter than 0.1 s, a layer that does not exist, and a grid that is not finite.
         """
         each, stacked = each_wave(waves)
         for i, wave in enumerate(each):
@@ -93,7 +89,14 @@ class Frozen:
         numbers = [self._layer(number) for number in asked]
         with _threads(self.threads):
             found = self._each(each, numbers)  # per wave, per layer
-        out = [_stack(g) if stacked and each else g for g in ([grids[j] for grids in found] for j in range(len(asked)))]
+        for i, grids in enumerate(found):
+            if not all(np.isfinite(grid).all() for grid in grids):
+                raise ValueError(
+                    f"{self.name} makes NaN or infinity of waves[{i}], whose largest sample is "
+                    f"{np.abs(each[i]).max():.3g}: is full scale 1 there, and is {self.weights_path} undamaged?"
+                )
+        by_layer = ([grids[j] for grids in found] for j in range(len(asked)))
+        out: list[Any] = [np.stack(grids) if stacked and each else grids for grids in by_layer]
         return out[0] if single else out
 
     def frames(self, waves: Any, freq: str = "concat") -> Any:
@@ -116,7 +119,8 @@ class Frozen:
 
     def _batch(self, waves: list[Array], layers: list[int]) -> list[Array]:
         """Waves of one length -> a grid (B, T, F, D) per layer."""
-        with torch.inference_mode():  # a thread's own
+        short = len(waves[0]) < ONE_THREAD_S * self.sample_rate
+        with torch.inference_mode(), _threads(1 if short else None):  # both are a thread's own
             batch = torch.from_numpy(np.stack(waves).astype(np.float32, copy=False)).to(self.device)
             return [grid.cpu().numpy() for grid in self.network.grids(batch, layers)]
 
@@ -147,15 +151,14 @@ def _keep_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def _stack(grids: list[Array]) -> Array:
-    return np.stack(grids)
-
-
 @contextlib.contextmanager
 def _threads(count: int | None) -> Iterator[None]:
     """Torch's own threads, set for the while; None leaves them as the caller has set them."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    if count in (None, before):  # nothing is set that another thread might be setting as well
+        yield
+        return
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, pad, relu
 
-from nearfar.encoders import checkpoint, frontend
+from nearfar.encoders import TABLE, checkpoint, frontend
 from nearfar.encoders.checkpoint import Checkpoint
 from nearfar.encoders.frozen import Frozen
 
@@ -99,7 +99,7 @@ def load(name: str, weights: Any, *, device: str = "cpu", threads: int | None = 
 def read(name: str, path: str | Path) -> tuple[Windowed, dict[str, Any]]:
     """The network from a file, and the configuration that a converted file has to remember."""
     file = checkpoint.read(path)
-    config = checkpoint.configuration(file, name) or configuration(name, file)
+    config = checkpoint.configuration(file, name, ("representation", "content", "dim")) or configuration(name, file)
     _check_variant(name, file, config)
     with torch.device("meta"):
         module = OpenL3(config["representation"], config["dim"])
@@ -115,7 +115,7 @@ def read(name: str, path: str | Path) -> tuple[Windowed, dict[str, Any]]:
 def configuration(name: str, file: Checkpoint) -> dict[str, Any]:
     """Representation by the filterbank in the file; content and size by the file's name, or the encoder's."""
     basis = file.tensors.get("speclayer.mel_basis")
-    representation = "linear" if basis is None else f"mel{len(basis)}"
+    representation = "linear" if basis is None else f"mel{basis.shape[:1].numel()}"
     stated = re.search(r"_(env|music)_(512|6144)\b", file.path.name)
     asked = re.search(r"-(env|music)-(512|6144)$", name)
     content, dim = stated.groups() if stated else asked.groups() if asked else ("env", "512")
@@ -126,7 +126,7 @@ def configuration(name: str, file: Checkpoint) -> dict[str, Any]:
 
 def _check_variant(name: str, file: Checkpoint, config: Mapping[str, Any]) -> None:
     found = f"openl3-{config['representation']}-{config['content']}-{config['dim']}"
-    if name not in ("openl3", found):
+    if name not in ("openl3", found) or found not in TABLE:
         raise ValueError(f"{file} holds {found}, not {name}")
 
 
@@ -173,12 +173,13 @@ def _check_kernels(file: Checkpoint) -> None:
         kernels = file.tensors.get(f"speclayer.dft_{part}_kernels")
         if kernels is None:
             continue
-        size = kernels.shape[-1]
+        size = 2048 if "speclayer.mel_basis" in file.tensors else 512
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
-        angle = 2 * np.pi / size * (np.arange(len(kernels))[:, None] * np.arange(size) % size)
+        angle = 2 * np.pi / size * (np.arange(size // 2 + 1)[:, None] * np.arange(size) % size)
         wanted = window * (np.cos(angle) if part == "real" else sign * np.sin(angle))
-        apart = float(np.abs(kernels[:, 0].numpy() - wanted).max())
-        if apart > 1e-3:
+        same = kernels.shape == (len(wanted), 1, size)
+        apart = float(np.abs(kernels[:, 0].numpy() - wanted).max()) if same else np.inf
+        if not apart <= 1e-3:
             raise ValueError(
                 f"{file}: speclayer.dft_{part}_kernels are not those of a periodic Hann window ({apart:.1g})"
             )

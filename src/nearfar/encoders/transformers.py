@@ -29,6 +29,7 @@ from nearfar.encoders.frozen import Frozen
 from nearfar.encoders.layouts import Layout
 from nearfar.encoders.vit import Shape, Trunk
 
+EAT_FRAMES = 1024  # the least that EAT hears
 M2D_FRAMES = {62: 1001, 38: 608}  # rows of positions -> frames of a chunk, where the file does not say
 
 
@@ -48,13 +49,17 @@ def _eat_fbank(waves: Tensor) -> Tensor:
     return frontend.kaldi_fbank(waves - mean.float(), "hanning")
 
 
+def _eat_padding(frames: int, chunk: int) -> int:
+    return max(EAT_FRAMES, -(-frames // 16) * 16) - frames
+
+
 def _at_least_a_patch(waves: Tensor) -> Tensor:
     """Decibels of at least 16 frames: a shorter clip is followed by silence."""
     return frontend.mel_db(pad(waves, (0, max(0, 15 * frontend.HOP - waves.shape[-1]))))
 
 
 FAMILIES = {
-    "eat": Family(_eat_fbank, layouts.EAT, 12_288, before=lambda frames, _: max(1024, -(-frames // 16) * 16) - frames),
+    "eat": Family(_eat_fbank, layouts.EAT, 12_288, before=_eat_padding),
     "ced": Family(_at_least_a_patch, layouts.CED, 1012),
     "m2d": Family(frontend.log_mel, layouts.M2D, 1001, after=lambda frames, chunk: -(frames % chunk) % 16),
     "dasheng": Family(frontend.mel_db, layouts.CED, 1008),
@@ -119,7 +124,7 @@ def read(name: str, path: str | Path) -> tuple[Transformer, dict[str, Any]]:
     family, file = FAMILIES[of], checkpoint.read(path)
     keys = {layouts.plain(key): value for key, value in file.tensors.items()}
     _check_size(name, file, keys, shape)
-    remembered = checkpoint.configuration(file, name)
+    remembered = checkpoint.configuration(file, name, ("family", "chunk", "rows"))
     if remembered is not None:
         config = remembered
         if config["family"] != of:
@@ -144,7 +149,7 @@ def _empty(shape: Shape) -> Trunk:
 def _check_size(name: str, file: Checkpoint, keys: Mapping[str, Tensor], shape: Shape) -> None:
     """A file of another size is named as such, before a hundred shapes are listed."""
     blocks = {key: value for key, value in keys.items() if re.fullmatch(r"blocks\.\d+\.norm1\.weight", key)}
-    found = (len(blocks), len(next(iter(blocks.values()), ())))
+    found = (len(blocks), next((norm.numel() for norm in blocks.values()), 0))
     if blocks and found != (shape.depth, shape.width):
         likely = [n for n, (_, s) in NETWORKS.items() if (s.depth, s.width) == found]
         raise ValueError(
@@ -155,11 +160,12 @@ def _check_size(name: str, file: Checkpoint, keys: Mapping[str, Tensor], shape: 
 
 def _heard(family: str, shape: Shape, file: Checkpoint, keys: Mapping[str, Tensor]) -> tuple[Shape, int]:
     """The shape with as many rows as the file has positions for, and the frames of a chunk: M2D's files differ."""
-    if family != "m2d" or "pos_embed" not in keys:
+    if family != "m2d" or "pos_embed" not in keys or keys["pos_embed"].ndim != 3:
         return shape, FAMILIES[family].chunk
     rows = (keys["pos_embed"].shape[1] - 1) // shape.columns
-    stated = getattr(file.rest.get("args"), "input_size", None) or re.findall(r"-80x(\d+)p16", str(file.path))
+    args = getattr(file.rest.get("args"), "input_size", None)
+    stated = args if args and isinstance(args, list | tuple) else re.findall(r"-80x(\d+)p16", str(file.path))
     frames = int(stated[-1]) if stated else M2D_FRAMES.get(rows, rows * shape.patch[0])
-    if frames // shape.patch[0] != rows:
+    if not rows or frames // shape.patch[0] != rows:
         raise ValueError(f"{file} has positions for {rows} rows, but says that it hears {frames} frames")
     return replace(shape, rows=rows), frames

@@ -11,7 +11,6 @@ judged is None: it neither raises nor clears, and does not break a run. The word
     acknowledged alarm        raised, somebody has
     returned unacknowledged   cleared before anybody answered            cleared
     shelved                   put aside until a time: nothing is raised, the condition is still followed
-    out of service            put aside until put back
 
 How many false alarms a set-point makes: every raise uses up `on_delay` windows above it that no other raise can use, so
 
@@ -31,8 +30,8 @@ from dataclasses import dataclass
 from nearfar.check import number, whole
 
 NORMAL, UNACKNOWLEDGED, ACKNOWLEDGED = "normal", "unacknowledged alarm", "acknowledged alarm"
-RETURNED, SHELVED, OUT_OF_SERVICE = "returned unacknowledged", "shelved", "out of service"
-STATES = (NORMAL, UNACKNOWLEDGED, ACKNOWLEDGED, RETURNED, SHELVED, OUT_OF_SERVICE)
+RETURNED, SHELVED = "returned unacknowledged", "shelved"
+STATES = (NORMAL, UNACKNOWLEDGED, ACKNOWLEDGED, RETURNED, SHELVED)
 RAISED, CLEARED = "raised", "cleared"
 WEEK_S = 7 * 86_400.0
 
@@ -50,7 +49,6 @@ class Alarm:
     acknowledged: bool = True
     run: int = 0
     shelved_until: float = -math.inf
-    in_service: bool = True
 
     def __post_init__(self) -> None:
         number("the set-point", self.on)
@@ -79,8 +77,8 @@ class Alarm:
         return ""
 
     def suppressed(self, at: float) -> bool:
-        """Whether nothing may be raised at this time: shelved or out of service."""
-        return not self.in_service or at < self.shelved_until
+        """Whether nothing may be raised at this time."""
+        return at < self.shelved_until
 
     def acknowledge(self) -> None:
         """Somebody has seen it."""
@@ -93,8 +91,6 @@ class Alarm:
 
     def state(self, at: float) -> str:
         """One of STATES."""
-        if not self.in_service:
-            return OUT_OF_SERVICE
         if self.suppressed(at):
             return SHELVED
         if self.standing:

@@ -76,7 +76,7 @@ def feedback(here: Here, request: Request, id: Id, body: asks.Feedback) -> shape
     text = f"Noted as a real fault of {name}."
     if body.verdict == "fine":
         text = f"Added to the normals of {name}: {entry(audit).text}. It can be taken back."
-    return shapes.Done(message=text, audit_id=audit.id)
+    return shapes.Done(message=text, audit_id=audit.id, note=entry(audit).note)
 
 
 @router.get("/audit", tags=["audit"])

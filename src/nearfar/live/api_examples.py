@@ -53,6 +53,7 @@ AUDIT = {
     "action": "fine",
     "text": "2 recordings",
     "event_id": 7,
+    "note": "",
     "can_undo": True,
 }
 EVENT = {
@@ -90,7 +91,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "Error": {"error": "not_found", "message": "there is no machine 'pump9'; there are: pump3", "status": 404},
     "Window": WINDOW,
     "ScoreAnswer": {**WINDOW, "machine": "pump3", "windows": [WINDOW]},
-    "Scored": SCORED,
     "MachineState": STATE,
     "Machines": {"machines": [STATE]},
     "Scores": {"machine": "pump3", "since": T, "until": T + 3600, "scores": [SCORED]},
@@ -161,8 +161,19 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "listeners": 2,
     },
     "Ready": {"status": "ok"},
-    "Added": {"added": 1, "normals": 241, "audit_id": 13, "message": "1 recording added to the normals of Pump 3."},
-    "Done": {"message": "Added to the normals of Pump 3: 2 recordings. It can be taken back.", "audit_id": 12},
+    "Added": {
+        "added": 1,
+        "normals": 241,
+        "audit_id": 13,
+        "message": "1 recording added to the normals of Pump 3.",
+        "note": "of 1 of these, 1 would be an alarm (up to 24.1): a way to run that was not heard before, or another "
+        "machine?",
+    },
+    "Done": {
+        "message": "Added to the normals of Pump 3: 2 recordings. It can be taken back.",
+        "audit_id": 12,
+        "note": "",
+    },
     "ByWhom": {"who": "Anna"},
     "Feedback": {"verdict": "fine", "who": "Anna"},
     "Shelving": {"hours": 8, "who": "Anna"},

@@ -49,7 +49,7 @@ def scores(
     end = here.clock() + 60 if until is None else until
     start = max(0.0, end - 3600 * (SINCE_H if hours is None else hours)) if since is None else since
     found = here.plant.history.scores(id, start, end, points)
-    return shapes.Scores(machine=id, since=start, until=end, scores=[shapes.Scored(**vars(s)) for s in found])
+    return shapes.Scores(machine=id, since=start, until=end, scores=found)
 
 
 @router.get("/{id}/drift")

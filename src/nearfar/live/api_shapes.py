@@ -1,4 +1,4 @@
-"""What the API gives: one class for each shape, errors among them. What it takes is in `api_asks`.
+"""What the API gives: a class for each shape, errors among them; `Scored` is the row. What it takes is in `api_asks`.
 
 Times are seconds since 1970 (UTC), scores standard deviations of the normals, levels dB of full scale.
 """
@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from nearfar.live.api_examples import EXAMPLES
+from nearfar.live.rows import Scored
 
 Channel = Literal["near", "far"]
 
@@ -52,22 +53,6 @@ class ScoreAnswer(Window):
 
     machine: str
     windows: list[Window]
-
-
-class Scored(Shape):
-    """One window of the live stream, as the history keeps it."""
-
-    machine: str
-    t0: float
-    t1: float
-    value: float
-    threshold: float
-    anomalous: bool | None
-    p: float
-    heard: str
-    problem: str
-    level_near_dbfs: float | None
-    level_far_dbfs: float | None
 
 
 class MachineState(Shape):
@@ -157,7 +142,7 @@ class OddOne(Shape):
 
 
 class AuditEntry(Shape):
-    """Who did what. `can_undo`: it is the newest change of the model that stands."""
+    """Who did what. `can_undo`: it is the newest change of the model that stands; `note`: what to think about."""
 
     id: int
     at: float
@@ -166,6 +151,7 @@ class AuditEntry(Shape):
     action: str
     text: str
     event_id: int | None
+    note: str
     can_undo: bool
 
 
@@ -282,16 +268,18 @@ class Ready(Shape):
 
 
 class Added(Shape):
-    """What went into the normals."""
+    """What went into the normals; `note` if it sounds unlike this machine."""
 
     added: int
     normals: int
     audit_id: int
     message: str
+    note: str
 
 
 class Done(Shape):
-    """What was done, in a sentence, with the number of its audit entry."""
+    """What was done, in a sentence, with the number of its audit entry; `note` is what to think about."""
 
     message: str
     audit_id: int
+    note: str = ""

@@ -26,7 +26,7 @@ from starlette.datastructures import UploadFile
 from nearfar.audio import Clip, incomplete
 from nearfar.live import api_asks as asks
 from nearfar.live import api_shapes as shapes
-from nearfar.live.api_views import explained, window
+from nearfar.live.api_views import entry, explained, window
 from nearfar.live.decode import HEADER, shown, wav_header
 from nearfar.live.limits import Refused
 from nearfar.live.machine import Machine
@@ -34,7 +34,7 @@ from nearfar.live.security import Refusal
 from nearfar.live.service import ERRORS, Here, Service, answers, name_of
 from nearfar.live.sounds import gain_db, normal_clip
 from nearfar.score import Score
-from nearfar.words import counted
+from nearfar.words import counted, joined
 
 BINARY = {"type": "string", "format": "binary"}
 FORM = {"type": "object", "required": ["file"], "properties": {"file": BINARY}}
@@ -113,13 +113,12 @@ async def add(
     machine, by = here.machine(id), name_of(request, who)
 
     def work(clips: list[Clip]) -> shapes.Added:
-        stamp = f"{here.clock():.3f}"  # the same name may be sent again with another sound
-        named = [Clip(c.near, c.far, c.rate, f"{stamp}-{c.name}") for c in clips]
-        audit = here.told(here.plant.add(id, named, domain, by))
+        audit = here.told(here.plant.add(id, clips, domain, by))
         count = len(audit.detail["files"])
-        cut = "".join(f" Note: {p.text}" for c in clips for p in incomplete(c))
-        text = f"{counted(count, 'recording')} added to the normals of {machine.name}.{cut}"
-        return shapes.Added(added=count, normals=len(machine.detector.normals), audit_id=audit.id, message=text)
+        text = f"{counted(count, 'recording')} added to the normals of {machine.name}."
+        cut = [p.text for c in clips for p in incomplete(c)]
+        normals, note = len(machine.detector.normals), joined(filter(None, [entry(audit).note, *cut]))
+        return shapes.Added(added=count, normals=normals, audit_id=audit.id, message=text, note=note)
 
     return await _worked_on(here, request, machine, how, work)
 

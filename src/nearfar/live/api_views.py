@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from nearfar.explain import wording
@@ -26,7 +26,7 @@ def state(plant: Plant, id: str) -> shapes.MachineState:
         name=machine.name,
         site=machine.site,
         state=word,
-        score=None if last is None else shapes.Scored(**asdict(last)),
+        score=last,
         last_heard=now["last_heard"],
         health=ailments,
         shelved_until=now["shelved_until"],
@@ -48,8 +48,8 @@ def happening(plant: Plant, event: Event, audit: list[shapes.AuditEntry] | None 
     return shapes.Event(**kept, name=name, has_audio=has_audio, audit=audit or [])
 
 
-def entry(audit: Audit, newest: int | None = None) -> shapes.AuditEntry:
-    """An audit entry as the API shows it; `newest` is the change that can be undone."""
+def entry(audit: Audit, standing: Sequence[int] | None = None) -> shapes.AuditEntry:
+    """An audit entry as the API shows it; `standing`: the changes that are not undone, newest first."""
     detail, text = audit.detail, ""
     if audit.action == "set-point":
         text = f"from {detail['was']:.2f} to {detail['value']:.2f}"
@@ -66,7 +66,8 @@ def entry(audit: Audit, newest: int | None = None) -> shapes.AuditEntry:
         action=audit.action,
         text=text,
         event_id=detail.get("event"),
-        can_undo=audit.id == newest,
+        note=detail.get("note", "") if standing is None or audit.id in standing else "",
+        can_undo=standing is not None and audit.id in standing[:1],
     )
 
 
@@ -75,8 +76,8 @@ def audits(
 ) -> list[shapes.AuditEntry]:
     """Audit entries, newest first."""
     rows = plant.history.audit(machine, limit=limit, before_id=before_id)
-    newest = {m: next(iter(standing_changes(plant.history, m)), None) for m in {row.machine for row in rows}}
-    return [entry(row, newest[row.machine]) for row in rows]
+    standing = {m: standing_changes(plant.history, m) for m in {row.machine for row in rows}}
+    return [entry(row, standing[row.machine]) for row in rows]
 
 
 def window(score: Score) -> shapes.Window:

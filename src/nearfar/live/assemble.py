@@ -68,7 +68,7 @@ def assemble(
     )
     made = [*sinks]
     try:
-        made += open_sinks(config, machines, clock)
+        made += open_sinks(config, machines, history, clock)
     except BaseException:
         for sink in made:
             sink.close()
@@ -109,7 +109,7 @@ def open_machines(config: Config) -> list[Machine]:
     return machines
 
 
-def open_sinks(config: Config, machines: Sequence[Machine], clock: Callable[[], float]) -> list[Sink]:
+def open_sinks(config: Config, machines: Sequence[Machine], history: History, clock: Callable[[], float]) -> list[Sink]:
     """The sinks of a configuration; those that were made are closed if another cannot be."""
     sinks: list[Sink] = []
     try:
@@ -123,14 +123,13 @@ def open_sinks(config: Config, machines: Sequence[Machine], clock: Callable[[], 
             metrics.serve(config.metrics.address, config.metrics.port)
         if config.webhook:
             secret = read_secret(config.webhook.secret_file) if config.webhook.secret_file else ""
-            spool = config.history.folder / "webhook"
-            sinks.append(Webhook(config.webhook.url, spool, clock=clock, secret=secret))
+            sinks.append(Webhook(config.webhook.url, history, clock=clock, secret=secret))
         if config.opcua:
             from nearfar.live.sinks.opcua import OpcUa
 
             sinks.append(OpcUa(machines, config.opcua.endpoint))
         if config.mqtt:
-            sinks.append(_mqtt(config, machines))
+            sinks.append(_mqtt(config, machines, history))
     except BaseException:
         for sink in sinks:
             sink.close()
@@ -138,7 +137,7 @@ def open_sinks(config: Config, machines: Sequence[Machine], clock: Callable[[], 
     return sinks
 
 
-def _mqtt(config: Config, machines: Sequence[Machine]) -> Sink:
+def _mqtt(config: Config, machines: Sequence[Machine], history: History) -> Sink:
     from nearfar.live.sinks.mqtt import Broker, Mqtt
 
     c = config.mqtt
@@ -146,7 +145,7 @@ def _mqtt(config: Config, machines: Sequence[Machine]) -> Sink:
     password = read_secret(c.password_file) if c.password_file else ""
     ca, cert, key = (None if p is None else str(p) for p in (c.ca, c.cert, c.key))
     broker = Broker(c.host, c.port, c.username, password, c.tls, ca, cert, key, c.prefix, c.discovery)
-    return Mqtt(broker, machines)
+    return Mqtt(broker, machines, history)
 
 
 def _source(config: Config, machine: Machine, clock: Callable[[], float], report: Report, once: bool) -> Source:

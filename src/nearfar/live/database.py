@@ -10,8 +10,8 @@ import sqlite3
 from pathlib import Path
 
 NAME = "history.db"
-VERSION = 1
-SCHEMA = """
+SCHEMA = (  # what each version added
+    """
 CREATE TABLE scores (
     machine TEXT NOT NULL, t0 REAL NOT NULL, t1 REAL NOT NULL, value REAL NOT NULL, threshold REAL NOT NULL,
     anomalous INTEGER, p REAL NOT NULL, heard TEXT NOT NULL, problem TEXT NOT NULL,
@@ -27,8 +27,13 @@ CREATE TABLE audits (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL, machine TEXT NOT NULL, action TEXT NOT NULL,
     detail TEXT NOT NULL);
 CREATE INDEX audits_by_machine ON audits (machine, id);
-"""
-TABLES = ("scores", "events", "audits")
+""",
+    """
+CREATE TABLE outbox (sink TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, message TEXT NOT NULL, UNIQUE (sink, id));
+""",
+)
+VERSION = len(SCHEMA)
+TABLES = ("scores", "events", "audits")  # for people; in `outbox` messages wait for sinks
 
 
 class DamagedHistory(ValueError):
@@ -74,11 +79,12 @@ def connect(folder: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 def _upgrade(folder: Path, connection: sqlite3.Connection) -> None:
     found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found == 0:
-        connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-    elif found != VERSION:
+    if found < VERSION:
+        steps = "".join(SCHEMA[found:])
+        connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
+    elif found > VERSION:
         raise ValueError(f"{folder / NAME} has version {found} and this nearfar reads {VERSION}; upgrade nearfar")
-    connection.execute("SELECT 1 FROM scores, events, audits LIMIT 1").fetchone()
+    connection.execute("SELECT 1 FROM scores, events, audits, outbox LIMIT 1").fetchone()
 
 
 def rescue(folder: Path) -> tuple[Path, dict[str, int]]:
@@ -92,7 +98,7 @@ def rescue(folder: Path) -> tuple[Path, dict[str, int]]:
     new = connect(folder)
     old = sqlite3.connect(kept)
     counts = {}
-    for table in TABLES:
+    for table in (*TABLES, "outbox"):
         rows = _readable(old, table)
         new.execute("BEGIN")
         if rows:
@@ -102,7 +108,7 @@ def rescue(folder: Path) -> tuple[Path, dict[str, int]]:
         counts[table] = len(rows)
     old.close()
     new.close()
-    return kept, counts
+    return kept, {table: counts[table] for table in TABLES}
 
 
 def _readable(old: sqlite3.Connection, table: str) -> dict[int, tuple[object, ...]]:

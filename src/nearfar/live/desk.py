@@ -11,10 +11,13 @@ import copy
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nearfar import audio
 from nearfar.detector import Detector, load
@@ -22,13 +25,17 @@ from nearfar.live.alarm import rate_for
 from nearfar.live.history import History
 from nearfar.live.machine import Machine, Machines
 from nearfar.live.message import EVENT, STATE, Message, Sink
+from nearfar.live.outbox import promise
 from nearfar.live.rows import FAULT, FINE, Audit, Event
 from nearfar.live.tape import write_flac
 from nearfar.model import Normal
+from nearfar.score import strangers
 
 UNDO, NORMALS = "undo", "normals"  # folders of the history
 CHANGES = ("fine", "add", "set-point")  # what changes a model, and can be undone
 KEEP = 20  # changes per machine that can be undone
+FEW = 10  # of many new normals, so many are scored to see whether they are the machine's
+FAR = 1.5  # times the most unusual normal: an alarm lies beyond the set-point by its nature, another machine here
 MOST_SHELVED_H = 24.0 * 31
 
 
@@ -45,10 +52,9 @@ class Desk:
 
     def acknowledge(self, event_id: int, who: str) -> Event:
         """Somebody has seen this event."""
-        event = self.history.event(event_id)
-        with self.machines[event.machine].lock:
+        with self._held(event_id) as (_, event):
             if event.acknowledged is None:
-                event = self._change(event_id, "acknowledged", acknowledged=self.clock(), acknowledged_by=who)
+                event = self._change(event, "acknowledged", acknowledged=self.clock(), acknowledged_by=who)
                 self._audit(who, event.machine, "acknowledge", event=event_id)
             self._answered(event)
             return event
@@ -67,23 +73,20 @@ class Desk:
 
     def fine(self, event_id: int, who: str) -> Audit:
         """It was fine: what crossed the set-point goes into the bank. ValueError if the event has no audio to learn."""
-        event = self.history.event(event_id)
-        machine = self.machines[event.machine]
-        with machine.lock:
+        with self._held(event_id) as (machine, event):
             if event.verdict == FINE:
                 raise ValueError(f"event {event_id} has been called fine already, by {event.verdict_by}")
             clips = self._crossings(machine, event)
             audit = self._grow(machine, clips, False, who, "fine", event=event_id)
-            self._answered(self._change(event_id, "verdict", **self._verdict(event, FINE, who)))
+            self._answered(self._change(event, "verdict", **self._verdict(event, FINE, who)))
             return audit
 
     def fault(self, event_id: int, who: str) -> Audit:
         """It was a real fault: noted, nothing else changes."""
-        event = self.history.event(event_id)
-        with self.machines[event.machine].lock:
+        with self._held(event_id) as (_, event):
             if event.verdict == FINE:
                 raise ValueError(f"event {event_id} was called fine and is in the bank: undo that first")
-            self._answered(self._change(event_id, "verdict", **self._verdict(event, FAULT, who)))
+            self._answered(self._change(event, "verdict", **self._verdict(event, FAULT, who)))
             return self._audit(who, event.machine, "fault", event=event_id)
 
     def undo(self, audit_id: int, who: str) -> Audit:
@@ -111,9 +114,11 @@ class Desk:
                 (self.history.folder / NORMALS / machine.id / name).unlink(missing_ok=True)
             about = {}
             if (event := change.detail.get("event")) is not None:
-                self._change(event, "verdict", verdict="", verdict_by="")
+                self._change(self.history.event(event), "verdict", verdict="", verdict_by="")
                 about = {"event": event}
-            return self._audit(who, machine.id, "undo", of=audit_id, **about)
+            audit = self._audit(who, machine.id, "undo", of=audit_id, **about)
+            shutil.rmtree(kept, ignore_errors=True)
+            return audit
 
     def set_point(
         self, machine_id: str, *, who: str, false_alarms_per_week: float | None = None, value: float | None = None
@@ -131,8 +136,19 @@ class Desk:
             was, asked, machine.asked_per_week = machine.detector.threshold.value, machine.asked_per_week, None
             return self._replace_model(machine, new, who, "set-point", was=was, value=new.threshold.value, asked=asked)
 
+    @contextmanager
+    def _held(self, event_id: int) -> Iterator[tuple[Machine, Event]]:
+        """An event as it is while nobody else can answer it, with its machine."""
+        machine = self.machines[self.history.event(event_id).machine]
+        with machine.lock:
+            yield machine, self.history.event(event_id)
+
     def _tell(self, kind: str, machine: Machine, at: float, **body: Any) -> None:
         message = Message(kind, machine.id, machine.site, at, body)
+        promise(self.history, message)
+        self._send(message)
+
+    def _send(self, message: Message) -> None:
         for sink in self.sinks:
             sink.put(message)
 
@@ -142,16 +158,29 @@ class Desk:
             machine.said = state
             self._tell(STATE, machine, at, state=state)
 
-    def _tell_event(self, what: str, event: Event, at: float) -> None:
-        self._tell(EVENT, self.machines[event.machine], at, what=what, event=asdict(event))
+    def _happened(self, what: str, event: Event, at: float, **changes: Any) -> Event:
+        """Record an event that begins or changes, and tell it."""
+        event, message = self._recorded(what, event, at, **changes)
+        self._send(message)
+        return event
 
-    def _change(self, event_id: int, what: str, **changes: Any) -> Event:
-        event = self.history.change(event_id, **changes)
+    def _recorded(self, what: str, event: Event, at: float, **changes: Any) -> tuple[Event, Message]:
+        """An event that begins (its id is 0) or changes as it is on disk, with what is to be told of it, also there."""
+        site = self.machines[event.machine].site
+
+        def told(event: Event) -> Message:
+            return Message(EVENT, event.machine, site, at, {"what": what, "event": asdict(event)})
+
+        history = self.history
+        event = history.change(event.id, told, **changes) if event.id else history.record(event, told)
+        return event, told(event)
+
+    def _change(self, event: Event, what: str, **changes: Any) -> Event:
+        event = self._happened(what, event, self.clock(), **changes)
         machine = self.machines[event.machine]
         for slot in ("event", "taping", "trouble"):
-            if (held := getattr(machine, slot)) is not None and held.id == event_id:
+            if (held := getattr(machine, slot)) is not None and held.id == event.id:
                 setattr(machine, slot, event)
-        self._tell_event(what, event, self.clock())
         return event
 
     def _audit(self, who: str, machine: str, action: str, **detail: Any) -> Audit:
@@ -197,32 +226,41 @@ class Desk:
     ) -> Audit:
         """Clips into the bank, through files that can be played later as the normals that they now are."""
         folder = self.history.folder / NORMALS / machine.id
-        paths = []
-        for clip in map(audio.as_clip, clips):
-            path = folder / f"{_plain(clip.name)}.flac"
-            write_flac(path, clip.near[None] if clip.far is None else _pair(clip), clip.rate)
-            paths.append(path)
+        beyond = FAR * float(machine.detector.train_values.max()) if action == "fine" else -math.inf
+        note = strangers(machine.detector.score(clips[:: max(1, len(clips) // FEW)]), beyond)
+        paths: list[Path] = []
         by_hand = machine.detector.threshold
         new = copy.copy(machine.detector)
         new.near, new.far = 0, 1  # as our own files are
         try:
+            for number, clip in enumerate(map(audio.as_clip, clips), len(new.normals)):
+                paths.append(folder / f"{number:05d}-{_plain(clip.name)}.flac")
+                channels = [clip.near] if clip.far is None else [clip.near, clip.far]
+                write_flac(paths[-1], np.stack(channels), clip.rate)
             new.add(paths, is_target)
-        except ValueError:
+        except (ValueError, OSError):
             for path in paths:
                 path.unlink(missing_ok=True)
             raise
         new.near, new.far = machine.detector.near, machine.detector.far
         if by_hand.method == "by hand":
             new.set_threshold(value=by_hand.value)
-        return self._replace_model(machine, new, who, action, files=[p.name for p in paths], **detail)
+        return self._replace_model(machine, new, who, action, files=[p.name for p in paths], note=note, **detail)
 
     def _replace_model(self, machine: Machine, new: Detector, who: str, action: str, **detail: Any) -> Audit:
         undo = self.history.folder / UNDO / machine.id
         undo.mkdir(parents=True, exist_ok=True)
         kept = Path(tempfile.mkdtemp(prefix="before-", dir=undo))
-        shutil.copytree(machine.model, kept, dirs_exist_ok=True)
-        audit = self._audit(who, machine.id, action, kept=kept.name, **detail)
-        new.save(machine.model)
+        audit = None
+        try:
+            shutil.copytree(machine.model, kept, dirs_exist_ok=True)
+            audit = self._audit(who, machine.id, action, kept=kept.name, **detail)  # before: nothing goes unnoted
+            new.save(machine.model)
+        except OSError as error:
+            if audit is not None:
+                self._audit(who, machine.id, "undo", of=audit.id, problem=str(error))
+            shutil.rmtree(kept, ignore_errors=True)
+            raise
         machine.adopt(new)
         for old in standing_changes(self.history, machine.id)[KEEP:]:
             shutil.rmtree(self._kept(self.history.audit(id=old)[0]), ignore_errors=True)
@@ -257,11 +295,4 @@ def _replace(folder: Path, by: Path) -> None:
 
 
 def _plain(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_.@" else "_" for c in name).lstrip(".") or "clip"
-
-
-def _pair(clip: audio.Clip) -> Any:
-    import numpy as np
-
-    assert clip.far is not None
-    return np.stack([clip.near, clip.far])
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.@") else "_" for c in name)[-80:] or "clip"

@@ -7,6 +7,7 @@ gives the clips that `nearfar score` takes from it, so the same scores. Its soun
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import warnings
@@ -15,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nearfar import audio
+from nearfar import atomic, audio
 from nearfar.live.windows import Window
 from nearfar.recordings import SUFFIXES
 
 Report = Callable[[str, Exception], None]
 Stamp = tuple[str, int, int]  # name below the folder, bytes, ns
+MANY = 10_000  # files that have been heard and are gone, before they are forgotten
 
 
 class Folder:
@@ -54,7 +56,10 @@ class Folder:
         """The windows of each complete file, oldest first; None while there is nothing new."""
         while not stop.is_set():
             for stamp in self._complete():
-                yield from self._file(stamp)
+                for window in self._file(stamp):
+                    if stop.is_set():  # a file that was not heard to its end is heard again
+                        return
+                    yield window
                 self._finish(stamp)
                 if stop.is_set():
                     return
@@ -75,6 +80,8 @@ class Folder:
         except OSError as error:  # a share that is away for a while
             self.problem = f"{self.folder}: {error.strerror or error}"
             return []
+        if found and len(self._done) > len(found) + MANY:  # the recorder cleans up: what is gone need not be remembered
+            self._forget(self._done - set(found))
         self._seen = {stamp: self._seen.get(stamp, now) for stamp in found if stamp not in self._done}
         ready = [s for s, since in self._seen.items() if self.once or now - since >= self.settle_s]
         return sorted(ready, key=lambda s: (s[2], s[0]))
@@ -96,6 +103,12 @@ class Folder:
         except (ValueError, OSError) as error:
             self.report(name, error)
 
+    def _forget(self, gone: set[Stamp]) -> None:
+        self._done -= gone
+        if gone and self.ledger is not None:
+            with contextlib.suppress(OSError):
+                atomic.write(self.ledger, "".join(map(_line, sorted(self._done))))
+
     def _finish(self, stamp: Stamp) -> None:
         self._done.add(stamp)
         self._seen.pop(stamp, None)
@@ -104,9 +117,13 @@ class Folder:
         try:
             self.ledger.parent.mkdir(parents=True, exist_ok=True)
             with self.ledger.open("a", encoding="utf-8") as file:
-                file.write("\t".join(map(str, stamp[::-1])) + "\n")
+                file.write(_line(stamp))
         except OSError as error:  # then it will be heard again after a restart: better than not at all
             self.problem = f"{self.ledger}: {error.strerror or error}"
+
+
+def _line(stamp: Stamp) -> str:
+    return "\t".join(map(str, stamp[::-1])) + "\n"
 
 
 def _read(ledger: Path) -> Iterator[Stamp]:

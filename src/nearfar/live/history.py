@@ -5,7 +5,8 @@
 
 Safe from any thread and against `kill -9`: what `record` has returned is on disk, unless `problem` says otherwise. If
 the disk is full, rows wait in memory (events and audit all of them, scores up to WAITING) and are written, in order, as
-soon as there is room. Clocks are never read: ages count from the newest score.
+soon as there is room. Clocks are never read: ages count from the newest score. What an event tells the sinks that must
+hear of it (`outbox`) is written in the event's own transaction.
 """
 
 from __future__ import annotations
@@ -16,18 +17,22 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, fields, replace
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nearfar.check import number
 from nearfar.live.database import connect, damaged, is_damage
+from nearfar.live.message import Message
 from nearfar.live.rows import Audit, Event, Scored
 from nearfar.live.tape import Tape
+
+if TYPE_CHECKING:
+    from nearfar.live.outbox import Outbox
 
 WAITING = 100_000  # scores kept in memory while they cannot be written
 CHUNK = 500  # statements in a transaction, once one alone has shown that there is room
@@ -39,6 +44,7 @@ SCORED = ", ".join(f.name for f in fields(Scored))
 
 Row = TypeVar("Row", Scored, Event, Audit)
 Statement = tuple[str, Sequence[Any]]
+Tell = Callable[[Event], Message]
 
 
 class History:
@@ -53,13 +59,14 @@ class History:
         self._lock = threading.RLock()
         self._writer = connect(self.folder)
         self._readers: list[sqlite3.Connection] = []
-        self._waiting: deque[Statement] = deque()
+        self.outboxes: list[Outbox] = []
+        self._waiting: deque[tuple[Statement, ...]] = deque()  # each whole in one transaction
         self._unsaved: dict[int, Event] = {}
         self._last_id = {Event: 0, Audit: 0}
         self._pruned = -float("inf")
 
-    def record(self, row: Row) -> Row:
-        """Keep a row; an Event or Audit with id 0 gets its number. Returns the row as kept."""
+    def record(self, row: Row, tell: Tell | None = None) -> Row:
+        """Keep a row, and what `tell` says of an event; an Event or Audit gets its number. Returns the row as kept."""
         with self._lock:
             if not isinstance(row, Scored):
                 row = replace(row, id=self._next_id(type(row)))
@@ -67,19 +74,21 @@ class History:
             marks = ", ".join("?" * len(values))
             if isinstance(row, Event):
                 self._unsaved[row.id] = row
-            self._write((f"INSERT INTO {TABLE[type(row)]} VALUES ({marks})", values))
+            told = self._promised(tell(row)) if tell and isinstance(row, Event) else []
+            self._write((f"INSERT INTO {TABLE[type(row)]} VALUES ({marks})", values), *told)
             if isinstance(row, Scored) and row.t1 - self._pruned > PRUNE_S:
                 self._prune(row.t1)
             return row
 
-    def change(self, event_id: int, **changes: Any) -> Event:
-        """Set fields of an event; the others stay as they are. KeyError if there is none."""
+    def change(self, event_id: int, tell: Tell | None = None, **changes: Any) -> Event:
+        """Set fields of an event, the others stay, and keep what `tell` says of it. KeyError if there is none."""
         with self._lock:
             event = replace(self.event(event_id), **changes)
             if event_id in self._unsaved:
                 self._unsaved[event_id] = event
             names = ", ".join(f"{name} = ?" for name in changes)
-            self._write((f"UPDATE events SET {names} WHERE id = ?", [*changes.values(), event_id]))
+            told = self._promised(tell(event)) if tell else []
+            self._write((f"UPDATE events SET {names} WHERE id = ?", [*changes.values(), event_id]), *told)
             return event
 
     def scores(self, machine: str, since: float, until: float, points: int | None = None) -> list[Scored]:
@@ -167,16 +176,19 @@ class History:
                 if row[0] is not None
             }
 
+    def _promised(self, message: Message) -> list[Statement]:
+        return [statement for box in self.outboxes for statement in box.keep(message)]
+
     def _write(self, *statements: Statement) -> None:
-        """All that waits, then `statements`, in order; what cannot be written waits."""
-        self._waiting += statements
+        """All that waits, in order, then `statements` in one transaction; what cannot be written waits."""
+        self._waiting += [statements] if statements else []
         try:
             while self._waiting:
                 chunk = list(islice(self._waiting, 1 if self.problem else CHUNK))
-                careful = any("scores" not in sql for sql, _ in chunk)
+                careful = any("scores" not in sql for sql, _ in chain.from_iterable(chunk))
                 self._writer.execute(f"PRAGMA synchronous = {'FULL' if careful else 'NORMAL'}")
                 self._writer.execute("BEGIN IMMEDIATE")
-                for sql, values in chunk:
+                for sql, values in chain.from_iterable(chunk):
                     self._writer.execute(sql, values)
                 self._writer.execute("COMMIT")
                 self.problem = ""
@@ -185,8 +197,9 @@ class History:
         except sqlite3.Error as error:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
-            self.problem = str(damaged(self.folder, error)) if is_damage(error) else f"history: {error}"
             self._forget()
+            given_up = f" ({self.lost} scores given up)" if self.lost else ""
+            self.problem = str(damaged(self.folder, error)) if is_damage(error) else f"history: {error}{given_up}"
             return
         self._unsaved.clear()
 
@@ -195,7 +208,7 @@ class History:
         excess = len(self._waiting) - WAITING
         if excess <= 0:
             return
-        scores = (i for i, (sql, _) in enumerate(self._waiting) if "scores" in sql)
+        scores = (i for i, group in enumerate(self._waiting) if "scores" in group[0][0])
         gone = set(islice(scores, excess + WAITING // 100))
         self._waiting = deque(s for i, s in enumerate(self._waiting) if i not in gone)
         self.lost += len(gone)
@@ -212,6 +225,7 @@ class History:
         self._pruned = now
         for machine in machines_of(self):
             self._write(("DELETE FROM scores WHERE machine = ? AND t0 < ?", [machine, now - self.keep_s]))
+        self._write(("DELETE FROM outbox WHERE at < ?", [now - self.keep_s]))
 
     def _read(self, query: str, given: Sequence[Any]) -> list[Any]:
         with self._reader() as connection:

@@ -8,12 +8,12 @@ health   when it changes           {health, text}               ok | problem | o
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 SCORE, STATE, EVENT, HEALTH = "score", "state", "event", "health"
-KINDS = (SCORE, STATE, EVENT, HEALTH)
 OK, PROBLEM, OFFLINE = "ok", "problem", "offline"
 
 
@@ -31,6 +31,17 @@ class Message:
         """One line of JSON without NaN."""
         plain = {"kind": self.kind, "machine": self.machine, "site": self.site, "at": self.at, **self.body}
         return json.dumps(plain, allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Message:
+        """The message that `to_json` wrote."""
+        body = json.loads(text)
+        return cls(body.pop("kind"), body.pop("machine"), body.pop("site"), body.pop("at"), body)
+
+    @property
+    def id(self) -> str:
+        """The same for the same message, whenever it is sent: whoever gets it twice can tell."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:32]
 
 
 class Sink(Protocol):

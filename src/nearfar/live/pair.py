@@ -41,20 +41,19 @@ def lag(near: Array, far: Array, rate: int, reach_s: float = REACH_S) -> tuple[f
 
 
 class Pair:
-    """Two one-channel feeds as one of two channels; `drift_ppm` is how much later far comes, in s a million s."""
+    """Two one-channel feeds as one of two channels."""
 
     def __init__(self, near: Feed, far: Feed) -> None:
         if near.rate != far.rate:
             raise ValueError(f"near comes at {near.rate} Hz and far at {far.rate} Hz: give both one rate")
         self.near, self.far, self.rate = near, far, near.rate
-        self.drift_ppm: float | None = None
-        self._doubt = ""
+        self._doubt = self._drift = ""
         self._begin()
 
     @property
     def problem(self) -> str:
         """What is wrong with either stream, or with their alignment."""
-        return "; ".join(p for p in (self.near.problem, self.far.problem, self._doubt) if p)
+        return "; ".join(p for p in (self.near.problem, self.far.problem, self._doubt, self._drift) if p)
 
     def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
         """See `Feed`; ends when either stream does."""
@@ -106,8 +105,9 @@ class Pair:
         self._doubt = "" if clear >= CLEAR else "near and far have no sound in common to be aligned by"
         if clear < CLEAR:
             return
-        if self._aligned:
-            self.drift_ppm = 1e6 * found * self.rate / self._given
+        if self._aligned and abs(found) > APART_S:
+            drift = f"{1e6 * found * self.rate / self._given:+.0f} s in a million against near's"
+            self._drift = f"far's clock drifts by {drift}, so the two are cut and aligned anew again and again"
         if not self._aligned or abs(found) > APART_S:
             late = 1 if found > 0 else 0
             skip = round(abs(found) * self.rate)

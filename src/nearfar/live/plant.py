@@ -41,8 +41,11 @@ class Plant(Desk):
     ) -> None:
         super().__init__(machines, history, sinks, clock)
         self._one_thread = one_thread()  # for good: contexts that overlap in threads restore each other's numbers
-        for machine in machines:  # what was on the shelf stays there over a restart
-            shelving = [a for a in history.audit(machine.id) if a.action in ("shelve", "unshelve")]
+        for machine in machines:  # over a restart an alarm waits for its answer, and the shelf holds what is on it
+            shelving = [a for a in history.audit(machine.id, limit=10_000) if a.action in ("shelve", "unshelve")]
+            newest = history.events(machine.id, kind=ALARM, limit=1)
+            unanswered = [e for e in newest if e.acknowledged is None and not any(a.at >= e.started for a in shelving)]
+            machine.alarm.acknowledged = not unanswered
             if shelving and shelving[0].action == "shelve":
                 machine.alarm.shelve(shelving[0].at + 3600 * shelving[0].detail["hours"])
 
@@ -94,23 +97,15 @@ class Plant(Desk):
         machine, now = self.machines[machine_id], self.clock()
         alarm, last = machine.alarm, machine.last
         return {
-            "id": machine.id,
-            "name": machine.name,
-            "site": machine.site,
             "state": alarm.state(now),
             "score": None if last is None else last.value,
             "threshold": machine.detector.threshold.value,
-            "anomalous": None if last is None else last.anomalous,
-            "p": None if last is None else last.p,
-            "heard": "" if last is None else last.heard,
             "last_heard": None if last is None else last.t1,
             "health": PROBLEM if machine.watchdog.standing else OK,
-            "health_text": "; ".join(machine.watchdog.standing.values()),
             "shelved_until": alarm.shelved_until if now < alarm.shelved_until else None,
             "event": None if machine.event is None else machine.event.id,
             "false_alarms_per_week": machine.false_alarms_per_week,
             "window_s": machine.detector.window_s,
-            "hop_s": machine.hop_s,
             "normals": len(machine.detector.normals),
         }
 
@@ -150,18 +145,18 @@ class Plant(Desk):
             top = machine.top or s
             text = f"sounds unlike its normals{f' ({s.heard})' if s.heard else ''}"
             event = Event(0, machine.id, ALARM, s.t1, None, top.value, top.t0, s.threshold, top.heard, text)
-            machine.event = machine.taping = self.history.record(event)
+            machine.event, message = self._recorded(RAISED, event, s.t1)
+            machine.taping = machine.event
             self._tape(machine, again=s.t1 + AFTER_S)
-            self._tell_event(RAISED, machine.event, s.t1)
+            self._send(message)
         elif machine.event is not None and value is not None and value > machine.event.peak_value:
-            peak = {"peak_value": value, "peak_t0": s.t0, "heard": s.heard}
+            peak: dict[str, Any] = {"peak_value": value, "peak_t0": s.t0, "heard": s.heard}
             machine.event = machine.taping = self.history.change(machine.event.id, **peak)
             self._tape(machine, again=s.t1 + AFTER_S)  # at once: whoever looks now is shown this peak
         if change == CLEARED and machine.event is not None:
-            ended = self.history.change(machine.event.id, ended=s.t1)
+            ended = self._happened(CLEARED, machine.event, s.t1, ended=s.t1)
             machine.event = machine.top = None
             machine.taping = ended if machine.taping is not None else None
-            self._tell_event(CLEARED, ended, s.t1)
         if machine.taping is not None and s.t1 >= machine.tape_due:
             complete = machine.taping.peak_t0 + machine.detector.window_s + AFTER_S
             self._tape(machine, again=complete if complete > s.t1 else math.inf)
@@ -201,14 +196,12 @@ class Plant(Desk):
     def _health(self, machine: Machine, standing: dict[str, str], at: float) -> None:
         text = "; ".join(standing.values())
         if standing and machine.trouble is None:
-            machine.trouble = self.history.record(Event(0, machine.id, HEALTH_EVENT, at, text=text))
-            self._tell_event(RAISED, machine.trouble, at)
+            machine.trouble = self._happened(RAISED, Event(0, machine.id, HEALTH_EVENT, at, text=text), at)
         elif standing and machine.trouble is not None and standing.keys() != machine.ailments:
             machine.trouble = self.history.change(machine.trouble.id, text=text)
         elif not standing and machine.trouble is not None:
-            ended = self.history.change(machine.trouble.id, ended=at)
+            self._happened(CLEARED, machine.trouble, at, ended=at)
             machine.trouble = None
-            self._tell_event(CLEARED, ended, at)
         if standing.keys() != machine.ailments:
             machine.ailments = set(standing)
             self._tell(HEALTH, machine, at, health=PROBLEM if standing else OK, text=text)
@@ -223,8 +216,8 @@ def end_left_open(plant: Plant) -> None:
     for machine in plant.machines:
         for event in plant.history.events(machine, since=math.inf, limit=1000):
             ended = last_heard(plant.history, machine, event.started) or event.started
-            event = plant.history.change(event.id, ended=ended, text=f"{event.text} (then nobody was listening)")
-            plant._tell_event(CLEARED, event, ended)
+            text = f"{event.text} (then nobody was listening)"
+            plant._happened(CLEARED, event, ended, ended=ended, text=text)
 
 
 def _judge(detector: Detector, machine: str, window: Window) -> tuple[Scored, audio.Clip | None, list[audio.Problem]]:

@@ -7,7 +7,7 @@
     two of those                  near and far from a stream each (`pair`)
 
 A source gives windows of one machine, None while nothing comes, and ends when it is exhausted or told to stop. `live`
-says whether the world waits for us: a folder does, so nothing of it is ever dropped.
+says whether sound is lost that nobody takes: a folder and a file wait for us, so nothing of them is ever dropped.
 """
 
 from __future__ import annotations
@@ -44,12 +44,11 @@ class Source(Protocol):
 
 
 class Stream:
-    """The windows of a feed."""
-
-    live = True
+    """The windows of a feed; a file waits for us as a folder does."""
 
     def __init__(self, feed: Feed, window_s: float, hop_s: float, clock: Callable[[], float]) -> None:
         self.feed = feed
+        self.live = not (isinstance(feed, Ffmpeg) and feed.finite)
         self.cutter = Cutter(window_s, hop_s)
         self._timeline = Timeline(clock, feed.rate)
 

@@ -3,7 +3,7 @@
     samples   (C, N) float32, full scale = 1; row 0 is near, row 1 (if there) far         t0, t1   s since 1970, UTC
 
 `Cutter` takes blocks as they come and gives windows of `window_s` every `hop_s`. Where a block does not follow the last
-one (a gap, another rate), the window that was under way is dropped, counted, and the next one begins after the gap.
+one (a gap, another rate), the window that was under way is dropped, and the next one begins after the gap.
 Within a run samples are counted, never timed: clocks of sound cards and computers differ, and `Timeline` follows both.
 """
 
@@ -86,12 +86,11 @@ class Timeline:
 
 
 class Cutter:
-    """Blocks in, windows out; `dropped_s` counts seconds that fell to gaps."""
+    """Blocks in, windows out."""
 
     def __init__(self, window_s: float, hop_s: float | None = None) -> None:
         self.window_s = number("window_s", window_s, above=0)
         self.hop_s = number("hop_s", window_s / 2 if hop_s is None else hop_s, above=0)
-        self.dropped_s = 0.0
         self._parts: list[Array] = []
         self._held = 0  # samples in _parts
         self._rate = self._channels = 0
@@ -122,8 +121,6 @@ class Cutter:
         return same and not block.gap and abs(block.t0 - end) < LATE_S
 
     def _begin(self, block: Block) -> None:
-        overlap = self.window_s - self.hop_s if self._used else 0.0  # heard already, in the last window
-        self.dropped_s += max(0.0, self._held / self._rate - overlap) if self._rate else 0.0
         self._gap = bool(self._rate) or block.gap
         self._rate, self._channels, self._t0 = block.rate, len(block.samples), block.t0
         self._parts, self._held, self._used = [], 0, False

@@ -2,7 +2,7 @@
 
     nearfar/<site>/<machine>/score    every window, while the broker is there
     nearfar/<site>/<machine>/state    when it changes            normal | unacknowledged alarm | ...
-    nearfar/<site>/<machine>/event    raised, cleared, acknowledged, verdict
+    nearfar/<site>/<machine>/event    raised, cleared, acknowledged, verdict: never lost
     nearfar/<site>/<machine>/health   {"health": "ok" | "problem" | "offline"}; "offline" is the last will
 
 JSON, QoS 1. Retained are health and Home Assistant's discovery alone: a retained score or state would be believed long
@@ -16,13 +16,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nearfar.live.message import HEALTH, OFFLINE, OK, SCORE, Message
+from nearfar.live.message import EVENT, HEALTH, OFFLINE, OK, SCORE, Message
+from nearfar.live.outbox import Outbox
+from nearfar.live.sinks.courier import Courier
 
 if TYPE_CHECKING:
+    from nearfar.live.history import History
     from nearfar.live.machine import Machine
 
 WAITING = 5000
+CONFIRM_S = 5.0  # for a broker that is there to confirm an event
 DISCOVERY = "homeassistant"
+_OFFLINE = json.dumps({"health": OFFLINE})
 
 
 @dataclass(frozen=True)
@@ -40,68 +45,87 @@ class Broker:
     prefix: str = "nearfar"
     discovery: bool = True
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is on."""
+        return self.tls or self.ca is not None
+
 
 class Mqtt:
     """A sink for `machines` at a broker; needs paho-mqtt 2. Returns at once, and connects when the broker is there."""
 
     name = "mqtt"
 
-    def __init__(self, broker: Broker, machines: Sequence[Machine], *, longest_wait_s: int = 60) -> None:
+    def __init__(
+        self, broker: Broker, machines: Sequence[Machine], history: History, *, longest_wait_s: int = 60
+    ) -> None:
         try:
             from paho.mqtt import client as paho
         except ImportError:
             raise ImportError("MQTT needs paho-mqtt: pip install 'nearfar[live]'") from None
         self.broker, self.machines = broker, {m.id: m for m in machines}
-        self.dropped = 0
         self._trouble: dict[str, str] = {}
-        self._health = {m.id: json.dumps({"health": OK}) for m in machines}
-        self._clients = {m.id: self._connect(paho, m, longest_wait_s) for m in machines}
+        self._health = {m.id: json.dumps({"health": OK}) for m in machines}  # what a broker is told when it is back
+        self._clients = {m.id: self._client(paho, m, longest_wait_s) for m in machines}
+        self._events = Courier(self.name, self._deliver, Outbox(history, self.name, (EVENT,)))
+        for client in self._clients.values():
+            client.connect_async(broker.host, broker.port or (8883 if broker.encrypted else 1883), keepalive=30)
+            client.loop_start()
 
     @property
     def problem(self) -> str:
         """Why the broker cannot be reached, or ""."""
-        return "; ".join(sorted(set(self._trouble.values())))
+        return "; ".join(sorted(set(self._trouble.values()))) or self._events.problem
 
     def put(self, message: Message) -> None:
         """Publish; never waits."""
-        client, machine = self._clients[message.machine], self.machines[message.machine]
-        payload = json.dumps({"machine": message.machine, "at": message.at, **message.body}, allow_nan=False)
+        if message.kind == EVENT:
+            self._events.put(message)
+            return
+        client, payload = self._clients[message.machine], _payload(message)
         if message.kind == HEALTH:
-            self._health[machine.id] = payload
+            self._health[message.machine] = payload
         if message.kind == SCORE and not client.is_connected():
             return
-        sent = client.publish(self._topic(machine, message.kind), payload, qos=1, retain=message.kind == HEALTH)
-        if sent.rc == 15:  # MQTT_ERR_QUEUE_SIZE
-            self.dropped += 1
+        topic = self._topic(message.site, message.machine, message.kind)
+        client.publish(topic, payload, qos=1, retain=message.kind == HEALTH)
 
     def close(self) -> None:
-        """Say "offline" and leave; what waits for a broker that is away is lost here (the history has it)."""
-        offline = json.dumps({"health": OFFLINE})
+        """Say "offline" and leave; events that wait for a broker that is away are sent after the next start."""
+        self._events.close()
         for id, client in self._clients.items():
             if client.is_connected():
-                client.publish(self._topic(self.machines[id], HEALTH), offline, qos=1, retain=True).wait_for_publish(
-                    2.0
-                )
+                topic = self._topic(self.machines[id].site, id, HEALTH)
+                client.publish(topic, _OFFLINE, qos=1, retain=True).wait_for_publish(2.0)
             client.disconnect()
         for client in self._clients.values():
             client.loop_stop()
 
-    def _connect(self, paho: Any, machine: Machine, longest_wait_s: int) -> Any:
+    def _deliver(self, message: Message) -> None:
+        """Publish an event and wait for the broker to confirm it."""
+        client = self._clients.get(message.machine) or next(iter(self._clients.values()))  # that machine may be gone
+        if not client.is_connected():
+            raise OSError(f"{self.broker.host} is away")
+        sent = client.publish(self._topic(message.site, message.machine, EVENT), _payload(message), qos=1)
+        if sent.rc == 0:
+            sent.wait_for_publish(CONFIRM_S)
+        if sent.rc or not sent.is_published():
+            raise OSError(f"{self.broker.host} does not confirm what it is sent")
+
+    def _client(self, paho: Any, machine: Machine, longest_wait_s: int) -> Any:
         broker = self.broker
         client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=f"nearfar-{machine.site}-{machine.id}")
         if broker.username:
             client.username_pw_set(broker.username, broker.password or None)
-        if tls := broker.tls or broker.ca is not None:
+        if broker.encrypted:
             client.tls_set(ca_certs=broker.ca, certfile=broker.cert, keyfile=broker.key)
-        client.will_set(self._topic(machine, HEALTH), json.dumps({"health": OFFLINE}), qos=1, retain=True)
+        client.will_set(self._topic(machine.site, machine.id, HEALTH), _OFFLINE, qos=1, retain=True)
         client.max_queued_messages_set(WAITING)
         client.reconnect_delay_set(1, longest_wait_s)
         client.on_connect = self._connected(machine)
         client.on_disconnect = self._left(machine)
         client.on_connect_fail = lambda *_: self._trouble.update({machine.id: f"mqtt: {broker.host} does not answer"})
         client.on_message = lambda client, *_: self._greet(client, machine)  # Home Assistant has started
-        client.connect_async(broker.host, broker.port or (8883 if tls else 1883), keepalive=30)
-        client.loop_start()
         return client
 
     def _connected(self, machine: Machine) -> Callable[..., None]:
@@ -113,6 +137,7 @@ class Mqtt:
             if self.broker.discovery:
                 client.subscribe(f"{DISCOVERY}/status", qos=1)
             self._greet(client, machine)
+            self._events.hurry()
 
         return connected
 
@@ -124,13 +149,18 @@ class Mqtt:
 
     def _greet(self, client: Any, machine: Machine) -> None:
         """What a broker has to know after a connection: how the machine is, and for Home Assistant what it is."""
-        client.publish(self._topic(machine, HEALTH), self._health[machine.id], qos=1, retain=True)
+        topic = self._topic(machine.site, machine.id, HEALTH)
+        client.publish(topic, self._health[machine.id], qos=1, retain=True)
         if self.broker.discovery:
             for topic, config in discovery(machine, self.broker.prefix):
                 client.publish(topic, json.dumps(config), qos=1, retain=True)
 
-    def _topic(self, machine: Machine, kind: str) -> str:
-        return f"{self.broker.prefix}/{machine.site}/{machine.id}/{kind}"
+    def _topic(self, site: str, machine: str, kind: str) -> str:
+        return f"{self.broker.prefix}/{site}/{machine}/{kind}"
+
+
+def _payload(message: Message) -> str:
+    return json.dumps({"machine": message.machine, "at": message.at, **message.body}, allow_nan=False)
 
 
 def discovery(machine: Machine, prefix: str) -> list[tuple[str, dict[str, Any]]]:

@@ -54,7 +54,7 @@ function answers(event, after) {
     buttons.push(
       event.verdict !== "fine" && act("It was fine", async (name) => {
         const answer = await post(at("events", event.id, "feedback"), { verdict: "fine", who: name });
-        return answer.message;
+        return `${answer.message} ${sentence(answer.note)}`;
       }, { after, disabled: !event.has_audio }),
       event.verdict !== "fault" && event.verdict !== "fine" && act("Real fault", tell("feedback", { verdict: "fault" }, "Noted as a real fault."), { after }));
   }
@@ -72,7 +72,7 @@ function noted(event, after) {
     h("div", { class: "row" }, h("span", {}, stamp(a.at), ` ${a.who}: `, action(a.action)), a.can_undo && act("Take it back", async (name) => {
       await post(at("audit", a.id, "undo"), { who: name });
       return "Taken back: the normal recordings are what they were.";
-    }, { after }))))));
+    }, { after })), a.note && h("p", { class: "say" }, sentence(a.note))))));
 }
 
 async function look(event) {

@@ -105,6 +105,7 @@ function odd(id, model) {
 
 function trail(model, after) {
   const items = model.audit.map((a) => h("li", {}, h("div", { class: "row" }, h("span", {}, stamp(a.at), ` ${a.who}: `, a.event_id ? h("a", { href: `/event/${a.event_id}` }, action(a.action)) : action(a.action), a.text && h("span", { class: "small" }, ` ${a.text}`)),
-    a.can_undo && act("Take it back", async (name) => { await post(at("audit", a.id, "undo"), { who: name }); return "Taken back."; }, { after }))));
+    a.can_undo && act("Take it back", async (name) => { await post(at("audit", a.id, "undo"), { who: name }); return "Taken back."; }, { after })),
+    a.note && h("p", { class: "say" }, sentence(a.note))));
   return h("section", { class: "panel", "aria-labelledby": "trail" }, h("h2", { id: "trail" }, "Who changed what"), items.length ? h("ul", { class: "plain" }, items) : empty("Nothing was changed since it was fitted."));
 }

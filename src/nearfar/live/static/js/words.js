@@ -8,7 +8,6 @@ const STATES = {
   "acknowledged alarm": { word: "Alarm, seen", sign: "seen", kind: "alarm", rank: 1 },
   "returned unacknowledged": { word: "Was in alarm", sign: "seen", kind: "alarm", rank: 3 },
   "shelved": { word: "Shelved", sign: "shelf", kind: "mute", rank: 4 },
-  "out of service": { word: "Out of service", sign: "shelf", kind: "mute", rank: 4 },
   "no sound": { word: "No sound", sign: "cross", kind: "mute", rank: 2 },
   "waiting": { word: "Not heard yet", sign: "wait", kind: "mute", rank: 4 },
 };
@@ -94,5 +93,5 @@ export function heard(event) {
 
 export function sentence(text) {
   const first = text.charAt(0).toUpperCase() + text.slice(1);
-  return /[.?!]$/.test(first) ? first : `${first}.`;
+  return !first || /[.?!]$/.test(first) ? first : `${first}.`;
 }
