@@ -20,8 +20,8 @@ POOL, SECONDS = 600, 4.0
 DRAWS = {20: 40, 60: 20, 200: 8}
 RATES = (0.1, 0.05, 0.01)
 NOTES = [
-    "A normal's own score comes from a fit on N - 1, a fresh clip's from one on N, which makes fresh clips look a little "
-    "more usual: with few normals somewhat fewer alarms come than promised.",
+    "A normal's own score comes from a fit on N - 1, a fresh clip's from one on N, which makes fresh clips look a "
+    "little more usual: with few normals somewhat fewer alarms come than promised.",
 ]
 SOURCE, TARGET = 0, 1  # strata of the demo: normal train clips
 

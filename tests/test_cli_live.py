@@ -79,18 +79,18 @@ def test_a_corrupt_file_is_said_and_the_others_go_through(model, inbox, tmp_path
     assert "left out: 9.wav" in err and "7 windows heard" in err
 
 
+def test_a_file_is_heard_whole_however_fast_it_is_read(model, tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.tile(sound(1).T, (60, 1)), RATE, subtype="PCM_16")
+    _, err = nearfar("monitor", model, "--source", "x.wav", folder=tmp_path)
+    assert "119 windows heard" in err and "dropped" not in err
+
+
 def test_a_file_that_is_cut_short_is_said_and_heard(model, inbox, tmp_path):
     (inbox / "0.wav").write_bytes((inbox / "0.wav").read_bytes()[:-32_000])
     out, err = nearfar("monitor", model, "--source", inbox, "--once", "--json", folder=tmp_path)
     live = [m for line in out.splitlines() if (m := json.loads(line))["kind"] == "score"]
     cut = "the file lacks its last 0.5 s: was the recording, or the copying of it, cut off?"
     assert sorted(m["warnings"] for m in live) == [[]] * 6 + [[cut]] and f"note: 0.wav: {cut}" in err
-
-
-def test_a_file_is_heard_whole_however_fast_it_is_read(model, tmp_path):
-    soundfile.write(tmp_path / "x.wav", np.tile(sound(1).T, (60, 1)), RATE, subtype="PCM_16")
-    _, err = nearfar("monitor", model, "--source", "x.wav", folder=tmp_path)
-    assert "119 windows heard" in err and "dropped" not in err
 
 
 def test_raw_samples_on_stdin(model, tmp_path):

@@ -28,7 +28,7 @@ from nearfar.challenge.scored import Runs
 from nearfar.challenge.tables import reproduce
 from nearfar.demo import make_dataset
 from nearfar.metrics import Interval, auc, partial_auc
-from nearfar.recipe import FLOOR
+from nearfar.recipe import FLOOR, Recipe
 from test_cli import nearfar
 
 LABELLED = st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=2, max_size=60).filter(
@@ -130,8 +130,11 @@ def test_the_page_of_an_evaluation_says_all_that_was_found(mixed, mixed_page):
 def test_published_numbers_stand_beside_real_machines_alone(mixed_page, tmp_path):
     assert "official baselines" in mixed_page
     made = make_dataset(tmp_path / "demo", machines=1, train=8, test=8, seconds=1)
-    code, _, err = nearfar("evaluate", made, "--recipe", "logmel-floor", "--rounds", 5, "--page", tmp_path / "e.html")
+    (tmp_path / "r.json").write_text(Recipe(view="sfsoft_a05f07").to_json())
+    arguments = ("--recipe", tmp_path / "r.json", "--rounds", 5, "--page", tmp_path / "e.html")
+    code, _, err = nearfar("evaluate", made, *arguments)
     page = whole((tmp_path / "e.html").read_text())
+    assert "Method: logmel, sfsoft_a05f07, mean, raw, cosine, k=1.<" in page, "as the recipe calls it, not its parts"
     assert code == 0 and "ROC of fan" in page, err
     assert "official baselines" not in page and "What others have published" not in page
 

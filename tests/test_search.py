@@ -84,7 +84,7 @@ def test_scores_of_any_configuration_are_the_detectors(data):
     grids = toy_grids(waveforms, seed=seed, duplicates=data.draw(st.booleans()), silent=silent)
     is_target = np.arange(N) >= N - data.draw(st.sampled_from([0, 1, 3, TARGETS]))
     vectors = {w: np.stack([pooled.pool_many(grids[str(i), w], [setting])[0] for i in range(N + M)]) for w in waveforms}
-    close(score_all([recipe], vectors, is_target)[0], slow(recipe, grids, is_target), recipe)
+    close(score_all([recipe], vectors, is_target)[0][0], slow(recipe, grids, is_target), recipe)
 
 
 @pytest.mark.parametrize("freq", ["concat", "beam"])
@@ -96,9 +96,9 @@ def test_what_configurations_share_changes_none_of_them(freq):
     every = dict.fromkeys(s for views in SPACE.plan.values() for backends in views.values() for s in backends)
     recipes = [Recipe(view=view, **vars(setting), **vars(s)) for view in ("near_only", "n_f") for s in every]
     is_target = np.arange(N) >= N - TARGETS
-    together = score_all(recipes, vectors, is_target)
+    together, _ = score_all(recipes, vectors, is_target)
     for recipe, found in zip(recipes, together, strict=True):
-        alone = score_all([recipe], vectors, is_target)[0]
+        alone = score_all([recipe], vectors, is_target)[0][0]
         for mine, theirs in zip(found, alone, strict=True):
             np.testing.assert_array_equal(mine, theirs, err_msg=str(recipe))
 

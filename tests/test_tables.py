@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_a_fusion_of_kept_scores_is_the_detector_of_the_fusion(seven, tmp_path):
     unit = read(seven, only=["fan"]).units[0]
     runs = Runs(tmp_path)
     kept = [
-        (w, next(s for _, s in runs.each(f"part{i}", recipe, runs.load(recipe), [unit])))
+        (w, next(s for _, s in runs.each(f"part{i}", recipe, runs.hashes(recipe), [unit])))
         for i, (w, recipe) in enumerate(parts)
     ]
     together = fused(kept)
@@ -86,7 +87,10 @@ def test_all_three_tables_on_the_report_s_machines(seven, tmp_path, without_netw
     for machine, row in ours.items():
         assert [c.here for c in row.cells] == pytest.approx([100 * v for v in by_name[machine]], abs=1e-9)
         assert [c.report for c in row.cells] == list(published.TABLE_5[machine]["Ours"])
-    mse, mahala, eat, fusion = four.rows
+    mse, mahala, eat, fusion, *others = four.rows
+    assert [row.heads[0] for row in others] == [r.heads[0] for r in three.rows if r.heads[0] != "EAT-large"]
+    assert [row.cells[3].here for row in others] == [r.cells[0].here for r in three.rows if r.heads[0] != "EAT-large"]
+    assert all(cell.report is None for row in others for cell in row.cells)
     assert "organisers" in mse.note and "organisers" in mahala.note and not eat.note and not fusion.note
     assert all(c.here is None and c.difference is None for c in mse.cells + mahala.cells)
     values = np.array([[100 * v for v in r] for r in by_name.values()])
@@ -106,7 +110,7 @@ def test_what_was_scored_is_not_scored_again_until_something_changes(seven, tmp_
         ran.clear()
         runs = Runs(tmp_path / "kept", **options)
         units = read(seven, only=["fan", "ToyCar"]).units
-        return {u.name: s for u, s in runs.each("x", recipe, runs.load(recipe), units)}
+        return {u.name: s for u, s in runs.each("x", recipe, runs.hashes(recipe), units)}
 
     first = again()
     assert ran == ["ToyCar", "fan"] and again() == first and ran == []
@@ -139,8 +143,8 @@ def test_a_stopped_run_goes_on_from_the_machine_where_it_stopped(seven, tmp_path
 
     monkeypatch.setattr(scored, "run", stop_at_fan)
     with pytest.raises(KeyboardInterrupt):
-        list(Runs(tmp_path).each("x", FLOOR, Runs(tmp_path).load(FLOOR), units))
-    assert len(list(Runs(tmp_path).each("x", FLOOR, Runs(tmp_path).load(FLOOR), units))) == 2 and ran == [
+        list(Runs(tmp_path).each("x", FLOOR, Runs(tmp_path).hashes(FLOOR), units))
+    assert len(list(Runs(tmp_path).each("x", FLOOR, Runs(tmp_path).hashes(FLOOR), units))) == 2 and ran == [
         "ToyCar",
         "fan",
         "fan",
@@ -167,7 +171,13 @@ def test_other_machines_a_small_network_and_no_weights_for_the_rest(tmp_path, mo
     assert code == 0, err
     assert "EAT-large" in out and "weights are not here" in out and "best fusion: needs EAT-large" in out
     assert "averages and scores do not compare" in err
-    said = json.loads(nearfar(*arguments, "--json")[1])
+    assert "+/-" not in out, "nothing compares, so there is no column of differences"
+    assert len(re.findall(r"^tiny +- +\d", out, re.M)) == 2, "in Tables 3 and 4"
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            library, "load", lambda name, *_, **__: pytest.fail(f"{name} is loaded though its scores are kept")
+        )
+        said = json.loads(nearfar(*arguments, "--json")[1])
     overall = 100 * evaluate(data, from_file(recipe), weights, rounds=1).overall
     assert said["systems"]["tiny"]["score"] == pytest.approx(overall, abs=1e-9)
     assert (tmp_path / "fusion.json").write_text(Recipe().to_json())  # as `nearfar fuse -o fusion.json` names it

@@ -20,7 +20,7 @@ import numpy as np
 from nearfar import enhance, pooling
 from nearfar.audio import AudioError, Clip, resample
 from nearfar.check import Array
-from nearfar.encoders import Encoder, as_frames
+from nearfar.encoders import Described, Encoder, as_frames
 from nearfar.frames import suppress
 from nearfar.recipe import BEAM, SOFT_MASKS, Recipe
 from nearfar.views import VIEWS, compose, needs_far
@@ -73,7 +73,7 @@ def check_channels(clip: Clip, recipes: Iterable[Recipe]) -> None:
         )
 
 
-def waves_of(clip: Clip, passes: Iterable[Pass], encoders: Mapping[str, Encoder]) -> dict[Pass, Array]:
+def waves_of(clip: Clip, passes: Iterable[Pass], encoders: Mapping[str, Described]) -> dict[Pass, Array]:
     """The waveform (N,) that goes in for each pass; those of one rate share it."""
     keys = {p: (p.waveform, encoders[p.encoder].sample_rate) for p in passes}
     made = waveforms(clip, keys.values())

@@ -23,7 +23,7 @@ from nearfar.check import Array, one_of, whole
 from nearfar.embed import CHANNELS, Pass, passes_of, pool
 from nearfar.hashes import of_file
 from nearfar.hear import Progress, Skip, batch_of
-from nearfar.library import Library, Request, StoreError, load_encoders
+from nearfar.library import Library, Request, Shelf, StoreError, load_encoders
 from nearfar.pipeline import stream
 from nearfar.recipe import SOFT_MASKS, WAVE_VIEWS, Recipe
 from nearfar.store import Store
@@ -128,7 +128,7 @@ def embed_shard(
     return done
 
 
-def begin(path: str | os.PathLike[str], order: Order, library: Library) -> Iterator[Request]:
+def begin(path: str | os.PathLike[str], order: Order, library: Shelf) -> Iterator[Request]:
     """What is lacking of a recording, a clip at a time; nothing if all is in the store."""
     source = of_file(path)
     if library.has(source, None, order.passes):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
 
@@ -21,7 +21,7 @@ from nearfar.audio import Clip
 from nearfar.blas import one_thread
 from nearfar.check import Array, one_of
 from nearfar.embed import Pass, run, waves_of
-from nearfar.encoders import PRECISIONS, TABLE, Encoder, load
+from nearfar.encoders import PRECISIONS, TABLE, Described, Encoder, hash_of, load
 from nearfar.hashes import of_file
 from nearfar.store import Key, Store
 
@@ -41,14 +41,78 @@ class Request:
     window: tuple[int, int] | None
     found: Mapping[Pass, Array]
     waves: Mapping[Pass, Array]
-    done: Mapping[Pass, Array]
+    done: Mapping[Pass, Array] = field(default_factory=dict)
 
 
-class Library:
-    """Grids of recordings by these encoders (by name); `near` and `far` are channel numbers of the files.
+class Shelf:
+    """A store as passes see it, and what goes in for those that it lacks: all that needs no network.
+
+    `near` and `far` are channel numbers of the files. Without `must_keep`, a store that cannot be written is a warning,
+    and the work goes on without it.
+    """
+
+    def __init__(
+        self,
+        described: Mapping[str, Described],
+        store: Store | None = None,
+        *,
+        near: int = 0,
+        far: int | None = 1,
+        must_keep: bool = False,
+    ) -> None:
+        self.described, self.store, self.near, self.far, self.must_keep = described, store, near, far, must_keep
+
+    def has(self, source: str, window: tuple[int, int] | None, passes: Iterable[Pass]) -> bool:
+        """Whether the store holds all of the passes."""
+        return self.store is not None and all(self.store.has(self.key(source, window, each)) for each in passes)
+
+    def begin(self, clip: Clip, source: str, passes: Sequence[Pass]) -> Request:
+        """Look for what is wanted of a clip, a pooled pass's grid if its vector is not there, and prepare the rest."""
+        found = self._look(source, clip.window, dict.fromkeys(passes))
+        grids = dict.fromkeys(p.grid for p in passes if p not in found)
+        found |= self._look(source, clip.window, [p for p in grids if p not in passes])
+        return Request(source, clip.window, found, waves_of(clip, [p for p in grids if p not in found], self.described))
+
+    def keep(self, request: Request, new: Mapping[Pass, Array]) -> dict[Pass, Array]:
+        """Write new grids or pooled vectors of a clip; all of its passes, as the store gives them back."""
+        store = self.store
+        if store is None or not request.source:
+            return {**request.found, **new}
+        try:
+            kept = {p: store.write(self.key(request.source, request.window, p), x) for p, x in new.items()}
+            return {**request.found, **kept}
+        except OSError as error:
+            why = f"{store.folder} cannot be written: {error.strerror or error}"
+            if self.must_keep:
+                raise StoreError(f"{why}. What is done is kept: make room and run the same command again") from error
+            warnings.warn(f"{why}; going on without a store", stacklevel=2)
+            self.store = None
+            return {**request.found, **new}
+
+    def key(self, source: str, window: tuple[int, int] | None, each: Pass) -> Key:
+        """The store's key of a pass."""
+        pair = {"near": (self.near,), "far": (self.far,)}.get(each.waveform, (self.near, self.far))
+        channels = tuple(channel for channel in pair if channel is not None)
+        weights = weights_of(self.described[each.encoder])
+        if not weights and TABLE[each.encoder].has_weights:
+            raise ValueError(
+                f"encoder {each.encoder!r} does not say which weights it has, so no store can keep its grids"
+            )
+        return Key(source, channels, window, each.waveform, each.encoder, weights, each.layer, each.pooled)
+
+    def _look(self, source: str, window: tuple[int, int] | None, passes: Iterable[Pass]) -> dict[Pass, Array]:
+        """Those of the passes that the store holds; nothing for arrays, whose `source` is ""."""
+        store = self.store
+        if store is None or not source:
+            return {}
+        read = {each: store.read(self.key(source, window, each)) for each in passes}
+        return {each: grid for each, grid in read.items() if grid is not None}
+
+
+class Library(Shelf):
+    """Grids of recordings by these encoders (by name).
 
     `layers` of a network that `grid` keeps as soon as it needs one of them: all come out of one pass through it.
-    Without `must_keep`, a store that cannot be written is a warning, and the work goes on without it.
     """
 
     def __init__(
@@ -56,13 +120,11 @@ class Library:
         encoders: Mapping[str, Encoder],
         store: Store | None = None,
         *,
-        near: int = 0,
-        far: int | None = 1,
         layers: Sequence[int | None] = (),
-        must_keep: bool = False,
+        **how: Any,
     ) -> None:
-        self.layers = layers
-        self.encoders, self.store, self.near, self.far, self.must_keep = encoders, store, near, far, must_keep
+        super().__init__(encoders, store, **how)
+        self.encoders, self.layers = encoders, layers
 
     def grid(
         self, path: str | PathLike[str], waveform: str, encoder: str | None = None, layer: int | None = None
@@ -90,60 +152,18 @@ class Library:
             request = self.begin(clip, source, passes)
             return self.keep(request, self.run([request])[0])
 
-    def has(self, source: str, window: tuple[int, int] | None, passes: Iterable[Pass]) -> bool:
-        """Whether the store holds all of the passes."""
-        return self.store is not None and all(self.store.has(self.key(source, window, each)) for each in passes)
-
     def begin(self, clip: Clip, source: str, passes: Sequence[Pass]) -> Request:
-        """Look for what is wanted of a clip, a pooled pass's grid if its vector is not there, and prepare the rest."""
-        found = self._look(source, clip.window, dict.fromkeys(passes))
-        grids = dict.fromkeys(p.grid for p in passes if p not in found)
-        found |= self._look(source, clip.window, [p for p in grids if p not in passes])
-        waves = waves_of(clip, [p for p in grids if p not in found], self.encoders)
-        alone = {p: wave for p, wave in waves.items() if not hasattr(self.encoders[p.encoder], "threads")}
-        waves = {p: wave for p, wave in waves.items() if p not in alone}
+        """As `Shelf.begin`; encoders without threads of their own are done with the clip here."""
+        request = super().begin(clip, source, passes)
+        alone = {p: wave for p, wave in request.waves.items() if not hasattr(self.encoders[p.encoder], "threads")}
+        waves = {p: wave for p, wave in request.waves.items() if p not in alone}
         # A network spreads a batch over the processors by itself; log-mel is one worker's job.
-        return Request(source, clip.window, found, waves, run([alone], self.encoders)[0])
+        return replace(request, waves=waves, done=run([alone], self.encoders)[0])
 
     def run(self, requests: Sequence[Request]) -> list[dict[Pass, Array]]:
         """The grids that the store lacks, of each request: one call of each network."""
         grids = run([request.waves for request in requests], self.encoders)
         return [{**request.done, **new} for request, new in zip(requests, grids, strict=True)]
-
-    def keep(self, request: Request, new: Mapping[Pass, Array]) -> dict[Pass, Array]:
-        """Write new grids or pooled vectors of a clip; all of its passes, as the store gives them back."""
-        store = self.store
-        if store is None or not request.source:
-            return {**request.found, **new}
-        try:
-            kept = {p: store.write(self.key(request.source, request.window, p), x) for p, x in new.items()}
-            return {**request.found, **kept}
-        except OSError as error:
-            why = f"{store.folder} cannot be written: {error.strerror or error}"
-            if self.must_keep:
-                raise StoreError(f"{why}. What is done is kept: make room and run the same command again") from error
-            warnings.warn(f"{why}; going on without a store", stacklevel=2)
-            self.store = None
-            return {**request.found, **new}
-
-    def key(self, source: str, window: tuple[int, int] | None, each: Pass) -> Key:
-        """The store's key of a pass."""
-        pair = {"near": (self.near,), "far": (self.far,)}.get(each.waveform, (self.near, self.far))
-        channels = tuple(channel for channel in pair if channel is not None)
-        weights = weights_of(self.encoders[each.encoder])
-        if not weights and TABLE[each.encoder].has_weights:
-            raise ValueError(
-                f"encoder {each.encoder!r} does not say which weights it has, so no store can keep its grids"
-            )
-        return Key(source, channels, window, each.waveform, each.encoder, weights, each.layer, each.pooled)
-
-    def _look(self, source: str, window: tuple[int, int] | None, passes: Iterable[Pass]) -> dict[Pass, Array]:
-        """Those of the passes that the store holds; nothing for arrays, whose `source` is ""."""
-        store = self.store
-        if store is None or not source:
-            return {}
-        read = {each: store.read(self.key(source, window, each)) for each in passes}
-        return {each: grid for each, grid in read.items() if grid is not None}
 
 
 def load_encoders(
@@ -161,8 +181,7 @@ def load_encoders(
     Raises ValueError naming both hashes if a file holds other weights than are known.
     """
     one_of("precision", precision, PRECISIONS)
-    given = weights if isinstance(weights, Mapping) else {n: weights for n in names if TABLE[n].has_weights}
-    known = known or {}
+    given, known = _given(names, weights), known or {}
     encoders = {}
     for name in names:
         of = precision if TABLE[name].has_weights else "float32"
@@ -178,7 +197,17 @@ def load_encoders(
     return encoders
 
 
-def weights_of(encoder: Encoder) -> str:
+def hashes_of(names: Iterable[str], weights: Any = None) -> dict[str, str]:
+    """What `weights_of` each encoder will say, told from the files: nothing is loaded. Raises as `load` does."""
+    given = _given(names, weights)
+    return {name: hash_of(name, given.get(name)) for name in names}
+
+
+def weights_of(encoder: Described) -> str:
     """What an encoder's numbers come from: the hash of its weights file, HASH:bf16 in that precision, or ""."""
     weights: str = getattr(encoder, "weights_hash", "")
     return weights
+
+
+def _given(names: Iterable[str], weights: Any) -> Mapping[str, Any]:
+    return weights if isinstance(weights, Mapping) else {n: weights for n in names if TABLE[n].has_weights}

@@ -18,31 +18,20 @@ from typing import Any
 from nearfar.blas import one_thread
 from nearfar.extract import Done, Order, begin, finish
 from nearfar.hear import Progress, Skip, batch_of
-from nearfar.library import Library, Request, StoreError, weights_of
+from nearfar.library import Library, Request, Shelf, StoreError, weights_of
 from nearfar.pipeline import each
 from nearfar.store import Store
 
-NOTHING = Request("", None, {}, {}, {})
+NOTHING = Request("", None, {}, {})
 BLOCKS = 1000  # pieces that the recordings are dealt out in, at most
 
 
-@dataclass
+@dataclass(frozen=True)
 class Description:
-    """What decoding needs to know of an encoder, in place of the encoder itself."""
+    """What decoding needs to know of an encoder: it travels instead of the network."""
 
     sample_rate: int
     weights_hash: str
-    dim: int = 0
-    licence: str = ""
-    threads: int = 1  # it has threads of its own: its grids are made elsewhere
-
-    def grid(self, waves: Any) -> Any:
-        """Nothing: this is not the encoder."""
-        raise NotImplementedError
-
-    def frames(self, waves: Any, freq: str = "concat") -> Any:
-        """Nothing: this is not the encoder."""
-        raise NotImplementedError
 
 
 def embed_on_ray(
@@ -115,10 +104,10 @@ class _Begin:
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         order = self.order
-        library = Library(self.described, Store(order.store, order.dtype), near=order.near, far=order.far)
+        shelf = Shelf(self.described, Store(order.store, order.dtype), near=order.near, far=order.far)
         try:
             with one_thread():
-                for request in begin(row["path"], order, library):
+                for request in begin(row["path"], order, shelf):
                     yield {"at": row["at"], "request": request, "error": ""}
             yield {"at": row["at"], "request": NOTHING, "error": ""}
         except (ValueError, OSError) as error:

@@ -101,6 +101,8 @@ def _method(m: MachineEvaluation) -> str:
     system = m.detector.system
     if m.detector.by_default or system is None:
         return m.detector.why.rstrip(".") + "."
+    if isinstance(system, Recipe):
+        return _recipe(system) + "."
     if isinstance(system, Fusion):
         return "; ".join(f"{weight:g} of {_recipe(part)}" for weight, part in system.parts) + "."
     return "; ".join(_recipe(recipe) for recipe in leaves(system)) + "."

@@ -25,7 +25,7 @@ from nearfar.challenge.layout import Unit
 from nearfar.detector import Detector
 from nearfar.encoders import Encoder
 from nearfar.fusion import align, check_weights
-from nearfar.library import load_encoders, weights_of
+from nearfar.library import hashes_of, load_encoders
 from nearfar.recipe import System, as_data, leaves
 from nearfar.store import Store
 
@@ -57,20 +57,28 @@ class Runs:
     threads: int | None = None
     progress: Progress | None = None
 
-    def load(self, system: System | None) -> dict[str, Encoder]:
-        """The networks of a system (None: the default, which has none). Raises as `encoders.load` does."""
+    def hashes(self, system: System | None) -> dict[str, str]:
+        """Hashes of the weights of a system's networks (None: the default, which has none), by name.
+
+        Raises FileNotFoundError that says how to get the weights.
+        """
         names = sorted({leaf.encoder for leaf in leaves(system)}) if system is not None else []
-        return load_encoders(names, self.weights, threads=self.threads)
+        return hashes_of(names, self.weights)
 
     def each(
-        self, name: str, system: System | None, encoders: dict[str, Encoder], units: Sequence[Unit]
+        self, name: str, system: System | None, hashes: Mapping[str, str], units: Sequence[Unit]
     ) -> Iterator[tuple[Unit, Scored]]:
-        """The scores of a system with its networks on every unit, from the folder where they are there."""
-        hashes = {n: weights_of(encoder) for n, encoder in encoders.items()}
+        """The scores of a system with these weights on every unit, from the folder where they are there.
+
+        The networks are loaded when a score is wanted that is not there. Raises as `encoders.load` does.
+        """
+        encoders: dict[str, Encoder] | None = None
         for unit in units:
             path = self.folder / f"{name}-{unit.name.replace(' ', '-')}-{self._key(system, hashes, unit)}.json"
             known = _read(path)
             if known is None:
+                if encoders is None:
+                    encoders = load_encoders(hashes, self.weights, threads=self.threads)
                 try:
                     known = self._run(unit, self._detector(system, encoders), name)
                 except (ValueError, OSError) as error:  # this machine's own trouble; the others go through

@@ -37,25 +37,28 @@ def score_setting(recipes: Sequence[Recipe], pooled: Mapping[str, Array], is_tar
     The n clips are the machine's normals with domains `is_target`, its test clips, and other machines' normals.
     """
     tests = len(clips.test)
-    wanted = [(recipe.view, recipe.switches) for recipe in recipes]
-    done = _each_view(wanted, pooled, is_target)
-    scored = [_finished(*each, done) for each in wanted]
+    scored, stable = score_all(recipes, pooled, is_target)
     train = np.stack([own for own, _ in scored])
     queries = np.stack([scores for _, scores in scored])
     numbers = np.full((len(recipes), 3), np.nan)
     if clips.labelled:
         labels = np.array(clips.is_anomaly, bool), np.array(clips.is_target, bool)
         numbers = machine_values(queries[:, :tests], *labels)
-    stable = {view: spearman(*_halves(view, done)) for view in {view for view, _ in wanted}}
-    statistics = _statistics(train, queries[:, tests:], is_target, np.array([stable[view] for view, _ in wanted]))
+    statistics = _statistics(train, queries[:, tests:], is_target, np.array([stable[r.view] for r in recipes]))
     return Part(recipes, numbers, statistics, queries[:, :tests])
 
 
-def score_all(recipes: Sequence[Recipe], pooled: Mapping[str, Array], is_target: Array) -> list[Scored]:
-    """(leave-one-out scores (N,), scores (M,)) float32 of each configuration, for unit vectors (N + M, D)."""
+def score_all(
+    recipes: Sequence[Recipe], pooled: Mapping[str, Array], is_target: Array
+) -> tuple[list[Scored], dict[str, float]]:
+    """(leave-one-out scores (N,), scores (M,)) float32 of each configuration, for unit vectors (N + M, D).
+
+    Beside them, for each view, the rank correlation of the normals' distances to two halves of the bank.
+    """
     wanted = [(recipe.view, recipe.switches) for recipe in recipes]
     done = _each_view(wanted, pooled, is_target)
-    return [_finished(*each, done) for each in wanted]
+    stable = {view: spearman(*_halves(view, done)) for view in {view for view, _ in wanted}}
+    return [_finished(*each, done) for each in wanted], stable
 
 
 def _each_view(wanted: Sequence[tuple[str, Switches]], pooled: Mapping[str, Array], is_target: Array) -> Done:

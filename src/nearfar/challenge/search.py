@@ -66,14 +66,14 @@ def search_machine(
 
     What is recorded already is not tried again. Raises ValueError if fewer than 2 normals or no test clip is usable.
     """
-    recipes = {s: list(space.configurations(encoder, [s])) for s in space.plan}  # ValueError for what cannot be
-    if _recorded(Recorder(folder, encoder, machine.name, clips_of(machine)), recipes):
+    if _recorded(machine, space, encoder, folder):
         return {}
+    recipes = {s: list(space.configurations(encoder, [s])) for s in space.plan}  # ValueError for what cannot be
     kept, shape, failures = _kept(machine, frames, space, threads, progress)
     is_target = np.array([bool(r.is_target) for r in kept.train])
     recorder = Recorder(folder, encoder, machine.name, clips_of(kept))
     recorder.begin()
-    todo = _missing(recorder, recipes)
+    todo = {setting: recorder.missing(setting, wanted) for setting, wanted in recipes.items()}
     settings = [s for s in space.plan if todo[s]]
     done = len(space.plan) - len(settings)
     order, waveforms = [*kept.train, *kept.test, *kept.pseudo], space.waveforms()
@@ -107,13 +107,10 @@ def _kept(
     return kept, shape, failures
 
 
-def _missing(recorder: Recorder, recipes: Mapping[Setting, list[Recipe]]) -> dict[Setting, list[Recipe]]:
-    return {setting: recorder.missing(setting, wanted) for setting, wanted in recipes.items()}
-
-
-def _recorded(recorder: Recorder, recipes: Mapping[Setting, list[Recipe]]) -> bool:
+def _recorded(machine: Machine, space: Space, encoder: str, folder: str | os.PathLike[str]) -> bool:
     """Whether all configurations are there for all clips: then there is nothing to listen to."""
-    return recorder.begun and not any(_missing(recorder, recipes).values())
+    recorder = Recorder(folder, encoder, machine.name, clips_of(machine))
+    return recorder.begun and not any(recorder.missing(s, list(space.configurations(encoder, [s]))) for s in space.plan)
 
 
 def clips_of(machine: Machine) -> Clips:
@@ -161,11 +158,14 @@ def search(
         notes.append("no target domain among the normals: the domain-aware methods work as one bank")
     failures: dict[str, str] = {}
     for encoder in encoders:
+        todo = [machine for machine in machines if not _recorded(machine, chosen, encoder, folder)]
+        if not todo:
+            continue
         kept = store or (Store(Path(folder) / GRIDS) if TABLE[encoder].has_weights else None)  # never encoded twice
         layers = list(dict.fromkeys(setting.layer for setting in chosen.plan))
         loaded = load_encoders([encoder], weights, threads=threads, precision=precision)
         library = Library(loaded, kept, near=near, far=far, layers=layers)
-        for machine in machines:
+        for machine in todo:
             tell = partial(_tell, encoder, progress) if progress else None
             failures |= search_machine(
                 machine, library, chosen, encoder, folder, memory=memory, threads=threads, progress=tell

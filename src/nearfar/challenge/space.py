@@ -81,6 +81,11 @@ class Setting:
     freq: str = "concat"
     layer: int | None = None
 
+    @classmethod
+    def of(cls, recipe: Recipe) -> Setting:
+        """The setting of a configuration."""
+        return cls(**{f.name: getattr(recipe, f.name) for f in fields(cls)})
+
     @property
     def name(self) -> str:
         """Readable, and fit for a file name: "low0.15-spike0.3-rdp_gem-alpha1-p3-concat-layer7"."""
@@ -166,8 +171,7 @@ def space_of(recipes: Sequence[Recipe]) -> Space:
     for recipe in recipes:
         if not recipe.normalize:
             raise ValueError(f"a search tries normalised embeddings alone, not {recipe.to_json()}")
-        setting = Setting(**{f.name: getattr(recipe, f.name) for f in fields(Setting)})
-        views = plan.setdefault(setting, {})
+        views = plan.setdefault(Setting.of(recipe), {})
         views[recipe.view] = (*views.get(recipe.view, ()), recipe.switches)
     return Space(plan)
 

@@ -24,7 +24,7 @@ from nearfar.recipe import FUSION, TABLE_3, System
 
 FUSED = "fusion"
 NOT_OURS = "a trained network of the organisers, no part of nearfar"
-NO_WEIGHTS = "its weights are not here (see: nearfar weights)"
+NO_WEIGHTS = "the weights are not here (see: nearfar weights)"
 METRICS = ("AUC source", "AUC target", "pAUC")
 
 
@@ -164,14 +164,15 @@ def table_3(runs: Mapping[str, Run], comparable: bool = True) -> Table:
 
 
 def table_4(runs: Mapping[str, Run], comparable: bool = True) -> Table:
-    """Averages over machines: arithmetic for the three metrics, harmonic for the score."""
+    """Averages over machines, arithmetic for the metrics, harmonic for the score; last those that the report lacks."""
     rows = []
-    for name, said in published.TABLE_4.items():
-        run = _of(runs, name)
+    others = [name for name, run in runs.items() if run.results and name not in (*published.TABLE_4, FUSED)]
+    for name in (*published.TABLE_4, *others):
+        run, said = _of(runs, name), published.TABLE_4.get(name)
         here = [run.mean(metric) for metric in ("auc_source", "auc_target", "pauc")] + [run.score]
-        printed = (said.auc_source, said.auc_target, said.pauc, said.score)
+        printed = (said.auc_source, said.auc_target, said.pauc, said.score) if said else (None,) * 4
         cells = tuple(Cell(p, h, comparable) for p, h in zip(printed, here, strict=True))
-        rows.append(Row((_title(name),), cells, run.why_not))
+        rows.append(Row((_title(name) if said else run.title,), cells, run.why_not))
     notes = [
         f"{_title(s)}: the report's Score is {published.TABLE_4[s].score:.2f}; its own Table 5 gives "
         f"{published.official(s):.2f}, as the organisers published."
@@ -198,14 +199,20 @@ def _run(
     title: str, name: str, system: System | None, units: Sequence[Unit], runs: Runs, keep: dict[str, Scored]
 ) -> Run:
     try:
-        encoders = runs.load(system)
+        hashes = runs.hashes(system)
     except FileNotFoundError:
         return Run(title, why_not=NO_WEIGHTS)
     except (ValueError, OSError, ImportError) as error:
-        return Run(title, why_not=" ".join(str(error).split()))
-    for unit, scored in runs.each(name, system, encoders, units):
-        keep[unit.name] = scored
+        return Run(title, why_not=_in_a_line(error))
+    try:
+        keep.update((unit.name, scored) for unit, scored in runs.each(name, system, hashes, units))
+    except (ValueError, ImportError) as error:  # the networks cannot be loaded
+        return Run(title, why_not=_in_a_line(error))
     return _judged(title, units, keep)
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _fusion(units: Sequence[Unit], done: Mapping[str, Run], kept: Mapping[str, Mapping[str, Scored]]) -> Run:

@@ -59,7 +59,7 @@ def say_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
         say(f"{name:<22} {number}  {note}")
     if ranked.rules:
         say("\nWithout labels:")
-        say_table(RULE_HEADS, _rule_rows(ranked))
+        say_table(RULE_HEADS, _rule_rows(ranked), words=2)
     say(f"\nAll configurations     {table}\nBest as a recipe       {out / 'best.json'}")
 
 
@@ -135,16 +135,13 @@ def _rule_rows(ranked: Ranked) -> list[list[str]]:
 
 
 def _label(recipe: Recipe) -> str:
-    from dataclasses import fields
-
     from nearfar.challenge.space import Setting
 
-    setting = Setting(**{f.name: getattr(recipe, f.name) for f in fields(Setting)})
     backend = f"{recipe.method} k={recipe.k}" if recipe.method == "raw" else recipe.method
     backend += f" K={recipe.density_k}" if recipe.density_k else ""
     backend += f" exponent={recipe.exponent:g}" if recipe.exponent != 1 else ""
     backend += " whitened" if recipe.whiten else " one Gaussian" if recipe.ignore_domains else ""
-    return f"{recipe.encoder}  {recipe.view}  {setting.name}  {recipe.metric} {backend}"
+    return f"{recipe.encoder}  {recipe.view}  {Setting.of(recipe).name}  {recipe.metric} {backend}"
 
 
 def _percent(value: float) -> str:

@@ -202,12 +202,15 @@ def _metrics_row(m: MachineEvaluation) -> list[str]:
 
 def say_reproduction(done: Reproduction) -> None:
     """The report's tables beside what was computed here; below each table the reasons for what is missing, once."""
+    say("In percent: the report's number, what was computed here, and the difference where the two compare.\n")
     for table in done.tables:
+        compared = any(cell.difference is not None for row in table.rows for cell in row.cells)
         rows = []
         for row in table.rows:
-            numbers = [_beside(cell.report, cell.here, cell.difference) for cell in row.cells]
+            numbers = [_beside(cell.report, cell.here, cell.difference)[: 2 + compared] for cell in row.cells]
             rows.append([*row.heads, *(text for texts in numbers for text in texts)])
-        columns = [*table.heads, *(c for metric in table.metrics for c in (metric.replace(" (", "\n("), "here", "+/-"))]
+        beside = [(metric.replace(" (", "\n("), "here", "+/-")[: 2 + compared] for metric in table.metrics]
+        columns = [*table.heads, *(column for each in beside for column in each)]
         say_table(columns, rows, title=table.title, words=len(table.heads))
         for note in table.notes:
             say(f"  {note}")

@@ -12,6 +12,7 @@ from nearfar.cli.found import rank, say_fused, say_search, search_json, tables
 from nearfar.cli.options import (
     Far,
     Json,
+    Machines,
     Near,
     Precision,
     StoreFolder,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from nearfar.recipe import Recipe
 
 Data = Annotated[Path, typer.Argument(help="DATA/<machine>/{train,test}, or a parent in the challenge's layout.")]
-Machines = Annotated[list[str] | None, typer.Option("--machine", help="Only this machine; may be repeated.")]
 Memory = Annotated[float, typer.Option(help="Bound on the pooled vectors held at a time, in GB.")]
 Seed = Annotated[int, typer.Option(help="Seed of bootstrap draws and of the clips borrowed from other machines.")]
 

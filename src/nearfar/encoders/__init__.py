@@ -88,7 +88,14 @@ TABLE = {
 }
 
 
-class Encoder(Protocol):
+class Described(Protocol):
+    """What must be known of an encoder to prepare what goes in; `weights_hash` too where it has weights."""
+
+    @property
+    def sample_rate(self) -> int: ...
+
+
+class Encoder(Described, Protocol):
     """What every encoder offers."""
 
     sample_rate: int
@@ -119,27 +126,28 @@ def load(
     Raises ValueError for unknown names and files that do not fit, FileNotFoundError that says how to get the weights,
     ImportError that says what to install. Nothing is downloaded.
     """
-    from importlib import import_module
-
     entry = choose("encoder", name, TABLE)
-    if entry.parameters and (weights is None or Path(weights).is_dir()):
-        from nearfar.encoders.weights import find
-
-        weights = find(name, weights)
+    weights = _file_of(name, weights)
     if entry.licence == EVALUATION_ONLY:
         warnings.warn(f"the weights of {name} are for evaluation only: {EVALUATION_ONLY}", stacklevel=2)
-    try:
-        module = import_module(entry.module)
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise ImportError(f"encoder {name!r} needs torch: pip install 'nearfar[torch]'") from None
-    encoder: Encoder = module.load(name, weights, device=device, threads=threads)
+    encoder: Encoder = _imported(entry.module, name).load(name, weights, device=device, threads=threads)
     if one_of("precision", precision, PRECISIONS) == "bf16":
         if not hasattr(encoder, "to_bf16"):
             raise ValueError(f"encoder {name!r} runs as it is, so precision='bf16' changes nothing in it")
         encoder.to_bf16()
     return encoder
+
+
+def hash_of(name: str, weights: Any = None) -> str:
+    """`weights_hash` of the encoder that `load` would give in float32, from its files alone; "" without weights.
+
+    Raises as `load` does where the files are not there.
+    """
+    file = _file_of(name, weights)
+    if not TABLE[name].has_weights:
+        return ""
+    module = "exported" if TABLE[name].parameters is None else "checkpoint"
+    return str(_imported(f"nearfar.encoders.{module}", name).source_hash(file))
 
 
 def as_frames(grid: Any, freq: str) -> Any:
@@ -160,3 +168,23 @@ def each_wave(waves: Any) -> tuple[list[Array], bool]:
     if stacked and waves.ndim != 2:
         raise ValueError(f"waves must be (B, N) or a list of 1-D arrays, not an array of shape {waves.shape}")
     return [finite(f"waves[{i}]", wave, ndim=1) for i, wave in enumerate(waves)], stacked
+
+
+def _file_of(name: str, weights: Any) -> Any:
+    """The file of weights that was given, or the one in that folder or the user's own."""
+    if choose("encoder", name, TABLE).parameters and (weights is None or Path(weights).is_dir()):
+        from nearfar.encoders.weights import find
+
+        return find(name, weights)
+    return weights
+
+
+def _imported(module: str, name: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(f"encoder {name!r} needs torch: pip install 'nearfar[torch]'") from None

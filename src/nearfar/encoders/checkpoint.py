@@ -81,9 +81,9 @@ def configuration(file: Checkpoint, encoder: str, names: Sequence[str]) -> dict[
         raise ValueError(f"{file}: what it says of {of} is damaged; convert the published file again") from None
 
 
-def source_hash(path: Path) -> str:
+def source_hash(path: str | Path) -> str:
     """SHA-256 of the published file: of `path` itself, or of the file that it was converted from."""
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         start = file.read(9)
     if start[8:] == b"{":
         with safe_open(path, "pt") as opened:

@@ -84,8 +84,16 @@ class Manifest:
             raise ValueError(f"layout is a letter per axis: T, F and B as they are there, D once; not {axes!r}")
 
 
-def read(path: str | Path) -> Manifest:
+def source_hash(path: str | Path) -> str:
+    """SHA-256 over the hashes of a network and of the manifest at `path`."""
+    network = Path(path).parent / read(path).network
+    return hashlib.sha256((of_file(network) + of_file(path)).encode()).hexdigest()
+
+
+def read(path: str | Path | None) -> Manifest:
     """The manifest at `path`. Raises FileNotFoundError, or ValueError naming the file, the key and what is allowed."""
+    if path is None:
+        raise ValueError("encoder 'exported' is a network of your own: give its manifest, --weights MANIFEST.json")
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no manifest {path}")
@@ -107,8 +115,6 @@ def read(path: str | Path) -> Manifest:
 
 def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> Exported:
     """The network that the manifest `weights` describes. Runs on the CPU, one core a clip, whatever else is asked."""
-    if weights is None:
-        raise ValueError(f"encoder {name!r} is a network of your own: give its manifest, --weights MANIFEST.json")
     manifest, path = read(weights), Path(weights)
     network = path.parent / manifest.network
     if not network.is_file():
@@ -129,9 +135,8 @@ class Exported:
 
     @cached_property
     def weights_hash(self) -> str:
-        """SHA-256 over the hashes of the network and of its manifest."""
-        network = self.weights_path.parent / self.manifest.network
-        return hashlib.sha256((of_file(network) + of_file(self.weights_path)).encode()).hexdigest()
+        """See `source_hash`."""
+        return source_hash(self.weights_path)
 
     def grid(self, waves: Any) -> Any:
         """(B, N) -> (B, T, F, D), or a list of 1-D arrays -> a list of (T, F, D)."""
