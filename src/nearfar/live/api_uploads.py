@@ -34,7 +34,7 @@ from nearfar.live.security import Refusal
 from nearfar.live.service import ERRORS, Here, Service, answers, name_of
 from nearfar.live.sounds import gain_db, normal_clip
 from nearfar.score import Score
-from nearfar.words import counted
+from nearfar.words import counted, joined
 
 BINARY = {"type": "string", "format": "binary"}
 FORM = {"type": "object", "required": ["file"], "properties": {"file": BINARY}}
@@ -115,9 +115,9 @@ async def add(
     def work(clips: list[Clip]) -> shapes.Added:
         audit = here.told(here.plant.add(id, clips, domain, by))
         count = len(audit.detail["files"])
-        cut = "".join(f" Note: {p.text}" for c in clips for p in incomplete(c))
-        text = f"{counted(count, 'recording')} added to the normals of {machine.name}.{cut}"
-        normals, note = len(machine.detector.normals), entry(audit).note
+        text = f"{counted(count, 'recording')} added to the normals of {machine.name}."
+        cut = [p.text for c in clips for p in incomplete(c)]
+        normals, note = len(machine.detector.normals), joined(filter(None, [entry(audit).note, *cut]))
         return shapes.Added(added=count, normals=normals, audit_id=audit.id, message=text, note=note)
 
     return await _worked_on(here, request, machine, how, work)
