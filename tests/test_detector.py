@@ -242,6 +242,19 @@ def test_a_detector_of_an_older_format_still_loads(tmp_path, format):
     assert detector.threshold == nearfar.load(golden / "detector-2").threshold  # that of 1 is found anew
 
 
+def test_a_rate_that_no_normal_has_is_said_where_it_can_be_heard(normals, tmp_path):
+    def at(rate):
+        clip = hum(99)
+        return Clip(np.repeat(clip.near, rate // 8000)[: 2 * rate], None, rate, "x")
+
+    mono = [Clip(c.near, None, c.rate, c.name) for c in normals[:8]]
+    detector = nearfar.load(nearfar.Detector(recipe.FLOOR).fit(mono).save(tmp_path / "model"))
+    said = "recorded at 48,000 Hz, the normals at 16,000 Hz: that alone can raise a score"
+    assert [s.warnings for s in detector.score([at(16_000), at(48_000)])] == [[], [said]]
+    high = nearfar.Detector(recipe.FLOOR).fit([at(48_000)] * 4)
+    assert [bool(s.warnings) for s in high.score([at(48_000), at(40_000), at(8_000)])] == [False, False, True]
+
+
 def test_an_unfitted_detector_says_so(fresh):
     with pytest.raises(ValueError, match="has not been fitted"):
         nearfar.Detector(recipe.FLOOR).score(fresh)

@@ -151,6 +151,7 @@ class Detector:
         heard = self._heard(said) if isinstance(self.system, Watch) else ""
         leaf = leaf_of(self.system, heard.split(AND)[0])
         _, nearest = self.backends[leaf].nearest(clip.vectors[leaf][None], NEAREST)
+        highest = max(encoder.sample_rate for encoder in self.encoders.values())
         return Score(
             name=clip.origin.name,
             value=value,
@@ -161,7 +162,7 @@ class Detector:
             heard=heard,
             parts=said,
             problem=clip.fatal,
-            warnings=[p.text for p in clip.problems if not p.fatal],
+            warnings=[p.text for p in clip.problems if not p.fatal] + self.profile.another_rate(clip.profile, highest),
         )
 
     def explain(self, source: Any) -> Explanation:

@@ -185,6 +185,7 @@ def _arrays(state: State) -> dict[str, Array]:
         arrays[f"train{i}"] = np.ascontiguousarray(train, np.float32)
     for channel, sums in state.profile.sums.items():
         arrays[f"profile_{channel}"] = np.ascontiguousarray(sums, np.float64)
+    arrays["profile_rates"] = np.array(sorted(state.profile.rates), np.int64)
     return arrays
 
 
@@ -225,7 +226,7 @@ def _read(folder: Path) -> State:
         is_target=is_target,
         banks=banks,
         train=train,
-        profile=Profile(profile),
+        profile=Profile(profile, frozenset(arrays.get("profile_rates", np.zeros(0, np.int64)).ravel().tolist())),
         weights={name: _known(about) for name, about in settings.get("encoders", {}).items()},
         format=settings["format"],
     )

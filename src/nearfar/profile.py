@@ -1,4 +1,4 @@
-"""What the normals sound like, band by band: mean and spread of their log-mel frames, near and far.
+"""What the normals sound like, band by band: mean and spread of their log-mel frames, near and far; and their rates.
 
     frames  (T, 128) dB of `encoders.logmel`, at 16 kHz
 
@@ -22,9 +22,13 @@ CHANNELS = ("near", "far")
 
 @dataclass(frozen=True)
 class Profile:
-    """Sums over normal frames: `sums` {channel: (3, 128)} holds count, sum and sum of squares per band."""
+    """Sums over normal frames: `sums` {channel: (3, 128)} holds count, sum and sum of squares per band.
+
+    `rates` in Hz are those that the normals were recorded at; none if that is not known.
+    """
 
     sums: dict[str, Array] = field(default_factory=dict)
+    rates: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, clip: Clip) -> Profile:
@@ -34,13 +38,25 @@ class Profile:
             if getattr(clip, channel) is not None:
                 x = frames(clip, channel).astype(np.float64)
                 sums[channel] = np.stack([np.full(BANDS, float(len(x))), x.sum(axis=0), (x**2).sum(axis=0)])
-        return cls(sums)
+        return cls(sums, frozenset([clip.rate]))
 
     @classmethod
     def total(cls, profiles: Sequence[Profile]) -> Profile:
         """The profile of all clips together."""
         keys = {key for profile in profiles for key in profile.sums}
-        return cls({k: np.sum([p.sums[k] for p in profiles if k in p.sums], axis=0) for k in sorted(keys)})
+        sums = {k: np.sum([p.sums[k] for p in profiles if k in p.sums], axis=0) for k in sorted(keys)}
+        return cls(sums, frozenset().union(*(p.rates for p in profiles)))
+
+    def another_rate(self, clip: Profile, highest: int) -> list[str]:
+        """A remark if a clip was recorded at a rate that no normal has, which its highest band shows.
+
+        Rates above `highest`, the rate of the encoder in Hz, are all alike: they come down to it.
+        """
+        alike = any(r == usual or min(r, usual) > highest for r in clip.rates for usual in self.rates)
+        if alike or not clip.rates or not self.rates:
+            return []
+        usual = " and ".join(f"{rate:,}" for rate in sorted(self.rates))
+        return [f"recorded at {min(clip.rates):,} Hz, the normals at {usual} Hz: that alone can raise a score"]
 
     def usual(self, channel: str) -> tuple[Array, Array]:
         """Mean and standard deviation (128,) of the normal frames of a channel, in dB."""

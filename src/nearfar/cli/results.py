@@ -146,10 +146,15 @@ def say_scores(scores: Sequence[Named], failures: Failures) -> None:
             ],
         )
         say()
+    remarks: dict[str, list[str]] = {}
     for name, s in scores:
-        for text in [s.problem, *s.warnings]:
-            if text:
-                complain(f"{name}: {text}")
+        if s.problem:
+            complain(f"{name}: {s.problem}")
+        for text in s.warnings:
+            remarks.setdefault(text, []).append(name)
+    for text, names in remarks.items():
+        others = f" and {counted(len(names) - 1, 'other')}" if len(names) > 1 else ""
+        complain(f"{names[0]}{others}: {text}")
     dead = sum(s.anomalous is None for _, s in scores)
     parts = [f"{len(scores)} scored", f"{sum(bool(s.anomalous) for _, s in scores)} anomalous"]
     parts += [f"{dead} cannot be judged"] if dead else []
