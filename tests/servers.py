@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 from fastapi.testclient import TestClient
 
-from nearfar.live.app import make_app
+from nearfar.live.api.app import make_app
 from nearfar.live.plant import Plant
 from plants import T0, Clock, plant_of, windows
 

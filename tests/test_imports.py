@@ -34,7 +34,7 @@ LAYERS = [
     ["explain", "explain.evidence", "explain.wording", "explain.inquiry"],
     ["detector"],
     ["doctor", "demo", "explain.pictures"],
-    ["live", "live.*", "live.sinks.*"],
+    ["live", "live.*", "live.sinks.*", "live.api", "live.api.*"],
     ["explain.pages"],
     ["challenge", "challenge.*"],
     ["cli.terminal", "cli.results", "cli.found", "cli.options"],

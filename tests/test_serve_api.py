@@ -15,8 +15,9 @@ import soundfile
 
 import nearfar
 from conftest import RATE, hum, write_wav
-from nearfar.live import api_asks, api_examples, api_shapes
-from nearfar.live.app import make_app
+from nearfar.live.api import asks, examples
+from nearfar.live.api import shapes as given
+from nearfar.live.api.app import make_app
 from nearfar.live.limits import Limits
 from nearfar.live.security import access
 from plants import T0, fitted
@@ -457,14 +458,12 @@ def test_metrics_are_what_the_registry_says(plant):
 
 def test_every_shape_has_an_example_that_fits_it(client):
     shapes = {
-        n: s
-        for n, s in {**vars(api_shapes), **vars(api_asks)}.items()
-        if isinstance(s, type) and issubclass(s, api_shapes.Shape)
+        n: s for n, s in {**vars(given), **vars(asks)}.items() if isinstance(s, type) and issubclass(s, given.Shape)
     }
     shapes.pop("Shape")
-    assert set(shapes) == set(api_examples.EXAMPLES)
+    assert set(shapes) == set(examples.EXAMPLES)
     for name, shape in shapes.items():
-        shape.model_validate(api_examples.EXAMPLES[name])
+        shape.model_validate(examples.EXAMPLES[name])
     paths = client.get("/openapi.json").json()["paths"]
     for path, calls in paths.items():
         for method, call in calls.items():

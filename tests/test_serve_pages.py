@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from conftest import RATE, hum, write_wav
-from nearfar.live.app import make_app
+from nearfar.live.api.app import make_app
 from nearfar.live.security import Access
 from nearfar.live.windows import Window
 from plants import fitted

@@ -9,7 +9,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
 from conftest import hum, write_wav
-from nearfar.live.app import make_app
+from nearfar.live.api.app import make_app
 from nearfar.live.limits import Limits
 from nearfar.live.security import Access
 from plants import fitted

@@ -73,7 +73,7 @@ def serve(
 
 def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, options: dict[str, Any]) -> None:
     """Serve, and listen where there are sources, until it is stopped."""
-    from nearfar.live.app import make_app
+    from nearfar.live.api.app import make_app
     from nearfar.live.sinks.prometheus import text_of
 
     metrics, monitor = made.metrics, made.monitor

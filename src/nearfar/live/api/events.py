@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 
-from nearfar.live import api_asks as asks
-from nearfar.live import api_shapes as shapes
-from nearfar.live.api_machines import Time
-from nearfar.live.api_views import audits, entry, explained, happening
-from nearfar.live.service import ERRORS, Here, answers, name_of
+from nearfar.live.api import asks, shapes
+from nearfar.live.api.machines import Time
+from nearfar.live.api.service import ERRORS, Here, answers, name_of
+from nearfar.live.api.views import audits, entry, explained, happening
 from nearfar.live.sounds import gain_db, normal_clip
 
 router = APIRouter(prefix="/v1", tags=["events"], responses=ERRORS)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nearfar.live.api_shapes import Shape
+from nearfar.live.api.shapes import Shape
 
 Who = Annotated[str, Field(max_length=40, description="Who does it; noted in the audit.")]
 

@@ -1,4 +1,4 @@
-"""What the API gives: a class for each shape, errors among them; `Scored` is the row. What it takes is in `api_asks`.
+"""What the API gives: a class for each shape, errors among them; `Scored` is the row. What it takes is in `asks`.
 
 Times are seconds since 1970 (UTC), scores standard deviations of the normals, levels dB of full scale.
 """
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from nearfar.live.api_examples import EXAMPLES
+from nearfar.live.api.examples import EXAMPLES
 from nearfar.live.rows import Scored
 
 Channel = Literal["near", "far"]

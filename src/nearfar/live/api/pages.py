@@ -9,10 +9,10 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from nearfar.live.api.service import Here, Service
 from nearfar.live.security import COOKIE, local_path
-from nearfar.live.service import Here, Service
 
-STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).parents[1] / "static"
 SCREENS = ("/", "/machine/{id}", "/event/{id}", "/model/{id}", "/health")
 WRONG = '<p class="panel trouble" role="alert">That is not the token of this server.</p>'
 SENT = {"referrer-policy": "same-origin"}  # with no-referrer a form would not say which origin it comes from

@@ -24,14 +24,13 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.datastructures import UploadFile
 
 from nearfar.audio import Clip, incomplete
-from nearfar.live import api_asks as asks
-from nearfar.live import api_shapes as shapes
-from nearfar.live.api_views import entry, explained, window
+from nearfar.live.api import asks, shapes
+from nearfar.live.api.service import ERRORS, Here, Service, answers, name_of
+from nearfar.live.api.views import entry, explained, window
 from nearfar.live.decode import HEADER, shown, wav_header
 from nearfar.live.limits import Refused
 from nearfar.live.machine import Machine
 from nearfar.live.security import Refusal
-from nearfar.live.service import ERRORS, Here, Service, answers, name_of
 from nearfar.live.sounds import gain_db, normal_clip
 from nearfar.score import Score
 from nearfar.words import counted, joined

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Header, Path, Query
 from fastapi.responses import FileResponse, Response
 
 from nearfar.audio import Clip
-from nearfar.live import api_shapes as shapes
-from nearfar.live.api_events import Id
+from nearfar.live.api import shapes
+from nearfar.live.api.events import Id
+from nearfar.live.api.service import ERRORS, Here, Service, answers
 from nearfar.live.limits import Refused
 from nearfar.live.security import Refusal
-from nearfar.live.service import ERRORS, Here, Service, answers
 from nearfar.live.sounds import MOST_DB, normal_clip, wav
 from nearfar.model import Normal
 

@@ -14,9 +14,9 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 
 from nearfar.audio import AudioError
-from nearfar.live import api_shapes as shapes
-from nearfar.live.api_stream import Stream
-from nearfar.live.api_views import entry, state
+from nearfar.live.api import shapes
+from nearfar.live.api.stream import Stream
+from nearfar.live.api.views import entry, state
 from nearfar.live.decode import Decoder
 from nearfar.live.drift import Drift, look
 from nearfar.live.history import medians

@@ -13,11 +13,11 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from nearfar import __version__
-from nearfar.live import api_shapes as shapes
-from nearfar.live.api_views import state
+from nearfar.live.api import shapes
+from nearfar.live.api.service import ERRORS, Here
+from nearfar.live.api.views import state
 from nearfar.live.limits import COME_BACK_S, Refused
 from nearfar.live.security import Refusal
-from nearfar.live.service import ERRORS, Here
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -1,4 +1,4 @@
-"""The server: REST, dashboard and metrics over one plant (FastAPI). Each part is a file of its own, `api_*`.
+"""The server: REST, dashboard and metrics over one plant (FastAPI). Each part is a file of its own.
 
     /  /machine/{id}  /event/{id}  /model/{id}  /health       the dashboard        /v1/...      the API
     /healthz  /readyz  /metrics                               for other systems    /openapi.json
@@ -52,9 +52,9 @@ def make_app(
     except ImportError:
         raise ImportError("a server needs fastapi, an extra: pip install 'nearfar[serve]'") from None
     from nearfar import __version__
-    from nearfar.live import api_events, api_machines, api_pages, api_sounds, api_status, api_uploads
-    from nearfar.live.api_stream import Stream
-    from nearfar.live.service import Service
+    from nearfar.live.api import events, machines, pages, sounds, status, uploads
+    from nearfar.live.api.service import Service
+    from nearfar.live.api.stream import Stream
 
     access, limits = access or Access(), limits or Limits()
     service = Service(plant, access, limits, decoder or Decoder(), Stream(f"{clock():.0f}"), clock, metrics)
@@ -64,10 +64,10 @@ def make_app(
         title="nearfar", version=__version__, description=ABOUT, docs_url=None, redoc_url=None, lifespan=_life
     )
     app.state.service = service
-    for part in (api_status, api_machines, api_uploads, api_events, api_sounds, api_pages):
+    for part in (status, machines, uploads, events, sounds, pages):
         app.include_router(part.router)
     mimetypes.add_type("text/javascript", ".js")  # Windows may say text/plain, which browsers then refuse
-    app.mount("/static", StaticFiles(directory=api_pages.STATIC))
+    app.mount("/static", StaticFiles(directory=pages.STATIC))
     _errors(app)
     app.add_middleware(Gate, access=access, limits=limits, clock=clock)
     return app
@@ -84,7 +84,7 @@ def _errors(app: FastAPI) -> None:
     from fastapi.exceptions import RequestValidationError
     from starlette.exceptions import HTTPException
 
-    from nearfar.live.api_pages import page
+    from nearfar.live.api.pages import page
 
     async def refused(_: Request, error: Any) -> Response:
         return _answer(error.refusal)

@@ -7,13 +7,12 @@ from typing import Annotated
 import numpy as np
 from fastapi import APIRouter, Query, Request
 
-from nearfar.live import api_asks as asks
-from nearfar.live import api_shapes as shapes
 from nearfar.live.alarm import WEEK_S, per_week
-from nearfar.live.api_views import audits, state
+from nearfar.live.api import asks, shapes
+from nearfar.live.api.service import ERRORS, Here, answers, name_of
+from nearfar.live.api.views import audits, state
 from nearfar.live.machine import Machine
 from nearfar.live.promise import backed, independent_per_week
-from nearfar.live.service import ERRORS, Here, answers, name_of
 from nearfar.live.sounds import gain_db, normal_clip
 
 router = APIRouter(prefix="/v1/machines", tags=["machines"], responses=ERRORS)

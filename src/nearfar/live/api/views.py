@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from nearfar.explain import wording
 from nearfar.explain.evidence import Explanation
-from nearfar.live import api_shapes as shapes
+from nearfar.live.api import shapes
 from nearfar.live.desk import standing_changes
 from nearfar.live.plant import Plant
 from nearfar.live.rows import Audit, Event

@@ -1,0 +1,1 @@
+"""The server over one plant: REST, dashboard, metrics; `app` puts the parts together."""
