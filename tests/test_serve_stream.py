@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from conftest import hum, write_wav
-from nearfar.live.api import stream
+from nearfar.live.api import stream as module
 from nearfar.live.api.app import make_app
 from nearfar.live.api.stream import REMEMBERED, Stream
 from nearfar.live.limits import Limits
@@ -81,7 +81,7 @@ def test_a_reader_that_does_not_read_costs_nothing_and_is_told_so():
 
 
 def test_quiet_is_bridged_and_closing_lets_everybody_go(monkeypatch):
-    monkeypatch.setattr(stream, "QUIET_S", 0.01)
+    monkeypatch.setattr(module, "QUIET_S", 0.01)
 
     async def run():
         stream = Stream("7")
