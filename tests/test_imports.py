@@ -17,7 +17,7 @@ ROOT = Path(nearfar.__file__).parent
 # From the bottom up. A module may import from its own layer and from those above it in this list, never from below,
 # and only `__main__` from `cli`. A new module needs a place here. "encoders.*" stands for all modules of a package.
 LAYERS = [
-    ["check", "words", "blas", "atomic", "hashes", "pipeline"],
+    ["check", "lazy", "words", "blas", "atomic", "hashes", "pipeline"],
     ["microphones", "store", "transfer"],
     ["download"],
     ["audio", "enhance", "frames", "pooling", "views", "bank", "metrics"],

@@ -131,7 +131,7 @@ class Backend:
             if self.switches.method == "mahalanobis":  # features matter one by one: not in rotated axes
                 others = Backend(self.z[keep], self.is_target[keep], self.switches)
                 return float(others.score(self.z[i : i + 1])[0])
-            y = gaussian.whiten_without(i)
+            y = gaussian.whiten_without(i).astype(np.float32)
             method = METHODS[self.switches.method](y[keep], self.is_target[keep], self.switches)
             return float(method.score(y[i : i + 1])[0])
 

@@ -20,13 +20,13 @@ References: [12] GenRep 2025, eq. 4 (sum); [13] Wilkinghoff et al. 2025 (ratio, 
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from nearfar.bank import bank_of, by_row, kth_bound, pairs
 from nearfar.check import Array, number, one_of, whole
+from nearfar.lazy import lazy
 
 RHO_FLOOR = 1e-6
 PIECE = 1 << 17  # pairs whose densities are looked up at a time: each needs a list of K + 1 distances
@@ -58,7 +58,7 @@ class DensityBank:
         self.summed, self.lone = density_agg == "sum", lone
         self.density_k = min(whole("density_k", density_k), max(len(self.bank) - 1, 1))
 
-    @cached_property
+    @lazy
     def _nearest(self) -> tuple[Array, Array]:  # sorted lists S_r, one longer than a density needs
         if len(self) == 1:
             return np.empty((1, 0)), np.empty((1, 0), int)
@@ -74,7 +74,7 @@ class DensityBank:
         """The nearest others themselves, (N, <= K + 1)."""
         return self._nearest[1]
 
-    @cached_property
+    @lazy
     def rho(self) -> Array:
         """Local densities (N,) of the members."""
         if len(self) == 1:
@@ -86,7 +86,7 @@ class DensityBank:
     def __len__(self) -> int:
         return len(self.bank)
 
-    @cached_property
+    @lazy
     def typical(self) -> float:
         """Mean density of the bank."""
         return float(self.rho.mean())
