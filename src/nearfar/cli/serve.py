@@ -17,6 +17,7 @@ import typer
 from nearfar.cli.live import introduce, stopped_by_signals
 from nearfar.cli.options import Weights, weights_of
 from nearfar.cli.terminal import Failures, complain, errors_for_people, say
+from nearfar.words import counted
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -87,7 +88,7 @@ def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, opti
     stop = stopped_by_signals()
     with _answering(app, listening, options, stop):
         count = len(made.plant.machines)
-        say(f"nearfar serves {count} machine{'s' * (count != 1)} at {url}")
+        say(f"nearfar serves {counted(count, 'machine')} at {url}")
         if monitor.lines:
             monitor.run(stop)
         stop.wait()

@@ -10,6 +10,7 @@ from typing import Any
 
 from nearfar.live.message import EVENT, SCORE, Message
 from nearfar.live.rows import HEALTH
+from nearfar.words import counted
 
 RESULTS = {False: "normal", True: "anomalous", None: "cannot be judged"}
 
@@ -48,7 +49,7 @@ class Printer:
         """What has been heard, in one line."""
         parts = [f"{self.counts[result]} {result}" for result in RESULTS.values() if self.counts[result]]
         heard = f"{self.windows} windows heard{': ' if parts else ''}{', '.join(parts)}"
-        return f"{heard}; {_count(self.counts['alarm'], 'alarm')}, {self.counts[HEALTH]} of health"
+        return f"{heard}; {counted(self.counts['alarm'], 'alarm')}, {self.counts[HEALTH]} of health"
 
 
 def sentence(message: Message) -> str:
@@ -79,7 +80,3 @@ def _lasted(event: dict[str, Any]) -> str:
         if seconds < 7200
         else f"{seconds / 3600:.1f} h"
     )
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"

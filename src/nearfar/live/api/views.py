@@ -12,6 +12,7 @@ from nearfar.live.desk import standing_changes
 from nearfar.live.plant import Plant
 from nearfar.live.rows import Audit, Event
 from nearfar.score import Score
+from nearfar.words import counted
 
 
 def state(plant: Plant, id: str) -> shapes.MachineState:
@@ -56,8 +57,7 @@ def entry(audit: Audit, standing: Sequence[int] | None = None) -> shapes.AuditEn
     elif audit.action == "shelve":
         text = f"for {detail['hours']:g} h"
     elif "files" in detail:
-        count = len(detail["files"])
-        text = f"{count} recording{'s' * (count != 1)}"
+        text = counted(len(detail["files"]), "recording")
     return shapes.AuditEntry(
         id=audit.id,
         at=audit.at,
