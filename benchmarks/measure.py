@@ -27,11 +27,15 @@ def median_seconds(work: Callable[[], Any], runs: int = 5) -> float:
     return statistics.median(times)
 
 
-def interleaved_seconds(*works: Callable[[], Any], runs: int = 5) -> list[float]:
-    """Median wall time of each work after one warm-up run; they take turns, so that other load meets all of them."""
+def interleaved_seconds(*works: Callable[[], Any], runs: int = 5, rest: float = 0.0) -> list[float]:
+    """Median wall time of each work after one warm-up run; they take turns, so that other load meets all of them.
+
+    `rest` seconds before each let the threads of the work before it (BLAS, OpenMP) stop waiting on a processor.
+    """
     times: list[list[float]] = [[] for _ in works]
     for turn in range(runs + 1):
         for work, taken in zip(works, times, strict=True):
+            time.sleep(rest)
             start = time.perf_counter()
             work()
             if turn:
