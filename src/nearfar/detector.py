@@ -22,7 +22,7 @@ from nearfar.combine import Fitted, build
 from nearfar.encoders import Encoder
 from nearfar.explain import inquiry
 from nearfar.explain.evidence import Explanation
-from nearfar.fusion import EPS, statistics
+from nearfar.fusion import in_sigmas, statistics
 from nearfar.hear import Ear, Heard, Progress, Skip
 from nearfar.library import load_encoders, weights_of
 from nearfar.model import Normal
@@ -245,16 +245,12 @@ class Detector:
         assert self.system is not None
         self.combined: Fitted = build(self.system, iter(self.backends))
         self.mu, self.sigma = statistics(self.combined.train)
-        self.train_values = self._in_sigmas(self.combined.train)
+        self.train_values = in_sigmas(self.combined.train, self.mu, self.sigma)
         self.tail = Tail(self.train_values)
 
     def _values(self, vectors: Sequence[Array]) -> tuple[float, dict[str, Array]]:
         raw, parts = self.combined.score(iter([v[None] for v in vectors]))
-        return float(self._in_sigmas(raw)[0]), parts
-
-    def _in_sigmas(self, raw: Array) -> Array:
-        values: Array = (np.asarray(raw, np.float64) - self.mu) / (self.sigma + EPS * max(1.0, abs(self.mu)))
-        return values
+        return float(in_sigmas(raw, self.mu, self.sigma)[0]), parts
 
 
 def load(
