@@ -161,7 +161,8 @@ def test_damaged_json_is_a_value_error(text):
 def test_a_short_recipe_takes_the_defaults_and_whole_numbers_may_be_written_as_floats():
     assert from_json('{"recipe": 1}') == Recipe()
     assert from_json('{"recipe": 1, "method": "domain_z", "k": 3.0}').k == 3
-    assert isinstance(from_json('{"recipe": 1, "k": 3.0}').k, int)
+    read = from_json('{"recipe": 1, "encoder": "beats", "layer": 7.0, "k": 3.0}')
+    assert isinstance(read.k, int) and isinstance(read.layer, int)
 
 
 def test_table_3_holds_the_report_s_eight_rows():

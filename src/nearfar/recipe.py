@@ -57,7 +57,7 @@ class Recipe(Switches):
         super().__post_init__()
         one_of("encoder", self.encoder, names())
         if self.layer is not None:
-            whole("layer", self.layer)
+            object.__setattr__(self, "layer", whole("layer", self.layer))
             if self.encoder in WITHOUT_LAYERS:
                 raise ValueError(f"encoder {self.encoder!r} has no layers to choose from, so leave layer at None")
         one_of("view", self.view, [*VIEWS, *WAVE_VIEWS])
