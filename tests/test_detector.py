@@ -49,6 +49,13 @@ def test_a_watch_says_what_it_heard(normals):
     assert hiss.parts["transient"] < 1 < 3 < knock.parts["transient"]
 
 
+def test_a_part_of_a_watch_may_have_any_name(normals):
+    names = ("hiss and tone", "knocks and clicks")
+    watch = Watch(tuple((name, *part[1:]) for name, part in zip(names, WATCH.parts, strict=True)))
+    score = nearfar.Detector(watch).fit(normals).score([hum(1, fault="knock")])[0]
+    assert "knocks and clicks" in score.heard and len(score.nearest) == 3
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_score_depends_on_nothing_but_the_clip_and_the_detector(normals, fresh, name):
     target = np.arange(30) >= 26

@@ -258,7 +258,13 @@ def test_weights_and_shares_must_sum_to_one():
         with pytest.raises(ValueError, match="weight"):
             Fusion(tuple((w, Recipe()) for w in bad))
         with pytest.raises(ValueError, match="weight"):
-            Watch(tuple(("a", w, Recipe()) for w in bad))
+            Watch(tuple((str(i), w, Recipe()) for i, w in enumerate(bad)))
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("", "b")])
+def test_every_part_of_a_watch_has_a_name_of_its_own(names):
+    with pytest.raises(ValueError, match="a name of its own"):
+        Watch(tuple((name, 0.5, Recipe()) for name in names))
 
 
 def test_every_pooling_a_recipe_can_name_pools():

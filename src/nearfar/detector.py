@@ -145,25 +145,29 @@ class Detector:
 
     def judge(self, clip: Heard) -> Score:
         """The score of a clip that has been heard."""
-        assert self.system is not None
         value, parts = self._values(clip.vectors)
         said = {name: float(s[0]) for name, s in parts.items()}
-        heard = self._heard(said) if isinstance(self.system, Watch) else ""
-        leaf = leaf_of(self.system, heard.split(AND)[0])
-        _, nearest = self.backends[leaf].nearest(clip.vectors[leaf][None], NEAREST)
+        _, nearest = self.nearest(clip, said)
         highest = max(encoder.sample_rate for encoder in self.encoders.values())
         return Score(
             name=clip.origin.name,
             value=value,
             threshold=self.threshold.value,
             anomalous=None if clip.fatal else value > self.threshold.value,
-            nearest=[self.normals[i].name for i in nearest[0]],
+            nearest=[self.normals[i].name for i in nearest],
             p=float(np.exp(self.tail.log_p([value])[0])),
-            heard=heard,
+            heard=self._heard(said) if isinstance(self.system, Watch) else "",
             parts=said,
             problem=clip.fatal,
             warnings=[p.text for p in clip.problems if not p.fatal] + self.profile.another_rate(clip.profile, highest),
         )
+
+    def nearest(self, clip: Heard, said: Mapping[str, float]) -> tuple[Array, Array]:
+        """Distances and indices (3,) of the normals nearest to a clip, as the loudest part of its score hears them."""
+        assert self.system is not None
+        leaf = leaf_of(self.system, said)
+        distances, rows = self.backends[leaf].nearest(clip.vectors[leaf][None], NEAREST)
+        return distances[0], rows[0]
 
     def explain(self, source: Any) -> Explanation:
         """Where and why a clip differs from the normals; of a long file, its most unusual window. See `evidence`."""
