@@ -94,6 +94,21 @@ def test_adding_normals_equals_fitting_on_all_of_them(normals, fresh):
     assert np.array_equal(added.is_target, fitted.is_target)
 
 
+def test_a_set_point_by_hand_stays_when_normals_are_added_and_any_other_follows_them(normals):
+    detector = nearfar.Detector(recipe.FLOOR).fit(normals[:20])
+    followed = detector.threshold
+    assert detector.add(normals[20:25]).threshold != followed
+    chosen = detector.set_threshold(value=4.5)
+    added = detector.add(normals[25:]).threshold
+    assert (added.value, added.method) == (4.5, chosen.method) and added.rate != chosen.rate
+
+
+def test_fitted_again_it_is_as_if_new(normals, tmp_path):
+    path = write_wav(tmp_path / "long.wav", Clip(np.concatenate([hum(i).near for i in range(20)]), name="long"))
+    again = nearfar.Detector(recipe.FLOOR).fit(normals).fit([path])
+    assert [n.name for n in again.normals] == [n.name for n in nearfar.Detector(recipe.FLOOR).fit([path]).normals]
+
+
 def test_a_clip_that_is_in_the_bank_already_is_not_added_twice(normals):
     detector = nearfar.Detector(recipe.FLOOR).fit(normals[:10])
     with pytest.raises(AudioError, match="in the bank already"):

@@ -89,7 +89,7 @@ class Detector:
         """
         flags = _flags(is_target, len(clips))
         self.normals, self.backends, self.is_target, self.profile = [], [], np.zeros(0, bool), Profile()
-        self.weights_known = {}
+        self.weights_known, self.window_s = {}, audio.WINDOW_S
         if self.by_default:
             ear = Ear(self.near, self.far, self.window_s, [], {})
             self.system, self.why = default.choose(ear.sample(clips, SAMPLE), count=len(clips))
@@ -103,13 +103,20 @@ class Detector:
         skip: Skip | None = None,
         progress: Progress | None = None,
     ) -> Detector:
-        """Put more normals into the bank; the others' embeddings stay. One that is in it already is an error."""
+        """Put more normals into the bank; the others' embeddings stay, and so does a set-point that was given by hand.
+
+        A normal that is in the bank already is an error.
+        """
         known = {n.sha256 for n in self.fitted.normals}
         flags = np.full(len(clips), is_target) if isinstance(is_target, bool) else _flags(is_target, len(clips))
         heard, flags = self.ear.normals(clips, flags, known, skip, progress)
         if not heard:
             raise ValueError("there is nothing to add: none of the recordings is usable and new")
-        return self.hold(heard, flags)
+        before = self.threshold
+        self.hold(heard, flags)
+        if before.method == threshold.BY_HAND:
+            self.set_threshold(value=before.value)
+        return self
 
     def hold(self, heard: Sequence[Heard], is_target: ArrayLike | None = None) -> Detector:
         """Put clips that have been heard into the bank, beside those that are there, and fit on all of them."""
@@ -184,7 +191,7 @@ class Detector:
         """Change the set-point without refitting: a share of normal clips, false alarms per day, or a value by hand."""
         if value is not None:
             p = float(np.exp(self.fitted.tail.log_p([number("the threshold", value)])[0]))
-            self.threshold = Threshold(value, p, "by hand")
+            self.threshold = Threshold(value, p, threshold.BY_HAND)
             return self.threshold
         if false_alarms_per_day is not None:
             rate = threshold.rate_of(false_alarms_per_day, self.window_s)
