@@ -71,12 +71,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Clips:
-    """Which files a machine's results are of; labels and domains of the test clips are None where unknown."""
+    """Which files a machine's results are of, and `how` they were heard; labels and domains are None where unknown."""
 
     train: Sequence[str]
     test: Sequence[str]
     is_anomaly: Sequence[bool | None]
     is_target: Sequence[bool | None]
+    how: str = ""
 
     @property
     def labelled(self) -> bool:
