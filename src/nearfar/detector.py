@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from nearfar import audio, default, model, threshold
 from nearfar.backend import Backend, fit
-from nearfar.check import Array, number, one_of
+from nearfar.check import Array, flags, number, one_of
 from nearfar.combine import Fitted, build
 from nearfar.encoders import Encoder
 from nearfar.explain import inquiry
@@ -87,13 +87,13 @@ class Detector:
 
         A clip that cannot be used raises; with `skip(name, error)` it is reported there and left out instead.
         """
-        flags = _flags(is_target, len(clips))
+        targets = _flags(is_target, len(clips))
         self.normals, self.backends, self.is_target, self.profile = [], [], np.zeros(0, bool), Profile()
         self.weights_known, self.window_s = {}, audio.WINDOW_S
         if self.by_default:
             ear = Ear(self.near, self.far, self.window_s, [], {})
             self.system, self.why = default.choose(ear.sample(clips, SAMPLE), count=len(clips))
-        return self.hold(*self.ear.normals(clips, flags, set(), skip, progress))
+        return self.hold(*self.ear.normals(clips, targets, set(), skip, progress))
 
     def add(
         self,
@@ -103,28 +103,23 @@ class Detector:
         skip: Skip | None = None,
         progress: Progress | None = None,
     ) -> Detector:
-        """Put more normals into the bank; the others' embeddings stay, and so does a set-point that was given by hand.
-
-        A normal that is in the bank already is an error.
-        """
+        """Put more normals into the bank; the others' embeddings stay. One that is in it already is an error."""
         known = {n.sha256 for n in self.fitted.normals}
-        flags = np.full(len(clips), is_target) if isinstance(is_target, bool) else _flags(is_target, len(clips))
-        heard, flags = self.ear.normals(clips, flags, known, skip, progress)
+        targets = np.full(len(clips), is_target) if isinstance(is_target, bool) else _flags(is_target, len(clips))
+        heard, targets = self.ear.normals(clips, targets, known, skip, progress)
         if not heard:
             raise ValueError("there is nothing to add: none of the recordings is usable and new")
-        before = self.threshold
-        self.hold(heard, flags)
-        if before.method == threshold.BY_HAND:
-            self.set_threshold(value=before.value)
-        return self
+        return self.hold(heard, targets)
 
     def hold(self, heard: Sequence[Heard], is_target: ArrayLike | None = None) -> Detector:
-        """Put clips that have been heard into the bank, beside those that are there, and fit on all of them."""
+        """Put clips that have been heard into the bank and fit on all of it; a set-point given by hand stays."""
         if len(self.normals) + len(heard) < 2:
             raise ValueError(f"a detector needs at least 2 usable normal recordings, not {len(heard)}")
         vectors = [np.stack([h.vectors[i] for h in heard]) for i in range(len(self.recipes))]
+        by_hand = None
         if self.backends:
             vectors = [np.concatenate([b.z, v]) for b, v in zip(self.backends, vectors, strict=True)]
+            by_hand = self.threshold.value if self.threshold.method == threshold.BY_HAND else None
         else:
             self.window_s = float(np.median([h.origin.seconds for h in heard]))
         self.is_target = np.concatenate([self.is_target, _flags(is_target, len(heard))])
@@ -133,7 +128,7 @@ class Detector:
         self.backends = [fit(z, self.is_target, **vars(r.switches)) for z, r in zip(vectors, self.recipes, strict=True)]
         self.weights_known = {name: weights_of(encoder) for name, encoder in self.encoders.items()}
         self._align()
-        self.set_threshold()
+        self.set_threshold(value=by_hand)
         return self
 
     def score(self, clips: Sequence[Any], *, skip: Skip | None = None, progress: Progress | None = None) -> list[Score]:
@@ -300,7 +295,4 @@ def load(
 
 
 def _flags(is_target: ArrayLike | None, count: int) -> Array:
-    flags = np.zeros(count, bool) if is_target is None else np.asarray(is_target)
-    if flags.shape != (count,):
-        raise ValueError(f"is_target has shape {flags.shape}; give one flag for each of the {count} clips")
-    return flags.astype(bool)
+    return np.zeros(count, bool) if is_target is None else flags("is_target", is_target, count)
