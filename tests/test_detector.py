@@ -11,6 +11,7 @@ import nearfar
 from conftest import hum, write_wav
 from nearfar import recipe
 from nearfar.audio import AudioError, Clip
+from nearfar.hear import Ear
 from nearfar.recipe import Fusion, Recipe, Watch
 
 GAUSS = {"normalize": False, "method": "mahalanobis", "shrinkage": 0.1, "standardize": True}
@@ -286,6 +287,14 @@ def test_an_unfitted_detector_says_so(fresh):
 def test_too_few_normals_are_an_error(normals, count):
     with pytest.raises(ValueError, match=r"at least 2|nothing to fit on"):
         nearfar.Detector().fit(normals[:count])
+
+
+def test_the_default_listens_to_all_of_a_long_file_and_counts_its_windows(normals, tmp_path):
+    path = write_wav(tmp_path / "long.wav", Clip(np.concatenate([hum(i).near for i in range(38)]), name="long"))
+    ear = Ear(0, 1, 10.0, [], {})
+    sample, total = ear.sample([normals[0], path, tmp_path / "none.wav"], 4)
+    assert [c.name for c in sample] == [normals[0].name, "long.wav@20s", "long.wav@50s"] and total == 10
+    assert ear.sample(normals, 48) == (normals, len(normals))
 
 
 def test_the_default_needs_no_domain_labels(normals, fresh):

@@ -92,7 +92,7 @@ class Detector:
         self.weights_known, self.window_s = {}, audio.WINDOW_S
         if self.by_default:
             ear = Ear(self.near, self.far, self.window_s, [], {})
-            self.system, self.why = default.choose(ear.sample(clips, SAMPLE), count=len(clips))
+            self.system, self.why = default.choose(*ear.sample(clips, SAMPLE))
         return self.hold(*self.ear.normals(clips, targets, set(), skip, progress))
 
     def add(
