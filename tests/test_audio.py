@@ -219,6 +219,8 @@ def test_clips_come_from_paths_clips_and_arrays(tmp_path: Path) -> None:
         audio.as_clip(3)
     with pytest.raises(ValueError, match="they must agree"):
         Clip(x[:, 0], x[:-1, 1])
+    with pytest.raises(ValueError, match=r"near channel of 'clip' holds whole numbers \(int16\)"):
+        audio.as_clip(((1000 * x[:, 0]).astype(np.int16), RATE))
     with pytest.raises(ValueError, match=r"near channel of 'clip' holds nan"):
         Clip(np.where(np.arange(RATE) == 5, np.nan, x[:, 0]))
 

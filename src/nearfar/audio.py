@@ -63,7 +63,10 @@ class Clip:
         number(f"the rate of {self.name!r}", self.rate, above=0)
         for channel in ("near", "far"):
             if getattr(self, channel) is not None:
-                x = finite(f"the {channel} channel of {self.name!r}", getattr(self, channel), ndim=1)
+                what, given = f"the {channel} channel of {self.name!r}", np.asarray(getattr(self, channel))
+                if np.issubdtype(given.dtype, np.integer):
+                    raise ValueError(f"{what} holds whole numbers ({given.dtype}), and full scale is 1: int16 / 32768?")
+                x = finite(what, given, ndim=1)
                 object.__setattr__(self, channel, x.astype(np.float32, copy=False))
         if self.far is not None and self.far.shape != self.near.shape:
             raise ValueError(
