@@ -162,9 +162,7 @@ def same_convolution(x, p, name):
     kernel, (_, high, wide) = p[f"{name}.weight"], x.shape
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
     out = sum(
-        np.einsum("oc,chw->ohw", kernel[:, :, r, c], padded[:, r : r + high, c : c + wide])
-        for r in range(3)
-        for c in range(3)
+        np.tensordot(kernel[:, :, r, c], padded[:, r : r + high, c : c + wide], 1) for r in range(3) for c in range(3)
     )
     return out + p[f"{name}.bias"][:, None, None]
 

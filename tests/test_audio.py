@@ -158,10 +158,21 @@ def test_long_files_come_as_windows_that_together_are_the_file(tmp_path: Path) -
     clips = list(audio.windows(tmp_path / "long.wav"))
     assert [c.name for c in clips] == [f"long.wav@{s}s" for s in (0, 10, 20, 30, 40)]
     assert np.array_equal(np.concatenate([c.near for c in clips]), x[:, 0].astype(np.float32))
+    later = list(audio.windows(tmp_path / "long.wav", first=3))
+    assert [c.name for c in later] == [c.name for c in clips[3:]] and np.array_equal(later[1].near, clips[4].near)
     soundfile.write(tmp_path / "long.wav", x[: 44 * RATE], RATE)
-    assert len(list(audio.windows(tmp_path / "long.wav"))) == 4
+    assert len(list(audio.windows(tmp_path / "long.wav"))) == audio.count_windows(tmp_path / "long.wav") == 4
     soundfile.write(tmp_path / "short.wav", x[: 30 * RATE], RATE)
     assert [c.name for c in audio.windows(tmp_path / "short.wav")] == ["short.wav"]
+    assert audio.count_windows(tmp_path / "short.wav") == 1
+
+
+@pytest.mark.parametrize("seconds", [30, 30.1, 34.9, 35, 45.1, 60])
+def test_the_header_knows_how_many_windows_a_file_has(tmp_path: Path, seconds: float) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(seconds), RATE)
+    for length_s in (10.0, 3.3):
+        count = len(list(audio.windows(tmp_path / "a.wav", length_s=length_s)))
+        assert audio.count_windows(tmp_path / "a.wav", length_s=length_s) == count
 
 
 def test_the_memory_of_windows_does_not_grow_with_the_file(tmp_path: Path) -> None:
@@ -208,6 +219,8 @@ def test_clips_come_from_paths_clips_and_arrays(tmp_path: Path) -> None:
         audio.as_clip(3)
     with pytest.raises(ValueError, match="they must agree"):
         Clip(x[:, 0], x[:-1, 1])
+    with pytest.raises(ValueError, match=r"near channel of 'clip' holds whole numbers \(int16\)"):
+        audio.as_clip(((1000 * x[:, 0]).astype(np.int16), RATE))
     with pytest.raises(ValueError, match=r"near channel of 'clip' holds nan"):
         Clip(np.where(np.arange(RATE) == 5, np.nan, x[:, 0]))
 

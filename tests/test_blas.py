@@ -33,6 +33,14 @@ def test_an_error_in_a_piece_reaches_the_caller_and_the_threads_are_given_back()
     assert threads() == 2
 
 
+def test_contexts_that_overlap_in_threads_all_hold_and_the_last_gives_the_threads_back():
+    first = one_thread()
+    with one_thread():
+        first.__exit__(None, None, None)
+        assert threads() == 1
+    assert threads() == 2
+
+
 def test_a_thread_that_blas_does_not_obey_gets_its_pieces_done_and_changes_nothing():
     done = []
     thread = threading.Thread(target=lambda: done.extend(side_by_side(lambda piece: piece, range(4))))

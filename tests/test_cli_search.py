@@ -113,6 +113,15 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(data, tmp_path, monkeypa
     run("search", data, "--encoder", "logmel", "-o", tmp_path, *FEW, "--rounds", 5)
 
 
+def test_what_was_heard_otherwise_is_searched_anew(data, tmp_path):
+    few = ["--encoder", "logmel", "--poolings", "mean", "--views", "near_only", "--methods", "raw", "--rounds", 2]
+    run("search", data, *few, "-o", tmp_path / "out")
+    run("search", data, *few, "-o", tmp_path / "out", "--near", 1, "--far", 0)
+    run("search", data, *few, "-o", tmp_path / "swapped", "--near", 1, "--far", 0)
+    again, swapped = records.read(tmp_path / "out"), records.read(tmp_path / "swapped")
+    assert again.recipes == swapped.recipes and np.array_equal(again.numbers, swapped.numbers)
+
+
 def test_one_microphone_leaves_the_views_that_need_one(data, tmp_path):
     run("search", data, "--encoder", "logmel", "-o", tmp_path / "out", "--poolings", "mean", "--far", -1, "--rounds", 5)
     assert {r.view for r in records.read(tmp_path / "out").recipes} == {"near_only"}

@@ -72,10 +72,21 @@ def test_one_cable_on_both_channels(gain: float) -> None:
     assert "same signal" in why
 
 
-def test_silent_far() -> None:
-    system, why = default.choose([Clip(clip.near, np.zeros_like(clip.near), RATE) for clip in clips(False)])
+TIME = np.arange(4 * RATE) / RATE
+DEAD = {
+    "zeros": (0 * TIME, "silent"),
+    "last bits": (np.random.default_rng(0).integers(-2, 3, len(TIME)) / 32768, "silent"),
+    "mains hum": (0.01 * np.sin(2 * np.pi * 50 * TIME), "silent"),
+    "one value": (np.where(TIME < 0.01, 0, 0.1), "stuck"),
+}
+
+
+@pytest.mark.parametrize("kind", DEAD)
+def test_a_far_microphone_that_is_dead_or_unplugged_is_not_used(kind: str) -> None:
+    far, what = DEAD[kind]
+    system, why = default.choose([Clip(clip.near, far[: len(clip.near)], RATE) for clip in clips(False)])
     assert views(system) == ["near_only", "near_only"]
-    assert "silent in 9 of 9" in why
+    assert f"{what} in 9 of 9" in why
 
 
 def test_far_in_the_room_is_subtracted_and_the_figures_are_told() -> None:

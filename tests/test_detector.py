@@ -11,6 +11,7 @@ import nearfar
 from conftest import hum, write_wav
 from nearfar import recipe
 from nearfar.audio import AudioError, Clip
+from nearfar.hear import Ear
 from nearfar.recipe import Fusion, Recipe, Watch
 
 GAUSS = {"normalize": False, "method": "mahalanobis", "shrinkage": 0.1, "standardize": True}
@@ -49,6 +50,13 @@ def test_a_watch_says_what_it_heard(normals):
     assert hiss.parts["transient"] < 1 < 3 < knock.parts["transient"]
 
 
+def test_a_part_of_a_watch_may_have_any_name(normals):
+    names = ("hiss and tone", "knocks and clicks")
+    watch = Watch(tuple((name, *part[1:]) for name, part in zip(names, WATCH.parts, strict=True)))
+    score = nearfar.Detector(watch).fit(normals).score([hum(1, fault="knock")])[0]
+    assert "knocks and clicks" in score.heard and len(score.nearest) == 3
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_score_depends_on_nothing_but_the_clip_and_the_detector(normals, fresh, name):
     target = np.arange(30) >= 26
@@ -85,6 +93,21 @@ def test_adding_normals_equals_fitting_on_all_of_them(normals, fresh):
     fitted = nearfar.Detector(WATCH).fit(normals, np.arange(30) >= 20)
     assert values(added, fresh) == values(fitted, fresh)
     assert np.array_equal(added.is_target, fitted.is_target)
+
+
+def test_a_set_point_by_hand_stays_when_normals_are_added_and_any_other_follows_them(normals):
+    detector = nearfar.Detector(recipe.FLOOR).fit(normals[:20])
+    followed = detector.threshold
+    assert detector.add(normals[20:25]).threshold != followed
+    chosen = detector.set_threshold(value=4.5)
+    added = detector.add(normals[25:]).threshold
+    assert (added.value, added.method) == (4.5, chosen.method) and added.rate != chosen.rate
+
+
+def test_fitted_again_it_is_as_if_new(normals, tmp_path):
+    path = write_wav(tmp_path / "long.wav", Clip(np.concatenate([hum(i).near for i in range(20)]), name="long"))
+    again = nearfar.Detector(recipe.FLOOR).fit(normals).fit([path])
+    assert [n.name for n in again.normals] == [n.name for n in nearfar.Detector(recipe.FLOOR).fit([path]).normals]
 
 
 def test_a_clip_that_is_in_the_bank_already_is_not_added_twice(normals):
@@ -264,6 +287,14 @@ def test_an_unfitted_detector_says_so(fresh):
 def test_too_few_normals_are_an_error(normals, count):
     with pytest.raises(ValueError, match=r"at least 2|nothing to fit on"):
         nearfar.Detector().fit(normals[:count])
+
+
+def test_the_default_listens_to_all_of_a_long_file_and_counts_its_windows(normals, tmp_path):
+    path = write_wav(tmp_path / "long.wav", Clip(np.concatenate([hum(i).near for i in range(38)]), name="long"))
+    ear = Ear(0, 1, 10.0, [], {})
+    sample, total = ear.sample([normals[0], path, tmp_path / "none.wav"], 4)
+    assert [c.name for c in sample] == [normals[0].name, "long.wav@20s", "long.wav@50s"] and total == 10
+    assert ear.sample(normals, 48) == (normals, len(normals))
 
 
 def test_the_default_needs_no_domain_labels(normals, fresh):

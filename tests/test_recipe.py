@@ -161,7 +161,8 @@ def test_damaged_json_is_a_value_error(text):
 def test_a_short_recipe_takes_the_defaults_and_whole_numbers_may_be_written_as_floats():
     assert from_json('{"recipe": 1}') == Recipe()
     assert from_json('{"recipe": 1, "method": "domain_z", "k": 3.0}').k == 3
-    assert isinstance(from_json('{"recipe": 1, "k": 3.0}').k, int)
+    read = from_json('{"recipe": 1, "encoder": "beats", "layer": 7.0, "k": 3.0}')
+    assert isinstance(read.k, int) and isinstance(read.layer, int)
 
 
 def test_table_3_holds_the_report_s_eight_rows():
@@ -257,7 +258,13 @@ def test_weights_and_shares_must_sum_to_one():
         with pytest.raises(ValueError, match="weight"):
             Fusion(tuple((w, Recipe()) for w in bad))
         with pytest.raises(ValueError, match="weight"):
-            Watch(tuple(("a", w, Recipe()) for w in bad))
+            Watch(tuple((str(i), w, Recipe()) for i, w in enumerate(bad)))
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("", "b")])
+def test_every_part_of_a_watch_has_a_name_of_its_own(names):
+    with pytest.raises(ValueError, match="a name of its own"):
+        Watch(tuple((name, 0.5, Recipe()) for name in names))
 
 
 def test_every_pooling_a_recipe_can_name_pools():

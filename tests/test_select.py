@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -139,6 +141,16 @@ def test_the_reports_weights_are_a_candidate_where_its_encoders_are():
         "beats": 0,
         **{part.encoder: weight for weight, part in FUSION.parts},
     }
+
+
+def test_nested_weights_do_not_begin_from_the_reports_which_have_seen_the_machine():
+    weights = np.array([weight for weight, _ in FUSION.parts])[:, None]
+    for seed in range(6):
+        records = table(configurations=5, machines=3, signal=range(5), seed=seed)
+        for scores in records.scores.values():
+            scores[:] = scores / np.sqrt(weights)  # so that the report's weights are a good start
+        known = [replace(r, encoder=part.encoder) for r, (_, part) in zip(records.recipes, FUSION.parts, strict=True)]
+        assert fuse.fuse(replace(records, recipes=known), range(5)).nested == fuse.fuse(records, range(5)).nested
 
 
 def test_a_folder_without_records_says_what_makes_them(tmp_path):

@@ -107,6 +107,12 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
         Store(tmp_path / "s")
 
 
+def test_a_folder_where_another_process_is_making_the_store_or_was_killed_at_it_is_no_other_thing(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / ".store.json.x7").write_text('{"format": 1, ')
+    assert Store(tmp_path / "s").write(KEY, GRID).shape == GRID.shape
+
+
 def test_a_key_that_was_never_written_is_absent(tmp_path):
     store = Store(tmp_path / "s")
     assert not store.has(KEY) and store.read(KEY) is None

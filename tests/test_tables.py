@@ -21,6 +21,7 @@ from nearfar.challenge.tables import reproduce
 from nearfar.detector import Detector
 from nearfar.metrics import harmonic_mean
 from nearfar.recipe import FLOOR, FUSION, TABLE_3, Fusion, Recipe
+from nearfar.store import Store
 from test_cli import nearfar
 
 SEVEN = list(published.TABLE_5)
@@ -118,6 +119,8 @@ def test_what_was_scored_is_not_scored_again_until_something_changes(seven, tmp_
     assert ran == ["ToyCar", "fan"], "another recipe"
     again(near=1, far=0)
     assert ran == ["ToyCar", "fan"], "other channels"
+    again(store=Store(tmp_path / "store", "float16"))
+    assert ran == ["ToyCar", "fan"], "rounded grids"
     clip = found.units[1].test[0].path
     content = clip.read_bytes()
     clip.write_bytes(content + b"\0\0")

@@ -63,7 +63,10 @@ class Clip:
         number(f"the rate of {self.name!r}", self.rate, above=0)
         for channel in ("near", "far"):
             if getattr(self, channel) is not None:
-                x = finite(f"the {channel} channel of {self.name!r}", getattr(self, channel), ndim=1)
+                what, given = f"the {channel} channel of {self.name!r}", np.asarray(getattr(self, channel))
+                if np.issubdtype(given.dtype, np.integer):
+                    raise ValueError(f"{what} holds whole numbers ({given.dtype}), and full scale is 1: int16 / 32768?")
+                x = finite(what, given, ndim=1)
                 object.__setattr__(self, channel, x.astype(np.float32, copy=False))
         if self.far is not None and self.far.shape != self.near.shape:
             raise ValueError(
@@ -107,11 +110,12 @@ def read(path: str | os.PathLike[str], *, near: int = 0, far: int | None = 1, st
 
 
 def windows(
-    path: str | os.PathLike[str], *, near: int = 0, far: int | None = 1, length_s: float = WINDOW_S
+    path: str | os.PathLike[str], *, near: int = 0, far: int | None = 1, length_s: float = WINDOW_S, first: int = 0
 ) -> Iterator[Clip]:
     """The clips of a file: the whole of it up to LONG_S, else windows of `length_s` named file@start, one at a time.
 
-    Only one window is in memory. A last window of less than half the length is left out. Raises as `read` does.
+    Only one window is in memory. A last window of less than half the length is left out; those before the `first` are
+    not read. Raises as `read` does.
     """
     path = Path(path)
     with _opened(path) as file:
@@ -120,7 +124,9 @@ def windows(
             yield _clip(path, file, -1, near, far)
             return
         step = round(length_s * rate)
-        for start in range(0, file.frames, step):
+        if first:
+            file.seek(first * step)
+        for start in range(first * step, file.frames, step):
             samples = _samples(file, step, *_channels(path.name, file.channels, near, far))
             if start and len(samples) < step / 2:
                 return
@@ -128,6 +134,12 @@ def windows(
             yield replace(clip, name=f"{clip.name}@{start / rate:g}s", window=(start, step))
             if len(samples) < step:
                 return
+
+
+def count_windows(path: str | os.PathLike[str], *, length_s: float = WINDOW_S) -> int:
+    """How many clips `windows` gives of a file, by its header: 1 if that does not know. Raises as `read` does."""
+    lasts = seconds(path)
+    return int(lasts / length_s + 0.5) if LONG_S < lasts < float("inf") else 1
 
 
 @dataclass(frozen=True)

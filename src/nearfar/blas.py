@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import TypeVar
+from threading import Lock
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -23,10 +24,23 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def one_thread() -> AbstractContextManager[object]:
-    """A context in which BLAS works with one thread; the number of threads is restored afterwards."""
-    limit: AbstractContextManager[object] = _controller().limit(limits=1, user_api="blas")
-    return limit
+class one_thread(AbstractContextManager[None]):
+    """A context, from when it is made, in which BLAS works with one thread; the last one to end gives back the others.
+
+    Several threads of ours may be in one each: were each to restore what it met, the others would lose theirs.
+    """
+
+    _lock, _limits = Lock(), list[Any]()  # of the contexts that are open; the first knows what was before
+
+    def __init__(self) -> None:
+        with self._lock:
+            self._limits.append(_controller().limit(limits=1, user_api="blas"))
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            limit = self._limits.pop()
+            if not self._limits:
+                limit.restore_original_limits()
 
 
 def threads() -> int:

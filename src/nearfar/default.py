@@ -9,7 +9,7 @@ of fault is nearly deaf to the other:
 The rarer of the two speaks: in simulated rooms steady faults lose 0.5 to 2 points of 75, knocks gain 7 to 13 of 59.
 Decided by the normals, and said:
 
-- Far channel: used if every normal has one and it is neither silent nor a copy of near.
+- Far channel: used if every normal has one and it is neither dead (`microphones`) nor a copy of near.
 - Window of the leakage subtraction: as long as the room, so the longest that the shortest normal allows.
 - Guard: a far microphone that hears the machine itself cancels it (96 -> 54 points at worst). `direct_share` sees
   that: noise from the room arrives as many echoes, a machine beside both microphones as one sharp sound, at near no
@@ -31,18 +31,17 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
+from nearfar import microphones
 from nearfar.audio import Clip
 from nearfar.check import Array
 from nearfar.embed import ENHANCE_RATE
 from nearfar.enhance import longest_window
-from nearfar.microphones import SILENT_RMS
 from nearfar.recipe import Recipe, System, Watch
 
 DIRECT = 0.45  # share of one sharp sound in what the microphones have in common, above which far hears the machine
 WINDOW, REACH, WIDTH, LATE = 2048, 320, 8, 16  # samples at 16 kHz: 128 ms; delays up to 20 ms; +-0.5 ms; 1 ms
 QUIET_BIN = 1e-8  # of the strongest bin's power: below it a bin holds rounding, not sound
-SAME = 1e-4  # share of near's power that a copy in far leaves over
-FAULTY = 0.1  # share of normals with a silent or copied far channel that makes it unusable
+FAULTY = 0.1  # share of normals with a dead or copied far channel that makes it unusable
 FEATURES = 256  # of the steady part; fewer normals than that are few
 LONGEST_TRANSIENT = 8192  # half a second: a longer window smears a knock
 
@@ -57,7 +56,7 @@ def choose(clips: Sequence[Clip], count: int | None = None) -> tuple[System, str
     few = (len(clips) if count is None else count) < FEATURES
     window = longest_window(min(round(clip.seconds * ENHANCE_RATE) for clip in clips))
     steady, transient = f"w1w_{window}", f"w1w_{min(window, LONGEST_TRANSIENT)}"
-    subtract, why = _far([clip.at(ENHANCE_RATE) for clip in clips])
+    subtract, why = _far(clips)
     if subtract:
         shortest = min(clip.seconds for clip in clips)
         why += f" The window is {window / ENHANCE_RATE:.2g} s, as the shortest recording lasts {shortest:.3g} s."
@@ -98,20 +97,20 @@ def sharpest(near: Array, far: Array) -> tuple[float, int]:
 def _far(clips: Sequence[Clip]) -> tuple[bool, str]:
     """Whether to subtract what far hears, and why."""
     near_only = "so the near microphone is used alone."
-    pairs = [(clip.near, clip.far) for clip in clips if clip.far is not None]
-    if len(pairs) < len(clips):
-        mono = len(clips) - len(pairs)
-        which = (
-            f"{mono} of {len(clips)} recordings {'has' if mono == 1 else 'have'}" if pairs else "The recordings have"
-        )
-        return False, f"{which} one channel, {near_only}"
-    silent = sum(_rms(far) < SILENT_RMS for _, far in pairs)
-    if silent > FAULTY * len(pairs):
-        return False, f"The far microphone is silent in {silent} of {len(pairs)} recordings, {near_only}"
-    same = sum(_same(near, far) for near, far in pairs)
-    if same > FAULTY * len(pairs):
-        return False, f"Near and far carry the same signal in {same} of {len(pairs)} recordings, {near_only}"
-    share = float(np.median([direct_share(near, far) for near, far in pairs]))
+    count, mono = len(clips), sum(clip.far is None for clip in clips)
+    if mono:
+        which = f"{mono} of {count} recordings {'has' if mono == 1 else 'have'}"
+        return False, f"{which if mono < count else 'The recordings have'} one channel, {near_only}"
+    found = [p for clip in clips for p in microphones.problems(clip.near, clip.far, clip.rate)]
+    dead = [p.kind for p in found if p.fatal and p.channel == "far"]  # silent, stuck, saturated
+    if len(dead) > FAULTY * count:
+        kinds = " or ".join(sorted(set(dead)))
+        return False, f"The far microphone is {kinds} in {len(dead)} of {count} recordings, {near_only}"
+    same = sum(p.kind == "one_cable" for p in found)
+    if same > FAULTY * count:
+        return False, f"Near and far carry the same signal in {same} of {count} recordings, {near_only}"
+    pairs = [(clip.near, clip.far) for clip in (clip.at(ENHANCE_RATE) for clip in clips)]
+    share = float(np.median([direct_share(near, far) for near, far in pairs if far is not None]))
     direct = f"{share:.0%} of what the two microphones have in common is one direct sound that near hears first"
     if share > DIRECT:
         return False, (
@@ -136,13 +135,3 @@ def _recipe(view: str, pooling: str, shrinkage: float) -> Recipe:
         "normalize": False,
     }
     return Recipe(view=view, pooling=pooling, shrinkage=shrinkage, **gaussian)
-
-
-def _rms(x: Array) -> float:
-    return float(np.std(x.astype(np.float64)))
-
-
-def _same(near: Array, far: Array) -> bool:
-    if min(_rms(near), _rms(far)) < SILENT_RMS:
-        return False
-    return 1 - float(np.corrcoef(near.astype(np.float64), far.astype(np.float64))[0, 1]) ** 2 < SAME

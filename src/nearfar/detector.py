@@ -17,12 +17,12 @@ from numpy.typing import ArrayLike
 
 from nearfar import audio, default, model, threshold
 from nearfar.backend import Backend, fit
-from nearfar.check import Array, number, one_of
+from nearfar.check import Array, flags, number, one_of
 from nearfar.combine import Fitted, build
 from nearfar.encoders import Encoder
 from nearfar.explain import inquiry
 from nearfar.explain.evidence import Explanation
-from nearfar.fusion import EPS, statistics
+from nearfar.fusion import in_sigmas, statistics
 from nearfar.hear import Ear, Heard, Progress, Skip
 from nearfar.library import load_encoders, weights_of
 from nearfar.model import Normal
@@ -87,13 +87,13 @@ class Detector:
 
         A clip that cannot be used raises; with `skip(name, error)` it is reported there and left out instead.
         """
-        flags = _flags(is_target, len(clips))
+        targets = _flags(is_target, len(clips))
         self.normals, self.backends, self.is_target, self.profile = [], [], np.zeros(0, bool), Profile()
-        self.weights_known = {}
+        self.weights_known, self.window_s = {}, audio.WINDOW_S
         if self.by_default:
             ear = Ear(self.near, self.far, self.window_s, [], {})
-            self.system, self.why = default.choose(ear.sample(clips, SAMPLE), count=len(clips))
-        return self.hold(*self.ear.normals(clips, flags, set(), skip, progress))
+            self.system, self.why = default.choose(*ear.sample(clips, SAMPLE))
+        return self.hold(*self.ear.normals(clips, targets, set(), skip, progress))
 
     def add(
         self,
@@ -105,19 +105,21 @@ class Detector:
     ) -> Detector:
         """Put more normals into the bank; the others' embeddings stay. One that is in it already is an error."""
         known = {n.sha256 for n in self.fitted.normals}
-        flags = np.full(len(clips), is_target) if isinstance(is_target, bool) else _flags(is_target, len(clips))
-        heard, flags = self.ear.normals(clips, flags, known, skip, progress)
+        targets = np.full(len(clips), is_target) if isinstance(is_target, bool) else _flags(is_target, len(clips))
+        heard, targets = self.ear.normals(clips, targets, known, skip, progress)
         if not heard:
             raise ValueError("there is nothing to add: none of the recordings is usable and new")
-        return self.hold(heard, flags)
+        return self.hold(heard, targets)
 
     def hold(self, heard: Sequence[Heard], is_target: ArrayLike | None = None) -> Detector:
-        """Put clips that have been heard into the bank, beside those that are there, and fit on all of them."""
+        """Put clips that have been heard into the bank and fit on all of it; a set-point given by hand stays."""
         if len(self.normals) + len(heard) < 2:
             raise ValueError(f"a detector needs at least 2 usable normal recordings, not {len(heard)}")
         vectors = [np.stack([h.vectors[i] for h in heard]) for i in range(len(self.recipes))]
+        by_hand = None
         if self.backends:
             vectors = [np.concatenate([b.z, v]) for b, v in zip(self.backends, vectors, strict=True)]
+            by_hand = self.threshold.value if self.threshold.method == threshold.BY_HAND else None
         else:
             self.window_s = float(np.median([h.origin.seconds for h in heard]))
         self.is_target = np.concatenate([self.is_target, _flags(is_target, len(heard))])
@@ -126,7 +128,7 @@ class Detector:
         self.backends = [fit(z, self.is_target, **vars(r.switches)) for z, r in zip(vectors, self.recipes, strict=True)]
         self.weights_known = {name: weights_of(encoder) for name, encoder in self.encoders.items()}
         self._align()
-        self.set_threshold()
+        self.set_threshold(value=by_hand)
         return self
 
     def score(self, clips: Sequence[Any], *, skip: Skip | None = None, progress: Progress | None = None) -> list[Score]:
@@ -145,25 +147,29 @@ class Detector:
 
     def judge(self, clip: Heard) -> Score:
         """The score of a clip that has been heard."""
-        assert self.system is not None
         value, parts = self._values(clip.vectors)
         said = {name: float(s[0]) for name, s in parts.items()}
-        heard = self._heard(said) if isinstance(self.system, Watch) else ""
-        leaf = leaf_of(self.system, heard.split(AND)[0])
-        _, nearest = self.backends[leaf].nearest(clip.vectors[leaf][None], NEAREST)
+        _, nearest = self.nearest(clip, said)
         highest = max(encoder.sample_rate for encoder in self.encoders.values())
         return Score(
             name=clip.origin.name,
             value=value,
             threshold=self.threshold.value,
             anomalous=None if clip.fatal else value > self.threshold.value,
-            nearest=[self.normals[i].name for i in nearest[0]],
+            nearest=[self.normals[i].name for i in nearest],
             p=float(np.exp(self.tail.log_p([value])[0])),
-            heard=heard,
+            heard=self._heard(said) if isinstance(self.system, Watch) else "",
             parts=said,
             problem=clip.fatal,
             warnings=[p.text for p in clip.problems if not p.fatal] + self.profile.another_rate(clip.profile, highest),
         )
+
+    def nearest(self, clip: Heard, said: Mapping[str, float]) -> tuple[Array, Array]:
+        """Distances and indices (3,) of the normals nearest to a clip, as the loudest part of its score hears them."""
+        assert self.system is not None
+        leaf = leaf_of(self.system, said)
+        distances, rows = self.backends[leaf].nearest(clip.vectors[leaf][None], NEAREST)
+        return distances[0], rows[0]
 
     def explain(self, source: Any) -> Explanation:
         """Where and why a clip differs from the normals; of a long file, its most unusual window. See `evidence`."""
@@ -180,7 +186,7 @@ class Detector:
         """Change the set-point without refitting: a share of normal clips, false alarms per day, or a value by hand."""
         if value is not None:
             p = float(np.exp(self.fitted.tail.log_p([number("the threshold", value)])[0]))
-            self.threshold = Threshold(value, p, "by hand")
+            self.threshold = Threshold(value, p, threshold.BY_HAND)
             return self.threshold
         if false_alarms_per_day is not None:
             rate = threshold.rate_of(false_alarms_per_day, self.window_s)
@@ -245,16 +251,12 @@ class Detector:
         assert self.system is not None
         self.combined: Fitted = build(self.system, iter(self.backends))
         self.mu, self.sigma = statistics(self.combined.train)
-        self.train_values = self._in_sigmas(self.combined.train)
+        self.train_values = in_sigmas(self.combined.train, self.mu, self.sigma)
         self.tail = Tail(self.train_values)
 
     def _values(self, vectors: Sequence[Array]) -> tuple[float, dict[str, Array]]:
         raw, parts = self.combined.score(iter([v[None] for v in vectors]))
-        return float(self._in_sigmas(raw)[0]), parts
-
-    def _in_sigmas(self, raw: Array) -> Array:
-        values: Array = (np.asarray(raw, np.float64) - self.mu) / (self.sigma + EPS * max(1.0, abs(self.mu)))
-        return values
+        return float(in_sigmas(raw, self.mu, self.sigma)[0]), parts
 
 
 def load(
@@ -293,7 +295,4 @@ def load(
 
 
 def _flags(is_target: ArrayLike | None, count: int) -> Array:
-    flags = np.zeros(count, bool) if is_target is None else np.asarray(is_target)
-    if flags.shape != (count,):
-        raise ValueError(f"is_target has shape {flags.shape}; give one flag for each of the {count} clips")
-    return flags.astype(bool)
+    return np.zeros(count, bool) if is_target is None else flags("is_target", is_target, count)

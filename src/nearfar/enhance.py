@@ -82,10 +82,10 @@ def leakage_subtract(
     return _through_stft(near, far, subtract, n_fft, hop)[0]
 
 
-def longest_window(samples: int, *, frames: int = 8) -> int:
-    """The longest power of two n_fft <= 16,384 that gives `samples` at least `frames` windows at hop n_fft / 4."""
+def longest_window(samples: int) -> int:
+    """The longest power of two n_fft <= 16,384 that gives `samples` at least 32 frames at hop n_fft / 4."""
     n_fft = 16_384
-    while n_fft > SHORTEST and 1 + samples // (n_fft // 4) < 4 * frames:
+    while n_fft > SHORTEST and 1 + samples // (n_fft // 4) < 32:
         n_fft //= 2
     return n_fft
 

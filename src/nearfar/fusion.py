@@ -23,7 +23,7 @@ EPS = 1e-12
 def statistics(train_scores: ArrayLike, is_target: ArrayLike | None = None) -> tuple[float, float]:
     """Mean and standard deviation (ddof 0) of training scores, eq. 17.
 
-    With `is_target` the two domains weigh the same (`balance_domains`), instead of 990 source clips outvoting 10.
+    With `is_target` the two domains weigh the same, instead of 990 source clips outvoting 10.
     """
     s = finite("train_scores", train_scores, ndim=1).astype(np.float64)
     if not len(s):
@@ -39,9 +39,12 @@ def statistics(train_scores: ArrayLike, is_target: ArrayLike | None = None) -> t
 
 def align(train_scores: ArrayLike, scores: ArrayLike, is_target: ArrayLike | None = None) -> Array:
     """Scores (M,) in standard deviations of the training normals: (s - mu) / (sigma + eps). Source: eq. 17."""
-    mu, sigma = statistics(train_scores, is_target)
-    eps = EPS * max(1.0, abs(mu))  # relative, so that a system without any spread stays finite at every scale
-    out: Array = (finite("scores", scores, ndim=1).astype(np.float64) - mu) / (sigma + eps)
+    return in_sigmas(finite("scores", scores, ndim=1), *statistics(train_scores, is_target))
+
+
+def in_sigmas(scores: ArrayLike, mu: Array | float, sigma: Array | float) -> Array:
+    """(s - mu) / (sigma + eps) in float64; eps is relative: a system without any spread stays finite at every scale."""
+    out: Array = (np.asarray(scores, np.float64) - mu) / (sigma + EPS * np.maximum(1, np.abs(mu)))
     return out
 
 

@@ -116,23 +116,37 @@ class Ear:
             warnings.warn(f"{cut[0]}{more}", stacklevel=2)
         return kept, np.array(targets, bool)
 
-    def sample(self, sources: Sequence[Any], count: int) -> list[Clip]:
-        """About `count` clips, evenly from the sources; ValueError if none of those can be read."""
+    def sample(self, sources: Sequence[Any], count: int) -> tuple[list[Clip], int]:
+        """About `count` clips, evenly from all that the sources hold, and how many that is by the files' headers.
+
+        ValueError if none of them can be read.
+        """
         sample, why = [], ""
-        for i in np.unique(np.linspace(0, len(sources) - 1, min(count, len(sources))).astype(int)):
+        held = [self._count(source) for source in sources]
+        ends = np.cumsum(held)
+        total = int(sum(held))
+        for at in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)):
+            i = int(np.searchsorted(ends, at, "right"))
             try:
-                sample.append(next(self.clips(sources[int(i)])))
+                sample.append(next(self.clips(sources[i], first=int(at - ends[i]) + held[i])))
             except (ValueError, OSError) as error:
                 why = why or f": {error}"  # of the others when their turn comes
         if not sample:
             raise ValueError(f"none of the recordings can be read, so there is nothing to fit on{why}")
-        return sample
+        return sample, total
 
-    def clips(self, source: Any) -> Iterator[Clip]:
-        """The clips of a source: a file (windows, if it is long), a `Clip`, or arrays with a rate."""
+    def clips(self, source: Any, *, first: int = 0) -> Iterator[Clip]:
+        """The clips of a source from the `first` on: a file (windows, if it is long), a `Clip`, arrays with a rate."""
         if isinstance(source, (str, os.PathLike)):
-            return audio.windows(source, near=self.near, far=self.far, length_s=self.window_s)
+            return audio.windows(source, near=self.near, far=self.far, length_s=self.window_s, first=first)
         return iter([audio.as_clip(source)])
+
+    def _count(self, source: Any) -> int:
+        """How many clips a source holds; 1 if it cannot be read, which is said when its turn comes."""
+        try:
+            return audio.count_windows(source, length_s=self.window_s) if isinstance(source, (str, os.PathLike)) else 1
+        except (ValueError, OSError):
+            return 1
 
     def grids(self, clip: Clip, origin: Normal) -> dict[Pass, Array]:
         """All grids (T, F, D) that the recipes' vectors are pooled from."""

@@ -48,7 +48,7 @@ class OneBank:
 
 
 class TwoBanks:
-    """Shared by the domain-aware methods: the domains' rows, and what stands for a domain that is not there (inf)."""
+    """Shared by the domain-aware methods: the normals, and which of them are of either domain."""
 
     def __init__(self, z: Any, is_target: Array) -> None:
         self.z = z

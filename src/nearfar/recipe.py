@@ -14,7 +14,7 @@ frame preprocessing; s_stereo of eq. 13 is `n_f`; the three components of eq. 13
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -57,7 +57,7 @@ class Recipe(Switches):
         super().__post_init__()
         one_of("encoder", self.encoder, names())
         if self.layer is not None:
-            whole("layer", self.layer)
+            object.__setattr__(self, "layer", whole("layer", self.layer))
             if self.encoder in WITHOUT_LAYERS:
                 raise ValueError(f"encoder {self.encoder!r} has no layers to choose from, so leave layer at None")
         one_of("view", self.view, [*VIEWS, *WAVE_VIEWS])
@@ -126,6 +126,9 @@ class Watch:
         check_weights([share for _, share, _ in self.parts], len(self.parts))
         if any(share <= 0 for _, share, _ in self.parts):
             raise ValueError("every part of a watch needs a share of the false-alarm budget above 0")
+        names = [name for name, _, _ in self.parts]
+        if not all(names) or len(set(names)) < len(names):
+            raise ValueError(f"every part of a watch needs a name of its own; they are {', '.join(map(repr, names))}")
 
     def to_json(self) -> str:
         """The watch as JSON text."""
@@ -150,14 +153,14 @@ def leaves(system: System) -> Iterator[Recipe]:
             yield from leaves(part[-1])
 
 
-def leaf_of(system: System, part: str = "") -> int:
-    """Number of the leaf to look at: the first of that part of a watch, or the one with the largest weight."""
+def leaf_of(system: System, said: Mapping[str, float]) -> int:
+    """Number of the leaf to look at: the first of that part of a watch which `said` most, else the weightiest one."""
     if isinstance(system, Recipe):
         recipes = list(leaves(system))
         return recipes.index(max(recipes, key=lambda r: r.view == "near_only"))
     counts = [len(list(leaves(each[-1]))) for each in system.parts]
     if isinstance(system, Watch):
-        best = [name for name, _, _ in system.parts].index(part) if part else 0
+        best = [name for name, _, _ in system.parts].index(max(said, key=lambda name: said[name]))
     else:
         weights = [weight for weight, _ in system.parts]
         best = weights.index(max(weights))

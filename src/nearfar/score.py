@@ -24,9 +24,7 @@ class Score:
     anomalous: bool | None
     nearest: list[str]
     p: float
-    heard: str = (
-        ""  # of a watch: the parts beyond the set-point, rarest first ("transient and steady"), else the rarest
-    )
+    heard: str = ""  # parts of a watch beyond the set-point, rarest first ("transient and steady"), else the rarest
     parts: Mapping[str, float] = field(default_factory=dict)
     problem: str = ""  # why the clip cannot be judged
     warnings: Sequence[str] = ()

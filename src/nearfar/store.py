@@ -141,7 +141,7 @@ class Store:
         """The dtype that the folder keeps, "" if it is new."""
         path = self.folder / SETTINGS
         if not path.exists():
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            if self.folder.exists() and (not self.folder.is_dir() or any(map(_is_other, self.folder.iterdir()))):
                 raise FileExistsError(f"{self.folder} exists and is not a store of grids: name another folder")
             return ""
         try:
@@ -161,6 +161,11 @@ class Store:
             with suppress(FileNotFoundError):  # another process was faster
                 if time.time() - draft.stat().st_mtime > STALE_S:
                     draft.unlink()
+
+
+def _is_other(path: Path) -> bool:
+    """Whether what lies in a folder is not what a process that is making a store, or was killed at it, leaves there."""
+    return not path.name.startswith(f".{SETTINGS}.")
 
 
 def _header(data: bytes) -> tuple[int, dict[str, Any]]:

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from nearfar.check import Array, finite, number, one_of
 
 METHODS = ("conformal", "gamma", "quantile")
+BY_HAND = "by hand"  # the method of a set-point that a person gave
 SECONDS_PER_DAY = 86_400.0
 
 

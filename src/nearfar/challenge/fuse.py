@@ -6,7 +6,7 @@
 Equal weights need no labels and are the default of a fusion. The search starts from the best of equal weights, every
 system alone and the report's weights where its encoders are there, and moves weight from one system to another while
 the official score grows. It uses labels: beside its score stands the nested one, weights chosen without the machine
-that they are scored on.
+that they are scored on (and so not from the report's, which were chosen on all of its machines).
 """
 
 from __future__ import annotations
@@ -65,19 +65,18 @@ def fuse(records: Records, rows: Sequence[int], *, search: bool = True) -> Fused
     single = float(np.nanmax(records.overall[list(rows)]))
     if not search:
         return Fused(recipes, [float(w) for w in equal[0]], even, even, even, single, 1)
-    weights, score, tried = ascend(tables, recipes)
-    return Fused(recipes, [float(w) for w in weights], score, _nested(tables, recipes), even, single, tried)
+    starts = [*equal, *np.eye(len(rows))]
+    weights, score, tried = ascend(tables, [*starts, *_published(recipes)])
+    return Fused(recipes, [float(w) for w in weights], score, _nested(tables, starts), even, single, tried)
 
 
-def ascend(tables: Mapping[str, tuple[Array, Clips]], recipes: Sequence[Recipe]) -> tuple[Array, float, int]:
-    """(weights, official score, how many were tried) of the best weighting that moves of weight lead to."""
-    count = len(recipes)
-    starts = [np.full(count, 1 / count), *np.eye(count), *_published(recipes)]
+def ascend(tables: Mapping[str, tuple[Array, Clips]], starts: Sequence[Array]) -> tuple[Array, float, int]:
+    """(weights, official score, how many were tried) of the best weighting that moves of weight reach from a start."""
     scores = _overall(np.stack(starts), tables)
     best, tried = int(np.nanargmax(scores)), len(starts)
     weights, score = starts[best], float(scores[best])
     units = _rounded(weights)  # equal weights may lie between the grid's points: moves start from the nearest
-    while count > 1:
+    while len(units) > 1:
         moves = _moves(units)
         scores = _overall(moves / STEP, tables)
         tried += len(moves)
@@ -116,12 +115,12 @@ def layers(records: Records) -> list[int]:
     return max(several, key=lambda each: float(mark[each].mean()))
 
 
-def _nested(tables: Mapping[str, tuple[Array, Clips]], recipes: Sequence[Recipe]) -> float:
+def _nested(tables: Mapping[str, tuple[Array, Clips]], starts: Sequence[Array]) -> float:
     if len(tables) < 2:
         return float("nan")
     held_out = []
     for machine in tables:
-        weights, _, _ = ascend({m: t for m, t in tables.items() if m != machine}, recipes)
+        weights, _, _ = ascend({m: t for m, t in tables.items() if m != machine}, starts)
         held_out.append(_values(weights[None], *tables[machine])[0])
     return float(harmonic(np.stack(held_out)[None])[0])
 

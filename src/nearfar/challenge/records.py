@@ -37,6 +37,7 @@ from nearfar.atomic import write
 from nearfar.challenge.ranking import harmonic
 from nearfar.challenge.space import Setting, as_row
 from nearfar.check import Array
+from nearfar.fusion import in_sigmas
 from nearfar.recipe import Recipe
 
 NUMBERS = ("auc_source", "auc_target", "pauc")
@@ -70,12 +71,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Clips:
-    """Which files a machine's results are of; labels and domains of the test clips are None where unknown."""
+    """Which files a machine's results are of, and `how` they were heard; labels and domains are None where unknown."""
 
     train: Sequence[str]
     test: Sequence[str]
     is_anomaly: Sequence[bool | None]
     is_target: Sequence[bool | None]
+    how: str = ""
 
     @property
     def labelled(self) -> bool:
@@ -168,10 +170,8 @@ class Records:
     def aligned(self, rows: Sequence[int], machine: str) -> Array:
         """Test scores (len(rows), M) in standard deviations of the training normals (eq. 17)."""
         at, m = np.asarray(rows, int), self.machines.index(machine)
-        mean, sd = self.statistic("mean")[at, m], self.statistic("sd")[at, m]
-        eps = 1e-12 * np.maximum(1, np.abs(mean))
-        scores: Array = (self.scores[machine][at] - mean[:, None]) / (sd + eps)[:, None]
-        return scores
+        mean, sd = (self.statistic(name)[at, m, None] for name in ("mean", "sd"))
+        return in_sigmas(self.scores[machine][at], mean, sd)
 
     def rows(self) -> list[dict[str, Any]]:
         """The table."""

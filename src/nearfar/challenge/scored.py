@@ -2,9 +2,9 @@
 
     FOLDER/<unit>-<first digits of the key>.json    {"train": {file: score}, "test": {file: score}, "failures": [...]}
 
-The key is a hash of all that a score depends on: version, recipe, hash of the weights, channels, and name, size and
-time of every recording. Train scores are exact leave-one-out, so a fusion of systems follows from what is kept: in
-standard deviations of the normals each, weighted, and aligned once more (eq. 17-18).
+The key is a hash of all that a score depends on: version, recipe, hash of the weights, channels, rounding of the store,
+and name, size and time of every recording. Train scores are exact leave-one-out, so a fusion of systems follows from
+what is kept: in standard deviations of the normals each, weighted, and aligned once more (eq. 17-18).
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class Runs:
     def _key(self, system: System | None, hashes: Mapping[str, str], unit: Unit) -> str:
         files = sorted((r.split, r.path.name, *_stamp(r.path)) for r in [*unit.train, *unit.test])
         recipe = None if system is None else as_data(system)
-        parts = [FORMAT, __version__, recipe, sorted(hashes.items()), self.near, self.far, files]
+        rounded = self.store.dtype if self.store else "float32"
+        parts = [FORMAT, __version__, recipe, sorted(hashes.items()), self.near, self.far, rounded, files]
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from nearfar.challenge.scoring import score_setting
 from nearfar.challenge.space import Setting, Space, space_of
 from nearfar.check import Array, one_of
 from nearfar.encoders import TABLE, names
-from nearfar.library import Library, load_encoders
+from nearfar.library import Library, hashes_of, load_encoders
 from nearfar.recipe import Recipe
 from nearfar.recordings import Recording
 from nearfar.store import Store
@@ -43,12 +43,16 @@ PSEUDO = 64  # other machines' normals that stand for anomalies where no labels 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a search needs to know of a machine; `pseudo` are other machines' normals, anomalies to this one."""
+    """What a search needs to know of a machine; `pseudo` are other machines' normals, anomalies to this one.
+
+    `how` says what else its grids depend on: channels, weights, rounding.
+    """
 
     name: str
     train: Sequence[Recording]
     test: Sequence[Recording]
     pseudo: Sequence[Recording] = ()
+    how: str = ""
 
 
 def search_machine(
@@ -98,7 +102,8 @@ def _kept(
     sets = machine.train, machine.test, machine.pseudo
     clips, layer = [clip for each in sets for clip in each], next(iter(space.plan)).layer
     heard, shape, failures = usable(clips, frames, space.waveforms(), layer, threads, progress, machine.name)
-    kept = Machine(machine.name, *([r for r in rs if r.path in heard] for rs in sets))
+    train, test, pseudo = ([r for r in rs if r.path in heard] for rs in sets)
+    kept = replace(machine, train=train, test=test, pseudo=pseudo)
     if len(kept.train) < 2 or not kept.test:
         why = f": {next(iter(failures.values()))}" if failures else ""
         raise ValueError(
@@ -121,6 +126,7 @@ def clips_of(machine: Machine) -> Clips:
         [r.path.name for r in test],
         [r.is_anomaly for r in test],
         [r.is_target for r in test],
+        machine.how,
     )
 
 
@@ -150,10 +156,13 @@ def search(
     chosen, far, notes = _possible(chosen, machines, near, far)
     failures: dict[str, str] = {}
     for encoder in encoders:
-        todo = [machine for machine in machines if not _recorded(machine, chosen, encoder, folder)]
+        kept = store or (Store(Path(folder) / GRIDS) if TABLE[encoder].has_weights else None)  # never encoded twice
+        digest, rounded = hashes_of([encoder], weights)[encoder], kept.dtype if kept else "float32"
+        how = f"channels {near} and {far}, weights {digest} in {precision}, grids in {rounded}"
+        asked = [replace(machine, how=how) for machine in machines]
+        todo = [machine for machine in asked if not _recorded(machine, chosen, encoder, folder)]
         if not todo:
             continue
-        kept = store or (Store(Path(folder) / GRIDS) if TABLE[encoder].has_weights else None)  # never encoded twice
         layers = list(dict.fromkeys(setting.layer for setting in chosen.plan))
         loaded = load_encoders([encoder], weights, threads=threads, precision=precision)
         library = Library(loaded, kept, near=near, far=far, layers=layers)

@@ -11,13 +11,9 @@ from nearfar.check import Array
 from nearfar.embed import vectors
 from nearfar.explain import evidence
 from nearfar.explain.evidence import Explanation
-from nearfar.recipe import leaf_of
-from nearfar.score import AND
 
 if TYPE_CHECKING:
     from nearfar.detector import Detector
-
-NEAREST = 3  # normals to play beside it
 
 
 def explain(detector: Detector, source: Any, value_of: Callable[[Sequence[Array]], float]) -> Explanation:
@@ -25,7 +21,6 @@ def explain(detector: Detector, source: Any, value_of: Callable[[Sequence[Array]
 
     `value_of` gives the detector's score for one vector (D,) per recipe.
     """
-    assert detector.system is not None
     heard = next(detector.ear.hear([source], None, None))
     scores = [detector.judge(h) for h in heard]
     worst = max(range(len(scores)), key=lambda i: (scores[i].anomalous is not None, scores[i].value))
@@ -33,15 +28,14 @@ def explain(detector: Detector, source: Any, value_of: Callable[[Sequence[Array]
     notes = [f"{len(mute)} of {len(scores)} windows cannot be judged: {mute[0]}"] if mute else []
     clip = next(islice(detector.ear.clips(source), worst, None))
     grids = detector.ear.grids(clip, heard[worst].origin)
-    leaf = leaf_of(detector.system, scores[worst].heard.split(AND)[0])
-    distances, rows = detector.backends[leaf].nearest(heard[worst].vectors[leaf][None], NEAREST)
+    distances, rows = detector.nearest(heard[worst], scores[worst].parts)
     return evidence.explain(
         clip,
         replace(scores[worst], warnings=[*scores[worst].warnings, *notes]),
         leave_out=lambda span: value_of(vectors(detector.recipes, grids, span)),
         profile=detector.profile,
         leaves=[(recipe, b.z) for recipe, b in zip(detector.recipes, detector.backends, strict=True)],
-        nearest=evidence.neighbours(distances[0], [detector.normals[i] for i in rows[0]]),
+        nearest=evidence.neighbours(distances, [detector.normals[i] for i in rows]),
         offset_s=worst * round(detector.window_s * clip.rate) / clip.rate,
         channels=(detector.near, detector.far),
     )
