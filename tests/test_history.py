@@ -14,7 +14,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearfar.live.database import DamagedHistory, rescue
+from nearfar.live.database import DamagedHistory, hold, rescue
 from nearfar.live.history import DAY_S, History, medians
 from nearfar.live.message import Message
 from nearfar.live.outbox import Outbox
@@ -90,6 +90,30 @@ def test_old_scores_go_events_stay(tmp_path):
     for machine in ("fan", "pump"):
         assert [s.t0 / DAY_S for s in history.scores(machine, 0, 1e9)] == [2, 3, 4]
     assert len(history.events()) == 1
+
+
+def test_old_scores_go_on_going_after_a_clock_was_a_day_ahead(tmp_path):
+    history = History(tmp_path, keep_days=0.5)
+    for t in (DAY_S, 0.0, 0.2 * DAY_S, 0.4 * DAY_S, 0.6 * DAY_S):
+        history.record(scored(t))
+    assert [s.t0 / DAY_S for s in history.scores("pump", 0, 1e9)] == [0.2, 0.4, 0.6, 1]
+
+
+def test_one_process_at_a_time_may_listen(tmp_path):
+    child = (
+        "from nearfar.live.database import *; import sys; h = hold(Path(sys.argv[1])); print(1, flush=True); input()"
+    )
+    command = [sys.executable, "-c", child, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline()
+        with pytest.raises(ValueError, match="belongs to a `nearfar serve` or `nearfar monitor`"):
+            hold(tmp_path)
+        History(tmp_path).close()  # who looks into it need not wait
+        with pytest.raises(ValueError, match="is running"):
+            rescue(tmp_path)
+        other.kill()
+    hold(tmp_path).close()
+    hold(tmp_path).close()
 
 
 def test_audio_stays_below_its_cap_oldest_out_first(tmp_path):

@@ -119,13 +119,25 @@ def test_an_unknown_sample_format_or_model_is_found_by_check(folder):
         check(read(written(folder), {"PASSWORD": "x"}))
 
 
+@pytest.mark.parametrize("file", ["mqtt.secret", "nowhere.pt"])
+def test_weights_that_no_machine_would_use_are_refused(folder, file):
+    text = SOUND.replace('name = "Pump 3"', f'weights = "{file}"')
+    with pytest.raises(ValueError, match=f"weights .*{file} would not be used: log-mel has no weights"):
+        check(read(written(folder, text), {"PASSWORD": "x"}))
+    (folder / "weights").mkdir()  # a place to look, which others may need
+    text = SOUND.replace('name = "Pump 3"', 'weights = "weights"')
+    assert check(read(written(folder, text), {"PASSWORD": "x"}))
+
+
 def test_a_plant_is_put_together_and_taken_apart(folder):
     text = SOUND[: SOUND.index("[machines.fan]")] + '[jsonl]\nfile = "all.jsonl"\n'
-    assembly = assemble(
-        read(written(folder, text)), clock=lambda: 0.0, complain=print, report=lambda n, e: None, once=True
-    )
+    how = {"clock": lambda: 0.0, "complain": print, "report": lambda n, e: None, "once": True}
+    assembly = assemble(read(written(folder, text)), **how)
+    with pytest.raises(ValueError, match="that is running: stop that one first"):
+        assemble(read(written(folder, text)), **how)
     assert isinstance(assembly.monitor, Monitor) and list(assembly.plant.machines) == ["pump"]
     import threading
 
     assembly.run(threading.Event())
     assert (folder / "h" / "history.db").is_file()
+    assemble(read(written(folder, text)), **how).close()

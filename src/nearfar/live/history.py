@@ -2,6 +2,7 @@
 
     folder/history.db        scores for `keep_days`; events and audit stay
     folder/audio/*.flac      at most `audio_bytes`, oldest out first
+    folder/lock.db           held by the process that listens, as long as it lives (`database.hold`)
 
 Safe from any thread and against `kill -9`: what `record` has returned is on disk, unless `problem` says otherwise. If
 the disk is full, rows wait in memory (events and audit all of them, scores up to WAITING) and are written, in order, as
@@ -76,7 +77,7 @@ class History:
                 self._unsaved[row.id] = row
             told = self._promised(tell(row)) if tell and isinstance(row, Event) else []
             self._write((f"INSERT INTO {TABLE[type(row)]} VALUES ({marks})", values), *told)
-            if isinstance(row, Scored) and row.t1 - self._pruned > PRUNE_S:
+            if isinstance(row, Scored) and abs(row.t1 - self._pruned) > PRUNE_S:  # a clock may be set back
                 self._prune(row.t1)
             return row
 

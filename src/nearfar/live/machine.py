@@ -9,14 +9,13 @@ import math
 import os
 import re
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nearfar.detector import Detector, load
 from nearfar.encoders import Encoder
-from nearfar.library import load_encoders
+from nearfar.library import files_of, load_encoders
 from nearfar.live.alarm import NORMAL, Alarm, per_week, rate_for
 from nearfar.live.promise import in_words, set_point
 from nearfar.live.rows import Event, Scored
@@ -137,8 +136,10 @@ def open_machine(
 def share(detector: Detector, weights: Any, shared: Shared) -> None:
     """Give a detector encoders from `shared`, loading those that are not there yet."""
     encoders = {}
-    for name in sorted({recipe.encoder for recipe in detector.recipes}):
-        file = weights.get(name) if isinstance(weights, Mapping) else weights
+    names = sorted({recipe.encoder for recipe in detector.recipes})
+    files = files_of(names, weights)
+    for name in names:
+        file = files.get(name)
         known = {n: digest for n, digest in detector.weights_known.items() if n == name}
         key = (name, str(file), *known.values())
         if key not in shared:
