@@ -212,8 +212,10 @@ class Microphone:
                         gap = False
             except (self._sounddevice.PortAudioError, ValueError) as error:
                 self.problem, gap = f"microphone {self.device!r}: {error}; trying again", True
-                yield None
-                stop.wait(5.0)
+                for _ in range(10):
+                    yield None
+                    if stop.wait(POLL_S):
+                        return
 
 
 def _read(file: IO[bytes], size: int, stop: threading.Event) -> Iterator[bytes | None]:

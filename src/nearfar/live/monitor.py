@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Protocol
 
 from nearfar.live.plant import Plant, end_left_open
@@ -66,8 +66,10 @@ class Monitor:
         workers: int | None = None,
         queue: int = QUEUE,
         tick_s: float = TICK_S,
+        steady: Callable[[], float] = monotonic,
     ) -> None:
         self.plant, self.complain, self.meters, self.queue, self.tick_s = plant, complain, meters, queue, tick_s
+        self.steady = steady  # how long nothing came: the plant's clock may be set
         self.lines = {machine: Line(source) for machine, source in sources.items()}
         self.dropped = self.failed = 0
         self._said: dict[str, str] = {}  # what was complained about last, by subject
@@ -78,7 +80,7 @@ class Monitor:
         """Listen until every source has ended or `stop` is set."""
         end_left_open(self.plant)
         for machine, line in self.lines.items():
-            line.last = self.plant.clock()
+            line.last = self.steady()
             threading.Thread(target=self._listen, args=(machine, line, stop), name=machine, daemon=True).start()
         while not stop.is_set() and not self._all(lambda line: line.ended):
             with self._change:
@@ -116,7 +118,7 @@ class Monitor:
                 for meter in self.meters:
                     meter.dropped(machine)
             line.waiting.append(window)
-            line.last = self.plant.clock()
+            line.last = self.steady()
             if not line.busy:
                 line.busy = True
                 self._workers.submit(self._work, machine, line)
@@ -143,10 +145,10 @@ class Monitor:
             self._change.notify_all()
 
     def _watch(self) -> None:
-        now = self.plant.clock()
         for machine, line in self.lines.items():
-            if (line.broken or not line.ended) and now - line.last > self.tick_s:
-                self.plant.silent(machine, now, now - line.last)
+            silent_s = self.steady() - line.last
+            if (line.broken or not line.ended) and silent_s > self.tick_s:
+                self.plant.silent(machine, self.plant.clock(), silent_s)
             trouble = line.source.problem
             self._say(f"the source of {machine}", f"{machine}: {trouble}" if trouble else "")
         self._say("history", self.plant.history.problem)
