@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 
 from nearfar.library import unused
-from nearfar.live.config import Config
+from nearfar.live.config import Config, MqttConfig
 from nearfar.live.database import hold
 from nearfar.live.folder import Report
 from nearfar.live.history import History
@@ -126,7 +126,7 @@ def open_sinks(config: Config, machines: Sequence[Machine], history: History, cl
         if config.csv:
             sinks.append(csv_lines(config.csv.file))
         if config.metrics:
-            metrics = Metrics()
+            metrics = Metrics(config.machines)
             sinks.append(metrics)
             metrics.serve(config.metrics.address, config.metrics.port)
         if config.webhook:
@@ -151,9 +151,16 @@ def _mqtt(config: Config, machines: Sequence[Machine], history: History) -> Sink
     c = config.mqtt
     assert c is not None
     password = read_secret(c.password_file) if c.password_file else ""
-    ca, cert, key = (None if p is None else str(p) for p in (c.ca, c.cert, c.key))
-    broker = Broker(c.host, c.port, c.username, password, c.tls, ca, cert, key, c.prefix, c.discovery)
+    broker = Broker(c.host, c.port, c.username, password, c.tls, *_certificates(c), c.prefix, c.discovery)
     return Mqtt(broker, machines, history)
+
+
+def _certificates(c: MqttConfig) -> list[str | None]:
+    """The CA's file, ours and its key; FileNotFoundError naming the one that is not there (TLS would not)."""
+    for file in (c.ca, c.cert, c.key):
+        if file and not file.is_file():
+            raise FileNotFoundError(f"no such file: {file}")
+    return [None if file is None else str(file) for file in (c.ca, c.cert, c.key)]
 
 
 def _source(config: Config, machine: Machine, clock: Callable[[], float], report: Report, once: bool) -> Source:
@@ -196,6 +203,7 @@ def check(config: Config) -> list[str]:
     h = config.history
     lines.append(f"history: {h.folder}, scores for {h.keep_days:g} days, audio up to {h.audio_gb:g} GB")
     if m := config.mqtt:
+        _certificates(m)
         lines.append(f"mqtt: {m.host} as {m.username or 'nobody'}, topics {m.prefix}/{config.site}/...")
     if config.webhook:
         lines.append(f"webhook: {hide(config.webhook.url)}, {'signed' if config.webhook.secret_file else 'NOT signed'}")

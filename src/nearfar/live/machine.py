@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nearfar.check import number
 from nearfar.detector import Detector, load
 from nearfar.encoders import Encoder
 from nearfar.library import files_of, load_encoders
@@ -113,7 +114,9 @@ def open_machine(
         if not NAME.fullmatch(word):
             raise ValueError(f"{what} {word!r} must be letters, digits, - and _ (it becomes a topic and a file name)")
     detector = load(model, weights, threads=1)  # machines are heard side by side, not the windows of one
-    hop_s = detector.window_s / 2 if hop_s is None else hop_s
+    if hop_s is not None:
+        number("hop_s", hop_s, above=0, high=detector.window_s)  # what lies between windows would not be heard
+    hop_s = hop_s or detector.window_s / 2
     machine = Machine(
         id=id,
         name=name or id,
