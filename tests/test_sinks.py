@@ -428,6 +428,13 @@ def test_metrics_have_the_names_that_were_promised():
         assert line in text, line
 
 
+def test_what_is_counted_begins_at_0_so_that_the_first_alarm_is_an_increase():
+    text = text_of(Metrics(["pump"])).decode()
+    assert 'nearfar_events_total{kind="alarm",machine="pump"} 0.0' in text
+    assert 'nearfar_windows_total{machine="pump",result="failed"} 0.0' in text
+    assert "nearfar_alarm{" not in text and "nearfar_health_problem{" not in text  # nobody knows yet
+
+
 def test_metrics_are_served():
     import urllib.request
 

@@ -61,7 +61,7 @@ def serve(
                 raise FileNotFoundError(f"no such file: {file}")
         with _bound(host, port) as listening:
             rules = _access(host, token_file or plant.history.folder / "token", bool(token_file), allow_host or [])
-            sinks = [] if plant.metrics else [Metrics()]
+            sinks = [] if plant.metrics else [Metrics(plant.machines)]
             made = assemble(plant, clock=time.time, complain=complain, report=Failures(), sinks=sinks, idle=True)
             address = f"[{host}]" if ":" in host else host
             url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}/"
@@ -79,7 +79,7 @@ def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, opti
 
     metrics, monitor = made.metrics, made.monitor
     text = None if metrics is None else lambda: text_of(metrics)
-    app = make_app(made.plant, rules, metrics=text, dropped=lambda: monitor.dropped)
+    app = make_app(made.plant, rules, metrics=text, dropped=lambda: monitor.dropped, troubles=monitor.troubles)
     for machine in made.plant.machines.values():
         if machine.id in monitor.lines:
             introduce(machine, made.plant.history.folder)

@@ -45,8 +45,13 @@ class Line:
     waiting: deque[Window] = field(default_factory=deque)
     busy: bool = False
     ended: bool = False
-    broken: bool = False  # ended, and not because it was exhausted
+    failed: str = ""  # why it ended, if not because it was exhausted
     last: float = 0.0  # when something came
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing comes, or ""."""
+        return self.failed or self.source.problem
 
     def is_done(self) -> bool:
         """Whether nothing comes any more and all that came has been heard."""
@@ -90,6 +95,10 @@ class Monitor:
             self._change.wait_for(lambda: self._all(Line.is_done), timeout=DRAIN_S)
         self._workers.shutdown(wait=True, cancel_futures=True)
 
+    def troubles(self) -> list[str]:
+        """Why nothing comes from sources, in words."""
+        return [f"{machine}: {line.trouble}" for machine, line in self.lines.items() if line.trouble]
+
     def _all(self, test: Callable[[Line], bool]) -> bool:
         return all(test(line) for line in self.lines.values())
 
@@ -99,8 +108,8 @@ class Monitor:
                 if window is not None:
                     self._put(machine, line, window)
         except Exception as error:  # a source that cannot go on: the others do
-            line.broken = True
-            self.complain(f"{machine}: its source has failed: {error}")
+            line.failed = f"its source has failed: {error}"
+            self._say_source(machine, line)
         finally:
             with self._change:
                 line.ended = True
@@ -147,13 +156,15 @@ class Monitor:
     def _watch(self) -> None:
         for machine, line in self.lines.items():
             silent_s = self.steady() - line.last
-            if (line.broken or not line.ended) and silent_s > self.tick_s:
+            if (line.failed or not line.ended) and silent_s > self.tick_s:
                 self.plant.silent(machine, self.plant.clock(), silent_s)
-            trouble = line.source.problem
-            self._say(f"the source of {machine}", f"{machine}: {trouble}" if trouble else "")
+            self._say_source(machine, line)
         self._say("history", self.plant.history.problem)
         for sink in self.plant.sinks:
             self._say(sink.name, sink.problem)
+
+    def _say_source(self, machine: str, line: Line) -> None:
+        self._say(f"the source of {machine}", f"{machine}: {line.trouble}" if line.trouble else "")
 
     def _say(self, about: str, text: str) -> None:
         """Complain once of each trouble, not every second, and say when it is over."""
