@@ -112,6 +112,7 @@ def test_a_source_that_fails_is_said_and_becomes_health_while_the_others_go_on(m
     made, said = monitor_of(plant, sources, steady=steady)
     run(made)
     assert "a: its source has failed: unplugged" in said
+    assert made.troubles() == ["machine a: its source has failed: unplugged"]
     (event,) = plant.history.events("a", kind="health")
     assert event.text.startswith("no sound has come")
     assert len(plant.history.scores("b", 0, 1e12)) == 6

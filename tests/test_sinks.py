@@ -157,7 +157,7 @@ class Receiver(http.server.ThreadingHTTPServer):
 
 
 def test_webhooks_are_signed_tried_again_and_arrive_in_order(tmp_path):
-    server, history = Receiver(500, 429, 503), History(tmp_path)
+    server, history = Receiver(500, 408, 425, 429, 503), History(tmp_path)
     url = f"http://127.0.0.1:{server.server_port}/alarm"
     hook = Webhook(url, history, clock=lambda: 1234.5, secret="s3cret", first_wait_s=0.01)
     for i in range(4):
@@ -167,7 +167,7 @@ def test_webhooks_are_signed_tried_again_and_arrive_in_order(tmp_path):
     assert wait_for(lambda: len(server.taken) == 4)
     hook.close()
     server.close()
-    assert server.ids == [0, 1, 2, 3] and server.attempts == 7 and not Outbox(history, "webhook", ()).waiting()
+    assert server.ids == [0, 1, 2, 3] and server.attempts == 9 and not Outbox(history, "webhook", ()).waiting()
     headers, body = server.taken[0]
     seconds, _, digest = headers["X-Nearfar-Signature"].partition(",v1=")
     assert seconds == "t=1234" and digest == hmac.new(b"s3cret", b"1234." + body, hashlib.sha256).hexdigest()

@@ -66,6 +66,7 @@ def test_ffmpeg_says_what_is_wrong_without_the_password(tmp_path):
     feed = feeds.Ffmpeg("http://anna:secret@127.0.0.1:9/x", RATE, first_wait_s=0.1)
     collect(Stream(feed, 2.0, 1.0, time.time), 3.0)
     assert feed.restarts >= 1 and "refused" in feed.problem and "secret" not in feed.problem
+    assert "@ 0x" not in feed.problem  # a place in memory, another one each time: it would be said anew each time
 
 
 class _Broken(http.server.BaseHTTPRequestHandler):

@@ -16,7 +16,7 @@ import typer
 
 from nearfar.cli.live import introduce, stopped_by_signals
 from nearfar.cli.options import Weights, weights_of
-from nearfar.cli.terminal import Failures, complain, errors_for_people, say
+from nearfar.cli.terminal import complain, complain_left_out, errors_for_people, say
 from nearfar.words import counted
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def serve(
         with _bound(host, port) as listening:
             rules = _access(host, token_file or plant.history.folder / "token", bool(token_file), allow_host or [])
             sinks = [] if plant.metrics else [Metrics(plant.machines)]
-            made = assemble(plant, clock=time.time, complain=complain, report=Failures(), sinks=sinks, idle=True)
+            made = assemble(plant, clock=time.time, complain=complain, report=complain_left_out, sinks=sinks, idle=True)
             address = f"[{host}]" if ":" in host else host
             url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}/"
             try:

@@ -97,7 +97,7 @@ class Monitor:
 
     def troubles(self) -> list[str]:
         """Why nothing comes from sources, in words."""
-        return [f"{machine}: {line.trouble}" for machine, line in self.lines.items() if line.trouble]
+        return [f"machine {machine}: {line.trouble}" for machine, line in self.lines.items() if line.trouble]
 
     def _all(self, test: Callable[[Line], bool]) -> bool:
         return all(test(line) for line in self.lines.values())
