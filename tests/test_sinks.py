@@ -442,9 +442,20 @@ def test_metrics_are_served():
     metrics.put(score(4.5))
     port = metrics.serve("127.0.0.1", 0)
     assert b"nearfar_score" in urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
+    with pytest.raises(OSError, match=f"metrics cannot be served at 127.0.0.1:{port}: Address already in use"):
+        Metrics().serve("127.0.0.1", port)
     metrics.close()
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port))
+
+
+def test_a_port_that_is_taken_is_named_by_opc_ua():
+    from nearfar.live.sinks.opcua import OpcUa
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"opc.tcp://127.0.0.1:{taken.getsockname()[1]}/"
+        with pytest.raises(OSError, match=f"OPC-UA cannot be served at {endpoint}: .*in use"):
+            OpcUa([], endpoint)
 
 
 def test_opc_ua_shows_each_machine_to_a_client():

@@ -56,9 +56,7 @@ def serve(
         from nearfar.live.sinks.prometheus import Metrics
 
         plant = _plant(model or [], config, history, source or [], weights_of(weights))
-        for file in (tls_cert, tls_key):
-            if file and not file.is_file():
-                raise FileNotFoundError(f"no such file: {file}")
+        _check_tls(tls_cert, tls_key)
         with _bound(host, port) as listening:
             rules = _access(host, token_file or plant.history.folder / "token", bool(token_file), allow_host or [])
             sinks = [] if plant.metrics else [Metrics(plant.machines)]
@@ -70,6 +68,24 @@ def serve(
             finally:
                 made.close()
         complain("stopped")
+
+
+def _check_tls(cert: Path | None, key: Path | None) -> None:
+    """Raise if there can be no https with these, before the server says that there is."""
+    for file in (cert, key):
+        if file and not file.is_file():
+            raise FileNotFoundError(f"no such file: {file}")
+    if key and not cert:
+        raise ValueError(f"--tls-key {key} is of no use alone: give its certificate, --tls-cert FILE")
+    if not cert:
+        return
+    import ssl
+
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
+    except ssl.SSLError as error:
+        both = f"{cert} and {key}" if key else f"{cert} alone"
+        raise ValueError(f"no https with {both}: give a certificate and its key, both PEM ({error.reason})") from None
 
 
 def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, options: dict[str, Any]) -> None:

@@ -93,8 +93,11 @@ class Metrics:
         self.lag.set(max(self._lags.values()))
 
     def serve(self, address: str, port: int) -> int:
-        """Answer GET /metrics; returns the port (for port 0: the one that was free)."""
-        server, _ = self._prometheus.start_http_server(port, address, registry=self.registry)
+        """Answer GET /metrics; returns the port (for port 0: the one that was free). OSError if it is taken."""
+        try:
+            server, _ = self._prometheus.start_http_server(port, address, registry=self.registry)
+        except OSError as error:
+            raise OSError(f"metrics cannot be served at {address}:{port}: {error.strerror or error}") from None
         self._servers.append(server)
         return int(server.server_port)
 
