@@ -1,6 +1,7 @@
 """The detector as a whole: what it hears, that nothing but the clip decides its score, and what it survives."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -243,6 +244,13 @@ def test_on_a_full_disk_the_detector_that_was_there_stays(normals, fresh, small_
     assert error.value.filename == str(folder)
     assert values(nearfar.load(folder), fresh) == values(before, fresh)
     assert [path.name for path in small_disk.iterdir()] == ["model"]
+
+
+def test_a_power_cut_leaves_no_detector_of_empty_files(normals, tmp_path, monkeypatch):
+    on_disk, sync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (on_disk.add(os.fstat(handle).st_ino), sync(handle)))
+    folder = nearfar.Detector(recipe.FLOOR).fit(normals[:3]).save(tmp_path / "model")
+    assert {path.stat().st_ino for path in folder.iterdir()} <= on_disk
 
 
 def test_saving_never_touches_a_folder_that_holds_other_things(normals, tmp_path):

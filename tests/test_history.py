@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearfar.live.database import DamagedHistory, rescue
+from nearfar.live.alarm import Alarm
+from nearfar.live.database import DamagedHistory, hold, rescue
 from nearfar.live.history import DAY_S, History, medians
 from nearfar.live.message import Message
 from nearfar.live.outbox import Outbox
 from nearfar.live.rows import Audit, Event, Scored
+from nearfar.live.setpoint import measure
 
 
 def scored(t0: float, value: float = 0.0, machine: str = "pump", anomalous: bool | None = False) -> Scored:
@@ -90,6 +93,41 @@ def test_old_scores_go_events_stay(tmp_path):
     for machine in ("fan", "pump"):
         assert [s.t0 / DAY_S for s in history.scores(machine, 0, 1e9)] == [2, 3, 4]
     assert len(history.events()) == 1
+
+
+def test_old_scores_go_on_going_after_a_clock_was_a_day_ahead(tmp_path):
+    history = History(tmp_path, keep_days=0.5)
+    for t in (DAY_S, 0.0, 0.2 * DAY_S, 0.4 * DAY_S, 0.6 * DAY_S):
+        history.record(scored(t))
+    assert [s.t0 / DAY_S for s in history.scores("pump", 0, 1e9)] == [0.2, 0.4, 0.6, 1]
+
+
+def test_months_of_scores_are_looked_at_a_few_at_a_time(history):
+    rows = ([*vars(scored(t0)).values()] for t0 in range(0, 40 * int(DAY_S), 60))
+    history._writer.executemany(f"INSERT INTO scores VALUES ({', '.join('?' * 11)})", rows)
+    tracemalloc.start()
+    assert [(count, middle) for _, middle, count in medians(history, "pump", 0, 1e12)] == [(1440, 0.0)] * 40
+    found = measure(history.each("pump", 0, 1e12), [], 1000.0, Alarm(3.0))
+    assert found.weeks == pytest.approx(40 * 1440 * 10 / 604_800) and found.value == 0.0
+    assert tracemalloc.get_traced_memory()[1] < 2e6
+    tracemalloc.stop()
+
+
+def test_one_process_at_a_time_may_listen(tmp_path):
+    child = (
+        "from nearfar.live.database import *; import sys; h = hold(Path(sys.argv[1])); print(1, flush=True); input()"
+    )
+    command = [sys.executable, "-c", child, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline()
+        with pytest.raises(ValueError, match="belongs to a `nearfar serve` or `nearfar monitor`"):
+            hold(tmp_path)
+        History(tmp_path).close()  # who looks into it need not wait
+        with pytest.raises(ValueError, match="is running"):
+            rescue(tmp_path)
+        other.kill()
+    hold(tmp_path).close()
+    hold(tmp_path).close()
 
 
 def test_audio_stays_below_its_cap_oldest_out_first(tmp_path):

@@ -96,6 +96,17 @@ def test_machines_are_as_configured_and_share_an_encoder(folder):
         ('site = "north"', "site = north", "this is no TOML"),
         ('site = "north"', 'site = "north"\nmachines = 3', "this is no TOML|must be tables"),
         ("${PASSWORD}", "${NOT_SET}", "environment variable NOT_SET, which is not set"),
+        ("on_delay = 2", "on_delay = 0", "line 15: machines.pump.alarm.on_delay must be a whole number >= 1, not 0"),
+        ("silence_s = 90", "silence_s = -1", r"line 20: machines.fan.silence_s must be > 0, not -1.0"),
+        ("silence_s = 90", "channels = 3", "machines.fan.channels must be >= 1 and <= 2, not 3"),
+        ("silence_s = 90", "rate = 0", "machines.fan.rate must be a whole number >= 1, not 0"),
+        ("keep_days = 30", "keep_days = nan", "line 6: history.keep_days must be a finite number, not nan"),
+        ("keep_days = 30", "audio_gb = -1", "history.audio_gb must be >= 0"),
+        ("port = 9108", "port = 99999", "line 32: metrics.port must be >= 0 and <= 65535, not 99999"),
+        ('host = "broker"', 'host = ""', "line 23: mqtt.host must be the broker's name"),
+        ('host = "broker"', 'host = "b"\nprefix = "a/#"', r"mqtt.prefix must be a topic without .*, not 'a/#'"),
+        ("https://example.org/hook", "htp://x", "line 28: webhook.url of a webhook must begin with http"),
+        ("[metrics]", '[opcua]\nendpoint = "http://x"\n[metrics]', "opcua.endpoint must be opc.tcp://HOST:PORT/"),
     ],
 )
 def test_mistakes_are_named_with_their_line(folder, old, new, says):
@@ -110,6 +121,15 @@ def test_files_without_machines_or_that_are_not_there(folder):
         read(folder / "nowhere.toml")
 
 
+def test_what_only_the_model_or_the_disk_can_tell_is_found_by_check(folder):
+    for old, new, says in (
+        ("silence_s = 90", "hop_s = 60", r"hop_s must be > 0 and <= 2, not 60.0"),
+        ('username = "anna"', 'ca = "nowhere.pem"', r"no such file: .*nowhere.pem"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=says):
+            check(read(written(folder, SOUND.replace(old, new)), {"PASSWORD": "x"}))
+
+
 def test_an_unknown_sample_format_or_model_is_found_by_check(folder):
     text = SOUND.replace('name = "Pump 3"', 'format = "mp3"')
     with pytest.raises(ValueError, match="unknown sample format"):
@@ -119,13 +139,25 @@ def test_an_unknown_sample_format_or_model_is_found_by_check(folder):
         check(read(written(folder), {"PASSWORD": "x"}))
 
 
+@pytest.mark.parametrize("file", ["mqtt.secret", "nowhere.pt"])
+def test_weights_that_no_machine_would_use_are_refused(folder, file):
+    text = SOUND.replace('name = "Pump 3"', f'weights = "{file}"')
+    with pytest.raises(ValueError, match=f"weights .*{file} would not be used: log-mel has no weights"):
+        check(read(written(folder, text), {"PASSWORD": "x"}))
+    (folder / "weights").mkdir()  # a place to look, which others may need
+    text = SOUND.replace('name = "Pump 3"', 'weights = "weights"')
+    assert check(read(written(folder, text), {"PASSWORD": "x"}))
+
+
 def test_a_plant_is_put_together_and_taken_apart(folder):
     text = SOUND[: SOUND.index("[machines.fan]")] + '[jsonl]\nfile = "all.jsonl"\n'
-    assembly = assemble(
-        read(written(folder, text)), clock=lambda: 0.0, complain=print, report=lambda n, e: None, once=True
-    )
+    how = {"clock": lambda: 0.0, "complain": print, "report": lambda n, e: None, "once": True}
+    assembly = assemble(read(written(folder, text)), **how)
+    with pytest.raises(ValueError, match="that is running: stop that one first"):
+        assemble(read(written(folder, text)), **how)
     assert isinstance(assembly.monitor, Monitor) and list(assembly.plant.machines) == ["pump"]
     import threading
 
     assembly.run(threading.Event())
     assert (folder / "h" / "history.db").is_file()
+    assemble(read(written(folder, text)), **how).close()

@@ -17,7 +17,7 @@ from nearfar.live.monitor import Monitor
 from nearfar.live.sinks.prometheus import Metrics, text_of
 from nearfar.live.windows import Roll, Window
 from nearfar.recipe import Recipe
-from plants import T0, fitted, plant_of, windows
+from plants import T0, Clock, fitted, plant_of, windows
 
 DAY = 24 * 12  # windows
 
@@ -97,19 +97,22 @@ def test_the_oldest_windows_are_dropped_counted_and_leave_a_gap(model, tmp_path)
 
 def test_a_source_that_fails_is_said_and_becomes_health_while_the_others_go_on(model, tmp_path):
     plant, _, clock = plant_of(model, tmp_path / "h", "a", "b")
+    steady = Clock(0.0)
 
     class Waiting(Array):
         def windows(self, stop):
             yield from self.given
             while not plant.history.events("a"):
-                clock.now += 20
+                steady.now += 20
+                clock.now -= 3600  # set back, again and again: it does not say how long nothing came
                 time.sleep(0.05)
                 yield None
 
     sources = {"a": Array([], fail=RuntimeError("unplugged")), "b": Waiting(windows([""] * 6))}
-    made, said = monitor_of(plant, sources)
+    made, said = monitor_of(plant, sources, steady=steady)
     run(made)
     assert "a: its source has failed: unplugged" in said
+    assert made.troubles() == ["machine a: its source has failed: unplugged"]
     (event,) = plant.history.events("a", kind="health")
     assert event.text.startswith("no sound has come")
     assert len(plant.history.scores("b", 0, 1e12)) == 6

@@ -1,11 +1,13 @@
 """The API on real detectors: what is answered, that uploads score as the command line does, and what is refused."""
 
+import asyncio
 import hashlib
 import io
 import json
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 
 import httpx
@@ -434,20 +436,45 @@ def test_a_full_house_sends_uploads_away_with_a_time_and_loses_none(plant):
         assert client.app.state.service.door.came == 0
 
 
-def test_nothing_that_was_sent_stays(client):
-    from pathlib import Path
+def test_nothing_that_was_sent_stays(client, plant, tmp_path, monkeypatch):
+    place = tmp_path / "sent"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))  # after the start: systems clean up what rests there
+    seen, score = [], plant[0].score
 
-    folder = Path(client.app.state.service.uploads.name)
-    assert folder.stat().st_mode & 0o077 == 0
-    send(client, wav(hum(1)))
-    send(client, b"broken")
-    assert list(folder.iterdir()) == []
+    def looked_at(*given):
+        seen.extend(p.stat().st_mode & 0o077 for p in place.iterdir())
+        return score(*given)
+
+    monkeypatch.setattr(plant[0], "score", looked_at)
+    assert send(client, wav(hum(1))).status_code == 200 and seen == [0]
+    assert send(client, b"broken").status_code == 422
+    assert list(place.iterdir()) == []
+
+
+def test_a_sender_that_goes_away_is_no_failure_of_the_server(client):
+    app, sent, said = client.app, [], iter([{"type": "http.request", "body": b"RIFF", "more_body": True}])
+
+    async def receive():
+        return next(said, {"type": "http.disconnect"})
+
+    async def answer(message):
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"audio/wav")]
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/v1/machines/pump/score"}
+    asyncio.run(app({**scope, "query_string": b"", "headers": headers, "client": ("1.2.3.4", 1)}, receive, answer))
+    assert sent[0]["status"] == 400 and app.state.service.door.came == 0
 
 
 def test_a_history_that_cannot_be_written_is_not_ready(client, plant):
     plant[0].history.problem = "history: disk full"
     assert client.get("/readyz").status_code == 503 and client.get("/healthz").status_code == 200
-    assert client.get("/v1/health").json()["problems"] == ["history: disk full"]
+    client.app.state.service.troubles = lambda: ["pump: rtsp://x: refused; trying again"]
+    assert client.get("/v1/health").json()["problems"] == [
+        "history: disk full",
+        "pump: rtsp://x: refused; trying again",
+    ]
 
 
 def test_metrics_are_what_the_registry_says(plant):

@@ -157,7 +157,7 @@ class Receiver(http.server.ThreadingHTTPServer):
 
 
 def test_webhooks_are_signed_tried_again_and_arrive_in_order(tmp_path):
-    server, history = Receiver(500, 429, 503), History(tmp_path)
+    server, history = Receiver(500, 408, 425, 429, 503), History(tmp_path)
     url = f"http://127.0.0.1:{server.server_port}/alarm"
     hook = Webhook(url, history, clock=lambda: 1234.5, secret="s3cret", first_wait_s=0.01)
     for i in range(4):
@@ -167,7 +167,7 @@ def test_webhooks_are_signed_tried_again_and_arrive_in_order(tmp_path):
     assert wait_for(lambda: len(server.taken) == 4)
     hook.close()
     server.close()
-    assert server.ids == [0, 1, 2, 3] and server.attempts == 7 and not Outbox(history, "webhook", ()).waiting()
+    assert server.ids == [0, 1, 2, 3] and server.attempts == 9 and not Outbox(history, "webhook", ()).waiting()
     headers, body = server.taken[0]
     seconds, _, digest = headers["X-Nearfar-Signature"].partition(",v1=")
     assert seconds == "t=1234" and digest == hmac.new(b"s3cret", b"1234." + body, hashlib.sha256).hexdigest()
@@ -428,6 +428,13 @@ def test_metrics_have_the_names_that_were_promised():
         assert line in text, line
 
 
+def test_what_is_counted_begins_at_0_so_that_the_first_alarm_is_an_increase():
+    text = text_of(Metrics(["pump"])).decode()
+    assert 'nearfar_events_total{kind="alarm",machine="pump"} 0.0' in text
+    assert 'nearfar_windows_total{machine="pump",result="failed"} 0.0' in text
+    assert "nearfar_alarm{" not in text and "nearfar_health_problem{" not in text  # nobody knows yet
+
+
 def test_metrics_are_served():
     import urllib.request
 
@@ -435,9 +442,20 @@ def test_metrics_are_served():
     metrics.put(score(4.5))
     port = metrics.serve("127.0.0.1", 0)
     assert b"nearfar_score" in urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
+    with pytest.raises(OSError, match=f"metrics cannot be served at 127.0.0.1:{port}: Address already in use"):
+        Metrics().serve("127.0.0.1", port)
     metrics.close()
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port))
+
+
+def test_a_port_that_is_taken_is_named_by_opc_ua():
+    from nearfar.live.sinks.opcua import OpcUa
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"opc.tcp://127.0.0.1:{taken.getsockname()[1]}/"
+        with pytest.raises(OSError, match=f"OPC-UA cannot be served at {endpoint}: .*in use"):
+            OpcUa([], endpoint)
 
 
 def test_opc_ua_shows_each_machine_to_a_client():

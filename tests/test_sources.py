@@ -66,6 +66,7 @@ def test_ffmpeg_says_what_is_wrong_without_the_password(tmp_path):
     feed = feeds.Ffmpeg("http://anna:secret@127.0.0.1:9/x", RATE, first_wait_s=0.1)
     collect(Stream(feed, 2.0, 1.0, time.time), 3.0)
     assert feed.restarts >= 1 and "refused" in feed.problem and "secret" not in feed.problem
+    assert "@ 0x" not in feed.problem  # a place in memory, another one each time: it would be said anew each time
 
 
 class _Broken(http.server.BaseHTTPRequestHandler):
@@ -159,6 +160,35 @@ def test_files_that_the_recorder_has_removed_are_forgotten_and_those_that_are_th
     assert collect(open_source([str(inbox)], how)) == [] and ledger.read_text() == before
     (tmp_path / "stays.wav").rename(inbox / "stays.wav")
     assert collect(open_source([str(inbox)], how)) == []
+
+
+def test_a_name_that_is_no_utf_8_does_not_end_the_watch(tmp_path):
+    inbox, ledger, failed = tmp_path / "in", tmp_path / "ledger", []
+    os.utime(write_wav(inbox / "a.wav", hum(1)), (1000, 1000))
+    (inbox / "a.wav").rename(os.fsdecode(os.fsencode(inbox) + b"/Pr\xfcfung.wav"))
+    write_wav(inbox / "b.wav", hum(2))
+    how = listening(ledger=ledger, once=True, report=lambda name, error: failed.append(name))
+    assert [w.name for w in collect(open_source([str(inbox)], how))] == ["b.wav"]
+    assert len(failed) == 1 and b"\xfc" in ledger.read_bytes()
+    assert collect(open_source([str(inbox)], how)) == [] and len(failed) == 1
+
+
+def test_a_folder_that_is_gone_is_said(tmp_path):
+    inbox = tmp_path / "in"
+    inbox.mkdir()
+    source = open_source([str(inbox)], listening(poll_s=0.05))
+    inbox.rmdir()
+    assert collect(source, 0.3) == [] and str(inbox) in source.problem
+    inbox.mkdir()
+    assert collect(source, 0.3) == [] and source.problem == ""
+
+
+def test_files_wait_for_no_clock_and_are_never_from_the_future(tmp_path):
+    inbox, clock = tmp_path / "in", iter(range(10**6, 0, -1))  # it goes backwards
+    os.utime(write_wav(inbox / "a.wav", hum(1)), (4e9, 4e9))
+    how = listening(poll_s=0.05, settle_s=0.2, clock=lambda: float(next(clock)))
+    (window,) = collect(open_source([str(inbox)], how), 10.0, until=bool)
+    assert window.t1 <= 1e6
 
 
 def test_a_long_file_is_stopped_in_the_middle_and_heard_again(tmp_path):
@@ -292,6 +322,36 @@ def test_drift_between_two_streams_is_reported_and_cut_never_glued(monkeypatch):
     assert 1 <= gaps <= 4
     tail = np.concatenate([c[0] for c in chunks], axis=1)[:, -5 * RATE :]
     assert abs(pair.lag(tail[0], tail[1], RATE)[0]) < 0.015
+
+
+class Live:
+    """A stream of `room` in small pieces, there from `begins` on, read in a time of its own: a wait makes it later."""
+
+    rate, problem = RATE, ""
+
+    def __init__(self, room: np.ndarray, time_s: list[float], begins: float = 0.0) -> None:
+        self.room, self.time_s, self.begins = room, time_s, begins
+
+    def chunks(self, stop):
+        at, piece = self.begins, 0.1
+        while (at + piece) * RATE < len(self.room):
+            if self.time_s[0] < self.begins:
+                self.time_s[0] += feeds.POLL_S
+                yield None
+                continue
+            self.time_s[0] = max(self.time_s[0], at + piece)  # it may have waited for us
+            yield self.room[None, round(at * RATE) : round((at + piece) * RATE)], at == self.begins > 0
+            at += piece
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_stream_is_not_late_because_the_other_was_away(first):
+    room, time_s = np.random.default_rng(4).normal(0, 1, 120 * RATE).astype(np.float32), [0.0]
+    streams = [Live(room, time_s), Live(room, time_s, begins=50.0)]
+    both = pair.Pair(*streams[:: 1 - 2 * first])
+    out = [c[0] for c in both.chunks(threading.Event()) if c is not None]
+    tail = np.concatenate(out, axis=1)[:, -10 * RATE :]
+    assert np.array_equal(*tail) and not both.problem
 
 
 def test_streams_without_anything_in_common_say_so():

@@ -109,6 +109,28 @@ def test_the_timeline_follows_the_samples_and_gently_the_clock():
     assert line.stamp(25, gap=True) == pytest.approx(now[0] - 0.25)
 
 
+@pytest.mark.parametrize("step", [-3600.0, 30.0, 8 * 3600.0])
+def test_the_timeline_is_told_anew_when_the_clock_was_set(step):
+    now, stamps = [0.0], []
+    line = Timeline(lambda: now[0], RATE)
+    for i in range(1200):
+        now[0] = 0.25 * (i + 1) + (step if i >= 400 else 0.0)
+        stamps.append(line.stamp(RATE // 4))
+    jumps = np.diff(stamps) - 0.25
+    assert stamps[-1] + 0.25 == pytest.approx(now[0]) and np.count_nonzero(np.abs(jumps) > 1e-3) == 1
+    assert 400 < np.argmax(np.abs(jumps)) < 1000
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.2, 50.0])
+def test_a_file_that_is_read_faster_or_slower_than_it_was_recorded_sets_no_clock(speed):
+    now, stamps = [0.0], []
+    line = Timeline(lambda: now[0], RATE)
+    for i in range(8000):
+        now[0] = 0.25 * (i + 1) / speed
+        stamps.append(line.stamp(RATE // 4))
+    assert np.abs(np.diff(stamps) - 0.25).max() < 1e-2
+
+
 def test_levels_are_rms_without_offset():
     t = np.arange(RATE) / RATE
     window = Window(0.0, np.stack([0.3 + np.sin(2 * np.pi * 5 * t), 0 * t]).astype(np.float32), RATE)

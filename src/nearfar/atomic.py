@@ -8,6 +8,13 @@ import tempfile
 from pathlib import Path
 
 
+def settle(folder: Path) -> None:
+    """Have the files of a folder on the disk itself: what is renamed into place next survives a power cut."""
+    for file in folder.iterdir():
+        with file.open("rb+") as written:
+            os.fsync(written.fileno())
+
+
 def write(path: str | os.PathLike[str], content: str | bytes, *, drafts: Path | None = None) -> Path:
     """Write text (UTF-8) or bytes to `path` through a file beside it; a full disk or Ctrl-C leaves what was there.
 

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from nearfar import audio
@@ -181,7 +182,7 @@ def load_encoders(
     Raises ValueError naming both hashes if a file holds other weights than are known.
     """
     one_of("precision", precision, PRECISIONS)
-    given, known = _given(names, weights), known or {}
+    given, known = files_of(names, weights), known or {}
     encoders = {}
     for name in names:
         of = precision if TABLE[name].has_weights else "float32"
@@ -199,7 +200,7 @@ def load_encoders(
 
 def hashes_of(names: Iterable[str], weights: Any = None) -> dict[str, str]:
     """What `weights_of` each encoder will say, told from the files: nothing is loaded. Raises as `load` does."""
-    given = _given(names, weights)
+    given = files_of(names, weights)
     return {name: hash_of(name, given.get(name)) for name in names}
 
 
@@ -209,5 +210,18 @@ def weights_of(encoder: Described) -> str:
     return weights
 
 
-def _given(names: Iterable[str], weights: Any) -> Mapping[str, Any]:
+def unused(weights: Any, encoders: Iterable[str]) -> str:
+    """What of `weights` (a file, a folder or {name: file}) none of `encoders` would use, and what they need, or ""."""
+    needed = sorted({name for name in encoders if name not in TABLE or TABLE[name].has_weights})
+    spare = sorted(weights.keys() - needed) if isinstance(weights, Mapping) else []
+    if not needed and isinstance(weights, PathLike) and not Path(weights).is_dir():
+        spare = [str(weights)]
+    if not spare:
+        return ""
+    what = f"the weights of {', '.join(needed)} are" if needed else "log-mel has no weights, so none are"
+    return f"{', '.join(spare)} would not be used: {what} needed here"
+
+
+def files_of(names: Iterable[str], weights: Any) -> Mapping[str, Any]:
+    """{name: file or folder} of weights that may be one for all encoders that have any."""
     return weights if isinstance(weights, Mapping) else {n: weights for n in names if TABLE[n].has_weights}

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from nearfar import atomic
 from nearfar.check import Array, finite, number, one_of, whole
 from nearfar.encoders import PRECISIONS
 from nearfar.profile import CHANNELS, Profile
@@ -103,6 +104,7 @@ def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> 
         draft.chmod(0o755)
         for file in draft.iterdir():
             file.chmod(0o644)
+        atomic.settle(draft)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
             folder.replace(old / folder.name)

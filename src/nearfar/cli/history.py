@@ -80,7 +80,7 @@ def _set_point(folder: Path, _: Any, per_week: float, on_delay: int) -> tuple[di
     opened = History(folder)
     facts, lines = {}, []
     for machine in machines_of(opened):
-        scores, events = opened.scores(machine, 0, float("inf")), opened.events(machine, limit=100_000)
+        scores, events = opened.each(machine, 0, float("inf")), opened.events(machine, limit=100_000)
         found = measure(scores, events, per_week, Alarm(0.0, on_delay=on_delay))
         facts[machine] = vars(found)
         heard = f"{machine}: {_long(found.weeks * WEEK_S)} of sound was judged"

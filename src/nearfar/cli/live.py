@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.cli.options import Json, Weights, weights_of
-from nearfar.cli.terminal import ALARM, BAD_INPUT, DONE, Failures, complain, errors_for_people, say, say_json
+from nearfar.cli.terminal import (
+    ALARM,
+    BAD_INPUT,
+    DONE,
+    Failures,
+    complain,
+    complain_left_out,
+    errors_for_people,
+    say,
+    say_json,
+)
 
 if TYPE_CHECKING:
     from nearfar.live.assemble import Assembly
@@ -95,7 +105,8 @@ def _listen(plant: Config, once: bool, as_json: bool, fail_on_alarm: bool) -> No
     from nearfar.live.printer import Printer
 
     printer, failures = Printer(say, as_json=as_json), Failures()
-    assembly = assemble(plant, clock=time.time, complain=complain, report=failures, sinks=[printer], once=once)
+    report = failures if once else complain_left_out
+    assembly = assemble(plant, clock=time.time, complain=complain, report=report, sinks=[printer], once=once)
     _introduce(assembly)
     assembly.run(stopped_by_signals())
     _end(printer, assembly, failures, once, fail_on_alarm)

@@ -82,16 +82,11 @@ def encoders_of(system: System | None) -> list[str]:
 
 def weights_for(given: list[str] | None, encoders: Iterable[str]) -> Any:
     """`weights_of`, if they are of `encoders`: what would not be used is a ValueError that names what is needed."""
-    from nearfar.encoders import TABLE
+    from nearfar.library import unused
 
     weights = weights_of(given)
-    needed = sorted({name for name in encoders if name not in TABLE or TABLE[name].has_weights})
-    unused = sorted(weights.keys() - needed) if isinstance(weights, dict) else []
-    if not needed and isinstance(weights, Path) and weights.is_file():
-        unused = [str(weights)]
-    if unused:
-        what = f"the weights of {', '.join(needed)} are" if needed else "log-mel has no weights, so none are"
-        raise ValueError(f"--weights {', '.join(unused)} would not be used: {what} needed here")
+    if why := unused(weights, encoders):
+        raise ValueError(f"--weights {why}")
     return weights
 
 

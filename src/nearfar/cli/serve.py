@@ -16,7 +16,7 @@ import typer
 
 from nearfar.cli.live import introduce, stopped_by_signals
 from nearfar.cli.options import Weights, weights_of
-from nearfar.cli.terminal import Failures, complain, errors_for_people, say
+from nearfar.cli.terminal import complain, complain_left_out, errors_for_people, say
 from nearfar.words import counted
 
 if TYPE_CHECKING:
@@ -56,13 +56,11 @@ def serve(
         from nearfar.live.sinks.prometheus import Metrics
 
         plant = _plant(model or [], config, history, source or [], weights_of(weights))
-        for file in (tls_cert, tls_key):
-            if file and not file.is_file():
-                raise FileNotFoundError(f"no such file: {file}")
+        _check_tls(tls_cert, tls_key)
         with _bound(host, port) as listening:
             rules = _access(host, token_file or plant.history.folder / "token", bool(token_file), allow_host or [])
-            sinks = [] if plant.metrics else [Metrics()]
-            made = assemble(plant, clock=time.time, complain=complain, report=Failures(), sinks=sinks, idle=True)
+            sinks = [] if plant.metrics else [Metrics(plant.machines)]
+            made = assemble(plant, clock=time.time, complain=complain, report=complain_left_out, sinks=sinks, idle=True)
             address = f"[{host}]" if ":" in host else host
             url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}/"
             try:
@@ -72,6 +70,24 @@ def serve(
         complain("stopped")
 
 
+def _check_tls(cert: Path | None, key: Path | None) -> None:
+    """Raise if there can be no https with these, before the server says that there is."""
+    for file in (cert, key):
+        if file and not file.is_file():
+            raise FileNotFoundError(f"no such file: {file}")
+    if key and not cert:
+        raise ValueError(f"--tls-key {key} is of no use alone: give its certificate, --tls-cert FILE")
+    if not cert:
+        return
+    import ssl
+
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
+    except ssl.SSLError as error:
+        both = f"{cert} and {key}" if key else f"{cert} alone"
+        raise ValueError(f"no https with {both}: give a certificate and its key, both PEM ({error.reason})") from None
+
+
 def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, options: dict[str, Any]) -> None:
     """Serve, and listen where there are sources, until it is stopped."""
     from nearfar.live.api.app import make_app
@@ -79,7 +95,7 @@ def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, opti
 
     metrics, monitor = made.metrics, made.monitor
     text = None if metrics is None else lambda: text_of(metrics)
-    app = make_app(made.plant, rules, metrics=text, dropped=lambda: monitor.dropped)
+    app = make_app(made.plant, rules, metrics=text, dropped=lambda: monitor.dropped, troubles=monitor.troubles)
     for machine in made.plant.machines.values():
         if machine.id in monitor.lines:
             introduce(machine, made.plant.history.folder)

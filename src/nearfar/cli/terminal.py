@@ -115,6 +115,11 @@ def left_out(file: str, error: str) -> str:
     return f"left out: {error if name in error else f'{name}: {error}'}"
 
 
+def complain_left_out(name: str, error: Exception) -> None:
+    """Say that a recording could not be used; for what runs for years and so remembers none of them."""
+    complain(left_out(name, str(error)))
+
+
 class Failures:
     """Recordings that could not be used: reported at once on stderr, counted for the end."""
 
@@ -123,7 +128,7 @@ class Failures:
 
     def __call__(self, name: str, error: Exception) -> None:
         self.files.append((name, str(error)))
-        complain(left_out(name, str(error)))
+        complain_left_out(name, error)
 
     def to_list(self) -> list[dict[str, str]]:
         """Plain data for JSON."""

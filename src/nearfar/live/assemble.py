@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from sqlite3 import Connection
 
-from nearfar.live.config import Config
+from nearfar.library import unused
+from nearfar.live.config import Config, MqttConfig
+from nearfar.live.database import hold
 from nearfar.live.folder import Report
 from nearfar.live.history import History
 from nearfar.live.machine import Machine, Shared, open_machine
@@ -29,6 +33,7 @@ class Assembly:
     monitor: Monitor
     sinks: Sequence[Sink]
     metrics: Metrics | None
+    held: Connection  # the history is ours until this is closed
 
     def run(self, stop: threading.Event) -> None:
         """Listen until the sources end or `stop` is set, then close everything."""
@@ -43,6 +48,7 @@ class Assembly:
         for sink in self.sinks:
             sink.close()
         self.plant.history.close()
+        self.held.close()
 
 
 def assemble(
@@ -57,27 +63,25 @@ def assemble(
 ) -> Assembly:
     """Build what `config` describes, with further `sinks`; ValueError, OSError or ImportError if that cannot be.
 
-    `idle` allows for a plant that listens to nothing.
+    A history belongs to one process at a time. `idle` allows for a plant that listens to nothing.
     """
     machines = open_machines(config)
     sources = {m.id: _source(config, m, clock, report, once) for m in machines if config.machines[m.id].source}
     if not sources and not idle:
         raise ValueError("no machine has a source to listen to")
-    history = History(
-        config.history.folder, keep_days=config.history.keep_days, audio_bytes=config.history.audio_gb * 1e9
-    )
-    made = [*sinks]
-    try:
-        made += open_sinks(config, machines, history, clock)
-    except BaseException:
-        for sink in made:
-            sink.close()
-        history.close()
-        raise
+    h = config.history
+    with ExitStack() as undo:  # what is open is closed if the rest cannot be
+        held = undo.enter_context(closing(hold(h.folder)))
+        history = History(h.folder, keep_days=h.keep_days, audio_bytes=h.audio_gb * 1e9)
+        undo.callback(history.close)
+        for sink in sinks:
+            undo.callback(sink.close)
+        made = [*sinks, *open_sinks(config, machines, history, clock)]
+        undo.pop_all()
     plant = Plant(machines, history, made, clock=clock)
     metrics = next((sink for sink in made if isinstance(sink, Metrics)), None)
     meters = (metrics,) if metrics else ()
-    return Assembly(plant, Monitor(plant, sources, complain=complain, meters=meters), made, metrics)
+    return Assembly(plant, Monitor(plant, sources, complain=complain, meters=meters), made, metrics, held)
 
 
 def open_machines(config: Config) -> list[Machine]:
@@ -106,6 +110,10 @@ def open_machines(config: Config) -> list[Machine]:
         silence = None if folder else max(SILENCE_S, FEWEST_HOPS * machine.hop_s)
         machine.watchdog.silence_s = float("inf") if (s := c.silence_s or silence) is None else s
         machines.append(machine)
+    for weights in {str(m.weights): m.weights for m in machines}.values():  # used by one of those that it was given to
+        encoders = [r.encoder for m in machines if m.weights == weights for r in m.detector.recipes]
+        if why := unused(weights, encoders):
+            raise ValueError(f"weights {why}")
     return machines
 
 
@@ -118,7 +126,7 @@ def open_sinks(config: Config, machines: Sequence[Machine], history: History, cl
         if config.csv:
             sinks.append(csv_lines(config.csv.file))
         if config.metrics:
-            metrics = Metrics()
+            metrics = Metrics(config.machines)
             sinks.append(metrics)
             metrics.serve(config.metrics.address, config.metrics.port)
         if config.webhook:
@@ -143,9 +151,16 @@ def _mqtt(config: Config, machines: Sequence[Machine], history: History) -> Sink
     c = config.mqtt
     assert c is not None
     password = read_secret(c.password_file) if c.password_file else ""
-    ca, cert, key = (None if p is None else str(p) for p in (c.ca, c.cert, c.key))
-    broker = Broker(c.host, c.port, c.username, password, c.tls, ca, cert, key, c.prefix, c.discovery)
+    broker = Broker(c.host, c.port, c.username, password, c.tls, *_certificates(c), c.prefix, c.discovery)
     return Mqtt(broker, machines, history)
+
+
+def _certificates(c: MqttConfig) -> list[str | None]:
+    """The CA's file, ours and its key; FileNotFoundError naming the one that is not there (TLS would not)."""
+    for file in (c.ca, c.cert, c.key):
+        if file and not file.is_file():
+            raise FileNotFoundError(f"no such file: {file}")
+    return [None if file is None else str(file) for file in (c.ca, c.cert, c.key)]
 
 
 def _source(config: Config, machine: Machine, clock: Callable[[], float], report: Report, once: bool) -> Source:
@@ -188,6 +203,7 @@ def check(config: Config) -> list[str]:
     h = config.history
     lines.append(f"history: {h.folder}, scores for {h.keep_days:g} days, audio up to {h.audio_gb:g} GB")
     if m := config.mqtt:
+        _certificates(m)
         lines.append(f"mqtt: {m.host} as {m.username or 'nobody'}, topics {m.prefix}/{config.site}/...")
     if config.webhook:
         lines.append(f"webhook: {hide(config.webhook.url)}, {'signed' if config.webhook.secret_file else 'NOT signed'}")

@@ -31,7 +31,11 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from nearfar.check import number, whole
+from nearfar.live.sinks.webhook import hook_url
+
 T = TypeVar("T")
+TOPIC = re.compile(r"[^/+#\0](?:[^+#\0]*[^/+#\0])?")
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -47,6 +51,11 @@ class AlarmConfig:
     deadband: float = 0.5
     on_delay: int = 3
     off_delay: int = 5
+
+    def __post_init__(self) -> None:
+        number("deadband", self.deadband, low=0)
+        whole("on_delay", self.on_delay)
+        whole("off_delay", self.off_delay)
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,13 @@ class MachineConfig:
     ffmpeg: tuple[str, ...] = ()
     alarm: AlarmConfig = field(default_factory=AlarmConfig)
 
+    def __post_init__(self) -> None:
+        if self.rate is not None:
+            whole("rate", self.rate)
+        if self.silence_s is not None:
+            number("silence_s", self.silence_s, above=0)
+        number("channels", self.channels, low=1, high=2)
+
 
 @dataclass(frozen=True)
 class HistoryConfig:
@@ -73,6 +89,10 @@ class HistoryConfig:
     folder: Path = Path("nearfar-history")
     keep_days: float = 90.0
     audio_gb: float = 10.0
+
+    def __post_init__(self) -> None:
+        number("keep_days", self.keep_days, above=0)
+        number("audio_gb", self.audio_gb, low=0)
 
 
 @dataclass(frozen=True)
@@ -90,6 +110,13 @@ class MqttConfig:
     prefix: str = "nearfar"
     discovery: bool = True
 
+    def __post_init__(self) -> None:
+        number("port", self.port, low=0, high=65_535)
+        if not self.host:
+            raise ValueError("host must be the broker's name or address, not ''")
+        if not TOPIC.fullmatch(self.prefix):
+            raise ValueError(f"prefix must be a topic without +, # and / at its ends, not {self.prefix!r}")
+
 
 @dataclass(frozen=True)
 class WebhookConfig:
@@ -97,6 +124,9 @@ class WebhookConfig:
 
     url: str
     secret_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        hook_url(self.url)
 
 
 @dataclass(frozen=True)
@@ -106,12 +136,19 @@ class MetricsConfig:
     port: int
     address: str = "127.0.0.1"
 
+    def __post_init__(self) -> None:
+        number("port", self.port, low=0, high=65_535)
+
 
 @dataclass(frozen=True)
 class OpcUaConfig:
     """The OPC-UA server."""
 
     endpoint: str = "opc.tcp://127.0.0.1:4840/nearfar/"
+
+    def __post_init__(self) -> None:
+        if not self.endpoint.startswith("opc.tcp://"):
+            raise ValueError(f"endpoint must be opc.tcp://HOST:PORT/, not {self.endpoint!r}")
 
 
 @dataclass(frozen=True)
@@ -184,6 +221,11 @@ class _Reader:
         except TypeError as error:
             missing = ", ".join(re.findall(r"'(\w+)'", str(error)))
             raise self.error(where, f"lacks {missing}") from None
+        except ConfigError:
+            raise
+        except ValueError as error:  # it begins with the key
+            key, _, what = str(error).partition(" ")
+            raise self.error(f"{where}.{key}", what) from None
 
     def value(self, kind: Any, value: Any, where: str) -> Any:
         """A value as its type says."""
@@ -221,11 +263,11 @@ class _Reader:
         """The line on which a key or table stands, if it can be found."""
         table, _, key = name.rpartition(".")
         inside = ""
-        for number, line in enumerate(self.text.splitlines(), 1):
+        for place, line in enumerate(self.text.splitlines(), 1):
             if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
                 inside = header[1].replace('"', "").replace(" ", "")
                 if inside == name or inside.startswith(f"{name}."):
-                    return f", line {number}"
+                    return f", line {place}"
             elif inside == table and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""", line):
-                return f", line {number}"
+                return f", line {place}"
         return ""

@@ -1,15 +1,17 @@
 """The SQLite file below the history: schema, connections, and the way out if the file is damaged.
 
 WAL mode: readers never wait for the writer, and what has been committed survives `kill -9`. Scores are committed with
-`synchronous = NORMAL` (a power cut may lose the last few), events and audit with FULL.
+`synchronous = NORMAL` (a power cut may lose the last few), events and audit with FULL. Who listens holds the folder:
+two processes would give one number to two events, and send twice what waits in the outbox.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
-NAME = "history.db"
+NAME, LOCK = "history.db", "lock.db"
 SCHEMA = (  # what each version added
     """
 CREATE TABLE scores (
@@ -53,6 +55,26 @@ def is_damage(error: sqlite3.Error) -> bool:
     return "malformed" in str(error) or "not a database" in str(error)
 
 
+def hold(folder: Path) -> sqlite3.Connection:
+    """Keep `folder` from every other process that would write there, until this is closed or the process dies.
+
+    ValueError if another holds it. Who only reads need not ask.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")  # SQLite's lock of an empty file: the same on every system
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if "locked" not in str(error):
+            raise OSError(f"{folder / LOCK} cannot be opened ({error}): may this user write there?") from None
+        raise ValueError(
+            f"the history in {folder} belongs to a `nearfar serve` or `nearfar monitor` that is running: stop that one "
+            "first, or give each a history of its own (--history, or folder in [history])"
+        ) from None
+    return connection
+
+
 def connect(folder: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection to the history in `folder`, made if it is not there; may be handed from thread to thread."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,26 +112,27 @@ def _upgrade(folder: Path, connection: sqlite3.Connection) -> None:
 
 def rescue(folder: Path) -> tuple[Path, dict[str, int]]:
     """Put a damaged database aside and begin a new one with the rows that can be read; (where, rows per table)."""
-    kept = next(p for n in range(1, 10_000) if not (p := folder / f"damaged-{n}.db").exists())
     if not (folder / NAME).is_file():
         raise FileNotFoundError(f"there is no history in {folder}: {NAME} is missing")
-    for suffix in ("-wal", "-shm", ""):
-        if (part := folder / (NAME + suffix)).exists():
-            part.replace(kept.with_name(kept.name + suffix))
-    new = connect(folder)
-    old = sqlite3.connect(kept)
-    counts = {}
-    for table in (*TABLES, "outbox"):
-        rows = _readable(old, table)
-        new.execute("BEGIN")
-        if rows:
-            marks = ",".join("?" * len(next(iter(rows.values()))))
-            new.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows.values())
-        new.execute("COMMIT")
-        counts[table] = len(rows)
-    old.close()
-    new.close()
+    with closing(hold(folder)):
+        kept = next(p for n in range(1, 10_000) if not (p := folder / f"damaged-{n}.db").exists())
+        for suffix in ("-wal", "-shm", ""):
+            if (part := folder / (NAME + suffix)).exists():
+                part.replace(kept.with_name(kept.name + suffix))
+        with closing(connect(folder)) as new, closing(sqlite3.connect(kept)) as old:
+            counts = {table: _copy(old, new, table) for table in (*TABLES, "outbox")}
     return kept, {table: counts[table] for table in TABLES}
+
+
+def _copy(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> int:
+    """What can be read of a table into another database; rows."""
+    rows = _readable(old, table)
+    new.execute("BEGIN")
+    if rows:
+        marks = ",".join("?" * len(next(iter(rows.values()))))
+        new.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows.values())
+    new.execute("COMMIT")
+    return len(rows)
 
 
 def _readable(old: sqlite3.Connection, table: str) -> dict[int, tuple[object, ...]]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from nearfar import audio
+from nearfar import atomic, audio
 from nearfar.detector import Detector, load
 from nearfar.live.alarm import rate_for
 from nearfar.live.history import History
@@ -288,6 +288,7 @@ def _replace(folder: Path, by: Path) -> None:
     try:
         shutil.copytree(by, room / "new")
         (room / "new").chmod(0o755)
+        atomic.settle(room / "new")
         folder.replace(room / "old")
         (room / "new").replace(folder)
     finally:

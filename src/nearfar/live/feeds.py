@@ -25,6 +25,7 @@ CHUNK_S, POLL_S = 0.25, 0.5
 AHEAD = 64  # chunks that wait to be read
 LONGEST_WAIT_S = 60.0
 FORMATS = {"f32le": ("<f4", 1.0), "s16le": ("<i2", 32768.0), "s32le": ("<i4", 2147483648.0)}
+PLACE = re.compile(r"\[\w+ @ 0x[0-9a-f]+\] ")  # in memory: another one every time, so that old news would look new
 SECRET = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 Chunk = tuple[Array, bool]
@@ -153,7 +154,7 @@ class Ffmpeg:
 
     def _overhear(self, stderr: IO[bytes]) -> None:
         for line in stderr:
-            self._said.append(line.decode(errors="replace").strip()[:300])
+            self._said.append(PLACE.sub("", line.decode(errors="replace")).strip()[:300])
 
     def _listen(self, process: subprocess.Popen[bytes], stop: threading.Event) -> Iterator[Chunk | None]:
         assert process.stdout is not None
@@ -212,8 +213,10 @@ class Microphone:
                         gap = False
             except (self._sounddevice.PortAudioError, ValueError) as error:
                 self.problem, gap = f"microphone {self.device!r}: {error}; trying again", True
-                yield None
-                stop.wait(5.0)
+                for _ in range(10):
+                    yield None
+                    if stop.wait(POLL_S):
+                        return
 
 
 def _read(file: IO[bytes], size: int, stop: threading.Event) -> Iterator[bytes | None]:

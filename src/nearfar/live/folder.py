@@ -2,17 +2,20 @@
 
 A file is complete when its size and time have not changed for `settle_s`; polling, because network shares tell nothing.
 What has been heard is a line (time, size, name) in the ledger; a file that is written again is heard again. A file
-gives the clips that `nearfar score` takes from it, so the same scores. Its sound ends when it was last written to.
+gives the clips that `nearfar score` takes from it, so the same scores. Its sound ends when it was last written to; a
+recorder whose clock is ahead writes now.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 
@@ -70,12 +73,14 @@ class Folder:
 
     def _complete(self) -> list[Stamp]:
         """Files that have not been heard and have not changed for a while, oldest first."""
-        now, found = self.clock(), []
+        now, found = monotonic(), []  # how long a file has been so, whatever becomes of the clock
         try:
+            next(self.folder.iterdir(), None)  # rglob finds nothing in a folder that is gone, and says nothing
             for path in self.folder.rglob("*"):
                 if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
-                    info = path.stat()
-                    found.append((path.relative_to(self.folder).as_posix(), info.st_size, info.st_mtime_ns))
+                    with contextlib.suppress(FileNotFoundError):  # the recorder has just taken it away
+                        info = path.stat()
+                        found.append((path.relative_to(self.folder).as_posix(), info.st_size, info.st_mtime_ns))
             self.problem = ""
         except OSError as error:  # a share that is away for a while
             self.problem = f"{self.folder}: {error.strerror or error}"
@@ -90,8 +95,9 @@ class Folder:
         name, _, changed_ns = stamp
         path = self.folder / name
         try:
-            start = changed_ns / 1e9 - audio.seconds(path)
-            start = start if math.isfinite(start) else changed_ns / 1e9
+            end = min(changed_ns / 1e9, self.clock())
+            start = end - audio.seconds(path)
+            start = start if math.isfinite(start) else end
             at = 0.0
             for clip in audio.windows(path, near=self.near, far=self.far, length_s=self.window_s):
                 samples = np.stack([clip.near] if clip.far is None else [clip.near, clip.far])
@@ -107,7 +113,7 @@ class Folder:
         self._done -= gone
         if gone and self.ledger is not None:
             with contextlib.suppress(OSError):
-                atomic.write(self.ledger, "".join(map(_line, sorted(self._done))))
+                atomic.write(self.ledger, b"".join(map(_line, sorted(self._done))))
 
     def _finish(self, stamp: Stamp) -> None:
         self._done.add(stamp)
@@ -116,20 +122,20 @@ class Folder:
             return
         try:
             self.ledger.parent.mkdir(parents=True, exist_ok=True)
-            with self.ledger.open("a", encoding="utf-8") as file:
+            with self.ledger.open("ab") as file:
                 file.write(_line(stamp))
         except OSError as error:  # then it will be heard again after a restart: better than not at all
             self.problem = f"{self.ledger}: {error.strerror or error}"
 
 
-def _line(stamp: Stamp) -> str:
-    return "\t".join(map(str, stamp[::-1])) + "\n"
+def _line(stamp: Stamp) -> bytes:
+    return os.fsencode("\t".join(map(str, stamp[::-1])) + "\n")  # a name may be no UTF-8
 
 
 def _read(ledger: Path) -> Iterator[Stamp]:
     if not ledger.is_file():
         return
-    for line in ledger.read_text(encoding="utf-8").splitlines():
+    for line in os.fsdecode(ledger.read_bytes()).split("\n"):
         changed, size, name = (line.split("\t", 2) + ["", ""])[:3]
         if changed.isdecimal() and size.isdecimal():  # the last line may be half a line
             yield name, int(size), int(changed)

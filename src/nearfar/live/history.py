@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, fields, replace
-from itertools import chain, islice, pairwise
+from itertools import chain, groupby, islice, pairwise
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -76,7 +76,7 @@ class History:
                 self._unsaved[row.id] = row
             told = self._promised(tell(row)) if tell and isinstance(row, Event) else []
             self._write((f"INSERT INTO {TABLE[type(row)]} VALUES ({marks})", values), *told)
-            if isinstance(row, Scored) and row.t1 - self._pruned > PRUNE_S:
+            if isinstance(row, Scored) and abs(row.t1 - self._pruned) > PRUNE_S:  # a clock may be set back
                 self._prune(row.t1)
             return row
 
@@ -93,18 +93,22 @@ class History:
 
     def scores(self, machine: str, since: float, until: float, points: int | None = None) -> list[Scored]:
         """Windows that begin in [since, until), oldest first; at most `points` of them, with every extreme kept."""
-        given = [machine, since, until]
         if points is None:
-            return [_scored(row) for row in self._read(f"SELECT {SCORED} FROM scores {SPAN} ORDER BY t0", given)]
+            return list(self.each(machine, since, until))
+        given = [machine, since, until]
         count, first, last = self._read(f"SELECT count(*), min(t0), max(t0) FROM scores {SPAN}", given)[0]
         if count <= points:
             return self.scores(machine, since, until)
         rows = sorted(self._extremes(machine, first, last, max(1, points // 4)))
         marks = ", ".join("?" * len(rows))
-        return [
-            _scored(row)
-            for row in self._read(f"SELECT {SCORED} FROM scores WHERE rowid IN ({marks}) ORDER BY t0", rows)
-        ]
+        query = f"SELECT {SCORED} FROM scores WHERE rowid IN ({marks}) ORDER BY t0"
+        return [_scored(row) for row in self._read(query, rows)]
+
+    def each(self, machine: str, since: float, until: float) -> Iterator[Scored]:
+        """Windows that begin in [since, until), oldest first, one at a time: months of them are a million."""
+        with self._reader() as connection:
+            for row in connection.execute(f"SELECT {SCORED} FROM scores {SPAN} ORDER BY t0", [machine, since, until]):
+                yield _scored(row)
 
     def events(
         self,
@@ -262,11 +266,11 @@ def last_heard(history: History, machine: str, since: float) -> float | None:
 
 def medians(history: History, machine: str, since: float, until: float) -> list[tuple[float, float, int]]:
     """(start of the day, median score, windows) of each UTC day, of windows that were judged normal."""
-    days: dict[float, list[float]] = {}
-    query = "SELECT t0, value FROM scores WHERE machine = ? AND t0 >= ? AND t0 < ? AND anomalous = 0"
-    for t0, value in history._read(query, [machine, since, until]):
-        days.setdefault(t0 // DAY_S * DAY_S, []).append(value)
-    return [(day, median(values), len(values)) for day, values in sorted(days.items())]
+    query = f"SELECT t0, value FROM scores {SPAN} AND anomalous = 0 ORDER BY t0"
+    with history._reader() as connection:
+        days = groupby(connection.execute(query, [machine, since, until]), lambda row: row[0] // DAY_S * DAY_S)
+        found = ((day, [value for _, value in rows]) for day, rows in days)  # a day at a time, for the memory
+        return [(day, median(values), len(values)) for day, values in found]
 
 
 def _where(query: str, tests: dict[str, Any], limit: int) -> Statement:

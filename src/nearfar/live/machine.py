@@ -9,14 +9,14 @@ import math
 import os
 import re
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nearfar.check import number
 from nearfar.detector import Detector, load
 from nearfar.encoders import Encoder
-from nearfar.library import load_encoders
+from nearfar.library import files_of, load_encoders
 from nearfar.live.alarm import NORMAL, Alarm, per_week, rate_for
 from nearfar.live.promise import in_words, set_point
 from nearfar.live.rows import Event, Scored
@@ -114,7 +114,9 @@ def open_machine(
         if not NAME.fullmatch(word):
             raise ValueError(f"{what} {word!r} must be letters, digits, - and _ (it becomes a topic and a file name)")
     detector = load(model, weights, threads=1)  # machines are heard side by side, not the windows of one
-    hop_s = detector.window_s / 2 if hop_s is None else hop_s
+    if hop_s is not None:
+        number("hop_s", hop_s, above=0, high=detector.window_s)  # what lies between windows would not be heard
+    hop_s = hop_s or detector.window_s / 2
     machine = Machine(
         id=id,
         name=name or id,
@@ -137,8 +139,10 @@ def open_machine(
 def share(detector: Detector, weights: Any, shared: Shared) -> None:
     """Give a detector encoders from `shared`, loading those that are not there yet."""
     encoders = {}
-    for name in sorted({recipe.encoder for recipe in detector.recipes}):
-        file = weights.get(name) if isinstance(weights, Mapping) else weights
+    names = sorted({recipe.encoder for recipe in detector.recipes})
+    files = files_of(names, weights)
+    for name in names:
+        file = files.get(name)
         known = {n: digest for n, digest in detector.weights_known.items() if n == name}
         key = (name, str(file), *known.values())
         if key not in shared:

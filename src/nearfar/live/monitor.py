@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Protocol
 
 from nearfar.live.plant import Plant, end_left_open
@@ -45,8 +45,13 @@ class Line:
     waiting: deque[Window] = field(default_factory=deque)
     busy: bool = False
     ended: bool = False
-    broken: bool = False  # ended, and not because it was exhausted
+    failed: str = ""  # why it ended, if not because it was exhausted
     last: float = 0.0  # when something came
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing comes, or ""."""
+        return self.failed or self.source.problem
 
     def is_done(self) -> bool:
         """Whether nothing comes any more and all that came has been heard."""
@@ -66,8 +71,10 @@ class Monitor:
         workers: int | None = None,
         queue: int = QUEUE,
         tick_s: float = TICK_S,
+        steady: Callable[[], float] = monotonic,
     ) -> None:
         self.plant, self.complain, self.meters, self.queue, self.tick_s = plant, complain, meters, queue, tick_s
+        self.steady = steady  # how long nothing came: the plant's clock may be set
         self.lines = {machine: Line(source) for machine, source in sources.items()}
         self.dropped = self.failed = 0
         self._said: dict[str, str] = {}  # what was complained about last, by subject
@@ -78,7 +85,7 @@ class Monitor:
         """Listen until every source has ended or `stop` is set."""
         end_left_open(self.plant)
         for machine, line in self.lines.items():
-            line.last = self.plant.clock()
+            line.last = self.steady()
             threading.Thread(target=self._listen, args=(machine, line, stop), name=machine, daemon=True).start()
         while not stop.is_set() and not self._all(lambda line: line.ended):
             with self._change:
@@ -87,6 +94,10 @@ class Monitor:
         with self._change:  # what has come is heard to its end
             self._change.wait_for(lambda: self._all(Line.is_done), timeout=DRAIN_S)
         self._workers.shutdown(wait=True, cancel_futures=True)
+
+    def troubles(self) -> list[str]:
+        """Why nothing comes from sources, in words."""
+        return [f"machine {machine}: {line.trouble}" for machine, line in self.lines.items() if line.trouble]
 
     def _all(self, test: Callable[[Line], bool]) -> bool:
         return all(test(line) for line in self.lines.values())
@@ -97,8 +108,8 @@ class Monitor:
                 if window is not None:
                     self._put(machine, line, window)
         except Exception as error:  # a source that cannot go on: the others do
-            line.broken = True
-            self.complain(f"{machine}: its source has failed: {error}")
+            line.failed = f"its source has failed: {error}"
+            self._say_source(machine, line)
         finally:
             with self._change:
                 line.ended = True
@@ -116,7 +127,7 @@ class Monitor:
                 for meter in self.meters:
                     meter.dropped(machine)
             line.waiting.append(window)
-            line.last = self.plant.clock()
+            line.last = self.steady()
             if not line.busy:
                 line.busy = True
                 self._workers.submit(self._work, machine, line)
@@ -143,15 +154,17 @@ class Monitor:
             self._change.notify_all()
 
     def _watch(self) -> None:
-        now = self.plant.clock()
         for machine, line in self.lines.items():
-            if (line.broken or not line.ended) and now - line.last > self.tick_s:
-                self.plant.silent(machine, now, now - line.last)
-            trouble = line.source.problem
-            self._say(f"the source of {machine}", f"{machine}: {trouble}" if trouble else "")
+            silent_s = self.steady() - line.last
+            if (line.failed or not line.ended) and silent_s > self.tick_s:
+                self.plant.silent(machine, self.plant.clock(), silent_s)
+            self._say_source(machine, line)
         self._say("history", self.plant.history.problem)
         for sink in self.plant.sinks:
             self._say(sink.name, sink.problem)
+
+    def _say_source(self, machine: str, line: Line) -> None:
+        self._say(f"the source of {machine}", f"{machine}: {line.trouble}" if line.trouble else "")
 
     def _say(self, about: str, text: str) -> None:
         """Complain once of each trouble, not every second, and say when it is over."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nearfar.check import Array
-from nearfar.live.feeds import Chunk, Feed
+from nearfar.live.feeds import CHUNK_S, POLL_S, Chunk, Feed
 
 REACH_S, LOOK_S, EVERY_S = 3.0, 10.0, 60.0
 APART_S = 0.01
@@ -57,13 +57,22 @@ class Pair:
 
     def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
         """See `Feed`; ends when either stream does."""
-        for pieces in zip(self.near.chunks(stop), self.far.chunks(stop), strict=False):
-            if any(piece is not None and piece[1] for piece in pieces):
-                self._begin(gap=True)
-            for i, piece in enumerate(pieces):
-                if piece is not None:
-                    self._hold(i, piece[0][:1])
+        feeds = self.near.chunks(stop), self.far.chunks(stop)
+        for pieces in zip(*feeds, strict=False):
+            for i, (own, other) in enumerate((pieces, pieces[::-1])):
+                late = self._meanwhile(feeds[i]) if own is not None and other is None else ()
+                for piece in (own, *late):
+                    self._take(i, piece)
             yield self._give()
+
+    def _meanwhile(self, feed: Iterator[Chunk | None]) -> Iterator[Chunk | None]:
+        """What else one stream has while the other is waited for: unread, it would be late for good."""
+        left = round((POLL_S + CHUNK_S) * self.rate)
+        for piece in feed:
+            yield piece
+            left -= 0 if piece is None else piece[0].shape[1]
+            if piece is None or left <= 0:
+                return
 
     def _begin(self, gap: bool = False) -> None:
         """Nothing is held, and nothing known of the lag."""
@@ -73,7 +82,12 @@ class Pair:
         self._aligned, self._gap = False, gap
         self._given = self._since = 0
 
-    def _hold(self, i: int, samples: Array) -> None:
+    def _take(self, i: int, piece: Chunk | None) -> None:
+        if piece is None:
+            return
+        samples, gap = piece[0][:1], piece[1]
+        if gap:
+            self._begin(gap=True)
         skip = min(self._skip[i], samples.shape[1])
         self._skip[i] -= skip
         self._held[i] = np.concatenate([self._held[i], samples[:, skip:]], axis=1)

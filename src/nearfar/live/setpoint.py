@@ -12,7 +12,8 @@ listening.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from nearfar.check import number
@@ -33,13 +34,13 @@ class Measured:
     needed_weeks: float
 
 
-def measure(scores: Sequence[Scored], events: Sequence[Event], false_alarms_per_week: float, alarm: Alarm) -> Measured:
+def measure(scores: Iterable[Scored], events: Sequence[Event], false_alarms_per_week: float, alarm: Alarm) -> Measured:
     """The lowest set-point that would have kept the promise on these windows, with the delays of `alarm`."""
     number("false alarms per week", false_alarms_per_week, above=0)
     faults = [(e.started - BEFORE_FAULT_S, e.ended) for e in events if e.verdict == FAULT]
-    heard = [s for s in scores if not any(a <= s.t0 and (b is None or s.t0 <= b) for a, b in faults)]
-    judged = [s.value for s in heard if s.anomalous is not None]
-    weeks = _listened_s(heard) / WEEK_S
+    heard = (s for s in scores if not any(a <= s.t0 and (b is None or s.t0 <= b) for a, b in faults))
+    judged, listened_s = _gathered(heard)
+    weeks = listened_s / WEEK_S
     most = false_alarms_per_week * weeks  # m + sqrt(m)
     allowed = (math.sqrt(most + 0.25) - 0.5) ** 2 - 1 + 1e-9
     if allowed < 0 or not judged:
@@ -60,10 +61,12 @@ def alarms(values: Sequence[float], on: float, alarm: Alarm) -> int:
     return sum(fresh.update(value, 0.0) == RAISED for value in values)
 
 
-def _listened_s(heard: Sequence[Scored]) -> float:
-    """Seconds that were listened to: windows overlap, and there are gaps between them."""
-    total, end = 0.0, float("-inf")
+def _gathered(heard: Iterable[Scored]) -> tuple[Sequence[float], float]:
+    """(values of windows that were judged, seconds that were listened to: windows overlap, with gaps between them)."""
+    judged, total, end = array("d"), 0.0, float("-inf")
     for s in heard:
         total += max(0.0, s.t1 - max(s.t0, end))
         end = max(end, s.t1)
-    return total
+        if s.anomalous is not None:
+            judged.append(s.value)
+    return judged, total

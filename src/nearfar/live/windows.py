@@ -18,7 +18,8 @@ from nearfar.audio import Clip
 from nearfar.check import Array, number
 
 LEAD = 1e-3  # of the difference between samples counted and the clock, per block
-FAR_OFF_S = 5.0  # a difference above this is no drift: a file that is read faster than it was recorded, or a backlog
+FAR_OFF_S = 5.0  # a difference above this is no drift: a file that is read faster than it was recorded, or a backlog;
+SET_S = 120.0  # one that stays the same for so long: the clock was set, or the computer slept
 LATE_S = 0.5  # clocks of streams jitter: less than this is no gap, unless the source says so
 
 
@@ -69,20 +70,31 @@ class Window(Block):
 
 
 class Timeline:
-    """When samples were heard: counted from the first, and led gently to the clock while they come in real time."""
+    """When samples were heard: counted from the first, and led gently to the clock while they come in real time.
+
+    Where the clock was set meanwhile, the count begins anew by it.
+    """
 
     def __init__(self, clock: Callable[[], float], rate: int) -> None:
         self.clock, self.rate = clock, rate
         self._end: float | None = None
+        self._off, self._off_s = 0.0, 0.0  # how far off the clock was, and for how many seconds of sound
 
     def stamp(self, samples: int, *, gap: bool = False) -> float:
         """The time of the first of so many samples that have just come in."""
-        start = self.clock() - samples / self.rate
-        if self._end is not None and not gap:
-            late = start - self._end
+        seconds = samples / self.rate
+        start = self.clock() - seconds
+        if self._end is not None and not gap and not self._set(late := start - self._end, seconds):
             start = self._end + (LEAD * late if abs(late) < FAR_OFF_S else 0.0)
-        self._end = start + samples / self.rate
+        self._end = start + seconds
         return start
+
+    def _set(self, late: float, seconds: float) -> bool:
+        """Whether the clock has been elsewhere for long, by the same difference."""
+        if abs(late) < FAR_OFF_S or abs(late - self._off) > FAR_OFF_S:
+            self._off, self._off_s = late, 0.0
+        self._off_s += seconds
+        return abs(late) >= FAR_OFF_S and self._off_s > SET_S
 
 
 class Cutter:

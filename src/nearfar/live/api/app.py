@@ -38,12 +38,13 @@ def make_app(
     decoder: Decoder | None = None,
     metrics: Callable[[], bytes] | None = None,
     dropped: Callable[[], int] | None = None,
+    troubles: Callable[[], list[str]] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The ASGI application over a plant. `access` without a token is for this computer alone (see `security`).
 
-    `metrics()` is the text for Prometheus, `dropped()` the number of windows that were not scored in time. Raises
-    ImportError without the extra `serve`.
+    `metrics()` is the text for Prometheus, `dropped()` the number of windows that were not scored in time, `troubles()`
+    why nothing comes from sources. Raises ImportError without the extra `serve`.
     """
     try:
         import python_multipart  # noqa: F401
@@ -58,7 +59,7 @@ def make_app(
 
     access, limits = access or Access(), limits or Limits()
     service = Service(plant, access, limits, decoder or Decoder(), Stream(f"{clock():.0f}"), clock, metrics)
-    service.dropped = dropped or service.dropped
+    service.dropped, service.troubles = dropped or service.dropped, troubles or service.troubles
 
     app = FastAPI(
         title="nearfar", version=__version__, description=ABOUT, docs_url=None, redoc_url=None, lifespan=_life
@@ -83,11 +84,15 @@ def _errors(app: FastAPI) -> None:
     """One shape for all errors; a page that is not there is one for people."""
     from fastapi.exceptions import RequestValidationError
     from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
 
     from nearfar.live.api.pages import page
 
     async def refused(_: Request, error: Any) -> Response:
         return _answer(error.refusal)
+
+    async def gone(_: Request, error: Any) -> Response:  # nobody reads it, but it is no fault of ours for the log
+        return _answer(Refusal(400, "gone", "the sender has gone before all of it had come"))
 
     async def invalid(_: Request, error: Any) -> Response:
         said = [f"{'.'.join(str(p) for p in e['loc'][1:]) or e['loc'][0]}: {e['msg']}" for e in error.errors()[:5]]
@@ -100,6 +105,7 @@ def _errors(app: FastAPI) -> None:
         return _answer(Refusal(code, CODES.get(code, "bad_request"), str(error.detail)), error.headers)
 
     app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -62,13 +61,13 @@ class Service:
     clock: Callable[[], float]
     metrics: Callable[[], bytes] | None = None
     dropped: Callable[[], int] = lambda: 0
+    troubles: Callable[[], list[str]] = list
     started: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.started = self.clock()
         self.door = Door(self.limits.at_once, self.limits.waiting)
         self.workers = ThreadPoolExecutor(self.decoder.workers, "upload")
-        self.uploads = tempfile.TemporaryDirectory(prefix="nearfar-")  # readable by this user alone
         self.stream.describe = lambda id: state(self.plant, id).model_dump()
         self.looks = Looks(self.plant)
         self._known: dict[str, tuple[float, object]] = {}
@@ -112,11 +111,10 @@ class Service:
         return found  # type: ignore[return-value]
 
     def close(self) -> None:
-        """Stop decoding and streaming, remove what was being uploaded."""
+        """Stop decoding and streaming."""
         self.stream.close()
         self.workers.shutdown(cancel_futures=True)
         self.decoder.close()
-        self.uploads.cleanup()
 
 
 def of(request: Request) -> Service:
@@ -158,5 +156,8 @@ def _disk(folder: Path) -> tuple[int, int]:
     """(bytes that a folder holds, bytes free there)."""
     import shutil
 
-    held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    held = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # drafts and old sounds go at any time
+            held += file.stat().st_size
     return held, shutil.disk_usage(folder).free

@@ -55,7 +55,7 @@ def health(here: Here) -> shapes.ServerHealth:
     """The server and its microphones."""
     plant = here.plant
     held, free = here.disk()
-    problems = [text for text in [plant.history.problem, *(s.problem for s in plant.sinks)] if text]
+    problems = [text for text in [plant.history.problem, *here.troubles(), *(s.problem for s in plant.sinks)] if text]
     return shapes.ServerHealth(
         version=__version__,
         started=here.started,

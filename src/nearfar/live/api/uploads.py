@@ -143,7 +143,7 @@ async def _worked_on(
 @asynccontextmanager
 async def _body(here: Service, request: Request, how: Sent) -> AsyncIterator[tuple[Path, str]]:
     """(a file of ours with what was sent, the sender's name for it); the file goes when the work is done."""
-    handle, place = tempfile.mkstemp(dir=here.uploads.name)
+    handle, place = tempfile.mkstemp(prefix="nearfar-")  # for this user alone; systems clean up folders that rest
     path = Path(place)
     try:
         with os.fdopen(handle, "wb") as file:

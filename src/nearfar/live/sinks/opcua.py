@@ -46,9 +46,9 @@ class OpcUa:
             self._nodes[machine.id] = {name: node.add_variable(space, name, value) for name, value in start.items()}
         try:
             self._server.start()
-        except OSError:
+        except OSError as error:
             self._server.tloop.stop()
-            raise
+            raise OSError(f"OPC-UA cannot be served at {endpoint}: {error.strerror or error}") from None
         self._courier = Courier(self.name, self._show)
 
     @property

@@ -5,21 +5,25 @@ Labels are machine and channel alone (and the result of a window): never a file'
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from nearfar.live.message import EVENT, HEALTH, OK, SCORE, STATE, Message
+from nearfar.live.rows import ALARM
 
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 RESULTS = {False: "normal", True: "anomalous", None: "cannot_judge"}
 
 
 class Metrics:
-    """A sink and a meter; `registry` is a `prometheus_client.CollectorRegistry`. Needs prometheus-client."""
+    """A sink and a meter; `registry` is a `prometheus_client.CollectorRegistry`. Needs prometheus-client.
+
+    What is counted of `machines` begins at 0: of a counter that appears with 1, Prometheus sees no increase.
+    """
 
     name, problem = "prometheus", ""
 
-    def __init__(self) -> None:
+    def __init__(self, machines: Iterable[str] = ()) -> None:
         try:
             import prometheus_client as prometheus
         except ImportError:
@@ -48,6 +52,11 @@ class Metrics:
         self.lag = gauge("lag_seconds", "Age of the newest window when it had been heard, of the slowest machine")
         self.level = gauge("audio_level_dbfs", "Level of the newest window", "machine", "channel")
         self.last = gauge("last_audio_timestamp_seconds", "End of the newest window, Unix time", "machine")
+        for machine in machines:
+            for result in (*RESULTS.values(), "failed"):
+                self.windows.labels(machine, result)
+            for kind in (ALARM, HEALTH):
+                self.events.labels(machine, kind)
 
     def put(self, message: Message) -> None:
         """Count and show a message."""
@@ -84,8 +93,11 @@ class Metrics:
         self.lag.set(max(self._lags.values()))
 
     def serve(self, address: str, port: int) -> int:
-        """Answer GET /metrics; returns the port (for port 0: the one that was free)."""
-        server, _ = self._prometheus.start_http_server(port, address, registry=self.registry)
+        """Answer GET /metrics; returns the port (for port 0: the one that was free). OSError if it is taken."""
+        try:
+            server, _ = self._prometheus.start_http_server(port, address, registry=self.registry)
+        except OSError as error:
+            raise OSError(f"metrics cannot be served at {address}:{port}: {error.strerror or error}") from None
         self._servers.append(server)
         return int(server.server_port)
 

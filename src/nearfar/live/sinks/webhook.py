@@ -35,6 +35,15 @@ def signature(secret: str, seconds: int, body: bytes) -> str:
     return f"t={seconds},v1={digest}"
 
 
+def hook_url(url: str) -> str:
+    """`url`, if messages can be posted there; ValueError if not."""
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"url of a webhook must begin with http:// or https://, not {url!r}")
+    if urlsplit(url).username is not None:
+        raise ValueError("url of a webhook takes no user and password: messages are signed, see --webhook-secret")
+    return url
+
+
 class Webhook(Courier):
     """A sink that posts events to `url`; what waits is kept in `history`, `clock` gives the time that is signed."""
 
@@ -48,11 +57,7 @@ class Webhook(Courier):
         timeout_s: float = 10.0,
         first_wait_s: float = 1.0,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"a webhook is an http:// or https:// URL, not {url!r}")
-        if urlsplit(url).username is not None:
-            raise ValueError("a webhook's URL takes no user and password: messages are signed, see --webhook-secret")
-        self.url, self.clock, self.secret, self.timeout_s = url, clock, secret, timeout_s
+        self.url, self.clock, self.secret, self.timeout_s = hook_url(url), clock, secret, timeout_s
         self._opener = urllib.request.build_opener(_Staying)
         super().__init__("webhook", self._post, Outbox(history, "webhook", (EVENT, HEALTH)), first_wait_s=first_wait_s)
 
