@@ -155,12 +155,13 @@ def _mqtt(config: Config, machines: Sequence[Machine], history: History) -> Sink
     return Mqtt(broker, machines, history)
 
 
-def _certificates(c: MqttConfig) -> list[str | None]:
+def _certificates(c: MqttConfig) -> tuple[str | None, str | None, str | None]:
     """The CA's file, ours and its key; FileNotFoundError naming the one that is not there (TLS would not)."""
     for file in (c.ca, c.cert, c.key):
         if file and not file.is_file():
             raise FileNotFoundError(f"no such file: {file}")
-    return [None if file is None else str(file) for file in (c.ca, c.cert, c.key)]
+    ca, cert, key = (None if file is None else str(file) for file in (c.ca, c.cert, c.key))
+    return ca, cert, key
 
 
 def _source(config: Config, machine: Machine, clock: Callable[[], float], report: Report, once: bool) -> Source:
