@@ -101,9 +101,7 @@ def _far(clips: Sequence[Clip]) -> tuple[bool, str]:
     pairs = [(clip.near, clip.far) for clip in clips if clip.far is not None]
     if len(pairs) < len(clips):
         mono = len(clips) - len(pairs)
-        which = (
-            f"{mono} of {len(clips)} recordings {'has' if mono == 1 else 'have'}" if pairs else "The recordings have"
-        )
+        which = f"{mono} of {len(clips)} recordings {'has' if mono == 1 else 'have'}" if pairs else "What is heard has"
         return False, f"{which} one channel, {near_only}"
     silent = sum(_rms(far) < SILENT_RMS for _, far in pairs)
     if silent > FAULTY * len(pairs):
