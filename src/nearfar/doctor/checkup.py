@@ -119,9 +119,10 @@ class Report:
             others = f"The other {self.usable:,} can."
             return f"Fix these first: {bad:,} of {counted(total, 'recording')} cannot be used. {others}"
         queries = sum(bool(f.problems) for f in self.files)
+        if total == 1:
+            return f"Ready to fit: the recording can be used{', and is worth a look first' if queries else ''}."
         look = f", {queries:,} of them worth a look first" if queries else ""
-        those = "the recording" if total == 1 else f"all {total:,} recordings"
-        return f"Ready to fit: {those} can be used{look}."
+        return f"Ready to fit: all {total:,} recordings can be used{look}."
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data for JSON."""
