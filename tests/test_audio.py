@@ -48,11 +48,17 @@ def test_every_lossless_format_reads_alike(tmp_path: Path, suffix: str, subtype:
     assert np.abs(clip.near - x[:, 0]).max() <= error and np.abs(clip.far - x[:, 1]).max() <= error
 
 
-def test_ogg_and_rf64_read(tmp_path: Path) -> None:
+def test_lossy_formats_and_rf64_read(tmp_path: Path) -> None:
     t = np.arange(RATE) / RATE
     x = np.stack([0.5 * np.sin(2 * np.pi * 440 * t), 0.2 * np.sin(2 * np.pi * 1000 * t)], axis=1)
     soundfile.write(tmp_path / "a.ogg", x, RATE)
     soundfile.write(tmp_path / "b.wav", x, RATE, format="RF64")
+    soundfile.write(tmp_path / "c.mp3", x, RATE)
+    soundfile.write(tmp_path / "d.opus", x, RATE, format="OGG", subtype="OPUS")
+    for name in ("a.ogg", "c.mp3", "d.opus"):
+        assert np.abs(np.fft.rfft(audio.read(tmp_path / name).near)).argmax() * RATE / len(x) == pytest.approx(
+            440, abs=2
+        )
     for name, error in (("a.ogg", 0.05), ("b.wav", 1e-4)):
         assert np.abs(audio.read(tmp_path / name).near - x[:, 0]).max() < error
 
@@ -317,3 +323,10 @@ def test_real_recordings_raise_no_fatal_problem_and_few_warnings() -> None:
     assert not any("one_cable" in kinds for kinds in found.values())
     assert not any(path.name in found for path in mimii)
     assert len(found) < 0.25 * (len(bldc[::3]) + len(mimii) + 9)
+
+
+def test_a_file_that_this_user_may_not_read_is_not_called_damaged(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "a.wav").write_text("what a library may not open")
+    monkeypatch.setattr(audio.os, "access", lambda path, mode: False)
+    with pytest.raises(audio.AudioError, match=r"a\.wav: may not be opened by this user"):
+        audio.read(tmp_path / "a.wav")

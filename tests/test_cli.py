@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from conftest import hum, shared, write_wav
+from nearfar.cli import terminal
 
 COMMAND = [sys.executable, "-m", "nearfar"]
 
@@ -54,7 +55,7 @@ def test_every_command_s_help_opens_with_an_example():
 def test_score_prints_a_row_per_recording_and_writes_csv(model, today, tmp_path):
     code, out, err = nearfar("score", model, today, "--csv", tmp_path / "scores.csv")
     assert code == 0, err
-    assert "2 scored, 1 anomalous" in out
+    assert "2 scored, 1 anomalous; score and threshold are in standard deviations" in out
     rows = {r["file"]: r for r in csv.DictReader((tmp_path / "scores.csv").open())}
     assert rows["hiss.wav"]["anomalous"] == "1" and rows["good.wav"]["anomalous"] == "0"
     assert rows["good.wav"]["nearest"].startswith("normal_")
@@ -99,6 +100,7 @@ def test_a_corrupt_recording_is_reported_and_the_others_are_scored(model, today,
     ("arguments", "message"),
     [
         (["score", "nowhere", "."], "nowhere is not a detector"),
+        (["score", ".", "nowhere"], "comes first, then the recordings"),
         (["fit", "nowhere", "-o", "m"], "nowhere"),
         (["fit", ".", "-o", "m"], "no recordings"),
         (["fit"], "Missing"),
@@ -121,7 +123,7 @@ def test_threshold_shows_and_changes_the_set_point(model, today):
     assert code == 0 and "Set-point changed" in out and "extrapolated" in out, err
     assert json.loads(nearfar("threshold", model, "--json")[1])["threshold"] > before["threshold"]
     assert nearfar("threshold", model, "--rate", before["rate"])[0] == 0
-    assert nearfar("threshold", model, "--rate", 2)[0] == 2
+    assert nearfar("threshold", model, "--false-alarm-rate", 2)[0] == 2
 
 
 def test_adding_another_machine_is_said_and_so_are_few_normals(tmp_path):
@@ -148,6 +150,35 @@ def test_add_puts_more_normals_into_the_bank(tmp_path, normals_folder):
     assert code == 0 and "16 normal recordings (12 source, 4 target)" in out, err
     code, _, err = nearfar("add", tmp_path / "m", more)
     assert code == 2 and "in the bank already" in err
+
+
+def test_copies_are_not_fitted_on(tmp_path):
+    for i in range(8):
+        write_wav(tmp_path / "n" / f"{i}.wav", hum(i))
+    write_wav(tmp_path / "n" / "z.wav", hum(3))
+    code, out, err = nearfar("fit", tmp_path / "n", "-o", tmp_path / "m")
+    assert code == 0 and "left out: z.wav: cannot serve as a normal: it is the same recording as 3.wav" in err
+    assert "8 normal recordings" in out and "Left out      1 recording" in out
+
+
+def test_recordings_that_are_all_anomalous_may_be_of_another_machine(model, tmp_path):
+    for i in range(5):
+        write_wav(tmp_path / "t" / f"{i}.wav", hum(i + 600, fault="hiss"))
+    assert "all 5 that can be judged are anomalous" in nearfar("score", model, tmp_path / "t")[2]
+    write_wav(tmp_path / "t" / "good.wav", hum(500))
+    assert "that can be judged" not in nearfar("score", model, tmp_path / "t")[2]
+
+
+def test_the_same_work_again_takes_its_own_time(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    tell = terminal._Lines()
+    for start in (0, 1000):
+        for done in range(1, 41):
+            clock[0] = start + 10 * (done - 1)
+            tell("listening", done, 40)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "listening: 4 of 40, 4 min left" and said[:10] == said[10:]
 
 
 def test_names_that_say_anomalous_are_not_fitted_on(tmp_path):

@@ -64,7 +64,9 @@ def test_a_folder_once_has_the_scores_of_the_score_command(model, inbox, tmp_pat
         (s["score"], s["threshold"], s["anomalous"], s["p"]) for s in scores
     ]
     assert "7 windows heard: 3 normal, 4 anomalous; 1 alarm, 0 of health" in err
-    assert "nothing new" in nearfar("monitor", model, "--source", inbox, "--once", folder=tmp_path)[1]
+    assert (
+        "nothing new: nearfar reads WAV" in nearfar("monitor", model, "--source", inbox, "--once", folder=tmp_path)[1]
+    )
 
 
 def test_events_are_a_line_each_and_the_exit_code_says_so(model, inbox, tmp_path):

@@ -263,3 +263,9 @@ def test_the_far_microphone_helps_where_faults_are_broadband(
 ) -> None:
     _, aucs = heard["gearbox"]
     assert aucs["cleaned"] > aucs["near"] - 0.02
+
+
+def test_a_full_disk_is_said_with_the_file(small_disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        demo.make_dataset(small_disk / "set", machines=1, train=6, test=6, seconds=1)
+    assert str(small_disk) in str(caught.value.filename)

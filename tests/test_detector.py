@@ -211,7 +211,7 @@ def test_unreadable_files_are_reported_and_the_rest_goes_through(normals, normal
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("detector.json", "{", "Expecting property name"),
+        ("detector.json", "{", r"detector\.json cannot be read \(Expecting property name"),
         ("detector.json", '{"format": 99}', "upgrade nearfar"),
         ("detector.json", "[]", "damaged"),
         ("recipe.json", '{"recipe": 1, "encoder": "os.system"}', "unknown encoder"),
@@ -229,8 +229,14 @@ def test_a_damaged_or_hostile_folder_is_a_clear_error(normals, tmp_path, name, c
 
 
 def test_a_folder_without_a_detector_is_a_clear_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nearfar fit"):
+    with pytest.raises(FileNotFoundError, match=r"no detector\.json\. The folder that nearfar fit made comes first"):
         nearfar.load(tmp_path)
+    for name in ("detector.json", "recipe.json", "bank.safetensors"):
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError, match=r"it lacks normals\.csv\. Was it copied in part"):
+        nearfar.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="it is a file"):
+        nearfar.load(tmp_path / "recipe.json")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         nearfar.load(tmp_path / "nowhere")
 

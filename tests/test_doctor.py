@@ -116,7 +116,16 @@ def test_few_recordings_are_not_compared(tmp_path: Path) -> None:
     assert report.odd == [] and report.ok and "8 are needed" in str(report) and "are few" in str(report)
     (tmp_path / "one").mkdir()
     soundfile.write(tmp_path / "one" / "a.wav", hum(0), RATE)
-    assert doctor.examine(tmp_path / "one").verdict.startswith("Not ready")
+    one = doctor.examine(tmp_path / "one")
+    assert one.verdict.startswith("Not ready") and not one.ok
+
+
+def test_a_far_microphone_that_is_dead_everywhere_is_said_as_fit_would(tmp_path: Path) -> None:
+    for i in range(9):
+        soundfile.write(tmp_path / f"{i}.wav", hum(i) * [1, 0], RATE)
+    report = doctor.examine(tmp_path)
+    assert not report.ok and "far microphone is dead in 9 of 9 recordings" in str(report) and "--far -1" in str(report)
+    assert doctor.examine(tmp_path, far=None).ok
 
 
 def test_swapped_microphones_are_said_once_for_all(tmp_path: Path) -> None:
@@ -181,6 +190,8 @@ def test_a_long_file_is_heard_in_windows_of_bounded_memory(tmp_path: Path) -> No
     assert long < 1.1 * short
     (checked,) = report.files
     assert checked.usable and checked.seconds == 120
+    assert report.verdict == "Ready to fit: the recording can be used, and is worth a look first."
+    assert report.ok and checked.clips == 10 and report.lines()[0].startswith("1 recording: 2:00 min in all, 2:00 min")
     silent = next(p for p in checked.problems if p.kind == "silent")
     assert (
         not silent.fatal

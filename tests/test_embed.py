@@ -161,4 +161,4 @@ def test_the_real_front_end_gives_finite_vectors_for_every_view_and_pooling():
 def test_one_channel_where_two_are_needed_is_a_recording_that_cannot_be_used() -> None:
     with pytest.raises(AudioError, match="has 1 channel, and both near and far are needed") as caught:
         check_channels(Clip(np.zeros(16_000, np.float32), None, 16_000, "a.wav"), [Recipe(view="w1_1024")])
-    assert caught.value.kind == "channel"
+    assert caught.value.kind == "channel" and "fit with --far -1" in str(caught.value)

@@ -80,13 +80,29 @@ def test_the_forms_of_all_years(
 
 
 def test_a_plain_folder_holds_what_ends_like_audio_at_any_depth(tmp_path: Path) -> None:
-    touch(tmp_path, "b.WAV", "a.wav", "deep/er/c.Flac", "d.ogg", "e.AIFF", "f.aif")
-    touch(tmp_path, "._a.wav", ".cache/x.wav", "__MACOSX/a.wav", "notes.txt", "film.mp4", "deep/wav")
+    touch(tmp_path, "b.WAV", "a.wav", "deep/er/c.Flac", "d.ogg", "e.AIFF", "f.aif", "g.mp3", "h.opus")
+    touch(tmp_path, "._a.wav", ".cache/x.wav", "__MACOSX/a.wav", "notes.txt", "photo.jpg", "deep/wav")
     (tmp_path / "folder.wav").mkdir()
     found = find(tmp_path)
-    assert [r.name for r in found] == ["a.wav", "b.WAV", "d.ogg", "deep/er/c.Flac", "e.AIFF", "f.aif"]
+    assert [r.name for r in found] == [
+        "a.wav",
+        "b.WAV",
+        "d.ogg",
+        "deep/er/c.Flac",
+        "e.AIFF",
+        "f.aif",
+        "g.mp3",
+        "h.opus",
+    ]
     assert {(r.machine, r.split, r.is_target, r.is_anomaly) for r in found} == {("", "", None, None)}
     assert found[0].path == tmp_path / "a.wav"
+
+
+def test_sound_that_cannot_be_read_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "phone.m4a", "night/more.M4A", "notes.txt")
+    with pytest.warns(UserWarning, match=r"2 \.m4a files passed over; nearfar reads .*convert it to WAV first") as said:
+        assert [r.name for r in find(tmp_path)] == ["a.wav"]
+    assert len(said) == 1 and ".txt" not in str(said[0].message)
 
 
 @pytest.mark.parametrize("parent", ["normal_sounds", "anomaly", "target", "fan_anomaly_0001", "abnormal"])
@@ -105,7 +121,7 @@ def test_files_may_be_given_one_by_one(tmp_path: Path, monkeypatch: pytest.Monke
     assert [r.name for r in both] == ["old/a.wav", "today/a.wav", "today/b.wav"]
     monkeypatch.chdir(tmp_path)
     assert [r.name for r in find(["today/b.wav", "today/a.wav"])] == ["a.wav", "b.wav"]
-    with pytest.raises(ValueError, match=r"x\.mp4 is not a recording.*WAV, FLAC, OGG and AIFF"):
+    with pytest.raises(ValueError, match=r"x\.mp4 is not a recording.*WAV, FLAC, OGG, OPUS, MP3 and AIFF: convert"):
         find([tmp_path / "x.mp4"])
     with pytest.raises(FileNotFoundError, match=r"yesterday.*exists up to"):
         find(tmp_path / "yesterday" / "a.wav")
@@ -118,7 +134,8 @@ def test_a_folder_without_recordings_says_what_it_holds(tmp_path: Path) -> None:
         find(tmp_path)
     touch(tmp_path, *(f"{i}.mp4" for i in range(12)), "a.TXT")
     with pytest.raises(
-        ValueError, match=r"it holds 12 \.mp4 files, 1 \.txt file; nearfar reads WAV, FLAC, OGG and AIFF"
+        ValueError,
+        match=r"it holds 12 \.mp4 files, 1 \.txt file; nearfar reads WAV, FLAC, OGG, OPUS, MP3 and AIFF: convert",
     ):
         find(tmp_path)
 

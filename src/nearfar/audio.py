@@ -4,7 +4,7 @@
     rate        Hz
 
 Channel 0 is near and channel 1 is far unless said otherwise, as in the challenge's data. Read by libsndfile (WAV with
-8 to 32 bits or float, FLAC, OGG, ...), resampled by soxr (HQ). Long files are read a window at a time, never whole.
+8 to 32 bits or float, FLAC, OGG, MP3), resampled by soxr (HQ). Long files are read a window at a time, never whole.
 `problems` says what is wrong with a clip as a recording; see `microphones`.
 """
 
@@ -289,8 +289,10 @@ def _unreadable(path: Path, error: Exception) -> AudioError:
         return AudioError(
             f"{path.name}: the file is empty (0 bytes); was the recording stopped or the disk full?", "empty"
         )
+    if not os.access(path, os.R_OK):  # which libsndfile calls a system error
+        return AudioError(f"{path.name}: may not be opened by this user; ask for the right to read it", "unreadable")
     if isinstance(error, OSError):
         return AudioError(f"{path.name}: cannot be opened ({error.strerror or error})", "unreadable")
     reason = str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
-    what = f"cannot be read as audio ({reason}); is it a WAV, FLAC or OGG file, and complete?"
+    what = f"cannot be read as audio ({reason}); is it a WAV, FLAC, OGG or MP3 file, and complete?"
     return AudioError(f"{path.name}: {what}", "unreadable")

@@ -85,7 +85,8 @@ class Detector:
     ) -> Detector:
         """Fit on normal clips (paths, `Clip`s or (near, far, rate)), with domains `is_target` (N,) or None.
 
-        A clip that cannot be used raises; with `skip(name, error)` it is reported there and left out instead.
+        A clip that cannot be used raises; with `skip(name, error)` it is reported there and left out instead, and so is
+        a copy of another one.
         """
         targets = _flags(is_target, len(clips))
         self.normals, self.backends, self.is_target, self.profile = [], [], np.zeros(0, bool), Profile()

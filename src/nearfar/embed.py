@@ -68,7 +68,7 @@ def check_channels(clip: Clip, recipes: Iterable[Recipe]) -> None:
     for view in [recipe.view for recipe in recipes if recipe.needs_far and clip.far is None]:
         raise AudioError(
             f"{clip.name}: has 1 channel, and both near and far are needed (view {view!r}): recorded in mono? To "
-            "listen with one microphone alone, fit on such recordings, or with view='near_only'",
+            "listen to one microphone alone, fit with --far -1, or a recipe of view near_only",
             "channel",
         )
 

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,7 @@ def read(folder: str | os.PathLike[str]) -> State:
     folder = Path(folder)
     missing = [name for name in FILES[:4] if not (folder / name).is_file()]
     if missing:
-        what = f"it lacks {', '.join(missing)}" if folder.is_dir() else "there is no such folder"
-        raise FileNotFoundError(f"{folder} is not a detector: {what}. Make one with: nearfar fit NORMALS -o {folder}")
+        raise FileNotFoundError(f"{folder} is not a detector: {_lacking(folder, missing)}")
     try:
         return _read(folder)
     except DAMAGED as error:
@@ -192,10 +191,10 @@ def _arrays(state: State) -> dict[str, Array]:
 
 
 def _read(folder: Path) -> State:
-    settings = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+    settings = _of_text(folder / "detector.json", json.loads)
     if settings.get("format") not in READABLE:
         raise ValueError(f"its format is {settings.get('format')!r} and this version reads {READABLE}; upgrade nearfar")
-    system = from_json((folder / "recipe.json").read_text(encoding="utf-8"))
+    system = _of_text(folder / "recipe.json", from_json)
     normals, domains = _normals(folder / "normals.csv")
     arrays = _load_arrays(folder / "bank.safetensors")
     is_target = arrays["is_target"].astype(bool)
@@ -234,6 +233,17 @@ def _read(folder: Path) -> State:
     )
 
 
+def _lacking(folder: Path, missing: Sequence[str]) -> str:
+    """What is wrong with a folder that is no detector, and what to do."""
+    if not folder.exists():
+        return f"there is no such folder. Make one with: nearfar fit NORMALS -o {folder}"
+    if not folder.is_dir():
+        return "it is a file. Give the folder that nearfar fit made"
+    if len(missing) < 4:
+        return f"it lacks {', '.join(missing)}. Was it copied in part? Copy it again, or fit anew under another name"
+    return f"it holds no {missing[0]}. The folder that nearfar fit made comes first, then the recordings"
+
+
 def _network(known: str) -> dict[str, str]:
     """What is known of an encoder's weights, for people; `_known` reads it back."""
     digest, _, precision = known.partition(":")
@@ -243,6 +253,13 @@ def _network(known: str) -> dict[str, str]:
 def _known(about: Mapping[str, Any]) -> str:
     precision = one_of("precision", about.get("precision", "float32"), PRECISIONS)
     return str(about["weights_sha256"]) + ("" if precision == "float32" else f":{precision}")
+
+
+def _of_text(path: Path, read: Callable[[str], Any]) -> Any:
+    try:
+        return read(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name} cannot be read ({error})") from None
 
 
 def _load_arrays(path: Path) -> dict[str, Array]:

@@ -4,8 +4,8 @@
     DCASE layout   DATA/<machine>/{train,test}/section_00_source_train_normal_0000_<attributes>.wav, years 2020 to 2026
 
 Labels and domains come from a file's own name or from the manifest, never from the folders above it: a folder called
-"normal_sounds" proves nothing. Hidden files and files that are not audio are passed over; empty ones are recordings,
-and somebody has to be told.
+"normal_sounds" proves nothing. Hidden files and files that are not audio are passed over, sound that is not read with a
+Python warning; empty files are recordings, and somebody has to be told.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import csv
 import io
 import os
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -21,8 +22,10 @@ from pathlib import Path
 
 from nearfar.words import counted
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif")
-READS = "WAV, FLAC, OGG and AIFF"
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
+READS = "WAV, FLAC, OGG, OPUS, MP3 and AIFF"
+UNREAD = (".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".mov", ".caf", ".webm")  # sound, as phones write it
+CONVERT = f"nearfar reads {READS}: convert it to WAV first, as ffmpeg -i IN OUT.wav does"
 RENAMED = "test_rename"  # test files under labelled names, once the truth is out; stands for the `test` beside it
 SPLITS = {"train": "train", "test": "test", RENAMED: "test", "source_test": "test", "target_test": "test"}
 MANIFEST = "manifest.csv"
@@ -100,6 +103,8 @@ def find(folder_or_files: Files, manifest: str | os.PathLike[str] | None = None)
         paths = list({path.absolute(): path.absolute() for path in paths})
     if not paths:
         raise ValueError(_nothing_in(given[0], walk.others, walk.closed))
+    if unread := [(suffix, n) for suffix, n in walk.others.most_common() if suffix in UNREAD]:
+        warnings.warn(f"{given[0]}: {_kinds(unread)} passed over; {CONVERT}", stacklevel=2)
     found = sorted((_recording(path, top) for path in paths), key=lambda r: r.name)
     if manifest is None and (top / MANIFEST).is_file():
         manifest = top / MANIFEST
@@ -180,8 +185,9 @@ def _recordings_at(item: Path, walk: _Walk) -> Iterator[Path]:
     elif not item.exists():
         where = next((p for p in item.absolute().parents if p.exists()), None)
         raise FileNotFoundError(f"no such folder or recording: {item} (the path exists up to {where})")
-    elif item.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{item} is not a recording that can be read: nearfar reads {READS}")
+    elif (suffix := item.suffix.lower()) not in SUFFIXES:
+        hint = CONVERT if suffix in UNREAD else f"nearfar reads {READS}"
+        raise ValueError(f"{item} is not a recording that can be read; {hint}")
     else:
         yield item
 
@@ -269,8 +275,12 @@ def _decoded(data: bytes) -> str:
 def _nothing_in(folder: Path, others: Counter[str], closed: list[Path]) -> str:
     why = "it is empty"
     if others:
-        kinds = [counted(n, f"{suffix} file") for suffix, n in others.most_common(3)]
-        why = f"it holds {', '.join(kinds)}{' and others' * (len(others) > 3)}"
+        why = f"it holds {_kinds(others.most_common(3))}{' and others' * (len(others) > 3)}"
     elif closed:
         why = f"{closed[0]} may not be opened by this user"
-    return f"no recordings in {folder}: {why}; nearfar reads {READS}"
+    hint = CONVERT if others.keys() & set(UNREAD) else f"nearfar reads {READS}"
+    return f"no recordings in {folder}: {why}; {hint}"
+
+
+def _kinds(files: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(counted(n, f"{suffix} file") for suffix, n in files)

@@ -217,8 +217,10 @@ def introduce(machine: Machine, history: Path) -> None:
 def _end(printer: Printer, assembly: Assembly, failures: Failures, once: bool, fail_on_alarm: bool) -> None:
     complain(printer.summary())
     if once and not printer.windows:
+        from nearfar.recordings import READS
+
         heard = assembly.plant.history.folder / "heard"
-        complain(f"nothing new: a file is heard once (remove {heard} to hear all of them again)")
+        complain(f"nothing new: nearfar reads {READS}, and hears a file once (remove {heard} to hear all again)")
     if assembly.monitor.dropped:
         complain(f"{assembly.monitor.dropped} windows were dropped: this computer is too slow for that many machines")
     if fail_on_alarm and printer.counts["alarm"] + printer.counts["health"]:

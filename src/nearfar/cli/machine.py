@@ -16,6 +16,7 @@ from nearfar.cli.options import (
     Model,
     Near,
     Precision,
+    Rate,
     RecipeName,
     StoreFolder,
     Threads,
@@ -262,7 +263,7 @@ def threshold(
     false_alarms_per_day: Annotated[
         float | None, typer.Option(help="Expected false alarms a day, heard all day.")
     ] = None,
-    rate: Annotated[float | None, typer.Option(help="Share of healthy recordings that may alarm.")] = None,
+    rate: Rate = None,
     value: Annotated[float | None, typer.Option(help="The set-point itself, by hand.")] = None,
     method: Annotated[str | None, typer.Option(help="conformal, gamma (the challenge's baseline) or quantile.")] = None,
     json: Json = False,
@@ -273,7 +274,7 @@ def threshold(
     """
     with errors_for_people():
         if sum(x is not None for x in (false_alarms_per_day, rate, value)) > 1:
-            raise ValueError("give one of --false-alarms-per-day, --rate and --value")
+            raise ValueError("give one of --false-alarms-per-day, --false-alarm-rate and --value")
         detector = _opened(model)
         changed = any(x is not None for x in (false_alarms_per_day, rate, value, method))
         if changed:

@@ -42,6 +42,10 @@ Truth = Annotated[Path | None, typer.Option(help="Ground-truth CSVs of evaluatio
 FalseAlarmRate = Annotated[
     float | None, typer.Option(help="Share of healthy recordings that may alarm [0.05, with few normals more].")
 ]
+Rate = Annotated[
+    float | None,
+    typer.Option("--false-alarm-rate", "--rate", help="Share of healthy recordings that may alarm, such as 0.05."),
+]
 StoreFolder = Annotated[
     Path | None,
     typer.Option("--store", help="Folder that keeps what networks give, so that no recording goes through one twice."),

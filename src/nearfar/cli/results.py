@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nearfar.score import Score
 
 Named = tuple[str, "Score"]
+MANY = 5  # recordings that are all anomalous, from which on it may not be the machine
 NO_PICTURES = "needs matplotlib: pip install 'nearfar[pictures]'"
 
 
@@ -148,18 +149,22 @@ def say_scores(scores: Sequence[Named], failures: Failures) -> None:
         say()
     remarks: dict[str, list[str]] = {}
     for name, s in scores:
-        if s.problem:
-            complain(f"{name}: {s.problem}")
-        for text in s.warnings:
+        for text in filter(None, [s.problem, *s.warnings]):
             remarks.setdefault(text, []).append(name)
     for text, names in remarks.items():
         others = f" and {counted(len(names) - 1, 'other')}" if len(names) > 1 else ""
         complain(f"{names[0]}{others}: {text}")
     dead = sum(s.anomalous is None for _, s in scores)
-    parts = [f"{len(scores)} scored", f"{sum(bool(s.anomalous) for _, s in scores)} anomalous"]
+    alarms = sum(bool(s.anomalous) for _, s in scores)
+    if alarms >= MANY and alarms + dead == len(scores):
+        complain(
+            f"note: all {alarms} that can be judged are anomalous: a fault all the time, a way to run that was not "
+            "heard before, exchanged microphones, or another machine?"
+        )
+    parts = [f"{len(scores)} scored", f"{alarms} anomalous"]
     parts += [f"{dead} cannot be judged"] if dead else []
     parts += [f"{len(failures.files)} could not be used"] if failures.files else []
-    say(", ".join(parts))
+    say(f"{', '.join(parts)}; score and threshold are in standard deviations of the normals")
 
 
 def say_evaluation(evaluation: Evaluation) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,9 +53,12 @@ def serve(
     A dashboard in the browser, an API for programs, metrics for Prometheus; until it is stopped (Ctrl-C).
     """
     with errors_for_people():
+        from nearfar.live.api.app import NEEDED
         from nearfar.live.assemble import assemble
         from nearfar.live.sinks.prometheus import Metrics
 
+        if find_spec("fastapi") is None:  # before a part of it asks for what that part needs
+            raise ImportError(NEEDED)
         plant = _plant(model or [], config, history, source or [], weights_of(weights))
         _check_tls(tls_cert, tls_key)
         with _bound(host, port) as listening:

@@ -85,6 +85,8 @@ def progress_bar() -> Iterator[Tell]:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done, visible=done < total)
+            if done >= total:  # the same work may come again, and takes its own time
+                del tasks[what]
 
         yield tell
 
@@ -97,6 +99,8 @@ class _Lines:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         passed = time.monotonic() - self.started.setdefault(what, time.monotonic())
+        if done >= total:  # the same work may come again, and takes its own time
+            del self.started[what]
         if total < 20 or (done % max(1, total // 10) and done != total):
             return
         left = passed / max(1, done) * (total - done)

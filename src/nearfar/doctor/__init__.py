@@ -20,7 +20,7 @@ import numpy as np
 from nearfar import audio, backend, encoders
 from nearfar.audio import Clip
 from nearfar.check import Array
-from nearfar.default import sharpest
+from nearfar.default import FAULTY, sharpest
 from nearfar.doctor.checkup import Checked, Odd, Report, brief, clock, few
 from nearfar.embed import ENHANCE_RATE, embed
 from nearfar.microphones import Problem, balance_db
@@ -100,6 +100,7 @@ def _listen(
     checked.seconds = header.seconds if np.isfinite(header.seconds) else at
     checked.near_minus_far_db = round(float(np.median(balances)), 1) if balances else None
     checked.near_later_ms = round(float(np.median(later)), 2) if later else None
+    checked.clips = max(1, len(vectors))
     for hits in problems.values():
         _merge(checked, hits, alive=bool(vectors))
     return checked, f"{checked.rate} {checked.seconds} {digest.hexdigest()}", vectors
@@ -130,7 +131,8 @@ def _merge(checked: Checked, hits: list[tuple[float, Problem]], alive: bool) -> 
         seen, _, cause = text.partition(": ")
         text = f"{seen} in {windows} of {checked.seconds / audio.WINDOW_S:.0f} windows of {audio.WINDOW_S:g} s"
         text += f", from {clock(first)}: {cause}"
-    checked.add(hits[0][1].kind, text, hits[0][1].fatal and not alive)
+    channels = {problem.channel for _, problem in hits}
+    checked.add(hits[0][1].kind, text, hits[0][1].fatal and not alive, channels.pop() if len(channels) == 1 else "")
 
 
 def _compare(files: list[Checked]) -> None:
@@ -179,8 +181,14 @@ def _in_general(files: list[Checked]) -> list[str]:
         )
         for f in files:
             f.problems = [p for p in f.problems if p.kind != "swapped"]
-    usable = sum(f.usable for f in files)
-    if usable > 1 and (note := few(usable, sum(f.seconds for f in files))):
+    lost = [f for f in files if not f.usable and all(p.channel == "far" for p in f.problems if p.fatal)]
+    if len(lost) > FAULTY * len(files):
+        notes.append(
+            f"The far microphone is dead in {len(lost):,} of {counted(len(files), 'recording')}, and near is not. If "
+            "there is none, or while it is being repaired, listen to near alone: --far -1, here and in nearfar fit."
+        )
+    clips = sum(f.clips for f in files if f.usable)
+    if clips > 1 and (note := few(clips, sum(f.seconds for f in files))):
         notes.append(note)
     return notes
 

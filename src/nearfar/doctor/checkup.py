@@ -15,7 +15,7 @@ from nearfar.microphones import Problem
 from nearfar.words import counted
 
 ODD_SPREADS = 3.0  # standard deviations beyond which a recording is called unlike the others
-FEW_NORMALS = 20
+FEWEST, FEW_NORMALS = 2, 20
 NAMED = 5  # files named per problem in the text
 
 # kind -> what it means and what to do, in the order of the text; written for several files
@@ -64,12 +64,13 @@ class Checked:
     channels: int = 0
     near_minus_far_db: float | None = None
     near_later_ms: float | None = None  # than far, the sharpest sound that both hear
+    clips: int = 1  # that a detector takes it as: windows of a long file
     copy_of: str = ""
     problems: list[Problem] = field(default_factory=list)
 
-    def add(self, kind: str, text: str, fatal: bool = False) -> None:
+    def add(self, kind: str, text: str, fatal: bool = False, channel: str = "") -> None:
         """Note a problem."""
-        self.problems.append(Problem(kind, text, fatal))
+        self.problems.append(Problem(kind, text, fatal, channel))
         self.usable = self.usable and not fatal
 
 
@@ -98,22 +99,30 @@ class Report:
         return sum(f.usable for f in self.files)
 
     @property
+    def clips(self) -> int:
+        """Number of recordings that a detector would be fitted on: of a long file, its windows."""
+        return sum(f.clips for f in self.files if f.usable)
+
+    @property
     def ok(self) -> bool:
-        """False if any file is unusable."""
-        return self.usable == len(self.files)
+        """False if any file is unusable, or if they are too few to fit on."""
+        return self.usable == len(self.files) and self.clips >= FEWEST
 
     @property
     def verdict(self) -> str:
         """Ready to fit, or what to do first."""
         total, bad = len(self.files), len(self.files) - self.usable
-        if self.usable < 2:
-            return f"Not ready: {self.usable:,} of {counted(total, 'recording')} can be used, and 2 are the least."
+        if self.clips < FEWEST:
+            can = f"{self.usable:,} of {counted(total, 'recording')} can be used"
+            return f"Not ready: {can}, and {FEWEST} are the least."
         if bad:
             others = f"The other {self.usable:,} can."
             return f"Fix these first: {bad:,} of {counted(total, 'recording')} cannot be used. {others}"
         queries = sum(bool(f.problems) for f in self.files)
+        if total == 1:
+            return f"Ready to fit: the recording can be used{', and is worth a look first' if queries else ''}."
         look = f", {queries:,} of them worth a look first" if queries else ""
-        return f"Ready to fit: all {counted(total, 'recording')} can be used{look}."
+        return f"Ready to fit: all {total:,} recordings can be used{look}."
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data for JSON."""
@@ -195,12 +204,18 @@ def _summary(files: list[Checked]) -> str:
     rates = " and ".join(f"{rate:,} Hz" for rate, _ in Counter(f.rate for f in known).most_common(3))
     channels = " or ".join(str(n) for n, _ in Counter(f.channels for f in known).most_common(3))
     lengths = [f.seconds for f in known if f.seconds] or [0.0]
-    each = (
-        f"{min(lengths):.3g} to {max(lengths):.3g} s" if max(lengths) - min(lengths) > 0.05 else f"{lengths[0]:.3g} s"
-    )
+    each = _lengths(min(lengths), max(lengths))
     plural = "" if channels == "1" else "s"
     heard = f"{counted(len(files), 'recording')}{of}: {clock(sum(lengths))} in all, {each} each"
     return f"{heard}, {rates}, {channels} channel{plural}"
+
+
+def _lengths(shortest: float, longest: float) -> str:
+    """ "10 s", "5 to 10 s", "0:10 min to 1:00:00 h"."""
+    many = longest - shortest > 0.05
+    if longest >= 100:
+        return f"{clock(shortest)} to {clock(longest)}" if many else clock(longest)
+    return f"{shortest:.3g} to {longest:.3g} s" if many else f"{longest:.3g} s"
 
 
 def _agree(advice: str, n: int) -> str:

@@ -35,7 +35,7 @@ def explain(detector: Detector, source: Any, value_of: Callable[[Sequence[Array]
         leave_out=lambda span: value_of(vectors(detector.recipes, grids, span)),
         profile=detector.profile,
         leaves=[(recipe, b.z) for recipe, b in zip(detector.recipes, detector.backends, strict=True)],
-        nearest=evidence.neighbours(distances, [detector.normals[i] for i in rows]),
+        nearest=evidence.neighbours(distances.tolist(), [detector.normals[i] for i in rows]),
         offset_s=worst * round(detector.window_s * clip.rate) / clip.rate,
         channels=(detector.near, detector.far),
     )

@@ -48,7 +48,7 @@ class Printer:
     def summary(self) -> str:
         """What has been heard, in one line."""
         parts = [f"{self.counts[result]} {result}" for result in RESULTS.values() if self.counts[result]]
-        heard = f"{self.windows} windows heard{': ' if parts else ''}{', '.join(parts)}"
+        heard = f"{counted(self.windows, 'window')} heard{': ' if parts else ''}{', '.join(parts)}"
         return f"{heard}; {counted(self.counts['alarm'], 'alarm')}, {self.counts[HEALTH]} of health"
 
 

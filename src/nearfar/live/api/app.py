@@ -27,6 +27,7 @@ ABOUT = """Scores of machines' sounds, alarms, and what people say of them.
 
 Scores are in standard deviations of a machine's normal recordings; higher is more anomalous. Times are seconds since
 1970 (UTC). Send `Authorization: Bearer TOKEN` where the server has a token. Errors: `{error, message, status}`."""
+NEEDED = "a server needs fastapi, an extra: pip install 'nearfar[serve]'"
 CODES = {404: "not_found", 405: "wrong_method"}
 
 
@@ -51,7 +52,7 @@ def make_app(
         from fastapi import FastAPI
         from fastapi.staticfiles import StaticFiles
     except ImportError:
-        raise ImportError("a server needs fastapi, an extra: pip install 'nearfar[serve]'") from None
+        raise ImportError(NEEDED) from None
     from nearfar import __version__
     from nearfar.live.api import events, machines, pages, sounds, status, uploads
     from nearfar.live.api.service import Service
