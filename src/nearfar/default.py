@@ -99,8 +99,18 @@ def _far(clips: Sequence[Clip]) -> tuple[bool, str]:
     near_only = "so the near microphone is used alone."
     count, mono = len(clips), sum(clip.far is None for clip in clips)
     if mono:
-        which = f"{mono} of {count} recordings {'has' if mono == 1 else 'have'}" if mono < count else "What is heard has"
-        return False, f"{which} one channel, {near_only}"
+        which = f"{mono} of {count} recordings {'has' if mono == 1 else 'have'}"
+        return False, f"{which if mono < count else 'What is heard has'} one channel, {near_only}"
+    found = [p for clip in clips for p in microphones.problems(clip.near, clip.far, clip.rate)]
+    dead = [p.kind for p in found if p.fatal and p.channel == "far"]  # silent, stuck, saturated
+    if len(dead) > FAULTY * count:
+        kinds = " or ".join(sorted(set(dead)))
+        return False, f"The far microphone is {kinds} in {len(dead)} of {count} recordings, {near_only}"
+    same = sum(p.kind == "one_cable" for p in found)
+    if same > FAULTY * count:
+        return False, f"Near and far carry the same signal in {same} of {count} recordings, {near_only}"
+    pairs = [(clip.near, clip.far) for clip in (clip.at(ENHANCE_RATE) for clip in clips)]
+    share = float(np.median([direct_share(near, far) for near, far in pairs if far is not None]))
     direct = f"{share:.0%} of what the two microphones have in common is one direct sound that near hears first"
     if share > DIRECT:
         return False, (

@@ -82,11 +82,12 @@ class Detector:
         *,
         skip: Skip | None = None,
         progress: Progress | None = None,
+        copies: bool = True,
     ) -> Detector:
         """Fit on normal clips (paths, `Clip`s or (near, far, rate)), with domains `is_target` (N,) or None.
 
-        A clip that cannot be used raises; with `skip(name, error)` it is reported there and left out instead, and so is
-        a copy of another one.
+        A clip that cannot be used raises; with `skip(name, error)` it is reported there and left out instead. Without
+        `copies`, one that is the same as another is such a clip.
         """
         targets = _flags(is_target, len(clips))
         self.normals, self.backends, self.is_target, self.profile = [], [], np.zeros(0, bool), Profile()
@@ -94,7 +95,7 @@ class Detector:
         if self.by_default:
             ear = Ear(self.near, self.far, self.window_s, [], {})
             self.system, self.why = default.choose(*ear.sample(clips, SAMPLE))
-        return self.hold(*self.ear.normals(clips, targets, set(), skip, progress))
+        return self.hold(*self.ear.normals(clips, targets, set(), skip, progress, copies=copies))
 
     def add(
         self,

@@ -93,18 +93,20 @@ class Ear:
         known: set[str],
         skip: Skip | None,
         progress: Progress | None,
+        *,
+        copies: bool = False,
     ) -> tuple[list[Heard], Array]:
         """The clips of sources that can serve as normals, and their domains; those whose hash is `known` cannot.
 
-        With `skip`, a copy of another source is left out as well: beside it, leaving one out leaves nothing out. Files
-        that are cut short can serve, with a Python warning.
+        Nor can, without `copies`, a copy of another source: beside it, leaving one out leaves nothing out. Files that
+        are cut short can, with a Python warning.
         """
         kept, targets, cut = [], [], []
         first: dict[str, tuple[int, str]] = {}  # hash -> the source that brought it, and its name
         for i, (flag, heard) in enumerate(zip(is_target, self.hear(sources, skip, progress), strict=True)):
             for clip in heard:
                 by, twin = first.setdefault(clip.origin.sha256, (i, clip.origin.name))
-                copy = f"it is the same recording as {twin}" if skip and by != i else ""
+                copy = f"it is the same recording as {twin}" if by != i and not copies else ""
                 why = "it is in the bank already" if clip.origin.sha256 in known else copy or clip.fatal
                 if why:
                     error = audio.AudioError(f"{clip.origin.name}: cannot serve as a normal: {why}")

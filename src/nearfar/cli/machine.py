@@ -131,6 +131,7 @@ def fit(
                 [bool(r.is_target) for r in recordings],
                 skip=failures,
                 progress=lambda done, total: tell("listening to the normals", done, total),
+                copies=False,
             )
         detector.save(output)
         facts = summary(detector) | {"model": str(output), "left_out": failures.to_list()}
