@@ -40,6 +40,7 @@ SYSTEMS: dict[str, System | None] = {
     "near, peak": Recipe(pooling="peak", **GAUSS),
     "w1_1024, peak": Recipe(view="w1_1024", pooling="peak", **GAUSS),
     "w1w_8192, peak": Recipe(view="w1w_8192", pooling="peak", **GAUSS),
+    "w1i_8192 (its inside), peak": Recipe(view="w1i_8192", pooling="peak", **GAUSS),
     "the default": None,
 }
 KNOCKS = ("bearing", "tooth", "sticking")

@@ -91,7 +91,7 @@ def test_a_far_microphone_that_is_dead_or_unplugged_is_not_used(kind: str) -> No
 
 def test_far_in_the_room_is_subtracted_and_the_figures_are_told() -> None:
     system, why = default.choose(clips(False))
-    assert views(system) == ["w1w_4096", "w1w_4096"]
+    assert views(system) == ["w1i_4096", "w1i_4096"]
     assert "Both microphones are used" in why
     assert f"{np.median([default.direct_share(c.near, c.far) for c in clips(False)]):.0%} of what" in why  # type: ignore[arg-type]
     assert "0.26 s" in why and "3 s" in why
@@ -130,13 +130,13 @@ def test_a_sound_that_far_hears_first_is_not_the_machine() -> None:
 
 def test_the_shortest_recording_decides_the_window() -> None:
     long = list(clips(False, 11.0)[:4])
-    assert views(default.choose(long)[0]) == ["w1w_16384", "w1w_8192"]
-    assert views(default.choose([*long, clips(False, 0.6)[0]])[0]) == ["w1w_1024", "w1w_1024"]
+    assert views(default.choose(long)[0]) == ["w1i_16384", "w1i_8192"]
+    assert views(default.choose([*long, clips(False, 0.6)[0]])[0]) == ["w1i_1024", "w1i_1024"]
 
 
 def test_other_rates_are_judged_at_the_rate_of_the_subtraction() -> None:
     as_48k = [Clip(np.repeat(c.near, 3), np.repeat(c.far, 3), 48_000) for c in clips(False)]  # type: ignore[arg-type]
-    assert views(default.choose(as_48k)[0]) == ["w1w_4096", "w1w_4096"]
+    assert views(default.choose(as_48k)[0]) == ["w1i_4096", "w1i_4096"]
 
 
 def test_few_normals_are_set_apart_by_the_count_of_all() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.signal import fftconvolve
 
 from nearfar import enhance
 from nearfar.audio import AudioError, Clip
-from nearfar.embed import check_channels, embed
+from nearfar.embed import check_channels, embed, waveform
 from nearfar.encoders import load
 from nearfar.enhance import leakage_subtract, soft_mask
 from nearfar.recipe import Recipe
@@ -72,6 +73,31 @@ def test_a_waveform_view_is_the_near_only_vector_of_the_enhanced_waveform(view, 
     np.testing.assert_allclose(one(Recipe(view=view), encoder=encoder), unit(flat(wave)), rtol=1e-4)
     np.testing.assert_allclose(encoder.heard[0], wave, atol=1e-7)
     assert len(encoder.heard) == 1  # the far microphone is only the reference
+
+
+def test_the_inside_of_a_subtraction_has_its_own_neighbours_at_its_ends():
+    wave, encoder = leakage_subtract(near, far, n_fft=1024, weighted=True), Loudness()
+    one(Recipe(view="w1i_1024"), encoder=encoder)
+    inside = encoder.heard[0]
+    assert len(inside) == len(wave)
+    np.testing.assert_array_equal(inside[256:-256], wave[256:-256])
+    np.testing.assert_array_equal(inside[:256], wave[512:256:-1])
+    one(Recipe(view="w1i_16384"), Clip(near[:1600], far[:1600], RATE, "short"), encoder)
+    assert len(encoder.heard[1]) == 1600
+
+
+def test_noise_that_is_subtracted_is_not_the_loudest_moment_at_the_ends():
+    rng = np.random.default_rng(0)
+    room = rng.standard_normal(4000) * np.exp(-np.arange(4000) / 800)
+    noise = rng.standard_normal((10, 40_000))
+    heard = fftconvolve(noise, room[None], axes=1)[:, 4000:36_000].astype(np.float32) / 30
+    levels = {}
+    for view in ("w1w_8192", "w1i_8192"):
+        waves = [waveform(Clip(h, n.astype(np.float32), RATE, "x"), view, RATE)
+                 for h, n in zip(heard, noise[:, 4000:36_000], strict=True)]  # fmt: skip
+        power = np.mean(np.square(waves), axis=0).reshape(-1, 1000).mean(axis=1)
+        levels[view] = 10 * np.log10(power[[0, -1]] / np.median(power))
+    assert levels["w1w_8192"].max() > 3 and levels["w1i_8192"].max() < 2, levels
 
 
 def test_frames_are_suppressed_before_they_are_pooled():

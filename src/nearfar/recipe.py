@@ -33,7 +33,7 @@ WINDOWS = [1 << n for n in range(SHORTEST.bit_length() - 1, LONGEST.bit_length()
 WAVE_VIEWS = (
     [f"sfsoft_{m}" for m in SOFT_MASKS]
     + [f"enh_{m}" for m in SOFT_MASKS]
-    + [f"{kind}_{n}" for kind in ("w1", "w1w") for n in WINDOWS]
+    + [f"{kind}_{n}" for kind in ("w1", "w1w", "w1i") for n in WINDOWS]
 )
 COMPOSITE = (("near_only", 0.6), ("enh", 0.2), ("n_f", 0.2))  # eq. 13: near, enhanced, stereo
 
