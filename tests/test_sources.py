@@ -183,6 +183,13 @@ def test_a_folder_that_is_gone_is_said(tmp_path):
     assert collect(source, 0.3) == [] and source.problem == ""
 
 
+def test_sound_that_a_watched_folder_cannot_read_is_said(tmp_path):
+    write_wav(tmp_path / "a.wav", hum(1))
+    (tmp_path / "memo.m4a").write_bytes(b"phone")
+    source = open_source([str(tmp_path)], listening(once=True))
+    assert len(collect(source)) == 1 and "memo.m4a is passed over; nearfar reads WAV" in source.problem
+
+
 def test_files_wait_for_no_clock_and_are_never_from_the_future(tmp_path):
     inbox, clock = tmp_path / "in", iter(range(10**6, 0, -1))  # it goes backwards
     os.utime(write_wav(inbox / "a.wav", hum(1)), (4e9, 4e9))

@@ -30,7 +30,7 @@ ADVICE = {
     "saturated": "are overdriven throughout: lower the gain and record again",
     "incomplete": "are incomplete: was the recording, or the copying of it, cut off?",
     "gap": "have a gap: trim it if it is the start, else check the cable and whether the recorder keeps up",
-    "clipped": "clip now and then: lower the gain for the next recordings",
+    "clipped": "clip: lower the gain for the next recordings",
     "coarse": "are recorded far too quietly: raise the gain for the next recordings",
     "offset": "have a constant offset: harmless here, but the sound card deserves a look",
     "one_cable": "carry one signal on both channels: is the second microphone plugged in?",

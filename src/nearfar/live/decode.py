@@ -1,6 +1,6 @@
 """Recordings from outside are decoded in a process of its own, which may use so much memory and time and no more.
 
-    body    a WAV, FLAC or OGG file, or raw PCM with its rate and channels (a WAV header is put before it)
+    body    a WAV, FLAC, OGG or MP3 file, or raw PCM with its rate and channels (a WAV header is put before it)
     out     the same clips that `audio.windows` makes of the file, so the same scores, bit for bit
 
 A decoder that reads hostile bytes can loop, eat memory or die. Then it is killed, its sender gets an error, and the

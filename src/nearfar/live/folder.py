@@ -21,7 +21,7 @@ import numpy as np
 
 from nearfar import atomic, audio
 from nearfar.live.windows import Window
-from nearfar.recordings import SUFFIXES
+from nearfar.recordings import CONVERT, SUFFIXES, UNREAD
 
 Report = Callable[[str, Exception], None]
 Stamp = tuple[str, int, int]  # name below the folder, bytes, ns
@@ -74,6 +74,7 @@ class Folder:
     def _complete(self) -> list[Stamp]:
         """Files that have not been heard and have not changed for a while, oldest first."""
         now, found = monotonic(), []  # how long a file has been so, whatever becomes of the clock
+        unread = ""
         try:
             next(self.folder.iterdir(), None)  # rglob finds nothing in a folder that is gone, and says nothing
             for path in self.folder.rglob("*"):
@@ -81,7 +82,9 @@ class Folder:
                     with contextlib.suppress(FileNotFoundError):  # the recorder has just taken it away
                         info = path.stat()
                         found.append((path.relative_to(self.folder).as_posix(), info.st_size, info.st_mtime_ns))
-            self.problem = ""
+                elif path.suffix.lower() in UNREAD:
+                    unread = path.name
+            self.problem = f"{unread} is passed over; {CONVERT}" if unread else ""
         except OSError as error:  # a share that is away for a while
             self.problem = f"{self.folder}: {error.strerror or error}"
             return []

@@ -37,12 +37,12 @@ from nearfar.words import counted, joined
 
 BINARY = {"type": "string", "format": "binary"}
 FORM = {"type": "object", "required": ["file"], "properties": {"file": BINARY}}
-KINDS = ("audio/wav", "audio/x-wav", "audio/flac", "audio/ogg", "application/octet-stream")
+KINDS = ("audio/wav", "audio/x-wav", "audio/flac", "audio/ogg", "audio/mpeg", "application/octet-stream")
 BODY = {
     "requestBody": {
         "required": True,
-        "description": "A WAV, FLAC or OGG file, as a form's field `file` or as the body itself; or raw samples with "
-        "`pcm`, `rate` and `channels`. Near is the first channel, far the second, unless the model says otherwise.",
+        "description": "A WAV, FLAC, OGG or MP3 file, as a form's field `file` or as the body itself; or raw samples "
+        "with `pcm`, `rate` and `channels`. Near is the first channel, far the second, unless the model says otherwise.",
         "content": {"multipart/form-data": {"schema": FORM}, **{kind: {"schema": BINARY} for kind in KINDS}},
     }
 }
