@@ -42,7 +42,7 @@ BODY = {
     "requestBody": {
         "required": True,
         "description": "A WAV, FLAC, OGG or MP3 file, as a form's field `file` or as the body itself; or raw samples "
-        "with `pcm`, `rate` and `channels`. Near is the first channel, far the second, unless the model says otherwise.",
+        "with `pcm`, `rate` and `channels`. Near is the first channel, far the second, if the model does not differ.",
         "content": {"multipart/form-data": {"schema": FORM}, **{kind: {"schema": BINARY} for kind in KINDS}},
     }
 }
