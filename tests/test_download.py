@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+import sys
 import warnings
 
 import numpy as np
@@ -14,7 +15,9 @@ pytest.importorskip("requests")
 pytest.importorskip("filelock")
 
 from nearfar import download
+from nearfar.challenge.pull import listing
 from nearfar.download import DownloadError
+from nearfar.encoders.weights import pull
 
 BODY = np.random.default_rng(0).bytes(1_500_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -265,6 +268,20 @@ def test_two_processes_at_once_fetch_it_once(target, tmp_path):
         assert [process.exitcode for process in pair] == [0, 0]
         assert server.sent == len(BODY)
     whole(target)
+
+
+@pytest.mark.parametrize("module", ["requests", "filelock"])
+def test_without_the_extra_it_says_what_to_install_and_how_to_do_without(module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    extra = rf"needs {module}: pip install 'nearfar\[pull\]'\. Fetch "
+    with pytest.raises(
+        DownloadError, match=extra + r"dev_\*\.zip by hand from https://zenodo\.org/records/19336329 and"
+    ):
+        listing("dcase2026-dev")
+    with pytest.raises(
+        DownloadError, match=extra + r"model\.safetensors by hand from https://huggingface\.co/.*--from"
+    ):
+        pull("ced-tiny", tmp_path)
 
 
 def test_mirrors_are_read_when_asked(monkeypatch, target):

@@ -175,7 +175,7 @@ def _alone(path: Path) -> Iterator[None]:
     try:
         from filelock import FileLock, Timeout
     except ImportError:
-        raise ImportError("downloading needs filelock: pip install 'nearfar[pull]'") from None
+        raise DownloadError("downloading needs filelock: pip install 'nearfar[pull]'") from None
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)

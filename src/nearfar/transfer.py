@@ -126,7 +126,7 @@ def _answer(url: str, headers: Mapping[str, str]) -> Iterator[Any]:
         import requests
         import urllib3
     except ImportError:
-        raise ImportError("downloading needs requests: pip install 'nearfar[pull]'") from None
+        raise DownloadError(f"{url}: downloading needs requests: pip install 'nearfar[pull]'") from None
     broken = requests.exceptions
     try:
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:

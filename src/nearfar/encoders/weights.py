@@ -240,7 +240,8 @@ def _how_to_get(name: str, here: Path) -> str:
     source: Source = SOURCES[name]
     by_hand = f"fetch {source.file} by hand from {source.page}, then"
     return (
-        f"the weights of encoder {name!r} are not in {here} (size: {source.megabytes}; licence: {TABLE[name].licence})."
+        f"the weights of encoder {name!r} are not in {here} (size: {source.megabytes}; licence: {TABLE[name].licence}; "
+        f"published at {source.page})."
         f" Bring them with\n  {f'nearfar weights {name} --pull' if source.url else by_hand}\n"
         f"  nearfar weights {name} --from FILE\nor name a file: --weights FILE, weights=FILE"
     )
