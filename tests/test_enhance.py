@@ -168,3 +168,12 @@ def test_a_wave_without_samples_is_refused():
     for empty in (np.zeros(0), np.zeros((2, 0)), np.float64(1)):
         with pytest.raises(ValueError, match="near holds no samples"):
             leakage_subtract(empty, empty)
+
+
+def test_what_the_subtraction_heaps_up_is_limited_to_twice_the_peak():
+    # H turns the click into noise; the same noise backwards in far then becomes a click of all of its energy.
+    noise = np.sign(np.random.default_rng(0).normal(size=512)).astype(np.float32)
+    near, far = np.zeros((2, 16_384), np.float32)
+    near[4000:4512], far[4000], far[10_000:10_512] = noise, 1, noise[::-1] / 512**0.5
+    out = leakage_subtract(near, far)
+    assert np.abs(out).max() == 2 * np.abs(near).max()
