@@ -108,6 +108,7 @@ def test_a_corrupt_recording_is_reported_and_the_others_are_scored(model, today,
         (["evaluate", "nowhere"], "nowhere"),
         (["nonsense"], "No such command"),
         (["fit", ".", "-o", "m", "--recipe", "best"], "choose one of"),
+        (["evaluate", ".", "--threads", "0"], "--threads"),
     ],
 )
 def test_bad_usage_is_exit_2_with_a_reason_and_no_traceback(arguments, message, tmp_path):

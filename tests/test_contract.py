@@ -135,6 +135,8 @@ def test_nan_is_a_value_error_that_names_the_argument(call, argument):
         (lambda: fusion.fuse([(BANK[:, 0], BANK[:, 1])] * 2, [0.5, 0.6]), "sum to 1"),
         (lambda: fusion.fuse([(BANK[:, 0], BANK[:, 1])] * 2, [1.5, -0.5]), "weight"),
         (lambda: encoders.load("resnet"), "choose one of"),
+        (lambda: encoders.load("logmel", threads=0), "threads must be"),
+        (lambda: nearfar.Detector(precision="half"), "precision 'half'"),
         (lambda: nearfar.Recipe(view="nearly"), "choose one of"),
         (lambda: nearfar.Recipe.from_json('{"viev": "n_f"}'), "view"),
         (lambda: nearfar.Recipe.from_json('{"pooling": "max"}'), "rdp_gem"),

@@ -368,6 +368,7 @@ def test_it_says_how_much_it_will_write_and_refuses_what_does_not_fit(many, tmp_
         (["--encoder", "logmel", "--waveform", "enh"], "choose one of"),
         (["--encoder", "logmel", "--pooled", "logmel-floor"], "or recipes"),
         ([], "give the encoders"),
+        (["--encoder", "logmel", "nonsense"], "unknown encoder 'nonsense'"),  # the second of --encoder
         (["--pooled", "logmel"], "decided by the normals"),
         (["--encoder", "logmel", "--engine", "spark"], "choose one of: local, ray"),
     ],

@@ -38,7 +38,7 @@ LAYERS = [
     ["explain.pages"],
     ["challenge", "challenge.*"],
     ["cli.terminal", "cli.results", "cli.found", "cli.options"],
-    ["cli.machine", "cli.research", "cli.bench", "cli.embed", "cli.weights", "cli.search", "cli.live", "cli.history"],
+    ["cli.machine", "cli.data", "cli.bench", "cli.embed", "cli.weights", "cli.search", "cli.live", "cli.history"],
     ["cli.serve"],
     ["cli"],
     ["__main__"],

@@ -8,7 +8,9 @@ from typer.testing import CliRunner
 
 import nearfar
 from fake_encoders import write_ced_tiny
+from nearfar import library
 from nearfar.cli import app
+from nearfar.demo import make_dataset
 from nearfar.library import load_encoders
 from nearfar.live.machine import open_machine
 from nearfar.recipe import Recipe
@@ -64,3 +66,40 @@ def test_only_networks_have_a_precision(tmp_path):
     assert mixed["ced-tiny"].weights_hash.endswith(":bf16")
     with pytest.raises(ValueError, match="bf17"):
         load_encoders(["ced-tiny"], write_ced_tiny(tmp_path), precision="bf17")
+
+
+def test_every_command_that_runs_networks_takes_a_precision(tmp_path, monkeypatch):
+    data = make_dataset(tmp_path / "data", machines=1, train=8, test=4, seconds=1.0)
+    monkeypatch.setenv("NEARFAR_WEIGHTS", str(tmp_path / "none"))
+    weights, recipe, asked = write_ced_tiny(tmp_path), tmp_path / "ced.json", []
+    recipe.write_text(Recipe(encoder="ced-tiny").to_json())
+    plain = library.load
+    monkeypatch.setattr(library, "load", lambda *a, **more: asked.append(more["precision"]) or plain(*a, **more))
+
+    def run(command, *options, precision):
+        options = ("--weights", f"ced-tiny={weights}", "--precision", precision, *options)
+        return CliRunner().invoke(app, [command, str(data), *map(str, options)])
+
+    for command, options in {
+        "evaluate": ["--recipe", recipe, "--rounds", 1],
+        "submit": ["--recipe", recipe, "-o", tmp_path / "out"],
+        "fuse": ["--systems", recipe],
+        "search": ["--encoder", "ced-tiny", "--views", "near_only", "--poolings", "mean", "-o", tmp_path / "search"],
+        "reproduce": ["--recipe", recipe, "--results", tmp_path / "kept"],
+    }.items():
+        asked.clear()
+        done = run(command, *options, precision="bf16")
+        assert done.exit_code == 0, done.output
+        assert "bf16" in asked, command
+        done = run(command, *options, precision="bf17")
+        assert done.exit_code == 2 and "bf17" in done.output, command
+    assert run("reproduce", "--recipe", recipe, "--results", tmp_path / "kept", precision="float32").exit_code == 0
+    assert len(list((tmp_path / "kept").glob("ced-*.json"))) == 2, "what bf16 gave is not taken for float32"
+
+
+def test_a_network_without_linear_layers_stays_as_it_is_and_spoils_no_fusion(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(library, "load", lambda name, *_, precision, **__: asked.update({name: precision}))
+    with pytest.warns(UserWarning, match="openl3 has no linear layers"):
+        load_encoders(["openl3", "dasheng", "logmel"], precision="bf16")
+    assert asked == {"openl3": "float32", "dasheng": "bf16", "logmel": "float32"}

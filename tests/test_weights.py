@@ -13,6 +13,7 @@ from fake_encoders import write_ced_tiny
 from fault_server import serving
 from nearfar import encoders
 from nearfar.cli.options import weights_for, weights_of
+from nearfar.demo import make_dataset
 from nearfar.encoders import TABLE, weights
 from nearfar.encoders.sources import SOURCES
 from nearfar.transfer import DownloadError
@@ -192,11 +193,16 @@ def test_weights_that_nobody_would_use_are_refused(published, tmp_path):
         ),
         ([f"ced-tiny={published}"], ["logmel"], "so none are needed"),
         ([str(published)], [], "model.safetensors would not be used: log-mel has no weights"),
+        ([str(published)], ["beats", "ced-base"], "is one file, and there are several encoders here .beats, ced-base."),
     ):
         with pytest.raises(ValueError, match=words):
             weights_for(given, needed)
     code, _, err = nearfar("fit", tmp_path, "-o", tmp_path / "m", "--weights", published)
     assert code == 2 and "so none are needed here" in err
+    data = make_dataset(tmp_path / "d", machines=1, train=4, test=4, seconds=1.0)
+    for given, words in ((f"ced-tiny={published}", "ced-tiny would not be used"), (published, "is one file")):
+        code, out, err = nearfar("reproduce", data, "--weights", given)
+        assert code == 2 and not out and words in err
 
 
 def test_the_commands(here, published, tmp_path):

@@ -19,7 +19,7 @@ from nearfar import audio, default, model, threshold
 from nearfar.backend import Backend, fit
 from nearfar.check import Array, flags, number, one_of
 from nearfar.combine import Fitted, build
-from nearfar.encoders import Encoder
+from nearfar.encoders import PRECISIONS, Encoder
 from nearfar.explain import inquiry
 from nearfar.explain.evidence import Explanation
 from nearfar.fusion import in_sigmas, statistics
@@ -61,7 +61,7 @@ class Detector:
     ) -> None:
         self.system = by_name(system) if isinstance(system, str) else system
         self.near, self.far, self.weights, self.device, self.threads = near, far, weights, device, threads
-        self.precision, self.store = precision, store
+        self.precision, self.store = one_of("precision", precision, PRECISIONS), store
         self.false_alarm_rate = false_alarm_rate
         if false_alarm_rate is not None:
             number("false_alarm_rate", false_alarm_rate, above=0, below=1)

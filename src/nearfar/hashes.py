@@ -14,3 +14,9 @@ def of_file(path: str | os.PathLike[str], kind: str = "sha256") -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Size and time of the last change of a file: much quicker than its hash, and nearly as telling."""
+    status = Path(path).stat()
+    return status.st_size, status.st_mtime_ns

@@ -178,14 +178,15 @@ def load_encoders(
 ) -> dict[str, Encoder]:
     """Encoders by name; `weights` is a file for those that need one, or {name: file}; `known`: hashes to insist on.
 
-    `precision` is that of the networks, where a known hash does not say another.
+    `precision` is that of the networks that have one, where a known hash does not say another.
     Raises ValueError naming both hashes if a file holds other weights than are known.
     """
-    one_of("precision", precision, PRECISIONS)
     given, known = files_of(names, weights), known or {}
     encoders = {}
     for name in names:
-        of = precision if TABLE[name].has_weights else "float32"
+        of = _precision_of(name, precision)
+        if of != precision and TABLE[name].has_weights:
+            warnings.warn(f"{name} has no linear layers that could run in {precision}: it stays as it is", stacklevel=2)
         of = ("bf16" if known[name].endswith(":bf16") else "float32") if name in known else of
         encoders[name] = load(name, given.get(name), device=device, threads=threads, precision=of)
     for name, digest in known.items():
@@ -198,16 +199,22 @@ def load_encoders(
     return encoders
 
 
-def hashes_of(names: Iterable[str], weights: Any = None) -> dict[str, str]:
+def hashes_of(names: Iterable[str], weights: Any = None, precision: str = "float32") -> dict[str, str]:
     """What `weights_of` each encoder will say, told from the files: nothing is loaded. Raises as `load` does."""
     given = files_of(names, weights)
-    return {name: hash_of(name, given.get(name)) for name in names}
+    suffix = {name: "" if _precision_of(name, precision) == "float32" else f":{precision}" for name in names}
+    return {name: hash_of(name, given.get(name)) + suffix[name] for name in names}
 
 
 def weights_of(encoder: Described) -> str:
     """What an encoder's numbers come from: the hash of its weights file, HASH:bf16 in that precision, or ""."""
     weights: str = getattr(encoder, "weights_hash", "")
     return weights
+
+
+def _precision_of(name: str, asked: str) -> str:
+    one_of("precision", asked, PRECISIONS)
+    return asked if TABLE[name].has_precision else "float32"
 
 
 def unused(weights: Any, encoders: Iterable[str]) -> str:

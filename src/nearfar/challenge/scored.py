@@ -22,9 +22,11 @@ from nearfar import __version__
 from nearfar.atomic import write
 from nearfar.challenge.evaluate import run
 from nearfar.challenge.layout import Unit
+from nearfar.check import one_of
 from nearfar.detector import Detector
-from nearfar.encoders import Encoder
+from nearfar.encoders import PRECISIONS, Encoder
 from nearfar.fusion import align, check_weights
+from nearfar.hashes import stamp
 from nearfar.library import hashes_of, load_encoders
 from nearfar.recipe import System, as_data, leaves
 from nearfar.store import Store
@@ -55,15 +57,19 @@ class Runs:
     near: int = 0
     far: int | None = 1
     threads: int | None = None
+    precision: str = "float32"
     progress: Progress | None = None
 
+    def __post_init__(self) -> None:
+        one_of("precision", self.precision, PRECISIONS)
+
     def hashes(self, system: System | None) -> dict[str, str]:
-        """Hashes of the weights of a system's networks (None: the default, which has none), by name.
+        """Hashes of the weights of a system's networks (None: the default, which has none) and precision, by name.
 
         Raises FileNotFoundError that says how to get the weights.
         """
         names = sorted({leaf.encoder for leaf in leaves(system)}) if system is not None else []
-        return hashes_of(names, self.weights)
+        return hashes_of(names, self.weights, self.precision)
 
     def each(
         self, name: str, system: System | None, hashes: Mapping[str, str], units: Sequence[Unit]
@@ -78,7 +84,7 @@ class Runs:
             known = _read(path)
             if known is None:
                 if encoders is None:
-                    encoders = load_encoders(hashes, self.weights, threads=self.threads)
+                    encoders = load_encoders(hashes, self.weights, threads=self.threads, precision=self.precision)
                 try:
                     known = self._run(unit, self._detector(system, encoders), name)
                 except (ValueError, OSError) as error:  # this machine's own trouble; the others go through
@@ -103,7 +109,7 @@ class Runs:
         )
 
     def _key(self, system: System | None, hashes: Mapping[str, str], unit: Unit) -> str:
-        files = sorted((r.split, r.path.name, *_stamp(r.path)) for r in [*unit.train, *unit.test])
+        files = sorted((r.split, r.path.name, *stamp(r.path)) for r in [*unit.train, *unit.test])
         recipe = None if system is None else as_data(system)
         rounded = self.store.dtype if self.store else "float32"
         parts = [FORMAT, __version__, recipe, sorted(hashes.items()), self.near, self.far, rounded, files]
@@ -127,11 +133,6 @@ def fused(parts: Sequence[tuple[float, Scored]]) -> Scored:
         dict(zip(test_names, align(train, test).tolist(), strict=True)),
         failures,
     )
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def _read(path: Path) -> Scored | None:

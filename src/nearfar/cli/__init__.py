@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from nearfar.cli import bench, live, machine, research, search, weights
+from nearfar.cli import bench, data, live, machine, search, weights
 from nearfar.cli.embed import embed
 from nearfar.cli.history import history
 from nearfar.cli.serve import serve
 from nearfar.cli.terminal import DONE, say
 
 COMMANDS = (
-    (research.demo, "Make a small factory, fit, score, evaluate, and write a report page."),
+    (data.demo, "Make a small factory, fit, score, evaluate, and write a report page."),
     (machine.doctor, "Check recordings before anything is fitted."),
     (machine.fit, "Normal recordings in, a detector folder out."),
     (machine.score, "Score recordings: one row each."),
@@ -28,7 +28,7 @@ COMMANDS = (
     (live.config, "Check a plant's configuration file."),
     (history, "A measured set-point, drift, export or rescue of what was heard."),
     (embed, "What encoders give for recordings, into a store; resumable."),
-    (research.evaluate, "The challenge's metrics, per machine and overall."),
+    (bench.evaluate, "The challenge's metrics, per machine and overall."),
     (search.search, "The report's search space, every configuration recorded."),
     (search.fuse, "Weights of a fusion of systems."),
     (bench.reproduce, "Tables 3, 4 and 5 of the report beside its own numbers."),
@@ -51,7 +51,7 @@ app = typer.Typer(
 )
 for command, does in COMMANDS:
     app.command(short_help=does)(command)
-app.add_typer(bench.data, name="data")
+app.add_typer(data.data, name="data")
 
 
 @app.callback()

@@ -1,20 +1,23 @@
-"""Commands of the researcher's bench: submit, reproduce, data."""
+"""Commands of the researcher's bench: evaluate, reproduce, submit."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nearfar.atomic import write
 from nearfar.cli.options import (
+    Data,
     Far,
     Json,
     Machines,
     Near,
+    Page,
+    Precision,
     RecipeName,
+    Rounds,
     StoreFolder,
     Threads,
     Truth,
@@ -24,9 +27,8 @@ from nearfar.cli.options import (
     opened,
     system,
     weights_for,
-    weights_of,
 )
-from nearfar.cli.results import say_reproduction
+from nearfar.cli.results import as_csv, say_evaluation, say_reproduction
 from nearfar.cli.terminal import (
     BAD_INPUT,
     DONE,
@@ -48,6 +50,123 @@ if TYPE_CHECKING:
 BASELINE_RATE = 0.1  # the official baseline's gamma quantile of 0.9
 
 
+def evaluate(
+    data: Data,
+    recipe: RecipeName = None,
+    weights: Weights = None,
+    truth: Truth = None,
+    machine: Machines = None,
+    near: Near = 0,
+    far: Far = 1,
+    rounds: Rounds = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    page: Page = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every test clip's score to this file.")] = None,
+    store: StoreFolder = None,
+    threads: Threads = None,
+    precision: Precision = "float32",
+    json: Json = False,
+) -> None:
+    """Example: nearfar evaluate data/ --recipe logmel
+
+    The challenge's metrics per machine, with bootstrap intervals. Evaluation files without labels are scored; give
+    their labels with --truth, or write the challenge's files with `nearfar submit`.
+    """
+    from nearfar.challenge import evaluate as bench
+
+    with errors_for_people():
+        wanted = system(recipe)
+        with progress_bar() as tell:
+            evaluation = bench.evaluate(
+                data,
+                wanted,
+                weights_for(weights, encoders_of(wanted)),
+                truth=truth,
+                only=machine or (),
+                near=near,
+                far=channel(far),
+                threads=threads,
+                precision=precision,
+                store=opened(store),
+                rounds=rounds,
+                seed=seed,
+                progress=tell,
+            )
+        if json:
+            say_json(evaluation.to_dict())
+        else:
+            say_evaluation(evaluation)
+        if csv_file:
+            write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
+        if page:
+            from nearfar.challenge.report import bench_page
+
+            write(page, bench_page(evaluation, f"nearfar evaluate {data}"))
+        raise typer.Exit(BAD_INPUT if evaluation.failed else DONE)
+
+
+def reproduce(
+    data: Data,
+    weights: Weights = None,
+    store: StoreFolder = None,
+    results: Annotated[Path, typer.Option(help="Folder to keep scores in; a second run goes on from there.")] = Path(
+        "nearfar-results"
+    ),
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="A further recipe, by name or JSON file; may be repeated.")
+    ] = None,
+    truth: Truth = None,
+    machine: Machines = None,
+    near: Near = 0,
+    far: Far = 1,
+    page: Page = None,
+    threads: Threads = None,
+    precision: Precision = "float32",
+    json: Json = False,
+) -> None:
+    """Example: nearfar reproduce data/dcase2026t2/dev_data/raw
+
+    Tables 3, 4 and 5 of the report, computed here and set beside its own numbers. Encoders without weights are left
+    out and say why; the default without weights always runs.
+    """
+    from nearfar.challenge import layout, tables
+    from nearfar.challenge.scored import Runs
+    from nearfar.recipe import TABLE_3
+
+    with errors_for_people():
+        found = layout.read(data, truth, machine or ())
+        theirs = (*TABLE_3, tables.FUSED)  # those run in any case
+        others: dict[str, System | None] = {"logmel": None}
+        for name in dict.fromkeys(recipe or ()):
+            if name not in (*theirs, *others):
+                titles = Path(name).stem, Path(name).name, f"{Path(name).stem}-{len(others)}"
+                others[next(t for t in titles if t not in (*theirs, *others))] = system(name)
+        systems = {**TABLE_3, **others}.values()
+        given = weights_for(weights, [name for each in systems for name in encoders_of(each)])
+        with progress_bar() as tell:
+            runs = Runs(
+                results,
+                given,
+                opened(store),
+                near=near,
+                far=channel(far),
+                threads=threads,
+                precision=precision,
+                progress=tell,
+            )
+            done = tables.reproduce(found, runs, others)
+        if page:
+            from nearfar.challenge.report import tables_page
+
+            write(page, tables_page(done, f"nearfar reproduce {data}"))
+        failed = any(run.failures for run in done.runs.values())
+        if json:
+            say_json(done.to_dict())
+        else:
+            say_reproduction(done)
+        raise typer.Exit(BAD_INPUT if failed else DONE)
+
+
 def submit(
     data: Annotated[
         Path | None, typer.Argument(help="The data set; with --check, the files that must have rows.")
@@ -67,6 +186,7 @@ def submit(
     near: Near = 0,
     far: Far = 1,
     threads: Threads = None,
+    precision: Precision = "float32",
     store: StoreFolder = None,
     json: Json = False,
 ) -> None:
@@ -100,6 +220,7 @@ def submit(
                 false_alarm_rate=rate,
                 method=set_point,
                 threads=threads,
+                precision=precision,
                 store=opened(store),
                 progress=tell,
             )
@@ -162,108 +283,3 @@ def _say_findings(found: list[Finding], folder: Path, data: Path | None, json: b
             say(f"  {finding}")
     else:
         say(f"Checked {against}: nothing to put right")
-
-
-def reproduce(
-    data: Annotated[Path, typer.Argument(help="The development set, or any other in the challenge's layout.")],
-    weights: Weights = None,
-    store: StoreFolder = None,
-    results: Annotated[Path, typer.Option(help="Folder to keep scores in; a second run goes on from there.")] = Path(
-        "nearfar-results"
-    ),
-    recipe: Annotated[
-        list[str] | None, typer.Option(help="A further recipe, by name or JSON file; may be repeated.")
-    ] = None,
-    truth: Truth = None,
-    machine: Machines = None,
-    near: Near = 0,
-    far: Far = 1,
-    page: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
-    threads: Threads = None,
-    json: Json = False,
-) -> None:
-    """Example: nearfar reproduce data/dcase2026t2/dev_data/raw
-
-    Tables 3, 4 and 5 of the report, computed here and set beside its own numbers. Encoders without weights are left
-    out and say why; the default without weights always runs.
-    """
-    from nearfar.challenge import layout, tables
-    from nearfar.challenge.scored import Runs
-    from nearfar.recipe import TABLE_3
-
-    with errors_for_people():
-        found = layout.read(data, truth, machine or ())
-        theirs = (*TABLE_3, tables.FUSED)  # those run in any case
-        others: dict[str, System | None] = {"logmel": None}
-        for name in dict.fromkeys(recipe or ()):
-            if name not in (*theirs, *others):
-                titles = Path(name).stem, Path(name).name, f"{Path(name).stem}-{len(others)}"
-                others[next(t for t in titles if t not in (*theirs, *others))] = system(name)
-        with progress_bar() as tell:
-            runs = Runs(
-                results,
-                weights_of(weights),
-                opened(store),
-                near=near,
-                far=channel(far),
-                threads=threads,
-                progress=tell,
-            )
-            done = tables.reproduce(found, runs, others)
-        if page:
-            from nearfar.challenge.report import tables_page
-
-            write(page, tables_page(done, f"nearfar reproduce {data}"))
-        failed = any(run.failures for run in done.runs.values())
-        if json:
-            say_json(done.to_dict())
-        else:
-            say_reproduction(done)
-        raise typer.Exit(BAD_INPUT if failed else DONE)
-
-
-data = typer.Typer(
-    no_args_is_help=True,
-    help="Example: nearfar data pull dcase2026-dev\n\nData sets of the challenge.",
-    short_help="Data sets of the challenge.",
-    rich_markup_mode=None,
-)
-
-
-@data.command("pull", short_help="Fetch a data set of the challenge from Zenodo.")
-def pull(
-    name: Annotated[str, typer.Argument(help="dcase2026-dev, dcase2026-add, dcase2026-eval; also 2023 to 2025.")],
-    machine: Machines = None,
-    to: Annotated[Path, typer.Option(help="Folder for data sets.")] = Path("data"),
-    mirror: Annotated[
-        str | None, typer.Option(help="Ask MIRROR/zenodo.org/... instead of https://zenodo.org/...")
-    ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the archives after they are unpacked.")] = False,
-    json: Json = False,
-) -> None:
-    """Example: nearfar data pull dcase2026-dev --machine fan
-
-    Fetch a data set of the challenge from Zenodo: checked, resumed where it was broken off, unpacked.
-    dev is the development set; add and eval are the train and the test clips of the evaluation machines.
-    """
-    from nearfar.challenge import pull as source
-
-    with errors_for_people():
-        mirrors = {"https://": mirror} if mirror else None
-        found = source.listing(name, mirrors)
-        chosen = [a for a in found.archives if not machine or a.machine in machine]
-        (complain if json else say)(f"{found.title}\nLicence       {found.licence}")
-        (complain if json else say)(
-            f"Archives      {len(chosen)} of {len(found.archives)} machines, {sum(a.size for a in chosen) / 1e9:.2f} GB"
-        )
-        with progress_bar() as tell:
-            folders = source.pull(found, to, machine or (), mirrors=mirrors, keep=keep, progress=tell)
-        raw = Path(to) / found.record.raw
-        if json:
-            say_json({"data": raw, "licence": found.licence, "machines": folders})
-            return
-        say(f"Data          {raw}: {', '.join(folders)}")
-        other = {"add": "eval", "eval": "add"}.get(found.record.part)
-        if other:
-            say(f"The rest      nearfar data pull {name.rpartition('-')[0]}-{other} --to {quote(str(to))}")
-        say(f"Next          nearfar evaluate {quote(str(raw))}")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def embed(
     data: Annotated[Path, typer.Argument(help="Folder of recordings, or a file.")],
     encoder: Annotated[list[str] | None, typer.Option(help="Encoder whose grids are kept; may be repeated.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(help="More of --encoder.", metavar="[NAME]...")] = None,
     waveform: Annotated[
         list[str] | None,
         typer.Option(help="near, far, enh_a03f05, w1_1024, ...; may be repeated. By default the report's four."),
@@ -58,14 +59,15 @@ def embed(
         one_of("engine", engine, ("local", "ray"))
         part = _part(shard)
         paths = [r.path for r in find(data) if in_shard(r.name, part)]
+        encoders = (*(encoder or ()), *(more or ()))
         recipes = tuple(leaf for name in pooled or () for leaf in _leaves(name))
         order = Order(
             store=str(store),
-            encoders=tuple(encoder or ()),
+            encoders=encoders,
             waveforms=tuple(waveform or _waveforms(paths, channel(far))),
             layers=tuple(layer or (None,)),
             pooled=recipes,
-            weights=weights_for(weights, [*(encoder or ()), *(recipe.encoder for recipe in recipes)]),
+            weights=weights_for(weights, [*encoders, *(recipe.encoder for recipe in recipes)]),
             near=near,
             far=channel(far),
             dtype=dtype,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nearfar.recipe import System
     from nearfar.store import Store
 
+Data = Annotated[Path, typer.Argument(help="DATA/<machine>/{train,test}, or a parent in the challenge's layout.")]
 Near = Annotated[int, typer.Option(help="Channel of the near microphone, counted from 0.")]
 Far = Annotated[int, typer.Option(help="Channel of the far microphone; -1 if there is none.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -36,9 +37,13 @@ Weights = Annotated[
         help="Weights file of the recipe's encoder, a folder of weights, or NAME=FILE for each of several encoders.",
     ),
 ]
-Threads = Annotated[int | None, typer.Option(help="Recordings heard side by side; as many as there are processors.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Recordings heard side by side; as many as there are processors.")
+]
 Machines = Annotated[list[str] | None, typer.Option("--machine", help="Only this machine; may be repeated.")]
 Truth = Annotated[Path | None, typer.Option(help="Ground-truth CSVs of evaluation files: a folder, or one file.")]
+Rounds = Annotated[int, typer.Option(help="Bootstrap rounds of the intervals.")]
+Page = Annotated[Path | None, typer.Option(help="HTML page to write.")]
 FalseAlarmRate = Annotated[
     float | None, typer.Option(help="Share of healthy recordings that may alarm [0.05, with few normals more].")
 ]
@@ -85,12 +90,21 @@ def encoders_of(system: System | None) -> list[str]:
 
 
 def weights_for(given: list[str] | None, encoders: Iterable[str]) -> Any:
-    """`weights_of`, if they are of `encoders`: what would not be used is a ValueError that names what is needed."""
+    """`weights_of`, if they are of `encoders`; ValueError for what would not be used, and for one file for several."""
+    from nearfar.encoders import TABLE
     from nearfar.library import unused
 
-    weights = weights_of(given)
-    if why := unused(weights, encoders):
+    weights, needed = (
+        weights_of(given),
+        sorted({name for name in encoders if name not in TABLE or TABLE[name].has_weights}),
+    )
+    if why := unused(weights, needed):
         raise ValueError(f"--weights {why}")
+    if len(needed) > 1 and isinstance(weights, Path) and weights.is_file():
+        raise ValueError(
+            f"--weights {weights} is one file, and there are several encoders here ({', '.join(needed)}): give "
+            "NAME=FILE for each, or a folder of weights"
+        )
     return weights
 
 

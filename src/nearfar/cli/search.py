@@ -10,11 +10,14 @@ import typer
 from nearfar.atomic import write
 from nearfar.cli.found import rank, say_fused, say_search, search_json, tables
 from nearfar.cli.options import (
+    Data,
     Far,
     Json,
     Machines,
     Near,
+    Page,
     Precision,
+    Rounds,
     StoreFolder,
     Threads,
     Weights,
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from nearfar.challenge.search import Searched
     from nearfar.recipe import Recipe
 
-Data = Annotated[Path, typer.Argument(help="DATA/<machine>/{train,test}, or a parent in the challenge's layout.")]
 Memory = Annotated[float, typer.Option(help="Bound on the pooled vectors held at a time, in GB.")]
 Seed = Annotated[int, typer.Option(help="Seed of bootstrap draws and of the clips borrowed from other machines.")]
 
@@ -47,7 +49,7 @@ def search(
     methods: Annotated[list[str] | None, typer.Option(help="Only this back end; may be repeated.")] = None,
     select: Annotated[str, typer.Option(help="labels, or label-free: rules that see normals alone.")] = "labels",
     top: Annotated[int, typer.Option(help="Rows to show.")] = 10,
-    rounds: Annotated[int, typer.Option(help="Bootstrap rounds of the intervals.")] = 200,
+    rounds: Rounds = 200,
     weights: Weights = None,
     machine: Machines = None,
     near: Near = 0,
@@ -55,7 +57,7 @@ def search(
     store: StoreFolder = None,
     memory: Memory = 2.0,
     seed: Seed = 0,
-    page: Annotated[Path | None, typer.Option(help="HTML page to write: which choice matters.")] = None,
+    page: Page = None,
     threads: Threads = None,
     precision: Precision = "float32",
     json: Json = False,
@@ -113,6 +115,7 @@ def fuse(
     far: Far = 1,
     store: StoreFolder = None,
     threads: Threads = None,
+    precision: Precision = "float32",
     json: Json = False,
 ) -> None:
     """Example: nearfar fuse data/ --systems search/ -o fusion.json
@@ -133,8 +136,8 @@ def fuse(
             records = read(folder, machines=machine or ())
             rows = bench.layers(records) if layers else bench.candidates(records, top)
         else:
-            options = {"near": near, "far": channel(far), "threads": threads, "store": opened(store)}
-            records, rows = _scored(data, names, weights, only=machine or (), **options)
+            options = {"near": near, "far": channel(far), "threads": threads, "precision": precision}
+            records, rows = _scored(data, names, weights, only=machine or (), store=opened(store), **options)
         fused = bench.fuse(records, rows, search=not equal)
         if out:
             write(out, fused.system.to_json() + "\n")

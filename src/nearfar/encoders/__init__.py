@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nearfar.check import Array, choose, one_of
+from nearfar.check import Array, choose, one_of, whole
 
 FREQS = ("concat", "mean", "bands")
 PRECISIONS = ("float32", "bf16")
+OPENL3 = "nearfar.encoders.openl3"
 EVALUATION_ONLY = "NTT Software License Agreement for Evaluation: internal, non-commercial evaluation only"
 
 
@@ -42,6 +43,11 @@ class Entry:
         """Whether the encoder needs a weights file."""
         return self.parameters != 0
 
+    @property
+    def has_precision(self) -> bool:
+        """Whether the network has linear layers, which can run in bfloat16: transformers do."""
+        return bool(self.parameters) and self.module != OPENL3
+
 
 def _vit(dim: int, licence: str, frames_per_s: float, parameters: int) -> Entry:
     return Entry("nearfar.encoders.transformers", 16_000, dim, licence, frames_per_s, parameters)
@@ -52,7 +58,7 @@ def _beats() -> Entry:
 
 
 def _openl3(dim: int = 512) -> Entry:
-    return Entry("nearfar.encoders.openl3", 48_000, dim, "CC-BY-4.0 (weights of OpenL3)", 10, 4_687_042)
+    return Entry(OPENL3, 48_000, dim, "CC-BY-4.0 (weights of OpenL3)", 10, 4_687_042)
 
 
 TABLE = {
@@ -127,6 +133,8 @@ def load(
     ImportError that says what to install. Nothing is downloaded.
     """
     entry = choose("encoder", name, TABLE)
+    if threads is not None:
+        whole("threads", threads)
     weights = _file_of(name, weights)
     if entry.licence == EVALUATION_ONLY:
         warnings.warn(f"the weights of {name} are for evaluation only: {EVALUATION_ONLY}", stacklevel=2)

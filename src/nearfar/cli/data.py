@@ -1,4 +1,4 @@
-"""Commands for a data set in the challenge's form: demo, evaluate."""
+"""Commands that bring data in the challenge's form: demo, data pull."""
 
 from __future__ import annotations
 
@@ -9,25 +9,9 @@ from typing import Annotated
 import typer
 
 from nearfar.atomic import write
-from nearfar.cli.options import (
-    Far,
-    Json,
-    Machines,
-    Near,
-    Precision,
-    RecipeName,
-    StoreFolder,
-    Threads,
-    Truth,
-    Weights,
-    channel,
-    encoders_of,
-    opened,
-    system,
-    weights_for,
-)
-from nearfar.cli.results import NO_PICTURES, as_csv, has_matplotlib, say_evaluation
-from nearfar.cli.terminal import BAD_INPUT, DONE, errors_for_people, progress_bar, say, say_json
+from nearfar.cli.options import Json, Machines, RecipeName, system
+from nearfar.cli.results import NO_PICTURES, has_matplotlib, say_evaluation
+from nearfar.cli.terminal import complain, errors_for_people, progress_bar, say, say_json
 
 
 def demo(
@@ -80,56 +64,48 @@ def demo(
         say(f"Try           nearfar explain {quote(str(folder / 'models' / first.name))} {quote(str(worst.path))}")
 
 
-def evaluate(
-    data: Annotated[Path, typer.Argument(help="DATA/<machine>/{train,test}, or a parent in the challenge's layout.")],
-    recipe: RecipeName = None,
-    weights: Weights = None,
-    truth: Truth = None,
+data = typer.Typer(
+    no_args_is_help=True,
+    help="Example: nearfar data pull dcase2026-dev\n\nData sets of the challenge.",
+    short_help="Data sets of the challenge.",
+    rich_markup_mode=None,
+)
+
+
+@data.command("pull", short_help="Fetch a data set of the challenge from Zenodo.")
+def pull(
+    name: Annotated[str, typer.Argument(help="dcase2026-dev, dcase2026-add, dcase2026-eval; also 2023 to 2025.")],
     machine: Machines = None,
-    near: Near = 0,
-    far: Far = 1,
-    rounds: Annotated[int, typer.Option(help="Bootstrap rounds of the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
-    page: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every test clip's score to this file.")] = None,
-    store: StoreFolder = None,
-    threads: Threads = None,
-    precision: Precision = "float32",
+    to: Annotated[Path, typer.Option(help="Folder for data sets.")] = Path("data"),
+    mirror: Annotated[
+        str | None, typer.Option(help="Ask MIRROR/zenodo.org/... instead of https://zenodo.org/...")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the archives after they are unpacked.")] = False,
     json: Json = False,
 ) -> None:
-    """Example: nearfar evaluate data/ --recipe logmel
+    """Example: nearfar data pull dcase2026-dev --machine fan
 
-    The challenge's metrics per machine, with bootstrap intervals. Evaluation files without labels are scored; give
-    their labels with --truth, or write the challenge's files with `nearfar submit`.
+    Fetch a data set of the challenge from Zenodo: checked, resumed where it was broken off, unpacked.
+    dev is the development set; add and eval are the train and the test clips of the evaluation machines.
     """
-    from nearfar.challenge import evaluate as bench
+    from nearfar.challenge import pull as source
 
     with errors_for_people():
-        wanted = system(recipe)
+        mirrors = {"https://": mirror} if mirror else None
+        found = source.listing(name, mirrors)
+        chosen = [a for a in found.archives if not machine or a.machine in machine]
+        (complain if json else say)(f"{found.title}\nLicence       {found.licence}")
+        (complain if json else say)(
+            f"Archives      {len(chosen)} of {len(found.archives)} machines, {sum(a.size for a in chosen) / 1e9:.2f} GB"
+        )
         with progress_bar() as tell:
-            evaluation = bench.evaluate(
-                data,
-                wanted,
-                weights_for(weights, encoders_of(wanted)),
-                truth=truth,
-                only=machine or (),
-                near=near,
-                far=channel(far),
-                threads=threads,
-                precision=precision,
-                store=opened(store),
-                rounds=rounds,
-                seed=seed,
-                progress=tell,
-            )
+            folders = source.pull(found, to, machine or (), mirrors=mirrors, keep=keep, progress=tell)
+        raw = Path(to) / found.record.raw
         if json:
-            say_json(evaluation.to_dict())
-        else:
-            say_evaluation(evaluation)
-        if csv_file:
-            write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
-        if page:
-            from nearfar.challenge.report import bench_page
-
-            write(page, bench_page(evaluation, f"nearfar evaluate {data}"))
-        raise typer.Exit(BAD_INPUT if evaluation.failed else DONE)
+            say_json({"data": raw, "licence": found.licence, "machines": folders})
+            return
+        say(f"Data          {raw}: {', '.join(folders)}")
+        other = {"add": "eval", "eval": "add"}.get(found.record.part)
+        if other:
+            say(f"The rest      nearfar data pull {name.rpartition('-')[0]}-{other} --to {quote(str(to))}")
+        say(f"Next          nearfar evaluate {quote(str(raw))}")
