@@ -86,6 +86,8 @@ def test_fuse_takes_recipes_from_files(data, tmp_path):
     told = json.loads(run("fuse", data, "--systems", tmp_path / "a.json", tmp_path / "b.json", "--json").stdout)
     assert {p["system"]["view"] for p in told["system"]["parts"]} <= {"near_only", "n_f"}
     assert "one folder of a search, or recipes" in run("fuse", data, code=2).stderr
+    said = run("fuse", data, "--systems", tmp_path / "a.json", "logmel-floor", code=2).stderr
+    assert "only recipes with normalised embeddings" in said and "mean_std" in said and said.count("\n") == 1
 
 
 def test_a_search_that_was_stopped_goes_on_where_it_was(data, tmp_path, monkeypatch, searched):
@@ -113,13 +115,25 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(data, tmp_path, monkeypa
     run("search", data, "--encoder", "logmel", "-o", tmp_path, *FEW, "--rounds", 5)
 
 
-def test_what_was_heard_otherwise_is_searched_anew(data, tmp_path):
-    few = ["--encoder", "logmel", "--poolings", "mean", "--views", "near_only", "--methods", "raw", "--rounds", 2]
-    run("search", data, *few, "-o", tmp_path / "out")
-    run("search", data, *few, "-o", tmp_path / "out", "--near", 1, "--far", 0)
-    run("search", data, *few, "-o", tmp_path / "swapped", "--near", 1, "--far", 0)
-    again, swapped = records.read(tmp_path / "out"), records.read(tmp_path / "swapped")
-    assert again.recipes == swapped.recipes and np.array_equal(again.numbers, swapped.numbers)
+def test_other_channels_weights_or_recordings_are_not_taken_for_those_that_were_recorded(data, tmp_path):
+    pytest.importorskip("torch")
+    few = ["--poolings", "mean", "--views", "near_only", "--rounds", 2]
+    mine = shutil.copytree(data, tmp_path / "data")
+
+    def scores(*options):
+        run("search", mine, *options, "-o", tmp_path / "out", *few)
+        found = records.read(tmp_path / "out", [options[1]])
+        return np.concatenate([found.scores[m] for m in found.machines])
+
+    log = scores("--encoder", "logmel")
+    assert (scores("--encoder", "logmel", "--seed", 5) == log).all()
+    assert (scores("--encoder", "logmel", "--near", 1, "--far", 0) != log).any()
+    for path in (mine / "fan" / "test").iterdir():
+        soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=(16_000, 2)), 16_000)
+    assert (scores("--encoder", "logmel") != log).any()
+    net = ["--encoder", "ced-tiny", "--weights"]
+    first, other = (scores(*net, write_ced_tiny(tmp_path / str(seed), seed)) for seed in (0, 1))
+    assert (first != other).any()
 
 
 def test_one_microphone_leaves_the_views_that_need_one(data, tmp_path):

@@ -87,7 +87,7 @@ class Clips:
 
     @property
     def digest(self) -> str:
-        """A hash of all of it and of what is recorded: results of other files or statistics do not belong here."""
+        """A hash of all of it and of what is recorded: results of other files or weights do not belong here."""
         return sha256(json.dumps([vars(self), STATISTICS]).encode()).hexdigest()
 
 

@@ -15,10 +15,12 @@ Results go to `records`; scores equal those of `Detector` with the same recipe.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from nearfar.challenge.scoring import score_setting
 from nearfar.challenge.space import Setting, Space, space_of
 from nearfar.check import Array, one_of
 from nearfar.encoders import TABLE, names
+from nearfar.hashes import stamp
 from nearfar.library import Library, hashes_of, load_encoders
 from nearfar.recipe import Recipe
 from nearfar.recordings import Recording
@@ -45,7 +48,7 @@ PSEUDO = 64  # other machines' normals that stand for anomalies where no labels 
 class Machine:
     """What a search needs to know of a machine; `pseudo` are other machines' normals, anomalies to this one.
 
-    `how` says what else its grids depend on: channels, weights, rounding.
+    `how` says what else its grids depend on: channels, weights, rounding, the files themselves.
     """
 
     name: str
@@ -157,9 +160,9 @@ def search(
     failures: dict[str, str] = {}
     for encoder in encoders:
         kept = store or (Store(Path(folder) / GRIDS) if TABLE[encoder].has_weights else None)  # never encoded twice
-        digest, rounded = hashes_of([encoder], weights)[encoder], kept.dtype if kept else "float32"
-        how = f"channels {near} and {far}, weights {digest} in {precision}, grids in {rounded}"
-        asked = [replace(machine, how=how) for machine in machines]
+        digest, rounded = hashes_of([encoder], weights, precision)[encoder], kept.dtype if kept else "float32"
+        how = f"channels {near} and {far}, weights {digest}, grids in {rounded}"
+        asked = [replace(machine, how=f"{how}, files {_files(machine)}") for machine in machines]
         todo = [machine for machine in asked if not _recorded(machine, chosen, encoder, folder)]
         if not todo:
             continue
@@ -172,6 +175,12 @@ def search(
                 machine, library, chosen, encoder, folder, memory=memory, threads=threads, progress=tell
             )
     return Searched(read(folder, encoders, [m.name for m in machines]), notes, failures)
+
+
+def _files(machine: Machine) -> str:
+    """A hash of size and time of the recordings: new ones under the old names are others."""
+    files = [(r.split, r.path.name, *stamp(r.path)) for r in [*machine.train, *machine.test]]
+    return sha256(json.dumps(files).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,10 @@ def space_of(recipes: Sequence[Recipe]) -> Space:
     plan: dict[Setting, dict[str, tuple[Switches, ...]]] = {}
     for recipe in recipes:
         if not recipe.normalize:
-            raise ValueError(f"a search tries normalised embeddings alone, not {recipe.to_json()}")
+            raise ValueError(
+                "only recipes with normalised embeddings can be searched or fused, and normalize is false in that of "
+                f"{recipe.encoder}, {recipe.view}, {recipe.pooling}, {recipe.method}"
+            )
         views = plan.setdefault(Setting.of(recipe), {})
         views[recipe.view] = (*views.get(recipe.view, ()), recipe.switches)
     return Space(plan)
