@@ -86,7 +86,8 @@ def test_fuse_takes_recipes_from_files(data, tmp_path):
     told = json.loads(run("fuse", data, "--systems", tmp_path / "a.json", tmp_path / "b.json", "--json").stdout)
     assert {p["system"]["view"] for p in told["system"]["parts"]} <= {"near_only", "n_f"}
     assert "one folder of a search, or recipes" in run("fuse", data, code=2).stderr
-    said = run("fuse", data, "--systems", tmp_path / "a.json", "logmel-floor", code=2).stderr
+    (tmp_path / "net.json").write_text(Recipe(encoder="ced-tiny").to_json())  # has no weights here: not yet looked for
+    said = run("fuse", data, "--systems", tmp_path / "net.json", "logmel-floor", code=2).stderr
     assert "only recipes with normalised embeddings" in said and "mean_std" in said and said.count("\n") == 1
 
 

@@ -240,9 +240,10 @@ def recipes(
     data: str | os.PathLike[str], wanted: Sequence[Recipe], folder: str | os.PathLike[str], weights: Any, **options: Any
 ) -> Records:
     """Records of some recipes alone, on all machines; `options` are those of `search`. ValueError for what failed."""
-    for name in dict.fromkeys(recipe.encoder for recipe in wanted):
-        mine = [recipe for recipe in wanted if recipe.encoder == name]
-        found = search(data, [name], folder, space_of(mine), weights, **options)
+    names = dict.fromkeys(recipe.encoder for recipe in wanted)
+    spaces = {name: space_of([recipe for recipe in wanted if recipe.encoder == name]) for name in names}
+    for name, chosen in spaces.items():  # what cannot be is said before anything is heard
+        found = search(data, [name], folder, chosen, weights, **options)
         if found.failures:
             file, why = next(iter(found.failures.items()))
             raise ValueError(f"{file}: {why}")
