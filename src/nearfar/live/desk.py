@@ -229,7 +229,6 @@ class Desk:
         beyond = FAR * float(machine.detector.train_values.max()) if action == "fine" else -math.inf
         note = strangers(machine.detector.score(clips[:: max(1, len(clips) // FEW)]), beyond)
         paths: list[Path] = []
-        by_hand = machine.detector.threshold
         new = copy.copy(machine.detector)
         new.near, new.far = 0, 1  # as our own files are
         try:
@@ -243,8 +242,6 @@ class Desk:
                 path.unlink(missing_ok=True)
             raise
         new.near, new.far = machine.detector.near, machine.detector.far
-        if by_hand.method == "by hand":
-            new.set_threshold(value=by_hand.value)
         return self._replace_model(machine, new, who, action, files=[p.name for p in paths], note=note, **detail)
 
     def _replace_model(self, machine: Machine, new: Detector, who: str, action: str, **detail: Any) -> Audit:

@@ -40,7 +40,7 @@ class Plant(Desk):
         self, machines: Sequence[Machine], history: History, sinks: Sequence[Sink] = (), *, clock: Callable[[], float]
     ) -> None:
         super().__init__(machines, history, sinks, clock)
-        self._one_thread = one_thread()  # for good: contexts that overlap in threads restore each other's numbers
+        self._one_thread = one_thread()  # for good: machines are heard side by side
         for machine in machines:  # over a restart an alarm waits for its answer, and the shelf holds what is on it
             shelving = [a for a in history.audit(machine.id, limit=10_000) if a.action in ("shelve", "unshelve")]
             newest = history.events(machine.id, kind=ALARM, limit=1)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nearfar.live.alarm import WEEK_S, per_week, rate_for
-from nearfar.threshold import Threshold, from_normals
+from nearfar.threshold import BY_HAND, Threshold, from_normals
 
 if TYPE_CHECKING:
     from nearfar.detector import Detector
@@ -28,7 +28,7 @@ PER_WEEK = 7.0  # false alarms, at most, where the normals can show them
 
 def set_point(detector: Detector, hop_s: float, on_delay: int) -> Threshold:
     """The set-point of a detector that listens all the time: its own if somebody chose it, else the first one."""
-    if detector.false_alarm_rate is not None or detector.threshold.method == "by hand":
+    if detector.false_alarm_rate is not None or detector.threshold.method == BY_HAND:
         return detector.threshold
     rate = first_rate(len(detector.normals), hop_s, on_delay)
     point = from_normals(detector.train_values, rate, detector.method)
