@@ -244,6 +244,14 @@ def test_pull_shows_the_licence_first_and_says_what_it_does(here, published):
         assert code == 2 and "does a proxy block it? Fetch m2d_clap" in err
 
 
+def test_the_folder_of_one_encoder_will_do(tmp_path):
+    (tmp_path / "ced-tiny").mkdir()
+    file = tmp_path / "ced-tiny" / "model.safetensors"
+    file.touch()
+    assert weights.present("ced-tiny", tmp_path) == weights.present("ced-tiny", tmp_path / "ced-tiny") == file
+    assert weights.present("ced-mini", tmp_path / "ced-tiny") is None
+
+
 def test_one_folder_with_two_files_does_not_spoil_the_table(here):
     for name in ("a.pt", "b.pt"):
         (here / "beats-iter3").mkdir(parents=True, exist_ok=True)

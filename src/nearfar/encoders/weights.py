@@ -62,8 +62,8 @@ def present(name: str, folder: Folder = None) -> Path | None:
     source, here = choose("encoder with weights", name, SOURCES), folder_of(folder)
     if (converted := here / f"{name}.safetensors").is_file():
         return converted
-    same = [n for n, other in SOURCES.items() if n != name and other == source]  # openl3 and its long name
-    for own in (here / n for n in (name, *same)):
+    mine = [name, *(n for n, other in SOURCES.items() if n != name and other == source)]  # openl3 and its long name
+    for own in (*(here / n for n in mine), *(here for n in mine if n == here.name)):
         files = sorted(f for f in own.rglob("*") if f.suffix in SUFFIXES and f.is_file()) if own.is_dir() else []
         published = [f for f in files if f.name in (source.file, PurePosixPath(source.member).name)]
         files = published if len(published) == 1 else files
