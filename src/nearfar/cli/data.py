@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -41,7 +42,7 @@ def demo(
                 test=test,
                 seconds=seconds,
                 seed=seed,
-                progress=lambda done, total: tell("recording the demo machines", done, total),
+                progress=partial(tell, "recording the demo machines"),
             )
             evaluation = bench.evaluate(data, system(recipe), progress=tell)
             floor = None if recipe else bench.evaluate(data, "logmel-floor", rounds=1, progress=tell)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,7 +106,7 @@ def _run(paths: list[Path], order: Order, library: Library, engine: str) -> tupl
         settings: dict[str, Any] = {
             "library": library,
             "skip": failures,
-            "progress": lambda done, total: tell("embedding", done, total),
+            "progress": partial(tell, "embedding"),
         }
         if engine == "local":
             return embed_shard(paths, order, **settings), failures

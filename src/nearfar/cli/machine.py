@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,7 +81,7 @@ def doctor(
                 near=near,
                 far=channel(far),
                 manifest=manifest,
-                progress=lambda done, total: tell("examining", done, total),
+                progress=partial(tell, "examining"),
             )
         if json:
             say_json(report.to_dict())
@@ -130,7 +131,7 @@ def fit(
                 [r.path for r in recordings],
                 [bool(r.is_target) for r in recordings],
                 skip=failures,
-                progress=lambda done, total: tell("listening to the normals", done, total),
+                progress=partial(tell, "listening to the normals"),
                 copies=False,
             )
         detector.save(output)
@@ -168,7 +169,7 @@ def score(
             each = detector.each(
                 [r.path for r in recordings],
                 skip=failures,
-                progress=lambda done, total: tell("scoring", done, total),
+                progress=partial(tell, "scoring"),
             )
             for recording, scores in zip(recordings, each, strict=True):
                 rows += [(recording.name + s.name.removeprefix(recording.path.name), s) for s in scores]
@@ -239,17 +240,11 @@ def add(
         check_place(model)
         detector = _opened(model, weights)
         before, failures = len(detector.normals), Failures()
-        recordings = normals_of(find(one_or_many(folder)))
-        paths = [r.path for r in recordings]
+        paths = [r.path for r in normals_of(find(one_or_many(folder)))]
         if note := strangers(detector.score(paths[:: max(1, len(paths) // 10)], skip=lambda *_: None)):
             complain(f"note: {note}")
         with progress_bar() as tell:
-            detector.add(
-                paths,
-                domain == "target",
-                skip=failures,
-                progress=lambda done, total: tell("listening", done, total),
-            )
+            detector.add(paths, domain == "target", skip=failures, progress=partial(tell, "listening"))
         detector.save(model)
         facts = summary(detector) | {"model": str(model), "left_out": failures.to_list()}
         facts["added"] = len(detector.normals) - before

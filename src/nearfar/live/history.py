@@ -74,7 +74,7 @@ class History:
             marks = ", ".join("?" * len(values))
             if isinstance(row, Event):
                 self._unsaved[row.id] = row
-            told = self._promised(tell(row)) if tell and isinstance(row, Event) else []
+            told = self.promised(tell(row)) if tell and isinstance(row, Event) else []
             self._write((f"INSERT INTO {TABLE[type(row)]} VALUES ({marks})", values), *told)
             if isinstance(row, Scored) and abs(row.t1 - self._pruned) > PRUNE_S:  # a clock may be set back
                 self._prune(row.t1)
@@ -87,7 +87,7 @@ class History:
             if event_id in self._unsaved:
                 self._unsaved[event_id] = event
             names = ", ".join(f"{name} = ?" for name in changes)
-            told = self._promised(tell(event)) if tell else []
+            told = self.promised(tell(event)) if tell else []
             self._write((f"UPDATE events SET {names} WHERE id = ?", [*changes.values(), event_id]), *told)
             return event
 
@@ -180,7 +180,8 @@ class History:
                 if row[0] is not None
             }
 
-    def _promised(self, message: Message) -> list[Statement]:
+    def promised(self, message: Message) -> list[Statement]:
+        """What the outboxes write down of a message."""
         return [statement for box in self.outboxes for statement in box.keep(message)]
 
     def _write(self, *statements: Statement) -> None:

@@ -44,6 +44,6 @@ class Outbox:
 
 def promise(history: History, message: Message) -> None:
     """Keep a message that belongs to no event."""
-    if statements := history._promised(message):
+    if statements := history.promised(message):
         with history._lock:
             history._write(*statements)
