@@ -217,9 +217,14 @@ def _precision_of(name: str, asked: str) -> str:
     return asked if TABLE[name].has_precision else "float32"
 
 
+def with_weights(encoders: Iterable[str]) -> list[str]:
+    """Those of `encoders` that need weights, each once, in order of name."""
+    return sorted({name for name in encoders if name not in TABLE or TABLE[name].has_weights})
+
+
 def unused(weights: Any, encoders: Iterable[str]) -> str:
     """What of `weights` (a file, a folder or {name: file}) none of `encoders` would use, and what they need, or ""."""
-    needed = sorted({name for name in encoders if name not in TABLE or TABLE[name].has_weights})
+    needed = with_weights(encoders)
     spare = sorted(weights.keys() - needed) if isinstance(weights, Mapping) else []
     if not needed and isinstance(weights, PathLike) and not Path(weights).is_dir():
         spare = [str(weights)]

@@ -91,13 +91,9 @@ def encoders_of(system: System | None) -> list[str]:
 
 def weights_for(given: list[str] | None, encoders: Iterable[str]) -> Any:
     """`weights_of`, if they are of `encoders`; ValueError for what would not be used, and for one file for several."""
-    from nearfar.encoders import TABLE
-    from nearfar.library import unused
+    from nearfar.library import unused, with_weights
 
-    weights, needed = (
-        weights_of(given),
-        sorted({name for name in encoders if name not in TABLE or TABLE[name].has_weights}),
-    )
+    weights, needed = weights_of(given), with_weights(encoders)
     if why := unused(weights, needed):
         raise ValueError(f"--weights {why}")
     if len(needed) > 1 and isinstance(weights, Path) and weights.is_file():
