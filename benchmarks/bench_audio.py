@@ -11,12 +11,12 @@ from scipy import fft
 
 from measure import interleaved_seconds, report
 from nearfar.audio import Clip
-from nearfar.blas import one_thread
-from nearfar.default import choose
-from nearfar.embed import embed
+from nearfar.detector.default import choose
+from nearfar.embedding.vectors import embed
 from nearfar.encoders import load
 from nearfar.enhance import leakage_subtract, soft_mask
 from nearfar.recipe import leaves
+from nearfar.support.threads import one_thread
 
 SECONDS, RATE = 10, 16_000
 

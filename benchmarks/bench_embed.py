@@ -19,10 +19,10 @@ import soundfile
 
 from measure import in_fresh_process, report
 from nearfar import audio, encoders
-from nearfar.embed import Pass, vectors, waveform
-from nearfar.extract import REPORT, Order, embed_shard
+from nearfar.embedding.fill import REPORT, Order, embed_shard
+from nearfar.embedding.store import Store
+from nearfar.embedding.vectors import Pass, vectors, waveform
 from nearfar.recipe import Recipe
-from nearfar.store import Store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import fake_encoders

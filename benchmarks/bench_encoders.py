@@ -82,7 +82,6 @@ def convert(encoder: str, published: str, converted: str) -> None:
 
 def seconds_to_load(encoder: str, path: str) -> float:
     from nearfar import encoders
-    from nearfar.encoders import beats, openl3, transformers  # noqa: F401 - their import is not the loader's
 
     start = time.perf_counter()
     for parameter in loaded(encoders.load, encoder, path).network.module.parameters():

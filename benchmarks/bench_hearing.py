@@ -17,14 +17,14 @@ import numpy as np
 
 from measure import report
 from nearfar.audio import Clip, windows
-from nearfar.default import choose
+from nearfar.audio.recordings import machines
 from nearfar.demo import STRATA, draw_machine, make_clip, names, plan
 from nearfar.detector import Detector
+from nearfar.detector.default import choose
+from nearfar.embedding.embedder import Ear, Heard
 from nearfar.encoders import load
-from nearfar.hear import Ear, Heard
 from nearfar.metrics import auc, machine
 from nearfar.recipe import FLOOR, Recipe, System, leaves
-from nearfar.recordings import machines
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 TRAIN, TEST, SECONDS, RATE = (98, 2), 20, 10.0, 16_000  # source and target normals; test clips a domain and label

@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from measure import in_fresh_process, report
-from nearfar.density import DensityBank
+from nearfar.ldn import DensityBank
 
 WIDTH, K = 768, 16
 

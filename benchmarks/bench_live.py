@@ -28,17 +28,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from brokers import Listener, Mosquitto, wait_for
 from conftest import RATE, hum
 from nearfar.detector import Detector
-from nearfar.live.feeds import Ffmpeg
-from nearfar.live.history import History
+from nearfar.live.history.history import History, promise
 from nearfar.live.machine import open_machine
-from nearfar.live.message import EVENT, Message
 from nearfar.live.monitor import Monitor
-from nearfar.live.outbox import promise
 from nearfar.live.plant import Plant
-from nearfar.live.rows import Scored
+from nearfar.live.records import EVENT, Message, Scored
 from nearfar.live.sinks.mqtt import Broker, Mqtt
-from nearfar.live.sources import Stream
-from nearfar.live.windows import Window
+from nearfar.live.sources.open import Stream
+from nearfar.live.sources.streams import Ffmpeg
+from nearfar.live.sources.windows import Window
 
 SECONDS, NORMALS, MACHINES = 10.0, 40, 20
 SOUNDS = [np.stack([(c := hum(700 + i, seconds=SECONDS)).near, c.far]).astype(np.float32) for i in range(4)]

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from measure import in_fresh_process, report
+from nearfar.audio.recordings import Recording
 from nearfar.backend import fit
-from nearfar.challenge import search, space
-from nearfar.check import unit
-from nearfar.embed import pool, waveform_of, waveforms_of
+from nearfar.challenge.search import run, space
+from nearfar.embedding.vectors import pool, waveform_of, waveforms_of
 from nearfar.recipe import Recipe, leaves
-from nearfar.recordings import Recording
+from nearfar.support.check import unit
 from nearfar.views import compose
 
 TARGETS, PSEUDO = 10, 64
@@ -66,7 +66,7 @@ class Synthetic:
         return np.roll(self.tiles[number % TILES], number // TILES, axis=-1)
 
 
-def machine(case: Case) -> search.Machine:
+def machine(case: Case) -> run.Machine:
     def clips(start: int, count: int, split: str) -> list[Recording]:
         faulty = [split == "test" and i % 2 == 0 for i in range(count)]
         return [
@@ -77,7 +77,7 @@ def machine(case: Case) -> search.Machine:
         ]
 
     train, test = clips(0, case.train, "train"), clips(case.train, case.train // 5, "test")
-    return search.Machine("m", train, test, clips(case.clips, PSEUDO, "train"))
+    return run.Machine("m", train, test, clips(case.clips, PSEUDO, "train"))
 
 
 def chosen(case: Case) -> space.Space:
@@ -90,7 +90,7 @@ def chosen(case: Case) -> space.Space:
 def ours(case: Case) -> float:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        search.search_machine(machine(case), Synthetic(case.width), chosen(case), "beats", folder)
+        run.search_machine(machine(case), Synthetic(case.width), chosen(case), "beats", folder)
     return time.perf_counter() - start
 
 

@@ -33,13 +33,13 @@ from nearfar.audio import Clip
 from nearfar.demo.synth import GAIN, LOADS, SPEEDS, Machine, machine, render
 from nearfar.demo.waves import RATE
 from nearfar.detector import Detector
-from nearfar.live.history import History
+from nearfar.live.history.history import History
 from nearfar.live.machine import open_machine
 from nearfar.live.plant import Plant, end_left_open
-from nearfar.live.rows import Event
+from nearfar.live.records import Event
 from nearfar.live.sinks.mqtt import Broker, Mqtt
 from nearfar.live.sinks.webhook import Webhook
-from nearfar.live.windows import Window
+from nearfar.live.sources.windows import Window
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

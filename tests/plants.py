@@ -9,11 +9,11 @@ import numpy as np
 
 from conftest import RATE, hum
 from nearfar.detector import Detector
-from nearfar.live.history import History
+from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, open_machine
-from nearfar.live.message import Message
 from nearfar.live.plant import Plant
-from nearfar.live.windows import Window
+from nearfar.live.records import Message
+from nearfar.live.sources.windows import Window
 
 T0 = 1_800_000_000.0
 

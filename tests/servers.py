@@ -12,8 +12,8 @@ from pathlib import Path
 import uvicorn
 from fastapi.testclient import TestClient
 
-from nearfar.live.api.app import make_app
 from nearfar.live.plant import Plant
+from nearfar.live.server.app import make_app
 from plants import T0, Clock, plant_of, windows
 
 BASE = "http://127.0.0.1"

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from nearfar import atomic
+from nearfar.support import files
 
 OLD = "what was there"
 
@@ -25,19 +25,19 @@ def untouched(target):
 
 
 def test_folders_are_made_and_the_file_can_be_read_by_others(tmp_path):
-    path = atomic.write(tmp_path / "new" / "scores.csv", "größer")
+    path = files.write(tmp_path / "new" / "scores.csv", "größer")
     assert path.read_bytes() == "größer".encode()
     assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_file_in_the_way_is_named_and_not_a_temporary_one(target):
     with pytest.raises(NotADirectoryError) as error:
-        atomic.write(target / "below.csv", "x")
+        files.write(target / "below.csv", "x")
     assert error.value.filename == str(target / "below.csv")
     folder = target.parent / "folder"
     folder.mkdir()
     with pytest.raises(IsADirectoryError) as error:
-        atomic.write(folder, "x")
+        files.write(folder, "x")
     assert error.value.filename == str(folder)
 
 
@@ -46,7 +46,7 @@ def test_a_write_that_the_disk_refuses_leaves_what_was_there(target):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
     try:
         with pytest.raises(OSError, match="too large") as error:
-            atomic.write(target, b"x" * (1 << 17))
+            files.write(target, b"x" * (1 << 17))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
@@ -58,7 +58,7 @@ def test_a_full_disk_leaves_what_was_there_and_says_so(small_disk):
     target = small_disk / "scores.csv"
     target.write_text(OLD)
     with pytest.raises(OSError, match="No space left") as error:
-        atomic.write(target, b"x" * (1 << 17))
+        files.write(target, b"x" * (1 << 17))
     assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(target))
     assert untouched(target)
 
@@ -67,7 +67,7 @@ def test_an_interruption_leaves_what_was_there(target, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(atomic.Path, "replace", interrupted)
+    monkeypatch.setattr(files.Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        atomic.write(target, "new")
+        files.write(target, "new")
     assert untouched(target)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from nearfar import audio, microphones
-from nearfar.audio import AudioError, Clip
+from nearfar import audio
+from nearfar.audio import AudioError, Clip, microphones
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 RATE = 16_000
@@ -327,6 +327,6 @@ def test_real_recordings_raise_no_fatal_problem_and_few_warnings() -> None:
 
 def test_a_file_that_this_user_may_not_read_is_not_called_damaged(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "a.wav").write_text("what a library may not open")
-    monkeypatch.setattr(audio.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(audio.recordings.os, "access", lambda path, mode: False)
     with pytest.raises(audio.AudioError, match=r"a\.wav: may not be opened by this user"):
         audio.read(tmp_path / "a.wav")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from nearfar.blas import one_thread, side_by_side, threads
+from nearfar.support.threads import one_thread, side_by_side, threads
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nearfar import check
 from nearfar.backend import fit
 from nearfar.bank import Bank
 from nearfar.encoders.logmel import LogMel
@@ -14,6 +13,7 @@ from nearfar.frames import suppress
 from nearfar.fusion import align, fuse, statistics
 from nearfar.metrics import auc, bootstrap, harmonic_mean, machine, partial_auc
 from nearfar.pooling import POOLINGS, gem, mean, mean_std, peak, pool, quantile, rdp, rdp_gem
+from nearfar.support import check
 from nearfar.threshold import Tail, Threshold, from_normals, rate_of
 from nearfar.views import compose
 

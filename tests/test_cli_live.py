@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 from brokers import Listener, Mosquitto, free_port, wait_for
 from conftest import RATE, hum, write_wav
 from nearfar.cli import app
-from nearfar.live.history import History
-from nearfar.live.outbox import Outbox
+from nearfar.live.history.history import History, Outbox
 from plants import fitted, sound
 from test_sinks import Receiver
 

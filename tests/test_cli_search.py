@@ -12,7 +12,8 @@ import soundfile
 from typer.testing import CliRunner
 
 from fake_encoders import write_ced_tiny
-from nearfar.challenge import records, search
+from nearfar.challenge.search import records
+from nearfar.challenge.search import run as search_run
 from nearfar.cli import app
 from nearfar.demo import make_dataset
 from nearfar.recipe import Fusion, Recipe, from_json
@@ -93,7 +94,7 @@ def test_fuse_takes_recipes_from_files(data, tmp_path):
 
 def test_a_search_that_was_stopped_goes_on_where_it_was(data, tmp_path, monkeypatch, searched):
     calls = []
-    score_setting = search.score_setting
+    score_setting = search_run.score_setting
 
     def stopped(*arguments):
         calls.append(arguments)
@@ -101,7 +102,7 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(data, tmp_path, monkeypa
             raise KeyboardInterrupt
         return score_setting(*arguments)
 
-    monkeypatch.setattr(search, "score_setting", stopped)
+    monkeypatch.setattr(search_run, "score_setting", stopped)
     run("search", data, "--encoder", "logmel", "-o", tmp_path, *FEW, "--threads", 1, code=130)
     assert not list(tmp_path.glob("**/.*")), "a draft was left behind"
     parts = {p: p.stat().st_mtime_ns for p in tmp_path.glob("**/*.safetensors")}
@@ -112,7 +113,7 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(data, tmp_path, monkeypa
     assert all(p.stat().st_mtime_ns == then for p, then in parts.items())
     again, whole = records.read(tmp_path), records.read(searched[0])
     assert set(again.recipes) == set(whole.recipes) and sorted(again.overall) == sorted(whole.overall)
-    monkeypatch.setattr(search, "load_encoders", lambda *_, **__: pytest.fail("there is nothing left to listen to"))
+    monkeypatch.setattr(run, "load_encoders", lambda *_, **__: pytest.fail("there is nothing left to listen to"))
     run("search", data, "--encoder", "logmel", "-o", tmp_path, *FEW, "--rounds", 5)
 
 

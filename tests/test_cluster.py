@@ -10,7 +10,7 @@ import pytest
 
 from conftest import hum, write_wav
 from fake_encoders import write_ced_tiny
-from nearfar.extract import Order, embed_shard
+from nearfar.embedding.fill import Order, embed_shard
 
 pytest.importorskip("torch")
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nearfar.check import Array
-from nearfar.combine import Watching
+from nearfar.detector.system import Watching
+from nearfar.support.check import Array
 from nearfar.threshold import from_normals
 
 

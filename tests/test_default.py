@@ -7,10 +7,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from nearfar import default
 from nearfar.audio import Clip
-from nearfar.check import Array
+from nearfar.detector import default
 from nearfar.recipe import System, Watch, from_json, leaves
+from nearfar.support.check import Array
 
 RATE = 16_000
 

@@ -12,7 +12,7 @@ import nearfar
 from conftest import hum, write_wav
 from nearfar import recipe
 from nearfar.audio import AudioError, Clip
-from nearfar.hear import Ear
+from nearfar.embedding.embedder import Ear
 from nearfar.recipe import Fusion, Recipe, Watch
 
 GAUSS = {"normalize": False, "method": "mahalanobis", "shrinkage": 0.1, "standardize": True}

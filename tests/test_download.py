@@ -14,10 +14,10 @@ from fault_server import serving
 pytest.importorskip("requests")
 pytest.importorskip("filelock")
 
-from nearfar import download
-from nearfar.challenge.pull import listing
-from nearfar.download import DownloadError
+from nearfar.challenge.data.download import listing
 from nearfar.encoders.weights import pull
+from nearfar.support import download
+from nearfar.support.download import DownloadError
 
 BODY = np.random.default_rng(0).bytes(1_500_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -229,7 +229,7 @@ def test_a_file_that_is_there_is_not_fetched_again(target):
 
 
 def test_a_full_disk_is_seen_before_it_is_full(target, monkeypatch):
-    monkeypatch.setattr("nearfar.transfer.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr("nearfar.support.download.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with serving(body=BODY) as server:
         refused(server, target, "needs 1,500,000 bytes more", "has 1,000 left")
 

@@ -8,7 +8,7 @@ from scipy.signal import fftconvolve
 
 from nearfar import enhance
 from nearfar.audio import AudioError, Clip
-from nearfar.embed import check_channels, embed, waveform
+from nearfar.embedding.vectors import check_channels, embed, waveform
 from nearfar.encoders import load
 from nearfar.enhance import leakage_subtract, soft_mask
 from nearfar.recipe import Recipe

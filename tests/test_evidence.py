@@ -8,9 +8,9 @@ import pytest
 import soundfile
 
 from nearfar import Clip, Detector, Fusion, Recipe, Watch
+from nearfar.embedding.embedder import Normal
 from nearfar.explain.deviation import find, hz_of, seconds_of
 from nearfar.explain.evidence import Explanation, moment_of, neighbours
-from nearfar.model import Normal
 
 RATE, SECONDS = 16_000, 6.0
 N = int(RATE * SECONDS)

@@ -19,16 +19,18 @@ from hypothesis import strategies as st
 
 from conftest import hum, shared, write_wav
 from fake_encoders import write_ced_tiny
-from nearfar import audio, encoders, extract, recipe
+from nearfar import audio, encoders, recipe
 from nearfar.audio import Clip
-from nearfar.blas import one_thread
 from nearfar.detector import Detector
-from nearfar.embed import Pass, passes_of, pool, waveform
-from nearfar.extract import REPORT, Order, embed_shard, forecast, in_shard
-from nearfar.hashes import of_file
-from nearfar.library import Library, load_encoders
+from nearfar.embedding import fill
+from nearfar.embedding.cache import Library
+from nearfar.embedding.fill import REPORT, Order, embed_shard, forecast, in_shard
+from nearfar.embedding.store import Store
+from nearfar.embedding.vectors import Pass, passes_of, pool, waveform
+from nearfar.encoders.loading import load_encoders
 from nearfar.recipe import Recipe
-from nearfar.store import Store
+from nearfar.support.files import of_file
+from nearfar.support.threads import one_thread
 
 COMMAND = [sys.executable, "-m", "nearfar"]
 COMPOSITE = Recipe(view="sfsoft_a05f07", pooling="rdp_gem", alpha=9, method="ldn", density_k=3)
@@ -349,7 +351,7 @@ def test_it_says_how_much_it_will_write_and_refuses_what_does_not_fit(many, tmp_
     assert abs(expected.bytes / (23 * 4 * 126 * 128 * 4) - 1) < 0.1
     embed_shard(paths[:12], order, library=library)
     assert abs(forecast(paths, order, library).bytes / expected.bytes - 0.5) < 0.1
-    monkeypatch.setattr(extract.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**6, 10**6, 10**6))
+    monkeypatch.setattr(fill.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**6, 10**6, 10**6))
     assert not forecast(paths, order, library).fits
     from typer.testing import CliRunner
 

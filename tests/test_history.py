@@ -16,11 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearfar.live.alarm import Alarm
-from nearfar.live.database import DamagedHistory, hold, rescue
-from nearfar.live.history import DAY_S, History, medians
-from nearfar.live.message import Message
-from nearfar.live.outbox import Outbox
-from nearfar.live.rows import Audit, Event, Scored
+from nearfar.live.history.history import DAY_S, DamagedHistory, History, Outbox, hold, medians, rescue
+from nearfar.live.records import Audit, Event, Message, Scored
 from nearfar.live.setpoint import measure
 
 
@@ -231,7 +228,7 @@ def test_a_full_disk_is_said_survived_and_caught_up_with(history):
 
 
 def test_what_waits_in_memory_is_bounded_and_events_are_not_forgotten(history, monkeypatch):
-    monkeypatch.setattr("nearfar.live.history.WAITING", 100)
+    monkeypatch.setattr("nearfar.live.history.history.WAITING", 100)
     history._writer.execute("PRAGMA query_only = 1")
     first = history.record(event())
     for i in range(500):

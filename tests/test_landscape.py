@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from nearfar.challenge.landscape import CHOICES, effects, landscape, read, search_page
+from nearfar.challenge.pages.effects import CHOICES, effects, landscape, read, search_page
 
 GRID = [
     {"encoder": "beats", "view": view, "low": low, "spike": spike, "pooling": pooling, "alpha": 9, "p": 3,

@@ -9,8 +9,8 @@ import pytest
 
 from conftest import hum, write_wav
 from datasets import DEV_TEST, TRAIN, dev_2020, dev_2021, dev_2022, evaluation_set, train_since_2021, tree
+from nearfar.challenge.data.layout import attributes, read
 from nearfar.challenge.evaluate import evaluate
-from nearfar.challenge.layout import attributes, read
 from nearfar.metrics import auc, harmonic_mean, partial_auc
 from nearfar.recipe import FLOOR
 

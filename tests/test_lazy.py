@@ -3,7 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from nearfar.lazy import lazy
+from nearfar.ldn import lazy
 
 
 class Waiting:

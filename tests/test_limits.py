@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearfar.live.limits import ADDRESSES, SMALL, Buckets, Door, Gate, Limits, Refused
-from nearfar.live.security import Access
+from nearfar.live.server.limits import ADDRESSES, SMALL, Buckets, Door, Gate, Limits, Refused
+from nearfar.live.server.security import Access
 
 
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=60), st.integers(1, 9), st.floats(0.2, 9))

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from conftest import hum
-from nearfar.live.assemble import assemble, check, open_machines
+from nearfar.live.build import assemble, check, open_machines
 from nearfar.live.config import ConfigError, read
 from nearfar.live.monitor import Monitor
 from plants import fitted

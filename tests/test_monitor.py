@@ -15,7 +15,7 @@ from conftest import RATE, hum
 from nearfar.detector import Detector
 from nearfar.live.monitor import Monitor
 from nearfar.live.sinks.prometheus import Metrics, text_of
-from nearfar.live.windows import Roll, Window
+from nearfar.live.sources.windows import Roll, Window
 from nearfar.recipe import Recipe
 from plants import T0, Clock, fitted, plant_of, windows
 

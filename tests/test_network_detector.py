@@ -14,10 +14,10 @@ from nearfar import encoders
 from nearfar.audio import Clip
 from nearfar.challenge.evaluate import evaluate
 from nearfar.detector import Detector
-from nearfar.embed import embed
+from nearfar.embedding.store import Store
+from nearfar.embedding.vectors import embed
 from nearfar.explain.pages import explanation_page
 from nearfar.recipe import FUSION, TABLE_3, Fusion, Recipe, from_json
-from nearfar.store import Store
 
 pytest.importorskip("torch")
 

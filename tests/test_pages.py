@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from nearfar import Clip, Detector, Recipe, atomic
+from nearfar import Clip, Detector, Recipe
 from nearfar.detector import Score
 from nearfar.explain import pages, pictures
+from nearfar.support import files
 
 RATE = 16_000
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -206,7 +207,7 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
-    target = atomic.write(tmp_path / "new" / "page.html", "first")
+    target = files.write(tmp_path / "new" / "page.html", "first")
     with pytest.raises(UnicodeEncodeError):
-        atomic.write(target, "broken \ud800")
+        files.write(target, "broken \ud800")
     assert target.read_text() == "first" and [p.name for p in target.parent.iterdir()] == ["page.html"]

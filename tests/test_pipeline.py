@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearfar.pipeline import AHEAD, stream
+from nearfar.embedding.batches import AHEAD, stream
 
 
 def run(sources, *, workers=2, batch=3, work=None, prepare=None):

@@ -11,7 +11,7 @@ import soundfile
 
 import nearfar
 from conftest import hum
-from nearfar.live.desk import standing_changes
+from nearfar.live.operator import standing_changes
 from nearfar.live.plant import end_left_open
 from plants import T0, fitted, plant_of, sound, windows
 

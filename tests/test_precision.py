@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 
 import nearfar
 from fake_encoders import write_ced_tiny
-from nearfar import library
 from nearfar.cli import app
 from nearfar.demo import make_dataset
-from nearfar.library import load_encoders
+from nearfar.encoders import loading
+from nearfar.encoders.loading import load_encoders
 from nearfar.live.machine import open_machine
 from nearfar.recipe import Recipe
 
@@ -73,8 +73,8 @@ def test_every_command_that_runs_networks_takes_a_precision(tmp_path, monkeypatc
     monkeypatch.setenv("NEARFAR_WEIGHTS", str(tmp_path / "none"))
     weights, recipe, asked = write_ced_tiny(tmp_path), tmp_path / "ced.json", []
     recipe.write_text(Recipe(encoder="ced-tiny").to_json())
-    plain = library.load
-    monkeypatch.setattr(library, "load", lambda *a, **more: asked.append(more["precision"]) or plain(*a, **more))
+    plain = loading.load
+    monkeypatch.setattr(loading, "load", lambda *a, **more: asked.append(more["precision"]) or plain(*a, **more))
 
     def run(command, *options, precision):
         options = ("--weights", f"ced-tiny={weights}", "--precision", precision, *options)
@@ -99,7 +99,7 @@ def test_every_command_that_runs_networks_takes_a_precision(tmp_path, monkeypatc
 
 def test_a_network_without_linear_layers_stays_as_it_is_and_spoils_no_fusion(monkeypatch):
     asked = {}
-    monkeypatch.setattr(library, "load", lambda name, *_, precision, **__: asked.update({name: precision}))
+    monkeypatch.setattr(loading, "load", lambda name, *_, precision, **__: asked.update({name: precision}))
     with pytest.warns(UserWarning, match="openl3 has no linear layers"):
         load_encoders(["openl3", "dasheng", "logmel"], precision="bf16")
     assert asked == {"openl3": "float32", "dasheng": "bf16", "logmel": "float32"}

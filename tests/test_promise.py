@@ -9,8 +9,7 @@ from conftest import hum
 from nearfar.detector import Detector, load
 from nearfar.live.alarm import WEEK_S, Alarm, per_week, rate_for
 from nearfar.live.machine import open_machine
-from nearfar.live.promise import backed, first_rate, in_words, independent_per_week, often
-from nearfar.live.setpoint import alarms
+from nearfar.live.setpoint import alarms, backed, first_rate, in_words, independent_per_week, often
 from plants import plant_of, windows
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nearfar import recipe
-from nearfar.challenge import published
-from nearfar.challenge.published import MAHALA, MSE, OURS, TABLE_3, TABLE_4, TABLE_5
+from nearfar.challenge.pages import published
+from nearfar.challenge.pages.published import MAHALA, MSE, OURS, TABLE_3, TABLE_4, TABLE_5
 from nearfar.metrics import harmonic_mean
 
 

@@ -18,10 +18,10 @@ pytest.importorskip("requests")
 pytest.importorskip("filelock")
 
 from datasets import dev_2022, evaluation_set, tree
-from nearfar.challenge import pull as source
-from nearfar.challenge.layout import read
-from nearfar.challenge.pull import RECORDS, listing, pull, unpack
-from nearfar.download import DownloadError
+from nearfar.challenge.data import download as source
+from nearfar.challenge.data.download import RECORDS, listing, pull, unpack
+from nearfar.challenge.data.layout import read
+from nearfar.support.download import DownloadError
 from test_cli import nearfar
 
 

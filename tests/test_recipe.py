@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearfar import bank, switches
+from nearfar import backend, bank
 from nearfar.encoders import FREQS, names
 from nearfar.pooling import POOLINGS, pool
 from nearfar.recipe import (
@@ -43,7 +43,7 @@ recipes = st.builds(
     p=st.floats(0.1, 10),
     freq=st.sampled_from([*FREQS, BEAM]),
     normalize=st.booleans(),
-    method=st.sampled_from(sorted(switches.METHODS)),
+    method=st.sampled_from(sorted(backend.METHODS)),
     metric=st.sampled_from(bank.METRICS),
     k=counts,
     density_k=st.none() | counts,
@@ -240,8 +240,8 @@ def test_the_views_of_the_contract_are_there():
 
 def test_the_back_end_s_part_of_a_recipe_is_its_switches():
     recipe = Recipe(method="dldn", density_k_target=5, k=2, weight=0.3)
-    assert {f.name for f in fields(switches.Switches)} <= {f.name for f in fields(Recipe)}
-    assert recipe.switches == switches.Switches(method="dldn", density_k_target=5, k=2, weight=0.3)
+    assert {f.name for f in fields(backend.Switches)} <= {f.name for f in fields(Recipe)}
+    assert recipe.switches == backend.Switches(method="dldn", density_k_target=5, k=2, weight=0.3)
 
 
 def test_every_named_system_is_complete_and_an_unknown_name_is_answered_with_the_names():

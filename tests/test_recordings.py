@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearfar.recordings import find, machines, parse
+from nearfar.audio.recordings import find, machines, parse
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -19,13 +19,12 @@ from PIL import Image
 from conftest import hum
 from datasets import dev_2021, dev_2022, evaluation_set, tree
 from nearfar.audio import Clip
-from nearfar.challenge import pictures, published
-from nearfar.challenge.evaluate import evaluate
-from nearfar.challenge.layout import read
-from nearfar.challenge.pictures import Bar, roc, up_to
-from nearfar.challenge.report import bench_page, coherence, tables_page
-from nearfar.challenge.scored import Runs
-from nearfar.challenge.tables import reproduce
+from nearfar.challenge.data.layout import read
+from nearfar.challenge.evaluate import Runs, evaluate
+from nearfar.challenge.pages import pictures, published
+from nearfar.challenge.pages.pictures import Bar, roc, up_to
+from nearfar.challenge.pages.report import bench_page, coherence, tables_page
+from nearfar.challenge.pages.tables import reproduce
 from nearfar.demo import make_dataset
 from nearfar.metrics import Interval, auc, partial_auc
 from nearfar.recipe import FLOOR, Recipe

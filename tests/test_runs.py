@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib")
 
 from datasets import evaluation_set, tree
 from fake_encoders import write_ced_tiny
-from nearfar.challenge.validate import check
+from nearfar.challenge.submission import check
 from nearfar.demo import make_dataset
 from nearfar.recipe import Recipe, from_json
 

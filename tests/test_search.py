@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from conftest import hum, write_wav
 from fake_encoders import write_ced_tiny
-from nearfar import embed
+from nearfar.audio.recordings import Recording
 from nearfar.backend import fit
-from nearfar.challenge import distances, pooled, records, scoring, search, space
-from nearfar.challenge.scoring import score_all
-from nearfar.combine import build
+from nearfar.challenge.search import distances, pool, records, run, score, space
+from nearfar.challenge.search.score import score_all
 from nearfar.detector import Detector
+from nearfar.detector.system import build
+from nearfar.embedding import vectors
+from nearfar.embedding.cache import Library
+from nearfar.embedding.store import Store
 from nearfar.encoders import load
-from nearfar.library import Library
 from nearfar.recipe import Recipe, leaves
-from nearfar.recordings import Recording
-from nearfar.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 N, TARGETS, M = 30, 6, 12
@@ -54,9 +54,9 @@ def slow(recipe, grids, is_target):
     """Composed, fitted and scored one configuration at a time by the detector's own parts."""
     vectors = []
     for leaf in leaves(recipe):
-        _, view = embed.waveform_of(leaf.view)
+        _, view = vectors.waveform_of(leaf.view)
         each = [
-            embed.compose(view, *(embed.pool(grids[str(i), w], leaf) for w in embed.waveforms_of(leaf.view)))
+            vectors.compose(view, *(vectors.pool(grids[str(i), w], leaf) for w in vectors.waveforms_of(leaf.view)))
             for i in range(N + M)
         ]
         vectors.append(np.stack(each).astype(np.float32))
@@ -79,11 +79,11 @@ def test_scores_of_any_configuration_are_the_detectors(data):
     view = data.draw(st.sampled_from(list(SPACE.plan[setting])))
     switches = data.draw(st.sampled_from(SPACE.plan[setting][view]))
     recipe = Recipe(view=view, **vars(setting), **vars(switches))
-    waveforms = sorted({w for leaf in leaves(recipe) for w in embed.waveforms_of(leaf.view)})
+    waveforms = sorted({w for leaf in leaves(recipe) for w in vectors.waveforms_of(leaf.view)})
     silent = recipe.method != "varmin" and data.draw(st.booleans())  # VarMin asks which of them is the nearest
     grids = toy_grids(waveforms, seed=seed, duplicates=data.draw(st.booleans()), silent=silent)
     is_target = np.arange(N) >= N - data.draw(st.sampled_from([0, 1, 3, TARGETS]))
-    vectors = {w: np.stack([pooled.pool_many(grids[str(i), w], [setting])[0] for i in range(N + M)]) for w in waveforms}
+    vectors = {w: np.stack([pool.pool_many(grids[str(i), w], [setting])[0] for i in range(N + M)]) for w in waveforms}
     close(score_all([recipe], vectors, is_target)[0][0], slow(recipe, grids, is_target), recipe)
 
 
@@ -91,7 +91,7 @@ def test_scores_of_any_configuration_are_the_detectors(data):
 def test_what_configurations_share_changes_none_of_them(freq):
     grids = toy_grids(["near", "far"], silent=True)
     setting = space.Setting(freq=freq)
-    clips = [{w: pooled.pool_many(grids[str(i), w], [setting])[0] for w in ("near", "far")} for i in range(N + M)]
+    clips = [{w: pool.pool_many(grids[str(i), w], [setting])[0] for w in ("near", "far")} for i in range(N + M)]
     vectors = {w: np.stack([clip[w] for clip in clips]) for w in ("near", "far")}
     every = dict.fromkeys(s for views in SPACE.plan.values() for backends in views.values() for s in backends)
     recipes = [Recipe(view=view, **vars(setting), **vars(s)) for view in ("near_only", "n_f") for s in every]
@@ -107,8 +107,8 @@ def test_settings_that_share_a_read_pool_as_they_would_alone():
     grid = np.random.default_rng(0).normal(size=(13, 3, 7)).astype(np.float32)
     for freq in ("concat", "mean", "bands"):
         chosen = [replace(s, freq=freq) for s in SETTINGS if s.freq == "concat"]
-        for s, vector in zip(chosen, pooled.pool_many(grid, chosen), strict=True):
-            expected = embed.pool(grid, Recipe(**vars(s)))
+        for s, vector in zip(chosen, pool.pool_many(grid, chosen), strict=True):
+            expected = vectors.pool(grid, Recipe(**vars(s)))
             np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), rtol=3e-6, atol=1e-7)
 
 
@@ -116,15 +116,15 @@ def test_a_power_of_nine_neither_vanishes_nor_overflows():
     for scale in (1e-30, 1e-5, 1e5, 1e30):
         grid = scale * np.random.default_rng(0).uniform(0.1, 1, size=(6, 1, 4)).astype(np.float32)
         s = space.Setting(pooling="gem", p=9.0)
-        expected = embed.pool(grid, Recipe(pooling="gem", p=9.0)).astype(np.float64)
-        np.testing.assert_allclose(pooled.pool_many(grid, [s])[0], expected / np.linalg.norm(expected), rtol=1e-5)
+        expected = vectors.pool(grid, Recipe(pooling="gem", p=9.0)).astype(np.float64)
+        np.testing.assert_allclose(pool.pool_many(grid, [s])[0], expected / np.linalg.norm(expected), rtol=1e-5)
 
 
 def test_of_beam_every_frequency_row_is_a_unit_vector():
     grid = np.random.default_rng(0).normal(size=(13, 3, 7)).astype(np.float32)
     chosen = [replace(s, freq="beam") for s in SETTINGS if s.freq == "concat"]
-    for s, vector in zip(chosen, pooled.pool_many(grid, chosen), strict=True):
-        expected = embed.pool(grid, Recipe(**vars(s)))
+    for s, vector in zip(chosen, pool.pool_many(grid, chosen), strict=True):
+        expected = vectors.pool(grid, Recipe(**vars(s)))
         assert expected.shape == (3, 7)
         length = np.linalg.norm(expected, axis=1, keepdims=True)
         np.testing.assert_allclose(vector, expected / np.where(length, length, 1), rtol=3e-6, atol=1e-7)
@@ -135,7 +135,7 @@ def test_halves_are_every_other_clip_of_each_domain():
     squared = rng.uniform(size=(9, 9))
     np.fill_diagonal(squared, np.inf)
     is_target = np.arange(9) >= 6
-    first, second = scoring.to_halves(squared, is_target)
+    first, second = score.to_halves(squared, is_target)
     np.testing.assert_array_equal(first, np.sqrt(squared[:, [0, 2, 4, 6, 8]].min(axis=1)))
     np.testing.assert_array_equal(second, np.sqrt(squared[:, [1, 3, 5, 7]].min(axis=1)))
 
@@ -148,7 +148,7 @@ def test_a_bank_whose_halves_agree_is_stable():
     unit = {name: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for name, x in vectors.items()}
     clips = records.Clips([], ["0", "1"], [None] * 2, [None] * 2)
     found = [
-        scoring.score_setting([Recipe(view=view)], unit, np.zeros(40, bool), clips).statistics[0, -1]
+        score.score_setting([Recipe(view=view)], unit, np.zeros(40, bool), clips).statistics[0, -1]
         for view in ("near_only", "far_only")
     ]
     assert found[0] > 0.6 > found[1]
@@ -194,7 +194,7 @@ def machine(tmp_path_factory):
         recordings(folder, 5, "n", split="test"),
         recordings(folder, 5, "knock", split="test", fault="knock"),
     )
-    return search.Machine("m", train, [*normal, *knock])
+    return run.Machine("m", train, [*normal, *knock])
 
 
 @pytest.mark.parametrize("encoder", ["logmel", "ced-tiny"])
@@ -206,7 +206,7 @@ def test_recorded_scores_are_those_of_the_detector_on_the_files(machine, encoder
     few = space.space(poolings=["mean", "rdp_gem"], views=["near_only", "absdif_0.5", "sfsoft_a05f07"])
     few = space.Space({s: few.plan[s] for s in list(few.plan)[:: len(few.plan) // 4]})
     library = Library({encoder: load(encoder, weights)})
-    assert not search.search_machine(machine, library, few, encoder, tmp_path / "out")
+    assert not run.search_machine(machine, library, few, encoder, tmp_path / "out")
     found = records.read(tmp_path / "out")
     assert len(found) == len(few) and found.labelled
     paths, domains = [r.path for r in machine.train], [bool(r.is_target) for r in machine.train]
@@ -226,13 +226,13 @@ def test_nobody_listens_again_when_all_is_recorded(machine, tmp_path):
             return library.grid(path, waveform, layer=layer)
 
     few = space.space(poolings=["mean"], views=["near_only"], methods=["raw"])
-    search.search_machine(machine, Ear(), few, "logmel", tmp_path)
+    run.search_machine(machine, Ear(), few, "logmel", tmp_path)
     assert asked
     asked.clear()
-    assert not search.search_machine(machine, Ear(), few, "logmel", tmp_path)
+    assert not run.search_machine(machine, Ear(), few, "logmel", tmp_path)
     assert not asked
     more = space.space(poolings=["mean"], views=["near_only"], methods=["raw", "ldn"])
-    search.search_machine(machine, Ear(), more, "logmel", tmp_path)
+    run.search_machine(machine, Ear(), more, "logmel", tmp_path)
     assert asked and len(records.read(tmp_path)) == len(more)
 
 
@@ -249,7 +249,7 @@ def test_layers_and_beam_are_recorded_as_the_detector_scores_them(machine, tmp_p
     grid = encoder.grid
     encoder.grid = lambda waves, **layers: passes.append(layers) or grid(waves, **layers)
     library = Library({"ced-tiny": encoder}, Store(tmp_path / "store", "float32"), layers=[3, None])
-    search.search_machine(machine, library, chosen, "ced-tiny", tmp_path / "out")
+    run.search_machine(machine, library, chosen, "ced-tiny", tmp_path / "out")
     assert len(passes) == 2 * 24, "both layers come out of one pass of each waveform"
     found = records.read(tmp_path / "out")
     assert len(found) == len(chosen)

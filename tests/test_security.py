@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from nearfar.live import security
-from nearfar.live.security import COOKIE, SESSION_S, Access, access, is_local, local_path, read_token
+from nearfar.live.server import security
+from nearfar.live.server.security import COOKIE, SESSION_S, Access, access, is_local, local_path, read_token
 
 TOKEN = "a-token-that-is-long-enough"
 NOW = 1_800_000_000.0

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearfar import metrics
-from nearfar.challenge import fuse, ranking, select
-from nearfar.challenge.records import STATISTICS, Clips, Records, read, write_table
+from nearfar.backend import Switches
+from nearfar.challenge.search import batch_metrics, fuse, select
+from nearfar.challenge.search.records import STATISTICS, Clips, Records, read, write_table
 from nearfar.recipe import FUSION, TABLE_3, Recipe
-from nearfar.switches import Switches
 
 
 @settings(max_examples=60, deadline=None)
@@ -23,10 +23,12 @@ def test_metrics_of_many_are_those_of_each(seed, levels, count):
     scores = rng.integers(0, levels, (5, count)).astype(np.float32)  # few levels: many ties
     anomalous, target = rng.random(count) < 0.5, rng.random(count) < rng.choice([0, 0.3])
     anomalous[:2] = True, False
-    found = ranking.machine_values(scores, anomalous, target)
+    found = batch_metrics.machine_values(scores, anomalous, target)
     for row, s in zip(found, scores, strict=True):
         np.testing.assert_allclose(row, list(metrics.machine(s, anomalous, target)), rtol=0, atol=1e-12)
-    assert ranking.harmonic(found)[0] == pytest.approx(metrics.machine(scores[0], anomalous, target).omega, abs=1e-12)
+    assert batch_metrics.harmonic(found)[0] == pytest.approx(
+        metrics.machine(scores[0], anomalous, target).omega, abs=1e-12
+    )
 
 
 def test_counts_stand_for_repeated_clips():
@@ -34,8 +36,8 @@ def test_counts_stand_for_repeated_clips():
     scores, counts = rng.integers(0, 9, (3, 20)).astype(float), rng.integers(0, 3, 20)
     anomalous, target = np.arange(20) % 2 == 0, np.arange(20) % 3 == 0
     drawn = np.repeat(np.arange(20), counts)
-    expected = ranking.machine_values(scores[:, drawn], anomalous[drawn], target[drawn])
-    np.testing.assert_allclose(ranking.machine_values(scores, anomalous, target, counts), expected, atol=1e-12)
+    expected = batch_metrics.machine_values(scores[:, drawn], anomalous[drawn], target[drawn])
+    np.testing.assert_allclose(batch_metrics.machine_values(scores, anomalous, target, counts), expected, atol=1e-12)
 
 
 def table(configurations=400, machines=7, clips=60, signal=(), seed=0):
@@ -49,7 +51,7 @@ def table(configurations=400, machines=7, clips=60, signal=(), seed=0):
         s = rng.normal(size=(configurations, clips)).astype(np.float32)
         s[list(signal)] += 1.0 * anomalous
         scores[name] = s
-    numbers = np.stack([ranking.machine_values(scores[m], anomalous, target) for m in names], axis=1)
+    numbers = np.stack([batch_metrics.machine_values(scores[m], anomalous, target) for m in names], axis=1)
     statistics = rng.uniform(0.1, 1, (configurations, machines, len(STATISTICS)))
     statistics[:, :, :2] = 0, 1
     recipes = [Recipe(view="near_only", alpha=float(i)) for i in range(configurations)]

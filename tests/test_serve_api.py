@@ -17,11 +17,11 @@ import soundfile
 
 import nearfar
 from conftest import RATE, hum, write_wav
-from nearfar.live.api import asks, examples
-from nearfar.live.api import shapes as given
-from nearfar.live.api.app import make_app
-from nearfar.live.limits import Limits
-from nearfar.live.security import access
+from nearfar.live.server import examples
+from nearfar.live.server import schemas as given
+from nearfar.live.server.app import make_app
+from nearfar.live.server.limits import Limits
+from nearfar.live.server.security import access
 from plants import T0, fitted
 from servers import FAULTY, HOSTILE, a_plant, client_of, listen
 
@@ -484,9 +484,7 @@ def test_metrics_are_what_the_registry_says(plant):
 
 
 def test_every_shape_has_an_example_that_fits_it(client):
-    shapes = {
-        n: s for n, s in {**vars(given), **vars(asks)}.items() if isinstance(s, type) and issubclass(s, given.Shape)
-    }
+    shapes = {n: s for n, s in vars(given).items() if isinstance(s, type) and issubclass(s, given.Shape)}
     shapes.pop("Shape")
     assert set(shapes) == set(examples.EXAMPLES)
     for name, shape in shapes.items():

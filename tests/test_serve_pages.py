@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from conftest import RATE, hum, write_wav
-from nearfar.live.api.app import make_app
-from nearfar.live.security import Access
-from nearfar.live.windows import Window
+from nearfar.live.server.app import make_app
+from nearfar.live.server.security import Access
+from nearfar.live.sources.windows import Window
 from plants import fitted
 from servers import HOSTILE, a_plant, server_of
 

@@ -9,9 +9,9 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
 from conftest import hum, write_wav
-from nearfar.live.api.app import make_app
-from nearfar.live.limits import Limits
-from nearfar.live.security import Access
+from nearfar.live.server.app import make_app
+from nearfar.live.server.limits import Limits
+from nearfar.live.server.security import Access
 from plants import fitted
 from servers import FAULTY, a_plant, listen
 

@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from conftest import hum, write_wav
-from nearfar.live.api import stream as module
-from nearfar.live.api.app import make_app
-from nearfar.live.api.stream import REMEMBERED, Stream
-from nearfar.live.limits import Limits
-from nearfar.live.message import EVENT, SCORE, STATE, Message
+from nearfar.live.records import EVENT, SCORE, STATE, Message
+from nearfar.live.server import stream as module
+from nearfar.live.server.app import make_app
+from nearfar.live.server.limits import Limits
+from nearfar.live.server.stream import REMEMBERED, Stream
 from plants import T0, fitted
 from servers import FAULTY, a_plant, listen, server_of
 

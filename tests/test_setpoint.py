@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nearfar.live.alarm import WEEK_S, Alarm
-from nearfar.live.rows import Event, Scored
+from nearfar.live.records import Event, Scored
 from nearfar.live.setpoint import alarms, measure
 
 HOP = 60.0

@@ -18,14 +18,12 @@ from types import SimpleNamespace
 import pytest
 
 from brokers import Listener, Mosquitto, free_port, wait_for
-from nearfar.live.history import History
-from nearfar.live.message import EVENT, HEALTH, SCORE, STATE, Message
-from nearfar.live.outbox import Outbox, promise
-from nearfar.live.rows import Event, Scored
+from nearfar.live.history.history import History, Outbox, promise
+from nearfar.live.records import EVENT, HEALTH, SCORE, STATE, Event, Message, Scored
 from nearfar.live.sinks import lines
-from nearfar.live.sinks.courier import Courier
 from nearfar.live.sinks.mqtt import Broker, Mqtt
 from nearfar.live.sinks.prometheus import Metrics, text_of
+from nearfar.live.sinks.retry import Courier
 from nearfar.live.sinks.webhook import Webhook, read_secret
 
 PUMP = SimpleNamespace(

@@ -16,8 +16,8 @@ import soundfile
 
 from conftest import RATE, hum, write_wav
 from nearfar import audio
-from nearfar.live import feeds, folder, pair
-from nearfar.live.sources import Listening, Stream, open_source
+from nearfar.live.sources import aligned, folder, streams
+from nearfar.live.sources.open import Listening, Stream, open_source
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, (2, 8 * RATE)).astype(np.float32)
 
@@ -63,7 +63,7 @@ def test_ffmpeg_picks_the_channels_that_were_asked_for(tmp_path):
 
 
 def test_ffmpeg_says_what_is_wrong_without_the_password(tmp_path):
-    feed = feeds.Ffmpeg("http://anna:secret@127.0.0.1:9/x", RATE, first_wait_s=0.1)
+    feed = streams.Ffmpeg("http://anna:secret@127.0.0.1:9/x", RATE, first_wait_s=0.1)
     collect(Stream(feed, 2.0, 1.0, time.time), 3.0)
     assert feed.restarts >= 1 and "refused" in feed.problem and "secret" not in feed.problem
     assert "@ 0x" not in feed.problem  # a place in memory, another one each time: it would be said anew each time
@@ -93,7 +93,7 @@ def test_a_stream_that_breaks_is_taken_up_again_with_a_gap_between(wav):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Broken) as server:
         server.folder = wav.parent
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        feed = feeds.Ffmpeg(f"http://127.0.0.1:{server.server_port}/noise.wav", RATE, first_wait_s=0.1)
+        feed = streams.Ffmpeg(f"http://127.0.0.1:{server.server_port}/noise.wav", RATE, first_wait_s=0.1)
         got = collect(Stream(feed, 2.0, 1.0, time.time), 30.0, until=lambda got: len(got) >= 4)
         server.shutdown()
     assert [w.gap for w in got[:4]] == [False, False, True, False] and feed.restarts == 2
@@ -106,7 +106,7 @@ def test_a_stream_that_stays_silent_is_started_again(tmp_path):
     silent = tmp_path / "ffmpeg"  # stands for a camera that accepts and never sends
     silent.write_text("#!/bin/sh\necho frozen >&2\nexec sleep 60\n")
     silent.chmod(0o755)
-    feed = feeds.Ffmpeg("rtsp://127.0.0.1/x", RATE, stall_s=1.0, first_wait_s=0.1)
+    feed = streams.Ffmpeg("rtsp://127.0.0.1/x", RATE, stall_s=1.0, first_wait_s=0.1)
     old = os.environ["PATH"]
     os.environ["PATH"] = f"{tmp_path}:{old}"
     try:
@@ -126,7 +126,7 @@ def test_raw_samples_on_a_pipe(form, kind, scale):
     threading.Thread(
         target=lambda: (child.stdin.write((samples.T * scale).astype(kind).tobytes()), child.stdin.close())
     ).start()
-    got = collect(Stream(feeds.Pcm(child.stdout, RATE, 2, form), 2.0, 1.0, time.time))
+    got = collect(Stream(streams.Pcm(child.stdout, RATE, 2, form), 2.0, 1.0, time.time))
     child.wait()
     assert len(got) == 7 and np.array_equal(got[3].samples, samples[:, 3 * RATE : 5 * RATE].astype(np.float32))
 
@@ -275,7 +275,7 @@ def test_the_microphone_counts_what_it_lost(monkeypatch):
     fake = SimpleNamespace(InputStream=Input, PortAudioError=RuntimeError)
     monkeypatch.setitem(sys.modules, "sounddevice", fake)
     stop, got = threading.Event(), []
-    for chunk in feeds.Microphone(None, RATE).chunks(stop):
+    for chunk in streams.Microphone(None, RATE).chunks(stop):
         if chunk is None:
             stop.set()
         else:
@@ -309,26 +309,26 @@ def test_two_streams_are_aligned_by_what_both_hear(late):
     shift = round(late * RATE)
     near = room[3 * RATE :][: 30 * RATE] + rng.normal(0, 0.7, 30 * RATE).astype(np.float32)
     far = room[3 * RATE - shift :][: 30 * RATE] + rng.normal(0, 0.7, 30 * RATE).astype(np.float32)
-    both = pair.Pair(Wave(near), Wave(far))
+    both = aligned.Pair(Wave(near), Wave(far))
     out = np.concatenate([c[0] for c in both.chunks(threading.Event()) if c is not None], axis=1)
-    found, clear = pair.lag(out[0, : 10 * RATE], out[1, : 10 * RATE], RATE)
-    assert abs(found) <= 1 / RATE and clear > pair.CLEAR and out.shape[1] > 25 * RATE
+    found, clear = aligned.lag(out[0, : 10 * RATE], out[1, : 10 * RATE], RATE)
+    assert abs(found) <= 1 / RATE and clear > aligned.CLEAR and out.shape[1] > 25 * RATE
 
 
 def test_drift_between_two_streams_is_reported_and_cut_never_glued(monkeypatch):
-    monkeypatch.setattr(pair, "EVERY_S", 20.0)
+    monkeypatch.setattr(aligned, "EVERY_S", 20.0)
     rng = np.random.default_rng(2)
     room = rng.normal(0, 1, 200 * RATE).astype(np.float32)
     at = np.arange(180 * RATE) * (1 - 200e-6)  # far's clock is 200 ppm fast: it hears everything later and later
     far = np.interp(at, np.arange(len(room)), room).astype(np.float32)
-    both = pair.Pair(Wave(room[: len(far)]), Wave(far))
+    both = aligned.Pair(Wave(room[: len(far)]), Wave(far))
     chunks = [c for c in both.chunks(threading.Event()) if c is not None]
     said = re.search(r"far's clock drifts by ([+-]\d+) s in a million", both.problem)
     assert said and float(said[1]) == pytest.approx(200, rel=0.2)
     gaps = sum(gap for _, gap in chunks)
     assert 1 <= gaps <= 4
     tail = np.concatenate([c[0] for c in chunks], axis=1)[:, -5 * RATE :]
-    assert abs(pair.lag(tail[0], tail[1], RATE)[0]) < 0.015
+    assert abs(aligned.lag(tail[0], tail[1], RATE)[0]) < 0.015
 
 
 class Live:
@@ -343,7 +343,7 @@ class Live:
         at, piece = self.begins, 0.1
         while (at + piece) * RATE < len(self.room):
             if self.time_s[0] < self.begins:
-                self.time_s[0] += feeds.POLL_S
+                self.time_s[0] += streams.POLL_S
                 yield None
                 continue
             self.time_s[0] = max(self.time_s[0], at + piece)  # it may have waited for us
@@ -355,7 +355,7 @@ class Live:
 def test_a_stream_is_not_late_because_the_other_was_away(first):
     room, time_s = np.random.default_rng(4).normal(0, 1, 120 * RATE).astype(np.float32), [0.0]
     streams = [Live(room, time_s), Live(room, time_s, begins=50.0)]
-    both = pair.Pair(*streams[:: 1 - 2 * first])
+    both = aligned.Pair(*streams[:: 1 - 2 * first])
     out = [c[0] for c in both.chunks(threading.Event()) if c is not None]
     tail = np.concatenate(out, axis=1)[:, -10 * RATE :]
     assert np.array_equal(*tail) and not both.problem
@@ -363,6 +363,6 @@ def test_a_stream_is_not_late_because_the_other_was_away(first):
 
 def test_streams_without_anything_in_common_say_so():
     rng = np.random.default_rng(3)
-    both = pair.Pair(*(Wave(rng.normal(0, 1, 15 * RATE).astype(np.float32)) for _ in range(2)))
+    both = aligned.Pair(*(Wave(rng.normal(0, 1, 15 * RATE).astype(np.float32)) for _ in range(2)))
     chunks = [c for c in both.chunks(threading.Event()) if c is not None]
     assert chunks and "no sound in common" in both.problem

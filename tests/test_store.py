@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors import safe_open
 
-from nearfar.store import DRAFTS, STALE_S, Key, Store
+from nearfar.embedding.store import DRAFTS, STALE_S, Key, Store
 
 KEY = Key("a" * 64, (0, 1), None, "enh_a03f05", "beats", "b" * 64)
 GRID = np.random.default_rng(0).normal(0, 5, (62, 8, 96)).astype(np.float32)

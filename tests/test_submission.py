@@ -14,11 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets import dev_2020, dev_2022, evaluation_set, tree
+from nearfar.audio.recordings import Recording
 from nearfar.challenge.evaluate import MachineEvaluation, evaluate
-from nearfar.challenge.submission import metadata, packed, submit, tables
-from nearfar.challenge.validate import check
+from nearfar.challenge.submission import check, metadata, packed, submit, tables
 from nearfar.recipe import FLOOR
-from nearfar.recordings import Recording
 from nearfar.score import Score
 from test_cli import nearfar
 

@@ -12,16 +12,16 @@ import pytest
 
 from datasets import dev_2020, dev_2022, evaluation_set, tree
 from fake_encoders import write_ced_tiny
-from nearfar import library
-from nearfar.challenge import published, scored, tables
-from nearfar.challenge.evaluate import evaluate
-from nearfar.challenge.layout import read
-from nearfar.challenge.scored import Runs, Scored, fused
-from nearfar.challenge.tables import reproduce
+from nearfar.challenge import evaluate as bench
+from nearfar.challenge.data.layout import read
+from nearfar.challenge.evaluate import Runs, Scored, evaluate, fused
+from nearfar.challenge.pages import published, tables
+from nearfar.challenge.pages.tables import reproduce
 from nearfar.detector import Detector
+from nearfar.embedding.store import Store
+from nearfar.encoders import loading
 from nearfar.metrics import harmonic_mean
 from nearfar.recipe import FLOOR, FUSION, TABLE_3, Fusion, Recipe
-from nearfar.store import Store
 from test_cli import nearfar
 
 SEVEN = list(published.TABLE_5)
@@ -104,8 +104,8 @@ def test_all_three_tables_on_the_report_s_machines(seven, tmp_path, without_netw
 def test_what_was_scored_is_not_scored_again_until_something_changes(seven, tmp_path, monkeypatch):
     found = read(seven, only=["fan", "ToyCar"])
     ran: list[str] = []
-    plain = scored.run
-    monkeypatch.setattr(scored, "run", lambda unit, *rest: ran.append(unit.name) or plain(unit, *rest))
+    plain = bench.run
+    monkeypatch.setattr(bench, "run", lambda unit, *rest: ran.append(unit.name) or plain(unit, *rest))
 
     def again(recipe: Recipe = FLOOR, **options) -> dict:
         ran.clear()
@@ -136,7 +136,7 @@ def test_what_was_scored_is_not_scored_again_until_something_changes(seven, tmp_
 
 def test_a_stopped_run_goes_on_from_the_machine_where_it_stopped(seven, tmp_path, monkeypatch):
     units = read(seven, only=["fan", "ToyCar"]).units
-    plain, ran = scored.run, []
+    plain, ran = bench.run, []
 
     def stop_at_fan(unit, *rest):
         ran.append(unit.name)
@@ -144,7 +144,7 @@ def test_a_stopped_run_goes_on_from_the_machine_where_it_stopped(seven, tmp_path
             raise KeyboardInterrupt
         return plain(unit, *rest)
 
-    monkeypatch.setattr(scored, "run", stop_at_fan)
+    monkeypatch.setattr(bench, "run", stop_at_fan)
     with pytest.raises(KeyboardInterrupt):
         list(Runs(tmp_path).each("x", FLOOR, Runs(tmp_path).hashes(FLOOR), units))
     assert len(list(Runs(tmp_path).each("x", FLOOR, Runs(tmp_path).hashes(FLOOR), units))) == 2 and ran == [
@@ -177,9 +177,8 @@ def test_other_machines_a_small_network_and_no_weights_for_the_rest(tmp_path, mo
     assert "+/-" not in out, "nothing compares, so there is no column of differences"
     assert len(re.findall(r"^tiny +- +\d", out, re.M)) == 2, "in Tables 3 and 4"
     with monkeypatch.context() as patch:
-        patch.setattr(
-            library, "load", lambda name, *_, **__: pytest.fail(f"{name} is loaded though its scores are kept")
-        )
+        refuse = lambda name, *_, **__: pytest.fail(f"{name} is loaded though its scores are kept")  # noqa: E731
+        patch.setattr(loading, "load", refuse)
         said = json.loads(nearfar(*arguments, "--json")[1])
     overall = 100 * evaluate(data, from_file(recipe), weights, rounds=1).overall
     assert said["systems"]["tiny"]["score"] == pytest.approx(overall, abs=1e-9)
@@ -195,8 +194,8 @@ def test_other_machines_a_small_network_and_no_weights_for_the_rest(tmp_path, mo
 
 def test_a_network_is_loaded_once_for_all_machines(tmp_path, monkeypatch):
     data, weights = tree(tmp_path / "d", dev_2022("pump") + dev_2022("fan")), write_ced_tiny(tmp_path)
-    plain, loaded = library.load, []
-    monkeypatch.setattr(library, "load", lambda name, *rest, **more: loaded.append(name) or plain(name, *rest, **more))
+    plain, loaded = loading.load, []
+    monkeypatch.setattr(loading, "load", lambda name, *rest, **more: loaded.append(name) or plain(name, *rest, **more))
     recipe = Recipe(encoder="ced-tiny", freq="mean")
     evaluate(data, recipe, weights, rounds=1)
     assert loaded == ["ced-tiny"]

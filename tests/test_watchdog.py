@@ -8,8 +8,8 @@ import pytest
 from conftest import RATE, hum
 from nearfar import audio
 from nearfar.audio import Clip
+from nearfar.embedding.band_levels import Profile
 from nearfar.live.watchdog import CHECK_EVERY, OFF, Watchdog
-from nearfar.profile import Profile
 
 PROFILE = Profile.total([Profile.of(hum(i)) for i in range(6)])
 

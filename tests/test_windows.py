@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearfar.live.windows import FAR_OFF_S, Block, Cutter, Roll, Timeline, Window
+from nearfar.live.sources.windows import FAR_OFF_S, Block, Cutter, Roll, Timeline, Window
 
 RATE = 100
 

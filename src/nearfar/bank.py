@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.check import Array, finite, one_of, unit, whole
+from nearfar.support.check import Array, finite, one_of, unit, whole
 
 METRICS = ("cosine", "euclidean")
 BLOCK, ROWS = 1 << 23, 256  # entries of one block of the distance matrix (32 MiB), but at least so many rows

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import fft
 
-from nearfar.check import Array, finite, number, whole
+from nearfar.support.check import Array, finite, number, whole
 
 EPS, TINY = 1e-10, 1e-37  # TINY: float32 has hardly less
 LONGEST, SHORTEST = 32_768, 256

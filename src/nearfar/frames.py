@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.check import Array, finite, number
+from nearfar.support.check import Array, finite, number
 
 
 def suppress(

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.check import Array, finite, flags
+from nearfar.support.check import Array, finite, flags
 
 EPS = 1e-12
 

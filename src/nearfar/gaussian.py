@@ -20,8 +20,8 @@ from functools import cached_property
 
 import numpy as np
 
-from nearfar.blas import one_thread
-from nearfar.check import Array, number
+from nearfar.support.check import Array, number
+from nearfar.support.threads import one_thread
 
 SCALE_FLOOR = 0.1  # of the median standard deviation
 RHO_FLOOR = 1e-6  # of the shrinkage: with D >= N a direction that no clip ever took would cost infinitely much

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.check import Array, finite, flags, number, whole
+from nearfar.support.check import Array, finite, flags, number, whole
 
 MAX_FPR = 0.1
 EPS = float(np.finfo(np.float64).eps)

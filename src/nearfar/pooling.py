@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.check import Array, choose, finite, number
+from nearfar.support.check import Array, choose, finite, number
 
 EPS = 1e-12
 

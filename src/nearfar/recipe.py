@@ -18,12 +18,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from nearfar.check import choose, number, one_of, switch, whole
+from nearfar.backend import Switches
 from nearfar.encoders import FREQS, names
 from nearfar.enhance import LONGEST, SHORTEST
 from nearfar.fusion import check_weights
 from nearfar.pooling import POOLINGS
-from nearfar.switches import Switches
+from nearfar.support.check import choose, number, one_of, switch, whole
 from nearfar.views import VIEWS, needs_far
 
 BEAM = "beam"  # every frequency row is pooled, composed and compared alone; the score is the mean over the rows

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.check import Array, finite, number, one_of
+from nearfar.support.check import Array, finite, number, one_of
 
 METHODS = ("conformal", "gamma", "quantile")
 BY_HAND = "by hand"  # the method of a set-point that a person gave

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.check import Array, choose, finite, unit
+from nearfar.support.check import Array, choose, finite, unit
 
 
 def _concat(beta: float) -> Callable[[Array, Array], Array]:  # eq. 3, before its L2 norm

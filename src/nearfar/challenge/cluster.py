@@ -16,12 +16,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from nearfar.blas import one_thread
-from nearfar.extract import Done, Order, begin, finish
-from nearfar.hear import Progress, Skip, batch_of
-from nearfar.library import Library, Request, Shelf, StoreError, weights_of
-from nearfar.pipeline import each
-from nearfar.store import Store
+from nearfar.embedding.batches import each
+from nearfar.embedding.cache import Library, Request, Shelf, StoreError
+from nearfar.embedding.embedder import Progress, Skip, batch_of
+from nearfar.embedding.fill import Done, Order, begin, finish
+from nearfar.embedding.store import Store
+from nearfar.encoders.loading import weights_of
+from nearfar.support.threads import one_thread
 
 NOTHING = Request("", None, {}, {})
 BLOCKS = 1000  # pieces that the recordings are dealt out in, at most

@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nearfar.atomic import write
-from nearfar.challenge.validate import Finding, check, name_of
+from nearfar.audio.recordings import machines
 from nearfar.encoders import TABLE
 from nearfar.recipe import Fusion, Recipe, System, Watch, leaves
+from nearfar.support.files import write
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
@@ -164,3 +167,202 @@ def _complete(evaluation: Evaluation) -> None:
 def _yaml(value: object) -> str:
     """A value as YAML: what JSON writes is YAML too."""
     return "!!null" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+# Is this folder of CSV files a submission that the official evaluator will read as it is meant?
+#
+# Every file by itself (name, bytes, rows, values), the two files of a machine against each other, and, with the data
+# set
+# at hand, the rows against its test files: joined by name, never paired by position.
+#
+
+KINDS = ("anomaly_score", "decision_result")
+NAME = re.compile(rf"({'|'.join(KINDS)})_(.+)_section_(\d\d)_test\.csv")
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with a file of a submission; `line` counts from 1, 0 is the file as a whole."""
+
+    file: str
+    line: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}{f', line {self.line}' if self.line else ''}: {self.what}"
+
+
+@dataclass
+class _Table:
+    file: str
+    kind: str
+    rows: dict[str, int] = field(default_factory=dict)  # file name -> line
+    order: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, line: int, what: str) -> None:
+        self.findings.append(Finding(self.file, line, what))
+
+
+def name_of(kind: str, machine: str, section: str = "00") -> str:
+    """Name of a submission's file: kind "anomaly_score" or "decision_result"."""
+    return f"{kind}_{machine}_section_{section}_test.csv"
+
+
+def check(
+    folder: str | os.PathLike[str], data: str | os.PathLike[str] | None = None, only: list[str] | None = None
+) -> list[Finding]:
+    """Everything that is wrong with the submission in `folder`, an empty list if nothing is.
+
+    With DATA the rows must be its test files, of the machines `only` or of all. FileNotFoundError without a folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder: {folder}")
+    paths = sorted(folder.glob("*.csv"))
+    if not paths:
+        return [Finding(folder.name, 0, f"holds no CSV files: expected {name_of(KINDS[0], '<machine>')} and its like")]
+    findings, tables = [], {}
+    for path in paths:
+        match = NAME.fullmatch(path.name)
+        if match is None:
+            expected = f"expected {name_of(KINDS[0], '<machine>')} or {name_of(KINDS[1], '<machine>')}"
+            findings.append(Finding(path.name, 0, f"is no name that the challenge knows: {expected}"))
+            continue
+        tables[match[1], match[2], match[3]] = _read(path, match[1])
+    for table in tables.values():
+        findings += _few(table.findings)
+    findings += _pairs(tables)
+    if data is not None:
+        findings += _against(tables, _test_files(data, only))
+    return findings
+
+
+def _read(path: Path, kind: str) -> _Table:
+    table = _Table(path.name, kind)
+    raw = path.read_bytes()
+    if raw[:3] == b"\xef\xbb\xbf":
+        table.add(
+            0, "begins with a byte-order mark, which becomes a part of the first file name: save it as plain UTF-8"
+        )
+        raw = raw[3:]
+    if b"\r" in raw:
+        table.add(0, "has Windows line ends (CR LF): save it with LF alone")
+        raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        table.add(0, "is not UTF-8 text")
+        return table
+    for line, row in enumerate(text.removesuffix("\n").split("\n"), start=1):
+        _row(table, line, row)
+    if table.order != sorted(table.order):
+        at = next(i for i, (a, b) in enumerate(zip(table.order, sorted(table.order), strict=True)) if a != b)
+        table.add(table.rows[table.order[at]], "rows are not sorted by file name, and the evaluator pairs by position")
+    return table
+
+
+def _row(table: _Table, line: int, row: str) -> None:
+    cells = row.split(",")
+    name = cells[0].strip()
+    if not row.strip():
+        table.add(line, "is empty")
+        return
+    if line == 1 and not name.lower().endswith(".wav"):
+        table.add(line, f"{row!r} looks like a header: the file must begin with its first row")
+        return
+    if len(cells) != 2:
+        table.add(line, f"{row!r} has {len(cells)} columns: expected NAME.wav,VALUE")
+        return
+    if not name.endswith(".wav") or "/" in name or "\\" in name or name != cells[0]:
+        table.add(line, f"{cells[0]!r} is not the plain name of a WAV file")
+    if name in table.rows:
+        table.add(line, f"{name} is already in line {table.rows[name]}")
+    else:
+        table.rows[name] = line
+        table.order.append(name)
+    wrong = _wrong_value(table.kind, cells[1])
+    if wrong:
+        table.add(line, wrong)
+
+
+def _wrong_value(kind: str, cell: str) -> str:
+    if kind == KINDS[1]:
+        return "" if cell in ("0", "1") else f"decision {cell!r} is not 0 or 1"
+    try:
+        value = float(cell)
+    except ValueError:
+        return f"score {cell!r} is not a number"
+    return "" if math.isfinite(value) else f"score {cell!r} is not finite"
+
+
+def _pairs(tables: dict[tuple[str, str, str], _Table]) -> list[Finding]:
+    """Both files of every machine, with the same rows."""
+    findings = []
+    for (kind, machine, section), table in tables.items():
+        other_kind = KINDS[1 - KINDS.index(kind)]
+        other = tables.get((other_kind, machine, section))
+        if other is None:
+            findings.append(
+                Finding(table.file, 0, f"its other half is missing: {name_of(other_kind, machine, section)}")
+            )
+        elif missing := sorted(set(other.rows) - set(table.rows)):
+            findings.append(Finding(table.file, 0, f"lacks {_some(missing)}, which {other.file} has"))
+    return findings
+
+
+def _against(tables: dict[tuple[str, str, str], _Table], files: dict[tuple[str, str], set[str]]) -> list[Finding]:
+    findings = []
+    for (_, machine, section), table in tables.items():
+        wanted = files.get((machine, section))
+        if wanted is None:
+            have = ", ".join(f"{m} section {s}" for m, s in sorted(files))
+            findings.append(Finding(table.file, 0, f"the data set has no {machine} section {section}; it has {have}"))
+            continue
+        if missing := sorted(wanted - set(table.rows)):
+            findings.append(
+                Finding(table.file, 0, f"lacks {len(missing)} of {len(wanted)} test files: {_some(missing)}")
+            )
+        if extra := sorted(set(table.rows) - wanted):
+            first = table.rows[extra[0]]
+            findings.append(
+                Finding(table.file, first, f"{len(extra)} rows are no test files of {machine}: {_some(extra)}")
+            )
+    for kind in KINDS:
+        for machine, section in sorted(files):
+            name = name_of(kind, machine, section)
+            paired = (KINDS[1 - KINDS.index(kind)], machine, section) in tables  # then it is reported there
+            if (kind, machine, section) not in tables and not paired:
+                findings.append(Finding(name, 0, f"is missing: {len(files[machine, section])} test files have no row"))
+    return findings
+
+
+def _test_files(data: str | os.PathLike[str], only: list[str] | None) -> dict[tuple[str, str], set[str]]:
+    """{(machine, section): names of its test files}."""
+    files: dict[tuple[str, str], set[str]] = {}
+    for machine, recordings in machines(data).items():
+        for r in recordings:
+            if r.split == "test" and (not only or machine in only):
+                files.setdefault((machine, r.section or "00"), set()).add(r.path.name)
+    return files
+
+
+def _few(findings: list[Finding]) -> list[Finding]:
+    """At most SHOWN findings of a kind, the last of them with how many more there are."""
+    kinds = Counter(re.sub(r"'[^']*'|\d+|\S+\.wav", "#", f.what) for f in findings)
+    shown: Counter[str] = Counter()
+    out = []
+    for f in findings:
+        kind = re.sub(r"'[^']*'|\d+|\S+\.wav", "#", f.what)
+        shown[kind] += 1
+        more = kinds[kind] - SHOWN
+        if shown[kind] < SHOWN or (shown[kind] == SHOWN and more <= 0):
+            out.append(f)
+        elif shown[kind] == SHOWN:
+            out.append(Finding(f.file, f.line, f"{f.what} (and {more} more lines like it)"))
+    return out
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

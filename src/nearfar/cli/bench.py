@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nearfar.atomic import write
 from nearfar.cli.options import (
     Data,
     Far,
@@ -28,7 +27,7 @@ from nearfar.cli.options import (
     system,
     weights_for,
 )
-from nearfar.cli.results import as_csv, say_evaluation, say_reproduction
+from nearfar.cli.output import as_csv, say_evaluation, say_reproduction
 from nearfar.cli.terminal import (
     BAD_INPUT,
     DONE,
@@ -40,11 +39,12 @@ from nearfar.cli.terminal import (
     say_json,
     say_table,
 )
-from nearfar.words import counted
+from nearfar.support.files import write
+from nearfar.support.words import counted
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation
-    from nearfar.challenge.validate import Finding
+    from nearfar.challenge.submission import Finding
     from nearfar.recipe import System
 
 BASELINE_RATE = 0.1  # the official baseline's gamma quantile of 0.9
@@ -99,7 +99,7 @@ def evaluate(
         if csv_file:
             write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
         if page:
-            from nearfar.challenge.report import bench_page
+            from nearfar.challenge.pages.report import bench_page
 
             write(page, bench_page(evaluation, f"nearfar evaluate {data}"))
         raise typer.Exit(BAD_INPUT if evaluation.failed else DONE)
@@ -129,8 +129,9 @@ def reproduce(
     Tables 3, 4 and 5 of the report, computed here and set beside its own numbers. Encoders without weights are left
     out and say why; the default without weights always runs.
     """
-    from nearfar.challenge import layout, tables
-    from nearfar.challenge.scored import Runs
+    from nearfar.challenge.data import layout
+    from nearfar.challenge.evaluate import Runs
+    from nearfar.challenge.pages import tables
     from nearfar.recipe import TABLE_3
 
     with errors_for_people():
@@ -156,7 +157,7 @@ def reproduce(
             )
             done = tables.reproduce(found, runs, others)
         if page:
-            from nearfar.challenge.report import tables_page
+            from nearfar.challenge.pages.report import tables_page
 
             write(page, tables_page(done, f"nearfar reproduce {data}"))
         failed = any(run.failures for run in done.runs.values())
@@ -196,13 +197,13 @@ def submit(
     nearfar submit --check out/ eval_data/raw
     """
     from nearfar.challenge import evaluate as bench
-    from nearfar.challenge import submission, validate
+    from nearfar.challenge import submission
 
     with errors_for_people():
         if check is not None:
             if output is not None or recipe is not None:
                 raise ValueError("--check reads a submission; give it without --recipe and -o")
-            found = validate.check(check, data, only=machine)
+            found = submission.check(check, data, only=machine)
             _say_findings(found, check, data, json)
             raise typer.Exit(BAD_INPUT if found else DONE)
         if data is None or output is None:

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from nearfar.atomic import write
 from nearfar.cli.options import Json, Machines, RecipeName, system
-from nearfar.cli.results import NO_PICTURES, has_matplotlib, say_evaluation
+from nearfar.cli.output import NO_PICTURES, has_matplotlib, say_evaluation
 from nearfar.cli.terminal import complain, errors_for_people, progress_bar, say, say_json
+from nearfar.support.files import write
 
 
 def demo(
@@ -30,7 +30,7 @@ def demo(
     Make a small factory, fit, score, evaluate, and write a report page. No download, no weights.
     """
     from nearfar.challenge import evaluate as bench
-    from nearfar.challenge.report import bench_page
+    from nearfar.challenge.pages.report import bench_page
     from nearfar.demo import make_dataset
 
     with errors_for_people():
@@ -89,7 +89,7 @@ def pull(
     Fetch a data set of the challenge from Zenodo: checked, resumed where it was broken off, unpacked.
     dev is the development set; add and eval are the train and the test clips of the evaluation machines.
     """
-    from nearfar.challenge import pull as source
+    from nearfar.challenge.data import download as source
 
     with errors_for_people():
         mirrors = {"https://": mirror} if mirror else None

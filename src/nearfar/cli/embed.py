@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nearfar.atomic import write
 from nearfar.cli.options import Far, Json, Near, Precision, Threads, Weights, channel, system, weights_for
 from nearfar.cli.terminal import BAD_INPUT, DONE, Failures, complain, errors_for_people, progress_bar, say, say_json
+from nearfar.support.files import write
 
 if TYPE_CHECKING:
-    from nearfar.extract import Done, Order
-    from nearfar.library import Library
+    from nearfar.embedding.cache import Library
+    from nearfar.embedding.fill import Done, Order
     from nearfar.recipe import Recipe
 
 
@@ -52,9 +52,9 @@ def embed(
 
     Put into a store what encoders give for recordings, once; stop it or kill it, and run it again to go on.
     """
-    from nearfar.check import one_of
-    from nearfar.extract import Order, in_shard
-    from nearfar.recordings import find
+    from nearfar.audio.recordings import find
+    from nearfar.embedding.fill import Order, in_shard
+    from nearfar.support.check import one_of
 
     with errors_for_people():
         one_of("engine", engine, ("local", "ray"))
@@ -99,7 +99,7 @@ def embed(
 
 
 def _run(paths: list[Path], order: Order, library: Library, engine: str) -> tuple[Done, Failures]:
-    from nearfar.extract import embed_shard
+    from nearfar.embedding.fill import embed_shard
 
     failures = Failures()
     with progress_bar() as tell:
@@ -128,7 +128,7 @@ def _part(shard: str | None) -> tuple[int, int]:
 def _waveforms(paths: list[Path], far: int | None) -> tuple[str, ...]:
     """The report's four, or near alone where the first recording that can be read has one channel."""
     from nearfar import audio
-    from nearfar.extract import REPORT
+    from nearfar.embedding.fill import REPORT
 
     for path in paths if far is not None else []:
         try:
@@ -149,7 +149,7 @@ def _leaves(name: str) -> Iterator[Recipe]:
 
 def _room_for(paths: list[Path], order: Order, library: Library) -> int:
     """Tell how much will be written; ValueError with what to do if there is no room. How many were made to find out."""
-    from nearfar.extract import forecast
+    from nearfar.embedding.fill import forecast
 
     expected = forecast(paths, order, library)
     if expected is None:

@@ -25,7 +25,7 @@ def history(
     score of each day creeping, and what to do about it. export: Parquet files of everything. rescue: begin anew with
     what a damaged history still holds.
     """
-    from nearfar.check import one_of
+    from nearfar.support.check import one_of
 
     with errors_for_people():
         one_of("action", action, ACTIONS)
@@ -40,7 +40,7 @@ def history(
 
 
 def _export(folder: Path, output: Path | None, *_: float) -> tuple[dict[str, Any], list[str]]:
-    from nearfar.live.export import to_parquet
+    from nearfar.live.history.export import to_parquet
 
     output = output or folder / "parquet"
     rows = to_parquet(folder, output)
@@ -50,7 +50,7 @@ def _export(folder: Path, output: Path | None, *_: float) -> tuple[dict[str, Any
 
 
 def _rescue(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
-    from nearfar.live.database import rescue
+    from nearfar.live.history.history import rescue
 
     kept, rows = rescue(folder)
     said = ", ".join(_counted(n, table) for table, n in rows.items())
@@ -59,7 +59,7 @@ def _rescue(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
 
 def _drift(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
     from nearfar.live.drift import look
-    from nearfar.live.history import History, machines_of, medians
+    from nearfar.live.history.history import History, machines_of, medians
 
     opened = History(folder)
     facts, lines = {}, []
@@ -74,7 +74,7 @@ def _drift(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
 
 def _set_point(folder: Path, _: Any, per_week: float, on_delay: int) -> tuple[dict[str, Any], list[str]]:
     from nearfar.live.alarm import WEEK_S, Alarm
-    from nearfar.live.history import History, machines_of
+    from nearfar.live.history.history import History, machines_of
     from nearfar.live.setpoint import measure
 
     opened = History(folder)

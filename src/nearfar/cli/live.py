@@ -25,10 +25,10 @@ from nearfar.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from nearfar.live.assemble import Assembly
+    from nearfar.live.build import Assembly
     from nearfar.live.config import Config
     from nearfar.live.machine import Machine
-    from nearfar.live.printer import Printer
+    from nearfar.live.sinks.terminal import Printer
 
 
 def monitor(
@@ -85,9 +85,9 @@ def config(
 
     Read a plant's configuration, open its models, and say what would happen; nothing is connected to.
     """
-    from nearfar.check import one_of
-    from nearfar.live.assemble import check
+    from nearfar.live.build import check
     from nearfar.live.config import read
+    from nearfar.support.check import one_of
 
     with errors_for_people():
         one_of("action", action, ("check",))
@@ -101,8 +101,8 @@ def config(
 
 
 def _listen(plant: Config, once: bool, as_json: bool, fail_on_alarm: bool) -> None:
-    from nearfar.live.assemble import assemble
-    from nearfar.live.printer import Printer
+    from nearfar.live.build import assemble
+    from nearfar.live.sinks.terminal import Printer
 
     printer, failures = Printer(say, as_json=as_json), Failures()
     report = failures if once else complain_left_out
@@ -206,7 +206,7 @@ def _introduce(assembly: Assembly) -> None:
 
 def introduce(machine: Machine, history: Path) -> None:
     """Say how a machine will be listened to, when it alarms, and what that promises."""
-    from nearfar.live.promise import MEASURED
+    from nearfar.live.setpoint import MEASURED
 
     complain(f"{machine.id}: windows of {machine.detector.window_s:g} s every {machine.hop_s:g} s")
     for line in machine.promise():
@@ -217,7 +217,7 @@ def introduce(machine: Machine, history: Path) -> None:
 def _end(printer: Printer, assembly: Assembly, failures: Failures, once: bool, fail_on_alarm: bool) -> None:
     complain(printer.summary())
     if once and not printer.windows:
-        from nearfar.recordings import READS
+        from nearfar.audio.recordings import READS
 
         heard = assembly.plant.history.folder / "heard"
         complain(f"nothing new: nearfar reads {READS}, and hears a file once (remove {heard} to hear all again)")

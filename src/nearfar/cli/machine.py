@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nearfar.atomic import write
 from nearfar.cli.options import (
     FalseAlarmRate,
     Far,
@@ -30,7 +29,7 @@ from nearfar.cli.options import (
     system,
     weights_for,
 )
-from nearfar.cli.results import (
+from nearfar.cli.output import (
     NO_PICTURES,
     as_csv,
     as_row,
@@ -55,6 +54,7 @@ from nearfar.cli.terminal import (
     say_json,
     say_words,
 )
+from nearfar.support.files import write
 
 if TYPE_CHECKING:
     from nearfar.detector import Detector
@@ -108,9 +108,9 @@ def fit(
 
     Normal recordings in, a detector folder out.
     """
+    from nearfar.audio.recordings import find
     from nearfar.detector import Detector
-    from nearfar.model import check_place
-    from nearfar.recordings import find
+    from nearfar.detector.folder import check_place
 
     with errors_for_people():
         check_place(output)
@@ -158,7 +158,7 @@ def score(
 
     One row per recording: score, threshold, anomalous, nearest normal.
     """
-    from nearfar.recordings import find
+    from nearfar.audio.recordings import find
 
     with errors_for_people():
         detector = _opened(model, weights, threads=threads, store=opened(store))
@@ -230,10 +230,10 @@ def add(
 
     More normals into the bank, without fitting the others again.
     """
-    from nearfar.check import one_of
-    from nearfar.model import check_place
-    from nearfar.recordings import find
+    from nearfar.audio.recordings import find
+    from nearfar.detector.folder import check_place
     from nearfar.score import strangers
+    from nearfar.support.check import one_of
 
     with errors_for_people():
         one_of("domain", domain, ("source", "target"))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.cli.terminal import complain
-from nearfar.words import counted
+from nearfar.support.words import counted
 
 if TYPE_CHECKING:
+    from nearfar.embedding.store import Store
     from nearfar.recipe import System
-    from nearfar.store import Store
 
 Data = Annotated[Path, typer.Argument(help="DATA/<machine>/{train,test}, or a parent in the challenge's layout.")]
 Near = Annotated[int, typer.Option(help="Channel of the near microphone, counted from 0.")]
@@ -77,7 +77,7 @@ def system(recipe: str | None) -> System | None:
 
 def opened(store: Path | None) -> Store | None:
     """The store in a folder, or None without one."""
-    from nearfar.store import Store
+    from nearfar.embedding.store import Store
 
     return None if store is None else Store(store)
 
@@ -91,7 +91,7 @@ def encoders_of(system: System | None) -> list[str]:
 
 def weights_for(given: list[str] | None, encoders: Iterable[str]) -> Any:
     """`weights_of`, if they are of `encoders`; ValueError for what would not be used, and for one file for several."""
-    from nearfar.library import unused, with_weights
+    from nearfar.encoders.loading import unused, with_weights
 
     weights, needed = weights_of(given), with_weights(encoders)
     if why := unused(weights, needed):
@@ -106,8 +106,8 @@ def weights_for(given: list[str] | None, encoders: Iterable[str]) -> Any:
 
 def weights_of(given: list[str] | None) -> Any:
     """What `Detector(weights=...)` takes: None, a file or folder, or {encoder: file}."""
-    from nearfar.check import one_of
     from nearfar.encoders import names
+    from nearfar.support.check import one_of
 
     if not given:
         return None

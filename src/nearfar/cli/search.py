@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nearfar.atomic import write
-from nearfar.cli.found import rank, say_fused, say_search, search_json, tables
 from nearfar.cli.options import (
     Data,
     Far,
@@ -26,11 +24,13 @@ from nearfar.cli.options import (
     system,
     weights_for,
 )
+from nearfar.cli.output import rank, say_fused, say_search, search_json, tables
 from nearfar.cli.terminal import BAD_INPUT, DONE, complain, errors_for_people, left_out, progress_bar, say_json
+from nearfar.support.files import write
 
 if TYPE_CHECKING:
-    from nearfar.challenge.records import Records
-    from nearfar.challenge.search import Searched
+    from nearfar.challenge.search.records import Records
+    from nearfar.challenge.search.run import Searched
     from nearfar.recipe import Recipe
 
 Memory = Annotated[float, typer.Option(help="Bound on the pooled vectors held at a time, in GB.")]
@@ -67,10 +67,10 @@ def search(
     Try the report's search space, record every configuration, and say what the best one is worth. Stopped, it goes on
     where it was when it is started again.
     """
-    from nearfar.challenge import records as recorded
-    from nearfar.challenge import search as bench
-    from nearfar.challenge.space import space
-    from nearfar.check import number, one_of
+    from nearfar.challenge.search import records as recorded
+    from nearfar.challenge.search import run as bench
+    from nearfar.challenge.search.space import space
+    from nearfar.support.check import number, one_of
 
     with errors_for_people():
         one_of("way to select", select, ("labels", "label-free"))
@@ -91,7 +91,7 @@ def search(
         else:
             say_search(ranked, top, table, out)
         if page:
-            from nearfar.challenge.landscape import search_page
+            from nearfar.challenge.pages.effects import search_page
 
             write(page, search_page(out, f"nearfar search {data}", tables(ranked)))
         raise typer.Exit(BAD_INPUT if found.failures else DONE)
@@ -122,8 +122,8 @@ def fuse(
 
     Search the weights of a fusion of systems; needs no audio for those that a search has recorded.
     """
-    from nearfar.challenge import fuse as bench
-    from nearfar.challenge.records import read
+    from nearfar.challenge.search import fuse as bench
+    from nearfar.challenge.search.records import read
 
     with errors_for_people():
         names = [*(systems or []), *(more or []), *([str(from_search)] if from_search else [])]
@@ -149,7 +149,7 @@ def fuse(
 
 def _layers(named: list[str] | None) -> list[int | None]:
     """Layers by number; None is the final one."""
-    from nearfar.check import whole
+    from nearfar.support.check import whole
 
     try:
         return [None if name == "final" else whole("layer", int(name)) for name in named or ["final"]]
@@ -172,12 +172,12 @@ def _scored(data: Path, names: list[str], weights: list[str] | None, **options: 
     """Records of systems by name or file, made now, and the systems' rows."""
     import tempfile
 
-    from nearfar.challenge import search
+    from nearfar.challenge.search import run
 
     wanted = [leaf for name in names for leaf in _recipes(name)]
     given = weights_for(weights, (recipe.encoder for recipe in wanted))
     with progress_bar() as tell, tempfile.TemporaryDirectory() as scratch:
-        records = search.recipes(data, wanted, scratch, given, progress=tell, **options)
+        records = run.recipes(data, wanted, scratch, given, progress=tell, **options)
     return records, [list(records.recipes).index(recipe) for recipe in dict.fromkeys(wanted)]
 
 

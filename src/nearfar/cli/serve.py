@@ -18,14 +18,14 @@ import typer
 from nearfar.cli.live import introduce, stopped_by_signals
 from nearfar.cli.options import Weights, weights_of
 from nearfar.cli.terminal import complain, complain_left_out, errors_for_people, say
-from nearfar.words import counted
+from nearfar.support.words import counted
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from nearfar.live.assemble import Assembly
+    from nearfar.live.build import Assembly
     from nearfar.live.config import Config
-    from nearfar.live.security import Access
+    from nearfar.live.server.security import Access
 
 LAST_WORDS_S = 5  # for requests under way when it is stopped
 
@@ -53,8 +53,8 @@ def serve(
     A dashboard in the browser, an API for programs, metrics for Prometheus; until it is stopped (Ctrl-C).
     """
     with errors_for_people():
-        from nearfar.live.api.app import NEEDED
-        from nearfar.live.assemble import assemble
+        from nearfar.live.build import assemble
+        from nearfar.live.server.app import NEEDED
         from nearfar.live.sinks.prometheus import Metrics
 
         if find_spec("fastapi") is None:  # before a part of it asks for what that part needs
@@ -94,7 +94,7 @@ def _check_tls(cert: Path | None, key: Path | None) -> None:
 
 def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, options: dict[str, Any]) -> None:
     """Serve, and listen where there are sources, until it is stopped."""
-    from nearfar.live.api.app import make_app
+    from nearfar.live.server.app import make_app
     from nearfar.live.sinks.prometheus import text_of
 
     metrics, monitor = made.metrics, made.monitor
@@ -144,7 +144,7 @@ def _plant(
 
 def _access(host: str, file: Path, asked: bool, allowed: Sequence[str]) -> Access:
     """The rules, with a token where it was asked for or other computers can reach us."""
-    from nearfar.live.security import access, is_local, read_token
+    from nearfar.live.server.security import access, is_local, read_token
 
     if not asked and is_local(host):
         return access(host, "", allowed)

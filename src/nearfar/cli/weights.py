@@ -167,9 +167,9 @@ def _seconds(row: dict[str, Any]) -> float | None:
 
 
 def _show(name: str, folder: Path | None, json: bool) -> None:
-    from nearfar.check import one_of
     from nearfar.encoders.sources import SOURCES
     from nearfar.encoders.weights import folder_of
+    from nearfar.support.check import one_of
 
     rows = [_published(n, folder) for n in ([one_of("encoder with weights", name, SOURCES)] if name else SOURCES)]
     if json:
@@ -216,10 +216,10 @@ def _published(name: str, folder: Path | None) -> dict[str, Any]:
 
 
 def _pull(name: str, folder: Path | None) -> dict[str, Any]:
-    from nearfar.check import one_of
     from nearfar.encoders import EVALUATION_ONLY, TABLE
     from nearfar.encoders.sources import SOURCES
     from nearfar.encoders.weights import pull
+    from nearfar.support.check import one_of
 
     source = SOURCES[one_of("encoder with weights", name, SOURCES)]
     complain(f"Licence: {TABLE[name].licence}")

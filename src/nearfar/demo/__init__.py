@@ -30,9 +30,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nearfar.check import Array, number, whole
 from nearfar.demo.synth import FAULTS, KINDS, LOADS, SPEEDS, Machine, machine, render
 from nearfar.demo.waves import RATE
+from nearfar.support.check import Array, number, whole
 
 LEVEL_DB, LEVEL_RANGE_DB = -38.0, 4.0
 PEAK = 0.99  # of full scale; the level gives way before a clip is clipped

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nearfar.check import Array
+from nearfar.support.check import Array
 
 SPEED_OF_SOUND = 343.0  # m/s
 EARLY_S = 0.06

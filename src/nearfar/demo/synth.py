@@ -25,10 +25,10 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft, signal
 
-from nearfar.check import Array, number, one_of
 from nearfar.demo import waves
 from nearfar.demo.room import Point, Room, furnish, spectrum
 from nearfar.demo.waves import RATE, Curve
+from nearfar.support.check import Array, number, one_of
 
 FAULTS = {"fan": ("bearing", "imbalance"), "gearbox": ("tooth", "bearing"), "valve": ("leak", "sticking")}
 KINDS = tuple(FAULTS)

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft
 
-from nearfar.check import Array
+from nearfar.support.check import Array
 
 RATE = 16_000
 OCTAVES = np.log2(31.25) + np.arange(9)  # knots of every spectral curve: 31.25 Hz to 8 kHz

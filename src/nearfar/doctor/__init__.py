@@ -19,14 +19,14 @@ import numpy as np
 
 from nearfar import audio, backend, encoders
 from nearfar.audio import Clip
-from nearfar.check import Array
-from nearfar.default import FAULTY, sharpest
+from nearfar.audio.microphones import Problem, balance_db
+from nearfar.audio.recordings import Files, Recording, find
+from nearfar.detector.default import FAULTY, sharpest
 from nearfar.doctor.checkup import Checked, Odd, Report, brief, clock, few
-from nearfar.embed import ENHANCE_RATE, embed
-from nearfar.microphones import Problem, balance_db
+from nearfar.embedding.vectors import ENHANCE_RATE, embed
 from nearfar.recipe import FLOOR
-from nearfar.recordings import Files, Recording, find
-from nearfar.words import counted
+from nearfar.support.check import Array
+from nearfar.support.words import counted
 
 ENOUGH_TO_COMPARE = 8  # recordings below which nothing can be called odd
 LISTEN_TO = 3

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nearfar.audio import SHORTEST_S, WINDOW_S
-from nearfar.microphones import Problem
-from nearfar.words import counted
+from nearfar.audio.microphones import Problem
+from nearfar.support.words import counted
 
 ODD_SPREADS = 3.0  # standard deviations beyond which a recording is called unlike the others
 FEWEST, FEW_NORMALS = 2, 20

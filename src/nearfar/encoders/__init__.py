@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nearfar.check import Array, choose, one_of, whole
+from nearfar.support.check import Array, choose, one_of, whole
 
 FREQS = ("concat", "mean", "bands")
 PRECISIONS = ("float32", "bf16")
@@ -170,7 +170,7 @@ def as_frames(grid: Any, freq: str) -> Any:
 
 def each_wave(waves: Any) -> tuple[list[Array], bool]:
     """The waves as a list of 1-D float32 arrays, and whether they came as one array (B, N)."""
-    from nearfar.check import finite
+    from nearfar.support.check import finite
 
     stacked = isinstance(waves, np.ndarray)
     if stacked and waves.ndim != 2:

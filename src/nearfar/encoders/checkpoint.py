@@ -23,9 +23,8 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from nearfar.atomic import write
-from nearfar.check import choose
-from nearfar.hashes import of_file
+from nearfar.support.check import choose
+from nearfar.support.files import of_file, write
 
 FORMAT = "nearfar-weights-1"
 INERT = ("omegaconf.", "fairseq.", "typing.", "collections.", "enum.")  # training settings: read as empty shells

@@ -18,13 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
-from nearfar.atomic import write
 from nearfar.encoders import TABLE, beats, frontend, openl3
 from nearfar.encoders import load as load_encoder
 from nearfar.encoders.frozen import SHORTEST_S
 from nearfar.encoders.onnxfile import ENDLESS, Plan, build
 from nearfar.encoders.transformers import EAT_FRAMES, FAMILIES, Transformer
-from nearfar.hashes import of_file
+from nearfar.support.files import of_file, write
 
 LARGEST = 1_900_000_000  # bytes: an ONNX file is one message, of less than 2 GiB
 CPU = torch.device("cpu")

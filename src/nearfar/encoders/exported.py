@@ -33,9 +33,9 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.check import Array, number, whole
 from nearfar.encoders import as_frames, each_wave
-from nearfar.hashes import of_file
+from nearfar.support.check import Array, number, whole
+from nearfar.support.files import of_file
 
 RATES = (1_000, 384_000)
 LONGEST_S, CLOSEST_S = 60.0, 0.01  # of a window and of a hop: more would fill the memory

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from nearfar.check import Array
+from nearfar.support.check import Array
 
 RATE = 16_000
 KALDI_FRAME, HOP = 400, 160  # samples: 25 ms and 10 ms

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nearfar.check import Array
 from nearfar.encoders import TABLE, as_frames, each_wave
 from nearfar.encoders.checkpoint import source_hash
 from nearfar.encoders.linear import Linear
+from nearfar.support.check import Array
 
 GPU_BATCH = 16
 SHORTEST_S = 0.1

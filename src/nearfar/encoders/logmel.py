@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
-from nearfar.check import Array
 from nearfar.encoders import as_frames, each_wave
+from nearfar.support.check import Array
 
 RATE, N_FFT, HOP, BANDS = 16_000, 1024, 512, 128
 FLOOR_DB = -130.0

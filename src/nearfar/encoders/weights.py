@@ -21,13 +21,13 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nearfar import download
-from nearfar.check import choose
 from nearfar.encoders import TABLE
 from nearfar.encoders.sources import SOURCES, Source
-from nearfar.hashes import of_file
-from nearfar.transfer import DownloadError, Progress
-from nearfar.words import ended
+from nearfar.support import download
+from nearfar.support.check import choose
+from nearfar.support.download import DownloadError, Progress
+from nearfar.support.files import of_file
+from nearfar.support.words import ended
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")
 LARGEST_MEMBER = 8 << 30  # bytes; the largest published file has 4.5 GB

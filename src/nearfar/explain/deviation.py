@@ -19,11 +19,11 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 from nearfar.audio import Clip
-from nearfar.check import Array
-from nearfar.embed import waveform, waveform_of
+from nearfar.embedding.band_levels import CHANNELS, Profile, frames
+from nearfar.embedding.vectors import waveform, waveform_of
 from nearfar.encoders.logmel import BANDS, HOP, RATE, log_mel
-from nearfar.profile import CHANNELS, Profile, frames
 from nearfar.recipe import Recipe
+from nearfar.support.check import Array
 
 SCALES = ((7, 3), (1, 15))  # frames x bands that are averaged: a sound that lasts, a knock
 LEAST_SPREAD_DB = 1.0

@@ -20,16 +20,16 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.audio import Clip
-from nearfar.check import Array
-from nearfar.embed import waveforms_of
+from nearfar.embedding.band_levels import Profile
+from nearfar.embedding.embedder import Normal
+from nearfar.embedding.vectors import waveforms_of
 from nearfar.encoders.logmel import HOP, RATE
 from nearfar.explain import deviation
 from nearfar.explain.deviation import Map, Patch
 from nearfar.explain.wording import lines, sentence
-from nearfar.model import Normal
-from nearfar.profile import Profile
 from nearfar.recipe import Recipe
 from nearfar.score import Score
+from nearfar.support.check import Array
 
 PIECE_S, MOST_PIECES, FEWEST_PIECES = 0.4, 32, 5
 EXPLAINS = 0.4  # share of the score that has to go with the moment

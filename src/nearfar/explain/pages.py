@@ -18,11 +18,11 @@ from importlib.resources import files
 import numpy as np
 
 from nearfar.audio import Clip
-from nearfar.check import Array
 from nearfar.explain import pictures, wording
 from nearfar.explain.evidence import Explanation, recording
 from nearfar.metrics import Interval
 from nearfar.score import Score
+from nearfar.support.check import Array
 
 PLAY_S, PLAY_RATE, PLAY_PEAK = 12.0, 24_000, 0.7
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.audio import Clip
-from nearfar.embed import waveform
+from nearfar.embedding.vectors import waveform
 from nearfar.encoders.logmel import BANDS, RATE, log_mel
 from nearfar.explain.deviation import band_of
 from nearfar.explain.evidence import Explanation, Neighbour, recording

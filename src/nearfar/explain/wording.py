@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearfar.words import ended
+from nearfar.support.words import ended
 
 if TYPE_CHECKING:
     from nearfar.explain.evidence import Explanation

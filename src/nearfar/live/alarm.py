@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nearfar.check import number, whole
+from nearfar.support.check import number, whole
 
 NORMAL, UNACKNOWLEDGED, ACKNOWLEDGED = "normal", "unacknowledged alarm", "acknowledged alarm"
 RETURNED, SHELVED = "returned unacknowledged", "shelved"

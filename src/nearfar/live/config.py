@@ -31,8 +31,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from nearfar.check import number, whole
 from nearfar.live.sinks.webhook import hook_url
+from nearfar.support.check import number, whole
 
 T = TypeVar("T")
 TOPIC = re.compile(r"[^/+#\0](?:[^+#\0]*[^/+#\0])?")

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nearfar.check import number
 from nearfar.detector import Detector, load
+from nearfar.embedding.band_levels import Profile
 from nearfar.encoders import Encoder
-from nearfar.library import files_of, load_encoders
+from nearfar.encoders.loading import files_of, load_encoders
 from nearfar.live.alarm import NORMAL, Alarm, per_week, rate_for
-from nearfar.live.promise import in_words, set_point
-from nearfar.live.rows import Event, Scored
+from nearfar.live.records import Event, Scored
+from nearfar.live.setpoint import in_words, set_point
+from nearfar.live.sources.windows import Roll
 from nearfar.live.watchdog import Watchdog
-from nearfar.live.windows import Roll
-from nearfar.profile import Profile
+from nearfar.support.check import number
 from nearfar.threshold import from_normals
 
 ROLL_S = 60.0  # of sound that is remembered, so that an event has its audio

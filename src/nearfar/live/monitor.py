@@ -19,8 +19,8 @@ from time import monotonic, perf_counter
 from typing import Protocol
 
 from nearfar.live.plant import Plant, end_left_open
-from nearfar.live.sources import Source
-from nearfar.live.windows import Window
+from nearfar.live.sources.open import Source
+from nearfar.live.sources.windows import Window
 
 QUEUE = 24
 TICK_S = 1.0

@@ -15,19 +15,18 @@ from datetime import datetime, timezone
 from typing import Any
 
 from nearfar import audio
-from nearfar.blas import one_thread
 from nearfar.detector import Detector
 from nearfar.explain.evidence import Explanation
 from nearfar.live.alarm import CLEARED, RAISED
-from nearfar.live.desk import Desk
-from nearfar.live.history import History, last_heard
+from nearfar.live.history.event_audio import write_flac
+from nearfar.live.history.history import History, last_heard
 from nearfar.live.machine import Machine
-from nearfar.live.message import HEALTH, OK, PROBLEM, SCORE, Sink
-from nearfar.live.rows import ALARM, Audit, Event, Scored
-from nearfar.live.rows import HEALTH as HEALTH_EVENT
-from nearfar.live.tape import write_flac
-from nearfar.live.windows import Window
+from nearfar.live.operator import Desk
+from nearfar.live.records import ALARM, HEALTH, OK, PROBLEM, SCORE, Audit, Event, Scored, Sink
+from nearfar.live.records import HEALTH as HEALTH_EVENT
+from nearfar.live.sources.windows import Window
 from nearfar.score import Score
+from nearfar.support.threads import one_thread
 
 BEFORE_S, AFTER_S = 30.0, 15.0  # of audio around the peak of an event
 SAMPLES = 48
@@ -59,7 +58,7 @@ class Plant(Desk):
 
     def add(self, machine_id: str, clips: Sequence[Any], domain: str, who: str) -> Audit:
         """More normals into the bank; `domain` is "source" or "target". Undone like every change."""
-        from nearfar.check import one_of
+        from nearfar.support.check import one_of
 
         one_of("domain", domain, ("source", "target"))
         machine = self.machines[machine_id]

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from nearfar.audio import Clip
-from nearfar.check import number
-from nearfar.microphones import Problem
-from nearfar.profile import Profile, frames
+from nearfar.audio.microphones import Problem
+from nearfar.embedding.band_levels import Profile, frames
+from nearfar.support.check import number
 
 ON, OFF = 2, 3
 WARNINGS = ("clipped", "gap", "one_cable")  # the others are how a microphone is, and were so when it was fitted

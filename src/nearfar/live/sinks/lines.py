@@ -11,8 +11,8 @@ import os
 from datetime import datetime, timezone
 from pathlib import Path
 
-from nearfar.live.message import SCORE, Message
-from nearfar.live.sinks.courier import Courier
+from nearfar.live.records import SCORE, Message
+from nearfar.live.sinks.retry import Courier
 
 COLUMNS = ("time", "machine", "value", "threshold", "anomalous", "p", "heard", "problem", "near_dbfs", "far_dbfs")
 

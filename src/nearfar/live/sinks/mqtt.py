@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nearfar.live.message import EVENT, HEALTH, OFFLINE, OK, SCORE, Message
-from nearfar.live.outbox import Outbox
-from nearfar.live.sinks.courier import Courier
+from nearfar.live.history.history import Outbox
+from nearfar.live.records import EVENT, HEALTH, OFFLINE, OK, SCORE, Message
+from nearfar.live.sinks.retry import Courier
 
 if TYPE_CHECKING:
-    from nearfar.live.history import History
+    from nearfar.live.history.history import History
     from nearfar.live.machine import Machine
 
 WAITING = 5000

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from nearfar.live.message import HEALTH, OK, SCORE, STATE, Message
-from nearfar.live.sinks.courier import Courier
+from nearfar.live.records import HEALTH, OK, SCORE, STATE, Message
+from nearfar.live.sinks.retry import Courier
 
 if TYPE_CHECKING:
     from nearfar.live.machine import Machine

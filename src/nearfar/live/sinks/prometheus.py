@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from nearfar.live.message import EVENT, HEALTH, OK, SCORE, STATE, Message
-from nearfar.live.rows import ALARM
+from nearfar.live.records import ALARM, EVENT, HEALTH, OK, SCORE, STATE, Message
 
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 RESULTS = {False: "normal", True: "anomalous", None: "cannot_judge"}

@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from nearfar.live.history import History
-from nearfar.live.message import EVENT, HEALTH, Message
-from nearfar.live.outbox import Outbox
-from nearfar.live.sinks.courier import Courier
+from nearfar.live.history.history import History, Outbox
+from nearfar.live.records import EVENT, HEALTH, Message
+from nearfar.live.sinks.retry import Courier
 
 AGAIN = (408, 425, 429)
 

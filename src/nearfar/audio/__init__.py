@@ -1,0 +1,41 @@
+"""Files -> clips: reading, windows, resampling; recordings of a folder; whether the microphones work."""
+
+from nearfar.audio.clip import (
+    INCOMPLETE,
+    LONG_S,
+    SHORTEST_S,
+    WINDOW_S,
+    AudioError,
+    Clip,
+    Header,
+    Problem,
+    as_clip,
+    count_windows,
+    header,
+    incomplete,
+    problems,
+    read,
+    resample,
+    seconds,
+    windows,
+)
+
+__all__ = [
+    "INCOMPLETE",
+    "LONG_S",
+    "SHORTEST_S",
+    "WINDOW_S",
+    "AudioError",
+    "Clip",
+    "Header",
+    "Problem",
+    "as_clip",
+    "count_windows",
+    "header",
+    "incomplete",
+    "problems",
+    "read",
+    "resample",
+    "seconds",
+    "windows",
+]

@@ -1,0 +1,298 @@
+"""Recordings: a file or arrays -> `Clip`, near and far microphone at one rate (report section 2.3).
+
+    near, far   (N,) float32, full scale = 1; far is None for a mono recording
+    rate        Hz
+
+Channel 0 is near and channel 1 is far unless said otherwise, as in the challenge's data. Read by libsndfile (WAV with
+8 to 32 bits or float, FLAC, OGG, MP3), resampled by soxr (HQ). Long files are read a window at a time, never whole.
+`problems` says what is wrong with a clip as a recording; see `microphones`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nearfar.audio import microphones
+from nearfar.audio.microphones import Problem as Problem
+from nearfar.support.check import Array, finite, number
+
+SHORTEST_S = 0.1  # below this there is nothing to hear
+LONG_S = 30.0  # files longer than this are taken as windows of WINDOW_S
+WINDOW_S = 10.0
+BLOCK = 1 << 19  # samples read at a time
+MISSING_S = 0.05  # a file that lacks more than this of what its header promises is cut short
+INCOMPLETE = "incomplete"
+UNKNOWN = 1 << 35  # a header with more samples than this does not know its length
+STREAMED = 0x7FFF_0000  # data sizes from here on are what tools write that cannot go back to the header
+
+
+class AudioError(ValueError):
+    """A recording that cannot be used; the message names the file, what was found and the likely cause.
+
+    `kind` is one of unreadable, empty, too_short, nan, channel.
+    """
+
+    def __init__(self, message: str, kind: str = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """One recording: `near` (N,) and optionally `far` (N,) float32 at `rate` Hz. Raises ValueError if they differ.
+
+    `window`: (first sample, most samples) where this is a piece of a longer file. `missing_s`: seconds that the file's
+    header promises and the file does not hold; of several windows, the first says so.
+    """
+
+    near: Array
+    far: Array | None = None
+    rate: int = 16_000
+    name: str = "clip"
+    window: tuple[int, int] | None = None
+    missing_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        number(f"the rate of {self.name!r}", self.rate, above=0)
+        for channel in ("near", "far"):
+            if getattr(self, channel) is not None:
+                what, given = f"the {channel} channel of {self.name!r}", np.asarray(getattr(self, channel))
+                if np.issubdtype(given.dtype, np.integer):
+                    raise ValueError(f"{what} holds whole numbers ({given.dtype}), and full scale is 1: int16 / 32768?")
+                x = finite(what, given, ndim=1)
+                object.__setattr__(self, channel, x.astype(np.float32, copy=False))
+        if self.far is not None and self.far.shape != self.near.shape:
+            raise ValueError(
+                f"{self.name!r}: near has {len(self.near)} samples and far {len(self.far)}; they must agree"
+            )
+        if self.seconds < SHORTEST_S:
+            raise AudioError(
+                f"{self.name}: lasts {self.seconds:.3f} s; at least {SHORTEST_S} s are needed", "too_short"
+            )
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return len(self.near) / self.rate
+
+    def at(self, rate: int) -> Clip:
+        """The same clip resampled to `rate` Hz."""
+        if rate == self.rate:
+            return self
+        far = None if self.far is None else resample(self.far, self.rate, rate)
+        return replace(self, near=resample(self.near, self.rate, rate), far=far, rate=rate)
+
+
+def resample(x: Array, rate: int, to: int) -> Array:
+    """(N,) at `rate` Hz -> (N',) float32 at `to` Hz; soxr, quality HQ."""
+    import soxr
+
+    return x if rate == to else np.asarray(soxr.resample(x, rate, to, quality="HQ"), np.float32)
+
+
+def read(path: str | os.PathLike[str], *, near: int = 0, far: int | None = 1, start: int = 0, frames: int = -1) -> Clip:
+    """A clip from a file, or `frames` samples of it from `start`; `near` and `far` are channel numbers.
+
+    A file with one channel has no far. Raises AudioError naming the file if it cannot be read, is empty, too short,
+    holds NaN, or lacks the channel asked for; FileNotFoundError if there is none.
+    """
+    with _opened(path) as file:
+        if start:
+            file.seek(start)
+        return _clip(Path(path), file, frames, near, far)
+
+
+def windows(
+    path: str | os.PathLike[str], *, near: int = 0, far: int | None = 1, length_s: float = WINDOW_S, first: int = 0
+) -> Iterator[Clip]:
+    """The clips of a file: the whole of it up to LONG_S, else windows of `length_s` named file@start, one at a time.
+
+    Only one window is in memory. A last window of less than half the length is left out; those before the `first` are
+    not read. Raises as `read` does.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        rate = file.samplerate
+        if file.frames <= LONG_S * rate:
+            yield _clip(path, file, -1, near, far)
+            return
+        step = round(length_s * rate)
+        if first:
+            file.seek(first * step)
+        for start in range(first * step, file.frames, step):
+            samples = _samples(file, step, *_channels(path.name, file.channels, near, far))
+            if start and len(samples) < step / 2:
+                return
+            clip = _as_recorded(path, samples, rate, 0.0 if start else _missing_s(path))
+            yield replace(clip, name=f"{clip.name}@{start / rate:g}s", window=(start, step))
+            if len(samples) < step:
+                return
+
+
+def count_windows(path: str | os.PathLike[str], *, length_s: float = WINDOW_S) -> int:
+    """How many clips `windows` gives of a file, by its header: 1 if that does not know. Raises as `read` does."""
+    lasts = seconds(path)
+    return int(lasts / length_s + 0.5) if LONG_S < lasts < float("inf") else 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself."""
+
+    rate: int
+    channels: int
+    seconds: float  # infinite where the header does not know, as in a FLAC from a pipe
+
+
+def header(path: str | os.PathLike[str]) -> Header:
+    """The header of a recording; raises as `read` does."""
+    with _opened(path) as file:
+        seconds = file.frames / file.samplerate if file.frames < UNKNOWN else float("inf")
+        return Header(file.samplerate, file.channels, seconds)
+
+
+def seconds(path: str | os.PathLike[str]) -> float:
+    """Length of a file by its header. Raises as `read` does."""
+    return header(path).seconds
+
+
+def as_clip(source: Any, *, near: int = 0, far: int | None = 1) -> Clip:
+    """A clip from a path, a `Clip`, or arrays with a rate: (near, far, rate), (near, rate) or ((near, far), rate)."""
+    if isinstance(source, Clip):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return read(source, near=near, far=far)
+    if isinstance(source, Sequence) and len(source) in (2, 3) and np.ndim(source[-1]) == 0:
+        *waves, rate = source
+        if len(waves) == 1:
+            pair = waves[0]
+            waves = list(pair) if isinstance(pair, (tuple, list)) or np.ndim(pair) == 2 else [pair]
+        if 1 <= len(waves) <= 2:
+            return Clip(
+                np.asarray(waves[0]), None if len(waves) == 1 or waves[1] is None else np.asarray(waves[1]), int(rate)
+            )
+    raise ValueError(f"a clip is a path, a nearfar.Clip or (near, far, rate), not {type(source).__name__}")
+
+
+def problems(clip: Clip) -> list[Problem]:
+    """What is wrong with the clip as a recording, fatal problems first; empty if all is well."""
+    return [*microphones.problems(clip.near, clip.far, clip.rate), *incomplete(clip)]
+
+
+def incomplete(clip: Clip) -> list[Problem]:
+    """That the file of the clip is cut short, or nothing."""
+    if clip.missing_s <= MISSING_S:
+        return []
+    lacks = f"the file lacks its last {clip.missing_s:.3g} s"
+    return [Problem(INCOMPLETE, f"{lacks}: was the recording, or the copying of it, cut off?")]
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    import soundfile
+
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, and one recording is expected here: give a file in it")
+    if not path.is_file():
+        raise FileNotFoundError(f"no such recording: {path}")
+    try:
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _clip(path: Path, file: Any, frames: int, near: int, far: int | None) -> Clip:
+    samples = _samples(file, frames, *_channels(path.name, file.channels, near, far))
+    return _as_recorded(path, samples, file.samplerate, 0.0 if frames >= 0 else _missing_s(path))
+
+
+def _as_recorded(path: Path, samples: Array, rate: int, missing_s: float) -> Clip:
+    if not len(samples):
+        what = "holds no samples; was the recording stopped before it began?"
+        if (size := path.stat().st_size) > 4096:
+            what = f"its header says 0 samples, yet it has {size:,} bytes: did the recorder stop before closing it?"
+        raise AudioError(f"{path.name}: {what}", "empty")
+    if not np.isfinite(samples).all():
+        what = "holds NaN or infinite samples; the file is damaged or was written by a faulty tool"
+        raise AudioError(f"{path.name}: {what}", "nan")
+    channels = [np.ascontiguousarray(channel) for channel in samples.T]
+    far = channels[1] if len(channels) > 1 else None
+    return Clip(channels[0], far, rate, path.name, missing_s=missing_s)
+
+
+def _channels(name: str, channels: int, near: int, far: int | None) -> list[int]:
+    """The channels to take from a file: [near] or [near, far]; a mono file has no far."""
+    if channels == 1 and near == 0:
+        return [0]
+    for label, channel in (("near", near), ("far", far)):
+        if channel is not None and not 0 <= channel < channels:
+            has = "one channel, 0" if channels == 1 else f"channels 0 to {channels - 1}"
+            raise AudioError(f"{name}: has {has}, so --{label} {channel} does not exist", "channel")
+    return [near] if far is None else [near, far]
+
+
+def _samples(file: Any, frames: int, *channels: int) -> Array:  # (frames or fewer, len(channels))
+    """Block by block: a header that promises terabytes must not reserve them, nor eight channels where two are used."""
+    blocks: list[Array] = []
+    while frames:
+        size = min(BLOCK, file.frames - file.tell()) if frames < 0 else min(frames, BLOCK)
+        block = _block(file, size)
+        blocks.append(block[:, list(channels)])
+        frames -= size if frames > 0 else 0
+        if len(block) < size or not size:
+            break
+    return np.concatenate(blocks)
+
+
+def _block(file: Any, size: int) -> Array:
+    import soundfile
+
+    if file.frames < UNKNOWN:
+        return np.asarray(file.read(size, dtype="float32", always_2d=True))
+    # Without a length in its header a FLAC file fails at its end, after filling what there was to fill.
+    out = np.full((size, file.channels), np.nan, np.float32)
+    try:
+        return np.asarray(file.read(out=out))
+    except soundfile.SoundFileError:
+        return out[~np.isnan(out[:, 0])]
+
+
+def _missing_s(path: Path) -> float:
+    """Seconds that a WAV header promises and the file does not hold."""
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF":
+            return 0.0
+        file.seek(12)
+        bytes_per_s = 0
+        while len(chunk := file.read(8)) == 8:
+            kind, size = chunk[:4], int.from_bytes(chunk[4:], "little")
+            if kind == b"data":
+                missing = size - (path.stat().st_size - file.tell())
+                return missing / bytes_per_s if missing > 0 and size < STREAMED and bytes_per_s else 0.0
+            body = file.read(16) if kind == b"fmt " else b""
+            bytes_per_s = int.from_bytes(body[8:12], "little") if body else bytes_per_s
+            file.seek(size + size % 2 - len(body), os.SEEK_CUR)
+    return 0.0
+
+
+def _unreadable(path: Path, error: Exception) -> AudioError:
+    if not path.stat().st_size:
+        return AudioError(
+            f"{path.name}: the file is empty (0 bytes); was the recording stopped or the disk full?", "empty"
+        )
+    if not os.access(path, os.R_OK):  # which libsndfile calls a system error
+        return AudioError(f"{path.name}: may not be opened by this user; ask for the right to read it", "unreadable")
+    if isinstance(error, OSError):
+        return AudioError(f"{path.name}: cannot be opened ({error.strerror or error})", "unreadable")
+    reason = str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
+    what = f"cannot be read as audio ({reason}); is it a WAV, FLAC, OGG or MP3 file, and complete?"
+    return AudioError(f"{path.name}: {what}", "unreadable")

@@ -1,0 +1,286 @@
+"""A folder -> the recordings in it, and what their own names say (plain folders and the DCASE Task 2 layout).
+
+    plain folder   any file names, any depth; a CSV manifest (file, domain, label, machine) may say what the names don't
+    DCASE layout   DATA/<machine>/{train,test}/section_00_source_train_normal_0000_<attributes>.wav, years 2020 to 2026
+
+Labels and domains come from a file's own name or from the manifest, never from the folders above it: a folder called
+"normal_sounds" proves nothing. Hidden files and files that are not audio are passed over, sound that is not read with a
+Python warning; empty files are recordings, and somebody has to be told.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nearfar.support.words import counted
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
+READS = "WAV, FLAC, OGG, OPUS, MP3 and AIFF"
+UNREAD = (".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".mov", ".caf", ".webm")  # sound, as phones write it
+CONVERT = f"nearfar reads {READS}: convert it to WAV first, as ffmpeg -i IN OUT.wav does"
+RENAMED = "test_rename"  # test files under labelled names, once the truth is out; stands for the `test` beside it
+SPLITS = {"train": "train", "test": "test", RENAMED: "test", "source_test": "test", "target_test": "test"}
+MANIFEST = "manifest.csv"
+DOMAINS = {"source": False, "target": True, "": None}
+LABELS = {"normal": False, "anomaly": True, "anomalous": True, "": None}
+LAYOUT = "DATA/<machine>/train/*.wav and DATA/<machine>/test/*.wav"
+
+_DCASE = re.compile(
+    r"section_(?P<section>\d+)_(?:(?P<domain>source|target)_)?(?:(?P<split>train|test)_)?"
+    r"(?:(?P<label>normal|anomaly)_)?\d+(?:_(?P<attributes>.*))?"
+)
+_DCASE_2020 = re.compile(r"(?:(?P<label>normal|anomaly)_)?(?P<attributes>id_(?P<section>\d+))_\d+")
+_MIMII = re.compile(r"(?!(?:no|non|not)_)[A-Za-z0-9-]+_(?P<label>normal|anomaly)_\d+")
+
+Files = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One file. `name` is its path below the folder it was found in; None and "" where nothing is known."""
+
+    path: Path
+    name: str
+    machine: str = ""
+    split: str = ""  # "train" | "test" | ""
+    is_target: bool | None = None
+    is_anomaly: bool | None = None
+    attributes: str = ""
+    section: str = ""  # "00"; the machine's id in names of 2020
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a file's own name says; `form` is "dcase", "dcase2020" or "" for any other name."""
+
+    split: str = ""
+    is_target: bool | None = None
+    is_anomaly: bool | None = None
+    attributes: str = ""
+    section: str = ""
+    form: str = ""
+
+
+def parse(name: str) -> Said:
+    """What a file name says by itself; folders in front of it are not looked at."""
+    stem = re.split(r"[\\/]", name)[-1].rsplit(".", 1)[0]
+    if match := _DCASE.fullmatch(stem):
+        attributes = match["attributes"] or ""
+        attributes = "" if attributes == "noAttribute" else attributes
+        domain, label = DOMAINS[match["domain"] or ""], LABELS[match["label"] or ""]
+        return Said(match["split"] or "", domain, label, attributes, match["section"], "dcase")
+    if match := _DCASE_2020.fullmatch(stem):
+        return Said("", None, LABELS[match["label"] or ""], match["attributes"], match["section"], "dcase2020")
+    if match := _MIMII.fullmatch(stem):
+        return Said("", None, LABELS[match["label"]])
+    return Said()
+
+
+def find(folder_or_files: Files, manifest: str | os.PathLike[str] | None = None) -> list[Recording]:
+    """The recordings in a folder (any depth), a file, or several of either, sorted by name.
+
+    `manifest`: a CSV file; without one, a manifest.csv at the top of the folder is used if it is there.
+    Raises FileNotFoundError or ValueError naming the folder, what was expected and the likely cause.
+    """
+    given = (
+        [Path(folder_or_files)] if isinstance(folder_or_files, (str, os.PathLike)) else [*map(Path, folder_or_files)]
+    )
+    if not given:
+        raise ValueError("no folder and no files were given")
+    walk = _Walk()
+    paths = [path for item in given for path in _recordings_at(item, walk)]
+    top = given[0] if given[0].is_dir() else given[0].parent
+    if len(given) > 1:
+        top = Path(os.path.commonpath([item.absolute() if item.is_dir() else item.absolute().parent for item in given]))
+        paths = list({path.absolute(): path.absolute() for path in paths})
+    if not paths:
+        raise ValueError(_nothing_in(given[0], walk.others, walk.closed))
+    if unread := [(suffix, n) for suffix, n in walk.others.most_common() if suffix in UNREAD]:
+        warnings.warn(f"{given[0]}: {_kinds(unread)} passed over; {CONVERT}", stacklevel=2)
+    found = sorted((_recording(path, top) for path in paths), key=lambda r: r.name)
+    if manifest is None and (top / MANIFEST).is_file():
+        manifest = top / MANIFEST
+    return found if manifest is None else _told(found, Path(manifest), top)
+
+
+def machines(data: str | os.PathLike[str]) -> dict[str, list[Recording]]:
+    """{machine: its recordings} of DATA in the DCASE layout, any of its parents, or one machine's own folder.
+
+    Raises ValueError saying what the layout looks like if this is not it, or if a machine occurs twice.
+    """
+    data = Path(data)
+    found: dict[str, list[Recording]] = defaultdict(list)
+    homes: dict[str, Path] = {}
+    everything = find(data)
+    for recording in everything:
+        split = recording.path.absolute().parent
+        if split.name not in SPLITS:
+            continue
+        home = split.parent
+        if homes.setdefault(home.name, home) != home:
+            raise ValueError(
+                f"machine {home.name!r} is there twice, in {homes[home.name]} and {home}: give one of them"
+            )
+        found[home.name].append(replace(recording, machine=home.name, split=SPLITS[split.name]))
+    if data.absolute().name in SPLITS and found:
+        raise ValueError(
+            f"{data} is one part of a machine's recordings: give the machine's folder, {data.absolute().parent}"
+        )
+    if not found:
+        raise ValueError(
+            f"{data} holds {counted(len(everything), 'recording')} ({everything[0].name}, ...) but no machine's "
+            f"folder: expected {LAYOUT}"
+        )
+    return dict(sorted(found.items()))
+
+
+@dataclass
+class _Walk:
+    """What a walk through folders has met: each folder once, however many links lead to it."""
+
+    seen: set[tuple[int, int]] = field(default_factory=set)
+    others: Counter[str] = field(default_factory=Counter)  # files that are not audio, by suffix
+    closed: list[Path] = field(default_factory=list)
+
+    def below(self, folder: Path) -> Iterator[Path]:
+        folders = [folder]
+        while folders:
+            here = folders.pop()
+            status = here.stat()
+            if (status.st_dev, status.st_ino) in self.seen:
+                continue
+            self.seen.add((status.st_dev, status.st_ino))
+            try:
+                entries = sorted(os.scandir(here), key=lambda e: (e.is_symlink(), e.name))
+            except OSError:
+                self.closed.append(here)
+                continue
+            inside = []
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name == "__MACOSX":
+                    continue
+                path = here / entry.name
+                if entry.is_dir():
+                    inside.append(path)
+                elif path.suffix.lower() in SUFFIXES and entry.is_file():
+                    yield path
+                else:
+                    self.others[path.suffix.lower() or "no extension"] += 1
+            if {"test", RENAMED} <= {path.name for path in inside} and any(_Walk().below(here / RENAMED)):
+                inside = [path for path in inside if path.name != "test"]
+            folders += reversed(inside)
+
+
+def _recordings_at(item: Path, walk: _Walk) -> Iterator[Path]:
+    if item.is_dir():
+        yield from walk.below(item)
+    elif not item.exists():
+        where = next((p for p in item.absolute().parents if p.exists()), None)
+        raise FileNotFoundError(f"no such folder or recording: {item} (the path exists up to {where})")
+    elif (suffix := item.suffix.lower()) not in SUFFIXES:
+        hint = CONVERT if suffix in UNREAD else f"nearfar reads {READS}"
+        raise ValueError(f"{item} is not a recording that can be read; {hint}")
+    else:
+        yield item
+
+
+def _recording(path: Path, top: Path) -> Recording:
+    said = parse(path.name)
+    above = path.absolute().parent
+    split = SPLITS.get(above.name, said.split)
+    machine = above.parent.name if said.form and above.name in SPLITS else ""
+    name = Path(os.path.relpath(path, top)).as_posix()
+    return Recording(path, name, machine, split, said.is_target, said.is_anomaly, said.attributes, said.section)
+
+
+def _told(found: list[Recording], manifest: Path, top: Path) -> list[Recording]:
+    """The recordings with what the manifest says of them; what it leaves open stays as it was."""
+    by_name = {recording.name: recording for recording in found}
+    by_path = {Path(os.path.realpath(recording.path)): recording.name for recording in found}
+    seen: dict[str, int] = {}
+    for line, row in rows(manifest):
+        file = row["file"].replace("\\", "/")
+        name = file.removeprefix("./")
+        if name not in by_name:
+            name = by_path.get(Path(os.path.realpath(manifest.parent / file)), "")
+        where = f"{manifest}, row {line}"
+        if not name:
+            raise ValueError(f"{where}: there is no recording {row['file']!r} in {top}; is the path relative to it?")
+        if name in seen:
+            raise ValueError(f"{where}: {row['file']!r} is already in row {seen[name]}")
+        seen[name] = line
+        old = by_name[name]
+        is_target, is_anomaly = (
+            _value(where, column, row.get(column, ""), choices)
+            for column, choices in (("domain", DOMAINS), ("label", LABELS))
+        )
+        by_name[name] = replace(
+            old,
+            machine=row.get("machine", "") or old.machine,
+            is_target=old.is_target if is_target is None else is_target,
+            is_anomaly=old.is_anomaly if is_anomaly is None else is_anomaly,
+        )
+    return list(by_name.values())
+
+
+def _value(where: str, column: str, value: str, choices: dict[str, bool | None]) -> bool | None:
+    if value.lower() not in choices:
+        raise ValueError(
+            f"{where}: {column} {value!r} is not one of {', '.join(filter(None, choices))} (or left empty)"
+        )
+    return choices[value.lower()]
+
+
+def rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number, {column: value}) of a CSV file as Excel writes it: comma, semicolon or tab, any usual encoding."""
+    if not manifest.is_file():
+        raise FileNotFoundError(f"no such manifest: {manifest}")
+    text = _decoded(manifest.read_bytes())
+    lines = text.splitlines()
+    first = 1 if lines and lines[0].lower().startswith("sep=") else 0  # Excel's own first line
+    header = lines[first] if len(lines) > first else ""
+    separator = max(",;\t", key=header.count)
+    reader = csv.reader(io.StringIO("\n".join(lines[first:])), delimiter=separator)
+    columns = [column.strip().lower() for column in next(reader, [])]
+    columns = ["file" if column in ("file_name", "filename") else column for column in columns]
+    if "file" not in columns:
+        raise ValueError(
+            f"{manifest}: its first row must name the columns: file and any of domain, label, machine; it is {header!r}"
+        )
+    for cells in reader:
+        row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
+        if row.get("file"):
+            yield reader.line_num + first, row
+        elif any(row.values()):
+            raise ValueError(f"{manifest}, row {reader.line_num + first}: names no file")
+
+
+def _decoded(data: bytes) -> str:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+
+
+def _nothing_in(folder: Path, others: Counter[str], closed: list[Path]) -> str:
+    why = "it is empty"
+    if others:
+        why = f"it holds {_kinds(others.most_common(3))}{' and others' * (len(others) > 3)}"
+    elif closed:
+        why = f"{closed[0]} may not be opened by this user"
+    hint = CONVERT if others.keys() & set(UNREAD) else f"nearfar reads {READS}"
+    return f"no recordings in {folder}: {why}; {hint}"
+
+
+def _kinds(files: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(counted(n, f"{suffix} file") for suffix, n in files)

@@ -1,0 +1,1 @@
+"""Data sets of the challenge: their layout on disk and their download."""

@@ -1,0 +1,258 @@
+"""Data sets of DCASE Task 2, 2020 to 2026: units to fit and judge by, the rules of the year, ground truth.
+
+    unit     one section of one machine (2020: one machine id): a detector is fitted on its train clips alone and scores
+             its test clips; since 2023 every machine has one section
+    rules    "2020", "2021" or "2022" (unchanged since); told from the names and folders, see `RULES`
+
+    2020     fan/{train,test}/normal_id_00_00000000.wav; evaluation: id_01_00000000.wav
+    2021     fan/{train,source_test,target_test}/section_00_source_train_normal_0000_<attributes>.wav
+    2022 on  fan/{train,test}/section_00_source_test_anomaly_0000_<attributes>.wav; evaluation: section_00_0000.wav
+
+Mono and two-channel files are told apart when they are read. Where a name has no attributes, `attributes_00.csv` beside
+the folders may. Evaluation files get their labels from `test_rename` or from ground-truth CSVs, joined by file name.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from nearfar.audio.recordings import Recording, machines, parse, rows
+
+RULES = {
+    "2020": "arithmetic mean of AUC and pAUC over machine ids; there are no domains",
+    "2021": "harmonic mean of AUC and pAUC over sections and domains, each domain by its own anomalies",
+    "2022": "harmonic mean of AUC source, AUC target and pAUC over machines and sections",
+}
+LATEST = "2022"
+VALUES: dict[str, tuple[str, bool]] = {
+    "normal": ("is_anomaly", False),
+    "anomaly": ("is_anomaly", True),
+    "source": ("is_target", False),
+    "target": ("is_target", True),
+}
+OURS = ("anomaly_score", "decision_result")  # what evaluator folders hold beside the truth
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One section of one machine; `name` is the machine's own where it has one section only."""
+
+    machine: str
+    section: str
+    name: str
+    recordings: Sequence[Recording]
+
+    @property
+    def train(self) -> list[Recording]:
+        """The normal train clips."""
+        return [r for r in self.recordings if r.split == "train" and not r.is_anomaly]
+
+    @property
+    def test(self) -> list[Recording]:
+        """The test clips."""
+        return [r for r in self.recordings if r.split == "test"]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The units of a data set, the rules they are judged by, and what the reader should know."""
+
+    units: Sequence[Unit]
+    rules: str
+    notes: Sequence[str] = ()
+
+
+def read(
+    data: str | os.PathLike[str], truth: str | os.PathLike[str] | None = None, only: Sequence[str] = ()
+) -> DataSet:
+    """The data set at DATA or below it; `truth` is a folder of ground-truth CSVs or one of them.
+
+    `only` names the machines to keep. Raises ValueError for a layout that is none, for an unknown machine and for
+    ground truth that does not fit the files.
+    """
+    found = machines(data)
+    unknown = sorted(set(only) - set(found))
+    if unknown:
+        raise ValueError(f"no machine {', '.join(unknown)} in {data}; it has {', '.join(found)}")
+    found = {name: recordings for name, recordings in found.items() if not only or name in only}
+    notes: list[str] = []
+    if truth is not None:
+        found, notes = _labelled(found, Path(truth))
+    units = [unit for name, recordings in found.items() for unit in _units(name, _described(recordings))]
+    units, idle = _with_both_splits(units)
+    return DataSet(units, _rules(units), notes + idle)
+
+
+def made_up(recording: Recording) -> bool:
+    """True for a recording that `nearfar demo` made: its machine may share a real one's name."""
+    from nearfar.demo import MARK
+
+    return (recording.path.absolute().parents[2] / MARK).is_file()
+
+
+def attributes(path: Path) -> dict[tuple[str, str], str]:
+    """{(split folder, file name): "spd_1_load_2"} of an attributes_NN.csv: file_name, d1p, d1v, d2p, d2v, ..."""
+    said = {}
+    for _, row in rows(path):
+        where = Path(row["file"].replace("\\", "/"))
+        values = [value for column, value in row.items() if re.fullmatch(r"d\d+[pv]", column) and value]
+        said[where.parent.name, where.name] = "_".join(values)
+    return said
+
+
+def _units(machine: str, recordings: list[Recording]) -> Iterator[Unit]:
+    by_section = sorted(recordings, key=lambda r: r.section)
+    groups = {section: list(group) for section, group in groupby(by_section, key=lambda r: r.section)}
+    if len(set(groups) - {""}) <= 1:
+        yield Unit(machine, next((s for s in groups if s), "00"), machine, recordings)
+        return
+    if "" in groups:
+        raise ValueError(
+            f"machine {machine!r} has sections {', '.join(sorted(set(groups) - {''}))}, but the name of "
+            f"{groups[''][0].path} says none: is it of another data set?"
+        )
+    for section, group in groups.items():
+        word = "id" if parse(group[0].path.name).form == "dcase2020" else "section"
+        yield Unit(machine, section, f"{machine} {word} {section}", group)
+
+
+def _with_both_splits(units: list[Unit]) -> tuple[list[Unit], list[str]]:
+    """The units that can be fitted and scored, and notes on the others; ValueError if there are none."""
+    whole = [unit for unit in units if len(unit.train) >= 2 and unit.test]
+    lacks = [
+        f"{unit.name} has {len(unit.train)} normal train clips and {len(unit.test)} test clips"
+        for unit in units
+        if unit not in whole
+    ]
+    if not whole:
+        raise ValueError(
+            f"{lacks[0]}; both are needed. Is the other part of the data set still to come (evaluation sets come as "
+            "training and test archives)?"
+        )
+    return whole, [f"{said}: left out" for said in lacks]
+
+
+def _rules(units: Sequence[Unit]) -> str:
+    found: dict[str, str] = {}
+    for recording in (r for unit in units for r in unit.test):
+        form = parse(recording.path.name).form
+        folder = recording.path.absolute().parent.name
+        year = "2020" if form == "dcase2020" else "2021" if folder in ("source_test", "target_test") else LATEST
+        found.setdefault(year, recording.name)
+    if len(found) > 1:
+        said = "; ".join(f"{year}: {name}" for year, name in sorted(found.items()))
+        raise ValueError(f"these are data sets of different years, with different rules ({said}): give one of them")
+    return next(iter(found))
+
+
+def _described(recordings: list[Recording]) -> list[Recording]:
+    """The recordings with the attributes that stand in attributes_NN.csv alone."""
+    homes = {r.path.absolute().parent.parent for r in recordings}
+    said = {home: attributes(path) for home in homes for path in sorted(home.glob("attributes_*.csv"))}
+    out = []
+    for r in recordings:
+        folder = r.path.absolute().parent
+        known = said.get(folder.parent, {}).get((folder.name, r.path.name), "")
+        out.append(r if r.attributes or not known else replace(r, attributes=known))
+    return out
+
+
+def _labelled(found: dict[str, list[Recording]], truth: Path) -> tuple[dict[str, list[Recording]], list[str]]:
+    """The recordings with the labels and domains of ground-truth CSVs, and notes."""
+    told, notes = _truth(truth, list(found))
+    if not told:
+        raise ValueError(
+            f"{truth} holds no ground truth for {', '.join(found)}: expected CSV files named like "
+            f"ground_truth_{next(iter(found))}_section_00_test.csv with rows NAME.wav,0 or NAME.wav,1"
+        )
+    out = dict(found)
+    for machine, files in told.items():
+        sections = {section for section, _ in files}
+        mine = {r for r in found[machine] if r.split == "test" and (r.section or "00") in sections}
+        names = {(r.section or "00", r.path.name) for r in mine}
+        labels = {key for key, values in files.items() if "is_anomaly" in values}
+        _same_files(machine, truth, [n for _, n in sorted(names - labels)], [n for _, n in sorted(set(files) - names)])
+        out[machine] = [_told(r, files, truth) if r in mine else r for r in found[machine]]
+        if any(r.is_target is None for r in out[machine] if r.split == "test" and r.is_anomaly is not None):
+            notes.append(f"{machine}: the ground truth names no domains, so every test clip counts as source")
+    return out, notes
+
+
+def _told(recording: Recording, files: dict[tuple[str, str], dict[str, bool]], truth: Path) -> Recording:
+    says = files[recording.section or "00", recording.path.name]
+    for key, value in says.items():
+        if getattr(recording, key) not in (None, value):
+            raise ValueError(f"{truth} contradicts the name of {recording.path}: which of them is right?")
+    return replace(recording, **says)  # type: ignore[arg-type]
+
+
+def _same_files(machine: str, truth: Path, missing: list[str], extra: list[str]) -> None:
+    if missing or extra:
+        said = [
+            f"{len(names)} {what}: {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}"
+            for what, names in (("test files without a row", missing), ("rows without a test file", extra))
+            if names
+        ]
+        raise ValueError(
+            f"{truth} does not fit the test files of {machine}: {'; '.join(said)}. "
+            "Is it the truth of this data set, and is the data set complete?"
+        )
+
+
+def _truth(truth: Path, known: list[str]) -> tuple[dict[str, dict[tuple[str, str], dict[str, bool]]], list[str]]:
+    """{machine: {(section, file): {"is_anomaly": ..., "is_target": ...}}} of the CSVs at `truth`, and notes."""
+    if not truth.exists():
+        raise FileNotFoundError(f"no such ground truth: {truth}")
+    told: dict[str, dict[tuple[str, str], dict[str, bool]]] = {}
+    notes = []
+    for path in [truth] if truth.is_file() else sorted(truth.rglob("*.csv")):
+        match = re.search(r"_section_(\d+)", path.stem)
+        if match is None or path.name.startswith(OURS):
+            continue
+        before = path.stem[: match.start()]
+        fits = [m for m in known if before == m or before.endswith("_" + m)]
+        if not fits:
+            notes.append(f"{path.name} is of a machine that the data set does not have")
+            continue
+        files = told.setdefault(max(fits, key=len), {})
+        about = path.parent.name if truth.is_file() else str(path.relative_to(truth))
+        for name, says in _rows(path, "is_target" if "domain" in about.lower() else "is_anomaly"):
+            files.setdefault((match[1], name), {}).update(says)
+    return told, notes
+
+
+def _rows(path: Path, column: str) -> Iterator[tuple[str, dict[str, bool]]]:
+    """(file name, what is said of it) of one CSV: 0 or 1 in the meaning of `column`, words, or the labelled name."""
+    seen: dict[str, int] = {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for line, cells in enumerate(csv.reader(file), start=1):
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            name = Path(cells[0]).name
+            if name in seen:
+                raise ValueError(f"{path}, row {line}: {name} is already in row {seen[name]}")
+            seen[name] = line
+            says: dict[str, bool] = {}
+            for cell in cells[1:]:
+                says.update(_meaning(cell, column))
+            if not says and "attribut" not in str(path).lower():
+                raise ValueError(f"{path}, row {line}: {','.join(cells)!r} is no row NAME.wav,0 or NAME.wav,1")
+            yield name, says
+
+
+def _meaning(cell: str, column: str) -> dict[str, bool]:
+    if cell in ("0", "1"):
+        return {column: cell == "1"}
+    if cell.lower() in VALUES:
+        key, value = VALUES[cell.lower()]
+        return {key: value}
+    said = parse(cell)
+    return {k: v for k, v in (("is_anomaly", said.is_anomaly), ("is_target", said.is_target)) if v is not None}

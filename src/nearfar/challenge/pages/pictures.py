@@ -1,0 +1,177 @@
+"""Pictures of a test set for the researcher, as PNG bytes, light or dark: bars, ROC, histograms, coherence.
+
+Drawn like the pictures of `explain`: colours safe for colour-blind eyes and never the only sign, text large enough for
+a telephone, matplotlib imported when a picture is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nearfar.explain.pictures import TICKS_HZ, Look, as_png, blank, legend, look_of
+from nearfar.metrics import MAX_FPR, Interval, auc, partial_auc
+from nearfar.support.check import Array
+
+MARKS = ("D", "v", "o", "s")  # shapes of what stands beside the bars, in the order of its names
+BINS = 24
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A machine's bar: value and interval in percent, and what others have, by name."""
+
+    name: str
+    value: float
+    interval: Interval | None = None
+    others: Mapping[str, float] = field(default_factory=dict)
+
+
+def bars_png(bars: Sequence[Bar], *, dark: bool = False) -> bytes:
+    """The harmonic mean of each machine with its interval, and marks for what others have."""
+    look, figure = look_of(dark), blank(1.3 + 0.36 * len(bars), dark)
+    ax = figure.subplots()
+    at = np.arange(len(bars))[::-1]
+    ax.barh(at, [b.value for b in bars], height=0.56, color=look.normal, alpha=0.85, label="here")
+    _whiskers(ax, at, bars, look)
+    names = list(dict.fromkeys(name for b in bars for name in b.others))
+    for mark, name in zip(MARKS, names, strict=False):
+        points = [(b.others[name], y) for y, b in zip(at, bars, strict=True) if name in b.others]
+        ax.scatter(
+            *zip(*points, strict=True),
+            marker=mark,
+            s=40,
+            facecolor=look.paper,
+            edgecolor=look.odd,
+            lw=1.5,
+            label=name,
+            zorder=4,
+        )
+    ax.axvline(50, color=look.line, lw=1, ls=":", label="chance")
+    ax.set_yticks(at, [b.name for b in bars])
+    ax.set_xlim(0, 100)
+    ax.set_xlabel("harmonic mean of the three metrics, percent")
+    drawn, labels = ax.get_legend_handles_labels()
+    said = dict(zip(labels, drawn, strict=True))
+    first = [label for label in ("here", "95 % interval") if label in said]
+    legend(ax, look, 3, {label: said[label] for label in [*first, *(n for n in said if n not in first)]})
+    return as_png(figure, look, [ax])
+
+
+def _whiskers(ax: Any, at: Array, bars: Sequence[Bar], look: Look) -> None:
+    held = [(y, b.value, b.interval) for y, b in zip(at, bars, strict=True) if b.interval is not None]
+    if held:
+        y, value, intervals = zip(*held, strict=True)
+        spans = [[v - 100 * i.low, 100 * i.high - v] for v, i in zip(value, intervals, strict=True)]
+        style: dict[str, Any] = {"fmt": "none", "ecolor": look.ink, "capsize": 3, "lw": 1.3}
+        ax.errorbar(value, y, xerr=np.maximum(np.transpose(spans), 0), label="95 % interval", **style)
+
+
+def roc_png(
+    values: Sequence[float], is_anomaly: Sequence[bool], is_target: Sequence[bool | None], *, dark: bool = False
+) -> bytes:
+    """ROC of all clips and of each domain's normals against all anomalies; the part that pAUC looks at is shaded."""
+    look, figure = look_of(dark), blank(4.3, dark)
+    ax = figure.subplots()
+    s, a = np.asarray(values, float), np.asarray(is_anomaly, bool)
+    t = np.array([bool(x) for x in is_target])
+    fpr, tpr = roc(s[~a], s[a])
+    part = f"pAUC {100 * partial_auc(s, a):.1f}, up to {MAX_FPR:g}"
+    ax.fill_between(*up_to(fpr, tpr, MAX_FPR), facecolor="none", edgecolor=look.normal, hatch="////", lw=0, label=part)
+    ax.axvline(MAX_FPR, color=look.faint, lw=1)
+    ax.plot(fpr, tpr, color=look.ink, lw=2, label="all clips")
+    for domain, style, colour in ((False, "--", look.normal), (True, "-.", look.odd)):
+        normal = ~a & (t == domain)
+        if normal.any() and t[~a].any():
+            name, area = "target" if domain else "source", auc(s[normal | a], a[normal | a])
+            ax.plot(*roc(s[normal], s[a]), style, color=colour, lw=1.6, label=f"{name} normals, AUC {100 * area:.1f}")
+    ax.plot([0, 1], [0, 1], ":", color=look.line, lw=1)
+    ax.set_xlim(-0.01, 1.01)  # a perfect curve runs along the frame
+    ax.set_ylim(0, 1.02)
+    ax.set_xlabel("share of normal clips above the set-point")
+    ax.set_ylabel("share of anomalous clips above it")
+    ax.legend(loc="lower right", fontsize=9, labelcolor=look.ink, facecolor=look.paper, edgecolor=look.faint)
+    return as_png(figure, look, [ax])
+
+
+def roc(normal: Array, anomalous: Array) -> tuple[Array, Array]:
+    """(false-alarm rates, hit rates) from (0, 0) to (1, 1), one point per distinct score; ties make slopes."""
+    thresholds = np.unique(np.concatenate([normal, anomalous]))[::-1]
+    n, a = np.sort(normal), np.sort(anomalous)
+    fpr = 1 - np.searchsorted(n, thresholds, "left") / len(n)
+    tpr = 1 - np.searchsorted(a, thresholds, "left") / len(a)
+    return np.r_[0, fpr], np.r_[0, tpr]
+
+
+def up_to(fpr: Array, tpr: Array, limit: float) -> tuple[Array, Array]:
+    """The part of a ROC from 0 to a false-alarm rate of `limit`, its end interpolated."""
+    n = int((fpr <= limit).sum())
+    end = np.interp(limit, fpr[n - 1 :], tpr[n - 1 :])
+    return np.r_[fpr[:n], limit], np.r_[tpr[:n], end]
+
+
+def domains_png(
+    values: Sequence[float],
+    is_anomaly: Sequence[bool | None],
+    is_target: Sequence[bool | None],
+    set_point: float,
+    *,
+    dark: bool = False,
+) -> bytes:
+    """Histograms of the scores, one panel a domain on one scale, with the set-point."""
+    s = np.asarray(values, float)
+    target = np.array([x is True for x in is_target])
+    panels = (
+        [("source", ~target), ("target", target)]
+        if target.any() and not target.all()
+        else [("", np.ones(len(s), bool))]
+    )
+    look, figure = look_of(dark), blank(0.7 + 1.8 * len(panels), dark)
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    low, high = np.quantile(s, [0, 1])
+    most = float(np.quantile(s, 0.95))
+    top = max(set_point, min(high, most + (most - low) / 2 + 1e-9))
+    edges = np.linspace(min(low, set_point), top, BINS + 1)  # what lies beyond is counted in the last bin
+    kinds = np.array(["unknown" if x is None else "anomalous" if x else "normal" for x in is_anomaly])
+    for ax, (title, here) in zip(axes, panels, strict=True):
+        for kind in ("normal", "unknown", "anomalous"):
+            mine = np.minimum(s[here & (kinds == kind)], edges[-1])
+            if len(mine):
+                ax.hist(mine, bins=edges, label=kind if kind != "unknown" else "not labelled", **_style(kind, look))
+        ax.axvline(set_point, color=look.line, lw=1.3, ls="--", label=f"set-point {set_point:.1f}")
+        ax.set_ylabel(f"{title} clips".strip())
+        ax.yaxis.get_major_locator().set_params(integer=True)
+    axes[-1].set_xlabel("score, standard deviations of the normals" + (" (last bin: and above)" if high > top else ""))
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    legend(axes[0], look, handles=handles)
+    return as_png(figure, look, list(axes))
+
+
+def coherence_png(frequency: Array, rows: Array, *, dark: bool = False) -> bytes:
+    """Coherence of near and far over frequency bands (F,), in Hz, of several clips (N, F): median and middle half."""
+    look, figure = look_of(dark), blank(2.7, dark)
+    ax = figure.subplots()
+    low, middle, high = np.quantile(rows, [0.25, 0.5, 0.75], axis=0)
+    ax.fill_between(frequency, low, high, color=look.normal, alpha=0.3, lw=0, label="middle half of the clips")
+    ax.plot(frequency, middle, color=look.normal, lw=1.8, label="median")
+    ax.set_xscale("log")
+    ticks = [f for f in TICKS_HZ if frequency[0] <= f <= frequency[-1]]
+    ax.set_xticks(ticks, [f"{f / 1000:g}" for f in ticks], minor=False)
+    ax.minorticks_off()
+    ax.set_xlim(frequency[0], frequency[-1])
+    ax.set_ylim(0, 1)
+    ax.set_xlabel("kHz")
+    ax.set_ylabel("coherence")
+    legend(ax, look)
+    return as_png(figure, look, [ax])
+
+
+def _style(kind: str, look: Look) -> dict[str, Any]:
+    if kind == "anomalous":
+        return {"facecolor": "none", "edgecolor": look.odd, "hatch": "////", "linewidth": 1.1}
+    return {"facecolor": look.normal, "edgecolor": look.paper, "alpha": 0.85, "linewidth": 1.1}

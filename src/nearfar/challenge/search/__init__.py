@@ -1,0 +1,1 @@
+"""The search space of the report, scored and recorded."""

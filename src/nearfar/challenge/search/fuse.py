@@ -1,0 +1,166 @@
+"""Search for the weights of a score-level fusion (report 2.8, eq. 17-18).
+
+    scores    {machine: (S, M)}   test scores of S systems, aligned by their exact leave-one-out normals
+    weights   (S,)                on the simplex, in steps of 0.05
+
+Equal weights need no labels and are the default of a fusion. The search starts from the best of equal weights, every
+system alone and the report's weights where its encoders are there, and moves weight from one system to another while
+the official score grows. It uses labels: beside its score stands the nested one, weights chosen without the machine
+that they are scored on (and so not from the report's, which were chosen on all of its machines).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nearfar.challenge.search.batch_metrics import harmonic, machine_values
+from nearfar.challenge.search.records import Clips, Records
+from nearfar.challenge.search.select import marks
+from nearfar.recipe import FUSION, Fusion, Recipe, as_data, leaves
+from nearfar.support.check import Array, whole
+
+STEP, MOVES = 20, (1, 2, 4, 8)  # weights are whole multiples of 1 / STEP; how many of them one move may carry
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Weights found, official scores in [0, 1] (NaN without labels), and how many weightings were tried."""
+
+    recipes: Sequence[Recipe]
+    weights: Sequence[float]
+    overall: float
+    nested: float
+    equal: float
+    single: float  # of the best system alone
+    tried: int
+
+    @property
+    def system(self) -> Fusion:
+        """The fusion as a recipe; systems without weight are left out."""
+        parts = [(w, r) for w, r in zip(self.weights, self.recipes, strict=True) if w > 0]
+        return Fusion(tuple(parts))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        numbers = {k: getattr(self, k) for k in ("overall", "nested", "equal", "single", "tried")}
+        numbers |= {"optimism": self.overall - self.nested}
+        return {k: None if np.isnan(v) else v for k, v in numbers.items()} | {"system": as_data(self.system)}
+
+
+def fuse(records: Records, rows: Sequence[int], *, search: bool = True) -> Fused:
+    """Weights for the systems `rows` of a search; equal ones without labels or without `search`."""
+    if not rows:
+        raise ValueError("a fusion needs at least one system")
+    recipes = [records.recipes[row] for row in rows]
+    tables = {m: (records.aligned(rows, m), clips) for m, clips in records.clips.items()}
+    equal = np.full((1, len(rows)), 1 / len(rows))
+    if not records.labelled:
+        nan = float("nan")
+        return Fused(recipes, [float(w) for w in equal[0]], nan, nan, nan, nan, 1)
+    even = float(_overall(equal, tables)[0])
+    single = float(np.nanmax(records.overall[list(rows)]))
+    if not search:
+        return Fused(recipes, [float(w) for w in equal[0]], even, even, even, single, 1)
+    starts = [*equal, *np.eye(len(rows))]
+    weights, score, tried = ascend(tables, [*starts, *_published(recipes)])
+    return Fused(recipes, [float(w) for w in weights], score, _nested(tables, starts), even, single, tried)
+
+
+def ascend(tables: Mapping[str, tuple[Array, Clips]], starts: Sequence[Array]) -> tuple[Array, float, int]:
+    """(weights, official score, how many were tried) of the best weighting that moves of weight reach from a start."""
+    scores = _overall(np.stack(starts), tables)
+    best, tried = int(np.nanargmax(scores)), len(starts)
+    weights, score = starts[best], float(scores[best])
+    units = _rounded(weights)  # equal weights may lie between the grid's points: moves start from the nearest
+    while len(units) > 1:
+        moves = _moves(units)
+        scores = _overall(moves / STEP, tables)
+        tried += len(moves)
+        at = int(np.nanargmax(scores))
+        if scores[at] <= score:
+            break
+        units, weights, score = moves[at], moves[at] / STEP, float(scores[at])
+    return weights, score, tried
+
+
+def candidates(records: Records, top: int) -> list[int]:
+    """Rows to fuse: the best of each encoder and view, the `top` best of these (without labels: by the rules)."""
+    whole("top", top)
+    if records.labelled:
+        order = np.argsort(-np.nan_to_num(records.overall), kind="stable")
+    else:
+        order = np.argsort(-marks(records), kind="stable")
+    seen: dict[tuple[str, str], int] = {}
+    for row in order:
+        seen.setdefault((records.recipes[row].encoder, records.recipes[row].view), int(row))
+    return list(seen.values())[:top]
+
+
+def layers(records: Records) -> list[int]:
+    """Rows of one configuration at all of its layers: the one that the label-free rules mark highest on average.
+
+    Raises ValueError if the search tried one layer alone. With equal weights their fusion is label-free.
+    """
+    mark = marks(records)
+    rows: dict[Recipe, list[int]] = {}
+    for row, recipe in enumerate(records.recipes):
+        rows.setdefault(replace(recipe, layer=None), []).append(row)
+    several = [each for each in rows.values() if len(each) > 1]
+    if not several:
+        raise ValueError("this search tried one layer alone; give `nearfar search` several: --layer 4 --layer final")
+    return max(several, key=lambda each: float(mark[each].mean()))
+
+
+def _nested(tables: Mapping[str, tuple[Array, Clips]], starts: Sequence[Array]) -> float:
+    if len(tables) < 2:
+        return float("nan")
+    held_out = []
+    for machine in tables:
+        weights, _, _ = ascend({m: t for m, t in tables.items() if m != machine}, starts)
+        held_out.append(_values(weights[None], *tables[machine])[0])
+    return float(harmonic(np.stack(held_out)[None])[0])
+
+
+def _overall(weights: Array, tables: Mapping[str, tuple[Array, Clips]]) -> Array:
+    return harmonic(np.stack([_values(weights, *table) for table in tables.values()], axis=1))
+
+
+def _values(weights: Array, scores: Array, clips: Clips) -> Array:
+    return machine_values(weights @ scores, np.array(clips.is_anomaly, bool), np.array(clips.is_target, bool))
+
+
+def _moves(units: Array) -> Array:
+    """Every way to carry 1, 2, 4 or 8 steps of weight from one system to another."""
+    out = []
+    for giver in np.flatnonzero(units):
+        for taker in range(len(units)):
+            for step in {min(step, int(units[giver])) for step in MOVES} if taker != giver else ():
+                moved = units.copy()
+                moved[giver] -= step
+                moved[taker] += step
+                out.append(moved)
+    return np.stack(out)
+
+
+def _rounded(weights: Array) -> Array:
+    """Weights in whole steps that sum to STEP: the largest remainders get what is left."""
+    units = np.floor(weights * STEP + 1e-9).astype(int)
+    for at in np.argsort(units - weights * STEP, kind="stable")[: STEP - units.sum()]:
+        units[at] += 1
+    return units
+
+
+def _published(recipes: Sequence[Recipe]) -> list[Array]:
+    """The report's weights, if each of its five encoders is among the systems (the first of each counts)."""
+    report = {next(iter(leaves(part))).encoder: weight for weight, part in FUSION.parts}
+    names = [recipe.encoder for recipe in recipes]
+    if not set(report) <= set(names):
+        return []
+    weights = np.zeros(len(recipes))
+    for name, weight in report.items():
+        weights[names.index(name)] = weight
+    return [weights]

@@ -1,0 +1,208 @@
+"""The search space of the report as an ordered list of configurations (report 2.3, 2.5-2.7 and Table 2).
+
+    Setting        what turns a clip's grid into a vector: layer, preprocessing, pooling, the frequency axis
+    Space          for every setting the views, and for every view the back ends
+    configuration  a `Recipe`; their order is settings, then views, then back ends
+
+`REPORT` is the report's grid, 7 x 6 x 24 x 26 = 26,208 configurations; `EXTENDED` is what it leaves out. Both are
+tables of blocks; a space is the union of its blocks, so a configuration in two of them is tried once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+from nearfar.backend import Switches
+from nearfar.embedding.vectors import POOLED, waveforms_of
+from nearfar.encoders import FREQS
+from nearfar.recipe import BEAM, SPACE, Recipe, leaves
+from nearfar.support.check import one_of
+
+K, METRICS = SPACE["k"], SPACE["metric"]
+PREPROCESSINGS, NONE = SPACE["preprocessing"], ((None, None),)
+POOLINGS = (
+    ("mean", 1.0, 3.0),
+    *(("gem", 1.0, float(p)) for p in SPACE["p"]),
+    *(("rdp", float(alpha), 3.0) for alpha in SPACE["alpha"]),
+    *(("rdp_gem", float(alpha), float(p)) for alpha in SPACE["alpha"] for p in SPACE["p"]),
+)  # kind, alpha, p
+FEW_POOLINGS = (("mean", 1.0, 3.0), ("gem", 1.0, 3.0), ("rdp", 9.0, 3.0), ("rdp_gem", 1.0, 3.0))
+BEAM_POOLINGS = (*FEW_POOLINGS[:1], *(("rdp", alpha, 3.0) for alpha in (4.0, 8.0)), *FEW_POOLINGS[3:])  # NA-SSL: RDP
+BACKENDS: dict[str, tuple[dict[str, Any], ...]] = {  # Table 2; "k = 3 LDN" is density_k = 3 (scoring.md A2)
+    "raw": tuple({"method": "raw", "metric": m, "k": k} for m in METRICS for k in K),
+    "ldn": tuple({"method": "ldn", "metric": m, "density_k": k} for m in METRICS for k in K),
+    **{method: tuple({"method": method, "metric": m} for m in METRICS) for method in SPACE["domain_aware"]},
+    "varmin": tuple({"method": "varmin", "metric": m, "density_k": k} for m in METRICS for k in (1, 4)),
+    "exponent": tuple(  # d / rho^lambda between raw and LDN
+        {"method": "ldn", "metric": m, "density_k": k, "exponent": e}
+        for m in METRICS for k in (1, 4, 16) for e in (0.25, 0.5, 0.75)
+    ),
+    "mahalanobis": ({"method": "mahalanobis"}, {"method": "mahalanobis", "ignore_domains": True}),
+    "whitened": ({"method": "raw", "metric": "cosine", "whiten": True},),
+}  # fmt: skip
+IN_REPORT = ("raw", "ldn", *SPACE["domain_aware"])
+LEAKAGE = tuple(f"{kind}_{1 << n}" for kind in ("w1", "w1w") for n in range(10, 15))  # windows of 1,024 to 16,384
+
+
+@dataclass(frozen=True)
+class Block:
+    """All combinations of views, (low, spike), (pooling, alpha, p) and back ends by name."""
+
+    views: tuple[str, ...]
+    preprocessings: tuple[tuple[float | None, float | None], ...]
+    poolings: tuple[tuple[str, float, float], ...]
+    backends: tuple[str, ...]
+    freqs: tuple[str, ...] = ()  # () for those that are asked for
+
+
+REPORT = (Block(SPACE["view"], PREPROCESSINGS, POOLINGS, IN_REPORT),)
+EXTENDED = (
+    Block((*LEAKAGE, "far_only", "residual_0.5"), NONE, POOLINGS, IN_REPORT),
+    Block(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("varmin", "exponent", "mahalanobis")),
+    Block(("near_only",), NONE, FEW_POOLINGS[:1], ("whitened",)),
+    Block(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("raw", "ldn", "varmin"), ("bands",)),
+    Block(("near_only", "n_f", *LEAKAGE), NONE, BEAM_POOLINGS, ("raw", "ldn", "varmin"), (BEAM,)),
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What turns a clip's grid into a vector."""
+
+    low: float | None = None
+    spike: float | None = None
+    pooling: str = "mean"
+    alpha: float = 1.0
+    p: float = 3.0
+    freq: str = "concat"
+    layer: int | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Setting:
+        """The setting of a configuration."""
+        return cls(**{f.name: getattr(recipe, f.name) for f in fields(cls)})
+
+    @property
+    def name(self) -> str:
+        """Readable, and fit for a file name: "low0.15-spike0.3-rdp_gem-alpha1-p3-concat-layer7"."""
+        parts = [f"low{self.low:g}"] if self.low is not None else []
+        parts += [f"spike{self.spike:g}"] if self.spike is not None else []
+        parts += [self.pooling]
+        parts += [f"alpha{self.alpha:g}"] if "rdp" in self.pooling else []
+        parts += [f"p{self.p:g}"] if "gem" in self.pooling else []
+        parts += [self.freq]
+        parts += [f"layer{self.layer}"] if self.layer is not None else []
+        return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class Space:
+    """{setting: {view: back ends}}."""
+
+    plan: dict[Setting, dict[str, tuple[Switches, ...]]]
+
+    def __len__(self) -> int:
+        return sum(len(backends) for views in self.plan.values() for backends in views.values())
+
+    def configurations(self, encoder: str, settings: Sequence[Setting] | None = None) -> Iterator[Recipe]:
+        """The configurations in order, of all settings or of some."""
+        for setting in self.plan if settings is None else settings:
+            for view, backends in self.plan[setting].items():
+                for switches in backends:
+                    yield Recipe(encoder=encoder, view=view, **vars(setting), **vars(switches))
+
+    def waveforms(self) -> tuple[str, ...]:
+        """What a clip's encoder passes have to listen to."""
+        views = dict.fromkeys(view for views in self.plan.values() for view in views)
+        return tuple(dict.fromkeys(w for view in views for part in parts_of(view) for w in waveforms_of(part)))
+
+    def without_far(self) -> Space:
+        """What is left for recordings with one channel."""
+        return Space({s: {v: b for v, b in views.items() if v == "near_only"} for s, views in self.plan.items()})
+
+
+def space(
+    *,
+    extended: bool = False,
+    freqs: Sequence[str] = ("concat",),
+    layers: Sequence[int | None] = (None,),
+    views: Sequence[str] = (),
+    poolings: Sequence[str] = (),
+    methods: Sequence[str] = (),
+) -> Space:
+    """The report's space, with what it lacks if `extended`, at each of the `layers` (None: the final one).
+
+    `views`, `poolings` and `methods` restrict it by name.
+
+    Raises ValueError for a name that is not in the space, with the choices.
+    """
+    blocks = (*REPORT, *EXTENDED) if extended else REPORT
+    for what, chosen, known in (
+        ("freq", freqs, {*FREQS, BEAM}),
+        ("view", views, {v for b in blocks for v in b.views}),
+        ("pooling", poolings, {p[0] for b in blocks for p in b.poolings}),
+        ("method", methods, {m for b in blocks for m in b.backends}),
+    ):
+        for name in chosen:
+            one_of(f"{what} of the search", name, sorted(known))
+    plan: dict[Setting, dict[str, dict[Switches, None]]] = {}
+    for block in blocks:
+        for setting in _settings(block, block.freqs or freqs, layers, poolings):
+            for view in block.views:
+                for name in block.backends:
+                    if (not views or view in views) and (not methods or name in methods):
+                        made = plan.setdefault(setting, {}).setdefault(view, {})
+                        made.update(dict.fromkeys(_SWITCHES[name]))
+    if not plan:
+        raise ValueError("nothing of the search space is left: no block has all that was asked for")
+    ordered = sorted(
+        plan, key=lambda s: (s.freq, s.layer or 0, s.low or 0, s.spike or 0)
+    )  # settings that share frames, together
+    return Space({s: {view: tuple(backends) for view, backends in plan[s].items()} for s in ordered})
+
+
+def space_of(recipes: Sequence[Recipe]) -> Space:
+    """The space of these configurations alone, of one encoder; ValueError for what a search does not try."""
+    plan: dict[Setting, dict[str, tuple[Switches, ...]]] = {}
+    for recipe in recipes:
+        if not recipe.normalize:
+            raise ValueError(
+                "only recipes with normalised embeddings can be searched or fused, and normalize is false in that of "
+                f"{recipe.encoder}, {recipe.view}, {recipe.pooling}, {recipe.method}"
+            )
+        views = plan.setdefault(Setting.of(recipe), {})
+        views[recipe.view] = (*views.get(recipe.view, ()), recipe.switches)
+    return Space(plan)
+
+
+@lru_cache
+def parts_of(view: str) -> tuple[str, ...]:
+    """The views whose scores make up a view's: itself, or the three of eq. 13."""
+    return tuple(leaf.view for leaf in leaves(Recipe(view=view)))
+
+
+def as_row(recipe: Recipe) -> dict[str, Any]:
+    """A configuration as data: the fields that differ from their defaults, and always those that name it."""
+    named = ("encoder", "view", *POOLED, "method", "metric", "k", "density_k")
+    return {
+        f.name: getattr(recipe, f.name)
+        for f in fields(Recipe)
+        if f.name in named or getattr(recipe, f.name) != f.default
+    }
+
+
+def _settings(
+    block: Block, freqs: Sequence[str], layers: Sequence[int | None], poolings: Sequence[str]
+) -> Iterator[Setting]:
+    for freq, layer in product(freqs, layers):
+        for low, spike in block.preprocessings:
+            for kind, alpha, p in block.poolings:
+                if not poolings or kind in poolings:
+                    yield Setting(low, spike, kind, alpha, p, freq, layer)
+
+
+_SWITCHES = {name: tuple(Switches(**backend) for backend in backends) for name, backends in BACKENDS.items()}

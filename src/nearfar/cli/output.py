@@ -1,0 +1,410 @@
+"""Results of the commands: as plain data for JSON, as CSV, and in words."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from nearfar.challenge.data.layout import LATEST, RULES
+from nearfar.cli.terminal import Failures, complain, left_out, say, say_json, say_table, say_words
+from nearfar.support.words import counted
+
+if TYPE_CHECKING:
+    from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
+    from nearfar.challenge.pages.tables import Reproduction
+    from nearfar.detector import Detector
+    from nearfar.score import Score
+
+Named = tuple[str, "Score"]
+MANY = 5  # recordings that are all anomalous, from which on it may not be the machine
+NO_PICTURES = "needs matplotlib: pip install 'nearfar[pictures]'"
+
+
+def set_point(detector: Detector) -> dict[str, Any]:
+    """A detector's set-point and what it promises."""
+    point = detector.threshold
+    return {
+        "threshold": point.value,
+        "method": point.method,
+        "rate": point.rate,
+        "false_alarms_per_day": point.false_alarms_per_day(detector.window_s),
+        "clip_seconds": detector.window_s,
+        "normals": len(detector.normals),
+        "backed_by_normals": point.rate * (len(detector.normals) + 1) >= 0.999,
+    }
+
+
+def say_set_point(point: dict[str, Any], title: str = "Set-point") -> None:
+    """The set-point in words."""
+    say_words(f"{title:<13} {point['threshold']:.2f} standard deviations of the normals ({point['method']}); expected:")
+    often = f"1 false alarm in {1 / max(point['rate'], 1e-12):.4g} healthy recordings"
+    a_day = f"{point['false_alarms_per_day']:.4g} a day if heard all day in pieces of {point['clip_seconds']:g} s"
+    say_words(f"              {often}, {a_day}")
+    if not point["backed_by_normals"]:
+        say_words(f"              (rarer than {point['normals']} normals can show: extrapolated, on the careful side)")
+
+
+def say_choices(choices: Sequence[tuple[float, float]], per_day: float, normals: int) -> None:
+    """(share of healthy recordings, set-point) as a table; `per_day` recordings a day."""
+    columns = ["one false alarm in", "a day, heard all day", "set-point", ""]
+    beyond = "beyond the normals"
+    rows = [
+        [f"{1 / r:.0f} recordings", f"{r * per_day:.4g}", f"{v:.2f}", "" if r >= 1 / (normals + 1) else beyond]
+        for r, v in choices
+    ]
+    say_table(columns, rows)
+
+
+def say_live(detector: Detector) -> None:
+    """What `monitor` and `serve` make of it, in words."""
+    from nearfar.live.alarm import Alarm
+    from nearfar.live.setpoint import MEASURED, in_words
+    from nearfar.live.setpoint import set_point as live_point
+
+    hop_s, on_delay = detector.window_s / 2, Alarm(0.0).on_delay
+    lines = in_words(detector, live_point(detector, hop_s, on_delay), hop_s, on_delay)
+    say(f"Live          nearfar monitor, a window of {detector.window_s:g} s every {hop_s:g} s:")
+    for line in [*lines, f"{MEASURED} HISTORY"]:
+        say_words(f"              {line}")
+
+
+def summary(detector: Detector) -> dict[str, Any]:
+    """What a detector was fitted on and where its set-point lies."""
+    odd = sorted(range(len(detector.normals)), key=lambda i: -detector.train_values[i])[:3]
+    return {
+        "normals": len(detector.normals),
+        "minutes": sum(n.seconds for n in detector.normals) / 60,
+        "source": int((~detector.is_target).sum()),
+        "target": int(detector.is_target.sum()),
+        "why": detector.why,
+        "set_point": set_point(detector),
+        "odd_ones_out": [{"file": detector.normals[i].name, "score": float(detector.train_values[i])} for i in odd],
+    }
+
+
+def say_summary(facts: dict[str, Any]) -> None:
+    """The summary of `fit` and `add` in words."""
+    from nearfar.doctor.checkup import few
+
+    domains = f" ({facts['source']} source, {facts['target']} target)" if facts["target"] else ""
+    added = f", {facts['added']} of them new" if "added" in facts else ""
+    say(f"Heard         {facts['normals']} normal recordings{domains}, {facts['minutes']:.1f} minutes{added}")
+    if facts["left_out"]:
+        say(f"Left out      {counted(len(facts['left_out']), 'recording')}; the reasons stand above")
+    say_words(f"Method        {facts['why']}")
+    say_set_point(facts["set_point"])
+    say("Odd ones out  listen to these: are they really normal?")
+    for odd in facts["odd_ones_out"]:
+        say(f"              {odd['file']}  ({odd['score']:+.1f} standard deviations)")
+    if note := few(facts["normals"], 60 * facts["minutes"]):
+        say_words(f"Note          {note}")
+    say(f"Detector      {facts['model']}")
+    say(f"Next          nearfar score {quote(facts['model'])} RECORDINGS")
+
+
+def as_row(name: str, score: Score) -> dict[str, Any]:
+    """A score as plain data; `anomalous` is None where the recording cannot be judged."""
+    return {
+        "file": name,
+        "score": score.value,
+        "threshold": score.threshold,
+        "anomalous": score.anomalous,
+        "nearest": score.nearest[0] if score.nearest else "",
+        "status": score.status,
+        "p": score.p,
+        "heard": score.heard,
+        "problem": score.problem,
+        "warnings": list(score.warnings),
+    }
+
+
+def as_csv(scores: Sequence[Named]) -> str:
+    """Scores as CSV, one row each; `anomalous` is 1, 0 or empty."""
+    out = io.StringIO()
+    rows = [as_row(name, score) for name, score in scores]
+    columns = ["file", "score", "threshold", "anomalous", "nearest", "status", "p", "heard", "problem", "warnings"]
+    table = csv.DictWriter(out, columns, lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        flag = "" if row["anomalous"] is None else int(row["anomalous"])
+        table.writerow(row | {"anomalous": flag, "warnings": "; ".join(row["warnings"])})
+    return out.getvalue()
+
+
+def say_scores(scores: Sequence[Named], failures: Failures) -> None:
+    """Scores as a table, then the count of alarms and of what could not be judged or read."""
+    if scores:
+        say_table(
+            ["file", "score", "threshold", "verdict", "heard", "nearest normal"],
+            [
+                [name, f"{s.value:.2f}", f"{s.threshold:.2f}", s.status, s.heard if s.anomalous else "", s.nearest[0]]
+                for name, s in scores
+            ],
+        )
+        say()
+    remarks: dict[str, list[str]] = {}
+    for name, s in scores:
+        for text in filter(None, [s.problem, *s.warnings]):
+            remarks.setdefault(text, []).append(name)
+    for text, names in remarks.items():
+        others = f" and {counted(len(names) - 1, 'other')}" if len(names) > 1 else ""
+        complain(f"{names[0]}{others}: {text}")
+    dead = sum(s.anomalous is None for _, s in scores)
+    alarms = sum(bool(s.anomalous) for _, s in scores)
+    if alarms >= MANY and alarms + dead == len(scores):
+        complain(
+            f"note: all {alarms} that can be judged are anomalous: a fault all the time, a way to run that was not "
+            "heard before, exchanged microphones, or another machine?"
+        )
+    parts = [f"{len(scores)} scored", f"{alarms} anomalous"]
+    parts += [f"{dead} cannot be judged"] if dead else []
+    parts += [f"{len(failures.files)} could not be used"] if failures.files else []
+    say(f"{', '.join(parts)}; score and threshold are in standard deviations of the normals")
+
+
+def say_evaluation(evaluation: Evaluation) -> None:
+    """The official metrics as a table with intervals, in percent."""
+    say_table(
+        ["machine", "AUC source", "AUC target", "pAUC", "Omega"],
+        [_metrics_row(m) for m in evaluation.machines],
+        title="Percent, with 95 % bootstrap intervals",
+    )
+    if evaluation.interval:
+        say()
+        between = f"[{100 * evaluation.interval.low:.1f}, {100 * evaluation.interval.high:.1f}]"
+        mean = "arithmetic" if evaluation.rules == "2020" else "harmonic"
+        judged = sum(m.result is not None for m in evaluation.machines)
+        of = "" if judged == len(evaluation.machines) else f", {judged} of {len(evaluation.machines)} rows"
+        say(f"Official score {100 * evaluation.overall:.2f} {between} ({mean} mean{of}; chance is 50)")
+    if evaluation.rules != LATEST:
+        say(f"Rules of {evaluation.rules}: {RULES[evaluation.rules]}")
+    unlabelled = [m.name for m in evaluation.machines if m.scores and not m.labelled]
+    if unlabelled:
+        say(f"No labels for {', '.join(unlabelled)}: give them with --truth, or hand the scores in with nearfar submit")
+    for note in evaluation.notes:
+        complain(f"note: {note}")
+    for m in evaluation.machines:
+        if m.error:
+            complain(f"{m.name}: could not be evaluated: {m.error}")
+        for file, error in m.failures:
+            complain(f"{m.name}: {left_out(file, error)}")
+    heard = [m for m in evaluation.machines if m.detector.why]
+    same = len({m.detector.why for m in heard}) == 1
+    for m in heard[:1] if same else heard:
+        say_words(f"Method{'' if same else f' of {m.name}'}: {m.detector.why}")
+
+
+def _metrics_row(m: MachineEvaluation) -> list[str]:
+    if m.result is None:
+        return [m.name, "failed" if m.error else "no labels" if not m.labelled else "one kind", "", "", ""]
+    cells = [m.name]
+    for key in ("auc_source", "auc_target", "pauc", "omega"):
+        value, interval = getattr(m.result, key), m.intervals[key]
+        between = f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+        cells.append("-" if math.isnan(value) else f"{100 * value:.2f} {between}")
+    return cells
+
+
+def say_reproduction(done: Reproduction) -> None:
+    """The report's tables beside what was computed here; below each table the reasons for what is missing, once."""
+    say("In percent: the report's number, what was computed here, and the difference where the two compare.\n")
+    for table in done.tables:
+        compared = any(cell.difference is not None for row in table.rows for cell in row.cells)
+        rows = []
+        for row in table.rows:
+            numbers = [_beside(cell.report, cell.here, cell.difference)[: 2 + compared] for cell in row.cells]
+            rows.append([*row.heads, *(text for texts in numbers for text in texts)])
+        beside = [(metric.replace(" (", "\n("), "here", "+/-")[: 2 + compared] for metric in table.metrics]
+        columns = [*table.heads, *(column for each in beside for column in each)]
+        say_table(columns, rows, title=table.title, words=len(table.heads))
+        for note in table.notes:
+            say(f"  {note}")
+        for reason, names in table.reasons.items():
+            say(f"  {', '.join(names)}: {reason}")
+        say()
+    for note in done.notes:
+        complain(f"note: {note}")
+    for name, run in done.runs.items():
+        for file, error in run.failures:
+            complain(f"{name}: {left_out(file, error)}")
+
+
+def _beside(report: float | None, here: float | None, difference: float | None) -> list[str]:
+    return [
+        "-" if report is None else f"{report:.2f}",
+        "-" if here is None else f"{here:.2f}",
+        "" if difference is None else f"{difference:+.2f}",
+    ]
+
+
+def has_matplotlib() -> bool:
+    """True if the extra `pictures` is installed."""
+    return find_spec("matplotlib") is not None
+
+
+# What `search` and `fuse` say: the configurations in order, what the first one is worth, the weights of a fusion.
+
+if TYPE_CHECKING:
+    from nearfar.challenge.pages.effects import Table
+    from nearfar.challenge.search.fuse import Fused
+    from nearfar.challenge.search.records import Records
+    from nearfar.challenge.search.run import Searched
+    from nearfar.challenge.search.select import Selection
+    from nearfar.recipe import Recipe
+
+CHOSEN = "chosen with the labels of these very test clips"
+USES_LABELS = f"{CHOSEN}: expect the nested score on others"
+WORTH_HEADS = ("", "percent", "which is")
+RULE_HEADS = ("rule", "picks", "score", "rank correlation", "regret")
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Records in order, best first (`rows`); what the best by labels is worth, None if they are not used; the rules."""
+
+    records: Records
+    rows: list[int]
+    selection: Selection | None
+    rules: Any
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """The configurations in that order."""
+        return [self.records.recipes[row] for row in self.rows]
+
+
+def rank(records: Records, *, labels: bool, rounds: int, seed: int) -> Ranked:
+    """The configurations by their official score, or by the label-free rules."""
+    from nearfar.challenge.search import select
+
+    selection = select.select(records, rounds=rounds, seed=seed) if labels else None
+    marks = records.overall if labels else select.marks(records)
+    rules = selection.rules if selection else select.label_free(records)
+    return Ranked(records, [int(row) for row in (-marks).argsort(kind="stable")], selection, rules)
+
+
+def say_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
+    """The table, what the best is worth, what the rules pick."""
+    records = ranked.records
+    say_table(
+        ["configuration", "score"],
+        [[_label(records.recipes[row]), _percent(records.overall[row])] for row in ranked.rows[:top]],
+    )
+    say(f"\nConfigurations tried   {len(records):,} on {counted(len(records.machines), 'machine')}")
+    for name, number, note in _worth(ranked):
+        say(f"{name:<22} {number}  {note}")
+    if ranked.rules:
+        say("\nWithout labels:")
+        say_table(RULE_HEADS, _rule_rows(ranked), words=2)
+    say(f"\nAll configurations     {table}\nBest as a recipe       {out / 'best.json'}")
+
+
+def tables(ranked: Ranked) -> list[Table]:
+    """The same as tables of a page: what the best is worth, what the rules pick."""
+    found: list[Table] = [("What the best one is worth", WORTH_HEADS, _worth(ranked))] if ranked.selection else []
+    return [*found, ("What rules without labels pick", RULE_HEADS, _rule_rows(ranked))] if ranked.rules else found
+
+
+def search_json(ranked: Ranked, top: int, table: Path, searched: Searched) -> None:
+    """The same as one document."""
+    from nearfar.challenge.search.space import as_row
+
+    records = ranked.records
+    say_json(
+        {
+            "tried": len(records),
+            "machines": records.machines,
+            "best": [
+                as_row(records.recipes[row]) | {"overall": _known(records.overall[row])} for row in ranked.rows[:top]
+            ],
+            "uses_labels": ranked.selection is not None,
+            "selection": _plain(ranked.selection.to_dict()) if ranked.selection else None,
+            "rules": {n: _plain(vars(r)) | {"picks": as_row(records.recipes[r.row])} for n, r in ranked.rules.items()},
+            "table": table,
+            "failures": [{"file": file, "error": error} for file, error in searched.failures.items()],
+        }
+    )
+
+
+def say_fused(fused: Fused, out: Path | None, *, chosen_by_labels: bool) -> None:
+    """The weights of a fusion, its score beside the nested one and the simpler ones."""
+    say_table(
+        ["system", "weight"], [[_label(r), f"{w:.2f}"] for r, w in zip(fused.recipes, fused.weights, strict=True)]
+    )
+    say(f"\nWeightings tried   {fused.tried:,}")
+    for what, value in (
+        ("Best system alone", fused.single), ("Equal weights", fused.equal), ("Fusion", fused.overall),
+        ("Nested", fused.nested), ("Optimism", fused.overall - fused.nested),
+    ):  # fmt: skip
+        say(f"{what:<18} {_percent(value)}")
+    if fused.tried > 1:
+        say(f"The weights are {USES_LABELS}.")
+    if chosen_by_labels:
+        say("The systems were chosen with the labels of these test clips: the search's own optimism comes on top.")
+    if out:
+        say(f"Fusion             {out}")
+
+
+def _worth(ranked: Ranked) -> list[list[str]]:
+    """The honest table: what the best by labels is, and what is to be expected of it; empty without labels."""
+    records, selection = ranked.records, ranked.selection
+    if selection is None:
+        return []
+    alone = len(records.machines) < 2
+    way = "chosen on the other machines, scored on each"
+    chosen = CHOSEN if alone else USES_LABELS
+    equal = int((records.overall == selection.best).sum())
+    shared = f"; {equal:,} configurations share it" if equal > 1 else ""
+    return [
+        ["Best", _percent(selection.best), f"[{_range(selection.interval)}], {chosen}{shared}"],
+        ["Nested", _percent(selection.nested), f"not possible with one machine: it is {way}" if alone else way],
+        ["Optimism", _percent(selection.optimism), "unknown, as nested is" if alone else "best - nested"],
+        ["Chosen and scored", _range(selection.procedure), "on different draws of the clips"],
+    ]
+
+
+def _rule_rows(ranked: Ranked) -> list[list[str]]:
+    rows = [
+        [name, _label(ranked.records.recipes[r.row]), _percent(r.overall), f"{r.spearman:+.2f}", _percent(r.regret)]
+        for name, r in ranked.rules.items()
+    ]
+    return [[cell.replace("+nan", "-") for cell in row] for row in rows]
+
+
+def _label(recipe: Recipe) -> str:
+    from nearfar.challenge.search.space import Setting
+
+    backend = f"{recipe.method} k={recipe.k}" if recipe.method == "raw" else recipe.method
+    backend += f" K={recipe.density_k}" if recipe.density_k else ""
+    backend += f" exponent={recipe.exponent:g}" if recipe.exponent != 1 else ""
+    backend += " whitened" if recipe.whiten else " one Gaussian" if recipe.ignore_domains else ""
+    return f"{recipe.encoder}  {recipe.view}  {Setting.of(recipe).name}  {recipe.metric} {backend}"
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _range(interval: tuple[float, float]) -> str:
+    return f"{_percent(interval[0])} to {_percent(interval[1])}"
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _plain(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_plain(value) for value in data]
+    if hasattr(data, "__dataclass_fields__"):
+        return _plain(vars(data))
+    return _known(data) if isinstance(data, float) else data

@@ -1,0 +1,280 @@
+"""A detector as a folder that a person can read: JSON, CSV, Markdown and safetensors; no pickle, nothing that runs.
+
+    detector.json          format, versions, channels, clip length, set-point, weights
+    recipe.json            everything that changes a score
+    bank.safetensors       embeddings z0, z1, ... (N, D) of each leaf ("beam": N, F, D), their leave-one-out scores,
+                           domains, profile
+    normals.csv            one row per normal: name, domain, sha256, seconds, path
+    card.md                the same for people
+
+The folder appears whole or not at all: it is written beside its place and renamed. Everything that is read back is
+checked (types, shapes, finite numbers) before it is used, so a damaged or hostile folder is a ValueError.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nearfar.embedding.band_levels import CHANNELS, Profile
+from nearfar.embedding.embedder import Normal
+from nearfar.encoders import PRECISIONS
+from nearfar.recipe import BEAM, System, from_json, leaves
+from nearfar.support import files
+from nearfar.support.check import Array, finite, number, one_of, whole
+from nearfar.threshold import METHODS, Threshold
+
+FORMAT = 2
+READABLE = (1, 2)  # in 1 a watch measured its normals otherwise: its set-point has to be found anew
+FILES = ("detector.json", "recipe.json", "bank.safetensors", "normals.csv", "card.md")
+COLUMNS = ("name", "domain", "sha256", "seconds", "path")
+DAMAGED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, ValueError, csv.Error)
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a fitted detector has to remember; `banks` (N, D) and `train` (N,) are one per leaf of `system`."""
+
+    system: System
+    near: int
+    far: int | None
+    window_s: float
+    why: str
+    threshold: Threshold
+    method: str
+    false_alarm_rate: float | None
+    normals: list[Normal]
+    is_target: Array
+    banks: Sequence[Array]
+    train: Sequence[Array]
+    profile: Profile
+    weights: Mapping[str, str] = field(default_factory=dict)  # `library.weights_of` each encoder
+    format: int = FORMAT
+
+
+def check_place(folder: str | os.PathLike[str]) -> Path:
+    """`folder`, if a detector can be written there. FileExistsError if it holds other things, or PermissionError."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - set(FILES)):
+        raise FileExistsError(f"{folder} exists and is not a detector; choose another name or remove it yourself")
+    there = next(p for p in folder.absolute().parents if p.exists())
+    if not os.access(there, os.W_OK):
+        raise PermissionError(
+            errno.EACCES, f"no detector can be written here ({os.strerror(errno.EACCES)})", str(there)
+        )
+    return folder
+
+
+def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> Path:
+    """Write a state to `folder`, replacing a detector there; raises as `check_place` does."""
+    from safetensors.numpy import save
+
+    folder = check_place(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        (draft / "bank.safetensors").write_bytes(save(_arrays(state)))  # a full disk is then an OSError like any other
+        _text(draft / "detector.json", json.dumps(_settings(state), indent=2))
+        _text(draft / "recipe.json", state.system.to_json())
+        _text(draft / "card.md", card(state, train_values))
+        with (draft / "normals.csv").open("w", newline="", encoding="utf-8") as table:
+            rows = csv.writer(table)
+            rows.writerow(COLUMNS)
+            for n, target in zip(state.normals, state.is_target, strict=True):
+                rows.writerow([n.name, "target" if target else "source", n.sha256, f"{n.seconds:.6g}", n.path])
+        draft.chmod(0o755)
+        for file in draft.iterdir():
+            file.chmod(0o644)
+        files.settle(draft)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            folder.replace(old / folder.name)
+            draft.replace(folder)
+            shutil.rmtree(old)
+        else:
+            draft.replace(folder)
+    except OSError as error:  # it names the draft, or nothing
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def read(folder: str | os.PathLike[str]) -> State:
+    """The state in `folder`. FileNotFoundError if there is none, ValueError if it is damaged."""
+    folder = Path(folder)
+    missing = [name for name in FILES[:4] if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder} is not a detector: {_lacking(folder, missing)}")
+    try:
+        return _read(folder)
+    except DAMAGED as error:
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{folder} is damaged or no detector of this version: {reason}") from None
+
+
+def card(state: State, train_values: Array) -> str:
+    """The detector in words, as Markdown; `train_values` (N,) are the normals' own scores in standard deviations."""
+    target, total, point = int(state.is_target.sum()), len(state.normals), state.threshold
+    odd = np.argsort(-train_values, kind="stable")[:3]
+    minutes = sum(n.seconds for n in state.normals) / 60
+    far = "none" if state.far is None else f"channel {state.far}"
+    lines = [
+        "# What this detector is",
+        "",
+        f"- Fitted on {total} normal recordings, {minutes:.1f} minutes: {total - target} source, {target} target.",
+        f"- The near microphone is channel {state.near}, the far one {far}.",
+        f"- Method: {state.why}",
+        "",
+        "# Set-point",
+        "",
+        f"Alarm above {point.value:.2f} standard deviations of the normals ({point.method}). "
+        f"Expected of healthy clips: 1 alarm in {1 / max(point.rate, 1e-12):.4g}, or "
+        f"{point.false_alarms_per_day(state.window_s):.4g} a day if the machine is heard all day "
+        f"in clips of {state.window_s:g} s.",
+        "",
+        "# The three most unusual normals",
+        "",
+        "Listen to them: are they really normal?",
+        "",
+        *(f"- {state.normals[i].name} ({train_values[i]:+.1f} standard deviations)" for i in odd),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _settings(state: State) -> dict[str, Any]:
+    from nearfar import __version__
+
+    return {
+        "format": FORMAT,
+        "nearfar": __version__,
+        "near": state.near,
+        "far": state.far,
+        "clip_seconds": state.window_s,
+        "why": state.why,
+        "threshold": vars(state.threshold),
+        "method": state.method,
+        "false_alarm_rate": state.false_alarm_rate,
+        "encoders": {name: _network(known) for name, known in state.weights.items()},
+    }
+
+
+def _arrays(state: State) -> dict[str, Array]:
+    arrays: dict[str, Array] = {"is_target": state.is_target.astype(np.uint8)}
+    for i, (z, train) in enumerate(zip(state.banks, state.train, strict=True)):
+        arrays[f"z{i}"] = np.ascontiguousarray(z, np.float32)
+        arrays[f"train{i}"] = np.ascontiguousarray(train, np.float32)
+    for channel, sums in state.profile.sums.items():
+        arrays[f"profile_{channel}"] = np.ascontiguousarray(sums, np.float64)
+    arrays["profile_rates"] = np.array(sorted(state.profile.rates), np.int64)
+    return arrays
+
+
+def _read(folder: Path) -> State:
+    settings = _of_text(folder / "detector.json", json.loads)
+    if settings.get("format") not in READABLE:
+        raise ValueError(f"its format is {settings.get('format')!r} and this version reads {READABLE}; upgrade nearfar")
+    system = _of_text(folder / "recipe.json", from_json)
+    normals, domains = _normals(folder / "normals.csv")
+    arrays = _load_arrays(folder / "bank.safetensors")
+    is_target = arrays["is_target"].astype(bool)
+    if domains != ["target" if t else "source" for t in is_target]:
+        raise ValueError("normals.csv and bank.safetensors do not list the same normals")
+    axes = [3 if recipe.freq == BEAM else 2 for recipe in leaves(system)]
+    count = len(axes)
+    banks = [finite(f"z{i}", arrays[f"z{i}"], ndim=ndim) for i, ndim in enumerate(axes)]
+    train = [finite(f"train{i}", arrays[f"train{i}"], ndim=1) for i in range(count)]
+    for i, a in enumerate([*banks, *train]):
+        if len(a) != len(normals):
+            raise ValueError(f"array {i % count} of the bank holds {len(a)} normals, normals.csv {len(normals)}")
+    profile = {c: finite(c, arrays[f"profile_{c}"], ndim=2) for c in CHANNELS if f"profile_{c}" in arrays}
+    point = settings["threshold"]
+    far, rate = settings["far"], settings["false_alarm_rate"]
+    return State(
+        system=system,
+        near=whole("near", settings["near"], low=0),
+        far=None if far is None else whole("far", far, low=0),
+        window_s=number("clip_seconds", settings["clip_seconds"], above=0),
+        why=str(settings["why"]),
+        threshold=Threshold(
+            number("the threshold", point["value"]),
+            number("its rate", point["rate"], low=0, high=1),
+            str(point["method"]),
+        ),
+        method=one_of("threshold method", settings["method"], METHODS),
+        false_alarm_rate=None if rate is None else number("false_alarm_rate", rate, above=0, below=1),
+        normals=normals,
+        is_target=is_target,
+        banks=banks,
+        train=train,
+        profile=Profile(profile, frozenset(arrays.get("profile_rates", np.zeros(0, np.int64)).ravel().tolist())),
+        weights={name: _known(about) for name, about in settings.get("encoders", {}).items()},
+        format=settings["format"],
+    )
+
+
+def _lacking(folder: Path, missing: Sequence[str]) -> str:
+    """What is wrong with a folder that is no detector, and what to do."""
+    if not folder.exists():
+        return f"there is no such folder. Make one with: nearfar fit NORMALS -o {folder}"
+    if not folder.is_dir():
+        return "it is a file. Give the folder that nearfar fit made"
+    if len(missing) < 4:
+        return f"it lacks {', '.join(missing)}. Was it copied in part? Copy it again, or fit anew under another name"
+    return f"it holds no {missing[0]}. The folder that nearfar fit made comes first, then the recordings"
+
+
+def _network(known: str) -> dict[str, str]:
+    """What is known of an encoder's weights, for people; `_known` reads it back."""
+    digest, _, precision = known.partition(":")
+    return {"weights_sha256": digest, "precision": precision or "float32"}
+
+
+def _known(about: Mapping[str, Any]) -> str:
+    precision = one_of("precision", about.get("precision", "float32"), PRECISIONS)
+    return str(about["weights_sha256"]) + ("" if precision == "float32" else f":{precision}")
+
+
+def _of_text(path: Path, read: Callable[[str], Any]) -> Any:
+    try:
+        return read(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name} cannot be read ({error})") from None
+
+
+def _load_arrays(path: Path) -> dict[str, Array]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays: dict[str, Array] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path.name} cannot be read ({error})") from None
+    return arrays
+
+
+def _normals(path: Path) -> tuple[list[Normal], list[str]]:
+    normals, domains = [], []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if tuple(rows.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"normals.csv has columns {rows.fieldnames}, expected {list(COLUMNS)}")
+        for row in rows:
+            normals.append(Normal(row["name"], row["path"], row["sha256"], float(row["seconds"])))
+            domains.append(one_of("domain", row["domain"], ("source", "target")))
+    return normals, domains
+
+
+def _text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,220 @@
+"""A configuration -> the plant that it describes: machines that share encoders, sources, sinks, and their monitor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from sqlite3 import Connection
+
+from nearfar.encoders.loading import unused
+from nearfar.live.config import Config, MqttConfig
+from nearfar.live.history.history import History, hold
+from nearfar.live.machine import Machine, Shared, open_machine
+from nearfar.live.monitor import Complain, Monitor
+from nearfar.live.plant import Plant
+from nearfar.live.records import Sink
+from nearfar.live.sinks.lines import csv_lines, json_lines
+from nearfar.live.sinks.prometheus import Metrics
+from nearfar.live.sinks.webhook import Webhook, read_secret
+from nearfar.live.sources.folder import Report
+from nearfar.live.sources.open import Listening, Source, is_folder, open_source
+
+SILENCE_S, FEWEST_HOPS = 30.0, 3
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A plant and what belongs to it; `close` in the order that loses nothing."""
+
+    plant: Plant
+    monitor: Monitor
+    sinks: Sequence[Sink]
+    metrics: Metrics | None
+    held: Connection  # the history is ours until this is closed
+
+    def run(self, stop: threading.Event) -> None:
+        """Listen until the sources end or `stop` is set, then close everything."""
+        try:
+            self.monitor.run(stop)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close everything, in the order that loses nothing."""
+        self.plant.close()
+        for sink in self.sinks:
+            sink.close()
+        self.plant.history.close()
+        self.held.close()
+
+
+def assemble(
+    config: Config,
+    *,
+    clock: Callable[[], float],
+    complain: Complain,
+    report: Report,
+    sinks: Sequence[Sink] = (),
+    once: bool = False,
+    idle: bool = False,
+) -> Assembly:
+    """Build what `config` describes, with further `sinks`; ValueError, OSError or ImportError if that cannot be.
+
+    A history belongs to one process at a time. `idle` allows for a plant that listens to nothing.
+    """
+    machines = open_machines(config)
+    sources = {m.id: _source(config, m, clock, report, once) for m in machines if config.machines[m.id].source}
+    if not sources and not idle:
+        raise ValueError("no machine has a source to listen to")
+    h = config.history
+    with ExitStack() as undo:  # what is open is closed if the rest cannot be
+        held = undo.enter_context(closing(hold(h.folder)))
+        history = History(h.folder, keep_days=h.keep_days, audio_bytes=h.audio_gb * 1e9)
+        undo.callback(history.close)
+        for sink in sinks:
+            undo.callback(sink.close)
+        made = [*sinks, *open_sinks(config, machines, history, clock)]
+        undo.pop_all()
+    plant = Plant(machines, history, made, clock=clock)
+    metrics = next((sink for sink in made if isinstance(sink, Metrics)), None)
+    meters = (metrics,) if metrics else ()
+    return Assembly(plant, Monitor(plant, sources, complain=complain, meters=meters), made, metrics, held)
+
+
+def open_machines(config: Config) -> list[Machine]:
+    """The machines of a configuration, with one encoder for all that need the same."""
+    shared: Shared = {}
+    machines = []
+    for id, c in config.machines.items():
+        folder = is_folder(c.source)
+        machine = open_machine(
+            id,
+            c.model,
+            name=c.name,
+            site=config.site,
+            weights=c.weights,
+            hop_s=c.hop_s,
+            deadband=c.alarm.deadband,
+            on_delay=c.alarm.on_delay,
+            off_delay=c.alarm.off_delay,
+            false_alarms_per_week=c.alarm.false_alarms_per_week,
+            streamed=bool(c.source),
+            shared=shared,
+        )
+        if folder:
+            machine.hop_s = machine.detector.window_s  # files are not taken in overlapping windows
+            machine.adopt(machine.detector)
+        silence = None if folder else max(SILENCE_S, FEWEST_HOPS * machine.hop_s)
+        machine.watchdog.silence_s = float("inf") if (s := c.silence_s or silence) is None else s
+        machines.append(machine)
+    for weights in {str(m.weights): m.weights for m in machines}.values():  # used by one of those that it was given to
+        encoders = [r.encoder for m in machines if m.weights == weights for r in m.detector.recipes]
+        if why := unused(weights, encoders):
+            raise ValueError(f"weights {why}")
+    return machines
+
+
+def open_sinks(config: Config, machines: Sequence[Machine], history: History, clock: Callable[[], float]) -> list[Sink]:
+    """The sinks of a configuration; those that were made are closed if another cannot be."""
+    sinks: list[Sink] = []
+    try:
+        if config.jsonl:
+            sinks.append(json_lines(config.jsonl.file))
+        if config.csv:
+            sinks.append(csv_lines(config.csv.file))
+        if config.metrics:
+            metrics = Metrics(config.machines)
+            sinks.append(metrics)
+            metrics.serve(config.metrics.address, config.metrics.port)
+        if config.webhook:
+            secret = read_secret(config.webhook.secret_file) if config.webhook.secret_file else ""
+            sinks.append(Webhook(config.webhook.url, history, clock=clock, secret=secret))
+        if config.opcua:
+            from nearfar.live.sinks.opcua import OpcUa
+
+            sinks.append(OpcUa(machines, config.opcua.endpoint))
+        if config.mqtt:
+            sinks.append(_mqtt(config, machines, history))
+    except BaseException:
+        for sink in sinks:
+            sink.close()
+        raise
+    return sinks
+
+
+def _mqtt(config: Config, machines: Sequence[Machine], history: History) -> Sink:
+    from nearfar.live.sinks.mqtt import Broker, Mqtt
+
+    c = config.mqtt
+    assert c is not None
+    password = read_secret(c.password_file) if c.password_file else ""
+    broker = Broker(c.host, c.port, c.username, password, c.tls, *_certificates(c), c.prefix, c.discovery)
+    return Mqtt(broker, machines, history)
+
+
+def _certificates(c: MqttConfig) -> tuple[str | None, str | None, str | None]:
+    """The CA's file, ours and its key; FileNotFoundError naming the one that is not there (TLS would not)."""
+    for file in (c.ca, c.cert, c.key):
+        if file and not file.is_file():
+            raise FileNotFoundError(f"no such file: {file}")
+    ca, cert, key = (None if file is None else str(file) for file in (c.ca, c.cert, c.key))
+    return ca, cert, key
+
+
+def _source(config: Config, machine: Machine, clock: Callable[[], float], report: Report, once: bool) -> Source:
+    c, detector = config.machines[machine.id], machine.detector
+    rates = [encoder.sample_rate for encoder in detector.encoders.values()]
+    return open_source(
+        c.source,
+        Listening(
+            window_s=detector.window_s,
+            hop_s=machine.hop_s,
+            rate=c.rate or max(rates),
+            clock=clock,
+            report=report,
+            near=detector.near,
+            far=detector.far,
+            ledger=config.history.folder / "heard" / f"{machine.id}.tsv",
+            once=once,
+            channels=c.channels,
+            form=c.format,
+            options=c.ffmpeg,
+        ),
+    )
+
+
+def check(config: Config) -> list[str]:
+    """What a configuration would do, a line each, after opening its models; raises as `assemble` does."""
+    from nearfar.live.sources.streams import FORMATS, hide
+    from nearfar.support.check import one_of
+
+    lines = []
+    for machine in open_machines(config):
+        c = config.machines[machine.id]
+        one_of("sample format", c.format, FORMATS)
+        one_of("number of channels", str(c.channels), ("1", "2"))
+        if not c.source:
+            lines.append(f"machine {machine.id}: {machine.model} scores what is sent to `nearfar serve`")
+            continue
+        lines.append(f"machine {machine.id}: {machine.model} listens to {hide(' and '.join(c.source))}")
+        lines += [f"machine {machine.id}: {line}" for line in machine.promise()]
+    h = config.history
+    lines.append(f"history: {h.folder}, scores for {h.keep_days:g} days, audio up to {h.audio_gb:g} GB")
+    if m := config.mqtt:
+        _certificates(m)
+        lines.append(f"mqtt: {m.host} as {m.username or 'nobody'}, topics {m.prefix}/{config.site}/...")
+    if config.webhook:
+        lines.append(f"webhook: {hide(config.webhook.url)}, {'signed' if config.webhook.secret_file else 'NOT signed'}")
+    if config.metrics:
+        lines.append(f"metrics: http://{config.metrics.address}:{config.metrics.port}/metrics")
+    if config.opcua:
+        lines.append(f"opc-ua: {config.opcua.endpoint}")
+    for kind, c_file in (("jsonl", config.jsonl), ("csv", config.csv)):
+        if c_file:
+            lines.append(f"{kind}: {c_file.file}")
+    for secret in (config.mqtt and config.mqtt.password_file, config.webhook and config.webhook.secret_file):
+        if secret:
+            read_secret(secret)
+    return lines

@@ -1,0 +1,47 @@
+"""The history as Parquet files, for whoever has a data warehouse: scores, events, audits, a file each."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from nearfar.live.history.history import TABLES, connect
+
+CHUNK = 100_000
+
+
+def to_parquet(folder: Path, out: Path) -> dict[str, int]:
+    """Write the history in `folder` to out/{scores,events,audits}.parquet; rows of each. Needs pyarrow."""
+    try:
+        import pyarrow
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise ImportError("Parquet needs pyarrow: pip install 'nearfar[parquet]'") from None
+    if not (folder / "history.db").is_file():
+        raise FileNotFoundError(f"there is no history in {folder}: history.db is missing")
+    types = {"INTEGER": pyarrow.int64(), "REAL": pyarrow.float64(), "TEXT": pyarrow.string()}
+    connection = connect(folder, read_only=True)
+    out.mkdir(parents=True, exist_ok=True)
+    counts = {}
+    try:
+        for table in TABLES:
+            columns = [(row[1], types[row[2]]) for row in connection.execute(f"PRAGMA table_info({table})")]
+            schema = pyarrow.schema(columns)
+            rows = connection.execute(f"SELECT * FROM {table}")
+            handle, draft = tempfile.mkstemp(prefix=f".{table}.", dir=out)
+            os.close(handle)
+            counts[table] = 0
+            try:
+                with parquet.ParquetWriter(draft, schema) as writer:
+                    while chunk := rows.fetchmany(CHUNK):
+                        data = dict(zip(schema.names, map(list, zip(*chunk, strict=True)), strict=True))
+                        writer.write_table(pyarrow.table(data, schema))
+                        counts[table] += len(chunk)
+                Path(draft).chmod(0o644)
+                Path(draft).replace(out / f"{table}.parquet")
+            finally:
+                Path(draft).unlink(missing_ok=True)
+    finally:
+        connection.close()
+    return counts

@@ -1,0 +1,166 @@
+"""Machines: how they are, what they sounded like, their models, and putting them aside."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Query, Request
+
+from nearfar.live.alarm import WEEK_S, per_week
+from nearfar.live.machine import Machine
+from nearfar.live.server import schemas
+from nearfar.live.server.playback import gain_db, normal_clip
+from nearfar.live.server.serializers import audits, state
+from nearfar.live.server.service import ERRORS, Here, answers, name_of
+from nearfar.live.setpoint import backed, independent_per_week
+
+router = APIRouter(prefix="/v1/machines", tags=["machines"], responses=ERRORS)
+RATES = np.geomspace(0.2, 1e-6, 48)  # shares of healthy windows, along the curve
+ODD = 3
+SINCE_H = 24.0
+Time = Annotated[float | None, Query(ge=0, le=1e11, description="Seconds since 1970 (UTC).")]
+
+
+@router.get("")
+def machines(here: Here) -> schemas.Machines:
+    """Every machine, as it is now."""
+    return schemas.Machines(machines=[state(here.plant, id) for id in here.plant.machines])
+
+
+@router.get("/{id}")
+def machine(here: Here, id: str) -> schemas.MachineState:
+    """One machine, as it is now."""
+    return state(here.plant, here.machine(id).id)
+
+
+@router.get("/{id}/scores")
+def scores(
+    here: Here,
+    id: str,
+    since: Time = None,
+    until: Time = None,
+    hours: Annotated[float | None, Query(gt=0, le=24 * 3660, description="Instead of `since`: so far back.")] = None,
+    points: Annotated[int, Query(ge=10, le=20_000, description="At most so many; every extreme stays.")] = 1000,
+) -> schemas.Scores:
+    """What a machine sounded like: windows of [since, until), the last day unless asked otherwise."""
+    here.machine(id)
+    end = here.clock() + 60 if until is None else until
+    start = max(0.0, end - 3600 * (SINCE_H if hours is None else hours)) if since is None else since
+    found = here.plant.history.scores(id, start, end, points)
+    return schemas.Scores(machine=id, since=start, until=end, scores=found)
+
+
+@router.get("/{id}/drift")
+def drift(here: Here, id: str) -> schemas.Drift:
+    """The median normal score of each day, and a proposal if it creeps; nothing is adapted by itself."""
+    machine = here.machine(id)
+    found = here.drift(id)
+    days = [schemas.Day(start=start, median=value, windows=count) for start, value, count in found.days]
+    text = found.text(str(machine.model), str(here.plant.history.folder / "samples" / id))
+    return schemas.Drift(creeping=found.creeping, text=text, days=days)
+
+
+@router.get("/{id}/model")
+def model(here: Here, id: str) -> schemas.Model:
+    """What a machine's model was fitted on, what its set-point is and what others would cost."""
+    machine = here.machine(id)
+    detector = machine.detector
+    targets = int(detector.is_target.sum())
+    counts = {"source": len(detector.normals) - targets, "target": targets}
+    card = machine.model / "card.md"
+    odd, gain = _odd(machine)
+    return schemas.Model(
+        id=id,
+        name=machine.name,
+        normals=len(detector.normals),
+        minutes=sum(n.seconds for n in detector.normals) / 60,
+        domains=[schemas.Domain(name=name, normals=count) for name, count in counts.items() if count],
+        near=detector.near,
+        far=detector.far,
+        clip_seconds=detector.window_s,
+        why=detector.why,
+        card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        set_point=_set_point(machine),
+        curve=_curve(machine),
+        backed_per_week=_per_week(machine, backed(len(detector.normals))),
+        odd_ones_out=odd,
+        gain_db=gain,
+        audit=audits(here.plant, id),
+    )
+
+
+@router.put("/{id}/threshold")
+def threshold(here: Here, request: Request, id: str, body: schemas.NewSetPoint) -> schemas.SetPoint:
+    """Change the set-point, without fitting again; audited, and can be undone."""
+    machine = here.machine(id)
+    with answers(value_error=422):
+        audit = here.plant.set_point(
+            id,
+            who=name_of(request, body.who),
+            false_alarms_per_week=body.false_alarms_per_week,
+            value=body.value,
+        )
+    here.told(audit)
+    return _set_point(machine)
+
+
+@router.post("/{id}/shelve")
+def shelve(here: Here, request: Request, id: str, body: schemas.Shelving) -> schemas.Done:
+    """Raise nothing for so many hours; everything is scored and kept all the same."""
+    name = here.machine(id).name
+    with answers(value_error=422):
+        audit = here.told(here.plant.shelve(id, body.hours, name_of(request, body.who)))
+    return schemas.Done(message=f"{name} is shelved for {body.hours:g} h.", audit_id=audit.id)
+
+
+@router.delete("/{id}/shelve")
+def unshelve(here: Here, request: Request, id: str, who: schemas.Who = "") -> schemas.Done:
+    """Take a machine from the shelf."""
+    name = here.machine(id).name
+    with answers():
+        audit = here.told(here.plant.unshelve(id, name_of(request, who)))
+    return schemas.Done(message=f"{name} is watched again.", audit_id=audit.id)
+
+
+def _per_week(machine: Machine, rate: float) -> float:
+    return per_week(rate, machine.hop_s, machine.alarm.on_delay)
+
+
+def _set_point(machine: Machine) -> schemas.SetPoint:
+    point = machine.detector.threshold
+    return schemas.SetPoint(
+        value=point.value,
+        method=point.method,
+        false_alarms_per_week=max(machine.false_alarms_per_week, 1e-9),
+        independent_per_week=independent_per_week(point.rate, machine.hop_s, machine.alarm.on_delay),
+        promise=machine.promise(),
+    )
+
+
+def _curve(machine: Machine) -> list[schemas.CurvePoint]:
+    tail = machine.detector.tail
+    most = WEEK_S / machine.hop_s
+    return [
+        schemas.CurvePoint(value=tail.score_at(float(rate)), false_alarms_per_week=_per_week(machine, float(rate)))
+        for rate in RATES
+        if _per_week(machine, float(rate)) < most
+    ]
+
+
+def _odd(machine: Machine) -> tuple[list[schemas.OddOne], int]:
+    """The normals that are most unlike the others, and how much louder to play them."""
+    detector = machine.detector
+    order = [int(i) for i in np.argsort(-detector.train_values, kind="stable")[:ODD]]
+    clips = [normal_clip(detector.normals[i], detector) for i in order]
+    odd = [
+        schemas.OddOne(
+            index=i,
+            name=detector.normals[i].name,
+            score=float(detector.train_values[i]),
+            playable=clip is not None,
+            channels=[] if clip is None else ["near"] if clip.far is None else ["near", "far"],
+        )
+        for i, clip in zip(order, clips, strict=True)
+    ]
+    return odd, gain_db(clips)

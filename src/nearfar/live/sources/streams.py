@@ -1,0 +1,270 @@
+"""Where samples come from: ffmpeg (any URL or file), raw PCM on a pipe, a microphone. Each is a `Feed`.
+
+    chunks(stop)   iterator of ((C, N) float32, gap) or None while nothing comes (at least once a second)
+
+A thread waits for the samples, so that whoever reads is never stuck. `ffmpeg` is a process of its own: if it ends, or
+stays silent for `stall_s`, it is started again after 1, 2, 4 ... 60 s; what it said last is in `problem`.
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from nearfar.support.check import Array, one_of, whole
+
+CHUNK_S, POLL_S = 0.25, 0.5
+AHEAD = 64  # chunks that wait to be read
+LONGEST_WAIT_S = 60.0
+FORMATS = {"f32le": ("<f4", 1.0), "s16le": ("<i2", 32768.0), "s32le": ("<i4", 2147483648.0)}
+PLACE = re.compile(r"\[\w+ @ 0x[0-9a-f]+\] ")  # in memory: another one every time, so that old news would look new
+SECRET = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+Chunk = tuple[Array, bool]
+
+
+class Feed(Protocol):
+    """A stream of samples at `rate` Hz."""
+
+    @property
+    def rate(self) -> int:
+        """Samples a second."""
+        ...
+
+    @property
+    def problem(self) -> str:
+        """Why nothing comes, or ""."""
+        ...
+
+    def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
+        """Samples (C, N) with whether something is missing before them; None while nothing comes."""
+        ...
+
+
+class Pcm:
+    """Raw interleaved samples from a file object, until it ends; `form` is one of FORMATS."""
+
+    def __init__(self, file: IO[bytes], rate: int, channels: int = 2, form: str = "f32le") -> None:
+        self.file, self.rate, self.channels = file, whole("rate", rate), whole("channels", channels)
+        self.form = one_of("sample format", form, FORMATS)
+        self.problem = ""
+
+    def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
+        """See `Feed`."""
+        kind, scale = FORMATS[self.form]
+        frame = np.dtype(kind).itemsize * self.channels
+        rest = b""
+        for data in _read(self.file, round(CHUNK_S * self.rate) * frame, stop):
+            if data is None:
+                yield None
+                continue
+            rest += data
+            whole_frames, rest = rest[: len(rest) // frame * frame], rest[len(rest) // frame * frame :]
+            samples = np.frombuffer(whole_frames, kind).astype(np.float32) / np.float32(scale)
+            if len(samples):
+                yield np.ascontiguousarray(samples.reshape(-1, self.channels).T), False
+
+
+class Ffmpeg:
+    """Samples of anything that ffmpeg can open: rtsp://, http(s)://, a file, a device."""
+
+    def __init__(
+        self,
+        url: str,
+        rate: int,
+        *,
+        channels: int = 2,
+        near: int = 0,
+        far: int | None = 1,
+        options: tuple[str, ...] = (),
+        stall_s: float = 20.0,
+        first_wait_s: float = 1.0,
+    ) -> None:
+        self.url, self.rate, self.channels = url, whole("rate", rate), whole("channels", channels)
+        self.near, self.far, self.options = near, far, options
+        self.stall_s, self.first_wait_s = stall_s, first_wait_s
+        self.finite = Path(url).is_file()
+        self.problem, self.restarts = "", 0
+        self._said: deque[str] = deque(maxlen=8)
+
+    def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
+        """See `Feed`; ends at the end of a file, else only when it is stopped."""
+        wait, gap = 0.0, False
+        while not stop.is_set():
+            heard = 0.0
+            process = self._start()
+            try:
+                for chunk in self._listen(process, stop):
+                    if chunk is not None:
+                        heard += chunk[0].shape[1] / self.rate
+                        self.problem = ""
+                        yield chunk[0], gap
+                        gap = False
+                    else:
+                        yield None
+            finally:
+                _end(process)
+            if stop.is_set() or (self.finite and process.returncode == 0):
+                return
+            gap = True
+            self.restarts += 1
+            self.problem = f"{hide(self.url)}: {self.last_words() or 'the stream ended'}; trying again"
+            wait = 0.0 if heard > LONGEST_WAIT_S else min(max(self.first_wait_s, 2 * wait), LONGEST_WAIT_S)
+            yield None
+            for _ in range(round(wait / 0.5)):
+                if stop.wait(0.5):
+                    return
+                yield None
+
+    def last_words(self) -> str:
+        """What ffmpeg said last, without passwords."""
+        return hide(" | ".join(list(self._said)[-2:]))
+
+    def command(self) -> list[str]:
+        """The command line: two channels of 32-bit floats on stdout, near first."""
+        pick = []
+        if self.channels == 1 and self.near:
+            pick = ["-af", f"pan=mono|c0=c{self.near}"]
+        elif self.channels == 2 and (self.near, self.far) != (0, 1):
+            pick = ["-af", f"pan=stereo|c0=c{self.near}|c1=c{self.near if self.far is None else self.far}"]
+        over_tcp = ["-rtsp_transport", "tcp"] if self.url.startswith("rtsp") else []
+        said = ["-nostdin", "-hide_banner", "-loglevel", "warning"]
+        form = ["-vn", *pick, "-f", "f32le", "-ac", str(self.channels), "-ar", str(self.rate), "-"]
+        return ["ffmpeg", *said, *over_tcp, *self.options, "-i", self.url, *form]
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        try:
+            process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                "ffmpeg is not installed, and is needed for URLs: apt install ffmpeg (or watch a folder instead)"
+            ) from None
+        threading.Thread(target=self._overhear, args=(process.stderr,), daemon=True).start()
+        return process
+
+    def _overhear(self, stderr: IO[bytes]) -> None:
+        for line in stderr:
+            self._said.append(PLACE.sub("", line.decode(errors="replace")).strip()[:300])
+
+    def _listen(self, process: subprocess.Popen[bytes], stop: threading.Event) -> Iterator[Chunk | None]:
+        assert process.stdout is not None
+        silent_s = 0.0
+        for chunk in Pcm(process.stdout, self.rate, self.channels).chunks(stop):
+            silent_s = 0.0 if chunk is not None else silent_s + POLL_S
+            if silent_s >= self.stall_s:
+                self._said.append(f"no sound for {silent_s:.0f} s")
+                return
+            yield chunk
+
+
+class Microphone:
+    """A sound card's input by name or number (None: the default one); needs `sounddevice`."""
+
+    def __init__(self, device: str | int | None, rate: int, *, near: int = 0, far: int | None = 1) -> None:
+        try:
+            import sounddevice
+        except (ImportError, OSError) as error:  # OSError: PortAudio itself is missing
+            raise ImportError(
+                f"a microphone needs sounddevice and PortAudio ({error}): pip install 'nearfar[mic]'"
+            ) from None
+        self.device, self.rate, self.near, self.far = device, whole("rate", rate), near, far
+        self.problem = ""
+        self._sounddevice: Any = sounddevice
+
+    def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
+        """See `Feed`; a device that fails is opened again after a while."""
+        rows = [self.near] if self.far is None else [self.near, self.far]
+        gap = False
+        while not stop.is_set():
+            waiting: queue.Queue[tuple[Array, bool]] = queue.Queue(AHEAD)
+
+            def hear(data: Array, frames: int, time: Any, status: Any, waiting: Any = waiting) -> None:
+                if waiting.full():  # nobody listens: the oldest goes, and what follows it has a gap
+                    waiting.get_nowait()
+                waiting.put_nowait((data.T[rows].copy(), bool(status.input_overflow)))
+
+            try:
+                with self._sounddevice.InputStream(
+                    device=self.device,
+                    samplerate=self.rate,
+                    channels=max(rows) + 1,
+                    dtype="float32",
+                    blocksize=round(CHUNK_S * self.rate),
+                    callback=hear,
+                ):
+                    self.problem = ""
+                    while not stop.is_set():
+                        try:
+                            samples, lost = waiting.get(timeout=POLL_S)
+                        except queue.Empty:
+                            yield None
+                            continue
+                        yield samples, lost or gap
+                        gap = False
+            except (self._sounddevice.PortAudioError, ValueError) as error:
+                self.problem, gap = f"microphone {self.device!r}: {error}; trying again", True
+                for _ in range(10):
+                    yield None
+                    if stop.wait(POLL_S):
+                        return
+
+
+def _read(file: IO[bytes], size: int, stop: threading.Event) -> Iterator[bytes | None]:
+    """Blocks of at most `size` bytes as they come, None every POLL_S without any; ends where the file does."""
+    waiting: queue.Queue[bytes] = queue.Queue(AHEAD)
+    read: Callable[[int], bytes] = getattr(file, "read1", file.read)  # what is there, not all that was asked for
+
+    def wait() -> None:
+        data = b"."
+        while data and not stop.is_set():
+            try:
+                data = read(size)
+            except (OSError, ValueError):  # closed under our hands
+                data = b""
+            while not stop.is_set():
+                try:
+                    waiting.put(data, timeout=POLL_S)
+                    break
+                except queue.Full:
+                    continue
+
+    threading.Thread(target=wait, daemon=True).start()
+    while not stop.is_set():
+        try:
+            data = waiting.get(timeout=POLL_S)
+        except queue.Empty:
+            yield None
+            continue
+        if not data:
+            return
+        yield data
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, gently first, and close its pipes."""
+    try:
+        process.wait(timeout=0.2)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        try:
+            process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def hide(text: str) -> str:
+    """Without the user names and passwords of URLs."""
+    return SECRET.sub("***", text)
