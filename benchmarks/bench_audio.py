@@ -16,7 +16,7 @@ from nearfar.embedding.vectors import embed
 from nearfar.encoders import load
 from nearfar.enhance import leakage_subtract, soft_mask
 from nearfar.recipe import leaves
-from nearfar.support.threads import one_thread
+from nearfar.support.threads import single_threaded_blas
 
 SECONDS, RATE = 10, 16_000
 
@@ -46,7 +46,7 @@ def main() -> None:
         ("the default, a clip to its vectors", lambda: embed(clip, recipes, {"logmel": encoder}), None),
     ]
     rows = []
-    with one_thread():
+    with single_threaded_blas():
         for name, work, limit in works:
             seconds, *least = interleaved_seconds(work, *([limit] if limit else []), runs=15)
             share = f"{least[0] / seconds:.2f}" if least else ""

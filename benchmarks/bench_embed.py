@@ -21,7 +21,7 @@ from measure import in_fresh_process, report
 from nearfar import audio, encoders
 from nearfar.embedding.fill import REPORT, Order, embed_shard
 from nearfar.embedding.store import Store
-from nearfar.embedding.vectors import Pass, vectors, waveform
+from nearfar.embedding.vectors import EncoderInput, vectors, waveform
 from nearfar.recipe import Recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -84,7 +84,9 @@ def rounding(paths: list[Path], name: str, file: Path) -> list[list[str]]:
     for settings in ({}, {"pooling": "rdp_gem", "alpha": 9}, {"freq": "mean"}):
         recipe = Recipe(encoder=name, **settings)
         exact, rounded = (
-            np.stack([vectors([recipe], {Pass("near", name): g.astype(kind).astype(np.float32)})[0] for g in grids])
+            np.stack(
+                [vectors([recipe], {EncoderInput("near", name): g.astype(kind).astype(np.float32)})[0] for g in grids]
+            )
             for kind in (np.float32, np.float16)
         )
         a, b = (pairwise(z) for z in (exact, rounded))

@@ -21,7 +21,7 @@ from nearfar.audio.recordings import machines
 from nearfar.demo import STRATA, draw_machine, make_clip, names, plan
 from nearfar.detector import Detector
 from nearfar.detector.default import choose
-from nearfar.embedding.embedder import Ear, Heard
+from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip
 from nearfar.encoders import load
 from nearfar.metrics import auc, machine
 from nearfar.recipe import FLOOR, Recipe, System, leaves
@@ -59,14 +59,14 @@ def scores(train: Sequence[Clip], test: Sequence[Clip], targets: Sequence[bool])
     """Scores (M,) of the test clips by every system; each clip is heard once for all of them."""
     systems = {name: system or choose(train)[0] for name, system in SYSTEMS.items()}
     recipes = list(dict.fromkeys(leaf for system in systems.values() for leaf in leaves(system)))
-    ear = Ear(0, 1, SECONDS, recipes, {"logmel": load("logmel")})
+    ear = ClipEmbedder(0, 1, SECONDS, recipes, {"logmel": load("logmel")})
     heard = [one[0] for one in ear.hear([*train, *test], None, None)]
     out = {}
     for name, system in systems.items():
         mine = [recipes.index(leaf) for leaf in leaves(system)]
-        own = [Heard(h.origin, [h.vectors[i] for i in mine], h.problems, h.profile) for h in heard]
-        detector = Detector(system).hold(own[: len(train)], targets)
-        out[name] = np.array([detector.judge(h).value for h in own[len(train) :]])
+        own = [EmbeddedClip(h.origin, [h.vectors[i] for i in mine], h.problems, h.profile) for h in heard]
+        detector = Detector(system).fit_embedded(own[: len(train)], targets)
+        out[name] = np.array([detector.score_embedded(h).value for h in own[len(train) :]])
     return out
 
 

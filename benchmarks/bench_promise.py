@@ -46,7 +46,7 @@ def false_alarms(index: int, seed: int) -> dict[tuple[int, float, str], tuple[in
     for size in DRAWS:
         for _ in range(DRAWS[size]):
             order = rng.permutation(POOL)
-            fitted = Detector(detector.system).hold([heard[i] for i in order[:size]])
+            fitted = Detector(detector.system).fit_embedded([heard[i] for i in order[:size]])
             fresh = [np.stack([heard[i].vectors[leaf] for i in order[size:]]) for leaf in range(len(detector.recipes))]
             values = (fitted.combined.score(iter(fresh))[0] - fitted.mu) / fitted.sigma
             for rate in RATES:

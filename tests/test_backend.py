@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
-from nearfar.backend import METHODS, Backend, Switches, fit
+from nearfar.backend import METHODS, Backend, BackendConfig, fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:method .* compares two domains", "ignore:a domain has fewer")
 DOMAIN_AWARE = ("domain_z", "dldn", "dbldn")
@@ -135,7 +135,7 @@ def test_train_scores_are_what_refitting_without_each_clip_gives(case, bank):
     z, is_target = BANKS[bank]
     got = fit(z, is_target, **CASES[case]).train_scores
     keep = ~np.eye(len(z), dtype=bool)
-    switches = Switches(**CASES[case])
+    switches = BackendConfig(**CASES[case])
     refitted = [Backend(z[keep[i]], is_target[keep[i]], switches).score(z[i : i + 1])[0] for i in range(len(z))]
     agree(got, refitted)
     if (case, bank) not in TIES:

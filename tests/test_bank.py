@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import oracles
 from nearfar import bank as bank_module
-from nearfar.bank import METRICS, Bank, kth_bound, pairs
+from nearfar.bank import METRICS, Bank, kth_upper_bound, pairs
 
 rng = np.random.default_rng(0)
 
@@ -136,7 +136,7 @@ def test_k_beyond_the_bank_is_clipped():
 @given(st.integers(1, 6), st.integers(1, 300), st.integers(1, 40), st.integers(1, 4), st.integers(0, 2**31))
 def test_the_bound_is_reached_by_k_entries_and_pairs_are_all_that_reach_it(rows, columns, k, levels, seed):
     values = np.random.default_rng(seed).integers(0, 10**levels, (rows, columns)).astype(np.float32)
-    bound = kth_bound(values, min(k, columns))
+    bound = kth_upper_bound(values, min(k, columns))
     row, column = pairs(values, bound)
     assert (np.bincount(row, minlength=rows) >= min(k, columns)).all()
     np.testing.assert_array_equal(np.stack([row, column]), np.nonzero(values <= bound[:, None]))

@@ -14,7 +14,7 @@ from nearfar.fusion import align, fuse, statistics
 from nearfar.metrics import auc, bootstrap, harmonic_mean, machine, partial_auc
 from nearfar.pooling import POOLINGS, gem, mean, mean_std, peak, pool, quantile, rdp, rdp_gem
 from nearfar.support import check
-from nearfar.threshold import Tail, Threshold, from_normals, rate_of
+from nearfar.threshold import PValue, Threshold, from_normals, rate_of
 from nearfar.views import compose
 
 rng = np.random.default_rng(0)
@@ -61,8 +61,8 @@ CALLS = {
         lambda scores: bootstrap({"fan": (scores, ANOMALY, TARGET)}, rounds=5)[1].low,
         {"scores": SCORES},
     ),
-    "Tail": (lambda scores: Tail(scores).score_at(0.1), {"scores": SCORES}),
-    "Tail.log_p": (lambda scores: Tail(SCORES).log_p(scores), {"scores": SCORES}),
+    "Tail": (lambda scores: PValue(scores).score_at(0.1), {"scores": SCORES}),
+    "Tail.log_p": (lambda scores: PValue(SCORES).log_p(scores), {"scores": SCORES}),
     **{
         f"from_normals {method}": (
             lambda scores, method=method: from_normals(scores, 0.1, method).value,
@@ -131,9 +131,9 @@ OUT_OF_RANGE = {
     "rate 0": lambda: from_normals(SCORES, 0),
     "rate 1": lambda: from_normals(SCORES, 1),
     "threshold method": lambda: from_normals(SCORES, 0.1, "sigma"),
-    "one normal": lambda: Tail([1.0]),
+    "one normal": lambda: PValue([1.0]),
     "one normal, quantile": lambda: from_normals([1.0], 0.1, "quantile"),
-    "p": lambda: Tail(SCORES).score_at(1.0),
+    "p": lambda: PValue(SCORES).score_at(1.0),
     "clip of no length": lambda: Threshold(1.0, 0.1, "quantile").false_alarms_per_day(0),
     "rate_of without length": lambda: rate_of(1, 0),
     "more alarms than clips": lambda: rate_of(8641, 10),

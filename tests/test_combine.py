@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nearfar.detector.system import Watching
+from nearfar.detector.system import FittedWatch
 from nearfar.support.check import Array
 from nearfar.threshold import from_normals
 
@@ -21,7 +21,7 @@ class Given:
 
 
 def watching(parts):
-    return Watching(["steady", "transient"], [0.5, 0.5], [Given(part) for part in parts])
+    return FittedWatch(["steady", "transient"], [0.5, 0.5], [Given(part) for part in parts])
 
 
 def test_a_normal_is_as_rare_as_a_fresh_clip_with_its_scores():

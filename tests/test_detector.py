@@ -12,7 +12,7 @@ import nearfar
 from conftest import hum, write_wav
 from nearfar import recipe
 from nearfar.audio import AudioError, Clip
-from nearfar.embedding.embedder import Ear
+from nearfar.embedding.embedder import ClipEmbedder
 from nearfar.recipe import Fusion, Recipe, Watch
 
 GAUSS = {"normalize": False, "method": "mahalanobis", "shrinkage": 0.1, "standardize": True}
@@ -305,7 +305,7 @@ def test_too_few_normals_are_an_error(normals, count):
 
 def test_the_default_listens_to_all_of_a_long_file_and_counts_its_windows(normals, tmp_path):
     path = write_wav(tmp_path / "long.wav", Clip(np.concatenate([hum(i).near for i in range(38)]), name="long"))
-    ear = Ear(0, 1, 10.0, [], {})
+    ear = ClipEmbedder(0, 1, 10.0, [], {})
     sample, total = ear.sample([normals[0], path, tmp_path / "none.wav"], 4)
     assert [c.name for c in sample] == [normals[0].name, "long.wav@20s", "long.wav@50s"] and total == 10
     assert ear.sample(normals, 48) == (normals, len(normals))

@@ -124,11 +124,11 @@ def test_the_frequency_rows_are_joined_averaged_or_pooled_each_by_its_own_weight
 def test_recipes_share_what_they_have_in_common(monkeypatch):
     enhanced = []
 
-    def counted(work):
+    def plural(work):
         return lambda *arguments, **settings: enhanced.append(work.__name__) or work(*arguments, **settings)
 
     for name in ("soft_masks", "leakage_subtract"):
-        monkeypatch.setattr(enhance, name, counted(getattr(enhance, name)))
+        monkeypatch.setattr(enhance, name, plural(getattr(enhance, name)))
     a, b = Loudness(), Loudness(48_000)
     recipes = [
         Recipe(view="enh_a03f05"), Recipe(view="enh_a05f07"),

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from nearfar import Clip, Detector, Fusion, Recipe, Watch
-from nearfar.embedding.embedder import Normal
+from nearfar.embedding.embedder import Origin
 from nearfar.explain.deviation import find, hz_of, seconds_of
 from nearfar.explain.evidence import Explanation, moment_of, neighbours
 
@@ -244,7 +244,7 @@ def test_edges_of_bands_and_frames():
 
 
 def test_neighbours_know_where_in_a_long_file_they_are():
-    normals = [Normal("a.wav@20s", "/x/a.wav", "1", 10.0), Normal("user@site.wav", "/x/user@site.wav", "2", 6.0)]
+    normals = [Origin("a.wav@20s", "/x/a.wav", "1", 10.0), Origin("user@site.wav", "/x/user@site.wav", "2", 6.0)]
     assert [n.start_s for n in neighbours([0.1, 0.2], normals)] == [20.0, 0.0]
 
 

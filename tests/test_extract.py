@@ -23,14 +23,14 @@ from nearfar import audio, encoders, recipe
 from nearfar.audio import Clip
 from nearfar.detector import Detector
 from nearfar.embedding import fill
-from nearfar.embedding.cache import Library
+from nearfar.embedding.cache import EmbeddingCache
 from nearfar.embedding.fill import REPORT, Order, embed_shard, forecast, in_shard
 from nearfar.embedding.store import Store
-from nearfar.embedding.vectors import Pass, passes_of, pool, waveform
+from nearfar.embedding.vectors import EncoderInput, inputs_of, pool, waveform
 from nearfar.encoders.loading import load_encoders
 from nearfar.recipe import Recipe
-from nearfar.support.files import of_file
-from nearfar.support.threads import one_thread
+from nearfar.support.files import hash_file
+from nearfar.support.threads import single_threaded_blas
 
 COMMAND = [sys.executable, "-m", "nearfar"]
 COMPOSITE = Recipe(view="sfsoft_a05f07", pooling="rdp_gem", alpha=9, method="ldn", density_k=3)
@@ -64,7 +64,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def counted(order, library=None):
+def plural(order, library=None):
     """A library whose encoders are counted."""
     library = library or order.library()
     library.encoders = {name: Counted(encoder) for name, encoder in library.encoders.items()}
@@ -91,7 +91,7 @@ def test_the_store_holds_what_the_encoder_gives_for_each_waveform_alone(folder, 
     paths = sorted(folder.glob("*.wav"))
     layers = (None, 3, 7) if name == "ced-tiny" else (None,)
     order = Order(str(tmp_path / "s"), (name,), layers=layers, weights={"ced-tiny": weights}, dtype="float32")
-    library, counter = counted(order)
+    library, counter = plural(order)
     done = embed_shard(paths, order, library=library)
     assert (done.recordings, done.there, done.failed) == (8, 0, [])
     assert counter.heard == 8 * 4, "each waveform goes through the network once, whatever the layers"
@@ -100,7 +100,7 @@ def test_the_store_holds_what_the_encoder_gives_for_each_waveform_alone(folder, 
         for wave in REPORT:
             samples = waveform(audio.read(path), wave, encoder.sample_rate)
             for layer in layers:
-                with one_thread():
+                with single_threaded_blas():
                     want = encoder.grid([samples], **({"layer": layer} if layer else {}))[0]
                 assert np.array_equal(library.grid(path, wave, layer=layer), want)
     assert counter.heard == 8 * 4
@@ -110,10 +110,10 @@ def test_the_store_holds_what_the_encoder_gives_for_each_waveform_alone(folder, 
 
 def test_the_library_computes_what_is_not_there_and_keeps_it(folder, tmp_path):
     path = next(folder.glob("*.wav"))
-    library, counter = counted(None, Library(load_encoders(["logmel"]), Store(tmp_path / "s", "float32")))
+    library, counter = plural(None, EmbeddingCache(load_encoders(["logmel"]), Store(tmp_path / "s", "float32")))
     first = library.grid(path, "enh_a03f05")
     assert np.array_equal(first, library.grid(path, "enh_a03f05")) and counter.heard == 1
-    assert np.array_equal(first, Library(load_encoders(["logmel"])).grid(path, "enh_a03f05"))
+    assert np.array_equal(first, EmbeddingCache(load_encoders(["logmel"])).grid(path, "enh_a03f05"))
     same = shutil.copy(path, tmp_path / "renamed.wav")
     assert np.array_equal(first, library.grid(same, "enh_a03f05")) and counter.heard == 1
     with pytest.raises(ValueError, match="near and far"):
@@ -128,7 +128,7 @@ def test_the_library_computes_what_is_not_there_and_keeps_it(folder, tmp_path):
 def test_channels_are_part_of_what_is_kept(folder, tmp_path):
     path = next(folder.glob("*.wav"))
     store = Store(tmp_path / "s", "float32")
-    plain, swapped = (Library(load_encoders(["logmel"]), store, near=n, far=1 - n) for n in (0, 1))
+    plain, swapped = (EmbeddingCache(load_encoders(["logmel"]), store, near=n, far=1 - n) for n in (0, 1))
     for wave in ("near", "enh_a05f07"):
         assert not np.array_equal(plain.grid(path, wave), swapped.grid(path, wave))
     assert np.array_equal(swapped.grid(path, "far"), plain.grid(path, "near"))
@@ -172,13 +172,13 @@ def test_pooled_vectors_alone_serve_a_detector_to_the_last_bit(folder, weights, 
     system = replace(COMPOSITE, encoder="ced-tiny")
     leaves = tuple(recipe.leaves(system))
     order = Order(str(tmp_path / "s"), pooled=leaves, weights=weights)
-    library, counter = counted(order)
+    library, counter = plural(order)
     embed_shard(paths, order, library=library)
     assert counter.heard == 3 * len(paths)  # near, far, enhanced
     assert library.store.size() < 3 * len(paths) * 8_000
     encoder = encoders.load("ced-tiny", weights)
     vector = pool(encoder.grid([audio.read(paths[0]).near])[0], leaves[0])
-    key = library.key(of_file(paths[0]), None, passes_of(leaves[0], pooled=True)[0])
+    key = library.key(hash_file(paths[0]), None, inputs_of(leaves[0], pooled=True)[0])
     assert np.array_equal(library.store.read(key), vector)
     kept = Detector(system, weights, store=library.store)
     kept.encoders.update({n: Refusing(e) for n, e in kept.encoders.items()})
@@ -191,7 +191,7 @@ def test_a_long_file_is_kept_window_by_window(tmp_path):
     near, far = (np.concatenate([getattr(hum(i), c) for i in range(18)]) for c in ("near", "far"))
     path = write_wav(tmp_path / "long.wav", Clip(near, far))
     order = Order(str(tmp_path / "s"), ("logmel",), ("near",), dtype="float32")
-    library, counter = counted(order)
+    library, counter = plural(order)
     assert embed_shard([path], order, library=library).recordings == 1
     assert counter.heard == len(files(tmp_path / "s")) == 4  # 10 + 10 + 10 + 6 s
     assert embed_shard([path], order, library=library).there == 1 and counter.heard == 4
@@ -264,7 +264,7 @@ def test_stopped_or_killed_it_goes_on_where_it_was_with_nothing_lost_or_done_aga
     before = files(store)
     assert 12 <= len(before) < 48
     order = Order(str(store), ("ced-tiny",), ("near", "far"), weights=weights)
-    library, counter = counted(order)
+    library, counter = plural(order)
     embed_shard(sorted(many.glob("*.wav")), order, library=library)
     after = files(store)
     assert contents(store) == whole
@@ -384,7 +384,7 @@ def test_a_network_that_does_not_say_which_weights_it_has_is_kept_nowhere(folder
     class Nameless(Counted):
         weights_hash = ""
 
-    library = Library({"beats": Nameless(encoders.load("logmel"))}, Store(tmp_path / "s"))
+    library = EmbeddingCache({"beats": Nameless(encoders.load("logmel"))}, Store(tmp_path / "s"))
     with pytest.raises(ValueError, match="does not say which weights"):
         library.grid(next(folder.glob("*.wav")), "near")
 
@@ -395,11 +395,11 @@ def test_other_weights_are_refused_by_both_hashes(folder, weights, tmp_path):
     model = Detector(system, weights).fit(paths).save(tmp_path / "model")
     other = write_ced_tiny(tmp_path / "other", seed=1)
     done = nearfar("score", model, paths[0], "--weights", other)
-    assert done.returncode == 2 and of_file(weights) in done.stderr and of_file(other) in done.stderr
+    assert done.returncode == 2 and hash_file(weights) in done.stderr and hash_file(other) in done.stderr
     done = nearfar("score", model, paths[0], "--weights", weights, "--store", tmp_path / "s")
     assert done.returncode == 0, done.stderr
     settings = json.loads((model / "detector.json").read_text())
-    assert settings["encoders"] == {"ced-tiny": {"weights_sha256": of_file(weights), "precision": "float32"}}
+    assert settings["encoders"] == {"ced-tiny": {"weights_sha256": hash_file(weights), "precision": "float32"}}
 
 
 def test_the_command_serves_evaluate(tmp_path):
@@ -423,7 +423,7 @@ def test_an_order_is_plain_data():
     import pickle
 
     order = Order("s", pooled=tuple(recipe.leaves(COMPOSITE)))
-    assert pickle.loads(pickle.dumps(order)) == order and Pass("near", "logmel") not in order.passes
+    assert pickle.loads(pickle.dumps(order)) == order and EncoderInput("near", "logmel") not in order.passes
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert os.fspath(order.store) == "s"

@@ -112,7 +112,8 @@ def test_months_of_scores_are_looked_at_a_few_at_a_time(history):
 
 def test_one_process_at_a_time_may_listen(tmp_path):
     child = (
-        "from nearfar.live.database import *; import sys; h = hold(Path(sys.argv[1])); print(1, flush=True); input()"
+        "from nearfar.live.history.history import *; import sys; "
+        "h = hold(Path(sys.argv[1])); print(1, flush=True); input()"
     )
     command = [sys.executable, "-c", child, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearfar.live.server.limits import ADDRESSES, SMALL, Buckets, Door, Gate, Limits, Refused
+from nearfar.live.server.limits import ADDRESSES, SMALL, Buckets, Limits, Refused, RequestGuard, UploadSlots
 from nearfar.live.server.security import Access
 
 
@@ -35,7 +35,7 @@ def test_addresses_are_forgotten_and_time_does_not_run_backwards():
 
 def test_the_door_lets_so_many_in_keeps_so_many_waiting_and_sends_the_others_away():
     async def run():
-        door, inside, most = Door(2, 3), 0, 0
+        door, inside, most = UploadSlots(2, 3), 0, 0
         go = asyncio.Event()
 
         async def come():
@@ -69,7 +69,7 @@ def ask(path="/v1/x", method="POST", body=(), headers=(), limits=None, times=1, 
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    gate = Gate(app, Access(), limits or Limits(), steady=steady)
+    gate = RequestGuard(app, Access(), limits or Limits(), steady=steady)
 
     async def run():
         nonlocal read

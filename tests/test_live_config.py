@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from conftest import hum
-from nearfar.live.build import assemble, check, open_machines
+from nearfar.live.build import build_plant, check, open_machines
 from nearfar.live.config import ConfigError, read
 from nearfar.live.monitor import Monitor
 from plants import fitted
@@ -152,12 +152,12 @@ def test_weights_that_no_machine_would_use_are_refused(folder, file):
 def test_a_plant_is_put_together_and_taken_apart(folder):
     text = SOUND[: SOUND.index("[machines.fan]")] + '[jsonl]\nfile = "all.jsonl"\n'
     how = {"clock": lambda: 0.0, "complain": print, "report": lambda n, e: None, "once": True}
-    assembly = assemble(read(written(folder, text)), **how)
+    assembly = build_plant(read(written(folder, text)), **how)
     with pytest.raises(ValueError, match="that is running: stop that one first"):
-        assemble(read(written(folder, text)), **how)
+        build_plant(read(written(folder, text)), **how)
     assert isinstance(assembly.monitor, Monitor) and list(assembly.plant.machines) == ["pump"]
     import threading
 
     assembly.run(threading.Event())
     assert (folder / "h" / "history.db").is_file()
-    assemble(read(written(folder, text)), **how).close()
+    build_plant(read(written(folder, text)), **how).close()

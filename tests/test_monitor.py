@@ -15,7 +15,7 @@ from conftest import RATE, hum
 from nearfar.detector import Detector
 from nearfar.live.monitor import Monitor
 from nearfar.live.sinks.prometheus import Metrics, text_of
-from nearfar.live.sources.windows import Roll, Window
+from nearfar.live.sources.windows import RingBuffer, Window
 from nearfar.recipe import Recipe
 from plants import T0, Clock, fitted, plant_of, windows
 
@@ -174,7 +174,7 @@ def live_through_a_week(folder):
     Returns allocated objects and resident bytes at the end of each day.
     """
     plant, sink, clock = plant_of(toy(folder / "toy"), folder / "h", "pump")
-    plant.machines["pump"].roll = Roll(10.0)
+    plant.machines["pump"].roll = RingBuffer(10.0)
     good = [hum(500 + i, seconds=0.25, far=False).near[None] for i in range(8)]
     bad = hum(1, fault="hiss", seconds=0.25, far=False).near[None]
     dead = np.zeros((1, RATE // 4), np.float32)

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 
 from nearfar import Clip, Detector, Recipe
-from nearfar.detector import Score
 from nearfar.explain import pages, pictures
+from nearfar.score import Score
 from nearfar.support import files
 
 RATE = 16_000
@@ -150,7 +150,7 @@ def labelled():
 
 
 def test_alarms_are_counted_by_kind():
-    said = pages.counted(*labelled())
+    said = pages.plural(*labelled())
     assert "20 recordings of faults alarm" in said and said.endswith("; 1 cannot be judged.")
 
 

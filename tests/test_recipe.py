@@ -240,8 +240,8 @@ def test_the_views_of_the_contract_are_there():
 
 def test_the_back_end_s_part_of_a_recipe_is_its_switches():
     recipe = Recipe(method="dldn", density_k_target=5, k=2, weight=0.3)
-    assert {f.name for f in fields(backend.Switches)} <= {f.name for f in fields(Recipe)}
-    assert recipe.switches == backend.Switches(method="dldn", density_k_target=5, k=2, weight=0.3)
+    assert {f.name for f in fields(backend.BackendConfig)} <= {f.name for f in fields(Recipe)}
+    assert recipe.switches == backend.BackendConfig(method="dldn", density_k_target=5, k=2, weight=0.3)
 
 
 def test_every_named_system_is_complete_and_an_unknown_name_is_answered_with_the_names():

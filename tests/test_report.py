@@ -20,7 +20,7 @@ from conftest import hum
 from datasets import dev_2021, dev_2022, evaluation_set, tree
 from nearfar.audio import Clip
 from nearfar.challenge.data.layout import read
-from nearfar.challenge.evaluate import Runs, evaluate
+from nearfar.challenge.evaluate import ScoreCache, evaluate
 from nearfar.challenge.pages import pictures, published
 from nearfar.challenge.pages.pictures import Bar, roc, up_to
 from nearfar.challenge.pages.report import bench_page, coherence, tables_page
@@ -153,7 +153,9 @@ def test_pages_of_failures_of_other_years_and_of_one_microphone(mixed, tmp_path)
 
 def test_the_page_of_the_tables_holds_every_number_of_the_report(tmp_path):
     data = tree(tmp_path / "d", dev_2022("fan"))
-    page = whole(tables_page(reproduce(read(data), Runs(tmp_path / "kept", tmp_path), {"logmel": None}), "reproduce"))
+    page = whole(
+        tables_page(reproduce(read(data), ScoreCache(tmp_path / "kept", tmp_path), {"logmel": None}), "reproduce")
+    )
     for rows in published.TABLE_5.values():
         for values in rows.values():
             assert all(f"report {v:.2f}" in page for v in values)

@@ -18,7 +18,7 @@ from nearfar.challenge.search.score import score_all
 from nearfar.detector import Detector
 from nearfar.detector.system import build
 from nearfar.embedding import vectors
-from nearfar.embedding.cache import Library
+from nearfar.embedding.cache import EmbeddingCache
 from nearfar.embedding.store import Store
 from nearfar.encoders import load
 from nearfar.recipe import Recipe, leaves
@@ -205,7 +205,7 @@ def test_recorded_scores_are_those_of_the_detector_on_the_files(machine, encoder
         weights = write_ced_tiny(tmp_path / "weights")
     few = space.space(poolings=["mean", "rdp_gem"], views=["near_only", "absdif_0.5", "sfsoft_a05f07"])
     few = space.Space({s: few.plan[s] for s in list(few.plan)[:: len(few.plan) // 4]})
-    library = Library({encoder: load(encoder, weights)})
+    library = EmbeddingCache({encoder: load(encoder, weights)})
     assert not run.search_machine(machine, library, few, encoder, tmp_path / "out")
     found = records.read(tmp_path / "out")
     assert len(found) == len(few) and found.labelled
@@ -217,22 +217,22 @@ def test_recorded_scores_are_those_of_the_detector_on_the_files(machine, encoder
 
 
 def test_nobody_listens_again_when_all_is_recorded(machine, tmp_path):
-    library = Library({"logmel": load("logmel")})
+    library = EmbeddingCache({"logmel": load("logmel")})
     asked = []
 
-    class Ear:
+    class ClipEmbedder:
         def grid(self, path, waveform, *, layer=None):
             asked.append(path)
             return library.grid(path, waveform, layer=layer)
 
     few = space.space(poolings=["mean"], views=["near_only"], methods=["raw"])
-    run.search_machine(machine, Ear(), few, "logmel", tmp_path)
+    run.search_machine(machine, ClipEmbedder(), few, "logmel", tmp_path)
     assert asked
     asked.clear()
-    assert not run.search_machine(machine, Ear(), few, "logmel", tmp_path)
+    assert not run.search_machine(machine, ClipEmbedder(), few, "logmel", tmp_path)
     assert not asked
     more = space.space(poolings=["mean"], views=["near_only"], methods=["raw", "ldn"])
-    run.search_machine(machine, Ear(), more, "logmel", tmp_path)
+    run.search_machine(machine, ClipEmbedder(), more, "logmel", tmp_path)
     assert asked and len(records.read(tmp_path)) == len(more)
 
 
@@ -248,7 +248,7 @@ def test_layers_and_beam_are_recorded_as_the_detector_scores_them(machine, tmp_p
     passes = []
     grid = encoder.grid
     encoder.grid = lambda waves, **layers: passes.append(layers) or grid(waves, **layers)
-    library = Library({"ced-tiny": encoder}, Store(tmp_path / "store", "float32"), layers=[3, None])
+    library = EmbeddingCache({"ced-tiny": encoder}, Store(tmp_path / "store", "float32"), layers=[3, None])
     run.search_machine(machine, library, chosen, "ced-tiny", tmp_path / "out")
     assert len(passes) == 2 * 24, "both layers come out of one pass of each waveform"
     found = records.read(tmp_path / "out")

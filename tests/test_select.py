@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearfar import metrics
-from nearfar.backend import Switches
+from nearfar.backend import BackendConfig
 from nearfar.challenge.search import batch_metrics, fuse, select
 from nearfar.challenge.search.records import STATISTICS, Clips, Records, read, write_table
 from nearfar.recipe import FUSION, TABLE_3, Recipe
@@ -169,4 +169,4 @@ def test_the_table_has_a_row_per_configuration_as_parquet_or_csv(tmp_path, monke
     rows = list(csv.DictReader(write_table(records, tmp_path).open(encoding="utf-8")))
     assert len(rows) == 4 and float(rows[2]["overall"]) == pytest.approx(records.overall[2])
     assert float(rows[1]["m1.auc_target"]) == pytest.approx(records.numbers[1, 1, 1]) and rows[0]["view"] == "near_only"
-    assert Switches().method == rows[0]["method"]
+    assert BackendConfig().method == rows[0]["method"]

@@ -23,7 +23,7 @@ from nearfar.live.records import EVENT, HEALTH, SCORE, STATE, Event, Message, Sc
 from nearfar.live.sinks import lines
 from nearfar.live.sinks.mqtt import Broker, Mqtt
 from nearfar.live.sinks.prometheus import Metrics, text_of
-from nearfar.live.sinks.retry import Courier
+from nearfar.live.sinks.retry import RetryQueue
 from nearfar.live.sinks.webhook import Webhook, read_secret
 
 PUMP = SimpleNamespace(
@@ -52,7 +52,7 @@ def health(health: str, text: str = "") -> Message:
 
 def test_a_dead_sink_holds_nobody_up_and_its_queue_is_bounded():
     stuck = threading.Event()
-    courier = Courier("dead", lambda message: stuck.wait(30) and None, limit=50)
+    courier = RetryQueue("dead", lambda message: stuck.wait(30) and None, limit=50)
     start = time.monotonic()
     for i in range(5000):
         courier.put(event(i))
@@ -73,7 +73,7 @@ def test_a_courier_tries_again_in_order_and_gives_up_on_what_never_works():
             raise OSError("not now")
         got.append(number)
 
-    courier = Courier("flaky", deliver, first_wait_s=0.01)
+    courier = RetryQueue("flaky", deliver, first_wait_s=0.01)
     for i in range(5):
         courier.put(event(i))
     assert wait_for(lambda: got == [0, 1, 3, 4])
@@ -204,7 +204,7 @@ def test_what_is_kept_comes_back_as_it_was_goes_with_its_days_and_is_for_its_sin
 def test_a_courier_gives_up_the_oldest_of_too_many_on_disk_too(tmp_path):
     history, stuck = History(tmp_path), threading.Event()
     box = Outbox(history, "slow", (EVENT,))
-    courier = Courier("slow", lambda message: stuck.wait(30) and None, box, limit=5)
+    courier = RetryQueue("slow", lambda message: stuck.wait(30) and None, box, limit=5)
     for i in range(20):
         promise(history, event(i))
         courier.put(event(i))

@@ -309,7 +309,7 @@ def test_two_streams_are_aligned_by_what_both_hear(late):
     shift = round(late * RATE)
     near = room[3 * RATE :][: 30 * RATE] + rng.normal(0, 0.7, 30 * RATE).astype(np.float32)
     far = room[3 * RATE - shift :][: 30 * RATE] + rng.normal(0, 0.7, 30 * RATE).astype(np.float32)
-    both = aligned.Pair(Wave(near), Wave(far))
+    both = aligned.AlignedPair(Wave(near), Wave(far))
     out = np.concatenate([c[0] for c in both.chunks(threading.Event()) if c is not None], axis=1)
     found, clear = aligned.lag(out[0, : 10 * RATE], out[1, : 10 * RATE], RATE)
     assert abs(found) <= 1 / RATE and clear > aligned.CLEAR and out.shape[1] > 25 * RATE
@@ -321,7 +321,7 @@ def test_drift_between_two_streams_is_reported_and_cut_never_glued(monkeypatch):
     room = rng.normal(0, 1, 200 * RATE).astype(np.float32)
     at = np.arange(180 * RATE) * (1 - 200e-6)  # far's clock is 200 ppm fast: it hears everything later and later
     far = np.interp(at, np.arange(len(room)), room).astype(np.float32)
-    both = aligned.Pair(Wave(room[: len(far)]), Wave(far))
+    both = aligned.AlignedPair(Wave(room[: len(far)]), Wave(far))
     chunks = [c for c in both.chunks(threading.Event()) if c is not None]
     said = re.search(r"far's clock drifts by ([+-]\d+) s in a million", both.problem)
     assert said and float(said[1]) == pytest.approx(200, rel=0.2)
@@ -355,7 +355,7 @@ class Live:
 def test_a_stream_is_not_late_because_the_other_was_away(first):
     room, time_s = np.random.default_rng(4).normal(0, 1, 120 * RATE).astype(np.float32), [0.0]
     streams = [Live(room, time_s), Live(room, time_s, begins=50.0)]
-    both = aligned.Pair(*streams[:: 1 - 2 * first])
+    both = aligned.AlignedPair(*streams[:: 1 - 2 * first])
     out = [c[0] for c in both.chunks(threading.Event()) if c is not None]
     tail = np.concatenate(out, axis=1)[:, -10 * RATE :]
     assert np.array_equal(*tail) and not both.problem
@@ -363,6 +363,6 @@ def test_a_stream_is_not_late_because_the_other_was_away(first):
 
 def test_streams_without_anything_in_common_say_so():
     rng = np.random.default_rng(3)
-    both = aligned.Pair(*(Wave(rng.normal(0, 1, 15 * RATE).astype(np.float32)) for _ in range(2)))
+    both = aligned.AlignedPair(*(Wave(rng.normal(0, 1, 15 * RATE).astype(np.float32)) for _ in range(2)))
     chunks = [c for c in both.chunks(threading.Event()) if c is not None]
     assert chunks and "no sound in common" in both.problem

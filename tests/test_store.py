@@ -76,7 +76,7 @@ def test_what_float16_cannot_hold_is_kept_as_float32(tmp_path):
 def test_the_same_grid_under_the_same_key_is_the_same_file(tmp_path):
     code = f"""
 import numpy as np
-from nearfar.store import Key, Store
+from nearfar.embedding.store import Key, Store
 store, key = Store({str(tmp_path / "s")!r}), Key("a", (0,), None, "near", "beats", "")
 store.write(key, np.ones((2, 2, 2)))
 print(store.path(key).read_bytes().hex())
@@ -191,7 +191,7 @@ def test_two_writers_killed_at_any_moment_leave_whole_files_alone(tmp_path):
 def test_a_disk_that_is_full_leaves_the_store_as_it_was(tmp_path):
     code = f"""
 import resource, numpy as np
-from nearfar.store import Key, Store
+from nearfar.embedding.store import Key, Store
 store = Store({str(tmp_path / "s")!r}, "float32")
 key = Key("a", (0,), None, "near", "beats", "")
 store.write(key, np.ones((2, 2, 2)))

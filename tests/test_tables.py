@@ -14,7 +14,7 @@ from datasets import dev_2020, dev_2022, evaluation_set, tree
 from fake_encoders import write_ced_tiny
 from nearfar.challenge import evaluate as bench
 from nearfar.challenge.data.layout import read
-from nearfar.challenge.evaluate import Runs, Scored, evaluate, fused
+from nearfar.challenge.evaluate import ScoreCache, Scored, evaluate, fused
 from nearfar.challenge.pages import published, tables
 from nearfar.challenge.pages.tables import reproduce
 from nearfar.detector import Detector
@@ -49,7 +49,7 @@ def test_a_fusion_of_kept_scores_is_the_detector_of_the_fusion(seven, tmp_path):
         (0.2, Recipe(view="absdif_0.5", metric="euclidean", normalize=False)),
     )
     unit = read(seven, only=["fan"]).units[0]
-    runs = Runs(tmp_path)
+    runs = ScoreCache(tmp_path)
     kept = [
         (w, next(s for _, s in runs.each(f"part{i}", recipe, runs.hashes(recipe), [unit])))
         for i, (w, recipe) in enumerate(parts)
@@ -71,7 +71,7 @@ def test_a_fusion_holds_the_clips_that_all_parts_could_use():
 
 
 def test_all_three_tables_on_the_report_s_machines(seven, tmp_path, without_networks):
-    done = reproduce(read(seven), Runs(tmp_path), {"logmel": None})
+    done = reproduce(read(seven), ScoreCache(tmp_path), {"logmel": None})
     three, four, five = done.tables
     assert done.notes == [] and all(not run.why_not for run in done.runs.values())
     for row, (name, said) in zip(three.rows, published.TABLE_3.items(), strict=False):
@@ -109,7 +109,7 @@ def test_what_was_scored_is_not_scored_again_until_something_changes(seven, tmp_
 
     def again(recipe: Recipe = FLOOR, **options) -> dict:
         ran.clear()
-        runs = Runs(tmp_path / "kept", **options)
+        runs = ScoreCache(tmp_path / "kept", **options)
         units = read(seven, only=["fan", "ToyCar"]).units
         return {u.name: s for u, s in runs.each("x", recipe, runs.hashes(recipe), units)}
 
@@ -146,8 +146,8 @@ def test_a_stopped_run_goes_on_from_the_machine_where_it_stopped(seven, tmp_path
 
     monkeypatch.setattr(bench, "run", stop_at_fan)
     with pytest.raises(KeyboardInterrupt):
-        list(Runs(tmp_path).each("x", FLOOR, Runs(tmp_path).hashes(FLOOR), units))
-    assert len(list(Runs(tmp_path).each("x", FLOOR, Runs(tmp_path).hashes(FLOOR), units))) == 2 and ran == [
+        list(ScoreCache(tmp_path).each("x", FLOOR, ScoreCache(tmp_path).hashes(FLOOR), units))
+    assert len(list(ScoreCache(tmp_path).each("x", FLOOR, ScoreCache(tmp_path).hashes(FLOOR), units))) == 2 and ran == [
         "ToyCar",
         "fan",
         "fan",
@@ -217,4 +217,4 @@ def test_a_machine_that_fails_and_one_clip_that_fails_are_said(tmp_path, monkeyp
     assert nearfar("reproduce", data, "--machine", "pump", "--results", tmp_path / "kept", "--page", page)[0] == 2
     assert "and complete?</p>" in page.read_text()  # the reason is a question, and ends once
     with pytest.raises(ValueError, match="other rules than those of 2020"):
-        reproduce(read(tree(tmp_path / "old", dev_2020("fan"))), Runs(tmp_path / "kept"))
+        reproduce(read(tree(tmp_path / "old", dev_2020("fan"))), ScoreCache(tmp_path / "kept"))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from nearfar.threshold import METHODS, Tail, Threshold, from_normals, rate_of
+from nearfar.threshold import METHODS, PValue, Threshold, from_normals, rate_of
 
 rng = np.random.default_rng(0)
 scores_of = st.integers(2, 40).flatmap(
@@ -24,7 +24,7 @@ KINDS = {
 def test_within_the_normals_it_is_the_conformal_p_value_and_above_the_predictive_tail():
     for n, k in ((2, 1), (3, 1), (10, 5), (30, 10), (100, 10), (300, 30)):
         s = np.sort(rng.normal(size=n))
-        tail = Tail(s)
+        tail = PValue(s)
         assert tail.k == k
         for i in range(n - k):
             assert np.exp(tail.log_p([s[i]])[0]) == pytest.approx((n - i) / (n + 1))
@@ -40,7 +40,7 @@ def test_a_higher_score_is_always_less_likely(scores):
     spread = max(scores.std(), 1e-3)
     grid = np.unique(np.r_[scores, np.linspace(scores.min() - 5 * spread, scores.max() + 20 * spread, 100)])
     grid = grid[np.r_[True, np.diff(grid) > 1e-7 * max(1, np.abs(grid).max())]]
-    log_p = Tail(scores).log_p(grid)
+    log_p = PValue(scores).log_p(grid)
     assert (np.diff(log_p) < 0).all()
     assert (log_p < 0).all() and np.isfinite(log_p).all()
 
@@ -48,7 +48,7 @@ def test_a_higher_score_is_always_less_likely(scores):
 @settings(max_examples=80, deadline=None)
 @given(scores_of, st.floats(1e-12, 0.999))
 def test_the_set_point_is_the_score_with_that_probability(scores, p):
-    tail = Tail(scores)
+    tail = PValue(scores)
     assert tail.log_p([tail.score_at(p)])[0] == pytest.approx(np.log(p), rel=1e-5, abs=1e-9)
 
 
@@ -57,14 +57,14 @@ def test_the_set_point_is_the_score_with_that_probability(scores, p):
 def test_the_set_point_moves_with_the_unit_of_the_scores(scores, p, scale, offset):
     if scores.std() < 1e-2:
         return  # without spread, what counts as far is relative to the scores' own size
-    one, other = Tail(scores).score_at(p), Tail(scale * scores + offset).score_at(p)
+    one, other = PValue(scores).score_at(p), PValue(scale * scores + offset).score_at(p)
     assert other == pytest.approx(scale * one + offset, rel=1e-6, abs=1e-6 * scale * (1 + abs(one)))
 
 
 def test_p_values_do_not_depend_on_the_batch_or_on_the_order_of_the_normals():
     s, new = rng.normal(size=25), rng.normal(size=9) * 3
-    together = Tail(s).log_p(new)
-    np.testing.assert_array_equal([Tail(s[::-1]).log_p([v])[0] for v in new], together)
+    together = PValue(s).log_p(new)
+    np.testing.assert_array_equal([PValue(s[::-1]).log_p([v])[0] for v in new], together)
 
 
 @pytest.mark.parametrize("count", [2, 3, 10, 30, 100])

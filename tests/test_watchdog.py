@@ -8,10 +8,10 @@ import pytest
 from conftest import RATE, hum
 from nearfar import audio
 from nearfar.audio import Clip
-from nearfar.embedding.band_levels import Profile
+from nearfar.embedding.band_levels import BandLevels
 from nearfar.live.watchdog import CHECK_EVERY, OFF, Watchdog
 
-PROFILE = Profile.total([Profile.of(hum(i)) for i in range(6)])
+PROFILE = BandLevels.total([BandLevels.of(hum(i)) for i in range(6)])
 
 
 def hear(dog: Watchdog, clip: Clip) -> set[str]:

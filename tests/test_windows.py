@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearfar.live.sources.windows import FAR_OFF_S, Block, Cutter, Roll, Timeline, Window
+from nearfar.live.sources.windows import FAR_OFF_S, Block, RingBuffer, SampleClock, Window, Windower
 
 RATE = 100
 
@@ -23,7 +23,7 @@ def blocks(sizes, gaps=()):
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=60), st.sets(st.integers(1, 59)), st.integers(10, 100))
 def test_windows_are_whole_evenly_spaced_and_never_span_a_gap(sizes, gaps, size):
     hop = max(1, size // 2)
-    cutter = Cutter(size / RATE, hop / RATE)
+    cutter = Windower(size / RATE, hop / RATE)
     stream = blocks(sizes, gaps)
     got = [w for b in stream for w in cutter.put(b)]
     want = []  # brute force: of every unbroken run, windows at each hop
@@ -41,13 +41,13 @@ def test_windows_are_whole_evenly_spaced_and_never_span_a_gap(sizes, gaps, size)
 
 
 def test_the_window_after_a_gap_says_so():
-    cutter = Cutter(1.0, 0.5)
+    cutter = Windower(1.0, 0.5)
     got = [w for b in blocks([120, 130, 200], {1}) for w in cutter.put(b)]
     assert [w.gap for w in got] == [False, True, False, False, False, False]
 
 
 def test_a_gap_that_the_clock_does_not_show_is_a_gap_all_the_same():
-    cutter, roll = Cutter(1.0, 0.5), Roll(60.0)
+    cutter, roll = Windower(1.0, 0.5), RingBuffer(60.0)
     samples = np.arange(400, dtype=np.float32)[None]
     got = list(cutter.put(Block(0.0, samples[:, :170], RATE)))
     got += cutter.put(Block(1.7, samples[:, 170:400], RATE, gap=True))
@@ -60,7 +60,7 @@ def test_a_gap_that_the_clock_does_not_show_is_a_gap_all_the_same():
 
 
 def test_another_rate_or_number_of_channels_begins_anew():
-    cutter = Cutter(1.0, 0.5)
+    cutter = Windower(1.0, 0.5)
     list(cutter.put(Block(0.0, np.zeros((1, 60), np.float32), RATE)))
     list(cutter.put(Block(0.6, np.zeros((2, 60), np.float32), RATE)))
     (window,) = cutter.put(Block(1.2, np.zeros((2, 60), np.float32), RATE))
@@ -69,7 +69,7 @@ def test_another_rate_or_number_of_channels_begins_anew():
 
 @given(st.lists(st.integers(20, 60), min_size=3, max_size=80), st.sets(st.integers(1, 79), max_size=3), st.data())
 def test_the_roll_gives_back_what_was_heard_around_a_moment(sizes, gaps, data):
-    cutter, roll = Cutter(0.4, 0.2), Roll(8.0)
+    cutter, roll = Windower(0.4, 0.2), RingBuffer(8.0)
     given_out = []
     for block in blocks(sizes, gaps):
         for window in cutter.put(block):
@@ -88,7 +88,7 @@ def test_the_roll_gives_back_what_was_heard_around_a_moment(sizes, gaps, data):
 
 
 def test_the_roll_is_bounded():
-    roll = Roll(5.0)
+    roll = RingBuffer(5.0)
     for i in range(200):
         roll.add(Window(float(i), np.full((2, RATE), i, np.float32), RATE))
     assert sum(p.samples.nbytes for _, p in roll._pieces) <= 6 * 2 * RATE * 4
@@ -96,7 +96,7 @@ def test_the_roll_is_bounded():
 
 def test_the_timeline_follows_the_samples_and_gently_the_clock():
     now = [0.0]
-    line = Timeline(lambda: now[0], RATE)
+    line = SampleClock(lambda: now[0], RATE)
     stamps = []
     for i in range(20_000):  # the sound card runs 100 ppm slow: an hour and a half
         now[0] = (i + 1) * 0.25 * (1 + 1e-4)
@@ -112,7 +112,7 @@ def test_the_timeline_follows_the_samples_and_gently_the_clock():
 @pytest.mark.parametrize("step", [-3600.0, 30.0, 8 * 3600.0])
 def test_the_timeline_is_told_anew_when_the_clock_was_set(step):
     now, stamps = [0.0], []
-    line = Timeline(lambda: now[0], RATE)
+    line = SampleClock(lambda: now[0], RATE)
     for i in range(1200):
         now[0] = 0.25 * (i + 1) + (step if i >= 400 else 0.0)
         stamps.append(line.stamp(RATE // 4))
@@ -124,7 +124,7 @@ def test_the_timeline_is_told_anew_when_the_clock_was_set(step):
 @pytest.mark.parametrize("speed", [0.5, 1.2, 50.0])
 def test_a_file_that_is_read_faster_or_slower_than_it_was_recorded_sets_no_clock(speed):
     now, stamps = [0.0], []
-    line = Timeline(lambda: now[0], RATE)
+    line = SampleClock(lambda: now[0], RATE)
     for i in range(8000):
         now[0] = 0.25 * (i + 1) / speed
         stamps.append(line.stamp(RATE // 4))

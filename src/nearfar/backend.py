@@ -31,7 +31,7 @@ from nearfar.bank import METRICS, Bank, bank_of
 from nearfar.gaussian import Gaussian
 from nearfar.ldn import DensityBank, VarMinBank, density_of
 from nearfar.support.check import Array, finite, flags, number, one_of, switch, whole
-from nearfar.support.threads import side_by_side
+from nearfar.support.threads import parallel_map
 
 # Every choice of a back end, as data: the switches of `backend.fit` (report section 2.7; Table 2).
 
@@ -48,7 +48,7 @@ CHOICES = {
 
 
 @dataclass(frozen=True)
-class Switches:
+class BackendConfig:
     """Every choice of a back end; names and defaults as in `fit`."""
 
     method: str = "raw"
@@ -99,8 +99,8 @@ class Switches:
 
 # The methods behind `backend.fit`: one bank, two banks calibrated by density or by their own distances, Gaussians.
 #
-# Each is made from z (N, D), is_target (N,) and `Switches`, scores vectors (M, D) -> (M,) float64, and scores its own
-# training vectors exactly as if it had been made without each. A domain that is not there is left out of the
+# Each is made from z (N, D), is_target (N,) and `BackendConfig`, scores vectors (M, D) -> (M,) float64, and scores its
+# own training vectors exactly as if it had been made without each. A domain that is not there is left out of the
 # comparison;
 # one with too few clips for a spread of its own borrows the other's.
 #
@@ -118,7 +118,7 @@ class Method(Protocol):
 class OneBank:
     """raw, ldn and varmin: one bank, domains do not matter."""
 
-    def __init__(self, z: Any, is_target: Array, switches: Switches) -> None:
+    def __init__(self, z: Any, is_target: Array, switches: BackendConfig) -> None:
         arguments = switches.density()
         if switches.method == "raw":
             arguments |= {"density_k": 1, "exponent": 0.0, "form": "ratio"}
@@ -148,7 +148,7 @@ class TwoBanks:
 class DualDensity(TwoBanks):
     """dldn and dbldn."""
 
-    def __init__(self, z: Any, is_target: Array, switches: Switches) -> None:
+    def __init__(self, z: Any, is_target: Array, switches: BackendConfig) -> None:
         super().__init__(z, is_target)
         names = ("source", "target")
         self.weights = (switches.weight, 1 - switches.weight) if switches.method == "dbldn" else None
@@ -185,7 +185,7 @@ class DualDensity(TwoBanks):
 class DomainZ(TwoBanks):
     """domain_z: kNN distance to each domain's bank, in standard deviations of that domain's own distances."""
 
-    def __init__(self, z: Any, is_target: Array, switches: Switches) -> None:
+    def __init__(self, z: Any, is_target: Array, switches: BackendConfig) -> None:
         super().__init__(z, is_target)
         self.k, self.own_sigma = switches.k, switches.z_sigma == "own"
         self.banks = {d: bank_of(z[self.rows[d]], switches.metric) for d in self.present()}
@@ -264,7 +264,7 @@ class OwnDistances:
 class Mahalanobis(TwoBanks):
     """One Gaussian, or the smaller distance of two domains'; a domain with fewer than 3 clips joins the other."""
 
-    def __init__(self, z: Any, is_target: Array, switches: Switches) -> None:
+    def __init__(self, z: Any, is_target: Array, switches: BackendConfig) -> None:
         super().__init__(z, is_target)
         self.make: Callable[[Array], Gaussian] = lambda x: Gaussian(
             x, shrinkage=switches.shrinkage, standardize=switches.standardize
@@ -298,7 +298,7 @@ def _positive(sigma: Array, mu: Array) -> Array:
     return np.maximum(sigma, np.where(floor > 0, floor, 1e-6))
 
 
-BUILDERS: dict[str, Callable[[Any, Array, Switches], Method]] = {
+BUILDERS: dict[str, Callable[[Any, Array, BackendConfig], Method]] = {
     "raw": OneBank,
     "ldn": OneBank,
     "domain_z": DomainZ,
@@ -325,16 +325,16 @@ def fit(z: ArrayLike, is_target: ArrayLike | None = None, **switches: Any) -> Ba
 
     Raises ValueError for arrays that are not finite, unknown names and numbers out of range.
     """
-    unknown = set(switches) - set(Switches.__dataclass_fields__)
+    unknown = set(switches) - set(BackendConfig.__dataclass_fields__)
     if unknown:
-        raise ValueError(f"unknown switches {sorted(unknown)}; known: {', '.join(Switches.__dataclass_fields__)}")
+        raise ValueError(f"unknown switches {sorted(unknown)}; known: {', '.join(BackendConfig.__dataclass_fields__)}")
     z = finite("z", z)
     if z.ndim not in (2, 3) or len(z) < 2 or not z[0].size:
         raise ValueError(f"a back end needs at least 2 normal clips, and z has shape {z.shape}")
     target = np.zeros(len(z), bool)
     if is_target is not None:
         target = flags("is_target", is_target, len(z))
-    chosen = Switches(**switches)
+    chosen = BackendConfig(**switches)
     if chosen.method in DOMAIN_AWARE and not (target.any() and not target.all()):
         warnings.warn(
             f"method {chosen.method!r} compares two domains and there is one: it works as one bank", stacklevel=2
@@ -350,7 +350,7 @@ class Backend:
 
     z: Array
     is_target: Array
-    switches: Switches
+    switches: BackendConfig
     _gaussian: Gaussian | None = field(init=False, repr=False, default=None)
     _method: Method = field(init=False, repr=False)
 
@@ -409,13 +409,13 @@ class Backend:
             method = BUILDERS[self.switches.method](y[keep], self.is_target[keep], self.switches)
             return float(method.score(y[i : i + 1])[0])
 
-        return np.array(side_by_side(one, range(len(self.z))))
+        return np.array(parallel_map(one, range(len(self.z))))
 
 
 class Beam:
     """A back end for each band of z (N, F, D); the score is the mean of theirs, and so is the exact leave-one-out."""
 
-    def __init__(self, z: Array, is_target: Array, switches: Switches) -> None:
+    def __init__(self, z: Array, is_target: Array, switches: BackendConfig) -> None:
         self.bands = [Backend(np.ascontiguousarray(band), is_target, switches) for band in np.moveaxis(z, 1, 0)]
 
     def score(self, q: Array) -> Array:

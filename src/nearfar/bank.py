@@ -65,8 +65,8 @@ class Bank:
 
         def work(rows: slice, squared: Array, slack: Array) -> None:
             # k of them are within bound + slack, so whatever looks farther than another slack is not among the nearest
-            row, near = pairs(squared, kth_bound(squared, k) + 2 * slack)
-            exact = by_row(row, self.exact(points[rows], row, near), len(squared))
+            row, near = pairs(squared, kth_upper_bound(squared, k) + 2 * slack)
+            exact = pad_ragged(row, self.exact(points[rows], row, near), len(squared))
             order = np.argsort(exact, axis=1, kind="stable")[:, :k]
             distance[rows] = np.take_along_axis(exact, order, axis=1)
             index[rows] = near[np.searchsorted(row, np.arange(len(squared)))[:, None] + order]
@@ -130,7 +130,7 @@ def bank_of(z: Any, metric: str) -> Bank:
     return bank
 
 
-def by_row(row: Array, values: Array, rows: int) -> Array:
+def pad_ragged(row: Array, values: Array, rows: int) -> Array:
     """Values (P,) of pairs as a table, a line for each of the rows that `row` (P,) rises through, filled with inf."""
     at = np.arange(len(row)) - np.searchsorted(row, np.arange(rows))[row]
     table = np.full((rows, at.max() + 1), np.inf)
@@ -138,7 +138,7 @@ def by_row(row: Array, values: Array, rows: int) -> Array:
     return table
 
 
-def kth_bound(values: Array, k: int) -> Array:
+def kth_upper_bound(values: Array, k: int) -> Array:
     """A bound (M,) on the k-th smallest entry of each row of (M, N); hardly more than k entries reach it.
 
     The row is cut into interleaved chunks; the bound is the k-th smallest of the chunks' minima.

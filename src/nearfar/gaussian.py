@@ -21,7 +21,7 @@ from functools import cached_property
 import numpy as np
 
 from nearfar.support.check import Array, number
-from nearfar.support.threads import one_thread
+from nearfar.support.threads import single_threaded_blas
 
 SCALE_FLOOR = 0.1  # of the median standard deviation
 RHO_FLOOR = 1e-6  # of the shrinkage: with D >= N a direction that no clip ever took would cost infinitely much
@@ -166,7 +166,7 @@ class Gaussian:
 
             squared, solved = _energies(times, a * own, nearly, isotropic[:, None] * scale**2)
             out[rows], found[rows] = np.sqrt(squared), solved & safe
-        with one_thread():
+        with single_threaded_blas():
             for i in np.flatnonzero(~found):
                 out[i] = self._refit(int(i))
         return out

@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from nearfar.bank import bank_of, by_row, kth_bound, pairs
+from nearfar.bank import bank_of, kth_upper_bound, pad_ragged, pairs
 from nearfar.support.check import Array, number, one_of, whole
 
 # An attribute that is worked out when it is first asked for, by as many threads at once as there are objects.
@@ -181,9 +181,9 @@ class DensityBank:
                     some = slice(start, start + PIECE)
                     q = rows[row[some]]
                     scores[some] = self._calibrate(scores[some], densities(q, found[some]), exponent[q])
-                return np.sort(by_row(row, scores, len(rows)), axis=1)[:, :k]
+                return np.sort(pad_ragged(row, scores, len(rows)), axis=1)[:, :k]
 
-            limit = kth_bound(keys, k)
+            limit = kth_upper_bound(keys, k)
             reach = self._reach(best(limit)[:, -1], exponent[rows], rho)
             out[block] = best(np.maximum(limit, reach)).mean(axis=1)
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from nearfar.backend import Switches
+from nearfar.backend import BackendConfig
 from nearfar.encoders import FREQS, names
 from nearfar.enhance import LONGEST, SHORTEST
 from nearfar.fusion import check_weights
@@ -39,7 +39,7 @@ COMPOSITE = (("near_only", 0.6), ("enh", 0.2), ("n_f", 0.2))  # eq. 13: near, en
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Switches):
+class Recipe(BackendConfig):
     """One system, from waveform to score; the switches of the back end are `backend.fit`'s."""
 
     encoder: str = "logmel"
@@ -73,9 +73,9 @@ class Recipe(Switches):
         switch("normalize", self.normalize)
 
     @property
-    def switches(self) -> Switches:
+    def switches(self) -> BackendConfig:
         """The back end's part of the recipe."""
-        return Switches(**{f.name: getattr(self, f.name) for f in fields(Switches)})
+        return BackendConfig(**{f.name: getattr(self, f.name) for f in fields(BackendConfig)})
 
     @property
     def needs_far(self) -> bool:

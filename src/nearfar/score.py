@@ -35,7 +35,7 @@ class Score:
         return {None: "cannot judge", True: "ANOMALOUS", False: "normal"}[self.anomalous]
 
 
-def strangers(scores: Sequence[Score], beyond: float = -math.inf) -> str:
+def domain_shift_warning(scores: Sequence[Score], beyond: float = -math.inf) -> str:
     """A word about recordings that are to become normals, if most would alarm and one lies `beyond`; "" otherwise."""
     strange = sum(bool(s.anomalous) for s in scores)
     if 2 * strange <= len(scores) or (worst := max(s.value for s in scores)) <= beyond:

@@ -2,7 +2,7 @@
 
     scores (N,)   leave-one-out scores of the normals       p   share of normal clips expected at or above a score
 
-`Tail` turns a score into p. Within the normals it is the conformal p-value, (1 + how many score higher) / (N + 1),
+`PValue` turns a score into p. Within the normals it is the conformal p-value, (1 + how many score higher) / (N + 1),
 interpolated. Above the (N-k)-th it is the predictive tail of an exponential with the k largest excesses:
 
     p(u + x) = (k + 1) / (N + 1) * (1 + x / (k b))^-k      u: the (N-k)-th score, b: mean excess over u
@@ -27,7 +27,7 @@ BY_HAND = "by hand"  # the method of a set-point that a person gave
 SECONDS_PER_DAY = 86_400.0
 
 
-class Tail:
+class PValue:
     """p-values of scores by the normals' own scores (N,), N >= 2; see the module for the formula."""
 
     def __init__(self, scores: ArrayLike) -> None:
@@ -85,14 +85,14 @@ def rate_of(false_alarms_per_day: float, clip_seconds: float) -> float:
 def from_normals(scores: ArrayLike, rate: float, method: str = "conformal") -> Threshold:
     """The set-point that a share `rate` of normal clips exceeds, from leave-one-out scores (N,) of normals.
 
-    method  "conformal" (see `Tail`) | "gamma" (baseline: gamma fit with free location) | "quantile" (empirical).
+    method  "conformal" (see `PValue`) | "gamma" (baseline: gamma fit with free location) | "quantile" (empirical).
     Raises ValueError for rate outside (0, 1).
     """
     one_of("threshold method", method, METHODS)
     s = _scores(scores)
     number("rate", rate, above=0, below=1)
     if method == "conformal":
-        return Threshold(Tail(s).score_at(rate), rate, method)
+        return Threshold(PValue(s).score_at(rate), rate, method)
     if method == "quantile":
         return Threshold(float(np.quantile(s, 1 - rate)), rate, method)
     return Threshold(_gamma_quantile(s, 1 - rate), rate, method)

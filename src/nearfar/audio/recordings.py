@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nearfar.support.words import counted
+from nearfar.support.words import plural
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 READS = "WAV, FLAC, OGG, OPUS, MP3 and AIFF"
@@ -136,7 +136,7 @@ def machines(data: str | os.PathLike[str]) -> dict[str, list[Recording]]:
         )
     if not found:
         raise ValueError(
-            f"{data} holds {counted(len(everything), 'recording')} ({everything[0].name}, ...) but no machine's "
+            f"{data} holds {plural(len(everything), 'recording')} ({everything[0].name}, ...) but no machine's "
             f"folder: expected {LAYOUT}"
         )
     return dict(sorted(found.items()))
@@ -283,4 +283,4 @@ def _nothing_in(folder: Path, others: Counter[str], closed: list[Path]) -> str:
 
 
 def _kinds(files: Iterable[tuple[str, int]]) -> str:
-    return ", ".join(counted(n, f"{suffix} file") for suffix, n in files)
+    return ", ".join(plural(n, f"{suffix} file") for suffix, n in files)

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from nearfar.embedding.batches import each
-from nearfar.embedding.cache import Library, Request, Shelf, StoreError
+from nearfar.embedding.cache import CacheReader, EmbeddingCache, PendingClip, StoreError
 from nearfar.embedding.embedder import Progress, Skip, batch_of
 from nearfar.embedding.fill import Done, Order, begin, finish
 from nearfar.embedding.store import Store
 from nearfar.encoders.loading import weights_of
-from nearfar.support.threads import one_thread
+from nearfar.support.threads import single_threaded_blas
 
-NOTHING = Request("", None, {}, {})
+NOTHING = PendingClip("", None, {}, {})
 BLOCKS = 1000  # pieces that the recordings are dealt out in, at most
 
 
@@ -40,7 +40,7 @@ def embed_on_ray(
     paths: Sequence[Path],
     order: Order,
     *,
-    library: Library | None = None,
+    library: EmbeddingCache | None = None,
     actors: int | None = None,
     skip: Skip | None = None,
     progress: Progress | None = None,
@@ -113,9 +113,9 @@ class _Begin:
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         order = self.order
-        shelf = Shelf(self.described, Store(order.store, order.dtype), near=order.near, far=order.far)
+        shelf = CacheReader(self.described, Store(order.store, order.dtype), near=order.near, far=order.far)
         try:
-            with one_thread():
+            with single_threaded_blas():
                 for request in begin(row["path"], order, shelf):
                     yield {"at": row["at"], "request": request, "error": ""}
             yield {"at": row["at"], "request": NOTHING, "error": ""}
@@ -136,7 +136,7 @@ class Embedder:
         columns = dict(zip(("written", "error", "full"), map(list, zip(*rows, strict=True)), strict=True))
         return {"at": batch["at"], **columns}
 
-    def _row(self, request: Request, grids: Any, error: str) -> tuple[int, str, bool]:
+    def _row(self, request: PendingClip, grids: Any, error: str) -> tuple[int, str, bool]:
         try:
             if isinstance(grids, Exception):
                 raise grids

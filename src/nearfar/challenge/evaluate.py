@@ -29,7 +29,7 @@ from nearfar.metrics import Interval, MachineResult, bootstrap, machine, overall
 from nearfar.recipe import System, as_data, leaves
 from nearfar.score import Score
 from nearfar.support.check import one_of, whole
-from nearfar.support.files import stamp, write
+from nearfar.support.files import file_fingerprint, write
 
 Progress = Callable[[str, int, int], None]
 
@@ -165,7 +165,9 @@ def run(unit: Unit, detector: Detector, progress: Progress | None = None) -> Mac
     paths = [r.path for r in test]
     pairs = [  # the rarest window stands for a long file
         (recording, max(scores, key=lambda s: s.value))
-        for recording, scores in zip(test, detector.each(paths, skip=skip, progress=tell("test clips")), strict=True)
+        for recording, scores in zip(
+            test, detector.iter_scores(paths, skip=skip, progress=tell("test clips")), strict=True
+        )
         if scores
     ]
     recordings, scored = [r for r, _ in pairs], [s for _, s in pairs]
@@ -260,7 +262,7 @@ class Scored:
 
 
 @dataclass
-class Runs:
+class ScoreCache:
     """Runs systems on units and keeps what they give in `folder`; the other fields are those of `Detector`.
 
     `weights`: a folder, {encoder name: file}, or None for the user's own folder.
@@ -324,7 +326,7 @@ class Runs:
         )
 
     def _key(self, system: System | None, hashes: Mapping[str, str], unit: Unit) -> str:
-        files = sorted((r.split, r.path.name, *stamp(r.path)) for r in [*unit.train, *unit.test])
+        files = sorted((r.split, r.path.name, *file_fingerprint(r.path)) for r in [*unit.train, *unit.test])
         recipe = None if system is None else as_data(system)
         rounded = self.store.dtype if self.store else "float32"
         parts = [FORMAT, __version__, recipe, sorted(hashes.items()), self.near, self.far, rounded, files]

@@ -40,7 +40,7 @@ from nearfar.cli.terminal import (
     say_table,
 )
 from nearfar.support.files import write
-from nearfar.support.words import counted
+from nearfar.support.words import plural
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation
@@ -130,7 +130,7 @@ def reproduce(
     out and say why; the default without weights always runs.
     """
     from nearfar.challenge.data import layout
-    from nearfar.challenge.evaluate import Runs
+    from nearfar.challenge.evaluate import ScoreCache
     from nearfar.challenge.pages import tables
     from nearfar.recipe import TABLE_3
 
@@ -145,7 +145,7 @@ def reproduce(
         systems = {**TABLE_3, **others}.values()
         given = weights_for(weights, [name for each in systems for name in encoders_of(each)])
         with progress_bar() as tell:
-            runs = Runs(
+            runs = ScoreCache(
                 results,
                 given,
                 opened(store),
@@ -279,7 +279,7 @@ def _say_findings(found: list[Finding], folder: Path, data: Path | None, json: b
         return
     against = f"against {data}" if data else "by itself; give the data set to check that no row is missing"
     if found:
-        say(f"Checked {against}: {counted(len(found), 'thing')} to put right")
+        say(f"Checked {against}: {plural(len(found), 'thing')} to put right")
         for finding in found:
             say(f"  {finding}")
     else:

@@ -16,7 +16,7 @@ from nearfar.cli.terminal import BAD_INPUT, DONE, Failures, complain, errors_for
 from nearfar.support.files import write
 
 if TYPE_CHECKING:
-    from nearfar.embedding.cache import Library
+    from nearfar.embedding.cache import EmbeddingCache
     from nearfar.embedding.fill import Done, Order
     from nearfar.recipe import Recipe
 
@@ -98,7 +98,7 @@ def embed(
         raise typer.Exit(BAD_INPUT if done.failed else DONE)
 
 
-def _run(paths: list[Path], order: Order, library: Library, engine: str) -> tuple[Done, Failures]:
+def _run(paths: list[Path], order: Order, library: EmbeddingCache, engine: str) -> tuple[Done, Failures]:
     from nearfar.embedding.fill import embed_shard
 
     failures = Failures()
@@ -147,7 +147,7 @@ def _leaves(name: str) -> Iterator[Recipe]:
     return leaves(found)
 
 
-def _room_for(paths: list[Path], order: Order, library: Library) -> int:
+def _room_for(paths: list[Path], order: Order, library: EmbeddingCache) -> int:
     """Tell how much will be written; ValueError with what to do if there is no room. How many were made to find out."""
     from nearfar.embedding.fill import forecast
 

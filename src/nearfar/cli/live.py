@@ -101,12 +101,12 @@ def config(
 
 
 def _listen(plant: Config, once: bool, as_json: bool, fail_on_alarm: bool) -> None:
-    from nearfar.live.build import assemble
+    from nearfar.live.build import build_plant
     from nearfar.live.sinks.terminal import Printer
 
     printer, failures = Printer(say, as_json=as_json), Failures()
     report = failures if once else complain_left_out
-    assembly = assemble(plant, clock=time.time, complain=complain, report=report, sinks=[printer], once=once)
+    assembly = build_plant(plant, clock=time.time, complain=complain, report=report, sinks=[printer], once=once)
     _introduce(assembly)
     assembly.run(stopped_by_signals())
     _end(printer, assembly, failures, once, fail_on_alarm)

@@ -166,7 +166,7 @@ def score(
         failures = Failures()
         rows: list[tuple[str, Score]] = []
         with progress_bar() as tell:
-            each = detector.each(
+            each = detector.iter_scores(
                 [r.path for r in recordings],
                 skip=failures,
                 progress=partial(tell, "scoring"),
@@ -232,7 +232,7 @@ def add(
     """
     from nearfar.audio.recordings import find
     from nearfar.detector.folder import check_place
-    from nearfar.score import strangers
+    from nearfar.score import domain_shift_warning
     from nearfar.support.check import one_of
 
     with errors_for_people():
@@ -241,7 +241,7 @@ def add(
         detector = _opened(model, weights)
         before, failures = len(detector.normals), Failures()
         paths = [r.path for r in normals_of(find(one_or_many(folder)))]
-        if note := strangers(detector.score(paths[:: max(1, len(paths) // 10)], skip=lambda *_: None)):
+        if note := domain_shift_warning(detector.score(paths[:: max(1, len(paths) // 10)], skip=lambda *_: None)):
             complain(f"note: {note}")
         with progress_bar() as tell:
             detector.add(paths, domain == "target", skip=failures, progress=partial(tell, "listening"))

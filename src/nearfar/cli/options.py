@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.cli.terminal import complain
-from nearfar.support.words import counted
+from nearfar.support.words import plural
 
 if TYPE_CHECKING:
     from nearfar.embedding.store import Store
@@ -143,13 +143,13 @@ def normals_of(recordings: list[Any]) -> list[Any]:
     train = [r for r in recordings if r.split == "train"]
     if train and len(train) < len(recordings):
         others = len(recordings) - len(train)
-        complain(f"note: the train split alone is taken: {counted(len(train), 'recording')}, not the {others:,} others")
+        complain(f"note: the train split alone is taken: {plural(len(train), 'recording')}, not the {others:,} others")
         recordings = train
     machines = sorted({r.machine for r in recordings if r.machine})
     if len(machines) > 1:
         raise ValueError(f"these are recordings of {len(machines)} machines ({', '.join(machines)}): fit one at a time")
     faulty = [r for r in recordings if r.is_anomaly]
     if faulty:
-        anomalous = counted(len(faulty), "recording")
+        anomalous = plural(len(faulty), "recording")
         complain(f"note: left out: {anomalous} named or listed as anomalous, {faulty[0].name} first")
     return [r for r in recordings if not r.is_anomaly]

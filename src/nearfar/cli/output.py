@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearfar.challenge.data.layout import LATEST, RULES
 from nearfar.cli.terminal import Failures, complain, left_out, say, say_json, say_table, say_words
-from nearfar.support.words import counted
+from nearfar.support.words import plural
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
@@ -97,7 +97,7 @@ def say_summary(facts: dict[str, Any]) -> None:
     added = f", {facts['added']} of them new" if "added" in facts else ""
     say(f"Heard         {facts['normals']} normal recordings{domains}, {facts['minutes']:.1f} minutes{added}")
     if facts["left_out"]:
-        say(f"Left out      {counted(len(facts['left_out']), 'recording')}; the reasons stand above")
+        say(f"Left out      {plural(len(facts['left_out']), 'recording')}; the reasons stand above")
     say_words(f"Method        {facts['why']}")
     say_set_point(facts["set_point"])
     say("Odd ones out  listen to these: are they really normal?")
@@ -154,7 +154,7 @@ def say_scores(scores: Sequence[Named], failures: Failures) -> None:
         for text in filter(None, [s.problem, *s.warnings]):
             remarks.setdefault(text, []).append(name)
     for text, names in remarks.items():
-        others = f" and {counted(len(names) - 1, 'other')}" if len(names) > 1 else ""
+        others = f" and {plural(len(names) - 1, 'other')}" if len(names) > 1 else ""
         complain(f"{names[0]}{others}: {text}")
     dead = sum(s.anomalous is None for _, s in scores)
     alarms = sum(bool(s.anomalous) for _, s in scores)
@@ -297,7 +297,7 @@ def say_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
         ["configuration", "score"],
         [[_label(records.recipes[row]), _percent(records.overall[row])] for row in ranked.rows[:top]],
     )
-    say(f"\nConfigurations tried   {len(records):,} on {counted(len(records.machines), 'machine')}")
+    say(f"\nConfigurations tried   {len(records):,} on {plural(len(records.machines), 'machine')}")
     for name, number, note in _worth(ranked):
         say(f"{name:<22} {number}  {note}")
     if ranked.rules:

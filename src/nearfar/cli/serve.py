@@ -18,7 +18,7 @@ import typer
 from nearfar.cli.live import introduce, stopped_by_signals
 from nearfar.cli.options import Weights, weights_of
 from nearfar.cli.terminal import complain, complain_left_out, errors_for_people, say
-from nearfar.support.words import counted
+from nearfar.support.words import plural
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -53,7 +53,7 @@ def serve(
     A dashboard in the browser, an API for programs, metrics for Prometheus; until it is stopped (Ctrl-C).
     """
     with errors_for_people():
-        from nearfar.live.build import assemble
+        from nearfar.live.build import build_plant
         from nearfar.live.server.app import NEEDED
         from nearfar.live.sinks.prometheus import Metrics
 
@@ -64,7 +64,9 @@ def serve(
         with _bound(host, port) as listening:
             rules = _access(host, token_file or plant.history.folder / "token", bool(token_file), allow_host or [])
             sinks = [] if plant.metrics else [Metrics(plant.machines)]
-            made = assemble(plant, clock=time.time, complain=complain, report=complain_left_out, sinks=sinks, idle=True)
+            made = build_plant(
+                plant, clock=time.time, complain=complain, report=complain_left_out, sinks=sinks, idle=True
+            )
             address = f"[{host}]" if ":" in host else host
             url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}/"
             try:
@@ -108,7 +110,7 @@ def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, opti
     stop = stopped_by_signals()
     with _answering(app, listening, options, stop):
         count = len(made.plant.machines)
-        say(f"nearfar serves {counted(count, 'machine')} at {url}")
+        say(f"nearfar serves {plural(count, 'machine')} at {url}")
         if monitor.lines:
             monitor.run(stop)
         stop.wait()

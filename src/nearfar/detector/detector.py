@@ -22,8 +22,8 @@ from nearfar.backend import Backend, fit
 from nearfar.detector import default
 from nearfar.detector import folder as saved
 from nearfar.detector.system import Fitted, build
-from nearfar.embedding.band_levels import Profile
-from nearfar.embedding.embedder import Ear, Heard, Normal, Progress, Skip
+from nearfar.embedding.band_levels import BandLevels
+from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin, Progress, Skip
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import vectors
 from nearfar.encoders import PRECISIONS, Encoder
@@ -34,7 +34,7 @@ from nearfar.fusion import in_sigmas, statistics
 from nearfar.recipe import Recipe, System, Watch, by_name, leaf_of, leaves
 from nearfar.score import AND, Score
 from nearfar.support.check import Array, flags, number, one_of
-from nearfar.threshold import Tail, Threshold
+from nearfar.threshold import PValue, Threshold
 
 # A detector asked about one recording: it is scored as always, then scored again without each piece of it.
 
@@ -45,7 +45,7 @@ def explain(detector: Detector, source: Any, value_of: Callable[[Sequence[Array]
     `value_of` gives the detector's score for one vector (D,) per recipe.
     """
     heard = next(detector.ear.hear([source], None, None))
-    scores = [detector.judge(h) for h in heard]
+    scores = [detector.score_embedded(h) for h in heard]
     worst = max(range(len(scores)), key=lambda i: (scores[i].anomalous is not None, scores[i].value))
     mute = [s.problem for s in scores if s.problem and not scores[worst].problem]
     notes = [f"{len(mute)} of {len(scores)} windows cannot be judged: {mute[0]}"] if mute else []
@@ -101,10 +101,10 @@ class Detector:
         self.by_default = self.system is None
         self.why = "" if self.by_default else "the recipe that was asked for"
         self.window_s = audio.WINDOW_S
-        self.normals: list[Normal] = []
+        self.normals: list[Origin] = []
         self.is_target = np.zeros(0, bool)
         self.backends: list[Backend] = []
-        self.profile = Profile()
+        self.profile = BandLevels()
         self.weights_known: Mapping[str, str] = {}  # hash of the weights that the bank was made with, by encoder
 
     def fit(
@@ -122,12 +122,12 @@ class Detector:
         `copies`, one that is the same as another is such a clip.
         """
         targets = _flags(is_target, len(clips))
-        self.normals, self.backends, self.is_target, self.profile = [], [], np.zeros(0, bool), Profile()
+        self.normals, self.backends, self.is_target, self.profile = [], [], np.zeros(0, bool), BandLevels()
         self.weights_known, self.window_s = {}, audio.WINDOW_S
         if self.by_default:
-            ear = Ear(self.near, self.far, self.window_s, [], {})
+            ear = ClipEmbedder(self.near, self.far, self.window_s, [], {})
             self.system, self.why = default.choose(*ear.sample(clips, SAMPLE))
-        return self.hold(*self.ear.normals(clips, targets, set(), skip, progress, copies=copies))
+        return self.fit_embedded(*self.ear.normals(clips, targets, set(), skip, progress, copies=copies))
 
     def add(
         self,
@@ -143,9 +143,9 @@ class Detector:
         heard, targets = self.ear.normals(clips, targets, known, skip, progress)
         if not heard:
             raise ValueError("there is nothing to add: none of the recordings is usable and new")
-        return self.hold(heard, targets)
+        return self.fit_embedded(heard, targets)
 
-    def hold(self, heard: Sequence[Heard], is_target: ArrayLike | None = None) -> Detector:
+    def fit_embedded(self, heard: Sequence[EmbeddedClip], is_target: ArrayLike | None = None) -> Detector:
         """Put clips that have been heard into the bank and fit on all of it; a set-point given by hand stays."""
         if len(self.normals) + len(heard) < 2:
             raise ValueError(f"a detector needs at least 2 usable normal recordings, not {len(heard)}")
@@ -158,7 +158,7 @@ class Detector:
             self.window_s = float(np.median([h.origin.seconds for h in heard]))
         self.is_target = np.concatenate([self.is_target, _flags(is_target, len(heard))])
         self.normals = self.normals + [h.origin for h in heard]
-        self.profile = Profile.total([self.profile, *(h.profile for h in heard)])
+        self.profile = BandLevels.total([self.profile, *(h.profile for h in heard)])
         self.backends = [fit(z, self.is_target, **vars(r.switches)) for z, r in zip(vectors, self.recipes, strict=True)]
         self.weights_known = {name: weights_of(encoder) for name, encoder in self.encoders.items()}
         self._align()
@@ -170,16 +170,16 @@ class Detector:
 
         A clip that cannot be read raises; with `skip(name, error)` it is reported there and left out instead.
         """
-        return [score for scores in self.each(clips, skip=skip, progress=progress) for score in scores]
+        return [score for scores in self.iter_scores(clips, skip=skip, progress=progress) for score in scores]
 
-    def each(
+    def iter_scores(
         self, clips: Sequence[Any], *, skip: Skip | None = None, progress: Progress | None = None
     ) -> Iterator[list[Score]]:
         """The scores of each source as they are ready: one, several for a long file, none if it was skipped."""
         for heard in self.fitted.ear.hear(clips, skip, progress):
-            yield [self.judge(clip) for clip in heard]
+            yield [self.score_embedded(clip) for clip in heard]
 
-    def judge(self, clip: Heard) -> Score:
+    def score_embedded(self, clip: EmbeddedClip) -> Score:
         """The score of a clip that has been heard."""
         value, parts = self._values(clip.vectors)
         said = {name: float(s[0]) for name, s in parts.items()}
@@ -198,7 +198,7 @@ class Detector:
             warnings=[p.text for p in clip.problems if not p.fatal] + self.profile.another_rate(clip.profile, highest),
         )
 
-    def nearest(self, clip: Heard, said: Mapping[str, float]) -> tuple[Array, Array]:
+    def nearest(self, clip: EmbeddedClip, said: Mapping[str, float]) -> tuple[Array, Array]:
         """Distances and indices (3,) of the normals nearest to a clip, as the loudest part of its score hears them."""
         assert self.system is not None
         leaf = leaf_of(self.system, said)
@@ -233,7 +233,7 @@ class Detector:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the detector to a readable folder (see `model`), replacing a detector that is there."""
         assert self.fitted.system is not None
-        state = saved.State(
+        state = saved.DetectorState(
             system=self.system,  # type: ignore[arg-type]
             near=self.near,
             far=self.far,
@@ -272,9 +272,9 @@ class Detector:
         return load_encoders(names, self.weights, self.weights_known, **settings)  # type: ignore[arg-type]
 
     @property
-    def ear(self) -> Ear:
+    def ear(self) -> ClipEmbedder:
         """How this detector reads and embeds clips."""
-        return Ear(self.near, self.far, self.window_s, self.recipes, self.encoders, self.threads, self.store)
+        return ClipEmbedder(self.near, self.far, self.window_s, self.recipes, self.encoders, self.threads, self.store)
 
     def _heard(self, said: Mapping[str, float]) -> str:
         limit = (self.threshold.value * self.sigma + self.mu) / np.log(10)  # the parts' unit
@@ -286,7 +286,7 @@ class Detector:
         self.combined: Fitted = build(self.system, iter(self.backends))
         self.mu, self.sigma = statistics(self.combined.train)
         self.train_values = in_sigmas(self.combined.train, self.mu, self.sigma)
-        self.tail = Tail(self.train_values)
+        self.tail = PValue(self.train_values)
 
     def _values(self, vectors: Sequence[Array]) -> tuple[float, dict[str, Array]]:
         raw, parts = self.combined.score(iter([v[None] for v in vectors]))

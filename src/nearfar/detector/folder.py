@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.embedding.band_levels import CHANNELS, Profile
-from nearfar.embedding.embedder import Normal
+from nearfar.embedding.band_levels import CHANNELS, BandLevels
+from nearfar.embedding.embedder import Origin
 from nearfar.encoders import PRECISIONS
 from nearfar.recipe import BEAM, System, from_json, leaves
 from nearfar.support import files
@@ -42,7 +42,7 @@ DAMAGED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, Value
 
 
 @dataclass(frozen=True)
-class State:
+class DetectorState:
     """All that a fitted detector has to remember; `banks` (N, D) and `train` (N,) are one per leaf of `system`."""
 
     system: System
@@ -53,11 +53,11 @@ class State:
     threshold: Threshold
     method: str
     false_alarm_rate: float | None
-    normals: list[Normal]
+    normals: list[Origin]
     is_target: Array
     banks: Sequence[Array]
     train: Sequence[Array]
-    profile: Profile
+    profile: BandLevels
     weights: Mapping[str, str] = field(default_factory=dict)  # `library.weights_of` each encoder
     format: int = FORMAT
 
@@ -75,7 +75,7 @@ def check_place(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> Path:
+def write(folder: str | os.PathLike[str], state: DetectorState, train_values: Array) -> Path:
     """Write a state to `folder`, replacing a detector there; raises as `check_place` does."""
     from safetensors.numpy import save
 
@@ -95,7 +95,7 @@ def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> 
         draft.chmod(0o755)
         for file in draft.iterdir():
             file.chmod(0o644)
-        files.settle(draft)
+        files.fsync_folder(draft)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
             folder.replace(old / folder.name)
@@ -110,7 +110,7 @@ def write(folder: str | os.PathLike[str], state: State, train_values: Array) -> 
     return folder
 
 
-def read(folder: str | os.PathLike[str]) -> State:
+def read(folder: str | os.PathLike[str]) -> DetectorState:
     """The state in `folder`. FileNotFoundError if there is none, ValueError if it is damaged."""
     folder = Path(folder)
     missing = [name for name in FILES[:4] if not (folder / name).is_file()]
@@ -123,7 +123,7 @@ def read(folder: str | os.PathLike[str]) -> State:
         raise ValueError(f"{folder} is damaged or no detector of this version: {reason}") from None
 
 
-def card(state: State, train_values: Array) -> str:
+def card(state: DetectorState, train_values: Array) -> str:
     """The detector in words, as Markdown; `train_values` (N,) are the normals' own scores in standard deviations."""
     target, total, point = int(state.is_target.sum()), len(state.normals), state.threshold
     odd = np.argsort(-train_values, kind="stable")[:3]
@@ -153,7 +153,7 @@ def card(state: State, train_values: Array) -> str:
     return "\n".join(lines)
 
 
-def _settings(state: State) -> dict[str, Any]:
+def _settings(state: DetectorState) -> dict[str, Any]:
     from nearfar import __version__
 
     return {
@@ -170,7 +170,7 @@ def _settings(state: State) -> dict[str, Any]:
     }
 
 
-def _arrays(state: State) -> dict[str, Array]:
+def _arrays(state: DetectorState) -> dict[str, Array]:
     arrays: dict[str, Array] = {"is_target": state.is_target.astype(np.uint8)}
     for i, (z, train) in enumerate(zip(state.banks, state.train, strict=True)):
         arrays[f"z{i}"] = np.ascontiguousarray(z, np.float32)
@@ -181,7 +181,7 @@ def _arrays(state: State) -> dict[str, Array]:
     return arrays
 
 
-def _read(folder: Path) -> State:
+def _read(folder: Path) -> DetectorState:
     settings = _of_text(folder / "detector.json", json.loads)
     if settings.get("format") not in READABLE:
         raise ValueError(f"its format is {settings.get('format')!r} and this version reads {READABLE}; upgrade nearfar")
@@ -201,7 +201,7 @@ def _read(folder: Path) -> State:
     profile = {c: finite(c, arrays[f"profile_{c}"], ndim=2) for c in CHANNELS if f"profile_{c}" in arrays}
     point = settings["threshold"]
     far, rate = settings["far"], settings["false_alarm_rate"]
-    return State(
+    return DetectorState(
         system=system,
         near=whole("near", settings["near"], low=0),
         far=None if far is None else whole("far", far, low=0),
@@ -218,7 +218,7 @@ def _read(folder: Path) -> State:
         is_target=is_target,
         banks=banks,
         train=train,
-        profile=Profile(profile, frozenset(arrays.get("profile_rates", np.zeros(0, np.int64)).ravel().tolist())),
+        profile=BandLevels(profile, frozenset(arrays.get("profile_rates", np.zeros(0, np.int64)).ravel().tolist())),
         weights={name: _known(about) for name, about in settings.get("encoders", {}).items()},
         format=settings["format"],
     )
@@ -264,14 +264,14 @@ def _load_arrays(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def _normals(path: Path) -> tuple[list[Normal], list[str]]:
+def _normals(path: Path) -> tuple[list[Origin], list[str]]:
     normals, domains = [], []
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         if tuple(rows.fieldnames or ()) != COLUMNS:
             raise ValueError(f"normals.csv has columns {rows.fieldnames}, expected {list(COLUMNS)}")
         for row in rows:
-            normals.append(Normal(row["name"], row["path"], row["sha256"], float(row["seconds"])))
+            normals.append(Origin(row["name"], row["path"], row["sha256"], float(row["seconds"])))
             domains.append(one_of("domain", row["domain"], ("source", "target")))
     return normals, domains
 

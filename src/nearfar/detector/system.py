@@ -23,7 +23,7 @@ from nearfar.backend import Backend
 from nearfar.fusion import align, fuse
 from nearfar.recipe import Recipe, System, Watch
 from nearfar.support.check import Array
-from nearfar.threshold import Tail
+from nearfar.threshold import PValue
 
 
 class Fitted(Protocol):
@@ -38,15 +38,15 @@ def build(system: System, backends: Iterator[Backend]) -> Fitted:
     """The fitted form of `system`; `backends` are its leaves' back ends in the order of `recipe.leaves`."""
     if isinstance(system, Recipe):
         expanded = system.expand()
-        return Leaf(next(backends)) if expanded is system else build(expanded, backends)
+        return FittedRecipe(next(backends)) if expanded is system else build(expanded, backends)
     children = [build(part[-1], backends) for part in system.parts]
     if isinstance(system, Watch):
-        return Watching([name for name, _, _ in system.parts], [share for _, share, _ in system.parts], children)
-    return Fused([weight for weight, _ in system.parts], children)
+        return FittedWatch([name for name, _, _ in system.parts], [share for _, share, _ in system.parts], children)
+    return FittedFusion([weight for weight, _ in system.parts], children)
 
 
 @dataclass(frozen=True)
-class Leaf:
+class FittedRecipe:
     """One back end."""
 
     backend: Backend
@@ -62,7 +62,7 @@ class Leaf:
 
 
 @dataclass(frozen=True)
-class Fused:
+class FittedFusion:
     """Aligned and averaged parts (eq. 17-18); a part is reported in standard deviations of its normals."""
 
     weights: list[float]
@@ -81,7 +81,7 @@ class Fused:
 
 
 @dataclass(frozen=True)
-class Watching:
+class FittedWatch:
     """Parts under one false-alarm budget; a part is reported as -log10 of its budgeted p."""
 
     names: list[str]
@@ -89,8 +89,8 @@ class Watching:
     children: list[Fitted]
 
     @cached_property
-    def _tails(self) -> list[Tail]:
-        return [Tail(child.train) for child in self.children]
+    def _tails(self) -> list[PValue]:
+        return [PValue(child.train) for child in self.children]
 
     @cached_property
     def train(self) -> Array:

@@ -22,11 +22,11 @@ from nearfar.audio import Clip
 from nearfar.audio.microphones import Problem, balance_db
 from nearfar.audio.recordings import Files, Recording, find
 from nearfar.detector.default import FAULTY, sharpest
-from nearfar.doctor.checkup import Checked, Odd, Report, brief, clock, few
+from nearfar.doctor.checkup import FileReport, Outlier, Report, brief, clock, few
 from nearfar.embedding.vectors import ENHANCE_RATE, embed
 from nearfar.recipe import FLOOR
 from nearfar.support.check import Array
-from nearfar.support.words import counted
+from nearfar.support.words import plural
 
 ENOUGH_TO_COMPARE = 8  # recordings below which nothing can be called odd
 LISTEN_TO = 3
@@ -50,7 +50,7 @@ def examine(
     Raises ValueError or FileNotFoundError as `recordings.find` does, where there is nothing to look at.
     """
     found = find(folder_or_files, manifest)
-    files: list[Checked] = []
+    files: list[FileReport] = []
     heard: list[Vectors] = []
     first_with: dict[str, str] = {}
     encoder = {FLOOR.encoder: encoders.load(FLOOR.encoder)}
@@ -71,9 +71,9 @@ def examine(
 
 def _listen(
     recording: Recording, near: int, far: int | None, encoder: dict[str, encoders.Encoder]
-) -> tuple[Checked, str, Vectors]:
+) -> tuple[FileReport, str, Vectors]:
     """One file -> what was found, a digest of its decoded sound, and a vector for each window that can be judged."""
-    checked = Checked(recording.name, recording.machine)
+    checked = FileReport(recording.name, recording.machine)
     digest, at = hashlib.sha256(), 0.0
     vectors: Vectors = []
     balances: list[float] = []
@@ -119,7 +119,7 @@ def _digest(digest: Any, clip: Clip) -> None:
             digest.update(channel.tobytes())
 
 
-def _merge(checked: Checked, hits: list[tuple[float, Problem]], alive: bool) -> None:
+def _merge(checked: FileReport, hits: list[tuple[float, Problem]], alive: bool) -> None:
     """One entry for a problem of several windows or both channels; fatal only if nothing is left to judge."""
     first = hits[0][0]
     texts = [problem.text for at, problem in hits if at == first]
@@ -135,7 +135,7 @@ def _merge(checked: Checked, hits: list[tuple[float, Problem]], alive: bool) -> 
     checked.add(hits[0][1].kind, text, hits[0][1].fatal and not alive, channels.pop() if len(channels) == 1 else "")
 
 
-def _compare(files: list[Checked]) -> None:
+def _compare(files: list[FileReport]) -> None:
     """Rate, number of channels and length beside what more than half of the files of a machine have."""
     known = [f for f in files if f.rate and f.seconds]
     _outvoted("odd_rate", known, [f.rate for f in known], "{:,} Hz", 0)
@@ -145,7 +145,7 @@ def _compare(files: list[Checked]) -> None:
     _exchanged([f for f in files if f.near_later_ms is not None])
 
 
-def _exchanged(files: list[Checked]) -> None:
+def _exchanged(files: list[FileReport]) -> None:
     """Recordings in which far is ahead by as much as near is in most, or the other way round."""
     later = np.array([f.near_later_ms for f in files])
     usual = float(np.median(later)) if len(files) >= ENOUGH_TO_COMPARE else 0.0
@@ -161,7 +161,7 @@ def _exchanged(files: list[Checked]) -> None:
             )
 
 
-def _outvoted(kind: str, files: list[Checked], values: list[Any], form: str, tolerance: float) -> None:
+def _outvoted(kind: str, files: list[FileReport], values: list[Any], form: str, tolerance: float) -> None:
     usual, votes = Counter(values).most_common(1)[0] if values else (0, 0)
     if votes <= max(len(files) / 2, 1):
         return
@@ -170,11 +170,11 @@ def _outvoted(kind: str, files: list[Checked], values: list[Any], form: str, tol
             f.add(kind, f"{form.format(value)}, most have {form.format(usual)}".replace("1 channels", "1 channel"))
 
 
-def _in_general(files: list[Checked]) -> list[str]:
+def _in_general(files: list[FileReport]) -> list[str]:
     notes = []
     balances = [f.near_minus_far_db for f in files if f.near_minus_far_db is not None]
     if balances and np.median(balances) < -WEAKER_DB:
-        weaker = f"{sum(b < 0 for b in balances):,} of {counted(len(balances), 'recording')}"
+        weaker = f"{sum(b < 0 for b in balances):,} of {plural(len(balances), 'recording')}"
         notes.append(
             f"Near is weaker than far in {weaker}, by {-np.median(balances):.0f} dB in the middle. Near should be the "
             "microphone at the machine: if they are swapped, exchange the numbers of --near and --far."
@@ -184,7 +184,7 @@ def _in_general(files: list[Checked]) -> list[str]:
     lost = [f for f in files if not f.usable and all(p.channel == "far" for p in f.problems if p.fatal)]
     if len(lost) > FAULTY * len(files):
         notes.append(
-            f"The far microphone is dead in {len(lost):,} of {counted(len(files), 'recording')}, and near is not. If "
+            f"The far microphone is dead in {len(lost):,} of {plural(len(files), 'recording')}, and near is not. If "
             "there is none, or while it is being repaired, listen to near alone: --far -1, here and in nearfar fit."
         )
     clips = sum(f.clips for f in files if f.usable)
@@ -193,9 +193,9 @@ def _in_general(files: list[Checked]) -> list[str]:
     return notes
 
 
-def _odd_ones(found: list[Recording], heard: list[Vectors]) -> tuple[list[Odd], list[str]]:
+def _odd_ones(found: list[Recording], heard: list[Vectors]) -> tuple[list[Outlier], list[str]]:
     """The recordings of each machine that sound least like its others; those known to be faulty are left out."""
-    odd: list[Odd] = []
+    odd: list[Outlier] = []
     notes = []
     normal = [(r, vectors) for r, vectors in zip(found, heard, strict=True) if not r.is_anomaly]
     for group in _groups(normal, lambda pair: pair[0].machine):
@@ -212,7 +212,7 @@ def _odd_ones(found: list[Recording], heard: list[Vectors]) -> tuple[list[Odd], 
         spreads = _spreads(scores, np.array([bool(r.is_target) for r, _, _ in parts]))
         for i in np.argsort(-spreads, kind="stable")[:LISTEN_TO]:
             r, at, _ = parts[i]
-            odd.append(Odd(r.name, r.machine, at, round(float(spreads[i]), 1), len(parts)))
+            odd.append(Outlier(r.name, r.machine, at, round(float(spreads[i]), 1), len(parts)))
     return odd, notes
 
 

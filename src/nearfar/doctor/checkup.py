@@ -12,7 +12,7 @@ from typing import Any
 
 from nearfar.audio import SHORTEST_S, WINDOW_S
 from nearfar.audio.microphones import Problem
-from nearfar.support.words import counted
+from nearfar.support.words import plural
 
 ODD_SPREADS = 3.0  # standard deviations beyond which a recording is called unlike the others
 FEWEST, FEW_NORMALS = 2, 20
@@ -53,7 +53,7 @@ SINGULAR = {
 
 
 @dataclass
-class Checked:
+class FileReport:
     """One file and what was found; `usable` is False if it cannot be judged."""
 
     file: str
@@ -75,7 +75,7 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Odd:
+class Outlier:
     """A recording that sounds least like the others; `at_s` is where in a long file, else None."""
 
     file: str
@@ -89,9 +89,9 @@ class Odd:
 class Report:
     """What was found: each file, what holds for all of them, and the odd ones out."""
 
-    files: list[Checked]
+    files: list[FileReport]
     notes: list[str]
-    odd: list[Odd]
+    odd: list[Outlier]
 
     @property
     def usable(self) -> int:
@@ -113,11 +113,11 @@ class Report:
         """Ready to fit, or what to do first."""
         total, bad = len(self.files), len(self.files) - self.usable
         if self.clips < FEWEST:
-            can = f"{self.usable:,} of {counted(total, 'recording')} can be used"
+            can = f"{self.usable:,} of {plural(total, 'recording')} can be used"
             return f"Not ready: {can}, and {FEWEST} are the least."
         if bad:
             others = f"The other {self.usable:,} can."
-            return f"Fix these first: {bad:,} of {counted(total, 'recording')} cannot be used. {others}"
+            return f"Fix these first: {bad:,} of {plural(total, 'recording')} cannot be used. {others}"
         queries = sum(bool(f.problems) for f in self.files)
         if total == 1:
             return f"Ready to fit: the recording can be used{', and is worth a look first' if queries else ''}."
@@ -145,7 +145,7 @@ class Report:
             groups = _by_kind(self.files, fatal)
             out += ["", title] if groups else []
             for kind, found in groups.items():
-                out.append(f"  {counted(len(found), 'recording')} {_agree(ADVICE[kind], len(found))}")
+                out.append(f"  {plural(len(found), 'recording')} {_agree(ADVICE[kind], len(found))}")
                 out += [f"      {name}: {brief(text)}" for name, text in found[:NAMED]]
                 out += [f"      and {len(found) - NAMED:,} more"] if len(found) > NAMED else []
         machines = list(dict.fromkeys(odd.machine for odd in self.odd))
@@ -186,7 +186,7 @@ def brief(text: str) -> str:
     return text.split(": ")[0].split("; ")[0]
 
 
-def _by_kind(files: list[Checked], fatal: bool) -> dict[str, list[tuple[str, str]]]:
+def _by_kind(files: list[FileReport], fatal: bool) -> dict[str, list[tuple[str, str]]]:
     found = defaultdict(list)
     for f in files:
         for problem in f.problems:
@@ -195,19 +195,19 @@ def _by_kind(files: list[Checked], fatal: bool) -> dict[str, list[tuple[str, str
     return {kind: found[kind] for kind in ADVICE if kind in found}
 
 
-def _summary(files: list[Checked]) -> str:
+def _summary(files: list[FileReport]) -> str:
     known = [f for f in files if f.rate]
     machines = sorted({f.machine for f in files if f.machine})
     of = f" of {len(machines)} machines" if len(machines) > 1 else f" of {machines[0]}" if machines else ""
     if not known:
-        return f"{counted(len(files), 'recording')}{of}, none of which can be read"
+        return f"{plural(len(files), 'recording')}{of}, none of which can be read"
     rates = " and ".join(f"{rate:,} Hz" for rate, _ in Counter(f.rate for f in known).most_common(3))
     channels = " or ".join(str(n) for n, _ in Counter(f.channels for f in known).most_common(3))
     lengths = [f.seconds for f in known if f.seconds] or [0.0]
     each = _lengths(min(lengths), max(lengths))
-    plural = "" if channels == "1" else "s"
-    heard = f"{counted(len(files), 'recording')}{of}: {clock(sum(lengths))} in all, {each} each"
-    return f"{heard}, {rates}, {channels} channel{plural}"
+    ending = "" if channels == "1" else "s"
+    heard = f"{plural(len(files), 'recording')}{of}: {clock(sum(lengths))} in all, {each} each"
+    return f"{heard}, {rates}, {channels} channel{ending}"
 
 
 def _lengths(shortest: float, longest: float) -> str:
@@ -229,5 +229,5 @@ def _how_odd(spreads: float) -> str:
     return f"UNLIKE THE OTHERS ({spreads:.1f} standard deviations out; more than {ODD_SPREADS:g} is rare)"
 
 
-def _place(odd: Odd) -> str:
+def _place(odd: Outlier) -> str:
     return odd.file if odd.at_s is None else f"{odd.file} at {clock(odd.at_s)}"

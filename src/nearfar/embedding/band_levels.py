@@ -21,7 +21,7 @@ CHANNELS = ("near", "far")
 
 
 @dataclass(frozen=True)
-class Profile:
+class BandLevels:
     """Sums over normal frames: `sums` {channel: (3, 128)} holds count, sum and sum of squares per band.
 
     `rates` in Hz are those that the normals were recorded at; none if that is not known.
@@ -31,7 +31,7 @@ class Profile:
     rates: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, clip: Clip) -> Profile:
+    def of(cls, clip: Clip) -> BandLevels:
         """The profile of one clip."""
         sums = {}
         for channel in CHANNELS:
@@ -41,13 +41,13 @@ class Profile:
         return cls(sums, frozenset([clip.rate]))
 
     @classmethod
-    def total(cls, profiles: Sequence[Profile]) -> Profile:
+    def total(cls, profiles: Sequence[BandLevels]) -> BandLevels:
         """The profile of all clips together."""
         keys = {key for profile in profiles for key in profile.sums}
         sums = {k: np.sum([p.sums[k] for p in profiles if k in p.sums], axis=0) for k in sorted(keys)}
         return cls(sums, frozenset().union(*(p.rates for p in profiles)))
 
-    def another_rate(self, clip: Profile, highest: int) -> list[str]:
+    def another_rate(self, clip: BandLevels, highest: int) -> list[str]:
         """A remark if a clip was recorded at a rate that no normal has, which its highest band shows.
 
         Rates above `highest`, the rate of the encoder in Hz, are all alike: they come down to it.

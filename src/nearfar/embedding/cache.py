@@ -19,12 +19,12 @@ from typing import Any
 from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.embedding.store import Key, Store
-from nearfar.embedding.vectors import Pass, run, waves_of
+from nearfar.embedding.vectors import EncoderInput, run, waves_of
 from nearfar.encoders import TABLE, Described, Encoder
 from nearfar.encoders.loading import weights_of
 from nearfar.support.check import Array
-from nearfar.support.files import of_file
-from nearfar.support.threads import one_thread
+from nearfar.support.files import hash_file
+from nearfar.support.threads import single_threaded_blas
 
 
 class StoreError(OSError):
@@ -32,7 +32,7 @@ class StoreError(OSError):
 
 
 @dataclass(frozen=True)
-class Request:
+class PendingClip:
     """A clip on its way: what was found, the waveforms of what was not, and the grids of encoders that need no batch.
 
     `source`: SHA-256 of the file, or "" for arrays, which no store keeps.
@@ -40,12 +40,12 @@ class Request:
 
     source: str
     window: tuple[int, int] | None
-    found: Mapping[Pass, Array]
-    waves: Mapping[Pass, Array]
-    done: Mapping[Pass, Array] = field(default_factory=dict)
+    found: Mapping[EncoderInput, Array]
+    waves: Mapping[EncoderInput, Array]
+    done: Mapping[EncoderInput, Array] = field(default_factory=dict)
 
 
-class Shelf:
+class CacheReader:
     """A store as passes see it, and what goes in for those that it lacks: all that needs no network.
 
     `near` and `far` are channel numbers of the files. Without `must_keep`, a store that cannot be written is a warning,
@@ -63,18 +63,20 @@ class Shelf:
     ) -> None:
         self.described, self.store, self.near, self.far, self.must_keep = described, store, near, far, must_keep
 
-    def has(self, source: str, window: tuple[int, int] | None, passes: Iterable[Pass]) -> bool:
+    def has(self, source: str, window: tuple[int, int] | None, passes: Iterable[EncoderInput]) -> bool:
         """Whether the store holds all of the passes."""
         return self.store is not None and all(self.store.has(self.key(source, window, each)) for each in passes)
 
-    def begin(self, clip: Clip, source: str, passes: Sequence[Pass]) -> Request:
+    def begin(self, clip: Clip, source: str, passes: Sequence[EncoderInput]) -> PendingClip:
         """Look for what is wanted of a clip, a pooled pass's grid if its vector is not there, and prepare the rest."""
         found = self._look(source, clip.window, dict.fromkeys(passes))
         grids = dict.fromkeys(p.grid for p in passes if p not in found)
         found |= self._look(source, clip.window, [p for p in grids if p not in passes])
-        return Request(source, clip.window, found, waves_of(clip, [p for p in grids if p not in found], self.described))
+        return PendingClip(
+            source, clip.window, found, waves_of(clip, [p for p in grids if p not in found], self.described)
+        )
 
-    def keep(self, request: Request, new: Mapping[Pass, Array]) -> dict[Pass, Array]:
+    def keep(self, request: PendingClip, new: Mapping[EncoderInput, Array]) -> dict[EncoderInput, Array]:
         """Write new grids or pooled vectors of a clip; all of its passes, as the store gives them back."""
         store = self.store
         if store is None or not request.source:
@@ -90,7 +92,7 @@ class Shelf:
             self.store = None
             return {**request.found, **new}
 
-    def key(self, source: str, window: tuple[int, int] | None, each: Pass) -> Key:
+    def key(self, source: str, window: tuple[int, int] | None, each: EncoderInput) -> Key:
         """The store's key of a pass."""
         pair = {"near": (self.near,), "far": (self.far,)}.get(each.waveform, (self.near, self.far))
         channels = tuple(channel for channel in pair if channel is not None)
@@ -101,7 +103,9 @@ class Shelf:
             )
         return Key(source, channels, window, each.waveform, each.encoder, weights, each.layer, each.pooled)
 
-    def _look(self, source: str, window: tuple[int, int] | None, passes: Iterable[Pass]) -> dict[Pass, Array]:
+    def _look(
+        self, source: str, window: tuple[int, int] | None, passes: Iterable[EncoderInput]
+    ) -> dict[EncoderInput, Array]:
         """Those of the passes that the store holds; nothing for arrays, whose `source` is ""."""
         store = self.store
         if store is None or not source:
@@ -110,7 +114,7 @@ class Shelf:
         return {each: grid for each, grid in read.items() if grid is not None}
 
 
-class Library(Shelf):
+class EmbeddingCache(CacheReader):
     """Grids of recordings by these encoders (by name).
 
     `layers` of a network that `grid` keeps as soon as it needs one of them: all come out of one pass through it.
@@ -136,8 +140,8 @@ class Library(Shelf):
         """
         if encoder is None and len(self.encoders) != 1:
             raise ValueError(f"name the encoder, one of: {', '.join(self.encoders)}")
-        wanted = Pass(waveform, encoder or next(iter(self.encoders)), layer)
-        source = of_file(path)
+        wanted = EncoderInput(waveform, encoder or next(iter(self.encoders)), layer)
+        source = hash_file(path)
         found = self._look(source, None, [wanted])
         if not found:
             clip = next(audio.windows(path, near=self.near, far=self.far))
@@ -147,13 +151,13 @@ class Library(Shelf):
             found = self.grids(clip, source, list(dict.fromkeys([wanted, *together])))
         return found[wanted]
 
-    def grids(self, clip: Clip, source: str, passes: Sequence[Pass]) -> dict[Pass, Array]:
+    def grids(self, clip: Clip, source: str, passes: Sequence[EncoderInput]) -> dict[EncoderInput, Array]:
         """All three steps for one clip."""
-        with one_thread():  # as everywhere: a product's last bit depends on the threads
+        with single_threaded_blas():  # as everywhere: a product's last bit depends on the threads
             request = self.begin(clip, source, passes)
             return self.keep(request, self.run([request])[0])
 
-    def begin(self, clip: Clip, source: str, passes: Sequence[Pass]) -> Request:
+    def begin(self, clip: Clip, source: str, passes: Sequence[EncoderInput]) -> PendingClip:
         """As `Shelf.begin`; encoders without threads of their own are done with the clip here."""
         request = super().begin(clip, source, passes)
         alone = {p: wave for p, wave in request.waves.items() if not hasattr(self.encoders[p.encoder], "threads")}
@@ -161,7 +165,7 @@ class Library(Shelf):
         # A network spreads a batch over the processors by itself; log-mel is one worker's job.
         return replace(request, waves=waves, done=run([alone], self.encoders)[0])
 
-    def run(self, requests: Sequence[Request]) -> list[dict[Pass, Array]]:
+    def run(self, requests: Sequence[PendingClip]) -> list[dict[EncoderInput, Array]]:
         """The grids that the store lacks, of each request: one call of each network."""
         grids = run([request.waves for request in requests], self.encoders)
         return [{**request.done, **new} for request, new in zip(requests, grids, strict=True)]

@@ -18,17 +18,17 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.audio import Clip
-from nearfar.embedding.band_levels import Profile
+from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.batches import stream
-from nearfar.embedding.cache import Library, Request
+from nearfar.embedding.cache import EmbeddingCache, PendingClip
 from nearfar.embedding.store import Store
-from nearfar.embedding.vectors import Pass, check_channels, passes_of, vectors
+from nearfar.embedding.vectors import EncoderInput, check_channels, inputs_of, vectors
 from nearfar.encoders import Encoder
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array
-from nearfar.support.files import of_file
-from nearfar.support.threads import one_thread
-from nearfar.support.words import counted, joined
+from nearfar.support.files import hash_file
+from nearfar.support.threads import single_threaded_blas
+from nearfar.support.words import join_sentences, plural
 
 WAVES = 4  # waveforms per worker that go to a network together: all processors are busy, and memory stays small
 
@@ -37,7 +37,7 @@ Skip = Callable[[str, Exception], None]
 
 
 @dataclass(frozen=True)
-class Normal:
+class Origin:
     """A recording: its name, where it was (or ""), the hash of its file, its length."""
 
     name: str
@@ -47,22 +47,22 @@ class Normal:
 
 
 @dataclass(frozen=True)
-class Heard:
+class EmbeddedClip:
     """One clip: where it came from, one vector (D,) per recipe, what is wrong with the recording, its profile."""
 
-    origin: Normal
+    origin: Origin
     vectors: list[Array]
     problems: list[audio.Problem]
-    profile: Profile
+    profile: BandLevels
 
     @property
     def fatal(self) -> str:
         """Why the clip cannot be judged, or ""."""
-        return joined(p.text for p in self.problems if p.fatal)
+        return join_sentences(p.text for p in self.problems if p.fatal)
 
 
 @dataclass(frozen=True)
-class Ear:
+class ClipEmbedder:
     """How a detector hears: channels of files, length of windows, recipes and their encoders, a store of grids."""
 
     near: int
@@ -73,11 +73,13 @@ class Ear:
     threads: int | None = None
     store: Store | None = None
 
-    def hear(self, sources: Sequence[Any], skip: Skip | None, progress: Progress | None) -> Iterator[list[Heard]]:
+    def hear(
+        self, sources: Sequence[Any], skip: Skip | None, progress: Progress | None
+    ) -> Iterator[list[EmbeddedClip]]:
         """For each source, in order, the clips it holds (none if it was skipped)."""
         library = self._library()
         workers = self.threads or os.cpu_count() or 1
-        with one_thread():
+        with single_threaded_blas():
             outcomes = stream(
                 sources,
                 lambda source: self._begin(source, library),
@@ -104,7 +106,7 @@ class Ear:
         progress: Progress | None,
         *,
         copies: bool = False,
-    ) -> tuple[list[Heard], Array]:
+    ) -> tuple[list[EmbeddedClip], Array]:
         """The clips of sources that can serve as normals, and their domains; those whose hash is `known` cannot.
 
         Nor can, without `copies`, a copy of another source: beside it, leaving one out leaves nothing out. Files that
@@ -127,7 +129,7 @@ class Ear:
                     targets.append(flag)
                     cut += [f"{clip.origin.name}: {p.text}" for p in clip.problems if p.kind == audio.INCOMPLETE]
         if cut:
-            more = f" ({counted(len(cut) - 1, 'more file')} cut short: see nearfar doctor)" if cut[1:] else ""
+            more = f" ({plural(len(cut) - 1, 'more file')} cut short: see nearfar doctor)" if cut[1:] else ""
             warnings.warn(f"{cut[0]}{more}", stacklevel=2)
         return kept, np.array(targets, bool)
 
@@ -163,36 +165,38 @@ class Ear:
         except (ValueError, OSError):
             return 1
 
-    def grids(self, clip: Clip, origin: Normal) -> dict[Pass, Array]:
+    def grids(self, clip: Clip, origin: Origin) -> dict[EncoderInput, Array]:
         """All grids (T, F, D) that the recipes' vectors are pooled from."""
         passes = list(dict.fromkeys(p.grid for p in self._passes()))
         return self._library().grids(clip, origin.sha256 if origin.path else "", passes)
 
-    def _begin(self, source: Any, library: Library) -> Iterator[tuple[Heard, Request]]:
+    def _begin(self, source: Any, library: EmbeddingCache) -> Iterator[tuple[EmbeddedClip, PendingClip]]:
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None
-        digest = of_file(path) if path and path.is_file() else ""
+        digest = hash_file(path) if path and path.is_file() else ""
         needs_far = any(recipe.needs_far for recipe in self.recipes)
         for clip in self.clips(source):
             check_channels(clip, self.recipes)
-            origin = Normal(clip.name, str(path.resolve()) if path else "", digest or _of_samples(clip), clip.seconds)
+            origin = Origin(clip.name, str(path.resolve()) if path else "", digest or _of_samples(clip), clip.seconds)
             found = [p for p in audio.problems(clip) if needs_far or p.channel == "near" or p.kind == audio.INCOMPLETE]
             if clip.seconds < self.window_s / 2:
                 lengths = f"it lasts {clip.seconds:.3g} s where the normals last {self.window_s:.3g} s"
                 found.append(audio.Problem("short", f"{lengths}: too short to be compared?"))
-            yield Heard(origin, [], found, Profile.of(clip)), library.begin(clip, digest, self._passes())
+            yield EmbeddedClip(origin, [], found, BandLevels.of(clip)), library.begin(clip, digest, self._passes())
 
-    def _finish(self, heard: Heard, request: Request, grids: Mapping[Pass, Array], library: Library) -> Heard:
+    def _finish(
+        self, heard: EmbeddedClip, request: PendingClip, grids: Mapping[EncoderInput, Array], library: EmbeddingCache
+    ) -> EmbeddedClip:
         found = library.keep(request, grids)
-        return Heard(heard.origin, vectors(self.recipes, found), heard.problems, heard.profile)
+        return EmbeddedClip(heard.origin, vectors(self.recipes, found), heard.problems, heard.profile)
 
-    def _library(self) -> Library:
-        return Library(self.encoders, self.store, near=self.near, far=self.far)
+    def _library(self) -> EmbeddingCache:
+        return EmbeddingCache(self.encoders, self.store, near=self.near, far=self.far)
 
-    def _passes(self) -> list[Pass]:
-        return [p for recipe in self.recipes for p in passes_of(recipe, pooled=True)]
+    def _passes(self) -> list[EncoderInput]:
+        return [p for recipe in self.recipes for p in inputs_of(recipe, pooled=True)]
 
 
-def batch_of(passes: Sequence[Pass], workers: int) -> int:
+def batch_of(passes: Sequence[EncoderInput], workers: int) -> int:
     """How many clips go to a network together, if each has these passes."""
     return max(1, WAVES * workers // max(1, len({p.waveform for p in passes})))
 

@@ -19,15 +19,15 @@ from typing import Any
 
 from nearfar import audio
 from nearfar.embedding.batches import stream
-from nearfar.embedding.cache import Library, Request, Shelf, StoreError
+from nearfar.embedding.cache import CacheReader, EmbeddingCache, PendingClip, StoreError
 from nearfar.embedding.embedder import Progress, Skip, batch_of
 from nearfar.embedding.store import Store
-from nearfar.embedding.vectors import CHANNELS, Pass, passes_of, pool
+from nearfar.embedding.vectors import CHANNELS, EncoderInput, inputs_of, pool
 from nearfar.encoders.loading import load_encoders
 from nearfar.recipe import SOFT_MASKS, WAVE_VIEWS, Recipe
 from nearfar.support.check import Array, one_of, whole
-from nearfar.support.files import of_file
-from nearfar.support.threads import one_thread
+from nearfar.support.files import hash_file
+from nearfar.support.threads import single_threaded_blas
 
 WAVEFORMS = (*CHANNELS, *(view for view in WAVE_VIEWS if not view.startswith("sfsoft_")))
 REPORT = (*CHANNELS, *(f"enh_{mask}" for mask in SOFT_MASKS))  # what the report's seven input methods are made of
@@ -66,19 +66,19 @@ class Order:
                 Recipe(encoder=name, layer=layer)  # raises for what does not exist
 
     @cached_property
-    def passes(self) -> list[Pass]:
+    def passes(self) -> list[EncoderInput]:
         """What is kept of a clip."""
         if self.pooled:
-            return list(dict.fromkeys(p for recipe in self.pooled for p in passes_of(recipe, pooled=True)))
-        return [Pass(w, name, layer) for name in self.encoders for layer in self.layers for w in self.waveforms]
+            return list(dict.fromkeys(p for recipe in self.pooled for p in inputs_of(recipe, pooled=True)))
+        return [EncoderInput(w, name, layer) for name in self.encoders for layer in self.layers for w in self.waveforms]
 
-    def library(self) -> Library:
+    def library(self) -> EmbeddingCache:
         """The store, opened, and the encoders, loaded."""
         names = sorted({p.encoder for p in self.passes})
         encoders = load_encoders(
             names, self.weights, device=self.device, threads=self.threads, precision=self.precision
         )
-        return Library(encoders, Store(self.store, self.dtype), near=self.near, far=self.far, must_keep=True)
+        return EmbeddingCache(encoders, Store(self.store, self.dtype), near=self.near, far=self.far, must_keep=True)
 
 
 @dataclass
@@ -94,7 +94,7 @@ def embed_shard(
     paths: Sequence[str | os.PathLike[str]],
     order: Order,
     *,
-    library: Library | None = None,
+    library: EmbeddingCache | None = None,
     skip: Skip | None = None,
     progress: Progress | None = None,
 ) -> Done:
@@ -105,7 +105,7 @@ def embed_shard(
     library = library or order.library()
     workers = order.threads or os.cpu_count() or 1
     done = Done()
-    with one_thread():
+    with single_threaded_blas():
         outcomes = stream(
             paths,
             lambda path: begin(path, order, library),
@@ -129,9 +129,9 @@ def embed_shard(
     return done
 
 
-def begin(path: str | os.PathLike[str], order: Order, library: Shelf) -> Iterator[Request]:
+def begin(path: str | os.PathLike[str], order: Order, library: CacheReader) -> Iterator[PendingClip]:
     """What is lacking of a recording, a clip at a time; nothing if all is in the store."""
-    source = of_file(path)
+    source = hash_file(path)
     if library.has(source, None, order.passes):
         return
     for clip in audio.windows(path, near=order.near, far=order.far):
@@ -140,11 +140,11 @@ def begin(path: str | os.PathLike[str], order: Order, library: Shelf) -> Iterato
             yield library.begin(clip, source, missing)
 
 
-def finish(request: Request, new: Mapping[Pass, Array], order: Order, library: Library) -> int:
+def finish(request: PendingClip, new: Mapping[EncoderInput, Array], order: Order, library: EmbeddingCache) -> int:
     """Write what was ordered of a clip, its new grids or their pooled vectors; how many were written."""
     if order.pooled:
         grids = {**request.found, **new}
-        by_pass = {p: recipe for recipe in order.pooled for p in passes_of(recipe, pooled=True)}
+        by_pass = {p: recipe for recipe in order.pooled for p in inputs_of(recipe, pooled=True)}
         new = {p: pool(grids[p.grid], recipe) for p, recipe in by_pass.items() if p.grid in grids}
     library.keep(request, new)
     return len(new)
@@ -168,7 +168,7 @@ class Forecast:
         return self.bytes < self.free
 
 
-def forecast(paths: Sequence[Path], order: Order, library: Library) -> Forecast | None:
+def forecast(paths: Sequence[Path], order: Order, library: EmbeddingCache) -> Forecast | None:
     """What the run will take on disk, by its first recording, which is computed and kept; None if none can be read."""
     store = library.store
     assert store is not None
@@ -178,7 +178,7 @@ def forecast(paths: Sequence[Path], order: Order, library: Library) -> Forecast 
             break
     else:
         return None
-    source = of_file(path)
+    source = hash_file(path)
     window = next(audio.windows(path, near=order.near, far=order.far)).window
     keys = [library.key(source, window, p) for p in order.passes]
     one = sum(store.path(key).stat().st_size for key in keys)
@@ -202,10 +202,10 @@ def in_shard(name: str, shard: tuple[int, int]) -> bool:
     return int.from_bytes(sha256(name.encode()).digest()[:8], "big") % n == i - 1
 
 
-def _is_there(path: Path, order: Order, library: Library) -> bool:
+def _is_there(path: Path, order: Order, library: EmbeddingCache) -> bool:
     """Whether a recording is in the store, by its first window; one that cannot be read needs no room."""
     try:
         clip = next(audio.windows(path, near=order.near, far=order.far))
-        return library.has(of_file(path), clip.window, order.passes)
+        return library.has(hash_file(path), clip.window, order.passes)
     except (ValueError, OSError):
         return True

@@ -1,7 +1,7 @@
 """A clip -> one vector per recipe: waveform, frames, preprocessing, pooling, view (report sections 2.3-2.6).
 
     waveform   near, far, and what `enhance` makes of the pair, which happens at 16 kHz: an n_fft counts 1/16,000 s
-    grid       (T, F, D): what an encoder gives for a waveform; a `Pass` says which waveform, encoder and layer
+    grid       (T, F, D): what an encoder gives for a waveform; a `EncoderInput` says which waveform, encoder and layer
     vector     (D',): grids with their frames preprocessed and pooled, composed by the recipe's view; "beam": (F, D')
 
 Every shared step is done once per clip: recipes that need the same waveform share its encoder pass, whatever their
@@ -30,7 +30,7 @@ CHANNELS = ("near", "far")  # waveforms as they were recorded; the others are ma
 POOLED = ("low", "spike", "pooling", "alpha", "p", "freq")  # the fields of a recipe that turn a grid into a vector
 
 
-class Pass(NamedTuple):
+class EncoderInput(NamedTuple):
     """A waveform's way through an encoder, up to a layer (None: the final one); `pooled`: the settings, or "" (grid).
 
     Waveforms: "near", "far", "enh_a03f05", "w1_16384" (plain), "w1w_16384" (weighted), "w1i_16384" (its inside), ...
@@ -42,7 +42,7 @@ class Pass(NamedTuple):
     pooled: str = ""
 
     @property
-    def grid(self) -> Pass:
+    def grid(self) -> EncoderInput:
         """The pass whose frames are pooled here; itself if none are."""
         return self._replace(pooled="")
 
@@ -53,14 +53,14 @@ def embed(clip: Clip, recipes: Sequence[Recipe], encoders: Mapping[str, Encoder]
     Raises ValueError naming the clip and the view if a view needs the far channel and the clip has none.
     """
     check_channels(clip, recipes)
-    waves = waves_of(clip, [p for recipe in recipes for p in passes_of(recipe)], encoders)
+    waves = waves_of(clip, [p for recipe in recipes for p in inputs_of(recipe)], encoders)
     return vectors(recipes, run([waves], encoders)[0])
 
 
-def passes_of(recipe: Recipe, *, pooled: bool = False) -> tuple[Pass, ...]:
+def inputs_of(recipe: Recipe, *, pooled: bool = False) -> tuple[EncoderInput, ...]:
     """The passes that a recipe needs, one per waveform that its view listens to; pooled by its settings or as grids."""
     by = json.dumps({name: getattr(recipe, name) for name in POOLED}) if pooled else ""
-    return tuple(Pass(name, recipe.encoder, recipe.layer, by) for name in waveforms_of(recipe.view))
+    return tuple(EncoderInput(name, recipe.encoder, recipe.layer, by) for name in waveforms_of(recipe.view))
 
 
 def check_channels(clip: Clip, recipes: Iterable[Recipe]) -> None:
@@ -73,16 +73,20 @@ def check_channels(clip: Clip, recipes: Iterable[Recipe]) -> None:
         )
 
 
-def waves_of(clip: Clip, passes: Iterable[Pass], encoders: Mapping[str, Described]) -> dict[Pass, Array]:
+def waves_of(
+    clip: Clip, passes: Iterable[EncoderInput], encoders: Mapping[str, Described]
+) -> dict[EncoderInput, Array]:
     """The waveform (N,) that goes in for each pass; those of one rate share it."""
     keys = {p: (p.waveform, encoders[p.encoder].sample_rate) for p in passes}
     made = waveforms(clip, keys.values())
     return {p: made[key] for p, key in keys.items()}
 
 
-def run(clips: Sequence[Mapping[Pass, Array]], encoders: Mapping[str, Encoder]) -> list[dict[Pass, Array]]:
+def run(
+    clips: Sequence[Mapping[EncoderInput, Array]], encoders: Mapping[str, Encoder]
+) -> list[dict[EncoderInput, Array]]:
     """The waveforms of several clips, by pass -> their grids (T, F, D), by pass: one call of each encoder for all."""
-    out: list[dict[Pass, Array]] = [{} for _ in clips]
+    out: list[dict[EncoderInput, Array]] = [{} for _ in clips]
     for name in dict.fromkeys(p.encoder for clip in clips for p in clip):
         mine = [(i, p) for i, clip in enumerate(clips) for p in clip if p.encoder == name]
         waves = {(i, p.waveform): clips[i][p] for i, p in mine}
@@ -97,7 +101,7 @@ def run(clips: Sequence[Mapping[Pass, Array]], encoders: Mapping[str, Encoder]) 
 
 
 def vectors(
-    recipes: Sequence[Recipe], found: Mapping[Pass, Array], without: tuple[float, float] | None = None
+    recipes: Sequence[Recipe], found: Mapping[EncoderInput, Array], without: tuple[float, float] | None = None
 ) -> list[Array]:
     """One vector (D,), or (F, D) for "beam", per recipe from its passes, as grids or pooled already.
 
@@ -108,7 +112,7 @@ def vectors(
         _, view = waveform_of(recipe.view)
         pooled = [
             found[vector] if vector in found else pool(_left(found[vector.grid], without), recipe)
-            for vector in passes_of(recipe, pooled=True)
+            for vector in inputs_of(recipe, pooled=True)
         ]
         out.append(compose(view, *pooled, normalize=recipe.normalize).astype(np.float32))
     return out
@@ -136,7 +140,7 @@ def waveform_of(view: str) -> tuple[str, str]:
 
 
 def waveform(clip: Clip, name: str, rate: int) -> Array:
-    """The waveform (N,) of a clip at `rate` Hz: "near", "far", "enh_a03f05", "w1w_16384", ... (see `Pass`)."""
+    """The waveform (N,) of a clip at `rate` Hz: "near", "far", "enh_a03f05", "w1w_16384", ... (see `EncoderInput`)."""
     return waveforms(clip, [(name, rate)])[name, rate]
 
 

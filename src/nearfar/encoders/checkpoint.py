@@ -24,7 +24,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from nearfar.support.check import choose
-from nearfar.support.files import of_file, write
+from nearfar.support.files import hash_file, write
 
 FORMAT = "nearfar-weights-1"
 INERT = ("omegaconf.", "fairseq.", "typing.", "collections.", "enum.")  # training settings: read as empty shells
@@ -89,7 +89,7 @@ def source_hash(path: str | Path) -> str:
             metadata = opened.metadata() or {}
         if metadata.get("format") == FORMAT:
             return str(metadata["source_sha256"])
-    return of_file(path)
+    return hash_file(path)
 
 
 def match(
@@ -158,7 +158,7 @@ def save(
         "encoder": encoder,
         "config": json.dumps(dict(config), sort_keys=True),
         "source": source.name,
-        "source_sha256": of_file(source),
+        "source_sha256": hash_file(source),
     }
     return write(path, to_bytes({key: value.contiguous() for key, value in tensors.items()}, metadata))
 

@@ -23,7 +23,7 @@ from nearfar.encoders import load as load_encoder
 from nearfar.encoders.frozen import SHORTEST_S
 from nearfar.encoders.onnxfile import ENDLESS, Plan, build
 from nearfar.encoders.transformers import EAT_FRAMES, FAMILIES, Transformer
-from nearfar.support.files import of_file, write
+from nearfar.support.files import hash_file, write
 
 LARGEST = 1_900_000_000  # bytes: an ONNX file is one message, of less than 2 GiB
 CPU = torch.device("cpu")
@@ -82,7 +82,7 @@ def export(name: str, weights: Any, target: str | Path) -> Path:
         "input": "waves",
         "output": "grid",
         "layout": "BTFD",
-        "sha256": of_file(target),
+        "sha256": hash_file(target),
         "licence": TABLE[name].licence,
     }
     return write(target.with_suffix(".json"), json.dumps(manifest, indent=2) + "\n")

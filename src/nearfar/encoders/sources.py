@@ -1,7 +1,7 @@
 """Where each encoder's weights are published: the file, its address, its size and hash where known, whom to name.
 
 Nothing here was decided by us: addresses, sizes and hashes are the publishers'. Where no hash is published the first
-download is trusted and remembered (`nearfar.download`). Where a publisher gives a file to browsers alone (OneDrive,
+download is trusted and remembered (`support.download`). Where a publisher gives a file to browsers alone (OneDrive,
 Google Drive) `url` is "" and the file has to be fetched by hand, then handed over with --from.
 """
 

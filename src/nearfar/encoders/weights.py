@@ -26,8 +26,8 @@ from nearfar.encoders.sources import SOURCES, Source
 from nearfar.support import download
 from nearfar.support.check import choose
 from nearfar.support.download import DownloadError, Progress
-from nearfar.support.files import of_file
-from nearfar.support.words import ended
+from nearfar.support.files import hash_file
+from nearfar.support.words import as_sentence
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")
 LARGEST_MEMBER = 8 << 30  # bytes; the largest published file has 4.5 GB
@@ -93,7 +93,7 @@ def pull(name: str, folder: Folder = None, *, progress: Progress | None = None, 
             source.url, target, sha256=source.sha256, size=source.size, lock=lock, progress=progress, **options
         )
     except DownloadError as error:
-        raise DownloadError(f"{name}: {ended(str(error))} {by_hand}") from None
+        raise DownloadError(f"{name}: {as_sentence(str(error))} {by_hand}") from None
     if source.member:
         zipped, target = target, unzip(target, target.parent)
         zipped.unlink()
@@ -130,7 +130,7 @@ def _used(name: str, here: Path, target: Path) -> Path:
     if first is not None and first != target:
         with safe_open(first, "numpy") as file:
             source = (file.metadata() or {}).get("source_sha256")
-        if source != of_file(target):
+        if source != hash_file(target):
             raise ValueError(f"{target} is in its place, but {first}, of other weights, is used before it: remove one")
     return target
 

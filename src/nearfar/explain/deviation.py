@@ -19,7 +19,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 from nearfar.audio import Clip
-from nearfar.embedding.band_levels import CHANNELS, Profile, frames
+from nearfar.embedding.band_levels import CHANNELS, BandLevels, frames
 from nearfar.embedding.vectors import waveform, waveform_of
 from nearfar.encoders.logmel import BANDS, HOP, RATE, log_mel
 from nearfar.recipe import Recipe
@@ -36,7 +36,7 @@ LEVELS = {"mean": slice(0, BANDS), "mean_std": slice(0, BANDS), "quantile": slic
 
 
 @dataclass(frozen=True)
-class Map:
+class DeviationMap:
     """A clip's `level` (T, 128) in dB, its deviation from the normals `db` and `z`; of "near", "far" or "machine".
 
     `wave` names the waveform (`embed.waveform`).
@@ -54,7 +54,7 @@ class Map:
         """How unusual the clip's loudness is as a whole, in standard deviations."""
         return float(np.median(self.z.mean(axis=0)))
 
-    def levelled(self) -> Map:
+    def levelled(self) -> DeviationMap:
         """The map of a clip that is as loud as usual: what differs beside its loudness."""
         spread = np.divide(self.db, self.z, out=np.ones_like(self.db), where=self.z != 0)
         level = float(np.median(self.db.mean(axis=0)))
@@ -62,7 +62,7 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Patch:
+class Region:
     """What stands out; `strength` in standard deviations, how many `times`, and which frames (T,) show it."""
 
     start: int
@@ -84,7 +84,7 @@ class Patch:
         return float(values[self.shown, self.low : self.high].mean())
 
 
-def maps(clip: Clip, profile: Profile, leaves: Sequence[tuple[Recipe, Array]]) -> list[Map]:
+def maps(clip: Clip, profile: BandLevels, leaves: Sequence[tuple[Recipe, Array]]) -> list[DeviationMap]:
     """The maps of a clip; `leaves` are the detector's recipes with their normals' vectors (N, D)."""
     found = []
     for channel in CHANNELS:
@@ -102,7 +102,7 @@ def maps(clip: Clip, profile: Profile, leaves: Sequence[tuple[Recipe, Array]]) -
     return found
 
 
-def find(z: Array, db: Array, within: tuple[int, int] | None = None) -> Patch:
+def find(z: Array, db: Array, within: tuple[int, int] | None = None) -> Region:
     """The patch of a map's z and db (T, 128) that stands out; `within` frames start, stop, if the moment is known."""
     total = z.mean(axis=0)
     steady = _smooth(total[None], (1, 3))[0]
@@ -152,14 +152,16 @@ def seconds_of(start: int, stop: int, seconds: float) -> tuple[float, float]:
     return max(0.0, (start - 0.5) * HOP / RATE), min(seconds, (stop - 0.5) * HOP / RATE)
 
 
-def _map(of: str, wave: str, level: Array, mean: Array, spread: Array) -> Map:
+def _map(of: str, wave: str, level: Array, mean: Array, spread: Array) -> DeviationMap:
     db = level - mean
-    return Map(of, wave, level, db.astype(np.float32), (db / np.maximum(spread, LEAST_SPREAD_DB)).astype(np.float32))
+    return DeviationMap(
+        of, wave, level, db.astype(np.float32), (db / np.maximum(spread, LEAST_SPREAD_DB)).astype(np.float32)
+    )
 
 
 def _patch(
     z: Array, db: Array, shown: Array, f: int, sign: int, strength: float, start: int, stop: int, times: int
-) -> Patch:
+) -> Region:
     # The bands around f that deviate at least half as much as the one that deviates most, one gap forgiven; by either
     # measure, as usual bands differ in spread and a machine that falls silent does so in all of them.
     profile, change = (_smooth(x[shown].mean(axis=0)[None], (1, 3))[0] * sign for x in (z, db))
@@ -170,7 +172,7 @@ def _patch(
         low -= 1
     while high < BANDS and (enough[high] or (high + 1 < BANDS and enough[high + 1])):
         high += 1
-    return Patch(start, stop, low, high, sign, strength, times, shown)
+    return Region(start, stop, low, high, sign, strength, times, shown)
 
 
 def _size(z: Array) -> Array:

@@ -20,12 +20,12 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.audio import Clip
-from nearfar.embedding.band_levels import Profile
-from nearfar.embedding.embedder import Normal
+from nearfar.embedding.band_levels import BandLevels
+from nearfar.embedding.embedder import Origin
 from nearfar.embedding.vectors import waveforms_of
 from nearfar.encoders.logmel import HOP, RATE
 from nearfar.explain import deviation
-from nearfar.explain.deviation import Map, Patch
+from nearfar.explain.deviation import DeviationMap, Region
 from nearfar.explain.wording import lines, sentence
 from nearfar.recipe import Recipe
 from nearfar.score import Score
@@ -90,7 +90,7 @@ class Explanation:
     offset_s: float = 0.0
     channels: tuple[int, int | None] = (0, 1)
     clip: Clip | None = field(default=None, repr=False, compare=False)
-    shown: Map | None = field(default=None, repr=False, compare=False)
+    shown: DeviationMap | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the sound, ready for JSON."""
@@ -118,7 +118,7 @@ def explain(
     score: Score,
     *,
     leave_out: Callable[[tuple[float, float]], float],
-    profile: Profile,
+    profile: BandLevels,
     leaves: Sequence[tuple[Recipe, Array]],
     nearest: Sequence[Neighbour] = (),
     offset_s: float = 0.0,
@@ -189,7 +189,9 @@ def moment_of(
     return moment
 
 
-def choose(maps: dict[str, Map], heard: set[str], within: tuple[int, int] | None) -> tuple[Map, Patch]:
+def choose(
+    maps: dict[str, DeviationMap], heard: set[str], within: tuple[int, int] | None
+) -> tuple[DeviationMap, Region]:
     """The map to show and its patch: of what the detector heard, unless something else differs twice as much."""
     maps = dict(maps)
     found = {}
@@ -208,7 +210,7 @@ def choose(maps: dict[str, Map], heard: set[str], within: tuple[int, int] | None
     return maps[of], found[of]
 
 
-def neighbours(distances: Sequence[float], normals: Sequence[Normal]) -> list[Neighbour]:
+def neighbours(distances: Sequence[float], normals: Sequence[Origin]) -> list[Neighbour]:
     """The nearest normals, each once; a window of a long file is named file@start."""
     found: dict[str, Neighbour] = {}
     for distance, normal in zip(distances, normals, strict=True):
@@ -234,7 +236,7 @@ def recording(neighbour: Neighbour, channels: tuple[int, int | None]) -> Clip | 
         return None
 
 
-def _microphones(maps: dict[str, Map], chosen: Map, patch: Patch) -> dict[str, Any]:
+def _microphones(maps: dict[str, DeviationMap], chosen: DeviationMap, patch: Region) -> dict[str, Any]:
     if chosen.level_db:
         maps = {of: m.levelled() for of, m in maps.items()}
     change = {of: patch.mean(m.db) for of, m in maps.items()}
@@ -248,7 +250,7 @@ def _microphones(maps: dict[str, Map], chosen: Map, patch: Patch) -> dict[str, A
     return out | {"microphone": "both" if len(also) == 2 else loudest, "change_db": change[loudest]}
 
 
-def _timeline(shown: Map, patch: Patch, offset_s: float) -> tuple[tuple[float, float], ...]:
+def _timeline(shown: DeviationMap, patch: Region, offset_s: float) -> tuple[tuple[float, float], ...]:
     course = shown.db[:, patch.low : patch.high].mean(axis=1)
     step = max(1, -(-len(course) // POINTS))
     times = [offset_s + (i + (min(step, len(course) - i) - 1) / 2) * HOP / RATE for i in range(0, len(course), step)]

@@ -48,7 +48,7 @@ def unusual(e: Explanation) -> str:
     return "".join(parts)
 
 
-def counted(scores: Sequence[Score], is_anomaly: Sequence[bool | None]) -> str:
+def plural(scores: Sequence[Score], is_anomaly: Sequence[bool | None]) -> str:
     """How many recordings of each kind alarm, in words."""
     alarms = [bool(s.anomalous) for s in scores]
     mute = sum(s.anomalous is None for s in scores)

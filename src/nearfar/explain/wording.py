@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearfar.support.words import ended
+from nearfar.support.words import as_sentence
 
 if TYPE_CHECKING:
     from nearfar.explain.evidence import Explanation
@@ -31,7 +31,7 @@ def lines(e: Explanation) -> list[str]:
 def verdict(e: Explanation) -> str:
     """The score beside the set-point."""
     if e.anomalous is None:
-        return f"Cannot be judged: {ended(e.problem or 'the recording is not usable')}"
+        return f"Cannot be judged: {as_sentence(e.problem or 'the recording is not usable')}"
     word = "ANOMALOUS" if e.anomalous else "normal"
     return f"{word}: {e.value:.1f}, alarm above {e.threshold:.1f}. {rarity(e.p)}"
 
@@ -50,7 +50,7 @@ def rarity(p: float) -> str:
 def what(e: Explanation) -> str:
     """The difference itself: when, which microphone, how much, which pitch."""
     if e.problem or e.anomalous is None:
-        return f"This recording cannot be judged: {ended(e.problem or 'it is not usable')}"
+        return f"This recording cannot be judged: {as_sentence(e.problem or 'it is not usable')}"
     start = "" if e.anomalous else "Sounds like the normal recordings. "
     if not e.clear:
         rest = ": many small things differ at once." if e.anomalous else "."
@@ -179,4 +179,4 @@ def alike(e: Explanation) -> str:
 
 def warned(e: Explanation) -> list[str]:
     """Warnings about the recording."""
-    return [f"Note: {ended(warning)}" for warning in e.warnings]
+    return [f"Note: {as_sentence(warning)}" for warning in e.warnings]

@@ -50,7 +50,7 @@ class Assembly:
         self.held.close()
 
 
-def assemble(
+def build_plant(
     config: Config,
     *,
     clock: Callable[[], float],
@@ -105,7 +105,7 @@ def open_machines(config: Config) -> list[Machine]:
         )
         if folder:
             machine.hop_s = machine.detector.window_s  # files are not taken in overlapping windows
-            machine.adopt(machine.detector)
+            machine.use_detector(machine.detector)
         silence = None if folder else max(SILENCE_S, FEWEST_HOPS * machine.hop_s)
         machine.watchdog.silence_s = float("inf") if (s := c.silence_s or silence) is None else s
         machines.append(machine)
@@ -186,7 +186,7 @@ def _source(config: Config, machine: Machine, clock: Callable[[], float], report
 
 
 def check(config: Config) -> list[str]:
-    """What a configuration would do, a line each, after opening its models; raises as `assemble` does."""
+    """What a configuration would do, a line each, after opening its models; raises as `build_plant` does."""
     from nearfar.live.sources.streams import FORMATS, hide
     from nearfar.support.check import one_of
 

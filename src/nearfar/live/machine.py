@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from nearfar.detector import Detector, load
-from nearfar.embedding.band_levels import Profile
+from nearfar.embedding.band_levels import BandLevels
 from nearfar.encoders import Encoder
 from nearfar.encoders.loading import files_of, load_encoders
 from nearfar.live.alarm import NORMAL, Alarm, per_week, rate_for
 from nearfar.live.records import Event, Scored
 from nearfar.live.setpoint import in_words, set_point
-from nearfar.live.sources.windows import Roll
+from nearfar.live.sources.windows import RingBuffer
 from nearfar.live.watchdog import Watchdog
 from nearfar.support.check import number
 from nearfar.threshold import from_normals
@@ -45,8 +45,8 @@ class Machine:
     shared: Shared = field(default_factory=dict, repr=False)
     streamed: bool = False  # heard all the time: alarms are to be rare
     asked_per_week: float | None = None  # false alarms, at most, whatever the model says
-    watchdog: Watchdog = field(default_factory=lambda: Watchdog(Profile()))
-    roll: Roll = field(default_factory=Roll, repr=False)
+    watchdog: Watchdog = field(default_factory=lambda: Watchdog(BandLevels()))
+    roll: RingBuffer = field(default_factory=RingBuffer, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     last: Scored | None = None
     top: Scored | None = None  # the highest score since the last window that did not cross
@@ -59,7 +59,7 @@ class Machine:
     said: str = NORMAL  # the state that was told last
     recipe: str = ""  # what hears, in short
 
-    def adopt(self, detector: Detector) -> None:
+    def use_detector(self, detector: Detector) -> None:
         """Listen with this detector from now on, sharing the encoders that are loaded."""
         share(detector, self.weights, self.shared)
         self.detector = detector
@@ -130,9 +130,9 @@ def open_machine(
         streamed=streamed,
         asked_per_week=false_alarms_per_week,
         watchdog=Watchdog(detector.profile),
-        roll=Roll(max(ROLL_S, 2 * detector.window_s)),
+        roll=RingBuffer(max(ROLL_S, 2 * detector.window_s)),
     )
-    machine.adopt(detector)
+    machine.use_detector(detector)
     return machine
 
 

@@ -38,7 +38,7 @@ class Meter(Protocol):
 
 
 @dataclass(eq=False)
-class Line:
+class MachineQueue:
     """What waits for one machine."""
 
     source: Source
@@ -75,7 +75,7 @@ class Monitor:
     ) -> None:
         self.plant, self.complain, self.meters, self.queue, self.tick_s = plant, complain, meters, queue, tick_s
         self.steady = steady  # how long nothing came: the plant's clock may be set
-        self.lines = {machine: Line(source) for machine, source in sources.items()}
+        self.lines = {machine: MachineQueue(source) for machine, source in sources.items()}
         self.dropped = self.failed = 0
         self._said: dict[str, str] = {}  # what was complained about last, by subject
         self._workers = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="nearfar-hear")
@@ -92,17 +92,17 @@ class Monitor:
                 self._change.wait(self.tick_s)
             self._watch()
         with self._change:  # what has come is heard to its end
-            self._change.wait_for(lambda: self._all(Line.is_done), timeout=DRAIN_S)
+            self._change.wait_for(lambda: self._all(MachineQueue.is_done), timeout=DRAIN_S)
         self._workers.shutdown(wait=True, cancel_futures=True)
 
     def troubles(self) -> list[str]:
         """Why nothing comes from sources, in words."""
         return [f"machine {machine}: {line.trouble}" for machine, line in self.lines.items() if line.trouble]
 
-    def _all(self, test: Callable[[Line], bool]) -> bool:
+    def _all(self, test: Callable[[MachineQueue], bool]) -> bool:
         return all(test(line) for line in self.lines.values())
 
-    def _listen(self, machine: str, line: Line, stop: threading.Event) -> None:
+    def _listen(self, machine: str, line: MachineQueue, stop: threading.Event) -> None:
         try:
             for window in line.source.windows(stop):
                 if window is not None:
@@ -115,7 +115,7 @@ class Monitor:
                 line.ended = True
                 self._change.notify_all()
 
-    def _put(self, machine: str, line: Line, window: Window) -> None:
+    def _put(self, machine: str, line: MachineQueue, window: Window) -> None:
         with self._change:
             if not line.source.live:
                 self._change.wait_for(lambda: not line.busy and not line.waiting)
@@ -132,7 +132,7 @@ class Monitor:
                 line.busy = True
                 self._workers.submit(self._work, machine, line)
 
-    def _work(self, machine: str, line: Line) -> None:
+    def _work(self, machine: str, line: MachineQueue) -> None:
         """One window, and then the next in line behind the other machines'."""
         with self._change:
             window = line.waiting.popleft()
@@ -163,7 +163,7 @@ class Monitor:
         for sink in self.plant.sinks:
             self._say(sink.name, sink.problem)
 
-    def _say_source(self, machine: str, line: Line) -> None:
+    def _say_source(self, machine: str, line: MachineQueue) -> None:
         self._say(f"the source of {machine}", f"{machine}: {line.trouble}" if line.trouble else "")
 
     def _say(self, about: str, text: str) -> None:

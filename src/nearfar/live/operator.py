@@ -21,13 +21,13 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.detector import Detector, load
-from nearfar.embedding.embedder import Normal
+from nearfar.embedding.embedder import Origin
 from nearfar.live.alarm import rate_for
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History, promise
 from nearfar.live.machine import Machine, Machines
 from nearfar.live.records import EVENT, FAULT, FINE, STATE, Audit, Event, Message, Sink
-from nearfar.score import strangers
+from nearfar.score import domain_shift_warning
 from nearfar.support import files
 
 UNDO, NORMALS = "undo", "normals"  # folders of the history
@@ -38,7 +38,7 @@ FAR = 1.5  # times the most unusual normal: an alarm lies beyond the set-point b
 MOST_SHELVED_H = 24.0 * 31
 
 
-class Desk:
+class Operator:
     """The operators' side of the machines; see the module. `who` is the name that the audit will show."""
 
     def __init__(
@@ -108,7 +108,7 @@ class Desk:
                 )
             _replace(machine.model, kept)
             machine.asked_per_week = change.detail.get("asked", machine.asked_per_week)
-            machine.adopt(load(machine.model, machine.weights, threads=1))
+            machine.use_detector(load(machine.model, machine.weights, threads=1))
             for name in change.detail.get("files", []):
                 (self.history.folder / NORMALS / machine.id / name).unlink(missing_ok=True)
             about = {}
@@ -226,7 +226,7 @@ class Desk:
         """Clips into the bank, through files that can be played later as the normals that they now are."""
         folder = self.history.folder / NORMALS / machine.id
         beyond = FAR * float(machine.detector.train_values.max()) if action == "fine" else -math.inf
-        note = strangers(machine.detector.score(clips[:: max(1, len(clips) // FEW)]), beyond)
+        note = domain_shift_warning(machine.detector.score(clips[:: max(1, len(clips) // FEW)]), beyond)
         paths: list[Path] = []
         new = copy.copy(machine.detector)
         new.near, new.far = 0, 1  # as our own files are
@@ -257,7 +257,7 @@ class Desk:
                 self._audit(who, machine.id, "undo", of=audit.id, problem=str(error))
             shutil.rmtree(kept, ignore_errors=True)
             raise
-        machine.adopt(new)
+        machine.use_detector(new)
         for old in standing_changes(self.history, machine.id)[KEEP:]:
             shutil.rmtree(self._kept(self.history.audit(id=old)[0]), ignore_errors=True)
         return audit
@@ -273,7 +273,7 @@ def standing_changes(history: History, machine: str) -> list[int]:
     return [a.id for a in audits if a.action in CHANGES and a.id not in undone]
 
 
-def is_ours(normal: Normal) -> bool:
+def is_ours(normal: Origin) -> bool:
     """Whether the file of a normal was written here, near first, and not by a recorder."""
     return Path(normal.path).parent.parent.name == NORMALS
 
@@ -284,7 +284,7 @@ def _replace(folder: Path, by: Path) -> None:
     try:
         shutil.copytree(by, room / "new")
         (room / "new").chmod(0o755)
-        files.settle(room / "new")
+        files.fsync_folder(room / "new")
         folder.replace(room / "old")
         (room / "new").replace(folder)
     finally:

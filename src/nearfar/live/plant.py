@@ -21,25 +21,25 @@ from nearfar.live.alarm import CLEARED, RAISED
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History, last_heard
 from nearfar.live.machine import Machine
-from nearfar.live.operator import Desk
+from nearfar.live.operator import Operator
 from nearfar.live.records import ALARM, HEALTH, OK, PROBLEM, SCORE, Audit, Event, Scored, Sink
 from nearfar.live.records import HEALTH as HEALTH_EVENT
 from nearfar.live.sources.windows import Window
 from nearfar.score import Score
-from nearfar.support.threads import one_thread
+from nearfar.support.threads import single_threaded_blas
 
 BEFORE_S, AFTER_S = 30.0, 15.0  # of audio around the peak of an event
 SAMPLES = 48
 
 
-class Plant(Desk):
+class Plant(Operator):
     """All machines of one process. `clock()` is the time in s since 1970; `close` ends it (the history stays open)."""
 
     def __init__(
         self, machines: Sequence[Machine], history: History, sinks: Sequence[Sink] = (), *, clock: Callable[[], float]
     ) -> None:
         super().__init__(machines, history, sinks, clock)
-        self._one_thread = one_thread()  # for good: machines are heard side by side
+        self._one_thread = single_threaded_blas()  # for good: machines are heard side by side
         for machine in machines:  # over a restart an alarm waits for its answer, and the shelf holds what is on it
             shelving = [a for a in history.audit(machine.id, limit=10_000) if a.action in ("shelve", "unshelve")]
             newest = history.events(machine.id, kind=ALARM, limit=1)
@@ -228,7 +228,7 @@ def _judge(detector: Detector, machine: str, window: Window) -> tuple[Scored, au
     try:
         clip = window.clip
         ((heard,),) = detector.fitted.ear.hear([clip], None, None)
-        s = detector.judge(heard)
+        s = detector.score_embedded(heard)
     except ValueError as error:
         row = Scored(machine, window.t0, window.t1, 0.0, detector.threshold.value, None, 1.0, "", str(error), *levels)
         return row, None, []

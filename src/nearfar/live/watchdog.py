@@ -16,7 +16,7 @@ import numpy as np
 
 from nearfar.audio import Clip
 from nearfar.audio.microphones import Problem
-from nearfar.embedding.band_levels import Profile, frames
+from nearfar.embedding.band_levels import BandLevels, frames
 from nearfar.support.check import number
 
 ON, OFF = 2, 3
@@ -28,7 +28,7 @@ CHECK_EVERY = 12  # windows between looks at the level: it creeps, and costs an 
 class Watchdog:
     """What is wrong with a machine's microphones; `standing` {kind: text} is empty if all is well."""
 
-    def __init__(self, profile: Profile, silence_s: float | None = 30.0) -> None:
+    def __init__(self, profile: BandLevels, silence_s: float | None = 30.0) -> None:
         self.profile = profile
         self.silence_s = math.inf if silence_s is None else number("silence_s", silence_s, above=0)  # None: may rest
         self.standing: dict[str, str] = {}

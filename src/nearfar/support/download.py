@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from nearfar.support.files import of_file, write
-from nearfar.support.words import ended
+from nearfar.support.files import hash_file, write
+from nearfar.support.words import as_sentence
 
 # One HTTP request for the rest of a file: what has come is kept, what cannot be the file is refused.
 #
@@ -248,9 +248,9 @@ class Expected:
         size = path.stat().st_size
         if self.size is not None and size != self.size:
             return f"it has {size:,} bytes, and {self.size:,} were expected"
-        if self.md5 and (found := of_file(path, "md5")) != self.md5.lower():
+        if self.md5 and (found := hash_file(path, "md5")) != self.md5.lower():
             return f"its MD5 is {found}, the published one is {self.md5}"
-        if self.sha256 and (found := of_file(path)) != self.sha256.lower():
+        if self.sha256 and (found := hash_file(path)) != self.sha256.lower():
             known = f"at its first use it was (says {self.first})" if self.first else "the published one is"
             return f"its SHA-256 is {found}, {known} {self.sha256}"
         return ""
@@ -317,7 +317,7 @@ def read_lock(lock: Path) -> dict[str, dict[str, Any]]:
 def record(lock: Path, url: str, path: Path) -> None:
     """Put the hash of the file at `path` into the lock file, under `url`."""
     with _alone(lock):
-        entry = {"sha256": of_file(path), "size": path.stat().st_size}
+        entry = {"sha256": hash_file(path), "size": path.stat().st_size}
         write(lock, json.dumps(read_lock(lock) | {url: entry}, indent=2, sort_keys=True) + "\n")
 
 
@@ -356,7 +356,7 @@ def _until_whole(
             if failed >= tries:
                 kept = f"{part.size:,} bytes are kept and will be resumed. " if part.size else ""
                 raise DownloadError(
-                    f"{url} could not be fetched, {tries} tries brought nothing: {ended(str(error))} {kept}"
+                    f"{url} could not be fetched, {tries} tries brought nothing: {as_sentence(str(error))} {kept}"
                     "A proxy is set by HTTPS_PROXY, a mirror by NEARFAR_MIRROR or HF_ENDPOINT"
                 ) from None
             time.sleep(min(max(error.wait, pause_s * 2.0 ** max(0, failed - 1)), LONGEST_PAUSE_S))

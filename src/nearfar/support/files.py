@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 
-def settle(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     """Have the files of a folder on the disk itself: what is renamed into place next survives a power cut."""
     for file in folder.iterdir():
         with file.open("rb+") as written:
@@ -45,7 +45,7 @@ def write(path: str | os.PathLike[str], content: str | bytes, *, drafts: Path | 
 # Content hashes: a file is known by its bytes, wherever it lies.
 
 
-def of_file(path: str | os.PathLike[str], kind: str = "sha256") -> str:
+def hash_file(path: str | os.PathLike[str], kind: str = "sha256") -> str:
     """SHA-256 (or the MD5 that some publishers state) of a file's bytes, in hexadecimal."""
     digest = hashlib.new(kind)
     with Path(path).open("rb") as file:
@@ -54,7 +54,7 @@ def of_file(path: str | os.PathLike[str], kind: str = "sha256") -> str:
     return digest.hexdigest()
 
 
-def stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
+def file_fingerprint(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Size and time of the last change of a file: much quicker than its hash, and nearly as telling."""
     status = Path(path).stat()
     return status.st_size, status.st_mtime_ns

@@ -24,7 +24,7 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-class one_thread(AbstractContextManager[None]):
+class single_threaded_blas(AbstractContextManager[None]):
     """A context, from when it is made, in which BLAS works with one thread; the last one to end gives back the others.
 
     Several threads of ours may be in one each: were each to restore what it met, the others would lose theirs.
@@ -44,15 +44,15 @@ class one_thread(AbstractContextManager[None]):
 
 
 def threads() -> int:
-    """How many threads a BLAS product uses now: 1 inside `one_thread`."""
+    """How many threads a BLAS product uses now: 1 inside `single_threaded_blas`."""
     return max((blas["num_threads"] for blas in _controller().info() if blas["user_api"] == "blas"), default=1)
 
 
-def side_by_side(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
+def parallel_map(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
     """[work(piece) for each piece], in as many threads as a BLAS product would use, each with one BLAS thread."""
     workers = min(threads(), len(pieces))
     if workers > 1:
-        with one_thread(), ThreadPoolExecutor(workers) as pool:
+        with single_threaded_blas(), ThreadPoolExecutor(workers) as pool:
             if threads() == 1:  # BLAS obeys one thread of the process: if it is not this one, it stays as it is
                 return list(pool.map(work, pieces))
     return [work(piece) for piece in pieces]

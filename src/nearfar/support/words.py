@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def ended(text: str) -> str:
+def as_sentence(text: str) -> str:
     """A sentence with its full stop, unless it has an end already."""
     return text if text.endswith(("?", ".", "!")) else f"{text}."
 
 
-def joined(texts: Iterable[str]) -> str:
+def join_sentences(texts: Iterable[str]) -> str:
     """Several remarks in a row: "a; b", or "a? B" where the first is a question."""
     said = ""
     for text in texts:
@@ -18,6 +18,6 @@ def joined(texts: Iterable[str]) -> str:
     return said
 
 
-def counted(n: int, noun: str) -> str:
+def plural(n: int, noun: str) -> str:
     """ "1 recording", "1,000 recordings"."""
     return f"{n:,} {noun}{'s' * (n != 1)}"

@@ -27,7 +27,7 @@ from typing import Any
 from nearfar.support.check import choose
 from nearfar.support.download import DownloadError, fetch
 from nearfar.support.files import write
-from nearfar.support.words import ended
+from nearfar.support.words import as_sentence
 
 SITE = "https://zenodo.org"
 LICENCE = "CC BY-NC-SA 4.0 (attribution, no commercial use, share alike)"
@@ -163,7 +163,9 @@ def _or_by_hand(record: Record, files: str, raw: PurePath) -> Iterator[None]:
         yield
     except DownloadError as error:
         page = f"{SITE}/records/{record.number}"
-        raise DownloadError(f"{ended(str(error))} Fetch {files} by hand from {page} and unpack to {raw}") from None
+        raise DownloadError(
+            f"{as_sentence(str(error))} Fetch {files} by hand from {page} and unpack to {raw}"
+        ) from None
 
 
 def _percent(progress: Progress, archive: Archive) -> Callable[[int, int | None], None]:

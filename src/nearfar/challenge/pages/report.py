@@ -23,7 +23,7 @@ from nearfar.explain.pictures import trend_png
 from nearfar.metrics import harmonic_mean
 from nearfar.recipe import Fusion, Recipe, System, leaves
 from nearfar.support.check import Array
-from nearfar.support.words import ended
+from nearfar.support.words import as_sentence
 
 METRICS = {"auc_source": "AUC source", "auc_target": "AUC target", "pauc": "pAUC", "omega": "harmonic mean"}
 BESIDE = {published.MSE: "MSE", published.MAHALA: "MAHALA", published.OURS: "report"}
@@ -54,7 +54,7 @@ def bench_page(evaluation: Evaluation, title: str) -> str:
 
 def tables_page(done: Reproduction, title: str) -> str:
     """The page of `reproduce`: every table, what is missing and why, and where the report contradicts itself."""
-    parts = [f"<p>{escape(ended(note[0].upper() + note[1:]))}</p>" for note in done.notes]
+    parts = [f"<p>{escape(as_sentence(note[0].upper() + note[1:]))}</p>" for note in done.notes]
     parts += [_beside_table(table) for table in done.tables]
     remarks = "".join(f"<li>{escape(remark)}</li>" for remark in published.REMARKS)
     parts.append(f"<section><h2>Where the report's tables disagree with themselves</h2><ul>{remarks}</ul></section>")
@@ -146,12 +146,12 @@ def _metrics_table(evaluation: Evaluation) -> str:
 def _machine(m: MachineEvaluation, method: bool) -> str:
     parts = [f"<section><h2>{escape(m.name)}</h2>"]
     if m.error:
-        return parts[0] + f"<p>Could not be evaluated: {escape(ended(m.error))}</p></section>"
+        return parts[0] + f"<p>Could not be evaluated: {escape(as_sentence(m.error))}</p></section>"
     if not m.scores:
         return parts[0] + "<p>No recording of this machine was scored.</p></section>"
-    parts.append(f"<p>{escape(pages.counted(m.scores, [r.is_anomaly for r in m.recordings]))}</p>")
+    parts.append(f"<p>{escape(pages.plural(m.scores, [r.is_anomaly for r in m.recordings]))}</p>")
     parts += [f"<p>Method: {escape(_method(m))}</p>"] if method else []
-    parts += [f"<p>Left out: {escape(ended(error))}</p>" for _, error in m.failures]
+    parts += [f"<p>Left out: {escape(as_sentence(error))}</p>" for _, error in m.failures]
     parts.append(f'<div class="pair">{_curves(m)}</div>')
     suspects = [(s.value, r.path) for s, r in zip(m.scores, m.recordings, strict=True) if r.is_anomaly is not False]
     if suspects:
@@ -202,7 +202,7 @@ def _beside_table(table: Table) -> str:
             words.append(f'<td data-is="{metric}">{_cell(cell)}</td>')
         rows.append("".join(words))
     caption = "In bold what was computed here, below it the report's number and the difference to it. Percent."
-    notes = [*table.notes, *(f"{', '.join(names)}: {ended(reason)}" for reason, names in table.reasons.items())]
+    notes = [*table.notes, *(f"{', '.join(names)}: {as_sentence(reason)}" for reason, names in table.reasons.items())]
     under = "".join(f'<p class="small">{escape(note)}</p>' for note in notes)
     made = _table((*table.heads, *table.metrics), rows, caption, words=len(table.heads))
     return f"<section><h2>{escape(table.title)}</h2>{made}{under}</section>"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.challenge.data.layout import RULES, DataSet, Unit, made_up
-from nearfar.challenge.evaluate import Runs, Scored, fused
+from nearfar.challenge.evaluate import ScoreCache, Scored, fused
 from nearfar.challenge.pages import published
 from nearfar.metrics import MachineResult, machine, overall
 from nearfar.recipe import FUSION, TABLE_3, System
@@ -122,7 +122,7 @@ class Reproduction:
         }
 
 
-def reproduce(found: DataSet, runs: Runs, others: Mapping[str, System | None] | None = None) -> Reproduction:
+def reproduce(found: DataSet, runs: ScoreCache, others: Mapping[str, System | None] | None = None) -> Reproduction:
     """Run what the weights present allow on a data set; `others` are further systems by name (None: the default).
 
     Raises ValueError for data sets of 2020 and 2021, whose rules give other numbers, and for a name of the report's.
@@ -196,7 +196,7 @@ def table_5(runs: Mapping[str, Run], machines: Sequence[str], comparable: bool =
 
 
 def _run(
-    title: str, name: str, system: System | None, units: Sequence[Unit], runs: Runs, keep: dict[str, Scored]
+    title: str, name: str, system: System | None, units: Sequence[Unit], runs: ScoreCache, keep: dict[str, Scored]
 ) -> Run:
     try:
         hashes = runs.hashes(system)

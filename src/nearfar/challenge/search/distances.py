@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.bank import by_row, kth_bound, pairs
+from nearfar.bank import kth_upper_bound, pad_ragged, pairs
 from nearfar.ldn import RHO_FLOOR, DensityBank
 from nearfar.support.check import Array, unit
 
@@ -100,7 +100,7 @@ def combine(weights: Mapping[str, float], squared: Mapping[str, Array], present:
     return result
 
 
-class Known:
+class Precomputed:
     """Some of the clips of a matrix of squared distances (n, N): what `methods` takes instead of vectors."""
 
     def __init__(self, squared: Array, rows: Array, shared: dict[Any, Any] | None = None) -> None:
@@ -110,24 +110,24 @@ class Known:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, rows: Array) -> Known:
-        return Known(self.squared, self.rows[rows], self._shared)
+    def __getitem__(self, rows: Array) -> Precomputed:
+        return Precomputed(self.squared, self.rows[rows], self._shared)
 
     @cached_property
     def key(self) -> bytes:
         """Which clips these are."""
         return self.rows.tobytes()
 
-    def bank(self, metric: str) -> KnownBank:
+    def bank(self, metric: str) -> PrecomputedBank:
         """These clips as a memory bank."""
-        return self.once(("bank", metric, self.key), lambda: KnownBank(self, metric))
+        return self.once(("bank", metric, self.key), lambda: PrecomputedBank(self, metric))
 
     def density(self, metric: str, **switches: Any) -> DensityBank:
         """These clips as a bank calibrated by density."""
         key = ("density", metric, self.key, *sorted(switches.items()))
-        return self.once(key, lambda: KnownDensity(self, metric, **switches))
+        return self.once(key, lambda: PrecomputedDensity(self, metric, **switches))
 
-    def block(self, queries: Known) -> Array:
+    def block(self, queries: Precomputed) -> Array:
         """Squared distances (M, N') of queries to these clips."""
 
         def cut() -> Array:
@@ -141,7 +141,7 @@ class Known:
         rows: Array = self.once(("block", self.key, queries.key), lambda: columns[queries.rows])
         return rows
 
-    def listed(self, queries: Known, k: int) -> tuple[Array, Array]:
+    def listed(self, queries: Precomputed, k: int) -> tuple[Array, Array]:
         """Squared distances (M, k) ascending and columns of the k nearest of these clips, itself left out."""
         length = min(max(k, LISTED), len(self) - (queries.key == self.key))
         squared, index = self.once(
@@ -156,24 +156,24 @@ class Known:
         return self._shared[key]
 
 
-class KnownBank:
+class PrecomputedBank:
     """`bank.Bank` over clips known by their distances: the same questions, answered from sorted lists."""
 
-    def __init__(self, known: Known, metric: str) -> None:
+    def __init__(self, known: Precomputed, metric: str) -> None:
         self.known, self.metric = known, metric
 
     def __len__(self) -> int:
         return len(self.known)
 
-    def points(self, q: Known | None) -> Known:
+    def points(self, q: Precomputed | None) -> Precomputed:
         """Queries as the bank compares them: as they are."""
         return self.known if q is None else q
 
-    def nearest(self, q: Known | None, k: int) -> tuple[Array, Array]:
+    def nearest(self, q: Precomputed | None, k: int) -> tuple[Array, Array]:
         """As `Bank.nearest`."""
         return self.search(self.points(q), k, members=q is None)
 
-    def search(self, points: Known, k: int, *, members: bool) -> tuple[Array, Array]:
+    def search(self, points: Precomputed, k: int, *, members: bool) -> tuple[Array, Array]:
         """As `Bank.search`."""
         known, k = self.known, min(k, len(self) - members)
         distance, index = known.once(
@@ -181,15 +181,15 @@ class KnownBank:
         )
         return distance[:, :k], index[:, :k]
 
-    def each_block(self, points: Known, work: Callable[[slice, Array, Array], None], *, members: bool) -> None:
+    def each_block(self, points: Precomputed, work: Callable[[slice, Array, Array], None], *, members: bool) -> None:
         """As `Bank.each_block`, in one block; nothing is lost to rounding."""
         work(slice(0, len(points)), self.known.block(points).copy(), np.zeros(len(points)))
 
-    def exact(self, points: Known, row: Array, index: Array) -> Array:
+    def exact(self, points: Precomputed, row: Array, index: Array) -> Array:
         """As `Bank.exact`."""
         return self._distance(self.known.block(points)[row, index])
 
-    def _listed(self, points: Known, k: int) -> tuple[Array, Array]:
+    def _listed(self, points: Precomputed, k: int) -> tuple[Array, Array]:
         squared, index = self.known.listed(points, max(k, LISTED))
         return self._distance(squared), index
 
@@ -198,7 +198,7 @@ class KnownBank:
         return s / 2 if self.metric == "cosine" else np.sqrt(s)
 
 
-class KnownDensity(DensityBank):
+class PrecomputedDensity(DensityBank):
     """`DensityBank` with a shortcut where the nearest calibrated member decides alone (ratio form, k = 1).
 
     One pass takes min d / rho^e with the densities of the whole bank. Leaving clip i out can only raise rho of those
@@ -222,11 +222,11 @@ class KnownDensity(DensityBank):
         return np.asarray(self._known.once(self._key("typical", self._known), super().typical_without))
 
     @property
-    def _known(self) -> Known:
-        known: Known = self.bank.known  # type: ignore[attr-defined]
+    def _known(self) -> Precomputed:
+        known: Precomputed = self.bank.known  # type: ignore[attr-defined]
         return known
 
-    def _key(self, what: str, q: Known) -> tuple[Any, ...]:
+    def _key(self, what: str, q: Precomputed) -> tuple[Any, ...]:
         exact = (self.bank.metric, self.density_k, self.summed, float(self.exponent), self.k, self.ratio, self.lone)
         return (what, self._known.key, q.key, self.raw_selection, *exact)
 
@@ -245,7 +245,7 @@ class KnownDensity(DensityBank):
         total = self.d.sum(axis=1, keepdims=True) - self.d[:, : self.density_k]
         return np.asarray(total if self.summed else total / self.density_k)
 
-    def _lowest(self, q: Known) -> Array:
+    def _lowest(self, q: Precomputed) -> Array:
         unit_rho = self.typical
         squared = self.bank.metric == "euclidean"  # then d / rho^e is the root of s / rho^2e
         weights = ((unit_rho / self.rho) ** (float(self.exponent) * (2 if squared else 1))).astype(np.float32)
@@ -267,8 +267,8 @@ class KnownDensity(DensityBank):
 
 def _sorted(block: Array, k: int) -> tuple[Array, Array]:
     """The k smallest of each row, ascending, and their columns; ties go to the lower column."""
-    row, column = pairs(block, kth_bound(block, k))
-    listed = by_row(row, block[row, column], len(block))
+    row, column = pairs(block, kth_upper_bound(block, k))
+    listed = pad_ragged(row, block[row, column], len(block))
     order = np.argsort(listed, axis=1, kind="stable")[:, :k]
     squared = np.take_along_axis(listed, order, axis=1).astype(block.dtype)
     return squared, column[np.searchsorted(row, np.arange(len(block)))[:, None] + order]

@@ -25,7 +25,7 @@ from nearfar.challenge.search.space import Setting
 from nearfar.encoders import as_frames
 from nearfar.recipe import BEAM
 from nearfar.support.check import Array, finite, unit
-from nearfar.support.threads import one_thread
+from nearfar.support.threads import single_threaded_blas
 
 LEAST = 1e-30  # a power below this cannot be seen beside the largest, which is 1
 SHARED = ("mean", "gem", "rdp", "rdp_gem")
@@ -203,7 +203,7 @@ def groups(
 def in_threads(work: Callable[[Any], Any], items: Sequence[Any], threads: int | None) -> Iterator[Any]:
     """`map(work, items)` in threads, a few ahead of what is taken, so that memory stays bounded and Ctrl-C works."""
     workers = min(threads or os.cpu_count() or 1, max(len(items), 1))
-    with one_thread(), ThreadPoolExecutor(workers) as pool:
+    with single_threaded_blas(), ThreadPoolExecutor(workers) as pool:
         ahead = [pool.submit(work, item) for item in items[: 2 * workers]]
         try:
             for at in range(len(items)):

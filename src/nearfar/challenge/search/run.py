@@ -33,13 +33,13 @@ from nearfar.challenge.search.pool import Frames, Progress, groups, in_threads, 
 from nearfar.challenge.search.records import Clips, Recorder, Records, read
 from nearfar.challenge.search.score import score_setting
 from nearfar.challenge.search.space import Setting, Space, space_of
-from nearfar.embedding.cache import Library
+from nearfar.embedding.cache import EmbeddingCache
 from nearfar.embedding.store import Store
 from nearfar.encoders import TABLE, names
 from nearfar.encoders.loading import hashes_of, load_encoders
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array, one_of
-from nearfar.support.files import stamp
+from nearfar.support.files import file_fingerprint
 
 MEMORY = 2 << 30
 GRIDS = "grids"  # store below the records, for a network without another one
@@ -170,7 +170,7 @@ def search(
             continue
         layers = list(dict.fromkeys(setting.layer for setting in chosen.plan))
         loaded = load_encoders([encoder], weights, threads=threads, precision=precision)
-        library = Library(loaded, kept, near=near, far=far, layers=layers)
+        library = EmbeddingCache(loaded, kept, near=near, far=far, layers=layers)
         for machine in todo:
             tell = partial(_tell, encoder, progress) if progress else None
             failures |= search_machine(
@@ -181,7 +181,7 @@ def search(
 
 def _files(machine: Machine) -> str:
     """A hash of size and time of the recordings: new ones under the old names are others."""
-    files = [(r.split, r.path.name, *stamp(r.path)) for r in [*machine.train, *machine.test]]
+    files = [(r.split, r.path.name, *file_fingerprint(r.path)) for r in [*machine.train, *machine.test]]
     return sha256(json.dumps(files).encode()).hexdigest()[:16]
 
 

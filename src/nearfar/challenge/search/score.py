@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from nearfar.backend import BUILDERS, Switches, fit, mean_of
+from nearfar.backend import BUILDERS, BackendConfig, fit, mean_of
 from nearfar.challenge.search import distances
 from nearfar.challenge.search.batch_metrics import machine_values, spearman
 from nearfar.challenge.search.records import QUANTILES, Clips, Part
@@ -26,7 +26,7 @@ from nearfar.views import VIEWS, compose
 VECTORS_ONLY = ("mahalanobis",)  # methods that distances alone do not decide
 WEIGHTS = [weight for _, weight in COMPOSITE]  # eq. 13
 Scored = tuple[Array, Array]
-Done = dict[tuple[str, Switches | None], Scored]  # by view and back end; None: distances to two halves of the bank
+Done = dict[tuple[str, BackendConfig | None], Scored]  # by view and back end; None: distances to two halves of the bank
 
 
 def score_setting(recipes: Sequence[Recipe], pooled: Mapping[str, Array], is_target: Array, clips: Clips) -> Part:
@@ -59,9 +59,9 @@ def score_all(
     return [_finished(*each, done) for each in wanted], stable
 
 
-def _each_view(wanted: Sequence[tuple[str, Switches]], pooled: Mapping[str, Array], is_target: Array) -> Done:
+def _each_view(wanted: Sequence[tuple[str, BackendConfig]], pooled: Mapping[str, Array], is_target: Array) -> Done:
     """Scores of every view that is a part of one that is wanted, of "beam" the means of its bands'."""
-    backends: dict[str, dict[Switches, None]] = {}
+    backends: dict[str, dict[BackendConfig, None]] = {}
     for whole, switches in wanted:
         for view in parts_of(whole):
             backends.setdefault(view, {})[switches] = None
@@ -75,7 +75,7 @@ def _each_view(wanted: Sequence[tuple[str, Switches]], pooled: Mapping[str, Arra
     return {key: _mean([band[key] for band in bands]) for key in bands[0]}
 
 
-def _score(wanted: Mapping[str, Iterable[Switches]], pooled: Mapping[str, Array], is_target: Array) -> Done:
+def _score(wanted: Mapping[str, Iterable[BackendConfig]], pooled: Mapping[str, Array], is_target: Array) -> Done:
     matrices, count = Matrices(pooled, len(is_target)), len(is_target)
     done: Done = {}
     with warnings.catch_warnings():
@@ -115,7 +115,7 @@ class Matrices:
         self._squared: dict[str, Array] = {}
         self._present: dict[str, Array] = {}
 
-    def known(self, view: str) -> tuple[distances.Known, distances.Known]:
+    def known(self, view: str) -> tuple[distances.Precomputed, distances.Precomputed]:
         """The normals and the queries as a view sees them."""
         weights = distances.weights_of(view)
         for name in weights:
@@ -124,7 +124,7 @@ class Matrices:
                 self._present[name] = np.einsum("nd,nd->n", x, x) > 0.5
                 self._squared[name] = distances.squared_distances(x, self.count)
         matrix = distances.combine(weights, self._squared, self._present)
-        everything = distances.Known(matrix, np.arange(len(matrix)))
+        everything = distances.Precomputed(matrix, np.arange(len(matrix)))
         rows = everything.rows
         return everything[rows[: self.count]], everything[rows[self.count :]]
 
@@ -133,7 +133,7 @@ def _composed(view: str, pooled: Mapping[str, Array]) -> Array:
     return compose(view, pooled["near"], pooled.get("far")) if view in VIEWS else pooled[view]
 
 
-def _finished(view: str, switches: Switches, done: Done) -> Scored:
+def _finished(view: str, switches: BackendConfig, done: Done) -> Scored:
     parts = [done[part, switches] for part in parts_of(view)]
     if len(parts) == 1:
         return parts[0]

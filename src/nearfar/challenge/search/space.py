@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from nearfar.backend import Switches
+from nearfar.backend import BackendConfig
 from nearfar.embedding.vectors import POOLED, waveforms_of
 from nearfar.encoders import FREQS
 from nearfar.recipe import BEAM, SPACE, Recipe, leaves
@@ -103,7 +103,7 @@ class Setting:
 class Space:
     """{setting: {view: back ends}}."""
 
-    plan: dict[Setting, dict[str, tuple[Switches, ...]]]
+    plan: dict[Setting, dict[str, tuple[BackendConfig, ...]]]
 
     def __len__(self) -> int:
         return sum(len(backends) for views in self.plan.values() for backends in views.values())
@@ -149,7 +149,7 @@ def space(
     ):
         for name in chosen:
             one_of(f"{what} of the search", name, sorted(known))
-    plan: dict[Setting, dict[str, dict[Switches, None]]] = {}
+    plan: dict[Setting, dict[str, dict[BackendConfig, None]]] = {}
     for block in blocks:
         for setting in _settings(block, block.freqs or freqs, layers, poolings):
             for view in block.views:
@@ -167,7 +167,7 @@ def space(
 
 def space_of(recipes: Sequence[Recipe]) -> Space:
     """The space of these configurations alone, of one encoder; ValueError for what a search does not try."""
-    plan: dict[Setting, dict[str, tuple[Switches, ...]]] = {}
+    plan: dict[Setting, dict[str, tuple[BackendConfig, ...]]] = {}
     for recipe in recipes:
         if not recipe.normalize:
             raise ValueError(
@@ -205,4 +205,4 @@ def _settings(
                     yield Setting(low, spike, kind, alpha, p, freq, layer)
 
 
-_SWITCHES = {name: tuple(Switches(**backend) for backend in backends) for name, backends in BACKENDS.items()}
+_SWITCHES = {name: tuple(BackendConfig(**backend) for backend in backends) for name, backends in BACKENDS.items()}

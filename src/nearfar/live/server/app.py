@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearfar.live.plant import Plant
 from nearfar.live.server.decode import Decoder
-from nearfar.live.server.limits import Gate, Limits, Refused, error_of
+from nearfar.live.server.limits import Limits, Refused, RequestGuard, error_of
 from nearfar.live.server.security import Access, Refusal
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def make_app(
     mimetypes.add_type("text/javascript", ".js")  # Windows may say text/plain, which browsers then refuse
     app.mount("/static", StaticFiles(directory=pages.STATIC))
     _errors(app)
-    app.add_middleware(Gate, access=access, limits=limits, clock=clock)
+    app.add_middleware(RequestGuard, access=access, limits=limits, clock=clock)
     return app
 
 

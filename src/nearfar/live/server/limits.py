@@ -4,7 +4,8 @@
     size     by Content-Length before a byte of the body is read, by counting where there is none
     uploads  `at_once` are read and scored, `waiting` wait unread (their senders feel it), more are told to come back
 
-`Gate` stands in front of every request: it asks `security` first, then these, and puts the headers on every answer.
+`RequestGuard` stands in front of every request: it asks `security` first, then these, and puts the headers on every
+answer.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Buckets:
         return wait
 
 
-class Door:
+class UploadSlots:
     """Where uploads wait: so many inside, so many before it, the others are turned away."""
 
     def __init__(self, at_once: int, waiting: int) -> None:
@@ -92,7 +93,7 @@ class Refused(Exception):
         self.refusal = refusal
 
 
-class Gate:
+class RequestGuard:
     """ASGI middleware: every request passes it, every answer carries its headers."""
 
     def __init__(

@@ -20,13 +20,13 @@ import numpy as np
 from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.detector import Detector
-from nearfar.embedding.embedder import Normal
+from nearfar.embedding.embedder import Origin
 from nearfar.explain.evidence import Explanation, neighbours, recording
 from nearfar.live.operator import is_ours
 from nearfar.live.plant import Plant
 from nearfar.live.records import Event
 from nearfar.support.check import Array
-from nearfar.support.files import of_file
+from nearfar.support.files import hash_file
 
 PLAY_PEAK = 0.7
 MOST_DB = 60
@@ -34,7 +34,7 @@ Kept = TypeVar("Kept")
 REMEMBERED = 16  # explanations, with their pictures
 
 
-def normal_clip(normal: Normal, detector: Detector) -> Clip | None:
+def normal_clip(normal: Origin, detector: Detector) -> Clip | None:
     """The sound of a normal, or None if its file is gone or is another."""
     if not is_still_there(normal):
         return None
@@ -42,7 +42,7 @@ def normal_clip(normal: Normal, detector: Detector) -> Clip | None:
     return recording(neighbours([0.0], [normal])[0], channels)
 
 
-def is_still_there(normal: Normal) -> bool:
+def is_still_there(normal: Origin) -> bool:
     """Is the file of a normal on disk, and the recording that it was?"""
     path = Path(normal.path)
     if not normal.path or not path.is_file():
@@ -67,7 +67,7 @@ def wav(wave: Array, rate: int, gain: float) -> bytes:
     return out.getvalue()
 
 
-class Looks:
+class ExplanationCache:
     """What an event sounds like and why it alarmed; the last few are remembered. Thread-safe."""
 
     def __init__(self, plant: Plant) -> None:
@@ -106,7 +106,7 @@ class Looks:
                 _keep(self._drawn, key, spectrogram_png(found.clip, found, dark=dark))
             return self._drawn[key]
 
-    def nearest(self, event: Event) -> list[Normal]:
+    def nearest(self, event: Event) -> list[Origin]:
         """The normals to play beside an event, most alike first."""
         detector, found = self.plant.machines[event.machine].detector, self.explanation(event)
         places = {(n.name, n.path): n for n in detector.normals}
@@ -130,4 +130,4 @@ def _keep(kept: OrderedDict[tuple[object, ...], Kept], key: tuple[object, ...], 
 
 @lru_cache(maxsize=4096)
 def _hash(path: str, changed: int, size: int) -> str:
-    return of_file(path)
+    return hash_file(path)

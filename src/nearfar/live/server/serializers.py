@@ -12,7 +12,7 @@ from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event
 from nearfar.live.server import schemas
 from nearfar.score import Score
-from nearfar.support.words import counted
+from nearfar.support.words import plural
 
 
 def state(plant: Plant, id: str) -> schemas.MachineState:
@@ -57,7 +57,7 @@ def entry(audit: Audit, standing: Sequence[int] | None = None) -> schemas.AuditE
     elif audit.action == "shelve":
         text = f"for {detail['hours']:g} h"
     elif "files" in detail:
-        text = counted(len(detail["files"]), "recording")
+        text = plural(len(detail["files"]), "recording")
     return schemas.AuditEntry(
         id=audit.id,
         at=audit.at,

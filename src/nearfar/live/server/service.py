@@ -20,8 +20,8 @@ from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event
 from nearfar.live.server import schemas
 from nearfar.live.server.decode import Decoder
-from nearfar.live.server.limits import Door, Limits, Refused
-from nearfar.live.server.playback import Looks
+from nearfar.live.server.limits import Limits, Refused, UploadSlots
+from nearfar.live.server.playback import ExplanationCache
 from nearfar.live.server.security import Access, Refusal, is_local
 from nearfar.live.server.serializers import entry, state
 from nearfar.live.server.stream import Stream
@@ -66,10 +66,10 @@ class Service:
 
     def __post_init__(self) -> None:
         self.started = self.clock()
-        self.door = Door(self.limits.at_once, self.limits.waiting)
+        self.door = UploadSlots(self.limits.at_once, self.limits.waiting)
         self.workers = ThreadPoolExecutor(self.decoder.workers, "upload")
         self.stream.describe = lambda id: state(self.plant, id).model_dump()
-        self.looks = Looks(self.plant)
+        self.looks = ExplanationCache(self.plant)
         self._known: dict[str, tuple[float, object]] = {}
         self.plant.sinks.append(self.stream)
 

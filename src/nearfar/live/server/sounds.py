@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Path, Query
 from fastapi.responses import FileResponse, Response
 
 from nearfar.audio import Clip
-from nearfar.embedding.embedder import Normal
+from nearfar.embedding.embedder import Origin
 from nearfar.live.server import schemas
 from nearfar.live.server.events import Id
 from nearfar.live.server.limits import Refused
@@ -90,7 +90,7 @@ def normal_sound(
 
 
 def _normal(
-    here: Service, machine: str, found: Sequence[Normal], channel: str, gain_db: int, part: str | None
+    here: Service, machine: str, found: Sequence[Origin], channel: str, gain_db: int, part: str | None
 ) -> Response:
     clip = normal_clip(found[0], here.machine(machine).detector) if found else None
     if clip is None:

@@ -33,7 +33,7 @@ from nearfar.live.server.security import Refusal
 from nearfar.live.server.serializers import entry, explained, window
 from nearfar.live.server.service import ERRORS, Here, Service, answers, name_of
 from nearfar.score import Score
-from nearfar.support.words import counted, joined
+from nearfar.support.words import join_sentences, plural
 
 BINARY = {"type": "string", "format": "binary"}
 FORM = {"type": "object", "required": ["file"], "properties": {"file": BINARY}}
@@ -114,9 +114,9 @@ async def add(
     def work(clips: list[Clip]) -> schemas.Added:
         audit = here.told(here.plant.add(id, clips, domain, by))
         count = len(audit.detail["files"])
-        text = f"{counted(count, 'recording')} added to the normals of {machine.name}."
+        text = f"{plural(count, 'recording')} added to the normals of {machine.name}."
         cut = [p.text for c in clips for p in incomplete(c)]
-        normals, note = len(machine.detector.normals), joined(filter(None, [entry(audit).note, *cut]))
+        normals, note = len(machine.detector.normals), join_sentences(filter(None, [entry(audit).note, *cut]))
         return schemas.Added(added=count, normals=normals, audit_id=audit.id, message=text, note=note)
 
     return await _worked_on(here, request, machine, how, work)

@@ -12,17 +12,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from nearfar.live.records import SCORE, Message
-from nearfar.live.sinks.retry import Courier
+from nearfar.live.sinks.retry import RetryQueue
 
 COLUMNS = ("time", "machine", "value", "threshold", "anomalous", "p", "heard", "problem", "near_dbfs", "far_dbfs")
 
 
-def json_lines(path: Path) -> Courier:
+def json_lines(path: Path) -> RetryQueue:
     """A sink that appends each message to `path` as a line of JSON."""
-    return Courier(f"json lines {path}", lambda message: append(path, message.to_json() + "\n"))
+    return RetryQueue(f"json lines {path}", lambda message: append(path, message.to_json() + "\n"))
 
 
-def csv_lines(path: Path) -> Courier:
+def csv_lines(path: Path) -> RetryQueue:
     """A sink that appends each score to `path` as a row of CSV; the first row names the columns."""
 
     def deliver(message: Message) -> None:
@@ -30,7 +30,7 @@ def csv_lines(path: Path) -> Courier:
             new = not path.exists() or not path.stat().st_size
             append(path, (_csv(COLUMNS) if new else "") + _csv(_row(message)))
 
-    return Courier(f"csv {path}", deliver)
+    return RetryQueue(f"csv {path}", deliver)
 
 
 def append(path: Path, text: str) -> None:

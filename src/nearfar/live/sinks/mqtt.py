@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearfar.live.history.history import Outbox
 from nearfar.live.records import EVENT, HEALTH, OFFLINE, OK, SCORE, Message
-from nearfar.live.sinks.retry import Courier
+from nearfar.live.sinks.retry import RetryQueue
 
 if TYPE_CHECKING:
     from nearfar.live.history.history import History
@@ -67,7 +67,7 @@ class Mqtt:
         self._trouble: dict[str, str] = {}
         self._health = {m.id: json.dumps({"health": OK}) for m in machines}  # what a broker is told when it is back
         self._clients = {m.id: self._client(paho, m, longest_wait_s) for m in machines}
-        self._events = Courier(self.name, self._deliver, Outbox(history, self.name, (EVENT,)))
+        self._events = RetryQueue(self.name, self._deliver, Outbox(history, self.name, (EVENT,)))
         for client in self._clients.values():
             client.connect_async(broker.host, broker.port or (8883 if broker.encrypted else 1883), keepalive=30)
             client.loop_start()

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from nearfar.live.records import HEALTH, OK, SCORE, STATE, Message
-from nearfar.live.sinks.retry import Courier
+from nearfar.live.sinks.retry import RetryQueue
 
 if TYPE_CHECKING:
     from nearfar.live.machine import Machine
@@ -49,7 +49,7 @@ class OpcUa:
         except OSError as error:
             self._server.tloop.stop()
             raise OSError(f"OPC-UA cannot be served at {endpoint}: {error.strerror or error}") from None
-        self._courier = Courier(self.name, self._show)
+        self._courier = RetryQueue(self.name, self._show)
 
     @property
     def problem(self) -> str:

@@ -18,7 +18,7 @@ LIMIT = 10_000
 LONGEST_WAIT_S = 60.0
 
 
-class Courier:
+class RetryQueue:
     """Delivers `Message`s to one place; `problem` says why that does not work at present."""
 
     def __init__(

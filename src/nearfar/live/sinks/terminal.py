@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from nearfar.live.records import EVENT, HEALTH, SCORE, Message
-from nearfar.support.words import counted
+from nearfar.support.words import plural
 
 RESULTS = {False: "normal", True: "anomalous", None: "cannot be judged"}
 
@@ -47,8 +47,8 @@ class Printer:
     def summary(self) -> str:
         """What has been heard, in one line."""
         parts = [f"{self.counts[result]} {result}" for result in RESULTS.values() if self.counts[result]]
-        heard = f"{counted(self.windows, 'window')} heard{': ' if parts else ''}{', '.join(parts)}"
-        return f"{heard}; {counted(self.counts['alarm'], 'alarm')}, {self.counts[HEALTH]} of health"
+        heard = f"{plural(self.windows, 'window')} heard{': ' if parts else ''}{', '.join(parts)}"
+        return f"{heard}; {plural(self.counts['alarm'], 'alarm')}, {self.counts[HEALTH]} of health"
 
 
 def sentence(message: Message) -> str:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from nearfar.live.history.history import History, Outbox
 from nearfar.live.records import EVENT, HEALTH, Message
-from nearfar.live.sinks.retry import Courier
+from nearfar.live.sinks.retry import RetryQueue
 
 AGAIN = (408, 425, 429)
 
@@ -43,7 +43,7 @@ def hook_url(url: str) -> str:
     return url
 
 
-class Webhook(Courier):
+class Webhook(RetryQueue):
     """A sink that posts events to `url`; what waits is kept in `history`, `clock` gives the time that is signed."""
 
     def __init__(

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nearfar.live.sources.streams import CHUNK_S, POLL_S, Chunk, Feed
+from nearfar.live.sources.streams import CHUNK_S, POLL_S, Chunk, SampleStream
 from nearfar.support.check import Array
 
 REACH_S, LOOK_S, EVERY_S = 3.0, 10.0, 60.0
@@ -40,10 +40,10 @@ def lag(near: Array, far: Array, rate: int, reach_s: float = REACH_S) -> tuple[f
     return (top - reach) / rate, float(np.abs(around[top]) / max(np.sqrt(np.mean(around**2)), 1e-30))
 
 
-class Pair:
+class AlignedPair:
     """Two one-channel feeds as one of two channels."""
 
-    def __init__(self, near: Feed, far: Feed) -> None:
+    def __init__(self, near: SampleStream, far: SampleStream) -> None:
         if near.rate != far.rate:
             raise ValueError(f"near comes at {near.rate} Hz and far at {far.rate} Hz: give both one rate")
         self.near, self.far, self.rate = near, far, near.rate

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from nearfar.live.sources.aligned import Pair
+from nearfar.live.sources.aligned import AlignedPair
 from nearfar.live.sources.folder import Folder, Report
-from nearfar.live.sources.streams import Feed, Ffmpeg, Microphone, Pcm, hide
-from nearfar.live.sources.windows import Block, Cutter, Timeline, Window
+from nearfar.live.sources.streams import Ffmpeg, Microphone, Pcm, SampleStream, hide
+from nearfar.live.sources.windows import Block, SampleClock, Window, Windower
 
 
 class Source(Protocol):
@@ -46,11 +46,11 @@ class Source(Protocol):
 class Stream:
     """The windows of a feed; a file waits for us as a folder does."""
 
-    def __init__(self, feed: Feed, window_s: float, hop_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, feed: SampleStream, window_s: float, hop_s: float, clock: Callable[[], float]) -> None:
         self.feed = feed
         self.live = not (isinstance(feed, Ffmpeg) and feed.finite)
-        self.cutter = Cutter(window_s, hop_s)
-        self._timeline = Timeline(clock, feed.rate)
+        self.cutter = Windower(window_s, hop_s)
+        self._timeline = SampleClock(clock, feed.rate)
 
     @property
     def problem(self) -> str:
@@ -92,7 +92,7 @@ def open_source(names: Sequence[str], how: Listening) -> Source:
     """The source with this name, or near and far of two. ValueError or FileNotFoundError if there can be none."""
     if len(names) == 2:
         near, far = (_feed(name, how, channels=1) for name in names)
-        return Stream(Pair(near, far), how.window_s, how.hop_s, how.clock)
+        return Stream(AlignedPair(near, far), how.window_s, how.hop_s, how.clock)
     if len(names) != 1:
         raise ValueError(f"a machine has one source, or two (near and far), not {len(names)}")
     if Path(names[0]).is_dir():
@@ -116,7 +116,7 @@ def is_folder(names: Sequence[str]) -> bool:
     return len(names) == 1 and Path(names[0]).is_dir()
 
 
-def _feed(name: str, how: Listening, channels: int) -> Feed:
+def _feed(name: str, how: Listening, channels: int) -> SampleStream:
     if name == "-":
         return Pcm(sys.stdin.buffer, how.rate, min(channels, how.channels), how.form)
     kind, _, device = name.partition(":")

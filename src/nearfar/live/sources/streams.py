@@ -31,7 +31,7 @@ SECRET = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 Chunk = tuple[Array, bool]
 
 
-class Feed(Protocol):
+class SampleStream(Protocol):
     """A stream of samples at `rate` Hz."""
 
     @property

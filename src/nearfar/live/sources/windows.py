@@ -2,9 +2,10 @@
 
     samples   (C, N) float32, full scale = 1; row 0 is near, row 1 (if there) far         t0, t1   s since 1970, UTC
 
-`Cutter` takes blocks as they come and gives windows of `window_s` every `hop_s`. Where a block does not follow the last
-one (a gap, another rate), the window that was under way is dropped, and the next one begins after the gap.
-Within a run samples are counted, never timed: clocks of sound cards and computers differ, and `Timeline` follows both.
+`Windower` takes blocks as they come and gives windows of `window_s` every `hop_s`. Where a block does not follow the
+last one (a gap, another rate), the window that was under way is dropped, and the next one begins after the gap.
+Within a run samples are counted, never timed: clocks of sound cards and computers differ, and `SampleClock` follows
+both.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Window(Block):
         return float(20 * np.log10(max(rms, 1e-7))) if np.isfinite(rms) else None
 
 
-class Timeline:
+class SampleClock:
     """When samples were heard: counted from the first, and led gently to the clock while they come in real time.
 
     Where the clock was set meanwhile, the count begins anew by it.
@@ -97,7 +98,7 @@ class Timeline:
         return abs(late) >= FAR_OFF_S and self._off_s > SET_S
 
 
-class Cutter:
+class Windower:
     """Blocks in, windows out."""
 
     def __init__(self, window_s: float, hop_s: float | None = None) -> None:
@@ -138,7 +139,7 @@ class Cutter:
         self._parts, self._held, self._used = [], 0, False
 
 
-class Roll:
+class RingBuffer:
     """The last `seconds` that were heard, in runs without gaps."""
 
     def __init__(self, seconds: float = 60.0) -> None:
