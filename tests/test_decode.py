@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from conftest import RATE, hum, write_wav
 from nearfar import audio
-from nearfar.audio import AudioError
+from nearfar.errors import AudioError
 from nearfar.live.server.decode import HEADER, Bounds, Decoder, shown, wav_header
 
 BOUNDS = Bounds(seconds=60, wall_s=20, memory_bytes=256 << 20)

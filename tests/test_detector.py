@@ -11,8 +11,9 @@ import pytest
 import nearfar
 from conftest import hum, write_wav
 from nearfar import recipe
-from nearfar.audio import AudioError, Clip
+from nearfar.audio import Clip
 from nearfar.embedding.embedder import ClipEmbedder
+from nearfar.errors import AudioError
 from nearfar.recipe import Fusion, Recipe, Watch
 
 GAUSS = {"normalize": False, "method": "mahalanobis", "shrinkage": 0.1, "standardize": True}

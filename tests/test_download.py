@@ -16,8 +16,8 @@ pytest.importorskip("filelock")
 
 from nearfar.challenge.data.download import listing
 from nearfar.encoders.weights import pull
+from nearfar.errors import DownloadError
 from nearfar.support import download
-from nearfar.support.download import DownloadError
 
 BODY = np.random.default_rng(0).bytes(1_500_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()

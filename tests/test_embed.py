@@ -7,10 +7,11 @@ import pytest
 from scipy.signal import fftconvolve
 
 from nearfar import enhance
-from nearfar.audio import AudioError, Clip
+from nearfar.audio import Clip
 from nearfar.embedding.vectors import check_channels, embed, waveform
 from nearfar.encoders import load
 from nearfar.enhance import leakage_subtract, soft_mask
+from nearfar.errors import AudioError
 from nearfar.recipe import Recipe
 
 RATE = 16_000

@@ -15,8 +15,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nearfar.errors import DamagedHistory
 from nearfar.live.alarm import Alarm
-from nearfar.live.history.history import DAY_S, DamagedHistory, History, Outbox, hold, medians, rescue
+from nearfar.live.history.history import DAY_S, History, Outbox, hold, medians, rescue
 from nearfar.live.records import Audit, Event, Message, Scored
 from nearfar.live.setpoint import measure
 

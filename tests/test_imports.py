@@ -14,35 +14,22 @@ import nearfar
 
 ROOT = Path(nearfar.__file__).parent
 
-# From the bottom up. A module may import from its own layer and from those above it in this list, never from below,
-# and only `__main__` from `cli`. A new module needs a place here. "encoders.*" stands for all modules of a package.
+# Bottom layer first. A room is a folder or a file at the top level of the package. A room imports rooms of lower layers
+# and, without circles, rooms of its own layer. A new room needs a place here.
 LAYERS = [
-    ["check", "lazy", "words", "blas", "atomic", "hashes", "pipeline"],
-    ["microphones", "store", "transfer"],
-    ["download"],
-    ["audio", "enhance", "frames", "pooling", "views", "bank", "metrics"],
-    ["encoders", "encoders.*"],
-    ["density", "gaussian", "switches"],
-    ["methods"],
-    ["backend", "fusion", "threshold"],
+    ["errors", "support"],
+    ["audio"],
+    ["enhance", "frames", "pooling", "views", "bank", "ldn", "gaussian", "backend", "fusion", "threshold", "metrics"],
+    ["score", "encoders"],
     ["recipe"],
-    ["embed"],
-    ["demo.room", "demo.waves", "library"],
-    ["score", "recordings", "doctor.checkup", "combine", "default", "profile", "demo.synth"],
-    ["model", "hear", "explain.deviation"],
-    ["extract"],
-    ["explain", "explain.evidence", "explain.wording", "explain.inquiry"],
-    ["detector"],
-    ["doctor", "demo", "explain.pictures"],
-    ["live", "live.*", "live.sinks.*", "live.api", "live.api.*"],
-    ["explain.pages"],
-    ["challenge", "challenge.*"],
-    ["cli.terminal", "cli.results", "cli.found", "cli.options"],
-    ["cli.machine", "cli.data", "cli.bench", "cli.embed", "cli.weights", "cli.search", "cli.live", "cli.history"],
-    ["cli.serve"],
+    ["embedding"],
+    ["explain"],
+    ["detector", "demo"],
+    ["doctor", "challenge", "live"],
     ["cli"],
     ["__main__"],
 ]
+MOST_FILES_AT_THE_TOP = 16
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in ROOT.rglob("*.py")
@@ -50,12 +37,12 @@ MODULES = sorted(
 )
 
 
+def room(module: str) -> str:
+    return module.split(".")[0]
+
+
 def layer(module: str) -> int | None:
-    package = module.rpartition(".")[0]
-    for number, names in enumerate(LAYERS):
-        if module in names or (package and f"{package}.*" in names):
-            return number
-    return None
+    return next((number for number, rooms in enumerate(LAYERS) if room(module) in rooms), None)
 
 
 def source(module: str) -> Path:
@@ -63,25 +50,26 @@ def source(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def imports(module: str) -> Iterator[tuple[str, int]]:
-    """(module of nearfar, line) of every import, inside functions too; those for the type checker do not count."""
+def imports(module: str, *, at_import: bool = False) -> Iterator[tuple[str, int]]:
+    """(module of nearfar, line) of every import; with `at_import` only of those that run when `module` is imported."""
     tree = ast.parse(source(module).read_text(encoding="utf-8"))
-    typing_only = {
+    late = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
         for statement in node.body
         for inner in ast.walk(statement)
     }
     for node in ast.walk(tree):
-        if id(node) in typing_only:
+        if at_import and id(node) in late:
             continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{module}, line {node.lineno}: imports are written in full here"
             names = [node.module or ""]
-            if is_package(names[0]):  # "from nearfar import bank": the module, unless it is a name such as __version__
+            if is_package(names[0]):  # "from nearfar import bank" imports a module, "from nearfar import Clip" a name
                 names = [f"{names[0]}.{alias.name}" for alias in node.names]
         else:
             continue
@@ -97,25 +85,51 @@ def is_package(name: str) -> bool:
     return name.split(".")[0] == "nearfar" and ROOT.joinpath(*name.split(".")[1:]).is_dir()
 
 
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """The nodes of a graph that are in a circle or lead into one; [] if there is no circle."""
+    left = {node: set(others) - {node} for node, others in arrows.items()}
+    while leaves := [node for node, others in left.items() if not others & left.keys()]:
+        for node in leaves:
+            del left[node]
+    return sorted(left)
+
+
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_has_a_layer_and_imports_only_from_it_or_from_lower_ones(module):
+def test_a_module_imports_only_from_rooms_of_its_own_layer_or_of_lower_ones(module):
     mine = layer(module)
-    assert mine is not None, f"{module} is in no layer: say in LAYERS what it stands on"
+    assert mine is not None, f"{room(module)} is in no layer of LAYERS"
     for other, line in imports(module):
-        if not other:
-            continue  # a name of nearfar itself, such as __version__
-        assert layer(other) is not None
-        assert layer(other) <= mine, f"{module}, line {line}, imports {other}, which stands on it"
-        assert other != "cli" or module == "__main__", f"{module}, line {line}: nothing but __main__ imports cli"
+        assert other, f"{module}, line {line}, imports the package itself: import the module that has the name"
+        above = layer(other)
+        assert above is not None and above <= mine, (
+            f"{module}, line {line}, imports {other}, which is in a higher layer"
+        )
+        assert other != "cli" or module == "__main__", f"{module}, line {line}: only __main__ imports cli"
 
 
-def test_no_module_is_in_two_layers():
-    names = [name for names in LAYERS for name in names]
-    assert len(names) == len(set(names))
+def test_no_room_is_in_two_layers_and_every_layer_entry_exists():
+    rooms = [name for names in LAYERS for name in names]
+    assert len(rooms) == len(set(rooms)) and set(rooms) == {room(module) for module in MODULES}
+
+
+def test_rooms_import_one_another_without_circles():
+    arrows: dict[str, set[str]] = {}
+    for module in MODULES:
+        arrows.setdefault(room(module), set()).update(room(other) for other, _ in imports(module))
+    assert circle(arrows) == []
+
+
+def test_modules_import_one_another_without_circles():
+    assert circle({module: {other for other, _ in imports(module, at_import=True)} for module in MODULES}) == []
+
+
+def test_the_top_level_shows_the_report_and_little_else():
+    files = sorted(path.name for path in ROOT.glob("*.py") if path.stem not in ("__init__", "__main__"))
+    assert len(files) <= MOST_FILES_AT_THE_TOP, files
 
 
 def test_heavy_libraries_wait_until_they_are_needed():
-    low = [m for m in MODULES if m.split(".")[0] != "encoders" and layer(m) <= layer("embed")]
+    low = [m for m in MODULES if room(m) != "encoders" and layer(m) <= layer("embedding")]
     modules = ["nearfar", "nearfar.encoders.logmel", *(f"nearfar.{m}" for m in low)]
     heavy = ["torch", "sklearn", "matplotlib", "typer", "rich", "scipy.stats", "soundfile", "soxr", "pandas"]
     code = f"import sys, {', '.join(modules)}; print(*[m for m in {heavy} if m in sys.modules])"

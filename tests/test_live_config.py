@@ -5,8 +5,9 @@ import shutil
 import pytest
 
 from conftest import hum
+from nearfar.errors import ConfigError
 from nearfar.live.build import build_plant, check, open_machines
-from nearfar.live.config import ConfigError, read
+from nearfar.live.config import read
 from nearfar.live.monitor import Monitor
 from plants import fitted
 

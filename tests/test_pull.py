@@ -21,7 +21,7 @@ from datasets import dev_2022, evaluation_set, tree
 from nearfar.challenge.data import download as source
 from nearfar.challenge.data.download import RECORDS, listing, pull, unpack
 from nearfar.challenge.data.layout import read
-from nearfar.support.download import DownloadError
+from nearfar.errors import DownloadError
 from test_cli import nearfar
 
 

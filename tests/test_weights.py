@@ -16,7 +16,7 @@ from nearfar.cli.options import weights_for, weights_of
 from nearfar.demo import make_dataset
 from nearfar.encoders import TABLE, weights
 from nearfar.encoders.sources import SOURCES
-from nearfar.support.download import DownloadError
+from nearfar.errors import DownloadError
 
 pytest.importorskip("torch")
 pytest.importorskip("requests")

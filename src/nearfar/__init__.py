@@ -13,26 +13,50 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nearfar.audio import AudioError, Clip
+    from nearfar.audio import Clip
     from nearfar.detector import Detector, load
+    from nearfar.errors import AudioError, ConfigError, DamagedHistory, DownloadError, NearfarError, StoreError
     from nearfar.recipe import Fusion, Recipe, Watch
     from nearfar.score import Score
 
-__version__ = "0.1.0"
+    __version__: str
+
 _WHERE = {
-    "AudioError": "audio",
+    "AudioError": "errors",
     "Clip": "audio",
+    "ConfigError": "errors",
+    "DamagedHistory": "errors",
     "Detector": "detector",
+    "DownloadError": "errors",
     "Fusion": "recipe",
+    "NearfarError": "errors",
     "Recipe": "recipe",
     "Score": "score",
+    "StoreError": "errors",
     "Watch": "recipe",
     "load": "detector",
 }
-__all__ = ["AudioError", "Clip", "Detector", "Fusion", "Recipe", "Score", "Watch", "__version__", "load"]
+__all__ = [
+    "AudioError",
+    "Clip",
+    "ConfigError",
+    "DamagedHistory",
+    "Detector",
+    "DownloadError",
+    "Fusion",
+    "NearfarError",
+    "Recipe",
+    "Score",
+    "StoreError",
+    "Watch",
+    "__version__",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("nearfar")
     if name in _WHERE:
         return getattr(import_module(f"nearfar.{_WHERE[name]}"), name)
     raise AttributeError(f"module 'nearfar' has no attribute {name!r}")

@@ -21,6 +21,7 @@ import numpy as np
 
 from nearfar.audio import microphones
 from nearfar.audio.microphones import Problem as Problem
+from nearfar.errors import AudioError
 from nearfar.support.check import Array, finite, number
 
 SHORTEST_S = 0.1  # below this there is nothing to hear
@@ -31,17 +32,6 @@ MISSING_S = 0.05  # a file that lacks more than this of what its header promises
 INCOMPLETE = "incomplete"
 UNKNOWN = 1 << 35  # a header with more samples than this does not know its length
 STREAMED = 0x7FFF_0000  # data sizes from here on are what tools write that cannot go back to the header
-
-
-class AudioError(ValueError):
-    """A recording that cannot be used; the message names the file, what was found and the likely cause.
-
-    `kind` is one of unreadable, empty, too_short, nan, channel.
-    """
-
-    def __init__(self, message: str, kind: str = "unreadable") -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nearfar import __version__
 from nearfar.audio.recordings import Recording
 from nearfar.challenge.data.layout import LATEST, RULES, Unit, read
 from nearfar.detector import Detector
@@ -329,7 +329,7 @@ class ScoreCache:
         files = sorted((r.split, r.path.name, *file_fingerprint(r.path)) for r in [*unit.train, *unit.test])
         recipe = None if system is None else as_data(system)
         rounded = self.store.dtype if self.store else "float32"
-        parts = [FORMAT, __version__, recipe, sorted(hashes.items()), self.near, self.far, rounded, files]
+        parts = [FORMAT, version("nearfar"), recipe, sorted(hashes.items()), self.near, self.far, rounded, files]
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -57,9 +57,9 @@ app.add_typer(data.data, name="data")
 @app.callback()
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
     if version:
-        from nearfar import __version__
+        from importlib.metadata import version as version_of
 
-        say(f"nearfar {__version__}")
+        say(f"nearfar {version_of('nearfar')}")
         raise typer.Exit(DONE)
 
 

@@ -154,11 +154,11 @@ def card(state: DetectorState, train_values: Array) -> str:
 
 
 def _settings(state: DetectorState) -> dict[str, Any]:
-    from nearfar import __version__
+    from importlib.metadata import version
 
     return {
         "format": FORMAT,
-        "nearfar": __version__,
+        "nearfar": version("nearfar"),
         "near": state.near,
         "far": state.far,
         "clip_seconds": state.window_s,

@@ -24,6 +24,7 @@ from nearfar.audio.recordings import Files, Recording, find
 from nearfar.detector.default import FAULTY, sharpest
 from nearfar.doctor.checkup import FileReport, Outlier, Report, brief, clock, few
 from nearfar.embedding.vectors import ENHANCE_RATE, embed
+from nearfar.errors import AudioError
 from nearfar.recipe import FLOOR
 from nearfar.support.check import Array
 from nearfar.support.words import plural
@@ -94,7 +95,7 @@ def _listen(
             _digest(digest, clip)
             at += clip.seconds
     except (ValueError, OSError) as error:
-        kind = error.kind if isinstance(error, audio.AudioError) else "unreadable"
+        kind = error.kind if isinstance(error, AudioError) else "unreadable"
         checked.add(kind, str(error).removeprefix(f"{recording.path.name}: "), fatal=True)
         return checked, "", []
     checked.seconds = header.seconds if np.isfinite(header.seconds) else at

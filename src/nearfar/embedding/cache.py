@@ -22,13 +22,10 @@ from nearfar.embedding.store import Key, Store
 from nearfar.embedding.vectors import EncoderInput, run, waves_of
 from nearfar.encoders import TABLE, Described, Encoder
 from nearfar.encoders.loading import weights_of
+from nearfar.errors import StoreError
 from nearfar.support.check import Array
 from nearfar.support.files import hash_file
 from nearfar.support.threads import single_threaded_blas
-
-
-class StoreError(OSError):
-    """The store cannot be written: a full disk, as a rule. What was written before is kept."""
 
 
 @dataclass(frozen=True)

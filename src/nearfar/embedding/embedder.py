@@ -24,6 +24,7 @@ from nearfar.embedding.cache import EmbeddingCache, PendingClip
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import EncoderInput, check_channels, inputs_of, vectors
 from nearfar.encoders import Encoder
+from nearfar.errors import AudioError
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array
 from nearfar.support.files import hash_file
@@ -120,7 +121,7 @@ class ClipEmbedder:
                 copy = f"it is the same recording as {twin}" if by != i and not copies else ""
                 why = "it is in the bank already" if clip.origin.sha256 in known else copy or clip.fatal
                 if why:
-                    error = audio.AudioError(f"{clip.origin.name}: cannot serve as a normal: {why}")
+                    error = AudioError(f"{clip.origin.name}: cannot serve as a normal: {why}")
                     if skip is None:
                         raise error
                     skip(clip.origin.name, error)

@@ -19,11 +19,12 @@ from typing import Any
 
 from nearfar import audio
 from nearfar.embedding.batches import stream
-from nearfar.embedding.cache import CacheReader, EmbeddingCache, PendingClip, StoreError
+from nearfar.embedding.cache import CacheReader, EmbeddingCache, PendingClip
 from nearfar.embedding.embedder import Progress, Skip, batch_of
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import CHANNELS, EncoderInput, inputs_of, pool
 from nearfar.encoders.loading import load_encoders
+from nearfar.errors import StoreError
 from nearfar.recipe import SOFT_MASKS, WAVE_VIEWS, Recipe
 from nearfar.support.check import Array, one_of, whole
 from nearfar.support.files import hash_file

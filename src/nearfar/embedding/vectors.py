@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from nearfar import enhance, pooling
-from nearfar.audio import AudioError, Clip, resample
+from nearfar.audio import Clip, resample
 from nearfar.encoders import Described, Encoder, as_frames
+from nearfar.errors import AudioError
 from nearfar.frames import suppress
 from nearfar.recipe import BEAM, SOFT_MASKS, Recipe
 from nearfar.support.check import Array

@@ -23,9 +23,10 @@ from typing import Any
 
 from nearfar.encoders import TABLE
 from nearfar.encoders.sources import SOURCES, Source
+from nearfar.errors import DownloadError
 from nearfar.support import download
 from nearfar.support.check import choose
-from nearfar.support.download import DownloadError, Progress
+from nearfar.support.download import Progress
 from nearfar.support.files import hash_file
 from nearfar.support.words import as_sentence
 

@@ -31,16 +31,13 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from nearfar.errors import ConfigError
 from nearfar.live.sinks.webhook import hook_url
 from nearfar.support.check import number, whole
 
 T = TypeVar("T")
 TOPIC = re.compile(r"[^/+#\0](?:[^+#\0]*[^/+#\0])?")
 VARIABLE = re.compile(r"\$\{(\w+)\}")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message says where and what is allowed."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from nearfar.errors import DownloadError, TryAgainError
 from nearfar.support.files import hash_file, write
 from nearfar.support.words import as_sentence
 
@@ -50,18 +51,6 @@ UNREACHED = re.compile(
 )
 
 Progress = Callable[[int, "int | None"], None]
-
-
-class DownloadError(OSError):
-    """A file that could not be fetched; the message says what was expected, the likely cause and what to do."""
-
-
-class TryAgainError(Exception):
-    """What may pass. `wait` is what the server asks for, in seconds."""
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
 
 
 @dataclass(frozen=True)

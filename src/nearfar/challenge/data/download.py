@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+from nearfar.errors import DownloadError
 from nearfar.support.check import choose
-from nearfar.support.download import DownloadError, fetch
+from nearfar.support.download import fetch
 from nearfar.support.files import write
 from nearfar.support.words import as_sentence
 

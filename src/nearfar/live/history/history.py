@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from nearfar.errors import DamagedHistory
 from nearfar.live.history.event_audio import Tape
 from nearfar.live.records import Audit, Event, Message, Scored
 from nearfar.support.check import number
@@ -61,10 +62,6 @@ CREATE TABLE outbox (sink TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, mes
 )
 VERSION = len(SCHEMA)
 TABLES = ("scores", "events", "audits")  # for people; in `outbox` messages wait for sinks
-
-
-class DamagedHistory(ValueError):
-    """The database cannot be read; the message says what to do."""
 
 
 def damaged(folder: Path, error: Exception) -> DamagedHistory:

@@ -53,7 +53,8 @@ def make_app(
         from fastapi.staticfiles import StaticFiles
     except ImportError:
         raise ImportError(NEEDED) from None
-    from nearfar import __version__
+    from importlib.metadata import version
+
     from nearfar.live.server import events, machines, pages, sounds, status, uploads
     from nearfar.live.server.service import Service
     from nearfar.live.server.stream import Stream
@@ -63,7 +64,7 @@ def make_app(
     service.dropped, service.troubles = dropped or service.dropped, troubles or service.troubles
 
     app = FastAPI(
-        title="nearfar", version=__version__, description=ABOUT, docs_url=None, redoc_url=None, lifespan=_life
+        title="nearfar", version=version("nearfar"), description=ABOUT, docs_url=None, redoc_url=None, lifespan=_life
     )
     app.state.service = service
     for part in (status, machines, uploads, events, sounds, pages):

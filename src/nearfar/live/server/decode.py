@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nearfar import audio
-from nearfar.audio import AudioError, Clip
+from nearfar.audio import Clip
+from nearfar.errors import AudioError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

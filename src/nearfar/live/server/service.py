@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
-from nearfar.audio import AudioError
+from nearfar.errors import AudioError
 from nearfar.live.drift import Drift, look
 from nearfar.live.history.history import medians
 from nearfar.live.machine import Machine

@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from nearfar import __version__
 from nearfar.live.server import schemas
 from nearfar.live.server.limits import COME_BACK_S, Refused
 from nearfar.live.server.security import Refusal
@@ -57,7 +57,7 @@ def health(here: Here) -> schemas.ServerHealth:
     held, free = here.disk()
     problems = [text for text in [plant.history.problem, *here.troubles(), *(s.problem for s in plant.sinks)] if text]
     return schemas.ServerHealth(
-        version=__version__,
+        version=version("nearfar"),
         started=here.started,
         problems=problems,
         machines=[state(plant, id) for id in plant.machines],
