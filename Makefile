@@ -6,15 +6,25 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 PACKAGE := pyproject.toml constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-all coverage check docs bench clean
 
 demo: $(VENV)/.demo-ready  ## make a small factory, fit, score, evaluate, write a report page
 	@echo "== nearfar demo demo-out"
 	$(BIN)/nearfar demo demo-out
 
-test: $(VENV)/.test-ready check  ## lint, types, tests with coverage
+# Files of tests are shared out to the cores; a file's tests stay together, because they share what is slow to make.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+
+test: $(VENV)/.test-ready check  ## lint, types, and every test that is not slow by its nature
 	@echo "== tests"
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(PYTEST) -m "not slow"
+
+test-all: test  ## the slow tests too: browsers, exports, clusters, whole runs
+	@echo "== slow tests"
+	$(PYTEST) -m slow
+
+coverage: $(VENV)/.test-ready  ## all tests, with what they do not reach
+	$(PYTEST) --cov --cov-report=term
 
 check: $(VENV)/.test-ready
 	@echo "== lint and types"
@@ -22,11 +32,16 @@ check: $(VENV)/.test-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs-ready  ## the documentation as a site, in site/
+	@echo "== docs"
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 bench: $(VENV)/.test-ready  ## measure; results go to benchmarks/results
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
-	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) demo-out site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 $(VENV)/bin/python:
 	@echo "== making $(VENV)"
@@ -41,3 +56,8 @@ $(VENV)/.test-ready: $(PACKAGE) | $(VENV)/bin/python
 	@echo "== installing nearfar with what the tests need"
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.demo-ready
+
+$(VENV)/.docs-ready: $(PACKAGE) | $(VENV)/bin/python
+	@echo "== installing what the documentation needs"
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	@touch $@
