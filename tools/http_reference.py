@@ -38,7 +38,8 @@ def page(api: dict[str, Any]) -> str:
         for method, call in calls.items():
             parts.append(f"## `{method.upper()} {path}`\n\n{(call.get('description') or call['summary']).strip()}\n")
             if rows := [_parameter(p) for p in call.get("parameters", [])]:
-                parts.append(
+                table = "| parameter | in | type | meaning |\n| --- | --- | --- | --- |\n"
+                parts.append(table + "\n".join(rows) + "\n")
                     "| parameter | in | type | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
                 )
             for status, answer in call["responses"].items():
