@@ -24,14 +24,14 @@ from nearfar.detector.default import choose
 from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip
 from nearfar.encoders import load
 from nearfar.metrics import auc, machine
-from nearfar.recipe import FLOOR, Recipe, System, leaves
+from nearfar.recipe import BASELINE, Recipe, System, leaves
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 TRAIN, TEST, SECONDS, RATE = (98, 2), 20, 10.0, 16_000  # source and target normals; test clips a domain and label
 GAUSS = {"method": "mahalanobis", "shrinkage": 0.1, "standardize": True, "ignore_domains": True, "normalize": False}
 PLAIN = {"pooling": "mean_std", "method": "mahalanobis", "ignore_domains": True, "normalize": False}
 SYSTEMS: dict[str, System | None] = {
-    "floor: near, mean + std, Ledoit-Wolf Gaussian": FLOOR,
+    "floor: near, mean + std, Ledoit-Wolf Gaussian": BASELINE,
     "w1_1024, same": Recipe(view="w1_1024", **PLAIN),
     "w1_16384, same": Recipe(view="w1_16384", **PLAIN),
     "w1w_16384 (weighted), same": Recipe(view="w1w_16384", **PLAIN),

@@ -23,9 +23,9 @@ WATCH = Watch(
         ("transient", 0.5, Recipe(view="w1w_1024", pooling="peak", **GAUSS)),
     )
 )
-FUSION = Fusion(((0.7, recipe.FLOOR), (0.3, Recipe(view="n_f", pooling="rdp", alpha=9, method="ldn", density_k=4))))
+FUSION = Fusion(((0.7, recipe.BASELINE), (0.3, Recipe(view="n_f", pooling="rdp", alpha=9, method="ldn", density_k=4))))
 SYSTEMS = {
-    "floor": recipe.FLOOR,
+    "floor": recipe.BASELINE,
     "watch": WATCH,
     "fusion": FUSION,
     "composite": Recipe(view="sfsoft_a05f07", pooling="rdp_gem", alpha=9, method="ldn", density_k=3),
@@ -98,7 +98,7 @@ def test_adding_normals_equals_fitting_on_all_of_them(normals, fresh):
 
 
 def test_a_set_point_by_hand_stays_when_normals_are_added_and_any_other_follows_them(normals):
-    detector = nearfar.Detector(recipe.FLOOR).fit(normals[:20])
+    detector = nearfar.Detector(recipe.BASELINE).fit(normals[:20])
     followed = detector.threshold
     assert detector.add(normals[20:25]).threshold != followed
     chosen = detector.set_threshold(value=4.5)
@@ -108,12 +108,12 @@ def test_a_set_point_by_hand_stays_when_normals_are_added_and_any_other_follows_
 
 def test_fitted_again_it_is_as_if_new(normals, tmp_path):
     path = write_wav(tmp_path / "long.wav", Clip(np.concatenate([hum(i).near for i in range(20)]), name="long"))
-    again = nearfar.Detector(recipe.FLOOR).fit(normals).fit([path])
-    assert [n.name for n in again.normals] == [n.name for n in nearfar.Detector(recipe.FLOOR).fit([path]).normals]
+    again = nearfar.Detector(recipe.BASELINE).fit(normals).fit([path])
+    assert [n.name for n in again.normals] == [n.name for n in nearfar.Detector(recipe.BASELINE).fit([path]).normals]
 
 
 def test_a_clip_that_is_in_the_bank_already_is_not_added_twice(normals):
-    detector = nearfar.Detector(recipe.FLOOR).fit(normals[:10])
+    detector = nearfar.Detector(recipe.BASELINE).fit(normals[:10])
     with pytest.raises(AudioError, match="in the bank already"):
         detector.add(normals[:1])
     with pytest.raises(ValueError, match="nothing to add"):
@@ -129,9 +129,9 @@ def test_an_exact_duplicate_of_a_normal_is_its_own_nearest(normals):
 
 
 def test_the_threshold_can_be_changed_without_refitting(normals):
-    detector = nearfar.Detector(recipe.FLOOR).fit(normals)
+    detector = nearfar.Detector(recipe.BASELINE).fit(normals)
     assert detector.threshold.rate == 0.05
-    few = nearfar.Detector(recipe.FLOOR).fit(normals[:9])
+    few = nearfar.Detector(recipe.BASELINE).fit(normals[:9])
     assert few.threshold.rate == pytest.approx(1 / 10)  # what nine normals can back
     before = detector.threshold.value
     point = detector.set_threshold(false_alarms_per_day=432)  # clips of 2 s: 1 in 100
@@ -155,7 +155,7 @@ def test_a_dead_microphone_is_never_normal(normals):
 
 
 def test_a_dead_far_microphone_does_not_matter_to_a_detector_that_does_not_use_it(normals):
-    detector = nearfar.Detector(recipe.FLOOR).fit(normals)
+    detector = nearfar.Detector(recipe.BASELINE).fit(normals)
     score = detector.score([Clip(hum(5).near, np.zeros(32_000), name="dead far")])[0]
     assert score.anomalous is False and not score.problem
 
@@ -164,8 +164,8 @@ def test_a_dead_recording_cannot_serve_as_a_normal(normals):
     left_out = []
     dead = Clip(np.zeros(32_000), np.zeros(32_000), name="dead.wav")
     with pytest.raises(AudioError, match=r"dead\.wav: cannot serve as a normal"):
-        nearfar.Detector(recipe.FLOOR).fit([*normals, dead])
-    detector = nearfar.Detector(recipe.FLOOR).fit([*normals, dead], skip=lambda name, error: left_out.append(name))
+        nearfar.Detector(recipe.BASELINE).fit([*normals, dead])
+    detector = nearfar.Detector(recipe.BASELINE).fit([*normals, dead], skip=lambda name, error: left_out.append(name))
     assert len(detector.normals) == 30 and left_out == ["dead.wav"]
 
 
@@ -177,7 +177,7 @@ def test_mono_is_enough_where_the_view_needs_near_alone(normals):
 
 
 def test_paths_arrays_and_clips_give_the_same_score(normals, normals_folder):
-    detector = nearfar.Detector(recipe.FLOOR).fit(normals)
+    detector = nearfar.Detector(recipe.BASELINE).fit(normals)
     clip = nearfar.audio.read(normals_folder / "normal_3.wav")
     path_score, clip_score, array_score = detector.score(
         [normals_folder / "normal_3.wav", clip, (clip.near, clip.far, clip.rate)]
@@ -186,7 +186,7 @@ def test_paths_arrays_and_clips_give_the_same_score(normals, normals_folder):
 
 
 def test_a_long_file_is_scored_in_windows(normals, tmp_path):
-    detector = nearfar.Detector(recipe.FLOOR).fit(normals)
+    detector = nearfar.Detector(recipe.BASELINE).fit(normals)
     near = np.concatenate([hum(i).near for i in range(20)])
     far = np.concatenate([hum(i).far for i in range(20)])
     path = write_wav(tmp_path / "long.wav", Clip(near, far, name="long"))
@@ -197,7 +197,7 @@ def test_a_long_file_is_scored_in_windows(normals, tmp_path):
 def test_unreadable_files_are_reported_and_the_rest_goes_through(normals, normals_folder, tmp_path):
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF nonsense")
-    detector = nearfar.Detector(recipe.FLOOR).fit(normals)
+    detector = nearfar.Detector(recipe.BASELINE).fit(normals)
     reported = []
     scores = detector.score(
         [normals_folder / "normal_1.wav", broken, normals_folder / "normal_2.wav"],
@@ -223,7 +223,7 @@ def test_unreadable_files_are_reported_and_the_rest_goes_through(normals, normal
     ],
 )
 def test_a_damaged_or_hostile_folder_is_a_clear_error(normals, tmp_path, name, content, message):
-    folder = nearfar.Detector(recipe.FLOOR).fit(normals[:8]).save(tmp_path / "model")
+    folder = nearfar.Detector(recipe.BASELINE).fit(normals[:8]).save(tmp_path / "model")
     (folder / name).write_text(content)
     with pytest.raises(ValueError, match=message):
         nearfar.load(folder)
@@ -244,10 +244,10 @@ def test_a_folder_without_a_detector_is_a_clear_error(tmp_path):
 
 def test_on_a_full_disk_the_detector_that_was_there_stays(normals, fresh, small_disk):
     folder = small_disk / "model"
-    before = nearfar.Detector(recipe.FLOOR).fit(normals[:3])
+    before = nearfar.Detector(recipe.BASELINE).fit(normals[:3])
     before.save(folder)
     with pytest.raises(OSError, match="No space left") as error:
-        nearfar.Detector(recipe.FLOOR).fit(normals).save(folder)
+        nearfar.Detector(recipe.BASELINE).fit(normals).save(folder)
     assert error.value.filename == str(folder)
     assert values(nearfar.load(folder), fresh) == values(before, fresh)
     assert [path.name for path in small_disk.iterdir()] == ["model"]
@@ -256,13 +256,13 @@ def test_on_a_full_disk_the_detector_that_was_there_stays(normals, fresh, small_
 def test_a_power_cut_leaves_no_detector_of_empty_files(normals, tmp_path, monkeypatch):
     on_disk, sync = set(), os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (on_disk.add(os.fstat(handle).st_ino), sync(handle)))
-    folder = nearfar.Detector(recipe.FLOOR).fit(normals[:3]).save(tmp_path / "model")
+    folder = nearfar.Detector(recipe.BASELINE).fit(normals[:3]).save(tmp_path / "model")
     assert {path.stat().st_ino for path in folder.iterdir()} <= on_disk
 
 
 def test_saving_never_touches_a_folder_that_holds_other_things(normals, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
-    detector = nearfar.Detector(recipe.FLOOR).fit(normals[:8])
+    detector = nearfar.Detector(recipe.BASELINE).fit(normals[:8])
     with pytest.raises(FileExistsError, match="is not a detector"):
         detector.save(tmp_path)
     detector.save(tmp_path / "model")
@@ -286,16 +286,16 @@ def test_a_rate_that_no_normal_has_is_said_where_it_can_be_heard(normals, tmp_pa
         return Clip(np.repeat(clip.near, rate // 8000)[: 2 * rate], None, rate, "x")
 
     mono = [Clip(c.near, None, c.rate, c.name) for c in normals[:8]]
-    detector = nearfar.load(nearfar.Detector(recipe.FLOOR).fit(mono).save(tmp_path / "model"))
+    detector = nearfar.load(nearfar.Detector(recipe.BASELINE).fit(mono).save(tmp_path / "model"))
     said = "recorded at 48,000 Hz, the normals at 16,000 Hz: that alone can raise a score"
     assert [s.warnings for s in detector.score([at(16_000), at(48_000)])] == [[], [said]]
-    high = nearfar.Detector(recipe.FLOOR).fit([at(48_000)] * 4)
+    high = nearfar.Detector(recipe.BASELINE).fit([at(48_000)] * 4)
     assert [bool(s.warnings) for s in high.score([at(48_000), at(40_000), at(8_000)])] == [False, False, True]
 
 
 def test_an_unfitted_detector_says_so(fresh):
     with pytest.raises(ValueError, match="has not been fitted"):
-        nearfar.Detector(recipe.FLOOR).score(fresh)
+        nearfar.Detector(recipe.BASELINE).score(fresh)
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -134,7 +134,7 @@ def test_channels_are_part_of_what_is_kept(folder, tmp_path):
     assert np.array_equal(swapped.grid(path, "far"), plain.grid(path, "near"))
 
 
-@pytest.mark.parametrize("system", [None, recipe.FLOOR, COMPOSITE, replace(COMPOSITE, encoder="ced-tiny", layer=5)])
+@pytest.mark.parametrize("system", [None, recipe.BASELINE, COMPOSITE, replace(COMPOSITE, encoder="ced-tiny", layer=5)])
 def test_with_a_store_of_float32_a_detector_is_the_same_to_the_last_bit(folder, weights, tmp_path, system):
     paths, given_ = sorted(folder.glob("*.wav")), {"ced-tiny": weights}
     plain = Detector(system, given_).fit(paths[:6])

@@ -12,7 +12,7 @@ from datasets import DEV_TEST, TRAIN, dev_2020, dev_2021, dev_2022, evaluation_s
 from nearfar.challenge.data.layout import attributes, read
 from nearfar.challenge.evaluate import evaluate
 from nearfar.metrics import auc, harmonic_mean, partial_auc
-from nearfar.recipe import FLOOR
+from nearfar.recipe import BASELINE
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_2020_has_ids_no_domains_and_plain_means(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert [u.name for u in found.units] == ["fan id 00", "fan id 02", "pump"] and found.rules == "2020"
     assert [(u.machine, u.section) for u in found.units] == [("fan", "00"), ("fan", "02"), ("pump", "04")]
-    result = evaluate(tmp_path, FLOOR, rounds=20)
+    result = evaluate(tmp_path, BASELINE, rounds=20)
     want = []
     for m in result.machines:
         assert len(m.detector.normals) == TRAIN, "a machine's other ids are not its normals"
@@ -40,7 +40,7 @@ def test_2020_has_ids_no_domains_and_plain_means(tmp_path: Path) -> None:
 def test_2021_judges_each_domain_of_each_section_by_itself(tmp_path: Path) -> None:
     tree(tmp_path, dev_2021("fan", "00") + dev_2021("fan", "01"), far=False)
     assert read(tmp_path).rules == "2021"
-    result = evaluate(tmp_path, FLOOR, rounds=20)
+    result = evaluate(tmp_path, BASELINE, rounds=20)
     assert [m.name for m in result.machines] == [f"fan section 0{s} {d}" for s in (0, 1) for d in ("source", "target")]
     want = []
     for m in result.machines:
@@ -55,7 +55,7 @@ def test_2022_pools_the_domains_anomalies_and_keeps_the_sections(tmp_path: Path)
     found = read(tmp_path)
     assert found.rules == "2022" and [u.name for u in found.units] == ["fan section 00", "fan section 03"]
     assert [len(u.train) for u in found.units] == [TRAIN, TRAIN]
-    result = evaluate(tmp_path, FLOOR, rounds=20)
+    result = evaluate(tmp_path, BASELINE, rounds=20)
     want = []
     for m in result.machines:
         rows = list(zip([s.value for s in m.scores], m.recordings, strict=True))
@@ -89,11 +89,11 @@ def test_attributes_come_from_the_table_where_the_names_have_none(tmp_path: Path
 def test_development_and_evaluation_trees_side_by_side(tmp_path: Path) -> None:
     tree(tmp_path / "dcase2026t2/dev_data/raw", dev_2022("fan"))
     tree(tmp_path / "dcase2026t2/eval_data/raw", evaluation_set("Sander", "section_00_test_{:04d}.wav"))
-    result = evaluate(tmp_path, FLOOR, rounds=20)
+    result = evaluate(tmp_path, BASELINE, rounds=20)
     fan, sander = sorted(result.machines, key=lambda m: m.name == "Sander")
     assert fan.result is not None and sander.result is None and len(sander.scores) == 6
     assert result.overall == pytest.approx(fan.result.omega), "the unlabelled machine has no part in the score"
-    again = evaluate(tmp_path, FLOOR, only=["Sander"], rounds=20)
+    again = evaluate(tmp_path, BASELINE, only=["Sander"], rounds=20)
     assert [m.name for m in again.machines] == ["Sander"] and np.isnan(again.overall)
     with pytest.raises(ValueError, match=r"no machine Sandra in .*; it has Sander, fan"):
         read(tmp_path, only=["Sandra"])
@@ -123,7 +123,7 @@ def test_ground_truth_is_joined_by_name_whatever_its_order(evaluation_tree: Path
     assert [r.is_target for r in drone.test] == [None] * 6 and len(drone.train) == TRAIN
     assert any("ToyDrone: the ground truth names no domains" in note for note in found.notes)
     assert any("BlowerDustCollector" in note for note in found.notes)
-    result = evaluate(evaluation_tree, FLOOR, truth=tmp_path, only=["Sander"], rounds=20)
+    result = evaluate(evaluation_tree, BASELINE, truth=tmp_path, only=["Sander"], rounds=20)
     assert result.machines[0].result is not None and not np.isnan(result.overall)
 
 
@@ -203,20 +203,20 @@ def test_a_machine_that_cannot_be_evaluated_does_not_take_the_others_with_it(tmp
     tree(tmp_path, dev_2022("fan") + dev_2022("pump"))
     for file in (tmp_path / "pump/train").iterdir():
         file.write_bytes(b"nothing to hear")
-    result = evaluate(tmp_path, FLOOR, rounds=20)
+    result = evaluate(tmp_path, BASELINE, rounds=20)
     fan, pump = result.machines
     assert fan.result is not None and pump.error and result.failed
     assert not pump.error.startswith("pump")  # which stands before it wherever it is said
     assert result.overall == pytest.approx(fan.result.omega)
-    for system in (FLOOR, None):
+    for system in (BASELINE, None):
         with pytest.raises(ValueError, match=r"pump: .*\.wav.*cannot be read as audio"):
             evaluate(tmp_path, system, only=["pump"])
     with pytest.raises(ValueError, match="rounds"):
-        evaluate(tmp_path / "not looked at", FLOOR, rounds=0)
+        evaluate(tmp_path / "not looked at", BASELINE, rounds=0)
 
 
 def test_test_clips_of_one_kind_have_no_auc(tmp_path: Path) -> None:
     tree(tmp_path, [n for n in dev_2022("fan") if "anomaly" not in n] + dev_2022("pump"))
-    result = evaluate(tmp_path, FLOOR, rounds=20)
+    result = evaluate(tmp_path, BASELINE, rounds=20)
     assert [m.result is None for m in result.machines] == [True, False]
     assert any("fan: its test clips are all normal" in note for note in result.notes)

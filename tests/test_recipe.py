@@ -14,8 +14,8 @@ from nearfar import backend, bank
 from nearfar.encoders import FREQS, names
 from nearfar.pooling import POOLINGS, pool
 from nearfar.recipe import (
+    BASELINE,
     BEAM,
-    FLOOR,
     FUSION,
     NAMED,
     SOFT_MASKS,
@@ -28,6 +28,7 @@ from nearfar.recipe import (
     by_name,
     from_json,
     leaves,
+    parse_view,
 )
 from nearfar.views import VIEWS
 
@@ -248,7 +249,7 @@ def test_every_named_system_is_complete_and_an_unknown_name_is_answered_with_the
     for name, system in NAMED.items():
         if system is not None:
             assert from_json(system.to_json()) == system, name
-    assert by_name("logmel-floor") is FLOOR
+    assert by_name("logmel-floor") is BASELINE
     with pytest.raises(ValueError, match=r"choose one of: .*eat-large"):
         by_name("eat_large")
 
@@ -272,3 +273,32 @@ def test_every_pooling_a_recipe_can_name_pools():
     for kind in POOLINGS:
         recipe = Recipe(pooling=kind)
         assert np.isfinite(pool(frames, recipe.pooling, p=recipe.p, alpha=recipe.alpha)).all()
+
+
+def test_a_view_is_parsed_into_its_waveforms_and_the_view_of_their_embeddings():
+    def parts(name):
+        view = parse_view(name)
+        return view.kind, view.waveform, view.pooled, view.waveforms, view.needs_far, view.alpha, view.floor, view.n_fft
+
+    none = (None, None, None)
+    assert parts("near_only") == ("plain", "near", "near_only", ("near",), False, *none)
+    assert parts("far_only") == ("plain", "near", "far_only", ("near", "far"), True, *none)
+    assert parts("n_0.5f") == ("plain", "near", "n_0.5f", ("near", "far"), True, *none)
+    assert parts("enh_a03f05") == ("enh", "enh_a03f05", "near_only", ("enh_a03f05",), True, 0.3, 0.5, None)
+    assert parts("w1i_16384") == ("w1i", "w1i_16384", "near_only", ("w1i_16384",), True, None, None, 16384)
+    assert parts("sfsoft_a05f07")[3:] == (("near", "enh_a05f07", "far"), True, 0.5, 0.7, None)
+    assert parts("near")[3:5] == (("near",), False) and parts("far")[3:5] == (("far",), True), "waveforms as recorded"
+
+
+@pytest.mark.parametrize("view", [*VIEWS, *WAVE_VIEWS])
+def test_a_recipe_encodes_the_waveforms_of_its_leaves(view):
+    recipe = Recipe(view=view)
+    assert recipe.parsed_view is parse_view(view) and recipe.parsed_view.name == view
+    assert set(recipe.parsed_view.waveforms) == {w for leaf in leaves(recipe) for w in leaf.parsed_view.waveforms}
+    for waveform in recipe.parsed_view.waveforms:
+        assert parse_view(waveform).waveforms == (waveform,)
+
+
+def test_an_unknown_view_names_the_choices():
+    with pytest.raises(ValueError, match="unknown view 'enh_a1f1'; choose one of: near_only"):
+        parse_view("enh_a1f1")

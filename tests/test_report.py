@@ -27,7 +27,7 @@ from nearfar.challenge.pages.report import bench_page, coherence, tables_page
 from nearfar.challenge.pages.tables import reproduce
 from nearfar.demo import make_dataset
 from nearfar.metrics import Interval, auc, partial_auc
-from nearfar.recipe import FLOOR, Recipe
+from nearfar.recipe import BASELINE, Recipe
 from test_cli import nearfar
 
 LABELLED = st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=2, max_size=60).filter(
@@ -97,7 +97,7 @@ def mixed(tmp_path_factory):
     root = tmp_path_factory.mktemp("mixed")
     data = tree(root, dev_2022("fan") + dev_2022("valve & <b>") + evaluation_set("Sander"))
     next((data / "fan/train").iterdir()).write_bytes(b"nothing to hear")
-    return evaluate(data, FLOOR, rounds=20)
+    return evaluate(data, BASELINE, rounds=20)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_pages_of_failures_of_other_years_and_of_one_microphone(mixed, tmp_path)
     assert "it &lt;broke&gt;.</p>" in whole(bench_page(broken, "x"))
     empty = replace(mixed, machines=[replace(m, scores=[], recordings=[], result=None) for m in mixed.machines])
     assert "No recording of this machine was scored" in whole(bench_page(empty, "x"))
-    old = evaluate(tree(tmp_path / "2021", dev_2021("fan", "00"), far=False), FLOOR, rounds=5)
+    old = evaluate(tree(tmp_path / "2021", dev_2021("fan", "00"), far=False), BASELINE, rounds=5)
     page = whole(bench_page(old, "x"))
     assert "fan target" in page or "fan section 00 target" in page
     assert "each domain by its own anomalies" in page and "Coherence" not in page

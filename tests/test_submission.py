@@ -17,7 +17,7 @@ from datasets import dev_2020, dev_2022, evaluation_set, tree
 from nearfar.audio.recordings import Recording
 from nearfar.challenge.evaluate import MachineEvaluation, evaluate
 from nearfar.challenge.submission import check, metadata, packed, submit, tables
-from nearfar.recipe import FLOOR
+from nearfar.recipe import BASELINE
 from nearfar.score import Score
 from test_cli import nearfar
 
@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluation(data: Path):
-    return evaluate(data, FLOOR, false_alarm_rate=0.1, method="gamma", rounds=10)
+    return evaluate(data, BASELINE, false_alarm_rate=0.1, method="gamma", rounds=10)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_a_machine_without_files_is_missed_and_only_with_the_data_set(submission
 
 def test_a_machine_that_cannot_be_fitted_is_missed_in_the_submission(tmp_path):
     data = tree(tmp_path / "d", [n for n in evaluation_set("ToyDrone") if "/test/" in n] + evaluation_set("Sander"))
-    found = submit(tmp_path / "out", evaluate(data, FLOOR, rounds=5), data)
+    found = submit(tmp_path / "out", evaluate(data, BASELINE, rounds=5), data)
     assert {f.file for f in found} == {SCORES.replace("Sander", "ToyDrone"), DECISIONS.replace("Sander", "ToyDrone")}
 
 
@@ -205,7 +205,7 @@ def test_nothing_is_written_over_other_tables_nor_without_a_clip_nor_in_old_form
     for label in ("../x", "a b", "", "x/y"):
         with pytest.raises(ValueError, match="is not of the form Lastname_Institute_task2_1"):
             submit(tmp_path / "new", evaluation, data, label)
-    old = evaluate(tree(tmp_path / "2020", dev_2020("fan", "0")), FLOOR, rounds=5)
+    old = evaluate(tree(tmp_path / "2020", dev_2020("fan", "0")), BASELINE, rounds=5)
     with pytest.raises(ValueError, match="form of 2022 and later; this data set is of 2020"):
         submit(tmp_path / "new", old, tmp_path / "2020")
 

@@ -21,7 +21,7 @@ from nearfar.detector import Detector
 from nearfar.embedding.store import Store
 from nearfar.encoders import loading
 from nearfar.metrics import harmonic_mean
-from nearfar.recipe import FLOOR, FUSION, TABLE_3, Fusion, Recipe
+from nearfar.recipe import BASELINE, FUSION, TABLE_3, Fusion, Recipe
 from test_cli import nearfar
 
 SEVEN = list(published.TABLE_5)
@@ -107,7 +107,7 @@ def test_what_was_scored_is_not_scored_again_until_something_changes(seven, tmp_
     plain = bench.run
     monkeypatch.setattr(bench, "run", lambda unit, *rest: ran.append(unit.name) or plain(unit, *rest))
 
-    def again(recipe: Recipe = FLOOR, **options) -> dict:
+    def again(recipe: Recipe = BASELINE, **options) -> dict:
         ran.clear()
         runs = ScoreCache(tmp_path / "kept", **options)
         units = read(seven, only=["fan", "ToyCar"]).units
@@ -115,7 +115,7 @@ def test_what_was_scored_is_not_scored_again_until_something_changes(seven, tmp_
 
     first = again()
     assert ran == ["ToyCar", "fan"] and again() == first and ran == []
-    again(replace(FLOOR, pooling="mean"))
+    again(replace(BASELINE, pooling="mean"))
     assert ran == ["ToyCar", "fan"], "another recipe"
     again(near=1, far=0)
     assert ran == ["ToyCar", "fan"], "other channels"
@@ -146,8 +146,10 @@ def test_a_stopped_run_goes_on_from_the_machine_where_it_stopped(seven, tmp_path
 
     monkeypatch.setattr(bench, "run", stop_at_fan)
     with pytest.raises(KeyboardInterrupt):
-        list(ScoreCache(tmp_path).each("x", FLOOR, ScoreCache(tmp_path).hashes(FLOOR), units))
-    assert len(list(ScoreCache(tmp_path).each("x", FLOOR, ScoreCache(tmp_path).hashes(FLOOR), units))) == 2 and ran == [
+        list(ScoreCache(tmp_path).each("x", BASELINE, ScoreCache(tmp_path).hashes(BASELINE), units))
+    assert len(
+        list(ScoreCache(tmp_path).each("x", BASELINE, ScoreCache(tmp_path).hashes(BASELINE), units))
+    ) == 2 and ran == [
         "ToyCar",
         "fan",
         "fan",

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from typing import Any
 
 from nearfar.backend import BackendConfig
@@ -36,6 +37,49 @@ WAVE_VIEWS = (
     + [f"{kind}_{n}" for kind in ("w1", "w1w", "w1i") for n in WINDOWS]
 )
 COMPOSITE = (("near_only", 0.6), ("enh", 0.2), ("n_f", 0.2))  # eq. 13: near, enhanced, stereo
+
+
+@dataclass(frozen=True)
+class View:
+    """A recipe's view, parsed: which waveforms are encoded and how their pooled embeddings are composed.
+
+    name        as in the recipe: "n_0.5f", "enh_a03f05", "w1i_16384", "sfsoft_a05f07" ...
+    kind        "plain" (as recorded), "enh" (soft mask), "w1", "w1w", "w1i" (leakage subtraction: plain, weighted, and
+                weighted without the ends of the clip) or "sfsoft" (the fusion of eq. 13)
+    waveform    name of the waveform at near's place: "near", or `name` for an enhanced one
+    pooled      view of the pooled embeddings, see `views.compose`
+    waveforms   names of the waveforms that are encoded, in the order in which `views.compose` takes their embeddings
+    needs_far   True if the clip needs a far channel
+    alpha, floor   of the soft mask ("enh" and "sfsoft"), else None
+    n_fft       window of the leakage subtraction in samples at 16 kHz ("w1", "w1w", "w1i"), else None
+    """
+
+    name: str
+    kind: str
+    waveform: str
+    pooled: str
+    waveforms: tuple[str, ...]
+    needs_far: bool
+    alpha: float | None = None
+    floor: float | None = None
+    n_fft: int | None = None
+
+
+@cache
+def parse_view(name: str) -> View:
+    """The view called `name`; the name of a waveform ("near", "far", "enh_a03f05") is the view of it alone."""
+    if name in ("near", "far"):
+        return View(name, "plain", name, "near_only", (name,), needs_far=name == "far")
+    one_of("view", name, [*VIEWS, *WAVE_VIEWS])
+    if name in VIEWS:
+        far = needs_far(name)
+        return View(name, "plain", "near", name, ("near", "far") if far else ("near",), needs_far=far)
+    kind, _, setting = name.partition("_")
+    if kind.startswith("w1"):
+        return View(name, kind, name, "near_only", (name,), needs_far=True, n_fft=int(setting))
+    alpha, floor = SOFT_MASKS[setting]
+    waveforms = ("near", f"enh_{setting}", "far") if kind == "sfsoft" else (name,)
+    return View(name, kind, name, "near_only", waveforms, needs_far=True, alpha=alpha, floor=floor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +122,21 @@ class Recipe(BackendConfig):
         return BackendConfig(**{f.name: getattr(self, f.name) for f in fields(BackendConfig)})
 
     @property
+    def parsed_view(self) -> View:
+        """The parts of `view`."""
+        return parse_view(self.view)
+
+    @property
     def needs_far(self) -> bool:
-        """True if the recipe cannot do without the far microphone."""
-        return self.view not in VIEWS or needs_far(self.view)
+        """True if the recipe needs the far microphone."""
+        return self.parsed_view.needs_far
 
     def expand(self) -> System:
         """The recipe itself, or the fusion of eq. 13 that an `sfsoft_*` view stands for."""
-        if not self.view.startswith("sfsoft_"):
+        if self.parsed_view.kind != "sfsoft":
             return self
-        mask = self.view.removeprefix("sfsoft_")
-        views = [(f"enh_{mask}" if view == "enh" else view, weight) for view, weight in COMPOSITE]
+        _, enhanced, _ = self.parsed_view.waveforms
+        views = [(enhanced if view == "enh" else view, weight) for view, weight in COMPOSITE]
         return Fusion(tuple((weight, replace(self, view=view)) for view, weight in views))
 
     def to_json(self) -> str:
@@ -153,14 +202,17 @@ def leaves(system: System) -> Iterator[Recipe]:
             yield from leaves(part[-1])
 
 
-def leaf_of(system: System, said: Mapping[str, float]) -> int:
-    """Number of the leaf to look at: the first of that part of a watch which `said` most, else the weightiest one."""
+def dominant_recipe(system: System, part_scores: Mapping[str, float]) -> int:
+    """Index, in the order of `leaves`, of the recipe that decides a score.
+
+    Of a watch, the first recipe of the part with the highest of `part_scores`; of a fusion, that of the largest weight.
+    """
     if isinstance(system, Recipe):
         recipes = list(leaves(system))
         return recipes.index(max(recipes, key=lambda r: r.view == "near_only"))
     counts = [len(list(leaves(each[-1]))) for each in system.parts]
     if isinstance(system, Watch):
-        best = [name for name, _, _ in system.parts].index(max(said, key=lambda name: said[name]))
+        best = [name for name, _, _ in system.parts].index(max(part_scores, key=lambda name: part_scores[name]))
     else:
         weights = [weight for weight, _ in system.parts]
         best = weights.index(max(weights))
@@ -267,8 +319,8 @@ FUSION = Fusion(  # report 4.1
     )
 )
 # Twenty lines of scikit-learn, as a recipe: what a detector without weights has to beat.
-FLOOR = Recipe(pooling="mean_std", method="mahalanobis", ignore_domains=True, normalize=False)
-NAMED: dict[str, System | None] = {"logmel": None, "logmel-floor": FLOOR, **TABLE_3, "fusion": FUSION}
+BASELINE = Recipe(pooling="mean_std", method="mahalanobis", ignore_domains=True, normalize=False)
+NAMED: dict[str, System | None] = {"logmel": None, "logmel-floor": BASELINE, **TABLE_3, "fusion": FUSION}
 
 SPACE: dict[str, tuple[Any, ...]] = {  # report 2.3 and 2.5-2.7, Table 2
     "view": ("near_only", "n_0.5f", "n_f", "absdif_1", "absdif_0.5", "sfsoft_a03f05", "sfsoft_a05f07"),

@@ -31,7 +31,7 @@ from nearfar.encoders.loading import load_encoders, weights_of
 from nearfar.explain import evidence
 from nearfar.explain.evidence import Explanation
 from nearfar.fusion import in_sigmas, statistics
-from nearfar.recipe import Recipe, System, Watch, by_name, leaf_of, leaves
+from nearfar.recipe import Recipe, System, Watch, by_name, dominant_recipe, leaves
 from nearfar.score import AND, Score
 from nearfar.support.check import Array, flags, number, one_of
 from nearfar.threshold import PValue, Threshold
@@ -201,7 +201,7 @@ class Detector:
     def nearest(self, clip: EmbeddedClip, said: Mapping[str, float]) -> tuple[Array, Array]:
         """Distances and indices (3,) of the normals nearest to a clip, as the loudest part of its score hears them."""
         assert self.system is not None
-        leaf = leaf_of(self.system, said)
+        leaf = dominant_recipe(self.system, said)
         distances, rows = self.backends[leaf].nearest(clip.vectors[leaf][None], NEAREST)
         return distances[0], rows[0]
 

@@ -2,7 +2,7 @@
 
 Every file is heard once, a long one window by window, so memory does not grow with its length. Files are judged by
 their own samples (`audio.problems`), then against each other: rate, channels, length, copies, and how odd they sound.
-Odd is what the floor of this project says (`recipe.FLOOR`, near channel alone): each recording is scored by a fit to
+Odd is what the floor of this project says (`recipe.BASELINE`, near channel alone): each recording is scored by a fit to
 the others; its score is counted in robust standard deviations of all scores above their middle.
 """
 
@@ -25,7 +25,7 @@ from nearfar.detector.default import FAULTY, sharpest
 from nearfar.doctor.checkup import FileReport, Outlier, Report, brief, clock, few
 from nearfar.embedding.vectors import ENHANCE_RATE, embed
 from nearfar.errors import AudioError
-from nearfar.recipe import FLOOR
+from nearfar.recipe import BASELINE
 from nearfar.support.check import Array
 from nearfar.support.words import plural
 
@@ -54,7 +54,7 @@ def examine(
     files: list[FileReport] = []
     heard: list[Vectors] = []
     first_with: dict[str, str] = {}
-    encoder = {FLOOR.encoder: encoders.load(FLOOR.encoder)}
+    encoder = {BASELINE.encoder: encoders.load(BASELINE.encoder)}
     for recording in found:
         checked, content, vectors = _listen(recording, near, far, encoder)
         if checked.usable and (twin := first_with.setdefault(content, recording.name)) != recording.name:
@@ -88,7 +88,7 @@ def _listen(
             for problem in found:
                 problems[problem.kind].append((at, problem))
             if not any(problem.fatal for problem in found):
-                vectors.append((at if header.seconds > audio.LONG_S else None, embed(clip, [FLOOR], encoder)[0]))
+                vectors.append((at if header.seconds > audio.LONG_S else None, embed(clip, [BASELINE], encoder)[0]))
                 if clip.far is not None:
                     balances.append(balance_db(clip.near, clip.far, clip.rate))
                     later.append(_later_ms(clip))
@@ -209,7 +209,7 @@ def _odd_ones(found: list[Recording], heard: list[Vectors]) -> tuple[list[Outlie
                 f"and {ENOUGH_TO_COMPARE} are needed."
             )
             continue
-        scores = backend.fit(np.stack([z for _, _, z in parts]), **asdict(FLOOR.switches)).train_scores
+        scores = backend.fit(np.stack([z for _, _, z in parts]), **asdict(BASELINE.switches)).train_scores
         spreads = _spreads(scores, np.array([bool(r.is_target) for r, _, _ in parts]))
         for i in np.argsort(-spreads, kind="stable")[:LISTEN_TO]:
             r, at, _ = parts[i]
