@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import os
 import resource
 import signal
+import time
 
 import pytest
 
@@ -25,19 +28,19 @@ def untouched(target):
 
 
 def test_folders_are_made_and_the_file_can_be_read_by_others(tmp_path):
-    path = files.write(tmp_path / "new" / "scores.csv", "größer")
+    path = files.atomic_write(tmp_path / "new" / "scores.csv", "größer")
     assert path.read_bytes() == "größer".encode()
     assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_file_in_the_way_is_named_and_not_a_temporary_one(target):
     with pytest.raises(NotADirectoryError) as error:
-        files.write(target / "below.csv", "x")
+        files.atomic_write(target / "below.csv", "x")
     assert error.value.filename == str(target / "below.csv")
     folder = target.parent / "folder"
     folder.mkdir()
     with pytest.raises(IsADirectoryError) as error:
-        files.write(folder, "x")
+        files.atomic_write(folder, "x")
     assert error.value.filename == str(folder)
 
 
@@ -46,7 +49,7 @@ def test_a_write_that_the_disk_refuses_leaves_what_was_there(target):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
     try:
         with pytest.raises(OSError, match="too large") as error:
-            files.write(target, b"x" * (1 << 17))
+            files.atomic_write(target, b"x" * (1 << 17))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
@@ -58,7 +61,7 @@ def test_a_full_disk_leaves_what_was_there_and_says_so(small_disk):
     target = small_disk / "scores.csv"
     target.write_text(OLD)
     with pytest.raises(OSError, match="No space left") as error:
-        files.write(target, b"x" * (1 << 17))
+        files.atomic_write(target, b"x" * (1 << 17))
     assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(target))
     assert untouched(target)
 
@@ -69,5 +72,63 @@ def test_an_interruption_leaves_what_was_there(target, monkeypatch):
 
     monkeypatch.setattr(files.Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        files.write(target, "new")
+        files.atomic_write(target, "new")
     assert untouched(target)
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_folder_is_replaced_whole_and_nothing_else_is_left(tmp_path):
+    for text in ("first", "second"):
+        with files.atomic_folder(tmp_path / "model") as draft:
+            (draft / "card.md").write_text(text)
+        assert (tmp_path / "model" / "card.md").read_text() == text
+        assert names(tmp_path) == ["model"]
+        assert (tmp_path / "model").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("moves", [0, 1])  # before the old folder is moved away, and after
+@pytest.mark.parametrize("error", [KeyboardInterrupt, PermissionError(errno.EPERM, "Operation not permitted")])
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch, moves, error):
+    with files.atomic_folder(tmp_path / "model") as draft:
+        (draft / "card.md").write_text(OLD)
+    replace, calls = files.Path.replace, []
+
+    def failing(self, target):
+        calls.append(target)
+        if len(calls) == moves + 1:
+            raise error
+        return replace(self, target)
+
+    monkeypatch.setattr(files.Path, "replace", failing)
+    with pytest.raises((KeyboardInterrupt, OSError)), files.atomic_folder(tmp_path / "model") as draft:
+        (draft / "card.md").write_text("new")
+    assert (tmp_path / "model" / "card.md").read_text() == OLD
+    assert names(tmp_path) == ["model"]
+
+
+def test_an_error_about_another_file_keeps_its_name(target):
+    with pytest.raises(FileNotFoundError) as error, files.atomic_file(target):
+        (target.parent / "gone").read_bytes()
+    assert error.value.filename == str(target.parent / "gone")
+    assert untouched(target)
+
+
+def test_a_hash_is_read_again_only_when_the_file_is_another(target, monkeypatch):
+    read, hash_file = [], files.hash_file
+    monkeypatch.setattr(files, "hash_file", lambda path: read.append(path) or hash_file(path))
+
+    def hashes(age_s):
+        then = time.time() - age_s
+        os.utime(target, (then, then))
+        read.clear()
+        return [files.sha256_of(target) for _ in range(2)], len(read)
+
+    old = hashlib.sha256(OLD.encode()).hexdigest()
+    assert hashes(60) == ([old, old], 1)
+    assert hashes(0) == ([old, old], 2)  # too young: it may change within the resolution of its time stamp
+    files.atomic_write(target, "x" * len(OLD))
+    assert hashes(60)[0] == [hashlib.sha256(b"x" * len(OLD)).hexdigest()] * 2
+    assert hash_file(target, "md5") == hashlib.md5(b"x" * len(OLD)).hexdigest()

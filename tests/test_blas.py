@@ -1,14 +1,15 @@
-"""Pieces of work in threads: they come back in order, and BLAS has one thread inside each."""
+"""Work in threads: results come in order, and BLAS has one thread inside each."""
 
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from nearfar.support.threads import parallel_map, single_threaded_blas, threads
+from nearfar.support.threads import map_in_order, single_threaded_blas, threads
 
 
 @pytest.fixture(autouse=True)
@@ -17,33 +18,89 @@ def two_threads():
         yield
 
 
-def test_pieces_come_back_in_order_and_each_has_one_thread_for_its_products():
-    assert parallel_map(lambda piece: (piece, threads()), range(9)) == [(piece, 1) for piece in range(9)]
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_results_come_in_order_and_each_item_has_one_thread_for_its_products(workers):
+    def work(item):
+        time.sleep(0.002 * (item % 3 == 0))
+        return item, threads()
+
+    assert list(map_in_order(work, iter(range(9)), workers)) == [(item, 1) for item in range(9)]
     assert threads() == 2
-    with single_threaded_blas():  # in the thread that asks
-        assert parallel_map(lambda _: threading.get_ident(), range(3)) == [threading.get_ident()] * 3
 
 
-def test_an_error_in_a_piece_reaches_the_caller_and_the_threads_are_given_back():
-    def work(piece):
-        return np.ones(3) @ np.ones(piece)
+def test_one_thread_works_in_the_thread_of_the_caller():
+    assert list(map_in_order(lambda _: threading.get_ident(), range(3), 1)) == [threading.get_ident()] * 3
 
+
+def test_an_error_of_an_item_comes_in_its_place_and_the_threads_are_given_back():
+    results = map_in_order(lambda item: np.ones(3) @ np.ones(item), [3, 3, 4, 3], 2)
+    assert (next(results), next(results)) == (3, 3)
     with pytest.raises(ValueError, match="size 4"):
-        parallel_map(work, [3, 3, 4, 3])
+        next(results)
+    assert threads() == 2
+
+
+def test_only_a_bounded_number_of_items_is_begun_and_none_after_the_consumer_stops():
+    begun = []
+    results = map_in_order(lambda item: begun.append(item) or item, iter(range(1000)), 2, ahead=3)
+    assert [next(results), next(results)] == [0, 1]
+    results.close()
+    assert len(begun) <= 2 + (1 + 3) * 2
     assert threads() == 2
 
 
 def test_contexts_that_overlap_in_threads_all_hold_and_the_last_gives_the_threads_back():
     first = single_threaded_blas()
+    assert threads() == 2  # it acts when it is entered
+    first.__enter__()
     with single_threaded_blas():
         first.__exit__(None, None, None)
         assert threads() == 1
     assert threads() == 2
 
 
-def test_a_thread_that_blas_does_not_obey_gets_its_pieces_done_and_changes_nothing():
+def test_a_library_that_is_loaded_inside_a_context_is_limited_by_the_next_and_restored(monkeypatch):
+    class Library:
+        filepath, count = "late.so", 7
+
+        def get_num_threads(self):
+            return self.count
+
+        def set_num_threads(self, count):
+            self.count = count
+
+    late = Library()
+    with single_threaded_blas():
+        monkeypatch.setattr("nearfar.support.threads._blas", lambda: [late])
+        with single_threaded_blas():
+            assert late.count == 1
+        assert late.count == 1
+    assert late.count == 7
+    monkeypatch.undo()
+    assert threads() == 2
+
+
+def test_contexts_of_many_threads_leave_the_threads_as_they_were():
+    seen = set()
+
+    def many():
+        for _ in range(200):
+            with single_threaded_blas():
+                seen.add(threads())
+
+    with single_threaded_blas():  # BLAS obeys the thread that loaded it
+        workers = [threading.Thread(target=many) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    assert seen == {1}
+    assert threads() == 2
+
+
+def test_a_thread_that_blas_does_not_obey_gets_its_items_done_and_changes_nothing():
     done = []
-    thread = threading.Thread(target=lambda: done.extend(parallel_map(lambda piece: piece, range(4))))
+    thread = threading.Thread(target=lambda: done.extend(map_in_order(lambda item: item, range(4), 2)))
     thread.start()
     thread.join()
     assert done == [0, 1, 2, 3]

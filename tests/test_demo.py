@@ -75,10 +75,10 @@ def test_a_clip_depends_on_nothing_but_the_seed_and_its_number(small: Path, tmp_
 
 def test_an_earlier_set_is_replaced_and_nothing_else_is_touched(tmp_path: Path) -> None:
     demo.make_dataset(tmp_path, machines=2, train=5, test=4, seconds=1)
-    (tmp_path / "fan/train/section_00_source_train_normal_0000_spd_1_load_1.wav.part").touch()  # a killed run's
+    (tmp_path / "fan/train/.section_00_source_train_normal_0000_spd_1_load_1.wav.k3_x9aqz").touch()  # a killed run's
     demo.make_dataset(tmp_path, machines=1, train=4, test=4, seconds=1)
     assert len(list(tmp_path.rglob("*.wav"))) == 8 and not (tmp_path / "gearbox").exists()
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.k3_x9aqz"))
     (tmp_path / "fan/train/mine.wav").touch()
     with pytest.raises(FileExistsError, match=r"mine\.wav"):
         demo.make_dataset(tmp_path, machines=1, train=4, test=4, seconds=1)

@@ -29,7 +29,7 @@ from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import EncoderInput, inputs_of, pool, waveform
 from nearfar.encoders.loading import load_encoders
 from nearfar.recipe import Recipe
-from nearfar.support.files import hash_file
+from nearfar.support.files import sha256_of
 from nearfar.support.threads import single_threaded_blas
 
 COMMAND = [sys.executable, "-m", "nearfar"]
@@ -178,7 +178,7 @@ def test_pooled_vectors_alone_serve_a_detector_to_the_last_bit(folder, weights, 
     assert library.store.size() < 3 * len(paths) * 8_000
     encoder = encoders.load("ced-tiny", weights)
     vector = pool(encoder.grid([audio.read(paths[0]).near])[0], leaves[0])
-    key = library.key(hash_file(paths[0]), None, inputs_of(leaves[0], pooled=True)[0])
+    key = library.key(sha256_of(paths[0]), None, inputs_of(leaves[0], pooled=True)[0])
     assert np.array_equal(library.store.read(key), vector)
     kept = Detector(system, weights, store=library.store)
     kept.encoders.update({n: Refusing(e) for n, e in kept.encoders.items()})
@@ -395,11 +395,11 @@ def test_other_weights_are_refused_by_both_hashes(folder, weights, tmp_path):
     model = Detector(system, weights).fit(paths).save(tmp_path / "model")
     other = write_ced_tiny(tmp_path / "other", seed=1)
     done = nearfar("score", model, paths[0], "--weights", other)
-    assert done.returncode == 2 and hash_file(weights) in done.stderr and hash_file(other) in done.stderr
+    assert done.returncode == 2 and sha256_of(weights) in done.stderr and sha256_of(other) in done.stderr
     done = nearfar("score", model, paths[0], "--weights", weights, "--store", tmp_path / "s")
     assert done.returncode == 0, done.stderr
     settings = json.loads((model / "detector.json").read_text())
-    assert settings["encoders"] == {"ced-tiny": {"weights_sha256": hash_file(weights), "precision": "float32"}}
+    assert settings["encoders"] == {"ced-tiny": {"weights_sha256": sha256_of(weights), "precision": "float32"}}
 
 
 def test_the_command_serves_evaluate(tmp_path):

@@ -207,7 +207,7 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
-    target = files.write(tmp_path / "new" / "page.html", "first")
+    target = files.atomic_write(tmp_path / "new" / "page.html", "first")
     with pytest.raises(UnicodeEncodeError):
-        files.write(target, "broken \ud800")
+        files.atomic_write(target, "broken \ud800")
     assert target.read_text() == "first" and [p.name for p in target.parent.iterdir()] == ["page.html"]

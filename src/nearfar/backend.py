@@ -31,7 +31,7 @@ from nearfar.bank import METRICS, Bank, bank_of
 from nearfar.gaussian import Gaussian
 from nearfar.ldn import DensityBank, VarMinBank, density_of
 from nearfar.support.check import Array, finite, flags, number, one_of, switch, whole
-from nearfar.support.threads import parallel_map
+from nearfar.support.threads import map_in_order, threads
 
 # Every choice of a back end, as data: the switches of `backend.fit` (report section 2.7; Table 2).
 
@@ -409,7 +409,7 @@ class Backend:
             method = BUILDERS[self.switches.method](y[keep], self.is_target[keep], self.switches)
             return float(method.score(y[i : i + 1])[0])
 
-        return np.array(parallel_map(one, range(len(self.z))))
+        return np.array(list(map_in_order(one, range(len(self.z)), threads())))
 
 
 class Beam:

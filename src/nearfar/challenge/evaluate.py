@@ -29,7 +29,7 @@ from nearfar.metrics import Interval, MachineResult, bootstrap, machine, overall
 from nearfar.recipe import System, as_data, leaves
 from nearfar.score import Score
 from nearfar.support.check import one_of, whole
-from nearfar.support.files import file_fingerprint, write
+from nearfar.support.files import atomic_write, file_fingerprint
 
 Progress = Callable[[str, int, int], None]
 
@@ -307,7 +307,7 @@ class ScoreCache:
                 except (ValueError, OSError) as error:  # this machine's own trouble; the others go through
                     yield unit, Scored({}, {}, [(unit.name, str(error))])
                     continue
-                write(path, json.dumps(asdict(known), indent=1))
+                atomic_write(path, json.dumps(asdict(known), indent=1))
             yield unit, known
 
     def _detector(self, system: System | None, encoders: dict[str, Encoder]) -> Detector:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from nearfar.audio.recordings import machines
 from nearfar.encoders import TABLE
 from nearfar.recipe import Fusion, Recipe, System, Watch, leaves
-from nearfar.support.files import write
+from nearfar.support.files import atomic_write
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
@@ -64,8 +64,8 @@ def submit(
     by_hand = folder / f"{label}.meta.yaml"  # what was filled in there stays
     files[by_hand.name] = by_hand.read_text("utf-8") if by_hand.is_file() else metadata(evaluation, label)
     for name, text in files.items():
-        write(folder / name, text)
-    write(folder / f"{label}.zip", packed(files, label))
+        atomic_write(folder / name, text)
+    atomic_write(folder / f"{label}.zip", packed(files, label))
     return check(folder, data, only=list(only))
 
 

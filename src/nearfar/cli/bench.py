@@ -39,7 +39,7 @@ from nearfar.cli.terminal import (
     say_json,
     say_table,
 )
-from nearfar.support.files import write
+from nearfar.support.files import atomic_write
 from nearfar.support.words import plural
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ def evaluate(
         else:
             say_evaluation(evaluation)
         if csv_file:
-            write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
+            atomic_write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
         if page:
             from nearfar.challenge.pages.report import bench_page
 
-            write(page, bench_page(evaluation, f"nearfar evaluate {data}"))
+            atomic_write(page, bench_page(evaluation, f"nearfar evaluate {data}"))
         raise typer.Exit(BAD_INPUT if evaluation.failed else DONE)
 
 
@@ -159,7 +159,7 @@ def reproduce(
         if page:
             from nearfar.challenge.pages.report import tables_page
 
-            write(page, tables_page(done, f"nearfar reproduce {data}"))
+            atomic_write(page, tables_page(done, f"nearfar reproduce {data}"))
         failed = any(run.failures for run in done.runs.values())
         if json:
             say_json(done.to_dict())

@@ -12,7 +12,7 @@ import typer
 from nearfar.cli.options import Json, Machines, RecipeName, system
 from nearfar.cli.output import NO_PICTURES, has_matplotlib, say_evaluation
 from nearfar.cli.terminal import complain, errors_for_people, progress_bar, say, say_json
-from nearfar.support.files import write
+from nearfar.support.files import atomic_write
 
 
 def demo(
@@ -50,7 +50,7 @@ def demo(
             machine.detector.save(folder / "models" / machine.name)
         page = None
         if has_matplotlib():
-            page = write(folder / "report.html", bench_page(evaluation, f"nearfar demo, seed {seed}"))
+            page = atomic_write(folder / "report.html", bench_page(evaluation, f"nearfar demo, seed {seed}"))
         if json:
             say_json(evaluation.to_dict() | {"data": data, "report": page})
             return

@@ -13,7 +13,7 @@ import typer
 
 from nearfar.cli.options import Far, Json, Near, Precision, Threads, Weights, channel, system, weights_for
 from nearfar.cli.terminal import BAD_INPUT, DONE, Failures, complain, errors_for_people, progress_bar, say, say_json
-from nearfar.support.files import write
+from nearfar.support.files import atomic_write
 
 if TYPE_CHECKING:
     from nearfar.embedding.cache import EmbeddingCache
@@ -177,7 +177,7 @@ def _write_failed(store: Path, part: tuple[int, int], failed: Sequence[tuple[str
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerows([("file", "error"), *failed])
-    return write(path, out.getvalue())
+    return atomic_write(path, out.getvalue())
 
 
 def _say(facts: dict[str, Any]) -> None:

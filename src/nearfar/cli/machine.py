@@ -54,7 +54,7 @@ from nearfar.cli.terminal import (
     say_json,
     say_words,
 )
-from nearfar.support.files import write
+from nearfar.support.files import atomic_write
 
 if TYPE_CHECKING:
     from nearfar.detector import Detector
@@ -178,7 +178,7 @@ def score(
         else:
             say_scores(rows, failures)
         if csv_file:
-            write(csv_file, as_csv(rows))
+            atomic_write(csv_file, as_csv(rows))
         if fail_on_alarm and any(s.anomalous is not False for _, s in rows):
             raise typer.Exit(ALARM)
         raise typer.Exit(BAD_INPUT if failures.files else DONE)
@@ -206,13 +206,13 @@ def explain(
         if picture and explanation.clip:
             from nearfar.explain.pictures import spectrogram_png
 
-            write(picture, spectrogram_png(explanation.clip, explanation))
+            atomic_write(picture, spectrogram_png(explanation.clip, explanation))
         if page is None and not json and has_matplotlib():
             page = Path(f"{file.stem}.explained.html")
         if page:
             from nearfar.explain.pages import explanation_page
 
-            write(page, explanation_page(explanation))
+            atomic_write(page, explanation_page(explanation))
         if not json:
             say(f"\nPage          {page or NO_PICTURES}")
 

@@ -26,7 +26,7 @@ from nearfar.cli.options import (
 )
 from nearfar.cli.output import rank, say_fused, say_search, search_json, tables
 from nearfar.cli.terminal import BAD_INPUT, DONE, complain, errors_for_people, left_out, progress_bar, say_json
-from nearfar.support.files import write
+from nearfar.support.files import atomic_write
 
 if TYPE_CHECKING:
     from nearfar.challenge.search.records import Records
@@ -85,7 +85,7 @@ def search(
             )  # fmt: skip
         ranked = rank(found.records, labels=_by_labels(found, select), rounds=rounds, seed=seed)
         table = recorded.write_table(found.records, out)
-        write(out / "best.json", ranked.recipes[0].to_json() + "\n")
+        atomic_write(out / "best.json", ranked.recipes[0].to_json() + "\n")
         if json:
             search_json(ranked, top, table, found)
         else:
@@ -93,7 +93,7 @@ def search(
         if page:
             from nearfar.challenge.pages.effects import search_page
 
-            write(page, search_page(out, f"nearfar search {data}", tables(ranked)))
+            atomic_write(page, search_page(out, f"nearfar search {data}", tables(ranked)))
         raise typer.Exit(BAD_INPUT if found.failures else DONE)
 
 
@@ -140,7 +140,7 @@ def fuse(
             records, rows = _scored(data, names, weights, only=machine or (), store=opened(store), **options)
         fused = bench.fuse(records, rows, search=not equal)
         if out:
-            write(out, fused.system.to_json() + "\n")
+            atomic_write(out, fused.system.to_json() + "\n")
         if json:
             say_json(fused.to_dict())
         else:

@@ -22,10 +22,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +31,8 @@ import numpy as np
 from nearfar.demo.synth import FAULTS, KINDS, LOADS, SPEEDS, Machine, machine, render
 from nearfar.demo.waves import RATE
 from nearfar.support.check import Array, number, whole
+from nearfar.support.files import atomic_write
+from nearfar.support.threads import map_in_order
 
 LEVEL_DB, LEVEL_RANGE_DB = -38.0, 4.0
 PEAK = 0.99  # of full scale; the level gives way before a clip is clipped
@@ -46,10 +46,10 @@ STRATA = (  # split, domain, label; the position is part of each clip's seed
     ("test", "target", "normal"),
     ("test", "target", "anomaly"),
 )
+DRAFT = re.compile(r"(^|/)\.([^/]+)\.\w{8}$")  # of a run that was killed
 OURS = re.compile(
     rf"({'|'.join(KINDS)})\d*/("
     r"attributes_00\.csv|(train|test)/section_00_(source|target)_(train|test)_(normal|anomaly)_\d{4,}_spd_\d_load_\d\.wav)"
-    r"(\.part)?"
 )
 
 
@@ -103,7 +103,7 @@ def make_dataset(
     root = Path(folder)
     _clear(root)
     settings = {"machines": machines, "train": train, "test": test, "seconds": seconds, "seed": seed}
-    _replace(root / MARK, (json.dumps({"nearfar demo": 1, **settings}, indent=2) + "\n").encode())
+    atomic_write(root / MARK, (json.dumps({"nearfar demo": 1, **settings}, indent=2) + "\n").encode())
     total, done = machines * (train + test), 0
     for index, name in enumerate(names(machines)):
         subject = draw_machine(index, seed=seed)
@@ -112,13 +112,13 @@ def make_dataset(
             (root / name / split).mkdir(parents=True, exist_ok=True)
 
         def write(p: Plan, subject: Machine = subject, index: int = index, name: str = name) -> None:
-            _replace(root / name / p.path, _wav(make_clip(subject, p, index, seconds, seed=seed)))
+            atomic_write(root / name / p.path, _wav(make_clip(subject, p, index, seconds, seed=seed)))
 
-        for _ in _ordered(write, plans, workers):
+        for _ in map_in_order(write, plans, workers):
             done += 1
             if progress is not None:
                 progress(done, total)
-        _replace(root / name / "attributes_00.csv", _attributes(name, plans))
+        atomic_write(root / name / "attributes_00.csv", _attributes(name, plans))
     return root
 
 
@@ -196,7 +196,8 @@ def _clear(root: Path) -> None:
 
 
 def _is_ours(path: str) -> bool:
-    return path in (MARK, f"{MARK}.part") or OURS.fullmatch(path) is not None
+    path = DRAFT.sub(r"\1\2", path)
+    return path == MARK or OURS.fullmatch(path) is not None
 
 
 def _is_mark(path: Path) -> bool:
@@ -204,19 +205,6 @@ def _is_mark(path: Path) -> bool:
         return bool(json.loads(path.read_text())["nearfar demo"] == 1)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _ordered(work: Callable[[Plan], None], plans: list[Plan], workers: int) -> Iterator[None]:
-    """Run `work` on every plan; an error or Ctrl-C stops after the clips in progress."""
-    if workers == 1:
-        yield from map(work, plans)
-        return
-    queue = iter(plans)
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = [pool.submit(work, p) for p in islice(queue, 2 * workers)]
-        while waiting:
-            yield waiting.pop(0).result()
-            waiting += [pool.submit(work, p) for p in islice(queue, 1)]
 
 
 def _attributes(name: str, plans: list[Plan]) -> bytes:
@@ -233,15 +221,3 @@ def _wav(samples: Array) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, samples, RATE, format="WAV", subtype="PCM_16")
     return file.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write `path` so that it is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:  # of a full disk it names nothing
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -17,8 +17,6 @@ import csv
 import errno
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,9 +78,7 @@ def write(folder: str | os.PathLike[str], state: DetectorState, train_values: Ar
     from safetensors.numpy import save
 
     folder = check_place(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with files.atomic_folder(folder) as draft:
         (draft / "bank.safetensors").write_bytes(save(_arrays(state)))  # a full disk is then an OSError like any other
         _text(draft / "detector.json", json.dumps(_settings(state), indent=2))
         _text(draft / "recipe.json", state.system.to_json())
@@ -92,21 +88,6 @@ def write(folder: str | os.PathLike[str], state: DetectorState, train_values: Ar
             rows.writerow(COLUMNS)
             for n, target in zip(state.normals, state.is_target, strict=True):
                 rows.writerow([n.name, "target" if target else "source", n.sha256, f"{n.seconds:.6g}", n.path])
-        draft.chmod(0o755)
-        for file in draft.iterdir():
-            file.chmod(0o644)
-        files.fsync_folder(draft)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            folder.replace(old / folder.name)
-            draft.replace(folder)
-            shutil.rmtree(old)
-        else:
-            draft.replace(folder)
-    except OSError as error:  # it names the draft, or nothing
-        raise OSError(error.errno, error.strerror, str(folder)) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 

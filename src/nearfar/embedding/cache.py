@@ -24,7 +24,7 @@ from nearfar.encoders import TABLE, Described, Encoder
 from nearfar.encoders.loading import weights_of
 from nearfar.errors import StoreError
 from nearfar.support.check import Array
-from nearfar.support.files import hash_file
+from nearfar.support.files import sha256_of
 from nearfar.support.threads import single_threaded_blas
 
 
@@ -138,7 +138,7 @@ class EmbeddingCache(CacheReader):
         if encoder is None and len(self.encoders) != 1:
             raise ValueError(f"name the encoder, one of: {', '.join(self.encoders)}")
         wanted = EncoderInput(waveform, encoder or next(iter(self.encoders)), layer)
-        source = hash_file(path)
+        source = sha256_of(path)
         found = self._look(source, None, [wanted])
         if not found:
             clip = next(audio.windows(path, near=self.near, far=self.far))

@@ -27,7 +27,7 @@ from nearfar.encoders import Encoder
 from nearfar.errors import AudioError
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array
-from nearfar.support.files import hash_file
+from nearfar.support.files import sha256_of
 from nearfar.support.threads import single_threaded_blas
 from nearfar.support.words import join_sentences, plural
 
@@ -173,7 +173,7 @@ class ClipEmbedder:
 
     def _begin(self, source: Any, library: EmbeddingCache) -> Iterator[tuple[EmbeddedClip, PendingClip]]:
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None
-        digest = hash_file(path) if path and path.is_file() else ""
+        digest = sha256_of(path) if path and path.is_file() else ""
         needs_far = any(recipe.needs_far for recipe in self.recipes)
         for clip in self.clips(source):
             check_channels(clip, self.recipes)

@@ -27,7 +27,7 @@ from nearfar.encoders.loading import load_encoders
 from nearfar.errors import StoreError
 from nearfar.recipe import SOFT_MASKS, WAVE_VIEWS, Recipe
 from nearfar.support.check import Array, one_of, whole
-from nearfar.support.files import hash_file
+from nearfar.support.files import sha256_of
 from nearfar.support.threads import single_threaded_blas
 
 WAVEFORMS = (*CHANNELS, *(view for view in WAVE_VIEWS if not view.startswith("sfsoft_")))
@@ -132,7 +132,7 @@ def embed_shard(
 
 def begin(path: str | os.PathLike[str], order: Order, library: CacheReader) -> Iterator[PendingClip]:
     """What is lacking of a recording, a clip at a time; nothing if all is in the store."""
-    source = hash_file(path)
+    source = sha256_of(path)
     if library.has(source, None, order.passes):
         return
     for clip in audio.windows(path, near=order.near, far=order.far):
@@ -179,7 +179,7 @@ def forecast(paths: Sequence[Path], order: Order, library: EmbeddingCache) -> Fo
             break
     else:
         return None
-    source = hash_file(path)
+    source = sha256_of(path)
     window = next(audio.windows(path, near=order.near, far=order.far)).window
     keys = [library.key(source, window, p) for p in order.passes]
     one = sum(store.path(key).stat().st_size for key in keys)
@@ -207,6 +207,6 @@ def _is_there(path: Path, order: Order, library: EmbeddingCache) -> bool:
     """Whether a recording is in the store, by its first window; one that cannot be read needs no room."""
     try:
         clip = next(audio.windows(path, near=order.near, far=order.far))
-        return library.has(hash_file(path), clip.window, order.passes)
+        return library.has(sha256_of(path), clip.window, order.passes)
     except (ValueError, OSError):
         return True

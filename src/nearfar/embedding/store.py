@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.support.check import Array, finite, one_of
-from nearfar.support.files import write
+from nearfar.support.files import atomic_write
 
 FORMAT = 1  # to be raised when decoding, resampling, enhancement or an encoder changes what it gives
 DTYPES = ("float16", "float32")
@@ -81,7 +81,7 @@ class Store:
         self.dtype = dtype or kept or DTYPES[0]
         if not kept:
             settings = {"format": FORMAT, "dtype": self.dtype, "what": "grids of encoders, made by nearfar"}
-            write(self.folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+            atomic_write(self.folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
         self._sweep()
 
     def path(self, key: Key) -> Path:
@@ -119,7 +119,7 @@ class Store:
         if self.dtype == "float16" and not key.pooled and np.abs(kept).max(initial=0) <= np.finfo(np.float16).max:
             kept = kept.astype(np.float16)
         about = json.dumps({"crc32": zlib.crc32(kept.data), **key.facts})  # one entry: of several the order varies
-        write(self.path(key), save({"x": kept}, {"nearfar": about}), drafts=self.folder / DRAFTS)
+        atomic_write(self.path(key), save({"x": kept}, {"nearfar": about}), drafts=self.folder / DRAFTS)
         return kept.astype(np.float32, copy=False)
 
     def size(self) -> int:

@@ -24,7 +24,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from nearfar.support.check import choose
-from nearfar.support.files import hash_file, write
+from nearfar.support.files import atomic_write, sha256_of
 
 FORMAT = "nearfar-weights-1"
 INERT = ("omegaconf.", "fairseq.", "typing.", "collections.", "enum.")  # training settings: read as empty shells
@@ -89,7 +89,7 @@ def source_hash(path: str | Path) -> str:
             metadata = opened.metadata() or {}
         if metadata.get("format") == FORMAT:
             return str(metadata["source_sha256"])
-    return hash_file(path)
+    return sha256_of(path)
 
 
 def match(
@@ -158,9 +158,9 @@ def save(
         "encoder": encoder,
         "config": json.dumps(dict(config), sort_keys=True),
         "source": source.name,
-        "source_sha256": hash_file(source),
+        "source_sha256": sha256_of(source),
     }
-    return write(path, to_bytes({key: value.contiguous() for key, value in tensors.items()}, metadata))
+    return atomic_write(path, to_bytes({key: value.contiguous() for key, value in tensors.items()}, metadata))
 
 
 def _safetensors(path: Path) -> Checkpoint:

@@ -23,7 +23,7 @@ from nearfar.encoders import load as load_encoder
 from nearfar.encoders.frozen import SHORTEST_S
 from nearfar.encoders.onnxfile import ENDLESS, Plan, build
 from nearfar.encoders.transformers import EAT_FRAMES, FAMILIES, Transformer
-from nearfar.support.files import hash_file, write
+from nearfar.support.files import atomic_write, hash_file
 
 LARGEST = 1_900_000_000  # bytes: an ONNX file is one message, of less than 2 GiB
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ def export(name: str, weights: Any, target: str | Path) -> Path:
     content = build(plan, encoder.dim)
     if len(content) > LARGEST:
         raise ValueError(f"{name} takes {len(content):,} bytes, more than an ONNX file can hold")
-    write(target, content)
+    atomic_write(target, content)
     manifest = {
         "network": target.name,
         "sample_rate": encoder.sample_rate,
@@ -85,7 +85,7 @@ def export(name: str, weights: Any, target: str | Path) -> Path:
         "sha256": hash_file(target),
         "licence": TABLE[name].licence,
     }
-    return write(target.with_suffix(".json"), json.dumps(manifest, indent=2) + "\n")
+    return atomic_write(target.with_suffix(".json"), json.dumps(manifest, indent=2) + "\n")
 
 
 def plan_of(network: Any) -> Plan:

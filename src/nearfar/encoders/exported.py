@@ -35,7 +35,7 @@ import numpy as np
 
 from nearfar.encoders import as_frames, each_wave
 from nearfar.support.check import Array, number, whole
-from nearfar.support.files import hash_file
+from nearfar.support.files import sha256_of
 
 RATES = (1_000, 384_000)
 LONGEST_S, CLOSEST_S = 60.0, 0.01  # of a window and of a hop: more would fill the memory
@@ -87,7 +87,7 @@ class Manifest:
 def source_hash(path: str | Path) -> str:
     """SHA-256 over the hashes of a network and of the manifest at `path`."""
     network = Path(path).parent / read(path).network
-    return hashlib.sha256((hash_file(network) + hash_file(path)).encode()).hexdigest()
+    return hashlib.sha256((sha256_of(network) + sha256_of(path)).encode()).hexdigest()
 
 
 def read(path: str | Path | None) -> Manifest:
@@ -119,7 +119,7 @@ def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | 
     network = path.parent / manifest.network
     if not network.is_file():
         raise FileNotFoundError(f"{path} names the network {manifest.network}, and there is no {network}")
-    if manifest.sha256 and (found := hash_file(network)) != manifest.sha256.lower():
+    if manifest.sha256 and (found := sha256_of(network)) != manifest.sha256.lower():
         raise ValueError(f"{network} has SHA-256 {found}, {path.name} says {manifest.sha256}: is it another version?")
     return Exported(name, manifest, path, _runner(network, manifest))
 

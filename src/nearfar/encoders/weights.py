@@ -27,7 +27,7 @@ from nearfar.errors import DownloadError
 from nearfar.support import download
 from nearfar.support.check import choose
 from nearfar.support.download import Progress
-from nearfar.support.files import hash_file
+from nearfar.support.files import atomic_file, sha256_of
 from nearfar.support.words import as_sentence
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")
@@ -131,7 +131,7 @@ def _used(name: str, here: Path, target: Path) -> Path:
     if first is not None and first != target:
         with safe_open(first, "numpy") as file:
             source = (file.metadata() or {}).get("source_sha256")
-        if source != hash_file(target):
+        if source != sha256_of(target):
             raise ValueError(f"{target} is in its place, but {first}, of other weights, is used before it: remove one")
     return target
 
@@ -194,7 +194,7 @@ def unzip(archive: Path, folder: Path) -> Path:
                 )
             target = folder.joinpath(*parts)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with _draft(target) as draft, file.open(members[0]) as inner, draft.open("wb") as out:
+            with atomic_file(target) as draft, file.open(members[0]) as inner, draft.open("wb") as out:
                 shutil.copyfileobj(inner, out, 1 << 20)
             target.chmod(0o644)
             return target
@@ -216,25 +216,13 @@ def _unpacked(file: Path) -> Iterator[tuple[Path, Path]]:
 
 def _place(source: Path, target: Path) -> None:
     """Link or copy `source` to `target`, whole or not at all."""
-    with _draft(target) as draft:
+    with atomic_file(target) as draft:
         draft.unlink()
         try:
             draft.hardlink_to(source)
         except OSError:  # another disk, or one that knows no links
             shutil.copyfile(source, draft)
             draft.chmod(0o644)
-
-
-@contextlib.contextmanager
-def _draft(target: Path) -> Iterator[Path]:
-    """A file beside `target` that takes its place at the end, or leaves no trace."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    try:
-        yield Path(name)
-        Path(name).replace(target)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _how_to_get(name: str, here: Path) -> str:

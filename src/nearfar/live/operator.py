@@ -280,15 +280,8 @@ def is_ours(normal: Origin) -> bool:
 
 def _replace(folder: Path, by: Path) -> None:
     """Make `folder` a copy of `by`, byte for byte; at no time is there half a folder."""
-    room = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        shutil.copytree(by, room / "new")
-        (room / "new").chmod(0o755)
-        files.fsync_folder(room / "new")
-        folder.replace(room / "old")
-        (room / "new").replace(folder)
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
+    with files.atomic_folder(folder) as draft:
+        shutil.copytree(by, draft, dirs_exist_ok=True)
 
 
 def _plain(name: str) -> str:

@@ -39,7 +39,8 @@ class Plant(Operator):
         self, machines: Sequence[Machine], history: History, sinks: Sequence[Sink] = (), *, clock: Callable[[], float]
     ) -> None:
         super().__init__(machines, history, sinks, clock)
-        self._one_thread = single_threaded_blas()  # for good: machines are heard side by side
+        self._one_thread = single_threaded_blas()  # until `close`: machines are scored side by side
+        self._one_thread.__enter__()
         for machine in machines:  # over a restart an alarm waits for its answer, and the shelf holds what is on it
             shelving = [a for a in history.audit(machine.id, limit=10_000) if a.action in ("shelve", "unshelve")]
             newest = history.events(machine.id, kind=ALARM, limit=1)

@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nearfar.errors import DownloadError, TryAgainError
-from nearfar.support.files import hash_file, write
+from nearfar.support.files import atomic_write, hash_file
 from nearfar.support.words import as_sentence
 
 # One HTTP request for the rest of a file: what has come is kept, what cannot be the file is refused.
@@ -102,7 +102,7 @@ def attempt(url: str, part: Part, size: int | None, *, hashed: bool, progress: P
         length = answer.headers.get("Content-Length", "")
         total = start + int(length) if length.isdigit() else None
         _check_offer(answer, url, part.path, start, total, size)
-        write(part.note, json.dumps({"url": url, "version": _version(answer)}))
+        atomic_write(part.note, json.dumps({"url": url, "version": _version(answer)}))
         _receive(answer, url, part, start, total or size, progress)
     if total is not None and part.size < total:
         raise TryAgainError(f"the connection ended after {part.size:,} of {total:,} bytes")
@@ -307,7 +307,7 @@ def record(lock: Path, url: str, path: Path) -> None:
     """Put the hash of the file at `path` into the lock file, under `url`."""
     with _alone(lock):
         entry = {"sha256": hash_file(path), "size": path.stat().st_size}
-        write(lock, json.dumps(read_lock(lock) | {url: entry}, indent=2, sort_keys=True) + "\n")
+        atomic_write(lock, json.dumps(read_lock(lock) | {url: entry}, indent=2, sort_keys=True) + "\n")
 
 
 def _fetch(url: str, target: Path, expected: Expected, progress: Progress | None, tries: int, pause_s: float) -> None:

@@ -1,60 +1,126 @@
-"""Write a file whole or not at all."""
+"""Files and folders that are written whole or not at all, and hashes of files.
+
+A full disk, Ctrl-C or a killed process leaves the old file or folder. Errors name the path that the caller gave.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
+import time
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+
+SETTLED_NS = 2_000_000_000  # coarsest time stamp of a file system (FAT): a younger file may change and keep its stamp
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike[str], *, drafts: Path | None = None) -> Iterator[Path]:
+    """Yield an empty draft file; at the end of the block it replaces `path`, on an error it is removed.
+
+    `drafts`: a folder on the same disk for the draft, so that drafts of killed processes lie in one place.
+    Raises the OSError that stopped it, in the name of `path`.
+    """
+    path = Path(path)
+    with _in_the_name_of(path):
+        for folder in (path.parent, drafts or path.parent):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file, not a folder", str(path)) from None
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=drafts or path.parent)
+        os.close(handle)
+        draft = Path(name)
+        try:
+            draft.chmod(0o644)
+            yield draft
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def atomic_write(path: str | os.PathLike[str], content: str | bytes, *, drafts: Path | None = None) -> Path:
+    """Write text (UTF-8) or bytes to `path`, as `atomic_file` does."""
+    with atomic_file(path, drafts=drafts) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty draft folder; at the end of the block its files are synced to the disk and it replaces `path`.
+
+    The old folder is kept beside `path` until the new one has its place. Raises OSError in the name of `path`.
+    """
+    path = Path(path)
+    with _in_the_name_of(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        draft, old = room / "new", room / "old"
+        try:
+            draft.mkdir()
+            yield draft
+            draft.chmod(0o755)
+            for file in draft.iterdir():
+                file.chmod(0o644)
+            fsync_folder(draft)
+            if path.exists():
+                path.replace(old)
+            draft.replace(path)
+        finally:
+            if old.exists() and not path.exists():
+                old.replace(path)
+            shutil.rmtree(room, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _in_the_name_of(path: Path) -> Iterator[None]:
+    """An OSError that names a draft, a folder above `path` or nothing is raised again with the name of `path`."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename
+        other = named is not None and f".{path.name}." not in str(named) and Path(named) not in path.parents
+        if error.errno is None or other:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def fsync_folder(folder: Path) -> None:
-    """Have the files of a folder on the disk itself: what is renamed into place next survives a power cut."""
+    """Sync the files of a folder to the disk, so that a rename which follows survives a power cut."""
     for file in folder.iterdir():
         with file.open("rb+") as written:
             os.fsync(written.fileno())
 
 
-def write(path: str | os.PathLike[str], content: str | bytes, *, drafts: Path | None = None) -> Path:
-    """Write text (UTF-8) or bytes to `path` through a file beside it; a full disk or Ctrl-C leaves what was there.
-
-    `drafts`: a folder on the same disk for the unfinished file, so that what a killed process leaves is in one place.
-    Raises the OSError that stopped it, in the name of `path`.
-    """
-    path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        for folder in (path.parent, drafts or path.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=drafts or path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            Path(draft).chmod(0o644)
-            Path(draft).replace(path)
-        finally:
-            Path(draft).unlink(missing_ok=True)
-    except FileExistsError as error:
-        raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is a file, not a folder", str(path)) from error
-    except OSError as error:  # it names the draft, or nothing
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    return path
+def file_fingerprint(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Size and time of the last change of a file: a cheap stand-in for its hash."""
+    status = Path(path).stat()
+    return status.st_size, status.st_mtime_ns
 
 
-# Content hashes: a file is known by its bytes, wherever it lies.
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file in hexadecimal; read again only when its inode, size or time of change is another."""
+    status = Path(path).stat()
+    if time.time_ns() - status.st_mtime_ns < SETTLED_NS:
+        return hash_file(path)
+    return _sha256(os.fspath(path), status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _sha256(path: str, inode: int, size: int, changed_ns: int) -> str:
+    return hash_file(path)
 
 
 def hash_file(path: str | os.PathLike[str], kind: str = "sha256") -> str:
-    """SHA-256 (or the MD5 that some publishers state) of a file's bytes, in hexadecimal."""
+    """Hash of a file's bytes in hexadecimal, always read; `kind`: "sha256" or "md5"."""
     digest = hashlib.new(kind)
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def file_fingerprint(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Size and time of the last change of a file: much quicker than its hash, and nearly as telling."""
-    status = Path(path).stat()
-    return status.st_size, status.st_mtime_ns

@@ -1,58 +1,89 @@
-"""Who works in threads: BLAS inside a large product, or we on pieces with one BLAS thread each.
+"""Threads: ours on whole items, with one BLAS thread each, or BLAS threads inside one large product; never both.
 
-Our own threads each work on a clip or a piece of a matrix; BLAS threads inside them would only wait for each other (ten
-times slower on a busy machine).
+BLAS threads inside our own threads wait for each other (ten times slower on a busy machine), and the last bit of a
+product depends on the number of BLAS threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from itertools import islice
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-Piece = TypeVar("Piece")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@lru_cache(maxsize=1)
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
 class single_threaded_blas(AbstractContextManager[None]):
-    """A context, from when it is made, in which BLAS works with one thread; the last one to end gives back the others.
+    """A context in which BLAS uses one thread. Contexts may nest and overlap; the last to end restores the threads."""
 
-    Several threads of ours may be in one each: were each to restore what it met, the others would lose theirs.
-    """
+    _lock: ClassVar = Lock()
+    _open: ClassVar[int] = 0
+    _before: ClassVar[dict[str, tuple[Any, int]]] = {}  # path of a library -> it, and its number of threads outside
 
-    _lock, _limits = Lock(), list[Any]()  # of the contexts that are open; the first knows what was before
-
-    def __init__(self) -> None:
+    def __enter__(self) -> None:
+        shared = single_threaded_blas
         with self._lock:
-            self._limits.append(_controller().limit(limits=1, user_api="blas"))
+            shared._open += 1
+            for library in _blas():
+                shared._before.setdefault(library.filepath, (library, library.get_num_threads()))
+                library.set_num_threads(1)
 
     def __exit__(self, *error: object) -> None:
+        shared = single_threaded_blas
         with self._lock:
-            limit = self._limits.pop()
-            if not self._limits:
-                limit.restore_original_limits()
+            shared._open -= 1
+            if not shared._open:
+                for library, count in shared._before.values():
+                    library.set_num_threads(count)
+                shared._before.clear()
 
 
 def threads() -> int:
-    """How many threads a BLAS product uses now: 1 inside `single_threaded_blas`."""
-    return max((blas["num_threads"] for blas in _controller().info() if blas["user_api"] == "blas"), default=1)
+    """Number of threads that a BLAS product uses now: 1 inside `single_threaded_blas`."""
+    return max((library.get_num_threads() for library in _blas()), default=1)
 
 
-def parallel_map(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
-    """[work(piece) for each piece], in as many threads as a BLAS product would use, each with one BLAS thread."""
-    workers = min(threads(), len(pieces))
-    if workers > 1:
-        with single_threaded_blas(), ThreadPoolExecutor(workers) as pool:
-            if threads() == 1:  # BLAS obeys one thread of the process: if it is not this one, it stays as it is
-                return list(pool.map(work, pieces))
-    return [work(piece) for piece in pieces]
+def map_in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None, *, ahead: int = 1
+) -> Iterator[Result]:
+    """`map(work, items)` in `threads` threads (None: one per core), each with one BLAS thread.
+
+    Results come in the order of the items; an item's exception is raised in its place. At most `ahead` items per
+    thread are begun before their turn, so memory stays bounded. When the consumer stops, items not begun are dropped.
+    """
+    workers = threads or os.cpu_count() or 1
+    rest = iter(items)
+    with single_threaded_blas():
+        if workers == 1:
+            yield from map(work, rest)
+            return
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                waiting: deque[Future[Result]] = deque()
+                while True:
+                    waiting += [pool.submit(work, item) for item in islice(rest, (1 + ahead) * workers - len(waiting))]
+                    if not waiting:
+                        return
+                    yield waiting.popleft().result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _blas() -> list[Any]:
+    return _libraries(len(sys.modules))
+
+
+@lru_cache(maxsize=1)
+def _libraries(modules: int) -> list[Any]:
+    # Looking for libraries takes about 1 ms: done again only after an import, which is what loads a BLAS.
+    return [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]

@@ -27,7 +27,7 @@ from typing import Any
 from nearfar.errors import DownloadError
 from nearfar.support.check import choose
 from nearfar.support.download import fetch
-from nearfar.support.files import write
+from nearfar.support.files import atomic_file, atomic_write
 from nearfar.support.words import as_sentence
 
 SITE = "https://zenodo.org"
@@ -234,15 +234,8 @@ def _same(path: Path, info: zipfile.ZipInfo) -> bool:
 
 
 def _extract(opened: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as out, opened.open(info) as entry:
-            shutil.copyfileobj(entry, out)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    finally:
-        Path(draft).unlink(missing_ok=True)
+    with atomic_file(path) as draft, draft.open("wb") as out, opened.open(info) as entry:
+        shutil.copyfileobj(entry, out)
 
 
 def _is_here(raw: Path, archive: Archive) -> bool:
@@ -254,7 +247,7 @@ def _is_here(raw: Path, archive: Archive) -> bool:
 
 def _sign(raw: Path, archive: Archive, files: list[tuple[str, int]]) -> None:
     known = _receipt(raw, archive.machine) | {archive.name: {"md5": archive.md5, "files": files}}
-    write(raw / archive.machine / RECEIPT, json.dumps(known, indent=1))
+    atomic_write(raw / archive.machine / RECEIPT, json.dumps(known, indent=1))
 
 
 def _receipt(raw: Path, machine: str) -> dict[str, Any]:

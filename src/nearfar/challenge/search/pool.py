@@ -11,9 +11,7 @@ scaled to a maximum of 1 first, and what would fall below 1e-30 is dropped befor
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -25,7 +23,7 @@ from nearfar.challenge.search.space import Setting
 from nearfar.encoders import as_frames
 from nearfar.recipe import BEAM
 from nearfar.support.check import Array, finite, unit
-from nearfar.support.threads import single_threaded_blas
+from nearfar.support.threads import map_in_order
 
 LEAST = 1e-30  # a power below this cannot be seen beside the largest, which is 1
 SHARED = ("mean", "gem", "rdp", "rdp_gem")
@@ -142,7 +140,7 @@ def pool_clips(
     def one(at: int) -> tuple[int, dict[str, Array]]:
         return at, {w: pool_many(frames.grid(clips[at].path, w, layer=layer), settings) for w in waveforms}
 
-    for done, (at, vectors) in enumerate(in_threads(one, range(len(clips)), threads)):
+    for done, (at, vectors) in enumerate(map_in_order(one, range(len(clips)), threads)):
         for waveform, x in vectors.items():
             if waveform not in out:
                 out[waveform] = np.empty((len(settings), len(clips), *x.shape[1:]), np.float32)
@@ -172,7 +170,7 @@ def usable(
         except (ValueError, OSError) as error:
             return clip, None, str(error)
 
-    for done, (clip, shape, why) in enumerate(in_threads(one, clips, threads)):
+    for done, (clip, shape, why) in enumerate(map_in_order(one, clips, threads)):
         if shape is None:
             failures[str(clip.path)] = why
         else:
@@ -198,18 +196,3 @@ def groups(
         group, used = [*group, setting], used + need
     if group:
         yield group
-
-
-def in_threads(work: Callable[[Any], Any], items: Sequence[Any], threads: int | None) -> Iterator[Any]:
-    """`map(work, items)` in threads, a few ahead of what is taken, so that memory stays bounded and Ctrl-C works."""
-    workers = min(threads or os.cpu_count() or 1, max(len(items), 1))
-    with single_threaded_blas(), ThreadPoolExecutor(workers) as pool:
-        ahead = [pool.submit(work, item) for item in items[: 2 * workers]]
-        try:
-            for at in range(len(items)):
-                future = ahead.pop(0)
-                if at + 2 * workers < len(items):
-                    ahead.append(pool.submit(work, items[at + 2 * workers]))
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)

@@ -38,7 +38,7 @@ from nearfar.challenge.search.space import Setting, as_row
 from nearfar.fusion import in_sigmas
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array
-from nearfar.support.files import write
+from nearfar.support.files import atomic_write
 
 NUMBERS = ("auc_source", "auc_target", "pauc")
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95, "q99": 0.99}
@@ -106,7 +106,7 @@ class Recorder:
 
     def begin(self) -> None:
         """Say which clips the folder is about."""
-        write(self.folder / CLIPS, self._text)
+        atomic_write(self.folder / CLIPS, self._text)
 
     def missing(self, setting: Setting, recipes: Sequence[Recipe]) -> list[Recipe]:
         """Those of the configurations of a setting that are not recorded for these clips."""
@@ -124,7 +124,7 @@ class Recorder:
             "recipes": json.dumps([as_row(recipe) for recipe in part.recipes]),
         }
         arrays = {"numbers": part.numbers, "statistics": part.statistics, "scores": part.scores.astype(np.float32)}
-        write(self._path(setting), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, about))
+        atomic_write(self._path(setting), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, about))
 
     def _done(self, setting: Setting) -> Sequence[Recipe]:
         path = self._path(setting)
@@ -240,10 +240,10 @@ def write_table(records: Records, folder: str | os.PathLike[str]) -> Path:
         table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-        return write(Path(folder) / f"{TABLE}.csv", text.getvalue())
+        return atomic_write(Path(folder) / f"{TABLE}.csv", text.getvalue())
     sink = pyarrow.BufferOutputStream()
     parquet.write_table(pyarrow.table({c: [row.get(c) for row in rows] for c in columns}), sink)
-    return write(Path(folder) / f"{TABLE}.parquet", sink.getvalue().to_pybytes())
+    return atomic_write(Path(folder) / f"{TABLE}.parquet", sink.getvalue().to_pybytes())
 
 
 def _about(path: Path) -> dict[str, str]:

@@ -29,7 +29,7 @@ import numpy as np
 from nearfar import audio
 from nearfar.audio import recordings
 from nearfar.audio.recordings import Recording
-from nearfar.challenge.search.pool import Frames, Progress, groups, in_threads, pool_clips, usable
+from nearfar.challenge.search.pool import Frames, Progress, groups, pool_clips, usable
 from nearfar.challenge.search.records import Clips, Recorder, Records, read
 from nearfar.challenge.search.score import score_setting
 from nearfar.challenge.search.space import Setting, Space, space_of
@@ -40,6 +40,7 @@ from nearfar.encoders.loading import hashes_of, load_encoders
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array, one_of
 from nearfar.support.files import file_fingerprint
+from nearfar.support.threads import map_in_order
 
 MEMORY = 2 << 30
 GRIDS = "grids"  # store below the records, for a network without another one
@@ -93,7 +94,7 @@ def search_machine(
             pooled = {name: x[at] for name, x in vectors.items()}
             recorder.keep(group[at], score_setting(todo[group[at]], pooled, is_target, recorder.clips))
 
-        for _ in in_threads(one, range(len(group)), threads):
+        for _ in map_in_order(one, range(len(group)), threads):
             done += 1
             if progress:
                 progress(f"{machine.name}: settings", done, len(space.plan))

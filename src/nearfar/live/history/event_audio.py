@@ -19,7 +19,7 @@ def write_flac(path: Path, samples: Array, rate: int) -> None:
 
     file = io.BytesIO()
     soundfile.write(file, np.clip(samples, -1, 1).T, rate, format="FLAC", subtype="PCM_24")
-    files.write(path, file.getvalue())
+    files.atomic_write(path, file.getvalue())
 
 
 class Tape:

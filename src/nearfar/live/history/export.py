@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from nearfar.live.history.history import TABLES, connect
+from nearfar.support.files import atomic_file
 
 CHUNK = 100_000
 
@@ -29,19 +28,12 @@ def to_parquet(folder: Path, out: Path) -> dict[str, int]:
             columns = [(row[1], types[row[2]]) for row in connection.execute(f"PRAGMA table_info({table})")]
             schema = pyarrow.schema(columns)
             rows = connection.execute(f"SELECT * FROM {table}")
-            handle, draft = tempfile.mkstemp(prefix=f".{table}.", dir=out)
-            os.close(handle)
             counts[table] = 0
-            try:
-                with parquet.ParquetWriter(draft, schema) as writer:
-                    while chunk := rows.fetchmany(CHUNK):
-                        data = dict(zip(schema.names, map(list, zip(*chunk, strict=True)), strict=True))
-                        writer.write_table(pyarrow.table(data, schema))
-                        counts[table] += len(chunk)
-                Path(draft).chmod(0o644)
-                Path(draft).replace(out / f"{table}.parquet")
-            finally:
-                Path(draft).unlink(missing_ok=True)
+            with atomic_file(out / f"{table}.parquet") as draft, parquet.ParquetWriter(draft, schema) as writer:
+                while chunk := rows.fetchmany(CHUNK):
+                    data = dict(zip(schema.names, map(list, zip(*chunk, strict=True)), strict=True))
+                    writer.write_table(pyarrow.table(data, schema))
+                    counts[table] += len(chunk)
     finally:
         connection.close()
     return counts

@@ -11,7 +11,6 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +25,7 @@ from nearfar.live.operator import is_ours
 from nearfar.live.plant import Plant
 from nearfar.live.records import Event
 from nearfar.support.check import Array
-from nearfar.support.files import hash_file
+from nearfar.support.files import sha256_of
 
 PLAY_PEAK = 0.7
 MOST_DB = 60
@@ -47,8 +46,7 @@ def is_still_there(normal: Origin) -> bool:
     path = Path(normal.path)
     if not normal.path or not path.is_file():
         return False
-    now = path.stat()
-    return _hash(str(path), now.st_mtime_ns, now.st_size) == normal.sha256
+    return sha256_of(path) == normal.sha256
 
 
 def gain_db(clips: Sequence[Clip | None]) -> int:
@@ -126,8 +124,3 @@ def _keep(kept: OrderedDict[tuple[object, ...], Kept], key: tuple[object, ...], 
     kept[key] = value
     if len(kept) > REMEMBERED:
         kept.popitem(last=False)
-
-
-@lru_cache(maxsize=4096)
-def _hash(path: str, changed: int, size: int) -> str:
-    return hash_file(path)

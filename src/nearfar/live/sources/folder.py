@@ -117,7 +117,7 @@ class Folder:
         self._done -= gone
         if gone and self.ledger is not None:
             with contextlib.suppress(OSError):
-                files.write(self.ledger, b"".join(map(_line, sorted(self._done))))
+                files.atomic_write(self.ledger, b"".join(map(_line, sorted(self._done))))
 
     def _finish(self, stamp: Stamp) -> None:
         self._done.add(stamp)
