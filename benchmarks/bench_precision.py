@@ -69,15 +69,15 @@ def quantise(encoder: Any) -> None:
     import torch
     from torch import nn
 
-    from nearfar.encoders.linear import Linear
+    from nearfar.encoders.vit import Linear
 
     warnings.simplefilter("ignore")  # torch.ao.quantization: deprecated
     for parent in list(encoder.network.module.modules()):
         for key, layer in [(k, m) for k, m in parent.named_children() if isinstance(m, Linear)]:
             plain = nn.Linear(layer.in_features, layer.out_features)
             plain.weight, plain.bias = layer.weight, layer.bias
-            stages = nn.Sequential(plain, *([nn.GELU()] if layer.gelu else []))
-            setattr(parent, key, torch.ao.quantization.quantize_dynamic(stages, {nn.Linear}, dtype=torch.qint8))
+            stages = torch.ao.quantization.quantize_dynamic(nn.Sequential(plain), {nn.Linear}, dtype=torch.qint8)
+            setattr(parent, key, stages)
 
 
 def near_channels(folder: Path) -> list[np.ndarray]:

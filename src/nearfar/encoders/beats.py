@@ -22,7 +22,7 @@ from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 from nearfar.encoders import checkpoint, frontend
 from nearfar.encoders.checkpoint import Checkpoint
 from nearfar.encoders.frozen import Frozen
-from nearfar.encoders.linear import Linear
+from nearfar.encoders.vit import Linear
 
 MEAN, DOUBLE_STD = 15.41663, 2 * 6.55582
 LEVEL = 2.0**15  # the front end hears 16-bit numbers
@@ -112,12 +112,12 @@ class Layer(nn.Module):
         self.gate = nn.Linear(width // self.heads, 8)
         self.gate_scale = nn.Parameter(torch.empty(self.heads))
         self.attention_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.fc1 = Linear(width, config.encoder_ffn_embed_dim, gelu=True)
+        self.fc1 = Linear(width, config.encoder_ffn_embed_dim)
         self.fc2 = Linear(config.encoder_ffn_embed_dim, width)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:  # (B, L, D), (heads, L, L) -> (B, L, D)
         x = self.attention_norm(self.attention(x, bias).add_(x, alpha=self.residual))
-        return self.norm(self.fc2(self.fc1(x)).add_(x, alpha=self.residual))
+        return self.norm(self.fc2(gelu(self.fc1(x))).add_(x, alpha=self.residual))
 
     def attention(self, x: Tensor, bias: Tensor) -> Tensor:
         batch, length, width = x.shape

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nearfar.encoders import TABLE, as_frames, each_wave
 from nearfar.encoders.checkpoint import source_hash
-from nearfar.encoders.linear import Linear
+from nearfar.encoders.vit import Linear
 from nearfar.support.check import Array
 
 GPU_BATCH = 16
