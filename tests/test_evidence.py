@@ -10,7 +10,8 @@ import soundfile
 from nearfar import Clip, Detector, Fusion, Recipe, Watch
 from nearfar.embedding.embedder import Origin
 from nearfar.explain.deviation import find, hz_of, seconds_of
-from nearfar.explain.evidence import Explanation, moment_of, neighbours
+from nearfar.explain.evidence import find_span, neighbours
+from nearfar.explain.wording import Explanation
 
 RATE, SECONDS = 16_000, 6.0
 N = int(RATE * SECONDS)
@@ -233,9 +234,9 @@ def test_leaving_out_finds_the_piece_that_matters():
     def score(span):  # the score is 10 unless the part around 0.5 is gone
         return 10.0 * (1 - max(0.0, min(span[1], 0.6) - max(span[0], 0.4)) / 0.2)
 
-    start, stop = moment_of(10.0, 8.0, score)
+    start, stop = find_span(10.0, 8.0, score)
     assert start == pytest.approx(0.4) and stop == pytest.approx(0.6)
-    assert moment_of(10.0, 8.0, lambda span: 9.5) is None and moment_of(0.5, 8.0, score) is None
+    assert find_span(10.0, 8.0, lambda span: 9.5) is None and find_span(0.5, 8.0, score) is None
 
 
 def test_edges_of_bands_and_frames():

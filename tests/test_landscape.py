@@ -1,6 +1,5 @@
 """Marginal effects of a search: the choice that decides the score has all of its variance, the others none."""
 
-import csv
 import itertools
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from nearfar.challenge.pages.effects import CHOICES, effects, landscape, read, search_page
+from nearfar.challenge.pages.effects import CHOICES, effects, search_page
 
 GRID = [
     {"encoder": "beats", "view": view, "low": low, "spike": spike, "pooling": pooling, "alpha": 9, "p": 3,
@@ -42,14 +41,29 @@ def test_groups_hold_the_right_configurations_and_two_additive_effects_share_the
     assert {g.value for g in pooling.groups} == {"mean", "gem p=3", "rdp_gem α=9 p=3"}
 
 
-def test_the_section_names_what_was_varied_and_refuses_what_does_not_fit():
-    page = landscape(GRID, np.arange(len(GRID)))
-    assert page.count("<figure>") == 4 and "24 configurations" in page
+def scored(scores):
+    return [{**record, "overall": score / 100} for record, score in zip(GRID, scores, strict=False)]
+
+
+def test_the_page_shows_every_choice_that_was_varied_and_leaves_out_what_has_no_score():
+    page = search_page([*scored(range(24)), {**GRID[0], "overall": float("nan")}], "nearfar search <x>")
+    assert "Which choice matters" in page and "nearfar search &lt;x&gt;" in page
+    assert page.count("<figure>") == 4 and "24 configurations, 0.0 to 23.0 percent" in page
     assert "% of the variance" in page and page.count("data:image/png") == 8
-    assert "<figure>" not in landscape(GRID[:1], [50.0])
+    assert "<figure>" not in search_page(scored([50.0]), "one")
     for scores in ([], [1.0]):
-        with pytest.raises(ValueError, match="each needs one"):
+        with pytest.raises(ValueError, match="one score each"):
             effects(GRID[: 2 * len(scores)], scores)
+
+
+def test_without_labels_the_page_holds_the_tables_alone():
+    rows = [{**record, "overall": float("nan")} for record in GRID]
+    tables = [("What rules pick <here>", ("rule", "score"), [("a & b", "55.0")])]
+    page = search_page(rows, "x", tables)
+    assert "What rules pick &lt;here&gt;" in page and "a &amp; b" in page and "have no labels" in page
+    assert "<figure>" not in page
+    with pytest.raises(ValueError, match="have no labels"):
+        search_page(rows, "x")
 
 
 @pytest.mark.parametrize(
@@ -57,39 +71,10 @@ def test_the_section_names_what_was_varied_and_refuses_what_does_not_fit():
     [
         ({"method": "raw", "metric": "cosine", "k": 5, "density_k": None}, "raw, cosine, k=5"),
         ({"method": "ldn", "metric": "euclidean", "k": 1, "density_k": 3}, "ldn, euclidean, k=3"),
-        ({"method": "ldn", "metric": "x", "k": "1", "density_k": "4", "exponent": "0.5"}, "ldn, x, k=4, exponent 0.5"),
+        ({"method": "ldn", "metric": "x", "k": 1, "density_k": 4, "exponent": 0.5}, "ldn, x, k=4, exponent 0.5"),
         ({"method": "dldn", "metric": "cosine", "k": 1, "density_k": None}, "dldn, cosine"),
         ({"method": "mahalanobis", "metric": "cosine", "ignore_domains": True}, "mahalanobis, ignore_domains"),
     ],
 )  # fmt: skip
 def test_back_ends_are_named_as_in_table_2(record, words):
     assert CHOICES["back end"](record) == words
-
-
-@pytest.mark.parametrize("end", ["csv", "parquet"])
-def test_the_table_of_a_search_is_read_in_either_form(tmp_path, end):
-    rows = [{**r, "overall": 0.5 + 0.01 * i, "fan.omega": 0.5} for i, r in enumerate(GRID)] + [
-        {**GRID[0], "overall": None}
-    ]
-    if end == "csv":
-        with (tmp_path / "configurations.csv").open("w", newline="") as file:
-            table = csv.DictWriter(file, list(rows[0]))
-            table.writeheader()
-            table.writerows(rows)
-    else:
-        pyarrow = pytest.importorskip("pyarrow")
-        pytest.importorskip("pyarrow.parquet").write_table(
-            pyarrow.Table.from_pylist(rows), tmp_path / "configurations.parquet"
-        )
-    records, scores = read(tmp_path)
-    assert scores == pytest.approx([50 + i for i in range(len(GRID))])
-    assert effects(records, scores) == effects(GRID, scores), "text and numbers are read alike"
-    assert "Which choice matters" in search_page(tmp_path, "nearfar search")
-
-
-def test_a_search_without_its_table_or_without_labels_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match="has the search come to its end"):
-        read(tmp_path)
-    (tmp_path / "configurations.csv").write_text("view,overall\nnear_only,\nn_f,nan\n")
-    with pytest.raises(ValueError, match="have no labels"):
-        read(tmp_path)

@@ -5,13 +5,16 @@ import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib import resources
 
 import numpy as np
 import pytest
 import soundfile
+from jinja2 import UndefinedError
 
 from nearfar import Clip, Detector, Recipe
-from nearfar.explain import pages, pictures
+from nearfar.explain import pages, pictures, render
+from nearfar.metrics import Interval
 from nearfar.score import Score
 from nearfar.support import files
 
@@ -110,7 +113,7 @@ def test_the_sounds_can_be_played_and_share_one_gain(page):
 
 
 def test_long_sounds_at_high_rates_are_cut_around_the_moment(detector, monkeypatch):
-    monkeypatch.setattr(pages, "_evidence", lambda e, clip: "")
+    monkeypatch.setattr(pages, "evidence_figures", lambda e: [])
     long = clip(51, seconds=25.0, burst=0.2)
     page = pages.explanation_page(detector.explain(Clip(long.near, long.far, 48_000, "long.wav")))
     reader = check(page)
@@ -121,7 +124,7 @@ def test_long_sounds_at_high_rates_are_cut_around_the_moment(detector, monkeypat
 
 
 def test_normals_that_are_gone_are_not_played(explained, monkeypatch):
-    monkeypatch.setattr(pages, "_evidence", lambda e, clip: "")
+    monkeypatch.setattr(pages, "evidence_figures", lambda e: [])
     gone = tuple(replace(n, path="/nowhere/x.wav") for n in explained.nearest)
     reader = check(pages.explanation_page(replace(explained, nearest=gone)))
     assert sum(tag == "audio" for tag, _ in reader.tags) == 2 and "no longer where they were" in reader.text
@@ -150,7 +153,7 @@ def labelled():
 
 
 def test_alarms_are_counted_by_kind():
-    said = pages.plural(*labelled())
+    said = pages.alarm_counts(*labelled())
     assert "20 recordings of faults alarm" in said and said.endswith("; 1 cannot be judged.")
 
 
@@ -193,17 +196,37 @@ def test_no_scores_and_wrong_labels_are_errors():
         pictures.trend_png([score(1.0), score(2.0)], [True])
 
 
-def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
+@pytest.mark.parametrize("library", ["matplotlib", "jinja2"])
+def test_without_a_library_of_the_extra_the_error_says_what_to_install(monkeypatch, explained, library):
     real = builtins.__import__
 
     def missing(name, *args, **kwargs):
-        if name.startswith("matplotlib"):
+        if name.startswith(library):
             raise ImportError(name)
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", missing)
+    render._environment.cache_clear()
     with pytest.raises(ImportError, match=r"pip install 'nearfar\[pictures\]'"):
-        pictures.trend_png([score(1.0)])
+        pages.explanation_page(explained)
+
+
+def test_a_template_escapes_every_value_and_misses_none(explained):
+    page = render.render("base.html.j2", title="</title><script>")
+    assert "&lt;/title&gt;&lt;script&gt;" in page and "<script" not in page
+    with pytest.raises(UndefinedError):
+        render.render("base.html.j2")
+
+
+def test_the_templates_are_part_of_the_package():
+    for package in ("nearfar.explain", "nearfar.challenge.pages"):
+        assert [f.name for f in resources.files(package).joinpath("templates").iterdir() if f.name.endswith(".j2")]
+
+
+def test_shares_are_written_in_percent():
+    assert [render.percent(v) for v in (0.6093, 1.0, None, float("nan"))] == ["60.9", "100.0", "–", "–"]
+    assert render.percent_cell(0.5, Interval(0.4, 0.6)) == render.Value("50.0", "40.0 to 60.0")
+    assert render.percent_cell(0.5, Interval(float("nan"), float("nan"))) == render.Value("50.0")
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -93,7 +93,7 @@ def search(
         if page:
             from nearfar.challenge.pages.effects import search_page
 
-            atomic_write(page, search_page(out, f"nearfar search {data}", tables(ranked)))
+            atomic_write(page, search_page(found.records.rows(), f"nearfar search {data}", tables(ranked)))
         raise typer.Exit(BAD_INPUT if found.failures else DONE)
 
 

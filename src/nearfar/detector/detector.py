@@ -29,7 +29,7 @@ from nearfar.embedding.vectors import vectors
 from nearfar.encoders import PRECISIONS, Encoder
 from nearfar.encoders.loading import load_encoders, weights_of
 from nearfar.explain import evidence
-from nearfar.explain.evidence import Explanation
+from nearfar.explain.wording import Explanation
 from nearfar.fusion import in_sigmas, statistics
 from nearfar.recipe import Recipe, System, Watch, by_name, dominant_recipe, leaves
 from nearfar.score import AND, Score
@@ -55,7 +55,7 @@ def explain(detector: Detector, source: Any, value_of: Callable[[Sequence[Array]
     return evidence.explain(
         clip,
         replace(scores[worst], warnings=[*scores[worst].warnings, *notes]),
-        leave_out=lambda span: value_of(vectors(detector.recipes, grids, span)),
+        score_without=lambda span: value_of(vectors(detector.recipes, grids, span)),
         profile=detector.profile,
         leaves=[(recipe, b.z) for recipe, b in zip(detector.recipes, detector.backends, strict=True)],
         nearest=evidence.neighbours(distances.tolist(), [detector.normals[i] for i in rows]),

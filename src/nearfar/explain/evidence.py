@@ -12,7 +12,6 @@ the evidence is of what made this score, whatever the encoder, fusion or watch. 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
@@ -26,7 +25,7 @@ from nearfar.embedding.vectors import waveforms_of
 from nearfar.encoders.logmel import HOP, RATE
 from nearfar.explain import deviation
 from nearfar.explain.deviation import DeviationMap, Region
-from nearfar.explain.wording import lines, sentence
+from nearfar.explain.wording import Explanation, Neighbour
 from nearfar.recipe import Recipe
 from nearfar.score import Score
 from nearfar.support.check import Array
@@ -38,95 +37,25 @@ CLEAR_MOMENT, CLEAR_WHOLE = 2.0, 0.7  # standard deviations of single frames, be
 BOTH = 0.5  # the other microphone hears it too if its change in dB is at least this share
 LOUDNESS_DB = 12.0  # most that is allowed for; and nothing is called louder that is in fact quieter than usual
 POINTS = 200
-OF_THE_SCORE = ("name", "value", "threshold", "anomalous", "p", "heard", "problem")  # what both have
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """A normal recording to play beside the clip: `seconds` of `path` (or "") from `start_s`, at `distance`."""
-
-    name: str
-    distance: float
-    path: str
-    start_s: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Where and why a clip differs. Times in s from the start of the file, changes in dB above what is usual.
-
-    `level_db` is how much louder the recording is as a whole; changes are counted beside it.
-
-    `clear` is False if nothing stands out; then span and band are the best there is. `isolated` says that the change
-    shows once the far microphone's sound is taken away; `without` is the score with the span left out.
-    """
-
-    name: str
-    value: float
-    threshold: float
-    anomalous: bool | None
-    p: float
-    seconds: float
-    heard: str = ""
-    problem: str = ""
-    warnings: tuple[str, ...] = ()
-    clear: bool = False
-    start_s: float = 0.0
-    end_s: float = 0.0
-    throughout: bool = True
-    times: int = 1
-    low_hz: float = 0.0
-    high_hz: float = 0.0
-    change_db: float = 0.0
-    near_db: float | None = None
-    far_db: float | None = None
-    microphone: str = ""
-    isolated: bool = False
-    level_db: float = 0.0
-    without: float | None = None
-    nearest: tuple[Neighbour, ...] = ()
-    timeline: tuple[tuple[float, float], ...] = ()
-    offset_s: float = 0.0
-    channels: tuple[int, int | None] = (0, 1)
-    clip: Clip | None = field(default=None, repr=False, compare=False)
-    shown: DeviationMap | None = field(default=None, repr=False, compare=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the sound, ready for JSON."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("clip", "shown", "nearest")}
-        rounded = {k: round(v, 4) if isinstance(v, float) and k != "p" else v for k, v in plain.items()}
-        return rounded | {
-            "warnings": list(self.warnings),
-            "channels": list(self.channels),
-            "nearest": [asdict(n) for n in self.nearest],
-            "timeline": [[round(t, 3), round(v, 2)] for t, v in self.timeline],
-            "sentence": self.sentence(),
-        }
-
-    def sentence(self) -> str:
-        """What differs, in one or two sentences."""
-        return sentence(self)
-
-    def lines(self) -> list[str]:
-        """The verdict, what differs, what it may mean, what to play beside it, warnings."""
-        return lines(self)
+OF_THE_SCORE = ("name", "value", "threshold", "anomalous", "p", "heard", "problem")  # fields of Score and Explanation
 
 
 def explain(
     clip: Clip,
     score: Score,
     *,
-    leave_out: Callable[[tuple[float, float]], float],
+    score_without: Callable[[tuple[float, float]], float],
     profile: BandLevels,
     leaves: Sequence[tuple[Recipe, Array]],
     nearest: Sequence[Neighbour] = (),
     offset_s: float = 0.0,
     channels: tuple[int, int | None] = (0, 1),
 ) -> Explanation:
-    """Explain the `score` of a clip; `leave_out((a, b))` scores it without the frames from a to b (shares of the clip).
+    """Explain the `score` of a clip.
 
-    `leaves` are the detector's recipes with their normals' vectors, `offset_s` is where in its file the clip begins.
+    score_without((a, b))   the score without the frames from a to b, as shares of the clip
+    leaves                  the detector's recipes with the vectors (N, D) of their normals
+    offset_s                where in its file the clip begins
     """
     known: dict[str, Any] = {name: getattr(score, name) for name in OF_THE_SCORE} | {
         "warnings": tuple(score.warnings),
@@ -141,7 +70,7 @@ def explain(
     if not maps:
         return Explanation(**known, nearest=() if score.problem else tuple(nearest))
     count = len(next(iter(maps.values())).z)
-    moment = moment_of(score.value, clip.seconds, leave_out)
+    moment = find_span(score.value, clip.seconds, score_without)
     within = None if moment is None else _frames(moment, count)
     heard = {name for recipe, _ in leaves for name in waveforms_of(recipe.view)}
     chosen, patch = choose(maps, heard, within)
@@ -160,7 +89,7 @@ def explain(
         low_hz=low,
         high_hz=high,
         **_microphones(maps, chosen, patch),
-        without=None if whole else leave_out((start / clip.seconds, end / clip.seconds)),
+        without=None if whole else score_without((start / clip.seconds, end / clip.seconds)),
         nearest=tuple(nearest),
         timeline=_timeline(chosen, patch, offset_s),
         shown=chosen,
@@ -168,15 +97,15 @@ def explain(
     )
 
 
-def moment_of(
-    value: float, seconds: float, leave_out: Callable[[tuple[float, float]], float]
+def find_span(
+    value: float, seconds: float, score_without: Callable[[tuple[float, float]], float]
 ) -> tuple[float, float] | None:
     """The part of a clip (shares) without which its score falls by EXPLAINS or more, or None if there is none."""
     if value <= 1:
         return None
     count = min(MOST_PIECES, max(FEWEST_PIECES, round(seconds / PIECE_S)))
     edges = np.linspace(0, 1, count + 1)
-    falls = np.array([value - leave_out((float(a), float(b))) for a, b in pairwise(edges)])
+    falls = np.array([value - score_without((float(a), float(b))) for a, b in pairwise(edges)])
     best = int(falls.argmax())
     first = last = best
     while first > 0 and falls[first - 1] >= falls[best] / 2:
@@ -184,7 +113,7 @@ def moment_of(
     while last < count - 1 and falls[last + 1] >= falls[best] / 2:
         last += 1
     moment = float(edges[first]), float(edges[last + 1])
-    if moment[1] - moment[0] > LONGEST or value - leave_out(moment) < EXPLAINS * value:
+    if moment[1] - moment[0] > LONGEST or value - score_without(moment) < EXPLAINS * value:
         return None
     return moment
 

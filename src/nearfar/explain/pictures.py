@@ -18,7 +18,8 @@ from nearfar.audio import Clip
 from nearfar.embedding.vectors import waveform
 from nearfar.encoders.logmel import BANDS, RATE, log_mel
 from nearfar.explain.deviation import band_of
-from nearfar.explain.evidence import Explanation, Neighbour, recording
+from nearfar.explain.evidence import recording
+from nearfar.explain.wording import Explanation, Neighbour
 from nearfar.score import Score
 
 WIDTH, DPI = 4.7, 150  # inches; 705 pixels

@@ -1,18 +1,97 @@
-"""An explanation in plain words: what a plant engineer reads first. No arithmetic here, only what to say."""
+"""An explanation as data and in plain words: what a plant engineer reads first.
+
+`Explanation` holds what `evidence` found; the functions below it only choose words and compute no evidence.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
+from nearfar.audio import Clip
+from nearfar.explain.deviation import DeviationMap
 from nearfar.support.words import as_sentence
-
-if TYPE_CHECKING:
-    from nearfar.explain.evidence import Explanation
 
 SHORT_S = 0.3
 NARROW = 0.25  # octaves
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A normal recording to play beside the clip: `seconds` of the file `path` ("" if unknown) from `start_s`."""
+
+    name: str
+    distance: float
+    path: str
+    start_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where and why a clip differs. Times in s from the start of the file, changes in dB above what is usual.
+
+    `level_db` is how much louder the recording is as a whole; the other changes do not contain it.
+    `clear` is False if nothing stands out; span and band are then those of the largest deviation.
+    `isolated` is True if the change shows only once the far microphone's sound is taken away from near.
+    `without` is the score of the clip without the span.
+    """
+
+    name: str
+    value: float
+    threshold: float
+    anomalous: bool | None
+    p: float
+    seconds: float
+    heard: str = ""
+    problem: str = ""
+    warnings: tuple[str, ...] = ()
+    clear: bool = False
+    start_s: float = 0.0
+    end_s: float = 0.0
+    throughout: bool = True
+    times: int = 1
+    low_hz: float = 0.0
+    high_hz: float = 0.0
+    change_db: float = 0.0
+    near_db: float | None = None
+    far_db: float | None = None
+    microphone: str = ""
+    isolated: bool = False
+    level_db: float = 0.0
+    without: float | None = None
+    nearest: tuple[Neighbour, ...] = ()
+    timeline: tuple[tuple[float, float], ...] = ()
+    offset_s: float = 0.0
+    channels: tuple[int, int | None] = (0, 1)
+    clip: Clip | None = field(default=None, repr=False, compare=False)
+    shown: DeviationMap | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the sound and the map, ready for JSON."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("clip", "shown", "nearest")}
+        rounded = {k: round(v, 4) if isinstance(v, float) and k != "p" else v for k, v in plain.items()}
+        return rounded | {
+            "warnings": list(self.warnings),
+            "channels": list(self.channels),
+            "nearest": [asdict(n) for n in self.nearest],
+            "timeline": [[round(t, 3), round(v, 2)] for t, v in self.timeline],
+            "sentence": self.sentence(),
+        }
+
+    def verdict(self) -> str:
+        """The score beside the set-point, and how rare such a score is."""
+        return verdict(self)
+
+    def sentence(self) -> str:
+        """What differs, in one or two sentences."""
+        return sentence(self)
+
+    def lines(self) -> list[str]:
+        """The verdict, what differs, what it may mean, what to play beside it, warnings."""
+        return lines(self)
 
 
 def sentence(e: Explanation) -> str:
@@ -21,11 +100,15 @@ def sentence(e: Explanation) -> str:
 
 
 def lines(e: Explanation) -> list[str]:
-    """One thing a line: verdict, what differs, where to look, what the moment does to the score, normals, warnings."""
+    """One fact a line: verdict, what differs, `details`, the most similar normals, warnings."""
     if e.problem:
         return [what(e), *warned(e)]
-    said = [verdict(e), what(e), where_to_look(e), loudness(e), left_out(e), alike(e) if e.nearest else "", *warned(e)]
-    return [line for line in said if line]
+    return [verdict(e), what(e), *details(e), *([alike(e)] if e.nearest else []), *warned(e)]
+
+
+def details(e: Explanation) -> list[str]:
+    """Where to look, the loudness as a whole, and the score without the moment; only what applies."""
+    return [] if e.problem else [line for line in (where_to_look(e), loudness(e), left_out(e)) if line]
 
 
 def verdict(e: Explanation) -> str:
@@ -61,8 +144,8 @@ def what(e: Explanation) -> str:
     more += " for its loudness" if allowed(e) else ""
     isolated = ", with the sound at the far one taken away," if e.isolated else ""
     verb = "hear" if e.microphone == "both" else "hears"
-    said = f"{when(e)} {microphone(e)}{isolated} {verb} {more} {band(e)}{likeness(e)}."
-    return start + (said[0].lower() + said[1:] if start else said)
+    text = f"{when(e)} {microphone(e)}{isolated} {verb} {more} {band(e)}{likeness(e)}."
+    return start + (text[0].lower() + text[1:] if start else text)
 
 
 def when(e: Explanation) -> str:
@@ -77,7 +160,7 @@ def when(e: Explanation) -> str:
 
 
 def band(e: Explanation) -> str:
-    """The band in words."""
+    """The band of pitches in words."""
     if e.low_hz < 60 and e.high_hz > 7900:
         return "at all pitches"
     if e.low_hz < 60:
@@ -93,24 +176,24 @@ def band(e: Explanation) -> str:
 
 
 def hertz(f: float) -> str:
-    """A frequency as people write it."""
+    """A frequency in Hz or kHz, rounded."""
     return f"{f / 1000:.1f} kHz" if f >= 995 else f"{round(f / 10) * 10:.0f} Hz"
 
 
 def octaves(e: Explanation) -> float:
-    """Width of the band."""
+    """Width of the band in octaves."""
     return float(np.log2(e.high_hz / max(e.low_hz, 30.0)))
 
 
 def microphone(e: Explanation) -> str:
-    """Who hears it."""
+    """The microphone that shows the change, as the subject of a sentence."""
     if e.far_db is None:
         return "the microphone"
     return "both microphones" if e.microphone == "both" else f"the {e.microphone} microphone"
 
 
 def likeness(e: Explanation) -> str:
-    """What such a sound is like, where that is safe to say."""
+    """A familiar sound with this length and band, or "" where several would fit."""
     if e.change_db < 3:
         return ""
     short = not e.throughout and e.end_s - e.start_s < SHORT_S
@@ -128,7 +211,7 @@ def likeness(e: Explanation) -> str:
 
 
 def where_to_look(e: Explanation) -> str:
-    """What the two microphones say about where the sound comes from."""
+    """Where the sound comes from, by its change at the two microphones; "" if they do not tell."""
     if not e.clear or e.near_db is None or e.far_db is None or e.isolated:
         return ""
     both = f"{e.near_db:+.0f} dB near, {e.far_db:+.0f} dB far"
@@ -148,7 +231,7 @@ def where_to_look(e: Explanation) -> str:
 
 
 def loudness(e: Explanation) -> str:
-    """What has been allowed for."""
+    """The loudness of the recording as a whole, which the other numbers do not contain."""
     if not allowed(e):
         return ""
     return (
@@ -163,7 +246,7 @@ def allowed(e: Explanation) -> bool:
 
 
 def left_out(e: Explanation) -> str:
-    """What the score would be without the moment."""
+    """The score without the moment, for anomalous recordings."""
     if e.without is None or not e.anomalous or not e.clear:
         return ""
     if e.without <= e.threshold:
@@ -172,7 +255,7 @@ def left_out(e: Explanation) -> str:
 
 
 def alike(e: Explanation) -> str:
-    """The normals to listen to."""
+    """The names of the most similar normal recordings."""
     names = ", ".join(n.name for n in e.nearest)
     return f"Most similar normal recording{'s' if len(e.nearest) > 1 else ''}: {names}."
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from nearfar import audio
 from nearfar.detector import Detector
-from nearfar.explain.evidence import Explanation
+from nearfar.explain.wording import Explanation
 from nearfar.live.alarm import CLEARED, RAISED
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History, last_heard

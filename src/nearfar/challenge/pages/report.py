@@ -1,14 +1,13 @@
-"""Self-contained pages for the researcher: one HTML file with its pictures inside, nothing fetched, nothing that runs.
+"""Pages for the researcher, each one HTML file (`explain.render`).
 
-bench_page    an evaluation: bars beside the baselines, metrics, and per machine ROC, histograms, coherence, evidence
-tables_page   the report's tables beside what was computed here
+bench_page    an evaluation: bars beside the baselines, metrics; per machine ROC, histograms, coherence, evidence
+tables_page   the report's tables beside the numbers computed here
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +17,9 @@ from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
 from nearfar.challenge.pages import pictures, published
 from nearfar.challenge.pages.pictures import Bar
 from nearfar.challenge.pages.tables import Cell, Reproduction, Table
-from nearfar.explain import pages
+from nearfar.explain.pages import alarm_counts, evidence_figures
 from nearfar.explain.pictures import trend_png
+from nearfar.explain.render import NONE, Figure, Value, figure, percent, percent_cell, render
 from nearfar.metrics import harmonic_mean
 from nearfar.recipe import Fusion, Recipe, System, leaves
 from nearfar.support.check import Array
@@ -27,38 +27,43 @@ from nearfar.support.words import as_sentence
 
 METRICS = {"auc_source": "AUC source", "auc_target": "AUC target", "pauc": "pAUC", "omega": "harmonic mean"}
 BESIDE = {published.MSE: "MSE", published.MAHALA: "MAHALA", published.OURS: "report"}
-LISTENED = 12  # normals whose coherence is measured
-SEGMENT, SEGMENTS, LOWEST_HZ = 1024, 8, 50.0  # samples at most, how many at least
+PACKAGE = "nearfar.challenge.pages"
+NORMALS = 12  # normals of a machine whose coherence is measured
+SEGMENT, SEGMENTS = 1024, 8  # Welch's method: most samples of a segment, fewest segments of a clip
+LOWEST_HZ = 50.0
 
 
 def bench_page(evaluation: Evaluation, title: str) -> str:
-    """The page of an evaluation; machines without labels have histograms and the most unusual recording alone."""
-    judged = [m for m in evaluation.machines if m.result is not None]
-    parts = [f"<p>{escape(note)}</p>" for note in [*_headline(evaluation), *evaluation.notes]]
-    if judged:
-        bars = [_bar(m) for m in judged]
-        words = "; ".join(f"{b.name} {b.value:.1f}" for b in bars)
-        marks = (
-            ". MSE and MAHALA are the official baselines, report is its fusion." if any(b.others for b in bars) else "."
-        )
-        caption = f"Each machine's harmonic mean with its 95 % bootstrap interval{marks}"
-        alt = f"Harmonic mean of each machine in percent: {words}"
-        parts.append(f'<div class="pair">{pages.figure(pages.twice(pictures.bars_png, bars), alt, caption)}</div>')
-    parts.append(_metrics_table(evaluation))
-    if any(b.others for b in map(_bar, judged)):
-        parts.append(_known())
-    same = len({_method(m) for m in evaluation.machines if m.detector.why}) == 1
-    parts += [_machine(m, method=not same) for m in evaluation.machines]
-    return pages.whole_page(title, "".join(parts))
+    """The page of an evaluation; a machine without labels has histograms and its most unusual recording only."""
+    bars = [_bar(m) for m in evaluation.machines if m.result is not None]
+    compared = any(bar.others for bar in bars)
+    same_method = len({_method(m) for m in evaluation.machines if m.detector.why}) == 1
+    official = ("official score", percent_cell(evaluation.overall, evaluation.interval))
+    return render(
+        "bench.html.j2",
+        PACKAGE,
+        title=title,
+        headline=[*_headline(evaluation), *evaluation.notes],
+        bars=[_bars_figure(bars, compared)] if bars else [],
+        heads=("machine", "test clips", *METRICS.values()),
+        rows=[_metrics_row(m) for m in evaluation.machines],
+        official=official if evaluation.interval is not None else None,
+        published=_published() if compared else [],
+        machines=[_machine(m, with_method=not same_method) for m in evaluation.machines],
+    )
 
 
 def tables_page(done: Reproduction, title: str) -> str:
-    """The page of `reproduce`: every table, what is missing and why, and where the report contradicts itself."""
-    parts = [f"<p>{escape(as_sentence(note[0].upper() + note[1:]))}</p>" for note in done.notes]
-    parts += [_beside_table(table) for table in done.tables]
-    remarks = "".join(f"<li>{escape(remark)}</li>" for remark in published.REMARKS)
-    parts.append(f"<section><h2>Where the report's tables disagree with themselves</h2><ul>{remarks}</ul></section>")
-    return pages.whole_page(title, "".join(parts) + _known())
+    """The page of `reproduce`: every table, which numbers are missing and why, and where the report is inconsistent."""
+    return render(
+        "tables.html.j2",
+        PACKAGE,
+        title=title,
+        notes=[as_sentence(note[0].upper() + note[1:]) for note in done.notes],
+        tables=[_table(table) for table in done.tables],
+        remarks=published.REMARKS,
+        published=_published(),
+    )
 
 
 def coherence(clips: Sequence[audio.Clip]) -> tuple[Array, Array]:
@@ -125,62 +130,61 @@ def _bar(m: MachineEvaluation) -> Bar:
     return Bar(m.name, 100 * m.result.omega, m.intervals.get("omega"), others)
 
 
-def _metrics_table(evaluation: Evaluation) -> str:
-    heads = ("machine", "test clips", *METRICS.values())
-    rows = []
-    for m in evaluation.machines:
-        cells = [f'<th scope="row">{escape(m.name)}</th>', f'<td data-is="{heads[1]}">{len(m.scores)}</td>']
-        for key, head in METRICS.items():
-            text = "failed" if m.error else "no labels" if not m.labelled else "–"
-            if m.result is not None:
-                text = pages.number(float(getattr(m.result, key)), m.intervals.get(key))
-            cells.append(f'<td data-is="{head}">{text}</td>')
-        rows.append("".join(cells))
-    foot = ""
-    if evaluation.interval is not None:
-        label = f'<th scope="row" colspan="{len(heads) - 1}">official score</th>'
-        foot = f'{label}<td data-is="official score">{pages.number(evaluation.overall, evaluation.interval)}</td>'
-    return _table(heads, rows, "Percent, with the 95 % interval below each number; 50 is chance, 100 is perfect.", foot)
+def _bars_figure(bars: Sequence[Bar], compared: bool) -> Figure:
+    marks = ". MSE and MAHALA are the official baselines, report is its fusion." if compared else "."
+    return figure(
+        pictures.bars_png,
+        bars,
+        alt=f"Harmonic mean of each machine in percent: {'; '.join(f'{b.name} {b.value:.1f}' for b in bars)}",
+        caption=f"Each machine's harmonic mean with its 95 % bootstrap interval{marks}",
+    )
 
 
-def _machine(m: MachineEvaluation, method: bool) -> str:
-    parts = [f"<section><h2>{escape(m.name)}</h2>"]
+def _metrics_row(m: MachineEvaluation) -> list[Value | str]:
+    cells: list[Value | str] = [m.name, str(len(m.scores))]
+    if m.result is None:
+        return cells + ["failed" if m.error else NONE if m.labelled else "no labels"] * len(METRICS)
+    return cells + [percent_cell(float(getattr(m.result, key)), m.intervals.get(key)) for key in METRICS]
+
+
+def _machine(m: MachineEvaluation, with_method: bool) -> dict[str, Any]:
+    """A machine's section: `lines` of text, `curves`, and the most `unusual` recording with its `evidence`."""
+    shown: dict[str, Any] = {"name": m.name, "curves": [], "unusual": None, "evidence": []}
     if m.error:
-        return parts[0] + f"<p>Could not be evaluated: {escape(as_sentence(m.error))}</p></section>"
+        return shown | {"lines": [f"Could not be evaluated: {as_sentence(m.error)}"]}
     if not m.scores:
-        return parts[0] + "<p>No recording of this machine was scored.</p></section>"
-    parts.append(f"<p>{escape(pages.plural(m.scores, [r.is_anomaly for r in m.recordings]))}</p>")
-    parts += [f"<p>Method: {escape(_method(m))}</p>"] if method else []
-    parts += [f"<p>Left out: {escape(as_sentence(error))}</p>" for _, error in m.failures]
-    parts.append(f'<div class="pair">{_curves(m)}</div>')
+        return shown | {"lines": ["No recording of this machine was scored."]}
+    lines = [alarm_counts(m.scores, [r.is_anomaly for r in m.recordings])]
+    lines += [f"Method: {_method(m)}"] if with_method else []
+    lines += [f"Left out: {as_sentence(error)}" for _, error in m.failures]
+    shown |= {"lines": lines, "curves": _curves(m)}
     suspects = [(s.value, r.path) for s, r in zip(m.scores, m.recordings, strict=True) if r.is_anomaly is not False]
     if suspects:
-        parts.append(pages.unusual(m.detector.explain(max(suspects)[1])))
-    return "".join(parts) + "</section>"
+        explanation = m.detector.explain(max(suspects)[1])
+        shown |= {"unusual": explanation, "evidence": evidence_figures(explanation)}
+    return shown
 
 
-def _curves(m: MachineEvaluation) -> str:
+def _curves(m: MachineEvaluation) -> list[Figure]:
     values = [s.value for s in m.scores]
     labels, domains = [r.is_anomaly for r in m.recordings], [r.is_target for r in m.recordings]
     figures = []
     if m.result is not None:
-        drawn = pages.twice(pictures.roc_png, values, [bool(x) for x in labels], domains)
-        said = ", ".join(f"{head} {_said(getattr(m.result, key))}" for key, head in METRICS.items())
-        figures.append(pages.figure(drawn, f"ROC of {m.name}: {said}", "ROC; pAUC looks at the shaded part."))
+        numbers = ", ".join(f"{head} {percent(float(getattr(m.result, key)))}" for key, head in METRICS.items())
+        alt, caption = f"ROC of {m.name}: {numbers}", "ROC; pAUC uses the shaded part."
+        figures.append(figure(pictures.roc_png, values, [bool(x) for x in labels], domains, alt=alt, caption=caption))
     point = m.scores[0].threshold
-    drawn = pages.twice(pictures.domains_png, values, labels, domains, point)
+    alt = f"Histogram of the scores of {m.name}; set-point {point:.2f}"
     caption = "How often each score occurs, a panel for each domain that is known."
-    figures.append(pages.figure(drawn, f"Histogram of the scores of {m.name}; set-point {point:.2f}", caption))
-    known = [] if m.result is None else labels
-    drawn = pages.twice(trend_png, m.scores, known)
-    figures.append(pages.figure(drawn, f"Scores of {m.name} in order", "Scores in the order of the files."))
+    figures.append(figure(pictures.domains_png, values, labels, domains, point, alt=alt, caption=caption))
+    alt, caption = f"Scores of {m.name} in order", "Scores in the order of the files."
+    figures.append(figure(trend_png, m.scores, [] if m.result is None else labels, alt=alt, caption=caption))
     frequency, rows = coherence(_normals(m))
     if len(rows):
-        drawn = pages.twice(pictures.coherence_png, frequency, rows)
-        mean = f"Coherence of near and far of {m.name}, {float(np.median(rows)):.2f} at the median"
-        caption = f"What near and far share, in {len(rows)} normal clips: 1 is all of it, 0 nothing."
-        figures.append(pages.figure(drawn, mean, caption))
-    return "".join(figures)
+        alt = f"Coherence of near and far of {m.name}, {float(np.median(rows)):.2f} at the median"
+        caption = f"How much near and far have in common, in {len(rows)} normal clips: 1 is everything, 0 is nothing."
+        figures.append(figure(pictures.coherence_png, frequency, rows, alt=alt, caption=caption))
+    return figures
 
 
 def _normals(m: MachineEvaluation) -> list[audio.Clip]:
@@ -188,62 +192,33 @@ def _normals(m: MachineEvaluation) -> list[audio.Clip]:
     if m.detector.far is None or not m.detector.normals:
         return []
     paths = list(dict.fromkeys(n.path for n in m.detector.normals if n.path))
-    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(LISTENED, len(paths))).astype(int))]
+    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(NORMALS, len(paths))).astype(int))]
     return [next(audio.windows(path, near=m.detector.near, far=m.detector.far)) for path in chosen]
 
 
-def _beside_table(table: Table) -> str:
-    rows = []
-    for row in table.rows:
-        words = [f'<th scope="row">{escape(row.heads[0])}</th>']
-        for head, text in zip(table.heads[1:], row.heads[1:], strict=True):
-            words.append(f'<td class="words" data-is="{head}">{escape(text)}</td>')
-        for metric, cell in zip(table.metrics, row.cells, strict=True):
-            words.append(f'<td data-is="{metric}">{_cell(cell)}</td>')
-        rows.append("".join(words))
-    caption = "In bold what was computed here, below it the report's number and the difference to it. Percent."
-    notes = [*table.notes, *(f"{', '.join(names)}: {as_sentence(reason)}" for reason, names in table.reasons.items())]
-    under = "".join(f'<p class="small">{escape(note)}</p>' for note in notes)
-    made = _table((*table.heads, *table.metrics), rows, caption, words=len(table.heads))
-    return f"<section><h2>{escape(table.title)}</h2>{made}{under}</section>"
+def _table(table: Table) -> dict[str, Any]:
+    reasons = [f"{', '.join(names)}: {as_sentence(reason)}" for reason, names in table.reasons.items()]
+    return {
+        "title": table.title,
+        "heads": (*table.heads, *table.metrics),
+        "rows": [(*row.heads, *map(_cell, row.cells)) for row in table.rows],
+        "words": range(len(table.heads)),
+        "notes": [*table.notes, *reasons],
+    }
 
 
-def _cell(cell: Cell) -> str:
-    here = "" if cell.here is None else f"<b>{cell.here:.2f}</b>"
-    if cell.report is None:
-        return here
+def _cell(cell: Cell) -> Value:
     difference = "" if cell.difference is None else f", {cell.difference:+.2f}"
-    return f"{here}<small>report {cell.report:.2f}{difference}</small>"
-
-
-def _known() -> str:
-    """What others have published."""
-    rows = [
-        f'<th scope="row">{escape(s.name)}</th><td data-is="development">{_plain(s.dev)}</td>'
-        f'<td data-is="evaluation">{_plain(s.eval)}</td><td data-is="trained">{"yes" if s.trained else "no"}</td>'
-        f'<td class="words small" data-is="source">{escape(s.source)}</td>'
-        for s in published.SYSTEMS
-    ]
-    heads = ("system", "development", "evaluation", "trained", "source")
-    table = _table(heads, rows, "Official scores on DCASE 2026 Task 2, percent.")
-    return f"<details><summary>What others have published</summary>{table}</details>"
-
-
-def _table(heads: Sequence[str], rows: Sequence[str], caption: str, foot: str = "", words: int = 1) -> str:
-    """A table; its first `words` columns hold words, and so does one called "source"."""
-    kinds = ['class="words" ' if i < words or h == "source" else "" for i, h in enumerate(heads)]
-    head = "".join(f'<th {kind}scope="col">{escape(h)}</th>' for kind, h in zip(kinds, heads, strict=True))
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    below = f"<tfoot><tr>{foot}</tr></tfoot>" if foot else ""
-    return (
-        f'<div class="wide"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody>{below}</table></div>"
+    return Value(
+        bold="" if cell.here is None else f"{cell.here:.2f}",
+        small="" if cell.report is None else f"report {cell.report:.2f}{difference}",
     )
 
 
-def _plain(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
-
-
-def _said(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{100 * value:.1f}"
+def _published() -> list[tuple[str, ...]]:
+    """Rows of what others have published."""
+    scores = [[NONE if score is None else f"{score:.2f}" for score in (s.dev, s.eval)] for s in published.SYSTEMS]
+    return [
+        (s.name, *pair, "yes" if s.trained else "no", s.source)
+        for s, pair in zip(published.SYSTEMS, scores, strict=True)
+    ]

@@ -20,7 +20,8 @@ from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.detector import Detector
 from nearfar.embedding.embedder import Origin
-from nearfar.explain.evidence import Explanation, neighbours, recording
+from nearfar.explain.evidence import neighbours, recording
+from nearfar.explain.wording import Explanation
 from nearfar.live.operator import is_ours
 from nearfar.live.plant import Plant
 from nearfar.live.records import Event

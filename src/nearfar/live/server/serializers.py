@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from nearfar.explain import wording
-from nearfar.explain.evidence import Explanation
+from nearfar.explain.wording import Explanation
 from nearfar.live.operator import standing_changes
 from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event
