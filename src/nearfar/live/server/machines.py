@@ -148,13 +148,13 @@ def _curve(machine: Machine) -> list[schemas.CurvePoint]:
     ]
 
 
-def _odd(machine: Machine) -> tuple[list[schemas.OddOne], int]:
+def _odd(machine: Machine) -> tuple[list[schemas.OddNormal], int]:
     """The normals that are most unlike the others, and how much louder to play them."""
     detector = machine.detector
     order = [int(i) for i in np.argsort(-detector.train_values, kind="stable")[:ODD]]
     clips = [normal_clip(detector.normals[i], detector) for i in order]
     odd = [
-        schemas.OddOne(
+        schemas.OddNormal(
             index=i,
             name=detector.normals[i].name,
             score=float(detector.train_values[i]),

@@ -1,315 +1,334 @@
-"""What the API gives: a class for each shape, errors among them; `Scored` is the row. What it takes is in `asks`.
+"""The JSON of the API: a class for each body that the server sends, and one for each that it accepts.
 
-Times are seconds since 1970 (UTC), scores standard deviations of the normals, levels dB of full scale.
+Conventions: times are seconds since 1970 (UTC). Scores are in standard deviations of the machine's normal recordings.
+Levels are in dB of full scale. Every field has an example, which /openapi.json shows.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from nearfar.live.records import Scored
-from nearfar.live.server.examples import EXAMPLES
 
 Channel = Literal["near", "far"]
+T0 = 1_790_000_000.0  # the time in the examples
+SCORED = {
+    "machine": "pump3",
+    "t0": T0,
+    "t1": T0 + 10,
+    "value": 1.2,
+    "threshold": 3.42,
+    "anomalous": False,
+    "p": 0.1,
+    "heard": "",
+    "problem": "",
+    "level_near_dbfs": -38.2,
+    "level_far_dbfs": -44.0,
+}
+WHERE = "Between 3.2 and 4.1 s near hears 14 dB more than usual between 2 and 3 kHz."
 
 
-def _example(schema: dict[str, Any], shape: type[BaseModel]) -> None:
-    schema["example"] = EXAMPLES[shape.__name__]
+class Schema(BaseModel):
+    """The base of all bodies: an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
-class Shape(BaseModel):
-    """What all have in common: fields that are not known are errors, and the schema shows an example."""
+class Error(Schema):
+    """Every error: a code for programs, a sentence for people, and the HTTP status."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=_example)
-
-
-class Error(Shape):
-    """Every error, whatever the call: a code for programs, a sentence for people, and the status once more."""
-
-    error: str
-    message: str
-    status: int
+    error: str = Field(examples=["not_found"])
+    message: str = Field(examples=["there is no machine 'pump9'; there are: pump3"])
+    status: int = Field(examples=[404])
 
 
-class Window(Shape):
-    """The score of one window. `anomalous` is null where it cannot be judged, and `problem` says why."""
-
-    file: str
-    score: float
-    threshold: float
-    anomalous: bool | None
-    status: str
-    p: float
-    heard: str
-    nearest: list[str]
-    problem: str
-    warnings: list[str]
+# ---- What the server sends ------------------------------------------------------------------------------------------
 
 
-class ScoreAnswer(Window):
-    """The most unusual window of a recording, and all of them; one window if it is no longer than 30 s."""
+class WindowScore(Schema):
+    """The score of one window. `anomalous` is null if the window cannot be judged; `problem` then gives the reason."""
 
-    machine: str
-    windows: list[Window]
+    file: str = Field(examples=["0815.wav"])
+    score: float = Field(examples=[7.31])
+    threshold: float = Field(examples=[3.42])
+    anomalous: bool | None = Field(examples=[True])
+    status: str = Field(examples=["ANOMALOUS"])
+    p: float = Field(examples=[0.0012])
+    heard: str = Field(examples=["steady"])
+    nearest: list[str] = Field(examples=[["normal_12.wav", "normal_03.wav", "normal_27.wav"]])
+    problem: str = Field(examples=[""])
+    warnings: list[str] = Field(examples=[[]])
 
 
-class MachineState(Shape):
-    """How a machine is now. `state` is the alarm's (ISA-18.2), or `no sound` or `waiting`: never normal unheard.
+class RecordingScore(WindowScore):
+    """The most unusual window of a recording, and all its windows. A recording of up to 30 s is one window."""
 
-    `health` says what is wrong with its microphones.
+    machine: str = Field(examples=["pump3"])
+    windows: list[WindowScore]
+
+
+class MachineState(Schema):
+    """A machine now. `state` is the alarm state of ISA-18.2, or `no sound`, or `waiting` before the first window.
+
+    `health` lists what is wrong with the microphones.
     """
 
-    id: str
-    name: str
-    site: str
-    state: str
-    score: Scored | None
-    last_heard: float | None
-    health: list[str]
-    shelved_until: float | None
-    event_id: int | None
-    threshold: float
-    false_alarms_per_week: float
-    clip_seconds: float
-    normals: int
+    id: str = Field(examples=["pump3"])
+    name: str = Field(examples=["Pump 3"])
+    site: str = Field(examples=["hall-2"])
+    state: str = Field(examples=["normal"])
+    score: Scored | None = Field(examples=[SCORED])
+    last_heard: float | None = Field(examples=[T0 + 10])
+    health: list[str] = Field(examples=[[]])
+    shelved_until: float | None = Field(examples=[None])
+    event_id: int | None = Field(examples=[None])
+    threshold: float = Field(examples=[3.42])
+    false_alarms_per_week: float = Field(examples=[1.0])
+    clip_seconds: float = Field(examples=[10.0])
+    normals: int = Field(examples=[240])
 
 
-class Machines(Shape):
+class Machines(Schema):
     """All machines of this server."""
 
     machines: list[MachineState]
 
 
-class Scores(Shape):
-    """Windows of a machine, oldest first, thinned so that every extreme stays."""
+class Scores(Schema):
+    """Windows of a machine, oldest first. Where there are too many, some are left out, but never an extreme."""
 
-    machine: str
-    since: float
-    until: float
-    scores: list[Scored]
-
-
-class Day(Shape):
-    """The median score of the windows of a UTC day that were judged normal."""
-
-    start: float
-    median: float
-    windows: int
+    machine: str = Field(examples=["pump3"])
+    since: float = Field(examples=[T0])
+    until: float = Field(examples=[T0 + 3600])
+    scores: list[Scored] = Field(examples=[[SCORED]])
 
 
-class Drift(Shape):
-    """Is the machine, or what is around it, changing slowly? Days that count, and what to do in a sentence."""
+class Day(Schema):
+    """A UTC day: the median score of its windows that were judged normal, and how many they were."""
 
-    creeping: bool
-    text: str
+    start: float = Field(examples=[1_789_948_800.0])
+    median: float = Field(examples=[0.05])
+    windows: int = Field(examples=[17_020])
+
+
+class Drift(Schema):
+    """Whether the normal scores of a machine creep from week to week: the days compared, and advice in `text`."""
+
+    creeping: bool = Field(examples=[False])
+    text: str = Field(examples=["No trend: the median normal score was +0.02 and is +0.05."])
     days: list[Day]
 
 
-class Domain(Shape):
-    """How many normals of a domain there are."""
+class Domain(Schema):
+    """How many normal recordings a domain has."""
 
-    name: str
-    normals: int
-
-
-class SetPoint(Shape):
-    """Alarm above `value`; a healthy machine is expected to alarm at most so often. `promise`: all that in words."""
-
-    value: float
-    method: str
-    false_alarms_per_week: float
-    independent_per_week: float
-    promise: list[str]
+    name: str = Field(examples=["source"])
+    normals: int = Field(examples=[230])
 
 
-class CurvePoint(Shape):
-    """What a set-point is expected to cost."""
+class SetPoint(Schema):
+    """The score above which there is an alarm, the expected false alarms, and both in words (`promise`)."""
 
-    value: float
-    false_alarms_per_week: float
-
-
-class OddOne(Shape):
-    """A normal that is unlike the others; `index` is its place among them."""
-
-    index: int
-    name: str
-    score: float
-    playable: bool
-    channels: list[Channel]
+    value: float = Field(examples=[3.42])
+    method: str = Field(examples=["conformal"])
+    false_alarms_per_week: float = Field(examples=[1.0])
+    independent_per_week: float = Field(examples=[1.9e-9])
+    promise: list[str] = Field(examples=[["alarm when 3 windows in a row each score above 3.4"]])
 
 
-class AuditEntry(Shape):
-    """Who did what. `can_undo`: it is the newest change of the model that stands; `note`: what to think about."""
+class CurvePoint(Schema):
+    """A set-point and the false alarms that it is expected to cause."""
 
-    id: int
-    at: float
-    who: str
-    machine: str
-    action: str
-    text: str
-    event_id: int | None
-    note: str
-    can_undo: bool
+    value: float = Field(examples=[3.42])
+    false_alarms_per_week: float = Field(examples=[1.0])
 
 
-class Audits(Shape):
+class OddNormal(Schema):
+    """One of the normal recordings that are most unlike the others; `index` is its position among the normals."""
+
+    index: int = Field(examples=[17])
+    name: str = Field(examples=["normal_17.wav"])
+    score: float = Field(examples=[2.9])
+    playable: bool = Field(examples=[True])
+    channels: list[Channel] = Field(examples=[["near", "far"]])
+
+
+class AuditEntry(Schema):
+    """One action of a person. `can_undo` is true for the newest change of a model; `note` is a warning about it."""
+
+    id: int = Field(examples=[12])
+    at: float = Field(examples=[T0 + 300])
+    who: str = Field(examples=["Anna"])
+    machine: str = Field(examples=["pump3"])
+    action: str = Field(examples=["fine"])
+    text: str = Field(examples=["2 recordings"])
+    event_id: int | None = Field(examples=[7])
+    note: str = Field(examples=[""])
+    can_undo: bool = Field(examples=[True])
+
+
+class Audits(Schema):
     """Audit entries, newest first."""
 
     audit: list[AuditEntry]
 
 
-class Model(Shape):
-    """What a machine's model was fitted on, and its set-point; `backed_per_week` is the rarest the normals can show."""
+class Model(Schema):
+    """The model of a machine: its normal recordings and its set-point.
 
-    id: str
-    name: str
-    normals: int
-    minutes: float
+    `backed_per_week` is the smallest rate of false alarms that the normal recordings can confirm.
+    """
+
+    id: str = Field(examples=["pump3"])
+    name: str = Field(examples=["Pump 3"])
+    normals: int = Field(examples=[240])
+    minutes: float = Field(examples=[40.0])
     domains: list[Domain]
-    near: int
-    far: int | None
-    clip_seconds: float
-    why: str
-    card: str
+    near: int = Field(examples=[0])
+    far: int | None = Field(examples=[1])
+    clip_seconds: float = Field(examples=[10.0])
+    why: str = Field(examples=["the far microphone explains most of the room, so it is taken out of near"])
+    card: str = Field(examples=["# What this detector is"])
     set_point: SetPoint
     curve: list[CurvePoint]
-    backed_per_week: float
-    odd_ones_out: list[OddOne]
-    gain_db: int
+    backed_per_week: float = Field(examples=[167.0])
+    odd_ones_out: list[OddNormal]
+    gain_db: int = Field(examples=[18])
     audit: list[AuditEntry]
 
 
-class Event(Shape):
-    """An alarm or trouble with a microphone; `ended` is null while it stands, `verdict` what people said it was."""
+class Event(Schema):
+    """An alarm, or a problem with a microphone. `ended` is null until it is over."""
 
-    id: int
-    machine: str
-    name: str
-    kind: Literal["alarm", "health"]
-    started: float
-    ended: float | None
-    peak_value: float
-    peak_t0: float
-    threshold: float
-    heard: str
-    text: str
-    has_audio: bool
-    acknowledged: float | None
-    acknowledged_by: str
-    verdict: Literal["", "fine", "fault"]
-    verdict_by: str
+    id: int = Field(examples=[7])
+    machine: str = Field(examples=["pump3"])
+    name: str = Field(examples=["Pump 3"])
+    kind: Literal["alarm", "health"] = Field(examples=["alarm"])
+    started: float = Field(examples=[T0])
+    ended: float | None = Field(examples=[T0 + 90])
+    peak_value: float = Field(examples=[7.3])
+    peak_t0: float = Field(examples=[T0 + 20])
+    threshold: float = Field(examples=[3.42])
+    heard: str = Field(examples=["steady"])
+    text: str = Field(examples=["sounds unlike its normals (steady)"])
+    has_audio: bool = Field(examples=[True])
+    acknowledged: float | None = Field(examples=[T0 + 200])
+    acknowledged_by: str = Field(examples=["Anna"])
+    verdict: Literal["", "fine", "fault"] = Field(examples=["fine"])
+    verdict_by: str = Field(examples=["Anna"])
     audit: list[AuditEntry]
 
 
-class Events(Shape):
-    """Events, newest first; for more, ask again with `before_id` = the last one's id."""
+class Events(Schema):
+    """Events, newest first. For older ones, repeat the request with `before_id` = the id of the last event."""
 
     events: list[Event]
 
 
-class Neighbour(Shape):
-    """A normal recording to play beside; `playable` if it is still on disk."""
+class Neighbour(Schema):
+    """A similar normal recording; `playable` if its file still exists."""
 
-    name: str
-    distance: float
-    playable: bool
+    name: str = Field(examples=["normal_12.wav"])
+    distance: float = Field(examples=[0.31])
+    playable: bool = Field(examples=[True])
 
 
-class Explanation(Shape):
-    """Where and why a recording differs: in words (`what`, `lines`), and as numbers. Times are from its start."""
+class Explanation(Schema):
+    """Where and why a recording differs from the normals, in words and numbers. Times count from its start."""
 
-    machine: str
-    file: str
-    value: float
-    threshold: float
-    anomalous: bool | None
-    p: float
-    what: str
-    sentence: str
-    lines: list[str]
-    clear: bool
-    throughout: bool
-    start_s: float
-    end_s: float
-    low_hz: float
-    high_hz: float
-    change_db: float
-    microphone: str
-    problem: str
-    warnings: list[str]
+    machine: str = Field(examples=["pump3"])
+    file: str = Field(examples=["0815.wav"])
+    value: float = Field(examples=[7.31])
+    threshold: float = Field(examples=[3.42])
+    anomalous: bool | None = Field(examples=[True])
+    p: float = Field(examples=[0.0012])
+    what: str = Field(examples=[WHERE])
+    sentence: str = Field(examples=[f"{WHERE} Most similar: normal_12.wav."])
+    lines: list[str] = Field(
+        examples=[["It is at the machine and hardly at the far microphone (+14 dB near, +1 dB far)."]]
+    )
+    clear: bool = Field(examples=[True])
+    throughout: bool = Field(examples=[False])
+    start_s: float = Field(examples=[3.2])
+    end_s: float = Field(examples=[4.1])
+    low_hz: float = Field(examples=[2000.0])
+    high_hz: float = Field(examples=[3000.0])
+    change_db: float = Field(examples=[14.0])
+    microphone: str = Field(examples=["near"])
+    problem: str = Field(examples=[""])
+    warnings: list[str] = Field(examples=[[]])
     nearest: list[Neighbour]
-    channels: list[Channel]
-    gain_db: int
+    channels: list[Channel] = Field(examples=[["near", "far"]])
+    gain_db: int = Field(examples=[18])
 
 
-class ServerHealth(Shape):
+class ServerHealth(Schema):
     """The server and its microphones."""
 
-    version: str
-    started: float
-    problems: list[str]
+    version: str = Field(examples=["0.1.0"])
+    started: float = Field(examples=[T0])
+    problems: list[str] = Field(examples=[[]])
     machines: list[MachineState]
-    windows: int
-    dropped: int
-    history_bytes: int
-    free_bytes: int
-    uploads_now: int
-    decoders_replaced: int
-    listeners: int
+    windows: int = Field(examples=[17_280])
+    dropped: int = Field(examples=[0])
+    history_bytes: int = Field(examples=[48_000_000])
+    free_bytes: int = Field(examples=[90_000_000_000])
+    uploads_now: int = Field(examples=[0])
+    decoders_replaced: int = Field(examples=[0])
+    listeners: int = Field(examples=[2])
 
 
-class Ready(Shape):
-    """Alive, or ready: nothing more is said without a token."""
+class Ready(Schema):
+    """Whether the process is alive, or ready; nothing more is given without a token."""
 
-    status: str
-
-
-class Added(Shape):
-    """What went into the normals; `note` if it sounds unlike this machine."""
-
-    added: int
-    normals: int
-    audit_id: int
-    message: str
-    note: str
+    status: str = Field(examples=["ok"])
 
 
-class Done(Shape):
-    """What was done, in a sentence, with the number of its audit entry; `note` is what to think about."""
+class Added(Schema):
+    """The recordings that were added to the normals; `note` warns if they sound unlike this machine."""
 
-    message: str
-    audit_id: int
-    note: str = ""
-
-
-# What the API takes, beside recordings: who does something, and what.
-
-Who = Annotated[str, Field(max_length=40, description="Who does it; noted in the audit.")]
+    added: int = Field(examples=[1])
+    normals: int = Field(examples=[241])
+    audit_id: int = Field(examples=[13])
+    message: str = Field(examples=["1 recording added to the normals of Pump 3."])
+    note: str = Field(examples=["of 1 of these, 1 would be an alarm (up to 24.1): is it another machine?"])
 
 
-class ByWhom(Shape):
+class Done(Schema):
+    """What was done, in a sentence, and the id of its audit entry; `note` is a warning about it."""
+
+    message: str = Field(examples=["Added to the normals of Pump 3: 2 recordings. It can be taken back."])
+    audit_id: int = Field(examples=[12])
+    note: str = Field(default="", examples=[""])
+
+
+# ---- What the server accepts, beside recordings ---------------------------------------------------------------------
+
+Who = Annotated[str, Field(max_length=40, description="Who does it; kept in the audit.", examples=["Anna"])]
+
+
+class ByWhom(Schema):
     """Who does it."""
 
     who: Who = ""
 
 
 class Feedback(ByWhom):
-    """What an event was: "fine" adds its sound to the normals, "fault" notes a real fault."""
+    """What an event was: "fine" adds its sound to the normals, "fault" records a real fault."""
 
-    verdict: Literal["fine", "fault"]
+    verdict: Literal["fine", "fault"] = Field(examples=["fine"])
 
 
 class Shelving(ByWhom):
-    """For how long nothing is raised."""
+    """How long no alarm is raised."""
 
-    hours: Annotated[float, Field(gt=0, le=744)]
+    hours: float = Field(gt=0, le=744, examples=[8])
 
 
 class NewSetPoint(ByWhom):
-    """Another set-point: at most so many false alarms a week, or a value by hand; one of them."""
+    """Another set-point: the most false alarms a week, or the score itself; give one of the two."""
 
-    false_alarms_per_week: Annotated[float | None, Field(gt=0, le=1e6)] = None
-    value: Annotated[float | None, Field(ge=-1e6, le=1e6)] = None
+    false_alarms_per_week: float | None = Field(default=None, gt=0, le=1e6, examples=[0.5])
+    value: float | None = Field(default=None, ge=-1e6, le=1e6, examples=[None])

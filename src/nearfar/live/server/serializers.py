@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from nearfar.explain import wording
 from nearfar.explain.wording import Explanation
@@ -80,20 +81,26 @@ def audits(
     return [entry(row, standing[row.machine]) for row in rows]
 
 
-def window(score: Score) -> schemas.Window:
-    """A score as the API shows it: the same columns as the command line's."""
-    return schemas.Window(
-        file=score.name,
-        score=score.value,
-        threshold=score.threshold,
-        anomalous=score.anomalous,
-        status=score.status,
-        p=score.p,
-        heard=score.heard,
-        nearest=list(score.nearest),
-        problem=score.problem,
-        warnings=list(score.warnings),
-    )
+def recording_score(machine: str, scores: Sequence[Score], worst: Score) -> schemas.RecordingScore:
+    """The scores of a recording's windows as the API shows them; `worst` stands for the recording."""
+    windows = [schemas.WindowScore(**window_fields(score)) for score in scores]
+    return schemas.RecordingScore(**window_fields(worst), machine=machine, windows=windows)
+
+
+def window_fields(score: Score) -> dict[str, Any]:
+    """The fields that every score has: the columns of the command line's table."""
+    return {
+        "file": score.name,
+        "score": score.value,
+        "threshold": score.threshold,
+        "anomalous": score.anomalous,
+        "status": score.status,
+        "p": score.p,
+        "heard": score.heard,
+        "nearest": list(score.nearest),
+        "problem": score.problem,
+        "warnings": list(score.warnings),
+    }
 
 
 def explained(e: Explanation, machine: str, playable: Mapping[str, bool], gain_db: int) -> schemas.Explanation:

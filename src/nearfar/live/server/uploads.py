@@ -30,7 +30,7 @@ from nearfar.live.server.decode import HEADER, shown, wav_header
 from nearfar.live.server.limits import Refused
 from nearfar.live.server.playback import gain_db, normal_clip
 from nearfar.live.server.security import Refusal
-from nearfar.live.server.serializers import entry, explained, window
+from nearfar.live.server.serializers import entry, explained, recording_score
 from nearfar.live.server.service import ERRORS, Here, Service, answers, name_of
 from nearfar.score import Score
 from nearfar.support.words import join_sentences, plural
@@ -67,15 +67,13 @@ How = Annotated[Sent, Depends()]
 
 
 @router.post("/score", openapi_extra=BODY)
-async def score(here: Here, request: Request, id: str, how: How) -> schemas.ScoreAnswer:
+async def score(here: Here, request: Request, id: str, how: How) -> schemas.RecordingScore:
     """The score of a recording: the same, bit for bit, as `nearfar score` gives. Nothing is recorded."""
     machine = here.machine(id)
 
-    def work(clips: list[Clip]) -> schemas.ScoreAnswer:
+    def work(clips: list[Clip]) -> schemas.RecordingScore:
         scores = [here.plant.score(id, clip) for clip in clips]
-        worst = scores[_worst(scores)]
-        windows = [window(s) for s in scores]
-        return schemas.ScoreAnswer(**window(worst).model_dump(), machine=id, windows=windows)
+        return recording_score(id, scores, scores[_worst(scores)])
 
     return await _worked_on(here, request, machine, how, work)
 
