@@ -116,7 +116,7 @@ def test_raw_samples_of_one_microphone(tmp_path):
         (["MODEL", "--source", ".", "--metrics", "abc"], "--metrics takes"),
         (["MODEL", "--source", ".", "--mqtt", "a:b"], "--mqtt takes"),
         (["nomodel", "--source", "."], "is not a detector"),
-        (["MODEL", "--source", ".", "--false-alarms-per-week", "-1"], "false alarms per week must be > 0"),
+        (["MODEL", "--source", ".", "--false-alarms-per-week", "-1"], "false_alarms_per_week must be > 0, not -1"),
         (["MODEL", "--source", ".", "--weights", __file__], "would not be used: log-mel has no weights"),
         (["--config", "nowhere.toml"], "no such configuration"),
         (["MODEL", "--config", "x.toml"], "give it alone"),

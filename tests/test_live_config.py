@@ -1,13 +1,14 @@
-"""The configuration: what is not known or of the wrong type is said with its line; secrets are never printed."""
+"""The configuration: what is not known or of the wrong type is reported with its line; secrets are never printed."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from conftest import hum
 from nearfar.errors import ConfigError
 from nearfar.live.build import build_plant, check, open_machines
-from nearfar.live.config import read
+from nearfar.live.config import of_options, read
 from nearfar.live.monitor import Monitor
 from plants import fitted
 
@@ -86,7 +87,11 @@ def test_machines_are_as_configured_and_share_an_encoder(folder):
 @pytest.mark.parametrize(
     "old, new, says",
     [
-        ("on_delay = 2", "ondelay = 2", "line 15: machines.pump.alarm.ondelay is not known; choose one of: deadband"),
+        (
+            "on_delay = 2",
+            "ondelay = 2",
+            "line 15: machines.pump.alarm.ondelay is not known .did you mean on_delay[?].; choose one of: deadband",
+        ),
         ("[metrics]", "[metric]", "line 31: metric is not known"),
         ("[machines.fan]", "[machine.fan]", "line 17: machine is not known"),
         ("keep_days = 30", 'keep_days = "30"', "line 6: history.keep_days must be a number, not '30'"),
@@ -94,25 +99,53 @@ def test_machines_are_as_configured_and_share_an_encoder(folder):
         ("port = 9108", "port = 1.5", "must be a whole number"),
         ('host = "broker"', "", "mqtt lacks host"),
         ('model = "pump3"\nsource = "in"', 'source = "in"', "machines.pump lacks model"),
-        ('site = "north"', "site = north", "this is no TOML"),
-        ('site = "north"', 'site = "north"\nmachines = 3', "this is no TOML|must be tables"),
+        ('site = "north"', "site = north", "this is not TOML"),
+        ('site = "north"', 'site = "north"\nmachines = 3', "this is not TOML"),
         ("${PASSWORD}", "${NOT_SET}", "environment variable NOT_SET, which is not set"),
-        ("on_delay = 2", "on_delay = 0", "line 15: machines.pump.alarm.on_delay must be a whole number >= 1, not 0"),
-        ("silence_s = 90", "silence_s = -1", r"line 20: machines.fan.silence_s must be > 0, not -1.0"),
-        ("silence_s = 90", "channels = 3", "machines.fan.channels must be >= 1 and <= 2, not 3"),
-        ("silence_s = 90", "rate = 0", "machines.fan.rate must be a whole number >= 1, not 0"),
+        ("on_delay = 2", "on_delay = 0", "line 15: machines.pump.alarm.on_delay must be >= 1, not 0"),
+        ("silence_s = 90", "silence_s = -1", r"line 20: machines.fan.silence_s must be > 0, not -1"),
+        ("silence_s = 90", "channels = 3", "machines.fan.channels must be <= 2, not 3"),
+        ("silence_s = 90", "rate = 0", "machines.fan.rate must be >= 1, not 0"),
         ("keep_days = 30", "keep_days = nan", "line 6: history.keep_days must be a finite number, not nan"),
         ("keep_days = 30", "audio_gb = -1", "history.audio_gb must be >= 0"),
-        ("port = 9108", "port = 99999", "line 32: metrics.port must be >= 0 and <= 65535, not 99999"),
-        ('host = "broker"', 'host = ""', "line 23: mqtt.host must be the broker's name"),
+        ("port = 9108", "port = 99999", "line 32: metrics.port must be <= 65535, not 99999"),
+        ('host = "broker"', 'host = ""', "line 23: mqtt.host must be a name or an address, not ''"),
         ('host = "broker"', 'host = "b"\nprefix = "a/#"', r"mqtt.prefix must be a topic without .*, not 'a/#'"),
-        ("https://example.org/hook", "htp://x", "line 28: webhook.url of a webhook must begin with http"),
+        ("https://example.org/hook", "htp://x", "line 28: webhook.url: url of a webhook must begin with http"),
         ("[metrics]", '[opcua]\nendpoint = "http://x"\n[metrics]', "opcua.endpoint must be opc.tcp://HOST:PORT/"),
     ],
 )
 def test_mistakes_are_named_with_their_line(folder, old, new, says):
     with pytest.raises(ConfigError, match=says):
         read(written(folder, SOUND.replace(old, new, 1)), {"PASSWORD": "x"})
+
+
+def test_all_mistakes_are_named_at_once_and_no_secret_with_them(folder):
+    text = SOUND.replace("on_delay = 2", "on_delay = 2.5")
+    text = text.replace('host = "broker"', 'host = "broker"\nport = "1883"\nprefix = "${PASSWORD}/#"')
+    with pytest.raises(ConfigError) as caught:
+        read(written(folder, text), {"PASSWORD": "hidden"})
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3 and all(line.startswith(f"{folder / 'plant.toml'}, line ") for line in lines)
+    assert "machines.pump.alarm.on_delay must be a whole number, not 2.5" in lines[0]
+    assert "mqtt.port must be a whole number, not '1883'" in lines[1]
+    assert lines[2].endswith("not '${PASSWORD}/#'") and "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"rate": 0}, "machines.pump.rate must be >= 1, not 0"),
+        ({"format": "mp3"}, "unknown sample format 'mp3'; choose one of: f32le"),
+        ({"weights": 3}, "machines.pump.weights must be a path in quotes, not 3"),
+    ],
+)
+def test_options_of_the_command_line_are_checked_in_the_same_way(table, says):
+    with pytest.raises(ConfigError, match=says):
+        of_options({"machines": {"pump": {"model": Path("pump3"), **table}}})
+    weights = {"eat-large": Path("eat.safetensors")}
+    made = of_options({"machines": {"pump": {"model": Path("pump3"), "weights": weights}}})
+    assert made.machines["pump"].weights == weights and made.history.folder == Path("nearfar-history")
 
 
 def test_files_without_machines_or_that_are_not_there(folder):

@@ -26,7 +26,7 @@ from nearfar.cli.terminal import (
 
 if TYPE_CHECKING:
     from nearfar.live.build import Assembly
-    from nearfar.live.config import Config
+    from nearfar.live.config import PlantConfig
     from nearfar.live.machine import Machine
     from nearfar.live.sinks.terminal import Printer
 
@@ -100,7 +100,7 @@ def config(
         say(f"{file} is sound")
 
 
-def _listen(plant: Config, once: bool, as_json: bool, fail_on_alarm: bool) -> None:
+def _listen(plant: PlantConfig, once: bool, as_json: bool, fail_on_alarm: bool) -> None:
     from nearfar.live.build import build_plant
     from nearfar.live.sinks.terminal import Printer
 
@@ -143,7 +143,7 @@ def _plant(
     machine: dict[str, Any],
     alarm: dict[str, Any],
     options: dict[str, Any],
-) -> Config:
+) -> PlantConfig:
     """The configuration from a file, or of one machine from the command line."""
     from nearfar.live import config as c
 
@@ -154,19 +154,9 @@ def _plant(
     if model is None or not machine["source"]:
         raise ValueError("what is to be listened to? Give MODEL and --source, or --config FILE")
     id = re.sub(r"[^A-Za-z0-9_-]+", "-", name or model.resolve().name).strip("-_") or "machine"
-    kinds = {
-        "mqtt": c.MqttConfig,
-        "metrics": c.MetricsConfig,
-        "webhook": c.WebhookConfig,
-        "opcua": c.OpcUaConfig,
-        "jsonl": c.FileConfig,
-        "csv": c.FileConfig,
-        "history": c.HistoryConfig,
-    }
-    options = {"history": {"folder": Path(f"{model.resolve().name}-history")}, **options}
-    made = {key: kinds[key](**value) for key, value in options.items()}
-    described = c.MachineConfig(model, name=name or "", alarm=c.AlarmConfig(**alarm), **machine)
-    return c.Config({id: described}, site=site, **made)
+    history = {"folder": Path(f"{model.resolve().name}-history")}
+    described = {"model": model, "name": name or "", "alarm": alarm, **machine}
+    return c.of_options({"machines": {id: described}, "site": site, "history": history, **options})
 
 
 def _host(text: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from nearfar.live.build import Assembly
-    from nearfar.live.config import Config
+    from nearfar.live.config import PlantConfig
     from nearfar.live.server.security import Access
 
 LAST_WORDS_S = 5  # for requests under way when it is stopped
@@ -118,7 +117,7 @@ def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, opti
 
 def _plant(
     models: Sequence[Path], config: Path | None, history: Path | None, sources: Sequence[str], weights: Any
-) -> Config:
+) -> PlantConfig:
     """The configuration from a file, or of the models on the command line."""
     from nearfar.live import config as c
 
@@ -128,20 +127,20 @@ def _plant(
         return c.read(config)
     if not models:
         raise ValueError("what is to be served? Give MODEL folders, as `nearfar fit` made them, or --config FILE")
-    machines: dict[str, c.MachineConfig] = {}
+    machines: dict[str, dict[str, Any]] = {}
     for model in models:
         id = re.sub(r"[^A-Za-z0-9_-]+", "-", model.resolve().name).strip("-_") or "machine"
         if id in machines:
             raise ValueError(f"two models are called {id!r}; rename one folder, or give each a name with --config")
-        machines[id] = c.MachineConfig(model, weights=weights)
+        machines[id] = {"model": model, "weights": weights, "source": []}
     for text in sources:
         id, equals, url = text.partition("=")
         if not equals or id not in machines:
             if len(machines) > 1:
                 raise ValueError(f"--source {text!r}: say whose it is, as ID=URL; there are: {', '.join(machines)}")
             id, url = next(iter(machines)), text
-        machines[id] = replace(machines[id], source=(*machines[id].source, url))
-    return c.Config(machines, history=c.HistoryConfig(history or Path("nearfar-history")))
+        machines[id]["source"].append(url)
+    return c.of_options({"machines": machines, "history": {"folder": history} if history else {}})
 
 
 def _access(host: str, file: Path, asked: bool, allowed: Sequence[str]) -> Access:

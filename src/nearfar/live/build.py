@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 
 from nearfar.encoders.loading import unused
-from nearfar.live.config import Config, MqttConfig
+from nearfar.live.config import MqttConfig, PlantConfig
 from nearfar.live.history.history import History, hold
 from nearfar.live.machine import Machine, Shared, open_machine
 from nearfar.live.monitor import Complain, Monitor
@@ -51,7 +51,7 @@ class Assembly:
 
 
 def build_plant(
-    config: Config,
+    config: PlantConfig,
     *,
     clock: Callable[[], float],
     complain: Complain,
@@ -83,7 +83,7 @@ def build_plant(
     return Assembly(plant, Monitor(plant, sources, complain=complain, meters=meters), made, metrics, held)
 
 
-def open_machines(config: Config) -> list[Machine]:
+def open_machines(config: PlantConfig) -> list[Machine]:
     """The machines of a configuration, with one encoder for all that need the same."""
     shared: Shared = {}
     machines = []
@@ -116,7 +116,9 @@ def open_machines(config: Config) -> list[Machine]:
     return machines
 
 
-def open_sinks(config: Config, machines: Sequence[Machine], history: History, clock: Callable[[], float]) -> list[Sink]:
+def open_sinks(
+    config: PlantConfig, machines: Sequence[Machine], history: History, clock: Callable[[], float]
+) -> list[Sink]:
     """The sinks of a configuration; those that were made are closed if another cannot be."""
     sinks: list[Sink] = []
     try:
@@ -144,7 +146,7 @@ def open_sinks(config: Config, machines: Sequence[Machine], history: History, cl
     return sinks
 
 
-def _mqtt(config: Config, machines: Sequence[Machine], history: History) -> Sink:
+def _mqtt(config: PlantConfig, machines: Sequence[Machine], history: History) -> Sink:
     from nearfar.live.sinks.mqtt import Broker, Mqtt
 
     c = config.mqtt
@@ -163,7 +165,7 @@ def _certificates(c: MqttConfig) -> tuple[str | None, str | None, str | None]:
     return ca, cert, key
 
 
-def _source(config: Config, machine: Machine, clock: Callable[[], float], report: Report, once: bool) -> Source:
+def _source(config: PlantConfig, machine: Machine, clock: Callable[[], float], report: Report, once: bool) -> Source:
     c, detector = config.machines[machine.id], machine.detector
     rates = [encoder.sample_rate for encoder in detector.encoders.values()]
     return open_source(
@@ -185,16 +187,13 @@ def _source(config: Config, machine: Machine, clock: Callable[[], float], report
     )
 
 
-def check(config: Config) -> list[str]:
+def check(config: PlantConfig) -> list[str]:
     """What a configuration would do, a line each, after opening its models; raises as `build_plant` does."""
-    from nearfar.live.sources.streams import FORMATS, hide
-    from nearfar.support.check import one_of
+    from nearfar.live.sources.streams import hide
 
     lines = []
     for machine in open_machines(config):
         c = config.machines[machine.id]
-        one_of("sample format", c.format, FORMATS)
-        one_of("number of channels", str(c.channels), ("1", "2"))
         if not c.source:
             lines.append(f"machine {machine.id}: {machine.model} scores what is sent to `nearfar serve`")
             continue

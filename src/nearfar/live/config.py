@@ -1,4 +1,4 @@
-"""One TOML file for a plant: machines, history, sinks. Strict: what is not known is an error that says where.
+"""The configuration of a plant: a TOML file with its machines, its history and its sinks.
 
     site = "north"
 
@@ -16,8 +16,9 @@
     host = "broker.plant"
     password_file = "/etc/nearfar/mqtt-password"
 
-`${NAME}` in a string is taken from the environment, so that no secret need stand in the file; files hold the others.
-Neither is ever printed. Relative paths count from the file's folder.
+`${NAME}` in a string is replaced by the environment variable NAME, so that secrets can stay out of the file; passwords
+of sinks are read from files of their own. No message shows a secret. Relative paths start at the folder of the file.
+Every mistake is a `ConfigError` that names file, line, key, the value as written and what was expected.
 """
 
 from __future__ import annotations
@@ -25,153 +26,228 @@ from __future__ import annotations
 import os
 import re
 import sys
-import types
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 from nearfar.errors import ConfigError
 from nearfar.live.sinks.webhook import hook_url
-from nearfar.support.check import number, whole
+from nearfar.live.sources.streams import FORMATS
+from nearfar.support.check import one_of
 
-T = TypeVar("T")
+try:
+    from pydantic import (
+        BaseModel,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        PlainValidator,
+        ValidationError,
+        ValidationInfo,
+        field_validator,
+        model_validator,
+    )
+    from pydantic_core import PydanticCustomError
+except ImportError:
+    raise ImportError("this needs pydantic, an extra: pip install 'nearfar[live]'") from None
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 TOPIC = re.compile(r"[^/+#\0](?:[^+#\0]*[^/+#\0])?")
 VARIABLE = re.compile(r"\$\{(\w+)\}")
+EXPECTED = {  # by pydantic's name of an error; its context fills the braces
+    "float_type": "must be a number",
+    "int_type": "must be a whole number",
+    "string_type": "must be a text in quotes",
+    "bool_type": "must be true or false",
+    "is_instance_of": "must be a path in quotes",
+    "tuple_type": "must be a text in quotes, or a list of such texts",
+    "model_type": "must be a table",
+    "dict_type": "must be tables, such as [machines.pump]",
+    "finite_number": "must be a finite number",
+    "string_too_short": "must be a name or an address",
+    "greater_than": "must be > {gt:g}",
+    "greater_than_equal": "must be >= {ge:g}",
+    "less_than_equal": "must be <= {le:g}",
+    "topic": "must be a topic without + and #, and without / at its ends",
+    "endpoint": "must be opc.tcp://HOST:PORT/",
+}
 
 
-@dataclass(frozen=True)
-class AlarmConfig:
-    """A machine's alarm. `false_alarms_per_week` None: the model's set-point if somebody chose it, else `promise`'s."""
-
-    false_alarms_per_week: float | None = None
-    deadband: float = 0.5
-    on_delay: int = 3
-    off_delay: int = 5
-
-    def __post_init__(self) -> None:
-        number("deadband", self.deadband, low=0)
-        whole("on_delay", self.on_delay)
-        whole("off_delay", self.off_delay)
+def _path(value: Any, info: ValidationInfo) -> Any:
+    """A string as a path; in a file, a relative path starts at the folder of the file."""
+    if isinstance(value, str):
+        return (info.context or Path()) / Path(value).expanduser()
+    return value
 
 
-@dataclass(frozen=True)
-class MachineConfig:
-    """One machine. `hop_s` None: half a window; `silence_s` None: 30 s for a stream, never for a folder."""
+def _weights(value: Any, info: ValidationInfo) -> Any:
+    """A path, or a path for each encoder by its name."""
+    if isinstance(value, Mapping):
+        return {name: _weights(file, info) for name, file in value.items()}
+    path = _path(value, info)
+    if not isinstance(path, Path | None):
+        raise PydanticCustomError("is_instance_of", "no path")
+    return path
 
-    model: Path
-    source: tuple[str, ...] = ()
+
+def _sources(value: Any, info: ValidationInfo) -> Any:
+    """A source, or a list of them, as a tuple; the folder of the file is put before a source that is a path there."""
+    if not isinstance(value, str | list):
+        return value
+    given = (value,) if isinstance(value, str) else tuple(value)
+    folder = info.context
+    if folder is None:
+        return given
+    return tuple(str(folder / s) if isinstance(s, str) and (folder / s).exists() else s for s in given)
+
+
+def _strings(value: Any) -> Any:
+    """A string, or a list of strings, as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+FilePath = Annotated[Path, BeforeValidator(_path)]
+
+
+class Table(BaseModel):
+    """The base of all tables: types are strict, and an unknown key is an error that lists the known ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    known = sorted(cls.model_fields)
+                    raise PydanticCustomError("unknown_key", "unknown key", {"key": key, "known": known})
+        return data
+
+
+class AlarmConfig(Table):
+    """The alarm of a machine. Without `false_alarms_per_week` it uses the model's set-point if somebody chose one,
+    else the one that the normal recordings can back."""
+
+    false_alarms_per_week: float | None = Field(default=None, gt=0)
+    deadband: float = Field(default=0.5, ge=0)
+    on_delay: int = Field(default=3, ge=1)
+    off_delay: int = Field(default=5, ge=1)
+
+
+class MachineConfig(Table):
+    """One machine. `hop_s` is half a window by default; `silence_s` 30 s for a stream, and no limit for a folder."""
+
+    model: FilePath
+    source: Annotated[tuple[str, ...], BeforeValidator(_sources)] = ()
     name: str = ""
-    weights: Path | None = None
-    rate: int | None = None
-    hop_s: float | None = None
-    silence_s: float | None = None
+    weights: Annotated[Path | Mapping[str, Path] | None, PlainValidator(_weights)] = None
+    rate: int | None = Field(default=None, ge=1)
+    hop_s: float | None = Field(default=None, gt=0)
+    silence_s: float | None = Field(default=None, gt=0)
     format: str = "f32le"
-    channels: int = 2
-    ffmpeg: tuple[str, ...] = ()
-    alarm: AlarmConfig = field(default_factory=AlarmConfig)
+    channels: int = Field(default=2, ge=1, le=2)
+    ffmpeg: Annotated[tuple[str, ...], BeforeValidator(_strings)] = ()
+    alarm: AlarmConfig = AlarmConfig()
 
-    def __post_init__(self) -> None:
-        if self.rate is not None:
-            whole("rate", self.rate)
-        if self.silence_s is not None:
-            number("silence_s", self.silence_s, above=0)
-        number("channels", self.channels, low=1, high=2)
+    @field_validator("format")
+    @classmethod
+    def _is_a_sample_format(cls, value: str) -> str:
+        return one_of("sample format", value, FORMATS)
 
 
-@dataclass(frozen=True)
-class HistoryConfig:
-    """Where the history is, and how much of it is kept."""
+class HistoryConfig(Table):
+    """The folder of the history, and how much of it is kept."""
 
-    folder: Path = Path("nearfar-history")
-    keep_days: float = 90.0
-    audio_gb: float = 10.0
-
-    def __post_init__(self) -> None:
-        number("keep_days", self.keep_days, above=0)
-        number("audio_gb", self.audio_gb, low=0)
+    folder: FilePath = Path("nearfar-history")
+    keep_days: float = Field(default=90.0, gt=0)
+    audio_gb: float = Field(default=10.0, ge=0)
 
 
-@dataclass(frozen=True)
-class MqttConfig:
-    """A broker; see `sinks.mqtt`."""
+class MqttConfig(Table):
+    """An MQTT broker; see `sinks.mqtt`."""
 
-    host: str
-    port: int = 0
+    host: str = Field(min_length=1)
+    port: int = Field(default=0, ge=0, le=65_535)
     username: str = ""
-    password_file: Path | None = None
+    password_file: FilePath | None = None
     tls: bool = False
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
+    ca: FilePath | None = None
+    cert: FilePath | None = None
+    key: FilePath | None = None
     prefix: str = "nearfar"
     discovery: bool = True
 
-    def __post_init__(self) -> None:
-        number("port", self.port, low=0, high=65_535)
-        if not self.host:
-            raise ValueError("host must be the broker's name or address, not ''")
-        if not TOPIC.fullmatch(self.prefix):
-            raise ValueError(f"prefix must be a topic without +, # and / at its ends, not {self.prefix!r}")
+    @field_validator("prefix")
+    @classmethod
+    def _is_a_topic(cls, value: str) -> str:
+        if not TOPIC.fullmatch(value):
+            raise PydanticCustomError("topic", "no topic")
+        return value
 
 
-@dataclass(frozen=True)
-class WebhookConfig:
-    """Where events are posted; see `sinks.webhook`."""
+class WebhookConfig(Table):
+    """The URL that events are posted to; see `sinks.webhook`."""
 
     url: str
-    secret_file: Path | None = None
+    secret_file: FilePath | None = None
 
-    def __post_init__(self) -> None:
-        hook_url(self.url)
+    @field_validator("url")
+    @classmethod
+    def _takes_messages(cls, value: str) -> str:
+        return hook_url(value)
 
 
-@dataclass(frozen=True)
-class MetricsConfig:
-    """Where Prometheus may ask."""
+class MetricsConfig(Table):
+    """The address at which Prometheus reads the metrics."""
 
-    port: int
+    port: int = Field(ge=0, le=65_535)
     address: str = "127.0.0.1"
 
-    def __post_init__(self) -> None:
-        number("port", self.port, low=0, high=65_535)
 
-
-@dataclass(frozen=True)
-class OpcUaConfig:
-    """The OPC-UA server."""
+class OpcUaConfig(Table):
+    """The address of the OPC-UA server."""
 
     endpoint: str = "opc.tcp://127.0.0.1:4840/nearfar/"
 
-    def __post_init__(self) -> None:
-        if not self.endpoint.startswith("opc.tcp://"):
-            raise ValueError(f"endpoint must be opc.tcp://HOST:PORT/, not {self.endpoint!r}")
+    @field_validator("endpoint")
+    @classmethod
+    def _is_an_endpoint(cls, value: str) -> str:
+        if not value.startswith("opc.tcp://"):
+            raise PydanticCustomError("endpoint", "no endpoint")
+        return value
 
 
-@dataclass(frozen=True)
-class FileConfig:
-    """A file of lines."""
+class LinesConfig(Table):
+    """A file to which lines are appended."""
 
-    file: Path
+    file: FilePath
 
 
-@dataclass(frozen=True)
-class Config:
+class PlantConfig(Table):
     """The whole plant."""
 
-    machines: Mapping[str, MachineConfig]
+    machines: Mapping[str, MachineConfig] = Field(default_factory=dict)
     site: str = "plant"
-    history: HistoryConfig = field(default_factory=HistoryConfig)
+    history: HistoryConfig = HistoryConfig()
     mqtt: MqttConfig | None = None
     webhook: WebhookConfig | None = None
     metrics: MetricsConfig | None = None
     opcua: OpcUaConfig | None = None
-    jsonl: FileConfig | None = None
-    csv: FileConfig | None = None
+    jsonl: LinesConfig | None = None
+    csv: LinesConfig | None = None
+
+    @model_validator(mode="after")
+    def _has_a_machine(self) -> PlantConfig:
+        if not self.machines:
+            raise ValueError("there is no machine: at least one table such as [machines.pump] is needed")
+        return self
 
 
-def read(path: str | os.PathLike[str], environment: Mapping[str, str] | None = None) -> Config:
-    """The configuration in a TOML file. ConfigError naming line and choices; FileNotFoundError if there is none."""
+def read(path: str | os.PathLike[str], environment: Mapping[str, str] | None = None) -> PlantConfig:
+    """The configuration in a TOML file; FileNotFoundError if there is no such file, ConfigError for each mistake."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -182,89 +258,81 @@ def read(path: str | os.PathLike[str], environment: Mapping[str, str] | None = N
         raise FileNotFoundError(f"no such configuration: {path}")
     try:
         text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text)
+        written = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: this is no TOML: {error}") from None
-    reader = _Reader(path, text, os.environ if environment is None else environment)
-    config: Config = reader.table(Config, data, "")
-    if not config.machines:
-        raise ConfigError(f"{path}: there is no machine: it needs at least one table such as [machines.pump]")
-    here = path.parent
-    machines = {
-        id: replace(m, source=tuple(str(here / s) if (here / s).exists() else s for s in m.source))
-        for id, m in config.machines.items()
-    }
-    return replace(config, machines=machines)
+        raise ConfigError(f"{path}: this is not TOML: {error}") from None
+
+    def place(key: str) -> str:
+        return f"{path}{_line(text, key)}: "
+
+    data = _substituted(written, os.environ if environment is None else environment, place)
+    return _validated(data, written, place, path.parent)
 
 
-@dataclass(frozen=True)
-class _Reader:
-    path: Path
-    text: str
-    environment: Mapping[str, str]
+def of_options(tables: Mapping[str, Any]) -> PlantConfig:
+    """The configuration that command line options describe, as the tables of a file; ConfigError for a bad value."""
+    return _validated(tables, tables, lambda key: "", None)
 
-    def table(self, kind: type[T], data: Any, where: str) -> T:
-        """A table as a dataclass: every key known, none missing, every value of its type."""
-        if not isinstance(data, dict):
-            raise self.error(where, f"must be a table, not {data!r}")
-        known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-        for key in data:
-            if key not in known:
-                raise self.error(f"{where}.{key}", f"is not known; choose one of: {', '.join(sorted(known))}")
-        types_of = get_type_hints(kind)
-        given = {key: self.value(types_of[key], value, f"{where}.{key}") for key, value in data.items()}
-        try:
-            return kind(**given)
-        except TypeError as error:
-            missing = ", ".join(re.findall(r"'(\w+)'", str(error)))
-            raise self.error(where, f"lacks {missing}") from None
-        except ConfigError:
-            raise
-        except ValueError as error:  # it begins with the key
-            key, _, what = str(error).partition(" ")
-            raise self.error(f"{where}.{key}", what) from None
 
-    def value(self, kind: Any, value: Any, where: str) -> Any:
-        """A value as its type says."""
-        if get_origin(kind) in (Union, types.UnionType):
-            kind = next(k for k in get_args(kind) if k is not type(None))
-        if is_dataclass(kind):
-            return self.table(kind, value, where)  # type: ignore[arg-type]
-        if get_origin(kind) is not None and get_args(kind)[0] is str and len(get_args(kind)) == 2:
-            inner = get_args(kind)[1]
-            if inner is ...:  # tuple[str, ...]: one string will do
-                values = value if isinstance(value, list) else [value]
-                return tuple(self.value(str, v, where) for v in values)
-            if not isinstance(value, dict):
-                raise self.error(where, "must be tables, such as [machines.pump]")
-            return {name: self.table(inner, v, f"{where}.{name}") for name, v in value.items()}
-        if kind is Path:
-            return self.path.parent / Path(self.value(str, value, where)).expanduser()
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            word = {str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false"}[kind]
-            raise self.error(where, f"must be {word}, not {value!r}")
-        return VARIABLE.sub(lambda m: self.variable(m[1], where), value) if kind is str else value
+Place = Callable[[str], str]  # the key of a mistake -> the file and the line before its message
 
-    def variable(self, name: str, where: str) -> str:
-        if name not in self.environment:
-            raise self.error(where, f"needs the environment variable {name}, which is not set")
-        return self.environment[name]
 
-    def error(self, where: str, what: str) -> ConfigError:
-        name = where.strip(".")
-        return ConfigError(f"{self.path}{self.line(name)}: {name or 'the file'} {what}")
+def _validated(data: Mapping[str, Any], written: Mapping[str, Any], place: Place, folder: Path | None) -> PlantConfig:
+    try:
+        return PlantConfig.model_validate(data, context=folder)
+    except ValidationError as error:
+        mistakes = [_mistake(detail, written) for detail in error.errors(include_url=False)]
+        raise ConfigError("\n".join(place(key) + text for key, text in mistakes)) from None
 
-    def line(self, name: str) -> str:
-        """The line on which a key or table stands, if it can be found."""
-        table, _, key = name.rpartition(".")
-        inside = ""
-        for place, line in enumerate(self.text.splitlines(), 1):
-            if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
-                inside = header[1].replace('"', "").replace(" ", "")
-                if inside == name or inside.startswith(f"{name}."):
-                    return f", line {place}"
-            elif inside == table and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""", line):
-                return f", line {place}"
-        return ""
+
+def _mistake(error: ErrorDetails, written: Mapping[str, Any]) -> tuple[str, str]:
+    """(the key of a mistake, the mistake in a sentence with the value as it is written in the file)."""
+    context, kind = error.get("ctx", {}), error["type"]
+    key = ".".join(str(part) for part in error["loc"])
+    if kind == "unknown_key":
+        key = ".".join([*key.split("."), context["key"]]).lstrip(".")
+        close = get_close_matches(context["key"], context["known"], 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        return key, f"{key} is not known{hint}; choose one of: {', '.join(context['known'])}"
+    if kind == "missing":
+        table, _, name = key.rpartition(".")
+        return table, f"{table or 'the file'} lacks {name}"
+    if kind == "value_error":
+        return key, f"{key}: {context['error']}" if key else str(context["error"])
+    value: Any = written
+    for part in error["loc"]:
+        value = value[part]
+    what = EXPECTED[kind].format(**context) if kind in EXPECTED else error["msg"]
+    return key, f"{key} {what}, not {value!r}"
+
+
+def _substituted(value: Any, environment: Mapping[str, str], place: Place, key: str = "") -> Any:
+    """`value` with every ${NAME} in its strings replaced."""
+    if isinstance(value, dict):
+        inside = f"{key}." if key else ""
+        return {name: _substituted(v, environment, place, f"{inside}{name}") for name, v in value.items()}
+    if isinstance(value, list):
+        return [_substituted(v, environment, place, key) for v in value]
+    if not isinstance(value, str):
+        return value
+
+    def variable(found: re.Match[str]) -> str:
+        if found[1] not in environment:
+            raise ConfigError(f"{place(key)}{key} needs the environment variable {found[1]}, which is not set")
+        return environment[found[1]]
+
+    return VARIABLE.sub(variable, value)
+
+
+def _line(text: str, key: str) -> str:
+    """ ", line N" for the line on which a key or a table stands, or "" if it cannot be found."""
+    table, _, name = key.rpartition(".")
+    inside = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
+            inside = header[1].replace('"', "").replace(" ", "")
+            if inside == key or inside.startswith(f"{key}."):
+                return f", line {number}"
+        elif inside == table and re.match(rf"""\s*["']?{re.escape(name)}["']?\s*[.=]""", line):
+            return f", line {number}"
+    return ""

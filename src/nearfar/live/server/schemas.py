@@ -6,7 +6,7 @@ Levels are in dB of full scale. Every field has an example, which /openapi.json 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,10 +30,27 @@ SCORED = {
 WHERE = "Between 3.2 and 4.1 s near hears 14 dB more than usual between 2 and 3 kHz."
 
 
-class Schema(BaseModel):
-    """The base of all bodies: an unknown field is an error."""
+def _with_example(schema: dict[str, Any], model: type[Schema]) -> None:
+    schema["example"] = model.example()
 
-    model_config = ConfigDict(extra="forbid")
+
+class Schema(BaseModel):
+    """The base of all bodies: an unknown field is an error, and the example is made of those of the fields."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_with_example)
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """The first example of each field; a field without one is a schema, or a list of schemas, with its own."""
+        found = {}
+        for name, field in cls.model_fields.items():
+            if field.examples:
+                found[name] = field.examples[0]
+            elif get_origin(field.annotation) is list:
+                found[name] = [get_args(field.annotation)[0].example()]
+            else:
+                found[name] = field.annotation.example()
+        return found
 
 
 class Error(Schema):
