@@ -42,14 +42,13 @@ class Schema(BaseModel):
     @classmethod
     def example(cls) -> dict[str, Any]:
         """The first example of each field; a field without one is a schema, or a list of schemas, with its own."""
-        found = {}
+        found: dict[str, Any] = {}
         for name, field in cls.model_fields.items():
+            kind: Any = field.annotation
             if field.examples:
                 found[name] = field.examples[0]
-            elif get_origin(field.annotation) is list:
-                found[name] = [get_args(field.annotation)[0].example()]
             else:
-                found[name] = field.annotation.example()
+                found[name] = [get_args(kind)[0].example()] if get_origin(kind) is list else kind.example()
         return found
 
 
