@@ -40,8 +40,6 @@ def page(api: dict[str, Any]) -> str:
             if rows := [_parameter(p) for p in call.get("parameters", [])]:
                 table = "| parameter | in | type | meaning |\n| --- | --- | --- | --- |\n"
                 parts.append(table + "\n".join(rows) + "\n")
-                    "| parameter | in | type | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
-                )
             for status, answer in call["responses"].items():
                 if status.startswith("2"):
                     for kind, body in answer.get("content", {}).items():
