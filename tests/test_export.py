@@ -12,6 +12,7 @@ import torch  # noqa: E402
 import test_networks as small  # noqa: E402
 from fake_encoders import write_ced_tiny  # noqa: E402
 from nearfar.encoders import beats, checkpoint, export, layouts, load, onnxfile, openl3  # noqa: E402
+from nearfar.encoders.mel import mel_bank  # noqa: E402
 from nearfar.encoders.transformers import DASHENG, EAT, M2D  # noqa: E402
 
 
@@ -43,7 +44,7 @@ def little_openl3(representation="mel128"):
     p = small.fake(openl3.published_keys(representation))
     p["batch_normalization_1.running_mean"] -= 19
     if representation != "linear":
-        p["speclayer.mel_basis"] = openl3.frontend.mel_bank("htk-area", 48_000, 2048, 128).T.astype(np.float32)
+        p["speclayer.mel_basis"] = mel_bank("htk-area", 48_000, 2048, 128).T.astype(np.float32)
     with torch.device("meta"):
         module = openl3.OpenL3(representation, 512)
     checkpoint.fill(module, openl3.canonical(small.tensors(p)))

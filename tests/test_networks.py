@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from nearfar.encoders import beats, checkpoint, layouts, openl3  # noqa: E402
 from nearfar.encoders.frozen import Frozen  # noqa: E402
+from nearfar.encoders.mel import mel_bank  # noqa: E402
 from nearfar.encoders.transformers import CED, DASHENG, EAT, FAMILIES, M2D, NETWORKS, Transformer  # noqa: E402
 from nearfar.encoders.vit import Trunk  # noqa: E402
 
@@ -174,7 +175,7 @@ def test_openl3(representation, dim):
     with torch.device("meta"):
         module = openl3.OpenL3(representation, dim)
     if representation != "linear":
-        bank = openl3.frontend.mel_bank("htk-area", 48_000, 2048, openl3.REPRESENTATIONS[representation])
+        bank = mel_bank("htk-area", 48_000, 2048, openl3.REPRESENTATIONS[representation])
         p["speclayer.mel_basis"] = bank.T.astype(np.float32)
     checkpoint.fill(module, openl3.canonical(tensors(p)))
     network = openl3.Windowed(module, dim)

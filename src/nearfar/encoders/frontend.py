@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from nearfar.encoders.mel import mel_bank
 from nearfar.support.check import Array
 
 RATE = 16_000
@@ -95,39 +96,6 @@ def below_peak_db(power: Tensor) -> Tensor:
     return (db - db.amax((-2, -1), keepdim=True)).clamp_min_(-80)
 
 
-def mel_bank(kind: str, rate: int, n_fft: int, bands: int, low: float = 0.0) -> Array:
-    """(1 + n_fft // 2, bands) triangles from `low` Hz to rate / 2, float64.
-
-    "htk": HTK mel, peak 1. "htk-area": HTK mel, area 1. "slaney": Slaney mel, area 1. "kaldi": triangles drawn in
-    mel space (mel = 1127 ln(1 + f / 700)), nothing at the Nyquist bin.
-    """
-    to_mel, to_hz = (_slaney_mel, _slaney_hz) if kind == "slaney" else (_htk_mel, _htk_hz)
-    mels = np.linspace(to_mel(np.array(low)), to_mel(np.array(rate / 2)), bands + 2)
-    at = np.linspace(0, rate / 2, n_fft // 2 + 1)[:, None]
-    edges, at = (mels, _htk_mel(at)) if kind == "kaldi" else (to_hz(mels), at)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    bank = np.maximum(0, np.minimum((at - left) / (centre - left), (right - at) / (right - centre)))
-    if kind == "kaldi":
-        bank[-1] = 0
-    return bank * 2 / (right - left) if kind in ("slaney", "htk-area") else bank
-
-
-def _htk_mel(hz: Array) -> Array:
-    return 2595 * np.log10(1 + hz / 700)
-
-
-def _htk_hz(mel: Array) -> Array:
-    return 700 * (10 ** (mel / 2595) - 1)
-
-
-def _slaney_mel(hz: Array) -> Array:  # linear below 1 kHz, logarithmic above
-    return np.where(hz < 1000, hz * 3 / 200, 15 + 27 * np.log(np.maximum(hz, 1000) / 1000) / np.log(6.4))
-
-
-def _slaney_hz(mel: Array) -> Array:
-    return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
-
-
 def _power(spectrum: Tensor) -> Tensor:
     return spectrum.real.square() + spectrum.imag.square()
 
@@ -141,8 +109,7 @@ def _centred(wave: Tensor, n_fft: int) -> Tensor:  # (..., N) -> (..., 1 + N // 
 @lru_cache(maxsize=8)
 def mel(kind: str, n_fft: int, bands: int, device: torch.device) -> Tensor:
     """The float32 `mel_bank` of a front end at 16 kHz."""
-    low = {"slaney": 50.0, "kaldi": 20.0}.get(kind, 0.0)
-    return _float32(mel_bank(kind, RATE, n_fft, bands, low=low), device)
+    return _float32(mel_bank(kind, RATE, n_fft, bands), device)
 
 
 @lru_cache(maxsize=8)

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import fft
 
 from nearfar.encoders import as_frames, each_wave
+from nearfar.encoders.mel import htk_hz, htk_mel, triangles
 from nearfar.support.check import Array
 
 RATE, N_FFT, HOP, BANDS = 16_000, 1024, 512, 128
@@ -63,11 +64,11 @@ def log_mel(wave: Array) -> Array:
 def _fixed() -> tuple[Array, Array]:
     """Window (1024,) and mel bank (513, 128): triangles that sum to 1, scaled so that a full sine is near 0 dB."""
     window = np.sin(np.pi * np.arange(N_FFT) / N_FFT) ** 2
-    hz = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700), BANDS + 2) / 2595) - 1)
-    bins = np.linspace(0, RATE / 2, N_FFT // 2 + 1)[:, None]
+    edges = htk_hz(np.linspace(0, htk_mel(RATE / 2), BANDS + 2))
     # The lowest triangles are narrower than a bin: at least one bin wide to each side, or they would hold no bin.
     width = RATE / N_FFT
-    left, centre, right = np.minimum(hz[:-2], hz[1:-1] - width), hz[1:-1], np.maximum(hz[2:], hz[1:-1] + width)
-    bank = np.maximum(0, np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)))
+    centre = edges[1:-1]
+    left, right = np.minimum(edges[:-2], centre - width), np.maximum(edges[2:], centre + width)
+    bank = triangles(np.linspace(0, RATE / 2, N_FFT // 2 + 1), left, centre, right)
     bank /= bank.sum(axis=0)
     return window.astype(np.float32), (bank * (2 / window.sum()) ** 2).astype(np.float32)

@@ -22,6 +22,7 @@ from nearfar.audio import Clip
 from nearfar.embedding.band_levels import CHANNELS, BandLevels, frames
 from nearfar.embedding.vectors import waveform, waveform_of
 from nearfar.encoders.logmel import BANDS, HOP, RATE, log_mel
+from nearfar.encoders.mel import htk_hz, htk_mel
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array
 
@@ -135,15 +136,13 @@ def find(z: Array, db: Array, within: tuple[int, int] | None = None) -> Region:
 
 def hz_of(low: int, high: int) -> tuple[float, float]:
     """The edges in Hz of bands low:high, halfway between band centres."""
-    top = 2595 * np.log10(1 + RATE / 2 / 700)
-    at = (np.array([low, high]) + 0.5) / (BANDS + 1) * top
-    edges = 700 * (10 ** (at / 2595) - 1)
+    edges = htk_hz((np.array([low, high]) + 0.5) / (BANDS + 1) * htk_mel(RATE / 2))
     return float(edges[0]) if low else 0.0, float(edges[1]) if high < BANDS else RATE / 2
 
 
 def band_of(hz: float) -> float:
     """Where a frequency lies on the axis of bands, 0 to BANDS; the inverse of `hz_of`."""
-    at = np.log10(1 + hz / 700) / np.log10(1 + RATE / 2 / 700) * (BANDS + 1) - 0.5
+    at = htk_mel(hz) / htk_mel(RATE / 2) * (BANDS + 1) - 0.5
     return float(min(max(at, 0.0), BANDS))
 
 
