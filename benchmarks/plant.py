@@ -266,7 +266,7 @@ def _cell(state: dict[str, Any]) -> str:
 
 def _row(history: History, e: Event) -> str:
     kept = "yes" if history.tape.path(e.audio) else ""
-    start, peak = f"{(e.started - T0) / 60:.1f}", f"{e.peak_value:.1f}" if e.kind == "alarm" else ""
+    start, peak = f"{(e.started - T0) / 60:.1f}", f"{e.peak_score:.1f}" if e.kind == "alarm" else ""
     return f"| {e.id} | {e.machine} | {e.kind} | {start} | {_minute(e.ended)} | {peak} | {kept} | {e.text} |"
 
 

@@ -59,7 +59,7 @@ def test_a_folder_once_has_the_scores_of_the_score_command(model, inbox, tmp_pat
     out, err = nearfar("monitor", model, "--source", inbox, "--once", "--json", folder=tmp_path)
     live = [m for line in out.splitlines() if (m := json.loads(line))["kind"] == "score"]
     scores = json.loads(nearfar("score", model, inbox, "--json", folder=tmp_path)[0])["scores"]
-    assert [(m["value"], m["threshold"], m["anomalous"], m["p"]) for m in live] == [
+    assert [(m["score"], m["threshold"], m["anomalous"], m["p"]) for m in live] == [
         (s["score"], s["threshold"], s["anomalous"], s["p"]) for s in scores
     ]
     assert "7 windows heard: 3 normal, 4 anomalous; 1 alarm, 0 of health" in err

@@ -48,15 +48,15 @@ def test_the_default_hears_steady_and_transient_faults(normals, fresh, fault):
 def test_a_watch_says_what_it_heard(normals):
     detector = nearfar.Detector(WATCH).fit(normals)
     hiss, knock = detector.score([hum(1, fault="hiss"), hum(1, fault="knock")])
-    assert hiss.heard == "steady" and "transient" in knock.heard
-    assert hiss.parts["transient"] < 1 < 3 < knock.parts["transient"]
+    assert hiss.triggered_by == ("steady",) and "transient" in knock.triggered_by
+    assert hiss.part_scores["transient"] < 1 < 3 < knock.part_scores["transient"]
 
 
 def test_a_part_of_a_watch_may_have_any_name(normals):
     names = ("hiss and tone", "knocks and clicks")
     watch = Watch(tuple((name, *part[1:]) for name, part in zip(names, WATCH.parts, strict=True)))
     score = nearfar.Detector(watch).fit(normals).score([hum(1, fault="knock")])[0]
-    assert "knocks and clicks" in score.heard and len(score.nearest) == 3
+    assert "knocks and clicks" in score.triggered_by and len(score.nearest) == 3
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

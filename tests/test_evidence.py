@@ -116,7 +116,7 @@ def test_a_knock_is_short(detectors, name):
     e = detectors[name].explain(with_fault(machine(95), knocks(np.random.default_rng(2), [4.0])))
     assert abs(e.start_s - 4.0) < 0.15 and e.end_s - e.start_s < 0.3
     assert e.microphone == "near" and "like a knock" in e.sentence()
-    assert e.without < e.value / 2
+    assert e.without < e.score / 2
 
 
 def test_knocks_that_come_again_and_again(detectors):
@@ -157,9 +157,9 @@ def test_the_score_and_neighbours_are_those_of_score(detectors):
     clip = with_fault(machine(99), tone(2.0, 3.0))
     for detector in detectors.values():
         score, e = detector.score([clip])[0], detector.explain(clip)
-        assert (e.name, e.value, e.threshold, e.anomalous, e.p) == (
+        assert (e.name, e.score, e.threshold, e.anomalous, e.p) == (
             score.name,
-            score.value,
+            score.score,
             score.threshold,
             score.anomalous,
             score.p,

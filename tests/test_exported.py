@@ -197,7 +197,7 @@ def test_the_whole_detector_hears_real_recordings_with_yamnet(yamnet, tmp_path):
     faulty = sorted((machine / "test").glob("*anomaly*"))[:4]
     rows = nearfar("score", model, *faulty, *with_yamnet)["scores"]
     assert all(row["anomalous"] for row in rows)
-    assert nearfar("explain", model, faulty[0], *with_yamnet)["value"] == pytest.approx(rows[0]["score"], abs=1e-3)
+    assert nearfar("explain", model, faulty[0], *with_yamnet)["score"] == pytest.approx(rows[0]["score"], abs=1e-3)
 
 
 def test_no_torch_is_needed(tmp_path):

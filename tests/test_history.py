@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from nearfar.errors import DamagedHistory
 from nearfar.live.alarm import Alarm
-from nearfar.live.history.history import DAY_S, History, Outbox, hold, medians, rescue
+from nearfar.live.history.history import DAY_S, SCHEMA, History, Outbox, hold, medians, rescue
 from nearfar.live.records import Audit, Event, Message, Scored
 from nearfar.live.setpoint import measure
 
@@ -38,9 +38,10 @@ def history(tmp_path: Path):
 
 
 def test_rows_come_back_as_they_were(history):
-    row = Scored("pump", 1.5, 11.5, 4.25, 3.0, None, 0.125, "steady", "silent", -40.5, None)
+    names = ("steady", "knocks and clicks")
+    row = Scored("pump", 1.5, 11.5, 4.25, 3.0, None, 0.125, names, "silent", -40.5, None)
     history.record(row)
-    kept = history.record(Event(0, "pump", "alarm", 5.0, None, 7.5, 4.0, 3.0, "steady", "text", "a.flac"))
+    kept = history.record(Event(0, "pump", "alarm", 5.0, None, 7.5, 4.0, 3.0, names, "text", "a.flac"))
     audit = history.record(Audit(0, 9.0, "anna", "pump", "fine", {"event": 1, "files": ["x"]}))
     assert history.scores("pump", 0, 10) == [row]
     assert history.event(kept.id) == kept == history.events()[0]
@@ -75,8 +76,8 @@ def test_thinning_keeps_every_extreme_and_what_cannot_be_judged(tmp_path_factory
         history.record(scored(float(i), value, anomalous=value > 3 if judged else None))
     every, few = history.scores("pump", 0, 1e9), history.scores("pump", 0, 1e9, points)
     assert len(every) == len(values) and len(few) <= max(points, 1)
-    assert max(s.value for s in few) == max(s.value for s in every)
-    assert min(s.value for s in few) == min(s.value for s in every)
+    assert max(s.score for s in few) == max(s.score for s in every)
+    assert min(s.score for s in few) == min(s.score for s in every)
     assert any(s.anomalous is None for s in few) == any(s.anomalous is None for s in every)
     assert set(few) <= set(every) and few == sorted(few, key=lambda s: s.t0)
     history.close()
@@ -101,7 +102,8 @@ def test_old_scores_go_on_going_after_a_clock_was_a_day_ahead(tmp_path):
 
 
 def test_months_of_scores_are_looked_at_a_few_at_a_time(history):
-    rows = ([*vars(scored(t0)).values()] for t0 in range(0, 40 * int(DAY_S), 60))
+    columns = vars(scored(0.0)) | {"triggered_by": "[]"}
+    rows = ([*{**columns, "t0": t0, "t1": t0 + 10.0}.values()] for t0 in range(0, 40 * int(DAY_S), 60))
     history._writer.executemany(f"INSERT INTO scores VALUES ({', '.join('?' * 11)})", rows)
     tracemalloc.start()
     assert [(count, middle) for _, middle, count in medians(history, "pump", 0, 1e12)] == [(1440, 0.0)] * 40
@@ -284,14 +286,22 @@ def test_a_newer_database_is_refused(tmp_path):
 
 
 def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path):
-    history = History(tmp_path)
-    history.record(event())
-    history.close()
     old = sqlite3.connect(tmp_path / "history.db")
-    old.executescript("DROP TABLE outbox; PRAGMA user_version = 1;")
+    old.executescript(SCHEMA[0])
+    old.executescript(
+        """
+        INSERT INTO scores VALUES ('pump', 0, 10, 4.5, 3, 1, 0.01, 'transient and steady', '', NULL, NULL);
+        INSERT INTO events VALUES
+            (1, 'pump', 'alarm', 10, NULL, 4.5, 0, 3, 'steady', 'text', '', NULL, '', '', '', 0);
+        PRAGMA user_version = 1;
+        """
+    )
     old.close()
     again = History(tmp_path)
-    assert len(again.events()) == 1 and Outbox(again, "mqtt", ()).waiting() == []
+    (row,), (kept,) = again.scores("pump", 0, 10), again.events()
+    assert (row.score, row.triggered_by) == (4.5, ("transient", "steady"))
+    assert (kept.peak_score, kept.triggered_by) == (4.5, ("steady",))
+    assert Outbox(again, "mqtt", ()).waiting() == []
     again.close()
 
 

@@ -132,7 +132,7 @@ def test_a_window_that_cannot_be_taken_does_not_end_the_watch(model, tmp_path):
     made, said = monitor_of(plant, {"pump": Array(windows([""] * 6), live=False)})
     run(made)
     assert made.failed == 1 and "a sink with a fault" in said[0]
-    assert len(sink.said("score", "value")) == 6
+    assert len(sink.said("score", "score")) == 6
 
 
 def test_it_stops_when_told_and_hears_what_has_come(model, tmp_path):
@@ -149,7 +149,7 @@ def test_it_stops_when_told_and_hears_what_has_come(model, tmp_path):
     made, _ = monitor_of(plant, {"pump": Endless(windows([""] * 8))})
     threading.Timer(0.3, stop.set).start()
     run(made, 20, stop)
-    assert len(sink.said("score", "value")) == 8
+    assert len(sink.said("score", "score")) == 8
 
 
 def toy(folder: Path) -> Path:

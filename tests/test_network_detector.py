@@ -48,7 +48,7 @@ def test_every_system_of_the_report_fits_scores_explains_saves_and_loads(normals
     again = nearfar.load(detector.save(tmp_path / "model"), weights)
     assert values(again, clips) == scores and again.recipes == detector.recipes
     explanation = again.explain(clips[1])
-    assert explanation.value == scores[1]
+    assert explanation.score == scores[1]
     assert 2_000 < explanation.low_hz < explanation.high_hz < 6_000 and explanation.change_db > 3
     assert explanation.microphone == "near" and explanation.nearest
 
@@ -61,7 +61,7 @@ def test_a_fault_of_a_moment_is_placed_in_time_and_pitch(normals, weights, name)
     burst = np.where((t > 3.5) & (t < 4.2), np.sin(2 * np.pi * 3000 * t), 0) * 0.05
     explanation = detector.explain(Clip(quiet.near + burst, quiet.far, RATE))
     assert not explanation.throughout and explanation.microphone == "near"
-    assert explanation.without < 0.8 * explanation.value, "without those frames of the network it is less unusual"
+    assert explanation.without < 0.8 * explanation.score, "without those frames of the network it is less unusual"
     assert abs(explanation.start_s - 3.5) < 0.4 and abs(explanation.end_s - 4.2) < 0.4
     assert explanation.low_hz < 3000 < explanation.high_hz < 4000
     assert "3.5" in explanation_page(explanation)
@@ -138,4 +138,4 @@ def test_a_base_network_at_full_size_hears_a_real_motor(tmp_path, monkeypatch):
     again = nearfar.load(detector.save(tmp_path / "model"), path)
     assert np.isfinite(scores).all() and values(again, anomaly) == scores[2:]
     explanation = detector.explain(anomaly[0])
-    assert explanation.value == scores[2] and explanation.nearest[0].name in {p.name for p in train}
+    assert explanation.score == scores[2] and explanation.nearest[0].name in {p.name for p in train}

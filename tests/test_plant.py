@@ -55,8 +55,8 @@ def test_a_window_has_the_score_of_the_same_samples_in_a_file_bit_for_bit(plant,
         from_file = nearfar.load(model).score([tmp_path / "x.wav"])[0]
         window = windows([""])[0].__class__(T0 + 2 * i, samples.astype(np.float32), 16_000)
         live = plant.take("pump", window)
-        assert live.value == from_file.value and live.p == from_file.p and live.anomalous == from_file.anomalous
-        assert plant.score("pump", window.clip).value == from_file.value
+        assert live.score == from_file.score and live.p == from_file.p and live.anomalous == from_file.anomalous
+        assert plant.score("pump", window.clip).score == from_file.score
 
 
 def test_a_fault_becomes_one_event_with_its_audio(plant):
@@ -65,7 +65,7 @@ def test_a_fault_becomes_one_event_with_its_audio(plant):
     assert event.kind == "alarm" and event.machine == "pump"
     assert event.started == T0 + 12 and event.ended == T0 + 24  # the 3rd window that crosses; the 5th that does not
     rows = plant.history.scores("pump", 0, 1e10)
-    assert len(rows) == 15 and event.peak_value == max(r.value for r in rows)
+    assert len(rows) == 15 and event.peak_score == max(r.score for r in rows)
     path = plant.history.tape.path(event.audio)
     audio, rate = soundfile.read(path, always_2d=True)
     assert event.audio_t0 == T0 and len(audio) / rate >= event.peak_t0 + 2 + 15 - T0
@@ -79,7 +79,7 @@ def test_what_is_told_and_when(model, tmp_path):
     end = listen(plant, FAULTY)
     assert sink.said("event", "what") == ["raised", "cleared"]
     assert sink.said("state", "state") == ["unacknowledged alarm", "returned unacknowledged"]
-    assert len(sink.said("score", "value")) == len(FAULTY)
+    assert len(sink.said("score", "score")) == len(FAULTY)
     clock.now = end
     plant.acknowledge(plant.history.events()[0].id, "anna")
     assert sink.said("state", "state")[-1] == "normal" and plant.state("pump")["state"] == "normal"

@@ -84,7 +84,7 @@ def test_an_upload_scores_as_the_command_line_does_bit_for_bit(client, plant, tm
         answer = client.post("/v1/machines/pump/score", files={"file": (file.name, file.read_bytes())}).json()
         for window in answer["windows"]:
             row = said.pop(window["file"])
-            for key in ("score", "threshold", "anomalous", "p", "heard", "status", "problem"):
+            for key in ("score", "threshold", "anomalous", "p", "triggered_by", "status", "problem"):
                 assert window[key] == row[key], key
             assert window["nearest"][0] == row["nearest"]
     assert not said
@@ -176,7 +176,7 @@ def test_what_was_fine_has_a_note_only_far_beyond_all_normals(alarmed, plant):
     )
     alarmed.post(f"/v1/audit/{far['audit_id']}/undo", json={})
     assert not any(entry["note"] for entry in alarmed.get("/v1/events/1").json()["audit"])
-    peak = alarmed.get("/v1/events/1").json()["peak_value"]
+    peak = alarmed.get("/v1/events/1").json()["peak_score"]
     plant[0].machines["pump"].detector.train_values = detector.train_values * peak / detector.train_values.max()
     assert alarmed.post("/v1/events/1/feedback", json={"verdict": "fine"}).json()["note"] == ""
 
@@ -212,7 +212,7 @@ def test_scores_of_a_time_and_thinned(alarmed):
     rows = alarmed.get(f"/v1/machines/pump/scores?since={T0}&until={T0 + 100}").json()["scores"]
     assert len(rows) == len(FAULTY) and rows[0]["t0"] == T0
     few = alarmed.get(f"/v1/machines/pump/scores?since={T0}&until={T0 + 100}&points=10").json()["scores"]
-    assert len(few) <= 10 and max(r["value"] for r in few) == max(r["value"] for r in rows)
+    assert len(few) <= 10 and max(r["score"] for r in few) == max(r["score"] for r in rows)
     assert len(alarmed.get("/v1/machines/pump/scores?hours=1").json()["scores"]) == len(FAULTY)
 
 
@@ -221,7 +221,7 @@ def test_an_event_with_its_sound_picture_and_normals(alarmed):
     assert event["kind"] == "alarm" and event["has_audio"] and event["name"].endswith(HOSTILE)
     url = f"/v1/events/{event['id']}"
     told = alarmed.get(f"{url}/explanation").json()
-    assert told["value"] == pytest.approx(event["peak_value"], abs=1e-3)
+    assert told["score"] == pytest.approx(event["peak_score"], abs=1e-3)
     near = soundfile.read(io.BytesIO(alarmed.get(f"{url}/audio/near").content))[0]
     loud = soundfile.read(io.BytesIO(alarmed.get(f"{url}/audio/near?gain_db=6").content))[0]
     far = soundfile.read(io.BytesIO(alarmed.get(f"{url}/audio/far").content))[0]

@@ -98,7 +98,7 @@ def test_messages_of_the_plant_from_any_thread():
     async def run():
         stream = Stream("7")
         stream.describe = lambda machine: {"id": machine, "state": "normal"}
-        body = {"t0": 1.0, "t1": 2.0, "value": 3.0, "threshold": 4.0, "anomalous": None, "p": 1.0, "heard": "",
+        body = {"t0": 1.0, "t1": 2.0, "score": 3.0, "threshold": 4.0, "anomalous": None, "p": 1.0, "triggered_by": [],
                 "problem": "", "near_dbfs": -3.0, "far_dbfs": None, "model": "m"}  # fmt: skip
         event = {"what": "raised", "event": {"id": 1, "audio": "secret.flac", "audio_t0": 1.0}}
         kinds = ((SCORE, body), (SCORE, body), (STATE, {"state": "x"}), (EVENT, event))

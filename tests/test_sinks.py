@@ -37,8 +37,8 @@ FAN = SimpleNamespace(**{**vars(PUMP), "id": "fan"})
 
 
 def score(value: float = 1.5, machine: str = "pump", anomalous: bool | None = False, t0: float = 100.0) -> Message:
-    body = {"model": "pump3", "recipe": "logmel/near_only", "value": value, "threshold": 3.0, "t0": t0, "t1": t0 + 10}
-    more = {"anomalous": anomalous, "p": 0.5, "heard": "", "problem": "", "near_dbfs": -30.0, "far_dbfs": None}
+    body = {"model": "pump3", "recipe": "logmel/near_only", "score": value, "threshold": 3.0, "t0": t0, "t1": t0 + 10}
+    more = {"anomalous": anomalous, "p": 0.5, "triggered_by": [], "problem": "", "near_dbfs": -30.0, "far_dbfs": None}
     return Message(SCORE, machine, "north", t0 + 10, {**body, **more, "state": "normal"})
 
 
@@ -91,7 +91,7 @@ def test_json_lines_and_csv(tmp_path):
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert kinds == ["score", "event", "score", "health"]
     rows = list(csv.DictReader((tmp_path / "b.csv").open()))
-    assert [r["value"] for r in rows] == ["1.5", "2.5"] and [r["anomalous"] for r in rows] == ["0", ""]
+    assert [r["score"] for r in rows] == ["1.5", "2.5"] and [r["anomalous"] for r in rows] == ["0", ""]
     assert rows[0]["time"] == "1970-01-01T00:01:40.000+00:00"
 
 
@@ -303,7 +303,7 @@ def test_mqtt_topics_and_what_is_retained(broker, tmp_path):
     assert wait_for(lambda: b"problem" in b"".join(listener.of("pump/health")) and listener.of("/event"))
     (payload,) = listener.of("nearfar/north/pump/score")
     body = json.loads(payload)
-    assert {"model", "recipe", "value", "threshold", "t0", "t1"} <= set(body) and body["value"] == 4.5
+    assert {"model", "recipe", "score", "threshold", "t0", "t1"} <= set(body) and body["score"] == 4.5
     assert json.loads(listener.of("nearfar/north/pump/state")[0])["state"] == "unacknowledged alarm"
     assert json.loads(listener.of("nearfar/north/pump/event")[0])["event"]["id"] == 7
     late = Listener(broker.port)

@@ -164,7 +164,7 @@ def run(unit: Unit, detector: Detector, progress: Progress | None = None) -> Mac
         raise ValueError(f"{unit.name}: {error}{why}") from None
     paths = [r.path for r in test]
     pairs = [  # the rarest window stands for a long file
-        (recording, max(scores, key=lambda s: s.value))
+        (recording, max(scores, key=lambda s: s.score))
         for recording, scores in zip(
             test, detector.iter_scores(paths, skip=skip, progress=tell("test clips")), strict=True
         )
@@ -215,7 +215,7 @@ def _by_domain(m: MachineEvaluation) -> Iterator[MachineEvaluation]:
 
 
 def _columns(m: MachineEvaluation) -> tuple[list[float], list[bool], list[bool]]:
-    scores = [s.value for s in m.scores]
+    scores = [s.score for s in m.scores]
     return scores, [bool(r.is_anomaly) for r in m.recordings], [bool(r.is_target) for r in m.recordings]
 
 
@@ -322,7 +322,7 @@ class ScoreCache:
         names = [normal.name for normal in detector.normals]
         train = {n: float(v) for n, v in zip(names, detector.train_values, strict=True)}
         return Scored(
-            train, {r.path.name: s.value for r, s in zip(done.recordings, done.scores, strict=True)}, done.failures
+            train, {r.path.name: s.score for r, s in zip(done.recordings, done.scores, strict=True)}, done.failures
         )
 
     def _key(self, system: System | None, hashes: Mapping[str, str], unit: Unit) -> str:

@@ -71,7 +71,7 @@ def submit(
 
 def tables(m: MachineEvaluation) -> dict[str, str]:
     """{file name: text} of the two CSVs of a machine; the decision is score > set-point."""
-    rows = sorted((r.path.name, s.value, s.value > s.threshold) for r, s in zip(m.recordings, m.scores, strict=True))
+    rows = sorted((r.path.name, s.score, s.score > s.threshold) for r, s in zip(m.recordings, m.scores, strict=True))
     return {
         name_of("anomaly_score", m.machine, m.section): "".join(f"{name},{value!r}\n" for name, value, _ in rows),
         name_of("decision_result", m.machine, m.section): "".join(f"{name},{int(alarm)}\n" for name, _, alarm in rows),

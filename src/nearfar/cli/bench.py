@@ -240,7 +240,7 @@ def _submitted(evaluation: Evaluation) -> dict[str, object]:
         "machines": {
             m.name: {
                 "clips": len(m.scores),
-                "anomalous": sum(s.value > s.threshold for s in m.scores),
+                "anomalous": sum(s.score > s.threshold for s in m.scores),
                 "set_point": m.detector.threshold.value,
             }
             for m in evaluation.machines
@@ -255,7 +255,7 @@ def _say_submitted(evaluation: Evaluation, folder: Path, label: str) -> None:
             [
                 m.name,
                 str(len(m.scores)),
-                str(sum(s.value > s.threshold for s in m.scores)),
+                str(sum(s.score > s.threshold for s in m.scores)),
                 f"{m.detector.threshold.value:.2f}",
                 "known" if m.labelled else "none",
             ]

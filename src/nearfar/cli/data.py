@@ -58,7 +58,7 @@ def demo(
         if floor is not None:
             say(f"Log-mel mean and standard deviation with a plain Gaussian, for comparison: {100 * floor.overall:.2f}")
         first = evaluation.machines[0]
-        heard = max(first.scores, key=lambda s: s.value)
+        heard = max(first.scores, key=lambda s: s.score)
         worst = next(r for r, s in zip(first.recordings, first.scores, strict=True) if s is heard)
         say(f"\nReport page   {page or NO_PICTURES}")
         say(f"Data          {data}")

@@ -109,17 +109,23 @@ def say_summary(facts: dict[str, Any]) -> None:
     say(f"Next          nearfar score {quote(facts['model'])} RECORDINGS")
 
 
+COLUMNS = (
+    *("file", "score", "threshold", "anomalous", "nearest", "status"),
+    *("p", "triggered_by", "problem", "warnings"),
+)
+
+
 def as_row(name: str, score: Score) -> dict[str, Any]:
     """A score as plain data; `anomalous` is None where the recording cannot be judged."""
     return {
         "file": name,
-        "score": score.value,
+        "score": score.score,
         "threshold": score.threshold,
         "anomalous": score.anomalous,
         "nearest": score.nearest[0] if score.nearest else "",
         "status": score.status,
         "p": score.p,
-        "heard": score.heard,
+        "triggered_by": list(score.triggered_by),
         "problem": score.problem,
         "warnings": list(score.warnings),
     }
@@ -129,12 +135,12 @@ def as_csv(scores: Sequence[Named]) -> str:
     """Scores as CSV, one row each; `anomalous` is 1, 0 or empty."""
     out = io.StringIO()
     rows = [as_row(name, score) for name, score in scores]
-    columns = ["file", "score", "threshold", "anomalous", "nearest", "status", "p", "heard", "problem", "warnings"]
-    table = csv.DictWriter(out, columns, lineterminator="\n")
+    table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     table.writeheader()
     for row in rows:
         flag = "" if row["anomalous"] is None else int(row["anomalous"])
-        table.writerow(row | {"anomalous": flag, "warnings": "; ".join(row["warnings"])})
+        texts = {"triggered_by": " and ".join(row["triggered_by"]), "warnings": "; ".join(row["warnings"])}
+        table.writerow(row | {"anomalous": flag, **texts})
     return out.getvalue()
 
 
@@ -142,9 +148,16 @@ def say_scores(scores: Sequence[Named], failures: Failures) -> None:
     """Scores as a table, then the count of alarms and of what could not be judged or read."""
     if scores:
         say_table(
-            ["file", "score", "threshold", "verdict", "heard", "nearest normal"],
+            ["file", "score", "threshold", "verdict", "triggered by", "nearest normal"],
             [
-                [name, f"{s.value:.2f}", f"{s.threshold:.2f}", s.status, s.heard if s.anomalous else "", s.nearest[0]]
+                [
+                    name,
+                    f"{s.score:.2f}",
+                    f"{s.threshold:.2f}",
+                    s.status,
+                    " and ".join(s.triggered_by) if s.anomalous else "",
+                    s.nearest[0],
+                ]
                 for name, s in scores
             ],
         )

@@ -32,7 +32,7 @@ from nearfar.explain import evidence
 from nearfar.explain.wording import Explanation
 from nearfar.fusion import in_sigmas, statistics
 from nearfar.recipe import Recipe, System, Watch, by_name, dominant_recipe, leaves
-from nearfar.score import AND, Score
+from nearfar.score import Score
 from nearfar.support.check import Array, flags, number, one_of
 from nearfar.threshold import PValue, Threshold
 
@@ -46,12 +46,12 @@ def explain(detector: Detector, source: Any, value_of: Callable[[Sequence[Array]
     """
     heard = next(detector.ear.hear([source], None, None))
     scores = [detector.score_embedded(h) for h in heard]
-    worst = max(range(len(scores)), key=lambda i: (scores[i].anomalous is not None, scores[i].value))
+    worst = max(range(len(scores)), key=lambda i: (scores[i].anomalous is not None, scores[i].score))
     mute = [s.problem for s in scores if s.problem and not scores[worst].problem]
     notes = [f"{len(mute)} of {len(scores)} windows cannot be judged: {mute[0]}"] if mute else []
     clip = next(islice(detector.ear.clips(source), worst, None))
     grids = detector.ear.grids(clip, heard[worst].origin)
-    distances, rows = detector.nearest(heard[worst], scores[worst].parts)
+    distances, rows = detector.nearest(heard[worst], scores[worst].part_scores)
     return evidence.explain(
         clip,
         replace(scores[worst], warnings=[*scores[worst].warnings, *notes]),
@@ -182,26 +182,26 @@ class Detector:
     def score_embedded(self, clip: EmbeddedClip) -> Score:
         """The score of a clip that has been heard."""
         value, parts = self._values(clip.vectors)
-        said = {name: float(s[0]) for name, s in parts.items()}
-        _, nearest = self.nearest(clip, said)
+        part_scores = {name: float(s[0]) for name, s in parts.items()}
+        _, nearest = self.nearest(clip, part_scores)
         highest = max(encoder.sample_rate for encoder in self.encoders.values())
         return Score(
             name=clip.origin.name,
-            value=value,
+            score=value,
             threshold=self.threshold.value,
             anomalous=None if clip.fatal else value > self.threshold.value,
             nearest=[self.normals[i].name for i in nearest],
             p=float(np.exp(self.tail.log_p([value])[0])),
-            heard=self._heard(said) if isinstance(self.system, Watch) else "",
-            parts=said,
+            triggered_by=self._triggers(part_scores) if isinstance(self.system, Watch) else (),
+            part_scores=part_scores,
             problem=clip.fatal,
             warnings=[p.text for p in clip.problems if not p.fatal] + self.profile.another_rate(clip.profile, highest),
         )
 
-    def nearest(self, clip: EmbeddedClip, said: Mapping[str, float]) -> tuple[Array, Array]:
-        """Distances and indices (3,) of the normals nearest to a clip, as the loudest part of its score hears them."""
+    def nearest(self, clip: EmbeddedClip, part_scores: Mapping[str, float]) -> tuple[Array, Array]:
+        """Distances and indices (3,) of the normals nearest to a clip, by the leaf that counts most in its score."""
         assert self.system is not None
-        leaf = dominant_recipe(self.system, said)
+        leaf = dominant_recipe(self.system, part_scores)
         distances, rows = self.backends[leaf].nearest(clip.vectors[leaf][None], NEAREST)
         return distances[0], rows[0]
 
@@ -276,10 +276,10 @@ class Detector:
         """How this detector reads and embeds clips."""
         return ClipEmbedder(self.near, self.far, self.window_s, self.recipes, self.encoders, self.threads, self.store)
 
-    def _heard(self, said: Mapping[str, float]) -> str:
+    def _triggers(self, part_scores: Mapping[str, float]) -> tuple[str, ...]:
         limit = (self.threshold.value * self.sigma + self.mu) / np.log(10)  # the parts' unit
-        order = sorted(said, key=lambda name: -said[name])
-        return AND.join([name for name in order if said[name] > limit] or order[:1])
+        order = sorted(part_scores, key=lambda name: -part_scores[name])
+        return tuple([name for name in order if part_scores[name] > limit] or order[:1])
 
     def _align(self) -> None:
         assert self.system is not None

@@ -37,7 +37,7 @@ CLEAR_MOMENT, CLEAR_WHOLE = 2.0, 0.7  # standard deviations of single frames, be
 BOTH = 0.5  # the other microphone hears it too if its change in dB is at least this share
 LOUDNESS_DB = 12.0  # most that is allowed for; and nothing is called louder that is in fact quieter than usual
 POINTS = 200
-OF_THE_SCORE = ("name", "value", "threshold", "anomalous", "p", "heard", "problem")  # fields of Score and Explanation
+OF_THE_SCORE = ("name", "score", "threshold", "anomalous", "p", "triggered_by", "problem")  # fields of Score and Explanation
 
 
 def explain(
@@ -70,7 +70,7 @@ def explain(
     if not maps:
         return Explanation(**known, nearest=() if score.problem else tuple(nearest))
     count = len(next(iter(maps.values())).z)
-    moment = find_span(score.value, clip.seconds, score_without)
+    moment = find_span(score.score, clip.seconds, score_without)
     within = None if moment is None else _frames(moment, count)
     heard = {name for recipe, _ in leaves for name in waveforms_of(recipe.view)}
     chosen, patch = choose(maps, heard, within)

@@ -18,6 +18,7 @@ from nearfar.score import Score
 from nearfar.support.check import Array
 
 PLAY_S, PLAY_RATE, PLAY_PEAK = 12.0, 24_000, 0.7
+TRIGGERS = {"steady": "its steady sound", "transient": "its moments"}  # the parts of the default
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,11 @@ def _wav(samples: Array, rate: int) -> bytes:
 
 def _facts(e: Explanation) -> list[tuple[str, str]]:
     facts = [
-        ("Score", f"{e.value:.2f} standard deviations above the normal recordings"),
+        ("Score", f"{e.score:.2f} standard deviations above the normal recordings"),
         ("Alarm above", f"{e.threshold:.2f}"),
     ]
-    if e.heard:
-        facts.append(("Noticed by", e.heard.replace("steady", "its steady sound").replace("transient", "its moments")))
+    if e.triggered_by:
+        facts.append(("Noticed by", " and ".join(TRIGGERS.get(name, name) for name in e.triggered_by)))
     if e.microphone:
         facts.append(("When", wording.when(e)))
         facts.append(("Pitch", f"{wording.hertz(e.low_hz)} to {wording.hertz(e.high_hz)}"))

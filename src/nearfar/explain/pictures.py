@@ -146,7 +146,7 @@ def _kinds(scores: Sequence[Score], is_anomaly: Sequence[bool | None]) -> tuple[
         "cannot judge" if s.anomalous is None else labels[None if a is None else bool(a)]
         for s, a in zip(scores, known, strict=True)
     ]
-    return np.array([s.value for s in scores]), np.array(kinds)
+    return np.array([s.score for s in scores]), np.array(kinds)
 
 
 def _image(ax: Any, x: Any, offset: float, seconds: float, **colours: Any) -> Any:

@@ -40,12 +40,12 @@ class Explanation:
     """
 
     name: str
-    value: float
+    score: float
     threshold: float
     anomalous: bool | None
     p: float
     seconds: float
-    heard: str = ""
+    triggered_by: tuple[str, ...] = ()
     problem: str = ""
     warnings: tuple[str, ...] = ()
     clear: bool = False
@@ -74,6 +74,7 @@ class Explanation:
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("clip", "shown", "nearest")}
         rounded = {k: round(v, 4) if isinstance(v, float) and k != "p" else v for k, v in plain.items()}
         return rounded | {
+            "triggered_by": list(self.triggered_by),
             "warnings": list(self.warnings),
             "channels": list(self.channels),
             "nearest": [asdict(n) for n in self.nearest],
@@ -116,7 +117,7 @@ def verdict(e: Explanation) -> str:
     if e.anomalous is None:
         return f"Cannot be judged: {as_sentence(e.problem or 'the recording is not usable')}"
     word = "ANOMALOUS" if e.anomalous else "normal"
-    return f"{word}: {e.value:.1f}, alarm above {e.threshold:.1f}. {rarity(e.p)}"
+    return f"{word}: {e.score:.1f}, alarm above {e.threshold:.1f}. {rarity(e.p)}"
 
 
 def rarity(p: float) -> str:

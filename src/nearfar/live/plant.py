@@ -98,7 +98,7 @@ class Plant(Operator):
         alarm, last = machine.alarm, machine.last
         return {
             "state": alarm.state(now),
-            "score": None if last is None else last.value,
+            "score": None if last is None else last.score,
             "threshold": machine.detector.threshold.value,
             "last_heard": None if last is None else last.t1,
             "health": PROBLEM if machine.watchdog.standing else OK,
@@ -121,13 +121,13 @@ class Plant(Operator):
         return {
             "model": machine.model.name,
             "recipe": machine.recipe,
-            "value": s.value,
+            "score": s.score,
             "threshold": s.threshold,
             "t0": s.t0,
             "t1": s.t1,
             "anomalous": s.anomalous,
             "p": s.p,
-            "heard": s.heard,
+            "triggered_by": s.triggered_by,
             "problem": s.problem,
             "state": machine.alarm.state(s.t1),
             "near_dbfs": s.level_near_dbfs,
@@ -135,22 +135,23 @@ class Plant(Operator):
         }
 
     def _alarm(self, machine: Machine, s: Scored) -> None:
-        alarm, value = machine.alarm, None if s.anomalous is None else s.value
+        alarm, value = machine.alarm, None if s.anomalous is None else s.score
         change = alarm.update(value, s.t1)
         if value is not None and value > alarm.on:
-            machine.top = s if machine.top is None or value > machine.top.value else machine.top
+            machine.top = s if machine.top is None or value > machine.top.score else machine.top
         elif machine.event is None and alarm.run == 0 and value is not None:
             machine.top = None
         if change == RAISED:
             top = machine.top or s
-            text = f"sounds unlike its normals{f' ({s.heard})' if s.heard else ''}"
-            event = Event(0, machine.id, ALARM, s.t1, None, top.value, top.t0, s.threshold, top.heard, text)
+            triggers = f" ({' and '.join(s.triggered_by)})" if s.triggered_by else ""
+            text = f"sounds unlike its normals{triggers}"
+            event = Event(0, machine.id, ALARM, s.t1, None, top.score, top.t0, s.threshold, top.triggered_by, text)
             machine.event, message = self._recorded(RAISED, event, s.t1)
             machine.taping = machine.event
             self._tape(machine, again=s.t1 + AFTER_S)
             self._send(message)
-        elif machine.event is not None and value is not None and value > machine.event.peak_value:
-            peak: dict[str, Any] = {"peak_value": value, "peak_t0": s.t0, "heard": s.heard}
+        elif machine.event is not None and value is not None and value > machine.event.peak_score:
+            peak: dict[str, Any] = {"peak_score": value, "peak_t0": s.t0, "triggered_by": s.triggered_by}
             machine.event = machine.taping = self.history.change(machine.event.id, **peak)
             self._tape(machine, again=s.t1 + AFTER_S)  # at once: whoever looks now is shown this peak
         if change == CLEARED and machine.event is not None:
@@ -231,7 +232,9 @@ def _judge(detector: Detector, machine: str, window: Window) -> tuple[Scored, au
         ((heard,),) = detector.fitted.ear.hear([clip], None, None)
         s = detector.score_embedded(heard)
     except ValueError as error:
-        row = Scored(machine, window.t0, window.t1, 0.0, detector.threshold.value, None, 1.0, "", str(error), *levels)
+        row = Scored(machine, window.t0, window.t1, 0.0, detector.threshold.value, None, 1.0, (), str(error), *levels)
         return row, None, []
-    row = Scored(machine, window.t0, window.t1, s.value, s.threshold, s.anomalous, s.p, s.heard, s.problem, *levels)
+    row = Scored(
+        machine, window.t0, window.t1, s.score, s.threshold, s.anomalous, s.p, s.triggered_by, s.problem, *levels
+    )
     return row, clip, heard.problems

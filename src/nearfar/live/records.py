@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 # What the plant tells the world, and what a sink is.
 #
-# score    every window              {value, threshold, t0, t1, anomalous, state, ...}
+# score    every window              {score, threshold, t0, t1, anomalous, state, ...}
 # state    when it changes           {state}                      the words of `alarm`
 # event    alarm or health event     {what, event}                raised, cleared, acknowledged, verdict
 # health   when it changes           {health, text}               ok | problem | offline
@@ -76,11 +76,11 @@ class Scored:
     machine: str
     t0: float
     t1: float
-    value: float
+    score: float
     threshold: float
     anomalous: bool | None
     p: float
-    heard: str = ""
+    triggered_by: tuple[str, ...] = ()
     problem: str = ""
     level_near_dbfs: float | None = None
     level_far_dbfs: float | None = None
@@ -99,10 +99,10 @@ class Event:
     kind: str
     started: float
     ended: float | None = None
-    peak_value: float = 0.0
+    peak_score: float = 0.0
     peak_t0: float = 0.0
     threshold: float = 0.0
-    heard: str = ""
+    triggered_by: tuple[str, ...] = ()
     text: str = ""
     audio: str = ""
     acknowledged: float | None = None

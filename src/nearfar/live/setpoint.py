@@ -70,7 +70,7 @@ def _gathered(heard: Iterable[Scored]) -> tuple[Sequence[float], float]:
         total += max(0.0, s.t1 - max(s.t0, end))
         end = max(end, s.t1)
         if s.anomalous is not None:
-            judged.append(s.value)
+            judged.append(s.score)
     return judged, total
 
 

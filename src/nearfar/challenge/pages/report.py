@@ -158,7 +158,7 @@ def _machine(m: MachineEvaluation, with_method: bool) -> dict[str, Any]:
     lines += [f"Method: {_method(m)}"] if with_method else []
     lines += [f"Left out: {as_sentence(error)}" for _, error in m.failures]
     shown |= {"lines": lines, "curves": _curves(m)}
-    suspects = [(s.value, r.path) for s, r in zip(m.scores, m.recordings, strict=True) if r.is_anomaly is not False]
+    suspects = [(s.score, r.path) for s, r in zip(m.scores, m.recordings, strict=True) if r.is_anomaly is not False]
     if suspects:
         explanation = m.detector.explain(max(suspects)[1])
         shown |= {"unusual": explanation, "evidence": evidence_figures(explanation)}
@@ -166,7 +166,7 @@ def _machine(m: MachineEvaluation, with_method: bool) -> dict[str, Any]:
 
 
 def _curves(m: MachineEvaluation) -> list[Figure]:
-    values = [s.value for s in m.scores]
+    values = [s.score for s in m.scores]
     labels, domains = [r.is_anomaly for r in m.recordings], [r.is_target for r in m.recordings]
     figures = []
     if m.result is not None:

@@ -59,6 +59,12 @@ CREATE INDEX audits_by_machine ON audits (machine, id);
     """
 CREATE TABLE outbox (sink TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, message TEXT NOT NULL, UNIQUE (sink, id));
 """,
+    """
+ALTER TABLE scores RENAME COLUMN value TO score;
+ALTER TABLE scores RENAME COLUMN heard TO triggered_by;
+ALTER TABLE events RENAME COLUMN peak_value TO peak_score;
+ALTER TABLE events RENAME COLUMN heard TO triggered_by;
+""",
 )
 VERSION = len(SCHEMA)
 TABLES = ("scores", "events", "audits")  # for people; in `outbox` messages wait for sinks
@@ -255,7 +261,7 @@ class History:
         with self._lock:
             if not isinstance(row, Scored):
                 row = replace(row, id=self._next_id(type(row)))
-            values = [json.dumps(v) if isinstance(v, dict) else v for v in astuple(row)]
+            values = [_as_column(value) for value in astuple(row)]
             marks = ", ".join("?" * len(values))
             if isinstance(row, Event):
                 self._unsaved[row.id] = row
@@ -273,7 +279,9 @@ class History:
                 self._unsaved[event_id] = event
             names = ", ".join(f"{name} = ?" for name in changes)
             told = self.promised(tell(event)) if tell else []
-            self._write((f"UPDATE events SET {names} WHERE id = ?", [*changes.values(), event_id]), *told)
+            self._write(
+                (f"UPDATE events SET {names} WHERE id = ?", [*map(_as_column, changes.values()), event_id]), *told
+            )
             return event
 
     def scores(self, machine: str, since: float, until: float, points: int | None = None) -> list[Scored]:
@@ -314,7 +322,7 @@ class History:
             "id < ?": before_id,
         }
         query, given = _where("SELECT * FROM events", tests, limit)
-        found = {row[0]: Event(*row) for row in self._read(query, given)}
+        found = {row[0]: _event(row) for row in self._read(query, given)}
         with self._lock:  # and what waits for the disk
             found |= {e.id: e for e in self._unsaved.values() if _passes(e, machine, since, until, kind, before_id)}
         return [found[i] for i in sorted(found, reverse=True)[:limit]]
@@ -327,7 +335,7 @@ class History:
         rows = self._read("SELECT * FROM events WHERE id = ?", [event_id])
         if not rows:
             raise KeyError(f"there is no event {event_id}")
-        return Event(*rows[0])
+        return _event(rows[0])
 
     def audit(
         self, machine: str | None = None, *, limit: int = 100, before_id: int | None = None, id: int | None = None
@@ -352,7 +360,7 @@ class History:
         """
         edges = [first + (last - first) * i / stretches for i in range(stretches)] + [math.inf]
         ends = [
-            f"SELECT rowid, {extreme}(value) FROM scores {SPAN} AND anomalous IS {judged} NULL"
+            f"SELECT rowid, {extreme}(score) FROM scores {SPAN} AND anomalous IS {judged} NULL"
             for extreme in ("max", "min")
             for judged in ("NOT", "")
         ]
@@ -452,7 +460,7 @@ def last_heard(history: History, machine: str, since: float) -> float | None:
 
 def medians(history: History, machine: str, since: float, until: float) -> list[tuple[float, float, int]]:
     """(start of the day, median score, windows) of each UTC day, of windows that were judged normal."""
-    query = f"SELECT t0, value FROM scores {SPAN} AND anomalous = 0 ORDER BY t0"
+    query = f"SELECT t0, score FROM scores {SPAN} AND anomalous = 0 ORDER BY t0"
     with history._reader() as connection:
         days = groupby(connection.execute(query, [machine, since, until]), lambda row: row[0] // DAY_S * DAY_S)
         found = ((day, [value for _, value in rows]) for day, rows in days)  # a day at a time, for the memory
@@ -482,4 +490,20 @@ def _audit(row: Sequence[Any]) -> Audit:
 
 def _scored(row: Sequence[Any]) -> Scored:
     scored = Scored(*row)
-    return scored if scored.anomalous is None else replace(scored, anomalous=bool(scored.anomalous))
+    anomalous = None if scored.anomalous is None else bool(scored.anomalous)
+    return replace(scored, anomalous=anomalous, triggered_by=_names(str(scored.triggered_by)))
+
+
+def _event(row: Sequence[Any]) -> Event:
+    event = Event(*row)
+    return replace(event, triggered_by=_names(str(event.triggered_by)))
+
+
+def _as_column(value: Any) -> Any:
+    """A field as SQLite keeps it: a dict or tuple as JSON."""
+    return json.dumps(value) if isinstance(value, (dict, tuple)) else value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """The names of a `triggered_by` column: a JSON list, or in rows of version 2 names joined by " and "."""
+    return tuple(json.loads(text)) if text.startswith("[") else tuple(filter(None, text.split(" and ")))

@@ -18,11 +18,11 @@ SCORED = {
     "machine": "pump3",
     "t0": T0,
     "t1": T0 + 10,
-    "value": 1.2,
+    "score": 1.2,
     "threshold": 3.42,
     "anomalous": False,
     "p": 0.1,
-    "heard": "",
+    "triggered_by": [],
     "problem": "",
     "level_near_dbfs": -38.2,
     "level_far_dbfs": -44.0,
@@ -72,7 +72,7 @@ class WindowScore(Schema):
     anomalous: bool | None = Field(examples=[True])
     status: str = Field(examples=["ANOMALOUS"])
     p: float = Field(examples=[0.0012])
-    heard: str = Field(examples=["steady"])
+    triggered_by: tuple[str, ...] = Field(examples=[["steady"]])
     nearest: list[str] = Field(examples=[["normal_12.wav", "normal_03.wav", "normal_27.wav"]])
     problem: str = Field(examples=[""])
     warnings: list[str] = Field(examples=[[]])
@@ -224,10 +224,10 @@ class Event(Schema):
     kind: Literal["alarm", "health"] = Field(examples=["alarm"])
     started: float = Field(examples=[T0])
     ended: float | None = Field(examples=[T0 + 90])
-    peak_value: float = Field(examples=[7.3])
+    peak_score: float = Field(examples=[7.3])
     peak_t0: float = Field(examples=[T0 + 20])
     threshold: float = Field(examples=[3.42])
-    heard: str = Field(examples=["steady"])
+    triggered_by: tuple[str, ...] = Field(examples=[["steady"]])
     text: str = Field(examples=["sounds unlike its normals (steady)"])
     has_audio: bool = Field(examples=[True])
     acknowledged: float | None = Field(examples=[T0 + 200])
@@ -256,7 +256,7 @@ class Explanation(Schema):
 
     machine: str = Field(examples=["pump3"])
     file: str = Field(examples=["0815.wav"])
-    value: float = Field(examples=[7.31])
+    score: float = Field(examples=[7.31])
     threshold: float = Field(examples=[3.42])
     anomalous: bool | None = Field(examples=[True])
     p: float = Field(examples=[0.0012])

@@ -91,12 +91,12 @@ def window_fields(score: Score) -> dict[str, Any]:
     """The fields that every score has: the columns of the command line's table."""
     return {
         "file": score.name,
-        "score": score.value,
+        "score": score.score,
         "threshold": score.threshold,
         "anomalous": score.anomalous,
         "status": score.status,
         "p": score.p,
-        "heard": score.heard,
+        "triggered_by": score.triggered_by,
         "nearest": list(score.nearest),
         "problem": score.problem,
         "warnings": list(score.warnings),
@@ -123,6 +123,6 @@ def explained(e: Explanation, machine: str, playable: Mapping[str, bool], gain_d
 
 
 KEPT = (
-    *("value", "threshold", "anomalous", "p", "clear", "throughout", "start_s", "end_s", "low_hz", "high_hz"),
+    *("score", "threshold", "anomalous", "p", "clear", "throughout", "start_s", "end_s", "low_hz", "high_hz"),
     *("change_db", "microphone", "problem"),
 )

@@ -118,6 +118,6 @@ class Stream:
 
 
 def _row(message: Message) -> dict[str, Any]:
-    kept = ("t0", "t1", "value", "threshold", "anomalous", "p", "heard", "problem")
+    kept = ("t0", "t1", "score", "threshold", "anomalous", "p", "triggered_by", "problem")
     levels = {"level_near_dbfs": message.body["near_dbfs"], "level_far_dbfs": message.body["far_dbfs"]}
     return {"machine": message.machine, **{k: message.body[k] for k in kept}, **levels}

@@ -181,4 +181,4 @@ def _kind(request: Request) -> str:
 
 
 def _worst(scores: list[Score]) -> int:
-    return max(range(len(scores)), key=lambda i: (scores[i].anomalous is not None, scores[i].value))
+    return max(range(len(scores)), key=lambda i: (scores[i].anomalous is not None, scores[i].score))

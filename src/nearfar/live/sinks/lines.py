@@ -14,7 +14,18 @@ from pathlib import Path
 from nearfar.live.records import SCORE, Message
 from nearfar.live.sinks.retry import RetryQueue
 
-COLUMNS = ("time", "machine", "value", "threshold", "anomalous", "p", "heard", "problem", "near_dbfs", "far_dbfs")
+COLUMNS = (
+    "time",
+    "machine",
+    "score",
+    "threshold",
+    "anomalous",
+    "p",
+    "triggered_by",
+    "problem",
+    "near_dbfs",
+    "far_dbfs",
+)
 
 
 def json_lines(path: Path) -> RetryQueue:
@@ -52,8 +63,9 @@ def _row(message: Message) -> list[object]:
     body = message.body
     time = datetime.fromtimestamp(body["t0"], timezone.utc).isoformat(timespec="milliseconds")
     flag = "" if body["anomalous"] is None else int(body["anomalous"])
-    rest = [body[name] for name in COLUMNS[5:]]
-    return [time, message.machine, body["value"], body["threshold"], flag, *rest]
+    triggers = " and ".join(body["triggered_by"])
+    facts = [body["p"], triggers, body["problem"], body["near_dbfs"], body["far_dbfs"]]
+    return [time, message.machine, body["score"], body["threshold"], flag, *facts]
 
 
 def _csv(row: object) -> str:

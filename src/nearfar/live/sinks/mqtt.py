@@ -174,7 +174,7 @@ def discovery(machine: Machine, prefix: str) -> list[tuple[str, dict[str, Any]]]
     trouble = "{{ 'ON' if value_json.health == 'problem' else 'OFF' }}"
     measured = {"state_class": "measurement", "suggested_display_precision": 1}
     parts: list[tuple[str, str, str, str, dict[str, Any]]] = [
-        ("sensor", "Score", score, "{{ value_json.value }}", {"unit_of_measurement": "σ", **measured}),
+        ("sensor", "Score", score, "{{ value_json.score }}", {"unit_of_measurement": "σ", **measured}),
         ("sensor", "Set-point", score, "{{ value_json.threshold }}", {"unit_of_measurement": "σ", **measured}),
         ("binary_sensor", "Alarm", score, alarm, {"device_class": "problem"}),
         ("binary_sensor", "Microphones", health, trouble, {"device_class": "problem", "entity_category": "diagnostic"}),

@@ -71,7 +71,7 @@ class OpcUa:
         if message.kind == SCORE:
             values = {"Threshold": float(body["threshold"]), "Alarm": "alarm" in body["state"]}
             values["LastUpdate"] = datetime.fromtimestamp(body["t1"], timezone.utc)
-            values |= {} if body["anomalous"] is None else {"Score": float(body["value"])}
+            values |= {} if body["anomalous"] is None else {"Score": float(body["score"])}
         elif message.kind == STATE:
             values = {"Alarm": "alarm" in body["state"]}
         elif message.kind == HEALTH:

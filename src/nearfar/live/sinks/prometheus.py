@@ -69,7 +69,7 @@ class Metrics:
                 if body[f"{channel}_dbfs"] is not None:
                     self.level.labels(machine, channel).set(body[f"{channel}_dbfs"])
             if body["anomalous"] is not None:
-                self.score.labels(machine).set(body["value"])
+                self.score.labels(machine).set(body["score"])
         elif message.kind == STATE:
             self.alarm.labels(machine).set("alarm" in body["state"])
         elif message.kind == HEALTH:

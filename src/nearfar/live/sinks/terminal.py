@@ -59,11 +59,11 @@ def sentence(message: Message) -> str:
     if what == "raised" and event["kind"] == HEALTH:
         return f"{start}  HEALTH   {event['text']}  (event {event['id']})"
     if what == "raised":
-        level = f"{event['peak_value']:.1f} standard deviations, set-point {event['threshold']:.1f}"
+        level = f"{event['peak_score']:.1f} standard deviations, set-point {event['threshold']:.1f}"
         return f"{start}  ALARM    {event['text']}: {level}  (event {event['id']})"
     if what == "cleared":
         lasted = _lasted(event)
-        more = "" if event["kind"] == HEALTH else f", at most {event['peak_value']:.1f}"
+        more = "" if event["kind"] == HEALTH else f", at most {event['peak_score']:.1f}"
         return f"{start}  cleared  {'well again' if event['kind'] == HEALTH else 'alarm'} after {lasted}{more}" + (
             f"  (event {event['id']})"
         )

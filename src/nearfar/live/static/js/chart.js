@@ -49,7 +49,7 @@ export function trend({ scores, events, since, until, threshold, clip_s, name, w
   const W = Math.max(300, Math.min(1200, width || 960));
   const judged = scores.filter((p) => p.anomalous !== null);
   const x = (t) => LEFT + ((W - LEFT - RIGHT) * (t - since)) / (until - since);
-  const { y, marks } = scale([...judged.map((p) => p.value), ...scores.map((p) => p.threshold)], threshold);
+  const { y, marks } = scale([...judged.map((p) => p.score), ...scores.map((p) => p.threshold)], threshold);
   const hole = Math.max(6 * clip_s, (until - since) / 90);
   const svg = s("svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `How unusual ${name} sounded` });
   for (const v of marks) {
@@ -69,7 +69,7 @@ export function trend({ scores, events, since, until, threshold, clip_s, name, w
     const from = Math.max(since, e.started), to = Math.min(until, e.ended ?? now());
     svg.append(s("rect", { class: "span", x: x(from), y: TOP, width: Math.max(2, x(to) - x(from)), height: H - TOP - BOTTOM }));
   }
-  for (const run of runs(judged, hole)) svg.append(s("path", { class: "line", d: run.length > 1 ? path(run, x, y, (p) => p.value) : `M${x(run[0].t0)} ${y(run[0].value)}h1` }));
+  for (const run of runs(judged, hole)) svg.append(s("path", { class: "line", d: run.length > 1 ? path(run, x, y, (p) => p.score) : `M${x(run[0].t0)} ${y(run[0].score)}h1` }));
   const limits = runs(scores, Infinity)[0] || [], first = limits[0]?.threshold ?? threshold;
   const steps = limits.map((p, i) => `${i ? `H${x(p.t0).toFixed(1)}V` : `M${LEFT} `}${y(p.threshold).toFixed(1)}`).join("");
   svg.append(s("path", { class: "limit", d: (steps || `M${LEFT} ${y(threshold)}`) + `H${W - RIGHT}` }), s("text", { class: "limit-text", x: LEFT + 6, y: y(first) - 6 }, `alarm above ${score(first)}`));
@@ -78,7 +78,7 @@ export function trend({ scores, events, since, until, threshold, clip_s, name, w
   for (const e of alarms) {
     const at = Math.max(x(since) + 4, x(e.started));
     const flag = s("path", { class: "flag", d: `M${at} ${TOP - 2}l-8 -14h16z` });
-    svg.append(s("a", { href: `/event/${e.id}`, "aria-label": `Alarm at ${clock(e.started)}, ${score(e.peak_value)}` }, flag, s("title", {}, `Alarm, ${clock(e.started)}`)));
+    svg.append(s("a", { href: `/event/${e.id}`, "aria-label": `Alarm at ${clock(e.started)}, ${score(e.peak_score)}` }, flag, s("title", {}, `Alarm, ${clock(e.started)}`)));
   }
   return withReadout(svg, scores, x, y, W);
 }
@@ -96,8 +96,8 @@ function withReadout(svg, scores, x, y, W) {
     cursor.firstChild.setAttribute("x1", x(p.t0));
     cursor.firstChild.setAttribute("x2", x(p.t0));
     cursor.lastChild.setAttribute("cx", x(p.t0));
-    cursor.lastChild.setAttribute("cy", p.anomalous === null ? H - BOTTOM : y(p.value));
-    readout.textContent = `${clock(p.t0)}: ${p.anomalous === null ? `cannot be judged. ${p.problem}` : `${score(p.value)}, alarm above ${score(p.threshold)}${p.anomalous ? ": above it" : ""}`}`;
+    cursor.lastChild.setAttribute("cy", p.anomalous === null ? H - BOTTOM : y(p.score));
+    readout.textContent = `${clock(p.t0)}: ${p.anomalous === null ? `cannot be judged. ${p.problem}` : `${score(p.score)}, alarm above ${score(p.threshold)}${p.anomalous ? ": above it" : ""}`}`;
   };
   if (!scores.length) return [svg, readout];
   svg.setAttribute("tabindex", "0");
@@ -144,11 +144,11 @@ export function spark(scores, threshold) {
   const judged = scores.filter((p) => p.anomalous !== null);
   if (judged.length < 2) return svg;
   const since = scores[0].t0, until = scores.at(-1).t0;
-  const sc = scale(judged.map((p) => p.value), threshold);
+  const sc = scale(judged.map((p) => p.score), threshold);
   const y = (v) => ((sc.y(v) - TOP) / (H - TOP - BOTTOM)) * (hgt - 4) + 2, x = (t) => (w * (t - since)) / (until - since || 1);
   svg.classList.add("chart");
   svg.append(s("path", { class: "limit", d: `M0 ${y(threshold)}H${w}`, "vector-effect": "non-scaling-stroke" }));
-  for (const run of runs(judged, (until - since) / 20)) svg.append(s("path", { class: "line", d: path(run, x, y, (p) => p.value), "vector-effect": "non-scaling-stroke" }));
+  for (const run of runs(judged, (until - since) / 20)) svg.append(s("path", { class: "line", d: path(run, x, y, (p) => p.score), "vector-effect": "non-scaling-stroke" }));
   return svg;
 }
 

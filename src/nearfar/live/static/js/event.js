@@ -39,7 +39,7 @@ function told(event) {
   const lasted = event.ended ? `It lasted ${span(event.ended - event.started)}.` : "It still stands.";
   if (event.kind === "health") return [h("p", { class: "lead" }, sentence(event.text)), h("p", {}, "Since ", stamp(event.started), `. ${lasted} What such a microphone hears is never called normal.`)];
   return [
-    h("div", { class: "now" }, h("b", {}, score(event.peak_value)), h("span", { class: "small" }, `at its highest; alarm above ${score(event.threshold)}`)),
+    h("div", { class: "now" }, h("b", {}, score(event.peak_score)), h("span", { class: "small" }, `at its highest; alarm above ${score(event.threshold)}`)),
     h("p", {}, "Began ", stamp(event.started), `. ${lasted}`),
     h("p", { class: "small" }, heard(event), event.text.includes("nobody was listening") && "Nobody was listening afterwards: the server was stopped."),
   ];

@@ -87,7 +87,7 @@ export function table(events, { machine = false } = {}) {
     h("th", { scope: "row" }, h("a", { href: `/event/${e.id}` }, e.kind === "health" ? "Microphone" : "Alarm"), machine && h("span", { class: "small" }, ` ${e.name}`)),
     h("td", {}, stamp(e.started)),
     h("td", { "data-is": "lasted" }, e.ended ? span(e.ended - e.started) : "still standing"),
-    h("td", { "data-is": e.kind === "health" ? "" : "highest" }, e.kind === "health" ? sentence(e.text) : score(e.peak_value)),
+    h("td", { "data-is": e.kind === "health" ? "" : "highest" }, e.kind === "health" ? sentence(e.text) : score(e.peak_score)),
     h("td", {}, badge(verdict(e)))));
   return h("div", { class: "wide" }, h("table", { class: "folds" }, h("thead", {}, h("tr", {}, ["What", "Began", "Lasted", "Highest, or why", "Answer"].map((t) => h("th", { scope: "col" }, t)))), h("tbody", {}, rows)));
 }

@@ -40,7 +40,7 @@ export function score(value) {
 // What a window's score is worth: one of a dead microphone is no score at all.
 export function now_of(machine) {
   const last = machine.score;
-  return last && last.anomalous !== null ? last.value : null;
+  return last && last.anomalous !== null ? last.score : null;
 }
 
 export function level(db) {
@@ -86,8 +86,10 @@ export function action(name) {
   return ACTIONS[name] || name;
 }
 
+const TRIGGERS = { "steady": "its steady sound", "transient": "single moments" };
+
 export function heard(event) {
-  const what = event.heard.replace("steady", "its steady sound").replace("transient", "single moments");
+  const what = event.triggered_by.map((name) => TRIGGERS[name] || name).join(" and ");
   return what ? `Noticed by ${what}. ` : "";
 }
 
