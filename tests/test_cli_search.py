@@ -113,7 +113,7 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(data, tmp_path, monkeypa
     assert all(p.stat().st_mtime_ns == then for p, then in parts.items())
     again, whole = records.read(tmp_path), records.read(searched[0])
     assert set(again.recipes) == set(whole.recipes) and sorted(again.overall) == sorted(whole.overall)
-    monkeypatch.setattr(run, "load_encoders", lambda *_, **__: pytest.fail("there is nothing left to listen to"))
+    monkeypatch.setattr(search_run, "load_encoders", lambda *_, **__: pytest.fail("there is nothing left to listen to"))
     run("search", data, "--encoder", "logmel", "-o", tmp_path, *FEW, "--rounds", 5)
 
 

@@ -10,7 +10,20 @@ from scipy.stats import hmean
 from sklearn.metrics import roc_auc_score
 
 import oracles
-from nearfar.metrics import MachineResult, auc, bootstrap, harmonic_mean, machine, overall, partial_auc
+from nearfar.metrics import (
+    MachineResult,
+    Ranking,
+    auc,
+    bootstrap,
+    draws,
+    harmonic_mean,
+    harmonic_means,
+    machine,
+    machine_values,
+    overall,
+    partial_auc,
+    roc_points,
+)
 
 # Table 5 of the report: AUC_s, AUC_t, pAUC in percent.
 TABLE_5 = {
@@ -70,6 +83,54 @@ def test_the_order_of_the_clips_and_any_rising_function_of_the_scores_change_not
     want = machine(scores, anomaly, target)
     assert machine(scores[order], anomaly[order], target[order]) == want
     assert machine(np.exp(3 * scores) - 7, anomaly, target) == want
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([3, 30, 10_000]), st.integers(6, 60))
+def test_metrics_of_many_are_those_of_each(seed, levels, count):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, levels, (5, count)).astype(np.float32)  # few levels: many ties
+    anomalous, target = rng.random(count) < 0.5, rng.random(count) < rng.choice([0, 0.3])
+    anomalous[:2] = True, False
+    found = machine_values(scores, anomalous, target)
+    alone = [machine(s, anomalous, target) for s in scores]
+    np.testing.assert_array_equal(found, [list(result) for result in alone])
+    assert list(harmonic_means(found, axis=1)) == [result.omega for result in alone]
+
+
+def test_counts_stand_for_repeated_clips():
+    rng = np.random.default_rng(0)
+    scores, counts = rng.integers(0, 9, (3, 20)).astype(float), rng.integers(0, 3, 20)
+    anomalous, target = np.arange(20) % 2 == 0, np.arange(20) % 3 == 0
+    drawn = np.repeat(np.arange(20), counts)
+    expected = machine_values(scores[:, drawn], anomalous[drawn], target[drawn])
+    np.testing.assert_array_equal(machine_values(scores, anomalous, target, counts), expected)
+    many = machine_values(scores[:1], anomalous, target, np.stack([counts, np.ones(20, int)]))
+    np.testing.assert_array_equal(many, [expected[0], machine_values(scores[:1], anomalous, target)[0]])
+
+
+def test_draws_without_one_kind_of_clip_have_no_metric():
+    scores, anomalous = np.array([[0.0, 1, 2, 3]]), np.array([False, False, True, True])
+    for counts in ([0, 0, 1, 1], [1, 1, 0, 0]):
+        assert np.isnan(Ranking(scores).values(anomalous, np.zeros(4, bool), np.array(counts))).all()
+
+
+def test_every_draw_has_as_many_clips_of_each_label_and_domain_as_there_are():
+    rng = np.random.default_rng(0)
+    anomalous, target = rng.random(50) < 0.4, rng.random(50) < 0.2
+    counts = draws(rng, anomalous, target, 30)
+    for stratum in (a & t for a in (anomalous, ~anomalous) for t in (target, ~target)):
+        assert (counts[:, stratum].sum(axis=1) == stratum.sum()).all()
+    assert len({tuple(row) for row in counts}) == 30
+
+
+@settings(max_examples=40, deadline=None)
+@given(labelled())
+def test_the_curve_has_a_point_for_every_distinct_score_and_the_area_of_the_auc(test):
+    scores, anomaly, _ = test
+    fpr, tpr = roc_points(scores, anomaly)
+    assert len(fpr) == 1 + len(np.unique(scores)) and (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
+    assert np.diff(fpr) @ (tpr[1:] + tpr[:-1]) / 2 == pytest.approx(auc(scores, anomaly), abs=1e-12)
 
 
 def test_the_table_of_the_report_gives_its_scores():

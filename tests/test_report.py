@@ -22,11 +22,11 @@ from nearfar.audio import Clip
 from nearfar.challenge.data.layout import read
 from nearfar.challenge.evaluate import ScoreCache, evaluate
 from nearfar.challenge.pages import pictures, published
-from nearfar.challenge.pages.pictures import Bar, roc, up_to
+from nearfar.challenge.pages.pictures import Bar, up_to
 from nearfar.challenge.pages.report import bench_page, coherence, tables_page
 from nearfar.challenge.pages.tables import reproduce
 from nearfar.demo import make_dataset
-from nearfar.metrics import Interval, auc, partial_auc
+from nearfar.metrics import Interval, auc, partial_auc, roc_points
 from nearfar.recipe import BASELINE, Recipe
 from test_cli import nearfar
 
@@ -38,7 +38,7 @@ LABELLED = st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=2, ma
 @given(LABELLED)
 def test_the_curve_and_its_shaded_part_have_the_areas_that_are_printed(rows):
     s, a = np.array([v for v, _ in rows], float), np.array([label for _, label in rows])
-    fpr, tpr = roc(s[~a], s[a])
+    fpr, tpr = roc_points(s, a)
     assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
     assert area(fpr, tpr) == pytest.approx(auc(s, a), abs=1e-12)
     part = area(*up_to(fpr, tpr, 0.1))

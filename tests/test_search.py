@@ -22,6 +22,7 @@ from nearfar.embedding.cache import EmbeddingCache
 from nearfar.embedding.store import Store
 from nearfar.encoders import load
 from nearfar.recipe import Recipe, leaves
+from nearfar.views import compose
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 N, TARGETS, M = 30, 6, 12
@@ -52,23 +53,27 @@ def toy_grids(waveforms, count=N + M, shape=(9, 2, 5), seed=0, duplicates=True, 
 
 def slow(recipe, grids, is_target):
     """Composed, fitted and scored one configuration at a time by the detector's own parts."""
-    vectors = []
+    embedded = []
     for leaf in leaves(recipe):
         _, view = vectors.waveform_of(leaf.view)
         each = [
-            vectors.compose(view, *(vectors.pool(grids[str(i), w], leaf) for w in vectors.waveforms_of(leaf.view)))
+            compose(view, *(vectors.pool(grids[str(i), w], leaf) for w in vectors.waveforms_of(leaf.view)))
             for i in range(N + M)
         ]
-        vectors.append(np.stack(each).astype(np.float32))
-    backends = [fit(z[:N], is_target, **vars(r.switches)) for z, r in zip(vectors, leaves(recipe), strict=True)]
+        embedded.append(np.stack(each).astype(np.float32))
+    backends = [fit(z[:N], is_target, **vars(r.switches)) for z, r in zip(embedded, leaves(recipe), strict=True)]
     system = build(recipe, iter(backends))
-    return system.train, system.score(iter([z[N:] for z in vectors]))[0]
+    return system.train, system.score(iter([z[N:] for z in embedded]))[0]
 
 
 def close(found, expected, recipe):
     for mine, theirs in zip(found, expected, strict=True):
-        spread = np.std(theirs) + (1e-3 if recipe.method == "domain_z" else 0)
-        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5 * spread, err_msg=str(recipe))
+        rtol, spread = 1e-5, np.std(theirs)
+        if recipe.method == "varmin":  # a difference of two rounded distances, which are larger than it
+            spread = np.ptp(theirs)
+        if recipe.method == "domain_z":  # a sigma that is nearly nothing is rounded too, and scores are large by it
+            rtol, spread = rtol * max(1, np.abs(theirs).max() / 10), spread + 1e-3
+        np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=1e-5 * spread, err_msg=str(recipe))
 
 
 @settings(max_examples=150, deadline=None)
@@ -83,8 +88,8 @@ def test_scores_of_any_configuration_are_the_detectors(data):
     silent = recipe.method != "varmin" and data.draw(st.booleans())  # VarMin asks which of them is the nearest
     grids = toy_grids(waveforms, seed=seed, duplicates=data.draw(st.booleans()), silent=silent)
     is_target = np.arange(N) >= N - data.draw(st.sampled_from([0, 1, 3, TARGETS]))
-    vectors = {w: np.stack([pool.pool_many(grids[str(i), w], [setting])[0] for i in range(N + M)]) for w in waveforms}
-    close(score_all([recipe], vectors, is_target)[0][0], slow(recipe, grids, is_target), recipe)
+    pooled = {w: np.stack([pool.pool_many(grids[str(i), w], [setting])[0] for i in range(N + M)]) for w in waveforms}
+    close(score_all([recipe], pooled, is_target)[0][0], slow(recipe, grids, is_target), recipe)
 
 
 @pytest.mark.parametrize("freq", ["concat", "beam"])
@@ -146,7 +151,7 @@ def test_a_bank_whose_halves_agree_is_stable():
     grid = rng.normal(size=(42, 30))
     vectors = {"near": np.eye(30)[0] + far * grid, "far": rng.normal(size=(42, 30))}
     unit = {name: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for name, x in vectors.items()}
-    clips = records.Clips([], ["0", "1"], [None] * 2, [None] * 2)
+    clips = records.TestSet([], ["0", "1"], [None] * 2, [None] * 2)
     found = [
         score.score_setting([Recipe(view=view)], unit, np.zeros(40, bool), clips).statistics[0, -1]
         for view in ("near_only", "far_only")

@@ -7,7 +7,20 @@ For one machine and domain d:
     Omega   harmonic mean of AUC_source, AUC_target and pAUC                                              eq. 19
 
 The official score is the harmonic mean of the 3 M numbers of M machines. Anomalies of both domains enter both AUCs
-because one threshold has to serve both domains; a metric that keeps them apart is not comparable. All in [0, 1].
+because one threshold has to serve both domains; a metric that keeps them apart is not comparable.
+
+Conventions
+    Scores are finite, higher is more anomalous; labels are True for an anomaly and for a clip of the target domain.
+    Every metric lies in [0, 1]. A domain without normal clips has AUC NaN, and NaN does not enter a harmonic mean.
+    The ROC is a straight line between two thresholds, so clips with equal scores make a slope, as in scikit-learn.
+    A bootstrap draws clips with replacement within each label and domain: a clip drawn twice counts twice.
+
+>>> scores, is_anomaly = [0.1, 0.4, 0.2, 0.9], [False, False, True, True]
+>>> result = machine(scores, is_anomaly, is_target=[False, True, False, True])
+>>> result.auc_source, result.auc_target, auc(scores, is_anomaly)
+(1.0, 0.5, 0.75)
+>>> round(overall({"fan": result}), 3) == round(result.omega, 3)
+True
 """
 
 from __future__ import annotations
@@ -22,6 +35,8 @@ from nearfar.support.check import Array, finite, flags, number, whole
 
 MAX_FPR = 0.1
 EPS = float(np.finfo(np.float64).eps)
+METRICS = ("auc_source", "auc_target", "pauc")
+ENTRIES = 1 << 20  # scores that are sorted at a time
 
 
 @dataclass(frozen=True)
@@ -41,32 +56,71 @@ class MachineResult:
         return iter((self.auc_source, self.auc_target, self.pauc))
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % bootstrap interval."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Array) -> Interval:
+        """The middle 95 % of values, without those that are NaN; (NaN, NaN) if none is left."""
+        values = values[~np.isnan(values)]
+        return cls(*np.quantile(values, [0.025, 0.975]).tolist()) if len(values) else cls(float("nan"), float("nan"))
+
+
 def auc(scores: ArrayLike, is_anomaly: ArrayLike) -> float:
-    """Area under the ROC curve: the share of (anomaly, normal) pairs in the right order, ties one half."""
+    """Area under the ROC curve: the share of (anomaly, normal) pairs in the right order, ties one half.
+
+    scores       (N,) one score per clip
+    is_anomaly   (N,) True for an anomalous clip; both kinds must be there
+    """
     s, a = _labelled(scores, is_anomaly)
-    return float(_auc(np.sort(s[~a])[None], np.sort(s[a])[None])[0])
+    return float(Ranking(s[None]).auc(~a, a)[0])
 
 
 def partial_auc(scores: ArrayLike, is_anomaly: ArrayLike, max_fpr: float = MAX_FPR) -> float:
-    """Area under the ROC up to `max_fpr`, McClish standardised to chance 0.5 and best 1."""
+    """Area under the ROC up to a false-positive rate, McClish standardised to chance 0.5 and best 1.
+
+    scores       (N,) one score per clip
+    is_anomaly   (N,) True for an anomalous clip; both kinds must be there
+    max_fpr      in (0, 1]
+    """
     number("max_fpr", max_fpr, above=0, high=1)
     s, a = _labelled(scores, is_anomaly)
-    return float(_partial_auc(np.sort(s[~a])[None], np.sort(s[a])[None], max_fpr)[0])
+    return float(Ranking(s[None]).partial_auc(~a, a, max_fpr)[0])
+
+
+def roc_points(scores: ArrayLike, is_anomaly: ArrayLike) -> tuple[Array, Array]:
+    """False-positive rates and true-positive rates of the ROC from (0, 0) to (1, 1), one point per distinct score.
+
+    scores       (N,) one score per clip
+    is_anomaly   (N,) True for an anomalous clip; both kinds must be there
+    """
+    s, a = _labelled(scores, is_anomaly)
+    curve = Ranking(s[None]).curve(~a, a)
+    points = curve.is_last[0]
+    return np.r_[0, curve.fpr[0, points]], np.r_[0, curve.tpr[0, points]]
 
 
 def machine(scores: ArrayLike, is_anomaly: ArrayLike, is_target: ArrayLike) -> MachineResult:
-    """The official numbers of one machine from clips' scores (N,) and labels (N,), (N,).
+    """The official numbers of one machine.
 
-    Raises ValueError without anomalies or without normals. A domain without normal clips has AUC NaN.
+    scores       (N,) one score per test clip
+    is_anomaly   (N,) True for an anomalous clip; both kinds must be there
+    is_target    (N,) True for a clip of the target domain; a domain without normal clips has AUC NaN
     """
     s, a = _labelled(scores, is_anomaly)
-    t = flags("is_target", is_target, len(s))
-    values = _machine_values(s[~a][None], t[~a][None], s[a][None])
-    return MachineResult(*(float(v[0]) for v in values))
+    return MachineResult(*machine_values(s[None], a, flags("is_target", is_target, len(s)))[0].tolist())
 
 
 def overall(results: Mapping[str, MachineResult], *, arithmetic: bool = False) -> float:
-    """The official score: harmonic mean of the 3 M numbers of {machine: MachineResult} (arithmetic: as in 2020)."""
+    """The official score of a data set.
+
+    results      {machine: MachineResult}, at least one
+    arithmetic   take the arithmetic mean of the 3 M numbers, as in 2020, instead of the harmonic mean
+    """
     if not results:
         raise ValueError("there are no machines to take an overall score of")
     values = [value for result in results.values() for value in result]
@@ -74,18 +128,20 @@ def overall(results: Mapping[str, MachineResult], *, arithmetic: bool = False) -
 
 
 def harmonic_mean(values: ArrayLike) -> float:
-    """Harmonic mean of the values that are not NaN, each at least the smallest float (a 0 does not divide)."""
+    """Harmonic mean of the values that are not NaN; NaN if none is left."""
     v = np.asarray(values, np.float64)
-    v = np.maximum(v[~np.isnan(v)], EPS)
-    return float(len(v) / np.sum(1 / v)) if len(v) else float("nan")
+    return float(harmonic_means(v[~np.isnan(v)], axis=0))
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A 95 % bootstrap interval."""
+def harmonic_means(values: ArrayLike, axis: int) -> Array:
+    """Harmonic means over an axis of the values that are not NaN; NaN where none is left.
 
-    low: float
-    high: float
+    Each value counts as at least 2.2e-16, the spacing of float64 at 1, so that a 0 does not divide.
+    """
+    v = np.asarray(values, np.float64)
+    there = ~np.isnan(v)
+    total = np.where(there, 1 / np.where(there, np.maximum(v, EPS), 1), 0).sum(axis=axis)
+    return np.divide(there.sum(axis=axis), total, out=np.full(np.shape(total), np.nan), where=total > 0)
 
 
 def bootstrap(
@@ -97,8 +153,10 @@ def bootstrap(
 ) -> tuple[dict[str, dict[str, Interval]], Interval]:
     """Stratified bootstrap: ({machine: {metric: interval}}, interval of the overall score).
 
-    `machines` maps a name to (scores, is_anomaly, is_target). Clips are drawn with replacement within each machine,
-    label and domain, so that every round has the composition of the test set.
+    machines     {machine: (scores (N,), is_anomaly (N,), is_target (N,))}
+    rounds       how many test sets are drawn, each with as many clips of every label and domain as there are
+    seed         of the draws: the same seed gives the same intervals
+    arithmetic   as in `overall`
     """
     whole("rounds", rounds)
     rng = np.random.default_rng(seed)
@@ -106,17 +164,141 @@ def bootstrap(
     for name, (scores, is_anomaly, is_target) in machines.items():
         s, a = _labelled(scores, is_anomaly)
         t = flags("is_target", is_target, len(s))
-        normal = [_draw(rng, s[~a & (t == d)], rounds) for d in (False, True)]
-        domains = np.concatenate([np.full(n.shape, d) for d, n in zip((False, True), normal, strict=True)], axis=1)
-        anomalous = np.concatenate([_draw(rng, s[a & (t == d)], rounds) for d in (False, True)], axis=1)
-        values = _machine_values(np.concatenate(normal, axis=1), domains, anomalous)
-        everything += values
-        omega = _harmonic(values)
-        intervals[name] = {
-            key: _interval(v)
-            for key, v in zip(("auc_source", "auc_target", "pauc", "omega"), [*values, omega], strict=True)
-        }
-    return intervals, _interval(np.nanmean(everything, axis=0) if arithmetic else _harmonic(everything))
+        values = machine_values(s[None], a, t, draws(rng, a, t, rounds))
+        columns = dict(zip((*METRICS, "omega"), [*values.T, harmonic_means(values, axis=1)], strict=True))
+        intervals[name] = {metric: Interval.of(column) for metric, column in columns.items()}
+        everything += list(values.T)
+    return intervals, Interval.of(np.nanmean(everything, axis=0) if arithmetic else harmonic_means(everything, axis=0))
+
+
+def draws(rng: np.random.Generator, is_anomaly: Array, is_target: Array, rounds: int) -> Array:
+    """How often each clip is drawn in each round (rounds, M), with replacement within its label and domain."""
+    clips = len(is_anomaly)
+    offsets = clips * np.arange(rounds)[:, None]
+    counts = np.zeros(rounds * clips, int)
+    for anomalous in (False, True):
+        for target in (False, True):
+            stratum = np.flatnonzero((is_anomaly == anomalous) & (is_target == target))
+            if len(stratum):
+                drawn = stratum[rng.integers(0, len(stratum), (rounds, len(stratum)))]
+                counts += np.bincount((offsets + drawn).ravel(), minlength=len(counts))
+    return counts.reshape(rounds, clips)
+
+
+def machine_values(scores: Array, is_anomaly: Array, is_target: Array, counts: Array | None = None) -> Array:
+    """AUC source, AUC target and pAUC (C, 3) of many score vectors, or of one under many draws of its clips.
+
+    scores       (C, M) one row per system, or (1, M) with `counts` (C, M)
+    is_anomaly   (M,) and is_target (M,), the labels of the clips
+    counts       how often each clip counts: (M,), or a row for each draw; None for once
+    """
+    rows = len(scores) if counts is None or counts.ndim == 1 else len(counts)
+    step = max(1, ENTRIES // scores.shape[1])
+    out = np.empty((rows, 3))
+    for at in range(0, rows, step):
+        some = slice(at, at + step)
+        ranking = Ranking(scores[some] if len(scores) > 1 else scores)
+        drawn = counts if counts is None or counts.ndim == 1 else counts[some]
+        out[some] = ranking.values(is_anomaly, is_target, drawn)
+    return out
+
+
+class Ranking:
+    """Score vectors (C, M) of the same clips, sorted once for any labels and any draw of the clips.
+
+    Weights say how often a clip counts: (M,) for all rows, or (R, M) where the ranking has one row. A method that takes
+    the weights of the normals and of the anomalies returns one number per row.
+    """
+
+    def __init__(self, scores: Array) -> None:
+        self.order = np.argsort(-scores, axis=1)  # from the highest score down
+        ranked = np.take_along_axis(scores, self.order, axis=1)
+        is_first = np.ones(scores.shape, bool)
+        is_first[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
+        self.is_last = np.ones(scores.shape, bool)
+        self.is_last[:, :-1] = is_first[:, 1:]
+        at = np.arange(scores.shape[1])
+        # where the group of clips with the same score begins and ends
+        self.first = np.maximum.accumulate(np.where(is_first, at, 0), axis=1)
+        self.last = np.minimum.accumulate(np.where(self.is_last, at, len(at))[:, ::-1], axis=1)[:, ::-1]
+
+    def values(self, is_anomaly: Array, is_target: Array, counts: Array | None = None) -> Array:
+        """AUC source, AUC target and pAUC (C, 3); NaN for a domain without normals or where no anomaly counts."""
+        weights = np.ones(len(is_anomaly)) if counts is None else counts
+        anomalous = weights * is_anomaly
+        aucs = [self.auc(weights * (~is_anomaly & (is_target == target)), anomalous) for target in (False, True)]
+        return np.stack([*aucs, self.partial_auc(weights * ~is_anomaly, anomalous)], axis=1)
+
+    def auc(self, normal: Array, anomalous: Array) -> Array:
+        """The share of (anomaly, normal) pairs in the right order; a tie is half a pair."""
+        normal, anomalous = self._ranked(normal), self._ranked(anomalous)
+        hits = np.cumsum(anomalous, axis=1)
+        above, reached = self._at(hits - anomalous, self.first), self._at(hits, self.last)
+        wins, possible = (normal * (above + reached)).sum(axis=1), 2 * normal.sum(axis=1) * hits[:, -1]
+        return np.divide(wins, possible, out=np.full(len(wins), np.nan), where=possible > 0)
+
+    def curve(self, normal: Array, anomalous: Array) -> Curve:
+        """The ROC at every clip, from the highest score down."""
+        normal, anomalous = self._ranked(normal), self._ranked(anomalous)
+        seen, hits = np.cumsum(normal, axis=1), np.cumsum(anomalous, axis=1)
+        above = self._at(hits - anomalous, self.first)
+        n, a = seen[:, -1:], hits[:, -1:]
+        with np.errstate(invalid="ignore"):
+            fpr, tpr, tpr_above = (1 - (total - x) / total for total, x in ((n, seen), (a, hits), (a, above)))
+        steps = self.is_last & (seen > self._at(seen - normal, self.first))
+        return Curve(fpr, tpr, tpr_above, self.is_last, steps)
+
+    def partial_auc(self, normal: Array, anomalous: Array, max_fpr: float = MAX_FPR) -> Array:
+        """Area under the ROC up to `max_fpr`, McClish standardised."""
+        curve = self.curve(normal, anomalous)
+        # The curve moves to the right in steps: `inside` of them end at or before max_fpr, the next one is cut there.
+        inside = (curve.steps & (curve.fpr <= max_fpr) & (curve.fpr < 1)).sum(axis=1)
+        area = np.full(len(inside), np.nan)
+        possible = ~np.isnan(curve.fpr[:, -1]) & ~np.isnan(curve.tpr[:, -1])
+        for count in np.unique(inside[possible]):
+            rows = np.flatnonzero(possible & (inside == count))
+            area[rows] = curve.area(rows, int(count), max_fpr)
+        lowest, highest = max_fpr**2 / 2, max_fpr
+        return np.asarray((1 + (area - lowest) / (highest - lowest)) / 2)
+
+    def _ranked(self, weights: Array) -> Array:
+        return np.take_along_axis(np.atleast_2d(weights).astype(np.float64), self.order, axis=1)
+
+    @staticmethod
+    def _at(values: Array, index: Array) -> Array:
+        return np.take_along_axis(values, index, axis=1)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """ROCs (C, M) as the threshold falls from clip to clip; rates are final at the last clip of a score (`is_last`)."""
+
+    fpr: Array
+    tpr: Array
+    tpr_above: Array  # of the clips with higher scores alone
+    is_last: Array
+    steps: Array  # the last clip of a score that at least one normal has
+
+    def area(self, rows: Array, count: int, max_fpr: float) -> Array:
+        """Areas up to `max_fpr` of rows that have `count` whole steps before it."""
+        steps = self.steps[rows]
+        steps &= np.cumsum(steps, axis=1) <= count + 1
+        fpr, tpr, tpr_above = (x[rows][steps].reshape(len(rows), -1) for x in (self.fpr, self.tpr, self.tpr_above))
+        fpr, tpr = (np.concatenate([np.zeros((len(rows), 1)), x], axis=1) for x in (fpr, tpr))
+        start, width = fpr[:, -2:-1], fpr[:, -1:] - fpr[:, -2:-1]
+        end = (tpr[:, -1:] - tpr_above[:, -1:]) / width * (max_fpr - start) + tpr_above[:, -1:]
+        # a score of normals is reached by a step up, and passed along a slope
+        x = np.concatenate([np.repeat(fpr[:, :-1], 2, axis=1), np.full((len(rows), 1), max_fpr)], axis=1)
+        y = np.concatenate([np.stack([tpr[:, :-1], tpr_above], axis=2).reshape(len(rows), -1), end], axis=1)
+        return np.asarray((np.diff(x)[:, None] @ (y[:, 1:] + y[:, :-1])[:, :, None])[:, 0, 0] / 2)
+
+
+def spearman(a: Array, b: Array) -> float:
+    """Rank correlation of a (N,) and b (N,); 0 if all values of one of them are equal."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(np.stack([a, b]), axis=1)
+    return 0.0 if (ranks.std(axis=1) == 0).any() else float(np.corrcoef(ranks)[0, 1])
 
 
 def _labelled(scores: ArrayLike, is_anomaly: ArrayLike) -> tuple[Array, Array]:
@@ -126,63 +308,3 @@ def _labelled(scores: ArrayLike, is_anomaly: ArrayLike) -> tuple[Array, Array]:
         kind = "normal" if a.all() else "anomalous"
         raise ValueError(f"there are no {kind} clips among the {len(s)}: AUC compares normal with anomalous ones")
     return s, a
-
-
-def _machine_values(normal: Array, domains: Array, anomalous: Array) -> list[Array]:
-    # Rows are bootstrap rounds; `domains` holds the same composition in every row.
-    anomalous = np.sort(anomalous, axis=1)
-    out = []
-    for d in (False, True):
-        columns = domains[0] == d
-        mine = np.sort(normal[:, columns], axis=1)
-        out.append(_auc(mine, anomalous) if columns.any() else np.full(len(normal), np.nan))
-    return [*out, _partial_auc(np.sort(normal, axis=1), anomalous, MAX_FPR)]
-
-
-def _auc(normal: Array, anomalous: Array) -> Array:
-    # Both sorted along axis 1. For each normal: anomalies above it, plus half of those that tie.
-    wins = np.empty(len(normal))
-    for i, (n, a) in enumerate(zip(normal, anomalous, strict=True)):
-        wins[i] = 2 * a.size * n.size - (np.searchsorted(a, n, "left") + np.searchsorted(a, n, "right")).sum()
-    return np.asarray(wins / (2 * normal.shape[1] * anomalous.shape[1]))
-
-
-def _partial_auc(normal: Array, anomalous: Array, max_fpr: float) -> Array:
-    # The ROC is a straight line between thresholds, so ties become slopes, as in scikit-learn.
-    lowest, highest = max_fpr**2 / 2, max_fpr
-    out = np.empty(len(normal))
-    for i, (n, a) in enumerate(zip(normal, anomalous, strict=True)):
-        thresholds = np.unique(n)[::-1]
-        fpr = np.r_[0, 1 - np.searchsorted(n, thresholds, "left") / n.size]
-        tpr_above = 1 - np.searchsorted(a, thresholds, "right") / a.size  # on reaching a normal's score: a step up
-        tpr_at = 1 - np.searchsorted(a, thresholds, "left") / a.size  # after it, ties included
-        x = np.r_[0, np.repeat(fpr, 2)[1:-1]]
-        y = np.r_[0, np.stack([tpr_above, tpr_at], axis=1).ravel()]
-        keep = x <= max_fpr
-        end = np.interp(max_fpr, *_last_before(x, y, max_fpr))
-        xs, ys = np.r_[x[keep], max_fpr], np.r_[y[keep], end]
-        area = float(np.diff(xs) @ (ys[1:] + ys[:-1]) / 2)
-        out[i] = (1 + (area - lowest) / (highest - lowest)) / 2
-    return out
-
-
-def _last_before(x: Array, y: Array, limit: float) -> tuple[Array, Array]:
-    stop = int(np.searchsorted(x, limit, "right"))
-    points = slice(stop - 1, min(stop + 1, len(x)))
-    return x[points], y[points]
-
-
-def _draw(rng: np.random.Generator, values: Array, rounds: int) -> Array:
-    return values[rng.integers(0, len(values), (rounds, len(values)))] if len(values) else np.empty((rounds, 0))
-
-
-def _harmonic(rows: list[Array]) -> Array:
-    v = np.maximum(np.stack(rows), EPS)  # NaN rows (a missing domain) drop out of both sums
-    return np.asarray((~np.isnan(v)).sum(axis=0) / np.nansum(1 / v, axis=0))
-
-
-def _interval(values: Array) -> Interval:
-    if np.isnan(values).all():
-        return Interval(float("nan"), float("nan"))
-    low, high = np.quantile(values, [0.025, 0.975])
-    return Interval(float(low), float(high))

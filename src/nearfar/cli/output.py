@@ -270,6 +270,7 @@ if TYPE_CHECKING:
     from nearfar.challenge.search.records import Records
     from nearfar.challenge.search.run import Searched
     from nearfar.challenge.search.select import Selection
+    from nearfar.metrics import Interval
     from nearfar.recipe import Recipe
 
 CHOSEN = "chosen with the labels of these very test clips"
@@ -298,9 +299,9 @@ def rank(records: Records, *, labels: bool, rounds: int, seed: int) -> Ranked:
     from nearfar.challenge.search import select
 
     selection = select.select(records, rounds=rounds, seed=seed) if labels else None
-    marks = records.overall if labels else select.marks(records)
+    score = records.overall if labels else select.label_free_score(records)
     rules = selection.rules if selection else select.label_free(records)
-    return Ranked(records, [int(row) for row in (-marks).argsort(kind="stable")], selection, rules)
+    return Ranked(records, [int(row) for row in (-score).argsort(kind="stable")], selection, rules)
 
 
 def say_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
@@ -405,8 +406,8 @@ def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
-def _range(interval: tuple[float, float]) -> str:
-    return f"{_percent(interval[0])} to {_percent(interval[1])}"
+def _range(interval: Interval) -> str:
+    return f"{_percent(interval.low)} to {_percent(interval.high)}"
 
 
 def _known(value: float) -> float | None:

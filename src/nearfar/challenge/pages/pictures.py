@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.explain.pictures import TICKS_HZ, Look, as_png, blank, legend, look_of
-from nearfar.metrics import MAX_FPR, Interval, auc, partial_auc
+from nearfar.metrics import MAX_FPR, Interval, auc, partial_auc, roc_points
 from nearfar.support.check import Array
 
 MARKS = ("D", "v", "o", "s")  # shapes of what stands beside the bars, in the order of its names
@@ -78,7 +78,7 @@ def roc_png(
     ax = figure.subplots()
     s, a = np.asarray(values, float), np.asarray(is_anomaly, bool)
     t = np.array([bool(x) for x in is_target])
-    fpr, tpr = roc(s[~a], s[a])
+    fpr, tpr = roc_points(s, a)
     part = f"pAUC {100 * partial_auc(s, a):.1f}, up to {MAX_FPR:g}"
     ax.fill_between(*up_to(fpr, tpr, MAX_FPR), facecolor="none", edgecolor=look.normal, hatch="////", lw=0, label=part)
     ax.axvline(MAX_FPR, color=look.faint, lw=1)
@@ -87,7 +87,8 @@ def roc_png(
         normal = ~a & (t == domain)
         if normal.any() and t[~a].any():
             name, area = "target" if domain else "source", auc(s[normal | a], a[normal | a])
-            ax.plot(*roc(s[normal], s[a]), style, color=colour, lw=1.6, label=f"{name} normals, AUC {100 * area:.1f}")
+            curve = roc_points(s[normal | a], a[normal | a])
+            ax.plot(*curve, style, color=colour, lw=1.6, label=f"{name} normals, AUC {100 * area:.1f}")
     ax.plot([0, 1], [0, 1], ":", color=look.line, lw=1)
     ax.set_xlim(-0.01, 1.01)  # a perfect curve runs along the frame
     ax.set_ylim(0, 1.02)
@@ -95,15 +96,6 @@ def roc_png(
     ax.set_ylabel("share of anomalous clips above it")
     ax.legend(loc="lower right", fontsize=9, labelcolor=look.ink, facecolor=look.paper, edgecolor=look.faint)
     return as_png(figure, look, [ax])
-
-
-def roc(normal: Array, anomalous: Array) -> tuple[Array, Array]:
-    """(false-alarm rates, hit rates) from (0, 0) to (1, 1), one point per distinct score; ties make slopes."""
-    thresholds = np.unique(np.concatenate([normal, anomalous]))[::-1]
-    n, a = np.sort(normal), np.sort(anomalous)
-    fpr = 1 - np.searchsorted(n, thresholds, "left") / len(n)
-    tpr = 1 - np.searchsorted(a, thresholds, "left") / len(a)
-    return np.r_[0, fpr], np.r_[0, tpr]
 
 
 def up_to(fpr: Array, tpr: Array, limit: float) -> tuple[Array, Array]:

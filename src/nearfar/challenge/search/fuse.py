@@ -5,8 +5,8 @@
 
 Equal weights need no labels and are the default of a fusion. The search starts from the best of equal weights, every
 system alone and the report's weights where its encoders are there, and moves weight from one system to another while
-the official score grows. It uses labels: beside its score stands the nested one, weights chosen without the machine
-that they are scored on (and so not from the report's, which were chosen on all of its machines).
+the official score grows. It uses labels, so the nested score is reported too: each machine is scored with weights that
+were chosen on the other machines. That search does not start from the report's weights, which were chosen on all.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.challenge.search.batch_metrics import harmonic, machine_values
-from nearfar.challenge.search.records import Clips, Records
-from nearfar.challenge.search.select import marks
+from nearfar.challenge.search.records import Records, TestSet
+from nearfar.challenge.search.select import label_free_score
+from nearfar.metrics import harmonic_mean, harmonic_means, machine_values
 from nearfar.recipe import FUSION, Fusion, Recipe, as_data, leaves
 from nearfar.support.check import Array, whole
 
@@ -56,7 +56,7 @@ def fuse(records: Records, rows: Sequence[int], *, search: bool = True) -> Fused
     if not rows:
         raise ValueError("a fusion needs at least one system")
     recipes = [records.recipes[row] for row in rows]
-    tables = {m: (records.aligned(rows, m), clips) for m, clips in records.clips.items()}
+    tables = {m: (records.aligned(rows, m), test_set) for m, test_set in records.test_sets.items()}
     equal = np.full((1, len(rows)), 1 / len(rows))
     if not records.labelled:
         nan = float("nan")
@@ -66,11 +66,11 @@ def fuse(records: Records, rows: Sequence[int], *, search: bool = True) -> Fused
     if not search:
         return Fused(recipes, [float(w) for w in equal[0]], even, even, even, single, 1)
     starts = [*equal, *np.eye(len(rows))]
-    weights, score, tried = ascend(tables, [*starts, *_published(recipes)])
+    weights, score, tried = hill_climb(tables, [*starts, *_published(recipes)])
     return Fused(recipes, [float(w) for w in weights], score, _nested(tables, starts), even, single, tried)
 
 
-def ascend(tables: Mapping[str, tuple[Array, Clips]], starts: Sequence[Array]) -> tuple[Array, float, int]:
+def hill_climb(tables: Mapping[str, tuple[Array, TestSet]], starts: Sequence[Array]) -> tuple[Array, float, int]:
     """(weights, official score, how many were tried) of the best weighting that moves of weight reach from a start."""
     scores = _overall(np.stack(starts), tables)
     best, tried = int(np.nanargmax(scores)), len(starts)
@@ -93,7 +93,7 @@ def candidates(records: Records, top: int) -> list[int]:
     if records.labelled:
         order = np.argsort(-np.nan_to_num(records.overall), kind="stable")
     else:
-        order = np.argsort(-marks(records), kind="stable")
+        order = np.argsort(-label_free_score(records), kind="stable")
     seen: dict[tuple[str, str], int] = {}
     for row in order:
         seen.setdefault((records.recipes[row].encoder, records.recipes[row].view), int(row))
@@ -105,7 +105,7 @@ def layers(records: Records) -> list[int]:
 
     Raises ValueError if the search tried one layer alone. With equal weights their fusion is label-free.
     """
-    mark = marks(records)
+    mark = label_free_score(records)
     rows: dict[Recipe, list[int]] = {}
     for row, recipe in enumerate(records.recipes):
         rows.setdefault(replace(recipe, layer=None), []).append(row)
@@ -115,22 +115,22 @@ def layers(records: Records) -> list[int]:
     return max(several, key=lambda each: float(mark[each].mean()))
 
 
-def _nested(tables: Mapping[str, tuple[Array, Clips]], starts: Sequence[Array]) -> float:
+def _nested(tables: Mapping[str, tuple[Array, TestSet]], starts: Sequence[Array]) -> float:
     if len(tables) < 2:
         return float("nan")
     held_out = []
     for machine in tables:
-        weights, _, _ = ascend({m: t for m, t in tables.items() if m != machine}, starts)
+        weights, _, _ = hill_climb({m: t for m, t in tables.items() if m != machine}, starts)
         held_out.append(_values(weights[None], *tables[machine])[0])
-    return float(harmonic(np.stack(held_out)[None])[0])
+    return harmonic_mean(held_out)
 
 
-def _overall(weights: Array, tables: Mapping[str, tuple[Array, Clips]]) -> Array:
-    return harmonic(np.stack([_values(weights, *table) for table in tables.values()], axis=1))
+def _overall(weights: Array, tables: Mapping[str, tuple[Array, TestSet]]) -> Array:
+    return harmonic_means(np.concatenate([_values(weights, *table) for table in tables.values()], axis=1), axis=1)
 
 
-def _values(weights: Array, scores: Array, clips: Clips) -> Array:
-    return machine_values(weights @ scores, np.array(clips.is_anomaly, bool), np.array(clips.is_target, bool))
+def _values(weights: Array, scores: Array, test_set: TestSet) -> Array:
+    return machine_values(weights @ scores, *test_set.labels)
 
 
 def _moves(units: Array) -> Array:

@@ -24,7 +24,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import sha256
@@ -33,45 +33,46 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.challenge.search.batch_metrics import harmonic
 from nearfar.challenge.search.space import Setting, as_row
 from nearfar.fusion import in_sigmas
+from nearfar.metrics import METRICS, harmonic_means
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array
 from nearfar.support.files import atomic_write
 
-NUMBERS = ("auc_source", "auc_target", "pauc")
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95, "q99": 0.99}
 STATISTICS = ("mean", "sd", *QUANTILES, "source_mean", "target_mean", "pseudo_auc", "tail", "stable")
 CLIPS, TABLE = "clips.json", "configurations"
 
 
 @dataclass(frozen=True)
-class Part:
-    """Results of some configurations on one machine: (C, 3), (C, len(STATISTICS)) and scores of its M test clips."""
+class Results:
+    """Results of C configurations on one machine.
+
+    numbers (C, 3), statistics (C, len(STATISTICS)) and scores (C, M) of the machine's M test clips.
+    """
 
     recipes: Sequence[Recipe]
     numbers: Array
     statistics: Array
     scores: Array
 
-    def __add__(self, other: Part) -> Part:
-        return Part(
-            [*self.recipes, *other.recipes],
-            np.concatenate([self.numbers, other.numbers]),
-            np.concatenate([self.statistics, other.statistics]),
-            np.concatenate([self.scores, other.scores]),
-        )
+    def __add__(self, other: Results) -> Results:
+        both = zip(self._arrays(), other._arrays(), strict=True)
+        return Results([*self.recipes, *other.recipes], *(np.concatenate(pair) for pair in both))
 
-    def take(self, rows: Sequence[int]) -> Part:
-        """Some of the configurations."""
-        at = np.asarray(rows, int)
-        return Part([self.recipes[i] for i in rows], self.numbers[at], self.statistics[at], self.scores[at])
+    def _arrays(self) -> tuple[Array, Array, Array]:
+        return self.numbers, self.statistics, self.scores
 
 
 @dataclass(frozen=True)
-class Clips:
-    """Which files a machine's results are of, and `how` they were heard; labels and domains are None where unknown."""
+class TestSet:
+    """The files that a machine's results belong to; a label or domain is None where it is unknown.
+
+    `how` describes what else the results depend on: channels, weights, rounding of the grids, the files' versions.
+    """
+
+    __test__ = False  # not a class of tests
 
     train: Sequence[str]
     test: Sequence[str]
@@ -81,22 +82,27 @@ class Clips:
 
     @property
     def labelled(self) -> bool:
-        """Whether the official metrics can be taken."""
+        """Whether the official metrics can be computed."""
         known = None not in self.is_anomaly and None not in self.is_target
         return known and any(self.is_anomaly) and not all(self.is_anomaly)
 
     @property
+    def labels(self) -> tuple[Array, Array]:
+        """is_anomaly (M,) and is_target (M,) of the test clips, where all are known."""
+        return np.array(self.is_anomaly, bool), np.array(self.is_target, bool)
+
+    @property
     def digest(self) -> str:
-        """A hash of all of it and of what is recorded: results of other files or weights do not belong here."""
+        """Hash of all fields and of the list of statistics: results of other files or weights have another one."""
         return sha256(json.dumps([vars(self), STATISTICS]).encode()).hexdigest()
 
 
 class Recorder:
     """Writes and finds the parts of one encoder and machine below `folder`."""
 
-    def __init__(self, folder: str | os.PathLike[str], encoder: str, machine: str, clips: Clips) -> None:
-        self.folder, self.clips = Path(folder) / encoder / machine, clips
-        self._text = json.dumps(vars(clips), indent=1) + "\n"
+    def __init__(self, folder: str | os.PathLike[str], encoder: str, machine: str, test_set: TestSet) -> None:
+        self.folder, self.test_set = Path(folder) / encoder / machine, test_set
+        self._text = json.dumps(vars(test_set), indent=1) + "\n"
 
     @property
     def begun(self) -> bool:
@@ -113,14 +119,14 @@ class Recorder:
         done = set(self._done(setting))
         return [recipe for recipe in recipes if recipe not in done]
 
-    def keep(self, setting: Setting, part: Part) -> None:
+    def keep(self, setting: Setting, part: Results) -> None:
         """Record results of a setting, beside those that are there."""
         from safetensors.numpy import save
 
         if self._done(setting):
             part = _read(self._path(setting)) + part
         about = {
-            "clips": self.clips.digest,
+            "clips": self.test_set.digest,
             "recipes": json.dumps([as_row(recipe) for recipe in part.recipes]),
         }
         arrays = {"numbers": part.numbers, "statistics": part.statistics, "scores": part.scores.astype(np.float32)}
@@ -128,7 +134,7 @@ class Recorder:
 
     def _done(self, setting: Setting) -> Sequence[Recipe]:
         path = self._path(setting)
-        return _recipes(path) if path.exists() and _about(path)["clips"] == self.clips.digest else ()
+        return _recipes(path) if path.exists() and _metadata(path)["clips"] == self.test_set.digest else ()
 
     def _path(self, setting: Setting) -> Path:
         return self.folder / f"{setting.name}.safetensors"
@@ -139,7 +145,7 @@ class Records:
     """Configurations that are recorded for every machine: numbers (C, machines, 3), statistics, scores per machine."""
 
     recipes: Sequence[Recipe]
-    clips: Mapping[str, Clips]
+    test_sets: Mapping[str, TestSet]
     numbers: Array
     statistics: Array
     scores: Mapping[str, Array]
@@ -150,17 +156,17 @@ class Records:
     @property
     def machines(self) -> list[str]:
         """Names, in the order of the axes."""
-        return list(self.clips)
+        return list(self.test_sets)
 
     @property
     def labelled(self) -> bool:
         """Whether every machine's test clips are labelled."""
-        return all(clips.labelled for clips in self.clips.values())
+        return all(test_set.labelled for test_set in self.test_sets.values())
 
     @cached_property
     def overall(self) -> Array:
         """The official score (C,) in [0, 1], NaN without labels."""
-        return harmonic(self.numbers)
+        return harmonic_means(self.numbers.reshape(len(self), -1), axis=1)
 
     def statistic(self, name: str) -> Array:
         """One of `STATISTICS`, (C, machines)."""
@@ -175,12 +181,12 @@ class Records:
 
     def rows(self) -> list[dict[str, Any]]:
         """The table."""
-        omega = np.stack([harmonic(self.numbers[:, m]) for m in range(len(self.machines))], axis=1)
+        omega = harmonic_means(self.numbers, axis=2)
         out = []
         for i, recipe in enumerate(self.recipes):
             row = as_row(recipe) | {"overall": float(self.overall[i])}
             for m, machine in enumerate(self.machines):
-                named = dict(zip(NUMBERS, self.numbers[i, m], strict=True)) | {"omega": omega[i, m]}
+                named = dict(zip(METRICS, self.numbers[i, m], strict=True)) | {"omega": omega[i, m]}
                 named |= dict(zip(STATISTICS, self.statistics[i, m], strict=True))
                 row |= {f"{machine}.{name}": float(value) for name, value in named.items()}
             out.append(row)
@@ -188,44 +194,58 @@ class Records:
 
 
 def read(folder: str | os.PathLike[str], encoders: Sequence[str] = (), machines: Sequence[str] = ()) -> Records:
-    """What a search left in `folder`, of all encoders and machines or of some.
+    """The records of a search in `folder`, of all encoders and machines or of some.
 
     Raises FileNotFoundError if it is no search's folder, ValueError if no configuration is recorded for every machine.
     """
-    found: dict[str, dict[Recipe, tuple[Part, int]]] = {}
-    clips: dict[str, Clips] = {}
-    for path in sorted(Path(folder).glob(f"*/*/{CLIPS}")):
-        encoder, machine = path.parent.parent.name, path.parent.name
-        if (encoders and encoder not in encoders) or (machines and machine not in machines):
+    folders = [p.parent for p in sorted(Path(folder).glob(f"*/*/{CLIPS}"))]  # <encoder>/<machine>
+    folders = [each for each in folders if not encoders or each.parent.name in encoders]
+    names = sorted({each.name for each in folders})
+    if names and (unknown := sorted(set(machines) - set(names))):
+        raise ValueError(f"no machine {', '.join(unknown)} in the search {folder}; it has {', '.join(names)}")
+    test_sets: dict[str, TestSet] = {}
+    results: dict[str, dict[Recipe, tuple[Results, int]]] = {}
+    for each in folders:
+        machine = each.name
+        if machines and machine not in machines:
             continue
-        mine = Clips(**json.loads(path.read_text(encoding="utf-8")))
-        if clips.setdefault(machine, mine).test != mine.test:
-            raise ValueError(f"{path}: another encoder's results for {machine} are of other test clips; search anew")
-        for file in sorted(path.parent.glob("*.safetensors")):
-            if _about(file)["clips"] == mine.digest:
-                part = _read(file)
-                found.setdefault(machine, {}).update((r, (part, i)) for i, r in enumerate(part.recipes))
-    if machines and (lacking := sorted(set(machines) - set(clips))) and (there := _machines(folder, encoders)):
-        raise ValueError(f"no machine {', '.join(lacking)} in the search {folder}; it has {', '.join(there)}")
-    if not clips:
+        test_set = TestSet(**json.loads((each / CLIPS).read_text(encoding="utf-8")))
+        if test_sets.setdefault(machine, test_set).test != test_set.test:
+            raise ValueError(
+                f"{each / CLIPS}: another encoder's results for {machine} belong to other test clips; search anew"
+            )
+        results.setdefault(machine, {}).update(_recorded(each, test_set))
+    if not test_sets:
         raise FileNotFoundError(f"{folder} holds no records of a search (`nearfar search DATA -o {folder}` makes them)")
-    first = found.get(next(iter(clips)), {})
-    recipes = [r for r in first if all(r in found.get(machine, {}) for machine in clips)]
+    return _joined(folder, test_sets, results)
+
+
+def _recorded(folder: Path, test_set: TestSet) -> Iterator[tuple[Recipe, tuple[Results, int]]]:
+    """Each configuration that is recorded for these clips, with the results that hold it and its row in them."""
+    for path in sorted(folder.glob("*.safetensors")):
+        if _metadata(path)["clips"] == test_set.digest:
+            results = _read(path)
+            yield from ((recipe, (results, row)) for row, recipe in enumerate(results.recipes))
+
+
+def _joined(
+    folder: str | os.PathLike[str],
+    test_sets: Mapping[str, TestSet],
+    results: Mapping[str, Mapping[Recipe, tuple[Results, int]]],
+) -> Records:
+    """The configurations that all machines have."""
+    first, *others = results.values()
+    recipes = [recipe for recipe in first if all(recipe in other for other in others)]
     if not recipes:
-        raise ValueError(f"{folder}: no configuration is recorded for all of {', '.join(clips)}; finish the search")
-    each = {m: [found[m][r] for r in recipes] for m in clips}
+        raise ValueError(f"{folder}: no configuration is recorded for all of {', '.join(results)}; finish the search")
+    rows = {machine: [found[recipe] for recipe in recipes] for machine, found in results.items()}
     return Records(
         recipes,
-        clips,
-        np.stack([[part.numbers[i] for part, i in each[m]] for m in clips], axis=1),
-        np.stack([[part.statistics[i] for part, i in each[m]] for m in clips], axis=1),
-        {m: np.stack([part.scores[i] for part, i in each[m]]) for m in clips},
+        test_sets,
+        np.stack([[part.numbers[i] for part, i in each] for each in rows.values()], axis=1),
+        np.stack([[part.statistics[i] for part, i in each] for each in rows.values()], axis=1),
+        {machine: np.stack([part.scores[i] for part, i in each]) for machine, each in rows.items()},
     )
-
-
-def _machines(folder: str | os.PathLike[str], encoders: Sequence[str]) -> list[str]:
-    files = Path(folder).glob(f"*/*/{CLIPS}")
-    return sorted({p.parent.name for p in files if not encoders or p.parent.parent.name in encoders})
 
 
 def write_table(records: Records, folder: str | os.PathLike[str]) -> Path:
@@ -246,7 +266,7 @@ def write_table(records: Records, folder: str | os.PathLike[str]) -> Path:
     return atomic_write(Path(folder) / f"{TABLE}.parquet", sink.getvalue().to_pybytes())
 
 
-def _about(path: Path) -> dict[str, str]:
+def _metadata(path: Path) -> dict[str, str]:
     from safetensors import safe_open
 
     with safe_open(path, "np") as file:
@@ -255,14 +275,14 @@ def _about(path: Path) -> dict[str, str]:
 
 
 def _recipes(path: Path) -> Sequence[Recipe]:
-    return _parsed(_about(path)["recipes"])
+    return _parsed(_metadata(path)["recipes"])
 
 
-def _read(path: Path) -> Part:
+def _read(path: Path) -> Results:
     from safetensors.numpy import load_file
 
     x = load_file(path)
-    return Part(_recipes(path), x["numbers"], x["statistics"], x["scores"])
+    return Results(_recipes(path), x["numbers"], x["statistics"], x["scores"])
 
 
 @lru_cache(maxsize=512)

@@ -30,7 +30,7 @@ from nearfar import audio
 from nearfar.audio import recordings
 from nearfar.audio.recordings import Recording
 from nearfar.challenge.search.pool import Frames, Progress, groups, pool_clips, usable
-from nearfar.challenge.search.records import Clips, Recorder, Records, read
+from nearfar.challenge.search.records import Recorder, Records, TestSet, read
 from nearfar.challenge.search.score import score_setting
 from nearfar.challenge.search.space import Setting, Space, space_of
 from nearfar.embedding.cache import EmbeddingCache
@@ -81,7 +81,7 @@ def search_machine(
     recipes = {s: list(space.configurations(encoder, [s])) for s in space.plan}  # ValueError for what cannot be
     kept, shape, failures = _kept(machine, frames, space, threads, progress)
     is_target = np.array([bool(r.is_target) for r in kept.train])
-    recorder = Recorder(folder, encoder, machine.name, clips_of(kept))
+    recorder = Recorder(folder, encoder, machine.name, test_set_of(kept))
     recorder.begin()
     todo = {setting: recorder.missing(setting, wanted) for setting, wanted in recipes.items()}
     settings = [s for s in space.plan if todo[s]]
@@ -92,7 +92,7 @@ def search_machine(
 
         def one(at: int, group: Sequence[Setting] = group, vectors: Mapping[str, Array] = vectors) -> None:
             pooled = {name: x[at] for name, x in vectors.items()}
-            recorder.keep(group[at], score_setting(todo[group[at]], pooled, is_target, recorder.clips))
+            recorder.keep(group[at], score_setting(todo[group[at]], pooled, is_target, recorder.test_set))
 
         for _ in map_in_order(one, range(len(group)), threads):
             done += 1
@@ -120,14 +120,14 @@ def _kept(
 
 def _recorded(machine: Machine, space: Space, encoder: str, folder: str | os.PathLike[str]) -> bool:
     """Whether all configurations are there for all clips: then there is nothing to listen to."""
-    recorder = Recorder(folder, encoder, machine.name, clips_of(machine))
+    recorder = Recorder(folder, encoder, machine.name, test_set_of(machine))
     return recorder.begun and not any(recorder.missing(s, list(space.configurations(encoder, [s]))) for s in space.plan)
 
 
-def clips_of(machine: Machine) -> Clips:
-    """What the records say of a machine's files."""
+def test_set_of(machine: Machine) -> TestSet:
+    """The files of a machine as its records name them."""
     test = machine.test
-    return Clips(
+    return TestSet(
         [r.path.name for r in machine.train],
         [r.path.name for r in test],
         [r.is_anomaly for r in test],

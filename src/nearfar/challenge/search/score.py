@@ -15,10 +15,10 @@ import numpy as np
 
 from nearfar.backend import BUILDERS, BackendConfig, fit, mean_of
 from nearfar.challenge.search import distances
-from nearfar.challenge.search.batch_metrics import machine_values, spearman
-from nearfar.challenge.search.records import QUANTILES, Clips, Part
+from nearfar.challenge.search.records import QUANTILES, Results, TestSet
 from nearfar.challenge.search.space import parts_of
 from nearfar.fusion import fuse
+from nearfar.metrics import Ranking, machine_values, spearman
 from nearfar.recipe import COMPOSITE, Recipe
 from nearfar.support.check import Array
 from nearfar.views import VIEWS, compose
@@ -29,21 +29,22 @@ Scored = tuple[Array, Array]
 Done = dict[tuple[str, BackendConfig | None], Scored]  # by view and back end; None: distances to two halves of the bank
 
 
-def score_setting(recipes: Sequence[Recipe], pooled: Mapping[str, Array], is_target: Array, clips: Clips) -> Part:
+def score_setting(
+    recipes: Sequence[Recipe], pooled: Mapping[str, Array], is_target: Array, test_set: TestSet
+) -> Results:
     """Results of configurations that share a setting, from the unit vectors (n, D) of each waveform.
 
     The n clips are the machine's normals with domains `is_target`, its test clips, and other machines' normals.
     """
-    tests = len(clips.test)
+    tests = len(test_set.test)
     scored, stable = score_all(recipes, pooled, is_target)
     train = np.stack([own for own, _ in scored])
     queries = np.stack([scores for _, scores in scored])
     numbers = np.full((len(recipes), 3), np.nan)
-    if clips.labelled:
-        labels = np.array(clips.is_anomaly, bool), np.array(clips.is_target, bool)
-        numbers = machine_values(queries[:, :tests], *labels)
+    if test_set.labelled:
+        numbers = machine_values(queries[:, :tests], *test_set.labels)
     statistics = _statistics(train, queries[:, tests:], is_target, np.array([stable[r.view] for r in recipes]))
-    return Part(recipes, numbers, statistics, queries[:, :tests])
+    return Results(recipes, numbers, statistics, queries[:, :tests])
 
 
 def score_all(
@@ -165,7 +166,7 @@ def _statistics(train: Array, pseudo: Array, is_target: Array, stable: Array) ->
     auc = nothing
     if pseudo.shape[1]:
         both = np.concatenate([train, pseudo], axis=1)
-        anomalous = np.arange(both.shape[1]) >= train.shape[1]
-        auc = machine_values(both, anomalous, np.zeros(both.shape[1], bool))[:, 0]
+        is_pseudo = np.arange(both.shape[1]) >= train.shape[1]
+        auc = Ranking(both).auc(~is_pseudo, is_pseudo)
     tail = (q["q99"] - q["q50"]) / np.maximum(q["q50"] - q["q05"], 1e-12)
     return np.stack([s.mean(axis=1), s.std(axis=1), *q.values(), *domains, auc, tail, stable], axis=1)

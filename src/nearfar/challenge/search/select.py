@@ -1,14 +1,14 @@
 """Choosing a configuration, and what the choice is worth (the best of thousands on one test set is partly luck).
 
-    best          highest official score on the data at hand, which chose it
-    nested        choose on all machines but one, take its numbers; official score of the 3 M numbers so taken
+    best          highest official score on the data at hand, which are the data it was chosen on
+    nested        the official score of numbers that each machine takes from the configuration best on all the others
     optimism      best - nested
     interval      95 % bootstrap of the chosen configuration, clips drawn by machine, label and domain
-    procedure     95 % of what choosing gives on new clips: choose among the `TOP` best on a draw, score what is left
-    label-free    rules that see normals alone, each with its rank correlation and its regret (best - what it picks)
+    procedure     95 % bootstrap of choosing among the `TOP` best on the drawn clips, scored on the clips left out
+    label-free    rules that use normals alone, each with its rank correlation and its regret (best - its pick)
 
-Rules, each higher for a better configuration, averaged over machines (one whose normals all score alike comes last, and
-does not count in the correlation: that it hears nothing is no rule's merit):
+Rules are averaged over machines, and a higher value is better. A configuration is blind if it gives all normals of one
+machine the same score: it comes last by every rule, and no correlation counts it.
 
     pseudo        AUC of the normals' leave-one-out scores against other machines' normals
     calibration   - |mean of source - mean of target| / sd of the leave-one-out scores
@@ -16,24 +16,21 @@ does not count in the correlation: that it hears nothing is no rule's merit):
     together      mean rank by these three: the order without labels
     stable        rank correlation of the normals' distances to two halves of the bank
 
-Each of the three sees one thing that the official score punishes and is blind to the others: other machines are easier
-to tell than faults, a deaf system is calibrated and has no tail. Their mean rank needs all of them, so it decides. A
-system is stable too when it hears well how one normal differs from another, which is no fault: on synthetic machines
-the rule ran against the labels (-0.1 and -0.4; together +0.4 and +0.3, but chosen on the same sets), so it is told and
-does not decide. How many standard deviations other machines' normals lie above ours, in place of `pseudo`, which is 1
-for many, was tried on three sets: together +0.6 for +0.5 on one, no better on another, worse on the third.
+`pseudo`, `calibration` and `tail` each measure one thing that the official score punishes, and miss the others: other
+machines are easier to tell apart than faults, and a blind configuration is calibrated and has no tail. So their mean
+rank decides. `stable` is reported and does not decide: docs/decisions.md gives the figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
 
-from nearfar.challenge.search.batch_metrics import Ranking, harmonic, spearman
-from nearfar.challenge.search.records import Clips, Records
+from nearfar.challenge.search.records import Records
+from nearfar.metrics import Interval, Ranking, draws, harmonic_mean, harmonic_means, spearman
 from nearfar.support.check import Array, whole
 
 DECIDING = ("pseudo", "calibration", "tail")  # rules that make up "together"
@@ -61,8 +58,8 @@ class Selection:
     row: int
     best: float
     nested: float
-    interval: tuple[float, float]
-    procedure: tuple[float, float]
+    interval: Interval
+    procedure: Interval
     rules: Mapping[str, Rule]
 
     @property
@@ -72,105 +69,88 @@ class Selection:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self) | {"optimism": self.optimism}
+        intervals = {"interval": astuple(self.interval), "procedure": astuple(self.procedure)}
+        return asdict(self) | intervals | {"optimism": self.optimism}
 
 
 def select(records: Records, *, rounds: int = 200, seed: int = 0) -> Selection:
-    """The honest table of a search with labels; ValueError without."""
+    """The best configuration by labels and what it is worth; ValueError without labels."""
     if not records.labelled:
         raise ValueError("not every test clip is labelled, so there is no best by labels: choose label-free")
     row = int(np.nanargmax(records.overall))
-    own, procedure = bootstrap(records, row, rounds=rounds, seed=seed)
-    return Selection(
-        len(records), row, float(records.overall[row]), nested(records.numbers), own, procedure, label_free(records)
-    )
+    interval, procedure = bootstrap(records, row, rounds=rounds, seed=seed)
+    nested = leave_one_machine_out(records.numbers)
+    return Selection(len(records), row, float(records.overall[row]), nested, interval, procedure, label_free(records))
 
 
-def nested(numbers: Array) -> float:
-    """Official score of held-out numbers: each machine's from the configuration that is best on the others.
+def leave_one_machine_out(numbers: Array) -> float:
+    """Official score of held-out numbers: each machine's from the configuration that is best on the other machines.
 
-    `numbers` (C, machines, 3); NaN for one machine, which leaves nothing to choose on.
+    `numbers` (C, machines, 3); NaN for one machine, because no other is left to choose on.
     """
-    machines = numbers.shape[1]
+    configurations, machines, _ = numbers.shape
     if machines < 2:
         return float("nan")
-    chosen = [int(np.nanargmax(harmonic(np.delete(numbers, m, axis=1)))) for m in range(machines)]
-    return float(harmonic(np.stack([numbers[row, m] for m, row in enumerate(chosen)])[None])[0])
+    held_out = []
+    for m in range(machines):
+        others = np.delete(numbers, m, axis=1).reshape(configurations, -1)
+        held_out.append(numbers[int(np.nanargmax(harmonic_means(others, axis=1))), m])
+    return harmonic_mean(held_out)
 
 
 def label_free(records: Records) -> dict[str, Rule]:
     """What each rule picks, and how well it agrees with the labels if there are any."""
-    return {name: _rule(mark, records.overall) for name, mark in _marks(records).items()}
+    return {name: _rule(score, records.overall) for name, score in _rule_scores(records).items()}
 
 
-def marks(records: Records) -> Array:
-    """What the rules together, or the only one that can be taken, say of each configuration (C,): higher is better."""
-    each = _marks(records)
-    return next(each[name] for name in ("together", *RULES) if name in each)
+def label_free_score(records: Records) -> Array:
+    """The score (C,) of each configuration by the rules together, or by the first rule that applies; high is good."""
+    scores = _rule_scores(records)
+    return next(scores[name] for name in ("together", *RULES) if name in scores)
 
 
-def _marks(records: Records) -> dict[str, Array]:
-    each = {name: rule(records) for name, rule in RULES.items()}
+def _rule_scores(records: Records) -> dict[str, Array]:
+    """Scores (C,) by each rule that gives every configuration a finite value; -inf for a blind configuration."""
     mean, sd = records.statistic("mean"), records.statistic("sd")
     blind = (sd <= 1e-6 * np.abs(mean)).any(axis=1) | ~(sd > 0).all(axis=1)
-    each = {name: np.where(blind, -np.inf, mark) for name, mark in each.items() if np.isfinite(mark).all()}
-    ranks = [_ranks(each[name]) for name in DECIDING if name in each]
+    by_rule = {name: rule(records) for name, rule in RULES.items()}
+    scores = {name: np.where(blind, -np.inf, score) for name, score in by_rule.items() if np.isfinite(score).all()}
+    ranks = [_ranks(scores[name]) for name in DECIDING if name in scores]
     if len(ranks) > 1:
-        each["together"] = np.where(blind, -np.inf, np.mean(ranks, axis=0))
-    return each
+        scores["together"] = np.where(blind, -np.inf, np.mean(ranks, axis=0))
+    return scores
 
 
-def bootstrap(records: Records, row: int, *, rounds: int, seed: int) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Intervals of a configuration and of the procedure; see the module."""
+def bootstrap(records: Records, row: int, *, rounds: int, seed: int) -> tuple[Interval, Interval]:
+    """Intervals of the configuration at `row` and of the procedure that chooses one; see the module."""
     whole("rounds", rounds)
     rng = np.random.default_rng(seed)
     order = np.argsort(-np.nan_to_num(records.overall))[:TOP]
     rows = np.r_[row, order]
-    tables = [(Ranking(records.scores[m][rows]), *_labels(clips)) for m, clips in records.clips.items()]
+    rankings = [Ranking(records.scores[machine][rows]) for machine in records.machines]
+    labels = [test_set.labels for test_set in records.test_sets.values()]
+    counts = [draws(rng, is_anomaly, is_target, rounds) for is_anomaly, is_target in labels]
     own, fresh = np.empty(rounds), np.empty(rounds)
     for i in range(rounds):
-        draws = [_draw(rng, anomalous, target) for _, anomalous, target in tables]
-        drawn = _overall(tables, draws)
+        drawn = _overall(rankings, labels, [each[i] for each in counts])
         own[i] = drawn[0]
         best = 1 + int(np.nanargmax(drawn[1:]))
-        fresh[i] = _overall(tables, [(draw == 0).astype(float) for draw in draws])[best]
-    return _middle(own), _middle(fresh)
+        fresh[i] = _overall(rankings, labels, [each[i] == 0 for each in counts])[best]
+    return Interval.of(own), Interval.of(fresh)
 
 
-def _overall(tables: Sequence[tuple[Ranking, Array, Array]], draws: Sequence[Array]) -> Array:
-    with np.errstate(invalid="ignore", divide="ignore"):  # a draw may leave a domain out
-        each = [table.values(a, t, draw) for (table, a, t), draw in zip(tables, draws, strict=True)]
-        return harmonic(np.stack(each, axis=1))
+def _overall(rankings: Sequence[Ranking], labels: Sequence[tuple[Array, Array]], counts: Sequence[Array]) -> Array:
+    """Official scores (C,) of configurations, each clip counted as often as `counts` says for its machine."""
+    numbers = [r.values(*label, count) for r, label, count in zip(rankings, labels, counts, strict=True)]
+    return harmonic_means(np.concatenate(numbers, axis=1), axis=1)
 
 
-def _draw(rng: np.random.Generator, anomalous: Array, target: Array) -> Array:
-    counts = np.zeros(len(anomalous))
-    for a in (False, True):
-        for t in (False, True):
-            stratum = np.flatnonzero((anomalous == a) & (target == t))
-            if len(stratum):
-                counts += np.bincount(rng.choice(stratum, len(stratum)), minlength=len(counts))
-    return counts
-
-
-def _labels(clips: Clips) -> tuple[Array, Array]:
-    return np.array(clips.is_anomaly, bool), np.array(clips.is_target, bool)
-
-
-def _middle(values: Array) -> tuple[float, float]:
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _rule(mark: Array, overall: Array) -> Rule:
-    row = int(np.argmax(mark))
+def _rule(score: Array, overall: Array) -> Rule:
+    row = int(np.argmax(score))
     if np.isnan(overall).any():
         return Rule(row, float("nan"), float("nan"), float("nan"))
-    hears = np.isfinite(mark)  # what hears nothing is known without a rule, and would agree with any of them
-    agreement = spearman(mark[hears], overall[hears]) if hears.any() else 0.0
+    sees = np.isfinite(score)  # blind configurations score low by any rule and with labels: they would agree for free
+    agreement = spearman(score[sees], overall[sees]) if sees.any() else 0.0
     return Rule(row, float(overall[row]), agreement, float(overall.max() - overall[row]))
 
 
