@@ -9,7 +9,7 @@ import soundfile
 
 from nearfar import Clip, Detector, Fusion, Recipe, Watch
 from nearfar.embedding.embedder import Origin
-from nearfar.explain.deviation import find, hz_of, seconds_of
+from nearfar.explain.deviation import find_region, hz_of, seconds_of
 from nearfar.explain.evidence import find_span, neighbours
 from nearfar.explain.wording import Explanation
 
@@ -222,12 +222,12 @@ def test_a_recording_of_an_eighth_of_a_second(detectors):
 def test_chance_makes_no_moment():
     for seed in range(20):
         z = np.random.default_rng(seed).normal(size=(300, 128))
-        patch = find(z + 0.3, z + 0.3)
-        assert patch.whole and patch.sign == 1 and patch.strength < 1
+        region = find_region(z + 0.3, z + 0.3)
+        assert region.whole and region.sign == 1 and region.strength < 1
     z[100:140, 40:60] += 4
-    patch = find(z, 5 * z)
-    assert abs(patch.start - 100) <= 2 and abs(patch.stop - 140) <= 2 and abs(patch.low - 40) <= 1
-    assert abs(patch.high - 60) <= 1
+    region = find_region(z, 5 * z)
+    assert abs(region.start - 100) <= 2 and abs(region.stop - 140) <= 2 and abs(region.low - 40) <= 1
+    assert abs(region.high - 60) <= 1
 
 
 def test_leaving_out_finds_the_piece_that_matters():

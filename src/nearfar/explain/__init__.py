@@ -1,1 +1,1 @@
-"""Why a recording differs: when, which pitch, by how much and which microphone, in words, pictures and pages."""
+"""Why a recording differs: when, which pitch, by how much and at which microphone, in words, pictures and pages."""

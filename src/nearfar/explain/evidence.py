@@ -1,12 +1,12 @@
-"""Where and why a clip differs from the normals, in the words of someone who knows the machine.
+"""Evidence: where and why a clip differs from the normals.
 
-    span        when: the moment without which the score falls, narrowed to where its band stands out; or throughout
-    band        which pitch, louder or quieter, by how many dB
-    microphone  near, far or both: the same patch on both, against what each usually hears
-    nearest     the normal recordings to play beside it
+    span        the moment without which the score falls, narrowed to where its band stands out; or throughout
+    band        the pitches that are louder or quieter, and by how many dB
+    microphone  near, far or both: the same region of both maps, each against its own normals
+    nearest     the most similar normal recordings
 
-The moment is found by leaving out: the clip is scored again without each piece of it, by the same path as always, so
-the evidence is of what made this score, whatever the encoder, fusion or watch. The band comes from `deviation`.
+The moment is found by leaving out: the detector scores the clip again without each piece of it. So the moment belongs
+to this score, for every encoder, fusion and watch. The band comes from `deviation`, the words from `wording`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from nearfar.score import Score
 from nearfar.support.check import Array
 
 PIECE_S, MOST_PIECES, FEWEST_PIECES = 0.4, 32, 5
-EXPLAINS = 0.4  # share of the score that has to go with the moment
-LONGEST = 0.6  # share of the clip above which a moment is not one
-CLEAR_MOMENT, CLEAR_WHOLE = 2.0, 0.7  # standard deviations of single frames, below which nothing stands out
-BOTH = 0.5  # the other microphone hears it too if its change in dB is at least this share
-LOUDNESS_DB = 12.0  # most that is allowed for; and nothing is called louder that is in fact quieter than usual
-POINTS = 200
-OF_THE_SCORE = ("name", "score", "threshold", "anomalous", "p", "triggered_by", "problem")  # fields of Score and Explanation
+EXPLAINS = 0.4  # least share of the score that disappears without the moment
+LONGEST = 0.6  # longest moment, as a share of the clip
+CLEAR_MOMENT, CLEAR_WHOLE = 2.0, 0.7  # least strength of a clear region, in standard deviations of single frames
+BOTH = 0.5  # the change is at both microphones if the smaller one is at least this share of the larger one, in dB
+LOUDNESS_DB = 12.0  # largest change of the loudness as a whole that is subtracted
+POINTS = 200  # most points of a timeline
+# Fields that a Score and its Explanation share.
+OF_THE_SCORE = ("name", "score", "threshold", "anomalous", "p", "triggered_by", "problem")
 
 
 def explain(
@@ -66,32 +67,32 @@ def explain(
         "channels": channels,
         "clip": clip,
     }
-    maps = {} if score.problem else {m.of: m for m in deviation.maps(clip, profile, leaves)}
+    maps = {} if score.problem else {each.of: each for each in deviation.maps(clip, profile, leaves)}
     if not maps:
         return Explanation(**known, nearest=() if score.problem else tuple(nearest))
     count = len(next(iter(maps.values())).z)
     moment = find_span(score.score, clip.seconds, score_without)
     within = None if moment is None else _frames(moment, count)
-    heard = {name for recipe, _ in leaves for name in waveforms_of(recipe.view)}
-    chosen, patch = choose(maps, heard, within)
-    start, end = deviation.seconds_of(patch.start, patch.stop, clip.seconds)
-    whole = patch.whole or end - start > 0.9 * clip.seconds
-    low, high = deviation.hz_of(patch.low, patch.high)
+    waves = {name for recipe, _ in leaves for name in waveforms_of(recipe.view)}
+    chosen, region = choose_map(maps, waves, within)
+    start, end = deviation.seconds_of(region.start, region.stop, clip.seconds)
+    whole = region.whole or end - start > 0.9 * clip.seconds
+    low, high = deviation.hz_of(region.low, region.high)
     return Explanation(
         **known
         | {
-            "clear": patch.strength >= (CLEAR_WHOLE if patch.whole and patch.times == 1 else CLEAR_MOMENT),
+            "clear": region.strength >= (CLEAR_WHOLE if region.whole and region.times == 1 else CLEAR_MOMENT),
             "start_s": offset_s + (0.0 if whole else start),
             "end_s": offset_s + (clip.seconds if whole else end),
         },
         throughout=whole,
-        times=patch.times,
+        times=region.times,
         low_hz=low,
         high_hz=high,
-        **_microphones(maps, chosen, patch),
+        **_microphones(maps, chosen, region),
         without=None if whole else score_without((start / clip.seconds, end / clip.seconds)),
         nearest=tuple(nearest),
-        timeline=_timeline(chosen, patch, offset_s),
+        timeline=_timeline(chosen, region, offset_s),
         shown=chosen,
         level_db=chosen.level_db,
     )
@@ -100,7 +101,7 @@ def explain(
 def find_span(
     value: float, seconds: float, score_without: Callable[[tuple[float, float]], float]
 ) -> tuple[float, float] | None:
-    """The part of a clip (shares) without which its score falls by EXPLAINS or more, or None if there is none."""
+    """The part of a clip, as shares, without which its score falls by EXPLAINS or more; None if no part does so."""
     if value <= 1:
         return None
     count = min(MOST_PIECES, max(FEWEST_PIECES, round(seconds / PIECE_S)))
@@ -112,35 +113,39 @@ def find_span(
         first -= 1
     while last < count - 1 and falls[last + 1] >= falls[best] / 2:
         last += 1
-    moment = float(edges[first]), float(edges[last + 1])
-    if moment[1] - moment[0] > LONGEST or value - score_without(moment) < EXPLAINS * value:
+    span = float(edges[first]), float(edges[last + 1])
+    if span[1] - span[0] > LONGEST or value - score_without(span) < EXPLAINS * value:
         return None
-    return moment
+    return span
 
 
-def choose(
-    maps: dict[str, DeviationMap], heard: set[str], within: tuple[int, int] | None
+def choose_map(
+    maps: dict[str, DeviationMap], waves: set[str], within: tuple[int, int] | None
 ) -> tuple[DeviationMap, Region]:
-    """The map to show and its patch: of what the detector heard, unless something else differs twice as much."""
+    """The map to show and its region: of the detector's waveforms `waves`, unless another map differs twice as much.
+
+    The loudness as a whole is subtracted from a map, unless the loudness is the larger difference. A region is never
+    called louder if it is in fact quieter than usual: at most the region's own change is subtracted.
+    """
     maps = dict(maps)
     found = {}
-    for of, m in maps.items():
-        level = m.levelled()
-        found[of] = deviation.find(level.z, level.db, within)
-        allowed = min(LOUDNESS_DB, abs(found[of].mean(level.db)))
-        if abs(level.level_db) <= allowed and found[of].strength >= abs(m.shift):
-            maps[of] = level
-        else:  # the loudness itself is what differs
-            found[of] = deviation.find(m.z, m.db, within)
-    mine = [of for of in found if of in heard or (of == "machine" and heard - {"near", "far"})] or list(found)
-    best = max(mine, key=lambda of: found[of].strength)
+    for of, plain in maps.items():
+        levelled = plain.levelled()
+        found[of] = deviation.find_region(levelled.z, levelled.db, within)
+        allowed_db = min(LOUDNESS_DB, abs(found[of].mean(levelled.db)))
+        if abs(levelled.level_db) <= allowed_db and found[of].strength >= abs(plain.shift):
+            maps[of] = levelled
+        else:
+            found[of] = deviation.find_region(plain.z, plain.db, within)
+    own = [of for of in found if of in waves or (of == "machine" and waves - {"near", "far"})] or list(found)
+    best = max(own, key=lambda of: found[of].strength)
     rival = max(found, key=lambda of: found[of].strength)
     of = rival if found[rival].strength > 2 * found[best].strength else best
     return maps[of], found[of]
 
 
 def neighbours(distances: Sequence[float], normals: Sequence[Origin]) -> list[Neighbour]:
-    """The nearest normals, each once; a window of a long file is named file@start."""
+    """The nearest normals, each once; a window of a long file has the name file@start."""
     found: dict[str, Neighbour] = {}
     for distance, normal in zip(distances, normals, strict=True):
         _, at, start = normal.name.rpartition("@")
@@ -153,7 +158,7 @@ def neighbours(distances: Sequence[float], normals: Sequence[Origin]) -> list[Ne
 
 
 def recording(neighbour: Neighbour, channels: tuple[int, int | None]) -> Clip | None:
-    """The sound of a neighbour, or None if its file is gone or is not what it was."""
+    """The sound of a neighbour, or None if its file is gone or cannot be read as before."""
     near, far = channels
     if not neighbour.path:
         return None
@@ -165,25 +170,27 @@ def recording(neighbour: Neighbour, channels: tuple[int, int | None]) -> Clip | 
         return None
 
 
-def _microphones(maps: dict[str, DeviationMap], chosen: DeviationMap, patch: Region) -> dict[str, Any]:
+def _microphones(maps: dict[str, DeviationMap], chosen: DeviationMap, region: Region) -> dict[str, Any]:
+    """The fields of an Explanation about the region's change at each microphone."""
     if chosen.level_db:
-        maps = {of: m.levelled() for of, m in maps.items()}
-    change = {of: patch.mean(m.db) for of, m in maps.items()}
+        maps = {of: each.levelled() for of, each in maps.items()}
+    change = {of: region.mean(each.db) for of, each in maps.items()}
     near, far = change.get("near"), change.get("far")
     out: dict[str, Any] = {"near_db": near, "far_db": far, "isolated": False}
-    heard = {of: patch.sign * change[of] for of in ("near", "far") if of in change}
-    loudest = max(heard, key=lambda of: heard[of])
-    if chosen.of == "machine" and heard[loudest] < BOTH * patch.sign * change["machine"]:
+    signed = {of: region.sign * change[of] for of in ("near", "far") if of in change}
+    largest = max(signed, key=lambda of: signed[of])
+    if chosen.of == "machine" and signed[largest] < BOTH * region.sign * change["machine"]:
         return out | {"microphone": "near", "isolated": True, "change_db": change["machine"]}
-    also = [of for of in heard if heard[of] >= max(BOTH * heard[loudest], 1.0)]
-    return out | {"microphone": "both" if len(also) == 2 else loudest, "change_db": change[loudest]}
+    shared = [of for of in signed if signed[of] >= max(BOTH * signed[largest], 1.0)]
+    return out | {"microphone": "both" if len(shared) == 2 else largest, "change_db": change[largest]}
 
 
-def _timeline(shown: DeviationMap, patch: Region, offset_s: float) -> tuple[tuple[float, float], ...]:
-    course = shown.db[:, patch.low : patch.high].mean(axis=1)
-    step = max(1, -(-len(course) // POINTS))
-    times = [offset_s + (i + (min(step, len(course) - i) - 1) / 2) * HOP / RATE for i in range(0, len(course), step)]
-    return tuple((t, float(course[i * step : (i + 1) * step].mean())) for i, t in enumerate(times))
+def _timeline(shown: DeviationMap, region: Region, offset_s: float) -> tuple[tuple[float, float], ...]:
+    """(seconds, change in dB of the region's band) of at most POINTS groups of frames."""
+    change = shown.db[:, region.low : region.high].mean(axis=1)
+    step = max(1, -(-len(change) // POINTS))
+    times = [offset_s + (i + (min(step, len(change) - i) - 1) / 2) * HOP / RATE for i in range(0, len(change), step)]
+    return tuple((t, float(change[i * step : (i + 1) * step].mean())) for i, t in enumerate(times))
 
 
 def _frames(moment: tuple[float, float], count: int) -> tuple[int, int]:

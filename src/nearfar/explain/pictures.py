@@ -1,8 +1,8 @@
-"""Pictures of the evidence, as PNG bytes: spectrogram beside a normal's, deviation, trend of the scores.
+"""Pictures of the evidence as PNG bytes: spectrogram beside a normal's, deviation, trend of the scores.
 
-Every picture comes light or dark with the same sizes, so a page can show whichever fits. Colours are safe for
-colour-blind eyes and never the only sign: spans are outlined, markers differ in shape, bars in hatching, lines are
-labelled. Text is large enough for a telephone. matplotlib is imported when a picture is drawn, never before.
+Every picture exists in light and in dark with the same size. Its colours are safe for colour-blind readers and never
+the only sign: spans have an outline, markers differ in shape, bars in hatching, lines have labels. Text is large enough
+for a telephone. matplotlib is imported when a picture is drawn.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from nearfar.audio import Clip
 from nearfar.embedding.vectors import waveform
-from nearfar.encoders.logmel import BANDS, RATE, log_mel
+from nearfar.encoders.logmel import BANDS, HOP, RATE, log_mel
 from nearfar.explain.deviation import band_of
 from nearfar.explain.evidence import recording
 from nearfar.explain.wording import Explanation, Neighbour
@@ -25,7 +25,7 @@ from nearfar.score import Score
 WIDTH, DPI = 4.7, 150  # inches; 705 pixels
 TICKS_HZ = (100, 250, 500, 1000, 2000, 4000, 8000)
 RANGE_DB = 60.0
-CHANGES_DB = (10.0, 40.0)  # least and most reach of the scale of changes
+CHANGES_DB = (10.0, 40.0)  # smallest and largest limit of the colour scale of changes
 SHADES = 96
 KIND = {"near": "near microphone", "far": "far microphone", "machine": "near without the far sound"}
 
@@ -47,7 +47,7 @@ DARK = Look("#161b22", "#e6edf3", "#3d4650", "#56b4e9", "#e69f00", "#e6edf3")
 
 
 def spectrogram_png(clip: Clip, explanation: Explanation, *, dark: bool = False) -> bytes:
-    """The clip with the deviating span and band outlined, and below it the most similar normal that still exists."""
+    """The clip with span and band outlined, and below it the most similar normal whose file can be read."""
     e = explanation
     name, wave = (e.shown.of, e.shown.wave) if e.shown else ("near", "near")
     level = e.shown.level if e.shown else log_mel(waveform(clip, wave, RATE))
@@ -72,7 +72,7 @@ def spectrogram_png(clip: Clip, explanation: Explanation, *, dark: bool = False)
 
 
 def deviation_png(explanation: Explanation, *, dark: bool = False) -> bytes:
-    """How far each moment and pitch is from usual, and below it the course of the outlined band."""
+    """The deviation of each moment and pitch from usual, and below it the outlined band over time."""
     e = explanation
     if e.shown is None:
         raise ValueError(f"{e.name}: there is no deviation to draw; {e.problem or 'the detector keeps no profile'}")
@@ -99,7 +99,7 @@ def deviation_png(explanation: Explanation, *, dark: bool = False) -> bytes:
 
 
 def beside(e: Explanation) -> tuple[Neighbour, Clip] | None:
-    """The most similar normal that can still be read and has the channels that are shown, or None."""
+    """The most similar normal that can be read and has the channels that are shown, or None."""
     for neighbour in e.nearest:
         clip = recording(neighbour, e.channels)
         if clip is not None and (clip.far is not None or e.shown is None or e.shown.wave == "near"):
@@ -108,7 +108,7 @@ def beside(e: Explanation) -> tuple[Neighbour, Clip] | None:
 
 
 def trend_png(scores: Sequence[Score], is_anomaly: Sequence[bool | None] = (), *, dark: bool = False) -> bytes:
-    """Scores in their order with the set-point; known faults and clips that cannot be judged are marked."""
+    """Scores in their order with the set-point; markers tell faults and clips that cannot be judged from normals."""
     look, figure = look_of(dark), blank(2.7, dark)
     ax = figure.subplots()
     value, kinds = _kinds(scores, is_anomaly)
@@ -127,7 +127,7 @@ def trend_png(scores: Sequence[Score], is_anomaly: Sequence[bool | None] = (), *
     point = scores[0].threshold
     ax.axhline(point, color=look.line, lw=1.3, ls="--", zorder=2, label=f"alarm above {point:.1f}")
     if max(abs(value.max()), abs(value.min())) >= 8 * max(abs(point), 2.0):
-        ax.set_yscale("asinh", linear_width=max(abs(point), 1.0))  # one far score must not press the others into a line
+        ax.set_yscale("asinh", linear_width=max(abs(point), 1.0))  # else one large score presses the others into a line
     ax.set_xlim(0, len(value) + 1)
     ax.set_xlabel("recording, in order")
     ax.set_ylabel("score")
@@ -150,7 +150,7 @@ def _kinds(scores: Sequence[Score], is_anomaly: Sequence[bool | None]) -> tuple[
 
 
 def _image(ax: Any, x: Any, offset: float, seconds: float, **colours: Any) -> Any:
-    end = offset + (len(x) - 1) * 512 / RATE
+    end = offset + (len(x) - 1) * HOP / RATE
     import matplotlib
 
     colours["cmap"] = matplotlib.colormaps[colours["cmap"]].resampled(SHADES)
@@ -192,7 +192,7 @@ def blank(height: float, dark: bool) -> Any:
 
 
 def legend(ax: Any, look: Look, columns: int = 4, handles: dict[str, Any] | None = None) -> None:
-    """A legend above the axes; `handles` {label: what is drawn} instead of the axes' own."""
+    """A legend above the axes, of the axes' own entries or of `handles` {label: artist}."""
     ax.legend(
         **({"handles": list(handles.values()), "labels": list(handles)} if handles else {}),
         loc="lower left",
