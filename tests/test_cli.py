@@ -177,7 +177,7 @@ def test_the_same_work_again_takes_its_own_time(monkeypatch, capsys):
     for start in (0, 1000):
         for done in range(1, 41):
             clock[0] = start + 10 * (done - 1)
-            tell("listening", done, 40)
+            tell(done, 40, "listening")
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "listening: 4 of 40, 4 min left" and said[:10] == said[10:]
 

@@ -41,7 +41,7 @@ def kinds(report: Report) -> dict[str, set[str]]:
 
 def test_a_healthy_folder_is_ready(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    report = doctor.examine(healthy(tmp_path, 20), progress=lambda done, total: seen.append((done, total)))
+    report = doctor.examine(healthy(tmp_path, 20), progress=lambda done, total, *_: seen.append((done, total)))
     assert report.ok and report.usable == 20 and not kinds(report) and not report.notes
     assert report.verdict == "Ready to fit: all 20 recordings can be used."
     assert seen == [(i + 1, 20) for i in range(20)]

@@ -227,7 +227,7 @@ def test_unpacking_goes_on_where_it_stopped_and_mends_what_is_damaged(tmp_path: 
     (tmp_path / "dev_fan.zip").write_bytes(fan)
     seen: list[int] = []
 
-    def stop(what: str, done: int, total: int) -> None:
+    def stop(done: int, total: int, what: str) -> None:
         seen.append(done)
         if done == 5:
             raise KeyboardInterrupt

@@ -18,11 +18,12 @@ from typing import Any
 
 from nearfar.embedding.batches import each
 from nearfar.embedding.cache import CacheReader, EmbeddingCache, PendingClip
-from nearfar.embedding.embedder import Progress, Skip, batch_of
+from nearfar.embedding.embedder import Skip, batch_of
 from nearfar.embedding.fill import Done, Order, begin, finish
 from nearfar.embedding.store import Store
 from nearfar.encoders.loading import weights_of
 from nearfar.errors import StoreError
+from nearfar.support.progress import Progress
 from nearfar.support.threads import single_threaded_blas
 
 NOTHING = PendingClip("", None, {}, {})

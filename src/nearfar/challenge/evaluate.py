@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version
@@ -30,8 +30,7 @@ from nearfar.recipe import System, as_data, leaves
 from nearfar.score import Score
 from nearfar.support.check import one_of, whole
 from nearfar.support.files import atomic_write, file_fingerprint
-
-Progress = Callable[[str, int, int], None]
+from nearfar.support.progress import Progress, titled
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,9 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a system (a recipe's name, or None for the default) on DATA/<machine>/{train,test}.
 
-    `truth` holds ground-truth CSVs of evaluation files; `progress(what, done, total)` is told of every clip; `rounds`
-    and `seed` are those of the bootstrap; set-points and `store` as in `Detector`. A machine that cannot be evaluated
-    is reported beside the others; if none can, its error is raised.
+    `truth` holds ground-truth CSVs of evaluation files; `progress` is called after every clip; `rounds` and
+    `seed` are those of the bootstrap; set-points and `store` as in `Detector`. A machine that cannot be evaluated is
+    reported beside the others; if none can, its error is raised.
     """
     whole("rounds", rounds)
     found = read(data, truth, only)
@@ -149,16 +148,13 @@ def run(unit: Unit, detector: Detector, progress: Progress | None = None) -> Mac
     """Fit the detector on the unit's train clips and score its test clips."""
     failures: list[tuple[str, str]] = []
 
-    def tell(what: str) -> Callable[[int, int], None] | None:
-        return (lambda i, n: progress(f"{unit.name}: {what}", i, n)) if progress else None
-
     def skip(file: str, error: Exception) -> None:
         failures.append((file, str(error)))
 
     train, test = unit.train, unit.test
     domains = [bool(r.is_target) for r in train] if any(r.is_target for r in train) else None
     try:
-        detector.fit([r.path for r in train], domains, skip=skip, progress=tell("normals"))
+        detector.fit([r.path for r in train], domains, skip=skip, progress=titled(progress, f"{unit.name}: normals"))
     except ValueError as error:
         why = f"; the first that was left out: {failures[0][1]}" if failures else ""
         raise ValueError(f"{unit.name}: {error}{why}") from None
@@ -166,7 +162,9 @@ def run(unit: Unit, detector: Detector, progress: Progress | None = None) -> Mac
     pairs = [  # the rarest window stands for a long file
         (recording, max(scores, key=lambda s: s.score))
         for recording, scores in zip(
-            test, detector.iter_scores(paths, skip=skip, progress=tell("test clips")), strict=True
+            test,
+            detector.iter_scores(paths, skip=skip, progress=titled(progress, f"{unit.name}: test clips")),
+            strict=True,
         )
         if scores
     ]
@@ -317,8 +315,7 @@ class ScoreCache:
         return detector
 
     def _run(self, unit: Unit, detector: Detector, name: str) -> Scored:
-        tell = self.progress
-        done = run(unit, detector, (lambda what, i, n: tell(f"{name}, {what}", i, n)) if tell else None)
+        done = run(unit, detector, titled(self.progress, f"{name},"))
         names = [normal.name for normal in detector.normals]
         train = {n: float(v) for n, v in zip(names, detector.train_values, strict=True)}
         return Scored(

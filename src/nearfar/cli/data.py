@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -13,6 +12,7 @@ from nearfar.cli.options import Json, Machines, RecipeName, system
 from nearfar.cli.output import NO_PICTURES, has_matplotlib, say_evaluation
 from nearfar.cli.terminal import complain, errors_for_people, progress_bar, say, say_json
 from nearfar.support.files import atomic_write
+from nearfar.support.progress import titled
 
 
 def demo(
@@ -42,7 +42,7 @@ def demo(
                 test=test,
                 seconds=seconds,
                 seed=seed,
-                progress=partial(tell, "recording the demo machines"),
+                progress=titled(tell, "recording the demo machines"),
             )
             evaluation = bench.evaluate(data, system(recipe), progress=tell)
             floor = None if recipe else bench.evaluate(data, "logmel-floor", rounds=1, progress=tell)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ import typer
 from nearfar.cli.options import Far, Json, Near, Precision, Threads, Weights, channel, system, weights_for
 from nearfar.cli.terminal import BAD_INPUT, DONE, Failures, complain, errors_for_people, progress_bar, say, say_json
 from nearfar.support.files import atomic_write
+from nearfar.support.progress import titled
 
 if TYPE_CHECKING:
     from nearfar.embedding.cache import EmbeddingCache
@@ -106,7 +106,7 @@ def _run(paths: list[Path], order: Order, library: EmbeddingCache, engine: str) 
         settings: dict[str, Any] = {
             "library": library,
             "skip": failures,
-            "progress": partial(tell, "embedding"),
+            "progress": titled(tell, "embedding"),
         }
         if engine == "local":
             return embed_shard(paths, order, **settings), failures

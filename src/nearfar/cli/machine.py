@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +54,7 @@ from nearfar.cli.terminal import (
     say_words,
 )
 from nearfar.support.files import atomic_write
+from nearfar.support.progress import titled
 
 if TYPE_CHECKING:
     from nearfar.detector import Detector
@@ -81,7 +81,7 @@ def doctor(
                 near=near,
                 far=channel(far),
                 manifest=manifest,
-                progress=partial(tell, "examining"),
+                progress=titled(tell, "examining"),
             )
         if json:
             say_json(report.to_dict())
@@ -131,7 +131,7 @@ def fit(
                 [r.path for r in recordings],
                 [bool(r.is_target) for r in recordings],
                 skip=failures,
-                progress=partial(tell, "listening to the normals"),
+                progress=titled(tell, "listening to the normals"),
                 copies=False,
             )
         detector.save(output)
@@ -169,7 +169,7 @@ def score(
             each = detector.iter_scores(
                 [r.path for r in recordings],
                 skip=failures,
-                progress=partial(tell, "scoring"),
+                progress=titled(tell, "scoring"),
             )
             for recording, scores in zip(recordings, each, strict=True):
                 rows += [(recording.name + s.name.removeprefix(recording.path.name), s) for s in scores]
@@ -244,7 +244,7 @@ def add(
         if note := domain_shift_warning(detector.score(paths[:: max(1, len(paths) // 10)], skip=lambda *_: None)):
             complain(f"note: {note}")
         with progress_bar() as tell:
-            detector.add(paths, domain == "target", skip=failures, progress=partial(tell, "listening"))
+            detector.add(paths, domain == "target", skip=failures, progress=titled(tell, "listening"))
         detector.save(model)
         facts = summary(detector) | {"model": str(model), "left_out": failures.to_list()}
         facts["added"] = len(detector.normals) - before

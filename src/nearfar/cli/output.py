@@ -12,7 +12,6 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from nearfar.challenge.data.layout import LATEST, RULES
 from nearfar.cli.terminal import Failures, complain, left_out, say, say_json, say_table, say_words
 from nearfar.support.words import plural
 
@@ -184,6 +183,8 @@ def say_scores(scores: Sequence[Named], failures: Failures) -> None:
 
 def say_evaluation(evaluation: Evaluation) -> None:
     """The official metrics as a table with intervals, in percent."""
+    from nearfar.challenge.data.layout import LATEST, RULES
+
     say_table(
         ["machine", "AUC source", "AUC target", "pAUC", "Omega"],
         [_metrics_row(m) for m in evaluation.machines],

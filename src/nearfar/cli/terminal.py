@@ -9,16 +9,17 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from nearfar.support.progress import Progress
+
 DONE, ALARM, BAD_INPUT, STOPPED = 0, 1, 2, 130
 LABEL = re.compile(r"(\S[\w -]{0,12} {2,})?\s*")  # "Method        ", or the space before a line
-Tell = Callable[[str, int, int], None]
 
 
 def say(text: str = "") -> None:
@@ -69,26 +70,27 @@ def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: s
 
 
 @contextmanager
-def progress_bar() -> Iterator[Tell]:
-    """`tell(what, done, total)` moves a bar on stderr; without a terminal it writes a line at every tenth."""
+def progress_bar() -> Iterator[Progress]:
+    """`progress(done, total, what)` moves a bar on stderr; without a terminal it writes a line at every tenth."""
     if not sys.stderr.isatty():
         yield _Lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
 
-        def tell(what: str, done: int, total: int) -> None:
+        def report(done: int, total: int | None, what: str = "", /) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, visible=done < total)
-            if done >= total:  # the same work may come again, and takes its own time
+            bar.update(tasks[what], completed=done, visible=done != total)
+            if done == total:  # the same work may come again, and takes its own time
                 del tasks[what]
 
-        yield tell
+        yield report
 
 
 class _Lines:
@@ -97,11 +99,11 @@ class _Lines:
     def __init__(self) -> None:
         self.started: dict[str, float] = {}
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int | None, what: str = "", /) -> None:
         passed = time.monotonic() - self.started.setdefault(what, time.monotonic())
-        if done >= total:  # the same work may come again, and takes its own time
+        if done == total:  # the same work may come again, and takes its own time
             del self.started[what]
-        if total < 20 or (done % max(1, total // 10) and done != total):
+        if total is None or total < 20 or (done % max(1, total // 10) and done != total):
             return
         left = passed / max(1, done) * (total - done)
         typer.echo(f"{what}: {done} of {total}{_left(left) if done < total else ''}", err=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from nearfar.cli.options import Json
-from nearfar.cli.terminal import Tell, complain, errors_for_people, progress_bar, say, say_json, say_table
+from nearfar.cli.terminal import complain, errors_for_people, progress_bar, say, say_json, say_table
+from nearfar.support.progress import Progress
 
 Folder = Annotated[
     Path | None, typer.Option(help="Folder of weights; else $NEARFAR_WEIGHTS, else the user's cache folder.")
@@ -88,7 +88,7 @@ def encoders(
             with progress_bar() as tell:
                 for done, row in enumerate(rows, start=1):
                     row["seconds_per_clip"] = _seconds(row)
-                    tell("measuring", done, len(rows))
+                    tell(done, len(rows), "measuring")
         if json:
             say_json(rows)
             return
@@ -233,14 +233,14 @@ def _pull(name: str, folder: Path | None) -> dict[str, Any]:
     return {"encoder": name, "file": str(path), "text": f"{name} is here: {path}"}
 
 
-def _in_megabytes(what: str, tell: Tell) -> Callable[[int, int | None], None]:
+def _in_megabytes(what: str, tell: Progress) -> Progress:
     last = -1
 
-    def progress(done: int, total: int | None) -> None:
+    def progress(done: int, total: int | None, _: str = "", /) -> None:
         nonlocal last
         if total and (done == total or done // 1_000_000 > last):
             last = done // 1_000_000
-            tell(what, last, total // 1_000_000)
+            tell(last, total // 1_000_000, what)
 
     return progress
 

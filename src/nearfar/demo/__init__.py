@@ -22,7 +22,6 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from nearfar.demo.synth import FAULTS, KINDS, LOADS, SPEEDS, Machine, machine, r
 from nearfar.demo.waves import RATE
 from nearfar.support.check import Array, number, whole
 from nearfar.support.files import atomic_write
+from nearfar.support.progress import Progress
 from nearfar.support.threads import map_in_order
 
 LEVEL_DB, LEVEL_RANGE_DB = -38.0, 4.0
@@ -87,7 +87,7 @@ def make_dataset(
     seconds: float = 10.0,
     seed: int = 0,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the set into `folder`, which is new, empty or an earlier demo set (replaced), and return its path.
 

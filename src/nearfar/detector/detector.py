@@ -23,7 +23,7 @@ from nearfar.detector import default
 from nearfar.detector import folder as saved
 from nearfar.detector.system import Fitted, build
 from nearfar.embedding.band_levels import BandLevels
-from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin, Progress, Skip
+from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin, Skip
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import vectors
 from nearfar.encoders import PRECISIONS, Encoder
@@ -34,6 +34,7 @@ from nearfar.fusion import in_sigmas, statistics
 from nearfar.recipe import Recipe, System, Watch, by_name, dominant_recipe, leaves
 from nearfar.score import Score
 from nearfar.support.check import Array, flags, number, one_of
+from nearfar.support.progress import Progress
 from nearfar.threshold import PValue, Threshold
 
 # A detector asked about one recording: it is scored as always, then scored again without each piece of it.

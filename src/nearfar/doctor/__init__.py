@@ -27,6 +27,7 @@ from nearfar.embedding.vectors import ENHANCE_RATE, embed
 from nearfar.errors import AudioError
 from nearfar.recipe import BASELINE
 from nearfar.support.check import Array
+from nearfar.support.progress import Progress
 from nearfar.support.words import plural
 
 ENOUGH_TO_COMPARE = 8  # recordings below which nothing can be called odd
@@ -44,7 +45,7 @@ def examine(
     near: int = 0,
     far: int | None = 1,
     manifest: str | os.PathLike[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Look over recordings; damaged files are reported and the rest go through. `progress(done, total)` after each.
 

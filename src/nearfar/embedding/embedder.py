@@ -28,12 +28,12 @@ from nearfar.errors import AudioError
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array
 from nearfar.support.files import sha256_of
+from nearfar.support.progress import Progress
 from nearfar.support.threads import single_threaded_blas
 from nearfar.support.words import join_sentences, plural
 
 WAVES = 4  # waveforms per worker that go to a network together: all processors are busy, and memory stays small
 
-Progress = Callable[[int, int], None]
 Skip = Callable[[str, Exception], None]
 
 

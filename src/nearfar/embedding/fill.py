@@ -20,7 +20,7 @@ from typing import Any
 from nearfar import audio
 from nearfar.embedding.batches import stream
 from nearfar.embedding.cache import CacheReader, EmbeddingCache, PendingClip
-from nearfar.embedding.embedder import Progress, Skip, batch_of
+from nearfar.embedding.embedder import Skip, batch_of
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import CHANNELS, EncoderInput, inputs_of, pool
 from nearfar.encoders.loading import load_encoders
@@ -28,6 +28,7 @@ from nearfar.errors import StoreError
 from nearfar.recipe import SOFT_MASKS, WAVE_VIEWS, Recipe
 from nearfar.support.check import Array, one_of, whole
 from nearfar.support.files import sha256_of
+from nearfar.support.progress import Progress
 from nearfar.support.threads import single_threaded_blas
 
 WAVEFORMS = (*CHANNELS, *(view for view in WAVE_VIEWS if not view.startswith("sfsoft_")))

@@ -26,8 +26,8 @@ from nearfar.encoders.sources import SOURCES, Source
 from nearfar.errors import DownloadError
 from nearfar.support import download
 from nearfar.support.check import choose
-from nearfar.support.download import Progress
 from nearfar.support.files import atomic_file, sha256_of
+from nearfar.support.progress import Progress
 from nearfar.support.words import as_sentence
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")

@@ -17,7 +17,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 from nearfar.errors import DownloadError, TryAgainError
 from nearfar.support.files import atomic_write, hash_file
+from nearfar.support.progress import Progress
 from nearfar.support.words import as_sentence
 
 # One HTTP request for the rest of a file: what has come is kept, what cannot be the file is refused.
@@ -49,8 +50,6 @@ UNREACHED = re.compile(
     r"Connection refused|timed out|Name or service not known|Temporary failure in name resolution|"
     r"Connection reset by peer|Remote end closed|Tunnel connection failed: [\w ]+"
 )
-
-Progress = Callable[[int, "int | None"], None]
 
 
 @dataclass(frozen=True)

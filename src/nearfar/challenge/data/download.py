@@ -19,7 +19,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
@@ -28,13 +28,13 @@ from nearfar.errors import DownloadError
 from nearfar.support.check import choose
 from nearfar.support.download import fetch
 from nearfar.support.files import atomic_file, atomic_write
+from nearfar.support.progress import Progress
 from nearfar.support.words import as_sentence
 
 SITE = "https://zenodo.org"
 LICENCE = "CC BY-NC-SA 4.0 (attribution, no commercial use, share alike)"
 RECEIPT = ".pulled.json"
 SPARE = 100 << 20  # bytes to leave free on the disk
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def unpack(archive: Path, raw: Path, machine: str, progress: Progress | None = N
                 if not _same(raw / path, info):
                     _extract(opened, info, raw / path)
                 if progress:
-                    progress(f"unpacking {archive.name}", done, len(plan))
+                    progress(done, len(plan), f"unpacking {archive.name}")
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise ValueError(f"{archive} is damaged ({error}): remove it and pull again") from None
     return [(PurePosixPath(path).relative_to(machine).as_posix(), info.file_size) for info, path in plan]
@@ -169,15 +169,15 @@ def _or_by_hand(record: Record, files: str, raw: PurePath) -> Iterator[None]:
         ) from None
 
 
-def _percent(progress: Progress, archive: Archive) -> Callable[[int, int | None], None]:
+def _percent(progress: Progress, archive: Archive) -> Progress:
     """Progress in whole percent, each told once."""
     told = [-1]
 
-    def tell(done: int, _: int | None) -> None:
+    def tell(done: int, total: int | None, what: str = "", /) -> None:
         percent = 100 * done // max(archive.size, 1)
         if percent != told[0]:
             told[0] = percent
-            progress(f"fetching {archive.name}, percent", percent, 100)
+            progress(percent, 100, f"fetching {archive.name}, percent")
 
     return tell
 

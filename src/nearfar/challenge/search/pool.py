@@ -11,7 +11,7 @@ scaled to a maximum of 1 first, and what would fall below 1e-30 is dropped befor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from nearfar.challenge.search.space import Setting
 from nearfar.encoders import as_frames
 from nearfar.recipe import BEAM
 from nearfar.support.check import Array, finite, unit
+from nearfar.support.progress import Progress
 from nearfar.support.threads import map_in_order
 
 LEAST = 1e-30  # a power below this cannot be seen beside the largest, which is 1
@@ -112,8 +113,6 @@ def _power(ratio: Array, p: float) -> Array:
 # with how many settings there are.
 #
 
-Progress = Callable[[str, int, int], None]
-
 
 class Frames(Protocol):
     """Where the grids of recordings come from."""
@@ -146,7 +145,7 @@ def pool_clips(
                 out[waveform] = np.empty((len(settings), len(clips), *x.shape[1:]), np.float32)
             out[waveform][:, at] = x
         if progress:
-            progress(f"{name}: frames", done + 1, len(clips))
+            progress(done + 1, len(clips), f"{name}: frames")
     return out
 
 
@@ -176,7 +175,7 @@ def usable(
         else:
             shapes[clip.path] = shape
         if progress:
-            progress(f"{name}: listening", done + 1, len(clips))
+            progress(done + 1, len(clips), f"{name}: listening")
     if len(set(shapes.values())) > 1:
         raise ValueError(f"machine {name!r}: the clips' grids have different shapes {sorted(set(shapes.values()))}")
     return set(shapes), next(iter(shapes.values()), (1, 1)), failures

@@ -19,7 +19,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ import numpy as np
 from nearfar import audio
 from nearfar.audio import recordings
 from nearfar.audio.recordings import Recording
-from nearfar.challenge.search.pool import Frames, Progress, groups, pool_clips, usable
+from nearfar.challenge.search.pool import Frames, groups, pool_clips, usable
 from nearfar.challenge.search.records import Recorder, Records, TestSet, read
 from nearfar.challenge.search.score import score_setting
 from nearfar.challenge.search.space import Setting, Space, space_of
@@ -40,6 +39,7 @@ from nearfar.encoders.loading import hashes_of, load_encoders
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array, one_of
 from nearfar.support.files import file_fingerprint
+from nearfar.support.progress import Progress, titled
 from nearfar.support.threads import map_in_order
 
 MEMORY = 2 << 30
@@ -97,7 +97,7 @@ def search_machine(
         for _ in map_in_order(one, range(len(group)), threads):
             done += 1
             if progress:
-                progress(f"{machine.name}: settings", done, len(space.plan))
+                progress(done, len(space.plan), f"{machine.name}: settings")
     return failures
 
 
@@ -173,9 +173,15 @@ def search(
         loaded = load_encoders([encoder], weights, threads=threads, precision=precision)
         library = EmbeddingCache(loaded, kept, near=near, far=far, layers=layers)
         for machine in todo:
-            tell = partial(_tell, encoder, progress) if progress else None
             failures |= search_machine(
-                machine, library, chosen, encoder, folder, memory=memory, threads=threads, progress=tell
+                machine,
+                library,
+                chosen,
+                encoder,
+                folder,
+                memory=memory,
+                threads=threads,
+                progress=titled(progress, encoder),
             )
     return Searched(read(folder, encoders, [m.name for m in machines]), notes, failures)
 
@@ -233,10 +239,6 @@ def _has_far(path: Path, near: int, far: int) -> bool:
         return audio.read(path, near=near, far=far, frames=8192).far is not None
     except (ValueError, OSError):
         return True  # a file that cannot be read says so when its turn comes
-
-
-def _tell(encoder: str, progress: Progress, what: str, done: int, total: int) -> None:
-    progress(f"{encoder} {what}", done, total)
 
 
 def recipes(
