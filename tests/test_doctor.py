@@ -13,7 +13,7 @@ import soundfile
 from scipy import signal
 
 from nearfar import doctor
-from nearfar.doctor.checkup import ADVICE, Report
+from nearfar.doctor.report import ADVICE, Report
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real recordings in ../shared/data are not here")
@@ -41,12 +41,13 @@ def kinds(report: Report) -> dict[str, set[str]]:
 
 def test_a_healthy_folder_is_ready(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    report = doctor.examine(healthy(tmp_path, 20), progress=lambda done, total, *_: seen.append((done, total)))
+    progress = lambda done, total, *_: seen.append((done, total))  # noqa: E731
+    report = doctor.check_recordings(healthy(tmp_path, 20), progress=progress)
     assert report.ok and report.usable == 20 and not kinds(report) and not report.notes
     assert report.verdict == "Ready to fit: all 20 recordings can be used."
     assert seen == [(i + 1, 20) for i in range(20)]
     assert report.lines()[0] == "20 recordings: 0:20 min in all, 1 s each, 16,000 Hz, 2 channels"
-    assert len(report.odd) == 3 and all(f.near_minus_far_db == pytest.approx(6, abs=1.5) for f in report.files)
+    assert len(report.outliers) == 3 and all(f.near_minus_far_db == pytest.approx(6, abs=1.5) for f in report.files)
 
 
 def test_every_fault_is_found_and_the_rest_goes_through(tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_every_fault_is_found_and_the_rest_goes_through(tmp_path: Path) -> None:
     (tmp_path / "unreadable.wav").write_text("not a recording")
     (tmp_path / "._ok_00.wav").write_text("left by another system")
 
-    report = doctor.examine(tmp_path)
+    report = doctor.check_recordings(tmp_path)
     found = kinds(report)
     for kind in set(ADVICE) - {"channel", "coarse", "exchanged", "duplicate", "odd_length"}:
         assert kind in found.pop(f"{kind}.wav"), kind
@@ -96,7 +97,7 @@ def test_every_fault_is_found_and_the_rest_goes_through(tmp_path: Path) -> None:
 def test_the_report_is_json(tmp_path: Path) -> None:
     healthy(tmp_path, 9)
     (tmp_path / "bad.wav").touch()
-    data = json.loads(json.dumps(doctor.examine(tmp_path).to_dict()))
+    data = json.loads(json.dumps(doctor.check_recordings(tmp_path).to_dict()))
     assert data["ok"] is False and data["recordings"] == 10 and data["usable"] == 9 and len(data["listen_to"]) == 3
     bad = next(f for f in data["files"] if f["file"] == "bad.wav")
     assert bad["problems"][0] | {"text": ""} == {"kind": "empty", "text": "", "fatal": True, "channel": ""}
@@ -106,31 +107,35 @@ def test_the_one_that_sounds_otherwise_is_first_to_listen_to(tmp_path: Path) -> 
     healthy(tmp_path, 15)
     whistle = hum(99) + 0.05 * np.sin(2 * np.pi * 3000 * np.arange(RATE) / RATE)[:, None]
     soundfile.write(tmp_path / "a_whistle.wav", whistle, RATE)
-    report = doctor.examine(tmp_path)
-    assert report.odd[0].file == "a_whistle.wav" and report.odd[0].spreads > 5 and report.odd[0].compared == 16
+    report = doctor.check_recordings(tmp_path)
+    assert (
+        report.outliers[0].file == "a_whistle.wav"
+        and report.outliers[0].robust_z > 5
+        and report.outliers[0].compared == 16
+    )
     assert "a_whistle.wav: UNLIKE THE OTHERS" in str(report)
 
 
 def test_few_recordings_are_not_compared(tmp_path: Path) -> None:
-    report = doctor.examine(healthy(tmp_path, 7))
-    assert report.odd == [] and report.ok and "8 are needed" in str(report) and "are few" in str(report)
+    report = doctor.check_recordings(healthy(tmp_path, 7))
+    assert report.outliers == [] and report.ok and "8 are needed" in str(report) and "are few" in str(report)
     (tmp_path / "one").mkdir()
     soundfile.write(tmp_path / "one" / "a.wav", hum(0), RATE)
-    one = doctor.examine(tmp_path / "one")
+    one = doctor.check_recordings(tmp_path / "one")
     assert one.verdict.startswith("Not ready") and not one.ok
 
 
 def test_a_far_microphone_that_is_dead_everywhere_is_said_as_fit_would(tmp_path: Path) -> None:
     for i in range(9):
         soundfile.write(tmp_path / f"{i}.wav", hum(i) * [1, 0], RATE)
-    report = doctor.examine(tmp_path)
+    report = doctor.check_recordings(tmp_path)
     assert not report.ok and "far microphone is dead in 9 of 9 recordings" in str(report) and "--far -1" in str(report)
-    assert doctor.examine(tmp_path, far=None).ok
+    assert doctor.check_recordings(tmp_path, far=None).ok
 
 
 def test_swapped_microphones_are_said_once_for_all(tmp_path: Path) -> None:
     healthy(tmp_path)
-    report = doctor.examine(tmp_path, near=1, far=0)
+    report = doctor.check_recordings(tmp_path, near=1, far=0)
     assert not kinds(report) and sum("weaker than far in 12 of 12" in note for note in report.notes) == 1
 
 
@@ -141,17 +146,17 @@ def test_plugs_that_were_swapped_for_one_recording_are_heard_by_who_is_first(tmp
         near, far = machine[80:] + 0.1 * room[:-80], 0.5 * machine[:-80] + room[80:]
         pair = (near, far) if i != 4 else (far, near)
         soundfile.write(tmp_path / f"{i}.wav", 0.05 * np.stack(pair, axis=1), RATE)
-    report = doctor.examine(tmp_path)
+    report = doctor.check_recordings(tmp_path)
     assert kinds(report) == {"4.wav": {"exchanged"}}
     assert "4.wav: far hears the same sound 5.0 ms before near, in most near is first" in str(report)
     for i in range(5):  # as many one way as the other: nobody can tell which is right
         x = soundfile.read(tmp_path / f"{i}.wav")[0]
         soundfile.write(tmp_path / f"{i}.wav", x[:, ::-1] if i != 4 else x, RATE)
-    assert "exchanged" not in {kind for found in kinds(doctor.examine(tmp_path)).values() for kind in found}
+    assert "exchanged" not in {kind for found in kinds(doctor.check_recordings(tmp_path)).values() for kind in found}
 
 
 def test_a_channel_that_is_not_there_is_said_with_the_option_to_change(tmp_path: Path) -> None:
-    report = doctor.examine(healthy(tmp_path, 3), far=4)
+    report = doctor.check_recordings(healthy(tmp_path, 3), far=4)
     assert report.usable == 0 and "3 recordings lack a channel: check --near and --far" in str(report)
 
 
@@ -164,9 +169,9 @@ def test_each_machine_has_its_own_odd_ones(tmp_path: Path) -> None:
             soundfile.write(path, hum(100 * k + i) + tone, RATE)
     (tmp_path / "pump" / "test").mkdir()
     soundfile.write(tmp_path / "pump/test/section_00_source_test_anomaly_0000_x.wav", hum(7) * 3, RATE)
-    report = doctor.examine(tmp_path)
-    assert [o.machine for o in report.odd] == ["fan"] * 3 + ["pump"] * 3
-    assert all(o.compared == 10 and "train" in o.file for o in report.odd)
+    report = doctor.check_recordings(tmp_path)
+    assert [o.machine for o in report.outliers] == ["fan"] * 3 + ["pump"] * 3
+    assert all(o.compared == 10 and "train" in o.file for o in report.outliers)
     assert "21 recordings of 2 machines" in str(report)
 
 
@@ -180,7 +185,7 @@ def test_a_long_file_is_heard_in_windows_of_bounded_memory(tmp_path: Path) -> No
                     x[: 25 * RATE] = 0
                 file.write(x)
         tracemalloc.start()
-        report = doctor.examine(path)
+        report = doctor.check_recordings(path)
         result = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return result, report
@@ -197,19 +202,19 @@ def test_a_long_file_is_heard_in_windows_of_bounded_memory(tmp_path: Path) -> No
         not silent.fatal
         and "each microphone is silent (one value) in 2 of 12 windows of 10 s, from 1:00 min" in silent.text
     )
-    assert report.odd[0].at_s == 80  # half of this window is gone
+    assert report.outliers[0].at_s == 80  # half of this window is gone
     assert "at 1:20 min" in str(report)
 
 
 @real
 @pytest.mark.parametrize(("folder", "far"), [("mimii-8ch", 4), ("bldc-48k", 1)])
 def test_real_recordings_can_be_used(folder: str, far: int) -> None:
-    report = doctor.examine(SHARED / folder, far=far)
-    assert report.ok and len(report.odd) == 3 and not JARGON.search(str(report))
+    report = doctor.check_recordings(SHARED / folder, far=far)
+    assert report.ok and len(report.outliers) == 3 and not JARGON.search(str(report))
 
 
 def test_a_long_file_that_is_cut_short_is_said_once_and_not_of_its_windows(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.wav", hum(0, 60), RATE)
     (tmp_path / "long.wav").write_bytes((tmp_path / "long.wav").read_bytes()[: 44 + RATE * 4 * 45])
-    text = str(doctor.examine(tmp_path))
+    text = str(doctor.check_recordings(tmp_path))
     assert "1 recording is incomplete" in text and "long.wav: the file lacks its last 15 s\n" in text

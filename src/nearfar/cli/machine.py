@@ -72,16 +72,16 @@ def doctor(
 
     Check recordings before anything is fitted.
     """
-    from nearfar.doctor import examine
+    from nearfar.doctor import check_recordings
 
     with errors_for_people():
         with progress_bar() as tell:
-            report = examine(
+            report = check_recordings(
                 one_or_many(folder),
                 near=near,
                 far=channel(far),
                 manifest=manifest,
-                progress=titled(tell, "examining"),
+                progress=titled(tell, "checking"),
             )
         if json:
             say_json(report.to_dict())

@@ -90,7 +90,7 @@ def summary(detector: Detector) -> dict[str, Any]:
 
 def say_summary(facts: dict[str, Any]) -> None:
     """The summary of `fit` and `add` in words."""
-    from nearfar.doctor.checkup import few
+    from nearfar.doctor.report import few
 
     domains = f" ({facts['source']} source, {facts['target']} target)" if facts["target"] else ""
     added = f", {facts['added']} of them new" if "added" in facts else ""

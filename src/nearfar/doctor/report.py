@@ -1,6 +1,6 @@
-"""What a look over recordings found, as data and in words; `doctor` does the looking.
+"""The report of `check_recordings`, as data and as text.
 
-Every kind of problem is one sentence of advice and the files it is about. No word of statistics but "standard
+Every kind of problem is one sentence of advice and the files that have it. The only term of statistics is "standard
 deviation", which a plant engineer uses every day.
 """
 
@@ -14,11 +14,11 @@ from nearfar.audio import SHORTEST_S, WINDOW_S
 from nearfar.audio.microphones import Problem
 from nearfar.support.words import plural
 
-ODD_SPREADS = 3.0  # standard deviations beyond which a recording is called unlike the others
-FEWEST, FEW_NORMALS = 2, 20
-NAMED = 5  # files named per problem in the text
+UNLIKE = 3.0  # robust standard deviations from which on a recording is called unlike the others
+FEWEST, FEW_NORMALS = 2, 20  # clips: a fit needs the first number, an alarm to be trusted the second
+NAMED = 5  # files that the text names for each problem
 
-# kind -> what it means and what to do, in the order of the text; written for several files
+# kind -> meaning and advice, in the order of the text, for several files
 ADVICE = {
     "unreadable": "cannot be read: copy again from the recorder, or export as WAV",
     "empty": "hold no sound: record again",
@@ -32,10 +32,10 @@ ADVICE = {
     "gap": "have a gap: trim it if it is the start, else check the cable and whether the recorder keeps up",
     "clipped": "clip: lower the gain for the next recordings",
     "coarse": "are recorded far too quietly: raise the gain for the next recordings",
-    "offset": "have a constant offset: harmless here, but the sound card deserves a look",
+    "offset": "have a constant offset: harmless here, but check the sound card",
     "one_cable": "carry one signal on both channels: is the second microphone plugged in?",
     "swapped": "are louder at far than at near: swapped plugs, or something loud or windy at far?",
-    "exchanged": "have near and far exchanged, by which of them hears first: swapped plugs?",
+    "exchanged": "have near and far exchanged, as the order of arrival shows: swapped plugs?",
     "duplicate": "repeat another recording: keep one, or the normal sound seems narrower than it is",
     "odd_rate": "have another sampling rate than most: another recorder or setting?",
     "odd_channels": "have another number of channels than most: another recorder or setting?",
@@ -54,7 +54,7 @@ SINGULAR = {
 
 @dataclass
 class FileReport:
-    """One file and what was found; `usable` is False if it cannot be judged."""
+    """One file and its problems; `usable` is False if a detector cannot use it."""
 
     file: str
     machine: str = ""
@@ -63,35 +63,35 @@ class FileReport:
     rate: int = 0
     channels: int = 0
     near_minus_far_db: float | None = None
-    near_later_ms: float | None = None  # than far, the sharpest sound that both hear
-    clips: int = 1  # that a detector takes it as: windows of a long file
+    near_later_ms: float | None = None  # delay of near behind far
+    clips: int = 1  # windows of a long file, else 1
     copy_of: str = ""
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, kind: str, text: str, fatal: bool = False, channel: str = "") -> None:
-        """Note a problem."""
+        """Add a problem; a fatal one makes the file unusable."""
         self.problems.append(Problem(kind, text, fatal, channel))
         self.usable = self.usable and not fatal
 
 
 @dataclass(frozen=True)
 class Outlier:
-    """A recording that sounds least like the others; `at_s` is where in a long file, else None."""
+    """A recording that sounds least like the others; `at_s` is the start of the window in a long file, else None."""
 
     file: str
     machine: str
     at_s: float | None
-    spreads: float  # robust standard deviations above the middle of the others
-    compared: int  # how many it was compared with
+    robust_z: float  # robust standard deviations above the median
+    compared: int  # number of clips that were compared
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found: each file, what holds for all of them, and the odd ones out."""
+    """Each file, notes about all of them, and the outliers."""
 
     files: list[FileReport]
     notes: list[str]
-    odd: list[Outlier]
+    outliers: list[Outlier]
 
     @property
     def usable(self) -> int:
@@ -100,32 +100,32 @@ class Report:
 
     @property
     def clips(self) -> int:
-        """Number of recordings that a detector would be fitted on: of a long file, its windows."""
+        """Number of clips for a fit: usable recordings, and the usable windows of long ones."""
         return sum(f.clips for f in self.files if f.usable)
 
     @property
     def ok(self) -> bool:
-        """False if any file is unusable, or if they are too few to fit on."""
+        """True if every file is usable and there are enough for a fit."""
         return self.usable == len(self.files) and self.clips >= FEWEST
 
     @property
     def verdict(self) -> str:
-        """Ready to fit, or what to do first."""
+        """Ready to fit, or what has to be done first."""
         total, bad = len(self.files), len(self.files) - self.usable
         if self.clips < FEWEST:
             can = f"{self.usable:,} of {plural(total, 'recording')} can be used"
-            return f"Not ready: {can}, and {FEWEST} are the least."
+            return f"Not ready: {can}, and {FEWEST} are needed."
         if bad:
             others = f"The other {self.usable:,} can."
             return f"Fix these first: {bad:,} of {plural(total, 'recording')} cannot be used. {others}"
-        queries = sum(bool(f.problems) for f in self.files)
+        doubtful = sum(bool(f.problems) for f in self.files)
         if total == 1:
-            return f"Ready to fit: the recording can be used{', and is worth a look first' if queries else ''}."
-        look = f", {queries:,} of them worth a look first" if queries else ""
+            return f"Ready to fit: the recording can be used{', and is worth a look first' if doubtful else ''}."
+        look = f", {doubtful:,} of them worth a look first" if doubtful else ""
         return f"Ready to fit: all {total:,} recordings can be used{look}."
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain data for JSON."""
+        """The report for JSON."""
         return {
             "doctor": 1,
             "ok": self.ok,
@@ -134,12 +134,12 @@ class Report:
             "usable": self.usable,
             "seconds": sum(f.seconds for f in self.files),
             "notes": self.notes,
-            "listen_to": [asdict(odd) for odd in self.odd],
+            "listen_to": [asdict(outlier) for outlier in self.outliers],
             "files": [asdict(f) for f in self.files],
         }
 
     def lines(self) -> list[str]:
-        """The report as plain text: problems grouped by kind, the first files of each named."""
+        """The report as text: problems grouped by kind, with the first files of each."""
         out = [_summary(self.files)]
         for title, fatal in (("Cannot be used:", True), ("Worth a look:", False)):
             groups = _by_kind(self.files, fatal)
@@ -148,15 +148,13 @@ class Report:
                 out.append(f"  {plural(len(found), 'recording')} {_agree(ADVICE[kind], len(found))}")
                 out += [f"      {name}: {brief(text)}" for name, text in found[:NAMED]]
                 out += [f"      and {len(found) - NAMED:,} more"] if len(found) > NAMED else []
-        machines = list(dict.fromkeys(odd.machine for odd in self.odd))
+        machines = list(dict.fromkeys(outlier.machine for outlier in self.outliers))
         for machine in machines:
-            odd = [o for o in self.odd if o.machine == machine]
+            mine = [outlier for outlier in self.outliers if outlier.machine == machine]
             of = f" of {machine}" if len(machines) > 1 else ""
-            out += [
-                "",
-                f"Listen to these: are they really normal? (the least usual of {odd[0].compared:,} compared{of})",
-            ]
-            out += [f"  {_place(o)}: {_how_odd(o.spreads)}" for o in odd]
+            compared = f"the least usual of {mine[0].compared:,} compared{of}"
+            out += ["", f"Listen to these: are they really normal? ({compared})"]
+            out += [f"  {_place(outlier)}: {_unlike(outlier.robust_z)}" for outlier in mine]
         if self.notes:
             out += ["", "In general:", *(f"  {note}" for note in self.notes)]
         return [*out, "", self.verdict]
@@ -166,7 +164,7 @@ class Report:
 
 
 def few(count: int, seconds: float) -> str:
-    """What to do about so few usable recordings, lasting so long in all; "" if they are enough."""
+    """Advice if `count` usable recordings of `seconds` in all are few for a detector, else ""."""
     if count >= FEW_NORMALS or seconds >= FEW_NORMALS * WINDOW_S:
         return ""
     return (
@@ -182,7 +180,7 @@ def clock(seconds: float) -> str:
 
 
 def brief(text: str) -> str:
-    """What was seen, without the likely cause after it: that is in the advice already."""
+    """The finding without the likely cause after it, which the advice contains already."""
     return text.split(": ")[0].split("; ")[0]
 
 
@@ -196,18 +194,18 @@ def _by_kind(files: list[FileReport], fatal: bool) -> dict[str, list[tuple[str, 
 
 
 def _summary(files: list[FileReport]) -> str:
-    known = [f for f in files if f.rate]
+    readable = [f for f in files if f.rate]
     machines = sorted({f.machine for f in files if f.machine})
     of = f" of {len(machines)} machines" if len(machines) > 1 else f" of {machines[0]}" if machines else ""
-    if not known:
+    if not readable:
         return f"{plural(len(files), 'recording')}{of}, none of which can be read"
-    rates = " and ".join(f"{rate:,} Hz" for rate, _ in Counter(f.rate for f in known).most_common(3))
-    channels = " or ".join(str(n) for n, _ in Counter(f.channels for f in known).most_common(3))
-    lengths = [f.seconds for f in known if f.seconds] or [0.0]
+    rates = " and ".join(f"{rate:,} Hz" for rate, _ in Counter(f.rate for f in readable).most_common(3))
+    channels = " or ".join(str(n) for n, _ in Counter(f.channels for f in readable).most_common(3))
+    lengths = [f.seconds for f in readable if f.seconds] or [0.0]
     each = _lengths(min(lengths), max(lengths))
     ending = "" if channels == "1" else "s"
-    heard = f"{plural(len(files), 'recording')}{of}: {clock(sum(lengths))} in all, {each} each"
-    return f"{heard}, {rates}, {channels} channel{ending}"
+    sound = f"{plural(len(files), 'recording')}{of}: {clock(sum(lengths))} in all, {each} each"
+    return f"{sound}, {rates}, {channels} channel{ending}"
 
 
 def _lengths(shortest: float, longest: float) -> str:
@@ -223,11 +221,11 @@ def _agree(advice: str, n: int) -> str:
     return f"{SINGULAR.get(verb, verb)} {rest}" if n == 1 else advice
 
 
-def _how_odd(spreads: float) -> str:
-    if spreads < ODD_SPREADS:
-        return f"within the usual scatter ({spreads:.1f} standard deviations out)"
-    return f"UNLIKE THE OTHERS ({spreads:.1f} standard deviations out; more than {ODD_SPREADS:g} is rare)"
+def _unlike(robust_z: float) -> str:
+    if robust_z < UNLIKE:
+        return f"within the usual scatter ({robust_z:.1f} standard deviations out)"
+    return f"UNLIKE THE OTHERS ({robust_z:.1f} standard deviations out; more than {UNLIKE:g} is rare)"
 
 
-def _place(odd: Outlier) -> str:
-    return odd.file if odd.at_s is None else f"{odd.file} at {clock(odd.at_s)}"
+def _place(outlier: Outlier) -> str:
+    return outlier.file if outlier.at_s is None else f"{outlier.file} at {clock(outlier.at_s)}"
