@@ -28,11 +28,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from brokers import Listener, Mosquitto, wait_for
 from conftest import RATE, hum
 from nearfar.detector import Detector
-from nearfar.live.history.history import History, promise
+from nearfar.live.history.history import History
 from nearfar.live.machine import open_machine
+from nearfar.live.messages import EventMessage
 from nearfar.live.monitor import Monitor
 from nearfar.live.plant import Plant
-from nearfar.live.records import EVENT, Message, Scored
+from nearfar.live.records import Event, ScoreRecord
 from nearfar.live.sinks.mqtt import Broker, Mqtt
 from nearfar.live.sources.open import Stream
 from nearfar.live.sources.streams import Ffmpeg
@@ -63,10 +64,10 @@ class Lags:
     def __init__(self) -> None:
         self.lags: list[float] = []
 
-    def dropped(self, machine: str) -> None: ...
-    def failed(self, machine: str) -> None: ...
+    def count_dropped(self, machine: str) -> None: ...
+    def count_failed(self, machine: str) -> None: ...
 
-    def took(self, machine: str, seconds: float, lag_s: float) -> None:
+    def observe(self, machine: str, seconds: float, lag_s: float) -> None:
         self.lags.append(lag_s)
 
 
@@ -76,7 +77,7 @@ def listen(model: Path, folder: Path, machines: int, times: list[list[float]], l
     opened = [open_machine(f"m{i}", model, shared=shared) for i in range(machines)]
     plant, meter, start = Plant(opened, History(folder), [], clock=time.time), Lags(), time.time() + 0.2
     sources = {f"m{i}": Arriving(times[i], start, live) for i in range(machines)}
-    monitor = Monitor(plant, sources, complain=print, meters=(meter,))
+    monitor = Monitor(plant, sources, warn=print, meters=(meter,))
     monitor.run(threading.Event())
     plant.close()
     plant.history.close()
@@ -114,8 +115,8 @@ def broker_back(folder: Path, model: Path) -> tuple[float, int]:
     history = History(folder)
     sink = Mqtt(Broker("127.0.0.1", broker.port, discovery=False), [machine], history, longest_wait_s=1)
     for i in range(200):
-        message = Message(EVENT, "pump", "plant", 0.0, {"what": "raised", "event": {"id": i, "kind": "alarm"}})
-        promise(history, message)
+        message = EventMessage("pump", "plant", 0.0, "raised", Event(i, "pump", "alarm", 0.0))
+        history.outbox.enqueue(message)
         sink.put(message)
     wait_for(lambda: sink.problem)
     broker.start()
@@ -135,11 +136,11 @@ def disk_back(folder: Path) -> tuple[float, int]:
     history = History(folder)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     for i in range(50_000):
-        history.record(Scored("pump", float(i), i + 5.0, 0.0, 3.0, False, 0.5))
+        history.record_score(ScoreRecord("pump", float(i), i + 5.0, 0.0, 3.0, False, 0.5))
     assert history.problem
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     start = time.perf_counter()
-    history.record(Scored("pump", 50_000.0, 50_005.0, 0.0, 3.0, False, 0.5))
+    history.record_score(ScoreRecord("pump", 50_000.0, 50_005.0, 0.0, 3.0, False, 0.5))
     took = time.perf_counter() - start
     lost = 50_001 - len(history.scores("pump", 0, 1e9))
     history.close()
@@ -187,9 +188,9 @@ def trend(folder: Path) -> float:
         ("pump", 5.0 * i, 5.0 * i + 10, v, 3.0, 0, 0.5, "", "", -30.0, -40.0)
         for i, v in enumerate(rng.normal(size=518_400))
     ]
-    history._writer.execute("BEGIN")
-    history._writer.executemany(f"INSERT INTO scores VALUES ({','.join('?' * 11)})", rows)
-    history._writer.execute("COMMIT")
+    history.database.writer.execute("BEGIN")
+    history.database.writer.executemany(f"INSERT INTO scores VALUES ({','.join('?' * 11)})", rows)
+    history.database.writer.execute("COMMIT")
     start = time.perf_counter()
     points = history.scores("pump", 0, 1e9, points=1000)
     took = time.perf_counter() - start

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from nearfar.demo.waves import RATE
 from nearfar.detector import Detector
 from nearfar.live.history.history import History
 from nearfar.live.machine import open_machine
-from nearfar.live.plant import Plant, end_left_open
+from nearfar.live.plant import Plant
 from nearfar.live.records import Event
 from nearfar.live.sinks.mqtt import Broker, Mqtt
 from nearfar.live.sinks.webhook import Webhook
@@ -90,7 +91,7 @@ def child(folder: Path, port: int, hook: str, first: int) -> None:
     mqtt = Mqtt(Broker("127.0.0.1", port), machines, history, longest_wait_s=1)
     webhook = Webhook(hook, history, clock=clock, secret=SECRET, first_wait_s=0.05)
     plant = Plant(machines, history, [mqtt, webhook], clock=clock)
-    end_left_open(plant)
+    plant.end_interrupted_events()
     for line in sys.stdin:
         minute = int(line)
         if minute < 0:
@@ -104,13 +105,13 @@ def child(folder: Path, port: int, hook: str, first: int) -> None:
             now[0] = at + WINDOW_S
             for kind in MACHINES:
                 if kind == "valve" and minute in STALLED:
-                    plant.silent(kind, now[0], now[0] - (T0 + 60 * STALLED[0]))
+                    plant.on_silence(kind, now[0], now[0] - (T0 + 60 * STALLED[0]))
                     continue
                 gap = kind == "valve" and minute == STALLED.stop and i == 0
-                plant.take(kind, Window(at, sounds[kind][i], RATE, gap))
+                plant.process_window(kind, Window(at, sounds[kind][i], RATE, gap))
                 taken += 1
         problems = [p for p in (history.problem, mqtt.problem, webhook.problem) if p]
-        states = {kind: plant.state(kind) for kind in MACHINES}
+        states = {kind: asdict(plant.state(kind)) for kind in MACHINES}
         print(json.dumps({"minute": minute, "taken": taken, "problems": problems, "states": states}), flush=True)
     plant.close()
     mqtt.close()
@@ -265,7 +266,7 @@ def _cell(state: dict[str, Any]) -> str:
 
 
 def _row(history: History, e: Event) -> str:
-    kept = "yes" if history.tape.path(e.audio) else ""
+    kept = "yes" if history.event_audio.path(e.audio) else ""
     start, peak = f"{(e.started - T0) / 60:.1f}", f"{e.peak_score:.1f}" if e.kind == "alarm" else ""
     return f"| {e.id} | {e.machine} | {e.kind} | {start} | {_minute(e.ended)} | {peak} | {kept} | {e.text} |"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,15 @@ from conftest import RATE, hum
 from nearfar.detector import Detector
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, open_machine
+from nearfar.live.messages import Message
 from nearfar.live.plant import Plant
-from nearfar.live.records import Message
 from nearfar.live.sources.windows import Window
 
 T0 = 1_800_000_000.0
 
 
 class Remember:
-    """A sink that keeps what it was given."""
+    """A sink that keeps its messages."""
 
     name, problem = "memory", ""
 
@@ -32,8 +32,9 @@ class Remember:
     def close(self) -> None:
         pass
 
-    def said(self, kind: str, key: str) -> list[object]:
-        return [m.body[key] for m in self.messages if m.kind == kind]
+    def values(self, kind: str, key: str) -> list[object]:
+        """A field of all messages of a kind."""
+        return [m.body()[key] for m in self.messages if m.kind == kind]
 
 
 class Clock:
@@ -53,11 +54,13 @@ def fitted(folder: Path, clips: Sequence[object]) -> Path:
     return detector.save(folder)
 
 
-def plant_of(model: Path, folder: Path, *ids: str, **options: object) -> tuple[Plant, Remember, Clock]:
-    """A plant of machines that all have one model, with what it tells and its clock."""
+def plant_of(
+    model: Path, folder: Path, *ids: str, clock: Callable[[], float] | None = None, **options: object
+) -> tuple[Plant, Remember, Clock]:
+    """A plant of machines that all have one model, with a sink and its clock."""
     shared: dict[tuple[str, str], object] = {}
     machines: list[Machine] = [open_machine(i, model, shared=shared, **options) for i in ids or ("pump",)]
-    sink, clock = Remember(), Clock()
+    sink, clock = Remember(), clock or Clock()
     return Plant(machines, History(folder), [sink], clock=clock), sink, clock
 
 

@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from nearfar.live.plant import Plant
 from nearfar.live.server.app import make_app
+from nearfar.support.threads import single_threaded_blas
 from plants import T0, Clock, plant_of, windows
 
 BASE = "http://127.0.0.1"
@@ -21,10 +22,10 @@ FAULTY = ["", "", ""] + ["hiss"] * 4 + [""] * 8
 HOSTILE = '<img src=x onerror="alert(1)">&amp;\u2028'
 
 
-def a_plant(model: Path, folder: Path, *ids: str) -> tuple[Plant, Clock]:
+def a_plant(model: Path, folder: Path, *ids: str, **options: object) -> tuple[Plant, Clock]:
     """A plant with models and a history of its own in `folder`; its machines have hostile names."""
     shutil.copytree(model, folder / model.name)
-    plant, _, clock = plant_of(folder / model.name, folder / "history", *ids)
+    plant, _, clock = plant_of(folder / model.name, folder / "history", *ids, **options)
     for machine in plant.machines.values():
         machine.name = f"{machine.id} {HOSTILE}"
     return plant, clock
@@ -33,14 +34,15 @@ def a_plant(model: Path, folder: Path, *ids: str) -> tuple[Plant, Clock]:
 def listen(plant: Plant, faults: list[str], start: float = T0, machine: str = "pump") -> None:
     """Let a machine be heard, one window of two seconds after the other."""
     for window in windows(faults, start):
-        plant.take(machine, window)
+        plant.process_window(machine, window)
 
 
 @contextlib.contextmanager
 def client_of(plant: Plant, clock: Clock, **options: object) -> Iterator[TestClient]:
     """The application in this process, asked from this computer."""
     app = make_app(plant, clock=clock, **options)
-    with TestClient(app, base_url=BASE, client=("127.0.0.1", 50_000), raise_server_exceptions=False) as client:
+    local = {"base_url": BASE, "client": ("127.0.0.1", 50_000)}
+    with single_threaded_blas(), TestClient(app, **local, raise_server_exceptions=False) as client:
         yield client
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from brokers import Listener, Mosquitto, free_port, wait_for
 from conftest import RATE, hum, write_wav
 from nearfar.cli import app
-from nearfar.live.history.history import History, Outbox
+from nearfar.live.history.history import History
 from plants import fitted, sound
 from test_sinks import Receiver
 
@@ -174,8 +174,8 @@ file = "scores.csv"
     scores = [m for m in lines if m["kind"] == "score"]
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == len(scores) + 1
     history = History(tmp_path / "h")
-    assert Outbox(history, "webhook", ()).waiting()  # nobody took them: they wait for the next time
-    assert not Outbox(history, "mqtt", ()).waiting()
+    assert history.outbox.mailbox("webhook", ()).waiting()  # nobody took them: they wait for the next time
+    assert not history.outbox.mailbox("mqtt", ()).waiting()
     history.close()
     assert list((tmp_path / "h" / "audio").glob("*.flac"))
     listener.close()
@@ -235,7 +235,7 @@ def test_an_alarm_that_nobody_could_be_told_of_before_kill_9_is_told_at_the_next
         assert [m["what"] for m in told] == ["raised", "cleared"] and {m["event"]["id"] for m in told} == {1}
         assert told[0]["at"] == told[0]["event"]["started"] < told[1]["at"] + 1
     history = History(tmp_path / "h")
-    assert not any(Outbox(history, sink, ()).waiting() for sink in ("mqtt", "webhook"))
+    assert not any(history.outbox.mailbox(sink, ()).waiting() for sink in ("mqtt", "webhook"))
     history.close()
 
 
@@ -265,4 +265,4 @@ def test_kill_9_in_the_middle_of_an_alarm_loses_nothing_recorded(model, tmp_path
     times = {s.t0 for s in history.scores("pump3", 0, 1e12)}
     assert {m["t0"] for m in said if m["kind"] == "score"} <= times
     (event,) = history.events()
-    assert history.tape.path(event.audio)  # its audio up to the alarm is there too
+    assert history.event_audio.path(event.audio)  # its audio up to the alarm is there too

@@ -1,5 +1,6 @@
 """The history: nothing recorded is lost, extremes survive thinning, disks that are full or damaged are survived."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -17,13 +18,15 @@ from hypothesis import strategies as st
 
 from nearfar.errors import DamagedHistory
 from nearfar.live.alarm import Alarm
-from nearfar.live.history.history import DAY_S, SCHEMA, History, Outbox, hold, medians, rescue
-from nearfar.live.records import Audit, Event, Message, Scored
+from nearfar.live.history.database import SCHEMA, lock_folder, rescue
+from nearfar.live.history.history import DAY_S, History
+from nearfar.live.messages import EventMessage
+from nearfar.live.records import Audit, Event, ScoreRecord
 from nearfar.live.setpoint import measure
 
 
-def scored(t0: float, value: float = 0.0, machine: str = "pump", anomalous: bool | None = False) -> Scored:
-    return Scored(machine, t0, t0 + 10, value, 3.0, anomalous, 0.5)
+def scored(t0: float, value: float = 0.0, machine: str = "pump", anomalous: bool | None = False) -> ScoreRecord:
+    return ScoreRecord(machine, t0, t0 + 10, value, 3.0, anomalous, 0.5)
 
 
 def event(started: float = 0.0, machine: str = "pump", kind: str = "alarm") -> Event:
@@ -39,27 +42,27 @@ def history(tmp_path: Path):
 
 def test_rows_come_back_as_they_were(history):
     names = ("steady", "knocks and clicks")
-    row = Scored("pump", 1.5, 11.5, 4.25, 3.0, None, 0.125, names, "silent", -40.5, None)
-    history.record(row)
-    kept = history.record(Event(0, "pump", "alarm", 5.0, None, 7.5, 4.0, 3.0, names, "text", "a.flac"))
-    audit = history.record(Audit(0, 9.0, "anna", "pump", "fine", {"event": 1, "files": ["x"]}))
+    row = ScoreRecord("pump", 1.5, 11.5, 4.25, 3.0, None, 0.125, names, "silent", -40.5, None)
+    history.record_score(row)
+    kept = history.record_event(Event(0, "pump", "alarm", 5.0, None, 7.5, 4.0, 3.0, names, "text", "a.flac"))
+    audit = history.record_audit(Audit(0, 9.0, "anna", "pump", "fine", {"event": 1, "files": ["x"]}))
     assert history.scores("pump", 0, 10) == [row]
     assert history.event(kept.id) == kept == history.events()[0]
     assert history.audit() == [audit] and history.audit(id=audit.id) == [audit]
 
 
 def test_changes_of_an_event_touch_nothing_else(history):
-    kept = history.record(event())
-    history.change(kept.id, acknowledged=3.0, acknowledged_by="anna")
-    assert history.change(kept.id, ended=9.0).acknowledged_by == "anna"
+    kept = history.record_event(event())
+    history.change_event(kept.id, acknowledged=3.0, acknowledged_by="anna")
+    assert history.change_event(kept.id, ended=9.0).acknowledged_by == "anna"
     with pytest.raises(KeyError, match="no event 77"):
-        history.change(77, ended=1.0)
+        history.change_event(77, ended=1.0)
 
 
 def test_events_are_found_by_machine_time_kind_and_page(history):
     for i in range(10):
-        kept = history.record(event(float(i), "pump" if i % 2 else "fan", "health" if i % 5 == 0 else "alarm"))
-        history.change(kept.id, ended=i + 0.5)
+        kept = history.record_event(event(float(i), "pump" if i % 2 else "fan", "health" if i % 5 == 0 else "alarm"))
+        history.change_event(kept.id, ended=i + 0.5)
     assert [e.started for e in history.events("pump")] == [9, 7, 5, 3, 1]
     assert [e.started for e in history.events(kind="health")] == [5, 0]
     assert [e.started for e in history.events(since=8.0)] == [9, 8]
@@ -73,7 +76,7 @@ def test_events_are_found_by_machine_time_kind_and_page(history):
 def test_thinning_keeps_every_extreme_and_what_cannot_be_judged(tmp_path_factory, values, points):
     history = History(tmp_path_factory.mktemp("h"))
     for i, (value, judged) in enumerate(values):
-        history.record(scored(float(i), value, anomalous=value > 3 if judged else None))
+        history.record_score(scored(float(i), value, anomalous=value > 3 if judged else None))
     every, few = history.scores("pump", 0, 1e9), history.scores("pump", 0, 1e9, points)
     assert len(every) == len(values) and len(few) <= max(points, 1)
     assert max(s.score for s in few) == max(s.score for s in every)
@@ -85,10 +88,10 @@ def test_thinning_keeps_every_extreme_and_what_cannot_be_judged(tmp_path_factory
 
 def test_old_scores_go_events_stay(tmp_path):
     history = History(tmp_path, keep_days=2.5)
-    history.record(event())
+    history.record_event(event())
     for day in range(5):
         for machine in ("fan", "pump"):
-            history.record(scored(day * DAY_S, machine=machine))
+            history.record_score(scored(day * DAY_S, machine=machine))
     for machine in ("fan", "pump"):
         assert [s.t0 / DAY_S for s in history.scores(machine, 0, 1e9)] == [2, 3, 4]
     assert len(history.events()) == 1
@@ -97,68 +100,70 @@ def test_old_scores_go_events_stay(tmp_path):
 def test_old_scores_go_on_going_after_a_clock_was_a_day_ahead(tmp_path):
     history = History(tmp_path, keep_days=0.5)
     for t in (DAY_S, 0.0, 0.2 * DAY_S, 0.4 * DAY_S, 0.6 * DAY_S):
-        history.record(scored(t))
+        history.record_score(scored(t))
     assert [s.t0 / DAY_S for s in history.scores("pump", 0, 1e9)] == [0.2, 0.4, 0.6, 1]
 
 
 def test_months_of_scores_are_looked_at_a_few_at_a_time(history):
     columns = vars(scored(0.0)) | {"triggered_by": "[]"}
-    rows = ([*{**columns, "t0": t0, "t1": t0 + 10.0}.values()] for t0 in range(0, 40 * int(DAY_S), 60))
-    history._writer.executemany(f"INSERT INTO scores VALUES ({', '.join('?' * 11)})", rows)
+    rows = ([*{**columns, "t0": t0, "t1": t0 + 10.0}.values()] for t0 in range(0, 40 * int(DAY_S), 240))
+    history.database.writer.execute("BEGIN")
+    history.database.writer.executemany(f"INSERT INTO scores VALUES ({', '.join('?' * 11)})", rows)
+    history.database.writer.execute("COMMIT")
     tracemalloc.start()
-    assert [(count, middle) for _, middle, count in medians(history, "pump", 0, 1e12)] == [(1440, 0.0)] * 40
-    found = measure(history.each("pump", 0, 1e12), [], 1000.0, Alarm(3.0))
-    assert found.weeks == pytest.approx(40 * 1440 * 10 / 604_800) and found.value == 0.0
-    assert tracemalloc.get_traced_memory()[1] < 2e6
+    assert [(count, middle) for _, middle, count in history.daily_medians("pump", 0, 1e12)] == [(360, 0.0)] * 40
+    found = measure(history.iter_scores("pump", 0, 1e12), [], 1000.0, Alarm(3.0))
+    assert found.weeks == pytest.approx(40 * 360 * 10 / 604_800) and found.value == 0.0
+    assert tracemalloc.get_traced_memory()[1] < 0.6e6
     tracemalloc.stop()
 
 
 def test_one_process_at_a_time_may_listen(tmp_path):
     child = (
-        "from nearfar.live.history.history import *; import sys; "
-        "h = hold(Path(sys.argv[1])); print(1, flush=True); input()"
+        "from nearfar.live.history.database import *; import sys; "
+        "h = lock_folder(Path(sys.argv[1])); print(1, flush=True); input()"
     )
     command = [sys.executable, "-c", child, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline()
-        with pytest.raises(ValueError, match="belongs to a `nearfar serve` or `nearfar monitor`"):
-            hold(tmp_path)
+        with pytest.raises(ValueError, match="in use by a running `nearfar serve` or `nearfar monitor`"):
+            lock_folder(tmp_path)
         History(tmp_path).close()  # who looks into it need not wait
-        with pytest.raises(ValueError, match="is running"):
+        with pytest.raises(ValueError, match="is in use by"):
             rescue(tmp_path)
         other.kill()
-    hold(tmp_path).close()
-    hold(tmp_path).close()
+    lock_folder(tmp_path).close()
+    lock_folder(tmp_path).close()
 
 
 def test_audio_stays_below_its_cap_oldest_out_first(tmp_path):
     history = History(tmp_path, audio_bytes=200_000)
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 8000))
     for i in range(6):
-        history.tape.put(f"2026010{i}T000000Z-pump-{i}.flac", samples, 16_000)
-    left = sorted(p.name[:8] for p in history.tape.folder.iterdir())
+        history.event_audio.save(f"2026010{i}T000000Z-pump-{i}.flac", samples, 16_000)
+    left = sorted(p.name[:8] for p in history.event_audio.folder.iterdir())
     assert left[-1] == "20260105" and 1 < len(left) < 6 and left == [f"2026010{i}" for i in range(6 - len(left), 6)]
-    assert sum(p.stat().st_size for p in history.tape.folder.iterdir()) <= 200_000
-    assert history.tape.path("20260100T000000Z-pump-0.flac") is None
-    assert history.tape.path("../history.db") is None
+    assert sum(p.stat().st_size for p in history.event_audio.folder.iterdir()) <= 200_000
+    assert history.event_audio.path("20260100T000000Z-pump-0.flac") is None
+    assert history.event_audio.path("../history.db") is None
 
 
 def test_audio_of_16_bits_comes_back_exactly(tmp_path):
     samples = np.random.default_rng(0).integers(-32768, 32767, (2, 5000)) / 32768
-    History(tmp_path).tape.put("a.flac", samples, 16_000)
+    History(tmp_path).event_audio.save("a.flac", samples, 16_000)
     back, rate = soundfile.read(tmp_path / "audio" / "a.flac", dtype="float32")
     assert rate == 16_000 and np.array_equal(back.T, samples.astype(np.float32))
 
 
 CHILD = """
 import sys
-from nearfar.live.history import History
-from nearfar.live.rows import Event, Scored
+from nearfar.live.history.history import History
+from nearfar.live.records import Event, ScoreRecord
 history = History(sys.argv[1])
 n = 0
 while True:
-    history.record(Scored("pump", float(n), n + 1.0, 0.0, 3.0, False, 0.5))
-    kept = history.record(Event(0, "pump", "alarm", float(n)))
+    history.record_score(ScoreRecord("pump", float(n), n + 1.0, 0.0, 3.0, False, 0.5))
+    kept = history.record_event(Event(0, "pump", "alarm", float(n)))
     print(kept.id, flush=True)
     n += 1
 """
@@ -175,7 +180,7 @@ def test_kill_9_loses_no_recorded_event(tmp_path):
     found = {e.id for e in history.events(limit=100_000)}
     assert len(ids) >= 60 and ids <= found
     assert len(history.scores("pump", 0, 1e9)) >= len(ids)
-    assert history.record(event()).id == max(found) + 1
+    assert history.record_event(event()).id == max(found) + 1
 
 
 def test_readers_and_writers_do_not_wait_for_each_other(history):
@@ -193,8 +198,8 @@ def test_readers_and_writers_do_not_wait_for_each_other(history):
     def write(machine: str):
         try:
             for i in range(150):
-                history.record(scored(float(i), machine=machine))
-                history.record(event(float(i), machine))
+                history.record_score(scored(float(i), machine=machine))
+                history.record_event(event(float(i), machine))
         except Exception as error:
             errors.append(error)
 
@@ -214,33 +219,33 @@ def test_readers_and_writers_do_not_wait_for_each_other(history):
 
 def test_a_full_disk_is_said_survived_and_caught_up_with(history):
     for i in range(50):
-        history.record(scored(float(i)))
-    pages = history._writer.execute("PRAGMA page_count").fetchone()[0]
-    history._writer.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own "database or disk is full"
+        history.record_score(scored(float(i)))
+    pages = history.database.writer.execute("PRAGMA page_count").fetchone()[0]
+    history.database.writer.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own "database or disk is full"
     for i in range(50, 600):
-        history.record(scored(float(i)))
+        history.record_score(scored(float(i)))
     assert "full" in history.problem
-    waiting = history.record(event(600.0))
-    history.change(waiting.id, ended=601.0)
+    waiting = history.record_event(event(600.0))
+    history.change_event(waiting.id, ended=601.0)
     assert history.event(waiting.id).ended == 601.0 == history.events()[0].ended
-    history._writer.execute("PRAGMA max_page_count = 1000000")
-    history.record(scored(600.0))
-    assert history.problem == "" and len(history.scores("pump", 0, 1e9)) == 601 and history.lost == 0
+    history.database.writer.execute("PRAGMA max_page_count = 1000000")
+    history.record_score(scored(600.0))
+    assert history.problem == "" and len(history.scores("pump", 0, 1e9)) == 601 and history.database.lost == 0
     assert sqlite3.connect(history.folder / "history.db").execute("SELECT id, ended FROM events").fetchall() == [
         (waiting.id, 601.0)
     ]
 
 
 def test_what_waits_in_memory_is_bounded_and_events_are_not_forgotten(history, monkeypatch):
-    monkeypatch.setattr("nearfar.live.history.history.WAITING", 100)
-    history._writer.execute("PRAGMA query_only = 1")
-    first = history.record(event())
+    monkeypatch.setattr("nearfar.live.history.database.WAITING", 100)
+    history.database.writer.execute("PRAGMA query_only = 1")
+    first = history.record_event(event())
     for i in range(500):
-        history.record(scored(float(i)))
-    assert len(history._waiting) <= 102 and history.lost >= 400
-    assert f"({history.lost} scores given up)" in history.problem
-    history._writer.execute("PRAGMA query_only = 0")
-    history.record(scored(500.0))
+        history.record_score(scored(float(i)))
+    assert len(history.database._waiting) <= 102 and history.database.lost >= 400
+    assert f"({history.database.lost} scores dropped)" in history.problem
+    history.database.writer.execute("PRAGMA query_only = 0")
+    history.record_score(scored(500.0))
     assert history.problem == "" and [e.id for e in history.events()] == [first.id]
     assert max(s.t0 for s in history.scores("pump", 0, 1e9)) == 500
 
@@ -248,8 +253,8 @@ def test_what_waits_in_memory_is_bounded_and_events_are_not_forgotten(history, m
 def _damage(folder: Path) -> None:
     history = History(folder)
     for i in range(4000):
-        history.record(scored(float(i)))
-    kept = [history.record(event(float(i))) for i in range(20)]
+        history.record_score(scored(float(i)))
+    kept = [history.record_event(event(float(i))) for i in range(20)]
     history.close()
     assert kept
     file = folder / "history.db"
@@ -266,7 +271,7 @@ def test_a_damaged_database_says_so_and_what_can_be_read_is_rescued(tmp_path):
     kept, rows = rescue(tmp_path)
     assert kept.is_file() and rows["events"] == 20 and rows["scores"] > 1000
     again = History(tmp_path)
-    assert len(again.events()) == 20 and again.record(event()).id == 21
+    assert len(again.events()) == 20 and again.record_event(event()).id == 21
     again.close()
 
 
@@ -300,28 +305,41 @@ def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path):
     again = History(tmp_path)
     (row,), (kept,) = again.scores("pump", 0, 10), again.events()
     assert (row.score, row.triggered_by) == (4.5, ("transient", "steady"))
-    assert (kept.peak_score, kept.triggered_by) == (4.5, ("steady",))
-    assert Outbox(again, "mqtt", ()).waiting() == []
+    assert (kept.peak_score, kept.triggered_by, kept.interrupted) == (4.5, ("steady",), False)
+    assert again.outbox.mailbox("mqtt", ()).waiting() == []
     again.close()
+
+
+def test_a_message_that_an_earlier_version_kept_is_delivered_once(tmp_path):
+    history = History(tmp_path)
+    event = {"id": 1, "machine": "pump", "kind": "alarm", "started": 5.0, "peak_value": 4.5, "heard": "steady"}
+    text = json.dumps({"kind": "event", "machine": "pump", "site": "a", "at": 5.0, "what": "raised", "event": event})
+    history.database.write(("INSERT INTO outbox VALUES ('webhook', 'an-id', 5.0, ?)", [text]))
+    box = history.outbox.mailbox("webhook", ("event",))
+    (message,) = box.waiting()
+    assert (message.event.peak_score, message.event.triggered_by) == (4.5, ("steady",))
+    box.delivered(message)
+    assert box.waiting() == []
+    history.close()
 
 
 def test_what_waits_for_a_sink_is_rescued_too(tmp_path):
     history = History(tmp_path)
-    boxes = [Outbox(history, name, ("event",)) for name in ("mqtt", "webhook")]
+    boxes = [history.outbox.mailbox(name, ("event",)) for name in ("mqtt", "webhook")]
     for i in range(3):
-        history.record(event(float(i)), lambda e: Message("event", "pump", "north", e.started, {"id": e.id}))
+        history.record_event(event(float(i)), lambda e: EventMessage("pump", "north", e.started, "raised", e))
     history.close()
     assert rescue(tmp_path)[1] == {"scores": 0, "events": 3, "audits": 0}
     again = History(tmp_path)
     for box in boxes:
-        assert [m.body["id"] for m in Outbox(again, box.sink, ()).waiting()] == [1, 2, 3]
+        assert [m.event.id for m in again.outbox.mailbox(box.sink, ()).waiting()] == [1, 2, 3]
     again.close()
 
 
 def test_medians_are_of_what_was_judged_normal_by_day(history):
     for day, values in enumerate(([1, 2, 3], [5, 6, 7, 8])):
         for i, value in enumerate(values):
-            history.record(scored(day * DAY_S + i, value))
-        history.record(scored(day * DAY_S + 50, 99.0, anomalous=True))
-        history.record(scored(day * DAY_S + 60, -99.0, anomalous=None))
-    assert medians(history, "pump", 0, 1e9) == [(0.0, 2, 3), (DAY_S, 6.5, 4)]
+            history.record_score(scored(day * DAY_S + i, value))
+        history.record_score(scored(day * DAY_S + 50, 99.0, anomalous=True))
+        history.record_score(scored(day * DAY_S + 60, -99.0, anomalous=None))
+    assert history.daily_medians("pump", 0, 1e9) == [(0.0, 2, 3), (DAY_S, 6.5, 4)]

@@ -44,7 +44,7 @@ def model(tmp_path_factory):
 
 def monitor_of(plant, sources, **options):
     said: list[str] = []
-    made = Monitor(plant, sources, complain=said.append, tick_s=0.05, **options)
+    made = Monitor(plant, sources, warn=said.append, tick_s=0.05, **options)
     return made, said
 
 
@@ -63,13 +63,13 @@ def test_all_machines_are_heard_in_order_side_by_side(model, tmp_path):
     run(made)
     assert made.dropped == made.failed == 0 and not said
     for machine in "abc":
-        times = [m.body["t0"] for m in sink.messages if m.kind == "score" and m.machine == machine]
+        times = [m.record.t0 for m in sink.messages if m.kind == "score" and m.machine == machine]
         assert times == [T0 + 2 * i for i in range(12)]
 
 
 def test_the_oldest_windows_are_dropped_counted_and_leave_a_gap(model, tmp_path):
     plant, _, _ = plant_of(model, tmp_path / "h")
-    taken, take = [], plant.take
+    taken, take = [], plant.process_window
 
     def slow(machine, window):
         time.sleep(0.05)
@@ -83,7 +83,7 @@ def test_the_oldest_windows_are_dropped_counted_and_leave_a_gap(model, tmp_path)
                 stop.wait(0.01)
             yield from self.given[1:]
 
-    plant.take = slow
+    plant.process_window = slow
     metrics = Metrics()
     made, _ = monitor_of(plant, {"pump": Burst(windows([""] * 30))}, queue=4, meters=(metrics,))
     run(made)
@@ -112,7 +112,7 @@ def test_a_source_that_fails_is_said_and_becomes_health_while_the_others_go_on(m
     made, said = monitor_of(plant, sources, steady=steady)
     run(made)
     assert "a: its source has failed: unplugged" in said
-    assert made.troubles() == ["machine a: its source has failed: unplugged"]
+    assert made.problems() == ["machine a: its source has failed: unplugged"]
     (event,) = plant.history.events("a", kind="health")
     assert event.text.startswith("no sound has come")
     assert len(plant.history.scores("b", 0, 1e12)) == 6
@@ -125,14 +125,14 @@ def test_a_window_that_cannot_be_taken_does_not_end_the_watch(model, tmp_path):
         name, problem = "bad", ""
 
         def put(self, message):
-            if message.kind == "score" and message.body["t0"] == T0 + 4:
+            if message.kind == "score" and message.record.t0 == T0 + 4:
                 raise RuntimeError("a sink with a fault")
 
     plant.sinks.append(Bad())
     made, said = monitor_of(plant, {"pump": Array(windows([""] * 6), live=False)})
     run(made)
     assert made.failed == 1 and "a sink with a fault" in said[0]
-    assert len(sink.said("score", "score")) == 6
+    assert len(sink.values("score", "score")) == 6
 
 
 def test_it_stops_when_told_and_hears_what_has_come(model, tmp_path):
@@ -149,7 +149,7 @@ def test_it_stops_when_told_and_hears_what_has_come(model, tmp_path):
     made, _ = monitor_of(plant, {"pump": Endless(windows([""] * 8))})
     threading.Timer(0.3, stop.set).start()
     run(made, 20, stop)
-    assert len(sink.said("score", "score")) == 8
+    assert len(sink.values("score", "score")) == 8
 
 
 def toy(folder: Path) -> Path:
@@ -174,7 +174,7 @@ def live_through_a_week(folder):
     Returns allocated objects and resident bytes at the end of each day.
     """
     plant, sink, clock = plant_of(toy(folder / "toy"), folder / "h", "pump")
-    plant.machines["pump"].roll = RingBuffer(10.0)
+    plant.machines["pump"].buffer = RingBuffer(10.0)
     good = [hum(500 + i, seconds=0.25, far=False).near[None] for i in range(8)]
     bad = hum(1, fault="hiss", seconds=0.25, far=False).near[None]
     dead = np.zeros((1, RATE // 4), np.float32)
@@ -183,7 +183,7 @@ def live_through_a_week(folder):
         of_day = n % DAY
         samples = bad if 100 <= of_day < 110 else dead if 200 <= of_day < 205 else good[n % 8]
         clock.now = T0 + 300 * n
-        plant.take("pump", Window(clock.now, samples, RATE))
+        plant.process_window("pump", Window(clock.now, samples, RATE))
         sink.messages = sink.messages[-10:]
         if of_day == DAY - 1:
             gc.collect()

@@ -12,7 +12,6 @@ import soundfile
 import nearfar
 from conftest import hum
 from nearfar.live.operator import standing_changes
-from nearfar.live.plant import end_left_open
 from plants import T0, fitted, plant_of, sound, windows
 
 FAULTY = ["", "", ""] + ["hiss"] * 4 + [""] * 8
@@ -40,8 +39,12 @@ def plant(model, tmp_path):
 
 def listen(plant, faults, start=T0, machine="pump"):
     for window in windows(faults, start):
-        plant.take(machine, window)
+        plant.process_window(machine, window)
     return start + 2.0 * len(faults)
+
+
+def score(plant, clip, machine="pump"):
+    return plant.machines[machine].detector.score([clip])[0]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -54,9 +57,9 @@ def test_a_window_has_the_score_of_the_same_samples_in_a_file_bit_for_bit(plant,
         soundfile.write(tmp_path / "x.wav", samples.T, 16_000, subtype="PCM_16")
         from_file = nearfar.load(model).score([tmp_path / "x.wav"])[0]
         window = windows([""])[0].__class__(T0 + 2 * i, samples.astype(np.float32), 16_000)
-        live = plant.take("pump", window)
+        live = plant.process_window("pump", window)
         assert live.score == from_file.score and live.p == from_file.p and live.anomalous == from_file.anomalous
-        assert plant.score("pump", window.clip).score == from_file.score
+        assert score(plant, window.clip).score == from_file.score
 
 
 def test_a_fault_becomes_one_event_with_its_audio(plant):
@@ -66,7 +69,7 @@ def test_a_fault_becomes_one_event_with_its_audio(plant):
     assert event.started == T0 + 12 and event.ended == T0 + 24  # the 3rd window that crosses; the 5th that does not
     rows = plant.history.scores("pump", 0, 1e10)
     assert len(rows) == 15 and event.peak_score == max(r.score for r in rows)
-    path = plant.history.tape.path(event.audio)
+    path = plant.history.event_audio.path(event.audio)
     audio, rate = soundfile.read(path, always_2d=True)
     assert event.audio_t0 == T0 and len(audio) / rate >= event.peak_t0 + 2 + 15 - T0
     peak = windows(FAULTY)[round((event.peak_t0 - T0) / 2)].samples
@@ -77,15 +80,15 @@ def test_a_fault_becomes_one_event_with_its_audio(plant):
 def test_what_is_told_and_when(model, tmp_path):
     plant, sink, clock = plant_of(model, tmp_path / "h")
     end = listen(plant, FAULTY)
-    assert sink.said("event", "what") == ["raised", "cleared"]
-    assert sink.said("state", "state") == ["unacknowledged alarm", "returned unacknowledged"]
-    assert len(sink.said("score", "score")) == len(FAULTY)
+    assert sink.values("event", "what") == ["raised", "cleared"]
+    assert sink.values("state", "state") == ["unacknowledged alarm", "returned unacknowledged"]
+    assert len(sink.values("score", "score")) == len(FAULTY)
     clock.now = end
-    plant.acknowledge(plant.history.events()[0].id, "anna")
-    assert sink.said("state", "state")[-1] == "normal" and plant.state("pump")["state"] == "normal"
+    plant.operator.acknowledge(plant.history.events()[0].id, "anna")
+    assert sink.values("state", "state")[-1] == "normal" and plant.state("pump").state == "normal"
     assert plant.history.audit()[0].who == "anna" and plant.history.events()[0].acknowledged == end
     for message in sink.messages:
-        assert message.to_json()
+        assert message.json()
     plant.close()
 
 
@@ -95,69 +98,69 @@ def test_a_dead_microphone_is_health_and_never_normal(plant):
     assert event.kind == "health" and "silent" in event.text and event.started == T0 + 6 and event.ended == T0 + 18
     rows = plant.history.scores("pump", 0, 1e10)
     assert [r.anomalous is None for r in rows] == [False] * 2 + [True] * 4 + [False] * 4
-    assert plant.state("pump")["health"] == "ok"
+    assert plant.state("pump").health == "ok"
 
 
 def test_windows_of_noise_numbers_are_survived(plant):
     bad = windows([""])[0]
     bad.samples[0, 5] = np.nan
-    row = plant.take("pump", bad)
+    row = plant.process_window("pump", bad)
     assert row.anomalous is None and "nan" in row.problem
     assert plant.history.events()[0].kind == "health"
 
 
 def test_nothing_for_a_while_is_health(plant):
     end = listen(plant, ["", ""])
-    plant.silent("pump", end + 10, 10.0)
+    plant.on_silence("pump", end + 10, 10.0)
     assert not plant.history.events()
-    plant.silent("pump", end + 40, 40.0)
-    plant.silent("pump", end + 50, 50.0)
+    plant.on_silence("pump", end + 40, 40.0)
+    plant.on_silence("pump", end + 50, 50.0)
     (event,) = plant.history.events()
-    assert event.kind == "health" and "no sound has come" in event.text and plant.state("pump")["health"] == "problem"
+    assert event.kind == "health" and "no sound has come" in event.text and plant.state("pump").health == "problem"
     listen(plant, [""], end + 60)
     assert plant.history.events()[0].ended == end + 62
 
 
 def test_shelving_keeps_the_record_and_raises_when_it_ends(model, tmp_path):
     plant, sink, clock = plant_of(model, tmp_path / "h")
-    plant.shelve("pump", 20 / 3600, "anna")
+    plant.operator.shelve("pump", 20 / 3600, "anna")
     listen(plant, ["hiss"] * 12)
-    assert sink.said("state", "state") == ["shelved", "unacknowledged alarm"]
+    assert sink.values("state", "state") == ["shelved", "unacknowledged alarm"]
     (event,) = plant.history.events()
     assert event.started == T0 + 20 and len(plant.history.scores("pump", 0, 1e10)) == 12
     with pytest.raises(ValueError, match="hours"):
-        plant.shelve("pump", -1, "anna")
+        plant.operator.shelve("pump", -1, "anna")
     clock.now = T0 + 24
-    plant.shelve("pump", 8, "anna")
-    assert plant_of(model, tmp_path / "h")[0].state("pump")["state"] == "shelved"  # after a restart too
-    plant.unshelve("pump", "anna")
-    assert plant_of(model, tmp_path / "h")[0].state("pump")["state"] == "normal"
+    plant.operator.shelve("pump", 8, "anna")
+    assert plant_of(model, tmp_path / "h")[0].state("pump").state == "shelved"  # after a restart too
+    plant.operator.unshelve("pump", "anna")
+    assert plant_of(model, tmp_path / "h")[0].state("pump").state == "normal"
     assert [a.action for a in plant.history.audit()] == ["unshelve", "shelve", "shelve"]
     plant.close()
 
 
 def test_fine_goes_into_the_bank_and_undo_restores_every_byte(plant, model):
     listen(plant, FAULTY)
-    before, scores = digests(model), [plant.score("pump", hum(s, fault="hiss")).value for s in range(3)]
+    before, scores = digests(model), [score(plant, hum(s, fault="hiss")).score for s in range(3)]
     event = plant.history.events()[0]
-    audit = plant.fine(event.id, "anna")
+    audit = plant.operator.mark_fine(event.id, "anna")
     machine = plant.machines["pump"]
     assert len(machine.detector.normals) > 31 and digests(model) != before
-    learned = [plant.score("pump", hum(s, fault="hiss")).value for s in range(3)]
+    learned = [score(plant, hum(s, fault="hiss")).score for s in range(3)]
     assert np.mean(learned) < np.mean(scores) / 2
     assert all(Path(n.path).is_file() for n in machine.detector.normals[30:])  # they can be played as normals
     assert plant.history.event(event.id).verdict == "fine" and machine.alarm.acknowledged
-    assert nearfar.load(model).score([hum(5)])[0].value == plant.score("pump", hum(5)).value
+    assert nearfar.load(model).score([hum(5)])[0].score == score(plant, hum(5)).score
     with pytest.raises(ValueError, match="fine already"):
-        plant.fine(event.id, "anna")
-    plant.undo(audit.id, "bert")
+        plant.operator.mark_fine(event.id, "anna")
+    plant.operator.undo(audit.id, "bert")
     assert digests(model) == before
-    assert [plant.score("pump", hum(s, fault="hiss")).value for s in range(3)] == scores
+    assert [score(plant, hum(s, fault="hiss")).score for s in range(3)] == scores
     assert plant.history.event(event.id).verdict == ""
     assert [a.action for a in plant.history.audit()] == ["undo", "fine"]
     with pytest.raises(ValueError, match="undone already"):
-        plant.undo(audit.id, "bert")
-    plant.fault(event.id, "bert")
+        plant.operator.undo(audit.id, "bert")
+    plant.operator.mark_fault(event.id, "bert")
     assert plant.history.event(event.id).verdict == "fault"
 
 
@@ -167,7 +170,7 @@ def test_two_who_call_an_event_fine_at_once_put_it_into_the_bank_once(plant, mod
 
     def call_fine(who):
         try:
-            said.append(plant.fine(event.id, who).action)
+            said.append(plant.operator.mark_fine(event.id, who).action)
         except ValueError as error:
             said.append(str(error))
 
@@ -190,44 +193,42 @@ def test_a_change_that_the_disk_has_no_room_for_is_none(plant, model, monkeypatc
 
     monkeypatch.setattr("nearfar.detector.Detector.save", failing)
     with pytest.raises(OSError, match="No space"):
-        plant.set_point("pump", value=7.5, who="anna")
+        plant.operator.change_set_point("pump", value=7.5, who="anna")
     assert digests(model) == before and standing_changes(plant.history, "pump") == []
-    assert plant.state("pump")["threshold"] == 6.0 and not list((plant.history.folder / "undo" / "pump").iterdir())
+    assert plant.state("pump").threshold == 6.0 and not list((plant.history.folder / "undo" / "pump").iterdir())
 
 
 def test_what_is_undone_is_kept_no_longer_and_normals_of_one_name_keep_their_files(plant):
-    first = plant.add("pump", [hum(300)], "source", "anna")
+    first = plant.operator.add_normals("pump", [hum(300)], "source", "anna")
     with pytest.raises(ValueError, match="in the bank already"):
-        plant.add("pump", [hum(300)], "source", "anna")
+        plant.operator.add_normals("pump", [hum(300)], "source", "anna")
     files = plant.machines["pump"].detector.normals[30:]
     assert len(files) == 1 and Path(files[0].path).is_file()
-    plant.undo(first.id, "anna")
+    plant.operator.undo(first.id, "anna")
     assert not list((plant.history.folder / "undo" / "pump").iterdir())
 
 
 def test_changes_are_undone_from_the_newest(plant, model):
     before = digests(model)
-    first = plant.add("pump", [hum(200), hum(201)], "target", "anna")
+    first = plant.operator.add_normals("pump", [hum(200), hum(201)], "target", "anna")
     between = digests(model)
-    second = plant.set_point("pump", false_alarms_per_week=10, who="anna")
-    assert plant.state("pump")["false_alarms_per_week"] == pytest.approx(10)
-    assert (
-        plant.machines["pump"].alarm.on == plant.score("pump", hum(1)).threshold == nearfar.load(model).threshold.value
-    )
+    second = plant.operator.change_set_point("pump", false_alarms_per_week=10, who="anna")
+    assert plant.state("pump").false_alarms_per_week == pytest.approx(10)
+    assert plant.machines["pump"].alarm.on == score(plant, hum(1)).threshold == nearfar.load(model).threshold.value
     with pytest.raises(ValueError, match=f"newest first, which is entry {second.id}"):
-        plant.undo(first.id, "anna")
-    plant.undo(second.id, "anna")
+        plant.operator.undo(first.id, "anna")
+    plant.operator.undo(second.id, "anna")
     assert digests(model) == between
-    plant.undo(first.id, "anna")
+    plant.operator.undo(first.id, "anna")
     assert digests(model) == before
     with pytest.raises(ValueError, match="no change of a model"):
-        plant.undo(999, "anna")
+        plant.operator.undo(999, "anna")
 
 
 def test_a_set_point_by_hand_survives_new_normals(plant):
-    plant.set_point("pump", value=7.5, who="anna")
-    plant.add("pump", [hum(300)], "source", "anna")
-    assert plant.state("pump")["threshold"] == 7.5
+    plant.operator.change_set_point("pump", value=7.5, who="anna")
+    plant.operator.add_normals("pump", [hum(300)], "source", "anna")
+    assert plant.state("pump").threshold == 7.5
 
 
 def test_machines_share_one_encoder_and_answer_to_their_names(model, tmp_path):
@@ -235,7 +236,7 @@ def test_machines_share_one_encoder_and_answer_to_their_names(model, tmp_path):
     encoders = [m.detector.encoders["logmel"] for m in plant.machines.values()]
     assert encoders[0] is encoders[1]
     with pytest.raises(KeyError, match=r"no machine 'x'; there are: pump, fan"):
-        plant.score("x", hum(1))
+        plant.process_window("x", windows([""])[0])
     plant.close()
 
 
@@ -249,10 +250,10 @@ def test_events_left_open_by_a_killed_process_end_where_it_stopped_listening(mod
     plant, _, _ = plant_of(model, tmp_path / "h")
     listen(plant, ["hiss"] * 4)
     again, sink, _ = plant_of(model, tmp_path / "h")
-    end_left_open(again)
-    assert sink.said("event", "what") == ["cleared"]
+    again.end_interrupted_events()
+    assert sink.values("event", "what") == ["cleared"]
     (event,) = again.history.events()
-    assert event.ended == T0 + 8 and "nobody was listening" in event.text
+    assert event.ended == T0 + 8 and event.interrupted
     plant.close()
     again.close()
 
@@ -261,11 +262,11 @@ def test_an_alarm_waits_for_its_answer_over_a_restart(model, tmp_path):
     plant, _, _ = plant_of(model, tmp_path / "h")
     end = listen(plant, FAULTY)
     again, sink, _ = plant_of(model, tmp_path / "h")
-    assert again.state("pump")["state"] == plant.state("pump")["state"] == "returned unacknowledged"
+    assert again.state("pump").state == plant.state("pump").state == "returned unacknowledged"
     listen(again, [""], end)
-    assert sink.said("state", "state") == ["returned unacknowledged"]
-    again.acknowledge(1, "anna")
-    assert again.state("pump")["state"] == plant_of(model, tmp_path / "h")[0].state("pump")["state"] == "normal"
+    assert sink.values("state", "state") == ["returned unacknowledged"]
+    again.operator.acknowledge(1, "anna")
+    assert again.state("pump").state == plant_of(model, tmp_path / "h")[0].state("pump").state == "normal"
     for each in (plant, again):
         each.close()
 
@@ -274,7 +275,7 @@ def test_what_was_left_open_for_long_ends_at_the_very_last_window(model, tmp_pat
     plant, _, _ = plant_of(model, tmp_path / "h")
     end = listen(plant, ["hiss"] * 4 + ["knock"] + ["hiss"] * 36)
     again, _, _ = plant_of(model, tmp_path / "h")
-    end_left_open(again)
+    again.end_interrupted_events()
     assert again.history.events()[0].ended == end
     plant.close()
     again.close()
@@ -282,23 +283,23 @@ def test_what_was_left_open_for_long_ends_at_the_very_last_window(model, tmp_pat
 
 def test_an_event_has_the_audio_of_its_peak_at_every_moment(plant):
     for i, window in enumerate(windows(["hiss"] * 12)):
-        plant.take("pump", window)
+        plant.process_window("pump", window)
         for event in plant.history.events():
-            path = plant.history.tape.path(event.audio)
+            path = plant.history.event_audio.path(event.audio)
             assert event.audio_t0 <= event.peak_t0 <= event.audio_t0 + soundfile.info(path).duration - 2, i
 
 
 def test_a_disk_that_is_full_for_the_audio_does_not_stop_the_alarm(plant, monkeypatch):
-    put, full = plant.history.tape.put, [True]
+    put, full = plant.history.event_audio.save, [True]
 
     def failing(*arguments):
         if full[0]:
             raise OSError(28, "No space left on device")
         put(*arguments)
 
-    monkeypatch.setattr(plant.history.tape, "put", failing)
+    monkeypatch.setattr(plant.history.event_audio, "save", failing)
     end = listen(plant, ["hiss"] * 4 + [""] * 12)
     assert plant.history.events()[0].audio == ""
     full[0] = False
     listen(plant, [""] * 10, end)
-    assert plant.history.tape.path(plant.history.events()[0].audio)
+    assert plant.history.event_audio.path(plant.history.events()[0].audio)

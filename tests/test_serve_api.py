@@ -408,7 +408,7 @@ def test_a_body_that_does_not_come_gives_its_place_to_others(plant):
 
 
 def test_a_failure_of_ours_is_an_answer_too(client, plant, monkeypatch):
-    monkeypatch.setattr(plant[0], "score", lambda *_: 1 / 0)
+    monkeypatch.setattr(plant[0].machines["pump"].detector, "score", lambda *_: 1 / 0)
     answer = send(client, wav(hum(1)))
     assert answer.status_code == 500 and answer.json()["error"] == "failed" and "division" not in answer.text
     assert "default-src 'none'" in answer.headers["content-security-policy"]
@@ -439,13 +439,14 @@ def test_nothing_that_was_sent_stays(client, plant, tmp_path, monkeypatch):
     place = tmp_path / "sent"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))  # after the start: systems clean up what rests there
-    seen, score = [], plant[0].score
+    detector, seen = plant[0].machines["pump"].detector, []
+    score = detector.score
 
     def looked_at(*given):
         seen.extend(p.stat().st_mode & 0o077 for p in place.iterdir())
         return score(*given)
 
-    monkeypatch.setattr(plant[0], "score", looked_at)
+    monkeypatch.setattr(detector, "score", looked_at)
     assert send(client, wav(hum(1))).status_code == 200 and seen == [0]
     assert send(client, b"broken").status_code == 422
     assert list(place.iterdir()) == []
@@ -467,7 +468,7 @@ def test_a_sender_that_goes_away_is_no_failure_of_the_server(client):
 
 
 def test_a_history_that_cannot_be_written_is_not_ready(client, plant):
-    plant[0].history.problem = "history: disk full"
+    plant[0].history.database.problem = "history: disk full"
     assert client.get("/readyz").status_code == 503 and client.get("/healthz").status_code == 200
     client.app.state.service.troubles = lambda: ["pump: rtsp://x: refused; trying again"]
     assert client.get("/v1/health").json()["problems"] == [

@@ -77,7 +77,9 @@ class Listening(threading.Thread):
     def run(self):
         while not self.stop.wait(0.15):
             clip = hum(8000 + self.heard, fault=self.fault)
-            self.plant.take(self.machine, Window(self.t0, np.stack([clip.near, clip.far]).astype(np.float32), RATE))
+            self.plant.process_window(
+                self.machine, Window(self.t0, np.stack([clip.near, clip.far]).astype(np.float32), RATE)
+            )
             self.t0, self.heard = self.t0 + 2, self.heard + 1
 
 
@@ -102,8 +104,7 @@ def chromium():
 
 @pytest.fixture
 def listening(model, tmp_path):
-    plant, _ = a_plant(model, tmp_path, "pump", "fan")
-    plant.clock = time.time
+    plant, _ = a_plant(model, tmp_path, "pump", "fan", clock=time.time)
     thread = Listening(plant)
     yield thread
     thread.stop.set()
@@ -214,7 +215,7 @@ def test_from_alarm_to_feedback_and_back(page, listening):
 
 def test_by_keyboard_alone(page, listening):
     for fault in [""] * 3 + ["hiss"] * 5:
-        listening.plant.take("pump", window(listening, fault))
+        listening.plant.process_window("pump", window(listening, fault))
     open_page(page, "/")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
@@ -263,9 +264,9 @@ def reach(page, selector):
 )
 def test_every_page_can_be_read(chromium, address, listening, look):
     for fault in [""] * 3 + ["hiss"] * 4 + [""] * 6:
-        listening.plant.take("pump", window(listening, fault))
+        listening.plant.process_window("pump", window(listening, fault))
     for _ in range(3):
-        listening.plant.take("fan", Window(listening.t0, np.zeros((2, 2 * RATE), np.float32), RATE))
+        listening.plant.process_window("fan", Window(listening.t0, np.zeros((2, 2 * RATE), np.float32), RATE))
         listening.t0 += 2
     for page in paged(chromium, address, **look):
         for path in ("/", "/machine/pump", "/machine/fan", "/event/1", "/event/2", "/model/pump", "/health"):
@@ -309,9 +310,9 @@ def test_what_is_missing_is_said_in_words(page, listening):
     page.get_by_text("There is no such page").wait_for()
     open_page(page, "/machine/fan")
     assert "Nothing was heard in the last 24 h" in page.locator("figure").inner_text()
-    listening.plant.take("pump", window(listening, ""))
+    listening.plant.process_window("pump", window(listening, ""))
     for fault in ["hiss"] * 4:
-        listening.plant.take("pump", window(listening, fault))
+        listening.plant.process_window("pump", window(listening, fault))
     shutil.rmtree(listening.plant.history.folder / "audio")
     open_page(page, "/event/1")
     assert "not kept any more" in page.locator("main").inner_text()

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from conftest import hum, write_wav
-from nearfar.live.records import EVENT, SCORE, STATE, Message
+from nearfar.live.messages import EventMessage, ScoreMessage, StateMessage
+from nearfar.live.records import Event, ScoreRecord
 from nearfar.live.server import stream as module
 from nearfar.live.server.app import make_app
 from nearfar.live.server.limits import Limits
@@ -98,11 +99,11 @@ def test_messages_of_the_plant_from_any_thread():
     async def run():
         stream = Stream("7")
         stream.describe = lambda machine: {"id": machine, "state": "normal"}
-        body = {"t0": 1.0, "t1": 2.0, "score": 3.0, "threshold": 4.0, "anomalous": None, "p": 1.0, "triggered_by": [],
-                "problem": "", "near_dbfs": -3.0, "far_dbfs": None, "model": "m"}  # fmt: skip
-        event = {"what": "raised", "event": {"id": 1, "audio": "secret.flac", "audio_t0": 1.0}}
-        kinds = ((SCORE, body), (SCORE, body), (STATE, {"state": "x"}), (EVENT, event))
-        messages = [Message(kind, "a", "s", 2.0, said) for kind, said in kinds]
+        score = ScoreMessage(
+            "a", "s", 2.0, ScoreRecord("a", 1.0, 2.0, 3.0, 4.0, None, 1.0, (), "", -3.0), "normal", "m"
+        )
+        event = EventMessage("a", "s", 2.0, "raised", Event(1, "a", "alarm", 1.0, audio="secret.flac"))
+        messages = [score, score, StateMessage("a", "s", 2.0, "x"), event]
         threads = [threading.Timer(0.05 * (i + 1), stream.put, [m]) for i, m in enumerate(messages)]
         [t.start() for t in threads]
         got = await asyncio.wait_for(take(stream, count=5), 10)

@@ -18,8 +18,18 @@ from types import SimpleNamespace
 import pytest
 
 from brokers import Listener, Mosquitto, free_port, wait_for
-from nearfar.live.history.history import History, Outbox, promise
-from nearfar.live.records import EVENT, HEALTH, SCORE, STATE, Event, Message, Scored
+from nearfar.live.history.history import History
+from nearfar.live.messages import (
+    EVENT,
+    HEALTH,
+    EventMessage,
+    HealthMessage,
+    Message,
+    ScoreMessage,
+    StateMessage,
+    parse_message,
+)
+from nearfar.live.records import Event, ScoreRecord
 from nearfar.live.sinks import lines
 from nearfar.live.sinks.mqtt import Broker, Mqtt
 from nearfar.live.sinks.prometheus import Metrics, text_of
@@ -36,36 +46,64 @@ PUMP = SimpleNamespace(
 FAN = SimpleNamespace(**{**vars(PUMP), "id": "fan"})
 
 
-def score(value: float = 1.5, machine: str = "pump", anomalous: bool | None = False, t0: float = 100.0) -> Message:
-    body = {"model": "pump3", "recipe": "logmel/near_only", "score": value, "threshold": 3.0, "t0": t0, "t1": t0 + 10}
-    more = {"anomalous": anomalous, "p": 0.5, "triggered_by": [], "problem": "", "near_dbfs": -30.0, "far_dbfs": None}
-    return Message(SCORE, machine, "north", t0 + 10, {**body, **more, "state": "normal"})
+def score(value: float = 1.5, machine: str = "pump", anomalous: bool | None = False, t0: float = 100.0) -> ScoreMessage:
+    row = ScoreRecord(machine, t0, t0 + 10, value, 3.0, anomalous, 0.5, level_near_dbfs=-30.0)
+    return ScoreMessage(machine, "north", t0 + 10, row, "normal", "pump3", "logmel/near_only")
 
 
-def event(number: int, what: str = "raised") -> Message:
-    return Message(EVENT, "pump", "north", 100.0, {"what": what, "event": {"id": number, "kind": "alarm"}})
+def event(number: int, what: str = "raised") -> EventMessage:
+    return EventMessage("pump", "north", 100.0, what, Event(number, "pump", "alarm", 0.0))
 
 
-def health(health: str, text: str = "") -> Message:
-    return Message(HEALTH, "pump", "north", 100.0, {"health": health, "text": text})
+def health(health: str, text: str = "") -> HealthMessage:
+    return HealthMessage("pump", "north", 100.0, health, text)
+
+
+def state(state: str) -> StateMessage:
+    return StateMessage("pump", "north", 1.0, state)
+
+
+def test_the_json_of_each_kind_stays_what_receivers_parse():
+    body = {"model": "pump3", "recipe": "logmel/near_only", "score": 1.5, "threshold": 3.0, "t0": 100.0, "t1": 110.0}
+    more = {"anomalous": False, "p": 0.5, "triggered_by": [], "problem": "", "state": "normal", "near_dbfs": -30.0}
+    head = {"machine": "pump", "site": "north"}
+    assert json.loads(score().json()) == {
+        "kind": "score", **head, "at": 110.0, **body, **more, "far_dbfs": None, "warnings": []
+    }  # fmt: skip
+    assert json.loads(state("shelved").json()) == {"kind": "state", **head, "at": 1.0, "state": "shelved"}
+    assert json.loads(health("problem", "dead").json()) == {
+        "kind": "health", **head, "at": 100.0, "health": "problem", "text": "dead"
+    }  # fmt: skip
+    raised = json.loads(event(7).json())
+    assert raised.pop("event") == vars(Event(7, "pump", "alarm", 0.0)) | {"triggered_by": []}
+    assert raised == {"kind": "event", **head, "at": 100.0, "what": "raised"}
+    with pytest.raises(ValueError, match="'score'"):
+        parse_message(score().json())
+
+
+@pytest.mark.parametrize(
+    "word, expected", [("acknowledged alarm", True), ("unacknowledged alarm", True), ("shelved", False)]
+)
+def test_an_alarm_stands_in_two_states(word, expected):
+    assert state(word).in_alarm is expected
 
 
 def test_a_dead_sink_holds_nobody_up_and_its_queue_is_bounded():
     stuck = threading.Event()
-    courier = RetryQueue("dead", lambda message: stuck.wait(30) and None, limit=50)
+    queue = RetryQueue("dead", lambda message: stuck.wait(30) and None, limit=50)
     start = time.monotonic()
     for i in range(5000):
-        courier.put(event(i))
-    assert time.monotonic() - start < 5 and courier.dropped >= 4900
+        queue.put(event(i))
+    assert time.monotonic() - start < 5 and queue.dropped >= 4900
     stuck.set()
-    courier.close()
+    queue.close()
 
 
-def test_a_courier_tries_again_in_order_and_gives_up_on_what_never_works():
+def test_a_queue_tries_again_in_order_and_gives_up_on_what_never_works():
     got, fail = [], [3]
 
     def deliver(message: Message) -> None:
-        number = message.body["event"]["id"]
+        number = message.event.id
         if number == 2:
             raise ValueError("never")
         if number == 1 and fail[0]:
@@ -73,12 +111,12 @@ def test_a_courier_tries_again_in_order_and_gives_up_on_what_never_works():
             raise OSError("not now")
         got.append(number)
 
-    courier = RetryQueue("flaky", deliver, first_wait_s=0.01)
+    queue = RetryQueue("flaky", deliver, first_wait_s=0.01)
     for i in range(5):
-        courier.put(event(i))
+        queue.put(event(i))
     assert wait_for(lambda: got == [0, 1, 3, 4])
-    courier.close()
-    assert courier.dropped == 1 and courier.problem == ""
+    queue.close()
+    assert queue.dropped == 1 and queue.problem == ""
 
 
 def test_json_lines_and_csv(tmp_path):
@@ -159,13 +197,13 @@ def test_webhooks_are_signed_tried_again_and_arrive_in_order(tmp_path):
     url = f"http://127.0.0.1:{server.server_port}/alarm"
     hook = Webhook(url, history, clock=lambda: 1234.5, secret="s3cret", first_wait_s=0.01)
     for i in range(4):
-        promise(history, event(i))
+        history.outbox.enqueue(event(i))
         hook.put(event(i))
         hook.put(score())
     assert wait_for(lambda: len(server.taken) == 4)
     hook.close()
     server.close()
-    assert server.ids == [0, 1, 2, 3] and server.attempts == 9 and not Outbox(history, "webhook", ()).waiting()
+    assert server.ids == [0, 1, 2, 3] and server.attempts == 9 and not history.outbox.mailbox("webhook", ()).waiting()
     headers, body = server.taken[0]
     seconds, _, digest = headers["X-Nearfar-Signature"].partition(",v1=")
     assert seconds == "t=1234" and digest == hmac.new(b"s3cret", b"1234." + body, hashlib.sha256).hexdigest()
@@ -174,43 +212,43 @@ def test_webhooks_are_signed_tried_again_and_arrive_in_order(tmp_path):
 def test_a_full_disk_keeps_no_event_from_its_webhook_and_what_it_could_not_keep_is_kept_later(tmp_path):
     server, history = Receiver(503), History(tmp_path)
     hook = Webhook(f"http://127.0.0.1:{server.server_port}/", history, clock=time.time, first_wait_s=0.05)
-    history._writer.execute("PRAGMA query_only = 1")
+    history.database.writer.execute("PRAGMA query_only = 1")
     for i in range(2):
-        history.record(Event(0, "pump", "alarm", 0.0), lambda kept, i=i: event(i))
+        history.record_event(Event(0, "pump", "alarm", 0.0), lambda kept, i=i: event(i))
         hook.put(event(i))
     assert wait_for(lambda: len(server.taken) == 2) and history.problem
-    history._writer.execute("PRAGMA query_only = 0")
-    history.record(Event(0, "pump", "alarm", 0.0), lambda kept: event(2))
+    history.database.writer.execute("PRAGMA query_only = 0")
+    history.record_event(Event(0, "pump", "alarm", 0.0), lambda kept: event(2))
     hook.close()
     server.close()
-    assert server.ids == [0, 1] and [m.body["event"]["id"] for m in Outbox(history, "webhook", ()).waiting()] == [2]
+    assert server.ids == [0, 1] and [m.event.id for m in history.outbox.mailbox("webhook", ()).waiting()] == [2]
 
 
 def test_what_is_kept_comes_back_as_it_was_goes_with_its_days_and_is_for_its_sink_alone(tmp_path):
     history = History(tmp_path, keep_days=10)
-    box, other = Outbox(history, "mqtt", (EVENT,)), Outbox(history, "webhook", (EVENT, HEALTH))
-    kept = history.record(Event(0, "pump", "alarm", 7.5), lambda kept: event(kept.id))
-    history.change(kept.id, lambda kept: event(kept.id, "cleared"), ended=9.0)
-    promise(history, health("problem", "dead"))
+    box, other = history.outbox.mailbox("mqtt", (EVENT,)), history.outbox.mailbox("webhook", (EVENT, HEALTH))
+    kept = history.record_event(Event(0, "pump", "alarm", 7.5), lambda kept: event(kept.id))
+    history.change_event(kept.id, lambda kept: event(kept.id, "cleared"), ended=9.0)
+    history.outbox.enqueue(health("problem", "dead"))
     assert box.waiting() == [event(1), event(1, "cleared")] and len(other.waiting()) == 3
-    box.taken(event(1))
-    assert [m.body["what"] for m in box.waiting()] == ["cleared"] and len(other.waiting()) == 3
-    assert event(1).id == Message.from_json(event(1).to_json()).id != event(1, "cleared").id
-    history.record(Scored("pump", 11 * 86_400.0, 11 * 86_400.0 + 10, 0.0, 3.0, False, 0.5))
+    box.delivered(event(1))
+    assert [m.what for m in box.waiting()] == ["cleared"] and len(other.waiting()) == 3
+    assert event(1).id == parse_message(event(1).json()).id != event(1, "cleared").id
+    history.record_score(ScoreRecord("pump", 11 * 86_400.0, 11 * 86_400.0 + 10, 0.0, 3.0, False, 0.5))
     assert box.waiting() == other.waiting() == []
     history.close()
 
 
-def test_a_courier_gives_up_the_oldest_of_too_many_on_disk_too(tmp_path):
+def test_a_queue_gives_up_the_oldest_of_too_many_on_disk_too(tmp_path):
     history, stuck = History(tmp_path), threading.Event()
-    box = Outbox(history, "slow", (EVENT,))
-    courier = RetryQueue("slow", lambda message: stuck.wait(30) and None, box, limit=5)
+    box = history.outbox.mailbox("slow", (EVENT,))
+    queue = RetryQueue("slow", lambda message: stuck.wait(30) and None, box, limit=5)
     for i in range(20):
-        promise(history, event(i))
-        courier.put(event(i))
-    assert courier.dropped == 15 and [m.body["event"]["id"] for m in box.waiting()] == list(range(15, 20))
+        history.outbox.enqueue(event(i))
+        queue.put(event(i))
+    assert queue.dropped == 15 and [m.event.id for m in box.waiting()] == list(range(15, 20))
     stuck.set()
-    courier.close()
+    queue.close()
     assert box.waiting() == []
 
 
@@ -236,14 +274,15 @@ def test_what_is_refused_for_good_does_not_hold_up_the_rest(tmp_path):
 
 CHILD = """
 import sys, time
-from nearfar.live.history import History
-from nearfar.live.message import EVENT, Message
-from nearfar.live.outbox import promise
+from nearfar.live.alarm import STATES
+from nearfar.live.history.history import History
+from nearfar.live.messages import EventMessage
+from nearfar.live.records import Event
 from nearfar.live.sinks.webhook import Webhook
 history = History(sys.argv[2])
 hook = Webhook(sys.argv[1], history, clock=time.time)
 for i in range(10):
-    promise(history, Message(EVENT, "pump", "north", 0.0, {"what": "raised", "event": {"id": i, "kind": "alarm"}}))
+    history.outbox.enqueue(EventMessage("pump", "north", 0.0, "raised", Event(i, "pump", "alarm", 0.0)))
 print("put", flush=True)
 time.sleep(60)
 """
@@ -297,7 +336,7 @@ def test_mqtt_topics_and_what_is_retained(broker, tmp_path):
     sink = Mqtt(Broker("127.0.0.1", broker.port), [PUMP, FAN], History(tmp_path))
     assert wait_for(lambda: len(listener.of("/health")) == 2)
     sink.put(score(4.5, anomalous=True))
-    sink.put(Message(STATE, "pump", "north", 1.0, {"state": "unacknowledged alarm"}))
+    sink.put(state("unacknowledged alarm"))
     sink.put(event(7))
     sink.put(health("problem", "dead"))
     assert wait_for(lambda: b"problem" in b"".join(listener.of("pump/health")) and listener.of("/event"))
@@ -403,13 +442,13 @@ def test_metrics_have_the_names_that_were_promised():
     metrics = Metrics()
     metrics.put(score(4.5, anomalous=True))
     metrics.put(score(anomalous=None))
-    metrics.put(Message(STATE, "pump", "north", 1.0, {"state": "acknowledged alarm"}))
+    metrics.put(state("acknowledged alarm"))
     metrics.put(health("problem"))
     metrics.put(event(1))
-    metrics.dropped("pump")
-    metrics.failed("pump")
-    metrics.took("pump", 0.03, 4.0)
-    metrics.took("fan", 0.03, 1.0)
+    metrics.count_dropped("pump")
+    metrics.count_failed("pump")
+    metrics.observe("pump", 0.03, 4.0)
+    metrics.observe("fan", 0.03, 1.0)
     text = text_of(metrics).decode()
     for line in (
         'nearfar_score{machine="pump"} 4.5',
@@ -464,7 +503,7 @@ def test_opc_ua_shows_each_machine_to_a_client():
     endpoint = f"opc.tcp://127.0.0.1:{free_port()}/nearfar/"
     sink = OpcUa([PUMP, FAN], endpoint)
     sink.put(score(4.5, anomalous=True))
-    sink.put(Message(STATE, "pump", "north", 1.0, {"state": "unacknowledged alarm"}))
+    sink.put(state("unacknowledged alarm"))
     sink.put(health("problem", "dead"))
     with Client(endpoint) as client:
         space = client.get_namespace_index(NAMESPACE)

@@ -15,7 +15,7 @@ PROFILE = BandLevels.total([BandLevels.of(hum(i)) for i in range(6)])
 
 
 def hear(dog: Watchdog, clip: Clip) -> set[str]:
-    return set(dog.hear(clip, audio.problems(clip)))
+    return set(dog.check(clip, audio.problems(clip)))
 
 
 def broken(kind: str, seed: int = 0) -> Clip:
@@ -61,15 +61,15 @@ def test_a_level_that_has_changed_is_noticed_with_its_channel_and_direction():
     dog = Watchdog(PROFILE)
     said: dict[str, str] = {}
     for i in range(2 * CHECK_EVERY):
-        said = dict(dog.hear(broken("level of near", i), []))
+        said = dict(dog.check(broken("level of near", i), []))
     assert list(said) == ["level of near"] and re.search("(29|30) dB quieter", said["level of near"])  # a thirtieth
     for i in range(2 * CHECK_EVERY):
-        said = dict(dog.hear(hum(i), []))
+        said = dict(dog.check(hum(i), []))
     assert not said
 
 
 def test_nothing_coming_is_noticed_after_the_time_that_was_given():
     dog = Watchdog(PROFILE, silence_s=20)
-    assert not dog.silent(19) and "20 s" in dog.silent(20)["no samples"]
+    assert not dog.on_silence(19) and "20 s" in dog.on_silence(20)["no samples"]
     assert not hear(dog, hum(0))
-    assert not Watchdog(PROFILE, silence_s=None).silent(1e9)
+    assert not Watchdog(PROFILE, silence_s=None).on_silence(1e9)

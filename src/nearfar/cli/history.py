@@ -50,7 +50,7 @@ def _export(folder: Path, output: Path | None, *_: float) -> tuple[dict[str, Any
 
 
 def _rescue(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
-    from nearfar.live.history.history import rescue
+    from nearfar.live.history.database import rescue
 
     kept, rows = rescue(folder)
     said = ", ".join(_counted(n, table) for table, n in rows.items())
@@ -59,12 +59,12 @@ def _rescue(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
 
 def _drift(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
     from nearfar.live.drift import look
-    from nearfar.live.history.history import History, machines_of, medians
+    from nearfar.live.history.history import History
 
     opened = History(folder)
     facts, lines = {}, []
-    for machine in machines_of(opened):
-        drift = look(medians(opened, machine, 0, float("inf")))
+    for machine in opened.machines():
+        drift = look(opened.daily_medians(machine, 0, float("inf")))
         text = drift.text("MODEL", str(folder / "samples" / machine))
         facts[machine] = {"days": drift.days, "baseline": drift.baseline, "now": drift.now, "creeping": drift.creeping}
         lines.append(f"{machine}: {text}")
@@ -74,13 +74,13 @@ def _drift(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
 
 def _set_point(folder: Path, _: Any, per_week: float, on_delay: int) -> tuple[dict[str, Any], list[str]]:
     from nearfar.live.alarm import WEEK_S, Alarm
-    from nearfar.live.history.history import History, machines_of
+    from nearfar.live.history.history import History
     from nearfar.live.setpoint import measure
 
     opened = History(folder)
     facts, lines = {}, []
-    for machine in machines_of(opened):
-        scores, events = opened.each(machine, 0, float("inf")), opened.events(machine, limit=100_000)
+    for machine in opened.machines():
+        scores, events = opened.iter_scores(machine, 0, float("inf")), opened.events(machine, limit=100_000)
         found = measure(scores, events, per_week, Alarm(0.0, on_delay=on_delay))
         facts[machine] = vars(found)
         heard = f"{machine}: {_long(found.weeks * WEEK_S)} of sound was judged"

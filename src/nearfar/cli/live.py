@@ -106,7 +106,7 @@ def _listen(plant: PlantConfig, once: bool, as_json: bool, fail_on_alarm: bool) 
 
     printer, failures = Printer(say, as_json=as_json), Failures()
     report = failures if once else complain_left_out
-    assembly = build_plant(plant, clock=time.time, complain=complain, report=report, sinks=[printer], once=once)
+    assembly = build_plant(plant, clock=time.time, warn=complain, report=report, sinks=[printer], once=once)
     _introduce(assembly)
     assembly.run(stopped_by_signals())
     _end(printer, assembly, failures, once, fail_on_alarm)
@@ -196,12 +196,12 @@ def _introduce(assembly: Assembly) -> None:
 
 def introduce(machine: Machine, history: Path) -> None:
     """Say how a machine will be listened to, when it alarms, and what that promises."""
-    from nearfar.live.setpoint import MEASURED
+    from nearfar.live.setpoint import MORE
 
     complain(f"{machine.id}: windows of {machine.detector.window_s:g} s every {machine.hop_s:g} s")
-    for line in machine.promise():
+    for line in machine.expected_alarms():
         complain(f"{machine.id}: {line}")
-    complain(f"{machine.id}: {MEASURED} {history}")
+    complain(f"{machine.id}: {MORE} {history}")
 
 
 def _end(printer: Printer, assembly: Assembly, failures: Failures, once: bool, fail_on_alarm: bool) -> None:

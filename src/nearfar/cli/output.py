@@ -64,13 +64,13 @@ def say_choices(choices: Sequence[tuple[float, float]], per_day: float, normals:
 def say_live(detector: Detector) -> None:
     """What `monitor` and `serve` make of it, in words."""
     from nearfar.live.alarm import Alarm
-    from nearfar.live.setpoint import MEASURED, in_words
+    from nearfar.live.setpoint import MORE, expected_alarms
     from nearfar.live.setpoint import set_point as live_point
 
     hop_s, on_delay = detector.window_s / 2, Alarm(0.0).on_delay
-    lines = in_words(detector, live_point(detector, hop_s, on_delay), hop_s, on_delay)
+    lines = expected_alarms(detector, live_point(detector, hop_s, on_delay), hop_s, on_delay)
     say(f"Live          nearfar monitor, a window of {detector.window_s:g} s every {hop_s:g} s:")
-    for line in [*lines, f"{MEASURED} HISTORY"]:
+    for line in [*lines, f"{MORE} HISTORY"]:
         say_words(f"              {line}")
 
 

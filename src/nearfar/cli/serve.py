@@ -17,6 +17,7 @@ import typer
 from nearfar.cli.live import introduce, stopped_by_signals
 from nearfar.cli.options import Weights, weights_of
 from nearfar.cli.terminal import complain, complain_left_out, errors_for_people, say
+from nearfar.support.threads import single_threaded_blas
 from nearfar.support.words import plural
 
 if TYPE_CHECKING:
@@ -63,9 +64,7 @@ def serve(
         with _bound(host, port) as listening:
             rules = _access(host, token_file or plant.history.folder / "token", bool(token_file), allow_host or [])
             sinks = [] if plant.metrics else [Metrics(plant.machines)]
-            made = build_plant(
-                plant, clock=time.time, complain=complain, report=complain_left_out, sinks=sinks, idle=True
-            )
+            made = build_plant(plant, clock=time.time, warn=complain, report=complain_left_out, sinks=sinks, idle=True)
             address = f"[{host}]" if ":" in host else host
             url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}/"
             try:
@@ -100,17 +99,17 @@ def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, opti
 
     metrics, monitor = made.metrics, made.monitor
     text = None if metrics is None else lambda: text_of(metrics)
-    app = make_app(made.plant, rules, metrics=text, dropped=lambda: monitor.dropped, troubles=monitor.troubles)
+    app = make_app(made.plant, rules, metrics=text, dropped=lambda: monitor.dropped, troubles=monitor.problems)
     for machine in made.plant.machines.values():
-        if machine.id in monitor.lines:
+        if machine.id in monitor.queues:
             introduce(machine, made.plant.history.folder)
         else:
             complain(f"{machine.id}: scores what is sent to it")
     stop = stopped_by_signals()
-    with _answering(app, listening, options, stop):
+    with single_threaded_blas(), _answering(app, listening, options, stop):
         count = len(made.plant.machines)
         say(f"nearfar serves {plural(count, 'machine')} at {url}")
-        if monitor.lines:
+        if monitor.queues:
             monitor.run(stop)
         stop.wait()
 

@@ -2,22 +2,23 @@
 
     raise    `on_delay` judged windows in a row above `on`           clear    `off_delay` in a row below `off` <= `on`
 
-Pure and clock-free: it counts windows, and where time matters (shelving) the time is passed in. A window that cannot be
-judged is None: it neither raises nor clears, and does not break a run. The words are those of ISA-18.2:
+Pure and clock-free: windows are counted, and where time matters (shelving) the time is an argument. A window that
+cannot be judged has the score None: it neither raises nor clears, and does not break a run. The words are those of
+ISA-18.2:
 
-    state                     meant                                      heard as
+    state                     meaning                                                  reported when it is entered by
     normal                    no alarm
-    unacknowledged alarm      raised, nobody has answered                raised
-    acknowledged alarm        raised, somebody has
-    returned unacknowledged   cleared before anybody answered            cleared
-    shelved                   put aside until a time: nothing is raised, the condition is still followed
+    unacknowledged alarm      raised, not yet acknowledged                             raised
+    acknowledged alarm        raised and acknowledged
+    returned unacknowledged   cleared before anybody acknowledged                      cleared
+    shelved                   nothing is raised until a time; the condition is followed all the same
 
 How many false alarms a set-point makes: every raise uses up `on_delay` windows above it that no other raise can use, so
 
     alarms a week <= p * windows a week / on_delay          p: share of healthy windows above the set-point
 
-whatever the correlation of windows, which overlap by half. p^on_delay would be bolder, and true of independent windows
-only. Hence `rate_for` promises "at most".
+however the scores of neighbouring windows, which overlap by half, depend on each other. The estimate p^on_delay is
+lower, but holds only for independent windows. Hence `rate_for` gives an upper limit.
 
 Reference: ANSI/ISA-18.2-2016, basic alarm design.
 """
@@ -32,6 +33,7 @@ from nearfar.support.check import number, whole
 NORMAL, UNACKNOWLEDGED, ACKNOWLEDGED = "normal", "unacknowledged alarm", "acknowledged alarm"
 RETURNED, SHELVED = "returned unacknowledged", "shelved"
 STATES = (NORMAL, UNACKNOWLEDGED, ACKNOWLEDGED, RETURNED, SHELVED)
+IN_ALARM = (UNACKNOWLEDGED, ACKNOWLEDGED)  # the states in which an alarm stands
 RAISED, CLEARED = "raised", "cleared"
 WEEK_S = 7 * 86_400.0
 
@@ -44,8 +46,8 @@ class Alarm:
     deadband: float = 0.5
     on_delay: int = 3
     off_delay: int = 5
-    condition: bool = False  # what the windows say, delays applied
-    standing: bool = False  # what has been announced and not cleared
+    condition: bool = False  # whether the scores, with the delays, are above the set-point
+    standing: bool = False  # whether an alarm was raised and not cleared
     acknowledged: bool = True
     run: int = 0
     shelved_until: float = -math.inf
@@ -58,11 +60,11 @@ class Alarm:
 
     @property
     def off(self) -> float:
-        """Cleared below this."""
+        """The alarm is cleared below this score."""
         return self.on - self.deadband
 
     def update(self, value: float | None, at: float) -> str:
-        """One window: its score, or None if it cannot be judged, and the time. Returns "raised", "cleared" or ""."""
+        """One window: its score, or None if it cannot be judged, and its time. Returns "raised", "cleared" or ""."""
         if value is not None:
             crossing = value < self.off if self.condition else value > self.on
             self.run = self.run + 1 if crossing else 0
@@ -77,15 +79,15 @@ class Alarm:
         return ""
 
     def suppressed(self, at: float) -> bool:
-        """Whether nothing may be raised at this time."""
+        """Whether the machine is shelved at this time, so that nothing is raised."""
         return at < self.shelved_until
 
     def acknowledge(self) -> None:
-        """Somebody has seen it."""
+        """Note that somebody has seen the alarm."""
         self.acknowledged = True
 
     def shelve(self, until: float) -> None:
-        """Put aside until a time; -inf takes it from the shelf. What stands is thereby answered."""
+        """Raise nothing until a time (-inf ends the shelving). This acknowledges an alarm that stands."""
         self.shelved_until = until
         self.acknowledged = True
 
@@ -99,11 +101,11 @@ class Alarm:
 
 
 def rate_for(false_alarms_per_week: float, hop_s: float, on_delay: int) -> float:
-    """Share of healthy windows that may lie above the set-point for at most so many alarms a week; a window a hop."""
+    """The share of healthy windows above the set-point that makes at most this many alarms a week; one window a hop."""
     most = WEEK_S / number("hop_s", hop_s, above=0) / whole("on_delay", on_delay)
     return number("false alarms per week", false_alarms_per_week, above=0, below=most) / most
 
 
 def per_week(rate: float, hop_s: float, on_delay: int) -> float:
-    """At most so many false alarms a week, if a share `rate` of healthy windows lies above the set-point."""
+    """The highest number of false alarms a week if a share `rate` of healthy windows lies above the set-point."""
     return rate * WEEK_S / number("hop_s", hop_s, above=0) / whole("on_delay", on_delay)

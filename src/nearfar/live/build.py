@@ -1,4 +1,4 @@
-"""A configuration -> the plant that it describes: machines that share encoders, sources, sinks, and their monitor."""
+"""A configuration -> the plant that it describes: machines that share encoders, sources, sinks, and the monitor."""
 
 from __future__ import annotations
 
@@ -10,51 +10,52 @@ from sqlite3 import Connection
 
 from nearfar.encoders.loading import unused
 from nearfar.live.config import MqttConfig, PlantConfig
-from nearfar.live.history.history import History, hold
+from nearfar.live.history.database import lock_folder
+from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, Shared, open_machine
-from nearfar.live.monitor import Complain, Monitor
+from nearfar.live.messages import Sink
+from nearfar.live.monitor import Monitor, Warn
 from nearfar.live.plant import Plant
-from nearfar.live.records import Sink
 from nearfar.live.sinks.lines import csv_lines, json_lines
 from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.webhook import Webhook, read_secret
 from nearfar.live.sources.folder import Report
 from nearfar.live.sources.open import Listening, Source, is_folder, open_source
 
-SILENCE_S, FEWEST_HOPS = 30.0, 3
+SILENCE_S, SILENCE_HOPS = 30.0, 3  # a source is silent after the longer of both
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """A plant and what belongs to it; `close` in the order that loses nothing."""
+    """A plant with its monitor and sinks; `folder_lock` keeps other processes from writing to the history."""
 
     plant: Plant
     monitor: Monitor
     sinks: Sequence[Sink]
     metrics: Metrics | None
-    held: Connection  # the history is ours until this is closed
+    folder_lock: Connection
 
     def run(self, stop: threading.Event) -> None:
-        """Listen until the sources end or `stop` is set, then close everything."""
+        """Monitor until the sources end or `stop` is set, then close everything."""
         try:
             self.monitor.run(stop)
         finally:
             self.close()
 
     def close(self) -> None:
-        """Close everything, in the order that loses nothing."""
+        """Close everything; the sinks first, since they write to the history."""
         self.plant.close()
         for sink in self.sinks:
             sink.close()
         self.plant.history.close()
-        self.held.close()
+        self.folder_lock.close()
 
 
 def build_plant(
     config: PlantConfig,
     *,
     clock: Callable[[], float],
-    complain: Complain,
+    warn: Warn,
     report: Report,
     sinks: Sequence[Sink] = (),
     once: bool = False,
@@ -62,15 +63,15 @@ def build_plant(
 ) -> Assembly:
     """Build what `config` describes, with further `sinks`; ValueError, OSError or ImportError if that cannot be.
 
-    A history belongs to one process at a time. `idle` allows for a plant that listens to nothing.
+    One process at a time may write to a history. `idle` allows a plant without sources.
     """
     machines = open_machines(config)
     sources = {m.id: _source(config, m, clock, report, once) for m in machines if config.machines[m.id].source}
     if not sources and not idle:
-        raise ValueError("no machine has a source to listen to")
+        raise ValueError("no machine has a source")
     h = config.history
-    with ExitStack() as undo:  # what is open is closed if the rest cannot be
-        held = undo.enter_context(closing(hold(h.folder)))
+    with ExitStack() as undo:  # closes what is open if the rest cannot be opened
+        folder_lock = undo.enter_context(closing(lock_folder(h.folder)))
         history = History(h.folder, keep_days=h.keep_days, audio_bytes=h.audio_gb * 1e9)
         undo.callback(history.close)
         for sink in sinks:
@@ -80,11 +81,11 @@ def build_plant(
     plant = Plant(machines, history, made, clock=clock)
     metrics = next((sink for sink in made if isinstance(sink, Metrics)), None)
     meters = (metrics,) if metrics else ()
-    return Assembly(plant, Monitor(plant, sources, complain=complain, meters=meters), made, metrics, held)
+    return Assembly(plant, Monitor(plant, sources, warn=warn, meters=meters), made, metrics, folder_lock)
 
 
 def open_machines(config: PlantConfig) -> list[Machine]:
-    """The machines of a configuration, with one encoder for all that need the same."""
+    """The machines of a configuration; machines that need the same encoder share it."""
     shared: Shared = {}
     machines = []
     for id, c in config.machines.items():
@@ -104,12 +105,12 @@ def open_machines(config: PlantConfig) -> list[Machine]:
             shared=shared,
         )
         if folder:
-            machine.hop_s = machine.detector.window_s  # files are not taken in overlapping windows
+            machine.hop_s = machine.detector.window_s  # windows of files do not overlap
             machine.use_detector(machine.detector)
-        silence = None if folder else max(SILENCE_S, FEWEST_HOPS * machine.hop_s)
+        silence = None if folder else max(SILENCE_S, SILENCE_HOPS * machine.hop_s)
         machine.watchdog.silence_s = float("inf") if (s := c.silence_s or silence) is None else s
         machines.append(machine)
-    for weights in {str(m.weights): m.weights for m in machines}.values():  # used by one of those that it was given to
+    for weights in {str(m.weights): m.weights for m in machines}.values():  # each must be used by its machines
         encoders = [r.encoder for m in machines if m.weights == weights for r in m.detector.recipes]
         if why := unused(weights, encoders):
             raise ValueError(f"weights {why}")
@@ -119,7 +120,7 @@ def open_machines(config: PlantConfig) -> list[Machine]:
 def open_sinks(
     config: PlantConfig, machines: Sequence[Machine], history: History, clock: Callable[[], float]
 ) -> list[Sink]:
-    """The sinks of a configuration; those that were made are closed if another cannot be."""
+    """The sinks of a configuration; if one cannot be opened, the others are closed."""
     sinks: list[Sink] = []
     try:
         if config.jsonl:
@@ -157,7 +158,7 @@ def _mqtt(config: PlantConfig, machines: Sequence[Machine], history: History) ->
 
 
 def _certificates(c: MqttConfig) -> tuple[str | None, str | None, str | None]:
-    """The CA's file, ours and its key; FileNotFoundError naming the one that is not there (TLS would not)."""
+    """The files of the CA, our certificate and its key; FileNotFoundError names the missing one, as TLS would not."""
     for file in (c.ca, c.cert, c.key):
         if file and not file.is_file():
             raise FileNotFoundError(f"no such file: {file}")
@@ -188,17 +189,17 @@ def _source(config: PlantConfig, machine: Machine, clock: Callable[[], float], r
 
 
 def check(config: PlantConfig) -> list[str]:
-    """What a configuration would do, a line each, after opening its models; raises as `build_plant` does."""
+    """What a configuration does, in lines, after opening its models; raises as `build_plant` does."""
     from nearfar.live.sources.streams import hide
 
     lines = []
     for machine in open_machines(config):
         c = config.machines[machine.id]
         if not c.source:
-            lines.append(f"machine {machine.id}: {machine.model} scores what is sent to `nearfar serve`")
+            lines.append(f"machine {machine.id}: {machine.model} scores recordings that are sent to `nearfar serve`")
             continue
         lines.append(f"machine {machine.id}: {machine.model} listens to {hide(' and '.join(c.source))}")
-        lines += [f"machine {machine.id}: {line}" for line in machine.promise()]
+        lines += [f"machine {machine.id}: {line}" for line in machine.expected_alarms()]
     h = config.history
     lines.append(f"history: {h.folder}, scores for {h.keep_days:g} days, audio up to {h.audio_gb:g} GB")
     if m := config.mqtt:

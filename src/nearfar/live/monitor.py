@@ -1,10 +1,11 @@
-"""Sources -> plant: a thread per source, a bounded queue per machine, a few workers, and a watch on all of them.
+"""Sources -> plant: a thread per source, a bounded queue per machine, shared workers, and a check every second.
 
-    source --thread--> queue (`QUEUE` windows; the oldest is dropped, counted, and leaves a gap) --worker--> Plant.take
+    source --thread--> queue (`QUEUE` windows) --worker--> Plant.process_window
 
-One machine's windows are taken in order, one at a time; machines share the workers. Sources that wait for us (folders)
-are never dropped from. Whatever fails (a stream, a disk, a sink, one window) is said and survived. `run` returns when
-all sources are exhausted or `stop` is set; what is in the queues is still heard.
+One machine's windows are processed in order, one at a time; machines share the workers. A full queue drops its oldest
+window, counts it and marks a gap, except for sources that wait (folders, files). A failure (of a stream, a disk, a
+sink, one window) is reported, and the monitor goes on. `run` returns when all sources are exhausted or `stop` is set,
+and the queues are empty.
 """
 
 from __future__ import annotations
@@ -18,156 +19,161 @@ from dataclasses import dataclass, field, replace
 from time import monotonic, perf_counter
 from typing import Protocol
 
-from nearfar.live.plant import Plant, end_left_open
+from nearfar.live.plant import Plant
 from nearfar.live.sources.open import Source
 from nearfar.live.sources.windows import Window
+from nearfar.support.threads import single_threaded_blas
 
 QUEUE = 24
 TICK_S = 1.0
 DRAIN_S = 30.0
 
-Complain = Callable[[str], None]
+Warn = Callable[[str], None]
 
 
 class Meter(Protocol):
-    """What the monitor counts and measures; `sinks.prometheus.Metrics` is one."""
+    """Counts and times windows; `sinks.prometheus.Metrics` is one."""
 
-    def dropped(self, machine: str) -> None: ...
-    def failed(self, machine: str) -> None: ...
-    def took(self, machine: str, seconds: float, lag_s: float) -> None: ...
+    def count_dropped(self, machine: str) -> None: ...
+    def count_failed(self, machine: str) -> None: ...
+    def observe(self, machine: str, seconds: float, lag_s: float) -> None: ...
 
 
 @dataclass(eq=False)
 class MachineQueue:
-    """What waits for one machine."""
+    """The windows that wait for one machine."""
 
     source: Source
     waiting: deque[Window] = field(default_factory=deque)
     busy: bool = False
     ended: bool = False
-    failed: str = ""  # why it ended, if not because it was exhausted
-    last: float = 0.0  # when something came
+    failure: str = ""  # why the source ended, "" if it was exhausted
+    last: float = 0.0  # when the newest window came
 
     @property
-    def trouble(self) -> str:
-        """Why nothing comes, or ""."""
-        return self.failed or self.source.problem
+    def problem(self) -> str:
+        """Why no windows come, or ""."""
+        return self.failure or self.source.problem
 
     def is_done(self) -> bool:
-        """Whether nothing comes any more and all that came has been heard."""
+        """Whether the source has ended and all its windows are processed."""
         return self.ended and not self.busy and not self.waiting
 
 
 class Monitor:
-    """Listens to `sources` {machine id: source} for a plant; `clock` as the plant's, `complain` is told of trouble."""
+    """Feeds a plant from `sources` {machine id: source}; `warn` is called with problems, and with their ends.
+
+    `steady` is a clock that is never set, unlike the plant's: it measures how long no window came.
+    """
 
     def __init__(
         self,
         plant: Plant,
         sources: Mapping[str, Source],
         *,
-        complain: Complain,
+        warn: Warn,
         meters: tuple[Meter, ...] = (),
         workers: int | None = None,
         queue: int = QUEUE,
         tick_s: float = TICK_S,
         steady: Callable[[], float] = monotonic,
     ) -> None:
-        self.plant, self.complain, self.meters, self.queue, self.tick_s = plant, complain, meters, queue, tick_s
-        self.steady = steady  # how long nothing came: the plant's clock may be set
-        self.lines = {machine: MachineQueue(source) for machine, source in sources.items()}
+        self.plant, self.warn, self.meters, self.limit, self.tick_s = plant, warn, meters, queue, tick_s
+        self.steady = steady
+        self.queues = {machine: MachineQueue(source) for machine, source in sources.items()}
         self.dropped = self.failed = 0
-        self._said: dict[str, str] = {}  # what was complained about last, by subject
-        self._workers = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="nearfar-hear")
+        self._warned: dict[str, str] = {}  # the last warning about each subject
+        self._workers = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="nearfar-score")
         self._change = threading.Condition()
 
     def run(self, stop: threading.Event) -> None:
-        """Listen until every source has ended or `stop` is set."""
-        end_left_open(self.plant)
-        for machine, line in self.lines.items():
-            line.last = self.steady()
-            threading.Thread(target=self._listen, args=(machine, line, stop), name=machine, daemon=True).start()
-        while not stop.is_set() and not self._all(lambda line: line.ended):
+        """Process windows until every source has ended or `stop` is set."""
+        self.plant.end_interrupted_events()
+        with single_threaded_blas():  # machines are scored in parallel; OpenBLAS obeys the main thread only
+            for machine, queue in self.queues.items():
+                queue.last = self.steady()
+                threading.Thread(target=self._read, args=(machine, queue, stop), name=machine, daemon=True).start()
+            while not stop.is_set() and not self._all(lambda queue: queue.ended):
+                with self._change:
+                    self._change.wait(self.tick_s)
+                self._check()
             with self._change:
-                self._change.wait(self.tick_s)
-            self._watch()
-        with self._change:  # what has come is heard to its end
-            self._change.wait_for(lambda: self._all(MachineQueue.is_done), timeout=DRAIN_S)
-        self._workers.shutdown(wait=True, cancel_futures=True)
+                self._change.wait_for(lambda: self._all(MachineQueue.is_done), timeout=DRAIN_S)
+            self._workers.shutdown(wait=True, cancel_futures=True)
 
-    def troubles(self) -> list[str]:
-        """Why nothing comes from sources, in words."""
-        return [f"machine {machine}: {line.trouble}" for machine, line in self.lines.items() if line.trouble]
+    def problems(self) -> list[str]:
+        """Why no windows come from sources, one line a machine."""
+        return [f"machine {machine}: {queue.problem}" for machine, queue in self.queues.items() if queue.problem]
 
     def _all(self, test: Callable[[MachineQueue], bool]) -> bool:
-        return all(test(line) for line in self.lines.values())
+        return all(test(queue) for queue in self.queues.values())
 
-    def _listen(self, machine: str, line: MachineQueue, stop: threading.Event) -> None:
+    def _read(self, machine: str, queue: MachineQueue, stop: threading.Event) -> None:
         try:
-            for window in line.source.windows(stop):
+            for window in queue.source.windows(stop):
                 if window is not None:
-                    self._put(machine, line, window)
-        except Exception as error:  # a source that cannot go on: the others do
-            line.failed = f"its source has failed: {error}"
-            self._say_source(machine, line)
+                    self._put(machine, queue, window)
+        except Exception as error:  # the other sources go on
+            queue.failure = f"its source has failed: {error}"
+            self._warn_source(machine, queue)
         finally:
             with self._change:
-                line.ended = True
+                queue.ended = True
                 self._change.notify_all()
 
-    def _put(self, machine: str, line: MachineQueue, window: Window) -> None:
+    def _put(self, machine: str, queue: MachineQueue, window: Window) -> None:
         with self._change:
-            if not line.source.live:
-                self._change.wait_for(lambda: not line.busy and not line.waiting)
-            if len(line.waiting) >= self.queue:
-                line.waiting.popleft()
-                if line.waiting:
-                    line.waiting[0] = replace(line.waiting[0], gap=True)
+            if not queue.source.live:
+                self._change.wait_for(lambda: not queue.busy and not queue.waiting)
+            if len(queue.waiting) >= self.limit:
+                queue.waiting.popleft()
+                if queue.waiting:
+                    queue.waiting[0] = replace(queue.waiting[0], gap=True)
                 self.dropped += 1
                 for meter in self.meters:
-                    meter.dropped(machine)
-            line.waiting.append(window)
-            line.last = self.steady()
-            if not line.busy:
-                line.busy = True
-                self._workers.submit(self._work, machine, line)
+                    meter.count_dropped(machine)
+            queue.waiting.append(window)
+            queue.last = self.steady()
+            if not queue.busy:
+                queue.busy = True
+                self._workers.submit(self._process, machine, queue)
 
-    def _work(self, machine: str, line: MachineQueue) -> None:
-        """One window, and then the next in line behind the other machines'."""
+    def _process(self, machine: str, queue: MachineQueue) -> None:
+        """Process one window; the machine's next window then queues up behind the other machines'."""
         with self._change:
-            window = line.waiting.popleft()
+            window = queue.waiting.popleft()
         start = perf_counter()
         try:
-            self.plant.take(machine, window)
-            took = perf_counter() - start
+            self.plant.process_window(machine, window)
+            seconds = perf_counter() - start
             for meter in self.meters:
-                meter.took(machine, took, self.plant.clock() - window.t1)
-        except Exception as error:  # a window that cannot be taken must not end the watch
+                meter.observe(machine, seconds, self.plant.clock() - window.t1)
+        except Exception as error:  # one window must not end the watch
             self.failed += 1
             for meter in self.meters:
-                meter.failed(machine)
-            self._say(machine, f"{machine}: a window could not be heard: {type(error).__name__}: {error}")
+                meter.count_failed(machine)
+            self._warn_once(machine, f"{machine}: a window could not be scored: {type(error).__name__}: {error}")
         with self._change:
-            line.busy = bool(line.waiting)
-            if line.busy:
-                self._workers.submit(self._work, machine, line)
+            queue.busy = bool(queue.waiting)
+            if queue.busy:
+                self._workers.submit(self._process, machine, queue)
             self._change.notify_all()
 
-    def _watch(self) -> None:
-        for machine, line in self.lines.items():
-            silent_s = self.steady() - line.last
-            if (line.failed or not line.ended) and silent_s > self.tick_s:
-                self.plant.silent(machine, self.plant.clock(), silent_s)
-            self._say_source(machine, line)
-        self._say("history", self.plant.history.problem)
+    def _check(self) -> None:
+        for machine, queue in self.queues.items():
+            silent_s = self.steady() - queue.last
+            if (queue.failure or not queue.ended) and silent_s > self.tick_s:
+                self.plant.on_silence(machine, self.plant.clock(), silent_s)
+            self._warn_source(machine, queue)
+        self._warn_once("history", self.plant.history.problem)
         for sink in self.plant.sinks:
-            self._say(sink.name, sink.problem)
+            self._warn_once(sink.name, sink.problem)
 
-    def _say_source(self, machine: str, line: MachineQueue) -> None:
-        self._say(f"the source of {machine}", f"{machine}: {line.trouble}" if line.trouble else "")
+    def _warn_source(self, machine: str, queue: MachineQueue) -> None:
+        self._warn_once(f"the source of {machine}", f"{machine}: {queue.problem}" if queue.problem else "")
 
-    def _say(self, about: str, text: str) -> None:
-        """Complain once of each trouble, not every second, and say when it is over."""
-        if text != self._said.get(about, ""):
-            self._said[about] = text
-            self.complain(text or f"{about} is well again")
+    def _warn_once(self, subject: str, text: str) -> None:
+        """Warn when a problem begins or changes, and say when it is over."""
+        if text != self._warned.get(subject, ""):
+            self._warned[subject] = text
+            self.warn(text or f"{subject} works again")

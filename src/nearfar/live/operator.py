@@ -1,8 +1,9 @@
-"""What people do to the plant: acknowledge, shelve, give a verdict, change a set-point, undo. Everything is audited.
+"""What people do to the plant: acknowledge, shelve, give a verdict, add normals, change a set-point, undo.
 
-A verdict "was fine" puts the event's windows that crossed the set-point into the bank. Whatever changes a model first
-keeps the folder as it was below `history/undo`, so that `undo` brings back the very bytes; changes are undone from the
-newest to the oldest. A model folder changes whole or not at all, and the detector in memory is replaced as a whole.
+Every action becomes an audit entry. The verdict "fine" puts the windows of the event that crossed the set-point into
+the bank. Before an action changes a model, the model folder is copied below `history/undo`, so that `undo` brings back
+the very bytes; changes are undone from the newest to the oldest. A model folder changes whole or not at all, and the
+detector in memory is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import copy
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,43 +23,48 @@ from nearfar import audio
 from nearfar.detector import Detector, load
 from nearfar.embedding.embedder import Origin
 from nearfar.live.alarm import rate_for
+from nearfar.live.events import EventRecorder
 from nearfar.live.history.event_audio import write_flac
-from nearfar.live.history.history import History, promise
-from nearfar.live.machine import Machine, Machines
-from nearfar.live.records import EVENT, FAULT, FINE, STATE, Audit, Event, Message, Sink
+from nearfar.live.history.history import History
+from nearfar.live.machine import Machine
+from nearfar.live.records import ALARM, FAULT, FINE, Audit, Event
 from nearfar.score import domain_shift_warning
 from nearfar.support import files
+from nearfar.support.check import one_of
 
 UNDO, NORMALS = "undo", "normals"  # folders of the history
-CHANGES = ("fine", "add", "set-point")  # what changes a model, and can be undone
+CHANGES = ("fine", "add", "set-point")  # the actions that change a model, and can be undone
 KEEP = 20  # changes per machine that can be undone
-FEW = 10  # of many new normals, so many are scored to see whether they are the machine's
-FAR = 1.5  # times the most unusual normal: an alarm lies beyond the set-point by its nature, another machine here
+FEW = 10  # new normals that are scored to see whether they are of this machine, however many there are
+BEYOND = (
+    1.5  # an event's windows all alarm; beyond this many times the highest normal score they may be another machine's
+)
 MOST_SHELVED_H = 24.0 * 31
 
 
 class Operator:
-    """The operators' side of the machines; see the module. `who` is the name that the audit will show."""
+    """What people do to `machines`; `who` is the name that the audit shows."""
 
     def __init__(
-        self, machines: Sequence[Machine], history: History, sinks: Sequence[Sink], clock: Callable[[], float]
+        self,
+        machines: Mapping[str, Machine],
+        recorders: Mapping[str, EventRecorder],
+        history: History,
+        clock: Callable[[], float],
     ) -> None:
-        self.machines = Machines({machine.id: machine for machine in machines})
-        if len(self.machines) < len(machines):
-            raise ValueError(f"two machines have the same id: {', '.join(m.id for m in machines)}")
-        self.history, self.sinks, self.clock = history, list(sinks), clock
+        self.machines, self.recorders, self.history, self.clock = machines, recorders, history, clock
 
     def acknowledge(self, event_id: int, who: str) -> Event:
-        """Somebody has seen this event."""
-        with self._held(event_id) as (_, event):
+        """Note that somebody has seen an event."""
+        with self._locked(event_id) as (_, event):
             if event.acknowledged is None:
                 event = self._change(event, "acknowledged", acknowledged=self.clock(), acknowledged_by=who)
                 self._audit(who, event.machine, "acknowledge", event=event_id)
-            self._answered(event)
+            self._acknowledge_alarm(event)
             return event
 
     def shelve(self, machine_id: str, hours: float, who: str) -> Audit:
-        """Raise nothing for so many hours; windows are scored and kept all the same."""
+        """Raise no alarm for some hours; windows are scored and kept all the same."""
         if not 0 < hours <= MOST_SHELVED_H:
             raise ValueError(
                 f"a machine is shelved for more than 0 and at most {MOST_SHELVED_H:g} hours, not {hours!r}"
@@ -67,29 +72,52 @@ class Operator:
         return self._shelve(machine_id, self.clock() + hours * 3600, who, "shelve", hours=hours)
 
     def unshelve(self, machine_id: str, who: str) -> Audit:
-        """Take a machine from the shelf; if its condition stands, the next window raises the alarm."""
+        """End the shelving; if the alarm condition holds, the next window raises the alarm."""
         return self._shelve(machine_id, -math.inf, who, "unshelve")
 
-    def fine(self, event_id: int, who: str) -> Audit:
-        """It was fine: what crossed the set-point goes into the bank. ValueError if the event has no audio to learn."""
-        with self._held(event_id) as (machine, event):
+    def mark_fine(self, event_id: int, who: str) -> Audit:
+        """The event was a false alarm: its windows above the set-point go into the bank. ValueError without audio."""
+        with self._locked(event_id) as (machine, event):
             if event.verdict == FINE:
                 raise ValueError(f"event {event_id} has been called fine already, by {event.verdict_by}")
             clips = self._crossings(machine, event)
-            audit = self._grow(machine, clips, False, who, "fine", event=event_id)
-            self._answered(self._change(event, "verdict", **self._verdict(event, FINE, who)))
+            audit = self._add_to_bank(machine, clips, False, who, "fine", event=event_id)
+            self._set_verdict(event, FINE, who)
             return audit
 
-    def fault(self, event_id: int, who: str) -> Audit:
-        """It was a real fault: noted, nothing else changes."""
-        with self._held(event_id) as (_, event):
+    def mark_fault(self, event_id: int, who: str) -> Audit:
+        """The event was a real fault; nothing but the verdict changes."""
+        with self._locked(event_id) as (_, event):
             if event.verdict == FINE:
                 raise ValueError(f"event {event_id} was called fine and is in the bank: undo that first")
-            self._answered(self._change(event, "verdict", **self._verdict(event, FAULT, who)))
+            self._set_verdict(event, FAULT, who)
             return self._audit(who, event.machine, "fault", event=event_id)
 
+    def add_normals(self, machine_id: str, clips: Sequence[Any], domain: str, who: str) -> Audit:
+        """Put more normals into the bank; `domain` is "source" or "target"."""
+        one_of("domain", domain, ("source", "target"))
+        machine = self.machines[machine_id]
+        with machine.lock:
+            return self._add_to_bank(machine, clips, domain == "target", who, "add", domain=domain)
+
+    def change_set_point(
+        self, machine_id: str, *, who: str, false_alarms_per_week: float | None = None, value: float | None = None
+    ) -> Audit:
+        """Change the set-point, in the model too: to at most some false alarms a week, or to a value."""
+        if (false_alarms_per_week is None) == (value is None):
+            raise ValueError("a set-point is given by false_alarms_per_week or by value: one of them")
+        machine = self.machines[machine_id]
+        with machine.lock:
+            new = copy.copy(machine.detector)
+            if false_alarms_per_week is not None:
+                new.set_threshold(rate=rate_for(false_alarms_per_week, machine.hop_s, machine.alarm.on_delay))
+            else:
+                new.set_threshold(value=value)
+            was, asked, machine.asked_per_week = machine.detector.threshold.value, machine.asked_per_week, None
+            return self._replace_model(machine, new, who, "set-point", was=was, value=new.threshold.value, asked=asked)
+
     def undo(self, audit_id: int, who: str) -> Audit:
-        """Bring back the model as it was before a change; only the newest that stands can be undone."""
+        """Bring back the model from before a change; only the newest change that stands can be undone."""
         found = self.history.audit(id=audit_id)
         if not found or found[0].action not in CHANGES:
             raise ValueError(f"audit entry {audit_id} is no change of a model, so there is nothing to undo")
@@ -106,7 +134,7 @@ class Operator:
                 raise ValueError(
                     f"the model before audit entry {audit_id} is no longer kept (only the last {KEEP} are)"
                 )
-            _replace(machine.model, kept)
+            _replace_folder(machine.model, kept)
             machine.asked_per_week = change.detail.get("asked", machine.asked_per_week)
             machine.use_detector(load(machine.model, machine.weights, threads=1))
             for name in change.detail.get("files", []):
@@ -119,94 +147,41 @@ class Operator:
             shutil.rmtree(kept, ignore_errors=True)
             return audit
 
-    def set_point(
-        self, machine_id: str, *, who: str, false_alarms_per_week: float | None = None, value: float | None = None
-    ) -> Audit:
-        """Another set-point, kept in the model: at most so many false alarms a week, or a value by hand."""
-        if (false_alarms_per_week is None) == (value is None):
-            raise ValueError("a set-point is given by false_alarms_per_week or by value: one of them")
-        machine = self.machines[machine_id]
-        with machine.lock:
-            new = copy.copy(machine.detector)
-            if false_alarms_per_week is not None:
-                new.set_threshold(rate=rate_for(false_alarms_per_week, machine.hop_s, machine.alarm.on_delay))
-            else:
-                new.set_threshold(value=value)
-            was, asked, machine.asked_per_week = machine.detector.threshold.value, machine.asked_per_week, None
-            return self._replace_model(machine, new, who, "set-point", was=was, value=new.threshold.value, asked=asked)
-
     @contextmanager
-    def _held(self, event_id: int) -> Iterator[tuple[Machine, Event]]:
-        """An event as it is while nobody else can answer it, with its machine."""
+    def _locked(self, event_id: int) -> Iterator[tuple[Machine, Event]]:
+        """An event and its machine, while nobody else can change either."""
         machine = self.machines[self.history.event(event_id).machine]
         with machine.lock:
             yield machine, self.history.event(event_id)
 
-    def _tell(self, kind: str, machine: Machine, at: float, **body: Any) -> None:
-        message = Message(kind, machine.id, machine.site, at, body)
-        promise(self.history, message)
-        self._send(message)
-
-    def _send(self, message: Message) -> None:
-        for sink in self.sinks:
-            sink.put(message)
-
-    def _say_state(self, machine: Machine, at: float) -> None:
-        """Tell the alarm's state if it is another than what was told last."""
-        if (state := machine.alarm.state(at)) != machine.said:
-            machine.said = state
-            self._tell(STATE, machine, at, state=state)
-
-    def _happened(self, what: str, event: Event, at: float, **changes: Any) -> Event:
-        """Record an event that begins or changes, and tell it."""
-        event, message = self._recorded(what, event, at, **changes)
-        self._send(message)
-        return event
-
-    def _recorded(self, what: str, event: Event, at: float, **changes: Any) -> tuple[Event, Message]:
-        """An event that begins (its id is 0) or changes as it is on disk, with what is to be told of it, also there."""
-        site = self.machines[event.machine].site
-
-        def told(event: Event) -> Message:
-            return Message(EVENT, event.machine, site, at, {"what": what, "event": asdict(event)})
-
-        history = self.history
-        event = history.change(event.id, told, **changes) if event.id else history.record(event, told)
-        return event, told(event)
-
     def _change(self, event: Event, what: str, **changes: Any) -> Event:
-        event = self._happened(what, event, self.clock(), **changes)
-        machine = self.machines[event.machine]
-        for slot in ("event", "taping", "trouble"):
-            if (held := getattr(machine, slot)) is not None and held.id == event.id:
-                setattr(machine, slot, event)
-        return event
+        return self.recorders[event.machine].change(event, what, self.clock(), **changes)
 
     def _audit(self, who: str, machine: str, action: str, **detail: Any) -> Audit:
-        return self.history.record(Audit(0, self.clock(), who, machine, action, detail))
+        return self.history.record_audit(Audit(0, self.clock(), who, machine, action, detail))
 
-    def _verdict(self, event: Event, verdict: str, who: str) -> dict[str, Any]:
+    def _set_verdict(self, event: Event, verdict: str, who: str) -> None:
         seen = {} if event.acknowledged is not None else {"acknowledged": self.clock(), "acknowledged_by": who}
-        return {"verdict": verdict, "verdict_by": who, **seen}
+        self._acknowledge_alarm(self._change(event, "verdict", verdict=verdict, verdict_by=who, **seen))
 
-    def _answered(self, event: Event) -> None:
-        """An alarm is answered by answering the event that stands, or the last one if none does."""
-        machine = self.machines[event.machine]
-        newer = machine.event is not None and machine.event.id != event.id
-        if event.kind == "alarm" and not newer and not machine.alarm.acknowledged:
+    def _acknowledge_alarm(self, event: Event) -> None:
+        """Acknowledge the alarm if `event` is the alarm that stands, or if none stands."""
+        machine, recorder = self.machines[event.machine], self.recorders[event.machine]
+        another = recorder.alarm_event is not None and recorder.alarm_event.id != event.id
+        if event.kind == ALARM and not another and not machine.alarm.acknowledged:
             machine.alarm.acknowledge()
-            self._say_state(machine, self.clock())
+            recorder.report_state(self.clock())
 
     def _shelve(self, machine_id: str, until: float, who: str, action: str, **detail: Any) -> Audit:
         machine = self.machines[machine_id]
         with machine.lock:
             machine.alarm.shelve(until)
-            self._say_state(machine, self.clock())
+            self.recorders[machine_id].report_state(self.clock())
             return self._audit(who, machine_id, action, **detail)
 
     def _crossings(self, machine: Machine, event: Event) -> list[audio.Clip]:
         """The windows of an event's audio, end to end from its peak, that cross the set-point; the peak at least."""
-        path = self.history.tape.path(event.audio)
+        path = self.history.event_audio.path(event.audio)
         if path is None:
             raise ValueError(f"event {event.id} has no audio (any more), so there is nothing to learn from it")
         size = round(machine.detector.window_s * audio.header(path).rate)
@@ -220,16 +195,16 @@ class Operator:
                 clips.append(clip)
         return clips or [whole]
 
-    def _grow(
+    def _add_to_bank(
         self, machine: Machine, clips: Sequence[Any], is_target: bool, who: str, action: str, **detail: Any
     ) -> Audit:
-        """Clips into the bank, through files that can be played later as the normals that they now are."""
+        """Add clips to the bank, from files written here, so that they can be played later like every normal."""
         folder = self.history.folder / NORMALS / machine.id
-        beyond = FAR * float(machine.detector.train_values.max()) if action == "fine" else -math.inf
+        beyond = BEYOND * float(machine.detector.train_values.max()) if action == "fine" else -math.inf
         note = domain_shift_warning(machine.detector.score(clips[:: max(1, len(clips) // FEW)]), beyond)
         paths: list[Path] = []
         new = copy.copy(machine.detector)
-        new.near, new.far = 0, 1  # as our own files are
+        new.near, new.far = 0, 1  # the channels of the files written here
         try:
             for number, clip in enumerate(map(audio.as_clip, clips), len(new.normals)):
                 paths.append(folder / f"{number:05d}-{_plain(clip.name)}.flac")
@@ -250,7 +225,7 @@ class Operator:
         audit = None
         try:
             shutil.copytree(machine.model, kept, dirs_exist_ok=True)
-            audit = self._audit(who, machine.id, action, kept=kept.name, **detail)  # before: nothing goes unnoted
+            audit = self._audit(who, machine.id, action, kept=kept.name, **detail)  # first, so that no change lacks one
             new.save(machine.model)
         except OSError as error:
             if audit is not None:
@@ -273,16 +248,17 @@ def standing_changes(history: History, machine: str) -> list[int]:
     return [a.id for a in audits if a.action in CHANGES and a.id not in undone]
 
 
-def is_ours(normal: Origin) -> bool:
-    """Whether the file of a normal was written here, near first, and not by a recorder."""
+def is_written_here(normal: Origin) -> bool:
+    """Whether the file of a normal was written by `Operator` (near channel first), and not by a recorder."""
     return Path(normal.path).parent.parent.name == NORMALS
 
 
-def _replace(folder: Path, by: Path) -> None:
+def _replace_folder(folder: Path, by: Path) -> None:
     """Make `folder` a copy of `by`, byte for byte; at no time is there half a folder."""
     with files.atomic_folder(folder) as draft:
         shutil.copytree(by, draft, dirs_exist_ok=True)
 
 
 def _plain(name: str) -> str:
+    """A name that is safe in a file name."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_.@") else "_" for c in name)[-80:] or "clip"

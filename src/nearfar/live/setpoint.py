@@ -1,152 +1,97 @@
-"""A set-point from what was heard: how many alarms would it have made on the days that are on record?
+"""Set-points of a machine under watch all the time: the first one, the alarms to expect, and a measured one.
 
-    alarms a week <= (m + sqrt(m)) / weeks, m = n + 1         n: alarms of `Alarm` on the recorded windows
+The first set-point.   p: share of healthy windows above it      w: windows a week      n: on-delay, windows in a row
 
-The normals that a detector was fitted on say little about one window in 10,000, and nothing of how windows hang
-together; some days of listening say both. A set-point just below which the next alarm waits makes n + 1 of them on
-average in as many weeks again; with a standard deviation on top, five in six plants have fewer. Sound that people
-called a fault is left out. Even with no alarm at all, a promise of so many a week takes two over so many weeks of
-listening.
+    alarms a week, at most          p w / n                      however the scores of neighbouring windows depend
+    alarms a week, if independent   w p^n (1 - p) / (1 - p^n)    success runs of length n (Feller)
+
+N normals can show no p rarer than 1 / (N + 1). Where PER_WEEK alarms "at most" would need a rarer p, that set-point
+would lie on an extrapolated tail and miss faults. The first set-point then has p = 1 / (N + 1): an alarm needs n
+windows in a row that are each more unusual than every normal.
+
+A measured set-point.  `measure` replays recorded windows through the alarm:
+
+    alarms a week <= (m + sqrt(m)) / weeks, m = n + 1            n: alarms in the recorded weeks
+
+The next alarm may wait just below the set-point, hence n + 1; the square root is one standard deviation of a Poisson
+count. With n = 0 a promise of r alarms a week needs 2 / r weeks of windows.
+
+Reference: Feller 1968, XIII.7 (success runs).
 """
 
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nearfar.live.alarm import RAISED, WEEK_S, Alarm, per_week, rate_for
-from nearfar.live.records import FAULT, Event, Scored
-from nearfar.support.check import number
+import numpy as np
+
+from nearfar.live.alarm import WEEK_S, Alarm, per_week, rate_for
+from nearfar.live.records import FAULT, Event, ScoreRecord
+from nearfar.support.check import Array, number
 from nearfar.threshold import BY_HAND, Threshold, from_normals
-
-BEFORE_FAULT_S = 3600.0  # a fault does not begin when it is noticed
-STEPS = 40
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A set-point `value` that made `alarms` alarms in `weeks` of listening; None if there were too few weeks."""
-
-    value: float | None
-    alarms: int
-    weeks: float
-    needed_weeks: float
-
-
-def measure(scores: Iterable[Scored], events: Sequence[Event], false_alarms_per_week: float, alarm: Alarm) -> Measured:
-    """The lowest set-point that would have kept the promise on these windows, with the delays of `alarm`."""
-    number("false alarms per week", false_alarms_per_week, above=0)
-    faults = [(e.started - BEFORE_FAULT_S, e.ended) for e in events if e.verdict == FAULT]
-    heard = (s for s in scores if not any(a <= s.t0 and (b is None or s.t0 <= b) for a, b in faults))
-    judged, listened_s = _gathered(heard)
-    weeks = listened_s / WEEK_S
-    most = false_alarms_per_week * weeks  # m + sqrt(m)
-    allowed = (math.sqrt(most + 0.25) - 0.5) ** 2 - 1 + 1e-9
-    if allowed < 0 or not judged:
-        return Measured(None, 0, weeks, 2 / false_alarms_per_week)
-    low, high = min(judged), max(judged)  # above the highest there is no alarm
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        if alarms(judged, middle, alarm) <= allowed:
-            high = middle
-        else:
-            low = middle
-    return Measured(high, alarms(judged, high, alarm), weeks, 2 / false_alarms_per_week)
-
-
-def alarms(values: Sequence[float], on: float, alarm: Alarm) -> int:
-    """How many alarms these windows make, one after the other, with a set-point and the delays of `alarm`."""
-    fresh = replace(alarm, on=on, condition=False, standing=False, acknowledged=True, run=0)
-    return sum(fresh.update(value, 0.0) == RAISED for value in values)
-
-
-def _gathered(heard: Iterable[Scored]) -> tuple[Sequence[float], float]:
-    """(values of windows that were judged, seconds that were listened to: windows overlap, with gaps between them)."""
-    judged, total, end = array("d"), 0.0, float("-inf")
-    for s in heard:
-        total += max(0.0, s.t1 - max(s.t0, end))
-        end = max(end, s.t1)
-        if s.anomalous is not None:
-            judged.append(s.score)
-    return judged, total
-
-
-# What a set-point promises of a healthy machine that is heard all the time, and which one to begin with.
-#
-#     p   share of healthy windows above it      w   windows a week      n   on-delay, windows in a row
-#
-#     at most      p w / n                         whatever windows have in common (see `alarm`)
-#     independent  w p^n (1 - p) / (1 - p^n)       if windows had nothing in common: a run of n begins so often
-#
-# N normals can show no p rarer than 1 / (N + 1). Where 7 alarms a week "at most" would need one, the set-point that
-# keeps them lies far out on an estimated tail and misses faults; then p = 1 / (N + 1) is what to begin with: n
-# windows in
-# a row that are each more unusual than every normal.
-#
-# Reference: Feller 1968, XIII.7 (success runs).
-#
 
 if TYPE_CHECKING:
     from nearfar.detector import Detector
 
-PER_WEEK = 7.0  # false alarms, at most, where the normals can show them
+PER_WEEK = 7.0  # most false alarms a week of the first set-point, where the normals can show so few
+BEFORE_FAULT_S = 3600.0  # windows this long before a fault are left out: it began before people noticed it
+MOST_IN_ALARM = 0.01  # share of the windows during which an alarm may stand
+STEP = 0.01  # between set-points that are tried, in the score's unit
+MORE = "for a measured figure: more normals, or after some days nearfar history set-point"
 
 
 def set_point(detector: Detector, hop_s: float, on_delay: int) -> Threshold:
-    """The set-point of a detector that listens all the time: its own if somebody chose it, else the first one."""
+    """The set-point of a detector for a machine under watch: its own if somebody chose one, else the first one."""
     if detector.false_alarm_rate is not None or detector.threshold.method == BY_HAND:
         return detector.threshold
     rate = first_rate(len(detector.normals), hop_s, on_delay)
     point = from_normals(detector.train_values, rate, detector.method)
-    if rate > backed(len(detector.normals)):
+    if rate > rarest_rate(len(detector.normals)):
         return point
     return replace(point, value=max(point.value, float(detector.train_values.max())))  # above every normal
 
 
 def first_rate(normals: int, hop_s: float, on_delay: int) -> float:
-    """The share of healthy windows above the set-point of a machine for which nobody has chosen one."""
-    return max(rate_for(PER_WEEK, hop_s, on_delay), backed(normals))
+    """The share of healthy windows above the first set-point."""
+    return max(rate_for(PER_WEEK, hop_s, on_delay), rarest_rate(normals))
 
 
-def backed(normals: int) -> float:
-    """The rarest share of healthy windows that so many normals can show."""
+def rarest_rate(normals: int) -> float:
+    """The rarest share of healthy windows that this many normals can show."""
     return 1 / (normals + 1)
 
 
 def independent_per_week(rate: float, hop_s: float, on_delay: int) -> float:
-    """False alarms a week if healthy windows had nothing in common; never more than `per_week`."""
+    """False alarms a week if the scores of windows were independent; never more than `per_week`."""
     if rate >= 1:
         return per_week(rate, hop_s, on_delay)
     runs: float = rate**on_delay * (1 - rate) / (1 - rate**on_delay)
     return runs * WEEK_S / hop_s
 
 
-def in_words(detector: Detector, point: Threshold, hop_s: float, on_delay: int) -> list[str]:
-    """A set-point, and what to expect of a healthy machine: a sentence a line."""
+def expected_alarms(detector: Detector, point: Threshold, hop_s: float, on_delay: int) -> list[str]:
+    """A set-point, and the false alarms to expect of a healthy machine, as sentences."""
     most, least = per_week(point.rate, hop_s, on_delay), independent_per_week(point.rate, hop_s, on_delay)
     normals, odd = len(detector.normals), float(detector.train_values.max())
     above = f"above {point.value:.1f}; the most unusual of its {normals} normals scores {odd:.1f}"
     if on_delay == 1:
-        lines = [f"alarm when a window scores {above}", f"of a healthy machine expect at most {often(most)}"]
+        lines = [f"alarm when a window scores {above}", f"of a healthy machine expect at most {how_often(most)}"]
     else:
         lines = [
             f"alarm when {on_delay} windows in a row each score {above}",
-            f"of a healthy machine expect between {often(least)} (if its unusual windows come as chance has it) and "
-            f"{often(most)} (if they always come in a row)",
+            f"of a healthy machine expect between {how_often(least)} (if unusual windows come independently) and "
+            f"{how_often(most)} (if they always come in a row)",
         ]
-    if point.rate < 0.999 * backed(normals):
+    if point.rate < 0.999 * rarest_rate(normals):
         lines.append(f"that is rarer than {normals} normals can show: an estimate, and faint faults may stay below it")
     return lines
 
 
-MEASURED = "for a measured figure: more normals, or after some days nearfar history set-point"
-
-
-def often(a_week: float) -> str:
-    """A number of false alarms a week as people say it."""
+def how_often(a_week: float) -> str:
+    """A number of false alarms a week in a readable unit of time."""
     if a_week >= 14:
         return f"{_round(a_week / 7)} a day"
     if a_week >= 0.95:
@@ -162,3 +107,102 @@ def often(a_week: float) -> str:
 
 def _round(x: float) -> str:
     return f"{x:,.0f}" if x >= 9.95 else f"{x:.2g}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A set-point `value` that made `alarms` alarms in `weeks` of recorded windows, for a share `in_alarm` of the time.
+
+    None if there are fewer weeks than `needed_weeks`.
+    """
+
+    value: float | None
+    alarms: int
+    weeks: float
+    needed_weeks: float
+    in_alarm: float = 0.0
+
+
+def measure(
+    scores: Iterable[ScoreRecord], events: Sequence[Event], false_alarms_per_week: float, alarm: Alarm
+) -> Measured:
+    """The lowest set-point such that it, and every higher one, keeps the promise on the recorded windows.
+
+    Parameters
+    ----------
+    scores
+        Recorded windows of one machine, oldest first. Windows around events with the verdict "fault" are left out.
+    events
+        The machine's events.
+    false_alarms_per_week
+        Most alarms a week; in addition an alarm may stand for MOST_IN_ALARM of the windows.
+    alarm
+        Its deadband and delays are used.
+
+    The number of alarms does not rise steadily as the set-point falls: far below the scores one alarm is raised and
+    never cleared. The search therefore starts at the highest score and stops at the first set-point that breaks the
+    promise.
+    """
+    number("false alarms per week", false_alarms_per_week, above=0)
+    faults = [(e.started - BEFORE_FAULT_S, e.ended) for e in events if e.verdict == FAULT]
+    healthy = (s for s in scores if not any(a <= s.t0 and (b is None or s.t0 <= b) for a, b in faults))
+    values, seconds = _judged(healthy)
+    weeks, needed = seconds / WEEK_S, 2 / false_alarms_per_week
+    most = false_alarms_per_week * weeks  # = m + sqrt(m)
+    allowed = (math.sqrt(most + 0.25) - 0.5) ** 2 - 1 + 1e-9
+    if allowed < 0 or not len(values):
+        return Measured(None, 0, weeks, needed)
+    run_minima = _sliding(values, alarm.on_delay, np.minimum)  # an alarm is raised where this is above the set-point
+    run_maxima = _sliding(values, alarm.off_delay, np.maximum)  # and cleared where this is below set-point - deadband
+    point = float(values.max())
+    found = Measured(point, 0, weeks, needed)
+    # only below one of `run_minima` can a lower set-point raise another alarm: the next such set-point
+    while (point := float(np.max(run_minima, where=run_minima <= point, initial=-math.inf))) > -math.inf:
+        count, windows = _replay(run_minima, run_maxima, point, point - alarm.deadband)
+        if count > allowed or windows > MOST_IN_ALARM * len(values):
+            break
+        found = Measured(point, count, weeks, needed, windows / len(values))
+        point -= STEP
+    return found
+
+
+def count_alarms(values: Array, on: float, alarm: Alarm) -> tuple[int, int]:
+    """(alarms, windows in alarm) of consecutive scores (N,); `alarm` gives the deadband and the delays."""
+    minima, maxima = _sliding(values, alarm.on_delay, np.minimum), _sliding(values, alarm.off_delay, np.maximum)
+    return _replay(minima, maxima, on, on - alarm.deadband)
+
+
+def _replay(run_minima: Array, run_maxima: Array, on: float, off: float) -> tuple[int, int]:
+    """(alarms, windows in alarm): `run_minima` above `on` raises an alarm, `run_maxima` below `off` clears it."""
+    raised, cleared = np.flatnonzero(run_minima > on), np.flatnonzero(run_maxima < off)
+    count = windows = at = 0
+    while (i := int(np.searchsorted(raised, at))) < len(raised):
+        start = int(raised[i])
+        j = int(np.searchsorted(cleared, start))
+        at = int(cleared[j]) if j < len(cleared) else len(run_minima)
+        count, windows = count + 1, windows + at - start
+    return count, windows
+
+
+def _sliding(values: Array, length: int, extreme: np.ufunc) -> Array:
+    """The minimum or maximum of each `length` values in a row, at the last of them; NaN before there are enough."""
+    out = np.full(len(values), np.nan)
+    if len(values) >= length:
+        out[length - 1 :] = extreme.reduce(np.lib.stride_tricks.sliding_window_view(values, length), axis=1)
+    return out
+
+
+def _judged(scores: Iterable[ScoreRecord]) -> tuple[Array, float]:
+    """(scores (N,) of the judged windows, seconds that the windows cover: they overlap, and have gaps between them)."""
+    covered, end = 0.0, -math.inf
+
+    def judged() -> Iterable[float]:
+        nonlocal covered, end
+        for s in scores:
+            covered += max(0.0, s.t1 - max(s.t0, end))
+            end = max(end, s.t1)
+            if s.anomalous is not None:
+                yield s.score
+
+    values = np.fromiter(judged(), np.float64)
+    return values, covered

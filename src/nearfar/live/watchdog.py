@@ -1,10 +1,11 @@
-"""Is anybody listening? Trouble with a microphone is *health*, never "normal", whatever the score says.
+"""Do the microphones work? A problem with a microphone is *health*, never "normal", whatever the score is.
 
-    no samples     nothing came for `silence_s`                    each kind stands after ON windows in a row (fatal: at
-    silent, stuck, saturated, clipped, gap, one_cable              once), and goes after OFF windows without it
-    level          a channel is far louder or quieter than the normals were, band by band (`profile`), for a while
+    no samples     the source has given nothing for `silence_s`
+    silent, stuck, saturated, clipped, gap, one_cable     found by `audio.microphones` in a window
+    level          a channel is far louder or quieter than the normals, band by band
 
-Pure: it counts windows and is told how long nothing came. What is wrong with a window is found by `microphones`.
+A fatal problem stands at once, another one after ON windows in a row; both end after OFF windows without it.
+No clock is read: windows are counted, and the length of a silence is an argument.
 """
 
 from __future__ import annotations
@@ -20,28 +21,32 @@ from nearfar.embedding.band_levels import BandLevels, frames
 from nearfar.support.check import number
 
 ON, OFF = 2, 3
-WARNINGS = ("clipped", "gap", "one_cable")  # the others are how a microphone is, and were so when it was fitted
-LEVEL_DB = 12.0  # median over bands, beyond what single frames of the normals spread
-CHECK_EVERY = 12  # windows between looks at the level: it creeps, and costs an encoder pass
+WARNINGS = (
+    "clipped",
+    "gap",
+    "one_cable",
+)  # the other warnings held for the normals too
+LEVEL_DB = 12.0  # median over bands of the shift beyond the spread of single frames of the normals
+CHECK_EVERY = 12  # windows between two checks of the level: it changes slowly, and a check costs an encoder pass
 
 
 class Watchdog:
-    """What is wrong with a machine's microphones; `standing` {kind: text} is empty if all is well."""
+    """The problems of a machine's microphones: `standing` {kind: text}, empty if there are none."""
 
     def __init__(self, profile: BandLevels, silence_s: float | None = 30.0) -> None:
         self.profile = profile
-        self.silence_s = math.inf if silence_s is None else number("silence_s", silence_s, above=0)  # None: may rest
+        self.silence_s = math.inf if silence_s is None else number("silence_s", silence_s, above=0)  # None: no limit
         self.standing: dict[str, str] = {}
         self._runs: dict[str, int] = {}
         self._count = 0
 
-    def hear(self, clip: Clip, problems: Sequence[Problem]) -> dict[str, str]:
-        """One window and what `microphones` finds in it; returns what stands."""
+    def check(self, clip: Clip, problems: Sequence[Problem]) -> dict[str, str]:
+        """Follow one window and the problems that `audio.microphones` found in it; returns `standing`."""
         self.standing.pop("no samples", None)
         found = {p.kind: p for p in problems if p.fatal or p.kind in WARNINGS}
         if not any(p.fatal for p in problems):
             if self._count % CHECK_EVERY == 0:
-                self._level(clip)
+                self._check_level(clip)
             self._count += 1
         for kind, problem in found.items():
             self._runs[kind] = max(self._runs.get(kind, 0), 0) + 1
@@ -54,13 +59,13 @@ class Watchdog:
                 del self._runs[kind]
         return self.standing
 
-    def silent(self, seconds: float) -> dict[str, str]:
-        """Nothing came for so long; returns what stands."""
+    def on_silence(self, seconds: float) -> dict[str, str]:
+        """The source has given nothing for `seconds`; returns `standing`."""
         if seconds >= self.silence_s:
             self.standing["no samples"] = f"no sound has come for {seconds:.0f} s: is the source, or the network, down?"
         return self.standing
 
-    def _level(self, clip: Clip) -> None:
+    def _check_level(self, clip: Clip) -> None:
         for channel in self.profile.sums:
             kind = f"level of {channel}"
             self.standing.pop(kind, None)
@@ -73,6 +78,6 @@ class Watchdog:
                 louder = "louder" if shift > 0 else "quieter"
                 by = abs(float(np.median(beyond)))
                 self.standing[kind] = (
-                    f"the {channel} microphone hears everything {by:.0f} dB {louder} than when it was fitted: "
+                    f"the {channel} microphone picks up everything {by:.0f} dB {louder} than when it was fitted: "
                     "moved, covered, or its gain changed?"
                 )

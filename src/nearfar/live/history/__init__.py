@@ -1,1 +1,1 @@
-"""What a plant remembers: scores, events, audit, the outbox, the sound of events."""
+"""The record of a plant: scores, events, audit, outbox, event audio."""

@@ -1,4 +1,4 @@
-"""Event audio: FLAC files (24 bits) in one folder under a cap on their size, oldest out first."""
+"""Event audio: FLAC files (24 bits) in one folder under a cap on their size, oldest deleted first."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def write_flac(path: Path, samples: Array, rate: int) -> None:
     files.atomic_write(path, file.getvalue())
 
 
-class Tape:
-    """The audio of events in `folder`, together at most `most_bytes`. Names sort by age: they begin with a time."""
+class AudioArchive:
+    """The audio of events in `folder`, together at most `most_bytes`. Names begin with a time, so they sort by age."""
 
     def __init__(self, folder: Path, most_bytes: float) -> None:
         self.folder, self.most_bytes = folder, most_bytes
 
-    def put(self, name: str, samples: Array, rate: int) -> None:
-        """Keep samples (C, N) as `name`; the oldest go if all are too many bytes. OSError if the disk is full."""
+    def save(self, name: str, samples: Array, rate: int) -> None:
+        """Keep samples (C, N) as `name`, and delete the oldest files above the cap. OSError if the disk is full."""
         write_flac(self.folder / name, samples, rate)
-        files = sorted(self.folder.glob(f"*{SUFFIX}"))
-        sizes = [file.stat().st_size for file in files]
+        paths = sorted(self.folder.glob(f"*{SUFFIX}"))
+        sizes = [path.stat().st_size for path in paths]
         total = sum(sizes)
-        for file, size in zip(files[:-1], sizes, strict=False):  # the newest stays, however large it is
+        for path, size in zip(paths[:-1], sizes, strict=False):  # the newest stays, however large it is
             if total <= self.most_bytes:
                 break
-            file.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             total -= size
 
     def path(self, name: str) -> Path | None:
-        """The file of an event, or None if it has none or it had to go."""
+        """The audio file of an event; None if the event has none, or if it was deleted."""
         path = self.folder / name
         return path if name and path.name == name and path.is_file() else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nearfar.live.history.history import TABLES, connect
+from nearfar.live.history.database import TABLES, connect
 from nearfar.support.files import atomic_file
 
 CHUNK = 100_000

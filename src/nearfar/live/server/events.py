@@ -61,16 +61,16 @@ def acknowledge(here: Here, request: Request, id: Id, body: schemas.ByWhom) -> s
     """Somebody has seen it and looks after it."""
     here.watched(id)
     with answers():
-        here.plant.acknowledge(id, name_of(request, body.who))
+        here.plant.operator.acknowledge(id, name_of(request, body.who))
     return event(here, id)
 
 
 @router.post("/events/{id}/feedback")
 def feedback(here: Here, request: Request, id: Id, body: schemas.Feedback) -> schemas.Done:
     """What it was: "fine" puts its sound into the normals, "fault" notes a real fault. "fine" can be undone."""
-    found, who = here.watched(id), name_of(request, body.who)
+    found, who, operator = here.watched(id), name_of(request, body.who), here.plant.operator
     with answers():
-        audit = here.told(here.plant.fine(id, who) if body.verdict == "fine" else here.plant.fault(id, who))
+        audit = here.told((operator.mark_fine if body.verdict == "fine" else operator.mark_fault)(id, who))
     name = here.plant.machines[found.machine].name
     text = f"Noted as a real fault of {name}."
     if body.verdict == "fine":
@@ -90,5 +90,5 @@ def undo(here: Here, request: Request, id: Id, body: schemas.ByWhom) -> schemas.
     with answers():
         if not here.plant.history.audit(id=id, limit=1):
             raise KeyError(f"there is no audit entry {id}")
-        done = here.told(here.plant.undo(id, name_of(request, body.who)))
+        done = here.told(here.plant.operator.undo(id, name_of(request, body.who)))
     return schemas.Done(message=f"The model of {done.machine} is what it was.", audit_id=done.id)

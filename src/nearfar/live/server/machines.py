@@ -13,7 +13,7 @@ from nearfar.live.server import schemas
 from nearfar.live.server.playback import gain_db, normal_clip
 from nearfar.live.server.serializers import audits, state
 from nearfar.live.server.service import ERRORS, Here, answers, name_of
-from nearfar.live.setpoint import backed, independent_per_week
+from nearfar.live.setpoint import independent_per_week, rarest_rate
 
 router = APIRouter(prefix="/v1/machines", tags=["machines"], responses=ERRORS)
 RATES = np.geomspace(0.2, 1e-6, 48)  # shares of healthy windows, along the curve
@@ -83,7 +83,7 @@ def model(here: Here, id: str) -> schemas.Model:
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
         set_point=_set_point(machine),
         curve=_curve(machine),
-        backed_per_week=_per_week(machine, backed(len(detector.normals))),
+        backed_per_week=_per_week(machine, rarest_rate(len(detector.normals))),
         odd_ones_out=odd,
         gain_db=gain,
         audit=audits(here.plant, id),
@@ -95,7 +95,7 @@ def threshold(here: Here, request: Request, id: str, body: schemas.NewSetPoint) 
     """Change the set-point, without fitting again; audited, and can be undone."""
     machine = here.machine(id)
     with answers(value_error=422):
-        audit = here.plant.set_point(
+        audit = here.plant.operator.change_set_point(
             id,
             who=name_of(request, body.who),
             false_alarms_per_week=body.false_alarms_per_week,
@@ -110,7 +110,7 @@ def shelve(here: Here, request: Request, id: str, body: schemas.Shelving) -> sch
     """Raise nothing for so many hours; everything is scored and kept all the same."""
     name = here.machine(id).name
     with answers(value_error=422):
-        audit = here.told(here.plant.shelve(id, body.hours, name_of(request, body.who)))
+        audit = here.told(here.plant.operator.shelve(id, body.hours, name_of(request, body.who)))
     return schemas.Done(message=f"{name} is shelved for {body.hours:g} h.", audit_id=audit.id)
 
 
@@ -119,7 +119,7 @@ def unshelve(here: Here, request: Request, id: str, who: schemas.Who = "") -> sc
     """Take a machine from the shelf."""
     name = here.machine(id).name
     with answers():
-        audit = here.told(here.plant.unshelve(id, name_of(request, who)))
+        audit = here.told(here.plant.operator.unshelve(id, name_of(request, who)))
     return schemas.Done(message=f"{name} is watched again.", audit_id=audit.id)
 
 
@@ -134,7 +134,7 @@ def _set_point(machine: Machine) -> schemas.SetPoint:
         method=point.method,
         false_alarms_per_week=max(machine.false_alarms_per_week, 1e-9),
         independent_per_week=independent_per_week(point.rate, machine.hop_s, machine.alarm.on_delay),
-        promise=machine.promise(),
+        promise=machine.expected_alarms(),
     )
 
 

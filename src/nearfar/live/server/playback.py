@@ -22,7 +22,7 @@ from nearfar.detector import Detector
 from nearfar.embedding.embedder import Origin
 from nearfar.explain.evidence import neighbours, recording
 from nearfar.explain.wording import Explanation
-from nearfar.live.operator import is_ours
+from nearfar.live.operator import is_written_here
 from nearfar.live.plant import Plant
 from nearfar.live.records import Event
 from nearfar.support.check import Array
@@ -38,7 +38,7 @@ def normal_clip(normal: Origin, detector: Detector) -> Clip | None:
     """The sound of a normal, or None if its file is gone or is another."""
     if not is_still_there(normal):
         return None
-    channels = (0, 1) if is_ours(normal) else (detector.near, detector.far)
+    channels = (0, 1) if is_written_here(normal) else (detector.near, detector.far)
     return recording(neighbours([0.0], [normal])[0], channels)
 
 
@@ -77,7 +77,7 @@ class ExplanationCache:
 
     def clip(self, event: Event, *, whole: bool = False) -> Clip:
         """The window at the event's peak, or all that was kept. FileNotFoundError if it is not kept any more."""
-        path = self.plant.history.tape.path(event.audio)
+        path = self.plant.history.event_audio.path(event.audio)
         if path is None:
             raise FileNotFoundError(f"the sound of event {event.id} is not kept (any more)")
         if whole:
@@ -114,7 +114,7 @@ class ExplanationCache:
     def _explanation(self, event: Event) -> Explanation:
         key = self._key(event)
         if key not in self._kept:
-            _keep(self._kept, key, self.plant.explain(event.machine, self.clip(event)))
+            _keep(self._kept, key, self.plant.machines[event.machine].detector.explain(self.clip(event)))
         return self._kept[key]
 
     def _key(self, event: Event) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nearfar.live.records import Scored
+from nearfar.live.records import ScoreRecord
 
 Channel = Literal["near", "far"]
 T0 = 1_790_000_000.0  # the time in the examples
@@ -95,7 +95,7 @@ class MachineState(Schema):
     name: str = Field(examples=["Pump 3"])
     site: str = Field(examples=["hall-2"])
     state: str = Field(examples=["normal"])
-    score: Scored | None = Field(examples=[SCORED])
+    score: ScoreRecord | None = Field(examples=[SCORED])
     last_heard: float | None = Field(examples=[T0 + 10])
     health: list[str] = Field(examples=[[]])
     shelved_until: float | None = Field(examples=[None])
@@ -118,7 +118,7 @@ class Scores(Schema):
     machine: str = Field(examples=["pump3"])
     since: float = Field(examples=[T0])
     until: float = Field(examples=[T0 + 3600])
-    scores: list[Scored] = Field(examples=[[SCORED]])
+    scores: list[ScoreRecord] = Field(examples=[[SCORED]])
 
 
 class Day(Schema):
@@ -216,7 +216,10 @@ class Model(Schema):
 
 
 class Event(Schema):
-    """An alarm, or a problem with a microphone. `ended` is null until it is over."""
+    """An alarm, or a problem with a microphone. `ended` is null until it is over.
+
+    `interrupted`: the server stopped while it stood, so `ended` is the end of the last window before that.
+    """
 
     id: int = Field(examples=[7])
     machine: str = Field(examples=["pump3"])
@@ -234,6 +237,7 @@ class Event(Schema):
     acknowledged_by: str = Field(examples=["Anna"])
     verdict: Literal["", "fine", "fault"] = Field(examples=["fine"])
     verdict_by: str = Field(examples=["Anna"])
+    interrupted: bool = Field(examples=[False])
     audit: list[AuditEntry]
 
 

@@ -19,7 +19,7 @@ from nearfar.support.words import plural
 def state(plant: Plant, id: str) -> schemas.MachineState:
     """A machine as the API shows it."""
     machine, now = plant.machines[id], plant.state(id)
-    last, word, ailments = machine.last, str(now["state"]), list(machine.watchdog.standing.values())
+    last, word, ailments = machine.last, now.state, list(machine.watchdog.standing.values())
     deaf = "no samples" in machine.watchdog.standing or (last is not None and last.anomalous is None)
     if word == "normal" and (deaf or last is None):
         word = "no sound" if deaf else "waiting"
@@ -29,21 +29,21 @@ def state(plant: Plant, id: str) -> schemas.MachineState:
         site=machine.site,
         state=word,
         score=last,
-        last_heard=now["last_heard"],
+        last_heard=now.last_heard,
         health=ailments,
-        shelved_until=now["shelved_until"],
-        event_id=now["event"],
-        threshold=now["threshold"],
-        false_alarms_per_week=now["false_alarms_per_week"],
-        clip_seconds=now["window_s"],
-        normals=now["normals"],
+        shelved_until=now.shelved_until,
+        event_id=now.event,
+        threshold=now.threshold,
+        false_alarms_per_week=now.false_alarms_per_week,
+        clip_seconds=now.window_s,
+        normals=now.normals,
     )
 
 
 def happening(plant: Plant, event: Event, audit: list[schemas.AuditEntry] | None = None) -> schemas.Event:
     """An event as the API shows it."""
     kept = asdict(event)
-    has_audio = plant.history.tape.path(str(kept.pop("audio"))) is not None
+    has_audio = plant.history.event_audio.path(str(kept.pop("audio"))) is not None
     kept.pop("audio_t0")
     machine = plant.machines.get(event.machine)
     name = machine.name if machine else event.machine  # a machine of earlier days

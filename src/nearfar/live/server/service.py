@@ -14,7 +14,6 @@ from fastapi import Depends, Request
 
 from nearfar.errors import AudioError
 from nearfar.live.drift import Drift, look
-from nearfar.live.history.history import medians
 from nearfar.live.machine import Machine
 from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event
@@ -91,7 +90,9 @@ class Service:
 
     def drift(self, id: str) -> Drift:
         """Whether a machine's normal score creeps; looked at once an hour, since weeks are read."""
-        return self._now_and_then(f"drift {id}", HOUR_S, lambda: look(medians(self.plant.history, id, 0.0, math.inf)))
+        return self._now_and_then(
+            f"drift {id}", HOUR_S, lambda: look(self.plant.history.daily_medians(id, 0.0, math.inf))
+        )
 
     def disk(self) -> tuple[int, int]:
         """(bytes that the history holds, bytes free there), of the last minute."""

@@ -43,7 +43,7 @@ def spectrogram(here: Here, id: Id, dark: bool = False) -> Response:
 def everything(here: Here, id: Id) -> Response:
     """All that was kept of an event, both channels, as recorded."""
     found = here.event(id)
-    path = here.plant.history.tape.path(found.audio)
+    path = here.plant.history.event_audio.path(found.audio)
     if path is None:
         raise Refused(Refusal(404, "not_found", f"the sound of event {id} is not kept (any more)"))
     return FileResponse(path, media_type="audio/flac", filename=f"{found.machine}-event-{found.id}.flac")

@@ -14,9 +14,10 @@ import json
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from typing import Any
 
-from nearfar.live.records import EVENT, SCORE, Message
+from nearfar.live.messages import EVENT, SCORE, EventMessage, Message, ScoreMessage
 
 REMEMBERED = 2000  # messages in the ring
 QUIET_S = 15.0  # after which a comment keeps proxies from closing
@@ -45,13 +46,13 @@ class Stream:
 
     def put(self, message: Message) -> None:
         """Take a message of the plant."""
-        if message.kind == SCORE:
+        if isinstance(message, ScoreMessage):
             self.windows += 1
-            self.tell(SCORE, _row(message))
+            self.tell(SCORE, asdict(message.record))
             self._state(message.machine, again=False)
-        elif message.kind == EVENT:
-            event = {k: v for k, v in message.body["event"].items() if not k.startswith("audio")}
-            self.tell(EVENT, {"what": message.body["what"], **event})
+        elif isinstance(message, EventMessage):
+            event = {k: v for k, v in asdict(message.event).items() if not k.startswith("audio")}
+            self.tell(EVENT, {"what": message.what, **event})
         else:
             self._state(message.machine)
 
@@ -115,9 +116,3 @@ class Stream:
                 loop.call_soon_threadsafe(bell.set)
             except RuntimeError:  # that loop has ended
                 self._bells.discard((loop, bell))
-
-
-def _row(message: Message) -> dict[str, Any]:
-    kept = ("t0", "t1", "score", "threshold", "anomalous", "p", "triggered_by", "problem")
-    levels = {"level_near_dbfs": message.body["near_dbfs"], "level_far_dbfs": message.body["far_dbfs"]}
-    return {"machine": message.machine, **{k: message.body[k] for k in kept}, **levels}

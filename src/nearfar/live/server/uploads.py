@@ -72,7 +72,7 @@ async def score(here: Here, request: Request, id: str, how: How) -> schemas.Reco
     machine = here.machine(id)
 
     def work(clips: list[Clip]) -> schemas.RecordingScore:
-        scores = [here.plant.score(id, clip) for clip in clips]
+        scores = machine.detector.score(clips)
         return recording_score(id, scores, scores[_worst(scores)])
 
     return await _worked_on(here, request, machine, how, work)
@@ -84,8 +84,8 @@ async def explain(here: Here, request: Request, id: str, how: How) -> schemas.Ex
     machine = here.machine(id)
 
     def work(clips: list[Clip]) -> schemas.Explanation:
-        clip = clips[0] if len(clips) == 1 else clips[_worst([here.plant.score(id, c) for c in clips])]
-        found = here.plant.explain(id, clip)
+        clip = clips[0] if len(clips) == 1 else clips[_worst(machine.detector.score(clips))]
+        found = machine.detector.explain(clip)
         similar = {n.name for n in found.nearest}
         normals = [n for n in machine.detector.normals if n.name in similar]
         there = {n.name: c for n in normals if (c := normal_clip(n, machine.detector))}
@@ -110,7 +110,7 @@ async def add(
     machine, by = here.machine(id), name_of(request, who)
 
     def work(clips: list[Clip]) -> schemas.Added:
-        audit = here.told(here.plant.add(id, clips, domain, by))
+        audit = here.told(here.plant.operator.add_normals(id, clips, domain, by))
         count = len(audit.detail["files"])
         text = f"{plural(count, 'recording')} added to the normals of {machine.name}."
         cut = [p.text for c in clips for p in incomplete(c)]

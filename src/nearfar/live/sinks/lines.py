@@ -1,6 +1,6 @@
 """Messages as lines of a file: JSON lines of everything, or CSV of scores. Whole lines only, also on a full disk.
 
-The file is opened anew for each line, so it may be moved away (logrotate) at any time.
+The file is opened anew for each line, so it may be renamed (logrotate) at any time.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from nearfar.live.records import SCORE, Message
+from nearfar.live.messages import Message, ScoreMessage
+from nearfar.live.records import ScoreRecord
 from nearfar.live.sinks.retry import RetryQueue
 
 COLUMNS = (
@@ -30,22 +32,22 @@ COLUMNS = (
 
 def json_lines(path: Path) -> RetryQueue:
     """A sink that appends each message to `path` as a line of JSON."""
-    return RetryQueue(f"json lines {path}", lambda message: append(path, message.to_json() + "\n"))
+    return RetryQueue(f"json lines {path}", lambda message: append(path, message.json() + "\n"))
 
 
 def csv_lines(path: Path) -> RetryQueue:
     """A sink that appends each score to `path` as a row of CSV; the first row names the columns."""
 
     def deliver(message: Message) -> None:
-        if message.kind == SCORE:
+        if isinstance(message, ScoreMessage):
             new = not path.exists() or not path.stat().st_size
-            append(path, (_csv(COLUMNS) if new else "") + _csv(_row(message)))
+            append(path, (_csv(COLUMNS) if new else "") + _csv(_row(message.record)))
 
     return RetryQueue(f"csv {path}", deliver)
 
 
 def append(path: Path, text: str) -> None:
-    """Append text, all of it or, with an OSError, nothing."""
+    """Append the whole text, or raise OSError and append nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = text.encode()
     with path.open("ab", buffering=0) as file:
@@ -59,16 +61,14 @@ def append(path: Path, text: str) -> None:
             raise
 
 
-def _row(message: Message) -> list[object]:
-    body = message.body
-    time = datetime.fromtimestamp(body["t0"], timezone.utc).isoformat(timespec="milliseconds")
-    flag = "" if body["anomalous"] is None else int(body["anomalous"])
-    triggers = " and ".join(body["triggered_by"])
-    facts = [body["p"], triggers, body["problem"], body["near_dbfs"], body["far_dbfs"]]
-    return [time, message.machine, body["score"], body["threshold"], flag, *facts]
+def _row(s: ScoreRecord) -> list[object]:
+    time = datetime.fromtimestamp(s.t0, timezone.utc).isoformat(timespec="milliseconds")
+    flag = "" if s.anomalous is None else int(s.anomalous)
+    levels = s.level_near_dbfs, s.level_far_dbfs
+    return [time, s.machine, s.score, s.threshold, flag, s.p, " and ".join(s.triggered_by), s.problem, *levels]
 
 
-def _csv(row: object) -> str:
+def _csv(row: Iterable[object]) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow(row)  # type: ignore[arg-type]
+    csv.writer(out, lineterminator="\n").writerow(row)
     return out.getvalue()

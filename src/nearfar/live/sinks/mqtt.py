@@ -1,12 +1,12 @@
-"""MQTT: one connection per machine, so that a broker can say which machine nobody listens to any more.
+"""MQTT: one connection per machine, so that the last will names the machine that is no longer monitored.
 
-    nearfar/<site>/<machine>/score    every window, while the broker is there
+    nearfar/<site>/<machine>/score    every window, while the broker is connected
     nearfar/<site>/<machine>/state    when it changes            normal | unacknowledged alarm | ...
     nearfar/<site>/<machine>/event    raised, cleared, acknowledged, verdict: never lost
     nearfar/<site>/<machine>/health   {"health": "ok" | "problem" | "offline"}; "offline" is the last will
 
-JSON, QoS 1. Retained are health and Home Assistant's discovery alone: a retained score or state would be believed long
-after it was true. While the broker is away, events, state and health wait (up to WAITING), scores do not.
+JSON, QoS 1. Only health and Home Assistant's discovery are retained: a retained score or state would look current long
+after it was true. While the broker is unreachable, events, state and health wait (up to WAITING); scores are dropped.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nearfar.live.history.history import Outbox
-from nearfar.live.records import EVENT, HEALTH, OFFLINE, OK, SCORE, Message
+from nearfar.live.messages import EVENT, HEALTH, OFFLINE, OK, SCORE, Message
 from nearfar.live.sinks.retry import RetryQueue
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from nearfar.live.machine import Machine
 
 WAITING = 5000
-CONFIRM_S = 5.0  # for a broker that is there to confirm an event
+CONFIRM_S = 5.0  # for a connected broker to confirm an event
 DISCOVERY = "homeassistant"
 _OFFLINE = json.dumps({"health": OFFLINE})
 
@@ -52,7 +51,7 @@ class Broker:
 
 
 class Mqtt:
-    """A sink for `machines` at a broker; needs paho-mqtt 2. Returns at once, and connects when the broker is there."""
+    """A sink for `machines` at a broker; needs paho-mqtt 2. Connects in the background, as soon as it can."""
 
     name = "mqtt"
 
@@ -64,10 +63,10 @@ class Mqtt:
         except ImportError:
             raise ImportError("MQTT needs paho-mqtt: pip install 'nearfar[live]'") from None
         self.broker, self.machines = broker, {m.id: m for m in machines}
-        self._trouble: dict[str, str] = {}
-        self._health = {m.id: json.dumps({"health": OK}) for m in machines}  # what a broker is told when it is back
+        self._problems: dict[str, str] = {}
+        self._health = {m.id: json.dumps({"health": OK}) for m in machines}  # published again after each connection
         self._clients = {m.id: self._client(paho, m, longest_wait_s) for m in machines}
-        self._events = RetryQueue(self.name, self._deliver, Outbox(history, self.name, (EVENT,)))
+        self._events = RetryQueue(self.name, self._deliver, history.outbox.mailbox(self.name, (EVENT,)))
         for client in self._clients.values():
             client.connect_async(broker.host, broker.port or (8883 if broker.encrypted else 1883), keepalive=30)
             client.loop_start()
@@ -75,7 +74,7 @@ class Mqtt:
     @property
     def problem(self) -> str:
         """Why the broker cannot be reached, or ""."""
-        return "; ".join(sorted(set(self._trouble.values()))) or self._events.problem
+        return "; ".join(sorted(set(self._problems.values()))) or self._events.problem
 
     def put(self, message: Message) -> None:
         """Publish; never waits."""
@@ -91,7 +90,7 @@ class Mqtt:
         client.publish(topic, payload, qos=1, retain=message.kind == HEALTH)
 
     def close(self) -> None:
-        """Say "offline" and leave; events that wait for a broker that is away are sent after the next start."""
+        """Publish "offline" and disconnect; events that could not be delivered are sent after the next start."""
         self._events.close()
         for id, client in self._clients.items():
             if client.is_connected():
@@ -103,14 +102,15 @@ class Mqtt:
 
     def _deliver(self, message: Message) -> None:
         """Publish an event and wait for the broker to confirm it."""
-        client = self._clients.get(message.machine) or next(iter(self._clients.values()))  # that machine may be gone
+        first = next(iter(self._clients.values()))
+        client = self._clients.get(message.machine, first)  # the machine may have left the configuration
         if not client.is_connected():
-            raise OSError(f"{self.broker.host} is away")
+            raise OSError(f"{self.broker.host} is not connected")
         sent = client.publish(self._topic(message.site, message.machine, EVENT), _payload(message), qos=1)
         if sent.rc == 0:
             sent.wait_for_publish(CONFIRM_S)
         if sent.rc or not sent.is_published():
-            raise OSError(f"{self.broker.host} does not confirm what it is sent")
+            raise OSError(f"{self.broker.host} does not confirm messages")
 
     def _client(self, paho: Any, machine: Machine, longest_wait_s: int) -> Any:
         broker = self.broker
@@ -122,33 +122,33 @@ class Mqtt:
         client.will_set(self._topic(machine.site, machine.id, HEALTH), _OFFLINE, qos=1, retain=True)
         client.max_queued_messages_set(WAITING)
         client.reconnect_delay_set(1, longest_wait_s)
-        client.on_connect = self._connected(machine)
-        client.on_disconnect = self._left(machine)
-        client.on_connect_fail = lambda *_: self._trouble.update({machine.id: f"mqtt: {broker.host} does not answer"})
-        client.on_message = lambda client, *_: self._greet(client, machine)  # Home Assistant has started
+        client.on_connect = self._on_connect(machine)
+        client.on_disconnect = self._on_disconnect(machine)
+        client.on_connect_fail = lambda *_: self._problems.update({machine.id: f"mqtt: {broker.host} does not answer"})
+        client.on_message = lambda client, *_: self._announce(client, machine)  # Home Assistant has started
         return client
 
-    def _connected(self, machine: Machine) -> Callable[..., None]:
+    def _on_connect(self, machine: Machine) -> Callable[..., None]:
         def connected(client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
             if reason.is_failure:
-                self._trouble[machine.id] = f"mqtt: {self.broker.host} refuses: {reason}"
+                self._problems[machine.id] = f"mqtt: {self.broker.host} refuses the connection: {reason}"
                 return
-            self._trouble.pop(machine.id, None)
+            self._problems.pop(machine.id, None)
             if self.broker.discovery:
                 client.subscribe(f"{DISCOVERY}/status", qos=1)
-            self._greet(client, machine)
-            self._events.hurry()
+            self._announce(client, machine)
+            self._events.retry_now()
 
         return connected
 
-    def _left(self, machine: Machine) -> Callable[..., None]:
-        def left(client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
-            self._trouble[machine.id] = f"mqtt: {self.broker.host} has gone ({reason}); trying again"
+    def _on_disconnect(self, machine: Machine) -> Callable[..., None]:
+        def disconnected(client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+            self._problems[machine.id] = f"mqtt: the connection to {self.broker.host} was lost ({reason}); trying again"
 
-        return left
+        return disconnected
 
-    def _greet(self, client: Any, machine: Machine) -> None:
-        """What a broker has to know after a connection: how the machine is, and for Home Assistant what it is."""
+    def _announce(self, client: Any, machine: Machine) -> None:
+        """Publish the retained topics after a connection: health, and Home Assistant's discovery."""
         topic = self._topic(machine.site, machine.id, HEALTH)
         client.publish(topic, self._health[machine.id], qos=1, retain=True)
         if self.broker.discovery:
@@ -160,11 +160,11 @@ class Mqtt:
 
 
 def _payload(message: Message) -> str:
-    return json.dumps({"machine": message.machine, "at": message.at, **message.body}, allow_nan=False)
+    return json.dumps({"machine": message.machine, "at": message.at, **message.body()}, allow_nan=False)
 
 
 def discovery(machine: Machine, prefix: str) -> list[tuple[str, dict[str, Any]]]:
-    """(topic, configuration) of what Home Assistant shows of a machine: score, set-point, alarm, microphones."""
+    """(topic, configuration) of the entities of a machine in Home Assistant: score, set-point, alarm, microphones."""
     base, uid = f"{prefix}/{machine.site}/{machine.id}", f"nearfar_{machine.site}_{machine.id}"
     device = {"identifiers": [uid], "name": machine.name, "manufacturer": "nearfar", "model": machine.model.name}
     offline = "{{ 'offline' if value_json.health == 'offline' else 'online' }}"

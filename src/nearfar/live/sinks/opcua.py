@@ -1,4 +1,4 @@
-"""OPC-UA: a server with an object per machine, for SCADA systems that ask.
+"""OPC-UA: a server with an object per machine, which SCADA systems read.
 
     Objects/nearfar/<machine>/{Score, Threshold, Alarm, Health, LastUpdate}     Double Double Boolean String DateTime
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from nearfar.live.records import HEALTH, OK, SCORE, STATE, Message
+from nearfar.live.messages import OK, HealthMessage, Message, ScoreMessage, StateMessage
 from nearfar.live.sinks.retry import RetryQueue
 
 if TYPE_CHECKING:
@@ -49,32 +49,32 @@ class OpcUa:
         except OSError as error:
             self._server.tloop.stop()
             raise OSError(f"OPC-UA cannot be served at {endpoint}: {error.strerror or error}") from None
-        self._courier = RetryQueue(self.name, self._show)
+        self._queue = RetryQueue(self.name, self._show)
 
     @property
     def problem(self) -> str:
         """Why values are not shown, or ""."""
-        return self._courier.problem
+        return self._queue.problem
 
     def put(self, message: Message) -> None:
         """Show a message."""
-        self._courier.put(message)
+        self._queue.put(message)
 
     def close(self) -> None:
         """Stop the server."""
-        self._courier.close()
+        self._queue.close()
         self._server.stop()
 
     def _show(self, message: Message) -> None:
-        nodes, body = self._nodes[message.machine], message.body
         values: dict[str, Any] = {}
-        if message.kind == SCORE:
-            values = {"Threshold": float(body["threshold"]), "Alarm": "alarm" in body["state"]}
-            values["LastUpdate"] = datetime.fromtimestamp(body["t1"], timezone.utc)
-            values |= {} if body["anomalous"] is None else {"Score": float(body["score"])}
-        elif message.kind == STATE:
-            values = {"Alarm": "alarm" in body["state"]}
-        elif message.kind == HEALTH:
-            values = {"Health": body["health"] if body["health"] == OK else f"{body['health']}: {body['text']}"}
+        if isinstance(message, ScoreMessage):
+            s = message.record
+            values = {"Threshold": float(s.threshold), "Alarm": message.in_alarm}
+            values["LastUpdate"] = datetime.fromtimestamp(s.t1, timezone.utc)
+            values |= {} if s.anomalous is None else {"Score": float(s.score)}
+        elif isinstance(message, StateMessage):
+            values = {"Alarm": message.in_alarm}
+        elif isinstance(message, HealthMessage):
+            values = {"Health": OK if message.health == OK else f"{message.health}: {message.text}"}
         for name, value in values.items():
-            nodes[name].write_value(value)
+            self._nodes[message.machine][name].write_value(value)

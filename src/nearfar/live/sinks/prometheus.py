@@ -1,6 +1,6 @@
-"""Prometheus: what the plant measures, in a registry of its own, and a small server for it.
+"""Prometheus: counters and gauges of the plant in a registry of their own, and a small server for them.
 
-Labels are machine and channel alone (and the result of a window): never a file's name.
+The only labels are the machine, the channel, the kind of an event and the result of a window: few series.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from nearfar.live.records import ALARM, EVENT, HEALTH, OK, SCORE, STATE, Message
+from nearfar.live.alarm import RAISED
+from nearfar.live.messages import OK, EventMessage, HealthMessage, Message, ScoreMessage, StateMessage
+from nearfar.live.records import ALARM, HEALTH
 
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 RESULTS = {False: "normal", True: "anomalous", None: "cannot_judge"}
@@ -17,7 +19,7 @@ RESULTS = {False: "normal", True: "anomalous", None: "cannot_judge"}
 class Metrics:
     """A sink and a meter; `registry` is a `prometheus_client.CollectorRegistry`. Needs prometheus-client.
 
-    What is counted of `machines` begins at 0: of a counter that appears with 1, Prometheus sees no increase.
+    The counters of `machines` start at 0: Prometheus sees no increase in a counter that appears with 1.
     """
 
     name, problem = "prometheus", ""
@@ -41,14 +43,14 @@ class Metrics:
         self.score = gauge("score", "Standard deviations above the machine's normals", "machine")
         self.threshold = gauge("threshold", "Set-point, in the score's unit", "machine")
         self.alarm = gauge("alarm", "1 while an alarm stands", "machine")
-        self.health = gauge("health_problem", "1 while a microphone or stream is in trouble", "machine")
-        self.windows = counter("windows", "Windows heard, by result", "machine", "result")
-        self.lost = counter("windows_dropped", "Windows that nobody had time for")
+        self.health = gauge("health_problem", "1 while a microphone or stream has a problem", "machine")
+        self.windows = counter("windows", "Windows processed, by result", "machine", "result")
+        self.lost = counter("windows_dropped", "Windows dropped because scoring was too slow")
         self.events = counter("events", "Alarm and health events raised", "machine", "kind")
         self.inference = prometheus.Histogram(
-            "nearfar_inference_seconds", "Time to hear one window", buckets=BUCKETS, registry=registry
+            "nearfar_inference_seconds", "Time to process one window", buckets=BUCKETS, registry=registry
         )
-        self.lag = gauge("lag_seconds", "Age of the newest window when it had been heard, of the slowest machine")
+        self.lag = gauge("lag_seconds", "Age of the newest window once processed, of the slowest machine")
         self.level = gauge("audio_level_dbfs", "Level of the newest window", "machine", "channel")
         self.last = gauge("last_audio_timestamp_seconds", "End of the newest window, Unix time", "machine")
         for machine in machines:
@@ -59,40 +61,41 @@ class Metrics:
 
     def put(self, message: Message) -> None:
         """Count and show a message."""
-        machine, body = message.machine, message.body
-        if message.kind == SCORE:
-            self.windows.labels(machine, RESULTS[body["anomalous"]]).inc()
-            self.threshold.labels(machine).set(body["threshold"])
-            self.last.labels(machine).set(body["t1"])
-            self.alarm.labels(machine).set("alarm" in body["state"])
-            for channel in ("near", "far"):
-                if body[f"{channel}_dbfs"] is not None:
-                    self.level.labels(machine, channel).set(body[f"{channel}_dbfs"])
-            if body["anomalous"] is not None:
-                self.score.labels(machine).set(body["score"])
-        elif message.kind == STATE:
-            self.alarm.labels(machine).set("alarm" in body["state"])
-        elif message.kind == HEALTH:
-            self.health.labels(machine).set(body["health"] != OK)
-        elif message.kind == EVENT and body["what"] == "raised":
-            self.events.labels(machine, body["event"]["kind"]).inc()
+        machine = message.machine
+        if isinstance(message, ScoreMessage):
+            s = message.record
+            self.windows.labels(machine, RESULTS[s.anomalous]).inc()
+            self.threshold.labels(machine).set(s.threshold)
+            self.last.labels(machine).set(s.t1)
+            self.alarm.labels(machine).set(message.in_alarm)
+            for channel, level in (("near", s.level_near_dbfs), ("far", s.level_far_dbfs)):
+                if level is not None:
+                    self.level.labels(machine, channel).set(level)
+            if s.anomalous is not None:
+                self.score.labels(machine).set(s.score)
+        elif isinstance(message, StateMessage):
+            self.alarm.labels(machine).set(message.in_alarm)
+        elif isinstance(message, HealthMessage):
+            self.health.labels(machine).set(message.health != OK)
+        elif isinstance(message, EventMessage) and message.what == RAISED:
+            self.events.labels(machine, message.event.kind).inc()
 
-    def dropped(self, machine: str) -> None:
+    def count_dropped(self, machine: str) -> None:
         """A window was dropped."""
         self.lost.inc()
 
-    def failed(self, machine: str) -> None:
-        """A window could not be heard."""
+    def count_failed(self, machine: str) -> None:
+        """A window could not be scored."""
         self.windows.labels(machine, "failed").inc()
 
-    def took(self, machine: str, seconds: float, lag_s: float) -> None:
-        """A window took so long to hear, and was so old then."""
+    def observe(self, machine: str, seconds: float, lag_s: float) -> None:
+        """A window was processed in `seconds`, and ended `lag_s` ago."""
         self.inference.observe(seconds)
         self._lags[machine] = lag_s
         self.lag.set(max(self._lags.values()))
 
     def serve(self, address: str, port: int) -> int:
-        """Answer GET /metrics; returns the port (for port 0: the one that was free). OSError if it is taken."""
+        """Answer GET /metrics; returns the port (a free one for port 0). OSError if the port is in use."""
         try:
             server, _ = self._prometheus.start_http_server(port, address, registry=self.registry)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""A plant's messages for people, one line per event, or as JSON lines; and what has happened in all."""
+"""Messages for people: a line per event, or all messages as JSON lines; and a summary at the end."""
 
 from __future__ import annotations
 
@@ -6,76 +6,70 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
-from nearfar.live.records import EVENT, HEALTH, SCORE, Message
+from nearfar.live.alarm import CLEARED, RAISED
+from nearfar.live.messages import EventMessage, Message, ScoreMessage
+from nearfar.live.records import ALARM, HEALTH, Event
 from nearfar.support.words import plural
 
 RESULTS = {False: "normal", True: "anomalous", None: "cannot be judged"}
 
 
 class Printer:
-    """A sink that calls `say` with lines; `counts` holds windows by result and events by kind."""
+    """A sink that calls `echo` with lines; `counts` holds windows by result and events by kind."""
 
     name, problem = "terminal", ""
 
-    def __init__(self, say: Callable[[str], None], *, as_json: bool = False) -> None:
-        self.say, self.as_json = say, as_json
+    def __init__(self, echo: Callable[[str], None], *, as_json: bool = False) -> None:
+        self.echo, self.as_json = echo, as_json
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def put(self, message: Message) -> None:
-        """Count a message, and say it if it is one for people."""
+        """Count a message, and print it if it is for people."""
         with self._lock:
-            if message.kind == SCORE:
-                self.counts[RESULTS[message.body["anomalous"]]] += 1
-            elif message.kind == EVENT and message.body["what"] == "raised":
-                self.counts[message.body["event"]["kind"]] += 1
+            if isinstance(message, ScoreMessage):
+                self.counts[RESULTS[message.record.anomalous]] += 1
+            elif isinstance(message, EventMessage) and message.what == RAISED:
+                self.counts[message.event.kind] += 1
             if self.as_json:
-                self.say(message.to_json())
-            elif message.kind == EVENT and (line := sentence(message)):
-                self.say(line)
+                self.echo(message.json())
+            elif isinstance(message, EventMessage) and (line := sentence(message)):
+                self.echo(line)
 
     def close(self) -> None:
-        """Nothing waits."""
+        """Nothing is left to print."""
 
     @property
     def windows(self) -> int:
-        """How many windows have been heard."""
+        """How many windows were scored."""
         return sum(self.counts[result] for result in RESULTS.values())
 
     def summary(self) -> str:
-        """What has been heard, in one line."""
+        """What was scored and raised, in one line."""
         parts = [f"{self.counts[result]} {result}" for result in RESULTS.values() if self.counts[result]]
-        heard = f"{plural(self.windows, 'window')} heard{': ' if parts else ''}{', '.join(parts)}"
-        return f"{heard}; {plural(self.counts['alarm'], 'alarm')}, {self.counts[HEALTH]} of health"
+        scored = f"{plural(self.windows, 'window')} scored{': ' if parts else ''}{', '.join(parts)}"
+        return f"{scored}; {plural(self.counts[ALARM], 'alarm')}, {plural(self.counts[HEALTH], 'health event')}"
 
 
-def sentence(message: Message) -> str:
+def sentence(message: EventMessage) -> str:
     """An event as a line: when, which machine, what; "" for what people did themselves."""
-    what, event = message.body["what"], message.body["event"]
-    at = datetime.fromtimestamp(message.at).strftime("%Y-%m-%d %H:%M:%S")
-    start = f"{at}  {message.machine:<12}"
-    if what == "raised" and event["kind"] == HEALTH:
-        return f"{start}  HEALTH   {event['text']}  (event {event['id']})"
-    if what == "raised":
-        level = f"{event['peak_score']:.1f} standard deviations, set-point {event['threshold']:.1f}"
-        return f"{start}  ALARM    {event['text']}: {level}  (event {event['id']})"
-    if what == "cleared":
-        lasted = _lasted(event)
-        more = "" if event["kind"] == HEALTH else f", at most {event['peak_score']:.1f}"
-        return f"{start}  cleared  {'well again' if event['kind'] == HEALTH else 'alarm'} after {lasted}{more}" + (
-            f"  (event {event['id']})"
-        )
+    event, at = message.event, datetime.fromtimestamp(message.at).strftime("%Y-%m-%d %H:%M:%S")
+    start, number = f"{at}  {message.machine:<12}", f"(event {event.id})"
+    if message.what == RAISED and event.kind == HEALTH:
+        return f"{start}  HEALTH   {event.text}  {number}"
+    if message.what == RAISED:
+        level = f"{event.peak_score:.1f} standard deviations, set-point {event.threshold:.1f}"
+        return f"{start}  ALARM    {event.text}: {level}  {number}"
+    if message.what == CLEARED and event.kind == HEALTH:
+        return f"{start}  cleared  working again after {_duration(event)}  {number}"
+    if message.what == CLEARED:
+        return f"{start}  cleared  alarm after {_duration(event)}, at most {event.peak_score:.1f}  {number}"
     return ""
 
 
-def _lasted(event: dict[str, Any]) -> str:
-    seconds = event["ended"] - event["started"]
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+def _duration(event: Event) -> str:
+    seconds = (event.ended or event.started) - event.started
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,11 +1,11 @@
-"""Events and health by HTTP POST, signed, and never lost: each waits in the history (`outbox`) until it has been taken.
+"""Events and health by HTTP POST, signed, and never lost: each is kept in the outbox until it is delivered.
 
     POST url        body: one message as JSON
-    X-Nearfar-Id         the same for every attempt: whoever receives twice can tell
+    X-Nearfar-Id         the same for every attempt, so that a receiver can recognise a repetition
     X-Nearfar-Signature  t=<seconds>,v1=<hex HMAC-SHA256 of "<seconds>." + body with the shared secret>
 
-2xx is taken. No answer, 408, 425, 429 and 5xx are tried again after 1, 2, 4 ... 60 s, in order, also after a restart;
-any other answer, a redirection too, will not get better, so the message is dropped and counted.
+2xx means delivered. After no answer, 408, 425, 429 and 5xx the message is tried again after 1, 2, 4 ... 60 s, in order,
+also after a restart. After any other answer, a redirection too, the message is dropped and counted.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from nearfar.live.history.history import History, Outbox
-from nearfar.live.records import EVENT, HEALTH, Message
+from nearfar.live.history.history import History
+from nearfar.live.messages import EVENT, HEALTH, Message
 from nearfar.live.sinks.retry import RetryQueue
 
-AGAIN = (408, 425, 429)
+RETRY_STATUS = (408, 425, 429)
 
 
 def signature(secret: str, seconds: int, body: bytes) -> str:
@@ -44,7 +44,7 @@ def hook_url(url: str) -> str:
 
 
 class Webhook(RetryQueue):
-    """A sink that posts events to `url`; what waits is kept in `history`, `clock` gives the time that is signed."""
+    """A sink that posts events to `url`; undelivered ones are kept in `history`, `clock` gives the signed time."""
 
     def __init__(
         self,
@@ -57,12 +57,14 @@ class Webhook(RetryQueue):
         first_wait_s: float = 1.0,
     ) -> None:
         self.url, self.clock, self.secret, self.timeout_s = hook_url(url), clock, secret, timeout_s
-        self._opener = urllib.request.build_opener(_Staying)
-        super().__init__("webhook", self._post, Outbox(history, "webhook", (EVENT, HEALTH)), first_wait_s=first_wait_s)
+        self._opener = urllib.request.build_opener(_NoRedirects)
+        super().__init__(
+            "webhook", self._post, history.outbox.mailbox("webhook", (EVENT, HEALTH)), first_wait_s=first_wait_s
+        )
 
     def _post(self, message: Message) -> None:
-        """Send one message; OSError if it is to be tried again, ValueError if it was refused for good."""
-        body = message.to_json().encode()
+        """Send one message; OSError if a retry may help, ValueError if it was refused."""
+        body = message.json().encode()
         headers = {"Content-Type": "application/json", "X-Nearfar-Id": message.id, "User-Agent": "nearfar"}
         if self.secret:
             headers["X-Nearfar-Signature"] = signature(self.secret, int(self.clock()), body)
@@ -71,7 +73,7 @@ class Webhook(RetryQueue):
             self._opener.open(request, timeout=self.timeout_s).close()
         except urllib.error.HTTPError as error:
             answered = f"answered {error.code} {error.reason}"
-            raise (OSError if error.code >= 500 or error.code in AGAIN else ValueError)(answered) from None
+            raise (OSError if error.code >= 500 or error.code in RETRY_STATUS else ValueError)(answered) from None
         except urllib.error.URLError as error:
             why = getattr(error.reason, "strerror", None) or error.reason
             raise OSError(f"{urlsplit(self.url).hostname} does not answer ({why})") from None
@@ -79,15 +81,15 @@ class Webhook(RetryQueue):
             raise OSError(f"the answer is no HTTP ({error})") from None
 
 
-class _Staying(urllib.request.HTTPRedirectHandler):
-    """Follows nowhere: urllib would ask there with GET, and the message would be gone."""
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: urllib would repeat the request as a GET, without the message."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
 def read_secret(path: str | os.PathLike[str]) -> str:
-    """A secret from a file, without the line's end. ValueError if it is empty."""
+    """A secret from a file, stripped of white space. ValueError if it is empty."""
     text = Path(path).read_text(encoding="utf-8").strip()
     if not text:
         raise ValueError(f"{path} holds no secret")

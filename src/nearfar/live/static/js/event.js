@@ -41,7 +41,7 @@ function told(event) {
   return [
     h("div", { class: "now" }, h("b", {}, score(event.peak_score)), h("span", { class: "small" }, `at its highest; alarm above ${score(event.threshold)}`)),
     h("p", {}, "Began ", stamp(event.started), `. ${lasted}`),
-    h("p", { class: "small" }, heard(event), event.text.includes("nobody was listening") && "Nobody was listening afterwards: the server was stopped."),
+    h("p", { class: "small" }, heard(event), event.interrupted && "Nobody was listening afterwards: the server was stopped."),
   ];
 }
 

@@ -1,0 +1,167 @@
+"""The events of one machine: kept in the history, reported to the sinks, and given their audio.
+
+    alarm event     none --raised--> standing --cleared--> none
+    its audio       none --raised, or a higher peak--> incomplete --the sound after the peak is there--> complete
+
+Incomplete audio is saved at once, so that people who look at the event now can hear its peak, and once more when it is
+complete. An event may be cleared before its audio is complete.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from nearfar.live.alarm import CLEARED, NORMAL, RAISED
+from nearfar.live.history.history import History
+from nearfar.live.machine import Machine
+from nearfar.live.messages import OK, PROBLEM, EventMessage, HealthMessage, Message, Sink, StateMessage
+from nearfar.live.records import ALARM, HEALTH, Event, ScoreRecord
+
+BEFORE_S, AFTER_S = 30.0, 15.0  # audio kept around the peak of an event
+
+
+class Reporter:
+    """Sends messages to `sinks`; those that a sink must receive are kept in the outbox of `history`."""
+
+    def __init__(self, history: History, sinks: Sequence[Sink]) -> None:
+        self.history, self.sinks = history, sinks
+
+    def report(self, message: Message) -> None:
+        """Keep a message that is not about an event, and send it."""
+        self.history.outbox.enqueue(message)
+        self.send(message)
+
+    def send(self, message: Message) -> None:
+        """Hand a message to all sinks."""
+        for sink in self.sinks:
+            sink.put(message)
+
+
+class EventRecorder:
+    """The events of `machine`. Callers hold the machine's lock."""
+
+    def __init__(self, machine: Machine, history: History, reporter: Reporter) -> None:
+        self.machine, self.history, self.reporter = machine, history, reporter
+        self.alarm_event: Event | None = None  # the alarm that stands
+        self.health_event: Event | None = None  # the health event that stands
+        self.health_kinds: set[str] = set()  # the kinds of problems that were reported last
+        self.recording_event: Event | None = None  # the event whose audio is incomplete
+        self.record_until = math.inf  # when its audio is to be saved again
+        self._peak: ScoreRecord | None = None  # the highest score since the last window below the set-point
+        self._reported_state = NORMAL
+
+    def on_score(self, score: ScoreRecord, change: str) -> None:
+        """Follow a window and what the alarm made of it: RAISED, CLEARED or ""."""
+        alarm, judged = self.machine.alarm, score.anomalous is not None
+        if judged and score.score > alarm.on:
+            if self._peak is None or score.score > self._peak.score:
+                self._peak = score
+        elif judged and self.alarm_event is None and alarm.run == 0:
+            self._peak = None
+        if change == RAISED:
+            self._raise_alarm(self._peak or score, score.t1)
+        elif self.alarm_event is not None and judged and score.score > self.alarm_event.peak_score:
+            peak: dict[str, Any] = {"peak_score": score.score, "peak_t0": score.t0, "triggered_by": score.triggered_by}
+            self.alarm_event = self.recording_event = self.history.change_event(self.alarm_event.id, **peak)
+            self._save_audio(again_at=score.t1 + AFTER_S)
+        if change == CLEARED and self.alarm_event is not None:
+            self.change(self.alarm_event, CLEARED, score.t1, ended=score.t1)
+            self.alarm_event = self._peak = None
+        if self.recording_event is not None and score.t1 >= self.record_until:
+            complete = self.recording_event.peak_t0 + self.machine.detector.window_s + AFTER_S
+            self._save_audio(again_at=complete if complete > score.t1 else math.inf)
+        self.report_state(score.t1)
+
+    def on_silence(self, now: float) -> None:
+        """Save incomplete audio as far as it goes, once nothing has come for long enough."""
+        if self.recording_event is not None and now >= self.record_until:
+            self._save_audio()
+
+    def update_health(self, problems: Mapping[str, str], at: float) -> None:
+        """Follow the problems {kind: text} of the microphones: raise, change or clear the health event."""
+        text = "; ".join(problems.values())
+        changed = problems.keys() != self.health_kinds
+        if problems and self.health_event is None:
+            event = Event(0, self.machine.id, HEALTH, at, text=text)
+            self.health_event = self.change(event, RAISED, at)
+        elif problems and self.health_event is not None and changed:
+            self.health_event = self.history.change_event(self.health_event.id, text=text)
+        elif not problems and self.health_event is not None:
+            self.change(self.health_event, CLEARED, at, ended=at)
+            self.health_event = None
+        if changed:
+            self.health_kinds = set(problems)
+            machine, health = self.machine, PROBLEM if problems else OK
+            self.reporter.report(HealthMessage(machine.id, machine.site, at, health, text))
+
+    def report_state(self, at: float) -> None:
+        """Report the alarm's state if it has changed since the last report."""
+        if (state := self.machine.alarm.state(at)) != self._reported_state:
+            self._reported_state = state
+            self.reporter.report(StateMessage(self.machine.id, self.machine.site, at, state))
+
+    def change(self, event: Event, what: str, at: float, **changes: Any) -> Event:
+        """Keep an event that begins (its id is 0) or changes, and report it."""
+        event, message = self._keep(event, what, at, **changes)
+        self.reporter.send(message)
+        return event
+
+    def end_interrupted(self) -> None:
+        """End the events of a process that was killed, at the end of its last window."""
+        for event in self.history.events(self.machine.id, since=math.inf, limit=1000):
+            ended = self.history.last_window_end(self.machine.id, event.started) or event.started
+            self.change(event, CLEARED, ended, ended=ended, interrupted=True)
+
+    def close(self) -> None:
+        """Save incomplete audio as far as it goes."""
+        if self.recording_event is not None:
+            self._save_audio()
+
+    def _raise_alarm(self, peak: ScoreRecord, at: float) -> None:
+        triggers = f" ({' and '.join(peak.triggered_by)})" if peak.triggered_by else ""
+        text = f"sounds unlike its normals{triggers}"
+        event = Event(0, self.machine.id, ALARM, at, None, peak.score, peak.t0, peak.threshold, peak.triggered_by, text)
+        self.alarm_event, message = self._keep(event, RAISED, at)
+        self.recording_event = self.alarm_event
+        self._save_audio(again_at=at + AFTER_S)  # before the message: who receives it may ask for the audio
+        self.reporter.send(message)
+
+    def _keep(self, event: Event, what: str, at: float, **changes: Any) -> tuple[Event, Message]:
+        """Write an event, and in the same transaction the message about it, which is still to be sent."""
+
+        def describe(event: Event) -> EventMessage:
+            return EventMessage(event.machine, self.machine.site, at, what, event)
+
+        history = self.history
+        kept = (
+            history.change_event(event.id, describe, **changes) if event.id else history.record_event(event, describe)
+        )
+        for slot in ("alarm_event", "recording_event", "health_event"):
+            if (held := getattr(self, slot)) is not None and held.id == kept.id:
+                setattr(self, slot, kept)
+        return kept, describe(kept)
+
+    def _save_audio(self, again_at: float = math.inf) -> None:
+        """Save the audio around the peak of the event; infinite `again_at`: this is as complete as it gets."""
+        assert self.recording_event is not None
+        event, self.record_until = self.recording_event, again_at
+        span = self.machine.buffer.cut(event.peak_t0, BEFORE_S, self.machine.detector.window_s + AFTER_S)
+        if span is not None:
+            name = f"{utc(event.started)}-{self.machine.id}-{event.id}.flac"
+            try:
+                self.history.event_audio.save(name, span.samples, span.rate)
+            except OSError:  # a full disk: try again as long as the buffer holds the sound
+                self.record_until = min(again_at, span.t1 + AFTER_S)
+                return
+            event = self.history.change_event(event.id, audio=name, audio_t0=span.t0)
+            if self.alarm_event is not None:
+                self.alarm_event = event
+        self.recording_event = event if math.isfinite(again_at) else None
+
+
+def utc(at: float) -> str:
+    """A time as it stands in file names."""
+    return f"{datetime.fromtimestamp(at, timezone.utc):%Y%m%dT%H%M%SZ}"

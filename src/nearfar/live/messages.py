@@ -1,0 +1,158 @@
+"""What a plant reports to the outside: a message class per kind, and the protocol of the sinks that take them.
+
+score    every window                  ScoreMessage
+state    when the alarm's state changes    StateMessage      one of `alarm.STATES`
+event    alarm or health event         EventMessage      raised, cleared, acknowledged, verdict
+health   when it changes               HealthMessage     ok | problem | offline
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol
+
+from nearfar.live.alarm import IN_ALARM
+from nearfar.live.records import Event, ScoreRecord, trigger_names
+
+SCORE, STATE, EVENT, HEALTH = "score", "state", "event", "health"
+OK, PROBLEM, OFFLINE = "ok", "problem", "offline"
+
+
+@dataclass(frozen=True)
+class Message(ABC):
+    """One thing that happened to one machine, at a time (s since 1970, UTC)."""
+
+    kind: ClassVar[str]
+    machine: str
+    site: str
+    at: float
+
+    @abstractmethod
+    def body(self) -> dict[str, Any]:
+        """The fields of this kind, as plain data."""
+
+    def json(self) -> str:
+        """One line of JSON without NaN."""
+        plain = {"kind": self.kind, "machine": self.machine, "site": self.site, "at": self.at, **self.body()}
+        return json.dumps(plain, allow_nan=False, separators=(",", ":"))
+
+    @property
+    def id(self) -> str:
+        """The same whenever the message is sent, so that a receiver can recognise a repetition."""
+        return hashlib.sha256(self.json().encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class ScoreMessage(Message):
+    """A window was scored; `state` is the alarm's state after it, `warnings` are problems that do not spoil it."""
+
+    kind = SCORE
+    record: ScoreRecord
+    state: str
+    model: str = ""
+    recipe: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def in_alarm(self) -> bool:
+        """Whether an alarm stands."""
+        return self.state in IN_ALARM
+
+    def body(self) -> dict[str, Any]:
+        """See `Message`."""
+        s = self.record
+        return {
+            "model": self.model,
+            "recipe": self.recipe,
+            "score": s.score,
+            "threshold": s.threshold,
+            "t0": s.t0,
+            "t1": s.t1,
+            "anomalous": s.anomalous,
+            "p": s.p,
+            "triggered_by": s.triggered_by,
+            "problem": s.problem,
+            "state": self.state,
+            "near_dbfs": s.level_near_dbfs,
+            "far_dbfs": s.level_far_dbfs,
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class StateMessage(Message):
+    """The alarm's state has changed."""
+
+    kind = STATE
+    state: str
+
+    @property
+    def in_alarm(self) -> bool:
+        """Whether an alarm stands."""
+        return self.state in IN_ALARM
+
+    def body(self) -> dict[str, Any]:
+        """See `Message`."""
+        return {"state": self.state}
+
+
+@dataclass(frozen=True)
+class EventMessage(Message):
+    """An event was raised, cleared or acknowledged, or got a verdict: `what`."""
+
+    kind = EVENT
+    what: str
+    event: Event
+
+    def body(self) -> dict[str, Any]:
+        """See `Message`."""
+        return {"what": self.what, "event": asdict(self.event)}
+
+
+@dataclass(frozen=True)
+class HealthMessage(Message):
+    """The microphones of a machine work ("ok"), or `text` says what is wrong with them."""
+
+    kind = HEALTH
+    health: str
+    text: str = ""
+
+    def body(self) -> dict[str, Any]:
+        """See `Message`."""
+        return {"health": self.health, "text": self.text}
+
+
+def parse_message(text: str) -> Message:
+    """The event or health message with this JSON; the other kinds are never kept."""
+    fields = json.loads(text)
+    kind, head = fields["kind"], (fields["machine"], fields["site"], fields["at"])
+    if kind == EVENT:
+        renamed = {"peak_value": "peak_score", "heard": "triggered_by"}  # in messages of earlier versions
+        event = {renamed.get(name, name): value for name, value in fields["event"].items()}
+        event["triggered_by"] = trigger_names(event["triggered_by"])
+        return EventMessage(*head, fields["what"], Event(**event))
+    if kind == HEALTH:
+        return HealthMessage(*head, fields["health"], fields["text"])
+    raise ValueError(f"messages of kind {kind!r} are not kept")
+
+
+class Sink(Protocol):
+    """Takes messages and delivers them elsewhere: `put` neither waits nor raises."""
+
+    name: str
+
+    @property
+    def problem(self) -> str:
+        """Why messages are not delivered, or ""."""
+        ...
+
+    def put(self, message: Message) -> None:
+        """Take a message."""
+        ...
+
+    def close(self) -> None:
+        """Deliver what can be delivered soon, and stop."""
+        ...
