@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 class Faults:
     """What the server does. `answers` are statuses to give first; `cut` is how many bytes each answer holds at most.
 
-    `asked` records (path, Range header or "", bytes sent) of every request.
+    `commit`: it is laid out like the Hugging Face Hub, with `body` as the file of every address of that commit.
+    `asked` records (path, Range header or "", bytes sent) of every GET, `looked_up` (path, User-Agent) of every HEAD,
+    `signed_in` the paths of requests with a sign-in.
     """
 
     body: bytes
@@ -25,6 +27,10 @@ class Faults:
     chunked: bool = False
     kind: str = "application/octet-stream"
     redirect: str = ""
+    commit: str = ""
+    digest: str = ""  # what the Hub says of the file, whatever the body is
+    looked_up: list[tuple[str, str]] = field(default_factory=list)
+    signed_in: list[str] = field(default_factory=list)
     asked: list[tuple[str, str, int]] = field(default_factory=list)
     url: str = ""
 
@@ -40,9 +46,34 @@ class Faults:
 class _Handler(http.server.BaseHTTPRequestHandler):
     faults: Faults
 
+    def do_HEAD(self):
+        faults = self.faults
+        faults.looked_up.append((self.path, self.headers.get("User-Agent", "")))
+        self._note_sign_in()
+        if faults.answers:
+            self._send(faults.answers.pop(0), {"Content-Length": "0"})
+        elif not faults.commit:
+            self._send(200, {"Content-Length": str(len(faults.body))})
+        else:
+            digest = faults.digest or hashlib.sha256(faults.body).hexdigest()
+            linked = {"X-Linked-Size": str(len(faults.body)), "X-Linked-ETag": f'"{digest}"'}
+            self._send(302, {"X-Repo-Commit": faults.commit, "Location": self._storage(), **linked})
+
+    def _storage(self):
+        """Where the Hub keeps large files: another host, which must not see the user's sign-in."""
+        return self.faults.url.replace("127.0.0.1", "localhost").replace("file.bin", "storage")
+
+    def _note_sign_in(self):
+        if self.headers.get("Authorization"):
+            self.faults.signed_in.append(self.path)
+
     def do_GET(self):
         faults, asked = self.faults, self.headers.get("Range", "")
-        if faults.redirect and self.path != "/moved":
+        self._note_sign_in()
+        if faults.commit and self.path != "/storage":
+            found = f"/resolve/{faults.commit}/" in self.path
+            self._head(302 if found else 404, {"Location": self._storage(), "Content-Length": "0"})
+        elif faults.redirect and self.path != "/moved":
             self._head(302, {"Location": faults.redirect, "Content-Length": "0"})
         elif faults.answers:
             self._head(faults.answers.pop(0), {"Content-Length": "0", "Retry-After": "0"})
@@ -72,6 +103,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _head(self, status, headers, sent=0):
         self.faults.asked.append((self.path, self.headers.get("Range", ""), sent))
+        self._send(status, headers)
+
+    def _send(self, status, headers):
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)

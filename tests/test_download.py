@@ -1,7 +1,7 @@
 """Downloads from a server that breaks, lies and changes its mind: the file arrives, or an error that says why."""
 
+import contextlib
 import hashlib
-import json
 import multiprocessing
 import sys
 import warnings
@@ -13,11 +13,13 @@ from fault_server import serving
 
 pytest.importorskip("requests")
 pytest.importorskip("filelock")
+pytest.importorskip("huggingface_hub")
 
 from nearfar.challenge.data.download import listing
 from nearfar.encoders.weights import pull
 from nearfar.errors import DownloadError
 from nearfar.support import download
+from nearfar.support.download import Expected
 
 BODY = np.random.default_rng(0).bytes(1_500_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -34,8 +36,8 @@ def target(tmp_path):
     return tmp_path / "weights" / "file.bin"
 
 
-def fetch(url, target, **options):
-    return download.fetch(url, target, **{"pause_s": 0.01, **options})
+def fetch(url, target, *, sha256=None, md5=None, size=None, **options):
+    return download.fetch(url, target, Expected(sha256, md5, size), **{"pause_s": 0.01, **options})
 
 
 def whole(target):
@@ -54,12 +56,13 @@ def refused(server, target, *words, **options):
     return message
 
 
-def test_a_file_comes_whole_with_progress(target):
+def test_a_file_comes_whole_with_progress(target, monkeypatch):
     seen = []
+    monkeypatch.setattr(download, "MEGABYTE", 100_000)
     with serving(body=BODY) as server:
         assert fetch(server.url, target, sha256=SHA256, size=len(BODY), progress=lambda *at: seen.append(at)) == target
     whole(target)
-    assert seen[-1] == (len(BODY), len(BODY)) and len(seen) > 3 and seen == sorted(seen)
+    assert seen[-1] == (15, 15, "fetching file.bin (MB)") and len(seen) > 3 and seen == sorted(seen)
 
 
 def test_a_broken_connection_is_resumed_and_nothing_comes_twice(target):
@@ -203,29 +206,14 @@ def test_nobody_is_there(target):
     refused(server, target, "no connection (Connection refused)", "NEARFAR_MIRROR", tries=2)
 
 
-def test_the_first_use_is_trusted_and_any_other_file_later_is_refused(target, tmp_path):
-    lock = tmp_path / "lock.json"
-    with serving(body=BODY) as server:
-        fetch(server.url, target, lock=lock)
-        assert json.loads(lock.read_text()) == {server.url: {"sha256": SHA256, "size": len(BODY)}}
-        target.unlink()
-        server.body = BODY[::-1]
-        refused(server, target, SHA256, "at its first use", str(lock), lock=lock)
-        server.body = BODY
-        fetch(server.url, target, lock=lock)
-        target.write_bytes(BODY[::-1])
-        with pytest.raises(DownloadError, match="is there, but is not"):
-            fetch(server.url, target, lock=lock)
-        lock.write_text("{")
-        with pytest.raises(ValueError, match=r"lock\.json is damaged"):
-            fetch(server.url, target, lock=lock)
-
-
 def test_a_file_that_is_there_is_not_fetched_again(target):
     with serving(body=BODY) as server:
         fetch(server.url, target)
         fetch(server.url, target, sha256=SHA256)
         assert len(server.asked) == 1
+        target.write_bytes(BODY[::-1])
+        with pytest.raises(DownloadError, match="is there, but is not"):
+            fetch(server.url, target, sha256=SHA256)
 
 
 def test_a_full_disk_is_seen_before_it_is_full(target, monkeypatch):
@@ -234,10 +222,12 @@ def test_a_full_disk_is_seen_before_it_is_full(target, monkeypatch):
         refused(server, target, "needs 1,500,000 bytes more", "has 1,000 left")
 
 
-def test_stopping_keeps_the_part_and_nothing_under_the_file_s_name(target):
-    def stop(done, total):
-        if done > 500_000:
+def test_stopping_keeps_the_part_and_nothing_under_the_file_s_name(target, monkeypatch):
+    def stop(done, total, what):
+        if done >= 5:
             raise KeyboardInterrupt
+
+    monkeypatch.setattr(download, "MEGABYTE", 100_000)
 
     with serving(body=BODY) as server:
         with pytest.raises(KeyboardInterrupt):
@@ -249,18 +239,18 @@ def test_stopping_keeps_the_part_and_nothing_under_the_file_s_name(target):
     whole(target)
 
 
-def _one_of_two(url, target, lock, gate):
+def _one_of_two(url, target, gate):
     gate.wait()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fetch(url, target, lock=lock)
+        fetch(url, target)
 
 
-def test_two_processes_at_once_fetch_it_once(target, tmp_path):
+def test_two_processes_at_once_fetch_it_once(target):
     context = multiprocessing.get_context("spawn")
     gate = context.Barrier(2)
     with serving(body=BODY) as server:
-        pair = [context.Process(target=_one_of_two, args=(server.url, target, tmp_path / "lock", gate)) for _ in "ab"]
+        pair = [context.Process(target=_one_of_two, args=(server.url, target, gate)) for _ in "ab"]
         for process in pair:
             process.start()
         for process in pair:
@@ -270,14 +260,15 @@ def test_two_processes_at_once_fetch_it_once(target, tmp_path):
     whole(target)
 
 
-@pytest.mark.parametrize("module", ["requests", "filelock"])
+@pytest.mark.parametrize("module", ["requests", "filelock", "huggingface_hub"])
 def test_without_the_extra_it_says_what_to_install_and_how_to_do_without(module, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     extra = rf"needs {module}: pip install 'nearfar\[pull\]'\. Fetch "
-    with pytest.raises(
-        DownloadError, match=extra + r"dev_\*\.zip by hand from https://zenodo\.org/records/19336329 and"
-    ):
-        listing("dcase2026-dev")
+    zenodo = r"dev_\*\.zip by hand from https://zenodo\.org/records/19336329 and"
+    if module != "huggingface_hub":
+        with pytest.raises(DownloadError, match=extra + zenodo):
+            listing("dcase2026-dev")
+        monkeypatch.setenv("NEARFAR_MIRROR", "http://127.0.0.1:9")  # the Hub is not asked
     with pytest.raises(
         DownloadError, match=extra + r"model\.safetensors by hand from https://huggingface\.co/.*--from"
     ):
@@ -285,11 +276,8 @@ def test_without_the_extra_it_says_what_to_install_and_how_to_do_without(module,
 
 
 def test_mirrors_are_read_when_asked(monkeypatch, target):
-    url = "https://huggingface.co/mispeech/ced-tiny/resolve/main/model.safetensors"
+    url = "https://github.com/nttcslab/m2d/releases/download/v0.5.0/m2d.zip"
     assert download.mirrored(url) == url
-    monkeypatch.setenv("HF_ENDPOINT", "https://hub.plant/")
-    assert download.mirrored(url) == "https://hub.plant/mispeech/ced-tiny/resolve/main/model.safetensors"
-    assert download.mirrored("https://zenodo.org/x") == "https://zenodo.org/x"
     monkeypatch.setenv("NEARFAR_MIRROR", "https://mirror.plant/files")
     assert download.mirrored(url) == "https://mirror.plant/files/" + url.removeprefix("https://")
     assert download.mirrored(url, {}) == url
@@ -298,3 +286,52 @@ def test_mirrors_are_read_when_asked(monkeypatch, target):
         fetch(url, target)
         assert server.asked[0][0] == "/" + url.removeprefix("https://")
     whole(target)
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@contextlib.contextmanager
+def hub(monkeypatch, **faults):
+    with serving(body=BODY, commit=COMMIT, **faults) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url.removesuffix("/file.bin"))
+        yield server
+
+
+def test_the_hub_names_commit_size_and_hash_and_sees_no_more_than_it_has_to(monkeypatch, target):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "secret")
+    with hub(monkeypatch, cut=[400_000]) as server:
+        url, expected, headers = download.hub_file("owner/name", "model.safetensors")
+        assert url == server.url.replace("file.bin", f"owner/name/resolve/{COMMIT}/model.safetensors")
+        assert (expected.sha256, expected.size) == (SHA256, len(BODY))
+        download.fetch(url, target, expected, headers=headers, pause_s=0.01)
+        assert [path for path, _ in server.looked_up] == ["/owner/name/resolve/main/model.safetensors"]
+        assert server.sent == len(BODY) and server.asked[-1][:2] == ("/storage", "bytes=400000-")
+        assert server.signed_in and "/storage" not in server.signed_in
+    whole(target)
+
+
+def test_a_file_of_the_hub_that_was_changed_on_its_way_is_refused(monkeypatch, target):
+    with hub(monkeypatch, digest="0" * 64) as server:
+        url, expected, _ = download.hub_file("owner/name", "model.safetensors")
+        with pytest.raises(DownloadError, match=r"its SHA-256 is .*, the Hub's is 000"):
+            download.fetch(url, target, expected)
+        assert server.sent == len(BODY) and not target.exists()
+
+
+@pytest.mark.parametrize(("status", "words"), [(404, "no such file"), (403, "licence"), (401, "sign-in")])
+def test_what_the_hub_does_not_give_is_said(monkeypatch, status, words):
+    with hub(monkeypatch, answers=[status] * 9), pytest.raises(DownloadError, match=rf"answered {status}.*{words}"):
+        download.hub_file("owner/name", "model.safetensors")
+
+
+def test_no_hub_and_a_server_that_is_none_are_said(monkeypatch):
+    with serving(body=BODY) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url.removesuffix("/file.bin"))
+        with pytest.raises(DownloadError, match="Is HF_ENDPOINT right"):
+            download.hub_file("owner/name", "model.safetensors")
+    with pytest.raises(DownloadError, match=r"no connection \(.*refused.*NEARFAR_MIRROR or HF_ENDPOINT"):
+        download.hub_file("owner/name", "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError, match=r"HF_HUB_OFFLINE.*NEARFAR_MIRROR or HF_ENDPOINT"):
+        download.hub_file("owner/name", "model.safetensors")

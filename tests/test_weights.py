@@ -20,6 +20,7 @@ from nearfar.errors import DownloadError
 
 pytest.importorskip("torch")
 pytest.importorskip("requests")
+pytest.importorskip("huggingface_hub")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def published(tmp_path_factory):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HF_ENDPOINT"):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HF_ENDPOINT", "NEARFAR_MIRROR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NEARFAR_WEIGHTS", str(tmp_path / "weights"))
     return tmp_path / "weights"
@@ -100,21 +101,64 @@ def test_a_converted_file_is_preferred(here, published):
         weights.guess(broken)
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
 def test_a_pull_is_fetched_checked_and_remembered(here, published, monkeypatch):
     seen = []
-    with serving(body=published.read_bytes(), cut=[5_000_000]) as server:
-        monkeypatch.setenv("NEARFAR_MIRROR", server.url.removesuffix("/file.bin"))
+    with serving(body=published.read_bytes(), cut=[5_000_000], commit=COMMIT) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url.removesuffix("/file.bin"))
         path = weights.pull("ced-tiny", progress=lambda *at: seen.append(at), pause_s=0.01)
-        assert server.asked[0][0] == "/huggingface.co/mispeech/ced-tiny/resolve/main/model.safetensors"
-        assert server.sent == len(server.body) == seen[-1][0]
-        assert path.read_bytes() == server.body and weights.find("ced-tiny") == path
-        assert weights.pull("ced-tiny") == path and len(server.asked) == 2
+        assert [path for path, _ in server.looked_up] == ["/mispeech/ced-tiny/resolve/main/model.safetensors"]
+        assert all("torch" not in agent for _, agent in server.looked_up), "no telemetry"
+        assert {path for path, _, _ in server.asked} == {
+            f"/mispeech/ced-tiny/resolve/{COMMIT}/model.safetensors",
+            "/storage",
+        }
+        assert server.sent == len(server.body) and seen[-1] == (22, 22, "fetching model.safetensors (MB)")
+        assert path.read_bytes() == server.body and weights.find("ced-tiny") == path and not path.is_symlink()
+        left = [p.name for p in here.rglob("*") if not p.name.endswith(".lock")]
+        assert sorted(left) == ["ced-tiny", "lock.json", "model.safetensors"], "nothing of the Hub's own"
+        asked = len(server.asked)
+        assert weights.pull("ced-tiny") == path and len(server.asked) == asked and len(server.looked_up) == 1
+        (lock,) = json.loads((here / "lock.json").read_text()).items()
+        assert lock == (
+            SOURCES["ced-tiny"].url,
+            {"sha256": hashlib.sha256(server.body).hexdigest(), "size": len(server.body)},
+        )
         path.unlink()
         server.body = server.body[:-1] + b"\x01"
         with pytest.raises(DownloadError, match=r"at its first use it was .*lock\.json"):
             weights.pull("ced-tiny")
         with pytest.raises(DownloadError, match=r"offers .* but 361,499,833 are expected.*--from FILE"):
             weights.pull("beats")
+        (here / "lock.json").write_text("{")
+        with pytest.raises(ValueError, match=r"lock\.json is damaged"):
+            weights.pull("ced-tiny")
+
+
+def test_a_mirror_of_plain_files_is_not_asked_as_the_hub_is(here, published, monkeypatch):
+    with serving(body=published.read_bytes()) as server:
+        monkeypatch.setenv("NEARFAR_MIRROR", server.url.removesuffix("/file.bin"))
+        path = weights.pull("ced-tiny")
+        assert [path for path, _, _ in server.asked] == [
+            "/huggingface.co/mispeech/ced-tiny/resolve/main/model.safetensors"
+        ]
+        assert not server.looked_up
+        path.write_bytes(server.body[:-1] + b"\x01")
+        with pytest.raises(DownloadError, match=r"is there, but is not https://hugging.*at its first use it was"):
+            weights.pull("ced-tiny")
+
+
+def test_no_network_gives_the_page_and_the_mirrors(here, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError) as caught:
+        weights.pull("ced-tiny")
+    for words in (
+        "NEARFAR_MIRROR",
+        "https://huggingface.co/mispeech/ced-tiny, then: nearfar weights ced-tiny --from FILE",
+    ):
+        assert words in str(caught.value)
 
 
 def test_a_pull_of_another_network_is_an_error(here, published, monkeypatch):

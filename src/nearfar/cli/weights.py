@@ -10,7 +10,6 @@ import typer
 
 from nearfar.cli.options import Json
 from nearfar.cli.terminal import complain, errors_for_people, progress_bar, say, say_json, say_table
-from nearfar.support.progress import Progress
 
 Folder = Annotated[
     Path | None, typer.Option(help="Folder of weights; else $NEARFAR_WEIGHTS, else the user's cache folder.")
@@ -48,7 +47,8 @@ def weights(
     nearfar weights export NAME -o NET.onnx   a network that runs without torch
 
     --pull goes through the proxy in HTTPS_PROXY; NEARFAR_MIRROR=https://mirror/files stands for https:// (so the
-    host's name becomes the first folder) and HF_ENDPOINT for https://huggingface.co.
+    host's name becomes the first folder) and HF_ENDPOINT names another server that speaks the
+    protocol of https://huggingface.co.
     """
     with errors_for_people():
         verb, *rest = words or [""]
@@ -229,20 +229,8 @@ def _pull(name: str, folder: Path | None) -> dict[str, Any]:
     if source.url:
         complain(f"{source.file} from {source.where}, size: {source.megabytes}")
     with progress_bar() as tell:
-        path = pull(name, folder, progress=_in_megabytes(f"fetching {source.file} (MB)", tell))
+        path = pull(name, folder, progress=tell)
     return {"encoder": name, "file": str(path), "text": f"{name} is here: {path}"}
-
-
-def _in_megabytes(what: str, tell: Progress) -> Progress:
-    last = -1
-
-    def progress(done: int, total: int | None, _: str = "", /) -> None:
-        nonlocal last
-        if total and (done == total or done // 1_000_000 > last):
-            last = done // 1_000_000
-            tell(last, total // 1_000_000, what)
-
-    return progress
 
 
 def _take(name: str, source: Path, folder: Path | None) -> dict[str, Any]:

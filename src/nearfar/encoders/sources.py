@@ -1,17 +1,18 @@
-"""Where each encoder's weights are published: the file, its address, its size and hash where known, whom to name.
+"""Where each encoder's weights are published: file, address, size, hash and authors.
 
-Nothing here was decided by us: addresses, sizes and hashes are the publishers'. Where no hash is published the first
-download is trusted and remembered (`support.download`). Where a publisher gives a file to browsers alone (OneDrive,
-Google Drive) `url` is "" and the file has to be fetched by hand, then handed over with --from.
+Addresses, sizes and hashes are the publishers'. Where no hash is published here, `weights.pull` asks the Hub for it, or
+trusts the first download and remembers its hash. A file on OneDrive or Google Drive is for browsers alone: a person
+downloads it and brings it with `nearfar weights NAME --from FILE`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 HUB = "https://huggingface.co"
 BEATS_PAGE = "https://github.com/microsoft/unilm/tree/master/beats"
+BEATS_COPY = "Bencr/beats-checkpoints"
 M2D_2025 = "m2d_clap_vit_base-80x1001p16x16p16kpBpTI-2025"
 
 
@@ -19,8 +20,12 @@ M2D_2025 = "m2d_clap_vit_base-80x1001p16x16p16kpBpTI-2025"
 class Source:
     """A published file.
 
-    `about` is its size in bytes, as far as known, `size` the exact one; `member` is the file to take from a zip; `page`
-    is where a person reads about it, `credit` whom its licence wants named.
+    about        size in bytes, roughly; `size` is the exact one, where it is known
+    page         where a person reads about the file
+    url          "" where a publisher gives the file to browsers alone
+    credit       the authors, whom most licences want named
+    member       the file to take, where `file` is a zip
+    repository   on the Hugging Face Hub, where the file is published there
     """
 
     file: str
@@ -31,23 +36,24 @@ class Source:
     size: int | None = None
     sha256: str | None = None
     member: str = ""
+    repository: str = ""
 
     @property
     def megabytes(self) -> str:
-        """The size for people."""
+        """The size as text in MB."""
         return (
             f"{self.size / 1e6:,.0f} MB" if self.size else f"~{self.about / 1e6:,.0f} MB" if self.about else "unknown"
         )
 
     @property
     def where(self) -> str:
-        """The host that has the file, or "by hand"."""
+        """The host of `url`, or "by hand"."""
         return urlsplit(self.url).hostname or "by hand"
 
 
 def _hub(repository: str, about: int, credit: str) -> Source:
     page, file = f"{HUB}/{repository}", "model.safetensors"
-    return Source(file, about, page, f"{page}/resolve/main/{file}", credit)
+    return Source(file, about, page, f"{page}/resolve/main/{file}", credit, repository=repository)
 
 
 def _eat(name: str, about: int) -> Source:
@@ -67,9 +73,8 @@ def _dasheng(file: str, about: int) -> Source:
     return Source(file, about, page, f"{page}/files/{file}", "Dasheng, Dinkel et al. 2024, github.com/XiaoMi/dasheng")
 
 
-def _beats(file: str, *, url: str = "", size: int | None = None, sha256: str | None = None) -> Source:
-    credit = "BEATs, Chen et al. 2023, github.com/microsoft/unilm"
-    return Source(file, 361_500_000, BEATS_PAGE, url, credit, size, sha256)
+def _beats(file: str) -> Source:
+    return Source(file, 361_500_000, BEATS_PAGE, credit="BEATs, Chen et al. 2023, github.com/microsoft/unilm")
 
 
 def _openl3(bands: str, content: str, dim: int) -> Source:
@@ -83,12 +88,13 @@ def _openl3(bands: str, content: str, dim: int) -> Source:
 SOURCES = {
     "eat-large": _eat("EAT-large_epoch20_pretrain", 1_235_500_000),
     "eat-as2m": _eat("EAT-base_epoch30_finetune_AS2M", 361_500_000),
-    # OneDrive publishes it; this copy on the hub is another's, and is taken only if its hash is the known one
-    "beats": _beats(
-        "BEATs_iter3_plus_AS2M.pt",
-        url=f"{HUB}/Bencr/beats-checkpoints/resolve/main/BEATs_iter3_plus_AS2M.pt",
+    # Published on OneDrive. The Hub has another person's copy: it is accepted by the hash of the published file.
+    "beats": replace(
+        _beats("BEATs_iter3_plus_AS2M.pt"),
+        url=f"{HUB}/{BEATS_COPY}/resolve/main/BEATs_iter3_plus_AS2M.pt",
         size=361_499_833,
         sha256="d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34",
+        repository=BEATS_COPY,
     ),
     "ced-base": _ced("base", 342_900_000),
     "m2d-clap": Source(

@@ -10,6 +10,7 @@ FOLDER is what was given, else $NEARFAR_WEIGHTS, else the user's cache. Nothing 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -24,12 +25,13 @@ from typing import Any
 from nearfar.encoders import TABLE
 from nearfar.encoders.sources import SOURCES, Source
 from nearfar.errors import DownloadError
-from nearfar.support import download
 from nearfar.support.check import choose
-from nearfar.support.files import atomic_file, sha256_of
+from nearfar.support.download import Expected, fetch, hub_file, one_process_at
+from nearfar.support.files import atomic_file, atomic_write, sha256_of
 from nearfar.support.progress import Progress
 from nearfar.support.words import as_sentence
 
+LOCK = "lock.json"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")
 LARGEST_MEMBER = 8 << 30  # bytes; the largest published file has 4.5 GB
 Folder = str | os.PathLike[str] | None
@@ -85,14 +87,16 @@ def pull(name: str, folder: Folder = None, *, progress: Progress | None = None, 
     by_hand = f"Fetch {source.file} by hand from {source.page}, then: nearfar weights {name} --from FILE"
     if not source.url:
         raise DownloadError(f"{name}: its publisher gives the file to browsers alone. {by_hand}")
-    target = here / name / source.file
+    target, lock = here / name / source.file, here / LOCK
     if source.member and (found := present(name, here)):
-        return found  # its zip is gone
+        return found  # unpacked before, and the zip was removed
+    url, expected, headers = source.url, _known(source, lock), dict[str, str]()
     try:
-        lock = here / "lock.json"
-        download.fetch(
-            source.url, target, sha256=source.sha256, size=source.size, lock=lock, progress=progress, **options
-        )
+        if source.repository and not target.exists() and not os.environ.get("NEARFAR_MIRROR"):
+            url, current, headers = hub_file(source.repository, source.file)
+            expected = expected if expected.has_hash else current
+        fetch(url, target, expected, headers=headers, progress=progress, **options)
+        _remember(lock, source.url, target)
     except DownloadError as error:
         raise DownloadError(f"{name}: {as_sentence(str(error))} {by_hand}") from None
     if source.member:
@@ -100,6 +104,32 @@ def pull(name: str, folder: Folder = None, *, progress: Progress | None = None, 
         zipped.unlink()
     check(name, target)
     return _used(name, here, target)
+
+
+def _known(source: Source, lock: Path) -> Expected:
+    """What is known of a published file without asking anyone: its published hash, else that of its first use."""
+    first = {} if source.sha256 else _read_lock(lock).get(source.url, {})
+    if not first:
+        return Expected(source.sha256, size=source.size)
+    return Expected(first["sha256"], size=first["size"], origin=f"at its first use it was (says {lock})")
+
+
+def _read_lock(lock: Path) -> dict[str, dict[str, Any]]:
+    """{URL or path in the folder: {"sha256", "size"}} of files at their first use."""
+    if not lock.exists():
+        return {}
+    try:
+        recorded = json.loads(lock.read_text(encoding="utf-8"))
+        return {str(url): {"sha256": str(e["sha256"]), "size": int(e["size"])} for url, e in recorded.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{lock} is damaged ({error}); it holds the hashes of files at their first use") from None
+
+
+def _remember(lock: Path, key: str, path: Path) -> None:
+    """Write the hash of the file at `path` into the lock file, under `key`."""
+    with one_process_at(lock):
+        entry = {"sha256": sha256_of(path), "size": path.stat().st_size}
+        atomic_write(lock, json.dumps(_read_lock(lock) | {key: entry}, indent=2, sort_keys=True) + "\n")
 
 
 def add(name: str, file: str | os.PathLike[str], folder: Folder = None) -> Path:
@@ -112,14 +142,14 @@ def add(name: str, file: str | os.PathLike[str], folder: Folder = None) -> Path:
         raise FileNotFoundError(f"there is no weights file {file}")
     with _unpacked(file) as (weights, inner):
         check(name, weights)
-        fault = download.Expected(sha256=source.sha256).fault_of(weights)
+        fault = Expected(source.sha256).fault_of(weights)
         if fault and weights.name == source.file:
             raise ValueError(f"{file} is not the published {source.file}: {fault}")
         target = here / name / inner
         target.parent.mkdir(parents=True, exist_ok=True)
         if not (target.exists() and target.samefile(weights)):
             _place(weights, target)
-    download.record(here / "lock.json", f"{name}/{inner.as_posix()}", target)
+    _remember(here / LOCK, f"{name}/{inner.as_posix()}", target)
     return _used(name, here, target)
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from nearfar.errors import DownloadError
 from nearfar.support.check import choose
-from nearfar.support.download import fetch
+from nearfar.support.download import Expected, fetch
 from nearfar.support.files import atomic_file, atomic_write
 from nearfar.support.progress import Progress
 from nearfar.support.words import as_sentence
@@ -128,9 +128,8 @@ def pull(
         if _is_here(raw, archive):
             continue
         file = raw / ".archives" / archive.name
-        tell = _percent(progress, archive) if progress else None
         with _or_by_hand(found.record, archive.name, raw):
-            fetch(archive.url, file, md5=archive.md5, size=archive.size, mirrors=mirrors, progress=tell)
+            fetch(archive.url, file, Expected(md5=archive.md5, size=archive.size), mirrors=mirrors, progress=progress)
         files = unpack(file, raw, archive.machine, progress)
         _sign(raw, archive, files)
         if not keep:
@@ -167,19 +166,6 @@ def _or_by_hand(record: Record, files: str, raw: PurePath) -> Iterator[None]:
         raise DownloadError(
             f"{as_sentence(str(error))} Fetch {files} by hand from {page} and unpack to {raw}"
         ) from None
-
-
-def _percent(progress: Progress, archive: Archive) -> Progress:
-    """Progress in whole percent, each told once."""
-    told = [-1]
-
-    def tell(done: int, total: int | None, what: str = "", /) -> None:
-        percent = 100 * done // max(archive.size, 1)
-        if percent != told[0]:
-            told[0] = percent
-            progress(percent, 100, f"fetching {archive.name}, percent")
-
-    return tell
 
 
 def _understood(record: Record, said: Any) -> Listing:
