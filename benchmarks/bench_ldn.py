@@ -34,7 +34,7 @@ def plain(count: int) -> float:
 def densities(count: int) -> float:
     z = embeddings(count)
     start = time.perf_counter()
-    _ = DensityBank(z, "euclidean", density_k=K).rho
+    _ = DensityBank(z, "euclidean", density_k=K).densities
     return time.perf_counter() - start
 
 

@@ -121,7 +121,7 @@ def alone(recipe: Recipe, frames: Synthetic, case: Case, rng: np.random.Generato
         total += (time.perf_counter() - start) * case.clips / len(some)
         z = unit(rng.normal(size=(case.clips, some.shape[1])).astype(np.float32))
         start = time.perf_counter()
-        backend = fit(z[: case.train], is_target, **vars(leaf.switches))
+        backend = fit(z[: case.train], is_target, **vars(leaf.backend))
         _ = backend.train_scores, backend.score(z[case.train :])
         total += time.perf_counter() - start
     return total

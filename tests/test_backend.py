@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError, fields
 
 import numpy as np
 import pytest
@@ -10,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
-from nearfar.backend import METHODS, Backend, BackendConfig, fit
+from nearfar.backend import METHODS, BackendConfig, build, fit
+from nearfar.bank import Bank
+from nearfar.ldn import DensityBank
 
 pytestmark = pytest.mark.filterwarnings("ignore:method .* compares two domains", "ignore:a domain has fewer")
 DOMAIN_AWARE = ("domain_z", "dldn", "dbldn")
@@ -135,8 +141,8 @@ def test_train_scores_are_what_refitting_without_each_clip_gives(case, bank):
     z, is_target = BANKS[bank]
     got = fit(z, is_target, **CASES[case]).train_scores
     keep = ~np.eye(len(z), dtype=bool)
-    switches = BackendConfig(**CASES[case])
-    refitted = [Backend(z[keep[i]], is_target[keep[i]], switches).score(z[i : i + 1])[0] for i in range(len(z))]
+    config = BackendConfig(**CASES[case])
+    refitted = [build(z[keep[i]], is_target[keep[i]], config).score(z[i : i + 1])[0] for i in range(len(z))]
     agree(got, refitted)
     if (case, bank) not in TIES:
         agree(got, oracles.leave_one_out(z, is_target, **oracle_of(CASES[case])))
@@ -415,3 +421,63 @@ def test_a_gaussian_can_ignore_the_domains() -> None:
     plain = fit(z, method="mahalanobis")
     assert np.array_equal(together.score(q), plain.score(q)) and not np.allclose(apart.score(q), plain.score(q))
     assert np.array_equal(together.train_scores, plain.train_scores)
+
+
+def test_fit_has_the_names_and_defaults_of_the_config():
+    given = {name: p.default for name, p in inspect.signature(fit).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert given.pop("train_scores") is None
+    assert given == {f.name: f.default for f in fields(BackendConfig)}
+    with pytest.raises(TypeError, match="neighbors"):
+        fit(Z, neighbors=3)
+
+
+def test_train_scores_that_are_given_are_not_computed_again():
+    known = np.arange(40, dtype=np.float32)
+    backend = fit(Z, method="ldn", train_scores=known)
+    np.testing.assert_array_equal(backend.train_scores, known)
+    np.testing.assert_array_equal(backend.score(Q), fit(Z, method="ldn").score(Q))
+    with pytest.raises(ValueError, match="train_scores holds 3 scores for 40 normals"):
+        fit(Z, train_scores=known[:3])
+    with pytest.raises(ValueError, match="train_scores holds nan"):
+        fit(Z, train_scores=np.full(40, np.nan))
+
+
+def test_a_fitted_back_end_cannot_be_changed():
+    backend = fit(Z)
+    with pytest.raises(FrozenInstanceError):
+        backend.z = Z
+    with pytest.raises(FrozenInstanceError):
+        backend.config.k = 3
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["varmin", "ldn", "dldn", "domain_z"])
+def test_threads_of_one_back_end_never_see_each_other_s_leave_one_out(case):
+    backend = fit(Z, TARGET, **CASES[case])
+    scores, own = backend.score(Q), backend.train_scores
+    started = threading.Barrier(4)
+
+    def score(leave_one_out):
+        started.wait(5)
+        return [(backend._method.leave_one_out() if leave_one_out else backend.score(Q)) for _ in range(40)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for leave_one_out, results in zip([True, False] * 2, pool.map(score, [True, False] * 2), strict=True):
+            for result in results:
+                np.testing.assert_array_equal(result.astype(np.float32), own if leave_one_out else scores)
+
+
+def test_two_banks_compute_their_densities_at_the_same_time(monkeypatch):
+    both, search = threading.Barrier(2), Bank.nearest
+
+    def nearest(self, q, k):
+        both.wait(5)
+        return search(self, q, k)
+
+    monkeypatch.setattr(Bank, "nearest", nearest)
+    banks = [DensityBank(z, "euclidean") for z in (Z, Z + 1)]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda bank: bank.densities, banks)
+    assert first is not second and [bank.densities for bank in banks] == [first, second], "computed once each"

@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import oracles
 from nearfar import bank as bank_module
-from nearfar.bank import METRICS, Bank, kth_upper_bound, pairs
+from nearfar.bank import METRICS, Bank, entries_below, kth_upper_bound
 
 rng = np.random.default_rng(0)
 
@@ -137,7 +137,7 @@ def test_k_beyond_the_bank_is_clipped():
 def test_the_bound_is_reached_by_k_entries_and_pairs_are_all_that_reach_it(rows, columns, k, levels, seed):
     values = np.random.default_rng(seed).integers(0, 10**levels, (rows, columns)).astype(np.float32)
     bound = kth_upper_bound(values, min(k, columns))
-    row, column = pairs(values, bound)
+    row, column = entries_below(values, bound)
     assert (np.bincount(row, minlength=rows) >= min(k, columns)).all()
     np.testing.assert_array_equal(np.stack([row, column]), np.nonzero(values <= bound[:, None]))
 

@@ -111,7 +111,6 @@ OUT_OF_RANGE = {
     "metric": lambda: fit(Z, metric="manhattan"),
     "form of another method": lambda: fit(Z, method="raw", form="product"),
     "density_agg of another method": lambda: fit(Z, method="raw", density_agg="max"),
-    "unknown switch": lambda: fit(Z, neighbours=3),
     "one clip": lambda: fit(Z[:1]),
     "no features": lambda: fit(np.zeros((5, 0))),
     "z of one axis": lambda: fit(Z[0]),

@@ -104,7 +104,7 @@ def test_whitening_without_a_clip_has_the_distances_of_a_refitted_whitening(shap
     x = clips(*shape)
     gaussian = Gaussian(x)
     for i in range(len(x)):
-        got, want = gaussian.whiten_without(i), Gaussian(np.delete(x, i, axis=0)).whiten(x)
+        got, want = gaussian.whiten_excluding(i), Gaussian(np.delete(x, i, axis=0)).whiten(x)
         np.testing.assert_allclose(got @ got.T, want @ want.T, rtol=1e-6, atol=1e-6)
 
 

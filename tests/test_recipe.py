@@ -222,7 +222,7 @@ def test_an_sfsoft_view_stands_for_the_fusion_of_equation_13():
             (0.2, "n_f"),
         ]
         for _, part in recipe.expand().parts:  # all three share pooling and back end
-            assert (part.pooling, part.alpha, part.switches) == ("rdp", 20, recipe.switches)
+            assert (part.pooling, part.alpha, part.backend) == ("rdp", 20, recipe.backend)
     assert SOFT_MASKS == {"a03f05": (0.3, 0.5), "a05f07": (0.5, 0.7)}
     assert len(list(leaves(FUSION))) == 3 + 1 + 1 + 1 + 3
     single = Recipe()
@@ -242,7 +242,7 @@ def test_the_views_of_the_contract_are_there():
 def test_the_back_end_s_part_of_a_recipe_is_its_switches():
     recipe = Recipe(method="dldn", density_k_target=5, k=2, weight=0.3)
     assert {f.name for f in fields(backend.BackendConfig)} <= {f.name for f in fields(Recipe)}
-    assert recipe.switches == backend.BackendConfig(method="dldn", density_k_target=5, k=2, weight=0.3)
+    assert recipe.backend == backend.BackendConfig(method="dldn", density_k_target=5, k=2, weight=0.3)
 
 
 def test_every_named_system_is_complete_and_an_unknown_name_is_answered_with_the_names():

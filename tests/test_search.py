@@ -61,7 +61,7 @@ def slow(recipe, grids, is_target):
             for i in range(N + M)
         ]
         embedded.append(np.stack(each).astype(np.float32))
-    backends = [fit(z[:N], is_target, **vars(r.switches)) for z, r in zip(embedded, leaves(recipe), strict=True)]
+    backends = [fit(z[:N], is_target, **vars(r.backend)) for z, r in zip(embedded, leaves(recipe), strict=True)]
     system = build(recipe, iter(backends))
     return system.train, system.score(iter([z[N:] for z in embedded]))[0]
 

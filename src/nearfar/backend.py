@@ -1,8 +1,5 @@
 """Back ends: embeddings of the normals in, a score for every new embedding out (report sections 2.2 and 2.7).
 
-    z (N, D) normals, is_target (N,) or None     q (M, D)     scores (M,), higher is more anomalous
-    z (N, F, D), q (M, F, D): each of F frequency bands has a back end of its own, and the score is their mean (BEAM)
-
     raw          mean distance to the k nearest normals                                                     eq. 1
     ldn          min_r d / rho(r): distance over local density, one bank                                    [13]
     domain_z     min over domains of (d_k - mu) / sigma, statistics of the domain's own leave-one-out d_k   [12] eq. 3
@@ -11,15 +8,30 @@
     varmin       min_r d - alpha rho(r), alpha from the normals' own scores                    Matsumoto et al. 2025
     mahalanobis  distance from a Gaussian with shrunk covariance; with domains the smaller of the two
 
-`Backend.train_scores` are what `score` would give each normal if everything here had been fitted without it.
-The domain-aware methods take an absent domain as absent: one bank is left, with a warning.
-BEAM calibrates within each band, before the mean: a band's nearest normal is the one that is nearest after calibration.
+`Backend.train_scores` are what `score` would give each normal if the back end had been fitted without it: neighbours,
+densities, means, deviations, whitening, all of it.
+
+Conventions
+    z (N, D)      normals, N >= 2              q (M, D)      queries
+    z (N, F, D)   normals by frequency band    q (M, F, D)   queries by band: each band has a back end of its own, and
+                  the score is the mean of theirs (BEAM), taken after each band's calibration
+    is_target (N,)   True for normals of the target domain, or None
+    scores (M,)      float32; higher is more anomalous
+    If all normals are of one domain, the methods that compare domains use one bank and warn. A domain with fewer than
+    FEW clips has no spread of its own and borrows that of the other domain.
+
+>>> normals = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]])
+>>> backend = fit(normals, method="ldn", metric="euclidean", density_k=1)
+>>> backend.score([[1, 0], [0.5, 0.5]]).round(2).tolist()
+[0.0, 4.0]
+>>> backend.nearest([[1, 0.05]], k=1)[1].tolist()
+[[0]]
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -27,29 +39,29 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.bank import METRICS, Bank, bank_of
+from nearfar.bank import METRICS, Bank, NeighbourIndex, index_of
 from nearfar.gaussian import Gaussian
 from nearfar.ldn import DensityBank, VarMinBank, density_of
 from nearfar.support.check import Array, finite, flags, number, one_of, switch, whole
 from nearfar.support.threads import map_in_order, threads
 
-# Every choice of a back end, as data: the switches of `backend.fit` (report section 2.7; Table 2).
-
 METHODS = ("raw", "ldn", "domain_z", "dldn", "dbldn", "varmin", "mahalanobis")
 DOMAIN_AWARE = ("domain_z", "dldn", "dbldn")
-DENSITY_K = {"ldn": 16, "dldn": 16, "dbldn": 16, "varmin": 4}  # used where density_k is None ([12]; VarMin: K = 4)
-DENSITY_K_TARGET = 9  # [12]: all the other targets
+DENSITY_K = {"ldn": 16, "dldn": 16, "dbldn": 16, "varmin": 4}  # where density_k is None ([12]; VarMin: K = 4)
+DENSITY_K_TARGET = 9  # of a target bank where density_k is None [12]
+FEW = 3  # a domain with fewer clips has no spread of its own
 CHOICES = {
     "density_agg": ("mean", "sum"),
     "neighbour_selection": ("normalized", "raw"),
     "form": ("ratio", "difference"),
     "z_sigma": ("target", "own"),
 }
+COUNTS = ("k", "density_k", "density_k_source", "density_k_target")
 
 
 @dataclass(frozen=True)
 class BackendConfig:
-    """Every choice of a back end; names and defaults as in `fit`."""
+    """Every choice of a back end; names, meanings and defaults are those of `fit`."""
 
     method: str = "raw"
     metric: str = "cosine"
@@ -79,9 +91,9 @@ class BackendConfig:
             number("shrinkage", self.shrinkage, low=0, high=1)  # type: ignore[arg-type]
         for name in ("standardize", "whiten", "ignore_domains"):
             switch(name, getattr(self, name))
-        for name in ("k", "density_k", "density_k_source", "density_k_target"):
+        for name in COUNTS:
             if name == "k" or getattr(self, name) is not None:
-                object.__setattr__(self, name, whole(name, getattr(self, name)))
+                whole(name, getattr(self, name))
 
     def density(self, domain: str = "") -> dict[str, Any]:
         """Keyword arguments of the `DensityBank` of a domain ("source", "target") or of all clips ("")."""
@@ -97,68 +109,43 @@ class BackendConfig:
         }
 
 
-# The methods behind `backend.fit`: one bank, two banks calibrated by density or by their own distances, Gaussians.
-#
-# Each is made from z (N, D), is_target (N,) and `BackendConfig`, scores vectors (M, D) -> (M,) float64, and scores its
-# own training vectors exactly as if it had been made without each. A domain that is not there is left out of the
-# comparison;
-# one with too few clips for a spread of its own borrows the other's.
-#
-
-FEW = 3  # a domain with fewer clips has no spread of its own
-
-
 class Method(Protocol):
-    """What a method has to do: score vectors, and score its own training vectors as if fitted without each."""
+    """A fitted method: it scores vectors, and its own training vectors as if it had been fitted without each."""
 
     def score(self, q: Any) -> Array: ...
     def leave_one_out(self) -> Array: ...
 
 
-class OneBank:
-    """raw, ldn and varmin: one bank, domains do not matter."""
-
-    def __init__(self, z: Any, is_target: Array, switches: BackendConfig) -> None:
-        arguments = switches.density()
-        if switches.method == "raw":
-            arguments |= {"density_k": 1, "exponent": 0.0, "form": "ratio"}
-        if switches.method == "varmin":
-            self.bank: DensityBank = VarMinBank(z, switches.metric, k=switches.k, density_k=arguments["density_k"])
-        else:
-            self.bank = density_of(z, switches.metric, **arguments)
-
-    def score(self, q: Any) -> Array:
-        return self.bank.score(q)
-
-    def leave_one_out(self) -> Array:
-        return self.bank.leave_one_out()
+def build_method(z: Any, is_target: Array, config: BackendConfig) -> Method:
+    """The method of `config`, fitted on normals z: vectors (N, D), or normals given by the distances between them."""
+    if config.method == "raw":
+        return density_of(z, config.metric, k=config.k, density_k=1, exponent=0.0)
+    if config.method == "ldn":
+        return density_of(z, config.metric, **config.density())
+    if config.method == "varmin":
+        return VarMinBank(z, config.metric, k=config.k, density_k=config.density()["density_k"])
+    if config.method == "domain_z":
+        return DomainZ(z, is_target, config)
+    return Mahalanobis(z, is_target, config) if config.method == "mahalanobis" else DualDensity(z, is_target, config)
 
 
-class TwoBanks:
-    """Shared by the domain-aware methods: the normals, and which of them are of either domain."""
-
-    def __init__(self, z: Any, is_target: Array) -> None:
-        self.z = z
-        self.rows = [np.flatnonzero(~is_target), np.flatnonzero(is_target)]
-
-    def present(self) -> list[int]:
-        return [d for d in (0, 1) if len(self.rows[d])]
+def _rows_by_domain(is_target: Array) -> list[Array]:  # of the source, of the target
+    return [np.flatnonzero(~is_target), np.flatnonzero(is_target)]
 
 
-class DualDensity(TwoBanks):
-    """dldn and dbldn."""
+class DualDensity:
+    """dldn and dbldn: a calibrated bank for each domain that is present; 0 is the source, 1 the target."""
 
-    def __init__(self, z: Any, is_target: Array, switches: BackendConfig) -> None:
-        super().__init__(z, is_target)
-        names = ("source", "target")
-        self.weights = (switches.weight, 1 - switches.weight) if switches.method == "dbldn" else None
-        self.banks: dict[int, DensityBank] = {}
-        for d in sorted(self.present(), key=lambda d: -len(self.rows[d])):  # a lone clip borrows from the larger bank
-            lone = max((b.typical for b in self.banks.values()), default=1.0)
-            self.banks[d] = density_of(z[self.rows[d]], switches.metric, lone=lone, **switches.density(names[d]))
-        first, *second = self.banks.values()
-        if second and len(second[0]) > 1:  # of two domains with two clips each, the first is the smaller without a clip
-            first.lone = second[0].typical
+    def __init__(self, z: Any, is_target: Array, config: BackendConfig) -> None:
+        self.z, self.rows = z, _rows_by_domain(is_target)
+        self.weights = (config.weight, 1 - config.weight) if config.method == "dbldn" else None
+        small, large = sorted((0, 1), key=lambda d: (len(self.rows[d]), -d))
+        # A domain with one clip has no density, nor has one with two clips once one of them is left out: it borrows the
+        # other domain's. With two clips per domain each borrows from the other; elsewhere only the smaller one does.
+        pair = len(self.rows[small]) == len(self.rows[large]) == 2
+        self.banks = {large: self._bank(config, large, self._bank(config, small, None) if pair else None)}
+        if len(self.rows[small]):
+            self.banks[small] = self._bank(config, small, self.banks[large])
 
     def score(self, q: Any) -> Array:
         return self._combine({d: bank.score(q) for d, bank in self.banks.items()})
@@ -166,29 +153,36 @@ class DualDensity(TwoBanks):
     def leave_one_out(self) -> Array:
         out = np.empty(len(self.z))
         for d, bank in self.banks.items():
-            own = {d: bank.leave_one_out()}
-            for other, there in self.banks.items():
-                if other != d:
-                    own[other] = there.score(self.z[self.rows[d]], lone=bank.typical_without())
-            out[self.rows[d]] = self._combine(own)
+            scores = {d: bank.leave_one_out()}
+            for o, other in self.banks.items():
+                if o != d:
+                    fallback = bank.mean_density_excluding()
+                    scores[o] = other.score(self.z[self.rows[d]], fallback_density=fallback)
+            out[self.rows[d]] = self._combine(scores)
         return out
 
+    def _bank(self, config: BackendConfig, d: int, other: DensityBank | None) -> DensityBank:
+        fallback = other.densities.mean if other is not None and len(other) > 1 else 1.0
+        settings = config.density(("source", "target")[d])
+        return density_of(self.z[self.rows[d]], config.metric, fallback_density=fallback, **settings)
+
     def _combine(self, scores: dict[int, Array]) -> Array:
-        both = np.stack([scores.get(d, np.full(len(next(iter(scores.values()))), np.inf)) for d in (0, 1)])
+        absent = np.full(len(next(iter(scores.values()))), np.inf)
+        both = np.stack([scores.get(d, absent) for d in (0, 1)])
         lowest: Array = both.min(axis=0)
         if self.weights is None:
             return lowest
-        missing = np.isinf(both).any(axis=0)
+        missing = np.isinf(both).any(axis=0)  # one domain is absent, or is without the clip that is left out
         return np.where(missing, lowest, self.weights[0] * both[0] + self.weights[1] * np.where(missing, 0, both[1]))
 
 
-class DomainZ(TwoBanks):
+class DomainZ:
     """domain_z: kNN distance to each domain's bank, in standard deviations of that domain's own distances."""
 
-    def __init__(self, z: Any, is_target: Array, switches: BackendConfig) -> None:
-        super().__init__(z, is_target)
-        self.k, self.own_sigma = switches.k, switches.z_sigma == "own"
-        self.banks = {d: bank_of(z[self.rows[d]], switches.metric) for d in self.present()}
+    def __init__(self, z: Any, is_target: Array, config: BackendConfig) -> None:
+        self.z, self.rows = z, _rows_by_domain(is_target)
+        self.k, self.own_sigma = int(config.k), config.z_sigma == "own"
+        self.banks = {d: index_of(z[self.rows[d]], config.metric) for d in (0, 1) if len(self.rows[d])}
         self.own = {d: OwnDistances(bank, self.k) for d, bank in self.banks.items()}
 
     def score(self, q: Any) -> Array:
@@ -203,21 +197,20 @@ class DomainZ(TwoBanks):
             statistics = {o: own.statistics() for o, own in self.own.items() if o != d}
             if len(q) > 1:
                 distances[d] = self.own[d].distance
-                statistics[d] = self.own[d].statistics_without()
+                statistics[d] = self.own[d].statistics_excluding()
             out[self.rows[d]] = self._combine(distances, statistics)
         return out
 
     def _combine(self, distances: dict[int, Array], statistics: dict[int, tuple[Array, Array]]) -> Array:
         if len(distances) == 2:
             (mu_s, sigma_s), (mu_t, sigma_t) = statistics[0], statistics[1]
-            mu = [_borrow(mu_s, mu_t, 0.0), _borrow(mu_t, mu_s, 0.0)]
-            sigma = [_borrow(sigma_s, sigma_t, 1.0), _borrow(sigma_t, sigma_s, 1.0)]
+            mu = [_first_known(mu_s, mu_t, 0.0), _first_known(mu_t, mu_s, 0.0)]
+            sigma = [_first_known(sigma_s, sigma_t, 1.0), _first_known(sigma_t, sigma_s, 1.0)]
             if not self.own_sigma:
                 sigma[0] = sigma[1]
         else:
-            d = next(iter(distances))
-            alone = _borrow(statistics[d][0], np.nan, 0.0), _borrow(statistics[d][1], np.nan, 1.0)
-            mu, sigma = [alone[0]] * 2, [alone[1]] * 2
+            (only,) = statistics.values()
+            mu, sigma = [_first_known(only[0], np.nan, 0.0)] * 2, [_first_known(only[1], np.nan, 1.0)] * 2
         scores = [(distances[d] - mu[d]) / _positive(sigma[d], mu[d]) for d in distances]
         return np.asarray(np.min(np.stack(scores), axis=0))
 
@@ -225,52 +218,52 @@ class DomainZ(TwoBanks):
 class OwnDistances:
     """Leave-one-out kNN distances of a bank's members: their mean and spread, whole and without each member."""
 
-    def __init__(self, bank: Bank, k: int) -> None:
+    def __init__(self, bank: NeighbourIndex, k: int) -> None:
         self.n = len(bank)
-        self.d: Array = np.empty((1, 0))
-        self.i: Array = np.empty((1, 0), int)
-        if self.n > 1:
-            self.d, self.i = bank.nearest(None, k + 1)
         self.k = min(k, self.n - 1)
-        self.distance = self.d[:, : self.k].mean(axis=1) if self.n > 1 else np.array([np.nan])
+        if self.n > 1:
+            self.distances, self.nearest = bank.nearest(None, k + 1)  # (N, k + 1), or (N, N - 1) in a small bank
+            self.distance = self.distances[:, : self.k].mean(axis=1)
+        else:
+            self.distances, self.nearest = np.empty((1, 0)), np.empty((1, 0), int)
+            self.distance = np.array([np.nan])
 
     def statistics(self) -> tuple[Array, Array]:
-        mu = self.distance.mean()
-        return mu, np.asarray(self.distance.std() if self.n >= FEW else np.nan)
+        """Mean and standard deviation; NaN where too few members give one."""
+        return self.distance.mean(), np.asarray(self.distance.std() if self.n >= FEW else np.nan)
 
-    def statistics_without(self) -> tuple[Array, Array]:
-        """mu (N,) and sigma (N,) of the bank without each member; NaN where too few are left."""
-        n, listed = self.n, self.d.shape[1]
+    def statistics_excluding(self) -> tuple[Array, Array]:
+        """Mean (N,) and standard deviation (N,) of the bank without each member; NaN where too few are left."""
+        n, listed = self.n, self.distances.shape[1]
         left = self.k if listed > self.k else n - 2
         if left == 0:  # one member would be left, without a distance of its own
             return np.full(n, np.nan), np.full(n, np.nan)
         centre = self.distance.mean()
         base = self.distance - centre
-        i = self.i[:, : self.k]
-        anew = (self.d.sum(axis=1, keepdims=True) - self.d[:, : self.k]) / left
-        changed = anew - centre
-        first, second = base.sum() - base, (base**2).sum() - base**2
-        np.add.at(first, i, changed - base[:, None])
-        np.add.at(second, i, changed**2 - base[:, None] ** 2)
+        nearest = self.nearest[:, : self.k]
+        # (N, k): the distance of a member whose k nearest lose one of them
+        changed = (self.distances.sum(axis=1, keepdims=True) - self.distances[:, : self.k]) / left
+        shifted = changed - centre
+        first, second = base.sum() - base, (base**2).sum() - base**2  # sums over the others: of base and its square
+        np.add.at(first, nearest, shifted - base[:, None])
+        np.add.at(second, nearest, shifted**2 - base[:, None] ** 2)
         mean = first / (n - 1)
         mu, sigma = centre + mean, np.sqrt(np.maximum(second / (n - 1) - mean**2, 0))
-        for out in np.flatnonzero(np.minimum(mu, sigma) < 1e-6 * centre):  # may be rounding: take it anew
-            hit = i == out
-            each = np.delete(np.where(hit.any(axis=1), (anew * hit).sum(axis=1), self.distance), out)
+        for out in np.flatnonzero(np.minimum(mu, sigma) < 1e-6 * centre):  # may be cancellation: take it from its terms
+            hit = nearest == out
+            each = np.delete(np.where(hit.any(axis=1), (changed * hit).sum(axis=1), self.distance), out)
             mu[out], sigma[out] = each.mean(), each.std()
         return mu, sigma if n - 1 >= FEW else np.full(n, np.nan)
 
 
-class Mahalanobis(TwoBanks):
-    """One Gaussian, or the smaller distance of two domains'; a domain with fewer than 3 clips joins the other."""
+class Mahalanobis:
+    """One Gaussian, or the smaller distance of two domains'; a domain with fewer than FEW clips joins the other."""
 
-    def __init__(self, z: Any, is_target: Array, switches: BackendConfig) -> None:
-        super().__init__(z, is_target)
-        self.make: Callable[[Array], Gaussian] = lambda x: Gaussian(
-            x, shrinkage=switches.shrinkage, standardize=switches.standardize
-        )
-        self.two = min(len(r) for r in self.rows) >= FEW and not switches.ignore_domains
-        self.parts = [self.make(z[rows]) for rows in self.rows] if self.two else [self.make(z)]
+    def __init__(self, z: Any, is_target: Array, config: BackendConfig) -> None:
+        self.z, self.rows, self.config = z, _rows_by_domain(is_target), config
+        self.fewest = min(len(rows) for rows in self.rows)
+        self.two = self.fewest >= FEW and not config.ignore_domains
+        self.parts = [self._gaussian(z[rows]) for rows in self.rows] if self.two else [self._gaussian(z)]
 
     def score(self, q: Any) -> Array:
         return np.asarray(np.min([part.distance(q) for part in self.parts], axis=0))
@@ -279,7 +272,7 @@ class Mahalanobis(TwoBanks):
         if not self.two:
             return self.parts[0].leave_one_out()
         out = np.empty(len(self.z))
-        joined = self.make(self.z).leave_one_out() if min(len(r) for r in self.rows) == FEW else None
+        joined = self._gaussian(self.z).leave_one_out() if self.fewest == FEW else None
         for d, rows in enumerate(self.rows):
             if joined is not None and len(rows) == FEW:
                 out[rows] = joined[rows]
@@ -287,136 +280,15 @@ class Mahalanobis(TwoBanks):
                 out[rows] = np.minimum(self.parts[d].leave_one_out(), self.parts[1 - d].distance(self.z[rows]))
         return out
 
-
-def _borrow(mine: Array, others: Array | float, default: float) -> Array:
-    value = np.where(np.isnan(mine), others, mine)
-    return np.where(np.isnan(value), default, value)
-
-
-def _positive(sigma: Array, mu: Array) -> Array:
-    floor = 1e-6 * np.abs(mu)
-    return np.maximum(sigma, np.where(floor > 0, floor, 1e-6))
-
-
-BUILDERS: dict[str, Callable[[Any, Array, BackendConfig], Method]] = {
-    "raw": OneBank,
-    "ldn": OneBank,
-    "domain_z": DomainZ,
-    "dldn": DualDensity,
-    "dbldn": DualDensity,
-    "varmin": OneBank,
-    "mahalanobis": Mahalanobis,
-}
-
-
-def fit(z: ArrayLike, is_target: ArrayLike | None = None, **switches: Any) -> Backend:
-    """Fit a back end on normals z (N, D) or, band by band, (N, F, D), N >= 2, with domains is_target (N,) or None.
-
-    method  "raw" | "ldn" | "domain_z" | "dldn" | "dbldn" | "varmin" | "mahalanobis"
-    metric  "cosine" (1 - cos) | "euclidean"
-    k       neighbours of a query (1); clipped to the bank
-    density_k, density_k_source, density_k_target  neighbours that make a density (16; VarMin 4; target bank 9)
-    density_agg  "mean" | "sum" (GenRep 2025)          neighbour_selection  "normalized" | "raw"
-    form  "ratio" | "difference"                       exponent  of the density: 0 is raw, 1 is LDN
-    z_sigma  "target" (both domains by the target's sigma, GenRep 2025) | "own"
-    weight   of the source domain in "dbldn" (0.5)     whiten  Ledoit-Wolf whitening before the bank (False)
-    shrinkage  of the Gaussian: "ledoit_wolf" or a number    standardize  features first (False)
-    ignore_domains  one Gaussian for "mahalanobis", whatever is_target says (False)
-
-    Raises ValueError for arrays that are not finite, unknown names and numbers out of range.
-    """
-    unknown = set(switches) - set(BackendConfig.__dataclass_fields__)
-    if unknown:
-        raise ValueError(f"unknown switches {sorted(unknown)}; known: {', '.join(BackendConfig.__dataclass_fields__)}")
-    z = finite("z", z)
-    if z.ndim not in (2, 3) or len(z) < 2 or not z[0].size:
-        raise ValueError(f"a back end needs at least 2 normal clips, and z has shape {z.shape}")
-    target = np.zeros(len(z), bool)
-    if is_target is not None:
-        target = flags("is_target", is_target, len(z))
-    chosen = BackendConfig(**switches)
-    if chosen.method in DOMAIN_AWARE and not (target.any() and not target.all()):
-        warnings.warn(
-            f"method {chosen.method!r} compares two domains and there is one: it works as one bank", stacklevel=2
-        )
-    elif chosen.method in DOMAIN_AWARE and min(target.sum(), (~target).sum()) < FEW:
-        warnings.warn(f"a domain has fewer than {FEW} clips: it borrows the other domain's spread", stacklevel=2)
-    return Backend(z.copy(), target, chosen)  # a caller who reuses the array must not change the bank
-
-
-@dataclass(frozen=True)
-class Backend:
-    """A fitted back end. `z` (N, D) or (N, F, D) are the normals as given; nothing here knows audio or thresholds."""
-
-    z: Array
-    is_target: Array
-    switches: BackendConfig
-    _gaussian: Gaussian | None = field(init=False, repr=False, default=None)
-    _method: Method = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        z = self.z
-        if z.ndim == 3:
-            object.__setattr__(self, "_method", Beam(z, self.is_target, self.switches))
-            return
-        if self.switches.whiten:
-            object.__setattr__(self, "_gaussian", Gaussian(z))
-            z = self._whitened(z)
-        object.__setattr__(self, "_method", BUILDERS[self.switches.method](z, self.is_target, self.switches))
-
-    def score(self, q: ArrayLike) -> Array:
-        """Scores (M,) of queries (M, D) or (M, F, D). Raises ValueError for NaN, infinity or another shape."""
-        q = finite("q", q, ndim=self.z.ndim)
-        if q.shape[1:] != self.z.shape[1:]:
-            length, fitted = (" x ".join(map(str, x.shape[1:])) for x in (q, self.z))
-            raise ValueError(f"q holds vectors of length {length}, the back end was fitted on {fitted}")
-        return self._method.score(self._whitened(q)).astype(np.float32)
-
-    @cached_property
-    def train_scores(self) -> Array:
-        """Exact leave-one-out scores (N,) of the normals: everything is as if fitted without the clip."""
-        scores = self._method.leave_one_out() if self._gaussian is None else self._refit_each(self._gaussian)
-        return scores.astype(np.float32)
-
-    def nearest(self, q: ArrayLike, k: int = 3) -> tuple[Array, Array]:
-        """Distances (M, k) and indices (M, k) of the nearest normals by plain distance: what to listen to beside q.
-
-        Of bands, by the distance over all of them.
-        """
-        return self._bank.nearest(self._seen(finite("q", q, ndim=self.z.ndim)), k)
-
-    @cached_property
-    def _bank(self) -> Bank:
-        metric = "euclidean" if isinstance(self._method, Mahalanobis) else self.switches.metric
-        return Bank(self._seen(self.z), metric)
-
-    def _seen(self, q: Array) -> Array:
-        # As the method sees it: a Gaussian measures in its own axes.
-        q = self._whitened(q.reshape(len(q), -1))
-        return self._method.parts[0].whiten(q) if isinstance(self._method, Mahalanobis) else q
-
-    def _whitened(self, q: Array) -> Array:
-        return q if self._gaussian is None else self._gaussian.whiten(q)
-
-    def _refit_each(self, gaussian: Gaussian) -> Array:
-        # Whitening changes with every clip that is left out, and all distances with it.
-        def one(i: int) -> float:
-            keep = np.arange(len(self.z)) != i
-            if self.switches.method == "mahalanobis":  # features matter one by one: not in rotated axes
-                others = Backend(self.z[keep], self.is_target[keep], self.switches)
-                return float(others.score(self.z[i : i + 1])[0])
-            y = gaussian.whiten_without(i).astype(np.float32)
-            method = BUILDERS[self.switches.method](y[keep], self.is_target[keep], self.switches)
-            return float(method.score(y[i : i + 1])[0])
-
-        return np.array(list(map_in_order(one, range(len(self.z)), threads())))
+    def _gaussian(self, x: Array) -> Gaussian:
+        return Gaussian(x, shrinkage=self.config.shrinkage, standardize=self.config.standardize)
 
 
 class Beam:
-    """A back end for each band of z (N, F, D); the score is the mean of theirs, and so is the exact leave-one-out."""
+    """A back end for each band of z (N, F, D); a score is the mean of theirs, and so is the exact leave-one-out."""
 
-    def __init__(self, z: Array, is_target: Array, switches: BackendConfig) -> None:
-        self.bands = [Backend(np.ascontiguousarray(band), is_target, switches) for band in np.moveaxis(z, 1, 0)]
+    def __init__(self, z: Array, is_target: Array, config: BackendConfig) -> None:
+        self.bands = [build(np.ascontiguousarray(band), is_target, config) for band in np.moveaxis(z, 1, 0)]
 
     def score(self, q: Array) -> Array:
         return mean_of([band.score(q[:, f]) for f, band in enumerate(self.bands)])
@@ -428,3 +300,220 @@ class Beam:
 def mean_of(bands: Sequence[Array]) -> Array:
     """The score (M,) of BEAM, float64, from the scores of each band."""
     return np.asarray(np.mean(np.stack(bands), axis=0, dtype=np.float64))
+
+
+def _first_known(mine: Array, others: Array | float, default: float) -> Array:
+    value = np.where(np.isnan(mine), others, mine)
+    return np.where(np.isnan(value), default, value)
+
+
+def _positive(sigma: Array, mu: Array) -> Array:
+    floor = 1e-6 * np.abs(mu)
+    return np.maximum(sigma, np.where(floor > 0, floor, 1e-6))
+
+
+def fit(
+    z: ArrayLike,
+    is_target: ArrayLike | None = None,
+    *,
+    method: str = "raw",
+    metric: str = "cosine",
+    k: int = 1,
+    density_k: int | None = None,
+    density_k_source: int | None = None,
+    density_k_target: int | None = None,
+    density_agg: str = "mean",
+    neighbour_selection: str = "normalized",
+    form: str = "ratio",
+    exponent: float = 1.0,
+    z_sigma: str = "target",
+    weight: float = 0.5,
+    shrinkage: float | str = "ledoit_wolf",
+    standardize: bool = False,
+    whiten: bool = False,
+    ignore_domains: bool = False,
+    train_scores: ArrayLike | None = None,
+) -> Backend:
+    """Fit a back end on normals.
+
+    Parameters
+    ----------
+    z : (N, D) or (N, F, D)
+        Embeddings of the normals, N >= 2, or one embedding per frequency band.
+    is_target : (N,) bool, or None
+        True for normals of the target domain.
+    method : "raw" | "ldn" | "domain_z" | "dldn" | "dbldn" | "varmin" | "mahalanobis"
+        See the module.
+    metric : "cosine" | "euclidean"
+        Distance between embeddings; cosine is 1 - cos.
+    k : int
+        Number of neighbours of a query; clipped to the bank.
+    density_k, density_k_source, density_k_target : int or None
+        Number of neighbours that make a density, of any bank and of each domain's. None: 16, varmin 4, target 9.
+    density_agg : "mean" | "sum"
+        How these neighbours' distances make a density; "sum" is GenRep 2025.
+    neighbour_selection : "normalized" | "raw"
+        Whether the k neighbours are chosen by calibrated distance or by distance.
+    form : "ratio" | "difference"
+        How a distance is calibrated by a density.
+    exponent : float
+        Exponent of the density (ratio) or factor of it (difference): 0 is raw, 1 is LDN.
+    z_sigma : "target" | "own"
+        Standard deviation for both domains in domain_z; "target" is GenRep 2025.
+    weight : float in [0, 1]
+        Weight of the source domain in dbldn.
+    shrinkage : "ledoit_wolf" or float in [0, 1]
+        Shrinkage of the covariance in mahalanobis.
+    standardize : bool
+        Whether mahalanobis divides the features by their standard deviations first.
+    whiten : bool
+        Whether the embeddings are whitened before the bank, with Ledoit and Wolf's shrinkage.
+    ignore_domains : bool
+        Whether mahalanobis uses one Gaussian, whatever is_target is.
+    train_scores : (N,), or None
+        Leave-one-out scores of a former fit on the same normals. None: computed at the first use.
+
+    Returns
+    -------
+    Backend
+        `.score(q)`, `.train_scores` and `.nearest(q)`.
+
+    Raises
+    ------
+    ValueError
+        If an array is not finite, a name is unknown or a number is out of range.
+    """
+    config = BackendConfig(
+        method=method,
+        metric=metric,
+        k=whole("k", k),
+        density_k=_count("density_k", density_k),
+        density_k_source=_count("density_k_source", density_k_source),
+        density_k_target=_count("density_k_target", density_k_target),
+        density_agg=density_agg,
+        neighbour_selection=neighbour_selection,
+        form=form,
+        exponent=exponent,
+        z_sigma=z_sigma,
+        weight=weight,
+        shrinkage=shrinkage,
+        standardize=standardize,
+        whiten=whiten,
+        ignore_domains=ignore_domains,
+    )
+    z = finite("z", z)
+    if z.ndim not in (2, 3) or len(z) < 2 or not z[0].size:
+        raise ValueError(f"a back end needs at least 2 normal clips, and z has shape {z.shape}")
+    target = np.zeros(len(z), bool) if is_target is None else flags("is_target", is_target, len(z))
+    if method in DOMAIN_AWARE and not (target.any() and not target.all()):
+        warnings.warn(f"method {method!r} compares two domains and there is one: it works as one bank", stacklevel=2)
+    elif method in DOMAIN_AWARE and min(target.sum(), (~target).sum()) < FEW:
+        warnings.warn(f"a domain has fewer than {FEW} clips: it borrows the other domain's spread", stacklevel=2)
+    return build(z.copy(), target, config, train_scores)  # the caller may reuse the array z
+
+
+def build(z: Array, is_target: Array, config: BackendConfig, train_scores: ArrayLike | None = None) -> Backend:
+    """`fit` for arguments that were checked: z (N, D) or (N, F, D), is_target (N,) bool."""
+    known = None if train_scores is None else finite("train_scores", train_scores, ndim=1)
+    if known is not None and len(known) != len(z):
+        raise ValueError(f"train_scores holds {len(known)} scores for {len(z)} normals")
+    if z.ndim == 3:
+        return Backend(z, is_target, config, Beam(z, is_target, config), None, known)
+    whitener = Gaussian(z) if config.whiten else None
+    method = build_method(z if whitener is None else whitener.whiten(z), is_target, config)
+    return Backend(z, is_target, config, method, whitener, known)
+
+
+@dataclass(frozen=True, eq=False)
+class Backend:
+    """A fitted back end, made by `fit`.
+
+    z, is_target   the normals (N, D) or (N, F, D) as given, and their domains (N,)
+    config         the choices that it was fitted with
+    """
+
+    z: Array
+    is_target: Array
+    config: BackendConfig
+    _method: Method = field(repr=False)
+    _whitener: Gaussian | None = field(repr=False)
+    _known_train_scores: Array | None = field(repr=False)
+
+    def score(self, q: ArrayLike) -> Array:
+        """Scores of queries.
+
+        Parameters
+        ----------
+        q : (M, D) or (M, F, D)
+            Embeddings, of the shape that the back end was fitted on.
+
+        Returns
+        -------
+        (M,) float32
+            Higher is more anomalous. A score does not depend on the other queries.
+
+        Raises
+        ------
+        ValueError
+            If q holds NaN or infinity, or has another shape.
+        """
+        q = finite("q", q, ndim=self.z.ndim)
+        if q.shape[1:] != self.z.shape[1:]:
+            length, fitted = (" x ".join(map(str, x.shape[1:])) for x in (q, self.z))
+            raise ValueError(f"q holds vectors of length {length}, the back end was fitted on {fitted}")
+        return self._method.score(self._whitened(q)).astype(np.float32)
+
+    @cached_property
+    def train_scores(self) -> Array:
+        """Exact leave-one-out scores (N,) float32 of the normals: as `score` would give if fitted without the clip."""
+        if self._known_train_scores is not None:
+            return self._known_train_scores
+        scores = self._method.leave_one_out() if self._whitener is None else self._refit_each(self._whitener)
+        return scores.astype(np.float32)
+
+    def nearest(self, q: ArrayLike, k: int = 3) -> tuple[Array, Array]:
+        """The normals nearest to each query by plain distance, for a person to listen to.
+
+        Parameters
+        ----------
+        q : (M, D) or (M, F, D)
+            Embeddings; of bands, the distance is over all of them.
+        k : int
+            Number of neighbours; clipped to the bank.
+
+        Returns
+        -------
+        (M, k) float64, (M, k) int
+            Distances, ascending, and indices of the normals.
+        """
+        return self._bank.nearest(self._transform(finite("q", q, ndim=self.z.ndim)), k)
+
+    @cached_property
+    def _bank(self) -> Bank:
+        metric = "euclidean" if isinstance(self._method, Mahalanobis) else self.config.metric
+        return Bank(self._transform(self.z), metric)
+
+    def _transform(self, q: Array) -> Array:
+        # The space in which the method measures; a Gaussian measures in its own axes.
+        q = self._whitened(q.reshape(len(q), -1))
+        return self._method.parts[0].whiten(q) if isinstance(self._method, Mahalanobis) else q
+
+    def _whitened(self, q: Array) -> Array:
+        return q if self._whitener is None else self._whitener.whiten(q)
+
+    def _refit_each(self, whitener: Gaussian) -> Array:
+        # The whitening changes with every clip that is left out, and with it all distances.
+        def one(i: int) -> float:
+            others = np.arange(len(self.z)) != i
+            if self.config.method == "mahalanobis":  # not in the rotated axes below: the features may be standardized
+                refitted = build(self.z[others], self.is_target[others], self.config)
+                return float(refitted.score(self.z[i : i + 1])[0])
+            y = whitener.whiten_excluding(i).astype(np.float32)
+            method = build_method(y[others], self.is_target[others], self.config)
+            return float(method.score(y[i : i + 1])[0])
+
+        return np.array(list(map_in_order(one, range(len(self.z)), threads())))
+
+
+def _count(name: str, value: int | None) -> int | None:
+    return None if value is None else whole(name, value)

@@ -1,19 +1,32 @@
-"""Memory bank: which normal recordings are nearest, exactly (report section 2.2, eq. 1).
+"""Memory bank: the nearest normal recordings of a query, exactly (report section 2.2, eq. 1).
 
-    z  (N, D)   embeddings of the normals      q  (M, D)   queries
-    euclidean   delta = |q - r|                cosine      delta = 1 - cos(q, r) = |q/|q| - r/|r||^2 / 2
+    euclidean   delta(q, r) = |q - r|
+    cosine      delta(q, r) = 1 - cos(q, r) = |q/|q| - r/|r||^2 / 2
 
-The search is a blocked matrix product in float32 on vectors centred on the bank. It bounds the k-th distance; of every
-member that rounding could have put on the wrong side of the bound, the distance is then taken directly. So no
-N x M x D array ever exists, a duplicate is at distance 0, and a distance does not depend on the other queries of
-the batch. Knows nothing of audio, domains or thresholds.
-A zero vector has no direction: by the formula above its cosine distance is 0 to another one, 0.5 to everything else.
+The search is a blocked matrix product in float32 on vectors centred on the bank. The product gives an upper bound on
+the k-th distance; every member that rounding could have put on the wrong side of this bound is then measured directly
+in the vectors' own precision. So no array of N x M x D numbers exists, and the result is that of brute force.
+
+Conventions
+    z (N, D)   embeddings of the normals, the members of the bank; N >= 1
+    q (M, D)   queries
+    Distances are float64. Ties go to the member with the lower index. k is clipped to N.
+    A copy of a member is at distance 0. A distance does not depend on the other queries of the batch.
+    A zero vector has no direction: its cosine distance is 0 to another zero vector and 0.5 to everything else.
+    Nothing here knows audio, domains or thresholds.
+
+>>> bank = Bank([[0, 1], [3, 1], [0, 5]], metric="euclidean")
+>>> distance, index = bank.nearest([[0, 2]], k=2)
+>>> distance.tolist(), index.tolist()
+([[1.0, 3.0]], [[0, 2]])
+>>> bank.nearest(None, k=1)[1].ravel().tolist()  # each member's nearest other member
+[1, 0, 0]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,16 +34,41 @@ from numpy.typing import ArrayLike
 from nearfar.support.check import Array, finite, one_of, unit, whole
 
 METRICS = ("cosine", "euclidean")
-BLOCK, ROWS = 1 << 23, 256  # entries of one block of the distance matrix (32 MiB), but at least so many rows
-CACHE = 1 << 18  # entries of one piece of the direct distances: it should stay in the cache
+BLOCK = 1 << 23  # entries of one block of the distance matrix: 32 MiB
+ROWS = 256  # fewest rows of a block, whatever the size of the bank
+CACHE = 1 << 18  # entries of one piece of the direct distances: the piece should stay in the processor's cache
+
+Block = tuple[slice, Array, Array]  # rows of the queries, squared distances (rows, N) float32, rounding error (rows,)
+
+
+class NeighbourIndex(Protocol):
+    """The questions that a method asks of a bank. `Bank` answers them from vectors."""
+
+    @property
+    def metric(self) -> str: ...
+    def __len__(self) -> int: ...
+    def points(self, q: Any) -> Any: ...
+    def nearest(self, q: Any, k: int) -> tuple[Array, Array]: ...
+    def search(self, points: Any, k: int, *, exclude_self: bool) -> tuple[Array, Array]: ...
+    def blocks(self, points: Any, *, exclude_self: bool) -> Iterator[Block]: ...
+    def exact(self, points: Any, row: Array, index: Array) -> Array: ...
+
+
+class PrecomputedNormals(Protocol):
+    """Normals given by the distances between them instead of by vectors: they make their own bank."""
+
+    def __len__(self) -> int: ...
+    def bank(self, metric: str) -> NeighbourIndex: ...
 
 
 class Bank:
-    """Normal embeddings (N, D) and the question 'who is near?'. Raises ValueError if empty or not finite."""
+    """The members z (N, D) of a bank and the search for the nearest of them.
+
+    Raises ValueError if z is empty or not finite, or if the metric is unknown.
+    """
 
     def __init__(self, z: ArrayLike, metric: str = "cosine") -> None:
-        one_of("metric", metric, METRICS)
-        self.metric = metric
+        self.metric = one_of("metric", metric, METRICS)
         z = finite("z", z, ndim=2)
         if not len(z) or not z.shape[1]:
             raise ValueError(f"the bank is empty: z has shape {z.shape}")
@@ -39,8 +77,8 @@ class Bank:
         centred = (self._points - self._centre).astype(np.float32)
         # |q - r|^2 as one product: [q, 1, |q|^2] . [-2 r, |r|^2, 1]
         squares = np.einsum("nd,nd->n", centred, centred)[:, None]
-        self._left = np.concatenate([-2 * centred, squares, np.ones_like(squares)], axis=1)
-        self.scale = float(squares.max())  # the largest squared distance from the centre
+        self._factors = np.concatenate([-2 * centred, squares, np.ones_like(squares)], axis=1)
+        self._largest_square = float(squares.max())  # squared distance of the outermost member from the centre
 
     def __len__(self) -> int:
         return len(self._points)
@@ -51,32 +89,20 @@ class Bank:
         return int(self._points.shape[1])
 
     def nearest(self, q: ArrayLike | None, k: int) -> tuple[Array, Array]:
-        """Distances (M, k) ascending in float64 and indices (M, k) of the k nearest; k is clipped to the bank.
+        """The k nearest members of each query.
 
-        Ties go to the lower index. `q` None asks for the members themselves, each without itself (leave-one-out,
-        by index: a duplicate of a member stays its neighbour), with k clipped to N - 1.
+        Parameters
+            q   (M, D) queries, or None: the members themselves, each without itself (leave-one-out). The member is
+                left out by index, so a copy of it stays its neighbour; k is then clipped to N - 1
+            k   number of neighbours, >= 1
+
+        Returns
+            distances (M, k) float64, ascending, and indices (M, k) of the members
         """
-        return self.search(self.points(q), k, members=q is None)
-
-    def search(self, points: Array, k: int, *, members: bool) -> tuple[Array, Array]:
-        """`nearest` for points as `points` gives them: a vector scaled to unit length twice is no longer the same."""
-        k = min(whole("k", k), len(self) - members)
-        distance, index = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
-
-        def work(rows: slice, squared: Array, slack: Array) -> None:
-            # k of them are within bound + slack, so whatever looks farther than another slack is not among the nearest
-            row, near = pairs(squared, kth_upper_bound(squared, k) + 2 * slack)
-            exact = pad_ragged(row, self.exact(points[rows], row, near), len(squared))
-            order = np.argsort(exact, axis=1, kind="stable")[:, :k]
-            distance[rows] = np.take_along_axis(exact, order, axis=1)
-            index[rows] = near[np.searchsorted(row, np.arange(len(squared)))[:, None] + order]
-
-        if k:
-            self.each_block(points, work, members=members)
-        return distance, index
+        return self.search(self.points(q), k, exclude_self=q is None)
 
     def points(self, q: ArrayLike | None) -> Array:
-        """Queries (M, D) as the bank compares them (unit length for cosine); None gives the members themselves."""
+        """Queries (M, D) as the bank compares them: at unit length for cosine. None gives the members themselves."""
         if q is None:
             return self._points
         q = finite("q", q, ndim=2)
@@ -84,17 +110,32 @@ class Bank:
             raise ValueError(f"q holds vectors of length {q.shape[1]}, the bank vectors of length {self.width}")
         return unit(q) if self.metric == "cosine" else q
 
-    def each_block(self, points: Array, work: Callable[[slice, Array, Array], None], *, members: bool) -> None:
-        """Squared Euclidean distances of `points` to the bank a block at a time.
+    def search(self, points: Array, k: int, *, exclude_self: bool) -> tuple[Array, Array]:
+        """`nearest` for what `points` returned. (To normalise a vector twice would change its last bits.)"""
+        k = min(whole("k", k), len(self) - exclude_self)
+        distance, index = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
+        if not k:
+            return distance, index
+        for rows, squared, error in self.blocks(points, exclude_self=exclude_self):
+            # At least k true distances are <= bound + error, so a member whose approximate distance exceeds
+            # bound + 2 error is not among the k nearest.
+            row, near = entries_below(squared, kth_upper_bound(squared, k) + 2 * error)
+            exact = pad_ragged(row, self.exact(points[rows], row, near), len(squared))
+            order = np.argsort(exact, axis=1, kind="stable")[:, :k]
+            distance[rows] = np.take_along_axis(exact, order, axis=1)
+            index[rows] = near[np.searchsorted(row, np.arange(len(squared)))[:, None] + order]
+        return distance, index
 
-        `work` gets rows, (len(rows), N) float32 to change but not to keep, and slack. The distances are good for
-        choosing candidates, not as values: cancellation can take them below 0, and they are off by up to `slack`
-        (len(rows),).
-        With `members` a point's distance to itself is infinite.
+    def blocks(self, points: Array, *, exclude_self: bool) -> Iterator[Block]:
+        """Approximate squared Euclidean distances of `points` to the members, one block of rows after the other.
+
+        Yields (rows, squared, error): `squared` (rows, N) float32 serves to choose candidates, not as a result. Its
+        values are wrong by up to `error` (rows,) and may be below 0. The caller may change `squared`, but the next
+        block overwrites it. With `exclude_self`, `points` are the members and the distance of each to itself is inf.
         """
         rounding = np.finfo(np.float32).eps * (8 + np.sqrt(self.width))
         step = max(1, min(max(ROWS, BLOCK // len(self)), len(points)))
-        # Made once, not for every block: fresh memory costs as much as a pass over it.
+        # The two buffers are allocated once: fresh memory for every block costs as much as a pass over it.
         left, squared = np.empty((step, self.width + 2), np.float32), np.empty((step, len(self)), np.float32)
         for start in range(0, len(points), step):
             rows = slice(start, min(start + step, len(points)))
@@ -103,57 +144,57 @@ class Bank:
             np.subtract(points[rows], self._centre, out=centred, casting="same_kind")
             left[:, -2] = 1
             np.einsum("md,md->m", centred, centred, out=squares)
-            block = np.matmul(left[:count], self._left.T, out=squared[:count])
-            if members:
+            block = np.matmul(left[:count], self._factors.T, out=squared[:count])
+            if exclude_self:
                 block[np.arange(count), np.arange(start, rows.stop)] = np.inf
-            work(rows, block, rounding * (np.sqrt(squares.astype(np.float64)) + np.sqrt(self.scale)) ** 2)
+            error = rounding * (np.sqrt(squares.astype(np.float64)) + np.sqrt(self._largest_square)) ** 2
+            yield rows, block, error
 
     def exact(self, points: Array, row: Array, index: Array) -> Array:
-        """Distances (P,) of points[row] to the members at `index`, taken directly; both (P,)."""
+        """Distances (P,) float64 of points[row] to the members at `index`, by subtraction; row and index are (P,)."""
         squared = np.empty(len(row))
         step = max(1, CACHE // self.width)
         shape = min(step, len(row)), self.width
-        ours, theirs = np.empty(shape, self._points.dtype), np.empty(shape, points.dtype)
+        members, queries = np.empty(shape, self._points.dtype), np.empty(shape, points.dtype)
         for start in range(0, len(row), step):
-            some = slice(start, start + step)
-            apart = ours[: len(row[some])]
-            # "clip", as numpy copies the output of other modes once more; no index is out of range
-            self._points.take(index[some], axis=0, out=apart, mode="clip")
-            apart -= points.take(row[some], axis=0, out=theirs[: len(apart)], mode="clip")
-            squared[some] = np.einsum("pd,pd->p", apart, apart)
+            piece = slice(start, start + step)
+            difference = members[: len(row[piece])]
+            # mode="clip" because numpy buffers the output of the other modes; no index is out of range
+            self._points.take(index[piece], axis=0, out=difference, mode="clip")
+            difference -= points.take(row[piece], axis=0, out=queries[: len(difference)], mode="clip")
+            squared[piece] = np.einsum("pd,pd->p", difference, difference)
         return squared / 2 if self.metric == "cosine" else np.sqrt(squared)
 
 
-def bank_of(z: Any, metric: str) -> Bank:
-    """The bank of normals z: vectors (N, D), or clips that know the distances between them and make their own."""
-    bank: Bank = z.bank(metric) if hasattr(z, "bank") else Bank(z, metric)
-    return bank
+def index_of(z: Array | PrecomputedNormals, metric: str) -> NeighbourIndex:
+    """The searchable bank of normals z, given as vectors (N, D) or by the distances between them."""
+    return Bank(z, metric) if isinstance(z, np.ndarray) else z.bank(metric)
 
 
 def pad_ragged(row: Array, values: Array, rows: int) -> Array:
-    """Values (P,) of pairs as a table, a line for each of the rows that `row` (P,) rises through, filled with inf."""
-    at = np.arange(len(row)) - np.searchsorted(row, np.arange(rows))[row]
-    table = np.full((rows, at.max() + 1), np.inf)
-    table[row, at] = values
+    """Ragged (row, value) pairs -> a dense table (rows, longest), padded with inf; `row` (P,) is ascending."""
+    column = np.arange(len(row)) - np.searchsorted(row, np.arange(rows))[row]
+    table = np.full((rows, column.max() + 1), np.inf)
+    table[row, column] = values
     return table
 
 
 def kth_upper_bound(values: Array, k: int) -> Array:
-    """A bound (M,) on the k-th smallest entry of each row of (M, N); hardly more than k entries reach it.
+    """An upper bound (M,) on the k-th smallest entry of each row of `values` (M, N); few more than k entries reach it.
 
-    The row is cut into interleaved chunks; the bound is the k-th smallest of the chunks' minima.
+    The row is cut into interleaved chunks. The bound is the k-th smallest of the chunks' minima.
     """
-    if k == 1:  # one pass, which reads and writes nothing else
+    if k == 1:  # a single pass that writes no intermediate array
         return np.asarray(values.min(axis=1))
     lowest = values
     while lowest.shape[1] >= 2 * int(np.sqrt(k * values.shape[1])) and lowest.shape[1] >= 2 * k:
-        half = lowest.shape[1] // 2  # of an odd number the last is a chunk too few, which only makes the bound wider
+        half = lowest.shape[1] // 2  # an odd last column is dropped, which can only raise the bound
         lowest = np.minimum(lowest[:, :half], lowest[:, half : 2 * half])
     bound: Array = np.partition(lowest, k - 1, axis=1)[:, k - 1]
     return bound
 
 
-def pairs(values: Array, limit: Array) -> tuple[Array, Array]:
-    """Rows and columns (P,) of the entries of (M, N) up to their row's limit (M,), in order."""
+def entries_below(values: Array, limit: Array) -> tuple[Array, Array]:
+    """Rows and columns, each (P,), of the entries of `values` (M, N) that are <= their row's limit (M,), row by row."""
     row, column = np.divmod(np.flatnonzero(values <= limit[:, None].astype(values.dtype)), values.shape[1])
     return row, column

@@ -74,7 +74,7 @@ class Gaussian:
         n = len(self.x)
         if self.standardize:
             return self._solve_each()
-        weight, isotropic = self._without
+        weight, isotropic = self._shrink_excluding
         h = (self.own**2 / (n / (n - 1) * weight[:, None] * self.variances + isotropic[:, None])).sum(axis=1)
         left = 1 - weight * n / (n - 1) ** 2 * h
         out = n / (n - 1) * np.sqrt(h / np.maximum(left, SOLVABLE))
@@ -89,10 +89,10 @@ class Gaussian:
         spread, rest = (self.weight * self.variances + self.isotropic) ** -0.5, self.isotropic**-0.5
         return rest * y + _rows_times(inside * (spread - rest), np.ascontiguousarray(self.axes.T))
 
-    def whiten_without(self, i: int) -> Array:
+    def whiten_excluding(self, i: int) -> Array:
         """The training clips (N, r) as `whiten` of a Gaussian without clip i gives them, in rotated axes."""
         n = len(self.x)
-        weight, isotropic = (float(v[i]) for v in self._without)
+        weight, isotropic = (float(v[i]) for v in self._shrink_excluding)
         root = (n / (n - 1) * weight * self.variances + isotropic) ** -0.5
         v = self.own[i] * root
         b, length = weight * n / (n - 1) ** 2, float(v @ v)
@@ -124,7 +124,7 @@ class Gaussian:
         return np.where(flat, 0, 1 - rho), np.where(flat, 1, isotropic)
 
     @cached_property
-    def _without(self) -> tuple[Array, Array]:  # `_shrink` of the others of each clip: (N,), (N,)
+    def _shrink_excluding(self) -> tuple[Array, Array]:  # `_shrink` of the others of each clip: (N,), (N,)
         n = len(self.x)
         a, b = n / (n - 1), n / (n - 1) ** 2  # S_-i = a S - b d_i d_i^T
         square = _squares(self.own)

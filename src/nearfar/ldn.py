@@ -1,63 +1,145 @@
-"""One memory bank whose distances are calibrated by local density (report section 2.2; [12], [13]).
+"""Local density normalisation: distances to one memory bank, calibrated by its local densities (report section 2.2).
 
-    rho(r)   mean distance of bank member r to its K nearest other members ("sum": K times that)
-    ratio         s(q) = mean of the k smallest over r of  d(q, r) / rho(r)^exponent       exponent 1: LDN, 0: raw kNN
-    difference    s(q) = mean of the k smallest over r of  d(q, r) - exponent rho(r)
+    rho(r)       density of member r: mean distance to its K nearest other members ("sum": K times that)
+    ratio        s(q) = mean of the k smallest over r of  d(q, r) / rho(r)^exponent        exponent 1: LDN, 0: raw kNN
+    difference   s(q) = mean of the k smallest over r of  d(q, r) - exponent rho(r)
+    VarMin       the difference form with the exponent that minimises the variance of the members' own scores
 
 The minimum is taken after the calibration (`neighbour_selection="normalized"`): the member that wins need not be the
-nearest one. "raw" takes the k nearest by d and then d_mean / rho_mean^exponent.
+nearest one. "raw" takes the k nearest members by d, and then mean d / (mean rho)^exponent of them.
 
-Leave-one-out is exact. Scoring member i against the others with densities that still count i gives every ratio a floor
-at 1 for K = 1, so rho is corrected for every r that has i among its K nearest (S_r: sorted distances of r):
+Leave-one-out is exact. If member i were scored against the others with densities that still count i, every ratio for
+K = 1 would be at least 1. So rho is corrected for each member r that has i among its K nearest (S_r: the ascending
+distances of r to the others):
 
-    rho_-i(r) = (sum(S_r[1..K+1]) - d(r, i)) / K    if i is one of them, else rho(r);    K clipped to N - 2
+    rho_-i(r) = (sum(S_r[1..K+1]) - d(r, i)) / K    if i is among the K nearest of r, else rho(r)
 
-Duplicates make rho 0, so rho is at least RHO_FLOOR times the mean rho of the bank (1 if all members coincide).
-A bank of one has no density of its own: it takes `lone`.
+Conventions
+    z (N, D)   members        q (M, D)   queries        scores (M,) float64; higher is more anomalous
+    K (`density_k`) is clipped to N - 1, and to N - 2 where one member is left out; k is clipped to N.
+    Copies of a member make rho 0. So rho is at least RHO_FLOOR times the mean rho of the bank, and 1 if all coincide.
+    A bank of one member has no density of its own: its density is `fallback_density`.
+
+>>> bank = DensityBank(np.array([[0.0], [1], [10], [14]]), "euclidean", density_k=1)
+>>> bank.densities.rho.tolist()
+[1.0, 1.0, 4.0, 4.0]
+>>> bank.score(np.array([[2.0], [12]])).tolist()  # d / rho: 1 / 1 and 2 / 4
+[1.0, 0.5]
+>>> bank.leave_one_out().round(2).tolist()  # without member 0 the density of member 1 is 9
+[0.11, 0.1, 0.31, 0.44]
 
 References: [12] GenRep 2025, eq. 4 (sum); [13] Wilkinghoff et al. 2025 (ratio, mean); VarMin: Matsumoto et al. 2025.
+`tests/oracles.py` has the same formulas in twenty lines, without speed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
-from nearfar.bank import bank_of, kth_upper_bound, pad_ragged, pairs
+from nearfar.bank import (
+    NeighbourIndex,
+    PrecomputedNormals,
+    entries_below,
+    index_of,
+    kth_upper_bound,
+    pad_ragged,
+)
 from nearfar.support.check import Array, number, one_of, whole
 
-# An attribute that is worked out when it is first asked for, by as many threads at once as there are objects.
-#
-# `functools.cached_property` lets one thread at a time work, whatever the object (before Python 3.12).
-#
-
-Value = TypeVar("Value")
-
-
-class lazy(Generic[Value]):
-    """Decorates a method without arguments; its value then lies in the object under the method's name."""
-
-    def __init__(self, make: Callable[[Any], Value]) -> None:
-        self.make, self.name, self.__doc__ = make, make.__name__, make.__doc__
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Value:
-        value = self.make(instance)
-        instance.__dict__[self.name] = value
-        return value
-
-
 RHO_FLOOR = 1e-6
-PIECE = 1 << 17  # pairs whose densities are looked up at a time: each needs a list of K + 1 distances
+PIECE = 1 << 17  # densities that are looked up at a time: each needs a list of K + 1 distances
+
+
+@dataclass(frozen=True)
+class Densities:
+    """Local densities of the N members of a bank, and what they are without one of the members.
+
+    distances, nearest   (N, K + 1), or (N, N - 1) in a small bank: distances of each member to its nearest others,
+                         ascending, and the indices of these others
+    rho                  (N,) densities, before the floor
+    mean                 their mean
+    """
+
+    distances: Array
+    nearest: Array
+    rho: Array
+    mean: float
+    density_k: int
+    summed: bool
+    fallback: float
+
+    @classmethod
+    def of(cls, index: NeighbourIndex, density_k: int, summed: bool, fallback: float) -> Densities:
+        """The densities of all members of `index`; `fallback` is the density of a member without others."""
+        if len(index) == 1:
+            distances, nearest, rho = np.empty((1, 0)), np.empty((1, 0), int), np.array([fallback])
+        else:
+            distances, nearest = index.nearest(None, density_k + 1)
+            listed = distances[:, :density_k]
+            rho = listed.sum(axis=1) if summed else listed.mean(axis=1)
+        return cls(distances, nearest, rho, float(rho.mean()), density_k, summed, fallback)
+
+    def excluding(self, r: Array, i: Array) -> Array:
+        """rho_-i(r): the densities of members `r` in the bank without member `i`; both broadcast to one shape."""
+        r, i = np.broadcast_arrays(r, i)
+        k, (n, listed) = self.density_k, self.distances.shape
+        hit = self.nearest[r, :k] == i[..., None]
+        left = k if listed > k else n - 2
+        if left == 0:
+            return np.full(r.shape, self.fallback)
+        total = self.distances[r].sum(axis=-1) - (self.distances[r, :k] * hit).sum(axis=-1)
+        changed = total if self.summed else total / left
+        return np.where(hit.any(axis=-1), changed, self.rho[r])
+
+    def mean_excluding(self) -> Array:
+        """Mean density (N,) of the bank without each of its members."""
+        n = len(self.rho)
+        if n < 2:
+            return np.array([self.fallback])
+        total = self.rho.sum() - self.rho
+        r = np.repeat(np.arange(n), self.density_k)
+        i = self.nearest[:, : self.density_k].ravel()
+        np.add.at(total, i, self.excluding(r, i) - self.rho[r])
+        for out in np.flatnonzero(total < 1e-9 * self.rho.sum()):  # cancellation: take the sum again from its terms
+            others = np.delete(np.arange(n), out)
+            total[out] = self.excluding(others, np.full(n - 1, out)).sum()
+        return np.maximum(total, 0) / (n - 1)
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """Points to score, and for each of them the exponent and the mean density of the bank it is scored against.
+
+    With `exclude_self` the points are the members, each scored against the others.
+    """
+
+    points: Any  # (M, D)
+    exponent: Array  # (M,)
+    mean_density: Array  # (M,)
+    exclude_self: bool
 
 
 class DensityBank:
-    """Scores against one bank z (N, D), calibrated by the bank's local densities; see the module for the formulas."""
+    """Scores against one bank z (N, D), calibrated by the bank's local densities; see the module for the formulas.
+
+    Parameters
+        z                    members: vectors (N, D), or normals given by the distances between them
+        metric               "cosine" | "euclidean"
+        k                    number of neighbours whose calibrated distances are averaged, >= 1
+        density_k            number of neighbours that make a density, >= 1
+        density_agg          "mean" | "sum"
+        neighbour_selection  "normalized" | "raw"
+        form                 "ratio" | "difference"
+        exponent             of the density
+        fallback_density     density of a member that has no other members beside it
+    """
 
     def __init__(
         self,
-        z: Any,
+        z: Array | PrecomputedNormals,
         metric: str,
         *,
         k: int = 1,
@@ -66,232 +148,232 @@ class DensityBank:
         neighbour_selection: str = "normalized",
         form: str = "ratio",
         exponent: float = 1.0,
-        lone: float = 1.0,
+        fallback_density: float = 1.0,
     ) -> None:
         one_of("neighbour_selection", neighbour_selection, ("normalized", "raw"))
         one_of("form", form, ("ratio", "difference"))
         one_of("density_agg", density_agg, ("mean", "sum"))
-        self.bank = bank_of(z, metric)
+        self.index = index_of(z, metric)
         self.k = whole("k", k)
+        self.density_k = min(whole("density_k", density_k), max(len(self.index) - 1, 1))
+        self.summed = density_agg == "sum"
         self.raw_selection, self.ratio = neighbour_selection == "raw", form == "ratio"
-        self.exponent: float | Array = number("exponent", exponent)
-        self.summed, self.lone = density_agg == "sum", lone
-        self.density_k = min(whole("density_k", density_k), max(len(self.bank) - 1, 1))
-
-    @lazy
-    def _nearest(self) -> tuple[Array, Array]:  # sorted lists S_r, one longer than a density needs
-        if len(self) == 1:
-            return np.empty((1, 0)), np.empty((1, 0), int)
-        return self.bank.nearest(None, self.density_k + 1)
-
-    @property
-    def d(self) -> Array:
-        """Distances (N, <= K + 1) of each member to its nearest others, ascending."""
-        return self._nearest[0]
-
-    @property
-    def i(self) -> Array:
-        """The nearest others themselves, (N, <= K + 1)."""
-        return self._nearest[1]
-
-    @lazy
-    def rho(self) -> Array:
-        """Local densities (N,) of the members."""
-        if len(self) == 1:
-            return np.array([self.lone])
-        listed = self.d[:, : self.density_k]
-        density: Array = listed.sum(axis=1) if self.summed else listed.mean(axis=1)
-        return density
+        self.exponent, self.fallback_density = number("exponent", exponent), fallback_density
+        self._densities: Densities | None = None
 
     def __len__(self) -> int:
-        return len(self.bank)
+        return len(self.index)
 
-    @lazy
-    def typical(self) -> float:
-        """Mean density of the bank."""
-        return float(self.rho.mean())
+    @property
+    def densities(self) -> Densities:
+        """The members' densities, computed at the first use: raw kNN never needs them."""
+        if self._densities is None:  # no lock: two threads would compute the same values
+            self._densities = Densities.of(self.index, self.density_k, self.summed, self.fallback_density)
+        return self._densities
 
-    def score(self, q: Array, lone: Array | None = None) -> Array:
-        """Scores (M,) of queries (M, D) in float64; `lone` (M,) replaces the density of a bank of one."""
-        points = self.bank.points(q)
-        if lone is not None and len(self) == 1:
-            d = self.bank.exact(points, np.arange(len(points)), np.zeros(len(points), int))
-            return self._calibrate(d, _floored(lone, lone), self.exponent)
-        return self._score(points, members=False)
+    def score(self, q: Any, *, exponent: float | None = None, fallback_density: Array | None = None) -> Array:
+        """Scores (M,) of queries (M, D).
 
-    def leave_one_out(self) -> Array:
-        """Scores (N,) of the members, each as if the bank had been made without it; infinite for a bank of one."""
-        if len(self) == 1:
-            return np.array([np.inf])
-        return self._score(self.bank.points(None), members=True)
+        `exponent` replaces the bank's own. `fallback_density` (M,) replaces that of a bank of one, query by query.
+        """
+        points = self.index.points(q)
+        exponent = self.exponent if exponent is None else exponent
+        if fallback_density is not None and len(self) == 1:
+            d = self.index.exact(points, np.arange(len(points)), np.zeros(len(points), int))
+            return self._calibrate(d, _floored(fallback_density, fallback_density), exponent)
+        each = np.full(len(points), exponent, np.float64)
+        mean = np.full(len(points), self.densities.mean if exponent else np.nan)
+        return self._score(_Queries(points, each, mean, exclude_self=False))
 
-    def without(self, r: Array, i: Array) -> Array:
-        """rho_-i(r): densities of members `r` in the bank without member `i`; both broadcast to one shape."""
-        r, i = np.broadcast_arrays(r, i)
-        k, (n, listed) = self.density_k, self.d.shape
-        hit = self.i[r, :k] == i[..., None]
-        left = k if listed > k else n - 2
-        if left == 0:
-            return np.full(r.shape, self.lone)
-        total = self.d[r].sum(axis=-1) - (self.d[r, :k] * hit).sum(axis=-1)
-        changed = total if self.summed else total / left
-        return np.where(hit.any(axis=-1), changed, self.rho[r])
+    def leave_one_out(self, *, exponent: Array | None = None) -> Array:
+        """Scores (N,) of the members, each as if the bank had been made without it; inf for a bank of one.
 
-    def typical_without(self) -> Array:
-        """Mean density (N,) of the bank without each of its members."""
+        `exponent` (N,) replaces the bank's own, member by member.
+        """
         n = len(self)
-        if n < 2:
-            return np.array([self.lone])
-        total = self.rho.sum() - self.rho
-        r = np.repeat(np.arange(n), self.density_k)
-        i = self.i[:, : self.density_k].ravel()
-        np.add.at(total, i, self.without(r, i) - self.rho[r])
-        for out in np.flatnonzero(total < 1e-9 * self.rho.sum()):  # what is left may be rounding: take it anew
-            others = np.delete(np.arange(n), out)
-            total[out] = self.without(others, np.full(n - 1, out)).sum()
-        return np.maximum(total, 0) / (n - 1)
+        if n == 1:
+            return np.array([np.inf])
+        each = np.full(n, self.exponent, np.float64) if exponent is None else exponent
+        mean = self.mean_density_excluding() if each.any() else np.full(n, np.nan)
+        return self._score(_Queries(self.index.points(None), each, mean, exclude_self=True))
 
-    def _score(self, points: Array, *, members: bool) -> Array:
-        k = min(self.k, len(self) - members)
-        if not np.any(self.exponent):  # raw: no densities needed
-            return np.asarray(self.bank.search(points, k, members=members)[0].mean(axis=1))
-        rho = self.rho
-        typical = self.typical_without() if members else np.full(len(points), self.typical)
-        exponent = np.broadcast_to(np.asarray(self.exponent, np.float64), (len(points),))
+    def mean_density_excluding(self) -> Array:
+        """Mean density (N,) of the bank without each of its members."""
+        return self.densities.mean_excluding()
 
-        def densities(rows: Array, found: Array) -> Array:  # members' densities for the queries `rows`, one shape
-            values = self.without(found, rows) if members else rho[found]
-            return _floored(values, typical[rows])
+    # How the k smallest calibrated distances are found without calibrating all M x N of them in float64:
+    #
+    # 1. `_rank_proxy` turns a block of approximate squared distances into float32 proxies of the calibrated distances.
+    #    The rounding error of a distance is subtracted first, so a proxy never overestimates.
+    # 2. At least k proxies of a row are <= `limit`. Their members are scored exactly. The k-th best of these scores is
+    #    an upper bound on the k-th best score of the row.
+    # 3. `_candidate_bound` turns this upper bound into a proxy: a member with a larger proxy has a larger score. All
+    #    members up to it are scored exactly, and among them are the k best.
 
+    def _score(self, queries: _Queries) -> Array:
+        points, exclude_self = queries.points, queries.exclude_self
+        k = min(self.k, len(self) - exclude_self)
+        if not queries.exponent.any():  # raw kNN
+            return np.asarray(self.index.search(points, k, exclude_self=exclude_self)[0].mean(axis=1))
         if self.raw_selection:
-            d, found = self.bank.search(points, k, members=members)
-            rho_mean = densities(np.broadcast_to(np.arange(len(points))[:, None], found.shape), found).mean(axis=1)
-            return self._calibrate(d.mean(axis=1), rho_mean, exponent)
+            d, found = self.index.search(points, k, exclude_self=exclude_self)
+            row = np.broadcast_to(np.arange(len(points))[:, None], found.shape)
+            rho = self._density_for(queries, row, found).mean(axis=1)
+            return self._calibrate(d.mean(axis=1), rho, queries.exponent)
         out = np.empty(len(points))
-
-        def work(block: slice, squared: Array, slack: Array) -> None:
+        for block, squared, error in self.index.blocks(points, exclude_self=exclude_self):
             rows = np.arange(block.start, block.stop)
-            squared -= slack[:, None]  # no larger than they are, so that a key too large to win cannot win
-            keys = self._keys(squared, rows, rho, exponent, members=members)
-
-            def best(limit: Array) -> Array:  # (M, k) smallest scores among the members with keys up to `limit`
-                row, found = pairs(keys, limit)
-                scores = self.bank.exact(points[block], row, found)
-                for start in range(0, len(row), PIECE):
-                    some = slice(start, start + PIECE)
-                    q = rows[row[some]]
-                    scores[some] = self._calibrate(scores[some], densities(q, found[some]), exponent[q])
-                return np.sort(pad_ragged(row, scores, len(rows)), axis=1)[:, :k]
-
-            limit = kth_upper_bound(keys, k)
-            reach = self._reach(best(limit)[:, -1], exponent[rows], rho)
-            out[block] = best(np.maximum(limit, reach)).mean(axis=1)
-
-        self.bank.each_block(points, work, members=members)
+            squared -= error[:, None]
+            proxy = self._rank_proxy(queries, rows, squared)
+            limit = kth_upper_bound(proxy, k)
+            best = self._score_candidates(queries, rows, proxy, limit, k)
+            bound = self._candidate_bound(best[:, -1], queries.exponent[rows])
+            out[block] = self._score_candidates(queries, rows, proxy, np.maximum(limit, bound), k).mean(axis=1)
         return out
 
-    def _keys(self, squared: Array, rows: Array, rho: Array, exponent: Array, *, members: bool) -> Array:
-        """Something that orders the members as their scores do, good to float32; changes `squared` in place."""
-        r = row = np.empty(0, int)
-        if members:  # pairs (row, r) where row is among the nearest of r: there r's density is another
-            r, row = self._watched_by(rows)
+    def _score_candidates(self, queries: _Queries, rows: Array, proxy: Array, limit: Array, k: int) -> Array:
+        """The k smallest exact scores (len(rows), k), ascending, among the members whose proxy is <= `limit`."""
+        row, found = entries_below(proxy, limit)
+        scores = self.index.exact(queries.points[rows[0] : rows[-1] + 1], row, found)
+        for start in range(0, len(row), PIECE):
+            piece = slice(start, start + PIECE)
+            query = rows[row[piece]]
+            rho = self._density_for(queries, query, found[piece])
+            scores[piece] = self._calibrate(scores[piece], rho, queries.exponent[query])
+        return np.sort(pad_ragged(row, scores, len(rows)), axis=1)[:, :k]
+
+    def _density_for(self, queries: _Queries, query: Array, member: Array) -> Array:
+        """Floored densities of members as these queries see them; query, member and result have one shape."""
+        exclude = queries.exclude_self
+        rho = self.densities.excluding(member, query) if exclude else self.densities.rho[member]
+        return _floored(rho, queries.mean_density[query])
+
+    def _rank_proxy(self, queries: _Queries, rows: Array, squared: Array) -> Array:
+        """Float32 proxies (len(rows), N) of the calibrated distances, used only to pick candidates.
+
+        Overwrites `squared`. In the ratio form, proxies are squared (euclidean) and in units of the mean density, so
+        that float32 is wide enough at every scale of the embeddings.
+        """
+        member = row = np.empty(0, int)
+        if queries.exclude_self:  # the entries whose density changes because the query itself is left out
+            member, row = self._members_counting(rows)
             row = row - rows[0]
         np.maximum(squared, 0, out=squared)
-        new = _floored(self.without(r, rows[row]), self.typical) if len(r) else np.empty(0)
-        old = _floored(rho, self.typical)
-        watched = squared[row, r]
-        if self.ratio:  # in units of the typical density, so that float32 is wide enough at every scale
-            unit, scale = self._units()
-            power = -float(exponent[0]) * scale
-            squared *= np.minimum((old / unit) ** power / unit**scale, 1e30).astype(np.float32)
-            squared[row, r] = watched * np.minimum((new / unit) ** power / unit**scale, 1e30)
-        else:
-            d = np.sqrt(squared, out=squared) if self.bank.metric == "euclidean" else np.divide(squared, 2, out=squared)
-            watched = d[row, r]
-            d -= (exponent[rows, None] * old).astype(np.float32) if members else (exponent[0] * old).astype(np.float32)
-            d[row, r] = watched - exponent[rows][row] * new
-        return squared
+        mean = self.densities.mean
+        old = _floored(self.densities.rho, mean)
+        new = _floored(self.densities.excluding(member, rows[row]), mean) if len(member) else np.empty(0)
+        changed = squared[row, member]
+        if self.ratio:
+            unit, power = self._units()
+            exponent = -float(queries.exponent[0]) * power
+            squared *= np.minimum((old / unit) ** exponent / unit**power, 1e30).astype(np.float32)
+            squared[row, member] = changed * np.minimum((new / unit) ** exponent / unit**power, 1e30)
+            return squared
+        euclidean = self.index.metric == "euclidean"
+        d = np.sqrt(squared, out=squared) if euclidean else np.divide(squared, 2, out=squared)
+        changed = d[row, member]
+        exponents = queries.exponent[rows]
+        shared = exponents[:, None] if queries.exclude_self else queries.exponent[0]
+        d -= (shared * old).astype(np.float32)
+        d[row, member] = changed - exponents[row] * new
+        return d
 
-    def _reach(self, scores: Array, exponent: Array, rho: Array) -> Array:
-        """The keys of `scores`, and what float32 may add to them: members with smaller keys may score lower."""
+    def _candidate_bound(self, scores: Array, exponent: Array) -> Array:
+        """The largest proxy (M,) of a member that could still score below `scores` (M,), with float32's error added."""
         if not self.ratio:
-            return np.asarray(scores + 1e-6 * (np.abs(scores) + np.abs(exponent) * max(float(rho.max()), 1.0)))
-        unit, scale = self._units()
-        key = (scores * unit ** (float(exponent[0]) - 1)) ** scale * (1 if self.bank.metric == "euclidean" else 2)
-        return np.where(scores > 0, key * (1 + 1e-5), -np.inf)  # nothing is below 0
+            largest = max(float(self.densities.rho.max()), 1.0)
+            return np.asarray(scores + 1e-6 * (np.abs(scores) + np.abs(exponent) * largest))
+        unit, power = self._units()
+        proxy = (scores * unit ** (float(exponent[0]) - 1)) ** power * (1 if self.index.metric == "euclidean" else 2)
+        return np.where(scores > 0, proxy * (1 + 1e-5), -np.inf)  # no score is below 0
 
     def _units(self) -> tuple[float, int]:
-        """Typical density (1 if there is none), and the power of it that a squared distance counts in."""
-        return self.typical or 1.0, 2 if self.bank.metric == "euclidean" else 1
+        """Mean density (1 if it is 0), and the power of a density that matches a squared distance."""
+        return self.densities.mean or 1.0, 2 if self.index.metric == "euclidean" else 1
 
-    def _watched_by(self, rows: Array) -> tuple[Array, Array]:
-        nearest = self.i[:, : self.density_k]
-        inside = (nearest >= rows[0]) & (nearest <= rows[-1])
-        r, column = np.nonzero(inside)
-        return r, nearest[r, column]
+    def _members_counting(self, rows: Array) -> tuple[Array, Array]:
+        """Pairs (member, row), both (P,): each of `rows` is among the K nearest of the member."""
+        nearest = self.densities.nearest[:, : self.density_k]
+        member, column = np.nonzero((nearest >= rows[0]) & (nearest <= rows[-1]))
+        return member, nearest[member, column]
 
     def _calibrate(self, d: Array, rho: Array, exponent: float | Array) -> Array:
         scores: Array = d / rho**exponent if self.ratio else d - exponent * rho
         return scores
 
 
-class VarMinBank(DensityBank):
-    """LDN's difference form with the exponent that minimises the variance of the members' own scores.
+class VarMinBank:
+    """The difference form with the exponent alpha that minimises the variance of the members' own scores.
 
-    alpha = Cov(u, v) / Var(v) with u = d(z, nearest other member), v = rho(that member); 0 if Var(v) <= 1e-12, or if
-    it is rounding, 1e-12 of the squared mean.
+    alpha = Cov(u, v) / Var(v), with u the distance of a member to its nearest other member and v that member's rho.
+    alpha is 0 if Var(v) is at most 1e-12, or at most 1e-12 of the squared mean of v (rounding).
     """
 
-    def __init__(self, z: Any, metric: str, *, k: int = 1, density_k: int = 4, lone: float = 1.0) -> None:
-        super().__init__(z, metric, k=k, density_k=density_k, form="difference", lone=lone)
-        self.alpha = float(self._alphas()[0]) if len(self) > 1 else 0.0
-        self.exponent = self.alpha
+    def __init__(self, z: Array | PrecomputedNormals, metric: str, *, k: int = 1, density_k: int = 4) -> None:
+        self.bank = DensityBank(z, metric, k=k, density_k=density_k, form="difference")
+        n = len(self.bank)
+        alphas = _variance_minimising(self.bank.densities) if n > 1 else np.zeros(1)
+        self.alpha = float(alphas[0])
+        self._alphas_excluding = alphas[1:] if n > 2 else np.zeros(n)  # one member left: no variance to minimise
+
+    def score(self, q: Any) -> Array:
+        """Scores (M,) of queries (M, D)."""
+        return self.bank.score(q, exponent=self.alpha)
 
     def leave_one_out(self) -> Array:
-        if len(self) < 3:
-            self.exponent = 0.0  # the bank that is left has one member and no variance
-        else:
-            self.exponent = self._alphas()[1:]
-        try:
-            return super().leave_one_out()
-        finally:
-            self.exponent = self.alpha
-
-    def _alphas(self) -> Array:
-        """alpha of the whole bank, then of the bank without each member: (1 + N,)."""
-        n, k = len(self), self.density_k
-        u, v = self.d[:, 0], self.rho[self.i[:, 0]]
-        terms = _moments(u - u.mean(), v - v.mean())  # (5, N): count, u, v, uv, vv
-        total = np.repeat(terms.sum(axis=1, keepdims=True), 1 + n, axis=1)
-        if n > 2:
-            total[:, 1:] -= terms
-            y = np.arange(n)
-            first, second = self.i[:, 0], self.i[:, 1]
-            # Without z, a member y changes if z was its nearest, or if z was among the nearest of its nearest.
-            lost = _moments(self.d[:, 1] - u.mean(), self.without(second, first) - v.mean())
-            np.add.at(total.T, 1 + first, (lost - terms).T)
-            z = self.i[first, :k]
-            pair = np.flatnonzero((z != y[:, None]).ravel())
-            y, z, first = np.repeat(y, k)[pair], z.ravel()[pair], np.repeat(first, k)[pair]
-            moved = _moments(u[y] - u.mean(), self.without(first, z) - v.mean())
-            np.add.at(total.T, 1 + z, (moved - terms[:, y]).T)
-        count, su, sv, suv, svv = total
-        count = np.maximum(count, 1)
-        covariance, variance = suv / count - su * sv / count**2, svv / count - (sv / count) ** 2
-        least = 1e-12 * np.maximum(1, (sv / count + v.mean()) ** 2)
-        return np.where(variance > least, covariance / np.maximum(variance, least), 0)
+        """Scores (N,) of the members, each as if the bank had been made without it, alpha included."""
+        return self.bank.leave_one_out(exponent=self._alphas_excluding)
 
 
-def density_of(z: Any, metric: str, **switches: Any) -> DensityBank:
-    """The calibrated bank of normals z: vectors (N, D), or clips that know their distances and make their own."""
-    bank: DensityBank = z.density(metric, **switches) if hasattr(z, "density") else DensityBank(z, metric, **switches)
-    return bank
+def _variance_minimising(densities: Densities) -> Array:
+    """alpha of the whole bank, then of the bank without each member: (1 + N,).
+
+    alpha follows from five sums over the members y, one row of `terms` each:
+
+        count    sum 1     u    sum u(y)     v    sum v(y)     uv    sum u(y) v(y)     vv    sum v(y)^2
+
+    The sums without a member x are those of all members, less the term of x, plus the change of the other terms. The
+    term of y changes if x is the nearest of y (then u and v are those of the second nearest), or if x is among the K
+    nearest of y's nearest (then v is another density).
+    """
+    rho, distances, nearest = densities.rho, densities.distances, densities.nearest
+    n, k = len(rho), densities.density_k
+    u, v = distances[:, 0], rho[nearest[:, 0]]
+    mean_u, mean_v = u.mean(), v.mean()  # subtracted from all terms, against cancellation
+    terms = _moments(u - mean_u, v - mean_v)
+    total = np.repeat(terms.sum(axis=1, keepdims=True), 1 + n, axis=1)
+    if n > 2:
+        total[:, 1:] -= terms
+        first, second = nearest[:, 0], nearest[:, 1]
+        changed = _moments(distances[:, 1] - mean_u, densities.excluding(second, first) - mean_v)
+        np.add.at(total.T, 1 + first, (changed - terms).T)
+        x, y = nearest[first, :k], np.arange(n)
+        pair = np.flatnonzero((x != y[:, None]).ravel())
+        x, y, first = x.ravel()[pair], np.repeat(y, k)[pair], np.repeat(first, k)[pair]
+        changed = _moments(u[y] - mean_u, densities.excluding(first, x) - mean_v)
+        np.add.at(total.T, 1 + x, (changed - terms[:, y]).T)
+    count, su, sv, suv, svv = total
+    count = np.maximum(count, 1)
+    covariance, variance = suv / count - su * sv / count**2, svv / count - (sv / count) ** 2
+    least = 1e-12 * np.maximum(1, (sv / count + mean_v) ** 2)
+    return np.where(variance > least, covariance / np.maximum(variance, least), 0)
 
 
-def _moments(u: Array, v: Array) -> Array:
+class DensityNormals(PrecomputedNormals, Protocol):
+    """Normals given by the distances between them, which make their own calibrated bank too."""
+
+    def density(self, metric: str, **settings: Any) -> DensityBank: ...
+
+
+def density_of(z: Array | DensityNormals, metric: str, **settings: Any) -> DensityBank:
+    """The calibrated bank of normals z; `settings` are the keyword arguments of `DensityBank`."""
+    return DensityBank(z, metric, **settings) if isinstance(z, np.ndarray) else z.density(metric, **settings)
+
+
+def _moments(u: Array, v: Array) -> Array:  # (N,), (N,) -> (5, N)
     return np.stack([np.ones_like(u), u, v, u * v, v * v])
 
 
-def _floored(rho: Array, typical: float | Array) -> Array:
-    # Where all members coincide there is no density to speak of: 1, and the distance stands alone.
-    return np.where(np.asarray(typical) > 0, np.maximum(rho, RHO_FLOOR * np.asarray(typical)), 1.0)
+def _floored(rho: Array, mean: float | Array) -> Array:
+    # Where all members coincide the mean is 0 and no density exists: 1 leaves the distance as it is.
+    return np.where(np.asarray(mean) > 0, np.maximum(rho, RHO_FLOOR * np.asarray(mean)), 1.0)

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from typing import Any
 
-from nearfar.backend import BackendConfig
+from nearfar.backend import COUNTS, BackendConfig
 from nearfar.encoders import FREQS, names
 from nearfar.enhance import LONGEST, SHORTEST
 from nearfar.fusion import check_weights
@@ -28,6 +28,7 @@ from nearfar.support.check import choose, number, one_of, switch, whole
 from nearfar.views import VIEWS, needs_far
 
 BEAM = "beam"  # every frequency row is pooled, composed and compared alone; the score is the mean over the rows
+WHOLE = (*COUNTS, "layer")  # the fields of a recipe that are whole numbers
 WITHOUT_LAYERS = ("logmel", "exported")
 SOFT_MASKS = {"a03f05": (0.3, 0.5), "a05f07": (0.5, 0.7)}  # alpha, floor
 WINDOWS = [1 << n for n in range(SHORTEST.bit_length() - 1, LONGEST.bit_length())]
@@ -84,7 +85,7 @@ def parse_view(name: str) -> View:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(BackendConfig):
-    """One system, from waveform to score; the switches of the back end are `backend.fit`'s."""
+    """One system, from waveform to score; the back end's choices are those of `backend.fit`."""
 
     encoder: str = "logmel"
     layer: int | None = None  # of a network, counted from 1; None for the final one
@@ -101,7 +102,9 @@ class Recipe(BackendConfig):
         super().__post_init__()
         one_of("encoder", self.encoder, names())
         if self.layer is not None:
-            object.__setattr__(self, "layer", whole("layer", self.layer))
+            if isinstance(self.layer, float):
+                raise ValueError(f"layer must be a whole number >= 1, not {self.layer!r}")
+            whole("layer", self.layer)
             if self.encoder in WITHOUT_LAYERS:
                 raise ValueError(f"encoder {self.encoder!r} has no layers to choose from, so leave layer at None")
         one_of("view", self.view, [*VIEWS, *WAVE_VIEWS])
@@ -117,7 +120,7 @@ class Recipe(BackendConfig):
         switch("normalize", self.normalize)
 
     @property
-    def switches(self) -> BackendConfig:
+    def backend(self) -> BackendConfig:
         """The back end's part of the recipe."""
         return BackendConfig(**{f.name: getattr(self, f.name) for f in fields(BackendConfig)})
 
@@ -141,7 +144,7 @@ class Recipe(BackendConfig):
 
     def to_json(self) -> str:
         """The recipe as JSON text."""
-        return json.dumps(as_data(self), indent=2)
+        return _as_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> System:
@@ -160,7 +163,7 @@ class Fusion:
 
     def to_json(self) -> str:
         """The fusion as JSON text."""
-        return json.dumps(as_data(self), indent=2)
+        return _as_json(self)
 
     from_json = Recipe.from_json
 
@@ -181,7 +184,7 @@ class Watch:
 
     def to_json(self) -> str:
         """The watch as JSON text."""
-        return json.dumps(as_data(self), indent=2)
+        return _as_json(self)
 
     from_json = Recipe.from_json
 
@@ -243,7 +246,7 @@ def from_data(data: Any) -> System:
         if kind == "recipe":
             known = [f.name for f in fields(Recipe)]
             _only(data, known)
-            return Recipe(**data)
+            return Recipe(**{key: _without_point(value) if key in WHOLE else value for key, value in data.items()})
         _only(data, ["parts"])
         if kind == "fusion":
             _each_only(data["parts"], ["weight", "system"])
@@ -266,6 +269,14 @@ def from_json(text: str) -> System:
 def by_name(name: str) -> System | None:
     """A system by its name (see `NAMED`), None for the default that the normals decide; ValueError lists the names."""
     return choose("recipe", name, NAMED)
+
+
+def _as_json(system: System) -> str:
+    return json.dumps(as_data(system), indent=2, default=lambda number: number.item())  # numpy's numbers as Python's
+
+
+def _without_point(value: Any) -> Any:  # 3.0 -> 3: JSON has one kind of number
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _only(data: dict[str, Any], known: list[str]) -> None:

@@ -160,7 +160,7 @@ class Detector:
         self.is_target = np.concatenate([self.is_target, _flags(is_target, len(heard))])
         self.normals = self.normals + [h.origin for h in heard]
         self.profile = BandLevels.total([self.profile, *(h.profile for h in heard)])
-        self.backends = [fit(z, self.is_target, **vars(r.switches)) for z, r in zip(vectors, self.recipes, strict=True)]
+        self.backends = [fit(z, self.is_target, **vars(r.backend)) for z, r in zip(vectors, self.recipes, strict=True)]
         self.weights_known = {name: weights_of(encoder) for name, encoder in self.encoders.items()}
         self._align()
         self.set_threshold(value=by_hand)
@@ -319,9 +319,7 @@ def load(
     detector.why, detector.window_s, detector.profile = state.why, state.window_s, state.profile
     detector.normals, detector.is_target = state.normals, state.is_target
     for recipe, z, train in zip(detector.recipes, state.banks, state.train, strict=True):
-        backend = fit(z, state.is_target, **vars(recipe.switches))
-        backend.__dict__["train_scores"] = train  # as they were measured: exact leave-one-out takes its time
-        detector.backends.append(backend)
+        detector.backends.append(fit(z, state.is_target, train_scores=train, **vars(recipe.backend)))
     detector._align()
     detector.threshold = state.threshold
     if state.format < saved.FORMAT and state.threshold.method in threshold.METHODS:

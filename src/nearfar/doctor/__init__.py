@@ -215,7 +215,7 @@ def _outliers(found: list[Recording], embedded: list[Vectors]) -> tuple[list[Out
                 f"and {ENOUGH_TO_COMPARE} are needed."
             )
             continue
-        scores = backend.fit(np.stack([z for _, _, z in parts]), **asdict(BASELINE.switches)).train_scores
+        scores = backend.fit(np.stack([z for _, _, z in parts]), **asdict(BASELINE.backend)).train_scores
         z = _robust_z(scores, np.array([bool(r.is_target) for r, _, _ in parts]))
         for i in np.argsort(-z, kind="stable")[:LISTEN_TO]:
             r, at, _ = parts[i]

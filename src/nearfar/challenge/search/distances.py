@@ -13,13 +13,13 @@ per set of clips. Memory: 4 n N bytes for each part and view, and twice that as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from nearfar.bank import kth_upper_bound, pad_ragged, pairs
+from nearfar.bank import Block, entries_below, kth_upper_bound, pad_ragged
 from nearfar.ldn import RHO_FLOOR, DensityBank
 from nearfar.support.check import Array, unit
 
@@ -171,19 +171,20 @@ class PrecomputedBank:
 
     def nearest(self, q: Precomputed | None, k: int) -> tuple[Array, Array]:
         """As `Bank.nearest`."""
-        return self.search(self.points(q), k, members=q is None)
+        return self.search(self.points(q), k, exclude_self=q is None)
 
-    def search(self, points: Precomputed, k: int, *, members: bool) -> tuple[Array, Array]:
+    def search(self, points: Precomputed, k: int, *, exclude_self: bool) -> tuple[Array, Array]:
         """As `Bank.search`."""
-        known, k = self.known, min(k, len(self) - members)
+        known, k = self.known, min(k, len(self) - exclude_self)
         distance, index = known.once(
             ("distances", self.metric, known.key, points.key, k > LISTED and k), lambda: self._listed(points, k)
         )
         return distance[:, :k], index[:, :k]
 
-    def each_block(self, points: Precomputed, work: Callable[[slice, Array, Array], None], *, members: bool) -> None:
-        """As `Bank.each_block`, in one block; nothing is lost to rounding."""
-        work(slice(0, len(points)), self.known.block(points).copy(), np.zeros(len(points)))
+    def blocks(self, points: Precomputed, *, exclude_self: bool) -> Iterator[Block]:
+        """As `Bank.blocks`: one block without rounding errors; the distance of a clip to itself is infinite anyway."""
+        if len(points):
+            yield slice(0, len(points)), self.known.block(points).copy(), np.zeros(len(points))
 
     def exact(self, points: Precomputed, row: Array, index: Array) -> Array:
         """As `Bank.exact`."""
@@ -205,50 +206,54 @@ class PrecomputedDensity(DensityBank):
     that have i among their nearest, so their corrected ratios, K per clip, are taken beside it and the smaller counts.
     """
 
-    def score(self, q: Any, lone: Array | None = None) -> Array:
+    def score(self, q: Any, *, exponent: float | None = None, fallback_density: Array | None = None) -> Array:
         """As `DensityBank.score`."""
-        if len(self) == 1:
-            return super().score(q, lone)
+        if len(self) == 1 or exponent is not None:
+            return super().score(q, exponent=exponent, fallback_density=fallback_density)
         score = self._lowest if self._direct else super().score
         return np.asarray(self._known.once(self._key("score", q), lambda: score(q)))
 
-    def leave_one_out(self) -> Array:
+    def leave_one_out(self, *, exponent: Array | None = None) -> Array:
         """As `DensityBank.leave_one_out`."""
+        if exponent is not None:
+            return super().leave_one_out(exponent=exponent)
         exact = self._lowest_without if len(self) > 1 and self._direct else super().leave_one_out
         return np.asarray(self._known.once(self._key("leave one out", self._known), exact))
 
-    def typical_without(self) -> Array:
-        """As `DensityBank.typical_without`."""
-        return np.asarray(self._known.once(self._key("typical", self._known), super().typical_without))
+    def mean_density_excluding(self) -> Array:
+        """As `DensityBank.mean_density_excluding`."""
+        return np.asarray(self._known.once(self._key("mean density", self._known), super().mean_density_excluding))
 
     @property
     def _known(self) -> Precomputed:
-        known: Precomputed = self.bank.known  # type: ignore[attr-defined]
+        known: Precomputed = self.index.known  # type: ignore[attr-defined]
         return known
 
     def _key(self, what: str, q: Precomputed) -> tuple[Any, ...]:
-        exact = (self.bank.metric, self.density_k, self.summed, float(self.exponent), self.k, self.ratio, self.lone)
-        return (what, self._known.key, q.key, self.raw_selection, *exact)
+        density = (self.index.metric, self.density_k, self.summed, self.fallback_density)
+        score = (self.k, self.raw_selection, self.ratio, float(self.exponent))
+        return (what, self._known.key, q.key, *density, *score)
 
     @cached_property
     def _direct(self) -> bool:
         if self.k > 1 or not self.ratio or self.raw_selection or np.any(np.asarray(self.exponent) <= 0):
             return False
-        if self.d.shape[1] <= self.density_k:  # K is clipped: taking a clip out can lower a density
+        if self.densities.distances.shape[1] <= self.density_k:  # K is clipped: taking a clip out can lower a density
             return False
-        highest = self._without_each[:, 0].sum() / (len(self) - 1)  # no typical density is above it
-        return bool(self.rho.min() > RHO_FLOOR * highest)  # no density stands on the floor
+        highest = self._without_each[:, 0].sum() / (len(self) - 1)  # no mean density is above it
+        return bool(self.densities.rho.min() > RHO_FLOOR * highest)  # no density stands on the floor
 
     @cached_property
     def _without_each(self) -> Array:
         """rho (N, K) of each member without each of its K nearest."""
-        total = self.d.sum(axis=1, keepdims=True) - self.d[:, : self.density_k]
+        distances = self.densities.distances
+        total = distances.sum(axis=1, keepdims=True) - distances[:, : self.density_k]
         return np.asarray(total if self.summed else total / self.density_k)
 
     def _lowest(self, q: Precomputed) -> Array:
-        unit_rho = self.typical
-        squared = self.bank.metric == "euclidean"  # then d / rho^e is the root of s / rho^2e
-        weights = ((unit_rho / self.rho) ** (float(self.exponent) * (2 if squared else 1))).astype(np.float32)
+        rho, unit_rho = self.densities.rho, self.densities.mean
+        squared = self.index.metric == "euclidean"  # then d / rho^e is the root of s / rho^2e
+        weights = ((unit_rho / rho) ** (float(self.exponent) * (2 if squared else 1))).astype(np.float32)
         block = self._known.block(q)
         lowest, buffer = np.empty(len(block), np.float32), np.empty((BLOCK, len(self)), np.float32)
         for at in range(0, len(block), BLOCK):
@@ -260,14 +265,14 @@ class PrecomputedDensity(DensityBank):
 
     def _lowest_without(self) -> Array:
         scores = self._lowest(self._known)
-        watched = self.d[:, : self.density_k] / self._without_each ** float(self.exponent)
-        np.minimum.at(scores, self.i[:, : self.density_k].ravel(), watched.ravel())
+        corrected = self.densities.distances[:, : self.density_k] / self._without_each ** float(self.exponent)
+        np.minimum.at(scores, self.densities.nearest[:, : self.density_k].ravel(), corrected.ravel())
         return scores
 
 
 def _sorted(block: Array, k: int) -> tuple[Array, Array]:
     """The k smallest of each row, ascending, and their columns; ties go to the lower column."""
-    row, column = pairs(block, kth_upper_bound(block, k))
+    row, column = entries_below(block, kth_upper_bound(block, k))
     listed = pad_ragged(row, block[row, column], len(block))
     order = np.argsort(listed, axis=1, kind="stable")[:, :k]
     squared = np.take_along_axis(listed, order, axis=1).astype(block.dtype)

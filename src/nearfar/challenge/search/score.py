@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from nearfar.backend import BUILDERS, BackendConfig, fit, mean_of
+from nearfar.backend import BackendConfig, build_method, fit, mean_of
 from nearfar.challenge.search import distances
 from nearfar.challenge.search.records import QUANTILES, Results, TestSet
 from nearfar.challenge.search.space import parts_of
@@ -54,7 +54,7 @@ def score_all(
 
     Beside them, for each view, the rank correlation of the normals' distances to two halves of the bank.
     """
-    wanted = [(recipe.view, recipe.switches) for recipe in recipes]
+    wanted = [(recipe.view, recipe.backend) for recipe in recipes]
     done = _each_view(wanted, pooled, is_target)
     stable = {view: spearman(*_halves(view, done)) for view in {view for view, _ in wanted}}
     return [_finished(*each, done) for each in wanted], stable
@@ -90,7 +90,7 @@ def _score(wanted: Mapping[str, Iterable[BackendConfig]], pooled: Mapping[str, A
                     backend = fit(z[:count], is_target, **vars(s))
                     done[view, s] = backend.train_scores, backend.score(z[count:])
                 else:
-                    method = BUILDERS[s.method](normals, is_target, s)
+                    method = build_method(normals, is_target, s)
                     own, scores = method.leave_one_out(), method.score(queries)
                     done[view, s] = own.astype(np.float32), scores.astype(np.float32)
     return done

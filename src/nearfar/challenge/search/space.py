@@ -175,7 +175,7 @@ def space_of(recipes: Sequence[Recipe]) -> Space:
                 f"{recipe.encoder}, {recipe.view}, {recipe.pooling}, {recipe.method}"
             )
         views = plan.setdefault(Setting.of(recipe), {})
-        views[recipe.view] = (*views.get(recipe.view, ()), recipe.switches)
+        views[recipe.view] = (*views.get(recipe.view, ()), recipe.backend)
     return Space(plan)
 
 
