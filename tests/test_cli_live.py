@@ -62,7 +62,7 @@ def test_a_folder_once_has_the_scores_of_the_score_command(model, inbox, tmp_pat
     assert [(m["score"], m["threshold"], m["anomalous"], m["p"]) for m in live] == [
         (s["score"], s["threshold"], s["anomalous"], s["p"]) for s in scores
     ]
-    assert "7 windows heard: 3 normal, 4 anomalous; 1 alarm, 0 of health" in err
+    assert "7 windows scored: 3 normal, 4 anomalous; 1 alarm, 0 health events" in err
     assert (
         "nothing new: nearfar reads WAV" in nearfar("monitor", model, "--source", inbox, "--once", folder=tmp_path)[1]
     )
@@ -77,13 +77,13 @@ def test_events_are_a_line_each_and_the_exit_code_says_so(model, inbox, tmp_path
 def test_a_corrupt_file_is_said_and_the_others_go_through(model, inbox, tmp_path):
     (inbox / "9.wav").write_bytes(b"RIFF")
     _, err = nearfar("monitor", model, "--source", inbox, "--once", folder=tmp_path, code=2)
-    assert "left out: 9.wav" in err and "7 windows heard" in err
+    assert "left out: 9.wav" in err and "7 windows scored" in err
 
 
 def test_a_file_is_heard_whole_however_fast_it_is_read(model, tmp_path):
     soundfile.write(tmp_path / "x.wav", np.tile(sound(1).T, (60, 1)), RATE, subtype="PCM_16")
     _, err = nearfar("monitor", model, "--source", "x.wav", folder=tmp_path)
-    assert "119 windows heard" in err and "dropped" not in err
+    assert "119 windows scored" in err and "dropped" not in err
 
 
 def test_a_file_that_is_cut_short_is_said_and_heard(model, inbox, tmp_path):
@@ -97,7 +97,7 @@ def test_a_file_that_is_cut_short_is_said_and_heard(model, inbox, tmp_path):
 def test_raw_samples_on_stdin(model, tmp_path):
     samples = np.concatenate([sound(i, seconds=2) for i in range(4)], axis=1).astype("<f4")
     out, err = nearfar("monitor", model, "--source", "-", "--json", folder=tmp_path, given=samples.T.tobytes())
-    assert "7 windows heard" in err and out.count('"kind":"score"') == 7
+    assert "7 windows scored" in err and out.count('"kind":"score"') == 7
 
 
 def test_raw_samples_of_one_microphone(tmp_path):
@@ -105,7 +105,7 @@ def test_raw_samples_of_one_microphone(tmp_path):
     samples = np.concatenate([hum(50 + i, far=False).near for i in range(3)]).astype("<f4")
     options = ["--source", "-", "--channels", "1"]
     _, err = nearfar("monitor", mono, *options, folder=tmp_path, given=samples.tobytes())
-    assert "5 windows heard: 5 normal" in err
+    assert "5 windows scored: 5 normal" in err
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ file = "scores.csv"
     finally:
         child.send_signal(signal.SIGTERM)
         out, err = child.communicate(timeout=30)
-    assert child.returncode == 0 and b"ALARM" in out and b"windows heard" in err
+    assert child.returncode == 0 and b"ALARM" in out and b"windows scored" in err
     assert wait_for(lambda: json.loads(listener.of("/health")[-1])["health"] == "offline")
     lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     scores = [m for m in lines if m["kind"] == "score"]

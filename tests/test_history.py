@@ -336,6 +336,13 @@ def test_what_waits_for_a_sink_is_rescued_too(tmp_path):
     again.close()
 
 
+def test_the_settings_of_an_alarm_are_remembered_by_machine(history):
+    assert history.alarm("pump") == Alarm(0.0)
+    history.record_alarm("pump", Alarm(3.0, 0.25, 2, 4))
+    history.record_alarm("pump", Alarm(5.0, 0.75, 2, 4))
+    assert history.alarm("pump") == Alarm(0.0, 0.75, 2, 4) and history.alarm("fan") == Alarm(0.0)
+
+
 def test_medians_are_of_what_was_judged_normal_by_day(history):
     for day, values in enumerate(([1, 2, 3], [5, 6, 7, 8])):
         for i, value in enumerate(values):

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from nearfar.live.alarm import WEEK_S, Alarm
+from nearfar.live.alarm import RAISED, WEEK_S, Alarm
 from nearfar.live.records import Event, ScoreRecord
-from nearfar.live.setpoint import count_alarms, measure
+from nearfar.live.setpoint import MOST_IN_ALARM, count_alarms, measure
 
 HOP = 60.0
 WEEK = int(WEEK_S / HOP)
@@ -47,6 +49,51 @@ def test_the_lowest_that_keeps_the_promise_is_found():
     values = walk(1, 2 * WEEK, 0.5)
     found = measure(heard(values), [], 3.0, Alarm(3.0))
     assert found.alarms == 3 and count_alarms(values, found.value - 0.05, Alarm(3.0))[0] > found.alarms
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_that_spread_less_than_the_deadband_get_a_set_point_above_nearly_all(seed):
+    """Far below all scores one alarm never clears: it counts as one, but it stands all the time."""
+    values = np.random.default_rng(seed).normal(0.5, 0.1, 4 * WEEK)
+    found = measure(heard(values), [], 1.0, Alarm(3.0))
+    assert found.value > 0.5 and np.mean(values > found.value) < 0.25
+    assert found.in_alarm <= MOST_IN_ALARM
+    count, windows = count_alarms(values, found.value, Alarm(3.0))
+    assert (count, windows / len(values)) == (found.alarms, found.in_alarm)
+    never_cleared = count_alarms(values, -1.0, Alarm(3.0))
+    assert never_cleared == (1, len(values) - 2)
+
+
+def test_one_very_low_score_changes_nothing():
+    values = walk(3, 4 * WEEK, 0.5)
+    plain = measure(heard(values), [], 1.0, Alarm(3.0))
+    values[100] = -30
+    assert measure(heard(values), [], 1.0, Alarm(3.0)).value == plain.value
+
+
+def test_every_higher_set_point_keeps_the_promise_too():
+    values = walk(4, 2 * WEEK, 0.9)
+    found = measure(heard(values), [], 3.0, Alarm(3.0))
+    higher = np.linspace(found.value, values.max(), 200)
+    assert max(count_alarms(values, on, Alarm(3.0))[0] for on in higher) <= 3
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(-8, 8), min_size=1, max_size=60),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(0, 3),
+    st.integers(-5, 5),
+)
+def test_the_counts_are_those_of_the_alarm_itself(values, on_delay, off_delay, deadband, on):
+    alarm = Alarm(on, deadband, on_delay, off_delay)
+    raised = windows = 0
+    for value in values:
+        change = alarm.update(value, 0.0)
+        raised += change == RAISED
+        windows += alarm.standing
+    assert count_alarms(np.array(values, float), on, Alarm(0.0, deadband, on_delay, off_delay)) == (raised, windows)
 
 
 def test_too_few_weeks_promise_nothing():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ def history(
     folder: Annotated[Path, typer.Argument(help="Folder of the history.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for exported files.")] = None,
     false_alarms_per_week: Annotated[float, typer.Option(help="What a set-point is to promise, at most.")] = 1.0,
-    on_delay: Annotated[int, typer.Option(help="Windows in a row above it that make an alarm.")] = 3,
+    on_delay: Annotated[int | None, typer.Option(help="Windows in a row that make an alarm [as monitored].")] = None,
     json: Json = False,
 ) -> None:
     """Example: nearfar history set-point pump3-history --false-alarms-per-week 1
@@ -39,7 +40,7 @@ def history(
                 say(line)
 
 
-def _export(folder: Path, output: Path | None, *_: float) -> tuple[dict[str, Any], list[str]]:
+def _export(folder: Path, output: Path | None, *_: Any) -> tuple[dict[str, Any], list[str]]:
     from nearfar.live.history.export import to_parquet
 
     output = output or folder / "parquet"
@@ -72,8 +73,8 @@ def _drift(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
     return facts, lines or ["nothing has been heard yet"]
 
 
-def _set_point(folder: Path, _: Any, per_week: float, on_delay: int) -> tuple[dict[str, Any], list[str]]:
-    from nearfar.live.alarm import WEEK_S, Alarm
+def _set_point(folder: Path, _: Any, per_week: float, on_delay: int | None) -> tuple[dict[str, Any], list[str]]:
+    from nearfar.live.alarm import WEEK_S
     from nearfar.live.history.history import History
     from nearfar.live.setpoint import measure
 
@@ -81,13 +82,15 @@ def _set_point(folder: Path, _: Any, per_week: float, on_delay: int) -> tuple[di
     facts, lines = {}, []
     for machine in opened.machines():
         scores, events = opened.iter_scores(machine, 0, float("inf")), opened.events(machine, limit=100_000)
-        found = measure(scores, events, per_week, Alarm(0.0, on_delay=on_delay))
+        alarm = opened.alarm(machine)
+        alarm = replace(alarm, on_delay=on_delay or alarm.on_delay)
+        found = measure(scores, events, per_week, alarm)
         facts[machine] = vars(found)
         heard = f"{machine}: {_long(found.weeks * WEEK_S)} of sound was judged"
         if found.value is None:
             lines.append(f"{heard}; {_long(found.needed_weeks * WEEK_S)} are needed to promise {per_week:g} a week")
         else:
-            made = f"with set-point {found.value:.2f} they made {found.alarms} alarms"
+            made = f"with set-point {found.value:.2f} they made {found.alarms} alarms, {found.in_alarm:.2%} of the time"
             lines.append(f"{heard}; {made}. To use it: nearfar threshold MODEL --value {found.value:.2f}")
     opened.close()
     return facts, lines or ["nothing has been heard yet"]

@@ -57,6 +57,7 @@ class Plant:
         self.operator = Operator(self.machines, self.recorders, history, clock)
         self._sampled: dict[str, int] = {}  # the hour of each machine's last sample
         for machine in machines:
+            history.record_alarm(machine.id, machine.alarm)
             _restore_alarm(machine, history)
 
     def process_window(self, machine_id: str, window: Window) -> ScoreRecord:

@@ -48,7 +48,11 @@ ALTER TABLE scores RENAME COLUMN heard TO triggered_by;
 ALTER TABLE events RENAME COLUMN peak_value TO peak_score;
 ALTER TABLE events RENAME COLUMN heard TO triggered_by;
 """,
-    "ALTER TABLE events ADD COLUMN interrupted INTEGER NOT NULL DEFAULT 0;",
+    """
+ALTER TABLE events ADD COLUMN interrupted INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE alarms (
+    machine TEXT PRIMARY KEY, deadband REAL NOT NULL, on_delay INTEGER NOT NULL, off_delay INTEGER NOT NULL);
+""",
 )
 VERSION = len(SCHEMA)
 TABLES = ("scores", "events", "audits")  # the tables for people; `outbox` is internal

@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from nearfar.live.alarm import Alarm
 from nearfar.live.history.database import Database, Statement
 from nearfar.live.history.event_audio import AudioArchive
 from nearfar.live.history.outbox import Outbox
@@ -86,6 +87,16 @@ class History:
             audit = replace(audit, id=self._next_id("audits"))
             self.database.write(_insert("audits", astuple(audit)))
             return audit
+
+    def record_alarm(self, machine: str, alarm: Alarm) -> None:
+        """Keep the deadband and the delays of a machine's alarm."""
+        settings = [machine, alarm.deadband, alarm.on_delay, alarm.off_delay]
+        self.database.write(("INSERT OR REPLACE INTO alarms VALUES (?, ?, ?, ?)", settings))
+
+    def alarm(self, machine: str) -> Alarm:
+        """An alarm with a machine's last deadband and delays, or with the default ones; its set-point is 0."""
+        settings = self.database.read("SELECT deadband, on_delay, off_delay FROM alarms WHERE machine = ?", [machine])
+        return Alarm(0.0, *settings[0]) if settings else Alarm(0.0)
 
     def scores(self, machine: str, since: float, until: float, points: int | None = None) -> list[ScoreRecord]:
         """Windows that begin in [since, until), oldest first; at most `points` of them, with every extreme kept."""
