@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from conftest import RATE, hum, write_wav
 from nearfar import audio
 from nearfar.errors import AudioError
-from nearfar.live.server.decode import HEADER, Bounds, Decoder, shown, wav_header
+from nearfar.live.server.decode import HEADER, Bounds, Decoder, display_name, wav_header
 
 BOUNDS = Bounds(seconds=60, wall_s=20, memory_bytes=256 << 20)
 
@@ -78,7 +78,7 @@ def test_raw_samples_that_do_not_come_out_even_are_refused(size):
      ("/", "recording"), ("a\x00\n\u202eb.wav", "ab.wav"), ("x" * 500, "x" * 120)],
 )  # fmt: skip
 def test_names_are_shown_and_never_paths(name, safe):
-    assert shown(name) == safe
+    assert display_name(name) == safe
 
 
 def test_a_long_recording_is_refused_before_it_is_decoded(decoder, tmp_path):

@@ -16,7 +16,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearfar.errors import DamagedHistory
+from nearfar.errors import DamagedHistory, NotFound
 from nearfar.live.alarm import Alarm
 from nearfar.live.history.database import SCHEMA, lock_folder, rescue
 from nearfar.live.history.history import DAY_S, History
@@ -55,7 +55,7 @@ def test_changes_of_an_event_touch_nothing_else(history):
     kept = history.record_event(event())
     history.change_event(kept.id, acknowledged=3.0, acknowledged_by="anna")
     assert history.change_event(kept.id, ended=9.0).acknowledged_by == "anna"
-    with pytest.raises(KeyError, match="no event 77"):
+    with pytest.raises(NotFound, match="no event 77"):
         history.change_event(77, ended=1.0)
 
 

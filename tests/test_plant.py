@@ -11,6 +11,7 @@ import soundfile
 
 import nearfar
 from conftest import hum
+from nearfar.errors import Conflict, NotFound
 from nearfar.live.operator import standing_changes
 from plants import T0, fitted, plant_of, sound, windows
 
@@ -221,8 +222,10 @@ def test_changes_are_undone_from_the_newest(plant, model):
     assert digests(model) == between
     plant.operator.undo(first.id, "anna")
     assert digests(model) == before
-    with pytest.raises(ValueError, match="no change of a model"):
+    with pytest.raises(NotFound, match="no audit entry 999"):
         plant.operator.undo(999, "anna")
+    with pytest.raises(Conflict, match="no change of a model"):
+        plant.operator.undo(plant.operator.shelve("pump", 1, "anna").id, "anna")
 
 
 def test_a_set_point_by_hand_survives_new_normals(plant):
@@ -235,7 +238,7 @@ def test_machines_share_one_encoder_and_answer_to_their_names(model, tmp_path):
     plant, _, _ = plant_of(model, tmp_path / "h", "pump", "fan")
     encoders = [m.detector.encoders["logmel"] for m in plant.machines.values()]
     assert encoders[0] is encoders[1]
-    with pytest.raises(KeyError, match=r"no machine 'x'; there are: pump, fan"):
+    with pytest.raises(NotFound, match=r"no machine 'x'; there are: pump, fan"):
         plant.process_window("x", windows([""])[0])
     plant.close()
 

@@ -1,4 +1,4 @@
-"""Who may talk to the server: tokens, sessions, hosts, origins; and that nothing about them is looser than said."""
+"""Access to the server: tokens, sessions, host names and origins."""
 
 import os
 import stat
@@ -14,9 +14,9 @@ CLOSED = Access(TOKEN, frozenset({"localhost", "plant.example"}))
 
 
 def asked(rules=CLOSED, method="GET", path="/v1/machines", now=NOW, **headers):
-    """The code of the refusal, or None."""
+    """The code of the error, or None."""
     given = {"host": "plant.example:8080"} | {k.replace("_", "-"): v for k, v in headers.items()}
-    found = rules.refuse(method, path, given, now)
+    found = rules.check(method, path, given, now)
     return found and found.code
 
 

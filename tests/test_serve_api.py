@@ -391,7 +391,7 @@ def test_a_body_that_grows_beyond_its_limit_is_cut_off_and_the_server_goes_on(pl
         )
         assert answer.status_code == 413 and answer.json()["error"] == "too_large"
         assert client.post("/v1/machines/pump/score", content=b"x" * 300_000, headers=kinds[0]).status_code == 413
-        assert send(client, wav(hum(1))).status_code == 200 and client.app.state.service.door.came == 0
+        assert send(client, wav(hum(1))).status_code == 200 and client.app.state.service.slots.in_use == 0
 
 
 def test_a_body_that_does_not_come_gives_its_place_to_others(plant):
@@ -407,12 +407,17 @@ def test_a_body_that_does_not_come_gives_its_place_to_others(plant):
         assert b" 408 " in slow.recv(200)
 
 
-def test_a_failure_of_ours_is_an_answer_too(client, plant, monkeypatch):
-    monkeypatch.setattr(plant[0].machines["pump"].detector, "score", lambda *_: 1 / 0)
+def test_a_bug_is_a_500_and_a_line_of_the_log_that_names_the_request(client, plant, monkeypatch, caplog):
+    monkeypatch.setattr(plant[0].machines["pump"].detector, "score", lambda *_: {}["a secret"])
     answer = send(client, wav(hum(1)))
-    assert answer.status_code == 500 and answer.json()["error"] == "failed" and "division" not in answer.text
+    body, number = answer.json(), answer.headers["x-request-id"]
+    assert answer.status_code == 500 and body.keys() == {"error", "message", "status"} and "secret" not in answer.text
+    assert body["error"] == "failed" and body["status"] == 500 and number in body["message"]
+    (record,) = [r for r in caplog.records if r.name == "nearfar.server"]
+    assert record.message == f"request {number} failed: POST '/v1/machines/pump/score'"
+    assert record.levelname == "ERROR" and record.exc_info[0] is KeyError
     assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert client.app.state.service.door.came == 0
+    assert client.app.state.service.slots.in_use == 0
 
 
 def test_a_full_house_sends_uploads_away_with_a_time_and_loses_none(plant):
@@ -432,15 +437,15 @@ def test_a_full_house_sends_uploads_away_with_a_time_and_loses_none(plant):
         assert {c for c, _ in codes} <= {200, 503} and len(codes) == 12
         assert all((wait is not None) == (code == 503) for code, wait in codes)
         assert sum(c == 200 for c, _ in codes) >= 3 and send(client, body).status_code == 200
-        assert client.app.state.service.door.came == 0
+        assert client.app.state.service.slots.in_use == 0
 
 
 def test_nothing_that_was_sent_stays(client, plant, tmp_path, monkeypatch):
     place = tmp_path / "sent"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))  # after the start: systems clean up what rests there
-    detector, seen = plant[0].machines["pump"].detector, []
-    score = detector.score
+    detector = plant[0].machines["pump"].detector
+    seen, score = [], detector.score
 
     def looked_at(*given):
         seen.extend(p.stat().st_mode & 0o077 for p in place.iterdir())
@@ -464,7 +469,7 @@ def test_a_sender_that_goes_away_is_no_failure_of_the_server(client):
     headers = [(b"host", b"localhost"), (b"content-type", b"audio/wav")]
     scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/v1/machines/pump/score"}
     asyncio.run(app({**scope, "query_string": b"", "headers": headers, "client": ("1.2.3.4", 1)}, receive, answer))
-    assert sent[0]["status"] == 400 and app.state.service.door.came == 0
+    assert sent[0]["status"] == 400 and app.state.service.slots.in_use == 0
 
 
 def test_a_history_that_cannot_be_written_is_not_ready(client, plant):

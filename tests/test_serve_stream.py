@@ -14,9 +14,13 @@ from nearfar.live.records import Event, ScoreRecord
 from nearfar.live.server import stream as module
 from nearfar.live.server.app import make_app
 from nearfar.live.server.limits import Limits
-from nearfar.live.server.stream import REMEMBERED, Stream
+from nearfar.live.server.stream import RING, Stream
 from plants import T0, fitted
 from servers import FAULTY, a_plant, listen, server_of
+
+
+def state_of(machine):
+    return {"id": machine, "state": "normal"}
 
 
 def read(parts):
@@ -41,12 +45,12 @@ async def take(stream, last_id=None, *, count=1):
 
 def test_a_page_that_comes_back_gets_what_it_missed_and_nothing_twice():
     async def run():
-        stream = Stream("7")
+        stream = Stream("7", state_of)
         for i in range(5):
-            stream.tell("state", {"i": i})
+            stream.send("state", {"i": i})
         first = await take(stream, "7-2", count=3)
         assert [d["i"] for _, _, d in first] == [2, 3, 4] and first[-1][0] == "7-5"
-        stream.tell("state", {"i": 5})
+        stream.send("state", {"i": 5})
         assert [d["i"] for _, _, d in await take(stream, "7-5")] == [5]
 
     asyncio.run(run())
@@ -55,9 +59,9 @@ def test_a_page_that_comes_back_gets_what_it_missed_and_nothing_twice():
 @pytest.mark.parametrize("last", ["6-2005", "7-9999", "x", "7-", "-1", "7-1"])
 def test_who_cannot_be_told_what_was_missed_is_told_to_ask_anew(last):
     async def run():
-        stream = Stream("7")
-        for i in range(REMEMBERED + 10):
-            stream.tell("state", {"i": i})
+        stream = Stream("7", state_of)
+        for i in range(RING + 10):
+            stream.send("state", {"i": i})
         ((_, kind, _),) = await take(stream, last)
         assert kind == "resync"
 
@@ -66,13 +70,13 @@ def test_who_cannot_be_told_what_was_missed_is_told_to_ask_anew(last):
 
 def test_a_reader_that_does_not_read_costs_nothing_and_is_told_so():
     async def run():
-        stream = Stream("7")
+        stream = Stream("7", state_of)
         slow = stream.listen(None)
         assert b"retry" in await slow.__anext__()
         started = time.monotonic()
-        for i in range(5 * REMEMBERED):
-            stream.tell("score", {"i": i})
-        assert len(stream._ring) == REMEMBERED and time.monotonic() - started < 60
+        for i in range(5 * RING):
+            stream.send("score", {"i": i})
+        assert len(stream._ring) == RING and time.monotonic() - started < 60
         assert read([await slow.__anext__()])[0][1] == "resync"
         assert stream.listeners == 1
         await slow.aclose()
@@ -85,7 +89,7 @@ def test_quiet_is_bridged_and_closing_lets_everybody_go(monkeypatch):
     monkeypatch.setattr(module, "QUIET_S", 0.01)
 
     async def run():
-        stream = Stream("7")
+        stream = Stream("7", state_of)
         reader = stream.listen(None)
         await reader.__anext__()
         assert (await reader.__anext__()).startswith(b":")
@@ -97,8 +101,7 @@ def test_quiet_is_bridged_and_closing_lets_everybody_go(monkeypatch):
 
 def test_messages_of_the_plant_from_any_thread():
     async def run():
-        stream = Stream("7")
-        stream.describe = lambda machine: {"id": machine, "state": "normal"}
+        stream = Stream("7", state_of)
         score = ScoreMessage(
             "a", "s", 2.0, ScoreRecord("a", 1.0, 2.0, 3.0, 4.0, None, 1.0, (), "", -3.0), "normal", "m"
         )

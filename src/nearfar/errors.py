@@ -2,9 +2,12 @@
 
     NearfarError
      +-- AudioError (ValueError)        a recording cannot be used
+     +-- BadInput (ValueError)          a value that was sent to the plant is wrong
      +-- ConfigError (ValueError)       a plant's configuration cannot be used
+     +-- Conflict (ValueError)          a request contradicts the state of the plant
      +-- DamagedHistory (ValueError)    a plant's history cannot be read
      +-- DownloadError (OSError)        a file could not be fetched
+     +-- NotFound (LookupError)         there is no such machine, event, recording or audit entry
      +-- StoreError (OSError)           the store of embeddings cannot be written
      +-- TryAgainError                  one attempt of a download failed and another may succeed; never leaves `support`
 
@@ -29,8 +32,16 @@ class AudioError(NearfarError, ValueError):
         self.kind = kind
 
 
+class BadInput(NearfarError, ValueError):
+    """A value that was sent to the plant and cannot be right; the message names it and the allowed values."""
+
+
 class ConfigError(NearfarError, ValueError):
     """A configuration that cannot be used; the message names the place and the allowed values."""
+
+
+class Conflict(NearfarError, ValueError):
+    """A request that contradicts the state of the plant, such as a second verdict; the message says what to do."""
 
 
 class DamagedHistory(NearfarError, ValueError):
@@ -39,6 +50,10 @@ class DamagedHistory(NearfarError, ValueError):
 
 class DownloadError(NearfarError, OSError):
     """A file that could not be fetched; the message names what was expected, the likely cause and what to do."""
+
+
+class NotFound(NearfarError, LookupError):
+    """There is no machine, event, recording or audit entry of that name or number."""
 
 
 class StoreError(NearfarError, OSError):

@@ -16,6 +16,7 @@ from nearfar.detector import Detector, load
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.encoders import Encoder
 from nearfar.encoders.loading import files_of, load_encoders
+from nearfar.errors import NotFound
 from nearfar.live.alarm import Alarm, per_week, rate_for
 from nearfar.live.records import ScoreRecord
 from nearfar.live.setpoint import expected_alarms, set_point
@@ -74,10 +75,10 @@ class Machine:
 
 
 class Machines(dict[str, Machine]):
-    """Machines by their ids; a missing id is a KeyError that lists the ids."""
+    """Machines by their ids; a missing id is a NotFound that lists the ids."""
 
     def __missing__(self, id: str) -> Machine:
-        raise KeyError(f"there is no machine {id!r}; there are: {', '.join(self)}")
+        raise NotFound(f"there is no machine {id!r}; there are: {', '.join(self)}")
 
 
 def open_machine(

@@ -22,6 +22,7 @@ import numpy as np
 from nearfar import audio
 from nearfar.detector import Detector, load
 from nearfar.embedding.embedder import Origin
+from nearfar.errors import AudioError, BadInput, Conflict, NotFound
 from nearfar.live.alarm import rate_for
 from nearfar.live.events import EventRecorder
 from nearfar.live.history.event_audio import write_flac
@@ -66,9 +67,7 @@ class Operator:
     def shelve(self, machine_id: str, hours: float, who: str) -> Audit:
         """Raise no alarm for some hours; windows are scored and kept all the same."""
         if not 0 < hours <= MOST_SHELVED_H:
-            raise ValueError(
-                f"a machine is shelved for more than 0 and at most {MOST_SHELVED_H:g} hours, not {hours!r}"
-            )
+            raise BadInput(f"a machine is shelved for more than 0 and at most {MOST_SHELVED_H:g} hours, not {hours!r}")
         return self._shelve(machine_id, self.clock() + hours * 3600, who, "shelve", hours=hours)
 
     def unshelve(self, machine_id: str, who: str) -> Audit:
@@ -76,10 +75,10 @@ class Operator:
         return self._shelve(machine_id, -math.inf, who, "unshelve")
 
     def mark_fine(self, event_id: int, who: str) -> Audit:
-        """The event was a false alarm: its windows above the set-point go into the bank. ValueError without audio."""
+        """The event was a false alarm: its windows above the set-point go into the bank. Conflict without audio."""
         with self._locked(event_id) as (machine, event):
             if event.verdict == FINE:
-                raise ValueError(f"event {event_id} has been called fine already, by {event.verdict_by}")
+                raise Conflict(f"event {event_id} has been called fine already, by {event.verdict_by}")
             clips = self._crossings(machine, event)
             audit = self._add_to_bank(machine, clips, False, who, "fine", event=event_id)
             self._set_verdict(event, FINE, who)
@@ -89,7 +88,7 @@ class Operator:
         """The event was a real fault; nothing but the verdict changes."""
         with self._locked(event_id) as (_, event):
             if event.verdict == FINE:
-                raise ValueError(f"event {event_id} was called fine and is in the bank: undo that first")
+                raise Conflict(f"event {event_id} was called fine and is in the bank: undo that first")
             self._set_verdict(event, FAULT, who)
             return self._audit(who, event.machine, "fault", event=event_id)
 
@@ -105,35 +104,38 @@ class Operator:
     ) -> Audit:
         """Change the set-point, in the model too: to at most some false alarms a week, or to a value."""
         if (false_alarms_per_week is None) == (value is None):
-            raise ValueError("a set-point is given by false_alarms_per_week or by value: one of them")
+            raise BadInput("a set-point is given by false_alarms_per_week or by value: one of them")
         machine = self.machines[machine_id]
         with machine.lock:
             new = copy.copy(machine.detector)
-            if false_alarms_per_week is not None:
-                new.set_threshold(rate=rate_for(false_alarms_per_week, machine.hop_s, machine.alarm.on_delay))
-            else:
-                new.set_threshold(value=value)
+            try:
+                if false_alarms_per_week is not None:
+                    new.set_threshold(rate=rate_for(false_alarms_per_week, machine.hop_s, machine.alarm.on_delay))
+                else:
+                    new.set_threshold(value=value)
+            except ValueError as error:
+                raise BadInput(str(error)) from error
             was, asked, machine.asked_per_week = machine.detector.threshold.value, machine.asked_per_week, None
             return self._replace_model(machine, new, who, "set-point", was=was, value=new.threshold.value, asked=asked)
 
     def undo(self, audit_id: int, who: str) -> Audit:
         """Bring back the model from before a change; only the newest change that stands can be undone."""
         found = self.history.audit(id=audit_id)
-        if not found or found[0].action not in CHANGES:
-            raise ValueError(f"audit entry {audit_id} is no change of a model, so there is nothing to undo")
+        if not found:
+            raise NotFound(f"there is no audit entry {audit_id}")
+        if found[0].action not in CHANGES:
+            raise Conflict(f"audit entry {audit_id} is no change of a model, so there is nothing to undo")
         change = found[0]
         machine = self.machines[change.machine]
         with machine.lock:
             newest = standing_changes(self.history, machine.id)
             if change.id not in newest:
-                raise ValueError(f"audit entry {audit_id} has been undone already, or is too old to be undone")
+                raise Conflict(f"audit entry {audit_id} has been undone already, or is too old to be undone")
             if change.id != newest[0]:
-                raise ValueError(f"{len(newest)} changes stand; undo the newest first, which is entry {newest[0]}")
+                raise Conflict(f"{len(newest)} changes stand; undo the newest first, which is entry {newest[0]}")
             kept = self._kept(change)
             if not kept.is_dir():
-                raise ValueError(
-                    f"the model before audit entry {audit_id} is no longer kept (only the last {KEEP} are)"
-                )
+                raise Conflict(f"the model before audit entry {audit_id} is no longer kept (only the last {KEEP} are)")
             _replace_folder(machine.model, kept)
             machine.asked_per_week = change.detail.get("asked", machine.asked_per_week)
             machine.use_detector(load(machine.model, machine.weights, threads=1))
@@ -183,7 +185,7 @@ class Operator:
         """The windows of an event's audio, end to end from its peak, that cross the set-point; the peak at least."""
         path = self.history.event_audio.path(event.audio)
         if path is None:
-            raise ValueError(f"event {event.id} has no audio (any more), so there is nothing to learn from it")
+            raise Conflict(f"event {event.id} has no audio (any more), so there is nothing to learn from it")
         size = round(machine.detector.window_s * audio.header(path).rate)
         whole = audio.read(path)
         peak = min(max(0, round((event.peak_t0 - event.audio_t0) * whole.rate)), max(0, len(whole.near) - size))
@@ -211,10 +213,12 @@ class Operator:
                 channels = [clip.near] if clip.far is None else [clip.near, clip.far]
                 write_flac(paths[-1], np.stack(channels), clip.rate)
             new.add(paths, is_target)
-        except (ValueError, OSError):
+        except (ValueError, OSError) as error:
             for path in paths:
                 path.unlink(missing_ok=True)
-            raise
+            if isinstance(error, OSError | AudioError):
+                raise
+            raise Conflict(str(error)) from error  # such as a recording that is among the normals already
         new.near, new.far = machine.detector.near, machine.detector.far
         return self._replace_model(machine, new, who, action, files=[p.name for p in paths], note=note, **detail)
 

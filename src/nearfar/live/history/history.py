@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from nearfar.errors import NotFound
 from nearfar.live.alarm import Alarm
 from nearfar.live.history.database import Database, Statement
 from nearfar.live.history.event_audio import AudioArchive
@@ -71,7 +72,7 @@ class History:
             return event
 
     def change_event(self, event_id: int, describe: Describe | None = None, **changes: Any) -> Event:
-        """Set some fields of an event, and keep the message about it. KeyError if there is no such event."""
+        """Set some fields of an event, and keep the message about it. NotFound if there is no such event."""
         with self.database.lock:
             event = replace(self.event(event_id), **changes)
             if event_id in self._unsaved:
@@ -146,13 +147,13 @@ class History:
         return [found[i] for i in sorted(found, reverse=True)[:limit]]
 
     def event(self, event_id: int) -> Event:
-        """One event; KeyError if there is none."""
+        """One event; NotFound if there is none."""
         with self.database.lock:
             if event_id in self._unsaved:
                 return self._unsaved[event_id]
         rows = self.database.read("SELECT * FROM events WHERE id = ?", [event_id])
         if not rows:
-            raise KeyError(f"there is no event {event_id}")
+            raise NotFound(f"there is no event {event_id}")
         return _event(rows[0])
 
     def audit(

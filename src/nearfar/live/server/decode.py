@@ -62,7 +62,7 @@ class Decoder:
 
     def clips(self, path: Path, name: str, *, near: int, far: int | None, window_s: float) -> list[Clip]:
         """The clips of the file at `path`, which the sender calls `name`. AudioError says what is wrong with it."""
-        name = shown(name)
+        name = display_name(name)
         worker = self._idle.get()
         try:
             if worker is None or not worker.alive:
@@ -99,7 +99,7 @@ def wav_header(kind: str, rate: int, channels: int, size: int) -> bytes:
     return sizes + struct.pack("<4sI", b"data", size)
 
 
-def shown(name: str) -> str:
+def display_name(name: str) -> str:
     """A sender's file name, safe to show: its last part, printable, of bounded length."""
     last = re.split(r"[/\\]", name)[-1]
     return "".join(c for c in last if c.isprintable())[-NAME:].strip() or "recording"

@@ -1,4 +1,4 @@
-"""Events: what happened, why, and what people say it was; and the audit of what they did."""
+"""Events with their explanations and verdicts, and the audit of what people did."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from fastapi import APIRouter, Path, Query, Request
 
 from nearfar.live.server import schemas
 from nearfar.live.server.machines import Time
-from nearfar.live.server.playback import gain_db, normal_clip
-from nearfar.live.server.serializers import audits, entry, explained, happening
-from nearfar.live.server.service import ERRORS, Here, answers, name_of
+from nearfar.live.server.playback import nearest_clips
+from nearfar.live.server.serializers import audit_entries, audit_entry, event_with_audit
+from nearfar.live.server.serializers import explanation as explanation_of
+from nearfar.live.server.service import ERRORS, ServiceDep, caller_name
 
 router = APIRouter(prefix="/v1", tags=["events"], responses=ERRORS)
 Id = Annotated[int, Path(ge=1, le=2**53)]
-Before = Annotated[int | None, Query(ge=1, le=2**53, description="Only what is older than this id.")]
+Before = Annotated[int | None, Query(ge=1, le=2**53, description="Only entries older than this id.")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Name = Annotated[str | None, Query(max_length=100)]
-TRAIL = 500  # audit entries of a machine among which those of one event are looked for
+MOST_AUDITS = 500  # newest audit entries of a machine that are searched for those of an event
 
 
 @router.get("/events")
 def events(
-    here: Here,
+    service: ServiceDep,
     machine: Name = None,
     kind: Literal["alarm", "health"] | None = None,
     since: Time = None,
@@ -31,64 +32,57 @@ def events(
     limit: Limit = 100,
 ) -> schemas.Events:
     """Events, newest first."""
-    found = here.plant.history.events(machine, since=since, until=until, kind=kind, limit=limit, before_id=before_id)
-    return schemas.Events(events=[happening(here.plant, e) for e in found])
+    found = service.plant.history.events(machine, since=since, until=until, kind=kind, limit=limit, before_id=before_id)
+    return schemas.Events(events=[event_with_audit(service.plant, event) for event in found])
 
 
 @router.get("/events/{id}")
-def event(here: Here, id: Id) -> schemas.Event:
+def event(service: ServiceDep, id: Id) -> schemas.Event:
     """One event, with what people did about it."""
-    found = here.event(id)
-    trail = [a for a in audits(here.plant, found.machine, limit=TRAIL) if a.event_id == id]
-    return happening(here.plant, found, trail)
+    found = service.event(id)
+    audit = [a for a in audit_entries(service.plant, found.machine, limit=MOST_AUDITS) if a.event_id == id]
+    return event_with_audit(service.plant, found, audit)
 
 
 @router.get("/events/{id}/explanation")
-def explanation(here: Here, id: Id) -> schemas.Explanation:
-    """Where and why it differs from the normals, and those to play beside it."""
-    found = here.watched(id)
-    with answers():
-        looked = here.looks.explanation(found)
-        normals = {n.name: n for n in here.looks.nearest(found)}
-    detector = here.plant.machines[found.machine].detector
-    clips = {name: normal_clip(n, detector) for name, n in normals.items()}
-    playable = {n.name: clips.get(n.name) is not None for n in looked.nearest}
-    return explained(looked, found.machine, playable, gain_db([looked.clip, *clips.values()]))
+def explanation(service: ServiceDep, id: Id) -> schemas.Explanation:
+    """Where and why the sound of an event differs from the normals, and the most similar normals."""
+    found, machine = service.event_of_machine(id)
+    explained = service.explanations.explanation(found)
+    return explanation_of(explained, machine.id, nearest_clips(explained, machine.detector))
 
 
 @router.post("/events/{id}/acknowledge")
-def acknowledge(here: Here, request: Request, id: Id, body: schemas.ByWhom) -> schemas.Event:
-    """Somebody has seen it and looks after it."""
-    here.watched(id)
-    with answers():
-        here.plant.operator.acknowledge(id, name_of(request, body.who))
-    return event(here, id)
+def acknowledge(service: ServiceDep, request: Request, id: Id, body: schemas.ByWhom) -> schemas.Event:
+    """Record that somebody has seen the event and looks after it."""
+    service.event_of_machine(id)
+    service.plant.operator.acknowledge(id, caller_name(request, body.who))
+    return event(service, id)
 
 
 @router.post("/events/{id}/feedback")
-def feedback(here: Here, request: Request, id: Id, body: schemas.Feedback) -> schemas.Done:
-    """What it was: "fine" puts its sound into the normals, "fault" notes a real fault. "fine" can be undone."""
-    found, who, operator = here.watched(id), name_of(request, body.who), here.plant.operator
-    with answers():
-        audit = here.told((operator.mark_fine if body.verdict == "fine" else operator.mark_fault)(id, who))
-    name = here.plant.machines[found.machine].name
-    text = f"Noted as a real fault of {name}."
+def feedback(service: ServiceDep, request: Request, id: Id, body: schemas.Feedback) -> schemas.Done:
+    """Record what the event was. "fine" adds its sound to the normals and can be undone; "fault" is a real fault."""
+    (_, machine), operator = service.event_of_machine(id), service.plant.operator
+    mark = operator.mark_fine if body.verdict == "fine" else operator.mark_fault
+    audit = mark(id, caller_name(request, body.who))
+    service.broadcast(audit)
+    entry = audit_entry(audit)
+    text = f"Recorded as a real fault of {machine.name}."
     if body.verdict == "fine":
-        text = f"Added to the normals of {name}: {entry(audit).text}. It can be taken back."
-    return schemas.Done(message=text, audit_id=audit.id, note=entry(audit).note)
+        text = f"Added to the normals of {machine.name}: {entry.text}. It can be taken back."
+    return schemas.Done(message=text, audit_id=audit.id, note=entry.note)
 
 
 @router.get("/audit", tags=["audit"])
-def audit(here: Here, machine: Name = None, before_id: Before = None, limit: Limit = 100) -> schemas.Audits:
-    """Who did what: feedback, set-points, shelving, normals added; newest first."""
-    return schemas.Audits(audit=audits(here.plant, machine, limit=limit, before_id=before_id))
+def audit(service: ServiceDep, machine: Name = None, before_id: Before = None, limit: Limit = 100) -> schemas.Audits:
+    """Who did what: verdicts, set-points, shelving, added normals; newest first."""
+    return schemas.Audits(audit=audit_entries(service.plant, machine, limit=limit, before_id=before_id))
 
 
 @router.post("/audit/{id}/undo", tags=["audit"])
-def undo(here: Here, request: Request, id: Id, body: schemas.ByWhom) -> schemas.Done:
-    """Bring back the model as it was before a change, byte for byte; the newest change first."""
-    with answers():
-        if not here.plant.history.audit(id=id, limit=1):
-            raise KeyError(f"there is no audit entry {id}")
-        done = here.told(here.plant.operator.undo(id, name_of(request, body.who)))
-    return schemas.Done(message=f"The model of {done.machine} is what it was.", audit_id=done.id)
+def undo(service: ServiceDep, request: Request, id: Id, body: schemas.ByWhom) -> schemas.Done:
+    """Bring back the model from before a change, byte for byte; only the newest change can be undone."""
+    done = service.plant.operator.undo(id, caller_name(request, body.who))
+    service.broadcast(done)
+    return schemas.Done(message=f"The model of {done.machine} is as it was before.", audit_id=done.id)

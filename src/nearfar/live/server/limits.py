@@ -1,18 +1,19 @@
-"""How much anyone may ask of the server: requests a second, bytes a request, uploads at once; and the gate in front.
+"""Limits of the server (requests per second, bytes per request, uploads at once), and the guard that applies them.
 
-    rate     a bucket of `burst` requests for each address, filled again at `per_s`
-    size     by Content-Length before a byte of the body is read, by counting where there is none
-    uploads  `at_once` are read and scored, `waiting` wait unread (their senders feel it), more are told to come back
+    rate     a bucket of `burst` requests for each address, refilled at `per_s`
+    size     checked by Content-Length before the body is read, or by counting a body without that header
+    uploads  `at_once` are read and scored; `waiting` wait, their bodies unread; more get 503 and a Retry-After
 
-`RequestGuard` stands in front of every request: it asks `security` first, then these, and puts the headers on every
-answer.
+`RequestGuard` handles every request before the application: it applies the rate limit, `security`, and the size limit.
+It adds the security headers to every answer, and logs a failure of the application with the request that caused it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import math
+import logging
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, MutableMapping
@@ -20,12 +21,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from nearfar.live.server.security import HEADERS, Access, Refusal
+from nearfar.live.server.errors import COME_BACK_S, HttpError
+from nearfar.live.server.security import HEADERS, Access
 
+LOG = logging.getLogger("nearfar.server")
 MIB = 1 << 20
-SMALL = 64 << 10  # bytes of a request that is no recording
-ADDRESSES = 4096  # whose buckets are remembered
-COME_BACK_S = 5.0
+SMALL = 64 << 10  # the most bytes of a request without a recording
+ADDRESSES = 4096  # addresses whose buckets are kept
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Any]
@@ -34,7 +36,7 @@ Send = Callable[[Message], Any]
 
 @dataclass(frozen=True)
 class Limits:
-    """What is allowed; `logins` are tries a minute."""
+    """The limits; `logins` counts attempts per minute."""
 
     per_s: float = 100.0
     burst: int = 400
@@ -42,59 +44,51 @@ class Limits:
     upload_bytes: int = 64 * MIB
     at_once: int = 8
     waiting: int = 256
-    body_s: float = 60.0  # for a body to arrive
+    body_s: float = 60.0  # time for a body to arrive
     listeners: int = 64
 
 
 class Buckets:
-    """Token buckets by key; the least recently seen are forgotten."""
+    """Token buckets by key; the least recently used are dropped."""
 
     def __init__(self, per_s: float, burst: float) -> None:
         self.per_s, self.burst = per_s, burst
-        self.held: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self.levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str, now: float) -> float:
-        """0 if `key` may go on, else the seconds until it may."""
-        level, at = self.held.pop(key, (self.burst, now))
+        """Take one token of `key`: 0.0 if there was one, else the seconds until there is one."""
+        level, at = self.levels.pop(key, (self.burst, now))
         level = min(self.burst, level + max(0.0, now - at) * self.per_s)
         wait = 0.0 if level >= 1 else (1 - level) / self.per_s
-        self.held[key] = (level if wait else level - 1, now)
-        if len(self.held) > ADDRESSES:
-            self.held.popitem(last=False)
+        self.levels[key] = (level if wait else level - 1, now)
+        if len(self.levels) > ADDRESSES:
+            self.levels.popitem(last=False)
         return wait
 
 
 class UploadSlots:
-    """Where uploads wait: so many inside, so many before it, the others are turned away."""
+    """The places for uploads: `at_once` are worked on, `waiting` wait; further ones are refused."""
 
     def __init__(self, at_once: int, waiting: int) -> None:
-        self.most, self.came = at_once + waiting, 0
-        self._inside = asyncio.Semaphore(at_once)
+        self.most, self.in_use = at_once + waiting, 0
+        self._working = asyncio.Semaphore(at_once)
 
     @asynccontextmanager
-    async def pass_through(self) -> AsyncIterator[None]:
-        """Inside, one upload is read, decoded and scored. Raises Refused beyond the limit."""
-        if self.came >= self.most:
-            text = f"{self.most} recordings are being worked on or waiting already; send this one again"
-            raise Refused(Refusal(503, "busy", text, COME_BACK_S))
-        self.came += 1
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait for a place, and keep it while an upload is read, decoded and scored; HttpError 503 if all are taken."""
+        if self.in_use >= self.most:
+            text = f"the server already has {self.most} recordings to work on; send this one again later"
+            raise HttpError(503, "busy", text, COME_BACK_S)
+        self.in_use += 1
         try:
-            async with self._inside:
+            async with self._working:
                 yield
         finally:
-            self.came -= 1
-
-
-class Refused(Exception):
-    """A request that gets an error for an answer."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
+            self.in_use -= 1
 
 
 class RequestGuard:
-    """ASGI middleware: every request passes it, every answer carries its headers."""
+    """ASGI middleware around the application: checks requests, adds headers to answers, logs failures."""
 
     def __init__(
         self,
@@ -115,8 +109,9 @@ class RequestGuard:
             await self.app(scope, receive, send)
             return
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
-        send = _with_headers(send, cached=scope["path"].startswith("/static/"))
-        refusal = self._refuse(scope, headers)
+        request_id = secrets.token_hex(4)
+        send = _with_headers(send, request_id, cached=scope["path"].startswith("/static/"))
+        refusal = self._check(scope, headers)
         if refusal is not None:
             await answer(send, refusal, page=_wants_page(scope, headers))
             return
@@ -129,41 +124,48 @@ class RequestGuard:
 
         try:
             await self.app(scope, *_counted(receive, noting, self._most(scope["path"])))
-        except Exception:
-            if not begun:
-                await answer(send, Refusal(500, "failed", "the server failed at this; its log says why"))
-            raise  # to the log
+        except HttpError as error:
+            if begun:
+                raise
+            await answer(send, error)
+        except Exception as failure:
+            LOG.error("request %s failed: %s %r", request_id, scope["method"], scope["path"], exc_info=failure)
+            if begun:
+                raise  # the connection is closed: half an answer cannot be taken back
+            text = f"the server failed at this request; its log says why (request {request_id})"
+            await answer(send, HttpError(500, "failed", text))
 
-    def _refuse(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> Refusal | None:
-        who, path, method = (scope.get("client") or ("",))[0], scope["path"], scope["method"]
-        wait = self.requests.take(who, self.steady())
+    def _check(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> HttpError | None:
+        """The reason to refuse a request, or None."""
+        address, path, method = (scope.get("client") or ("",))[0], scope["path"], scope["method"]
+        wait = self.requests.take(address, self.steady())
         if not wait and path == "/login" and method == "POST":
-            wait = self.logins.take(who, self.steady())
+            wait = self.logins.take(address, self.steady())
         if wait:
-            return Refusal(429, "too_many", "too many requests from this address; wait and send it again", wait)
-        refusal = self.access.refuse(method, path, headers, self.clock())
-        if refusal is None and _length(headers) > self._most(path):
+            return HttpError(429, "too_many", "too many requests from this address; wait and send it again", wait)
+        error = self.access.check(method, path, headers, self.clock())
+        if error is None and _length(headers) > self._most(path):
             return too_large(self._most(path))
-        return refusal
+        return error
 
     def _most(self, path: str) -> int:
         return self.limits.upload_bytes if path.endswith(("/score", "/explain", "/add")) else SMALL
 
 
 def _counted(receive: Receive, send: Send, most: int) -> tuple[Receive, Send]:
-    """A body that is not announced is counted; beyond `most` bytes the answer is 413, whatever the application says."""
-    seen = 0
+    """`receive` and `send` with the body counted; beyond `most` bytes the answer is 413, whatever `send` is given."""
+    size = 0
 
     async def counted() -> Any:
-        nonlocal seen
+        nonlocal size
         message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > most:
-            raise Refused(too_large(most))
+        size += len(message.get("body", b""))
+        if size > most:
+            raise too_large(most)
         return message
 
     async def sending(message: Message) -> None:
-        if seen <= most:
+        if size <= most:
             await send(message)
         elif message["type"] == "http.response.start":
             await answer(send, too_large(most))
@@ -171,29 +173,21 @@ def _counted(receive: Receive, send: Send, most: int) -> tuple[Receive, Send]:
     return counted, sending
 
 
-def too_large(most: int) -> Refusal:
-    """The answer to a body beyond `most` bytes."""
-    said = f"{most / MIB:g} MiB" if most >= MIB else f"{most >> 10} KiB"
-    return Refusal(413, "too_large", f"the request is larger than {said}; send a shorter recording")
+def too_large(most: int) -> HttpError:
+    """The error for a body beyond `most` bytes."""
+    limit = f"{most / MIB:g} MiB" if most >= MIB else f"{most >> 10} KiB"
+    return HttpError(413, "too_large", f"the request is larger than {limit}; send a shorter recording")
 
 
-async def answer(send: Send, refusal: Refusal, *, page: bool = False) -> None:
-    """Send a refusal as JSON; who wants a page and lacks a session is led to the login instead."""
-    headers = [(b"content-type", b"application/json")]
-    if refusal.retry_after_s is not None:
-        headers.append((b"retry-after", str(max(1, math.ceil(refusal.retry_after_s))).encode()))
-    status, body = refusal.status, json.dumps(error_of(refusal)).encode()
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-        if page:
-            status, body, headers = 303, b"", [(b"location", b"/login")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+async def answer(send: Send, error: HttpError, *, page: bool = False) -> None:
+    """Send an error as JSON. A browser that asks for a `page` without a session is sent to the login instead."""
+    status, body = error.status, json.dumps(error.body).encode()
+    headers = {"content-type": "application/json", **error.headers}
+    if status == 401 and page:
+        status, body, headers = 303, b"", {"location": "/login"}
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})
-
-
-def error_of(refusal: Refusal) -> dict[str, Any]:
-    """The one shape of errors."""
-    return {"error": refusal.code, "message": refusal.message, "status": refusal.status}
 
 
 def _length(headers: dict[str, str]) -> int:
@@ -205,11 +199,11 @@ def _wants_page(scope: MutableMapping[str, Any], headers: dict[str, str]) -> boo
     return scope["method"] == "GET" and "text/html" in headers.get("accept", "")
 
 
-def _with_headers(send: Send, *, cached: bool) -> Send:
+def _with_headers(send: Send, request_id: str, *, cached: bool) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             there = {name.lower() for name, _ in message["headers"]}
-            own = HEADERS | {"cache-control": "no-cache" if cached else "no-store"}
+            own = HEADERS | {"cache-control": "no-cache" if cached else "no-store", "x-request-id": request_id}
             new = [(k.encode(), v.encode()) for k, v in own.items() if k.encode() not in there]
             message["headers"] = [*message["headers"], *new]
         await send(message)

@@ -1,4 +1,4 @@
-"""Machines: how they are, what they sounded like, their models, and putting them aside."""
+"""Machines: their states, scores and models; set-points and shelving."""
 
 from __future__ import annotations
 
@@ -11,60 +11,62 @@ from nearfar.live.alarm import WEEK_S, per_week
 from nearfar.live.machine import Machine
 from nearfar.live.server import schemas
 from nearfar.live.server.playback import gain_db, normal_clip
-from nearfar.live.server.serializers import audits, state
-from nearfar.live.server.service import ERRORS, Here, answers, name_of
+from nearfar.live.server.serializers import audit_entries, machine_state
+from nearfar.live.server.service import ERRORS, ServiceDep, caller_name
 from nearfar.live.setpoint import independent_per_week, rarest_rate
 
 router = APIRouter(prefix="/v1/machines", tags=["machines"], responses=ERRORS)
-RATES = np.geomspace(0.2, 1e-6, 48)  # shares of healthy windows, along the curve
-ODD = 3
+RATES = np.geomspace(0.2, 1e-6, 48)  # rates of false alarms, as shares of windows, along the curve
+ODD = 3  # most unusual normals that are shown
 SINCE_H = 24.0
 Time = Annotated[float | None, Query(ge=0, le=1e11, description="Seconds since 1970 (UTC).")]
 
 
 @router.get("")
-def machines(here: Here) -> schemas.Machines:
-    """Every machine, as it is now."""
-    return schemas.Machines(machines=[state(here.plant, id) for id in here.plant.machines])
+def machines(service: ServiceDep) -> schemas.Machines:
+    """The states of all machines now."""
+    return schemas.Machines(machines=[machine_state(service.plant, id) for id in service.plant.machines])
 
 
 @router.get("/{id}")
-def machine(here: Here, id: str) -> schemas.MachineState:
-    """One machine, as it is now."""
-    return state(here.plant, here.machine(id).id)
+def machine(service: ServiceDep, id: str) -> schemas.MachineState:
+    """The state of one machine now."""
+    return machine_state(service.plant, service.machine(id).id)
 
 
 @router.get("/{id}/scores")
 def scores(
-    here: Here,
+    service: ServiceDep,
     id: str,
     since: Time = None,
     until: Time = None,
-    hours: Annotated[float | None, Query(gt=0, le=24 * 3660, description="Instead of `since`: so far back.")] = None,
-    points: Annotated[int, Query(ge=10, le=20_000, description="At most so many; every extreme stays.")] = 1000,
+    hours: Annotated[
+        float | None, Query(gt=0, le=24 * 3660, description="Instead of `since`: a span in hours.")
+    ] = None,
+    points: Annotated[int, Query(ge=10, le=20_000, description="Most windows; every extreme is kept.")] = 1000,
 ) -> schemas.Scores:
-    """What a machine sounded like: windows of [since, until), the last day unless asked otherwise."""
-    here.machine(id)
-    end = here.clock() + 60 if until is None else until
+    """The scores of a machine in [since, until), by default of the last day."""
+    service.machine(id)
+    end = service.clock() + 60 if until is None else until
     start = max(0.0, end - 3600 * (SINCE_H if hours is None else hours)) if since is None else since
-    found = here.plant.history.scores(id, start, end, points)
+    found = service.plant.history.scores(id, start, end, points)
     return schemas.Scores(machine=id, since=start, until=end, scores=found)
 
 
 @router.get("/{id}/drift")
-def drift(here: Here, id: str) -> schemas.Drift:
-    """The median normal score of each day, and a proposal if it creeps; nothing is adapted by itself."""
-    machine = here.machine(id)
-    found = here.drift(id)
+def drift(service: ServiceDep, id: str) -> schemas.Drift:
+    """The median normal score of each day, and advice if it creeps. Nothing is adapted automatically."""
+    machine = service.machine(id)
+    found = service.drift(id)
     days = [schemas.Day(start=start, median=value, windows=count) for start, value, count in found.days]
-    text = found.text(str(machine.model), str(here.plant.history.folder / "samples" / id))
+    text = found.text(str(machine.model), str(service.plant.history.folder / "samples" / id))
     return schemas.Drift(creeping=found.creeping, text=text, days=days)
 
 
 @router.get("/{id}/model")
-def model(here: Here, id: str) -> schemas.Model:
-    """What a machine's model was fitted on, what its set-point is and what others would cost."""
-    machine = here.machine(id)
+def model(service: ServiceDep, id: str) -> schemas.Model:
+    """The normal recordings and the set-point of a model, and the false alarms that other set-points would cause."""
+    machine = service.machine(id)
     detector = machine.detector
     targets = int(detector.is_target.sum())
     counts = {"source": len(detector.normals) - targets, "target": targets}
@@ -86,40 +88,39 @@ def model(here: Here, id: str) -> schemas.Model:
         backed_per_week=_per_week(machine, rarest_rate(len(detector.normals))),
         odd_ones_out=odd,
         gain_db=gain,
-        audit=audits(here.plant, id),
+        audit=audit_entries(service.plant, id),
     )
 
 
 @router.put("/{id}/threshold")
-def threshold(here: Here, request: Request, id: str, body: schemas.NewSetPoint) -> schemas.SetPoint:
-    """Change the set-point, without fitting again; audited, and can be undone."""
-    machine = here.machine(id)
-    with answers(value_error=422):
-        audit = here.plant.operator.change_set_point(
-            id,
-            who=name_of(request, body.who),
-            false_alarms_per_week=body.false_alarms_per_week,
-            value=body.value,
-        )
-    here.told(audit)
+def threshold(service: ServiceDep, request: Request, id: str, body: schemas.NewSetPoint) -> schemas.SetPoint:
+    """Change the set-point without fitting again; audited, and can be undone."""
+    machine = service.machine(id)
+    audit = service.plant.operator.change_set_point(
+        id,
+        who=caller_name(request, body.who),
+        false_alarms_per_week=body.false_alarms_per_week,
+        value=body.value,
+    )
+    service.broadcast(audit)
     return _set_point(machine)
 
 
 @router.post("/{id}/shelve")
-def shelve(here: Here, request: Request, id: str, body: schemas.Shelving) -> schemas.Done:
-    """Raise nothing for so many hours; everything is scored and kept all the same."""
-    name = here.machine(id).name
-    with answers(value_error=422):
-        audit = here.told(here.plant.operator.shelve(id, body.hours, name_of(request, body.who)))
+def shelve(service: ServiceDep, request: Request, id: str, body: schemas.Shelving) -> schemas.Done:
+    """Raise no alarm for some hours; windows are still scored and kept."""
+    name = service.machine(id).name
+    audit = service.plant.operator.shelve(id, body.hours, caller_name(request, body.who))
+    service.broadcast(audit)
     return schemas.Done(message=f"{name} is shelved for {body.hours:g} h.", audit_id=audit.id)
 
 
 @router.delete("/{id}/shelve")
-def unshelve(here: Here, request: Request, id: str, who: schemas.Who = "") -> schemas.Done:
-    """Take a machine from the shelf."""
-    name = here.machine(id).name
-    with answers():
-        audit = here.told(here.plant.operator.unshelve(id, name_of(request, who)))
+def unshelve(service: ServiceDep, request: Request, id: str, who: schemas.Who = "") -> schemas.Done:
+    """End the shelving of a machine."""
+    name = service.machine(id).name
+    audit = service.plant.operator.unshelve(id, caller_name(request, who))
+    service.broadcast(audit)
     return schemas.Done(message=f"{name} is watched again.", audit_id=audit.id)
 
 
@@ -149,7 +150,7 @@ def _curve(machine: Machine) -> list[schemas.CurvePoint]:
 
 
 def _odd(machine: Machine) -> tuple[list[schemas.OddNormal], int]:
-    """The normals that are most unlike the others, and how much louder to play them."""
+    """The normals that are most unlike the others, and the gain in dB for playing them."""
     detector = machine.detector
     order = [int(i) for i in np.argsort(-detector.train_values, kind="stable")[:ODD]]
     clips = [normal_clip(detector.normals[i], detector) for i in order]

@@ -1,4 +1,4 @@
-"""The dashboard: one page for five screens, each with its own address, and the login. Everything is in this package."""
+"""The dashboard: one HTML page for five screens, each with its own address, and the login."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from nearfar.live.server.security import COOKIE, local_path
-from nearfar.live.server.service import Here, Service
+from nearfar.live.server.service import Service, ServiceDep
 
 STATIC = Path(__file__).parents[1] / "static"
 SCREENS = ("/", "/machine/{id}", "/event/{id}", "/model/{id}", "/health")
-WRONG = '<p class="panel trouble" role="alert">That is not the token of this server.</p>'
-SENT = {"referrer-policy": "same-origin"}  # with no-referrer a form would not say which origin it comes from
+WRONG = '<p class="panel trouble" role="alert">This is not the token of this server.</p>'
+PAGE_HEADERS = {"referrer-policy": "same-origin"}  # with no-referrer, forms would be sent without their origin
 
 router = APIRouter(include_in_schema=False)
 
 
-def page(here: Service, status: int = 200) -> HTMLResponse:
-    """The shell of every screen; what it shows it asks for."""
+def page(service: Service, status: int = 200) -> HTMLResponse:
+    """The HTML of every screen; its scripts request the content."""
     text = (STATIC / "page.html").read_text(encoding="utf-8")
-    if here.access.token:
+    if service.access.token:
         text = text.replace('<html lang="en">', '<html lang="en" data-session="1">')
-    return HTMLResponse(text, status, SENT)
+    return HTMLResponse(text, status, PAGE_HEADERS)
 
 
-def screen(here: Here) -> Response:
+def screen(service: ServiceDep) -> Response:
     """One of SCREENS."""
-    return page(here)
+    return page(service)
 
 
 for address in SCREENS:
@@ -38,26 +38,26 @@ for address in SCREENS:
 
 
 @router.get("/login")
-def login_page(here: Here, next: str = "/") -> Response:
-    """Where a browser gives the token."""
-    return _login(local_path(next)) if here.access.token else RedirectResponse("/", 303)
+def login_page(service: ServiceDep, next: str = "/") -> Response:
+    """The form for the token."""
+    return _login(local_path(next)) if service.access.token else RedirectResponse("/", 303)
 
 
 @router.post("/login")
-async def login(here: Here, request: Request) -> Response:
-    """A session for the right token."""
+async def login(service: ServiceDep, request: Request) -> Response:
+    """Start a session, if the token is right."""
     form = parse_qs((await request.body()).decode("utf-8", "replace"), keep_blank_values=True)
     to = local_path(form.get("next", ["/"])[0])
-    if not here.access.right(form.get("token", [""])[0]):
+    if not service.access.right(form.get("token", [""])[0]):
         return _login(to, wrong=True)
     answer = RedirectResponse(to, 303)
-    answer.headers["set-cookie"] = here.access.cookie(here.clock(), secure=request.url.scheme == "https")
+    answer.headers["set-cookie"] = service.access.cookie(service.clock(), secure=request.url.scheme == "https")
     return answer
 
 
 @router.post("/logout")
 def logout() -> Response:
-    """The end of a session."""
+    """End the session."""
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return answer
@@ -67,4 +67,4 @@ def _login(to: str, *, wrong: bool = False) -> Response:
     text = (STATIC / "login.html").read_text(encoding="utf-8")
     text = text.replace("<!-- message -->", WRONG if wrong else "")
     text = text.replace('name="next" value="/"', f'name="next" value="{html.escape(to)}"')
-    return HTMLResponse(text, 401 if wrong else 200, SENT)
+    return HTMLResponse(text, 401 if wrong else 200, PAGE_HEADERS)

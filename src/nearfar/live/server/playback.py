@@ -1,7 +1,7 @@
-"""Sounds and pictures for the pages: events, and the normals to play beside them. No path is ever taken from a request.
+"""Sounds and explanations of events, and the sounds of normals. No path is ever taken from a request.
 
-A normal is played if the file that it was fitted from is still there and is still that recording, by its sha256: a
-model folder cannot make the server read other files aloud. Everything is decoded and written anew as WAV.
+A normal is played only if its file still exists and still has the sha256 that it had when the detector was fitted: a
+model folder cannot make the server read other files aloud. Every sound is decoded and written anew as WAV.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import io
 import math
 import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,38 +20,52 @@ from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.detector import Detector
 from nearfar.embedding.embedder import Origin
+from nearfar.errors import NotFound
 from nearfar.explain.evidence import neighbours, recording
 from nearfar.explain.wording import Explanation
 from nearfar.live.operator import is_written_here
 from nearfar.live.plant import Plant
 from nearfar.live.records import Event
 from nearfar.support.check import Array
-from nearfar.support.files import sha256_of
+from nearfar.support.files import hash_file
 
 PLAY_PEAK = 0.7
 MOST_DB = 60
-Kept = TypeVar("Kept")
-REMEMBERED = 16  # explanations, with their pictures
+CACHED = 16  # explanations, and pictures, that are kept
+Value = TypeVar("Value")
+Key = tuple[object, ...]
 
 
 def normal_clip(normal: Origin, detector: Detector) -> Clip | None:
-    """The sound of a normal, or None if its file is gone or is another."""
-    if not is_still_there(normal):
+    """The sound of a normal, or None if its file is gone or has changed."""
+    if not is_unchanged(normal):
         return None
     channels = (0, 1) if is_written_here(normal) else (detector.near, detector.far)
     return recording(neighbours([0.0], [normal])[0], channels)
 
 
-def is_still_there(normal: Origin) -> bool:
-    """Is the file of a normal on disk, and the recording that it was?"""
+def is_unchanged(normal: Origin) -> bool:
+    """Whether the file of a normal still exists and has the same content."""
     path = Path(normal.path)
     if not normal.path or not path.is_file():
         return False
-    return sha256_of(path) == normal.sha256
+    now = path.stat()
+    return _hash(str(path), now.st_mtime_ns, now.st_size) == normal.sha256
+
+
+def nearest_normals(explained: Explanation, detector: Detector) -> list[Origin]:
+    """The normals that an explanation names, most similar first."""
+    normals = {(n.name, n.path): n for n in detector.normals}
+    return [normals[n.name, n.path] for n in explained.nearest if (n.name, n.path) in normals]
+
+
+def nearest_clips(explained: Explanation, detector: Detector) -> dict[str, Clip | None]:
+    """The sounds of those normals by their names; None for one whose file is gone or has changed."""
+    return {n.name: normal_clip(n, detector) for n in nearest_normals(explained, detector)}
 
 
 def gain_db(clips: Sequence[Clip | None]) -> int:
-    """How much louder, in whole dB, these can be played together without clipping."""
+    """The largest gain, in whole dB, with which all of these clips can be played without clipping."""
     peaks = [float(np.abs(x).max()) for c in clips if c for x in (c.near, c.far) if x is not None]
     peak = max(peaks, default=0.0)
     return min(MOST_DB, math.floor(20 * math.log10(PLAY_PEAK / peak))) if peak > 0 else 0
@@ -67,19 +81,24 @@ def wav(wave: Array, rate: int, gain: float) -> bytes:
 
 
 class ExplanationCache:
-    """What an event sounds like and why it alarmed; the last few are remembered. Thread-safe."""
+    """Sounds, explanations and pictures of events; the newest explanations and pictures are kept. Thread-safe."""
 
     def __init__(self, plant: Plant) -> None:
         self.plant = plant
-        self._lock = threading.Lock()  # one explanation at a time: they are heavy, and pages ask for the same one twice
-        self._kept: OrderedDict[tuple[object, ...], Explanation] = OrderedDict()
-        self._drawn: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
+        self._lock = threading.Lock()  # one at a time: an explanation is expensive, and pages request each one twice
+        self._explanations: dict[Key, Explanation] = {}
+        self._pictures: dict[Key, bytes] = {}
 
-    def clip(self, event: Event, *, whole: bool = False) -> Clip:
-        """The window at the event's peak, or all that was kept. FileNotFoundError if it is not kept any more."""
+    def recording(self, event: Event) -> Path:
+        """The file with the sound of an event; NotFound if it has been deleted."""
         path = self.plant.history.event_audio.path(event.audio)
         if path is None:
-            raise FileNotFoundError(f"the sound of event {event.id} is not kept (any more)")
+            raise NotFound(f"the sound of event {event.id} is not kept (any more)")
+        return path
+
+    def clip(self, event: Event, *, whole: bool = False) -> Clip:
+        """The window at the peak of an event, or its whole recording; NotFound if it has been deleted."""
+        path = self.recording(event)
         if whole:
             return audio.read(path)
         rate = audio.header(path).rate
@@ -89,39 +108,43 @@ class ExplanationCache:
         return audio.read(path, start=start, frames=size)
 
     def explanation(self, event: Event) -> Explanation:
-        """Where and why the event's peak differs from the normals as they are now."""
+        """Where and why the peak of an event differs from the normals that the machine has now."""
         with self._lock:
             return self._explanation(event)
 
     def picture(self, event: Event, *, dark: bool) -> bytes:
-        """The spectrogram beside a normal's, PNG. ImportError without matplotlib."""
+        """The spectrogram of an event above that of a normal, PNG. ImportError without matplotlib."""
         from nearfar.explain.pictures import spectrogram_png
 
+        def draw() -> bytes:
+            explained = self._explanation(event)
+            assert explained.clip is not None
+            return spectrogram_png(explained.clip, explained, dark=dark)
+
         with self._lock:
-            key = (*self._key(event), dark)
-            if key not in self._drawn:
-                found = self._explanation(event)
-                assert found.clip is not None
-                _keep(self._drawn, key, spectrogram_png(found.clip, found, dark=dark))
-            return self._drawn[key]
+            return _cached(self._pictures, (*self._key(event), dark), draw)
 
     def nearest(self, event: Event) -> list[Origin]:
-        """The normals to play beside an event, most alike first."""
-        detector, found = self.plant.machines[event.machine].detector, self.explanation(event)
-        places = {(n.name, n.path): n for n in detector.normals}
-        return [places[n.name, n.path] for n in found.nearest if (n.name, n.path) in places]
+        """The normals that are most similar to an event, most similar first."""
+        return nearest_normals(self.explanation(event), self.plant.machines[event.machine].detector)
 
     def _explanation(self, event: Event) -> Explanation:
-        key = self._key(event)
-        if key not in self._kept:
-            _keep(self._kept, key, self.plant.machines[event.machine].detector.explain(self.clip(event)))
-        return self._kept[key]
+        detector = self.plant.machines[event.machine].detector
+        return _cached(self._explanations, self._key(event), lambda: detector.explain(self.clip(event)))
 
-    def _key(self, event: Event) -> tuple[object, ...]:
+    def _key(self, event: Event) -> Key:
         return (event.id, event.peak_t0, event.audio, event.audio_t0, self.plant.machines[event.machine].detector)
 
 
-def _keep(kept: OrderedDict[tuple[object, ...], Kept], key: tuple[object, ...], value: Kept) -> None:
-    kept[key] = value
-    if len(kept) > REMEMBERED:
-        kept.popitem(last=False)
+def _cached(cache: dict[Key, Value], key: Key, compute: Callable[[], Value]) -> Value:
+    """The value for `key`, computed if it is not in `cache`; the oldest of more than CACHED values is dropped."""
+    if key not in cache:
+        cache[key] = compute()
+        if len(cache) > CACHED:
+            del cache[next(iter(cache))]
+    return cache[key]
+
+
+@lru_cache(maxsize=4096)
+def _hash(path: str, changed: int, size: int) -> str:
+    return hash_file(path)

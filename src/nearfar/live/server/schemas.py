@@ -63,8 +63,11 @@ class Error(Schema):
 # ---- What the server sends ------------------------------------------------------------------------------------------
 
 
-class WindowScore(Schema):
-    """The score of one window. `anomalous` is null if the window cannot be judged; `problem` then gives the reason."""
+class ClipScore(Schema):
+    """The score of a recording of up to 30 s, or of one window of a longer one.
+
+    `anomalous` is null if the clip cannot be judged; `problem` then gives the reason.
+    """
 
     file: str = Field(examples=["0815.wav"])
     score: float = Field(examples=[7.31])
@@ -78,11 +81,11 @@ class WindowScore(Schema):
     warnings: list[str] = Field(examples=[[]])
 
 
-class RecordingScore(WindowScore):
-    """The most unusual window of a recording, and all its windows. A recording of up to 30 s is one window."""
+class RecordingScore(ClipScore):
+    """The score of the most unusual window of a recording, and those of all its windows."""
 
     machine: str = Field(examples=["pump3"])
-    windows: list[WindowScore]
+    windows: list[ClipScore]
 
 
 class MachineState(Schema):

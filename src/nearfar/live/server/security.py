@@ -1,13 +1,13 @@
-"""Who may talk to the server: tokens, sessions, hosts, origins, and what a browser may do with our pages.
+"""Access to the server: tokens, sessions, host names, origins, and what a browser may do with its pages.
 
     Authorization: Bearer TOKEN        programs
     Cookie: nearfar=EXPIRY.MAC         browsers, after /login; MAC = HMAC-SHA256(TOKEN, EXPIRY), hex
 
-Bound to this computer alone (127.0.0.1, ::1) no token is needed; bound to anything else, everything but OPEN needs it.
-A web page from elsewhere can make a browser talk to us, and that browser stands inside the plant. Three checks stop it,
-with a token or without: `Host` is an address or a name that is ours (DNS rebinding), `Origin` of what changes something
-is that same host (forged forms), and the cookie is HttpOnly and SameSite=Strict. Nothing here looks at a clock: `now`
-is seconds since 1970, given by the caller.
+A server bound to 127.0.0.1 or ::1 needs no token. Bound to another address, it needs one for every path but OPEN.
+A web page of another site can make a browser send requests, and that browser runs inside the plant. Three checks stop
+such requests, with and without a token: `Host` must be an address or a known name of this server (against DNS
+rebinding); `Origin` of a request that changes something must be the same host (against forged forms); the cookie is
+HttpOnly and SameSite=Strict. Nothing here reads a clock: the caller passes `now` in seconds since 1970.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from nearfar.live.server.errors import HttpError
+
 COOKIE = "nearfar"
-SESSION_S = 12 * 3600.0  # a shift
+SESSION_S = 12 * 3600.0  # one shift
 SHORTEST_TOKEN = 16
 SAFE = ("GET", "HEAD", "OPTIONS")
-OPEN = ("/healthz", "/readyz", "/login", "/static/")  # neither tells anything about a machine
+OPEN = ("/healthz", "/readyz", "/login", "/static/")  # these tell nothing about a machine
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -44,40 +46,29 @@ HEADERS = {
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Why a request is turned away: HTTP status, a code for programs, a sentence for people."""
-
-    status: int
-    code: str
-    message: str
-    retry_after_s: float | None = None
-
-
-@dataclass(frozen=True)
 class Access:
-    """The rules of one server: its token ("" if only this computer can reach it) and the names it answers to."""
+    """The rules of one server: its token ("" if only this computer can reach it) and its host names."""
 
     token: str = ""
     hosts: frozenset[str] = frozenset({"localhost"})
 
-    def refuse(self, method: str, path: str, headers: Mapping[str, str], now: float) -> Refusal | None:
-        """The reason not to answer a request, or None; `headers` have lower-case names."""
+    def check(self, method: str, path: str, headers: Mapping[str, str], now: float) -> HttpError | None:
+        """The reason to refuse a request, or None; `headers` have lower-case names."""
         host = headers.get("host", "")
         if not self.answers_to(host):
-            hint = f"this server is not called {host[:80]!r}; use its address, or start it with --allow-host NAME"
-            return Refusal(421, "wrong_host", hint)
+            hint = f"{host[:80]!r} is not a name of this server; use its address, or start it with --allow-host NAME"
+            return HttpError(421, "wrong_host", hint)
         if method not in SAFE and not _same_origin(headers.get("origin"), headers.get("sec-fetch-site"), host):
-            return Refusal(403, "wrong_origin", "a page of another site tried to change something here; it was refused")
+            return HttpError(403, "wrong_origin", "a page of another site tried to change something here")
         if not self.token or any(path == p or (p.endswith("/") and path.startswith(p)) for p in OPEN):
             return None
         if self.bearer(headers.get("authorization", "")) or self.session(headers.get("cookie", ""), now):
             return None
-        return Refusal(
-            401, "no_token", "this server has a token: log in at /login, or send Authorization: Bearer TOKEN"
-        )
+        hint = "this server has a token: log in at /login, or send Authorization: Bearer TOKEN"
+        return HttpError(401, "no_token", hint)
 
     def answers_to(self, host: str) -> bool:
-        """Is a Host header one of ours? A bare address always is: only names can be rebound."""
+        """Whether a Host header is valid here. An address always is, because only names can be rebound."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
             ipaddress.ip_address(name)
@@ -86,16 +77,16 @@ class Access:
         return True
 
     def right(self, token: str) -> bool:
-        """Is this the token? In constant time."""
+        """Whether this is the token; compared in constant time."""
         return bool(self.token) and hmac.compare_digest(_digest(token), _digest(self.token))
 
     def bearer(self, authorization: str) -> bool:
-        """Does an Authorization header carry the token?"""
+        """Whether an Authorization header has the token."""
         kind, _, token = authorization.partition(" ")
         return kind.lower() == "bearer" and self.right(token.strip())
 
     def session(self, cookies: str, now: float) -> bool:
-        """Does a Cookie header carry a session that we gave and that has not run out?"""
+        """Whether a Cookie header has a session of this server that has not expired."""
         for part in cookies.split(";"):
             name, _, value = part.strip().partition("=")
             expiry, _, mac = value.partition(".")
@@ -114,7 +105,7 @@ class Access:
 
 
 def is_local(host: str) -> bool:
-    """Can only this computer reach a server bound to `host`?"""
+    """Whether only this computer can reach a server bound to `host`."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -122,28 +113,28 @@ def is_local(host: str) -> bool:
 
 
 def access(host: str, token: str, allowed: Iterable[str] = ()) -> Access:
-    """The rules for a server bound to `host`; ValueError where a token is needed and there is none."""
+    """The rules for a server bound to `host`; ValueError if it needs a token and has none."""
     if not is_local(host) and not token:
-        raise ValueError(f"--host {host} can be reached from other computers, so a token is needed: --token-file FILE")
+        raise ValueError(f"--host {host} can be reached from other computers, so it needs a token: --token-file FILE")
     own = {"localhost", host, *allowed} | (set() if is_local(host) else {socket.gethostname(), socket.getfqdn()})
     return Access(token, frozenset(name.lower().rstrip(".") for name in own))
 
 
 def read_token(path: str | os.PathLike[str]) -> str:
-    """The token in a file, which is made, readable by its owner alone, if it is not there.
+    """The token in a file. A missing file is made, with a new token, readable by its owner alone.
 
-    ValueError if others can read the file or the token is short.
+    ValueError if others can read the file, or if the token is short.
     """
     path = Path(path)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         if os.name == "posix" and path.stat().st_mode & 0o077:
-            raise ValueError(f"{path} can be read by others; make it yours alone: chmod 600 {path}") from None
+            raise ValueError(f"{path} can be read by other users; forbid that with: chmod 600 {path}") from None
         token = path.read_text(encoding="utf-8").strip()
         if len(token) < SHORTEST_TOKEN:
-            what = f"holds a token of {len(token)} characters and {SHORTEST_TOKEN} are the least"
-            raise ValueError(f"{path} {what}; remove the file to have a new one made") from None
+            what = f"has a token of {len(token)} characters, and at least {SHORTEST_TOKEN} are needed"
+            raise ValueError(f"{path} {what}; delete the file, and a new one is made") from None
         return token
     token = secrets.token_urlsafe(32)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -152,13 +143,13 @@ def read_token(path: str | os.PathLike[str]) -> str:
 
 
 def local_path(path: str) -> str:
-    """`path` if it leads to a page of this server, else "/": a login must not send people elsewhere."""
+    """`path` if it is a page of this server, else "/": a login must not lead to another site."""
     good = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if good and not urlsplit(path).netloc else "/"
 
 
 def _same_origin(origin: str | None, fetch_site: str | None, host: str) -> bool:
-    """Programs send neither header; every browser names the origin of what changes something."""
+    """Whether a request comes from a page of this host, or from a program, which sends neither header."""
     if fetch_site is not None and fetch_site not in ("same-origin", "none"):
         return False
     return origin is None or urlsplit(origin).netloc.lower() == host.lower()

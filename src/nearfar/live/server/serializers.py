@@ -1,4 +1,4 @@
-"""From rows of the history and objects of the method to the shapes of the API."""
+"""Rows of the history and objects of the method as schemas of the API."""
 
 from __future__ import annotations
 
@@ -6,31 +6,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from nearfar.audio import Clip
 from nearfar.explain import wording
 from nearfar.explain.wording import Explanation
 from nearfar.live.operator import standing_changes
 from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event
 from nearfar.live.server import schemas
+from nearfar.live.server.playback import gain_db
 from nearfar.score import Score
 from nearfar.support.words import plural
 
+SAME_IN_EXPLANATION = (
+    *("score", "threshold", "anomalous", "p", "clear", "throughout", "start_s", "end_s", "low_hz", "high_hz"),
+    *("change_db", "microphone", "problem"),
+)
 
-def state(plant: Plant, id: str) -> schemas.MachineState:
-    """A machine as the API shows it."""
+
+def machine_state(plant: Plant, id: str) -> schemas.MachineState:
+    """The state of a machine now. Where the alarm is "normal" but no sound was judged, the state says so."""
     machine, now = plant.machines[id], plant.state(id)
-    last, word, ailments = machine.last, now.state, list(machine.watchdog.standing.values())
-    deaf = "no samples" in machine.watchdog.standing or (last is not None and last.anomalous is None)
-    if word == "normal" and (deaf or last is None):
-        word = "no sound" if deaf else "waiting"
+    last, state, health = machine.last, now.state, machine.watchdog.standing
+    silent = "no samples" in health or (last is not None and last.anomalous is None)
+    if state == "normal" and (silent or last is None):
+        state = "no sound" if silent else "waiting"
     return schemas.MachineState(
         id=id,
         name=machine.name,
         site=machine.site,
-        state=word,
+        state=state,
         score=last,
         last_heard=now.last_heard,
-        health=ailments,
+        health=list(health.values()),
         shelved_until=now.shelved_until,
         event_id=now.event,
         threshold=now.threshold,
@@ -40,18 +47,18 @@ def state(plant: Plant, id: str) -> schemas.MachineState:
     )
 
 
-def happening(plant: Plant, event: Event, audit: list[schemas.AuditEntry] | None = None) -> schemas.Event:
-    """An event as the API shows it."""
-    kept = asdict(event)
-    has_audio = plant.history.event_audio.path(str(kept.pop("audio"))) is not None
-    kept.pop("audio_t0")
+def event_with_audit(plant: Plant, event: Event, audit: Sequence[schemas.AuditEntry] = ()) -> schemas.Event:
+    """An event, with the entries about it in the audit."""
+    fields = asdict(event)
+    has_audio = plant.history.event_audio.path(str(fields.pop("audio"))) is not None
+    fields.pop("audio_t0")
     machine = plant.machines.get(event.machine)
-    name = machine.name if machine else event.machine  # a machine of earlier days
-    return schemas.Event(**kept, name=name, has_audio=has_audio, audit=audit or [])
+    name = machine.name if machine else event.machine  # the plant may no longer have the machine
+    return schemas.Event(**fields, name=name, has_audio=has_audio, audit=list(audit))
 
 
-def entry(audit: Audit, standing: Sequence[int] | None = None) -> schemas.AuditEntry:
-    """An audit entry as the API shows it; `standing`: the changes that are not undone, newest first."""
+def audit_entry(audit: Audit, standing: Sequence[int] | None = None) -> schemas.AuditEntry:
+    """An audit entry; `standing` are the ids of the changes of the model that are not undone, newest first."""
     detail, text = audit.detail, ""
     if audit.action == "set-point":
         text = f"from {detail['was']:.2f} to {detail['value']:.2f}"
@@ -72,23 +79,44 @@ def entry(audit: Audit, standing: Sequence[int] | None = None) -> schemas.AuditE
     )
 
 
-def audits(
+def audit_entries(
     plant: Plant, machine: str | None, *, limit: int = 50, before_id: int | None = None
 ) -> list[schemas.AuditEntry]:
-    """Audit entries, newest first."""
+    """Audit entries of a machine, or of all with None; newest first."""
     rows = plant.history.audit(machine, limit=limit, before_id=before_id)
     standing = {m: standing_changes(plant.history, m) for m in {row.machine for row in rows}}
-    return [entry(row, standing[row.machine]) for row in rows]
+    return [audit_entry(row, standing[row.machine]) for row in rows]
 
 
 def recording_score(machine: str, scores: Sequence[Score], worst: Score) -> schemas.RecordingScore:
-    """The scores of a recording's windows as the API shows them; `worst` stands for the recording."""
-    windows = [schemas.WindowScore(**window_fields(score)) for score in scores]
-    return schemas.RecordingScore(**window_fields(worst), machine=machine, windows=windows)
+    """The scores of the windows of a recording; `worst` stands for the recording."""
+    windows = [schemas.ClipScore(**_score_fields(score)) for score in scores]
+    return schemas.RecordingScore(**_score_fields(worst), machine=machine, windows=windows)
 
 
-def window_fields(score: Score) -> dict[str, Any]:
-    """The fields that every score has: the columns of the command line's table."""
+def explanation(e: Explanation, machine: str, normals: Mapping[str, Clip | None]) -> schemas.Explanation:
+    """An explanation; `normals` are the sounds of its nearest normals by name, None where the file is gone."""
+    elsewhere = (wording.verdict(e), wording.what(e))
+    lines = [line for line in e.lines() if line not in elsewhere and not (e.nearest and line == wording.alike(e))]
+    return schemas.Explanation(
+        **{name: getattr(e, name) for name in SAME_IN_EXPLANATION},
+        machine=machine,
+        file=e.name,
+        what=wording.what(e),
+        sentence=e.sentence(),
+        lines=lines,
+        warnings=list(e.warnings),
+        nearest=[
+            schemas.Neighbour(name=n.name, distance=n.distance, playable=normals.get(n.name) is not None)
+            for n in e.nearest
+        ],
+        channels=["near"] if e.clip is None or e.clip.far is None else ["near", "far"],
+        gain_db=gain_db([e.clip, *normals.values()]),
+    )
+
+
+def _score_fields(score: Score) -> dict[str, Any]:
+    """The fields of a score: the columns of the table that the command line prints."""
     return {
         "file": score.name,
         "score": score.score,
@@ -101,28 +129,3 @@ def window_fields(score: Score) -> dict[str, Any]:
         "problem": score.problem,
         "warnings": list(score.warnings),
     }
-
-
-def explained(e: Explanation, machine: str, playable: Mapping[str, bool], gain_db: int) -> schemas.Explanation:
-    """An explanation as the API shows it; `playable` says which normals are still on disk."""
-    said = (wording.verdict(e), wording.what(e))
-    lines = [line for line in e.lines() if line not in said and not (e.nearest and line == wording.alike(e))]
-    kept = {name: getattr(e, name) for name in KEPT}
-    return schemas.Explanation(
-        **kept,
-        machine=machine,
-        file=e.name,
-        what=wording.what(e),
-        sentence=e.sentence(),
-        lines=lines,
-        warnings=list(e.warnings),
-        nearest=[schemas.Neighbour(name=n.name, distance=n.distance, playable=playable[n.name]) for n in e.nearest],
-        channels=["near"] if e.clip is None or e.clip.far is None else ["near", "far"],
-        gain_db=gain_db,
-    )
-
-
-KEPT = (
-    *("score", "threshold", "anomalous", "p", "clear", "throughout", "start_s", "end_s", "low_hz", "high_hz"),
-    *("change_db", "microphone", "problem"),
-)

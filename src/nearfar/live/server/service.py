@@ -1,131 +1,134 @@
-"""What the parts of the API share: the plant, its limits, who asks, and the way from an error to an answer."""
+"""What the routes share: the service of the application, the errors they document, and the name of a caller."""
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
-from nearfar.errors import AudioError
 from nearfar.live.drift import Drift, look
 from nearfar.live.machine import Machine
 from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event
 from nearfar.live.server import schemas
 from nearfar.live.server.decode import Decoder
-from nearfar.live.server.limits import Limits, Refused, UploadSlots
+from nearfar.live.server.limits import Limits, UploadSlots
 from nearfar.live.server.playback import ExplanationCache
-from nearfar.live.server.security import Access, Refusal, is_local
-from nearfar.live.server.serializers import entry, state
+from nearfar.live.server.security import Access, is_local
+from nearfar.live.server.serializers import audit_entry, machine_state
 from nearfar.live.server.stream import Stream
 
 MINUTE_S, HOUR_S = 60.0, 3600.0
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Error, "description": text}
     for status, text in {
         400: "The request cannot be read.",
-        401: "No token, or a wrong one.",
-        403: "A page of another site asked for it.",
-        404: "There is no such machine, event, recording or entry.",
-        405: "This cannot be done with that.",
+        401: "The token is missing or wrong.",
+        403: "The request comes from a page of another site.",
+        404: "There is no such machine, event, recording or audit entry.",
+        405: "The method is not allowed at this address.",
         408: "The body did not arrive in time.",
-        409: "It does not fit what is there: the message says why.",
+        409: "The request contradicts the present state; the message says why.",
         413: "The request is larger than the limit.",
-        415: "Not a kind of body that is taken.",
-        421: "The Host header is no name of this server.",
-        422: "A value is wrong, or the recording cannot be used: the message says which and why.",
+        415: "The type of the body is not supported.",
+        421: "The Host header is not a name of this server.",
+        422: "A value is wrong, or the recording cannot be used; the message says which and why.",
         429: "Too many requests from this address; see Retry-After.",
-        501: "The server lacks an extra that is needed for this.",
-        503: "Busy, or not ready; see Retry-After.",
+        500: "The server failed; its log says why, under the number of the request in the message.",
+        501: "An optional package is not installed on the server.",
+        503: "The server is busy, not ready, or cannot use its disk; see Retry-After.",
     }.items()
 }
 
 
-@dataclass(eq=False)
 class Service:
-    """One server: the plant, the rules, and what it counts."""
+    """One server: its plant, its rules, and what it counts. `metrics()` is the Prometheus text, or None."""
 
-    plant: Plant
-    access: Access
-    limits: Limits
-    decoder: Decoder
-    stream: Stream
-    clock: Callable[[], float]
-    metrics: Callable[[], bytes] | None = None
-    dropped: Callable[[], int] = lambda: 0
-    troubles: Callable[[], list[str]] = list
-    started: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.started = self.clock()
-        self.door = UploadSlots(self.limits.at_once, self.limits.waiting)
-        self.workers = ThreadPoolExecutor(self.decoder.workers, "upload")
-        self.stream.describe = lambda id: state(self.plant, id).model_dump()
-        self.looks = ExplanationCache(self.plant)
-        self._known: dict[str, tuple[float, object]] = {}
-        self.plant.sinks.append(self.stream)
+    def __init__(
+        self,
+        plant: Plant,
+        access: Access,
+        limits: Limits,
+        decoder: Decoder,
+        stream: Stream,
+        *,
+        clock: Callable[[], float],
+        metrics: Callable[[], bytes] | None,
+        dropped: Callable[[], int],
+        troubles: Callable[[], list[str]],
+    ) -> None:
+        self.plant, self.access, self.limits, self.decoder, self.stream = plant, access, limits, decoder, stream
+        self.clock, self.metrics, self.dropped, self.troubles = clock, metrics, dropped, troubles
+        self.started = clock()
+        self.slots = UploadSlots(limits.at_once, limits.waiting)
+        self.explanations = ExplanationCache(plant)
+        self._workers = ThreadPoolExecutor(decoder.workers, "upload")
+        self._cache: dict[str, tuple[float, object]] = {}
 
     def machine(self, id: str) -> Machine:
-        """The machine, or 404."""
-        with answers():
-            return self.plant.machines[id]
+        """The machine; NotFound if there is none."""
+        return self.plant.machines[id]
 
     def event(self, id: int) -> Event:
-        """The event, or 404."""
-        with answers():
-            return self.plant.history.event(id)
+        """The event; NotFound if there is none."""
+        return self.plant.history.event(id)
 
-    def watched(self, id: int) -> Event:
-        """An event of a machine that is watched now, or 404."""
+    def event_of_machine(self, id: int) -> tuple[Event, Machine]:
+        """The event and its machine; NotFound if there is no such event, or the plant no longer has the machine."""
         event = self.event(id)
-        self.machine(event.machine)
-        return event
+        return event, self.machine(event.machine)
 
     def drift(self, id: str) -> Drift:
-        """Whether a machine's normal score creeps; looked at once an hour, since weeks are read."""
-        return self._now_and_then(
-            f"drift {id}", HOUR_S, lambda: look(self.plant.history.daily_medians(id, 0.0, math.inf))
-        )
+        """Whether the normal scores of a machine creep; computed once an hour, because it reads weeks of scores."""
+        return self._cached(f"drift {id}", HOUR_S, lambda: look(self.plant.history.daily_medians(id, 0.0, math.inf)))
 
     def disk(self) -> tuple[int, int]:
-        """(bytes that the history holds, bytes free there), of the last minute."""
-        return self._now_and_then("disk", MINUTE_S, lambda: _disk(self.plant.history.folder))
+        """(size of the history, free space of its disk) in bytes; computed once a minute."""
+        return self._cached("disk", MINUTE_S, lambda: _disk(self.plant.history.folder))
 
-    def told(self, audit: Audit) -> Audit:
-        """Tell the pages that look on what somebody did."""
-        self.stream.tell("audit", entry(audit).model_dump())
-        self.stream.tell("state", state(self.plant, audit.machine).model_dump())
-        return audit
+    def broadcast(self, audit: Audit) -> None:
+        """Send an audit entry, and the state of its machine, to all open pages."""
+        self.stream.send("audit", audit_entry(audit).model_dump())
+        self.stream.send("state", machine_state(self.plant, audit.machine).model_dump())
 
-    def _now_and_then(self, what: str, every_s: float, work: Callable[[], Found]) -> Found:
-        at, found = self._known.get(what, (-math.inf, None))
-        if self.clock() - at >= every_s:
-            found = work()
-            self._known[what] = self.clock(), found
-        return found  # type: ignore[return-value]
+    async def run(self, work: Callable[..., Value], *arguments: Any) -> Value:
+        """`work(*arguments)` in a worker thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._workers, work, *arguments)
 
     def close(self) -> None:
         """Stop decoding and streaming."""
         self.stream.close()
-        self.workers.shutdown(cancel_futures=True)
+        self._workers.shutdown(cancel_futures=True)
         self.decoder.close()
 
+    def _cached(self, key: str, seconds: float, compute: Callable[[], Value]) -> Value:
+        """The value of `compute`, at most `seconds` old."""
+        at, value = self._cache.get(key, (-math.inf, None))
+        if self.clock() - at >= seconds:
+            value = compute()
+            self._cache[key] = self.clock(), value
+        return value  # type: ignore[return-value]
 
-def of(request: Request) -> Service:
-    """The service of a request's app."""
+
+def get_service(request: Request) -> Service:
+    """The service of the application that a request came to."""
     service: Service = request.app.state.service
     return service
 
 
-def name_of(request: Request, who: str) -> str:
-    """Who does something: the name given, and the address where it is another computer's."""
+ServiceDep = Annotated[Service, Depends(get_service)]
+
+
+def caller_name(request: Request, who: str) -> str:
+    """The name for the audit: `who`, with the address of the caller unless the caller is at this computer."""
     address = request.client.host if request.client else ""
     name = "".join(c for c in who if c.isprintable()).strip()
     if is_local(address) or not address:
@@ -133,32 +136,10 @@ def name_of(request: Request, who: str) -> str:
     return f"{name} ({address})" if name else f"somebody at {address}"
 
 
-Here = Annotated[Service, Depends(of)]
-
-
-@contextmanager
-def answers(value_error: int = 409) -> Iterator[None]:
-    """What the plant raises becomes an answer: KeyError 404, an unusable recording 422, ValueError as given."""
-    try:
-        yield
-    except KeyError as error:
-        raise Refused(Refusal(404, "not_found", str(error.args[0]))) from None
-    except AudioError as error:
-        raise Refused(Refusal(422, error.kind, str(error))) from None
-    except ValueError as error:
-        raise Refused(Refusal(value_error, "conflict" if value_error == 409 else "invalid", str(error))) from None
-    except FileNotFoundError as error:
-        raise Refused(Refusal(404, "not_found", str(error))) from None
-    except OSError as error:
-        raise Refused(Refusal(503, "disk", f"the disk does not play along: {error}", 60.0)) from None
-
-
 def _disk(folder: Path) -> tuple[int, int]:
-    """(bytes that a folder holds, bytes free there)."""
-    import shutil
-
-    held = 0
+    """(size of a folder, free space of its disk) in bytes."""
+    size = 0
     for file in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # drafts and old sounds go at any time
-            held += file.stat().st_size
-    return held, shutil.disk_usage(folder).free
+        with suppress(FileNotFoundError):  # temporary files and old recordings are deleted at any time
+            size += file.stat().st_size
+    return size, shutil.disk_usage(folder).free

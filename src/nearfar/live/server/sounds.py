@@ -1,4 +1,4 @@
-"""Sounds and pictures of events and of normals, by number; a browser may ask for a part of a sound, to jump in it."""
+"""Sounds and pictures of events and normals. A browser may request a part of a sound, so that people can seek in it."""
 
 from __future__ import annotations
 
@@ -10,100 +10,97 @@ from fastapi import APIRouter, Header, Path, Query
 from fastapi.responses import FileResponse, Response
 
 from nearfar.audio import Clip
+from nearfar.detector import Detector
 from nearfar.embedding.embedder import Origin
+from nearfar.errors import NotFound
 from nearfar.live.server import schemas
+from nearfar.live.server.errors import HttpError
 from nearfar.live.server.events import Id
-from nearfar.live.server.limits import Refused
 from nearfar.live.server.playback import MOST_DB, normal_clip, wav
-from nearfar.live.server.security import Refusal
-from nearfar.live.server.service import ERRORS, Here, Service, answers
+from nearfar.live.server.service import ERRORS, ServiceDep
 
 router = APIRouter(prefix="/v1", tags=["sounds"], responses=ERRORS)
-Gain = Annotated[int, Query(ge=-MOST_DB, le=MOST_DB, description="Played so many dB louder.")]
-Part = Annotated[str | None, Header(alias="range", include_in_schema=False)]
-KEPT = {"cache-control": "private, max-age=600"}
+Gain = Annotated[int, Query(ge=-MOST_DB, le=MOST_DB, description="Gain in dB.")]
+Range = Annotated[str | None, Header(alias="range", include_in_schema=False)]
+CACHED = {"cache-control": "private, max-age=600"}
 
 
-def _body(kind: str) -> dict[int | str, dict[str, object]]:
+def _content(kind: str) -> dict[int | str, dict[str, object]]:
     return {200: {"description": kind, "content": {kind: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
-@router.get("/events/{id}/spectrogram.png", response_class=Response, responses=_body("image/png"))
-def spectrogram(here: Here, id: Id, dark: bool = False) -> Response:
-    """Pitch over time at the event's peak, with what differs outlined, above a normal recording."""
-    found = here.watched(id)
+@router.get("/events/{id}/spectrogram.png", response_class=Response, responses=_content("image/png"))
+def spectrogram(service: ServiceDep, id: Id, dark: bool = False) -> Response:
+    """The spectrogram at the peak of an event, the deviation outlined, above that of a normal recording."""
+    event, _ = service.event_of_machine(id)
     try:
-        with answers():
-            return Response(here.looks.picture(found, dark=dark), media_type="image/png", headers=KEPT)
+        return Response(service.explanations.picture(event, dark=dark), media_type="image/png", headers=CACHED)
     except ImportError as error:
-        raise Refused(Refusal(501, "no_pictures", str(error))) from None
+        raise HttpError(501, "no_pictures", str(error)) from None
 
 
-@router.get("/events/{id}/audio/both.flac", response_class=Response, responses=_body("audio/flac"))
-def everything(here: Here, id: Id) -> Response:
-    """All that was kept of an event, both channels, as recorded."""
-    found = here.event(id)
-    path = here.plant.history.event_audio.path(found.audio)
-    if path is None:
-        raise Refused(Refusal(404, "not_found", f"the sound of event {id} is not kept (any more)"))
-    return FileResponse(path, media_type="audio/flac", filename=f"{found.machine}-event-{found.id}.flac")
+@router.get("/events/{id}/audio/both.flac", response_class=Response, responses=_content("audio/flac"))
+def event_recording(service: ServiceDep, id: Id) -> Response:
+    """The whole recording of an event, both channels."""
+    event = service.event(id)
+    path = service.explanations.recording(event)
+    return FileResponse(path, media_type="audio/flac", filename=f"{event.machine}-event-{event.id}.flac")
 
 
-@router.get("/events/{id}/audio/{channel}", response_class=Response, responses=_body("audio/wav"))
+@router.get("/events/{id}/audio/{channel}", response_class=Response, responses=_content("audio/wav"))
 def event_sound(
-    here: Here, id: Id, channel: schemas.Channel, gain_db: Gain = 0, whole: bool = False, part: Part = None
+    service: ServiceDep, id: Id, channel: schemas.Channel, gain_db: Gain = 0, whole: bool = False, part: Range = None
 ) -> Response:
-    """One channel of an event: the window at its peak, or with `whole` all that was kept."""
-    found = here.watched(id)
-    with answers():
-        return _played(here.looks.clip(found, whole=whole), channel, gain_db, part)
+    """One channel of an event: the window at its peak, or with `whole` the whole recording."""
+    event, _ = service.event_of_machine(id)
+    return _sound(service.explanations.clip(event, whole=whole), channel, gain_db, part)
 
 
-@router.get("/events/{id}/nearest/{place}/{channel}", response_class=Response, responses=_body("audio/wav"))
+@router.get("/events/{id}/nearest/{place}/{channel}", response_class=Response, responses=_content("audio/wav"))
 def nearest_sound(
-    here: Here,
+    service: ServiceDep,
     id: Id,
-    place: Annotated[int, Path(ge=1, le=3, description="1 is the most alike.")],
+    place: Annotated[int, Path(ge=1, le=3, description="1 is the most similar.")],
     channel: schemas.Channel,
     gain_db: Gain = 0,
-    part: Part = None,
+    part: Range = None,
 ) -> Response:
-    """One channel of a normal that is most like an event."""
-    found = here.watched(id)
-    with answers():
-        normals = here.looks.nearest(found)
-    return _normal(here, found.machine, normals[place - 1 : place], channel, gain_db, part)
+    """One channel of a normal recording that is similar to an event."""
+    event, machine = service.event_of_machine(id)
+    normals = service.explanations.nearest(event)
+    return _normal_sound(machine.detector, normals[place - 1 : place], channel, gain_db, part)
 
 
-@router.get("/machines/{id}/normals/{index}/{channel}", response_class=Response, responses=_body("audio/wav"))
+@router.get("/machines/{id}/normals/{index}/{channel}", response_class=Response, responses=_content("audio/wav"))
 def normal_sound(
-    here: Here,
+    service: ServiceDep,
     id: str,
     index: Annotated[int, Path(ge=0, le=2**31)],
     channel: schemas.Channel,
     gain_db: Gain = 0,
-    part: Part = None,
+    part: Range = None,
 ) -> Response:
-    """One channel of a normal, by its place among the normals."""
-    normals = here.machine(id).detector.normals
-    return _normal(here, id, normals[index : index + 1], channel, gain_db, part)
+    """One channel of a normal recording, by its position among the normals."""
+    detector = service.machine(id).detector
+    return _normal_sound(detector, detector.normals[index : index + 1], channel, gain_db, part)
 
 
-def _normal(
-    here: Service, machine: str, found: Sequence[Origin], channel: str, gain_db: int, part: str | None
+def _normal_sound(
+    detector: Detector, normals: Sequence[Origin], channel: str, gain_db: int, part: str | None
 ) -> Response:
-    clip = normal_clip(found[0], here.machine(machine).detector) if found else None
+    clip = normal_clip(normals[0], detector) if normals else None
     if clip is None:
-        raise Refused(Refusal(404, "not_found", "there is no such normal, or its recording is no longer on disk"))
-    return _played(clip, channel, gain_db, part)
+        raise NotFound("there is no such normal recording, or its file no longer exists")
+    return _sound(clip, channel, gain_db, part)
 
 
-def _played(clip: Clip, channel: str, gain_db: int, part: str | None) -> Response:
+def _sound(clip: Clip, channel: str, gain_db: int, part: str | None) -> Response:
+    """A channel of a clip as WAV, or the bytes of it that a Range header requests."""
     wave = clip.near if channel == "near" else clip.far
     if wave is None:
-        raise Refused(Refusal(404, "not_found", "this recording has one channel: near"))
+        raise NotFound("this recording has one channel: near")
     body = wav(wave, clip.rate, gain_db)
-    headers = KEPT | {"accept-ranges": "bytes"}
+    headers = CACHED | {"accept-ranges": "bytes"}
     wanted = re.fullmatch(r"bytes=(\d{1,12})-(\d{0,12})", part or "")
     if not wanted:
         return Response(body, media_type="audio/wav", headers=headers)

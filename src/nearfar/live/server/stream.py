@@ -1,10 +1,10 @@
-"""Server-sent events: what the plant tells, for pages that look on.
+"""Server-sent events: the messages of the plant, for open pages.
 
-    id: RUN-NUMBER        a page that comes back says the last id it saw, and goes on from there
-    event: score | state | event | audit, data: JSON        resync: "you missed some, ask for everything again"
+    id: RUN-NUMBER        a page that reconnects sends the last id that it has, and continues from there
+    event: score | state | event | audit, data: JSON        resync: some messages are lost, request everything again
 
-One ring of messages for everybody: a page that is slow or was away longer than the ring remembers gets `resync`, so
-memory depends neither on how many look on nor on how slowly they read. Nobody who looks on can hold up the plant.
+All pages share one ring of messages. A page that is slow, or was away for longer than the ring reaches back, gets
+`resync`. So memory depends neither on the number of pages nor on their speed, and no page can delay the plant.
 """
 
 from __future__ import annotations
@@ -19,83 +19,83 @@ from typing import Any
 
 from nearfar.live.messages import EVENT, SCORE, EventMessage, Message, ScoreMessage
 
-REMEMBERED = 2000  # messages in the ring
-QUIET_S = 15.0  # after which a comment keeps proxies from closing
-LIFE_S = 3600.0  # then the page comes back by itself, and its session is looked at again
-AGAIN_MS = 2000
+RING = 2000  # messages in the ring
+QUIET_S = 15.0  # without messages, a comment is sent, so that proxies keep the connection
+LIFE_S = 3600.0  # of a connection; the page then reconnects, and its session is checked again
+RECONNECT_MS = 2000
 
 
 class Stream:
-    """A sink for the plant, and its messages for whoever listens; `describe(machine)` is what `state` says."""
+    """A sink of the plant that passes its messages on to pages; `describe(machine)` is the body of a `state` message.
+
+    `run` tells one start of the server from the next.
+    """
 
     name = "dashboard"
     problem = ""
 
-    def __init__(self, run: str) -> None:
-        self.run, self.count, self.windows, self.closed = run, 0, 0, False
-        self.describe: Callable[[str], dict[str, Any]] | None = None
-        self._ring: deque[tuple[int, bytes]] = deque(maxlen=REMEMBERED)
-        self._said: dict[str, str] = {}  # the state of each machine that was told last
+    def __init__(self, run: str, describe: Callable[[str], dict[str, Any]]) -> None:
+        self.run, self.describe, self.count, self.windows, self.closed = run, describe, 0, 0, False
+        self._ring: deque[tuple[int, bytes]] = deque(maxlen=RING)
+        self._sent_states: dict[str, str] = {}  # the state of each machine in its last `state` message
         self._lock = threading.Lock()
-        self._bells: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._wakeups: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
 
     @property
     def listeners(self) -> int:
-        """How many pages look on."""
-        return len(self._bells)
+        """The number of pages that follow."""
+        return len(self._wakeups)
 
     def put(self, message: Message) -> None:
-        """Take a message of the plant."""
+        """Pass on a message of the plant."""
         if isinstance(message, ScoreMessage):
             self.windows += 1
-            self.tell(SCORE, asdict(message.record))
+            self.send(SCORE, asdict(message.record))
             self._state(message.machine, again=False)
         elif isinstance(message, EventMessage):
             event = {k: v for k, v in asdict(message.event).items() if not k.startswith("audio")}
-            self.tell(EVENT, {"what": message.what, **event})
+            self.send(EVENT, {"what": message.what, **event})
         else:
             self._state(message.machine)
 
-    def tell(self, kind: str, data: dict[str, Any]) -> None:
-        """Send something to everybody; from any thread, at once."""
+    def send(self, kind: str, data: dict[str, Any]) -> None:
+        """Send a message to all pages; returns at once, from any thread."""
         text = json.dumps(data, allow_nan=False, separators=(",", ":"))
         with self._lock:
             self.count += 1
             self._ring.append((self.count, f"id: {self.run}-{self.count}\nevent: {kind}\ndata: {text}\n\n".encode()))
-        self._ring_bells()
+        self._wake()
 
     def close(self) -> None:
-        """Let everybody go."""
+        """End all connections."""
         self.closed = True
-        self._ring_bells()
+        self._wake()
 
     async def listen(self, last_id: str | None) -> AsyncIterator[bytes]:
-        """What was told after `last_id` (None: from now on), for ever, or for LIFE_S."""
-        loop, bell = asyncio.get_running_loop(), asyncio.Event()
-        self._bells.add((loop, bell))
+        """The messages after `last_id` (None: from now on), until LIFE_S have passed."""
+        loop, wakeup = asyncio.get_running_loop(), asyncio.Event()
+        self._wakeups.add((loop, wakeup))
         until, seen = loop.time() + LIFE_S, self._place(last_id)
         try:
-            yield f"retry: {AGAIN_MS}\n\n".encode()
+            yield f"retry: {RECONNECT_MS}\n\n".encode()
             while not self.closed and loop.time() < until:
-                bell.clear()
+                wakeup.clear()
                 seen, parts = self._after(seen)
                 for part in parts:
                     yield part
                 try:
-                    await asyncio.wait_for(bell.wait(), QUIET_S)
+                    await asyncio.wait_for(wakeup.wait(), QUIET_S)
                 except asyncio.TimeoutError:
                     yield b": still here\n\n"
         finally:
-            self._bells.discard((loop, bell))
+            self._wakeups.discard((loop, wakeup))
 
     def _state(self, machine: str, *, again: bool = True) -> None:
-        """Tell how a machine is; unless `again`, only if it is called something else than last time."""
-        if self.describe is None:
-            return
+        """Send the state of a machine; unless `again`, only if it differs from the one sent last."""
         now = self.describe(machine)
-        if again or self._said.get(machine) != now["state"]:
-            self._said[machine] = now["state"]
-            self.tell("state", now)
+        if again or self._sent_states.get(machine) != now["state"]:
+            self._sent_states[machine] = now["state"]
+            self.send("state", now)
 
     def _place(self, last_id: str | None) -> int:
         run, _, number = (last_id or "").rpartition("-")
@@ -110,9 +110,9 @@ class Stream:
                 return self.count, [f"id: {self.run}-{self.count}\nevent: resync\ndata: {{}}\n\n".encode()]
             return self.count, [part for number, part in self._ring if number > seen]
 
-    def _ring_bells(self) -> None:
-        for loop, bell in list(self._bells):
+    def _wake(self) -> None:
+        for loop, wakeup in list(self._wakeups):
             try:
-                loop.call_soon_threadsafe(bell.set)
-            except RuntimeError:  # that loop has ended
-                self._bells.discard((loop, bell))
+                loop.call_soon_threadsafe(wakeup.set)
+            except RuntimeError:  # the event loop has ended
+                self._wakeups.discard((loop, wakeup))

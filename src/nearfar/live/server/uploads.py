@@ -1,7 +1,8 @@
-"""Recordings that are sent to us: scored, explained, or added to the normals, by the same path as everything else.
+"""Recordings that are sent to the server: scored, explained, or added to the normals of a machine.
 
-The body is read only when it is its turn (`limits.Door`), straight to a file of ours, decoded in a bounded process
-(`decode`), and scored window by window. What is sent can be
+    wait for a slot (`limits.UploadSlots`) -> receive -> decode (`decode`) -> the detector -> answer
+
+The body is streamed into one temporary file. It can be
 
     multipart/form-data, field `file`            curl -F file=@0815.wav
     audio/wav, audio/flac, audio/ogg             curl --data-binary @0815.wav -H 'Content-Type: audio/wav'
@@ -12,173 +13,245 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import IO, Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
-from starlette.datastructures import UploadFile
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from nearfar.audio import Clip, incomplete
 from nearfar.live.machine import Machine
 from nearfar.live.server import schemas
-from nearfar.live.server.decode import HEADER, shown, wav_header
-from nearfar.live.server.limits import Refused
-from nearfar.live.server.playback import gain_db, normal_clip
-from nearfar.live.server.security import Refusal
-from nearfar.live.server.serializers import entry, explained, recording_score
-from nearfar.live.server.service import ERRORS, Here, Service, answers, name_of
+from nearfar.live.server.decode import HEADER, display_name, wav_header
+from nearfar.live.server.errors import HttpError
+from nearfar.live.server.playback import nearest_clips
+from nearfar.live.server.serializers import audit_entry, explanation, recording_score
+from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
 from nearfar.score import Score
 from nearfar.support.words import join_sentences, plural
 
+FORM = "multipart/form-data"
 BINARY = {"type": "string", "format": "binary"}
-FORM = {"type": "object", "required": ["file"], "properties": {"file": BINARY}}
 KINDS = ("audio/wav", "audio/x-wav", "audio/flac", "audio/ogg", "audio/mpeg", "application/octet-stream")
 BODY = {
     "requestBody": {
         "required": True,
-        "description": "A WAV, FLAC, OGG or MP3 file, as a form's field `file` or as the body itself; or raw samples "
-        "with `pcm`, `rate` and `channels`. Near is the first channel, far the second, if the model does not differ.",
-        "content": {"multipart/form-data": {"schema": FORM}, **{kind: {"schema": BINARY} for kind in KINDS}},
+        "description": "A WAV, FLAC, OGG or MP3 file, as the field `file` of a form or as the body itself; or raw "
+        "samples with `pcm`, `rate` and `channels`. Near is the first channel and far the second, unless the model "
+        "says otherwise.",
+        "content": {
+            FORM: {"schema": {"type": "object", "required": ["file"], "properties": {"file": BINARY}}},
+            **{kind: {"schema": BINARY} for kind in KINDS},
+        },
     }
 }
-Answer = TypeVar("Answer")
 
 router = APIRouter(prefix="/v1/machines/{id}", tags=["recordings"], responses=ERRORS)
 
 
 @dataclass(frozen=True)
-class Sent:
+class BodyFormat:
     """How a body is to be read."""
 
-    name: Annotated[str, Query(max_length=300, description="Shown beside the score; a form names its file itself.")] = (
-        ""
-    )
-    pcm: Annotated[Literal["s16le", "f32le"] | None, Query(description="The body is raw samples of this kind.")] = None
-    rate: Annotated[int, Query(ge=1000, le=384_000, description="Hz, of raw samples.")] = 16_000
-    channels: Annotated[int, Query(ge=1, le=16, description="Of raw samples, interleaved.")] = 2
+    name: Annotated[str, Query(max_length=300, description="The name in the answer; a form has the file's name.")] = ""
+    pcm: Annotated[Literal["s16le", "f32le"] | None, Query(description="The body is raw samples of this type.")] = None
+    rate: Annotated[int, Query(ge=1000, le=384_000, description="Sample rate of raw samples in Hz.")] = 16_000
+    channels: Annotated[int, Query(ge=1, le=16, description="Channels of raw samples, interleaved.")] = 2
 
 
-How = Annotated[Sent, Depends()]
+Format = Annotated[BodyFormat, Depends()]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A received recording: a temporary file of the server, and the sender's name for it."""
+
+    path: Path
+    name: str
+
+    def clips(self, service: Service, machine: Machine) -> list[Clip]:
+        """The windows of the recording, decoded in a process of its own."""
+        detector = machine.detector
+        return service.decoder.clips(
+            self.path, self.name, near=detector.near, far=detector.far, window_s=detector.window_s
+        )
 
 
 @router.post("/score", openapi_extra=BODY)
-async def score(here: Here, request: Request, id: str, how: How) -> schemas.RecordingScore:
-    """The score of a recording: the same, bit for bit, as `nearfar score` gives. Nothing is recorded."""
-    machine = here.machine(id)
+async def score(service: ServiceDep, request: Request, id: str, body: Format) -> schemas.RecordingScore:
+    """Score a recording; the result is the same, bit for bit, as that of `nearfar score`. Nothing is stored."""
+    machine = service.machine(id)
 
-    def work(clips: list[Clip]) -> schemas.RecordingScore:
-        scores = machine.detector.score(clips)
-        return recording_score(id, scores, scores[_worst(scores)])
+    def work(upload: Upload) -> schemas.RecordingScore:
+        scores = machine.detector.score(upload.clips(service, machine))
+        return recording_score(id, scores, max(scores, key=_rank))
 
-    return await _worked_on(here, request, machine, how, work)
+    async with _received(service, request, body) as upload:
+        return await service.run(work, upload)
 
 
 @router.post("/explain", openapi_extra=BODY)
-async def explain(here: Here, request: Request, id: str, how: How) -> schemas.Explanation:
-    """Where and why a recording differs from the normals; of a long one, its most unusual window."""
-    machine = here.machine(id)
+async def explain(service: ServiceDep, request: Request, id: str, body: Format) -> schemas.Explanation:
+    """Explain where and why a recording differs from the normals; of a long one, its most unusual window."""
+    machine = service.machine(id)
 
-    def work(clips: list[Clip]) -> schemas.Explanation:
-        clip = clips[0] if len(clips) == 1 else clips[_worst(machine.detector.score(clips))]
-        found = machine.detector.explain(clip)
-        similar = {n.name for n in found.nearest}
-        normals = [n for n in machine.detector.normals if n.name in similar]
-        there = {n.name: c for n in normals if (c := normal_clip(n, machine.detector))}
-        playable = {name: name in there for name in similar}
-        return explained(found, id, playable, gain_db([found.clip, *there.values()]))
+    def work(upload: Upload) -> schemas.Explanation:
+        detector, clips = machine.detector, upload.clips(service, machine)
+        if len(clips) > 1:
+            ranks = [_rank(score) for score in detector.score(clips)]
+            clips = [clips[ranks.index(max(ranks))]]
+        found = detector.explain(clips[0])
+        return explanation(found, id, nearest_clips(found, detector))
 
-    return await _worked_on(here, request, machine, how, work)
+    async with _received(service, request, body) as upload:
+        return await service.run(work, upload)
 
 
 @router.post("/add", openapi_extra=BODY)
 async def add(
-    here: Here,
+    service: ServiceDep,
     request: Request,
     id: str,
-    how: How,
+    body: Format,
     domain: Annotated[
-        Literal["source", "target"], Query(description="source: as before; target: another way to run.")
+        Literal["source", "target"], Query(description="source: the usual operating mode; target: a new one.")
     ] = "source",
     who: schemas.Who = "",
 ) -> schemas.Added:
-    """A recording into the machine's normals, without fitting the others again; audited, and can be undone."""
-    machine, by = here.machine(id), name_of(request, who)
+    """Add a recording to the normals of a machine, without fitting the others again; audited, and can be undone."""
+    machine, caller = service.machine(id), caller_name(request, who)
 
-    def work(clips: list[Clip]) -> schemas.Added:
-        audit = here.told(here.plant.operator.add_normals(id, clips, domain, by))
+    def work(upload: Upload) -> schemas.Added:
+        clips = upload.clips(service, machine)
+        audit = service.plant.operator.add_normals(id, clips, domain, caller)
+        service.broadcast(audit)
         count = len(audit.detail["files"])
-        text = f"{plural(count, 'recording')} added to the normals of {machine.name}."
-        cut = [p.text for c in clips for p in incomplete(c)]
-        normals, note = len(machine.detector.normals), join_sentences(filter(None, [entry(audit).note, *cut]))
-        return schemas.Added(added=count, normals=normals, audit_id=audit.id, message=text, note=note)
+        warnings = [audit_entry(audit).note, *(problem.text for clip in clips for problem in incomplete(clip))]
+        return schemas.Added(
+            added=count,
+            normals=len(machine.detector.normals),
+            audit_id=audit.id,
+            message=f"{plural(count, 'recording')} added to the normals of {machine.name}.",
+            note=join_sentences(filter(None, warnings)),
+        )
 
-    return await _worked_on(here, request, machine, how, work)
-
-
-async def _worked_on(
-    here: Service, request: Request, machine: Machine, how: Sent, work: Callable[[list[Clip]], Answer]
-) -> Answer:
-    """Wait for the turn, take the body, decode it, and do the work in a thread."""
-    if how.pcm is None and not _kind(request).startswith(("audio/", "multipart/form-data")):
-        text = "send a file as multipart/form-data or audio/wav, or raw samples with ?pcm=s16le&rate=16000&channels=2"
-        raise Refused(Refusal(415, "wrong_kind", text))
-    async with here.door.pass_through(), _body(here, request, how) as (path, name):
-        detector = machine.detector
-
-        def all_of_it() -> Answer:
-            with answers():
-                near, far, window_s = detector.near, detector.far, detector.window_s
-                return work(here.decoder.clips(path, name, near=near, far=far, window_s=window_s))
-
-        return await asyncio.get_running_loop().run_in_executor(here.workers, all_of_it)
+    async with _received(service, request, body) as upload:
+        return await service.run(work, upload)
 
 
 @asynccontextmanager
-async def _body(here: Service, request: Request, how: Sent) -> AsyncIterator[tuple[Path, str]]:
-    """(a file of ours with what was sent, the sender's name for it); the file goes when the work is done."""
-    handle, place = tempfile.mkstemp(prefix="nearfar-")  # for this user alone; systems clean up folders that rest
-    path = Path(place)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if how.pcm:
-                file.seek(HEADER)
-            try:
-                name = await asyncio.wait_for(_receive(request, file), here.limits.body_s)
-            except asyncio.TimeoutError:
-                text = f"the recording did not arrive within {here.limits.body_s:g} s"
-                raise Refused(Refusal(408, "too_slow", text)) from None
-            if how.pcm:
-                with answers():
-                    header = wav_header(how.pcm, how.rate, how.channels, max(0, file.tell() - HEADER))
-                file.seek(0)
-                file.write(header)
-        yield path, shown(how.name or name)
-    finally:
-        path.unlink(missing_ok=True)
+async def _received(service: Service, request: Request, body: BodyFormat) -> AsyncIterator[Upload]:
+    """Wait for a slot and receive the body; slot and file are given back when the work is done."""
+    if body.pcm is None and not _content_type(request).startswith(("audio/", FORM)):
+        text = f"send a file as {FORM} or audio/wav, or raw samples with ?pcm=s16le&rate=16000&channels=2"
+        raise HttpError(415, "wrong_kind", text)
+    async with service.slots.slot():
+        handle, place = tempfile.mkstemp(prefix="nearfar-")  # readable by this user alone
+        path = Path(place)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                name = await _receive(service, request, body, file)
+            yield Upload(path, display_name(body.name or name))
+        finally:
+            path.unlink(missing_ok=True)
 
 
-async def _receive(request: Request, file: Any) -> str:
-    """The body into `file`; returns the name that a form gives, or ""."""
-    if not _kind(request).startswith("multipart/form-data"):
+async def _receive(service: Service, request: Request, body: BodyFormat, file: IO[bytes]) -> str:
+    """Write the body to `file`, raw samples after a WAV header; returns the name that a form gives, or ""."""
+    if body.pcm:
+        file.seek(HEADER)
+    form = _FormFile(request.headers["content-type"], file) if _content_type(request) == FORM else None
+
+    async def stream() -> None:
         async for chunk in request.stream():
-            file.write(chunk)
-        return ""
-    async with request.form(max_files=1, max_fields=4) as form:
-        sent = form.get("file")
-        if not isinstance(sent, UploadFile):
-            raise Refused(Refusal(422, "no_file", "the form has no file; its field must be called `file`"))
-        await asyncio.to_thread(shutil.copyfileobj, sent.file, file)
-        return sent.filename or ""
+            (file if form is None else form).write(chunk)
+
+    try:
+        await asyncio.wait_for(stream(), service.limits.body_s)
+    except asyncio.TimeoutError:
+        text = f"the recording did not arrive within {service.limits.body_s:g} s"
+        raise HttpError(408, "too_slow", text) from None
+    name = "" if form is None else form.end()
+    if body.pcm:
+        header = wav_header(body.pcm, body.rate, body.channels, max(0, file.tell() - HEADER))
+        file.seek(0)
+        file.write(header)
+    return name
 
 
-def _kind(request: Request) -> str:
+class _FormFile:
+    """Writes the field `file` of a multipart form to `out` while the form arrives; other fields are skipped."""
+
+    def __init__(self, content_type: str, out: IO[bytes]) -> None:
+        self.out, self.name, self.inside, self.complete = out, "", False, False
+        self._found = False
+        self._header, self._value = b"", b""
+        try:
+            self._parser = MultipartParser(
+                parse_options_header(content_type)[1].get(b"boundary", b""),
+                {
+                    "on_header_field": self._on_header_field,
+                    "on_header_value": self._on_header_value,
+                    "on_header_end": self._on_header_end,
+                    "on_part_data": self._on_part_data,
+                    "on_part_end": self._on_part_end,
+                    "on_end": self._on_end,
+                },
+            )
+        except FormParserError as error:
+            raise HttpError(400, "bad_form", f"the form cannot be read: {error}") from None
+
+    def write(self, chunk: bytes) -> None:
+        """Parse a piece of the form."""
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise HttpError(400, "bad_form", f"the form cannot be read: {error}") from None
+
+    def end(self) -> str:
+        """The name of the file; HttpError if the form ended early or had no file."""
+        if not self.complete:
+            raise HttpError(400, "bad_form", "the form is cut off: its closing boundary is missing")
+        if not self._found:
+            raise HttpError(422, "no_file", "the form has no file; its field must be called `file`")
+        return self.name
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            options = parse_options_header(self._value)[1]
+            if options.get(b"name") == b"file" and b"filename" in options:
+                if self._found:
+                    raise HttpError(400, "bad_form", "the form has two files; send each in a request of its own")
+                self._found = self.inside = True
+                self.name = options[b"filename"].decode("utf-8", "replace")
+        self._header, self._value = b"", b""
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self.inside:
+            self.out.write(data[start:end])
+
+    def _on_part_end(self) -> None:
+        self.inside = False
+
+    def _on_end(self) -> None:
+        self.complete = True
+
+
+def _content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _worst(scores: list[Score]) -> int:
-    return max(range(len(scores)), key=lambda i: (scores[i].anomalous is not None, scores[i].score))
+def _rank(score: Score) -> tuple[bool, float]:
+    """Orders scores by how unusual they are; a window that cannot be judged comes last."""
+    return score.anomalous is not None, score.score

@@ -1,0 +1,54 @@
+"""Errors as answers. Every error has one body: {"error": code, "message": sentence, "status": number}.
+
+NotFound, Conflict, BadInput, AudioError     raised where they arise, in the plant: 404, 409, 422, 422
+OSError                                      503: the server cannot use its disk
+HttpError                                    raised by the server itself: any other status
+anything else                                500, logged with the request (`limits.RequestGuard`)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nearfar.errors import AudioError, BadInput, Conflict, NotFound
+
+COME_BACK_S = 5.0
+DISK_S = 60.0
+
+
+class HttpError(Exception):
+    """An error with its HTTP status, a code for programs, a sentence for people, and when to try again."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.retry_after_s = status, code, message, retry_after_s
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The body of the answer."""
+        return {"error": self.code, "message": self.message, "status": self.status}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that go with the status."""
+        headers = {}
+        if self.retry_after_s is not None:
+            headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
+        if self.status == 401:
+            headers["www-authenticate"] = "Bearer"
+        return headers
+
+
+def http_error(error: Exception) -> HttpError:
+    """The answer to one of PLANT_ERRORS."""
+    if isinstance(error, NotFound):
+        return HttpError(404, "not_found", str(error))
+    if isinstance(error, Conflict):
+        return HttpError(409, "conflict", str(error))
+    if isinstance(error, OSError):
+        return HttpError(503, "disk", f"The server cannot read or write its disk: {error}", DISK_S)
+    return HttpError(422, error.kind if isinstance(error, AudioError) else "invalid", str(error))
+
+
+PLANT_ERRORS = (NotFound, Conflict, BadInput, AudioError, OSError)
