@@ -12,6 +12,7 @@ import mimetypes
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from nearfar.live.plant import Plant
@@ -54,7 +55,6 @@ def make_app(
         from fastapi.staticfiles import StaticFiles
     except ImportError:
         raise ImportError(NEEDED) from None
-    from nearfar import __version__
     from nearfar.live.server import events, machines, pages, sounds, status, uploads
     from nearfar.live.server.serializers import machine_state
     from nearfar.live.server.service import Service
@@ -64,7 +64,7 @@ def make_app(
     stream = Stream(f"{clock():.0f}", lambda id: machine_state(plant, id).model_dump())
     plant.sinks.append(stream)
     app = FastAPI(
-        title="nearfar", version=__version__, description=ABOUT, docs_url=None, redoc_url=None, lifespan=_lifespan
+        title="nearfar", version=version("nearfar"), description=ABOUT, docs_url=None, redoc_url=None, lifespan=_lifespan
     )
     app.state.service = Service(
         plant,
