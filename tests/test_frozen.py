@@ -25,9 +25,9 @@ def noise(seconds, seed=0, level=0.1):
     return np.random.default_rng(seed).normal(0, level, round(seconds * RATE)).astype(np.float32)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
-    lengths=st.lists(st.sampled_from([0.1, 0.3, 1.0, 1.01, 2.0]), min_size=2, max_size=5),
+    lengths=st.lists(st.sampled_from([0.1, 0.13, 0.3, 1.0, 1.01]), min_size=2, max_size=5),
     levels=st.lists(st.sampled_from([1e-6, 1e-3, 0.1, 10.0]), min_size=5, max_size=5),
 )
 def test_a_clip_gets_the_same_bits_in_any_company(encoder, lengths, levels):

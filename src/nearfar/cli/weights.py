@@ -122,7 +122,7 @@ def _facts(name: str, folder: Path | None) -> dict[str, Any]:
 
     entry = TABLE[name]
     needs = {"logmel": (), "exported": ("onnxruntime",)}.get(name, ("torch",))
-    path, problem = _look(name, folder) if entry.parameters else (None, None)
+    path, problem = _look(name, folder) if entry.weights == "published" else (None, None)
     return {
         "encoder": name,
         "dimension": entry.dim or None,

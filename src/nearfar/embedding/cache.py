@@ -157,7 +157,7 @@ class EmbeddingCache(CacheReader):
     def begin(self, clip: Clip, source: str, passes: Sequence[EncoderInput]) -> PendingClip:
         """As `Shelf.begin`; encoders without threads of their own are done with the clip here."""
         request = super().begin(clip, source, passes)
-        alone = {p: wave for p, wave in request.waves.items() if not hasattr(self.encoders[p.encoder], "threads")}
+        alone = {p: wave for p, wave in request.waves.items() if not self.encoders[p.encoder].batches}
         waves = {p: wave for p, wave in request.waves.items() if p not in alone}
         # A network spreads a batch over the processors by itself; log-mel is one worker's job.
         return replace(request, waves=waves, done=run([alone], self.encoders)[0])

@@ -93,8 +93,7 @@ def run(
         waves = {(i, p.waveform): clips[i][p] for i, p in mine}
         layers = list(dict.fromkeys(p.layer for _, p in mine))
         encoder, batch = encoders[name], list(waves.values())
-        # Only networks have layers to choose from, so only they are asked.
-        each = [encoder.grid(batch)] if layers == [None] else encoder.grid(batch, layer=layers)  # type: ignore[call-arg]
+        each = [encoder.grid(batch)] if layers == [None] else encoder.grid(batch, layer=layers)
         grids = {layer: dict(zip(waves, found, strict=True)) for layer, found in zip(layers, each, strict=True)}
         for i, p in mine:
             out[i][p] = grids[p.layer][i, p.waveform]

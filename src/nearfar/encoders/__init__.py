@@ -10,25 +10,27 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from nearfar.support.check import Array, choose, one_of, whole
+from nearfar.support.check import Array, choose, finite, one_of, whole
 
 FREQS = ("concat", "mean", "bands")
 PRECISIONS = ("float32", "bf16")
-OPENL3 = "nearfar.encoders.openl3"
 EVALUATION_ONLY = "NTT Software License Agreement for Evaluation: internal, non-commercial evaluation only"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table: the module that builds the encoder, rate, width, licence, frames a second, parameters.
+    """A row of the table.
 
-    `parameters` counts the trained numbers of the encoder itself, without classifier and fixed positions; None where
-    it depends on the file.
+    module         builds the encoder
+    parameters     trained numbers without classifier and fixed positions; None for the user's own network
+    weights        "none", "published" (a file of `sources.SOURCES`) or "own" (the manifest of the user's network)
+    bf16           whether the network has linear layers, which can run in bfloat16
     """
 
     module: str
@@ -37,16 +39,13 @@ class Entry:
     licence: str
     frames_per_s: float
     parameters: int | None
+    weights: str = "published"
+    bf16: bool = True
 
     @property
     def has_weights(self) -> bool:
         """Whether the encoder needs a weights file."""
-        return self.parameters != 0
-
-    @property
-    def has_precision(self) -> bool:
-        """Whether the network has linear layers, which can run in bfloat16: transformers do."""
-        return bool(self.parameters) and self.module != OPENL3
+        return self.weights != "none"
 
 
 def _vit(dim: int, licence: str, frames_per_s: float, parameters: int) -> Entry:
@@ -58,11 +57,11 @@ def _beats() -> Entry:
 
 
 def _openl3(dim: int = 512) -> Entry:
-    return Entry(OPENL3, 48_000, dim, "CC-BY-4.0 (weights of OpenL3)", 10, 4_687_042)
+    return Entry("nearfar.encoders.openl3", 48_000, dim, "CC-BY-4.0 (weights of OpenL3)", 10, 4_687_042, bf16=False)
 
 
 TABLE = {
-    "logmel": Entry("nearfar.encoders.logmel", 16_000, 128, "Apache-2.0, no weights", 31.25, 0),
+    "logmel": Entry("nearfar.encoders.logmel", 16_000, 128, "Apache-2.0, no weights", 31.25, 0, "none", bf16=False),
     # Table 1 of the report
     "eat-large": _vit(1024, "MIT", 6.25, 302_575_616),
     "eat-as2m": _vit(768, "MIT", 6.25, 85_254_144),
@@ -90,26 +89,30 @@ TABLE = {
         for content in ("env", "music")
         for dim in (512, 6144)
     },
-    "exported": Entry("nearfar.encoders.exported", 16_000, 0, "of the file", 0, None),
+    "exported": Entry("nearfar.encoders.exported", 16_000, 0, "of the file", 0, None, "own", bf16=False),
 }
 
 
 class Described(Protocol):
-    """What must be known of an encoder to prepare what goes in; `weights_hash` too where it has weights."""
+    """What has to be known of an encoder to prepare its input; `weights_hash` too, if it has weights."""
 
     @property
     def sample_rate(self) -> int: ...
 
 
 class Encoder(Described, Protocol):
-    """What every encoder offers."""
+    """An encoder that is loaded."""
 
     sample_rate: int
     dim: int
     licence: str
+    batches: bool  # whether `grid` spreads a list of waves over the processors itself, so that callers collect them
 
-    def grid(self, waves: Any) -> Any:
-        """(B, N) -> (B, T, F, D); a list of 1-D arrays -> a list of (T, F, D)."""
+    def grid(self, waves: Any, layer: Any = None) -> Any:
+        """(B, N) -> (B, T, F, D); a list of 1-D arrays -> a list of (T, F, D).
+
+        `layer`: the number of a block, None for the last; a list of numbers gives a list of results.
+        """
         ...
 
     def frames(self, waves: Any, freq: str = "concat") -> Any:
@@ -127,22 +130,22 @@ def load(
 ) -> Encoder:
     """The encoder `name`, with its weights: a file, a folder of weights, or None for the user's own folder.
 
-    `precision="bf16"` runs a transformer's linear layers in bfloat16: faster where the processor has instructions for
-    it, a little less exact (measured: benchmarks/results/precision.md); the grid stays float32.
+    `precision="bf16"` runs the linear layers of a transformer in bfloat16: faster on a processor with instructions for
+    it, less exact (benchmarks/results/precision.md). The grid is float32.
     Raises ValueError for unknown names and files that do not fit, FileNotFoundError that says how to get the weights,
     ImportError that says what to install. Nothing is downloaded.
     """
     entry = choose("encoder", name, TABLE)
+    one_of("precision", precision, PRECISIONS)
+    if precision != "float32" and not entry.bf16:
+        raise ValueError(f"encoder {name!r} has no linear layers, so precision={precision!r} changes nothing in it")
     if threads is not None:
         whole("threads", threads)
-    weights = _file_of(name, weights)
+    weights = _weights_file(name, weights)
     if entry.licence == EVALUATION_ONLY:
         warnings.warn(f"the weights of {name} are for evaluation only: {EVALUATION_ONLY}", stacklevel=2)
-    encoder: Encoder = _imported(entry.module, name).load(name, weights, device=device, threads=threads)
-    if one_of("precision", precision, PRECISIONS) == "bf16":
-        if not hasattr(encoder, "to_bf16"):
-            raise ValueError(f"encoder {name!r} runs as it is, so precision='bf16' changes nothing in it")
-        encoder.to_bf16()
+    more = {"precision": precision} if entry.bf16 else {}
+    encoder: Encoder = _module(entry.module, name).load(name, weights, device=device, threads=threads, **more)
     return encoder
 
 
@@ -151,11 +154,11 @@ def hash_of(name: str, weights: Any = None) -> str:
 
     Raises as `load` does where the files are not there.
     """
-    file = _file_of(name, weights)
+    file = _weights_file(name, weights)
     if not TABLE[name].has_weights:
         return ""
-    module = "exported" if TABLE[name].parameters is None else "checkpoint"
-    return str(_imported(f"nearfar.encoders.{module}", name).source_hash(file))
+    module = "exported" if TABLE[name].weights == "own" else "checkpoint"
+    return str(_module(f"nearfar.encoders.{module}", name).source_hash(file))
 
 
 def as_frames(grid: Any, freq: str) -> Any:
@@ -168,31 +171,28 @@ def as_frames(grid: Any, freq: str) -> Any:
     return grid.reshape(*grid.shape[:-2], -1) if freq == "concat" else grid
 
 
-def each_wave(waves: Any) -> tuple[list[Array], bool]:
-    """The waves as a list of 1-D float32 arrays, and whether they came as one array (B, N)."""
-    from nearfar.support.check import finite
-
+def as_list(waves: Any) -> tuple[list[Array], bool]:
+    """Waves (B, N) or a list of 1-D arrays -> a checked list of 1-D arrays, and whether they were one array (B, N)."""
     stacked = isinstance(waves, np.ndarray)
     if stacked and waves.ndim != 2:
         raise ValueError(f"waves must be (B, N) or a list of 1-D arrays, not an array of shape {waves.shape}")
     return [finite(f"waves[{i}]", wave, ndim=1) for i, wave in enumerate(waves)], stacked
 
 
-def _file_of(name: str, weights: Any) -> Any:
-    """The file of weights that was given, or the one in that folder or the user's own."""
-    if choose("encoder", name, TABLE).parameters and (weights is None or Path(weights).is_dir()):
+def _weights_file(name: str, weights: Any) -> Any:
+    """`weights`, if it is a file; for a folder or None the encoder's file in that folder or in the user's own."""
+    published = choose("encoder", name, TABLE).weights == "published"
+    if published and (weights is None or Path(weights).is_dir()):
         from nearfar.encoders.weights import find
 
         return find(name, weights)
     return weights
 
 
-def _imported(module: str, name: str) -> Any:
-    from importlib import import_module
-
+def _module(path: str, encoder: str) -> Any:
     try:
-        return import_module(module)
+        return import_module(path)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise ImportError(f"encoder {name!r} needs torch: pip install 'nearfar[torch]'") from None
+        raise ImportError(f"encoder {encoder!r} needs torch: pip install 'nearfar[torch]'") from None

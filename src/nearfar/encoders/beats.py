@@ -144,10 +144,10 @@ class Spectral:
         return (frontend.kaldi_fbank(waves * LEVEL, "povey") - MEAN) / DOUBLE_STD
 
 
-def load(name: str, weights: Any, *, device: str = "cpu", threads: int | None = None) -> Frozen:
+def load(name: str, weights: Any, **settings: Any) -> Frozen:
     """BEATs from its published or converted file; ValueError names every key and setting that does not fit."""
     network, _ = read(name, weights)
-    return Frozen(name, network, Path(weights), device=device, threads=threads)
+    return Frozen(name, network, weights, **settings)
 
 
 def read(name: str, path: str | Path) -> tuple[Spectral, dict[str, Any]]:

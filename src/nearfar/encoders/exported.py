@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.encoders import as_frames, each_wave
+from nearfar.encoders import as_frames, as_list
 from nearfar.support.check import Array, number, whole
 from nearfar.support.files import sha256_of
 
@@ -127,6 +127,8 @@ def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | 
 class Exported:
     """An encoder around a network's file; `weights_hash` is over network and manifest."""
 
+    batches = False
+
     def __init__(self, name: str, manifest: Manifest, path: Path, run: Run) -> None:
         self.name, self.manifest, self.weights_path, self._run = name, manifest, path, run
         self.sample_rate, self.licence = manifest.sample_rate, manifest.licence
@@ -138,11 +140,13 @@ class Exported:
         """See `source_hash`."""
         return source_hash(self.weights_path)
 
-    def grid(self, waves: Any) -> Any:
+    def grid(self, waves: Any, layer: Any = None) -> Any:
         """(B, N) -> (B, T, F, D), or a list of 1-D arrays -> a list of (T, F, D)."""
-        each, stacked = each_wave(waves)
+        if layer is not None:
+            raise ValueError(f"{self.manifest.network} gives one output, so layer={layer!r} does not exist")
+        wave_list, stacked = as_list(waves)
         grids = []
-        for i, wave in enumerate(each):
+        for i, wave in enumerate(wave_list):
             if not len(wave):
                 raise ValueError(f"waves[{i}] holds no samples")
             grid = np.concatenate([self._grid_of(part) for part in parts(wave, self.manifest)])

@@ -59,7 +59,7 @@ def weights_of(encoder: Described) -> str:
 
 def _precision_of(name: str, asked: str) -> str:
     one_of("precision", asked, PRECISIONS)
-    return asked if TABLE[name].has_precision else "float32"
+    return asked if TABLE[name].bf16 else "float32"
 
 
 def with_weights(encoders: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
-from nearfar.encoders import as_frames, each_wave
+from nearfar.encoders import as_frames, as_list
 from nearfar.encoders.mel import htk_hz, htk_mel, triangles
 from nearfar.support.check import Array
 
@@ -27,11 +27,14 @@ class LogMel:
     """The log-mel encoder; see the module for its numbers."""
 
     sample_rate, dim, licence = RATE, BANDS, "Apache-2.0, no weights"
+    batches = False
 
-    def grid(self, waves: Any) -> Any:
+    def grid(self, waves: Any, layer: Any = None) -> Any:
         """(B, N) -> (B, T, 1, 128), a list of 1-D arrays -> a list of (T, 1, 128); T = 1 + N // 512."""
-        each, stacked = each_wave(waves)
-        grids = [log_mel(wave)[:, None, :] for wave in each]
+        if layer is not None:
+            raise ValueError(f"log-mel has no layers, so layer={layer!r} does not exist")
+        wave_list, stacked = as_list(waves)
+        grids = [log_mel(wave)[:, None, :] for wave in wave_list]
         return np.stack(grids) if stacked and grids else grids
 
     def frames(self, waves: Any, freq: str = "concat") -> Any:

@@ -90,10 +90,10 @@ class Windowed:
         return frontend.window_db(windows, self.module.basis)
 
 
-def load(name: str, weights: Any, *, device: str = "cpu", threads: int | None = None) -> Frozen:
+def load(name: str, weights: Any, **settings: Any) -> Frozen:
     """OpenL3 from its published or converted file; ValueError names every key that does not fit."""
     network, _ = read(name, weights)
-    return Frozen(name, network, Path(weights), device=device, threads=threads)
+    return Frozen(name, network, weights, **settings)
 
 
 def read(name: str, path: str | Path) -> tuple[Windowed, dict[str, Any]]:

@@ -112,10 +112,10 @@ class Transformer:
         return [chunk for chunk in torch.split(whole, self.chunk, dim=1) if chunk.shape[1] >= patch]
 
 
-def load(name: str, weights: Any, *, device: str = "cpu", threads: int | None = None) -> Frozen:
+def load(name: str, weights: Any, **settings: Any) -> Frozen:
     """The encoder `name` from its published or converted file; ValueError names every key that does not fit."""
     network, _ = read(name, weights)
-    return Frozen(name, network, Path(weights), device=device, threads=threads)
+    return Frozen(name, network, weights, **settings)
 
 
 def read(name: str, path: str | Path) -> tuple[Transformer, dict[str, Any]]:
