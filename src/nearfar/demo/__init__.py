@@ -4,15 +4,15 @@
     folder/<machine>/attributes_00.csv                           file_name,d1p,d1v,...; paths relative to the folder
     folder/<machine>/{train,test}/section_00_{source|target}_{train|test}_{normal|anomaly}_NNNN_spd_S_load_L.wav
 
-16 kHz, 16 bits, channel 0 = near, channel 1 = far. All training clips are normal, 1 in 100 of them (at least 2) of the
-target domain; test clips are half source, half target, each half normal, half anomalous, to one clip.
+16 kHz, 16 bits, channel 0 = near, channel 1 = far. All training clips are normal; 1 in 100 of them (at least 2) belong
+to the target domain. Half of the test clips belong to each domain, and half of each are anomalous, to one clip.
 
-Hard to cheat: the near level of every clip is drawn from one distribution, LEVEL_DB +- LEVEL_RANGE_DB of full scale
-(RMS), whatever its label; both channels are scaled alike, after rendering. Within a label and domain the levels and the
-severities run evenly through their ranges (golden-ratio sequence from a random start), so that a small set is fair too.
-Clip NNNN of a label and domain depends on the seed, the machine's number and NNNN, not on how many clips there are.
-The physics is in `synth`; how hard the faults are is a choice made there, so scores on this set prove nothing about
-real machines.
+The level tells nothing: the RMS of near is LEVEL_DB +- LEVEL_RANGE_DB of full scale for every label, set after
+rendering with one factor for both channels. Within a label and domain the levels and the severities run evenly through
+their ranges (golden-ratio sequence from a random start), so that a small set is balanced too. Clip NNNN of a label and
+domain depends on the seed, the machine's number and NNNN, not on the number of clips.
+
+`synth` holds the physics and decides how hard the faults are, so scores on this set say nothing about real machines.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nearfar.support.progress import Progress
 from nearfar.support.threads import map_in_order
 
 LEVEL_DB, LEVEL_RANGE_DB = -38.0, 4.0
-PEAK = 0.99  # of full scale; the level gives way before a clip is clipped
+PEAK = 0.99  # of full scale; a clip whose peak would be larger gets a lower level
 GOLDEN = (5**0.5 - 1) / 2
 MARK = "demo.json"
 STRATA = (  # split, domain, label; the position is part of each clip's seed
@@ -46,7 +46,7 @@ STRATA = (  # split, domain, label; the position is part of each clip's seed
     ("test", "target", "normal"),
     ("test", "target", "anomaly"),
 )
-DRAFT = re.compile(r"(^|/)\.([^/]+)\.\w{8}$")  # of a run that was killed
+DRAFT = re.compile(r"(^|/)\.([^/]+)\.\w{8}$")  # what a killed run leaves of a file
 OURS = re.compile(
     rf"({'|'.join(KINDS)})\d*/("
     r"attributes_00\.csv|(train|test)/section_00_(source|target)_(train|test)_(normal|anomaly)_\d{4,}_spd_\d_load_\d\.wav)"
@@ -55,19 +55,19 @@ OURS = re.compile(
 
 @dataclass(frozen=True)
 class Plan:
-    """What one clip is to be: stratum, number, operating point, and the fault with its severity in [0, 1]."""
+    """One clip before it is rendered: stratum, number, operating point, and the fault with its severity in [0, 1]."""
 
     stratum: int
     number: int
-    speed: int  # setting, an index into the SPEEDS of both domains, source first
-    load: int  # setting, an index into LOADS
+    speed: int  # index into the SPEEDS of both domains, source first
+    load: int  # index into LOADS
     fault: str | None
     severity: float
-    level_db: float  # RMS of near, re full scale
+    level_db: float  # RMS of near, relative to full scale
 
     @property
     def domain(self) -> str:
-        """ "source" or "target"."""
+        """The domain, "source" or "target"."""
         return STRATA[self.stratum][1]
 
     @property
@@ -91,9 +91,12 @@ def make_dataset(
 ) -> Path:
     """Write the set into `folder`, which is new, empty or an earlier demo set (replaced), and return its path.
 
-    `train` (>= 4) and `test` (>= 4) are clips per machine of `seconds` (1 to 600) each; `workers` are threads and
-    change nothing but the time; `progress(done, total)` is called after each clip. Raises ValueError for numbers out of
-    range and FileExistsError if the folder holds anything else.
+    train, test   clips per machine, at least 4
+    seconds       length of a clip, 1 to 600
+    workers       threads; the clips do not depend on their number
+    progress      called after each clip
+
+    Raises ValueError for a number out of range and FileExistsError if the folder holds anything else.
     """
     counts = _counts(train, test)
     whole("machines", machines)
@@ -108,8 +111,6 @@ def make_dataset(
     for index, name in enumerate(names(machines)):
         subject = draw_machine(index, seed=seed)
         plans = [plan(index, s, i, seed=seed) for s, count in enumerate(counts) for i in range(count)]
-        for split in ("train", "test"):
-            (root / name / split).mkdir(parents=True, exist_ok=True)
 
         def write(p: Plan, subject: Machine = subject, index: int = index, name: str = name) -> None:
             atomic_write(root / name / p.path, _wav(make_clip(subject, p, index, seconds, seed=seed)))
@@ -133,7 +134,7 @@ def draw_machine(index: int, *, seed: int = 0) -> Machine:
 
 
 def plan(index: int, stratum: int, number: int, *, seed: int = 0) -> Plan:
-    """What clip `number` of STRATA[stratum] of machine `index` is to be."""
+    """The plan of clip `number` of STRATA[stratum] of machine `index`."""
     _, domain, label = STRATA[stratum]
     start = np.random.default_rng([seed, index, stratum]).random(2)
     rng = np.random.default_rng([seed, index, stratum, number, 0])
@@ -169,7 +170,7 @@ def make_clip(subject: Machine, p: Plan, index: int, seconds: float, *, seed: in
 
 
 def _counts(train: int, test: int) -> tuple[int, ...]:
-    """Clips in each of STRATA."""
+    """Number of clips of each of STRATA."""
     whole("train", train, low=4)
     whole("test", test, low=4)
     target = max(2, round(train / 100))
@@ -189,7 +190,7 @@ def _clear(root: Path) -> None:
         what = f"{strange[0].relative_to(root)}" if strange else f"{len(files)} files but no {MARK}"
         raise FileExistsError(f"{root} holds {what}, not only a demo data set; give a new or an empty folder")
     for path in files:
-        if path.name != MARK:  # stays to the last: an interrupted run can be repeated
+        if path.name != MARK:  # removed last, so that an interrupted run can be repeated
             path.unlink()
     for path in sorted((p for p in root.rglob("*") if p.is_dir()), reverse=True):
         path.rmdir()

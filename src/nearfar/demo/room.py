@@ -5,7 +5,7 @@
     after EARLY_S: Gaussian noise, independent for every pair of points, decaying by 60 dB in T60
 
 Two bands, each with its own T60, meet at CROSSOVER_HZ. Metres, seconds, Hz. Fractional delays are windowed sincs.
-Knows nothing of furniture, directivity, scattering before EARLY_S, or what the points emit.
+Not modelled: furniture, directivity, scattering before EARLY_S.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nearfar.support.check import Array
 SPEED_OF_SOUND = 343.0  # m/s
 EARLY_S = 0.06
 CROSSOVER_HZ = 1000.0
-LOWEST_HZ = 15.0  # corner of the microphones' own high-pass
+LOWEST_HZ = 15.0  # corner frequency of the microphones' high-pass
 TAPS = 32
 
 Point = tuple[float, float, float]
@@ -49,7 +49,9 @@ def spectrum(room: Room, source: Point, mic: Point, rng: np.random.Generator, *,
         gain = reflection(room, t60) ** reflections / distance
         h = _pulses(distance / SPEED_OF_SOUND * rate, gain, length)
         start = min(length, int(EARLY_S * rate))
-        recent = gain[distance > 2 / 3 * EARLY_S * SPEED_OF_SOUND]  # images of the last third set the tail's power
+        recent = gain[
+            distance > 2 / 3 * EARLY_S * SPEED_OF_SOUND
+        ]  # the last third gives the tail's power
         power = (recent**2).sum() / (EARLY_S / 3 * rate)
         since = np.arange(start, length) / rate - EARLY_S * 5 / 6
         h[start:] = np.sqrt(power) * 10 ** (-3 * since / t60) * noise[start:]
@@ -58,9 +60,9 @@ def spectrum(room: Room, source: Point, mic: Point, rng: np.random.Generator, *,
 
 
 def furnish(rng: np.random.Generator, noises: int) -> tuple[Room, tuple[Point, Point], tuple[Point, ...]]:
-    """A room, near (0.5-0.8 m from the machine) and far (2.5-4 m), the places of the machine and of `noises` others.
+    """Draw a room, the microphones (near, far), and the places of the machine and of `noises` other sources.
 
-    No two of them are closer than 1.5 m, but for near and the machine.
+    near is 0.5 to 0.8 m from the machine and far 2.5 to 4 m; all other distances are at least 1.5 m.
     """
     size = np.array([rng.uniform(8, 14), rng.uniform(7, 10), rng.uniform(3.5, 6)])
     t60 = float(rng.uniform(0.35, 0.7))

@@ -1,4 +1,4 @@
-"""Synthetic machines in synthetic rooms: what a near and a far microphone hear, healthy or with a fault.
+"""Synthetic machines in synthetic rooms: the signals of a near and a far microphone, healthy or with a fault.
 
     fan      blade passing at B f and harmonics + flow noise that swells with the blades; power grows as speed^4 to 5
              bearing: impacts at r f through a resonance, 1 % slip, loaded once a turn
@@ -11,8 +11,8 @@
 f is the shaft's (valve: the cycle's) frequency in Hz. Speed and load wander within a clip. Each machine stands in its
 own `Room` with a ventilation, two noisy neighbours (one in each domain), clanks and voices; every source reaches both
 microphones through that room. Levels are decibels relative to the machine's nominal level at the near microphone.
-Knows nothing of files, labels or clip levels. A pure function of its arguments: the same `rng` gives the same clip, and
-with `fault` the same clip with that fault. Faults are textbook signatures, not measurements.
+`render` is a pure function: the same `rng` gives the same clip, and with `fault` the same clip with that fault. Faults
+are signatures from the textbook, not measurements.
 
 Reference: Randall, Vibration-based Condition Monitoring (2011), chapters 2 and 5.
 """
@@ -32,11 +32,11 @@ from nearfar.support.check import Array, number, one_of
 
 FAULTS = {"fan": ("bearing", "imbalance"), "gearbox": ("tooth", "bearing"), "valve": ("leak", "sticking")}
 KINDS = tuple(FAULTS)
-SPEEDS = {"source": (0.94, 1.0, 1.06), "target": (0.97, 1.1)}  # settings, in parts of the nominal speed
+SPEEDS = {"source": (0.94, 1.0, 1.06), "target": (0.97, 1.1)}  # relative to the nominal speed
 LOADS = (0.8, 1.0, 1.25)
 SENSOR_DB = -45.0
-GAIN = {"fan": 1.0, "gearbox": 1.0, "valve": 3.5}  # RMS of the machine at near: a valve is loud for moments
-# Fault level at severity 0 and 1, dB relative to the machine; sticking has no level of its own.
+GAIN = {"fan": 1.0, "gearbox": 1.0, "valve": 3.5}  # RMS of the machine at near; a valve is loud in short moments
+# Level of a fault at severity 0 and at 1, in dB relative to the machine; sticking changes the strokes instead.
 FAULT_DB = {
     "bearing": (-22.0, 0.0),
     "imbalance": (-14.0, 6.0),
@@ -44,22 +44,22 @@ FAULT_DB = {
     "tooth": (-20.0, 2.0),
     "leak": (-19.0, 5.0),
 }
-# Who is heard in which domain: (source of noise, mean level in dB, half range in dB).
+# Background of each domain: (source of noise, mean level in dB, half range in dB).
 BACKGROUND = {
     "source": (("ventilation", -14.0, 3.0), ("neighbour_a", 2.0, 6.0), ("clanks", -14.0, 5.0)),
     "target": (("ventilation", -12.0, 3.0), ("neighbour_b", 2.0, 6.0), ("voices", -14.0, 5.0)),
 }
-MOUNT_DB = (-30, -24, -16, -8, -2, 0, 0, -4, -10)  # of a rattling mount
+MOUNT_DB = (-30, -24, -16, -8, -2, 0, 0, -4, -10)  # spectrum of a rattling mount
 RATTLE = 3.2  # 1 / RMS of max(cos, 0)^8
-JET_DB = (-30, -24, -18, -12, -8, -4, -1, 0, 0)  # of air through a leak
+JET_DB = (-30, -24, -18, -12, -8, -4, -1, 0, 0)  # spectrum of air through a leak
 PLACES = ("machine", "ventilation", "neighbour_a", "neighbour_b", "clanks", "voices")
 
-Part = tuple[Array, Array]  # a dry wave (n,) and the spectral shape (n // 2 + 1,) that it passes through
+Part = tuple[Array, Array]  # a wave (n,) and the spectral shape (n // 2 + 1,) that filters it
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine in its room: everything that stays the same from clip to clip."""
+    """One machine in its room: all that its clips share."""
 
     kind: str
     hz: float  # shaft or cycle frequency at nominal speed
@@ -68,12 +68,12 @@ class Machine:
     body_db: Curve
     noise_db: Curve
     resonance: tuple[float, float]  # Hz, decay time in s
-    defect: float  # bearing defect frequency in parts of the shaft's
+    defect: float  # frequency of the bearing defect, relative to the shaft's
     neighbours: tuple[tuple[float, Curve], tuple[float, Curve]]  # hum in Hz, spectrum
     room: Room
     mics: tuple[Point, Point]  # near, far
     places: tuple[Point, ...]  # as PLACES
-    seed: int  # of the room's diffuse tails
+    seed: int  # of the diffuse tails of the room
 
 
 def machine(kind: str, rng: np.random.Generator) -> Machine:
@@ -116,10 +116,14 @@ def render(
     fault: str | None = None,
     severity: float = 0.5,
 ) -> tuple[Array, Array]:
-    """Near and far (N,) float32 of `seconds` (0.5 to 600) at 16 kHz; the machine alone has about RMS GAIN at near.
+    """Near and far (N,) float32 at 16 kHz; the machine alone has an RMS of about GAIN[kind] at near.
 
-    `speed` and `load` are in parts of the nominal ones (0.5 to 2); `fault` is one of FAULTS[kind]; severity 0 is
-    inaudible or nearly so, 1 is obvious. Raises ValueError for anything else.
+    seconds       length, 0.5 to 600
+    speed, load   relative to the nominal ones, 0.5 to 2
+    fault         None or one of FAULTS[kind]
+    severity      0 (hardly audible) to 1 (obvious)
+
+    Raises ValueError for anything else.
     """
     number("seconds", seconds, low=0.5, high=600)
     number("severity", severity, low=0, high=1)
@@ -129,22 +133,22 @@ def render(
     if fault is not None:
         one_of(f"fault of a {machine.kind}", fault, FAULTS[machine.kind])
     samples = round(seconds * RATE)
-    # The FFTs convolve in a circle: what wraps around falls into a lead as long as the room rings, and a short tail.
+    # The FFTs convolve circularly: a lead as long as the reverberation and a short tail take what wraps around.
     lead, tail = int(max(machine.room.t60_low, machine.room.t60_high) * RATE), 512
     n = fft.next_fast_len(lead + samples + tail, real=True)
     paths = _paths(machine, n)  # {place: (2, bins)}
-    ears = np.zeros((2, n // 2 + 1), np.complex64)
-    own, background, broken = rng.spawn(3)  # a fault must not change what else is drawn
+    spectra = np.zeros((2, n // 2 + 1), np.complex64)  # near, far
+    own, background, broken = rng.spawn(3)  # so that a fault does not change the other draws
     parts = SOUNDS[machine.kind](machine, _Run(n, machine.hz * speed, load, fault, severity), own, broken)
-    ears += _sum(parts) * (
+    spectra += _sum(parts) * (
         paths["machine"] * np.float32(GAIN[machine.kind] * speed ** (2 if machine.kind == "fan" else 1))
     )
-    for who, level, spread in BACKGROUND[domain]:
+    for source, level, spread in BACKGROUND[domain]:
         db = level + background.uniform(-spread, spread)
-        ears += _sum(_noise(machine, who, background, n)) * (paths[who] * np.float32(10 ** (db / 20)))
-    heard = fft.irfft(ears, n)[:, lead : lead + samples]
-    heard += np.float32(10 ** (SENSOR_DB / 20)) * background.standard_normal(heard.shape, np.float32)
-    return heard[0], heard[1]
+        spectra += _sum(_noise(machine, source, background, n)) * (paths[source] * np.float32(10 ** (db / 20)))
+    pair = fft.irfft(spectra, n)[:, lead : lead + samples]
+    pair += np.float32(10 ** (SENSOR_DB / 20)) * background.standard_normal(pair.shape, np.float32)
+    return pair[0], pair[1]
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ def _fan(m: Machine, run: _Run, rng: np.random.Generator, broken: np.random.Gene
     if fault == "imbalance":
         swell = 1 + np.float32(0.4 * severity) * waves.harmonics(turns, 1, (1,))
         one = _level("imbalance", severity) * waves.harmonics(turns, 1, (np.sqrt(2), 0.3))
-        beat = np.maximum(waves.harmonics(turns, 1, (1,)), 0) ** 8  # the mount rattles where the force is largest
+        beat = np.maximum(waves.harmonics(turns, 1, (1,)), 0) ** 8  # the mount rattles when the force is largest
         rattle = _level("rattle", severity) * np.float32(RATTLE) * waves.white(broken, n) * beat
         extra = [(one, np.ones(n // 2 + 1, np.float32)), (rattle, waves.shape(MOUNT_DB, n))]
     elif fault == "bearing":
@@ -209,7 +213,7 @@ def _valve(m: Machine, run: _Run, rng: np.random.Generator, broken: np.random.Ge
         extra = [(_level("leak", severity) * waves.white(broken, n), waves.shape(JET_DB, n))]
     elif fault == "sticking":
         times, force = _stick(times, force, severity, broken)
-    typical = np.sqrt(1.5 * hz / RATE)  # makes strokes of force 1 and 0.7 an RMS of 1
+    typical = np.sqrt(1.5 * hz / RATE)  # strokes of force 1 and 0.7 have an RMS of 1
     click = waves.impulses(n, times, force / typical)
     decay = np.exp(-1 / (0.04 * RATE))
     air = signal.lfilter([np.sqrt(1 - decay**2)], [1, -decay], click).astype(np.float32)
@@ -235,7 +239,7 @@ def _bearing(m: Machine, rng: np.random.Generator, turns: Array, severity: float
 
 
 def _stick(times: Array, force: Array, severity: float, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Strokes of a sticking valve: some up to 0.2 s late and weaker, some of those with a second stroke after them."""
+    """Strokes of a sticking valve: some are weaker and up to 0.2 s late; a second one follows some of these."""
     stuck = rng.random(len(times)) < 0.4 + 0.6 * severity
     late = times + stuck * rng.uniform(0.02, 0.2, len(times)) * severity * RATE
     weak = force * np.where(stuck, 1 - severity * rng.uniform(0.5, 1, len(force)), 1)
@@ -244,18 +248,18 @@ def _stick(times: Array, force: Array, severity: float, rng: np.random.Generator
     return np.r_[late, second], np.r_[weak, 0.8 * weak[twice]]
 
 
-def _noise(m: Machine, who: str, rng: np.random.Generator, n: int) -> list[Part]:
-    """The parts of one source of background noise, RMS about 1."""
-    if who == "ventilation":
+def _noise(m: Machine, source: str, rng: np.random.Generator, n: int) -> list[Part]:
+    """The parts of one source of background noise; their sum has an RMS of about 1."""
+    if source == "ventilation":
         return [(waves.white(rng, n), waves.shape((0, -1, -4, -8, -12, -17, -22, -28, -34), n))]
-    if who == "voices":  # speech-shaped noise with the rhythm of syllables
+    if source == "voices":  # speech-shaped noise with the rhythm of syllables
         rhythm = np.abs(waves.wander(rng, n, 1.2, hz=8.0) * waves.wander(rng, n, 0.8, hz=1.0))
         return [(waves.white(rng, n) * rhythm / 1.9, waves.shape((-30, -20, -6, 0, 0, -6, -11, -17, -24), n))]
-    if who == "clanks":
+    if source == "clanks":
         count = rng.poisson(0.5 * n / RATE)
         wave = waves.impulses(n, rng.uniform(0, n, count), rng.lognormal(0, 0.6, count) * np.sqrt(2 * RATE))
         return [(wave, waves.resonance((float(rng.uniform(600, 4000)), float(rng.uniform(0.01, 0.05))), n))]
-    hz, curve = m.neighbours[("neighbour_a", "neighbour_b").index(who)]
+    hz, curve = m.neighbours[("neighbour_a", "neighbour_b").index(source)]
     hum = waves.harmonics(waves.turning(rng, n, hz * rng.uniform(0.9, 1.1), 0.004), 1, 0.6 ** np.arange(8) * (1 + 0j))
     tilted = np.asarray(curve) + rng.normal(0, 1.5, len(curve))
     rumble = waves.white(rng, n) * waves.wander(rng, n, 0.2)
@@ -281,14 +285,14 @@ def _impacts(n: int, times: Array, strengths: Array, resonance: tuple[float, flo
 
 @lru_cache(maxsize=2)
 def _paths(m: Machine, n: int) -> dict[str, Array]:
-    """Transfer functions (2, bins) from every place to near and far, scaled to a mean square of 1 at near."""
+    """Transfer functions (2, bins) from every place to near and far, with a mean square of 1 at near."""
     paths = {}
-    for i, (who, place) in enumerate(zip(PLACES, m.places, strict=True)):
+    for i, (source, place) in enumerate(zip(PLACES, m.places, strict=True)):
         both = np.stack(
             [
                 spectrum(m.room, place, mic, np.random.default_rng([m.seed, i, j]), rate=RATE, n=n)
                 for j, mic in enumerate(m.mics)
             ]
         )
-        paths[who] = both / np.sqrt((np.abs(both[0]) ** 2).mean())
+        paths[source] = both / np.sqrt((np.abs(both[0]) ** 2).mean())
     return paths

@@ -1,10 +1,8 @@
 """Building blocks of machine sounds: wandering factors, turning shafts, tones, impulse trains and spectral shapes.
 
-    n        samples at RATE; every wave is (n,) float32, every shape (n // 2 + 1,) on the grid of an n-point real FFT
-    turning  revolutions of a shaft over time: the one clock that tones, sidebands and impacts of a machine share
-    shapes   have mean square 1 over the bins, so that white noise of RMS 1 keeps its RMS
-
-Knows nothing of machines, rooms or decibels between sources.
+n        samples at RATE; every wave is (n,) float32, every shape (n // 2 + 1,) on the grid of an n-point real FFT
+turning  revolutions of a shaft over time, from which tones, sidebands and impacts of a machine follow
+shapes   have mean square 1 over the bins, so that white noise of RMS 1 keeps its RMS
 """
 
 from __future__ import annotations
@@ -66,7 +64,7 @@ def crossings(turns: Array, per_turn: float, slip: float, rng: np.random.Generat
 
 
 def impulses(n: int, times: Array, strengths: Array) -> Array:
-    """Impulses at fractional `times` in samples -> (n,) float32; those outside are left out."""
+    """Impulses at fractional `times` in samples -> (n,) float32; times outside the wave are ignored."""
     inside = (times >= 0) & (times < n - 1)
     at, part = times[inside].astype(int), times[inside] % 1
     wave = np.bincount(at, strengths[inside] * (1 - part), n) + np.bincount(at + 1, strengths[inside] * part, n)
