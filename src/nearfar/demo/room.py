@@ -49,9 +49,7 @@ def spectrum(room: Room, source: Point, mic: Point, rng: np.random.Generator, *,
         gain = reflection(room, t60) ** reflections / distance
         h = _pulses(distance / SPEED_OF_SOUND * rate, gain, length)
         start = min(length, int(EARLY_S * rate))
-        recent = gain[
-            distance > 2 / 3 * EARLY_S * SPEED_OF_SOUND
-        ]  # the last third gives the tail's power
+        recent = gain[distance > 2 / 3 * EARLY_S * SPEED_OF_SOUND]  # the last third gives the tail's power
         power = (recent**2).sum() / (EARLY_S / 3 * rate)
         since = np.arange(start, length) / rate - EARLY_S * 5 / 6
         h[start:] = np.sqrt(power) * 10 ** (-3 * since / t60) * noise[start:]

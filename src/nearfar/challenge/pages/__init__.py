@@ -1,1 +1,1 @@
-"""Tables, pictures and pages of the researcher."""
+"""Tables, pictures and pages for the researcher."""

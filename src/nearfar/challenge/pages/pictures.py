@@ -1,7 +1,6 @@
 """Pictures of a test set for the researcher, as PNG bytes, light or dark: bars, ROC, histograms, coherence.
 
-Drawn like the pictures of `explain`: colours safe for colour-blind eyes and never the only sign, text large enough for
-a telephone, matplotlib imported when a picture is drawn.
+They have the colours and sizes of `explain.pictures`; matplotlib is imported when a picture is drawn.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from nearfar.explain.pictures import TICKS_HZ, Look, as_png, blank, legend, look
 from nearfar.metrics import MAX_FPR, Interval, auc, partial_auc, roc_points
 from nearfar.support.check import Array
 
-MARKS = ("D", "v", "o", "s")  # shapes of what stands beside the bars, in the order of its names
-BINS = 24
+MARKS = ("D", "v", "o", "s")  # shapes of the marks beside the bars
+BINS = 24  # of a histogram
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A machine's bar: value and interval in percent, and what others have, by name."""
+    """A machine's bar: value in percent, interval in [0, 1], and the values of other systems in percent by name."""
 
     name: str
     value: float
@@ -31,7 +30,7 @@ class Bar:
 
 
 def bars_png(bars: Sequence[Bar], *, dark: bool = False) -> bytes:
-    """The harmonic mean of each machine with its interval, and marks for what others have."""
+    """The harmonic mean of each machine with its interval, and marks for other systems."""
     look, figure = look_of(dark), blank(1.3 + 0.36 * len(bars), dark)
     ax = figure.subplots()
     at = np.arange(len(bars))[::-1]
@@ -55,16 +54,16 @@ def bars_png(bars: Sequence[Bar], *, dark: bool = False) -> bytes:
     ax.set_xlim(0, 100)
     ax.set_xlabel("harmonic mean of the three metrics, percent")
     drawn, labels = ax.get_legend_handles_labels()
-    said = dict(zip(labels, drawn, strict=True))
-    first = [label for label in ("here", "95 % interval") if label in said]
-    legend(ax, look, 3, {label: said[label] for label in [*first, *(n for n in said if n not in first)]})
+    handles = dict(zip(labels, drawn, strict=True))
+    order = sorted(handles, key=lambda label: label not in ("here", "95 % interval"))  # these two first
+    legend(ax, look, 3, {label: handles[label] for label in order})
     return as_png(figure, look, [ax])
 
 
 def _whiskers(ax: Any, at: Array, bars: Sequence[Bar], look: Look) -> None:
-    held = [(y, b.value, b.interval) for y, b in zip(at, bars, strict=True) if b.interval is not None]
-    if held:
-        y, value, intervals = zip(*held, strict=True)
+    known = [(y, b.value, b.interval) for y, b in zip(at, bars, strict=True) if b.interval is not None]
+    if known:
+        y, value, intervals = zip(*known, strict=True)
         spans = [[v - 100 * i.low, 100 * i.high - v] for v, i in zip(value, intervals, strict=True)]
         style: dict[str, Any] = {"fmt": "none", "ecolor": look.ink, "capsize": 3, "lw": 1.3}
         ax.errorbar(value, y, xerr=np.maximum(np.transpose(spans), 0), label="95 % interval", **style)
@@ -73,7 +72,7 @@ def _whiskers(ax: Any, at: Array, bars: Sequence[Bar], look: Look) -> None:
 def roc_png(
     values: Sequence[float], is_anomaly: Sequence[bool], is_target: Sequence[bool | None], *, dark: bool = False
 ) -> bytes:
-    """ROC of all clips and of each domain's normals against all anomalies; the part that pAUC looks at is shaded."""
+    """ROC of all clips and of each domain's normals against all anomalies; the part that pAUC measures is shaded."""
     look, figure = look_of(dark), blank(4.3, dark)
     ax = figure.subplots()
     s, a = np.asarray(values, float), np.asarray(is_anomaly, bool)
@@ -113,7 +112,7 @@ def domains_png(
     *,
     dark: bool = False,
 ) -> bytes:
-    """Histograms of the scores, one panel a domain on one scale, with the set-point."""
+    """Histograms of the scores with the set-point, a panel for each domain, all on one scale."""
     s = np.asarray(values, float)
     target = np.array([x is True for x in is_target])
     panels = (
@@ -126,7 +125,7 @@ def domains_png(
     low, high = np.quantile(s, [0, 1])
     most = float(np.quantile(s, 0.95))
     top = max(set_point, min(high, most + (most - low) / 2 + 1e-9))
-    edges = np.linspace(min(low, set_point), top, BINS + 1)  # what lies beyond is counted in the last bin
+    edges = np.linspace(min(low, set_point), top, BINS + 1)  # larger scores count in the last bin
     kinds = np.array(["unknown" if x is None else "anomalous" if x else "normal" for x in is_anomaly])
     for ax, (title, here) in zip(axes, panels, strict=True):
         for kind in ("normal", "unknown", "anomalous"):
@@ -145,7 +144,7 @@ def domains_png(
 
 
 def coherence_png(frequency: Array, rows: Array, *, dark: bool = False) -> bytes:
-    """Coherence of near and far over frequency bands (F,), in Hz, of several clips (N, F): median and middle half."""
+    """Coherence of near and far in bands `frequency` (F,) Hz: median and middle half of the clips `rows` (N, F)."""
     look, figure = look_of(dark), blank(2.7, dark)
     ax = figure.subplots()
     low, middle, high = np.quantile(rows, [0.25, 0.5, 0.75], axis=0)

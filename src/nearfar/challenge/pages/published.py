@@ -1,12 +1,12 @@
-"""Numbers that others have published on DCASE 2026 Task 2, as they were printed, in percent; each with its source.
+"""Published numbers on DCASE 2026 Task 2, as printed, in percent, with their sources.
 
     TABLE_3   best single system per encoder                     the report, section 4.1
     TABLE_4   averages of the baselines, of EAT-large and of the fusion
     TABLE_5   per machine: baselines and fusion                  the report, section 4.1
     SYSTEMS   official scores of other systems on the development and the evaluation set
 
-`REMARKS` says where the report's tables contradict themselves. Nothing here is corrected: what was printed stays, and
-`official` takes the score from Table 5 by the official formula.
+`REMARKS` lists where the report's tables contradict themselves. No number is corrected; `official` computes the score
+from Table 5 by the official formula.
 """
 
 from __future__ import annotations

@@ -67,9 +67,10 @@ def tables_page(done: Reproduction, title: str) -> str:
 
 
 def coherence(clips: Sequence[audio.Clip]) -> tuple[Array, Array]:
-    """(middle (B,) in Hz of third-octave bands, coherence (N, B)) of near and far: magnitude squared, Welch's method.
+    """Magnitude-squared coherence of near and far by Welch's method -> centres (B,) in Hz, coherence (N, B).
 
-    Clips of one channel, or of another rate than the first, are left out; (0,) and (0, 0) if there are no others.
+    B third-octave bands. Clips with one channel, or with another rate than the first, are left out; without any other
+    clips the shapes are (0,) and (0, 0).
     """
     from scipy.signal import coherence as welch
 
@@ -84,8 +85,8 @@ def coherence(clips: Sequence[audio.Clip]) -> tuple[Array, Array]:
         rows.append(np.nan_to_num(row))
     middle = LOWEST_HZ * 2 ** (np.arange(int(3 * np.log2(pairs[0].rate / 2 / LOWEST_HZ))) / 3)
     bands = [(frequency >= m * 2 ** (-1 / 6)) & (frequency < m * 2 ** (1 / 6)) for m in middle]
-    held = [i for i, band in enumerate(bands) if band.any()]
-    return middle[held], np.stack([[row[bands[i]].mean() for i in held] for row in rows])
+    filled = [i for i, band in enumerate(bands) if band.any()]
+    return middle[filled], np.stack([[row[bands[i]].mean() for i in filled] for row in rows])
 
 
 def _headline(evaluation: Evaluation) -> list[str]:
@@ -102,7 +103,7 @@ def _headline(evaluation: Evaluation) -> list[str]:
 
 
 def _method(m: MachineEvaluation) -> str:
-    """The method in a sentence: why the default is what it is, or what the recipe says."""
+    """The method in a sentence: the reason of the default, or the recipe."""
     system = m.detector.system
     if m.detector.by_default or system is None:
         return m.detector.why.rstrip(".") + "."
@@ -175,7 +176,7 @@ def _curves(m: MachineEvaluation) -> list[Figure]:
         figures.append(figure(pictures.roc_png, values, [bool(x) for x in labels], domains, alt=alt, caption=caption))
     point = m.scores[0].threshold
     alt = f"Histogram of the scores of {m.name}; set-point {point:.2f}"
-    caption = "How often each score occurs, a panel for each domain that is known."
+    caption = "How often each score occurs, with a panel for each domain."
     figures.append(figure(pictures.domains_png, values, labels, domains, point, alt=alt, caption=caption))
     alt, caption = f"Scores of {m.name} in order", "Scores in the order of the files."
     figures.append(figure(trend_png, m.scores, [] if m.result is None else labels, alt=alt, caption=caption))
@@ -188,7 +189,7 @@ def _curves(m: MachineEvaluation) -> list[Figure]:
 
 
 def _normals(m: MachineEvaluation) -> list[audio.Clip]:
-    """A few of the machine's normals, evenly through the list, if they have two channels."""
+    """At most NORMALS normals of the machine, evenly through the list, if they have two channels."""
     if m.detector.far is None or not m.detector.normals:
         return []
     paths = list(dict.fromkeys(n.path for n in m.detector.normals if n.path))

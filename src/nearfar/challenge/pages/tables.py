@@ -4,14 +4,14 @@
     Table 4   arithmetic means over machines of AUC source, AUC target and pAUC, and the official (harmonic) score
     Table 5   AUC source, AUC target and pAUC of each machine
 
-Every cell holds the report's number, the one computed here and, where the machines are the report's, the difference.
-What could not run stays empty, with the reason in its row. Numbers are in percent.
+Every cell holds the report's number, the one computed here and, if the machines are the report's, the difference. A
+cell of a system that could not run holds no number of ours; its row says why. Numbers are in percent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ METRICS = ("AUC source", "AUC target", "pAUC")
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of the report, the one computed here (None: there is none), and whether they may be compared."""
+    """A number of the report and the one computed here, None where it does not exist; may they be compared?"""
 
     report: float | None = None
     here: float | None = None
@@ -46,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: what it is of, its numbers, and why some are missing."""
+    """A row: the words in front, the numbers, and the reason if numbers are missing."""
 
     heads: tuple[str, ...]
     cells: tuple[Cell, ...]
@@ -55,18 +55,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report; `heads` name the columns of words, `metrics` those of numbers."""
+    """A table of the report; `heads` name the columns of words, `metrics` the columns of numbers."""
 
     title: str
     heads: tuple[str, ...]
     metrics: tuple[str, ...]
     rows: Sequence[Row]
     notes: Sequence[str] = ()
-    named_by: int = 0  # the head that a row's note is about
+    named_by: int = 0  # index of the head that names the system of a row
 
     @property
     def reasons(self) -> dict[str, list[str]]:
-        """{why numbers are missing: what they are missing of}."""
+        """{reason for missing numbers: systems}."""
         found: dict[str, list[str]] = {}
         for row in self.rows:
             names = found.setdefault(row.note, [])
@@ -78,7 +78,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Run:
-    """What became of one system: results per machine (in [0, 1]), or why it could not run."""
+    """The results of one system per machine (in [0, 1]), or the reason why it could not run."""
 
     title: str
     results: Mapping[str, MachineResult] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class Reproduction:
     notes: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, in percent."""
+        """The tables and runs for JSON, in percent."""
         return {
             "tables": [_table_dict(table) for table in self.tables],
             "systems": {
@@ -123,21 +123,23 @@ class Reproduction:
 
 
 def reproduce(found: DataSet, runs: ScoreCache, others: Mapping[str, System | None] | None = None) -> Reproduction:
-    """Run what the weights present allow on a data set; `others` are further systems by name (None: the default).
+    """Run every system whose weights are present on a data set.
 
-    Raises ValueError for data sets of 2020 and 2021, whose rules give other numbers, and for a name of the report's.
+    others   further systems by name; None as a system is the default detector
+
+    Raises ValueError for data sets of 2020 and 2021, whose rules give other numbers, and if a name of `others` is one
+    of the report's.
     """
     if taken := sorted(set(others or {}) & {*TABLE_3, FUSED}):
         raise ValueError(f"{', '.join(taken)} is a name of the report's own systems: give the recipe another")
     if found.rules in ("2020", "2021"):
         raise ValueError(f"the report's tables follow other rules than those of {found.rules}: {RULES['2022']}")
     done: dict[str, Run] = {}
-    kept: dict[str, dict[str, Scored]] = {}
+    scored: dict[str, dict[str, Scored]] = {}
     for name, system in {**TABLE_3, **(others or {})}.items():
         title = published.TABLE_3[name].title if name in published.TABLE_3 else name
-        kept[name] = {}
-        done[name] = _run(title, name, system, found.units, runs, kept[name])
-    done[FUSED] = _fusion(found.units, done, kept)
+        done[name], scored[name] = _run(title, name, system, found.units, runs)
+    done[FUSED] = _fusion(found.units, done, scored)
     machines = {unit.name for unit in found.units if _labelled(unit)}
     real = not any(made_up(unit.test[0]) for unit in found.units)
     ours = real and machines == set(published.TABLE_5)
@@ -146,13 +148,15 @@ def reproduce(found: DataSet, runs: ScoreCache, others: Mapping[str, System | No
 
 
 def table_3(runs: Mapping[str, Run], comparable: bool = True) -> Table:
-    """The best single system per encoder, and below it the systems that the report does not have."""
+    """The best single system per encoder, followed by the systems that the report does not have."""
     rows = []
     for name, run in runs.items():
-        said = published.TABLE_3.get(name)
+        printed = published.TABLE_3.get(name)
         if name != FUSED:
-            words = (said.title, said.view, said.pooling, said.backend) if said else (run.title, "", "", "")
-            cell = Cell(said.score if said else None, run.score, comparable)
+            words = (
+                (printed.title, printed.view, printed.pooling, printed.backend) if printed else (run.title, "", "", "")
+            )
+            cell = Cell(printed.score if printed else None, run.score, comparable)
             rows.append(Row(words, (cell,), run.why_not))
     return Table(
         "Table 3: best single system per encoder (official score: harmonic mean)",
@@ -164,15 +168,15 @@ def table_3(runs: Mapping[str, Run], comparable: bool = True) -> Table:
 
 
 def table_4(runs: Mapping[str, Run], comparable: bool = True) -> Table:
-    """Averages over machines, arithmetic for the metrics, harmonic for the score; last those that the report lacks."""
+    """Means over machines: arithmetic for the metrics, harmonic for the score; systems the report lacks come last."""
     rows = []
     others = [name for name, run in runs.items() if run.results and name not in (*published.TABLE_4, FUSED)]
     for name in (*published.TABLE_4, *others):
-        run, said = _of(runs, name), published.TABLE_4.get(name)
+        run, average = _run_of(runs, name), published.TABLE_4.get(name)
         here = [run.mean(metric) for metric in ("auc_source", "auc_target", "pauc")] + [run.score]
-        printed = (said.auc_source, said.auc_target, said.pauc, said.score) if said else (None,) * 4
+        printed = astuple(average) if average else (None,) * 4
         cells = tuple(Cell(p, h, comparable) for p, h in zip(printed, here, strict=True))
-        rows.append(Row((_title(name) if said else run.title,), cells, run.why_not))
+        rows.append(Row((_title(name) if average else run.title,), cells, run.why_not))
     notes = [
         f"{_title(s)}: the report's Score is {published.TABLE_4[s].score:.2f}; its own Table 5 gives "
         f"{published.official(s):.2f}, as the organisers published."
@@ -183,12 +187,12 @@ def table_4(runs: Mapping[str, Run], comparable: bool = True) -> Table:
 
 
 def table_5(runs: Mapping[str, Run], machines: Sequence[str], comparable: bool = True) -> Table:
-    """Per machine: the report's rows, then the systems it does not have; machines that it does not have come last."""
+    """Per machine: the report's rows, then the other systems; machines that the report lacks come last."""
     rows = []
     for name in dict.fromkeys([*published.TABLE_5, *machines]):
-        for system, said in published.TABLE_5.get(name, {}).items():
-            run = _of(runs, system)
-            rows.append(Row((name, system), _cells(said, run.results.get(name), comparable), run.why_not))
+        for system, printed in published.TABLE_5.get(name, {}).items():
+            run = _run_of(runs, system)
+            rows.append(Row((name, system), _cells(printed, run.results.get(name), comparable), run.why_not))
         for system, run in runs.items():
             if name in run.results and (name not in published.TABLE_5 or system != FUSED):
                 rows.append(Row((name, run.title), _cells(None, run.results[name])))
@@ -196,40 +200,33 @@ def table_5(runs: Mapping[str, Run], machines: Sequence[str], comparable: bool =
 
 
 def _run(
-    title: str, name: str, system: System | None, units: Sequence[Unit], runs: ScoreCache, keep: dict[str, Scored]
-) -> Run:
+    title: str, name: str, system: System | None, units: Sequence[Unit], cache: ScoreCache
+) -> tuple[Run, dict[str, Scored]]:
+    """The run of a system and its scores per machine; neither has content if its networks cannot be loaded."""
     try:
-        hashes = runs.hashes(system)
+        scored = {unit.name: each for unit, each in cache.each(name, system, cache.hashes(system), units)}
     except FileNotFoundError:
-        return Run(title, why_not=NO_WEIGHTS)
+        return Run(title, why_not=NO_WEIGHTS), {}
     except (ValueError, OSError, ImportError) as error:
-        return Run(title, why_not=_in_a_line(error))
-    try:
-        keep.update((unit.name, scored) for unit, scored in runs.each(name, system, hashes, units))
-    except (ValueError, ImportError) as error:  # the networks cannot be loaded
-        return Run(title, why_not=_in_a_line(error))
-    return _judged(title, units, keep)
+        return Run(title, why_not=" ".join(str(error).split())), {}
+    return _run_with_results(title, units, scored), scored
 
 
-def _in_a_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _fusion(units: Sequence[Unit], done: Mapping[str, Run], kept: Mapping[str, Mapping[str, Scored]]) -> Run:
+def _fusion(units: Sequence[Unit], done: Mapping[str, Run], scored: Mapping[str, Mapping[str, Scored]]) -> Run:
     names = [next(name for name, row in TABLE_3.items() if row == system) for _, system in FUSION.parts]
     lacking = [done[name].title for name in names if not done[name].results and done[name].why_not]
     if lacking:
         return Run("best fusion", why_not=f"needs {', '.join(lacking)}")
     weights = [weight for weight, _ in FUSION.parts]
-    together = {}
+    combined = {}
     for unit in units:
-        parts = [kept[name][unit.name] for name in names]
+        parts = [scored[name][unit.name] for name in names]
         if all(part.test for part in parts):
-            together[unit.name] = fused(list(zip(weights, parts, strict=True)))
-    return _judged("best fusion", units, together)
+            combined[unit.name] = fused(list(zip(weights, parts, strict=True)))
+    return _run_with_results("best fusion", units, combined)
 
 
-def _judged(title: str, units: Sequence[Unit], scored: Mapping[str, Scored]) -> Run:
+def _run_with_results(title: str, units: Sequence[Unit], scored: Mapping[str, Scored]) -> Run:
     results = {}
     for unit in units:
         test = [r for r in unit.test if r.path.name in scored.get(unit.name, Scored({}, {})).test]
@@ -246,7 +243,7 @@ def _labelled(unit: Unit) -> bool:
     return all(r.is_anomaly is not None for r in unit.test)
 
 
-def _of(runs: Mapping[str, Run], name: str) -> Run:
+def _run_of(runs: Mapping[str, Run], name: str) -> Run:
     if name == published.OURS:
         return runs[FUSED]
     return runs[name] if name in runs else Run(_title(name), why_not=NOT_OURS)
@@ -257,10 +254,10 @@ def _title(name: str) -> str:
 
 
 def _cells(
-    said: tuple[float, float, float] | None, result: MachineResult | None, comparable: bool = True
+    printed: tuple[float, float, float] | None, result: MachineResult | None, comparable: bool = True
 ) -> tuple[Cell, ...]:
     here = [None, None, None] if result is None else [None if np.isnan(v) else 100 * v for v in result]
-    return tuple(Cell(p, h, comparable) for p, h in zip(said or (None, None, None), here, strict=True))
+    return tuple(Cell(p, h, comparable) for p, h in zip(printed or (None, None, None), here, strict=True))
 
 
 def _about(machines: set[str], ours: bool, real: bool) -> list[str]:
