@@ -90,7 +90,7 @@ def chosen(case: Case) -> space.Space:
 def ours(case: Case) -> float:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        run.search_machine(machine(case), Synthetic(case.width), chosen(case), "beats", folder)
+        run.search_machine(run.plan(machine(case), chosen(case), "beats", folder), Synthetic(case.width))
     return time.perf_counter() - start
 
 

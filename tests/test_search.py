@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,7 +212,7 @@ def test_recorded_scores_are_those_of_the_detector_on_the_files(machine, encoder
     few = space.space(poolings=["mean", "rdp_gem"], views=["near_only", "absdif_0.5", "sfsoft_a05f07"])
     few = space.Space({s: few.plan[s] for s in list(few.plan)[:: len(few.plan) // 4]})
     library = EmbeddingCache({encoder: load(encoder, weights)})
-    assert not run.search_machine(machine, library, few, encoder, tmp_path / "out")
+    assert not run.search_machine(run.plan(machine, few, encoder, tmp_path / "out"), library)
     found = records.read(tmp_path / "out")
     assert len(found) == len(few) and found.labelled
     paths, domains = [r.path for r in machine.train], [bool(r.is_target) for r in machine.train]
@@ -225,20 +226,63 @@ def test_nobody_listens_again_when_all_is_recorded(machine, tmp_path):
     library = EmbeddingCache({"logmel": load("logmel")})
     asked = []
 
-    class ClipEmbedder:
+    class Counting:
         def grid(self, path, waveform, *, layer=None):
             asked.append(path)
             return library.grid(path, waveform, layer=layer)
 
     few = space.space(poolings=["mean"], views=["near_only"], methods=["raw"])
-    run.search_machine(machine, ClipEmbedder(), few, "logmel", tmp_path)
+    run.search_machine(run.plan(machine, few, "logmel", tmp_path), Counting())
     assert asked
     asked.clear()
-    assert not run.search_machine(machine, ClipEmbedder(), few, "logmel", tmp_path)
+    assert not run.search_machine(run.plan(machine, few, "logmel", tmp_path), Counting())
     assert not asked
     more = space.space(poolings=["mean"], views=["near_only"], methods=["raw", "ldn"])
-    run.search_machine(machine, ClipEmbedder(), more, "logmel", tmp_path)
+    run.search_machine(run.plan(machine, more, "logmel", tmp_path), Counting())
     assert asked and len(records.read(tmp_path)) == len(more)
+
+
+def test_every_grid_is_read_once_and_a_broken_file_is_left_out_then_and_later(machine, tmp_path, monkeypatch):
+    cache, read, scored = EmbeddingCache({"logmel": load("logmel")}), [], []
+    broken = machine.test[0].path
+
+    class Counting:
+        def grid(self, path, waveform, *, layer=None):
+            read.append((path, waveform))
+            if path == broken:
+                raise ValueError("it is broken")
+            return cache.grid(path, waveform, layer=layer)
+
+    plain = run.score_setting
+    monkeypatch.setattr(run, "score_setting", lambda *arguments: scored.append(1) or plain(*arguments))
+    few = space.space(poolings=["mean", "gem"], views=["n_f"], methods=["raw"])
+    failures = run.search_machine(run.plan(machine, few, "logmel", tmp_path), Counting(), memory=1 << 30)
+    assert failures == {str(broken): "it is broken"}
+    others = {clip.path for clip in machine.clips} - {broken}
+    assert {file for file, _ in read} == others | {broken}
+    assert len(read) == 1 + 2 * len(others) + 1, (
+        "the first grid's shape, two waveforms of each, and the broken one's first"
+    )
+    found = records.read(tmp_path)
+    assert len(found) == len(few) and found.scores["m"].shape[1] == len(machine.test) - 1
+    scored.clear()
+    assert run.search_machine(run.plan(machine, few, "logmel", tmp_path), Counting()) == failures
+    assert not scored, "what is recorded for the clips that are left is not scored again"
+    late = space.space(poolings=["mean"], views=["near_only"], methods=["raw"])
+    run.search_machine(run.plan(machine, late, "logmel", tmp_path / "late"), cache)
+    with pytest.raises(ValueError, match="machine 'm': it is broken"):  # other results were recorded with that clip
+        run.search_machine(run.plan(machine, few, "logmel", tmp_path / "late"), Counting())
+
+
+def test_a_machine_without_enough_clips_is_refused_before_a_grid_is_read(machine, tmp_path):
+    few = space.space(poolings=["mean"], views=["near_only"], methods=["raw"])
+    with pytest.raises(ValueError, match="1 usable normals and 10 test clips"):
+        run.plan(replace(machine, train=machine.train[:1]), few, "logmel", tmp_path)
+    shapes = toy_grids(["near"], count=2, duplicates=False)
+    shapes["1", "near"] = shapes["1", "near"][..., :3]
+    clips = [Recording(Path(str(i)), str(i)) for i in range(2)]
+    with pytest.raises(ValueError, match="another shape"):
+        pool.pool_clips(clips, Memory(shapes), [space.Setting()], ["near"])
 
 
 def test_layers_and_beam_are_recorded_as_the_detector_scores_them(machine, tmp_path):
@@ -254,7 +298,7 @@ def test_layers_and_beam_are_recorded_as_the_detector_scores_them(machine, tmp_p
     grid = encoder.grid
     encoder.grid = lambda waves, **layers: passes.append(layers) or grid(waves, **layers)
     library = EmbeddingCache({"ced-tiny": encoder}, Store(tmp_path / "store", "float32"), layers=[3, None])
-    run.search_machine(machine, library, chosen, "ced-tiny", tmp_path / "out")
+    run.search_machine(run.plan(machine, chosen, "ced-tiny", tmp_path / "out"), library)
     assert len(passes) == 2 * 24, "both layers come out of one pass of each waveform"
     found = records.read(tmp_path / "out")
     assert len(found) == len(chosen)

@@ -1,19 +1,22 @@
-"""Many poolings of a clip's frames in one read: what the settings of a search share is done once (report 2.5, 2.6).
+"""Grids of recordings -> pooled vectors for many settings at once (report sections 2.5 and 2.6).
 
-    grid      (T, F, D)   of one clip and waveform
-    returns   (S, D')     float32, unit length, one row per setting: as `embed.pool` and `unit` would give them
-              (S, F, D)   for "beam", every frequency row of unit length
+    grid      (T, F, D)                 of one clip and waveform, read once for a group of settings
+    vectors   (S, D') float32           of that grid, unit length, one row per setting; (S, F, D) for "beam", every
+                                        frequency row of unit length
+    pooled    {waveform: (S, n, D')}    of n clips
 
-For each preprocessing: the deviations of eq. 15 once for all alphas, the powers x^p once for all weights. RDP, GeM and
-RDP+GeM are then products of weights (alphas, T) with powers (T, D'). x^9 is safe in float32 because every feature is
-scaled to a maximum of 1 first, and what would fall below 1e-30 is dropped before it is slow.
+For each preprocessing the deviations of eq. 15 are computed once for all alphas, and the powers x^p once for all
+weights. RDP, GeM and RDP+GeM are then products of weights (alphas, T) with powers (T, D'). x^9 is safe in float32
+because every feature is first scaled to a maximum of 1; what would fall below 1e-30 is set to 0, as denormal numbers
+are slow. The vectors equal those of `embedding.vectors.pool` to rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, Protocol
+from os import PathLike
+from typing import Protocol
 
 import numpy as np
 
@@ -26,28 +29,28 @@ from nearfar.support.check import Array, finite, unit
 from nearfar.support.progress import Progress
 from nearfar.support.threads import map_in_order
 
-LEAST = 1e-30  # a power below this cannot be seen beside the largest, which is 1
+LEAST = 1e-30  # a smaller power vanishes in a float32 sum beside the largest, which is 1
 SHARED = ("mean", "gem", "rdp", "rdp_gem")
 
 
 def pool_many(grid: Array, settings: Sequence[Setting]) -> Array:
-    """Unit vectors (S, D') of a clip's grid (T, F, D), one per setting; neighbours in the list share their work.
+    """Unit vectors (S, D') of a clip's grid (T, F, D), one per setting, all with one `freq`.
 
-    The settings have one `freq`: another makes vectors of another length.
+    Neighbours in the list that have the same preprocessing share its work.
     """
     grid = finite("grid", grid, ndim=3).astype(np.float32, copy=False)
     freq = settings[0].freq
     join = np.stack if freq == BEAM else np.concatenate
     frames = np.moveaxis(grid, -2, 0) if freq in ("bands", BEAM) else as_frames(grid, freq)[None]  # (F or 1, T, D')
     rows: list[Array] = []
-    for (low, spike), alike in groupby(settings, key=lambda s: (s.low, s.spike)):
-        group = list(alike)
+    for (low, spike), same in groupby(settings, key=lambda s: (s.low, s.spike)):
+        group = list(same)
         rows += list(join([_poolings(_suppress(band, low, spike), group) for band in frames], axis=1))
     return unit(np.stack(rows))
 
 
 def _suppress(frames: Array, low: float | None, spike: float | None) -> Array:
-    # `frames.suppress` without a mask's detour: tanh of everything is quicker than of what a mask picks out.
+    # As `frames.suppress`, but tanh of all values: it is quicker than picking the few that need it.
     out = frames
     if spike is not None:
         out = np.where(frames > np.float32(spike), np.tanh(frames), frames)
@@ -60,9 +63,9 @@ def _poolings(x: Array, settings: Sequence[Setting]) -> Array:  # (T, D) -> (S, 
     alphas = sorted({s.alpha for s in settings if "rdp" in s.pooling})
     weights = np.full((1 + len(alphas), len(x)), 1 / len(x), np.float32)
     if alphas:
-        apart = pooling.deviations(x)
+        deviations = pooling.deviations(x)
         for row, alpha in enumerate(alphas):
-            weights[1 + row] = pooling.emphasis(apart, alpha)
+            weights[1 + row] = pooling.emphasis(deviations, alpha)
     row_of = {alpha: 1 + row for row, alpha in enumerate(alphas)}
     powers = _power_means(x, weights, sorted({s.p for s in settings if "gem" in s.pooling}))
     weighted = weights @ x if any(s.pooling == "rdp" for s in settings) else x[:0]
@@ -103,88 +106,72 @@ def _power(ratio: Array, p: float) -> Array:
     return power
 
 
-# Grids of recordings -> pooled vectors for many settings at once, clip by clip in threads.
-#
-#     clips    n recordings            waveforms   W names ("near", "far", "enh_a03f05", ...)
-#     returns  {waveform: (settings, n, D) float32}, for "beam" (settings, n, F, D)
-#
-# A grid is read once for a group of settings; a group's vectors stay below a bound in bytes, so that memory does not
-# grow
-# with how many settings there are.
-#
+class GridSource(Protocol):
+    """Where the grids of recordings come from: a cache of embeddings, or arrays in memory."""
 
-
-class Frames(Protocol):
-    """Where the grids of recordings come from."""
-
-    def grid(self, path: Any, waveform: str, *, layer: int | None = None) -> Array:
-        """(T, F, D) of a recording's waveform and layer (None: the final one); ValueError if there is none."""
+    def grid(self, path: str | PathLike[str], waveform: str, *, layer: int | None = None) -> Array:
+        """(T, F, D) of a recording's waveform and layer (None: the final one); ValueError if it has none."""
         ...
 
 
 def pool_clips(
     clips: Sequence[Recording],
-    frames: Frames,
+    source: GridSource,
     settings: Sequence[Setting],
     waveforms: Sequence[str],
     *,
     threads: int | None = None,
     progress: Progress | None = None,
-    name: str = "",
-) -> dict[str, Array]:
-    """Unit vectors of each waveform, one read of every grid; the settings have one layer and one `freq`."""
-    out: dict[str, Array] = {}
+) -> tuple[dict[str, Array], dict[str, str]]:
+    """({waveform: (S, n, D')}, {file: why}) of the n clips whose grids can be had, and of the files of the others.
+
+    Every grid is read once; the S settings have one layer and one `freq`. Raises ValueError if grids of different
+    shapes give vectors of different lengths.
+    """
     layer = settings[0].layer
-
-    def one(at: int) -> tuple[int, dict[str, Array]]:
-        return at, {w: pool_many(frames.grid(clips[at].path, w, layer=layer), settings) for w in waveforms}
-
-    for done, (at, vectors) in enumerate(map_in_order(one, range(len(clips)), threads)):
-        for waveform, x in vectors.items():
-            if waveform not in out:
-                out[waveform] = np.empty((len(settings), len(clips), *x.shape[1:]), np.float32)
-            out[waveform][:, at] = x
-        if progress:
-            progress(done + 1, len(clips), f"{name}: frames")
-    return out
-
-
-def usable(
-    clips: Sequence[Recording],
-    frames: Frames,
-    waveforms: Sequence[str],
-    layer: int | None,
-    threads: int | None,
-    progress: Progress | None,
-    name: str,
-) -> tuple[set[Any], tuple[int, int], dict[str, str]]:
-    """Paths of the clips that have all waveforms, (F, D) of their grids, and why the others cannot be used."""
-    shapes: dict[Any, tuple[int, int]] = {}
+    pooled: dict[str, Array] = {}
+    usable = np.ones(len(clips), bool)
     failures: dict[str, str] = {}
 
-    def one(clip: Recording) -> tuple[Recording, tuple[int, int] | None, str]:
+    def vectors_of(clip: Recording) -> dict[str, Array] | str:
         try:
-            grids = [frames.grid(clip.path, waveform, layer=layer) for waveform in waveforms]
-            return clip, (grids[0].shape[1], grids[0].shape[2]), ""
+            return {name: pool_many(source.grid(clip.path, name, layer=layer), settings) for name in waveforms}
         except (ValueError, OSError) as error:
-            return clip, None, str(error)
+            return str(error)
 
-    for done, (clip, shape, why) in enumerate(map_in_order(one, clips, threads)):
-        if shape is None:
-            failures[str(clip.path)] = why
+    for at, vectors in enumerate(map_in_order(vectors_of, clips, threads)):
+        if isinstance(vectors, str):
+            usable[at], failures[str(clips[at].path)] = False, vectors
         else:
-            shapes[clip.path] = shape
+            for name, x in vectors.items():
+                if name not in pooled:
+                    pooled[name] = np.empty((len(x), len(clips), *x.shape[1:]), np.float32)
+                if pooled[name].shape[2:] != x.shape[1:]:
+                    raise ValueError(f"{clips[at].path}: its grid has another shape than those of the other clips")
+                pooled[name][:, at] = x
         if progress:
-            progress(done + 1, len(clips), f"{name}: listening")
-    if len(set(shapes.values())) > 1:
-        raise ValueError(f"machine {name!r}: the clips' grids have different shapes {sorted(set(shapes.values()))}")
-    return set(shapes), next(iter(shapes.values()), (1, 1)), failures
+            progress(at + 1, len(clips))
+    return ({name: x[:, usable] for name, x in pooled.items()} if failures else pooled), failures
+
+
+def first_shape(clips: Sequence[Recording], source: GridSource, waveform: str, layer: int | None) -> tuple[int, int]:
+    """(F, D) of the first grid that can be had; (1, 1) if none can."""
+    for clip in clips:
+        try:
+            _, rows, width = source.grid(clip.path, waveform, layer=layer).shape
+            return rows, width
+        except (ValueError, OSError):
+            continue
+    return 1, 1
 
 
 def groups(
     settings: Sequence[Setting], shape: tuple[int, int], vectors: int, memory: int
 ) -> Iterator[Sequence[Setting]]:
-    """Settings that are pooled in one read: of one layer and `freq`, `vectors` of each, below `memory` bytes."""
+    """Settings that are pooled in one read: of one layer and `freq`, `vectors` of each, below `memory` bytes.
+
+    A setting that alone needs more is a group by itself.
+    """
     group: list[Setting] = []
     used = 0
     for setting in settings:

@@ -98,43 +98,45 @@ class TestSet:
 
 
 class Recorder:
-    """Writes and finds the parts of one encoder and machine below `folder`."""
+    """Writes and finds the results of one encoder and machine in OUT/<encoder>/<machine>; looks once what is there."""
 
-    def __init__(self, folder: str | os.PathLike[str], encoder: str, machine: str, test_set: TestSet) -> None:
-        self.folder, self.test_set = Path(folder) / encoder / machine, test_set
+    def __init__(self, folder: Path, test_set: TestSet) -> None:
+        self.folder, self.test_set, self._digest = folder, test_set, test_set.digest
         self._text = json.dumps(vars(test_set), indent=1) + "\n"
-
-    @property
-    def begun(self) -> bool:
-        """Whether the folder says that it is about these clips."""
-        path = self.folder / CLIPS
-        return path.exists() and path.read_text(encoding="utf-8") == self._text
+        clips = self.folder / CLIPS
+        # whether the folder's results belong to these clips
+        self.begun = clips.exists() and clips.read_text(encoding="utf-8") == self._text
+        self._recorded: dict[Setting, Sequence[Recipe]] = {}
 
     def begin(self) -> None:
-        """Say which clips the folder is about."""
-        atomic_write(self.folder / CLIPS, self._text)
+        """Write which clips the results of the folder belong to; results of other clips no longer count."""
+        if not self.begun:
+            atomic_write(self.folder / CLIPS, self._text)
+            self.begun = True
 
     def missing(self, setting: Setting, recipes: Sequence[Recipe]) -> list[Recipe]:
         """Those of the configurations of a setting that are not recorded for these clips."""
-        done = set(self._done(setting))
-        return [recipe for recipe in recipes if recipe not in done]
+        if setting not in self._recorded:
+            path = self._path(setting)
+            metadata = _metadata(path) if self.begun and path.exists() else {}
+            self._recorded[setting] = _parsed(metadata["recipes"]) if metadata.get("clips") == self._digest else ()
+        recorded = set(self._recorded[setting])
+        return [recipe for recipe in recipes if recipe not in recorded]
 
-    def keep(self, setting: Setting, part: Results) -> None:
-        """Record results of a setting, beside those that are there."""
+    def keep(self, setting: Setting, results: Results) -> None:
+        """Record results of a setting, beside those that `missing` has found there."""
         from safetensors.numpy import save
 
-        if self._done(setting):
-            part = _read(self._path(setting)) + part
-        about = {
-            "clips": self.test_set.digest,
-            "recipes": json.dumps([as_row(recipe) for recipe in part.recipes]),
+        if self._recorded.get(setting):
+            results = _read(self._path(setting)) + results
+        about = {"clips": self._digest, "recipes": json.dumps([as_row(recipe) for recipe in results.recipes])}
+        arrays = {
+            "numbers": results.numbers,
+            "statistics": results.statistics,
+            "scores": results.scores.astype(np.float32),
         }
-        arrays = {"numbers": part.numbers, "statistics": part.statistics, "scores": part.scores.astype(np.float32)}
         atomic_write(self._path(setting), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, about))
-
-    def _done(self, setting: Setting) -> Sequence[Recipe]:
-        path = self._path(setting)
-        return _recipes(path) if path.exists() and _metadata(path)["clips"] == self.test_set.digest else ()
+        self._recorded[setting] = results.recipes
 
     def _path(self, setting: Setting) -> Path:
         return self.folder / f"{setting.name}.safetensors"
@@ -274,15 +276,11 @@ def _metadata(path: Path) -> dict[str, str]:
     return about
 
 
-def _recipes(path: Path) -> Sequence[Recipe]:
-    return _parsed(_metadata(path)["recipes"])
-
-
 def _read(path: Path) -> Results:
     from safetensors.numpy import load_file
 
     x = load_file(path)
-    return Results(_recipes(path), x["numbers"], x["statistics"], x["scores"])
+    return Results(_parsed(_metadata(path)["recipes"]), x["numbers"], x["statistics"], x["scores"])
 
 
 @lru_cache(maxsize=512)

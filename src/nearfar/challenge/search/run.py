@@ -1,16 +1,16 @@
 """The report's search space as one computation: every step that configurations share is done once (report 2.3-2.7).
 
-    a read of a clip's grid       serves all preprocessings and poolings of a group (`pooled`)
-    a product of pooled vectors   serves every view that is a sum of its parts (`distances`)
-    a sorted list of neighbours   serves every metric, k, density and domain-aware method
-    eq. 13 composites             are fused from scores that are there already
+    plan        the configurations of a space that are not recorded yet                          `plan`
+    grids       of every clip and waveform, from the cache; they are read once per group
+    vectors     a read of a grid serves all preprocessings and poolings of a group of settings   `pool`
+    distances   a product of vectors serves every view that is a sum of its parts                `distances`
+    scores      a sorted list of neighbours serves every metric, k, density and domain-aware method; the composites
+                of eq. 13 are fused from scores that are there already                           `score`
+    records     one file per setting, written when it is scored                                  `records`
 
-Memory: the pooled vectors of a group of settings stay below `memory` bytes (settings x waveforms x clips x D x 4); if
-one setting alone needs more, groups are of one. Beside it each thread holds about 9 matrices of 4 n N bytes (n clips, N
-of them normals) and one clip's frames. Frames are read again for every group.
-
-Grids come from anything with `grid(path, waveform, layer=None) -> (T, F, D)`: `library.Library`, arrays in memory.
-Results go to `records`; scores equal those of `Detector` with the same recipe.
+Memory: the vectors of a group stay below `memory` bytes (settings x waveforms x clips x D x 4); a setting that alone
+needs more is a group by itself. Each thread also needs about 9 matrices of 4 n N bytes (n clips, N of them normals)
+and one clip's frames. Scores equal those of `Detector` with the same recipe.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import numpy as np
 from nearfar import audio
 from nearfar.audio import recordings
 from nearfar.audio.recordings import Recording
-from nearfar.challenge.search.pool import Frames, groups, pool_clips, usable
+from nearfar.challenge.search.pool import GridSource, first_shape, groups, pool_clips
 from nearfar.challenge.search.records import Recorder, Records, TestSet, read
 from nearfar.challenge.search.score import score_setting
 from nearfar.challenge.search.space import Setting, Space, space_of
@@ -49,9 +50,9 @@ PSEUDO = 64  # other machines' normals that stand for anomalies where no labels 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a search needs to know of a machine; `pseudo` are other machines' normals, anomalies to this one.
+    """The recordings of a machine; `pseudo` are other machines' normals, which are anomalies to this one.
 
-    `how` says what else its grids depend on: channels, weights, rounding, the files themselves.
+    `how` describes what else its grids depend on: channels, weights, rounding, the files themselves.
     """
 
     name: str
@@ -60,80 +61,116 @@ class Machine:
     pseudo: Sequence[Recording] = ()
     how: str = ""
 
+    @property
+    def clips(self) -> list[Recording]:
+        """All recordings in the order of their vectors: normals, test clips, pseudo-anomalies."""
+        return [*self.train, *self.test, *self.pseudo]
+
+    @property
+    def test_set(self) -> TestSet:
+        """The files as the records name them."""
+        return TestSet(
+            [r.path.name for r in self.train],
+            [r.path.name for r in self.test],
+            [r.is_anomaly for r in self.test],
+            [r.is_target for r in self.test],
+            self.how,
+        )
+
+    def without(self, failures: Mapping[str, str]) -> Machine:
+        """The machine without files that cannot be used; ValueError if too few are left to fit and score."""
+        left = [[r for r in each if str(r.path) not in failures] for each in (self.train, self.test, self.pseudo)]
+        train, test, pseudo = left
+        if len(train) < 2 or not test:
+            why = f": {_first(failures)}" if failures else ""
+            raise ValueError(f"machine {self.name!r} has {len(train)} usable normals and {len(test)} test clips{why}")
+        return replace(self, train=train, test=test, pseudo=pseudo)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The configurations of a space on one machine: all by setting, and those settings that are not all recorded."""
+
+    machine: Machine
+    encoder: str
+    recorder: Recorder
+    waveforms: Sequence[str]
+    configurations: Mapping[Setting, Sequence[Recipe]]
+    settings: Sequence[Setting]
+
+
+def plan(machine: Machine, space: Space, encoder: str, folder: str | os.PathLike[str]) -> Plan:
+    """The plan for a machine: the space without the settings that are recorded for all of its clips.
+
+    Raises ValueError for a machine with fewer than 2 normals or no test clip, and for an impossible configuration.
+    """
+    machine = machine.without({})
+    configurations = {setting: list(space.configurations(encoder, [setting])) for setting in space.plan}
+    recorder = Recorder(Path(folder) / encoder / machine.name, machine.test_set)
+    settings = [setting for setting, recipes in configurations.items() if recorder.missing(setting, recipes)]
+    return Plan(machine, encoder, recorder, space.waveforms(), configurations, settings)
+
 
 def search_machine(
-    machine: Machine,
-    frames: Frames,
-    space: Space,
-    encoder: str,
-    folder: str | os.PathLike[str],
+    plan: Plan,
+    source: GridSource,
     *,
     memory: int = MEMORY,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, str]:
-    """Try every configuration of `space` on a machine and record it below `folder`; returns {file: why it failed}.
+    """Score the configurations of a plan and record them; returns {file: why it could not be used}.
 
-    What is recorded already is not tried again. Raises ValueError if fewer than 2 normals or no test clip is usable.
+    Raises ValueError if fewer than 2 normals or no test clip is usable.
     """
-    if _recorded(machine, space, encoder, folder):
+    if not plan.settings:
         return {}
-    recipes = {s: list(space.configurations(encoder, [s])) for s in space.plan}  # ValueError for what cannot be
-    kept, shape, failures = _kept(machine, frames, space, threads, progress)
-    is_target = np.array([bool(r.is_target) for r in kept.train])
-    recorder = Recorder(folder, encoder, machine.name, test_set_of(kept))
-    recorder.begin()
-    todo = {setting: recorder.missing(setting, wanted) for setting, wanted in recipes.items()}
-    settings = [s for s in space.plan if todo[s]]
-    done = len(space.plan) - len(settings)
-    order, waveforms = [*kept.train, *kept.test, *kept.pseudo], space.waveforms()
-    for group in groups(settings, shape, len(order) * len(waveforms), memory):
-        vectors = pool_clips(order, frames, group, waveforms, threads=threads, progress=progress, name=machine.name)
-
-        def one(at: int, group: Sequence[Setting] = group, vectors: Mapping[str, Array] = vectors) -> None:
-            pooled = {name: x[at] for name, x in vectors.items()}
-            recorder.keep(group[at], score_setting(todo[group[at]], pooled, is_target, recorder.test_set))
-
-        for _ in map_in_order(one, range(len(group)), threads):
+    machine, recorder, failures = plan.machine, plan.recorder, dict[str, str]()
+    label, done = f"{plan.encoder} {machine.name}", len(plan.configurations) - len(plan.settings)
+    shape = first_shape(machine.clips, source, plan.waveforms[0], plan.settings[0].layer)
+    for group in groups(plan.settings, shape, len(machine.clips) * len(plan.waveforms), memory):
+        done += len(group)
+        group = [setting for setting in group if recorder.missing(setting, plan.configurations[setting])]
+        done -= len(group)
+        if not group:  # all are recorded for the clips that are left
+            continue
+        reading = titled(progress, f"{label}: grids")
+        pooled, failed = pool_clips(machine.clips, source, group, plan.waveforms, threads=threads, progress=reading)
+        if failed and recorder.begun:
+            raise ValueError(
+                f"machine {machine.name!r}: {_first(failed)}"
+            )  # other results were recorded with that file
+        if failed:
+            machine, failures = machine.without(failed), failed
+            recorder = Recorder(recorder.folder, machine.test_set)
+        recorder.begin()
+        is_target = np.array([r.is_target for r in machine.train], bool)
+        score = partial(_score_and_record, plan, recorder, group, pooled, is_target)
+        for _ in map_in_order(score, range(len(group)), threads):
             done += 1
             if progress:
-                progress(done, len(space.plan), f"{machine.name}: settings")
+                progress(done, len(plan.configurations), f"{label}: settings")
     return failures
 
 
-def _kept(
-    machine: Machine, frames: Frames, space: Space, threads: int | None, progress: Progress | None
-) -> tuple[Machine, tuple[int, int], dict[str, str]]:
-    """The machine with its usable clips, (F, D) of their grids, and why the others cannot be used."""
-    sets = machine.train, machine.test, machine.pseudo
-    clips, layer = [clip for each in sets for clip in each], next(iter(space.plan)).layer
-    heard, shape, failures = usable(clips, frames, space.waveforms(), layer, threads, progress, machine.name)
-    train, test, pseudo = ([r for r in rs if r.path in heard] for rs in sets)
-    kept = replace(machine, train=train, test=test, pseudo=pseudo)
-    if len(kept.train) < 2 or not kept.test:
-        why = f": {next(iter(failures.values()))}" if failures else ""
-        raise ValueError(
-            f"machine {machine.name!r} has {len(kept.train)} usable normals and {len(kept.test)} test clips{why}"
-        )
-    return kept, shape, failures
+def _score_and_record(
+    plan: Plan,
+    recorder: Recorder,
+    group: Sequence[Setting],
+    pooled: Mapping[str, Array],
+    is_target: Array,
+    at: int,
+) -> None:
+    """Score what is missing of the setting `group[at]`, from its vectors."""
+    setting = group[at]
+    if missing := recorder.missing(setting, plan.configurations[setting]):
+        vectors = {name: x[at] for name, x in pooled.items()}
+        recorder.keep(setting, score_setting(missing, vectors, is_target, recorder.test_set))
 
 
-def _recorded(machine: Machine, space: Space, encoder: str, folder: str | os.PathLike[str]) -> bool:
-    """Whether all configurations are there for all clips: then there is nothing to listen to."""
-    recorder = Recorder(folder, encoder, machine.name, test_set_of(machine))
-    return recorder.begun and not any(recorder.missing(s, list(space.configurations(encoder, [s]))) for s in space.plan)
-
-
-def test_set_of(machine: Machine) -> TestSet:
-    """The files of a machine as its records name them."""
-    test = machine.test
-    return TestSet(
-        [r.path.name for r in machine.train],
-        [r.path.name for r in test],
-        [r.is_anomaly for r in test],
-        [r.is_target for r in test],
-        machine.how,
-    )
+def _first(failures: Mapping[str, str]) -> str:
+    """The reason of the first failure, "" if there is none."""
+    return next(iter(failures.values()), "")
 
 
 def search(
@@ -160,41 +197,31 @@ def search(
     encoders = [one_of("encoder", name, names()) for name in encoders]
     machines = _machines(data, only, seed)
     chosen, far, notes = _possible(chosen, machines, near, far)
+    layers = list(dict.fromkeys(setting.layer for setting in chosen.plan))
     failures: dict[str, str] = {}
     for encoder in encoders:
         kept = store or (Store(Path(folder) / GRIDS) if TABLE[encoder].has_weights else None)  # never encoded twice
         digest, rounded = hashes_of([encoder], weights, precision)[encoder], kept.dtype if kept else "float32"
         how = f"channels {near} and {far}, weights {digest}, grids in {rounded}"
-        asked = [replace(machine, how=f"{how}, files {_files(machine)}") for machine in machines]
-        todo = [machine for machine in asked if not _recorded(machine, chosen, encoder, folder)]
-        if not todo:
-            continue
-        layers = list(dict.fromkeys(setting.layer for setting in chosen.plan))
-        loaded = load_encoders([encoder], weights, threads=threads, precision=precision)
-        library = EmbeddingCache(loaded, kept, near=near, far=far, layers=layers)
-        for machine in todo:
-            failures |= search_machine(
-                machine,
-                library,
-                chosen,
-                encoder,
-                folder,
-                memory=memory,
-                threads=threads,
-                progress=titled(progress, encoder),
-            )
-    return Searched(read(folder, encoders, [m.name for m in machines]), notes, failures)
+        plans = [plan(replace(m, how=f"{how}, files {_files(m)}"), chosen, encoder, folder) for m in machines]
+        plans = [each for each in plans if each.settings]
+        if plans:  # only then are networks loaded
+            loaded = load_encoders([encoder], weights, threads=threads, precision=precision)
+            cache = EmbeddingCache(loaded, kept, near=near, far=far, layers=layers)
+            for each in plans:
+                failures |= search_machine(each, cache, memory=memory, threads=threads, progress=progress)
+    return Searched(read(folder, encoders, [machine.name for machine in machines]), notes, failures)
 
 
 def _files(machine: Machine) -> str:
-    """A hash of size and time of the recordings: new ones under the old names are others."""
+    """A hash of names, sizes and times of the recordings: a new file under an old name changes it."""
     files = [(r.split, r.path.name, *file_fingerprint(r.path)) for r in [*machine.train, *machine.test]]
     return sha256(json.dumps(files).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Searched:
-    """What is recorded now, what was left out and why, and the files that could not be used."""
+    """All records of the folder, notes on configurations that were left out, and why files could not be used."""
 
     records: Records
     notes: Sequence[str]
@@ -222,7 +249,7 @@ def _machines(data: str | os.PathLike[str], only: Sequence[str], seed: int) -> l
 def _possible(
     chosen: Space, machines: Sequence[Machine], near: int, far: int | None
 ) -> tuple[Space, int | None, list[str]]:
-    """What of a space the recordings allow, the far channel if they have one, and notes on what they lack."""
+    """The part of a space that the recordings allow, the far channel if they have one, and notes on what they lack."""
     notes = []
     if far is None or not all(_has_far(m.train[0].path, near, far) for m in machines if m.train):
         left = chosen.without_far()
@@ -238,7 +265,7 @@ def _has_far(path: Path, near: int, far: int) -> bool:
     try:
         return audio.read(path, near=near, far=far, frames=8192).far is not None
     except (ValueError, OSError):
-        return True  # a file that cannot be read says so when its turn comes
+        return True  # a file that cannot be read is reported with the others, when its grid is computed
 
 
 def recipes(
@@ -247,7 +274,7 @@ def recipes(
     """Records of some recipes alone, on all machines; `options` are those of `search`. ValueError for what failed."""
     names = dict.fromkeys(recipe.encoder for recipe in wanted)
     spaces = {name: space_of([recipe for recipe in wanted if recipe.encoder == name]) for name in names}
-    for name, chosen in spaces.items():  # what cannot be is said before anything is heard
+    for name, chosen in spaces.items():  # all are checked before the first is embedded
         found = search(data, [name], folder, chosen, weights, **options)
         if found.failures:
             file, why = next(iter(found.failures.items()))
