@@ -35,7 +35,7 @@ from nearfar.live.monitor import Monitor
 from nearfar.live.plant import Plant
 from nearfar.live.records import Event, ScoreRecord
 from nearfar.live.sinks.mqtt import Broker, Mqtt
-from nearfar.live.sources.open import Stream
+from nearfar.live.sources.open import StreamSource
 from nearfar.live.sources.streams import Ffmpeg
 from nearfar.live.sources.windows import Window
 
@@ -169,7 +169,7 @@ def stream_back(folder: Path) -> float:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         feed, stop, start = Ffmpeg(f"http://127.0.0.1:{server.server_port}/x.wav", RATE), threading.Event(), 0.0
         took = 0.0
-        for window in Stream(feed, 2.0, 1.0, time.time).windows(stop):
+        for window in StreamSource(feed, 2.0, 1.0, time.time).windows(stop):
             if feed.restarts == 3 and not start:  # it has been away for a while, and waits longer each time
                 back.set()
                 start = time.perf_counter()

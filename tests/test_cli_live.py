@@ -188,7 +188,7 @@ file = "scores.csv"
 
 def test_a_history_is_rescued_and_looked_at(model, inbox, tmp_path):
     nearfar("monitor", model, "--source", inbox, "--once", "--history", "h", folder=tmp_path)
-    assert "days have been heard" in nearfar("history", "drift", "h", folder=tmp_path)[0]
+    assert "0 days with enough windows" in nearfar("history", "drift", "h", folder=tmp_path)[0]
     assert "14 days are needed to promise 1 a week" in nearfar("history", "set-point", "h", folder=tmp_path)[0]
     out = json.loads(nearfar("history", "rescue", "h", "--json", folder=tmp_path)[0])
     assert out["rows"]["scores"] == 7 and (tmp_path / out["kept"]).is_file()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearfar.live.sources.windows import FAR_OFF_S, Block, RingBuffer, SampleClock, Window, Windower
+from nearfar.live.sources.windows import LARGEST_DRIFT_S, RingBuffer, SampleBlock, SampleClock, Window, Windower
 
 RATE = 100
 
@@ -15,7 +15,7 @@ def blocks(sizes, gaps=()):
     at, out = 0, []
     for i, size in enumerate(sizes):
         at += 1000 if i in gaps else 0
-        out.append(Block(at / RATE, np.arange(at, at + size, dtype=np.float32)[None], RATE, i in gaps))
+        out.append(SampleBlock(at / RATE, np.arange(at, at + size, dtype=np.float32)[None], RATE, i in gaps))
         at += size
     return out
 
@@ -23,9 +23,9 @@ def blocks(sizes, gaps=()):
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=60), st.sets(st.integers(1, 59)), st.integers(10, 100))
 def test_windows_are_whole_evenly_spaced_and_never_span_a_gap(sizes, gaps, size):
     hop = max(1, size // 2)
-    cutter = Windower(size / RATE, hop / RATE)
+    windower = Windower(size / RATE, hop / RATE)
     stream = blocks(sizes, gaps)
-    got = [w for b in stream for w in cutter.put(b)]
+    got = [w for b in stream for w in windower.put(b)]
     want = []  # brute force: of every unbroken run, windows at each hop
     runs, start = [], 0
     for i in range(1, len(stream) + 1):
@@ -41,57 +41,57 @@ def test_windows_are_whole_evenly_spaced_and_never_span_a_gap(sizes, gaps, size)
 
 
 def test_the_window_after_a_gap_says_so():
-    cutter = Windower(1.0, 0.5)
-    got = [w for b in blocks([120, 130, 200], {1}) for w in cutter.put(b)]
+    windower = Windower(1.0, 0.5)
+    got = [w for b in blocks([120, 130, 200], {1}) for w in windower.put(b)]
     assert [w.gap for w in got] == [False, True, False, False, False, False]
 
 
 def test_a_gap_that_the_clock_does_not_show_is_a_gap_all_the_same():
-    cutter, roll = Windower(1.0, 0.5), RingBuffer(60.0)
+    windower, buffer = Windower(1.0, 0.5), RingBuffer(60.0)
     samples = np.arange(400, dtype=np.float32)[None]
-    got = list(cutter.put(Block(0.0, samples[:, :170], RATE)))
-    got += cutter.put(Block(1.7, samples[:, 170:400], RATE, gap=True))
+    got = list(windower.put(SampleBlock(0.0, samples[:, :170], RATE)))
+    got += windower.put(SampleBlock(1.7, samples[:, 170:400], RATE, gap=True))
     assert [w.samples[0, 0] for w in got] == [0, 50, 170, 220, 270] and [w.gap for w in got] == [0, 0, 1, 0, 0]
     for window in got:
-        roll.add(window)
-    before, after = roll.cut(1.2, 60, 60), roll.cut(2.5, 60, 60)
+        buffer.add(window)
+    before, after = buffer.cut(1.2, 60, 60), buffer.cut(2.5, 60, 60)
     assert np.array_equal(before.samples[0], np.arange(150)) and np.array_equal(after.samples[0], np.arange(170, 370))
     assert (before.t0, after.t0) == (0.0, 1.7)
 
 
 def test_another_rate_or_number_of_channels_begins_anew():
-    cutter = Windower(1.0, 0.5)
-    list(cutter.put(Block(0.0, np.zeros((1, 60), np.float32), RATE)))
-    list(cutter.put(Block(0.6, np.zeros((2, 60), np.float32), RATE)))
-    (window,) = cutter.put(Block(1.2, np.zeros((2, 60), np.float32), RATE))
+    windower = Windower(1.0, 0.5)
+    list(windower.put(SampleBlock(0.0, np.zeros((1, 60), np.float32), RATE)))
+    list(windower.put(SampleBlock(0.6, np.zeros((2, 60), np.float32), RATE)))
+    (window,) = windower.put(SampleBlock(1.2, np.zeros((2, 60), np.float32), RATE))
     assert window.samples.shape == (2, 100) and window.gap
 
 
 @given(st.lists(st.integers(20, 60), min_size=3, max_size=80), st.sets(st.integers(1, 79), max_size=3), st.data())
-def test_the_roll_gives_back_what_was_heard_around_a_moment(sizes, gaps, data):
-    cutter, roll = Windower(0.4, 0.2), RingBuffer(8.0)
+def test_the_buffer_gives_back_what_was_heard_around_a_moment(sizes, gaps, data):
+    windower, buffer = Windower(0.4, 0.2), RingBuffer(8.0)
     given_out = []
     for block in blocks(sizes, gaps):
-        for window in cutter.put(block):
-            roll.add(window)
+        for window in windower.put(block):
+            buffer.add(window)
             given_out.append(window)
     if not given_out:
         return
     window = given_out[data.draw(st.integers(max(0, len(given_out) - 30), len(given_out) - 1))]
-    cut = roll.cut(window.t0, 3.0, 1.0)
+    cut = buffer.cut(window.t0, 3.0, 1.0)
     assert cut is not None
     numbers = cut.samples[0]
     assert np.array_equal(numbers, np.arange(numbers[0], numbers[0] + len(numbers)))  # nothing glued
     assert numbers[0] == pytest.approx(cut.t0 * RATE, abs=0.01)
     assert window.t0 * RATE >= numbers[0] - 0.01 and len(numbers) <= 401
-    assert roll.cut(-50.0, 1, 1) is None
+    assert buffer.cut(-50.0, 1, 1) is None
 
 
-def test_the_roll_is_bounded():
-    roll = RingBuffer(5.0)
+def test_the_buffer_is_bounded():
+    buffer = RingBuffer(5.0)
     for i in range(200):
-        roll.add(Window(float(i), np.full((2, RATE), i, np.float32), RATE))
-    assert sum(p.samples.nbytes for _, p in roll._pieces) <= 6 * 2 * RATE * 4
+        buffer.add(Window(float(i), np.full((2, RATE), i, np.float32), RATE))
+    assert sum(p.samples.nbytes for _, p in buffer._pieces) <= 6 * 2 * RATE * 4
 
 
 def test_the_timeline_follows_the_samples_and_gently_the_clock():
@@ -103,7 +103,7 @@ def test_the_timeline_follows_the_samples_and_gently_the_clock():
         stamps.append(line.stamp(25))
     assert abs(stamps[-1] + 0.25 - now[0]) < 0.05
     assert np.abs(np.diff(stamps) - 0.25).max() < 1e-3
-    now[0] += FAR_OFF_S + 1
+    now[0] += LARGEST_DRIFT_S + 1
     before = stamps[-1]
     assert line.stamp(25) == pytest.approx(before + 0.25, abs=1e-3)  # a backlog: the sound is as old as it is
     assert line.stamp(25, gap=True) == pytest.approx(now[0] - 0.25)

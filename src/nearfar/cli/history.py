@@ -59,13 +59,13 @@ def _rescue(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
 
 
 def _drift(folder: Path, *_: Any) -> tuple[dict[str, Any], list[str]]:
-    from nearfar.live.drift import look
+    from nearfar.live.drift import find_drift
     from nearfar.live.history.history import History
 
     opened = History(folder)
     facts, lines = {}, []
     for machine in opened.machines():
-        drift = look(opened.daily_medians(machine, 0, float("inf")))
+        drift = find_drift(opened.daily_medians(machine, 0, float("inf")))
         text = drift.text("MODEL", str(folder / "samples" / machine))
         facts[machine] = {"days": drift.days, "baseline": drift.baseline, "now": drift.now, "creeping": drift.creeping}
         lines.append(f"{machine}: {text}")

@@ -20,7 +20,7 @@ from nearfar.live.sinks.lines import csv_lines, json_lines
 from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.webhook import Webhook, read_secret
 from nearfar.live.sources.folder import Report
-from nearfar.live.sources.open import Listening, Source, is_folder, open_source
+from nearfar.live.sources.open import Source, SourceOptions, is_folder, open_source
 
 SILENCE_S, SILENCE_HOPS = 30.0, 3  # a source is silent after the longer of both
 
@@ -171,7 +171,7 @@ def _source(config: PlantConfig, machine: Machine, clock: Callable[[], float], r
     rates = [encoder.sample_rate for encoder in detector.encoders.values()]
     return open_source(
         c.source,
-        Listening(
+        SourceOptions(
             window_s=detector.window_s,
             hop_s=machine.hop_s,
             rate=c.rate or max(rates),

@@ -1,4 +1,4 @@
-"""The history as Parquet files, for whoever has a data warehouse: scores, events, audits, a file each."""
+"""The history as Parquet files for a data warehouse: a file each of scores, events and audits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHUNK = 100_000
 
 
 def to_parquet(folder: Path, out: Path) -> dict[str, int]:
-    """Write the history in `folder` to out/{scores,events,audits}.parquet; rows of each. Needs pyarrow."""
+    """Write the history in `folder` to out/{scores,events,audits}.parquet; returns rows per table. Needs pyarrow."""
     try:
         import pyarrow
         import pyarrow.parquet as parquet

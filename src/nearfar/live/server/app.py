@@ -64,7 +64,12 @@ def make_app(
     stream = Stream(f"{clock():.0f}", lambda id: machine_state(plant, id).model_dump())
     plant.sinks.append(stream)
     app = FastAPI(
-        title="nearfar", version=version("nearfar"), description=ABOUT, docs_url=None, redoc_url=None, lifespan=_lifespan
+        title="nearfar",
+        version=version("nearfar"),
+        description=ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
     )
     app.state.service = Service(
         plant,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
-from nearfar.live.drift import Drift, look
+from nearfar.live.drift import Drift, find_drift
 from nearfar.live.machine import Machine
 from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event
@@ -88,7 +88,9 @@ class Service:
 
     def drift(self, id: str) -> Drift:
         """Whether the normal scores of a machine creep; computed once an hour, because it reads weeks of scores."""
-        return self._cached(f"drift {id}", HOUR_S, lambda: look(self.plant.history.daily_medians(id, 0.0, math.inf)))
+        return self._cached(
+            f"drift {id}", HOUR_S, lambda: find_drift(self.plant.history.daily_medians(id, 0.0, math.inf))
+        )
 
     def disk(self) -> tuple[int, int]:
         """(size of the history, free space of its disk) in bytes; computed once a minute."""

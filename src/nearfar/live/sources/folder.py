@@ -1,9 +1,9 @@
-"""A folder into which a recorder writes files: each is heard once it is complete, and once only, also across restarts.
+"""A folder into which a recorder writes files: each file is processed once it is complete, and only once.
 
-A file is complete when its size and time have not changed for `settle_s`; polling, because network shares tell nothing.
-What has been heard is a line (time, size, name) in the ledger; a file that is written again is heard again. A file
-gives the clips that `nearfar score` takes from it, so the same scores. Its sound ends when it was last written to; a
-recorder whose clock is ahead writes now.
+A file is complete when its size and time have not changed for `settle_s`. The folder is polled, because network shares
+send no notifications. The ledger keeps a line (time, size, name) of each processed file across restarts; a file that is
+written again is processed again. A file gives the clips that `nearfar score` takes from it, so the same scores. Its
+last sample is dated by the file's time, or by the clock if that is earlier.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from nearfar.support import files
 
 Report = Callable[[str, Exception], None]
 Stamp = tuple[str, int, int]  # name below the folder, bytes, ns
-MANY = 10_000  # files that have been heard and are gone, before they are forgotten
+MANY = 10_000  # processed files that are gone, before the ledger forgets them
 
 
-class Folder:
-    """Windows from the files in `folder`; `once`: those that are there, then stop. `ledger` is a file or None."""
+class FolderSource:
+    """Windows from the files in `folder`; `once`: process the present files, then stop. `ledger` is a file or None."""
 
     live = False
 
@@ -54,14 +54,14 @@ class Folder:
         self.near, self.far, self.poll_s, self.settle_s, self.once = near, far, poll_s, settle_s, once
         self.problem = ""
         self._done: set[Stamp] = set(_read(ledger)) if ledger else set()
-        self._seen: dict[Stamp, float] = {}  # since when a file has looked like this
+        self._seen: dict[Stamp, float] = {}  # since when a file has not changed
 
     def windows(self, stop: threading.Event) -> Iterator[Window | None]:
-        """The windows of each complete file, oldest first; None while there is nothing new."""
+        """The windows of each complete file, oldest first; None while there is no new file."""
         while not stop.is_set():
             for stamp in self._complete():
                 for window in self._file(stamp):
-                    if stop.is_set():  # a file that was not heard to its end is heard again
+                    if stop.is_set():  # a file that was not processed to its end is processed again
                         return
                     yield window
                 self._finish(stamp)
@@ -73,23 +73,23 @@ class Folder:
             stop.wait(self.poll_s)
 
     def _complete(self) -> list[Stamp]:
-        """Files that have not been heard and have not changed for a while, oldest first."""
-        now, found = monotonic(), []  # how long a file has been so, whatever becomes of the clock
-        unread = ""
+        """New files that have not changed for `settle_s`, oldest first."""
+        now, found = monotonic(), []  # monotonic: the clock may be set
+        skipped = ""
         try:
-            next(self.folder.iterdir(), None)  # rglob finds nothing in a folder that is gone, and says nothing
+            next(self.folder.iterdir(), None)  # raises if the folder is gone, as rglob does not
             for path in self.folder.rglob("*"):
                 if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
-                    with contextlib.suppress(FileNotFoundError):  # the recorder has just taken it away
+                    with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                         info = path.stat()
                         found.append((path.relative_to(self.folder).as_posix(), info.st_size, info.st_mtime_ns))
                 elif path.suffix.lower() in UNREAD:
-                    unread = path.name
-            self.problem = f"{unread} is passed over; {CONVERT}" if unread else ""
-        except OSError as error:  # a share that is away for a while
+                    skipped = path.name
+            self.problem = f"{skipped} is skipped; {CONVERT}" if skipped else ""
+        except OSError as error:  # a share may be unreachable for a while
             self.problem = f"{self.folder}: {error.strerror or error}"
             return []
-        if found and len(self._done) > len(found) + MANY:  # the recorder cleans up: what is gone need not be remembered
+        if found and len(self._done) > len(found) + MANY:  # the recorder deletes old files
             self._forget(self._done - set(found))
         self._seen = {stamp: self._seen.get(stamp, now) for stamp in found if stamp not in self._done}
         ready = [s for s, since in self._seen.items() if self.once or now - since >= self.settle_s]
@@ -128,12 +128,12 @@ class Folder:
             self.ledger.parent.mkdir(parents=True, exist_ok=True)
             with self.ledger.open("ab") as file:
                 file.write(_line(stamp))
-        except OSError as error:  # then it will be heard again after a restart: better than not at all
+        except OSError as error:  # the file is processed again after a restart
             self.problem = f"{self.ledger}: {error.strerror or error}"
 
 
 def _line(stamp: Stamp) -> bytes:
-    return os.fsencode("\t".join(map(str, stamp[::-1])) + "\n")  # a name may be no UTF-8
+    return os.fsencode("\t".join(map(str, stamp[::-1])) + "\n")  # a name may not be UTF-8
 
 
 def _read(ledger: Path) -> Iterator[Stamp]:
@@ -141,5 +141,5 @@ def _read(ledger: Path) -> Iterator[Stamp]:
         return
     for line in os.fsdecode(ledger.read_bytes()).split("\n"):
         changed, size, name = (line.split("\t", 2) + ["", ""])[:3]
-        if changed.isdecimal() and size.isdecimal():  # the last line may be half a line
+        if changed.isdecimal() and size.isdecimal():  # the last line may be incomplete
             yield name, int(size), int(changed)

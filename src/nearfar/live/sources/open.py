@@ -1,13 +1,14 @@
-"""A source by its name -> windows: what is written after `nearfar monitor --source`.
+"""The name of a source, as in `nearfar monitor --source`, -> its windows.
 
-    /path/to/folder               files as they are completed (`folder`)
-    mic, mic:2, mic:USB           a microphone by number or name (`feeds.Microphone`)
-    -                             raw PCM on stdin (`feeds.Pcm`)
-    rtsp://..., http://..., file  whatever ffmpeg opens (`feeds.Ffmpeg`)
-    two of those                  near and far from a stream each (`pair`)
+    /path/to/folder               files as they are completed (`FolderSource`)
+    mic, mic:2, mic:USB           a microphone by number or name (`Microphone`)
+    -                             raw PCM on stdin (`Pcm`)
+    rtsp://..., http://..., file  whatever ffmpeg opens (`Ffmpeg`)
+    two of those                  near and far from a stream each (`AlignedPair`)
 
-A source gives windows of one machine, None while nothing comes, and ends when it is exhausted or told to stop. `live`
-says whether sound is lost that nobody takes: a folder and a file wait for us, so nothing of them is ever dropped.
+A source gives the windows of one machine, None while no sound comes, and ends when it is exhausted or stopped. The
+sound of a `live` source is lost if it is not read in time. A folder and a file wait, so none of their windows is ever
+dropped.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from pathlib import Path
 from typing import Protocol
 
 from nearfar.live.sources.aligned import AlignedPair
-from nearfar.live.sources.folder import Folder, Report
+from nearfar.live.sources.folder import FolderSource, Report
 from nearfar.live.sources.streams import Ffmpeg, Microphone, Pcm, SampleStream, hide
-from nearfar.live.sources.windows import Block, SampleClock, Window, Windower
+from nearfar.live.sources.windows import SampleBlock, SampleClock, Window, Windower
 
 
 class Source(Protocol):
@@ -30,47 +31,47 @@ class Source(Protocol):
 
     @property
     def live(self) -> bool:
-        """Whether sound is lost that nobody takes."""
+        """Whether sound is lost if it is not read in time."""
         ...
 
     @property
     def problem(self) -> str:
-        """Why nothing comes, or ""."""
+        """Why no windows come, or ""."""
         ...
 
     def windows(self, stop: threading.Event) -> Iterator[Window | None]:
-        """Windows as they are complete, None at least every few seconds without."""
+        """Windows as they are completed, and None at least every few seconds."""
         ...
 
 
-class Stream:
-    """The windows of a feed; a file waits for us as a folder does."""
+class StreamSource:
+    """The windows of a stream of samples; a file is not `live`."""
 
-    def __init__(self, feed: SampleStream, window_s: float, hop_s: float, clock: Callable[[], float]) -> None:
-        self.feed = feed
-        self.live = not (isinstance(feed, Ffmpeg) and feed.finite)
-        self.cutter = Windower(window_s, hop_s)
-        self._timeline = SampleClock(clock, feed.rate)
+    def __init__(self, stream: SampleStream, window_s: float, hop_s: float, clock: Callable[[], float]) -> None:
+        self.stream = stream
+        self.live = not (isinstance(stream, Ffmpeg) and stream.finite)
+        self._windower = Windower(window_s, hop_s)
+        self._clock = SampleClock(clock, stream.rate)
 
     @property
     def problem(self) -> str:
-        """What is wrong with the feed, or ""."""
-        return self.feed.problem
+        """Why no samples come, or ""."""
+        return self.stream.problem
 
     def windows(self, stop: threading.Event) -> Iterator[Window | None]:
         """See `Source`."""
-        for chunk in self.feed.chunks(stop):
+        for chunk in self.stream.chunks(stop):
             if chunk is None:
                 yield None
                 continue
             samples, gap = chunk
-            start = self._timeline.stamp(samples.shape[1], gap=gap)
-            yield from self.cutter.put(Block(start, samples, self.feed.rate, gap))
+            start = self._clock.stamp(samples.shape[1], gap=gap)
+            yield from self._windower.put(SampleBlock(start, samples, self.stream.rate, gap))
 
 
 @dataclass(frozen=True)
-class Listening:
-    """How a machine's sources are listened to; the window is the detector's."""
+class SourceOptions:
+    """How the sources of a machine are read."""
 
     window_s: float
     hop_s: float
@@ -88,41 +89,43 @@ class Listening:
     settle_s: float = 3.0
 
 
-def open_source(names: Sequence[str], how: Listening) -> Source:
-    """The source with this name, or near and far of two. ValueError or FileNotFoundError if there can be none."""
+def open_source(names: Sequence[str], options: SourceOptions) -> Source:
+    """The source with this name, or near and far from two; ValueError or FileNotFoundError for a wrong name."""
     if len(names) == 2:
-        near, far = (_feed(name, how, channels=1) for name in names)
-        return Stream(AlignedPair(near, far), how.window_s, how.hop_s, how.clock)
+        near, far = (_stream(name, options, channels=1) for name in names)
+        return StreamSource(AlignedPair(near, far), options.window_s, options.hop_s, options.clock)
     if len(names) != 1:
         raise ValueError(f"a machine has one source, or two (near and far), not {len(names)}")
     if Path(names[0]).is_dir():
-        return Folder(
+        return FolderSource(
             Path(names[0]),
-            how.window_s,
-            clock=how.clock,
-            report=how.report,
-            ledger=how.ledger,
-            near=how.near,
-            far=how.far,
-            poll_s=how.poll_s,
-            settle_s=how.settle_s,
-            once=how.once,
+            options.window_s,
+            clock=options.clock,
+            report=options.report,
+            ledger=options.ledger,
+            near=options.near,
+            far=options.far,
+            poll_s=options.poll_s,
+            settle_s=options.settle_s,
+            once=options.once,
         )
-    return Stream(_feed(names[0], how, channels=2), how.window_s, how.hop_s, how.clock)
+    return StreamSource(_stream(names[0], options, channels=2), options.window_s, options.hop_s, options.clock)
 
 
 def is_folder(names: Sequence[str]) -> bool:
-    """Whether this source is a folder of files."""
+    """Whether the source is a folder of files."""
     return len(names) == 1 and Path(names[0]).is_dir()
 
 
-def _feed(name: str, how: Listening, channels: int) -> SampleStream:
+def _stream(name: str, options: SourceOptions, channels: int) -> SampleStream:
     if name == "-":
-        return Pcm(sys.stdin.buffer, how.rate, min(channels, how.channels), how.form)
+        return Pcm(sys.stdin.buffer, options.rate, min(channels, options.channels), options.form)
     kind, _, device = name.partition(":")
     if kind == "mic":
-        far = how.far if channels == 2 else None
-        return Microphone(int(device) if device.isdecimal() else device or None, how.rate, near=how.near, far=far)
-    if "://" not in name and not Path(name).exists() and not how.options:
-        raise FileNotFoundError(f"no such source: {hide(name)} is no folder, file or URL, nor mic or - (stdin)")
-    return Ffmpeg(name, how.rate, channels=channels, near=how.near, far=how.far, options=how.options)
+        far = options.far if channels == 2 else None
+        return Microphone(
+            int(device) if device.isdecimal() else device or None, options.rate, near=options.near, far=far
+        )
+    if "://" not in name and not Path(name).exists() and not options.options:
+        raise FileNotFoundError(f"no such source: {hide(name)} is not a folder, a file, a URL, mic or - (stdin)")
+    return Ffmpeg(name, options.rate, channels=channels, near=options.near, far=options.far, options=options.options)

@@ -1,9 +1,9 @@
-"""Where samples come from: ffmpeg (any URL or file), raw PCM on a pipe, a microphone. Each is a `Feed`.
+"""Streams of samples: ffmpeg (any URL or file), raw PCM on a pipe, a microphone. Each is a `SampleStream`.
 
-    chunks(stop)   iterator of ((C, N) float32, gap) or None while nothing comes (at least once a second)
+    chunks(stop)   iterator of ((C, N) float32, gap), or None while no samples come (at least once a second)
 
-A thread waits for the samples, so that whoever reads is never stuck. `ffmpeg` is a process of its own: if it ends, or
-stays silent for `stall_s`, it is started again after 1, 2, 4 ... 60 s; what it said last is in `problem`.
+A thread waits for the samples, so that the reader never blocks. `ffmpeg` is a process of its own: if it ends, or gives
+no sound for `stall_s`, it is restarted after 1, 2, 4 ... 60 s; its last messages are in `problem`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHUNK_S, POLL_S = 0.25, 0.5
 AHEAD = 64  # chunks that wait to be read
 LONGEST_WAIT_S = 60.0
 FORMATS = {"f32le": ("<f4", 1.0), "s16le": ("<i2", 32768.0), "s32le": ("<i4", 2147483648.0)}
-PLACE = re.compile(r"\[\w+ @ 0x[0-9a-f]+\] ")  # in memory: another one every time, so that old news would look new
+ADDRESS = re.compile(r"\[\w+ @ 0x[0-9a-f]+\] ")  # differs on each start, so that the same message would look new
 SECRET = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 Chunk = tuple[Array, bool]
@@ -41,11 +41,11 @@ class SampleStream(Protocol):
 
     @property
     def problem(self) -> str:
-        """Why nothing comes, or ""."""
+        """Why no samples come, or ""."""
         ...
 
     def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
-        """Samples (C, N) with whether something is missing before them; None while nothing comes."""
+        """Samples (C, N) with whether samples are missing before them; None while no samples come."""
         ...
 
 
@@ -58,11 +58,11 @@ class Pcm:
         self.problem = ""
 
     def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
-        """See `Feed`."""
+        """See `SampleStream`."""
         kind, scale = FORMATS[self.form]
         frame = np.dtype(kind).itemsize * self.channels
         rest = b""
-        for data in _read(self.file, round(CHUNK_S * self.rate) * frame, stop):
+        for data in _read_blocks(self.file, round(CHUNK_S * self.rate) * frame, stop):
             if data is None:
                 yield None
                 continue
@@ -74,7 +74,7 @@ class Pcm:
 
 
 class Ffmpeg:
-    """Samples of anything that ffmpeg can open: rtsp://, http(s)://, a file, a device."""
+    """The samples of anything that ffmpeg opens: rtsp://, http(s)://, a file, a device."""
 
     def __init__(
         self,
@@ -93,40 +93,40 @@ class Ffmpeg:
         self.stall_s, self.first_wait_s = stall_s, first_wait_s
         self.finite = Path(url).is_file()
         self.problem, self.restarts = "", 0
-        self._said: deque[str] = deque(maxlen=8)
+        self._messages: deque[str] = deque(maxlen=8)
 
     def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
-        """See `Feed`; ends at the end of a file, else only when it is stopped."""
+        """See `SampleStream`; ends at the end of a file, or when it is stopped."""
         wait, gap = 0.0, False
         while not stop.is_set():
-            heard = 0.0
+            seconds = 0.0
             process = self._start()
             try:
-                for chunk in self._listen(process, stop):
+                for chunk in self._read(process, stop):
                     if chunk is not None:
-                        heard += chunk[0].shape[1] / self.rate
+                        seconds += chunk[0].shape[1] / self.rate
                         self.problem = ""
                         yield chunk[0], gap
                         gap = False
                     else:
                         yield None
             finally:
-                _end(process)
+                _terminate(process)
             if stop.is_set() or (self.finite and process.returncode == 0):
                 return
             gap = True
             self.restarts += 1
-            self.problem = f"{hide(self.url)}: {self.last_words() or 'the stream ended'}; trying again"
-            wait = 0.0 if heard > LONGEST_WAIT_S else min(max(self.first_wait_s, 2 * wait), LONGEST_WAIT_S)
+            self.problem = f"{hide(self.url)}: {self.last_messages() or 'the stream ended'}; trying again"
+            wait = 0.0 if seconds > LONGEST_WAIT_S else min(max(self.first_wait_s, 2 * wait), LONGEST_WAIT_S)
             yield None
             for _ in range(round(wait / 0.5)):
                 if stop.wait(0.5):
                     return
                 yield None
 
-    def last_words(self) -> str:
-        """What ffmpeg said last, without passwords."""
-        return hide(" | ".join(list(self._said)[-2:]))
+    def last_messages(self) -> str:
+        """The last messages of ffmpeg, without passwords."""
+        return hide(" | ".join(list(self._messages)[-2:]))
 
     def command(self) -> list[str]:
         """The command line: two channels of 32-bit floats on stdout, near first."""
@@ -136,9 +136,9 @@ class Ffmpeg:
         elif self.channels == 2 and (self.near, self.far) != (0, 1):
             pick = ["-af", f"pan=stereo|c0=c{self.near}|c1=c{self.near if self.far is None else self.far}"]
         over_tcp = ["-rtsp_transport", "tcp"] if self.url.startswith("rtsp") else []
-        said = ["-nostdin", "-hide_banner", "-loglevel", "warning"]
+        quiet = ["-nostdin", "-hide_banner", "-loglevel", "warning"]
         form = ["-vn", *pick, "-f", "f32le", "-ac", str(self.channels), "-ar", str(self.rate), "-"]
-        return ["ffmpeg", *said, *over_tcp, *self.options, "-i", self.url, *form]
+        return ["ffmpeg", *quiet, *over_tcp, *self.options, "-i", self.url, *form]
 
     def _start(self) -> subprocess.Popen[bytes]:
         try:
@@ -147,28 +147,28 @@ class Ffmpeg:
             )
         except FileNotFoundError:
             raise FileNotFoundError(
-                "ffmpeg is not installed, and is needed for URLs: apt install ffmpeg (or watch a folder instead)"
+                "ffmpeg is needed for URLs and is not installed: apt install ffmpeg (or monitor a folder instead)"
             ) from None
-        threading.Thread(target=self._overhear, args=(process.stderr,), daemon=True).start()
+        threading.Thread(target=self._keep_messages, args=(process.stderr,), daemon=True).start()
         return process
 
-    def _overhear(self, stderr: IO[bytes]) -> None:
+    def _keep_messages(self, stderr: IO[bytes]) -> None:
         for line in stderr:
-            self._said.append(PLACE.sub("", line.decode(errors="replace")).strip()[:300])
+            self._messages.append(ADDRESS.sub("", line.decode(errors="replace")).strip()[:300])
 
-    def _listen(self, process: subprocess.Popen[bytes], stop: threading.Event) -> Iterator[Chunk | None]:
+    def _read(self, process: subprocess.Popen[bytes], stop: threading.Event) -> Iterator[Chunk | None]:
         assert process.stdout is not None
         silent_s = 0.0
         for chunk in Pcm(process.stdout, self.rate, self.channels).chunks(stop):
             silent_s = 0.0 if chunk is not None else silent_s + POLL_S
             if silent_s >= self.stall_s:
-                self._said.append(f"no sound for {silent_s:.0f} s")
+                self._messages.append(f"no sound for {silent_s:.0f} s")
                 return
             yield chunk
 
 
 class Microphone:
-    """A sound card's input by name or number (None: the default one); needs `sounddevice`."""
+    """An input of a sound card by name or number (None: the default one); needs `sounddevice`."""
 
     def __init__(self, device: str | int | None, rate: int, *, near: int = 0, far: int | None = 1) -> None:
         try:
@@ -182,14 +182,14 @@ class Microphone:
         self._sounddevice: Any = sounddevice
 
     def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
-        """See `Feed`; a device that fails is opened again after a while."""
+        """See `SampleStream`; a device that fails is opened again after a while."""
         rows = [self.near] if self.far is None else [self.near, self.far]
         gap = False
         while not stop.is_set():
             waiting: queue.Queue[tuple[Array, bool]] = queue.Queue(AHEAD)
 
-            def hear(data: Array, frames: int, time: Any, status: Any, waiting: Any = waiting) -> None:
-                if waiting.full():  # nobody listens: the oldest goes, and what follows it has a gap
+            def receive(data: Array, frames: int, time: Any, status: Any, waiting: Any = waiting) -> None:
+                if waiting.full():  # not read in time: drop the oldest chunk
                     waiting.get_nowait()
                 waiting.put_nowait((data.T[rows].copy(), bool(status.input_overflow)))
 
@@ -200,7 +200,7 @@ class Microphone:
                     channels=max(rows) + 1,
                     dtype="float32",
                     blocksize=round(CHUNK_S * self.rate),
-                    callback=hear,
+                    callback=receive,
                 ):
                     self.problem = ""
                     while not stop.is_set():
@@ -219,17 +219,17 @@ class Microphone:
                         return
 
 
-def _read(file: IO[bytes], size: int, stop: threading.Event) -> Iterator[bytes | None]:
-    """Blocks of at most `size` bytes as they come, None every POLL_S without any; ends where the file does."""
+def _read_blocks(file: IO[bytes], size: int, stop: threading.Event) -> Iterator[bytes | None]:
+    """Blocks of at most `size` bytes as they come, None every POLL_S without one; ends where the file does."""
     waiting: queue.Queue[bytes] = queue.Queue(AHEAD)
-    read: Callable[[int], bytes] = getattr(file, "read1", file.read)  # what is there, not all that was asked for
+    read: Callable[[int], bytes] = getattr(file, "read1", file.read)  # read1 returns what is there; read waits for all
 
     def wait() -> None:
         data = b"."
         while data and not stop.is_set():
             try:
                 data = read(size)
-            except (OSError, ValueError):  # closed under our hands
+            except (OSError, ValueError):  # closed meanwhile
                 data = b""
             while not stop.is_set():
                 try:
@@ -250,8 +250,8 @@ def _read(file: IO[bytes], size: int, stop: threading.Event) -> Iterator[bytes |
         yield data
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, gently first, and close its pipes."""
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    """Terminate a process, kill it if that does not help, and close its pipe."""
     try:
         process.wait(timeout=0.2)
     except subprocess.TimeoutExpired:
@@ -266,5 +266,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def hide(text: str) -> str:
-    """Without the user names and passwords of URLs."""
+    """`text` without the user names and passwords of URLs."""
     return SECRET.sub("***", text)
