@@ -1,6 +1,6 @@
 """Run the commands of the tutorials and write their outputs where they stand.
 
-    python tools/run_tutorials.py                  rewrite the outputs in docs/tutorials/*.md and README.md
+    python tools/run_tutorials.py                  rewrite the outputs in README.md, docs/how-it-works.md and docs/tutorials
     python tools/run_tutorials.py --check FILE...  run them and fail where an output is another (numbers may differ)
 
 A fenced block `console` holds lines `$ command` and what each printed. A fenced block `python` is run, all blocks of a
@@ -29,7 +29,7 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "how-it-works.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
 PIECE = re.compile(
     r"<!-- (?P<comment>setup|start): (?P<what>.*?) -->"
     r"|```(?P<kind>console|python)\n(?P<body>.*?)```(?P<answer>\n\n```text\n.*?```)?",
