@@ -10,18 +10,11 @@ import sys
 import numpy as np
 import pytest
 
+from commands import nearfar
 from conftest import hum, shared, write_wav
 from nearfar.cli import terminal
 
 COMMAND = [sys.executable, "-m", "nearfar"]
-
-
-def nearfar(*arguments, cwd=None):
-    """Run the command; (exit code, stdout, stderr)."""
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -334,11 +327,11 @@ def test_prose_is_broken_between_words_on_a_terminal_alone(monkeypatch, capsys):
     from nearfar.cli import terminal
 
     words = "Method        the far microphone hears the machine itself\n  in --two-words"
-    terminal.say_words(words)
+    terminal.echo_wrapped(words)
     assert capsys.readouterr().out == words + "\n"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "40")
-    terminal.say_words(words)
+    terminal.echo_wrapped(words)
     assert capsys.readouterr().out.splitlines() == [
         "Method        the far microphone hears",
         "              the machine itself",

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from typer.testing import CliRunner
 
+import commands
 from brokers import Listener, Mosquitto, free_port, wait_for
 from conftest import RATE, hum, write_wav
-from nearfar.cli import app
 from nearfar.live.history.history import History
 from plants import fitted, sound
 from test_sinks import Receiver
@@ -34,17 +33,10 @@ def environment() -> dict[str, str]:
 
 
 def nearfar(*arguments, folder: Path, code: int = 0, given: bytes | None = None):
-    """(stdout, stderr) of a command, in this process: it starts a hundred times faster."""
-    before, here = [(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)], Path.cwd()
-    os.chdir(folder)
-    try:
-        done = CliRunner().invoke(app, [str(a) for a in arguments], input=given)
-    finally:
-        os.chdir(here)
-        for number, handler in before:
-            signal.signal(number, handler)
-    assert done.exit_code == code, done.stderr
-    return done.stdout, done.stderr
+    """(stdout, stderr) of a command that ends with `code`."""
+    found, out, err = commands.nearfar(*arguments, cwd=folder, given=given)
+    assert found == code, err
+    return out, err
 
 
 @pytest.fixture

@@ -1,43 +1,38 @@
-"""Commands of the researcher's bench: evaluate, reproduce, submit."""
+"""Commands for the challenge's numbers and files: evaluate, reproduce, submit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nearfar.cli.options import (
+    Channels,
     Data,
-    Far,
     Json,
     Machines,
-    Near,
+    Networks,
     Page,
-    Precision,
     RecipeName,
     Rounds,
     StoreFolder,
-    Threads,
     Truth,
-    Weights,
-    channel,
-    encoders_of,
-    opened,
-    system,
-    weights_for,
+    command,
+    load_recipe,
+    open_store,
 )
-from nearfar.cli.output import as_csv, say_evaluation, say_reproduction
+from nearfar.cli.output import as_csv, print_evaluation, print_reproduction
 from nearfar.cli.terminal import (
     BAD_INPUT,
     DONE,
-    complain,
-    errors_for_people,
+    echo,
+    echo_json,
+    echo_table,
     left_out,
     progress_bar,
-    say,
-    say_json,
-    say_table,
+    warn,
 )
 from nearfar.support.files import atomic_write
 from nearfar.support.words import plural
@@ -50,66 +45,63 @@ if TYPE_CHECKING:
 BASELINE_RATE = 0.1  # the official baseline's gamma quantile of 0.9
 
 
+@command
 def evaluate(
     data: Data,
+    channels: Channels,
+    networks: Networks,
     recipe: RecipeName = None,
-    weights: Weights = None,
     truth: Truth = None,
     machine: Machines = None,
-    near: Near = 0,
-    far: Far = 1,
     rounds: Rounds = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     page: Page = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every test clip's score to this file.")] = None,
     store: StoreFolder = None,
-    threads: Threads = None,
-    precision: Precision = "float32",
     json: Json = False,
 ) -> None:
     """Example: nearfar evaluate data/ --recipe logmel
 
-    The challenge's metrics per machine, with bootstrap intervals. Evaluation files without labels are scored; give
-    their labels with --truth, or write the challenge's files with `nearfar submit`.
+    Compute the challenge's metrics per machine, with bootstrap intervals. Evaluation files without labels are scored;
+    give their labels with --truth, or write the challenge's files with `nearfar submit`.
     """
     from nearfar.challenge import evaluate as bench
 
-    with errors_for_people():
-        wanted = system(recipe)
-        with progress_bar() as tell:
-            evaluation = bench.evaluate(
-                data,
-                wanted,
-                weights_for(weights, encoders_of(wanted)),
-                truth=truth,
-                only=machine or (),
-                near=near,
-                far=channel(far),
-                threads=threads,
-                precision=precision,
-                store=opened(store),
-                rounds=rounds,
-                seed=seed,
-                progress=tell,
-            )
-        if json:
-            say_json(evaluation.to_dict())
-        else:
-            say_evaluation(evaluation)
-        if csv_file:
-            atomic_write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
-        if page:
-            from nearfar.challenge.pages.report import bench_page
+    system = load_recipe(recipe)
+    with progress_bar() as progress:
+        evaluation = bench.evaluate(
+            data,
+            system,
+            networks.weights_of(system),
+            truth=truth,
+            only=machine or (),
+            store=open_store(store),
+            rounds=rounds,
+            seed=seed,
+            progress=progress,
+            **channels.settings(),
+            **networks.settings(),
+        )
+    if json:
+        echo_json(evaluation.to_dict())
+    else:
+        print_evaluation(evaluation)
+    if csv_file:
+        atomic_write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
+    if page:
+        from nearfar.challenge.pages.report import bench_page
 
-            atomic_write(page, bench_page(evaluation, f"nearfar evaluate {data}"))
-        raise typer.Exit(BAD_INPUT if evaluation.failed else DONE)
+        atomic_write(page, bench_page(evaluation, f"nearfar evaluate {data}"))
+    raise typer.Exit(BAD_INPUT if evaluation.failed else DONE)
 
 
+@command
 def reproduce(
     data: Data,
-    weights: Weights = None,
+    channels: Channels,
+    networks: Networks,
     store: StoreFolder = None,
-    results: Annotated[Path, typer.Option(help="Folder to keep scores in; a second run goes on from there.")] = Path(
+    results: Annotated[Path, typer.Option(help="Folder for the scores; a second run continues from it.")] = Path(
         "nearfar-results"
     ),
     recipe: Annotated[
@@ -117,64 +109,52 @@ def reproduce(
     ] = None,
     truth: Truth = None,
     machine: Machines = None,
-    near: Near = 0,
-    far: Far = 1,
     page: Page = None,
-    threads: Threads = None,
-    precision: Precision = "float32",
     json: Json = False,
 ) -> None:
     """Example: nearfar reproduce data/dcase2026t2/dev_data/raw
 
-    Tables 3, 4 and 5 of the report, computed here and set beside its own numbers. Encoders without weights are left
-    out and say why; the default without weights always runs.
+    Compute Tables 3, 4 and 5 of the report beside the numbers it prints. An encoder whose weights are missing is left
+    out with the reason; the default recipe, which needs no weights, always runs.
     """
     from nearfar.challenge.data import layout
     from nearfar.challenge.evaluate import ScoreCache
     from nearfar.challenge.pages import tables
     from nearfar.recipe import TABLE_3
 
-    with errors_for_people():
-        found = layout.read(data, truth, machine or ())
-        theirs = (*TABLE_3, tables.FUSED)  # those run in any case
-        others: dict[str, System | None] = {"logmel": None}
-        for name in dict.fromkeys(recipe or ()):
-            if name not in (*theirs, *others):
-                titles = Path(name).stem, Path(name).name, f"{Path(name).stem}-{len(others)}"
-                others[next(t for t in titles if t not in (*theirs, *others))] = system(name)
-        systems = {**TABLE_3, **others}.values()
-        given = weights_for(weights, [name for each in systems for name in encoders_of(each)])
-        with progress_bar() as tell:
-            runs = ScoreCache(
-                results,
-                given,
-                opened(store),
-                near=near,
-                far=channel(far),
-                threads=threads,
-                precision=precision,
-                progress=tell,
-            )
-            done = tables.reproduce(found, runs, others)
-        if page:
-            from nearfar.challenge.pages.report import tables_page
+    found = layout.read(data, truth, machine or ())
+    others = _further_systems(recipe or ())
+    with progress_bar() as progress:
+        runs = ScoreCache(
+            results,
+            networks.weights_of(*TABLE_3.values(), *others.values()),
+            open_store(store),
+            progress=progress,
+            **channels.settings(),
+            **networks.settings(),
+        )
+        done = tables.reproduce(found, runs, others)
+    if page:
+        from nearfar.challenge.pages.report import tables_page
 
-            atomic_write(page, tables_page(done, f"nearfar reproduce {data}"))
-        failed = any(run.failures for run in done.runs.values())
-        if json:
-            say_json(done.to_dict())
-        else:
-            say_reproduction(done)
-        raise typer.Exit(BAD_INPUT if failed else DONE)
+        atomic_write(page, tables_page(done, f"nearfar reproduce {data}"))
+    failed = any(run.failures for run in done.runs.values())
+    if json:
+        echo_json(done.to_dict())
+    else:
+        print_reproduction(done)
+    raise typer.Exit(BAD_INPUT if failed else DONE)
 
 
+@command
 def submit(
+    channels: Channels,
+    networks: Networks,
     data: Annotated[
         Path | None, typer.Argument(help="The data set; with --check, the files that must have rows.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the submission.")] = None,
     recipe: RecipeName = None,
-    weights: Weights = None,
     check: Annotated[Path | None, typer.Option(help="Check this folder of CSV files instead of writing one.")] = None,
     label: Annotated[str | None, typer.Option(help="Label of the submission: Lastname_Institute_task2_1.")] = None,
     set_point: Annotated[
@@ -184,55 +164,62 @@ def submit(
         float | None, typer.Option(help="Share of normal clips that may be called anomalous [gamma: 0.1, else 0.05].")
     ] = None,
     machine: Machines = None,
-    near: Near = 0,
-    far: Far = 1,
-    threads: Threads = None,
-    precision: Precision = "float32",
     store: StoreFolder = None,
     json: Json = False,
 ) -> None:
     """Example: nearfar submit eval_data/raw --recipe eat-large -o out/
 
-    Scores, decisions and metadata as the challenge wants them, checked and packed. Check any folder of CSV files:
+    Write the scores, decisions and metadata of a submission, checked and packed. To check any folder of CSV files:
     nearfar submit --check out/ eval_data/raw
     """
     from nearfar.challenge import evaluate as bench
     from nearfar.challenge import submission
 
-    with errors_for_people():
-        if check is not None:
-            if output is not None or recipe is not None:
-                raise ValueError("--check reads a submission; give it without --recipe and -o")
-            found = submission.check(check, data, only=machine)
-            _say_findings(found, check, data, json)
-            raise typer.Exit(BAD_INPUT if found else DONE)
-        if data is None or output is None:
-            raise ValueError("give the data set and -o FOLDER, or --check FOLDER")
-        wanted = system(recipe)
-        rate = BASELINE_RATE if false_alarm_rate is None and set_point == "gamma" else false_alarm_rate
-        with progress_bar() as tell:
-            evaluation = bench.evaluate(
-                data,
-                wanted,
-                weights_for(weights, encoders_of(wanted)),
-                only=machine or (),
-                near=near,
-                far=channel(far),
-                false_alarm_rate=rate,
-                method=set_point,
-                threads=threads,
-                precision=precision,
-                store=opened(store),
-                progress=tell,
-            )
-        label = label or submission.LABEL
-        found = submission.submit(output, evaluation, data, label, machine or ())
-        if json:
-            say_json(_submitted(evaluation) | {"folder": output, "label": label, "findings": [str(f) for f in found]})
-        else:
-            _say_submitted(evaluation, output, label)
-            _say_findings(found, output, data, json=False)
+    if check is not None:
+        if output is not None or recipe is not None:
+            raise ValueError("--check reads a submission: give it without --recipe and -o")
+        found = submission.check(check, data, only=machine)
+        _print_findings(found, check, data, json)
         raise typer.Exit(BAD_INPUT if found else DONE)
+    if data is None or output is None:
+        raise ValueError("give the data set and -o FOLDER, or --check FOLDER")
+    system = load_recipe(recipe)
+    rate = BASELINE_RATE if false_alarm_rate is None and set_point == "gamma" else false_alarm_rate
+    with progress_bar() as progress:
+        evaluation = bench.evaluate(
+            data,
+            system,
+            networks.weights_of(system),
+            only=machine or (),
+            false_alarm_rate=rate,
+            method=set_point,
+            store=open_store(store),
+            progress=progress,
+            **channels.settings(),
+            **networks.settings(),
+        )
+    label = label or submission.LABEL
+    found = submission.submit(output, evaluation, data, label, machine or ())
+    if json:
+        echo_json(_submitted(evaluation) | {"folder": output, "label": label, "findings": [str(f) for f in found]})
+    else:
+        _print_submitted(evaluation, output, label)
+        _print_findings(found, output, data, json=False)
+    raise typer.Exit(BAD_INPUT if found else DONE)
+
+
+def _further_systems(names: Iterable[str]) -> dict[str, System | None]:
+    """Systems to run beside those of the report, by a title that is not taken; the default system first."""
+    from nearfar.challenge.pages import tables
+    from nearfar.recipe import TABLE_3
+
+    reported = (*TABLE_3, tables.FUSED)
+    others: dict[str, System | None] = {"logmel": None}
+    for name in dict.fromkeys(names):
+        if name not in (*reported, *others):
+            titles = Path(name).stem, Path(name).name, f"{Path(name).stem}-{len(others)}"
+            others[next(t for t in titles if t not in (*reported, *others))] = load_recipe(name)
+    return others
 
 
 def _submitted(evaluation: Evaluation) -> dict[str, object]:
@@ -248,8 +235,8 @@ def _submitted(evaluation: Evaluation) -> dict[str, object]:
     }
 
 
-def _say_submitted(evaluation: Evaluation, folder: Path, label: str) -> None:
-    say_table(
+def _print_submitted(evaluation: Evaluation, folder: Path, label: str) -> None:
+    echo_table(
         ["machine", "test clips", "called anomalous", "set-point", "labels"],
         [
             [
@@ -263,24 +250,24 @@ def _say_submitted(evaluation: Evaluation, folder: Path, label: str) -> None:
         ],
     )
     point = evaluation.machines[0].detector.threshold
-    say(f"\nDecisions     score > set-point: {point.method}, {100 * point.rate:g} % of normal clips")
+    echo(f"\nDecisions     score > set-point: {point.method}, {100 * point.rate:g} % of normal clips")
     for note in evaluation.notes:
-        complain(f"note: {note}")
+        warn(f"note: {note}")
     for m in evaluation.machines:
         for file, error in m.failures:
-            complain(f"{m.name}: {left_out(file, error)}")
-    say(f"Submission    {folder}, packed in {folder / label}.zip")
-    say(f"To fill in    name and authors in {folder / label}.meta.yaml; a second run packs what stands there")
+            warn(f"{m.name}: {left_out(file, error)}")
+    echo(f"Submission    {folder}, packed in {folder / label}.zip")
+    echo(f"To fill in    name and authors in {folder / label}.meta.yaml; run the command again to pack them")
 
 
-def _say_findings(found: list[Finding], folder: Path, data: Path | None, json: bool) -> None:
+def _print_findings(found: list[Finding], folder: Path, data: Path | None, json: bool) -> None:
     if json:
-        say_json({"folder": folder, "data": data, "findings": [vars(f) for f in found], "ok": not found})
+        echo_json({"folder": folder, "data": data, "findings": [vars(f) for f in found], "ok": not found})
         return
     against = f"against {data}" if data else "by itself; give the data set to check that no row is missing"
     if found:
-        say(f"Checked {against}: {plural(len(found), 'thing')} to put right")
+        echo(f"Checked {against}: {plural(len(found), 'thing')} to put right")
         for finding in found:
-            say(f"  {finding}")
+            echo(f"  {finding}")
     else:
-        say(f"Checked {against}: nothing to put right")
+        echo(f"Checked {against}: nothing to put right")

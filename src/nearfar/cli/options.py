@@ -1,14 +1,19 @@
-"""What the commands share: options that mean the same everywhere, and how paths and names are read."""
+"""What the commands share: options with one meaning, groups of them, and the decorator of every command."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
-from nearfar.cli.terminal import complain
+from nearfar.cli.terminal import handle_errors, warn
 from nearfar.support.words import plural
 
 if TYPE_CHECKING:
@@ -16,18 +21,13 @@ if TYPE_CHECKING:
     from nearfar.recipe import System
 
 Data = Annotated[Path, typer.Argument(help="DATA/<machine>/{train,test}, or a parent in the challenge's layout.")]
-Near = Annotated[int, typer.Option(help="Channel of the near microphone, counted from 0.")]
-Far = Annotated[int, typer.Option(help="Channel of the far microphone; -1 if there is none.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Manifest = Annotated[
-    Path | None, typer.Option(help="CSV with columns file, domain, label, machine (all but file optional).")
+    Path | None, typer.Option(help="CSV with the columns file, domain, label, machine (all but file are optional).")
 ]
 RecipeName = Annotated[
     str | None,
-    typer.Option(
-        "--recipe",
-        help="A recipe's name, such as beats, or JSON file; without it, chosen by listening.",
-    ),
+    typer.Option("--recipe", help="Name of a recipe, such as beats, or a JSON file [chosen by the normals]."),
 ]
 Weights = Annotated[
     list[str] | None,
@@ -38,14 +38,14 @@ Weights = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Recordings heard side by side; as many as there are processors.")
+    int | None, typer.Option(min=1, help="Recordings that are processed at the same time [one per processor].")
 ]
 Machines = Annotated[list[str] | None, typer.Option("--machine", help="Only this machine; may be repeated.")]
-Truth = Annotated[Path | None, typer.Option(help="Ground-truth CSVs of evaluation files: a folder, or one file.")]
+Truth = Annotated[Path | None, typer.Option(help="Ground-truth CSV of the evaluation files, or a folder of them.")]
 Rounds = Annotated[int, typer.Option(help="Bootstrap rounds of the intervals.")]
 Page = Annotated[Path | None, typer.Option(help="HTML page to write.")]
 FalseAlarmRate = Annotated[
-    float | None, typer.Option(help="Share of healthy recordings that may alarm [0.05, with few normals more].")
+    float | None, typer.Option(help="Share of healthy recordings that may alarm [0.05, more with few normals].")
 ]
 Rate = Annotated[
     float | None,
@@ -53,16 +53,108 @@ Rate = Annotated[
 ]
 StoreFolder = Annotated[
     Path | None,
-    typer.Option("--store", help="Folder that keeps what networks give, so that no recording goes through one twice."),
+    typer.Option("--store", help="Folder that keeps the outputs of networks, so that each recording is computed once."),
 ]
 Precision = Annotated[
-    str, typer.Option(help="float32, or bf16: networks take about 0.6 of the time, what they give differs by 0.3 %.")
+    str, typer.Option(help="float32, or bf16: networks need about 0.6 of the time; their outputs differ by 0.3 %.")
 ]
-Model = Annotated[Path, typer.Argument(help="Detector folder, as `nearfar fit` made it.")]
+Model = Annotated[Path, typer.Argument(help="Detector folder that `nearfar fit` wrote.")]
 
 
-def system(recipe: str | None) -> System | None:
-    """A system by its name or from a JSON file; None is the default that the normals decide."""
+@dataclass(frozen=True)
+class Channels:
+    """Options: the channels of the two microphones in every recording."""
+
+    near: Annotated[int, typer.Option(help="Channel of the near microphone, counted from 0.")] = 0
+    far: Annotated[int, typer.Option(help="Channel of the far microphone; -1 if there is none.")] = 1
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments `near` and `far` of the library; far is None if there is no far microphone."""
+        return {"near": self.near, "far": None if self.far < 0 else self.far}
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Options: weights of the encoders, and how the encoders run."""
+
+    weights: Weights = None
+    threads: Threads = None
+    precision: Precision = "float32"
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments `threads` and `precision` of the library."""
+        return {"threads": self.threads, "precision": self.precision}
+
+    def weights_of(self, *systems: System | None) -> Any:
+        """Argument `weights` of the library, checked against the encoders of `systems`."""
+        return weights_for(self.weights, encoders_of(*systems))
+
+
+def command(run: Callable[..., None]) -> Callable[..., None]:
+    """Make a command: an error of the user becomes one line and exit code 2; a dataclass is a group of options."""
+    signature = inspect.signature(run, eval_str=True)
+    annotations = {p.name: p.annotation for p in signature.parameters.values()}
+    groups = {name: kind for name, kind in annotations.items() if isinstance(kind, type) and is_dataclass(kind)}
+    options: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        group = groups.get(parameter.name)
+        inside = inspect.signature(group, eval_str=True).parameters.values() if group else [parameter]
+        options += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inside]
+
+    @functools.wraps(run)
+    def grouped(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        with handle_errors():
+            run(**given)
+
+    grouped.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
+    grouped.__annotations__ = {p.name: p.annotation for p in options}
+    return grouped
+
+
+class DefaultCommand(typer.core.TyperGroup):
+    """A group whose first command runs when its name is left out: `nearfar weights beats` is `weights show beats`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the name of the first command before arguments that name no command."""
+        if not args or args[0] not in (*self.commands, *self.get_help_option_names(ctx)):
+            args = [next(iter(self.commands)), *args]
+        return super().parse_args(ctx, args)
+
+
+def group(
+    example: str, does: str, short: str = "", cls: type[typer.core.TyperGroup] = typer.core.TyperGroup
+) -> typer.Typer:
+    """An app for the sub-commands of one command; its help opens with `example`; `short` stands in lists."""
+    return typer.Typer(
+        cls=cls,
+        no_args_is_help=True,
+        help=f"Example: {example}\n\n{inspect.cleandoc(does)}",
+        short_help=short or does,
+        rich_markup_mode=None,
+    )
+
+
+def register(app: typer.Typer, run: Callable[..., None], name: str | None = None) -> None:
+    """Add a command to an app; its line in lists is the first sentence below the example in its docstring."""
+    does = " ".join((inspect.getdoc(run) or "").split("\n\n")[1].split())
+    app.command(name, short_help=re.split(r"(?<=[.]) ", does)[0])(run)
+
+
+def subcommand(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The decorator `command` for a command of a group."""
+
+    def decorate(run: Callable[..., None]) -> Callable[..., None]:
+        made = command(run)
+        register(app, made, name)
+        return made
+
+    return decorate
+
+
+def load_recipe(recipe: str | None) -> System | None:
+    """A system by its name or from a JSON file; None is the default, which is chosen from the normals."""
     from nearfar.recipe import by_name, from_json
 
     if recipe is None:
@@ -75,22 +167,22 @@ def system(recipe: str | None) -> System | None:
     return by_name(recipe)
 
 
-def opened(store: Path | None) -> Store | None:
-    """The store in a folder, or None without one."""
+def open_store(store: Path | None) -> Store | None:
+    """The store in a folder; None without a folder."""
     from nearfar.embedding.store import Store
 
     return None if store is None else Store(store)
 
 
-def encoders_of(system: System | None) -> list[str]:
-    """The encoders of a system; None is the default, which needs no weights."""
+def encoders_of(*systems: System | None) -> list[str]:
+    """The encoders of systems; None is the default system, which needs no weights."""
     from nearfar.recipe import leaves
 
-    return [] if system is None else [leaf.encoder for leaf in leaves(system)]
+    return [leaf.encoder for system in systems if system is not None for leaf in leaves(system)]
 
 
 def weights_for(given: list[str] | None, encoders: Iterable[str]) -> Any:
-    """`weights_of`, if they are of `encoders`; ValueError for what would not be used, and for one file for several."""
+    """`weights_of(given)`; ValueError if `encoders` would not use a file, or if one file is given for several."""
     from nearfar.encoders.loading import unused, with_weights
 
     weights, needed = weights_of(given), with_weights(encoders)
@@ -105,45 +197,42 @@ def weights_for(given: list[str] | None, encoders: Iterable[str]) -> Any:
 
 
 def weights_of(given: list[str] | None) -> Any:
-    """What `Detector(weights=...)` takes: None, a file or folder, or {encoder: file}."""
+    """The argument of `Detector(weights=...)`: None, a file or folder, or {encoder: file}."""
     from nearfar.encoders import names
     from nearfar.support.check import one_of
 
     if not given:
         return None
     if len(given) == 1 and (Path(given[0]).exists() or "=" not in given[0]):
-        return _there(given[0])
+        return _existing(given[0])
     pairs: dict[str, Path] = {}
     for text in given:
         name, equals, file = text.partition("=")
         if not equals:
-            raise ValueError(f"--weights {text}: of several, each is NAME=FILE, such as eat-large=model.safetensors")
+            raise ValueError(f"--weights {text}: give several as NAME=FILE, such as eat-large=model.safetensors")
         if one_of("encoder", name, names()) in pairs:
             raise ValueError(f"--weights names {name} twice")
-        pairs[name] = _there(file)
+        pairs[name] = _existing(file)
     return pairs
 
 
-def _there(path: str) -> Path:
+def _existing(path: str) -> Path:
     if not Path(path).exists():
         raise FileNotFoundError(f"--weights: there is no file or folder {path}")
     return Path(path)
 
 
-def channel(far: int) -> int | None:
-    return None if far < 0 else far
-
-
 def one_or_many(paths: list[Path]) -> Any:
+    """A single path as itself, several as the list."""
     return paths[0] if len(paths) == 1 else paths
 
 
 def normals_of(recordings: list[Any]) -> list[Any]:
-    """The recordings to fit on: the train split if there is one, without those that their own names call anomalous."""
+    """The recordings to fit on: the train split if there is one, without recordings labelled anomalous."""
     train = [r for r in recordings if r.split == "train"]
     if train and len(train) < len(recordings):
         others = len(recordings) - len(train)
-        complain(f"note: the train split alone is taken: {plural(len(train), 'recording')}, not the {others:,} others")
+        warn(f"note: only the train split is used: {plural(len(train), 'recording')}; {others:,} others are not")
         recordings = train
     machines = sorted({r.machine for r in recordings if r.machine})
     if len(machines) > 1:
@@ -151,5 +240,5 @@ def normals_of(recordings: list[Any]) -> list[Any]:
     faulty = [r for r in recordings if r.is_anomaly]
     if faulty:
         anomalous = plural(len(faulty), "recording")
-        complain(f"note: left out: {anomalous} named or listed as anomalous, {faulty[0].name} first")
+        warn(f"note: left out: {anomalous} named or listed as anomalous, {faulty[0].name} first")
     return [r for r in recordings if not r.is_anomaly]

@@ -12,7 +12,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from nearfar.cli.terminal import Failures, complain, left_out, say, say_json, say_table, say_words
+from nearfar.cli.terminal import Failures, echo, echo_json, echo_table, echo_wrapped, left_out, warn
 from nearfar.support.words import plural
 
 if TYPE_CHECKING:
@@ -40,17 +40,19 @@ def set_point(detector: Detector) -> dict[str, Any]:
     }
 
 
-def say_set_point(point: dict[str, Any], title: str = "Set-point") -> None:
+def print_set_point(point: dict[str, Any], title: str = "Set-point") -> None:
     """The set-point in words."""
-    say_words(f"{title:<13} {point['threshold']:.2f} standard deviations of the normals ({point['method']}); expected:")
+    echo_wrapped(
+        f"{title:<13} {point['threshold']:.2f} standard deviations of the normals ({point['method']}); expected:"
+    )
     often = f"1 false alarm in {1 / max(point['rate'], 1e-12):.4g} healthy recordings"
     a_day = f"{point['false_alarms_per_day']:.4g} a day if heard all day in pieces of {point['clip_seconds']:g} s"
-    say_words(f"              {often}, {a_day}")
+    echo_wrapped(f"              {often}, {a_day}")
     if not point["backed_by_normals"]:
-        say_words(f"              (rarer than {point['normals']} normals can show: extrapolated, on the careful side)")
+        echo_wrapped(f"              (rarer than {point['normals']} normals can show: extrapolated upwards)")
 
 
-def say_choices(choices: Sequence[tuple[float, float]], per_day: float, normals: int) -> None:
+def print_choices(choices: Sequence[tuple[float, float]], per_day: float, normals: int) -> None:
     """(share of healthy recordings, set-point) as a table; `per_day` recordings a day."""
     columns = ["one false alarm in", "a day, heard all day", "set-point", ""]
     beyond = "beyond the normals"
@@ -58,10 +60,10 @@ def say_choices(choices: Sequence[tuple[float, float]], per_day: float, normals:
         [f"{1 / r:.0f} recordings", f"{r * per_day:.4g}", f"{v:.2f}", "" if r >= 1 / (normals + 1) else beyond]
         for r, v in choices
     ]
-    say_table(columns, rows)
+    echo_table(columns, rows)
 
 
-def say_live(detector: Detector) -> None:
+def print_live(detector: Detector) -> None:
     """What `monitor` and `serve` make of it, in words."""
     from nearfar.live.alarm import Alarm
     from nearfar.live.setpoint import MORE, expected_alarms
@@ -69,9 +71,9 @@ def say_live(detector: Detector) -> None:
 
     hop_s, on_delay = detector.window_s / 2, Alarm(0.0).on_delay
     lines = expected_alarms(detector, live_point(detector, hop_s, on_delay), hop_s, on_delay)
-    say(f"Live          nearfar monitor, a window of {detector.window_s:g} s every {hop_s:g} s:")
+    echo(f"Live          nearfar monitor, a window of {detector.window_s:g} s every {hop_s:g} s:")
     for line in [*lines, f"{MORE} HISTORY"]:
-        say_words(f"              {line}")
+        echo_wrapped(f"              {line}")
 
 
 def summary(detector: Detector) -> dict[str, Any]:
@@ -88,24 +90,24 @@ def summary(detector: Detector) -> dict[str, Any]:
     }
 
 
-def say_summary(facts: dict[str, Any]) -> None:
+def print_summary(facts: dict[str, Any]) -> None:
     """The summary of `fit` and `add` in words."""
     from nearfar.doctor.report import few
 
     domains = f" ({facts['source']} source, {facts['target']} target)" if facts["target"] else ""
     added = f", {facts['added']} of them new" if "added" in facts else ""
-    say(f"Heard         {facts['normals']} normal recordings{domains}, {facts['minutes']:.1f} minutes{added}")
+    echo(f"Heard         {facts['normals']} normal recordings{domains}, {facts['minutes']:.1f} minutes{added}")
     if facts["left_out"]:
-        say(f"Left out      {plural(len(facts['left_out']), 'recording')}; the reasons stand above")
-    say_words(f"Method        {facts['why']}")
-    say_set_point(facts["set_point"])
-    say("Odd ones out  listen to these: are they really normal?")
+        echo(f"Left out      {plural(len(facts['left_out']), 'recording')}; the reasons stand above")
+    echo_wrapped(f"Method        {facts['why']}")
+    print_set_point(facts["set_point"])
+    echo("Odd ones out  listen to these: are they really normal?")
     for odd in facts["odd_ones_out"]:
-        say(f"              {odd['file']}  ({odd['score']:+.1f} standard deviations)")
+        echo(f"              {odd['file']}  ({odd['score']:+.1f} standard deviations)")
     if note := few(facts["normals"], 60 * facts["minutes"]):
-        say_words(f"Note          {note}")
-    say(f"Detector      {facts['model']}")
-    say(f"Next          nearfar score {quote(facts['model'])} RECORDINGS")
+        echo_wrapped(f"Note          {note}")
+    echo(f"Detector      {facts['model']}")
+    echo(f"Next          nearfar score {quote(facts['model'])} RECORDINGS")
 
 
 COLUMNS = (
@@ -143,10 +145,10 @@ def as_csv(scores: Sequence[Named]) -> str:
     return out.getvalue()
 
 
-def say_scores(scores: Sequence[Named], failures: Failures) -> None:
+def print_scores(scores: Sequence[Named], failures: Failures) -> None:
     """Scores as a table, then the count of alarms and of what could not be judged or read."""
     if scores:
-        say_table(
+        echo_table(
             ["file", "score", "threshold", "verdict", "triggered by", "nearest normal"],
             [
                 [
@@ -160,59 +162,61 @@ def say_scores(scores: Sequence[Named], failures: Failures) -> None:
                 for name, s in scores
             ],
         )
-        say()
+        echo()
     remarks: dict[str, list[str]] = {}
     for name, s in scores:
         for text in filter(None, [s.problem, *s.warnings]):
             remarks.setdefault(text, []).append(name)
     for text, names in remarks.items():
         others = f" and {plural(len(names) - 1, 'other')}" if len(names) > 1 else ""
-        complain(f"{names[0]}{others}: {text}")
+        warn(f"{names[0]}{others}: {text}")
     dead = sum(s.anomalous is None for _, s in scores)
     alarms = sum(bool(s.anomalous) for _, s in scores)
     if alarms >= MANY and alarms + dead == len(scores):
-        complain(
+        warn(
             f"note: all {alarms} that can be judged are anomalous: a fault all the time, a way to run that was not "
             "heard before, exchanged microphones, or another machine?"
         )
     parts = [f"{len(scores)} scored", f"{alarms} anomalous"]
     parts += [f"{dead} cannot be judged"] if dead else []
     parts += [f"{len(failures.files)} could not be used"] if failures.files else []
-    say(f"{', '.join(parts)}; score and threshold are in standard deviations of the normals")
+    echo(f"{', '.join(parts)}; score and threshold are in standard deviations of the normals")
 
 
-def say_evaluation(evaluation: Evaluation) -> None:
+def print_evaluation(evaluation: Evaluation) -> None:
     """The official metrics as a table with intervals, in percent."""
     from nearfar.challenge.data.layout import LATEST, RULES
 
-    say_table(
+    echo_table(
         ["machine", "AUC source", "AUC target", "pAUC", "Omega"],
         [_metrics_row(m) for m in evaluation.machines],
         title="Percent, with 95 % bootstrap intervals",
     )
     if evaluation.interval:
-        say()
+        echo()
         between = f"[{100 * evaluation.interval.low:.1f}, {100 * evaluation.interval.high:.1f}]"
         mean = "arithmetic" if evaluation.rules == "2020" else "harmonic"
         judged = sum(m.result is not None for m in evaluation.machines)
         of = "" if judged == len(evaluation.machines) else f", {judged} of {len(evaluation.machines)} rows"
-        say(f"Official score {100 * evaluation.overall:.2f} {between} ({mean} mean{of}; chance is 50)")
+        echo(f"Official score {100 * evaluation.overall:.2f} {between} ({mean} mean{of}; chance is 50)")
     if evaluation.rules != LATEST:
-        say(f"Rules of {evaluation.rules}: {RULES[evaluation.rules]}")
+        echo(f"Rules of {evaluation.rules}: {RULES[evaluation.rules]}")
     unlabelled = [m.name for m in evaluation.machines if m.scores and not m.labelled]
     if unlabelled:
-        say(f"No labels for {', '.join(unlabelled)}: give them with --truth, or hand the scores in with nearfar submit")
+        echo(
+            f"No labels for {', '.join(unlabelled)}: give them with --truth, or write a submission with nearfar submit"
+        )
     for note in evaluation.notes:
-        complain(f"note: {note}")
+        warn(f"note: {note}")
     for m in evaluation.machines:
         if m.error:
-            complain(f"{m.name}: could not be evaluated: {m.error}")
+            warn(f"{m.name}: could not be evaluated: {m.error}")
         for file, error in m.failures:
-            complain(f"{m.name}: {left_out(file, error)}")
+            warn(f"{m.name}: {left_out(file, error)}")
     heard = [m for m in evaluation.machines if m.detector.why]
     same = len({m.detector.why for m in heard}) == 1
     for m in heard[:1] if same else heard:
-        say_words(f"Method{'' if same else f' of {m.name}'}: {m.detector.why}")
+        echo_wrapped(f"Method{'' if same else f' of {m.name}'}: {m.detector.why}")
 
 
 def _metrics_row(m: MachineEvaluation) -> list[str]:
@@ -226,9 +230,9 @@ def _metrics_row(m: MachineEvaluation) -> list[str]:
     return cells
 
 
-def say_reproduction(done: Reproduction) -> None:
+def print_reproduction(done: Reproduction) -> None:
     """The report's tables beside what was computed here; below each table the reasons for what is missing, once."""
-    say("In percent: the report's number, what was computed here, and the difference where the two compare.\n")
+    echo("In percent: the report's number, what was computed here, and the difference where the two compare.\n")
     for table in done.tables:
         compared = any(cell.difference is not None for row in table.rows for cell in row.cells)
         rows = []
@@ -237,17 +241,17 @@ def say_reproduction(done: Reproduction) -> None:
             rows.append([*row.heads, *(text for texts in numbers for text in texts)])
         beside = [(metric.replace(" (", "\n("), "here", "+/-")[: 2 + compared] for metric in table.metrics]
         columns = [*table.heads, *(column for each in beside for column in each)]
-        say_table(columns, rows, title=table.title, words=len(table.heads))
+        echo_table(columns, rows, title=table.title, words=len(table.heads))
         for note in table.notes:
-            say(f"  {note}")
+            echo(f"  {note}")
         for reason, names in table.reasons.items():
-            say(f"  {', '.join(names)}: {reason}")
-        say()
+            echo(f"  {', '.join(names)}: {reason}")
+        echo()
     for note in done.notes:
-        complain(f"note: {note}")
+        warn(f"note: {note}")
     for name, run in done.runs.items():
         for file, error in run.failures:
-            complain(f"{name}: {left_out(file, error)}")
+            warn(f"{name}: {left_out(file, error)}")
 
 
 def _beside(report: float | None, here: float | None, difference: float | None) -> list[str]:
@@ -305,20 +309,20 @@ def rank(records: Records, *, labels: bool, rounds: int, seed: int) -> Ranked:
     return Ranked(records, [int(row) for row in (-score).argsort(kind="stable")], selection, rules)
 
 
-def say_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
+def print_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
     """The table, what the best is worth, what the rules pick."""
     records = ranked.records
-    say_table(
+    echo_table(
         ["configuration", "score"],
         [[_label(records.recipes[row]), _percent(records.overall[row])] for row in ranked.rows[:top]],
     )
-    say(f"\nConfigurations tried   {len(records):,} on {plural(len(records.machines), 'machine')}")
+    echo(f"\nConfigurations tried   {len(records):,} on {plural(len(records.machines), 'machine')}")
     for name, number, note in _worth(ranked):
-        say(f"{name:<22} {number}  {note}")
+        echo(f"{name:<22} {number}  {note}")
     if ranked.rules:
-        say("\nWithout labels:")
-        say_table(RULE_HEADS, _rule_rows(ranked), words=2)
-    say(f"\nAll configurations     {table}\nBest as a recipe       {out / 'best.json'}")
+        echo("\nWithout labels:")
+        echo_table(RULE_HEADS, _rule_rows(ranked), words=2)
+    echo(f"\nAll configurations     {table}\nBest as a recipe       {out / 'best.json'}")
 
 
 def tables(ranked: Ranked) -> list[Table]:
@@ -332,7 +336,7 @@ def search_json(ranked: Ranked, top: int, table: Path, searched: Searched) -> No
     from nearfar.challenge.search.space import as_row
 
     records = ranked.records
-    say_json(
+    echo_json(
         {
             "tried": len(records),
             "machines": records.machines,
@@ -348,23 +352,23 @@ def search_json(ranked: Ranked, top: int, table: Path, searched: Searched) -> No
     )
 
 
-def say_fused(fused: Fused, out: Path | None, *, chosen_by_labels: bool) -> None:
+def print_fused(fused: Fused, out: Path | None, *, chosen_by_labels: bool) -> None:
     """The weights of a fusion, its score beside the nested one and the simpler ones."""
-    say_table(
+    echo_table(
         ["system", "weight"], [[_label(r), f"{w:.2f}"] for r, w in zip(fused.recipes, fused.weights, strict=True)]
     )
-    say(f"\nWeightings tried   {fused.tried:,}")
+    echo(f"\nWeightings tried   {fused.tried:,}")
     for what, value in (
         ("Best system alone", fused.single), ("Equal weights", fused.equal), ("Fusion", fused.overall),
         ("Nested", fused.nested), ("Optimism", fused.overall - fused.nested),
     ):  # fmt: skip
-        say(f"{what:<18} {_percent(value)}")
+        echo(f"{what:<18} {_percent(value)}")
     if fused.tried > 1:
-        say(f"The weights are {USES_LABELS}.")
+        echo(f"The weights are {USES_LABELS}.")
     if chosen_by_labels:
-        say("The systems were chosen with the labels of these test clips: the search's own optimism comes on top.")
+        echo("The systems were chosen with the labels of these test clips: the search's own optimism comes on top.")
     if out:
-        say(f"Fusion             {out}")
+        echo(f"Fusion             {out}")
 
 
 def _worth(ranked: Ranked) -> list[list[str]]:

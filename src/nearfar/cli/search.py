@@ -1,4 +1,4 @@
-"""Commands over the report's search space: search, fuse."""
+"""Commands that search the report's space of configurations: search, fuse."""
 
 from __future__ import annotations
 
@@ -8,24 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.cli.options import (
+    Channels,
     Data,
-    Far,
     Json,
     Machines,
-    Near,
+    Networks,
     Page,
-    Precision,
     Rounds,
     StoreFolder,
-    Threads,
-    Weights,
-    channel,
-    opened,
-    system,
+    command,
+    load_recipe,
+    open_store,
     weights_for,
 )
-from nearfar.cli.output import rank, say_fused, say_search, search_json, tables
-from nearfar.cli.terminal import BAD_INPUT, DONE, complain, errors_for_people, left_out, progress_bar, say_json
+from nearfar.cli.output import print_fused, print_search, rank, search_json, tables
+from nearfar.cli.terminal import BAD_INPUT, DONE, echo_json, left_out, progress_bar, warn
 from nearfar.support.files import atomic_write
 
 if TYPE_CHECKING:
@@ -33,72 +30,72 @@ if TYPE_CHECKING:
     from nearfar.challenge.search.run import Searched
     from nearfar.recipe import Recipe
 
-Memory = Annotated[float, typer.Option(help="Bound on the pooled vectors held at a time, in GB.")]
+Memory = Annotated[float, typer.Option(help="Memory for pooled vectors, in GB.")]
 Seed = Annotated[int, typer.Option(help="Seed of bootstrap draws and of the clips borrowed from other machines.")]
 
 
+@command
 def search(
     data: Data,
     encoder: Annotated[list[str], typer.Option("--encoder", help="Encoder to search with; may be repeated.")],
+    channels: Channels,
+    networks: Networks,
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder of the records.")] = Path("search"),
-    extended: Annotated[bool, typer.Option("--extended", help="Also what the report's space lacks.")] = False,
+    extended: Annotated[bool, typer.Option("--extended", help="Also configurations beyond the report.")] = False,
     freq: Annotated[list[str] | None, typer.Option(help="concat (default), mean, bands, beam; repeatable.")] = None,
     layer: Annotated[list[str] | None, typer.Option(help="A network's: 1, 2, ... or final (default).")] = None,
     views: Annotated[list[str] | None, typer.Option(help="Only this input method; may be repeated.")] = None,
     poolings: Annotated[list[str] | None, typer.Option(help="Only this pooling; may be repeated.")] = None,
     methods: Annotated[list[str] | None, typer.Option(help="Only this back end; may be repeated.")] = None,
-    select: Annotated[str, typer.Option(help="labels, or label-free: rules that see normals alone.")] = "labels",
+    select: Annotated[str, typer.Option(help="labels, or label-free: rules that use only normals.")] = "labels",
     top: Annotated[int, typer.Option(help="Rows to show.")] = 10,
     rounds: Rounds = 200,
-    weights: Weights = None,
     machine: Machines = None,
-    near: Near = 0,
-    far: Far = 1,
     store: StoreFolder = None,
     memory: Memory = 2.0,
     seed: Seed = 0,
     page: Page = None,
-    threads: Threads = None,
-    precision: Precision = "float32",
     json: Json = False,
 ) -> None:
     """Example: nearfar search data/ --encoder logmel -o search/
 
-    Try the report's search space, record every configuration, and say what the best one is worth. Stopped, it goes on
-    where it was when it is started again.
+    Score every configuration of the report's search space, record them all, and estimate what the best one is worth on
+    new data. An interrupted search continues when the command is started again.
     """
     from nearfar.challenge.search import records as recorded
     from nearfar.challenge.search import run as bench
     from nearfar.challenge.search.space import space
     from nearfar.support.check import number, one_of
 
-    with errors_for_people():
-        one_of("way to select", select, ("labels", "label-free"))
-        restricted = {"views": views or (), "poolings": poolings or (), "methods": methods or ()}
-        chosen = space(extended=extended, freqs=freq or ("concat",), layers=_layers(layer), **restricted)
-        number("memory", memory, above=0)
-        with progress_bar() as tell:
-            found = bench.search(
-                data, encoder, out, chosen, weights_for(weights, encoder), only=machine or (), store=opened(store),
-                near=near, far=channel(far), memory=int(memory * (1 << 30)), threads=threads, precision=precision,
-                seed=seed, progress=tell,
-            )  # fmt: skip
-        ranked = rank(found.records, labels=_by_labels(found, select), rounds=rounds, seed=seed)
-        table = recorded.write_table(found.records, out)
-        atomic_write(out / "best.json", ranked.recipes[0].to_json() + "\n")
-        if json:
-            search_json(ranked, top, table, found)
-        else:
-            say_search(ranked, top, table, out)
-        if page:
-            from nearfar.challenge.pages.effects import search_page
+    one_of("way to select", select, ("labels", "label-free"))
+    restricted = {"views": views or (), "poolings": poolings or (), "methods": methods or ()}
+    chosen = space(extended=extended, freqs=freq or ("concat",), layers=_layers(layer), **restricted)
+    number("memory", memory, above=0)
+    with progress_bar() as progress:
+        found = bench.search(
+            data, encoder, out, chosen, weights_for(networks.weights, encoder), only=machine or (),
+            store=open_store(store), memory=int(memory * (1 << 30)), seed=seed, progress=progress,
+            **channels.settings(), **networks.settings(),
+        )  # fmt: skip
+    ranked = rank(found.records, labels=_by_labels(found, select), rounds=rounds, seed=seed)
+    table = recorded.write_table(found.records, out)
+    atomic_write(out / "best.json", ranked.recipes[0].to_json() + "\n")
+    if json:
+        search_json(ranked, top, table, found)
+    else:
+        print_search(ranked, top, table, out)
+    if page:
+        from nearfar.challenge.pages.effects import search_page
 
-            atomic_write(page, search_page(found.records.rows(), f"nearfar search {data}", tables(ranked)))
-        raise typer.Exit(BAD_INPUT if found.failures else DONE)
+        atomic_write(page, search_page(found.records.rows(), f"nearfar search {data}", tables(ranked)))
+    raise typer.Exit(BAD_INPUT if found.failures else DONE)
 
 
+@command
 def fuse(
     data: Data,
+    channels: Channels,
+    networks: Networks,
     systems: Annotated[
         list[str] | None,
         typer.Option("--systems", help="Recipe name, JSON file, or a folder of `nearfar search`; may be repeated."),
@@ -106,45 +103,41 @@ def fuse(
     more: Annotated[list[str] | None, typer.Argument(help="More of --systems.", metavar="[SYSTEM]...")] = None,
     from_search: Annotated[Path | None, typer.Option(help="Folder of `nearfar search` to take systems from.")] = None,
     top: Annotated[int, typer.Option(help="How many systems of a search to fuse.")] = 6,
-    layers: Annotated[bool, typer.Option("--layers", help="One configuration's layers, chosen label-free.")] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Fuse one configuration's layers, chosen label-free.")
+    ] = False,
     equal: Annotated[bool, typer.Option("--equal", help="Equal weights: no labels are used.")] = False,
     out: Annotated[Path | None, typer.Option("-o", "--output", help="JSON file for the fusion, a recipe.")] = None,
-    weights: Weights = None,
     machine: Machines = None,
-    near: Near = 0,
-    far: Far = 1,
     store: StoreFolder = None,
-    threads: Threads = None,
-    precision: Precision = "float32",
     json: Json = False,
 ) -> None:
     """Example: nearfar fuse data/ --systems search/ -o fusion.json
 
-    Search the weights of a fusion of systems; needs no audio for those that a search has recorded.
+    Search the weights of a fusion of systems. Systems that a search has recorded need no audio.
     """
     from nearfar.challenge.search import fuse as bench
     from nearfar.challenge.search.records import read
 
-    with errors_for_people():
-        names = [*(systems or []), *(more or []), *([str(from_search)] if from_search else [])]
-        folder = next((name for name in names if Path(name).is_dir()), None)
-        if not names or (folder and len(names) > 1):
-            raise ValueError("give --systems one folder of a search, or recipes by name or JSON file")
-        if layers and not folder:
-            raise ValueError("--layers chooses from a search: give --systems the folder of one")
-        if folder:
-            records = read(folder, machines=machine or ())
-            rows = bench.layers(records) if layers else bench.candidates(records, top)
-        else:
-            options = {"near": near, "far": channel(far), "threads": threads, "precision": precision}
-            records, rows = _scored(data, names, weights, only=machine or (), store=opened(store), **options)
-        fused = bench.fuse(records, rows, search=not equal)
-        if out:
-            atomic_write(out, fused.system.to_json() + "\n")
-        if json:
-            say_json(fused.to_dict())
-        else:
-            say_fused(fused, out, chosen_by_labels=bool(folder) and records.labelled and not layers)
+    names = [*(systems or []), *(more or []), *([str(from_search)] if from_search else [])]
+    folder = next((name for name in names if Path(name).is_dir()), None)
+    if not names or (folder and len(names) > 1):
+        raise ValueError("give --systems one folder of a search, or recipes by name or JSON file")
+    if layers and not folder:
+        raise ValueError("--layers chooses from a search: give --systems the folder of one")
+    if folder:
+        records = read(folder, machines=machine or ())
+        rows = bench.layers(records) if layers else bench.candidates(records, top)
+    else:
+        settings = {**channels.settings(), **networks.settings(), "store": open_store(store)}
+        records, rows = _scored(data, names, networks, only=machine or (), **settings)
+    fused = bench.fuse(records, rows, search=not equal)
+    if out:
+        atomic_write(out, fused.system.to_json() + "\n")
+    if json:
+        echo_json(fused.to_dict())
+    else:
+        print_fused(fused, out, chosen_by_labels=bool(folder) and records.labelled and not layers)
 
 
 def _layers(named: list[str] | None) -> list[int | None]:
@@ -158,33 +151,32 @@ def _layers(named: list[str] | None) -> list[int | None]:
 
 
 def _by_labels(found: Searched, select: str) -> bool:
-    """Whether configurations can be ranked as was asked for; says what was left out, and if they cannot."""
+    """Whether to rank by labels; warns about recordings left out and about missing labels."""
     for note in found.notes:
-        complain(f"note: {note}")
+        warn(f"note: {note}")
     for file, why in found.failures.items():
-        complain(left_out(file, why))
+        warn(left_out(file, why))
     if select == "labels" and not found.records.labelled:
-        complain("note: not every test clip is labelled, so configurations are ranked label-free")
+        warn("note: not every test clip is labelled, so configurations are ranked label-free")
     return select == "labels" and found.records.labelled
 
 
-def _scored(data: Path, names: list[str], weights: list[str] | None, **options: Any) -> tuple[Records, list[int]]:
-    """Records of systems by name or file, made now, and the systems' rows."""
+def _scored(data: Path, names: list[str], networks: Networks, **settings: Any) -> tuple[Records, list[int]]:
+    """Score systems given by name or file: their records, and the row of each."""
     import tempfile
 
     from nearfar.challenge.search import run
 
     wanted = [leaf for name in names for leaf in _recipes(name)]
-    given = weights_for(weights, (recipe.encoder for recipe in wanted))
-    with progress_bar() as tell, tempfile.TemporaryDirectory() as scratch:
-        records = run.recipes(data, wanted, scratch, given, progress=tell, **options)
+    with progress_bar() as progress, tempfile.TemporaryDirectory() as scratch:
+        records = run.recipes(data, wanted, scratch, networks.weights_of(*wanted), progress=progress, **settings)
     return records, [list(records.recipes).index(recipe) for recipe in dict.fromkeys(wanted)]
 
 
 def _recipes(name: str) -> list[Recipe]:
     from nearfar.recipe import Fusion, Recipe
 
-    found = system(name)
+    found = load_recipe(name)
     parts = [part for _, part in found.parts] if isinstance(found, Fusion) else [found]
     for part in parts:
         if not isinstance(part, Recipe):

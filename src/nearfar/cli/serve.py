@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.cli.live import introduce, stopped_by_signals
-from nearfar.cli.options import Weights, weights_of
-from nearfar.cli.terminal import complain, complain_left_out, errors_for_people, say
+from nearfar.cli.options import Weights, command, weights_of
+from nearfar.cli.terminal import echo, warn, warn_left_out
 from nearfar.support.threads import single_threaded_blas
 from nearfar.support.words import plural
 
@@ -27,60 +27,60 @@ if TYPE_CHECKING:
     from nearfar.live.config import PlantConfig
     from nearfar.live.server.security import Access
 
-LAST_WORDS_S = 5  # for requests under way when it is stopped
+CLOSE_S = 5  # for requests under way when it is stopped
 
 
+@command
 def serve(
     model: Annotated[list[Path] | None, typer.Argument(help="Detector folders; each is a machine.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen at; another than this computer's own needs a token.")] = (
+    host: Annotated[str, typer.Option(help="Address to listen on; any but this computer's own needs a token.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes a free one.")] = 8080,
-    history: Annotated[Path | None, typer.Option(help="Folder of the history; nearfar-history by default.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0: any free port.")] = 8080,
+    history: Annotated[Path | None, typer.Option(help="Folder of the history [nearfar-history].")] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option(help="ID=URL: listen to this, as `nearfar monitor` does; twice for near and far."),
+        typer.Option(help="ID=URL: a live source, as in `nearfar monitor`; twice for near and far."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="A whole plant from a TOML file, instead of MODEL.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="The token; made if there is none, for you alone.")] = None,
-    allow_host: Annotated[list[str] | None, typer.Option(help="A further name that this server is called by.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of a whole plant, instead of MODEL.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File of the token; made if missing, for you only.")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="A further name of this server.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM), for https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
     weights: Weights = None,
 ) -> None:
     """Example: nearfar serve pump3 fan7 --source pump3=rtsp://10.0.0.7/audio
 
-    A dashboard in the browser, an API for programs, metrics for Prometheus; until it is stopped (Ctrl-C).
+    Serve a dashboard, a REST API and metrics for Prometheus, until Ctrl-C.
     """
-    with errors_for_people():
-        from nearfar.live.build import build_plant
-        from nearfar.live.server.app import NEEDED
-        from nearfar.live.sinks.prometheus import Metrics
+    from nearfar.live.build import build_plant
+    from nearfar.live.server.app import NEEDED
+    from nearfar.live.sinks.prometheus import Metrics
 
-        if find_spec("fastapi") is None:  # before a part of it asks for what that part needs
-            raise ImportError(NEEDED)
-        plant = _plant(model or [], config, history, source or [], weights_of(weights))
-        _check_tls(tls_cert, tls_key)
-        with _bound(host, port) as listening:
-            rules = _access(host, token_file or plant.history.folder / "token", bool(token_file), allow_host or [])
-            sinks = [] if plant.metrics else [Metrics(plant.machines)]
-            made = build_plant(plant, clock=time.time, warn=complain, report=complain_left_out, sinks=sinks, idle=True)
-            address = f"[{host}]" if ":" in host else host
-            url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}/"
-            try:
-                _run(made, rules, listening, url, {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key})
-            finally:
-                made.close()
-        complain("stopped")
+    if find_spec("fastapi") is None:  # before a part of it asks for what that part needs
+        raise ImportError(NEEDED)
+    plant = _plant(model or [], config, history, source or [], weights_of(weights))
+    _check_tls(tls_cert, tls_key)
+    with _bound(host, port) as listening:
+        rules = _access(host, token_file or plant.history.folder / "token", bool(token_file), allow_host or [])
+        sinks = [] if plant.metrics else [Metrics(plant.machines)]
+        made = build_plant(plant, clock=time.time, warn=warn, report=warn_left_out, sinks=sinks, idle=True)
+        address = f"[{host}]" if ":" in host else host
+        url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}/"
+        try:
+            _run(made, rules, listening, url, {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key})
+        finally:
+            made.close()
+    warn("stopped")
 
 
 def _check_tls(cert: Path | None, key: Path | None) -> None:
-    """Raise if there can be no https with these, before the server says that there is."""
+    """Raise if these files cannot serve https."""
     for file in (cert, key):
         if file and not file.is_file():
             raise FileNotFoundError(f"no such file: {file}")
     if key and not cert:
-        raise ValueError(f"--tls-key {key} is of no use alone: give its certificate, --tls-cert FILE")
+        raise ValueError(f"--tls-key {key} needs its certificate: --tls-cert FILE")
     if not cert:
         return
     import ssl
@@ -93,7 +93,7 @@ def _check_tls(cert: Path | None, key: Path | None) -> None:
 
 
 def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, options: dict[str, Any]) -> None:
-    """Serve, and listen where there are sources, until it is stopped."""
+    """Serve, and process live sources, until the process is stopped."""
     from nearfar.live.server.app import make_app
     from nearfar.live.sinks.prometheus import text_of
 
@@ -104,11 +104,11 @@ def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, opti
         if machine.id in monitor.queues:
             introduce(machine, made.plant.history.folder)
         else:
-            complain(f"{machine.id}: scores what is sent to it")
+            warn(f"{machine.id}: scores what is sent to it")
     stop = stopped_by_signals()
     with single_threaded_blas(), _answering(app, listening, options, stop):
         count = len(made.plant.machines)
-        say(f"nearfar serves {plural(count, 'machine')} at {url}")
+        echo(f"nearfar serves {plural(count, 'machine')} at {url}")
         if monitor.queues:
             monitor.run(stop)
         stop.wait()
@@ -143,20 +143,20 @@ def _plant(
 
 
 def _access(host: str, file: Path, asked: bool, allowed: Sequence[str]) -> Access:
-    """The rules, with a token where it was asked for or other computers can reach us."""
+    """The rules of access, with a token if one was asked for or other computers can reach the server."""
     from nearfar.live.server.security import access, is_local, read_token
 
     if not asked and is_local(host):
         return access(host, "", allowed)
     file.parent.mkdir(parents=True, exist_ok=True)
     token = read_token(file)
-    complain(f"the token is in {file}; give it at /login, or as Authorization: Bearer TOKEN")
+    warn(f"the token is in {file}; give it at /login, or as Authorization: Bearer TOKEN")
     return access(host, token, allowed)
 
 
 @contextmanager
 def _bound(host: str, port: int) -> Iterator[socket.socket]:
-    """A listening socket, before anything is loaded: a port that is taken is said at once."""
+    """A listening socket, opened before any model is loaded, so that a port in use is reported at once."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         bound = socket.create_server(found[4][:2], family=found[0], backlog=1024)
@@ -170,7 +170,7 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
 def _answering(
     app: FastAPI, listening: socket.socket, options: dict[str, Any], stop: threading.Event
 ) -> Iterator[None]:
-    """The server in a thread of its own; it ends with what is under way answered, and sets `stop` if it ends itself."""
+    """Run the server in a thread; on exit, answer the open requests. `stop` is set if the server ends by itself."""
     import uvicorn
 
     settings = uvicorn.Config(
@@ -179,7 +179,7 @@ def _answering(
         access_log=False,
         server_header=False,
         proxy_headers=False,  # an address that a client may choose is none
-        timeout_graceful_shutdown=LAST_WORDS_S,
+        timeout_graceful_shutdown=CLOSE_S,
         **options,
     )
     server = uvicorn.Server(settings)
@@ -203,4 +203,4 @@ def _answering(
         server.should_exit = True
         thread.join()
     if failed:
-        raise ValueError(f"the server could not go on: {failed[0]}")
+        raise ValueError(f"the server stopped: {failed[0]}")

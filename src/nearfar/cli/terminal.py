@@ -22,7 +22,7 @@ DONE, ALARM, BAD_INPUT, STOPPED = 0, 1, 2, 130
 LABEL = re.compile(r"(\S[\w -]{0,12} {2,})?\s*")  # "Method        ", or the space before a line
 
 
-def say(text: str = "") -> None:
+def echo(text: str = "") -> None:
     """A line of result on stdout; where its reader has left (`| head`), the work and its exit code stay as they are."""
     try:
         typer.echo(text)
@@ -30,27 +30,27 @@ def say(text: str = "") -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def say_words(text: str) -> None:
+def echo_wrapped(text: str) -> None:
     """Lines of prose on stdout, on a terminal broken between words; what follows a label stays beside it."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for line in text.split("\n"):
         label = LABEL.match(line)
         beside = " " * (label.end() if label else 0)
-        say(textwrap.fill(line, width, subsequent_indent=beside, break_long_words=False, break_on_hyphens=False))
+        echo(textwrap.fill(line, width, subsequent_indent=beside, break_long_words=False, break_on_hyphens=False))
 
 
-def complain(text: str, colour: str = typer.colors.YELLOW) -> None:
+def warn(text: str, colour: str = typer.colors.YELLOW) -> None:
     """A line about trouble on stderr."""
     plain = os.environ.get("NO_COLOR") or not sys.stderr.isatty()
     typer.secho(text, err=True, fg=None if plain else colour)
 
 
-def say_json(data: Any) -> None:
+def echo_json(data: Any) -> None:
     """One JSON document on stdout; it holds no NaN."""
-    say(json.dumps(data, indent=2, allow_nan=False, default=str))
+    echo(json.dumps(data, indent=2, allow_nan=False, default=str))
 
 
-def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", words: int = 1) -> None:
+def echo_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", words: int = 1) -> None:
     """A table on stdout: the first `words` columns to the left, the others to the right; as wide as it has to be."""
     from rich.console import Console
     from rich.table import Table
@@ -66,7 +66,7 @@ def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: s
     console.width = max(console.width, needed)  # a file name that was cut is no use to anyone
     with console.capture() as text:
         console.print(table)
-    say(text.get().rstrip("\n"))
+    echo(text.get().rstrip("\n"))
 
 
 @contextmanager
@@ -121,9 +121,9 @@ def left_out(file: str, error: str) -> str:
     return f"left out: {error if name in error else f'{name}: {error}'}"
 
 
-def complain_left_out(name: str, error: Exception) -> None:
+def warn_left_out(name: str, error: Exception) -> None:
     """Say that a recording could not be used; for what runs for years and so remembers none of them."""
-    complain(left_out(name, str(error)))
+    warn(left_out(name, str(error)))
 
 
 class Failures:
@@ -134,7 +134,7 @@ class Failures:
 
     def __call__(self, name: str, error: Exception) -> None:
         self.files.append((name, str(error)))
-        complain_left_out(name, error)
+        warn_left_out(name, error)
 
     def to_list(self) -> list[dict[str, str]]:
         """Plain data for JSON."""
@@ -142,22 +142,22 @@ class Failures:
 
 
 @contextmanager
-def errors_for_people() -> Iterator[None]:
+def handle_errors() -> Iterator[None]:
     """Turn what users can cause into one line on stderr and an exit code, without a traceback."""
     import warnings
 
     def short(message: Warning | str, *_: Any, **__: Any) -> None:
-        complain(f"note: {message}")
+        warn(f"note: {message}")
 
     try:
         with warnings.catch_warnings():
             warnings.showwarning = short
             yield
     except (ValueError, OSError, ImportError) as error:
-        complain(f"nearfar: {_text_of(error)}", typer.colors.RED)
+        warn(f"nearfar: {_text_of(error)}", typer.colors.RED)
         raise typer.Exit(BAD_INPUT) from None
     except KeyboardInterrupt:
-        complain("stopped; nothing half-written was left behind")
+        warn("stopped; nothing half-written was left behind")
         raise typer.Exit(STOPPED) from None
 
 

@@ -8,95 +8,121 @@ from typing import Annotated, Any
 
 import typer
 
-from nearfar.cli.options import Json
-from nearfar.cli.terminal import complain, errors_for_people, progress_bar, say, say_json, say_table
+from nearfar.cli.options import DefaultCommand, Json, command, group, subcommand
+from nearfar.cli.terminal import echo, echo_json, echo_table, progress_bar, warn
 
-Folder = Annotated[
-    Path | None, typer.Option(help="Folder of weights; else $NEARFAR_WEIGHTS, else the user's cache folder.")
-]
+Folder = Annotated[Path | None, typer.Option(help="Folder of weights [$NEARFAR_WEIGHTS, or the user's cache folder].")]
 CLIP_S, RUNS = 10, 3  # of --bench
 
-
-def weights(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[NAME | convert FILE | export NAME]", help="An encoder, or what to do with a file."),
-    ] = None,
-    pull: Annotated[bool, typer.Option("--pull", help="Download the weights of NAME.")] = False,
-    source: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="Take this file as the weights of NAME.")
-    ] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="convert: whose weights the file holds, if it could be several.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File that convert or export writes.")] = None,
-    folder: Folder = None,
-    json: Json = False,
-) -> None:
-    """Example: nearfar weights ced-tiny --pull
-
-    Where each encoder's weights are published, under which licence, and whether they are here. Nothing is
-    downloaded unless --pull asks for it.
+weights = group(
+    "nearfar weights ced-tiny --pull",
+    """Show where each encoder's weights are published, under which licence, and whether they are here. Nothing is
+    downloaded unless --pull asks for it. Without a sub-command, `show` runs.
 
     \b
     nearfar weights                           the table of all
     nearfar weights beats                     one, in full
     nearfar weights beats --pull              download it
-    nearfar weights beats --from FILE         take a file that was brought
+    nearfar weights beats --from FILE         use a file that you downloaded
     nearfar weights convert FILE              write it as safetensors, which load faster
     nearfar weights export NAME -o NET.onnx   a network that runs without torch
 
-    --pull goes through the proxy in HTTPS_PROXY; NEARFAR_MIRROR=https://mirror/files stands for https:// (so the
-    host's name becomes the first folder) and HF_ENDPOINT names another server that speaks the
-    protocol of https://huggingface.co.
+    --pull uses the proxy in HTTPS_PROXY. NEARFAR_MIRROR=https://mirror/files replaces https:// (the host's name becomes
+    the first folder), and HF_ENDPOINT names another server with the protocol of https://huggingface.co.""",
+    "Show, download, convert and export the weights of encoders.",
+    cls=DefaultCommand,
+)
+
+
+@subcommand(weights, "show")
+def show(
+    name: Annotated[str | None, typer.Argument(help="An encoder; all without it.")] = None,
+    pull: Annotated[bool, typer.Option("--pull", help="Download the weights of NAME.")] = False,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Use this file as the weights of NAME.")
+    ] = None,
+    folder: Folder = None,
+    json: Json = False,
+) -> None:
+    """Example: nearfar weights ced-tiny --pull
+
+    Show where weights are published and whether they are here; download them, or use a file as them.
     """
-    with errors_for_people():
-        verb, *rest = words or [""]
-        if (len(rest) != 1) if verb in ("convert", "export") else rest:
-            raise ValueError(f"'nearfar weights {' '.join(words or [])}' is not understood: see nearfar weights --help")
-        if (pull or source) and (verb in ("", "convert", "export") or (pull and source)):
-            raise ValueError("--pull and --from each need the name of one encoder, and are one or the other")
-        if not (rest or pull or source):
-            _show(verb, folder, json)
-            return
-        if rest:
-            facts = (_convert if verb == "convert" else _export)(rest[0], encoder, output, folder)
-        else:
-            facts = _take(verb, source, folder) if source else _pull(verb, folder)
-        if json:
-            say_json(facts)
-        else:
-            say(facts["text"])
+    if (pull or source) and (name is None or (pull and source)):
+        raise ValueError("--pull and --from each need the name of one encoder, and are one or the other")
+    if name is None or not (pull or source):
+        _show(name, folder, json)
+    else:
+        _print(_take(name, source, folder) if source else _pull(name, folder), json)
 
 
+@subcommand(weights, "convert")
+def convert(
+    file: Annotated[Path, typer.Argument(help="A published weights file.")],
+    encoder: Annotated[str | None, typer.Option(help="Encoder of the weights, if several would fit.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write.")] = None,
+    folder: Folder = None,
+    json: Json = False,
+) -> None:
+    """Example: nearfar weights convert BEATs_iter3_plus_AS2M.pt
+
+    Write a published weights file as safetensors, which load faster.
+    """
+    from nearfar.encoders import weights as library
+
+    name = encoder or library.guess(file)
+    target = output or library.folder_of(folder) / f"{name}.safetensors"
+    library.convert(name, file, target)
+    _print({"encoder": name, "file": str(target), "text": f"{file} holds {name}; written to {target}"}, json)
+
+
+@subcommand(weights, "export")
+def export(
+    name: Annotated[str, typer.Argument(help="An encoder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="ONNX file to write; its manifest goes beside it.")],
+    folder: Folder = None,
+    json: Json = False,
+) -> None:
+    """Example: nearfar weights export ced-tiny -o ced-tiny.onnx
+
+    Write an encoder as a network that runs without torch.
+    """
+    from nearfar.encoders import export as library
+    from nearfar.encoders.weights import find
+
+    manifest = library.export(name, find(name, folder), output)
+    text = f"{output} and {manifest}\nUse it: encoder 'exported' in a recipe, with --weights {manifest}"
+    _print({"encoder": name, "file": str(output), "manifest": str(manifest), "text": text}, json)
+
+
+@command
 def encoders(
     bench: Annotated[
-        bool, typer.Option("--bench", help="Measure seconds per 10 s clip on this machine, for those that are here.")
+        bool, typer.Option("--bench", help="Measure seconds per clip of 10 s, for the encoders that are here.")
     ] = False,
     folder: Folder = None,
     json: Json = False,
 ) -> None:
     """Example: nearfar encoders --bench
 
-    The networks that a recipe can name: size, speed, licence, and what is here.
+    List the networks that a recipe can name: size, speed, licence, and which are here.
     """
     from nearfar.encoders import TABLE
 
-    with errors_for_people():
-        rows = [_facts(name, folder) for name in TABLE]
-        if bench:
-            with progress_bar() as tell:
-                for done, row in enumerate(rows, start=1):
-                    row["seconds_per_clip"] = _seconds(row)
-                    tell(done, len(rows), "measuring")
-        if json:
-            say_json(rows)
-            return
-        columns = ["encoder", "dimension", "frames/s", "parameters", "installed", "weights here"]
-        columns += ["s per 10 s clip"] if bench else []
-        say_table([*columns, "licence"], [_encoder_row(row, bench) for row in rows])
-        _complain_of(rows)
-        say("\nWeights: nearfar weights. A network of your own: encoder 'exported' with --weights MANIFEST.json.")
+    rows = [_facts(name, folder) for name in TABLE]
+    if bench:
+        with progress_bar() as progress:
+            for done, row in enumerate(rows, start=1):
+                row["seconds_per_clip"] = _seconds(row)
+                progress(done, len(rows), "measuring")
+    if json:
+        echo_json(rows)
+        return
+    columns = ["encoder", "dimension", "frames/s", "parameters", "installed", "weights here"]
+    columns += ["s per 10 s clip"] if bench else []
+    echo_table([*columns, "licence"], [_encoder_row(row, bench) for row in rows])
+    _warn_of(rows)
+    echo("\nWeights: nearfar weights. A network of your own: encoder 'exported' with --weights MANIFEST.json.")
 
 
 def _encoder_row(row: dict[str, Any], bench: bool) -> list[str]:
@@ -137,7 +163,7 @@ def _facts(name: str, folder: Path | None) -> dict[str, Any]:
 
 
 def _look(name: str, folder: Path | None) -> tuple[str | None, str | None]:
-    """(the weights file that is here, why it is not clear which) of an encoder; None where there is nothing to say."""
+    """(weights file that is here or None, why the file is ambiguous or None) of an encoder."""
     from nearfar.encoders.weights import present
 
     try:
@@ -166,21 +192,21 @@ def _seconds(row: dict[str, Any]) -> float | None:
     return sorted(times)[RUNS // 2]
 
 
-def _show(name: str, folder: Path | None, json: bool) -> None:
+def _show(name: str | None, folder: Path | None, json: bool) -> None:
     from nearfar.encoders.sources import SOURCES
     from nearfar.encoders.weights import folder_of
     from nearfar.support.check import one_of
 
     rows = [_published(n, folder) for n in ([one_of("encoder with weights", name, SOURCES)] if name else SOURCES)]
     if json:
-        say_json(rows[0] if name else {"folder": str(folder_of(folder)), "encoders": rows})
+        echo_json(rows[0] if name else {"folder": str(folder_of(folder)), "encoders": rows})
     elif name:
         for key, value in rows[0].items():
-            say(f"{key.replace('_', ' '):<14}{'-' if value is None else value}")
+            echo(f"{key.replace('_', ' '):<14}{'-' if value is None else value}")
         if not (rows[0]["here"] or rows[0]["problem"]):
-            say(f"\nBring it: nearfar weights {name} {'--pull, or ' if rows[0]['url'] else ''}--from FILE")
+            echo(f"\nTo get it: nearfar weights {name} {'--pull, or ' if rows[0]['url'] else ''}--from FILE")
     else:
-        say_table(
+        echo_table(
             ["encoder", "size", "hash", "here", "published at", "licence"],
             [
                 [r["encoder"], r["size"], "known" if r["sha256"] else "first use", _here(r)]
@@ -188,8 +214,8 @@ def _show(name: str, folder: Path | None, json: bool) -> None:
                 for r in rows
             ],
         )
-        _complain_of(rows)
-        say(
+        _warn_of(rows)
+        echo(
             f"\nFolder {folder_of(folder)}. One in full: nearfar weights NAME; download it: nearfar weights NAME --pull"
         )
 
@@ -222,14 +248,14 @@ def _pull(name: str, folder: Path | None) -> dict[str, Any]:
     from nearfar.support.check import one_of
 
     source = SOURCES[one_of("encoder with weights", name, SOURCES)]
-    complain(f"Licence: {TABLE[name].licence}")
+    warn(f"Licence: {TABLE[name].licence}")
     if TABLE[name].licence == EVALUATION_ONLY:
-        complain("For evaluation only: not for production, not to be passed on")
-    complain(f"By: {source.credit}")
+        warn("For evaluation only: do not use it in production and do not pass it on")
+    warn(f"By: {source.credit}")
     if source.url:
-        complain(f"{source.file} from {source.where}, size: {source.megabytes}")
-    with progress_bar() as tell:
-        path = pull(name, folder, progress=tell)
+        warn(f"{source.file} from {source.where}, size: {source.megabytes}")
+    with progress_bar() as progress:
+        path = pull(name, folder, progress=progress)
     return {"encoder": name, "file": str(path), "text": f"{name} is here: {path}"}
 
 
@@ -240,34 +266,21 @@ def _take(name: str, source: Path, folder: Path | None) -> dict[str, Any]:
     return {"encoder": name, "file": str(path), "text": f"{source} is {name}; it is now {path}"}
 
 
-def _convert(file: str, encoder: str | None, output: Path | None, folder: Path | None) -> dict[str, Any]:
-    from nearfar.encoders.weights import convert, folder_of, guess
-
-    name = encoder or guess(file)
-    target = output or folder_of(folder) / f"{name}.safetensors"
-    convert(name, Path(file), target)
-    return {"encoder": name, "file": str(target), "text": f"{file} holds {name}; written to {target}"}
-
-
-def _export(name: str, encoder: str | None, output: Path | None, folder: Path | None) -> dict[str, Any]:
-    from nearfar.encoders.export import export
-    from nearfar.encoders.weights import find
-
-    if encoder or output is None:
-        raise ValueError("export is asked for as: nearfar weights export NAME -o FILE.onnx")
-    manifest = export(name, find(name, folder), output)
-    text = f"{output} and {manifest}\nUse it: encoder 'exported' in a recipe, with --weights {manifest}"
-    return {"encoder": name, "file": str(output), "manifest": str(manifest), "text": text}
+def _print(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        echo_json(facts)
+    else:
+        echo(facts["text"])
 
 
 def _short(licence: str) -> str:
     return licence.split(":")[0]
 
 
-def _complain_of(rows: list[dict[str, Any]]) -> None:
+def _warn_of(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["problem"]:
-            complain(f"{row['encoder']}: {row['problem']}")
+            warn(f"{row['encoder']}: {row['problem']}")
 
 
 def _here(row: dict[str, Any]) -> str:
