@@ -150,7 +150,7 @@ file = "scores.csv"
 """
     )
     out, _ = nearfar("config", "check", "plant.toml", folder=tmp_path)
-    assert "is sound" in out
+    assert "is valid" in out
     command = [sys.executable, "-m", "nearfar", "monitor", "--config", "plant.toml"]
     child = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:

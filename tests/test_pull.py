@@ -22,7 +22,7 @@ from nearfar.challenge.data import download as source
 from nearfar.challenge.data.download import RECORDS, listing, pull, unpack
 from nearfar.challenge.data.layout import read
 from nearfar.errors import DownloadError
-from test_cli import nearfar
+from commands import nearfar
 
 
 @pytest.fixture(autouse=True)

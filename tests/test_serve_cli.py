@@ -122,7 +122,7 @@ def test_bad_usage_is_one_line_and_exit_2(model, tmp_path, monkeypatch):
             ([model, "--source", "fan=rtsp://x", "--config", "x.toml"], "give it without MODEL"),
             ([model, "--tls-cert", "none.pem"], "no such file: none.pem"),
             ([model, "--tls-cert", __file__], f"no https with {__file__} alone: give a certificate and its key"),
-            ([model, "--tls-key", __file__], "is of no use alone: give its certificate"),
+            ([model, "--tls-key", __file__], "needs its certificate"),
             ([model, "--weights", __file__], "test_serve_cli.py would not be used: log-mel has no weights"),
             ([model, "--weights", f"beats={__file__}"], "beats would not be used: log-mel has no weights"),
         ):

@@ -52,8 +52,9 @@ def set_point(
                 needed = _duration(found.needed_weeks * WEEK_S)
                 lines.append(f"{judged}; {needed} are needed to promise {false_alarms_per_week:g} a week")
             else:
-                alarms = f"with set-point {found.value:.2f} they made {found.alarms} alarms, {found.in_alarm:.2%} of the time"
-                lines.append(f"{judged}; {alarms}. To use it: nearfar threshold MODEL --value {found.value:.2f}")
+                alarms = f"{found.alarms} alarms, {found.in_alarm:.2%} of the time"
+                made = f"with set-point {found.value:.2f} they made {alarms}"
+                lines.append(f"{judged}; {made}. To use it: nearfar threshold MODEL --value {found.value:.2f}")
     _print(facts, lines or [NOTHING], json)
 
 
