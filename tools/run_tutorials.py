@@ -1,6 +1,6 @@
 """Run the commands of the tutorials and write their outputs where they stand.
 
-    python tools/run_tutorials.py                  rewrite the outputs in README.md, docs/how-it-works.md and docs/tutorials
+    python tools/run_tutorials.py                  rewrite the outputs in README.md, how-it-works.md and tutorials/*.md
     python tools/run_tutorials.py --check FILE...  run them and fail where an output is another (numbers may differ)
 
 A fenced block `console` holds lines `$ command` and what each printed. A fenced block `python` is run, all blocks of a

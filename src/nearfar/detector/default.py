@@ -1,25 +1,18 @@
-"""The detector that is used when no network's weights are present, chosen by listening to the normals.
+"""The recipe of a detector without the weights of a network, chosen from the normals.
 
-Always a `Watch` of two parts on log-mel spectra, half of the false-alarm budget each, because what hears the one kind
-of fault is nearly deaf to the other:
+It is a `Watch` of two parts on log-mel spectra with half of the false-alarm budget each:
 
     steady     25 % quantile and mean power of every band: a changed tone, hiss, load
     transient  maximum over time minus the mean of every band: a knock
 
-The rarer of the two speaks: in simulated rooms steady faults lose 0.5 to 2 points of 75, knocks gain 7 to 13 of 59.
-Decided by the normals, and said:
+The rarer of the two p-values decides. The normals decide the rest (docs/decisions.md gives reasons and figures):
 
-- Far channel: used if every normal has one and it is neither dead (`microphones`) nor a copy of near.
-- Window of the leakage subtraction: as long as the room, so the longest that the shortest normal allows. Of what it
-  gives, the inside (`w1i_*`): else the loudest moment is at an end in 9 of 10 clips of a demo fan (now in 1 of 20).
-- Guard: a far microphone that hears the machine itself cancels it (96 -> 54 points at worst). `direct_share` sees
-  that: noise from the room arrives as many echoes, a machine beside both microphones as one sharp sound, at near no
-  later than at far. It was 0.5 to 0.7 in the simulated rooms where subtraction cancelled the machine, 0 to 0.4 with far
-  in the room, 0.49 for a phone's stereo pair (a real motor). It depends on no microphone's gain. Levels, the amount
-  removed and the spread of the normals after subtraction do not tell the cases apart.
-- Domains: one Gaussian over all normals, labelled or not; of two, the one over a few target clips is no measure.
-- Number of normals: with fewer of them than features the covariance is shrunk less, as what no normal ever did is then
-  the evidence (30 real motors: 97.7 -> 100; simulated rooms, 20 to 60 normals: +0.6).
+    far channel   used if every normal has one and it is neither dead (`microphones`) nor a copy of near
+    window        of the leakage subtraction: the longest that the shortest normal allows, at best as long as the room's
+                  response; the inside of the subtracted wave is used (`w1i_*`)
+    guard         nothing is subtracted if far receives the machine directly (`direct_share`)
+    domains       one Gaussian over all normals, labelled or not
+    shrinkage     less with fewer normals than features
 
 References: Carter et al. 1973 (smoothed coherence transform); `enhance.leakage_subtract`.
 """

@@ -6,8 +6,7 @@
 A watch turns each part's score into the share p of normals that reach it and takes the rarest, each part weighing by
 its share w of the false-alarm budget: s = max_j (log w_j - log p_j). Whichever part is rarest is what was heard.
 The scores that p and the statistics of a fusion are taken from are leave-one-out and include each normal's own: normals
-and fresh clips go through the same function, so a set-point from the ones holds for the others. (A normal whose p left
-its own score out would look rarer than a fresh clip with that score: of 10 % promised 7 to 8 came with 20 normals.)
+and new clips go through the same function, so a set-point from the normals holds for new clips (docs/decisions.md).
 """
 
 from __future__ import annotations
