@@ -2,9 +2,9 @@
 
     waves (1, N) -> front end -> rows (1, n, bands) -> loop over pieces: network -> grid (1, T, F, D)
 
-Front end and network are exported by torch, each with one axis of free length; the chunks of the transformers and the
-windows of OpenL3 are a loop in ONNX around the network. Mean, pre-emphasis, window and Fourier transform of a frame are
-linear, so together they are one convolution: its kernel is what they make of the unit vectors.
+torch exports front end and network, each with one axis of free length. The chunks of the transformers and the windows
+of OpenL3 are a loop in ONNX around the network. Mean removal, pre-emphasis, window and Fourier transform of a frame are
+linear: together they are one convolution, and its kernel is their result for the unit vectors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn.functional import conv1d, pad
 from nearfar.encoders import TABLE, beats, frontend, openl3
 from nearfar.encoders import load as load_encoder
 from nearfar.encoders.frozen import SHORTEST_S
-from nearfar.encoders.onnxfile import ENDLESS, Plan, build
+from nearfar.encoders.onnxfile import ENDLESS, Plan, Whole, build
 from nearfar.encoders.transformers import EAT_FRAMES, FAMILIES, Transformer
 from nearfar.support.files import atomic_write, hash_file
 
@@ -43,8 +43,8 @@ class Front(nn.Module):
     ) -> None:
         super().__init__()
         spectrum = linear(torch.eye(frame, dtype=torch.float64))  # (frame, bins)
-        self.kernel = _fixed(torch.cat([spectrum.real, spectrum.imag], dim=1).T[:, None])
-        self.bank = _fixed(torch.eye(spectrum.shape[1]) if bank is None else bank)
+        self.kernel = _constant(torch.cat([spectrum.real, spectrum.imag], dim=1).T[:, None])
+        self.bank = _constant(torch.eye(spectrum.shape[1]) if bank is None else bank)
         self.hop, self.before, self.after = hop, before, after
 
     def forward(self, waves: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def export(name: str, weights: Any, target: str | Path) -> Path:
 
 
 def plan_of(network: Any) -> Plan:
-    """The plan of a network as `Frozen` holds it."""
+    """The plan of `Frozen.network`."""
     if isinstance(network, Transformer):
         return _transformer(network)
     return _beats(network) if isinstance(network, beats.Spectral) else _openl3(network)
@@ -99,25 +99,30 @@ def _transformer(network: Transformer) -> Plan:
     trunk, chunk = network.module, network.chunk
     time, bands = trunk.shape.patch[0], trunk.shape.bands
     family = next(name for name, family in FAMILIES.items() if family is network.family)
-    front = _kaldi("hanning", _from_its_mean, _eat_rows)
-    sums: tuple[str, ...] = ("end = n + 0", "rows = n + 0")
     shortest = round(SHORTEST_S * frontend.RATE)
     if family == "eat":
-        up = (f"frames = n - {EAT_FRAMES}", "above = frames + 15", "rows = above / 16", "whole = rows * 16")
-        sums = (*up, f"end = whole max {EAT_FRAMES}")
+        front = _kaldi("hanning", _from_its_mean, _eat_rows)
     elif family == "m2d":
-        nothing = float(-trunk.offset[0] / trunk.scale[0])  # what the network hears as 0
+        zero = float(-trunk.offset[0] / trunk.scale[0])  # becomes 0 in the normalisation
         front = _centred(
-            400, "slaney", 80, lambda mel: pad((mel + frontend.LOG_FLOOR).log(), (0, 0, 0, 16), value=nothing)
+            400, "slaney", 80, lambda mel: pad((mel + frontend.LOG_FLOOR).log(), (0, 0, 0, 16), value=zero)
         )
-        rest = ("frames = n - 16", f"rest = frames % {chunk}", "less = 0 - rest", "more = less % 16")
-        sums = (*rest, "end = frames + more", "rows = n + 0")
     else:
         front = _centred(512, "htk", 64, frontend.floored_db)
         shortest = max(shortest, 15 * frontend.HOP if family == "ced" else 0)
-    counted = (f"over = end + {chunk - time}", f"count = over / {chunk}")
+
+    def counts(n: Whole) -> tuple[Whole, Whole, Whole]:
+        end = rows = n
+        if family == "eat":  # the front appends EAT_FRAMES zero frames
+            rows = (n - EAT_FRAMES + 15) // 16
+            end = (rows * 16).at_least(EAT_FRAMES)
+        elif family == "m2d":  # the front appends 16 zero frames
+            frames = n - 16
+            end = frames + (16 - frames % chunk % 16) % 16
+        return end, (end + (chunk - time)) // chunk, rows
+
     body = Part(lambda x: trunk(trunk.normalised(x), [trunk.shape.depth])[0], trunk)
-    return Plan(front, body, (1, 4 * time, bands), chunk, chunk, (*sums, *counted), shortest)
+    return Plan(front, body, (1, 4 * time, bands), chunk, chunk, counts, shortest)
 
 
 def _beats(network: beats.Spectral) -> Plan:
@@ -126,8 +131,7 @@ def _beats(network: beats.Spectral) -> Plan:
 
     front = _kaldi("povey", lambda waves: waves * beats.LEVEL, normalised)
     body = Part(lambda x: network.module(x, [network.depth])[0], network.module)
-    sums = ("end = n + 0", "rows = n + 0", "count = n / n")
-    return Plan(front, body, (1, 4 * beats.PATCH, beats.BANDS), ENDLESS, 1, sums, beats.SHORTEST)
+    return Plan(front, body, (1, 4 * beats.PATCH, beats.BANDS), ENDLESS, 1, lambda n: (n, 1, n), beats.SHORTEST)
 
 
 def _openl3(network: openl3.Windowed) -> Plan:
@@ -137,18 +141,14 @@ def _openl3(network: openl3.Windowed) -> Plan:
     def padded(windows: Tensor) -> Tensor:
         return pad(windows, (edge, edge))
 
+    def counts(n: Whole) -> tuple[Whole, Whole, Whole]:
+        beyond = n - (2 * openl3.CENTRE + openl3.RATE)  # samples after the first window
+        return n, (beyond + (openl3.HOP - 1)) // openl3.HOP + 1, n
+
     spectrum = Front(frontend.hann_spectrum, size, 242, basis, padded, frontend.below_peak_db)
     body = Part(lambda window: network.module(spectrum(window))[:, None, None], spectrum, network.module)
     front = Part(lambda waves: pad(waves, (openl3.CENTRE, openl3.RATE)))
-    sums = (
-        f"rest = n - {2 * openl3.CENTRE + openl3.RATE}",
-        f"up = rest + {openl3.HOP - 1}",
-        f"more = up / {openl3.HOP}",
-        "count = more + 1",
-        "end = n + 0",
-        "rows = n + 0",
-    )
-    return Plan(front, body, (1, openl3.RATE), openl3.RATE, openl3.HOP, sums, openl3.CENTRE)
+    return Plan(front, body, (1, openl3.RATE), openl3.RATE, openl3.HOP, counts, openl3.CENTRE)
 
 
 def _kaldi(window: str, before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Tensor]) -> Front:
@@ -172,9 +172,8 @@ def _from_its_mean(waves: Tensor) -> Tensor:
 
 
 def _eat_rows(energies: Tensor) -> Tensor:
-    # Zeros, as many as may be needed: `end` says how many are.
     return pad(frontend.floored_log(energies), (0, 0, 0, EAT_FRAMES))
 
 
-def _fixed(values: Tensor) -> nn.Parameter:
+def _constant(values: Tensor) -> nn.Parameter:
     return nn.Parameter(values.clone().float().contiguous(), requires_grad=False)
