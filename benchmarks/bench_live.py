@@ -28,13 +28,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from brokers import Listener, Mosquitto, wait_for
 from conftest import RATE, hum
 from nearfar.detector import Detector
+from nearfar.live.config import MqttConfig
 from nearfar.live.history.history import History
 from nearfar.live.machine import open_machine
 from nearfar.live.messages import EventMessage
 from nearfar.live.monitor import Monitor
 from nearfar.live.plant import Plant
 from nearfar.live.records import Event, ScoreRecord
-from nearfar.live.sinks.mqtt import Broker, Mqtt
+from nearfar.live.sinks.mqtt import Mqtt
 from nearfar.live.sources.open import StreamSource
 from nearfar.live.sources.streams import Ffmpeg
 from nearfar.live.sources.windows import Window
@@ -113,7 +114,7 @@ def broker_back(folder: Path, model: Path) -> tuple[float, int]:
     """(seconds, lost) until 200 events that waited for a broker are with a subscriber."""
     machine, broker = open_machine("pump", model), Mosquitto(folder)
     history = History(folder)
-    sink = Mqtt(Broker("127.0.0.1", broker.port, discovery=False), [machine], history, longest_wait_s=1)
+    sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port, discovery=False), [machine], history, longest_wait_s=1)
     for i in range(200):
         message = EventMessage("pump", "plant", 0.0, "raised", Event(i, "pump", "alarm", 0.0))
         history.outbox.enqueue(message)

@@ -23,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,12 @@ from nearfar.audio import Clip
 from nearfar.demo.synth import GAIN, LOADS, SPEEDS, Machine, machine, render
 from nearfar.demo.waves import RATE
 from nearfar.detector import Detector
+from nearfar.live.config import MqttConfig
 from nearfar.live.history.history import History
 from nearfar.live.machine import open_machine
 from nearfar.live.plant import Plant
 from nearfar.live.records import Event
-from nearfar.live.sinks.mqtt import Broker, Mqtt
+from nearfar.live.sinks.mqtt import Mqtt
 from nearfar.live.sinks.webhook import Webhook
 from nearfar.live.sources.windows import Window
 
@@ -88,7 +88,7 @@ def child(folder: Path, port: int, hook: str, first: int) -> None:
     clock = lambda: now[0]  # noqa: E731
     machines = [open_machine(k, folder / k, hop_s=WINDOW_S, false_alarms_per_week=7, shared={}) for k in MACHINES]
     history = History(folder / "history")
-    mqtt = Mqtt(Broker("127.0.0.1", port), machines, history, longest_wait_s=1)
+    mqtt = Mqtt(MqttConfig(host="127.0.0.1", port=port), machines, history, longest_wait_s=1)
     webhook = Webhook(hook, history, clock=clock, secret=SECRET, first_wait_s=0.05)
     plant = Plant(machines, history, [mqtt, webhook], clock=clock)
     plant.end_interrupted_events()
@@ -111,7 +111,7 @@ def child(folder: Path, port: int, hook: str, first: int) -> None:
                 plant.process_window(kind, Window(at, sounds[kind][i], RATE, gap))
                 taken += 1
         problems = [p for p in (history.problem, mqtt.problem, webhook.problem) if p]
-        states = {kind: asdict(plant.state(kind)) for kind in MACHINES}
+        states = {kind: state_of(plant, kind) for kind in MACHINES}
         print(json.dumps({"minute": minute, "taken": taken, "problems": problems, "states": states}), flush=True)
     plant.close()
     mqtt.close()
@@ -160,6 +160,12 @@ def main() -> None:
         listener.close()
         broker.stop()
         history.close()
+
+
+def state_of(plant: Plant, kind: str) -> dict[str, str]:
+    """The alarm's state and the microphones' health."""
+    machine = plant.machines[kind]
+    return {"state": machine.alarm.state(plant.clock()), "health": "problem" if machine.watchdog.standing else "ok"}
 
 
 def begin(where: list[str], first: int) -> subprocess.Popen[str]:

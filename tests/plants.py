@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from conftest import RATE, hum
 from nearfar.detector import Detector
+from nearfar.live.alarm import RAISED, Alarm
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, open_machine
 from nearfar.live.messages import Message
@@ -77,3 +78,12 @@ def windows(faults: Sequence[str], start: float = T0, seconds: float = 2.0, seed
         samples = np.zeros((2, int(seconds * RATE))) if fault == "dead" else sound(seed + i, fault, seconds)
         out.append(Window(start + i * seconds, samples.astype(np.float32), RATE))
     return out
+
+
+def count_alarms(values: Iterable[float], on: float, alarm: Alarm) -> tuple[int, int]:
+    """(alarms, windows in alarm) of scores, one after the other, with the deadband and delays of `alarm`."""
+    fresh, raised, windows = Alarm(on, alarm.deadband, alarm.on_delay, alarm.off_delay), 0, 0
+    for value in values:
+        raised += fresh.update(value, 0.0) == RAISED
+        windows += fresh.standing
+    return raised, windows

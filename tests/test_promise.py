@@ -10,14 +10,13 @@ from nearfar.detector import Detector, load
 from nearfar.live.alarm import WEEK_S, Alarm, per_week, rate_for
 from nearfar.live.machine import open_machine
 from nearfar.live.setpoint import (
-    count_alarms,
     expected_alarms,
     first_rate,
     how_often,
     independent_per_week,
     rarest_rate,
 )
-from plants import plant_of, windows
+from plants import count_alarms, plant_of, windows
 
 
 @given(st.floats(1e-9, 1.0), st.floats(0.1, 60), st.integers(1, 9))

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from brokers import Listener, Mosquitto, free_port, wait_for
+from nearfar.live.config import MqttConfig
 from nearfar.live.history.history import History
 from nearfar.live.messages import (
     EVENT,
@@ -31,7 +32,7 @@ from nearfar.live.messages import (
 )
 from nearfar.live.records import Event, ScoreRecord
 from nearfar.live.sinks import lines
-from nearfar.live.sinks.mqtt import Broker, Mqtt
+from nearfar.live.sinks.mqtt import Mqtt
 from nearfar.live.sinks.prometheus import Metrics, text_of
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.live.sinks.webhook import Webhook, read_secret
@@ -333,7 +334,7 @@ def broker(tmp_path):
 
 def test_mqtt_topics_and_what_is_retained(broker, tmp_path):
     listener = Listener(broker.port)
-    sink = Mqtt(Broker("127.0.0.1", broker.port), [PUMP, FAN], History(tmp_path))
+    sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port), [PUMP, FAN], History(tmp_path))
     assert wait_for(lambda: len(listener.of("/health")) == 2)
     sink.put(score(4.5, anomalous=True))
     sink.put(state("unacknowledged alarm"))
@@ -358,7 +359,7 @@ def test_mqtt_topics_and_what_is_retained(broker, tmp_path):
 
 def test_home_assistant_finds_the_machine_and_again_when_it_starts(broker, tmp_path):
     listener = Listener(broker.port, "homeassistant/#")
-    sink = Mqtt(Broker("127.0.0.1", broker.port), [PUMP], History(tmp_path))
+    sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port), [PUMP], History(tmp_path))
     assert wait_for(lambda: len(listener.of("/config")) == 4)
     configs = [json.loads(p) for p in listener.of("/config")]
     assert len({c["unique_id"] for c in configs}) == 4 and {c["device"]["name"] for c in configs} == {"Pump 3"}
@@ -373,7 +374,7 @@ def test_home_assistant_finds_the_machine_and_again_when_it_starts(broker, tmp_p
 
 def test_events_survive_a_broker_that_restarts_and_its_will_speaks_for_the_dead(broker, tmp_path):
     listener = Listener(broker.port)
-    sink = Mqtt(Broker("127.0.0.1", broker.port), [PUMP], History(tmp_path), longest_wait_s=1)
+    sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port), [PUMP], History(tmp_path), longest_wait_s=1)
     assert wait_for(lambda: listener.of("/health"))
     sink.put(event(0))
     assert wait_for(lambda: listener.of("/event"))
@@ -402,7 +403,9 @@ def test_events_survive_a_broker_that_restarts_and_its_will_speaks_for_the_dead(
 def test_nothing_that_waits_for_a_broker_is_lost(tmp_path):
     """Events sent before there is a broker, and while it is away, reach a subscriber that the broker remembers."""
     broker = Mosquitto(tmp_path)
-    sink = Mqtt(Broker("127.0.0.1", broker.port, discovery=False), [PUMP], History(tmp_path), longest_wait_s=1)
+    sink = Mqtt(
+        MqttConfig(host="127.0.0.1", port=broker.port, discovery=False), [PUMP], History(tmp_path), longest_wait_s=1
+    )
     for i in range(20):
         sink.put(event(i))
     assert wait_for(lambda: "does not answer" in sink.problem)
@@ -431,7 +434,12 @@ def test_mqtt_over_tls_with_a_password(tmp_path):
     broker.start()
     ca = f"{tmp_path}/ca.crt"
     listener = Listener(broker.port, ca_certs=ca)
-    sink = Mqtt(Broker("127.0.0.1", broker.port, username="anna", password="x", ca=ca), [PUMP], History(tmp_path))
+    sink = Mqtt(
+        MqttConfig(host="127.0.0.1", port=broker.port, username="anna", ca=Path(ca)),
+        [PUMP],
+        History(tmp_path),
+        password="x",
+    )
     assert wait_for(lambda: listener.of("pump/health"))
     sink.close()
     listener.close()
@@ -525,7 +533,7 @@ def test_opc_ua_shows_each_machine_to_a_client():
 @pytest.mark.parametrize(
     "missing, make",
     [
-        ("paho.mqtt", lambda: Mqtt(Broker("x"), [], None)),
+        ("paho.mqtt", lambda: Mqtt(MqttConfig(host="x"), [], None)),
         ("prometheus_client", Metrics),
     ],
 )

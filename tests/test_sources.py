@@ -17,7 +17,8 @@ import soundfile
 from conftest import RATE, hum, write_wav
 from nearfar import audio
 from nearfar.live.sources import aligned, folder, streams
-from nearfar.live.sources.open import SourceOptions, StreamSource, open_source
+from nearfar.live.sources.open import StreamSource, open_source
+from nearfar.live.sources.options import SourceOptions
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, (2, 8 * RATE)).astype(np.float32)
 

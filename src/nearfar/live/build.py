@@ -19,8 +19,8 @@ from nearfar.live.plant import Plant
 from nearfar.live.sinks.lines import csv_lines, json_lines
 from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.webhook import Webhook, read_secret
-from nearfar.live.sources.folder import Report
-from nearfar.live.sources.open import Source, SourceOptions, is_folder, open_source
+from nearfar.live.sources.open import Source, is_folder, open_source
+from nearfar.live.sources.options import Report, SourceOptions
 
 SILENCE_S, SILENCE_HOPS = 30.0, 3  # a source is silent after the longer of both
 
@@ -139,7 +139,7 @@ def open_sinks(
 
             sinks.append(OpcUa(machines, config.opcua.endpoint))
         if config.mqtt:
-            sinks.append(_mqtt(config, machines, history))
+            sinks.append(_mqtt(config.mqtt, machines, history))
     except BaseException:
         for sink in sinks:
             sink.close()
@@ -147,23 +147,19 @@ def open_sinks(
     return sinks
 
 
-def _mqtt(config: PlantConfig, machines: Sequence[Machine], history: History) -> Sink:
-    from nearfar.live.sinks.mqtt import Broker, Mqtt
+def _mqtt(broker: MqttConfig, machines: Sequence[Machine], history: History) -> Sink:
+    from nearfar.live.sinks.mqtt import Mqtt
 
-    c = config.mqtt
-    assert c is not None
-    password = read_secret(c.password_file) if c.password_file else ""
-    broker = Broker(c.host, c.port, c.username, password, c.tls, *_certificates(c), c.prefix, c.discovery)
-    return Mqtt(broker, machines, history)
+    _check_certificates(broker)
+    password = read_secret(broker.password_file) if broker.password_file else ""
+    return Mqtt(broker, machines, history, password=password)
 
 
-def _certificates(c: MqttConfig) -> tuple[str | None, str | None, str | None]:
-    """The files of the CA, our certificate and its key; FileNotFoundError names the missing one, as TLS would not."""
-    for file in (c.ca, c.cert, c.key):
+def _check_certificates(broker: MqttConfig) -> None:
+    """FileNotFoundError that names the missing file, as TLS would not."""
+    for file in (broker.ca, broker.cert, broker.key):
         if file and not file.is_file():
             raise FileNotFoundError(f"no such file: {file}")
-    ca, cert, key = (None if file is None else str(file) for file in (c.ca, c.cert, c.key))
-    return ca, cert, key
 
 
 def _source(config: PlantConfig, machine: Machine, clock: Callable[[], float], report: Report, once: bool) -> Source:
@@ -203,7 +199,7 @@ def check(config: PlantConfig) -> list[str]:
     h = config.history
     lines.append(f"history: {h.folder}, scores for {h.keep_days:g} days, audio up to {h.audio_gb:g} GB")
     if m := config.mqtt:
-        _certificates(m)
+        _check_certificates(m)
         lines.append(f"mqtt: {m.host} as {m.username or 'nobody'}, topics {m.prefix}/{config.site}/...")
     if config.webhook:
         lines.append(f"webhook: {hide(config.webhook.url)}, {'signed' if config.webhook.secret_file else 'NOT signed'}")

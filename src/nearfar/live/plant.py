@@ -10,7 +10,6 @@ command line, to the last bit. One lock per machine: machines do not wait for ea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from nearfar import audio
 from nearfar.detector import Detector
@@ -18,28 +17,12 @@ from nearfar.live.events import EventRecorder, Reporter, utc
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, Machines
-from nearfar.live.messages import OK, PROBLEM, ScoreMessage, Sink
+from nearfar.live.messages import ScoreMessage, Sink
 from nearfar.live.operator import Operator
 from nearfar.live.records import ALARM, ScoreRecord
 from nearfar.live.sources.windows import Window
 
 SAMPLES = 48  # normal windows that are kept of each machine, one an hour
-
-
-@dataclass(frozen=True)
-class MachineState:
-    """How a machine is now; `score` and `last_heard` (s since 1970) are of its newest window, None before the first."""
-
-    state: str
-    score: float | None
-    threshold: float
-    last_heard: float | None
-    health: str
-    shelved_until: float | None
-    event: int | None
-    false_alarms_per_week: float
-    window_s: float
-    normals: int
 
 
 class Plant:
@@ -97,23 +80,6 @@ class Plant:
         with machine.lock:
             recorder.on_silence(now)
             recorder.update_health(machine.watchdog.on_silence(seconds), now)
-
-    def state(self, machine_id: str) -> MachineState:
-        """How a machine is now."""
-        machine, now = self.machines[machine_id], self.clock()
-        alarm, last, event = machine.alarm, machine.last, self.recorders[machine_id].alarm_event
-        return MachineState(
-            state=alarm.state(now),
-            score=None if last is None else last.score,
-            threshold=machine.detector.threshold.value,
-            last_heard=None if last is None else last.t1,
-            health=PROBLEM if machine.watchdog.standing else OK,
-            shelved_until=alarm.shelved_until if now < alarm.shelved_until else None,
-            event=None if event is None else event.id,
-            false_alarms_per_week=machine.false_alarms_per_week,
-            window_s=machine.detector.window_s,
-            normals=len(machine.detector.normals),
-        )
 
     def end_interrupted_events(self) -> None:
         """End the events that a killed process left open, before the first window."""

@@ -166,12 +166,6 @@ def measure(
     return found
 
 
-def count_alarms(values: Array, on: float, alarm: Alarm) -> tuple[int, int]:
-    """(alarms, windows in alarm) of consecutive scores (N,); `alarm` gives the deadband and the delays."""
-    minima, maxima = _sliding(values, alarm.on_delay, np.minimum), _sliding(values, alarm.off_delay, np.maximum)
-    return _replay(minima, maxima, on, on - alarm.deadband)
-
-
 def _replay(run_minima: Array, run_maxima: Array, on: float, off: float) -> tuple[int, int]:
     """(alarms, windows in alarm): `run_minima` above `on` raises an alarm, `run_maxima` below `off` clears it."""
     raised, cleared = np.flatnonzero(run_minima > on), np.flatnonzero(run_maxima < off)

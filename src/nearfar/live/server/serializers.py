@@ -25,8 +25,9 @@ SAME_IN_EXPLANATION = (
 
 def machine_state(plant: Plant, id: str) -> schemas.MachineState:
     """The state of a machine now. Where the alarm is "normal" but no sound was judged, the state says so."""
-    machine, now = plant.machines[id], plant.state(id)
-    last, state, health = machine.last, now.state, machine.watchdog.standing
+    machine, now, event = plant.machines[id], plant.clock(), plant.recorders[id].alarm_event
+    alarm, last, health, detector = machine.alarm, machine.last, machine.watchdog.standing, machine.detector
+    state = alarm.state(now)
     silent = "no samples" in health or (last is not None and last.anomalous is None)
     if state == "normal" and (silent or last is None):
         state = "no sound" if silent else "waiting"
@@ -36,14 +37,14 @@ def machine_state(plant: Plant, id: str) -> schemas.MachineState:
         site=machine.site,
         state=state,
         score=last,
-        last_heard=now.last_heard,
+        last_heard=None if last is None else last.t1,
         health=list(health.values()),
-        shelved_until=now.shelved_until,
-        event_id=now.event,
-        threshold=now.threshold,
-        false_alarms_per_week=now.false_alarms_per_week,
-        clip_seconds=now.window_s,
-        normals=now.normals,
+        shelved_until=alarm.shelved_until if alarm.suppressed(now) else None,
+        event_id=None if event is None else event.id,
+        threshold=detector.threshold.value,
+        false_alarms_per_week=machine.false_alarms_per_week,
+        clip_seconds=detector.window_s,
+        normals=len(detector.normals),
     )
 
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nearfar.live.messages import EVENT, HEALTH, OFFLINE, OK, SCORE, Message
 from nearfar.live.sinks.retry import RetryQueue
 
 if TYPE_CHECKING:
+    from nearfar.live.config import MqttConfig
     from nearfar.live.history.history import History
     from nearfar.live.machine import Machine
 
@@ -29,46 +29,35 @@ DISCOVERY = "homeassistant"
 _OFFLINE = json.dumps({"health": OFFLINE})
 
 
-@dataclass(frozen=True)
-class Broker:
-    """Where the broker is and how to get in; `ca`, `cert` and `key` are files, and `tls` is on if `ca` is given."""
-
-    host: str
-    port: int = 0  # 0: 8883 with TLS, else 1883
-    username: str = ""
-    password: str = ""
-    tls: bool = False
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    prefix: str = "nearfar"
-    discovery: bool = True
-
-    @property
-    def encrypted(self) -> bool:
-        """Whether TLS is on."""
-        return self.tls or self.ca is not None
-
-
 class Mqtt:
-    """A sink for `machines` at a broker; needs paho-mqtt 2. Connects in the background, as soon as it can."""
+    """A sink for `machines` at a broker; needs paho-mqtt 2. Connects in the background, as soon as it can.
+
+    `password` belongs to the user name of `broker`; TLS is on if the broker asks for it or a CA is given.
+    """
 
     name = "mqtt"
 
     def __init__(
-        self, broker: Broker, machines: Sequence[Machine], history: History, *, longest_wait_s: int = 60
+        self,
+        broker: MqttConfig,
+        machines: Sequence[Machine],
+        history: History,
+        *,
+        password: str = "",
+        longest_wait_s: int = 60,
     ) -> None:
         try:
             from paho.mqtt import client as paho
         except ImportError:
             raise ImportError("MQTT needs paho-mqtt: pip install 'nearfar[live]'") from None
         self.broker, self.machines = broker, {m.id: m for m in machines}
+        self.encrypted = broker.tls or broker.ca is not None
         self._problems: dict[str, str] = {}
         self._health = {m.id: json.dumps({"health": OK}) for m in machines}  # published again after each connection
-        self._clients = {m.id: self._client(paho, m, longest_wait_s) for m in machines}
+        self._clients = {m.id: self._client(paho, m, password, longest_wait_s) for m in machines}
         self._events = RetryQueue(self.name, self._deliver, history.outbox.mailbox(self.name, (EVENT,)))
         for client in self._clients.values():
-            client.connect_async(broker.host, broker.port or (8883 if broker.encrypted else 1883), keepalive=30)
+            client.connect_async(broker.host, broker.port or (8883 if self.encrypted else 1883), keepalive=30)
             client.loop_start()
 
     @property
@@ -112,12 +101,12 @@ class Mqtt:
         if sent.rc or not sent.is_published():
             raise OSError(f"{self.broker.host} does not confirm messages")
 
-    def _client(self, paho: Any, machine: Machine, longest_wait_s: int) -> Any:
+    def _client(self, paho: Any, machine: Machine, password: str, longest_wait_s: int) -> Any:
         broker = self.broker
         client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=f"nearfar-{machine.site}-{machine.id}")
         if broker.username:
-            client.username_pw_set(broker.username, broker.password or None)
-        if broker.encrypted:
+            client.username_pw_set(broker.username, password or None)
+        if self.encrypted:
             client.tls_set(ca_certs=broker.ca, certfile=broker.cert, keyfile=broker.key)
         client.will_set(self._topic(machine.site, machine.id, HEALTH), _OFFLINE, qos=1, retain=True)
         client.max_queued_messages_set(WAITING)

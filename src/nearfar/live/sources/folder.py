@@ -13,7 +13,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -21,39 +21,25 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.audio.recordings import CONVERT, SUFFIXES, UNREAD
+from nearfar.live.sources.options import SourceOptions
 from nearfar.live.sources.windows import Window
 from nearfar.support import files
 
-Report = Callable[[str, Exception], None]
 Stamp = tuple[str, int, int]  # name below the folder, bytes, ns
 MANY = 10_000  # processed files that are gone, before the ledger forgets them
 
 
 class FolderSource:
-    """Windows from the files in `folder`; `once`: process the present files, then stop. `ledger` is a file or None."""
+    """Windows from the files in `folder`."""
 
     live = False
 
-    def __init__(
-        self,
-        folder: Path,
-        window_s: float,
-        *,
-        clock: Callable[[], float],
-        report: Report,
-        ledger: Path | None = None,
-        near: int = 0,
-        far: int | None = 1,
-        poll_s: float = 2.0,
-        settle_s: float = 3.0,
-        once: bool = False,
-    ) -> None:
+    def __init__(self, folder: Path, options: SourceOptions) -> None:
         if not folder.is_dir():
             raise FileNotFoundError(f"no such folder to watch: {folder}")
-        self.folder, self.window_s, self.clock, self.report, self.ledger = folder, window_s, clock, report, ledger
-        self.near, self.far, self.poll_s, self.settle_s, self.once = near, far, poll_s, settle_s, once
+        self.folder, self.options, self.ledger = folder, options, options.ledger
         self.problem = ""
-        self._done: set[Stamp] = set(_read(ledger)) if ledger else set()
+        self._done: set[Stamp] = set(_read(self.ledger)) if self.ledger else set()
         self._seen: dict[Stamp, float] = {}  # since when a file has not changed
 
     def windows(self, stop: threading.Event) -> Iterator[Window | None]:
@@ -67,10 +53,10 @@ class FolderSource:
                 self._finish(stamp)
                 if stop.is_set():
                     return
-            if self.once:
+            if self.options.once:
                 return
             yield None
-            stop.wait(self.poll_s)
+            stop.wait(self.options.poll_s)
 
     def _complete(self) -> list[Stamp]:
         """New files that have not changed for `settle_s`, oldest first."""
@@ -92,18 +78,20 @@ class FolderSource:
         if found and len(self._done) > len(found) + MANY:  # the recorder deletes old files
             self._forget(self._done - set(found))
         self._seen = {stamp: self._seen.get(stamp, now) for stamp in found if stamp not in self._done}
-        ready = [s for s, since in self._seen.items() if self.once or now - since >= self.settle_s]
+        ready = [s for s, since in self._seen.items() if self.options.once or now - since >= self.options.settle_s]
         return sorted(ready, key=lambda s: (s[2], s[0]))
 
     def _file(self, stamp: Stamp) -> Iterator[Window]:
         name, _, changed_ns = stamp
         path = self.folder / name
         try:
-            end = min(changed_ns / 1e9, self.clock())
+            end = min(changed_ns / 1e9, self.options.clock())
             start = end - audio.seconds(path)
             start = start if math.isfinite(start) else end
             at = 0.0
-            for clip in audio.windows(path, near=self.near, far=self.far, length_s=self.window_s):
+            for clip in audio.windows(
+                path, near=self.options.near, far=self.options.far, length_s=self.options.window_s
+            ):
                 samples = np.stack([clip.near] if clip.far is None else [clip.near, clip.far])
                 for problem in audio.incomplete(clip):
                     warnings.warn(f"{name}: {problem.text}", stacklevel=2)
@@ -111,7 +99,7 @@ class FolderSource:
                 yield Window(start + at, samples, clip.rate, gap, clip.name, missing_s=clip.missing_s)
                 at += clip.seconds
         except (ValueError, OSError) as error:
-            self.report(name, error)
+            self.options.report(name, error)
 
     def _forget(self, gone: set[Stamp]) -> None:
         self._done -= gone

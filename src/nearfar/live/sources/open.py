@@ -16,12 +16,12 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from nearfar.live.sources.aligned import AlignedPair
-from nearfar.live.sources.folder import FolderSource, Report
+from nearfar.live.sources.folder import FolderSource
+from nearfar.live.sources.options import SourceOptions
 from nearfar.live.sources.streams import Ffmpeg, Microphone, Pcm, SampleStream, hide
 from nearfar.live.sources.windows import SampleBlock, SampleClock, Window, Windower
 
@@ -69,26 +69,6 @@ class StreamSource:
             yield from self._windower.put(SampleBlock(start, samples, self.stream.rate, gap))
 
 
-@dataclass(frozen=True)
-class SourceOptions:
-    """How the sources of a machine are read."""
-
-    window_s: float
-    hop_s: float
-    rate: int
-    clock: Callable[[], float]
-    report: Report
-    near: int = 0
-    far: int | None = 1
-    ledger: Path | None = None
-    once: bool = False
-    channels: int = 2  # of raw PCM: 2 are near and far, 1 is near alone
-    form: str = "f32le"  # of raw PCM
-    options: tuple[str, ...] = ()  # for ffmpeg, before -i
-    poll_s: float = 2.0
-    settle_s: float = 3.0
-
-
 def open_source(names: Sequence[str], options: SourceOptions) -> Source:
     """The source with this name, or near and far from two; ValueError or FileNotFoundError for a wrong name."""
     if len(names) == 2:
@@ -97,18 +77,7 @@ def open_source(names: Sequence[str], options: SourceOptions) -> Source:
     if len(names) != 1:
         raise ValueError(f"a machine has one source, or two (near and far), not {len(names)}")
     if Path(names[0]).is_dir():
-        return FolderSource(
-            Path(names[0]),
-            options.window_s,
-            clock=options.clock,
-            report=options.report,
-            ledger=options.ledger,
-            near=options.near,
-            far=options.far,
-            poll_s=options.poll_s,
-            settle_s=options.settle_s,
-            once=options.once,
-        )
+        return FolderSource(Path(names[0]), options)
     return StreamSource(_stream(names[0], options, channels=2), options.window_s, options.hop_s, options.clock)
 
 
