@@ -17,12 +17,12 @@ import pytest
 pytest.importorskip("requests")
 pytest.importorskip("filelock")
 
+from commands import nearfar
 from datasets import dev_2022, evaluation_set, tree
 from nearfar.challenge.data import download as source
 from nearfar.challenge.data.download import RECORDS, listing, pull, unpack
 from nearfar.challenge.data.layout import read
 from nearfar.errors import DownloadError
-from commands import nearfar
 
 
 @pytest.fixture(autouse=True)
