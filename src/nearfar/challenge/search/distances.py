@@ -1,14 +1,15 @@
-"""Clips known by the distances between them: one distance matrix serves every metric, k, density and domain.
+"""Normals and queries given by the distances between them: one matrix serves every metric, k, density and domain.
 
-    parts    {name: (n, D) float32}   unit vectors of near, far, their difference, enhanced ...; zero rows allowed
-    squared  (n, N) float32           squared distances of all n clips to the first N, the normals; to itself inf
+    parts     {name: (n, D) float32}   unit vectors of near, far, their difference, enhanced ...; zero rows are allowed
+    squared   (n, N) float32           squared distances of all n clips to the first N, the normals; inf to itself
 
 A view is a weighted concatenation of unit vectors, so its squared distance is a weighted sum of theirs: n_bf is
 (near + b^2 far) / (1 + b^2). On unit vectors cosine and Euclidean distance both follow from it: s / 2 and sqrt(s).
 The products are taken in float64; pairs nearer than TINY are then measured directly, so duplicates are at 0.
 
-`Known` stands in for the vectors in `methods`: it makes the bank that they search, with one sorted list of neighbours
-per set of clips. Memory: 4 n N bytes for each part and view, and twice that as float64 while a part is measured.
+`Precomputed` takes the place of vectors in `backend.build_method` (scikit-learn's word for a metric whose distances are
+given). It makes the banks that the methods search, with one sorted list of neighbours per pair of sets of clips.
+Memory: 4 n N bytes for each part and view, and twice that as float64 while a part is measured.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from nearfar.bank import Block, entries_below, kth_upper_bound, pad_ragged
 from nearfar.ldn import RHO_FLOOR, DensityBank
 from nearfar.support.check import Array, unit
 
-TINY = 1e-7  # squared distance of unit vectors below which a product has lost too many digits
-SLAB = 1024  # features of one piece of a product, which is all that is copied to float64
-LISTED = 21  # neighbours in a list: the largest k of the search, and one more to take a clip out
-BLOCK = 64  # rows of the matrix that are calibrated at a time: they stay in the cache
+TINY = 1e-7  # squared distance of unit vectors below which the product loses too many digits
+SLAB = 1024  # features of one piece of a product: only the piece is copied to float64
+LISTED = 21  # neighbours in a list: the largest k of the search, and one more for leaving a clip out
+ROWS = 64  # rows of the matrix that are calibrated at a time: they stay in the processor's cache
 PARTS: dict[str, dict[str, float]] = {  # view -> weight of each part in its squared distance (eq. 2-5)
     "near_only": {"near": 1},
     "n_0.5f": {"near": 1, "far": 0.25},
@@ -36,14 +37,14 @@ PARTS: dict[str, dict[str, float]] = {  # view -> weight of each part in its squ
     "far_only": {"far": 1},
     "residual_0.5": {"residual": 1},
 }
-MADE: dict[str, Callable[[Array, Array], Array]] = {  # parts that are made of the two microphones' vectors
+MADE: dict[str, Callable[[Array, Array], Array]] = {  # parts computed from the vectors of the two microphones
     "diff": lambda near, far: unit(np.abs(near - far)),
     "residual": lambda near, far: unit(near - np.float32(0.5) * far),
 }
 
 
 def weights_of(view: str) -> dict[str, float]:
-    """{part: weight} of a view; a waveform that takes near's place is a part of its own."""
+    """{part: weight} of a view; an enhanced waveform is its own only part."""
     return PARTS.get(view, {view: 1})
 
 
@@ -53,13 +54,13 @@ def part(name: str, pooled: Mapping[str, Array]) -> Array:
 
 
 def squared_distances(x: Array, count: int) -> Array:
-    """(n, N) float32 from unit vectors x (n, D) to the first `count`; a clip to itself is infinitely far."""
+    """(n, N) float32 from unit vectors x (n, D) to the first N = `count` of them; inf from a clip to itself."""
     n = len(x)
     inner = np.zeros((n, count))
     for at in range(0, x.shape[1], SLAB):
         piece = x[:, at : at + SLAB].astype(np.float64)
         bank = piece[:count]
-        inner[:count] += bank @ bank.T  # one triangle of it, mirrored
+        inner[:count] += bank @ bank.T  # symmetric: BLAS computes one triangle
         inner[count:] += piece[count:] @ bank.T
     norms = np.einsum("nd,nd->n", x, x, dtype=np.float64)
     inner *= -2
@@ -91,7 +92,7 @@ def combine(weights: Mapping[str, float], squared: Mapping[str, Array], present:
     ratio = np.where(there[:count], c[:, None] / safe[:count], 0) + np.where(
         there[:, None], c[:count] / safe[:, None], 0
     )
-    with np.errstate(invalid="ignore"):  # infinity to itself times nothing
+    with np.errstate(invalid="ignore"):  # inf * 0 on the diagonal, which is set below
         total *= np.outer(there / safe, (there / safe)[:count])
     # vectors of other lengths: |a/x - b/y|^2 = |a - b|^2 / xy + 2 - x/y - y/x
     total += (np.add.outer(there.astype(float), there[:count]) - ratio).astype(np.float32)
@@ -101,40 +102,43 @@ def combine(weights: Mapping[str, float], squared: Mapping[str, Array], present:
 
 
 class Precomputed:
-    """Some of the clips of a matrix of squared distances (n, N): what `methods` takes instead of vectors."""
+    """Some clips of a matrix of squared distances (n, N), by their rows; as a bank, by their columns too.
 
-    def __init__(self, squared: Array, rows: Array, shared: dict[Any, Any] | None = None) -> None:
+    What one method of a view computes from the matrix is kept for the others (`once`).
+    """
+
+    def __init__(self, squared: Array, rows: Array, kept: dict[Any, Any] | None = None) -> None:
         self.squared, self.rows = squared, rows
-        self._shared = {} if shared is None else shared  # lists and banks that other methods of the view use too
+        self._kept = {} if kept is None else kept
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, rows: Array) -> Precomputed:
-        return Precomputed(self.squared, self.rows[rows], self._shared)
+        return Precomputed(self.squared, self.rows[rows], self._kept)
 
     @cached_property
     def key(self) -> bytes:
-        """Which clips these are."""
+        """Identifies the clips."""
         return self.rows.tobytes()
 
     def bank(self, metric: str) -> PrecomputedBank:
         """These clips as a memory bank."""
         return self.once(("bank", metric, self.key), lambda: PrecomputedBank(self, metric))
 
-    def density(self, metric: str, **switches: Any) -> DensityBank:
+    def density(self, metric: str, **settings: Any) -> DensityBank:
         """These clips as a bank calibrated by density."""
-        key = ("density", metric, self.key, *sorted(switches.items()))
-        return self.once(key, lambda: PrecomputedDensity(self, metric, **switches))
+        key = ("density", metric, self.key, *sorted(settings.items()))
+        return self.once(key, lambda: PrecomputedDensity(self, metric, **settings))
 
     def block(self, queries: Precomputed) -> Array:
         """Squared distances (M, N') of queries to these clips."""
 
-        def cut() -> Array:
+        def columns_of_bank() -> Array:
             whole = len(self) == self.squared.shape[1]
             return self.squared if whole else np.ascontiguousarray(self.squared[:, self.rows])
 
-        columns: Array = self.once(("columns", self.key), cut)
+        columns: Array = self.once(("columns", self.key), columns_of_bank)
         first, count = int(queries.rows[0]), len(queries)
         if np.array_equal(queries.rows, np.arange(first, first + count)):
             return columns[first : first + count]
@@ -142,32 +146,31 @@ class Precomputed:
         return rows
 
     def listed(self, queries: Precomputed, k: int) -> tuple[Array, Array]:
-        """Squared distances (M, k) ascending and columns of the k nearest of these clips, itself left out."""
+        """Squared distances (M, k) ascending and columns (M, k) of the k nearest other clips."""
         length = min(max(k, LISTED), len(self) - (queries.key == self.key))
-        squared, index = self.once(
-            ("list", self.key, queries.key, length), lambda: _sorted(self.block(queries), length)
-        )
+        key = ("list", self.key, queries.key, length)
+        squared, index = self.once(key, lambda: _sorted(self.block(queries), length))
         return squared[:, :k], index[:, :k]
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What `make` gives, made the first time that any method of the view asks for it."""
-        if key not in self._shared:
-            self._shared[key] = make()
-        return self._shared[key]
+        """The value of `make`, computed the first time that a method of the view asks for `key`."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
 
 class PrecomputedBank:
-    """`bank.Bank` over clips known by their distances: the same questions, answered from sorted lists."""
+    """`bank.NeighbourIndex` over clips given by their distances: it answers from sorted lists."""
 
-    def __init__(self, known: Precomputed, metric: str) -> None:
-        self.known, self.metric = known, metric
+    def __init__(self, members: Precomputed, metric: str) -> None:
+        self.members, self.metric = members, metric
 
     def __len__(self) -> int:
-        return len(self.known)
+        return len(self.members)
 
     def points(self, q: Precomputed | None) -> Precomputed:
-        """Queries as the bank compares them: as they are."""
-        return self.known if q is None else q
+        """The queries themselves; None gives the members."""
+        return self.members if q is None else q
 
     def nearest(self, q: Precomputed | None, k: int) -> tuple[Array, Array]:
         """As `Bank.nearest`."""
@@ -175,23 +178,22 @@ class PrecomputedBank:
 
     def search(self, points: Precomputed, k: int, *, exclude_self: bool) -> tuple[Array, Array]:
         """As `Bank.search`."""
-        known, k = self.known, min(k, len(self) - exclude_self)
-        distance, index = known.once(
-            ("distances", self.metric, known.key, points.key, k > LISTED and k), lambda: self._listed(points, k)
-        )
+        k = min(k, len(self) - exclude_self)
+        key = ("distances", self.metric, self.members.key, points.key, k > LISTED and k)
+        distance, index = self.members.once(key, lambda: self._listed(points, k))
         return distance[:, :k], index[:, :k]
 
     def blocks(self, points: Precomputed, *, exclude_self: bool) -> Iterator[Block]:
         """As `Bank.blocks`: one block without rounding errors; the distance of a clip to itself is infinite anyway."""
         if len(points):
-            yield slice(0, len(points)), self.known.block(points).copy(), np.zeros(len(points))
+            yield slice(0, len(points)), self.members.block(points).copy(), np.zeros(len(points))
 
     def exact(self, points: Precomputed, row: Array, index: Array) -> Array:
         """As `Bank.exact`."""
-        return self._distance(self.known.block(points)[row, index])
+        return self._distance(self.members.block(points)[row, index])
 
     def _listed(self, points: Precomputed, k: int) -> tuple[Array, Array]:
-        squared, index = self.known.listed(points, max(k, LISTED))
+        squared, index = self.members.listed(points, max(k, LISTED))
         return self._distance(squared), index
 
     def _distance(self, squared: Array) -> Array:
@@ -200,72 +202,74 @@ class PrecomputedBank:
 
 
 class PrecomputedDensity(DensityBank):
-    """`DensityBank` with a shortcut where the nearest calibrated member decides alone (ratio form, k = 1).
+    """`DensityBank` that keeps its scores, with a shortcut where the nearest calibrated member alone decides.
 
-    One pass takes min d / rho^e with the densities of the whole bank. Leaving clip i out can only raise rho of those
-    that have i among their nearest, so their corrected ratios, K per clip, are taken beside it and the smaller counts.
+    The shortcut (ratio form, k = 1) takes min d / rho^e with the densities of the whole bank in one pass. Leaving a
+    clip out can only raise the rho of members that have it among their K nearest: their corrected ratios, K per clip,
+    are computed too, and the smaller counts.
     """
+
+    def __init__(self, members: Precomputed, metric: str, **settings: Any) -> None:
+        super().__init__(members, metric, **settings)
+        self.members = members
 
     def score(self, q: Any, *, exponent: float | None = None, fallback_density: Array | None = None) -> Array:
         """As `DensityBank.score`."""
         if len(self) == 1 or exponent is not None:
             return super().score(q, exponent=exponent, fallback_density=fallback_density)
-        score = self._lowest if self._direct else super().score
-        return np.asarray(self._known.once(self._key("score", q), lambda: score(q)))
+        score = self._lowest if self._nearest_decides else super().score
+        return np.asarray(self.members.once(self._key("score", q), lambda: score(q)))
 
     def leave_one_out(self, *, exponent: Array | None = None) -> Array:
         """As `DensityBank.leave_one_out`."""
         if exponent is not None:
             return super().leave_one_out(exponent=exponent)
-        exact = self._lowest_without if len(self) > 1 and self._direct else super().leave_one_out
-        return np.asarray(self._known.once(self._key("leave one out", self._known), exact))
+        exact = self._lowest_excluding if len(self) > 1 and self._nearest_decides else super().leave_one_out
+        return np.asarray(self.members.once(self._key("leave one out", self.members), exact))
 
     def mean_density_excluding(self) -> Array:
         """As `DensityBank.mean_density_excluding`."""
-        return np.asarray(self._known.once(self._key("mean density", self._known), super().mean_density_excluding))
-
-    @property
-    def _known(self) -> Precomputed:
-        known: Precomputed = self.index.known  # type: ignore[attr-defined]
-        return known
+        return np.asarray(self.members.once(self._key("mean density", self.members), super().mean_density_excluding))
 
     def _key(self, what: str, q: Precomputed) -> tuple[Any, ...]:
         density = (self.index.metric, self.density_k, self.summed, self.fallback_density)
         score = (self.k, self.raw_selection, self.ratio, float(self.exponent))
-        return (what, self._known.key, q.key, *density, *score)
+        return (what, self.members.key, q.key, *density, *score)
 
     @cached_property
-    def _direct(self) -> bool:
-        if self.k > 1 or not self.ratio or self.raw_selection or np.any(np.asarray(self.exponent) <= 0):
+    def _nearest_decides(self) -> bool:
+        if self.k > 1 or not self.ratio or self.raw_selection or self.exponent <= 0:
             return False
         if self.densities.distances.shape[1] <= self.density_k:  # K is clipped: taking a clip out can lower a density
             return False
-        highest = self._without_each[:, 0].sum() / (len(self) - 1)  # no mean density is above it
-        return bool(self.densities.rho.min() > RHO_FLOOR * highest)  # no density stands on the floor
+        highest = self._rho_excluding[:, 0].sum() / (len(self) - 1)  # an upper bound on the mean density without a clip
+        return bool(self.densities.rho.min() > RHO_FLOOR * highest)  # the floor changes no density
 
     @cached_property
-    def _without_each(self) -> Array:
+    def _rho_excluding(self) -> Array:
         """rho (N, K) of each member without each of its K nearest."""
         distances = self.densities.distances
         total = distances.sum(axis=1, keepdims=True) - distances[:, : self.density_k]
         return np.asarray(total if self.summed else total / self.density_k)
 
     def _lowest(self, q: Precomputed) -> Array:
+        """min d / rho^e (M,), a few rows of the matrix at a time."""
         rho, unit_rho = self.densities.rho, self.densities.mean
         squared = self.index.metric == "euclidean"  # then d / rho^e is the root of s / rho^2e
         weights = ((unit_rho / rho) ** (float(self.exponent) * (2 if squared else 1))).astype(np.float32)
-        block = self._known.block(q)
-        lowest, buffer = np.empty(len(block), np.float32), np.empty((BLOCK, len(self)), np.float32)
-        for at in range(0, len(block), BLOCK):
-            rows = block[at : at + BLOCK]
-            np.multiply(rows, weights, out=buffer[: len(rows)]).min(axis=1, out=lowest[at : at + BLOCK])
+        block = self.members.block(q)
+        lowest, buffer = np.empty(len(block), np.float32), np.empty((ROWS, len(self)), np.float32)
+        for at in range(0, len(block), ROWS):
+            rows = block[at : at + ROWS]
+            np.multiply(rows, weights, out=buffer[: len(rows)]).min(axis=1, out=lowest[at : at + ROWS])
         low = lowest.astype(np.float64)
         scores: Array = (np.sqrt(low) if squared else low / 2) / unit_rho ** float(self.exponent)
         return scores
 
-    def _lowest_without(self) -> Array:
-        scores = self._lowest(self._known)
-        corrected = self.densities.distances[:, : self.density_k] / self._without_each ** float(self.exponent)
+    def _lowest_excluding(self) -> Array:
+        """The same for each member against the others."""
+        scores = self._lowest(self.members)
+        corrected = self.densities.distances[:, : self.density_k] / self._rho_excluding ** float(self.exponent)
         np.minimum.at(scores, self.densities.nearest[:, : self.density_k].ravel(), corrected.ravel())
         return scores
 

@@ -1,12 +1,12 @@
 """Search for the weights of a score-level fusion (report 2.8, eq. 17-18).
 
-    scores    {machine: (S, M)}   test scores of S systems, aligned by their exact leave-one-out normals
-    weights   (S,)                on the simplex, in steps of 0.05
+    scores    {machine: (S, M)}   test scores of S systems, aligned by the exact leave-one-out scores of their normals
+    weights   (S,)                >= 0, sum 1, in steps of 0.05
 
-Equal weights need no labels and are the default of a fusion. The search starts from the best of equal weights, every
-system alone and the report's weights where its encoders are there, and moves weight from one system to another while
-the official score grows. It uses labels, so the nested score is reported too: each machine is scored with weights that
-were chosen on the other machines. That search does not start from the report's weights, which were chosen on all.
+Equal weights need no labels and are the default of a fusion. The search starts from the best of: equal weights, every
+system alone, and the report's weights if all five of its encoders are there. It moves weight from one system to another
+while the official score grows. It uses labels, so the nested score is reported too: each machine is scored with weights
+that were chosen on the other machines, starting without the report's weights, which were chosen on all machines.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.challenge.search.records import Records, TestSet
+from nearfar.challenge.search.records import Records
 from nearfar.challenge.search.select import label_free_score
 from nearfar.metrics import harmonic_mean, harmonic_means, machine_values
 from nearfar.recipe import FUSION, Fusion, Recipe, as_data, leaves
 from nearfar.support.check import Array, whole
 
-STEP, MOVES = 20, (1, 2, 4, 8)  # weights are whole multiples of 1 / STEP; how many of them one move may carry
+STEP, MOVES = 20, (1, 2, 4, 8)  # weights are multiples of 1 / STEP; steps that one move may carry
+
+Table = tuple[Array, tuple[Array, Array]]  # aligned test scores (S, M); is_anomaly (M,) and is_target (M,)
 
 
 @dataclass(frozen=True)
 class Fused:
-    """Weights found, official scores in [0, 1] (NaN without labels), and how many weightings were tried."""
+    """A fusion: its weights, official scores in [0, 1] (NaN without labels), and the number of weightings tried."""
 
     recipes: Sequence[Recipe]
     weights: Sequence[float]
@@ -56,22 +58,22 @@ def fuse(records: Records, rows: Sequence[int], *, search: bool = True) -> Fused
     if not rows:
         raise ValueError("a fusion needs at least one system")
     recipes = [records.recipes[row] for row in rows]
-    tables = {m: (records.aligned(rows, m), test_set) for m, test_set in records.test_sets.items()}
-    equal = np.full((1, len(rows)), 1 / len(rows))
+    equal = np.full(len(rows), 1 / len(rows))
     if not records.labelled:
         nan = float("nan")
-        return Fused(recipes, [float(w) for w in equal[0]], nan, nan, nan, nan, 1)
-    even = float(_overall(equal, tables)[0])
+        return Fused(recipes, equal.tolist(), nan, nan, nan, nan, 1)
+    tables = {m: (records.aligned(rows, m), test_set.labels) for m, test_set in records.test_sets.items()}
+    even = float(_overall(equal[None], tables)[0])
     single = float(np.nanmax(records.overall[list(rows)]))
     if not search:
-        return Fused(recipes, [float(w) for w in equal[0]], even, even, even, single, 1)
-    starts = [*equal, *np.eye(len(rows))]
+        return Fused(recipes, equal.tolist(), even, even, even, single, 1)
+    starts = [equal, *np.eye(len(rows))]
     weights, score, tried = hill_climb(tables, [*starts, *_published(recipes)])
-    return Fused(recipes, [float(w) for w in weights], score, _nested(tables, starts), even, single, tried)
+    return Fused(recipes, weights.tolist(), score, _nested(tables, starts), even, single, tried)
 
 
-def hill_climb(tables: Mapping[str, tuple[Array, TestSet]], starts: Sequence[Array]) -> tuple[Array, float, int]:
-    """(weights, official score, how many were tried) of the best weighting that moves of weight reach from a start."""
+def hill_climb(tables: Mapping[str, Table], starts: Sequence[Array]) -> tuple[Array, float, int]:
+    """(weights, official score, number of weightings tried) of the local optimum that moves of weight reach."""
     scores = _overall(np.stack(starts), tables)
     best, tried = int(np.nanargmax(scores)), len(starts)
     weights, score = starts[best], float(scores[best])
@@ -88,7 +90,7 @@ def hill_climb(tables: Mapping[str, tuple[Array, TestSet]], starts: Sequence[Arr
 
 
 def candidates(records: Records, top: int) -> list[int]:
-    """Rows to fuse: the best of each encoder and view, the `top` best of these (without labels: by the rules)."""
+    """Rows to fuse: the `top` best among the best of each encoder and view; without labels by the label-free score."""
     whole("top", top)
     if records.labelled:
         order = np.argsort(-np.nan_to_num(records.overall), kind="stable")
@@ -101,21 +103,21 @@ def candidates(records: Records, top: int) -> list[int]:
 
 
 def layers(records: Records) -> list[int]:
-    """Rows of one configuration at all of its layers: the one that the label-free rules mark highest on average.
+    """Rows of one configuration at all of its layers: of the one with the highest mean label-free score.
 
-    Raises ValueError if the search tried one layer alone. With equal weights their fusion is label-free.
+    With equal weights the fusion of these rows uses no labels. Raises ValueError if the search tried one layer alone.
     """
-    mark = label_free_score(records)
+    score = label_free_score(records)
     rows: dict[Recipe, list[int]] = {}
     for row, recipe in enumerate(records.recipes):
         rows.setdefault(replace(recipe, layer=None), []).append(row)
     several = [each for each in rows.values() if len(each) > 1]
     if not several:
         raise ValueError("this search tried one layer alone; give `nearfar search` several: --layer 4 --layer final")
-    return max(several, key=lambda each: float(mark[each].mean()))
+    return max(several, key=lambda each: float(score[each].mean()))
 
 
-def _nested(tables: Mapping[str, tuple[Array, TestSet]], starts: Sequence[Array]) -> float:
+def _nested(tables: Mapping[str, Table], starts: Sequence[Array]) -> float:
     if len(tables) < 2:
         return float("nan")
     held_out = []
@@ -125,12 +127,12 @@ def _nested(tables: Mapping[str, tuple[Array, TestSet]], starts: Sequence[Array]
     return harmonic_mean(held_out)
 
 
-def _overall(weights: Array, tables: Mapping[str, tuple[Array, TestSet]]) -> Array:
+def _overall(weights: Array, tables: Mapping[str, Table]) -> Array:
     return harmonic_means(np.concatenate([_values(weights, *table) for table in tables.values()], axis=1), axis=1)
 
 
-def _values(weights: Array, scores: Array, test_set: TestSet) -> Array:
-    return machine_values(weights @ scores, *test_set.labels)
+def _values(weights: Array, scores: Array, labels: tuple[Array, Array]) -> Array:
+    return machine_values(weights @ scores, *labels)
 
 
 def _moves(units: Array) -> Array:
@@ -147,7 +149,7 @@ def _moves(units: Array) -> Array:
 
 
 def _rounded(weights: Array) -> Array:
-    """Weights in whole steps that sum to STEP: the largest remainders get what is left."""
+    """Weights in whole steps that sum to STEP: the steps left after rounding down go to the largest remainders."""
     units = np.floor(weights * STEP + 1e-9).astype(int)
     for at in np.argsort(units - weights * STEP, kind="stable")[: STEP - units.sum()]:
         units[at] += 1

@@ -1,6 +1,6 @@
-"""What a search found, on disk: every configuration, resumable, readable without audio.
+"""Results of a search on disk: every configuration, resumable, readable without audio.
 
-    OUT/<encoder>/<machine>/clips.json              files of the machine, and what is known of the test clips
+    OUT/<encoder>/<machine>/clips.json              files of the machine, labels and domains of the test clips
     OUT/<encoder>/<machine>/<setting>.safetensors   one setting: its configurations and their results
     OUT/configurations.parquet or .csv              the table: one row per configuration, written at the end
 
@@ -14,8 +14,8 @@ then for each machine `MACHINE.NAME` with NAME one of `auc_source`, `auc_target`
     tail                        (q99 - q50) / (q50 - q05): how far the highest normals stand out
     stable                      rank correlation of the normals' distances to two halves of the bank
 
-Parquet needs pyarrow; without it the table is CSV. A part is written whole or not at all, so a search that was stopped
-goes on where it was.
+Parquet needs pyarrow; without it the table is CSV. The file of a setting is written whole or not at all, so a search
+that was stopped continues with the first setting that is not recorded.
 """
 
 from __future__ import annotations
@@ -144,7 +144,10 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Records:
-    """Configurations that are recorded for every machine: numbers (C, machines, 3), statistics, scores per machine."""
+    """Configurations that are recorded for every machine.
+
+    numbers (C, machines, 3), statistics (C, machines, len(STATISTICS)), scores {machine: (C, M)} of its test clips.
+    """
 
     recipes: Sequence[Recipe]
     test_sets: Mapping[str, TestSet]
@@ -182,7 +185,7 @@ class Records:
         return in_sigmas(self.scores[machine][at], mean, sd)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table."""
+        """The table: one row of plain values per configuration."""
         omega = harmonic_means(self.numbers, axis=2)
         out = []
         for i, recipe in enumerate(self.recipes):

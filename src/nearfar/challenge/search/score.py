@@ -1,20 +1,22 @@
 """All configurations of one setting, scored from the pooled vectors of its waveforms (report 2.2, 2.3 and 2.7).
 
-    pooled   {waveform: (n, D)}   unit vectors: N normals, then the clips to score; (n, F, D) for "beam"
-    scored   leave-one-out scores (N,) and scores (M,) of each configuration, float32, as `Backend` gives them
+    pooled   {waveform: (n, D)}   unit vectors of the N normals, then of the clips to score; (n, F, D) for "beam"
+    scores   leave-one-out scores (N,) and scores (M,) of each configuration, float32, as `Backend` gives them
 
-What distances alone decide goes through `distances`; a Gaussian and whitening want the vectors and take `backend.fit`.
+Methods that distances decide go through `distances`; a Gaussian and whitening need the vectors and go through
+`backend.fit`.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from nearfar.backend import BackendConfig, build_method, fit, mean_of
-from nearfar.challenge.search import distances
+from nearfar.challenge.search.distances import Precomputed, combine, part, squared_distances, weights_of
 from nearfar.challenge.search.records import QUANTILES, Results, TestSet
 from nearfar.challenge.search.space import parts_of
 from nearfar.fusion import fuse
@@ -25,8 +27,10 @@ from nearfar.views import VIEWS, compose
 
 VECTORS_ONLY = ("mahalanobis",)  # methods that distances alone do not decide
 WEIGHTS = [weight for _, weight in COMPOSITE]  # eq. 13
-Scored = tuple[Array, Array]
-Done = dict[tuple[str, BackendConfig | None], Scored]  # by view and back end; None: distances to two halves of the bank
+Scores = tuple[Array, Array]  # leave-one-out (N,), queries (M,)
+Key = TypeVar("Key")
+ByConfiguration = dict[tuple[str, BackendConfig], Scores]
+ByView = dict[str, tuple[Array, Array]]  # the normals' distances (N,) to two halves of the bank
 
 
 def score_setting(
@@ -37,9 +41,9 @@ def score_setting(
     The n clips are the machine's normals with domains `is_target`, its test clips, and other machines' normals.
     """
     tests = len(test_set.test)
-    scored, stable = score_all(recipes, pooled, is_target)
-    train = np.stack([own for own, _ in scored])
-    queries = np.stack([scores for _, scores in scored])
+    scores, stable = score_all(recipes, pooled, is_target)
+    train = np.stack([own for own, _ in scores])
+    queries = np.stack([new for _, new in scores])
     numbers = np.full((len(recipes), 3), np.nan)
     if test_set.labelled:
         numbers = machine_values(queries[:, :tests], *test_set.labels)
@@ -49,57 +53,65 @@ def score_setting(
 
 def score_all(
     recipes: Sequence[Recipe], pooled: Mapping[str, Array], is_target: Array
-) -> tuple[list[Scored], dict[str, float]]:
+) -> tuple[list[Scores], dict[str, float]]:
     """(leave-one-out scores (N,), scores (M,)) float32 of each configuration, for unit vectors (N + M, D).
 
-    Beside them, for each view, the rank correlation of the normals' distances to two halves of the bank.
+    The second value is, for each view, the rank correlation of the normals' distances to two halves of the bank.
     """
-    wanted = [(recipe.view, recipe.backend) for recipe in recipes]
-    done = _each_view(wanted, pooled, is_target)
-    stable = {view: spearman(*_halves(view, done)) for view in {view for view, _ in wanted}}
-    return [_finished(*each, done) for each in wanted], stable
+    wanted: dict[str, dict[BackendConfig, None]] = {}
+    for recipe in recipes:
+        for view in parts_of(recipe.view):
+            wanted.setdefault(view, {})[recipe.backend] = None
+    scores, halves = _score_bands(wanted, pooled, is_target)
+    views = {recipe.view for recipe in recipes}
+    stable = {view: spearman(*_fused_halves([halves[part] for part in parts_of(view)])) for view in views}
+    return [_fused([scores[part, recipe.backend] for part in parts_of(recipe.view)]) for recipe in recipes], stable
 
 
-def _each_view(wanted: Sequence[tuple[str, BackendConfig]], pooled: Mapping[str, Array], is_target: Array) -> Done:
-    """Scores of every view that is a part of one that is wanted, of "beam" the means of its bands'."""
-    backends: dict[str, dict[BackendConfig, None]] = {}
-    for whole, switches in wanted:
-        for view in parts_of(whole):
-            backends.setdefault(view, {})[switches] = None
+def _score_bands(
+    wanted: Mapping[str, Iterable[BackendConfig]], pooled: Mapping[str, Array], is_target: Array
+) -> tuple[ByConfiguration, ByView]:
+    """`_score` of vectors (n, D); of "beam" vectors (n, F, D) the means over the bands."""
     some = next(iter(pooled.values()))
     if some.ndim == 2:
-        return _score(backends, pooled, is_target)
+        return _score(wanted, pooled, is_target)
     bands = [
-        _score(backends, {name: np.ascontiguousarray(x[:, f]) for name, x in pooled.items()}, is_target)
+        _score(wanted, {name: np.ascontiguousarray(x[:, f]) for name, x in pooled.items()}, is_target)
         for f in range(some.shape[1])
     ]
-    return {key: _mean([band[key] for band in bands]) for key in bands[0]}
+    scores, halves = zip(*bands, strict=True)
+    return _mean_over(scores), _mean_over(halves)
 
 
-def _score(wanted: Mapping[str, Iterable[BackendConfig]], pooled: Mapping[str, Array], is_target: Array) -> Done:
+def _score(
+    wanted: Mapping[str, Iterable[BackendConfig]], pooled: Mapping[str, Array], is_target: Array
+) -> tuple[ByConfiguration, ByView]:
+    """Scores of every wanted view and back end, and for each view the distances to two halves of the bank."""
     matrices, count = Matrices(pooled, len(is_target)), len(is_target)
-    done: Done = {}
+    scores: ByConfiguration = {}
+    halves: ByView = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # one domain, or a small one: said once for the whole search
+        warnings.simplefilter("ignore", UserWarning)  # one domain, or a small one: a note of the search reports it
         for view, backends in wanted.items():
-            normals, queries = matrices.known(view)
-            done[view, None] = to_halves(normals.squared[:count], is_target)
-            for s in backends:
-                if s.method in VECTORS_ONLY or s.whiten:
-                    z = _composed(view, pooled)
-                    backend = fit(z[:count], is_target, **vars(s))
-                    done[view, s] = backend.train_scores, backend.score(z[count:])
+            normals, queries = matrices.of_view(view)
+            halves[view] = to_halves(normals.squared[:count], is_target)
+            for config in backends:
+                if config.method in VECTORS_ONLY or config.whiten:
+                    z = compose(view, pooled["near"], pooled.get("far")) if view in VIEWS else pooled[view]
+                    backend = fit(z[:count], is_target, **vars(config))
+                    scores[view, config] = backend.train_scores, backend.score(z[count:])
                 else:
-                    method = build_method(normals, is_target, s)
-                    own, scores = method.leave_one_out(), method.score(queries)
-                    done[view, s] = own.astype(np.float32), scores.astype(np.float32)
-    return done
+                    method = build_method(normals, is_target, config)
+                    own, new = method.leave_one_out(), method.score(queries)
+                    scores[view, config] = own.astype(np.float32), new.astype(np.float32)
+    return scores, halves
 
 
-def to_halves(squared: Array, is_target: Array) -> Scored:
-    """Distances of the normals (N,) to the nearest other one of each half of the bank: every other clip of a domain.
+def to_halves(squared: Array, is_target: Array) -> tuple[Array, Array]:
+    """Distances (N,), (N,) of the normals to the nearest other normal in each half of the bank.
 
-    `squared` (N, N) as in `distances`, infinite to itself. A half that is empty is infinitely far.
+    The second half is every other clip of a domain. `squared` (N, N) as in `distances`, inf to itself. An empty half is
+    infinitely far.
     """
     second = np.zeros(len(is_target), bool)
     for domain in (False, True):
@@ -109,61 +121,60 @@ def to_halves(squared: Array, is_target: Array) -> Scored:
 
 
 class Matrices:
-    """Squared distances of a setting's parts and views; a part is measured when the first view wants it."""
+    """Squared distances of a setting's parts and views; a part is measured when the first view needs it."""
 
     def __init__(self, pooled: Mapping[str, Array], count: int) -> None:
         self.pooled, self.count = pooled, count
         self._squared: dict[str, Array] = {}
         self._present: dict[str, Array] = {}
 
-    def known(self, view: str) -> tuple[distances.Precomputed, distances.Precomputed]:
-        """The normals and the queries as a view sees them."""
-        weights = distances.weights_of(view)
+    def of_view(self, view: str) -> tuple[Precomputed, Precomputed]:
+        """The normals and the queries, by their distances in a view."""
+        weights = weights_of(view)
         for name in weights:
             if name not in self._squared:
-                x = distances.part(name, self.pooled)
+                x = part(name, self.pooled)
                 self._present[name] = np.einsum("nd,nd->n", x, x) > 0.5
-                self._squared[name] = distances.squared_distances(x, self.count)
-        matrix = distances.combine(weights, self._squared, self._present)
-        everything = distances.Precomputed(matrix, np.arange(len(matrix)))
-        rows = everything.rows
-        return everything[rows[: self.count]], everything[rows[self.count :]]
+                self._squared[name] = squared_distances(x, self.count)
+        matrix = combine(weights, self._squared, self._present)
+        rows = np.arange(len(matrix))
+        clips = Precomputed(matrix, rows)
+        return clips[rows[: self.count]], clips[rows[self.count :]]
 
 
-def _composed(view: str, pooled: Mapping[str, Array]) -> Array:
-    return compose(view, pooled["near"], pooled.get("far")) if view in VIEWS else pooled[view]
-
-
-def _finished(view: str, switches: BackendConfig, done: Done) -> Scored:
-    parts = [done[part, switches] for part in parts_of(view)]
+def _fused(parts: Sequence[Scores]) -> Scores:
+    """The scores of a composite from those of its parts (eq. 13); of a single part its own."""
     if len(parts) == 1:
         return parts[0]
-    both = fuse([(own, np.concatenate([own, scores])) for own, scores in parts], WEIGHTS)
+    both = fuse([(own, np.concatenate([own, new])) for own, new in parts], WEIGHTS)
     count = len(parts[0][0])
     return both[:count], both[count:]
 
 
-def _halves(view: str, done: Done) -> Scored:
-    """The normals' distances (N,) to either half of the bank; of a composite its parts', fused as scores are."""
-    parts = [done[part, None] for part in parts_of(view)]
+def _fused_halves(parts: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Distances to the two halves of a composite: those of its parts, fused as scores are."""
     if len(parts) == 1:
         return parts[0]
     first, second = (fuse([(half, half) for half in each], WEIGHTS) for each in zip(*parts, strict=True))
     return first, second
 
 
-def _mean(bands: Sequence[Scored]) -> Scored:
-    own, scores = (mean_of(each).astype(np.float32) for each in zip(*bands, strict=True))
-    return own, scores
+def _mean_over(bands: Sequence[Mapping[Key, tuple[Array, Array]]]) -> dict[Key, tuple[Array, Array]]:
+    """For each key the means of both arrays over the bands, float32."""
+    out = {}
+    for key in bands[0]:
+        first, second = (mean_of(each).astype(np.float32) for each in zip(*(band[key] for band in bands), strict=True))
+        out[key] = first, second
+    return out
 
 
 def _statistics(train: Array, pseudo: Array, is_target: Array, stable: Array) -> Array:
     """(C, len(STATISTICS)) of leave-one-out scores (C, N) and scores of other machines' normals (C, P)."""
     s = train.astype(np.float64)
     q = dict(zip(QUANTILES, np.quantile(s, list(QUANTILES.values()), axis=1), strict=True))
-    nothing = np.full(len(s), np.nan)
-    domains = [s[:, is_target == d].mean(axis=1) if (is_target == d).any() else nothing for d in (False, True)]
-    auc = nothing
+    absent = np.full(len(s), np.nan)
+    domains = [s[:, is_target == d].mean(axis=1) if (is_target == d).any() else absent for d in (False, True)]
+    auc = absent
     if pseudo.shape[1]:
         both = np.concatenate([train, pseudo], axis=1)
         is_pseudo = np.arange(both.shape[1]) >= train.shape[1]

@@ -4,8 +4,9 @@
     Space          for every setting the views, and for every view the back ends
     configuration  a `Recipe`; their order is settings, then views, then back ends
 
-`REPORT` is the report's grid, 7 x 6 x 24 x 26 = 26,208 configurations; `EXTENDED` is what it leaves out. Both are
-tables of blocks; a space is the union of its blocks, so a configuration in two of them is tried once.
+`REPORT` is the report's grid, 7 x 6 x 24 x 26 = 26,208 configurations; `EXTENDED` has views, back ends and frequency
+modes that the report leaves out. Both are tables of blocks; a space is the union of its blocks, so a configuration that
+two blocks have is tried once.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ POOLINGS = (
 )  # kind, alpha, p
 FEW_POOLINGS = (("mean", 1.0, 3.0), ("gem", 1.0, 3.0), ("rdp", 9.0, 3.0), ("rdp_gem", 1.0, 3.0))
 BEAM_POOLINGS = (*FEW_POOLINGS[:1], *(("rdp", alpha, 3.0) for alpha in (4.0, 8.0)), *FEW_POOLINGS[3:])  # NA-SSL: RDP
-BACKENDS: dict[str, tuple[dict[str, Any], ...]] = {  # Table 2; "k = 3 LDN" is density_k = 3 (scoring.md A2)
+OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {  # Table 2; "k = 3 LDN" is density_k = 3 (scoring.md A2)
     "raw": tuple({"method": "raw", "metric": m, "k": k} for m in METRICS for k in K),
     "ldn": tuple({"method": "ldn", "metric": m, "density_k": k} for m in METRICS for k in K),
     **{method: tuple({"method": method, "metric": m} for m in METRICS) for method in SPACE["domain_aware"]},
@@ -44,6 +45,7 @@ BACKENDS: dict[str, tuple[dict[str, Any], ...]] = {  # Table 2; "k = 3 LDN" is d
     "mahalanobis": ({"method": "mahalanobis"}, {"method": "mahalanobis", "ignore_domains": True}),
     "whitened": ({"method": "raw", "metric": "cosine", "whiten": True},),
 }  # fmt: skip
+BACKENDS = {name: tuple(BackendConfig(**each) for each in options) for name, options in OPTIONS.items()}
 IN_REPORT = ("raw", "ldn", *SPACE["domain_aware"])
 LEAKAGE = tuple(f"{kind}_{1 << n}" for kind in ("w1", "w1w") for n in range(10, 15))  # windows of 1,024 to 16,384
 
@@ -56,7 +58,7 @@ class Block:
     preprocessings: tuple[tuple[float | None, float | None], ...]
     poolings: tuple[tuple[str, float, float], ...]
     backends: tuple[str, ...]
-    freqs: tuple[str, ...] = ()  # () for those that are asked for
+    freqs: tuple[str, ...] = ()  # (): the caller's
 
 
 REPORT = (Block(SPACE["view"], PREPROCESSINGS, POOLINGS, IN_REPORT),)
@@ -101,7 +103,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Space:
-    """{setting: {view: back ends}}."""
+    """The configurations of a search: {setting: {view: back ends}}."""
 
     plan: dict[Setting, dict[str, tuple[BackendConfig, ...]]]
 
@@ -112,16 +114,16 @@ class Space:
         """The configurations in order, of all settings or of some."""
         for setting in self.plan if settings is None else settings:
             for view, backends in self.plan[setting].items():
-                for switches in backends:
-                    yield Recipe(encoder=encoder, view=view, **vars(setting), **vars(switches))
+                for backend in backends:
+                    yield Recipe(encoder=encoder, view=view, **vars(setting), **vars(backend))
 
     def waveforms(self) -> tuple[str, ...]:
-        """What a clip's encoder passes have to listen to."""
+        """Names of the waveforms of a clip that are encoded."""
         views = dict.fromkeys(view for views in self.plan.values() for view in views)
         return tuple(dict.fromkeys(w for view in views for part in parts_of(view) for w in waveforms_of(part)))
 
     def without_far(self) -> Space:
-        """What is left for recordings with one channel."""
+        """The part of the space that needs the near channel alone."""
         return Space({s: {v: b for v, b in views.items() if v == "near_only"} for s, views in self.plan.items()})
 
 
@@ -134,39 +136,37 @@ def space(
     poolings: Sequence[str] = (),
     methods: Sequence[str] = (),
 ) -> Space:
-    """The report's space, with what it lacks if `extended`, at each of the `layers` (None: the final one).
+    """The report's space, with EXTENDED if `extended`, at each of the `layers` (None: the final one).
 
-    `views`, `poolings` and `methods` restrict it by name.
-
-    Raises ValueError for a name that is not in the space, with the choices.
+    `views`, `poolings` and `methods` restrict it by name. Raises ValueError with the choices for an unknown name.
     """
     blocks = (*REPORT, *EXTENDED) if extended else REPORT
-    for what, chosen, known in (
-        ("freq", freqs, {*FREQS, BEAM}),
-        ("view", views, {v for b in blocks for v in b.views}),
-        ("pooling", poolings, {p[0] for b in blocks for p in b.poolings}),
-        ("method", methods, {m for b in blocks for m in b.backends}),
-    ):
-        for name in chosen:
-            one_of(f"{what} of the search", name, sorted(known))
+    _check_names("freq", freqs, {*FREQS, BEAM})
+    _check_names("view", views, {view for block in blocks for view in block.views})
+    _check_names("pooling", poolings, {kind for block in blocks for kind, _, _ in block.poolings})
+    _check_names("method", methods, {method for block in blocks for method in block.backends})
     plan: dict[Setting, dict[str, dict[BackendConfig, None]]] = {}
     for block in blocks:
-        for setting in _settings(block, block.freqs or freqs, layers, poolings):
-            for view in block.views:
-                for name in block.backends:
-                    if (not views or view in views) and (not methods or name in methods):
-                        made = plan.setdefault(setting, {}).setdefault(view, {})
-                        made.update(dict.fromkeys(_SWITCHES[name]))
+        chosen = [view for view in block.views if not views or view in views]
+        backends = [each for name in block.backends if not methods or name in methods for each in BACKENDS[name]]
+        if chosen and backends:
+            for setting in _settings(block, block.freqs or freqs, layers, poolings):
+                for view in chosen:
+                    plan.setdefault(setting, {}).setdefault(view, {}).update(dict.fromkeys(backends))
     if not plan:
         raise ValueError("nothing of the search space is left: no block has all that was asked for")
-    ordered = sorted(
-        plan, key=lambda s: (s.freq, s.layer or 0, s.low or 0, s.spike or 0)
-    )  # settings that share frames, together
+    # settings that share the frames of a clip are neighbours
+    ordered = sorted(plan, key=lambda s: (s.freq, s.layer or 0, s.low or 0, s.spike or 0))
     return Space({s: {view: tuple(backends) for view, backends in plan[s].items()} for s in ordered})
 
 
+def _check_names(what: str, names: Sequence[str], choices: set[str]) -> None:
+    for name in names:
+        one_of(f"{what} of the search", name, sorted(choices))
+
+
 def space_of(recipes: Sequence[Recipe]) -> Space:
-    """The space of these configurations alone, of one encoder; ValueError for what a search does not try."""
+    """The space of these configurations of one encoder; ValueError for a recipe that a search cannot score."""
     plan: dict[Setting, dict[str, tuple[BackendConfig, ...]]] = {}
     for recipe in recipes:
         if not recipe.normalize:
@@ -181,17 +181,17 @@ def space_of(recipes: Sequence[Recipe]) -> Space:
 
 @lru_cache
 def parts_of(view: str) -> tuple[str, ...]:
-    """The views whose scores make up a view's: itself, or the three of eq. 13."""
+    """The views whose scores are combined to the score of a view: itself, or the three of eq. 13."""
     return tuple(leaf.view for leaf in leaves(Recipe(view=view)))
 
 
 def as_row(recipe: Recipe) -> dict[str, Any]:
-    """A configuration as data: the fields that differ from their defaults, and always those that name it."""
-    named = ("encoder", "view", *POOLED, "method", "metric", "k", "density_k")
+    """A configuration as data: fields that differ from their defaults, and always encoder, view, pooling, back end."""
+    always = ("encoder", "view", *POOLED, "method", "metric", "k", "density_k")
     return {
         f.name: getattr(recipe, f.name)
         for f in fields(Recipe)
-        if f.name in named or getattr(recipe, f.name) != f.default
+        if f.name in always or getattr(recipe, f.name) != f.default
     }
 
 
@@ -203,6 +203,3 @@ def _settings(
             for kind, alpha, p in block.poolings:
                 if not poolings or kind in poolings:
                     yield Setting(low, spike, kind, alpha, p, freq, layer)
-
-
-_SWITCHES = {name: tuple(BackendConfig(**backend) for backend in backends) for name, backends in BACKENDS.items()}
