@@ -209,11 +209,11 @@ def test_number_and_whole_refuse_what_is_not_a_number():
         with pytest.raises(ValueError, match="p must be"):
             check.number("p", bad)
         with pytest.raises(ValueError, match="p must be"):
-            check.whole("p", bad)
+            check.integer("p", bad)
     assert check.number("p", np.float32(2), low=2, high=2) == 2
-    assert check.whole("k", 3.0) == 3 and isinstance(check.whole("k", np.int64(3)), int)
+    assert check.integer("k", 3.0) == 3 and isinstance(check.integer("k", np.int64(3)), int)
     with pytest.raises(ValueError, match="whole number >= 1, not 0"):
-        check.whole("k", 0)
+        check.integer("k", 0)
 
 
 def test_an_unknown_name_is_answered_with_the_names_there_are():

@@ -42,7 +42,7 @@ from numpy.typing import ArrayLike
 from nearfar.bank import METRICS, Bank, NeighbourIndex, index_of
 from nearfar.gaussian import Gaussian
 from nearfar.ldn import DensityBank, VarMinBank, density_of
-from nearfar.support.check import Array, finite, flags, number, one_of, switch, whole
+from nearfar.support.check import Array, finite, flags, integer, number, one_of, switch
 from nearfar.support.threads import map_in_order, threads
 
 METHODS = ("raw", "ldn", "domain_z", "dldn", "dbldn", "varmin", "mahalanobis")
@@ -93,7 +93,7 @@ class BackendConfig:
             switch(name, getattr(self, name))
         for name in COUNTS:
             if name == "k" or getattr(self, name) is not None:
-                whole(name, getattr(self, name))
+                integer(name, getattr(self, name))
 
     def density(self, domain: str = "") -> dict[str, Any]:
         """Keyword arguments of the `DensityBank` of a domain ("source", "target") or of all clips ("")."""
@@ -386,7 +386,7 @@ def fit(
     config = BackendConfig(
         method=method,
         metric=metric,
-        k=whole("k", k),
+        k=integer("k", k),
         density_k=_count("density_k", density_k),
         density_k_source=_count("density_k_source", density_k_source),
         density_k_target=_count("density_k_target", density_k_target),
@@ -516,4 +516,4 @@ class Backend:
 
 
 def _count(name: str, value: int | None) -> int | None:
-    return None if value is None else whole(name, value)
+    return None if value is None else integer(name, value)

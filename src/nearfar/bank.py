@@ -31,7 +31,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.support.check import Array, finite, one_of, unit, whole
+from nearfar.support.check import Array, finite, integer, one_of, unit
 
 METRICS = ("cosine", "euclidean")
 BLOCK = 1 << 23  # entries of one block of the distance matrix: 32 MiB
@@ -112,7 +112,7 @@ class Bank:
 
     def search(self, points: Array, k: int, *, exclude_self: bool) -> tuple[Array, Array]:
         """`nearest` for what `points` returned. (To normalise a vector twice would change its last bits.)"""
-        k = min(whole("k", k), len(self) - exclude_self)
+        k = min(integer("k", k), len(self) - exclude_self)
         distance, index = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
         if not k:
             return distance, index

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import fft
 
-from nearfar.support.check import Array, finite, number, whole
+from nearfar.support.check import Array, finite, integer, number
 
 EPS, TINY = 1e-10, 1e-37  # TINY: float32 has hardly less
 LONGEST, SHORTEST = 32_768, 256
@@ -67,7 +67,7 @@ def leakage_subtract(
     n_fft from 256 to 32,768; `hop` is n_fft / 2, or n_fft / 4 when weighted. The result is limited to twice near's
     peak. Source: W1 (n_fft 1024); weighted: least squares with weights 1 / (residual power), one pass.
     """
-    n_fft = whole("n_fft", n_fft, low=SHORTEST)
+    n_fft = integer("n_fft", n_fft, low=SHORTEST)
     hop = hop if hop is not None else n_fft // 4 if weighted else n_fft // 2
 
     def subtract(n: Array, f: Array) -> list[Array]:
@@ -126,7 +126,7 @@ def _through_stft(
 ) -> list[Array]:
     # Spectra of near and far -> changed spectra of near -> waveforms.
     x, y = finite("near", near), finite("far", far)
-    n_fft, hop = whole("n_fft", n_fft, low=SHORTEST), whole("hop", hop)
+    n_fft, hop = integer("n_fft", n_fft, low=SHORTEST), integer("hop", hop)
     number("n_fft", n_fft, high=LONGEST)
     number("hop", hop, high=n_fft // 2)
     if x.shape != y.shape:

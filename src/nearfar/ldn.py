@@ -47,7 +47,7 @@ from nearfar.bank import (
     kth_upper_bound,
     pad_ragged,
 )
-from nearfar.support.check import Array, number, one_of, whole
+from nearfar.support.check import Array, integer, number, one_of
 
 RHO_FLOOR = 1e-6
 PIECE = 1 << 17  # densities that are looked up at a time: each needs a list of K + 1 distances
@@ -154,8 +154,8 @@ class DensityBank:
         one_of("form", form, ("ratio", "difference"))
         one_of("density_agg", density_agg, ("mean", "sum"))
         self.index = index_of(z, metric)
-        self.k = whole("k", k)
-        self.density_k = min(whole("density_k", density_k), max(len(self.index) - 1, 1))
+        self.k = integer("k", k)
+        self.density_k = min(integer("density_k", density_k), max(len(self.index) - 1, 1))
         self.summed = density_agg == "sum"
         self.raw_selection, self.ratio = neighbour_selection == "raw", form == "ratio"
         self.exponent, self.fallback_density = number("exponent", exponent), fallback_density

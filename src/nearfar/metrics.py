@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.support.check import Array, finite, flags, number, whole
+from nearfar.support.check import Array, finite, flags, integer, number
 
 MAX_FPR = 0.1
 EPS = float(np.finfo(np.float64).eps)
@@ -158,7 +158,7 @@ def bootstrap(
     seed         of the draws: the same seed gives the same intervals
     arithmetic   as in `overall`
     """
-    whole("rounds", rounds)
+    integer("rounds", rounds)
     rng = np.random.default_rng(seed)
     intervals, everything = {}, []
     for name, (scores, is_anomaly, is_target) in machines.items():

@@ -24,7 +24,7 @@ from nearfar.encoders import FREQS, names
 from nearfar.enhance import LONGEST, SHORTEST
 from nearfar.fusion import check_weights
 from nearfar.pooling import POOLINGS
-from nearfar.support.check import choose, number, one_of, switch, whole
+from nearfar.support.check import choose, integer, number, one_of, switch
 from nearfar.views import VIEWS, needs_far
 
 BEAM = "beam"  # every frequency row is pooled, composed and compared alone; the score is the mean over the rows
@@ -104,7 +104,7 @@ class Recipe(BackendConfig):
         if self.layer is not None:
             if isinstance(self.layer, float):
                 raise ValueError(f"layer must be a whole number >= 1, not {self.layer!r}")
-            whole("layer", self.layer)
+            integer("layer", self.layer)
             if self.encoder in WITHOUT_LAYERS:
                 raise ValueError(f"encoder {self.encoder!r} has no layers to choose from, so leave layer at None")
         one_of("view", self.view, [*VIEWS, *WAVE_VIEWS])

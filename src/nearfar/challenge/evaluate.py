@@ -28,7 +28,7 @@ from nearfar.fusion import align, check_weights
 from nearfar.metrics import Interval, MachineResult, bootstrap, machine, overall
 from nearfar.recipe import System, as_data, leaves
 from nearfar.score import Score
-from nearfar.support.check import one_of, whole
+from nearfar.support.check import integer, one_of
 from nearfar.support.files import atomic_write, file_fingerprint
 from nearfar.support.progress import Progress, titled
 
@@ -109,7 +109,7 @@ def evaluate(
     `seed` are those of the bootstrap; set-points and `store` as in `Detector`. A machine that cannot be evaluated is
     reported beside the others; if none can, its error is raised.
     """
-    whole("rounds", rounds)
+    integer("rounds", rounds)
     found = read(data, truth, only)
     done: list[MachineEvaluation] = []
     errors: list[Exception] = []

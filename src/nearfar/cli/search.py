@@ -142,10 +142,10 @@ def fuse(
 
 def _layers(named: list[str] | None) -> list[int | None]:
     """Layers by number; None is the final one."""
-    from nearfar.support.check import whole
+    from nearfar.support.check import integer
 
     try:
-        return [None if name == "final" else whole("layer", int(name)) for name in named or ["final"]]
+        return [None if name == "final" else integer("layer", int(name)) for name in named or ["final"]]
     except ValueError:
         raise ValueError(f"--layer takes a number from 1 or final, not {', '.join(named or ())}") from None
 

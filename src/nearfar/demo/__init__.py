@@ -29,7 +29,7 @@ import numpy as np
 
 from nearfar.demo.synth import FAULTS, KINDS, LOADS, SPEEDS, Machine, machine, render
 from nearfar.demo.waves import RATE
-from nearfar.support.check import Array, number, whole
+from nearfar.support.check import Array, integer, number
 from nearfar.support.files import atomic_write
 from nearfar.support.progress import Progress
 from nearfar.support.threads import map_in_order
@@ -99,9 +99,9 @@ def make_dataset(
     Raises ValueError for a number out of range and FileExistsError if the folder holds anything else.
     """
     counts = _counts(train, test)
-    whole("machines", machines)
-    whole("seed", seed, low=0)
-    whole("workers", workers)
+    integer("machines", machines)
+    integer("seed", seed, low=0)
+    integer("workers", workers)
     number("seconds", seconds, low=1, high=600)
     root = Path(folder)
     _clear(root)
@@ -171,8 +171,8 @@ def make_clip(subject: Machine, p: Plan, index: int, seconds: float, *, seed: in
 
 def _counts(train: int, test: int) -> tuple[int, ...]:
     """Number of clips of each of STRATA."""
-    whole("train", train, low=4)
-    whole("test", test, low=4)
+    integer("train", train, low=4)
+    integer("test", test, low=4)
     target = max(2, round(train / 100))
     return (train - target, target, *((test + 3 - i) // 4 for i in range(4)))
 

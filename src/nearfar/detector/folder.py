@@ -29,7 +29,7 @@ from nearfar.embedding.embedder import Origin
 from nearfar.encoders import PRECISIONS
 from nearfar.recipe import BEAM, System, from_json, leaves
 from nearfar.support import files
-from nearfar.support.check import Array, finite, number, one_of, whole
+from nearfar.support.check import Array, finite, integer, number, one_of
 from nearfar.threshold import METHODS, Threshold
 
 FORMAT = 2
@@ -184,8 +184,8 @@ def _read(folder: Path) -> DetectorState:
     far, rate = settings["far"], settings["false_alarm_rate"]
     return DetectorState(
         system=system,
-        near=whole("near", settings["near"], low=0),
-        far=None if far is None else whole("far", far, low=0),
+        near=integer("near", settings["near"], low=0),
+        far=None if far is None else integer("far", far, low=0),
         window_s=number("clip_seconds", settings["clip_seconds"], above=0),
         why=str(settings["why"]),
         threshold=Threshold(

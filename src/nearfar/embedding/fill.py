@@ -26,7 +26,7 @@ from nearfar.embedding.vectors import CHANNELS, EncoderInput, inputs_of, pool
 from nearfar.encoders.loading import load_encoders
 from nearfar.errors import StoreError
 from nearfar.recipe import SOFT_MASKS, WAVE_VIEWS, Recipe
-from nearfar.support.check import Array, one_of, whole
+from nearfar.support.check import Array, integer, one_of
 from nearfar.support.files import sha256_of
 from nearfar.support.progress import Progress
 from nearfar.support.threads import single_threaded_blas
@@ -198,7 +198,7 @@ def in_shard(name: str, shard: tuple[int, int]) -> bool:
 
     By the name's hash, so a recording stays where it is when others come and go.
     """
-    i, n = whole("the shard", shard[0]), whole("the number of shards", shard[1])
+    i, n = integer("the shard", shard[0]), integer("the number of shards", shard[1])
     if i > n:
         raise ValueError(f"there is no shard {i} of {n}: shards are counted from 1")
     return int.from_bytes(sha256(name.encode()).digest()[:8], "big") % n == i - 1

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nearfar.support.check import Array, choose, finite, one_of, whole
+from nearfar.support.check import Array, choose, finite, integer, one_of
 
 FREQS = ("concat", "mean", "bands")
 PRECISIONS = ("float32", "bf16")
@@ -140,7 +140,7 @@ def load(
     if precision != "float32" and not entry.bf16:
         raise ValueError(f"encoder {name!r} has no linear layers, so precision={precision!r} changes nothing in it")
     if threads is not None:
-        whole("threads", threads)
+        integer("threads", threads)
     weights = _weights_file(name, weights)
     if entry.licence == EVALUATION_ONLY:
         warnings.warn(f"the weights of {name} are for evaluation only: {EVALUATION_ONLY}", stacklevel=2)

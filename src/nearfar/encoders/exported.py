@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.encoders import as_frames, as_list
-from nearfar.support.check import Array, number, whole
+from nearfar.support.check import Array, integer, number
 from nearfar.support.files import sha256_of
 
 RATES = (1_000, 384_000)
@@ -63,13 +63,13 @@ class Manifest:
 
     def __post_init__(self) -> None:
         low, high = RATES
-        number("sample_rate", whole("sample_rate", self.sample_rate), low=low, high=high)
+        integer("sample_rate", self.sample_rate, low=low, high=high)
         if (self.window is None) != (self.hop is None):
             raise ValueError("window and hop are given both, or neither where the network takes whole clips")
         if self.window is not None and self.hop is not None:
-            number("window", whole("window", self.window), high=LONGEST_S * self.sample_rate)
-            number("hop", whole("hop", self.hop), low=CLOSEST_S * self.sample_rate, high=self.window)
-        number("shortest", whole("shortest", self.shortest), high=LONGEST_S * self.sample_rate)
+            integer("window", self.window, high=LONGEST_S * self.sample_rate)
+            integer("hop", self.hop, low=CLOSEST_S * self.sample_rate, high=self.window)
+        integer("shortest", self.shortest, high=LONGEST_S * self.sample_rate)
         number("scale", self.scale, above=0)
         for name in ("network", "input", "output", "layout", "sha256", "licence"):
             if not isinstance(getattr(self, name), str | None):

@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nearfar.support.check import number, whole
+from nearfar.support.check import integer, number
 
 NORMAL, UNACKNOWLEDGED, ACKNOWLEDGED = "normal", "unacknowledged alarm", "acknowledged alarm"
 RETURNED, SHELVED = "returned unacknowledged", "shelved"
@@ -55,8 +55,8 @@ class Alarm:
     def __post_init__(self) -> None:
         number("the set-point", self.on)
         number("deadband", self.deadband, low=0)
-        whole("on_delay", self.on_delay)
-        whole("off_delay", self.off_delay)
+        integer("on_delay", self.on_delay)
+        integer("off_delay", self.off_delay)
 
     @property
     def off(self) -> float:
@@ -102,10 +102,10 @@ class Alarm:
 
 def rate_for(false_alarms_per_week: float, hop_s: float, on_delay: int) -> float:
     """The share of healthy windows above the set-point that makes at most this many alarms a week; one window a hop."""
-    most = WEEK_S / number("hop_s", hop_s, above=0) / whole("on_delay", on_delay)
+    most = WEEK_S / number("hop_s", hop_s, above=0) / integer("on_delay", on_delay)
     return number("false alarms per week", false_alarms_per_week, above=0, below=most) / most
 
 
 def per_week(rate: float, hop_s: float, on_delay: int) -> float:
     """The highest number of false alarms a week if a share `rate` of healthy windows lies above the set-point."""
-    return rate * WEEK_S / number("hop_s", hop_s, above=0) / whole("on_delay", on_delay)
+    return rate * WEEK_S / number("hop_s", hop_s, above=0) / integer("on_delay", on_delay)

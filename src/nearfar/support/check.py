@@ -56,10 +56,11 @@ def number(
     return value
 
 
-def whole(name: str, value: int, *, low: int = 1) -> int:
-    """`value` as an int of at least `low`, else a ValueError."""
-    if not _is_number(value) or value != int(value) or value < low:
-        raise ValueError(f"{name} must be a whole number >= {low}, not {value!r}")
+def integer(name: str, value: int, *, low: float = 1, high: float = np.inf) -> int:
+    """`value` as an int with low <= value <= high, else a ValueError."""
+    if not _is_number(value) or value != int(value) or not low <= value <= high:
+        limit = f" and <= {high:g}" if np.isfinite(high) else ""
+        raise ValueError(f"{name} must be a whole number >= {low:g}{limit}, not {value!r}")
     return int(value)
 
 

@@ -21,7 +21,7 @@ from nearfar.challenge.search.records import Records
 from nearfar.challenge.search.select import label_free_score
 from nearfar.metrics import harmonic_mean, harmonic_means, machine_values
 from nearfar.recipe import FUSION, Fusion, Recipe, as_data, leaves
-from nearfar.support.check import Array, whole
+from nearfar.support.check import Array, integer
 
 STEP, MOVES = 20, (1, 2, 4, 8)  # weights are multiples of 1 / STEP; steps that one move may carry
 
@@ -91,7 +91,7 @@ def hill_climb(tables: Mapping[str, Table], starts: Sequence[Array]) -> tuple[Ar
 
 def candidates(records: Records, top: int) -> list[int]:
     """Rows to fuse: the `top` best among the best of each encoder and view; without labels by the label-free score."""
-    whole("top", top)
+    integer("top", top)
     if records.labelled:
         order = np.argsort(-np.nan_to_num(records.overall), kind="stable")
     else:

@@ -31,7 +31,7 @@ import numpy as np
 
 from nearfar.challenge.search.records import Records
 from nearfar.metrics import Interval, Ranking, draws, harmonic_mean, harmonic_means, spearman
-from nearfar.support.check import Array, whole
+from nearfar.support.check import Array, integer
 
 DECIDING = ("pseudo", "calibration", "tail")  # rules that make up "together"
 TOP = 100  # configurations that a bootstrap of the procedure chooses among
@@ -123,7 +123,7 @@ def _rule_scores(records: Records) -> dict[str, Array]:
 
 def bootstrap(records: Records, row: int, *, rounds: int, seed: int) -> tuple[Interval, Interval]:
     """Intervals of the configuration at `row` and of the procedure that chooses one; see the module."""
-    whole("rounds", rounds)
+    integer("rounds", rounds)
     rng = np.random.default_rng(seed)
     order = np.argsort(-np.nan_to_num(records.overall))[:TOP]
     rows = np.r_[row, order]

@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from nearfar.support.check import Array, one_of, whole
+from nearfar.support.check import Array, integer, one_of
 
 CHUNK_S, POLL_S = 0.25, 0.5
 AHEAD = 64  # chunks that wait to be read
@@ -53,7 +53,7 @@ class Pcm:
     """Raw interleaved samples from a file object, until it ends; `form` is one of FORMATS."""
 
     def __init__(self, file: IO[bytes], rate: int, channels: int = 2, form: str = "f32le") -> None:
-        self.file, self.rate, self.channels = file, whole("rate", rate), whole("channels", channels)
+        self.file, self.rate, self.channels = file, integer("rate", rate), integer("channels", channels)
         self.form = one_of("sample format", form, FORMATS)
         self.problem = ""
 
@@ -88,7 +88,7 @@ class Ffmpeg:
         stall_s: float = 20.0,
         first_wait_s: float = 1.0,
     ) -> None:
-        self.url, self.rate, self.channels = url, whole("rate", rate), whole("channels", channels)
+        self.url, self.rate, self.channels = url, integer("rate", rate), integer("channels", channels)
         self.near, self.far, self.options = near, far, options
         self.stall_s, self.first_wait_s = stall_s, first_wait_s
         self.finite = Path(url).is_file()
@@ -177,7 +177,7 @@ class Microphone:
             raise ImportError(
                 f"a microphone needs sounddevice and PortAudio ({error}): pip install 'nearfar[mic]'"
             ) from None
-        self.device, self.rate, self.near, self.far = device, whole("rate", rate), near, far
+        self.device, self.rate, self.near, self.far = device, integer("rate", rate), near, far
         self.problem = ""
         self._sounddevice: Any = sounddevice
 
