@@ -160,7 +160,7 @@ def until(test, seconds=20):
 def named(page, name="Anna"):
     """Answer the question who it is."""
     page.get_by_label("Name or initials").fill(name)
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Continue").click()
 
 
 def test_from_alarm_to_feedback_and_back(page, listening):
@@ -173,7 +173,7 @@ def test_from_alarm_to_feedback_and_back(page, listening):
     card.get_by_text("Normal", exact=True).wait_for()
     assert (
         page.locator(".card").count() == 2
-        and page.locator(".card", has_text="fan").get_by_text("Not heard yet").count() == 1
+        and page.locator(".card", has_text="fan").get_by_text("No sound yet").count() == 1
     )
     listening.fault = "hiss"
     card.get_by_text("Alarm", exact=True).wait_for()  # nobody reloaded the page
@@ -204,7 +204,7 @@ def test_from_alarm_to_feedback_and_back(page, listening):
     assert plant.history.event(1).acknowledged_by == "Anna"
     page.get_by_role("button", name="It was fine").click()
     page.locator(".badge", has_text="Was fine, Anna").wait_for()
-    page.locator("li .say", has_text="or another machine?").wait_for()
+    page.locator("li .warning", has_text="or another machine?").wait_for()
     assert digests(folder) != before and len(plant.machines["pump"].detector.normals) > 30
     page.get_by_role("button", name="Take it back").click()
     page.get_by_role("button", name="It was fine").wait_for()
@@ -297,7 +297,7 @@ def test_a_set_point_and_shelving(page, listening):
     open_page(page, "/machine/pump")
     page.get_by_role("button", name="Shelve 8 h").click()
     page.locator(".badge", has_text="Shelved until").wait_for()
-    page.get_by_role("button", name="Take off the shelf").click()
+    page.get_by_role("button", name="End shelving").click()
     page.get_by_role("button", name="Shelve 8 h").wait_for()
 
 
@@ -309,13 +309,13 @@ def test_what_is_missing_is_said_in_words(page, listening):
     page.goto("/nowhere")
     page.get_by_text("There is no such page").wait_for()
     open_page(page, "/machine/fan")
-    assert "Nothing was heard in the last 24 h" in page.locator("figure").inner_text()
+    assert "No sound arrived in the last 24 h" in page.locator("figure").inner_text()
     listening.plant.process_window("pump", window(listening, ""))
     for fault in ["hiss"] * 4:
         listening.plant.process_window("pump", window(listening, fault))
     shutil.rmtree(listening.plant.history.folder / "audio")
     open_page(page, "/event/1")
-    assert "not kept any more" in page.locator("main").inner_text()
+    assert "has been deleted" in page.locator("main").inner_text()
     assert page.get_by_role("button", name="It was fine").is_disabled()
     assert len(page.expected) == 3 and all("404" in text for text in page.expected)  # the browser's own words
     page.expected.clear()

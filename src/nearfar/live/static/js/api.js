@@ -1,4 +1,4 @@
-// Requests to the server. An error is a sentence for people; without a session the way leads to the login.
+// Requests to the server. An ApiError has a sentence for people; without a session the login page is opened.
 
 export class ApiError extends Error {
   constructor(message, status) {
@@ -30,13 +30,13 @@ async function ask(method, path, body) {
 
 export const get = (path) => ask("GET", path);
 export const post = (path, body = {}) => ask("POST", path, body);
-export const change = (path, body = {}) => ask("PUT", path, body);
+export const update = (path, body = {}) => ask("PUT", path, body);
 export const remove = (path) => ask("DELETE", path);
-export const at = (...parts) => `/v1/${parts.map(encodeURIComponent).join("/")}`;
+export const apiPath = (...parts) => `/v1/${parts.map(encodeURIComponent).join("/")}`;
 
 const NAME = "nearfar.who";
 
-export function who() {
+export function savedName() {
   try {
     return localStorage.getItem(NAME) || "";
   } catch {
@@ -44,8 +44,10 @@ export function who() {
   }
 }
 
-export function remember(name) {
+export function saveName(name) {
   try {
     localStorage.setItem(NAME, name);
-  } catch { /* a browser that keeps nothing: the name is asked for again */ }
+  } catch {
+    /* this browser stores nothing: the name is asked for again */
+  }
 }

@@ -1,9 +1,9 @@
-// One shell for five screens, each with a URL of its own.
+// Loads the script of the screen that belongs to the URL.
 
 import { ApiError } from "./api.js";
-import { empty, h, put } from "./dom.js";
-import { keepFresh, zone } from "./time.js";
-import { sentence } from "./words.js";
+import { h, note, replaceContent } from "./dom.js";
+import { refreshTimes, timeZone } from "./time.js";
+import { asSentence } from "./words.js";
 
 const SCREENS = [
   [/^\/$/, () => import("./machines.js")],
@@ -16,10 +16,11 @@ const SCREENS = [
 async function start() {
   const main = document.getElementById("main");
   const path = window.location.pathname;
-  document.getElementById("zone").textContent = zone();
+  document.getElementById("zone").textContent = timeZone();
   document.getElementById("leave").hidden = document.cookie === "" && !document.documentElement.dataset.session;
   for (const link of document.querySelectorAll(".top nav a")) {
-    if (link.pathname === path || (link.pathname === "/" && /^\/(machine|event|model)\//.test(path))) link.setAttribute("aria-current", path === link.pathname ? "page" : "true");
+    if (link.pathname === path || (link.pathname === "/" && /^\/(machine|event|model)\//.test(path)))
+      link.setAttribute("aria-current", path === link.pathname ? "page" : "true");
   }
   try {
     for (const [pattern, load] of SCREENS) {
@@ -27,18 +28,30 @@ async function start() {
       if (found) {
         await (await load()).show(main, ...found.slice(1).map(decodeURIComponent));
         main.setAttribute("aria-busy", "false");
-        keepFresh();
+        refreshTimes();
         return;
       }
     }
     document.getElementById("live").hidden = true;
-    put(main, h("h1", {}, "There is no such page"), empty("Perhaps the machine was renamed. ", h("a", { href: "/" }, "All machines")));
+    replaceContent(
+      main,
+      h("h1", {}, "There is no such page"),
+      note("Perhaps the machine was renamed. ", h("a", { href: "/" }, "All machines")),
+    );
   } catch (error) {
     document.getElementById("live").hidden = true;
     const text = error instanceof ApiError ? error.message : `This page failed: ${error.message}`;
-    put(main, h("h1", {}, error.status === 404 ? "Not found" : "This page cannot be shown"),
-      h("p", { class: "panel trouble", role: "alert" }, sentence(text)),
-      h("p", { class: "row" }, h("button", { onclick: () => window.location.reload() }, "Try again"), h("a", { class: "button", href: "/" }, "All machines")));
+    replaceContent(
+      main,
+      h("h1", {}, error.status === 404 ? "Not found" : "This page cannot be shown"),
+      h("p", { class: "panel trouble", role: "alert" }, asSentence(text)),
+      h(
+        "p",
+        { class: "row" },
+        h("button", { onclick: () => window.location.reload() }, "Try again"),
+        h("a", { class: "button", href: "/" }, "All machines"),
+      ),
+    );
   }
   main.setAttribute("aria-busy", "false");
 }

@@ -1,92 +1,161 @@
-// The trend of a machine: scores over time with set-point, alarms, and stretches without sound. Our own SVG, a few kB.
+// The trend of a machine as SVG: scores over time, the set-point, alarms, and spans without usable sound.
 
 import { h, s } from "./dom.js";
-import { clock, day, hour, now } from "./time.js";
-import { score } from "./words.js";
+import { clockText, dayText, hourText, now } from "./time.js";
+import { scoreText } from "./words.js";
 
-const H = 300, LEFT = 44, RIGHT = 12, TOP = 26, BOTTOM = 30;
+const H = 300;
+const LEFT = 44;
+const RIGHT = 12;
+const TOP = 26;
+const BOTTOM = 30;
 
 // A scale that keeps the usual range readable when one alarm is far above it.
 export function scale(values, limit) {
-  const low = Math.min(-2, ...values) - 0.4, high = Math.max(limit * 1.35, 2, 1.05 * Math.max(...values, 0));
-  const bent = high > 6 * Math.max(limit, 2), knee = Math.max(limit, 2);
+  const low = Math.min(-2, ...values) - 0.4;
+  const high = Math.max(limit * 1.35, 2, 1.05 * Math.max(...values, 0));
+  const bent = high > 6 * Math.max(limit, 2);
+  const knee = Math.max(limit, 2);
   const f = bent ? (v) => Math.asinh(v / knee) : (v) => v;
   const y = (v) => TOP + (H - TOP - BOTTOM) * (1 - (f(v) - f(low)) / (f(high) - f(low)));
   const steps = bent ? [0, Math.round(knee), 10, 30, 100, 300, 1000, 1e4, 1e5] : ticks(low, high);
-  return { y, marks: steps.filter((v, i) => v >= low && v <= high && (i === 0 || y(steps[i - 1]) - y(v) > 16)), low, high };
+  return {
+    y,
+    marks: steps.filter((v, i) => v >= low && v <= high && (i === 0 || y(steps[i - 1]) - y(v) > 16)),
+    low,
+    high,
+  };
 }
 
 function ticks(low, high) {
   const step = [0.5, 1, 2, 5, 10, 20, 50].find((size) => (high - low) / size <= 7) || 100;
-  return Array.from({ length: Math.floor(high / step) - Math.ceil(low / step) + 1 }, (_, i) => (Math.ceil(low / step) + i) * step);
+  return Array.from(
+    { length: Math.floor(high / step) - Math.ceil(low / step) + 1 },
+    (_, i) => (Math.ceil(low / step) + i) * step,
+  );
 }
 
 function timeMarks(since, until) {
   const days = (until - since) / 86400;
-  const step = days > 15 ? 5 * 86400 : days > 4 ? 86400 : days > 1.5 ? 43200 : days > 0.5 ? 4 * 3600 : days > 0.1 ? 3600 : 600;
+  const step =
+    days > 15 ? 5 * 86400 : days > 4 ? 86400 : days > 1.5 ? 43200 : days > 0.5 ? 4 * 3600 : days > 0.1 ? 3600 : 600;
   const zero = new Date(since * 1000).getTimezoneOffset() * 60;
   const marks = [];
-  for (let t = Math.ceil((since - zero) / step) * step + zero; t < until; t += step) marks.push([t, step >= 86400 ? day(t) : hour(t)]);
+  for (let t = Math.ceil((since - zero) / step) * step + zero; t < until; t += step)
+    marks.push([t, step >= 86400 ? dayText(t) : hourText(t)]);
   return marks;
 }
 
-// Runs of points without a hole between them; a hole is longer than `hole` seconds.
-function runs(points, hole) {
-  const out = [];
+// Splits points where more than `gap` seconds lie between two of them.
+function splitAtGaps(points, gap) {
+  const runs = [];
   for (const point of points) {
-    const last = out.at(-1);
-    if (last && point.t0 - last.at(-1).t0 <= hole) last.push(point);
-    else out.push([point]);
+    const last = runs.at(-1);
+    if (last && point.t0 - last.at(-1).t0 <= gap) last.push(point);
+    else runs.push([point]);
   }
-  return out;
+  return runs;
 }
 
 function path(run, x, y, value) {
   return run.map((p, i) => `${i ? "L" : "M"}${x(p.t0).toFixed(1)} ${y(value(p)).toFixed(1)}`).join("");
 }
 
-export function trend({ scores, events, since, until, threshold, clip_s, name, width }) {
+export function trendChart({ scores, events, since, until, threshold, clip_s, name, width }) {
   const W = Math.max(300, Math.min(1200, width || 960));
   const judged = scores.filter((p) => p.anomalous !== null);
   const x = (t) => LEFT + ((W - LEFT - RIGHT) * (t - since)) / (until - since);
   const { y, marks } = scale([...judged.map((p) => p.score), ...scores.map((p) => p.threshold)], threshold);
-  const hole = Math.max(6 * clip_s, (until - since) / 90);
-  const svg = s("svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `How unusual ${name} sounded` });
+  const gap = Math.max(6 * clip_s, (until - since) / 90);
+  const svg = s("svg", {
+    class: "chart",
+    viewBox: `0 0 ${W} ${H}`,
+    role: "group",
+    "aria-label": `How unusual ${name} sounded`,
+  });
   for (const v of marks) {
-    svg.append(s("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y(v), y2: y(v) }), s("text", { x: LEFT - 8, y: y(v) + 4, "text-anchor": "end" }, mark(v)));
+    svg.append(
+      s("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y(v), y2: y(v) }),
+      s("text", { x: LEFT - 8, y: y(v) + 4, "text-anchor": "end" }, markText(v)),
+    );
   }
-  const times = timeMarks(since, until), apart = Math.ceil((times.length * 62) / (W - LEFT - RIGHT));
+  const times = timeMarks(since, until);
+  const apart = Math.ceil((times.length * 62) / (W - LEFT - RIGHT));
   for (const [t, text] of times.filter((_, i) => i % apart === 0)) {
-    svg.append(s("line", { class: "axis", x1: x(t), x2: x(t), y1: H - BOTTOM, y2: H - BOTTOM + 5 }), s("text", { x: x(t), y: H - BOTTOM + 19, "text-anchor": "middle" }, text));
+    svg.append(
+      s("line", { class: "axis", x1: x(t), x2: x(t), y1: H - BOTTOM, y2: H - BOTTOM + 5 }),
+      s("text", { x: x(t), y: H - BOTTOM + 19, "text-anchor": "middle" }, text),
+    );
   }
-  for (const run of runs(scores.filter((p) => p.anomalous === null), hole)) {
-    const from = x(run[0].t0), to = x(run.at(-1).t1);
+  const unjudged = scores.filter((p) => p.anomalous === null);
+  for (const run of splitAtGaps(unjudged, gap)) {
+    const from = x(run[0].t0),
+      to = x(run.at(-1).t1);
     svg.append(s("rect", { class: "gap", x: from, y: TOP, width: Math.max(2, to - from), height: H - TOP - BOTTOM }));
-    if (to - from > 110) svg.append(s("text", { x: (from + to) / 2, y: H - BOTTOM - 8, "text-anchor": "middle" }, "no usable sound"));
+    if (to - from > 110)
+      svg.append(s("text", { x: (from + to) / 2, y: H - BOTTOM - 8, "text-anchor": "middle" }, "no usable sound"));
   }
   const alarms = events.filter((e) => e.kind === "alarm");
   for (const e of alarms) {
-    const from = Math.max(since, e.started), to = Math.min(until, e.ended ?? now());
-    svg.append(s("rect", { class: "span", x: x(from), y: TOP, width: Math.max(2, x(to) - x(from)), height: H - TOP - BOTTOM }));
+    const from = Math.max(since, e.started),
+      to = Math.min(until, e.ended ?? now());
+    svg.append(
+      s("rect", { class: "span", x: x(from), y: TOP, width: Math.max(2, x(to) - x(from)), height: H - TOP - BOTTOM }),
+    );
   }
-  for (const run of runs(judged, hole)) svg.append(s("path", { class: "line", d: run.length > 1 ? path(run, x, y, (p) => p.score) : `M${x(run[0].t0)} ${y(run[0].score)}h1` }));
-  const limits = runs(scores, Infinity)[0] || [], first = limits[0]?.threshold ?? threshold;
-  const steps = limits.map((p, i) => `${i ? `H${x(p.t0).toFixed(1)}V` : `M${LEFT} `}${y(p.threshold).toFixed(1)}`).join("");
-  svg.append(s("path", { class: "limit", d: (steps || `M${LEFT} ${y(threshold)}`) + `H${W - RIGHT}` }), s("text", { class: "limit-text", x: LEFT + 6, y: y(first) - 6 }, `alarm above ${score(first)}`));
-  if (score(first) !== score(threshold)) svg.append(s("text", { class: "limit-text", x: W - RIGHT, y: y(threshold) - 6, "text-anchor": "end" }, `now ${score(threshold)}`));
+  for (const run of splitAtGaps(judged, gap))
+    svg.append(
+      s("path", {
+        class: "line",
+        d: run.length > 1 ? path(run, x, y, (p) => p.score) : `M${x(run[0].t0)} ${y(run[0].score)}h1`,
+      }),
+    );
+  const limits = splitAtGaps(scores, Infinity)[0] || [];
+  const first = limits[0]?.threshold ?? threshold;
+  const steps = limits
+    .map((p, i) => `${i ? `H${x(p.t0).toFixed(1)}V` : `M${LEFT} `}${y(p.threshold).toFixed(1)}`)
+    .join("");
+  svg.append(
+    s("path", { class: "limit", d: (steps || `M${LEFT} ${y(threshold)}`) + `H${W - RIGHT}` }),
+    s("text", { class: "limit-text", x: LEFT + 6, y: y(first) - 6 }, `alarm above ${scoreText(first)}`),
+  );
+  if (scoreText(first) !== scoreText(threshold))
+    svg.append(
+      s(
+        "text",
+        { class: "limit-text", x: W - RIGHT, y: y(threshold) - 6, "text-anchor": "end" },
+        `now ${scoreText(threshold)}`,
+      ),
+    );
   svg.append(s("line", { class: "axis", x1: LEFT, x2: W - RIGHT, y1: H - BOTTOM, y2: H - BOTTOM }));
   for (const e of alarms) {
     const at = Math.max(x(since) + 4, x(e.started));
     const flag = s("path", { class: "flag", d: `M${at} ${TOP - 2}l-8 -14h16z` });
-    svg.append(s("a", { href: `/event/${e.id}`, "aria-label": `Alarm at ${clock(e.started)}, ${score(e.peak_score)}` }, flag, s("title", {}, `Alarm, ${clock(e.started)}`)));
+    svg.append(
+      s(
+        "a",
+        { href: `/event/${e.id}`, "aria-label": `Alarm at ${clockText(e.started)}, ${scoreText(e.peak_score)}` },
+        flag,
+        s("title", {}, `Alarm, ${clockText(e.started)}`),
+      ),
+    );
   }
   return withReadout(svg, scores, x, y, W);
 }
 
-// The point under the pointer, or the one reached with the arrow keys, in words below.
+// The point under the pointer, or selected with the arrow keys, is described in words below the chart.
 function withReadout(svg, scores, x, y, W) {
-  const readout = h("p", { class: "readout small", role: "status" }, scores.length ? "Point at the line, or use the arrow keys on it, to read a value." : "");
-  const cursor = s("g", { visibility: "hidden" }, s("line", { class: "cursor", y1: TOP, y2: H - BOTTOM }), s("circle", { class: "at", r: 4.5 }));
+  const readout = h(
+    "p",
+    { class: "readout small", role: "status" },
+    scores.length ? "Point at the line, or use the arrow keys on it, to read a value." : "",
+  );
+  const cursor = s(
+    "g",
+    { visibility: "hidden" },
+    s("line", { class: "cursor", y1: TOP, y2: H - BOTTOM }),
+    s("circle", { class: "at", r: 4.5 }),
+  );
   svg.append(cursor);
   let index = scores.length - 1;
   const show = (i) => {
@@ -97,18 +166,23 @@ function withReadout(svg, scores, x, y, W) {
     cursor.firstChild.setAttribute("x2", x(p.t0));
     cursor.lastChild.setAttribute("cx", x(p.t0));
     cursor.lastChild.setAttribute("cy", p.anomalous === null ? H - BOTTOM : y(p.score));
-    readout.textContent = `${clock(p.t0)}: ${p.anomalous === null ? `cannot be judged. ${p.problem}` : `${score(p.score)}, alarm above ${score(p.threshold)}${p.anomalous ? ": above it" : ""}`}`;
+    const judged = `${scoreText(p.score)}, alarm above ${scoreText(p.threshold)}${p.anomalous ? ": above it" : ""}`;
+    readout.textContent = `${clockText(p.t0)}: ${p.anomalous === null ? `cannot be judged. ${p.problem}` : judged}`;
   };
   if (!scores.length) return [svg, readout];
   svg.setAttribute("tabindex", "0");
   svg.addEventListener("pointermove", (e) => {
-    const box = svg.getBoundingClientRect(), px = ((e.clientX - box.left) / box.width) * W;
+    const box = svg.getBoundingClientRect(),
+      px = ((e.clientX - box.left) / box.width) * W;
     let best = 0;
-    for (let i = 1; i < scores.length; i++) if (Math.abs(x(scores[i].t0) - px) < Math.abs(x(scores[best].t0) - px)) best = i;
+    for (let i = 1; i < scores.length; i++)
+      if (Math.abs(x(scores[i].t0) - px) < Math.abs(x(scores[best].t0) - px)) best = i;
     show(best);
   });
   svg.addEventListener("keydown", (e) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1, PageUp: -25, PageDown: 25, Home: -scores.length, End: scores.length }[e.key];
+    const step = { ArrowLeft: -1, ArrowRight: 1, PageUp: -25, PageDown: 25, Home: -scores.length, End: scores.length }[
+      e.key
+    ];
     if (!step || e.target !== svg) return;
     e.preventDefault();
     show(index + step);
@@ -118,16 +192,32 @@ function withReadout(svg, scores, x, y, W) {
 
 export function legend() {
   const sample = (...parts) => s("svg", { class: "chart", viewBox: "0 0 26 14", "aria-hidden": "true" }, parts);
-  return h("p", { class: "small legend" },
-    h("span", {}, sample(s("path", { class: "line", d: "M0 9 6 5 12 10 18 4 26 8" })), "how unusual it sounds, in standard deviations of its normal recordings"),
+  return h(
+    "p",
+    { class: "small legend" },
+    h(
+      "span",
+      {},
+      sample(s("path", { class: "line", d: "M0 9 6 5 12 10 18 4 26 8" })),
+      "score, in standard deviations of its normal recordings",
+    ),
     h("span", {}, sample(s("path", { class: "limit", d: "M0 7H26" })), "set-point"),
-    h("span", {}, sample(s("rect", { class: "span", x: 5, y: 0, width: 16, height: 14 }), s("path", { class: "flag", d: "M13 12l-6 -10h12z" })), "alarm"),
-    h("span", {}, sample(s("rect", { class: "gap", x: 3, y: 0, width: 20, height: 14 })), "no usable sound"));
+    h(
+      "span",
+      {},
+      sample(
+        s("rect", { class: "span", x: 5, y: 0, width: 16, height: 14 }),
+        s("path", { class: "flag", d: "M13 12l-6 -10h12z" }),
+      ),
+      "alarm",
+    ),
+    h("span", {}, sample(s("rect", { class: "gap", x: 3, y: 0, width: 20, height: 14 })), "no usable sound"),
+  );
 }
 
-const mark = (v) => (Math.abs(v) >= 1 || v === 0 ? String(v).replace("-", "−") : score(v));
+const markText = (v) => (Math.abs(v) >= 1 || v === 0 ? String(v).replace("-", "−") : scoreText(v));
 
-// Calls `draw` when the element has got another width.
+// Calls `draw` when the width of the element changes.
 export function onWidth(element, draw) {
   let width = element.clientWidth;
   new ResizeObserver(() => {
@@ -137,26 +227,48 @@ export function onWidth(element, draw) {
   }).observe(element);
 }
 
-// The last hours in a card: line and set-point, nothing to read but the shape.
-export function spark(scores, threshold) {
-  const w = 300, hgt = 44;
-  const svg = s("svg", { class: "spark", viewBox: `0 0 ${w} ${hgt}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+// The scores of the last hours as a small line with the set-point, without labels.
+export function sparkline(scores, threshold) {
+  const w = 300;
+  const hgt = 44;
+  const svg = s("svg", {
+    class: "spark",
+    viewBox: `0 0 ${w} ${hgt}`,
+    preserveAspectRatio: "none",
+    "aria-hidden": "true",
+  });
   const judged = scores.filter((p) => p.anomalous !== null);
   if (judged.length < 2) return svg;
-  const since = scores[0].t0, until = scores.at(-1).t0;
-  const sc = scale(judged.map((p) => p.score), threshold);
-  const y = (v) => ((sc.y(v) - TOP) / (H - TOP - BOTTOM)) * (hgt - 4) + 2, x = (t) => (w * (t - since)) / (until - since || 1);
+  const since = scores[0].t0;
+  const until = scores.at(-1).t0;
+  const sc = scale(
+    judged.map((p) => p.score),
+    threshold,
+  );
+  const y = (v) => ((sc.y(v) - TOP) / (H - TOP - BOTTOM)) * (hgt - 4) + 2;
+  const x = (t) => (w * (t - since)) / (until - since || 1);
   svg.classList.add("chart");
   svg.append(s("path", { class: "limit", d: `M0 ${y(threshold)}H${w}`, "vector-effect": "non-scaling-stroke" }));
-  for (const run of runs(judged, (until - since) / 20)) svg.append(s("path", { class: "line", d: path(run, x, y, (p) => p.score), "vector-effect": "non-scaling-stroke" }));
+  for (const run of splitAtGaps(judged, (until - since) / 20))
+    svg.append(s("path", { class: "line", d: path(run, x, y, (p) => p.score), "vector-effect": "non-scaling-stroke" }));
   return svg;
 }
 
-// Where the score is between usual and the set-point, which stands at two thirds.
+// The score as a bar; the set-point is at two thirds of its length.
 export function gauge(value, threshold) {
   if (value === null) return null;
-  const low = Math.min(-2, threshold - 1), share = Math.max(0.01, Math.min(1, ((value - low) / (threshold - low)) * (2 / 3)));
-  return s("svg", { class: value > threshold ? "gauge over" : "gauge", viewBox: "0 0 300 14", preserveAspectRatio: "none", "aria-hidden": "true" },
-    s("rect", { class: "bed", y: 4, width: 300, height: 6 }), s("rect", { class: "fill", y: 4, width: 300 * share, height: 6 }),
-    s("line", { class: "mark", x1: 200, x2: 200, y1: 0, y2: 14, "vector-effect": "non-scaling-stroke" }));
+  const low = Math.min(-2, threshold - 1);
+  const share = Math.max(0.01, Math.min(1, ((value - low) / (threshold - low)) * (2 / 3)));
+  return s(
+    "svg",
+    {
+      class: value > threshold ? "gauge over" : "gauge",
+      viewBox: "0 0 300 14",
+      preserveAspectRatio: "none",
+      "aria-hidden": "true",
+    },
+    s("rect", { class: "bed", y: 4, width: 300, height: 6 }),
+    s("rect", { class: "fill", y: 4, width: 300 * share, height: 6 }),
+    s("line", { class: "mark", x1: 200, x2: 200, y1: 0, y2: 14, "vector-effect": "non-scaling-stroke" }),
+  );
 }

@@ -1,7 +1,8 @@
-// Elements from code. Text is only ever text: names of files and machines come from outside and may hold anything.
+// Builds elements. Text is always inserted as text, never as HTML: names of files and machines may contain anything.
 
 const SVG = "http://www.w3.org/2000/svg";
 
+// h("p", { class: "small" }, "text", child) makes an HTML element, s(...) an SVG element. Empty children are left out.
 export function h(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
@@ -20,16 +21,34 @@ function fill(element, attributes, children) {
   return element;
 }
 
-export function put(parent, ...children) {
+// Replaces the children of an element.
+export function replaceContent(parent, ...children) {
   parent.replaceChildren(...children.flat(9).filter((child) => child));
 }
 
 const ICONS = {
   fine: () => s("circle", { cx: 8, cy: 8, r: 6, fill: "currentColor" }),
-  wait: () => s("circle", { cx: 8, cy: 8, r: 5, fill: "none", stroke: "currentColor", "stroke-width": 2, "stroke-dasharray": "3 2.2" }),
+  wait: () =>
+    s("circle", {
+      cx: 8,
+      cy: 8,
+      r: 5,
+      fill: "none",
+      stroke: "currentColor",
+      "stroke-width": 2,
+      "stroke-dasharray": "3 2.2",
+    }),
   alarm: () => s("path", { d: "M8 1.500 15.500 14.500H.5Z", fill: "currentColor" }),
-  seen: () => s("path", { d: "M8 2.800 14 13.500H2Z", fill: "none", stroke: "currentColor", "stroke-width": 2, "stroke-linejoin": "round" }),
-  cross: () => s("path", { d: "M3 3 13 13M13 3 3 13", stroke: "currentColor", "stroke-width": 2.6, "stroke-linecap": "round" }),
+  seen: () =>
+    s("path", {
+      d: "M8 2.800 14 13.500H2Z",
+      fill: "none",
+      stroke: "currentColor",
+      "stroke-width": 2,
+      "stroke-linejoin": "round",
+    }),
+  cross: () =>
+    s("path", { d: "M3 3 13 13M13 3 3 13", stroke: "currentColor", "stroke-width": 2.6, "stroke-linecap": "round" }),
   shelf: () => s("path", { d: "M4.500 2v12M11.500 2v12", stroke: "currentColor", "stroke-width": 3.2 }),
   play: () => s("path", { d: "M3.500 1.500v13L14 8Z", fill: "currentColor" }),
   stop: () => s("rect", { x: 3, y: 3, width: 10, height: 10, rx: 1, fill: "currentColor" }),
@@ -43,24 +62,58 @@ export function badge({ word, sign, kind }) {
   return h("span", { class: `badge ${kind}` }, icon(sign), word);
 }
 
-export function empty(text, ...more) {
+// A line of text that stands for missing content.
+export function note(text, ...more) {
   return h("p", { class: "empty" }, text, ...more);
+}
+
+// A section with a heading.
+export function panel(id, heading, ...children) {
+  return h("section", { class: "panel", "aria-labelledby": id }, h("h2", { id }, heading), ...children);
+}
+
+// A table; `heads` are texts, or [text, class]. On a narrow screen each row is folded into a block.
+export function table(heads, rows) {
+  const cells = heads.map((head) => [head].flat()).map(([text, kind]) => h("th", { scope: "col", class: kind }, text));
+  return h(
+    "div",
+    { class: "wide" },
+    h("table", { class: "folds" }, h("thead", {}, h("tr", {}, cells)), h("tbody", {}, rows)),
+  );
+}
+
+// A list of [term, description] pairs.
+export function facts(rows) {
+  return h(
+    "dl",
+    {},
+    rows.map(([term, description]) => [h("dt", {}, term), h("dd", {}, description)]),
+  );
 }
 
 let hide = 0;
 
-export function say(text) {
-  const place = document.getElementById("said");
-  place.textContent = text;
+// Shows a text at the bottom of the page for a while; screen readers read it out.
+export function announce(text) {
+  const message = document.getElementById("message");
+  message.textContent = text;
   clearTimeout(hide);
-  hide = setTimeout(() => { place.textContent = ""; }, 8000);
+  hide = setTimeout(() => {
+    message.textContent = "";
+  }, 8000);
 }
 
-export function crumbs(...steps) {
-  const items = steps.map(([name, href]) => (href ? h("a", { href }, name) : h("span", { "aria-current": "page" }, name)));
-  return h("nav", { class: "crumbs", "aria-label": "Where you are" }, items.flatMap((item, i) => (i ? [" / ", item] : [item])));
+export function breadcrumbs(...steps) {
+  const items = steps.map(([name, href]) =>
+    href ? h("a", { href }, name) : h("span", { "aria-current": "page" }, name),
+  );
+  return h(
+    "nav",
+    { class: "crumbs", "aria-label": "Where you are" },
+    items.flatMap((item, i) => (i ? [" / ", item] : [item])),
+  );
 }
 
-export function title(text) {
+export function setTitle(text) {
   document.title = `${text} - nearfar`;
 }

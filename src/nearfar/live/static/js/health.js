@@ -1,55 +1,94 @@
-// Is everything alive: microphones, windows, the history, the server itself.
+// The health of the microphones, the history and the server.
 
 import { get } from "./api.js";
-import { badge, empty, h, put, title } from "./dom.js";
-import { table } from "./machine.js";
-import { listen, soon } from "./stream.js";
-import { now, stamp } from "./time.js";
-import { level, sentence, state } from "./words.js";
+import { badge, facts, h, note, panel, replaceContent, setTitle, table } from "./dom.js";
+import { eventTable } from "./machine.js";
+import { subscribe, throttle } from "./stream.js";
+import { now, timeElement } from "./time.js";
+import { asSentence, levelText, stateLabel } from "./words.js";
 
 export async function show(main) {
-  title("Health");
+  setTitle("Health");
   const body = h("div", {});
-  put(main, h("div", { class: "title" }, h("h1", {}, "Health")), body);
+  replaceContent(main, h("div", { class: "title" }, h("h1", {}, "Health")), body);
   const load = async () => {
-    const [health, found] = await Promise.all([get("/v1/health"), get(`/v1/events?kind=health&limit=20&since=${now() - 30 * 86400}`)]);
+    const [health, found] = await Promise.all([
+      get("/v1/health"),
+      get(`/v1/events?kind=health&limit=20&since=${now() - 30 * 86400}`),
+    ]);
     const focused = document.activeElement?.getAttribute("href");
-    put(body, health.problems.map((text) => h("p", { class: "panel trouble", role: "alert" }, sentence(text))), microphones(health.machines),
-      h("section", { class: "panel", "aria-labelledby": "trouble" }, h("h2", { id: "trouble" }, "Microphone trouble in the last 30 days"), table(found.events, { machine: true })),
-      server(health));
+    replaceContent(
+      body,
+      health.problems.map((text) => h("p", { class: "panel trouble", role: "alert" }, asSentence(text))),
+      microphones(health.machines),
+      panel("problems", "Microphone problems in the last 30 days", eventTable(found.events, { machine: true })),
+      server(health),
+    );
     if (focused) body.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
   };
   await load();
-  const later = soon(() => load().catch(() => {}), 4000);
-  listen({ state: later, score: later, event: () => load().catch(() => {}), resync: () => load().catch(() => {}) });
-  later();
+  const loadSoon = throttle(() => load().catch(() => {}), 4000);
+  subscribe({
+    state: loadSoon,
+    score: loadSoon,
+    event: () => load().catch(() => {}),
+    resync: () => load().catch(() => {}),
+  });
+  loadSoon();
 }
 
 function microphones(machines) {
-  if (!machines.length) return empty("No machine is watched yet.");
-  const rows = machines.map((m) => h("tr", {},
-    h("th", { scope: "row" }, h("a", { href: `/machine/${encodeURIComponent(m.id)}` }, m.name)),
-    h("td", {}, m.health.length ? badge({ word: "Look at it", sign: "cross", kind: "mute" }) : m.last_heard ? badge({ word: "Fine", sign: "fine", kind: "fine" }) : badge(state(m)), m.health.map((t) => h("p", { class: "small" }, sentence(t)))),
-    h("td", { "data-is": "last heard" }, m.last_heard ? stamp(m.last_heard, { absolute: false }) : "never"),
-    h("td", { class: "num", "data-is": "near" }, level(m.score?.level_near_dbfs)),
-    h("td", { class: "num", "data-is": "far" }, level(m.score?.level_far_dbfs))));
-  const heads = [["Machine"], ["Microphones"], ["Last heard"], ["Near", "num"], ["Far", "num"]];
-  return h("section", { class: "panel", "aria-labelledby": "mics" }, h("h2", { id: "mics" }, "Microphones"), h("div", { class: "wide" }, h("table", { class: "folds" },
-    h("thead", {}, h("tr", {}, heads.map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), h("tbody", {}, rows))),
-    h("p", { class: "small" }, "Levels are dB of full scale in the last window: about −60 to −20 is usual, below −90 is silence."));
+  if (!machines.length) return note("There is no machine yet.");
+  const fine = { word: "Fine", sign: "fine", kind: "fine" };
+  const problem = { word: "Problem", sign: "cross", kind: "mute" };
+  const row = (machine) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, h("a", { href: `/machine/${encodeURIComponent(machine.id)}` }, machine.name)),
+      h(
+        "td",
+        {},
+        badge(machine.health.length ? problem : machine.last_heard ? fine : stateLabel(machine)),
+        machine.health.map((text) => h("p", { class: "small" }, asSentence(text))),
+      ),
+      h(
+        "td",
+        { "data-is": "last sound" },
+        machine.last_heard ? timeElement(machine.last_heard, { absolute: false }) : "never",
+      ),
+      h("td", { class: "num", "data-is": "near" }, levelText(machine.score?.level_near_dbfs)),
+      h("td", { class: "num", "data-is": "far" }, levelText(machine.score?.level_far_dbfs)),
+    );
+  return panel(
+    "microphones",
+    "Microphones",
+    table(["Machine", "Microphones", "Last sound", ["Near", "num"], ["Far", "num"]], machines.map(row)),
+    h(
+      "p",
+      { class: "small" },
+      "Levels are in dB of full scale, in the last window: about −60 to −20 is usual, below −90 is silence.",
+    ),
+  );
 }
 
 function server(health) {
-  const rows = [
-    ["Version", `nearfar ${health.version}`],
-    ["Running since", stamp(health.started)],
-    ["Windows scored", `${health.windows.toLocaleString()}, ${health.dropped.toLocaleString()} dropped because scoring fell behind`],
-    ["History", `${size(health.history_bytes)} on disk, ${size(health.free_bytes)} free there`],
-    ["Uploads", `${health.uploads_now} under way or waiting, ${health.decoders_replaced} damaged recordings had to be given up`],
-    ["Pages looking on", String(health.listeners)],
-    ["For programs", h("span", {}, h("a", { href: "/metrics" }, "/metrics"), ", ", h("a", { href: "/openapi.json" }, "/openapi.json"), ", ", h("a", { href: "/readyz" }, "/readyz"))],
-  ];
-  return h("section", { class: "panel", "aria-labelledby": "server" }, h("h2", { id: "server" }, "This server"), h("dl", {}, rows.map(([k, v]) => [h("dt", {}, k), h("dd", {}, v)])));
+  const link = (path) => h("a", { href: path }, path);
+  const dropped = `${health.dropped.toLocaleString()} dropped because scoring fell behind`;
+  return panel(
+    "server",
+    "This server",
+    facts([
+      ["Version", `nearfar ${health.version}`],
+      ["Running since", timeElement(health.started)],
+      ["Windows scored", `${health.windows.toLocaleString()}, ${dropped}`],
+      ["History", `${size(health.history_bytes)} on disk, ${size(health.free_bytes)} free there`],
+      ["Uploads", `${health.uploads_now} in progress or waiting`],
+      ["Decoders restarted", `${health.decoders_replaced} times, by damaged recordings`],
+      ["Open pages", String(health.listeners)],
+      ["For programs", h("span", {}, link("/metrics"), ", ", link("/openapi.json"), ", ", link("/readyz"))],
+    ]),
+  );
 }
 
 function size(bytes) {

@@ -1,36 +1,49 @@
-// All machines at a glance, the most urgent first.
+// All machines, the most urgent first.
 
-import { at, get } from "./api.js";
-import { gauge, spark } from "./chart.js";
-import { badge, empty, h, put, title } from "./dom.js";
-import { listen, soon } from "./stream.js";
-import { now, stamp } from "./time.js";
-import { now_of, score, sentence, state, summary } from "./words.js";
+import { apiPath, get } from "./api.js";
+import { gauge, sparkline } from "./chart.js";
+import { badge, h, note, replaceContent, setTitle } from "./dom.js";
+import { subscribe, throttle } from "./stream.js";
+import { now, timeElement } from "./time.js";
+import { asSentence, judgedScore, scoreText, stateLabel, summaryText } from "./words.js";
 
-const HOURS = 6, POINTS = 90;
+const HOURS = 6;
+const POINTS = 90;
 
 export async function show(main) {
-  title("Machines");
-  const machines = new Map(), past = new Map(), places = new Map();
-  const line = h("p", { class: "small", role: "status" }), cards = h("ul", { class: "cards" });
-  put(main, h("div", { class: "title" }, h("h1", {}, "Machines")), line, cards);
+  setTitle("Machines");
+  const machines = new Map(); // by id, and so are the next two
+  const past = new Map(); // scores of the last hours
+  const items = new Map(); // list items
+  const line = h("p", { class: "small", role: "status" });
+  const cards = h("ul", { class: "cards" });
+  replaceContent(main, h("div", { class: "title" }, h("h1", {}, "Machines")), line, cards);
 
   const draw = () => {
-    const order = [...machines.values()].sort((a, b) => state(a).rank - state(b).rank || a.name.localeCompare(b.name));
-    const text = order.length ? summary(order) : "";
+    const order = [...machines.values()].sort(
+      (a, b) => stateLabel(a).rank - stateLabel(b).rank || a.name.localeCompare(b.name),
+    );
+    const text = order.length ? summaryText(order) : "";
     if (line.textContent !== text) line.textContent = text;
-    if (!order.length) put(cards, h("li", {}, empty("No machine is watched yet. Fit one with ", h("code", {}, "nearfar fit NORMALS -o pump3"), " and start ", h("code", {}, "nearfar serve pump3"), ".")));
-    const items = order.map((machine) => {
-      const item = places.get(machine.id) || h("li", {});
-      places.set(machine.id, item);
+    if (!order.length) {
+      const fit = h("code", {}, "nearfar fit NORMALS -o pump3");
+      const serve = h("code", {}, "nearfar serve pump3");
+      replaceContent(
+        cards,
+        h("li", {}, note("There is no machine yet. Fit one with ", fit, " and start ", serve, ".")),
+      );
+    }
+    const shown = order.map((machine) => {
+      const item = items.get(machine.id) || h("li", {});
+      items.set(machine.id, item);
       const focused = item.contains(document.activeElement);
-      put(item, card(machine, past.get(machine.id) || []));
+      replaceContent(item, machineCard(machine, past.get(machine.id) || []));
       if (focused) item.firstChild.focus();
       return item;
     });
-    if (order.length && items.some((item, i) => cards.children[i] !== item)) {
+    if (order.length && shown.some((item, i) => cards.children[i] !== item)) {
       const focused = document.activeElement;
-      put(cards, items);
+      replaceContent(cards, shown);
       if (cards.contains(focused)) focused.focus();
     }
   };
@@ -39,16 +52,24 @@ export async function show(main) {
     machines.clear();
     for (const machine of found) machines.set(machine.id, machine);
     draw();
-    await Promise.all(found.map(async (machine) => past.set(machine.id, (await get(`${at("machines", machine.id, "scores")}?hours=${HOURS}&points=${POINTS}`)).scores)));
+    const scoresOf = async (machine) => {
+      const found = await get(`${apiPath("machines", machine.id, "scores")}?hours=${HOURS}&points=${POINTS}`);
+      past.set(machine.id, found.scores);
+    };
+    await Promise.all(found.map(scoresOf));
     draw();
   };
   await load();
-  const redraw = soon(draw);
-  listen({
-    state: (machine) => { machines.set(machine.id, machine); redraw(); },
+  const redraw = throttle(draw);
+  subscribe({
+    state: (machine) => {
+      machines.set(machine.id, machine);
+      redraw();
+    },
     score: (scored) => {
       const machine = machines.get(scored.machine);
-      if (machine) machines.set(machine.id, { ...machine, score: scored, last_heard: scored.t1, threshold: scored.threshold });
+      if (machine)
+        machines.set(machine.id, { ...machine, score: scored, last_heard: scored.t1, threshold: scored.threshold });
       const scores = past.get(scored.machine);
       if (!scores) return;
       scores.push(scored);
@@ -59,14 +80,22 @@ export async function show(main) {
   });
 }
 
-function card(machine, scores) {
-  const said = state(machine), current = now_of(machine);
-  const heard = machine.last_heard ? ["Heard ", stamp(machine.last_heard, { absolute: false })] : "Not heard since the start";
-  return h("a", { class: `card ${said.kind}`, href: `/machine/${encodeURIComponent(machine.id)}` },
-    h("header", {}, h("h2", {}, machine.name, machine.site && h("span", { class: "site" }, machine.site)), badge(said)),
-    h("div", { class: "now" }, h("b", {}, score(current)), h("span", { class: "small" }, current === null && machine.score ? "cannot be judged" : `alarm above ${score(machine.threshold)}`)),
-    gauge(current, machine.threshold),
-    spark(scores, machine.threshold),
-    machine.health.map((trouble) => h("p", { class: "say" }, sentence(trouble))),
-    h("p", { class: "last" }, heard, machine.health.length ? "" : machine.last_heard ? " · microphones fine" : ""));
+function machineCard(machine, scores) {
+  const label = stateLabel(machine);
+  const value = judgedScore(machine);
+  const last = machine.last_heard
+    ? ["Last sound ", timeElement(machine.last_heard, { absolute: false })]
+    : "No sound since the start";
+  const site = machine.site && h("span", { class: "site" }, machine.site);
+  const limit = value === null && machine.score ? "cannot be judged" : `alarm above ${scoreText(machine.threshold)}`;
+  return h(
+    "a",
+    { class: `card ${label.kind}`, href: `/machine/${encodeURIComponent(machine.id)}` },
+    h("header", {}, h("h2", {}, machine.name, site), badge(label)),
+    h("div", { class: "now" }, h("b", {}, scoreText(value)), h("span", { class: "small" }, limit)),
+    gauge(value, machine.threshold),
+    sparkline(scores, machine.threshold),
+    machine.health.map((text) => h("p", { class: "warning" }, asSentence(text))),
+    h("p", { class: "last" }, last, machine.last_heard && !machine.health.length ? " · microphones fine" : ""),
+  );
 }

@@ -1,37 +1,44 @@
-// Live updates: server-sent events, which reconnect by themselves and go on where they stopped; else a question now and then.
+// Live updates by server-sent events. The browser reconnects by itself and continues where it stopped; until then the
+// page polls.
 
 const POLL_MS = 15000;
 
-export function listen(handlers) {
-  const place = document.getElementById("live");
+// handlers: { kind of message: function of its data, resync: function that loads everything again }
+export function subscribe(handlers) {
+  const label = document.getElementById("live");
   const show = (on, text) => {
-    if (place.lastElementChild.textContent === text) return;
-    place.className = `live ${on ? "on" : "off"}`;
-    place.lastElementChild.textContent = text;
+    if (label.lastElementChild.textContent === text) return;
+    label.className = `live ${on ? "on" : "off"}`;
+    label.lastElementChild.textContent = text;
   };
   const source = new EventSource("/v1/stream");
-  let late = 0;
+  let polling = 0;
   source.onopen = () => {
-    if (late) handlers.resync?.();
-    clearInterval(late);
-    late = 0;
+    if (polling) handlers.resync?.();
+    clearInterval(polling);
+    polling = 0;
     show(true, "live");
   };
   source.onerror = () => {
     show(false, "no connection, trying again");
-    late ||= setInterval(() => handlers.resync?.(), POLL_MS);
+    polling ||= setInterval(() => handlers.resync?.(), POLL_MS);
   };
   for (const [kind, handle] of Object.entries(handlers)) {
     source.addEventListener(kind, (message) => handle(JSON.parse(message.data)));
   }
   window.addEventListener("pagehide", () => source.close());
-  window.addEventListener("pageshow", (shown) => { if (shown.persisted) window.location.reload(); });
+  window.addEventListener("pageshow", (shown) => {
+    if (shown.persisted) window.location.reload();
+  });
 }
 
-// Calls `work` soon, once, however often it is asked.
-export function soon(work, ms = 400) {
+// A function that calls `work` once, `ms` after the first of several calls.
+export function throttle(work, ms = 400) {
   let waiting = 0;
   return () => {
-    waiting ||= setTimeout(() => { waiting = 0; work(); }, ms);
+    waiting ||= setTimeout(() => {
+      waiting = 0;
+      work();
+    }, ms);
   };
 }

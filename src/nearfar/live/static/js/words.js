@@ -1,65 +1,71 @@
-// What is said about a machine and an event, in the words of someone who looks after it. No arithmetic but rounding.
+// Numbers, states and verdicts as words for the people who look after the machines. Nothing is computed but rounding.
 
-import { clock } from "./time.js";
+import { clockText } from "./time.js";
 
 const STATES = {
-  "normal": { word: "Normal", sign: "fine", kind: "fine", rank: 5 },
+  normal: { word: "Normal", sign: "fine", kind: "fine", rank: 5 },
   "unacknowledged alarm": { word: "Alarm", sign: "alarm", kind: "alarm", rank: 0 },
   "acknowledged alarm": { word: "Alarm, seen", sign: "seen", kind: "alarm", rank: 1 },
   "returned unacknowledged": { word: "Was in alarm", sign: "seen", kind: "alarm", rank: 3 },
-  "shelved": { word: "Shelved", sign: "shelf", kind: "mute", rank: 4 },
+  shelved: { word: "Shelved", sign: "shelf", kind: "mute", rank: 4 },
   "no sound": { word: "No sound", sign: "cross", kind: "mute", rank: 2 },
-  "waiting": { word: "Not heard yet", sign: "wait", kind: "mute", rank: 4 },
+  waiting: { word: "No sound yet", sign: "wait", kind: "mute", rank: 4 },
 };
 
-export function state(machine) {
+export function stateLabel(machine) {
   const known = STATES[machine.state] || STATES.waiting;
-  if (machine.state === "shelved" && machine.shelved_until) return { ...known, word: `Shelved until ${clock(machine.shelved_until, { seconds: false })}` };
+  if (machine.state === "shelved" && machine.shelved_until)
+    return { ...known, word: `Shelved until ${clockText(machine.shelved_until, { seconds: false })}` };
   return known;
 }
 
-export function summary(machines) {
+export function summaryText(machines) {
   const count = (...states) => machines.filter((m) => states.includes(m.state)).length;
   const parts = [`${machines.length} machine${machines.length === 1 ? "" : "s"}`];
-  const alarms = count("unacknowledged alarm", "acknowledged alarm"), mute = count("no sound");
+  const alarms = count("unacknowledged alarm", "acknowledged alarm"),
+    mute = count("no sound");
   const trouble = machines.filter((m) => m.health.length).length;
   parts.push(alarms ? `${alarms} in alarm` : "none in alarm");
   const missed = count("returned unacknowledged");
   if (missed) parts.push(`${missed} ${missed === 1 ? "was" : "were"} in alarm and nobody answered`);
   if (mute) parts.push(`${mute} without sound`);
-  else if (trouble) parts.push(`${trouble} with a microphone to look at`);
+  else if (trouble) parts.push(`${trouble} with a microphone problem`);
   return `${parts.join(", ")}.`;
 }
 
-export function score(value) {
+export function scoreText(value) {
   if (value === null || value === undefined) return "–";
   const text = Math.abs(value).toFixed(Math.abs(value) >= 100 ? 0 : 1);
   return value < 0 && Number(text) ? `−${text}` : text;
 }
 
-// What a window's score is worth: one of a dead microphone is no score at all.
-export function now_of(machine) {
+// The newest score of a machine, or null if that window cannot be judged.
+export function judgedScore(machine) {
   const last = machine.score;
   return last && last.anomalous !== null ? last.score : null;
 }
 
-export function level(db) {
+export function levelText(db) {
   if (db !== null && db !== undefined && db < -110) return "silent";
   return db === null || db === undefined ? "–" : `${db < 0 ? "−" : ""}${Math.abs(db).toFixed(0)} dBFS`;
 }
 
-export function often(perWeek) {
-  if (perWeek >= 14) return `${round(perWeek / 7)} a day`;
-  if (perWeek >= 0.95) return `${round(perWeek)} a week`;
+export function frequencyText(perWeek) {
+  if (perWeek >= 14) return `${rounded(perWeek / 7)} a day`;
+  if (perWeek >= 0.95) return `${rounded(perWeek)} a week`;
   const weeks = 1 / perWeek;
-  return weeks < 9 ? `1 in ${round(weeks)} weeks` : weeks < 104 ? `1 in ${round(weeks / 4.345)} months` : `1 in ${round(weeks / 52.18)} years`;
+  return weeks < 9
+    ? `1 in ${rounded(weeks)} weeks`
+    : weeks < 104
+      ? `1 in ${rounded(weeks / 4.345)} months`
+      : `1 in ${rounded(weeks / 52.18)} years`;
 }
 
-export function round(x) {
+export function rounded(x) {
   return x >= 9.95 ? Math.round(x).toLocaleString() : Number(x.toPrecision(2)).toString();
 }
 
-export function rarity(p) {
+export function rarityText(p) {
   if (p === null || p === undefined) return "";
   if (p > 0.4) return "Healthy recordings often sound like this.";
   if (p < 1e-6) return "Fewer than 1 healthy recording in a million sounds as unusual.";
@@ -67,33 +73,44 @@ export function rarity(p) {
   return `About 1 healthy recording in ${(Math.round(1 / p / digits) * digits).toLocaleString()} sounds as unusual.`;
 }
 
-export function verdict(event) {
+export function verdictLabel(event) {
   if (event.verdict === "fine") return { word: `Was fine${by(event.verdict_by)}`, sign: "fine", kind: "fine" };
   if (event.verdict === "fault") return { word: `Real fault${by(event.verdict_by)}`, sign: "alarm", kind: "alarm" };
-  if (event.acknowledged) return { word: `Seen${by(event.acknowledged_by)}`, sign: "seen", kind: event.ended ? "mute" : "alarm" };
-  if (event.ended) return { word: "Over, not answered", sign: "wait", kind: "mute" };
-  return { word: "Unanswered", sign: event.kind === "health" ? "cross" : "alarm", kind: event.kind === "health" ? "mute" : "alarm" };
+  if (event.acknowledged)
+    return { word: `Seen${by(event.acknowledged_by)}`, sign: "seen", kind: event.ended ? "mute" : "alarm" };
+  if (event.ended) return { word: "Over, unanswered", sign: "wait", kind: "mute" };
+  return {
+    word: "Unanswered",
+    sign: event.kind === "health" ? "cross" : "alarm",
+    kind: event.kind === "health" ? "mute" : "alarm",
+  };
 }
 
 const by = (name) => (name ? `, ${name}` : "");
 
 const ACTIONS = {
-  "fine": "it was fine, added to the normals", "undo": "took that back", "fault": "a real fault", "acknowledge": "acknowledged it",
-  "shelve": "shelved it", "unshelve": "took it from the shelf", "set-point": "changed the set-point", "add": "added normals",
+  fine: "it was fine, added to the normal recordings",
+  undo: "took that back",
+  fault: "a real fault",
+  acknowledge: "acknowledged it",
+  shelve: "shelved it",
+  unshelve: "ended the shelving",
+  "set-point": "changed the set-point",
+  add: "added normal recordings",
 };
 
-export function action(name) {
+export function actionText(name) {
   return ACTIONS[name] || name;
 }
 
-const TRIGGERS = { "steady": "its steady sound", "transient": "single moments" };
+const TRIGGERS = { steady: "its steady sound", transient: "single moments" };
 
-export function heard(event) {
+export function triggerText(event) {
   const what = event.triggered_by.map((name) => TRIGGERS[name] || name).join(" and ");
   return what ? `Noticed by ${what}. ` : "";
 }
 
-export function sentence(text) {
+export function asSentence(text) {
   const first = text.charAt(0).toUpperCase() + text.slice(1);
   return !first || /[.?!]$/.test(first) ? first : `${first}.`;
 }

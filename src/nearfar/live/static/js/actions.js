@@ -1,0 +1,92 @@
+// What people do. Every action is recorded with a name and reports its result; the newest change can be taken back.
+
+import { ApiError, apiPath, post, savedName, saveName } from "./api.js";
+import { announce, h } from "./dom.js";
+import { timeElement } from "./time.js";
+import { actionText, asSentence } from "./words.js";
+
+// The name that is recorded with an action: asked for once, then kept in this browser. "" if the reader cancels.
+export function userName() {
+  const name = savedName();
+  return name ? Promise.resolve(name) : askUserName();
+}
+
+function askUserName() {
+  return new Promise((done) => {
+    const input = h("input", { type: "text", id: "who", maxlength: 40, required: true, autocomplete: "name" });
+    const form = h(
+      "form",
+      { method: "dialog" },
+      h("h2", {}, "Who are you?"),
+      h("p", {}, "Your name is recorded with what you do, so that others can ask you. This browser keeps it."),
+      h("label", { for: "who" }, "Name or initials"),
+      h("p", {}, input),
+      h(
+        "p",
+        { class: "row" },
+        h("button", { class: "main", value: "ok" }, "Continue"),
+        h("button", { value: "", formnovalidate: true }, "Cancel"),
+      ),
+    );
+    const dialog = h("dialog", { "aria-label": "Who are you?" }, form);
+    document.body.append(dialog);
+    dialog.addEventListener("close", () => {
+      const name = dialog.returnValue === "ok" ? input.value.trim() : "";
+      if (name) saveName(name);
+      dialog.remove();
+      done(name);
+    });
+    dialog.showModal();
+    input.focus();
+  });
+}
+
+// A button for work(name) -> the text to announce. It is disabled while the work runs; errors are announced too.
+export function actionButton(text, work, { main = false, after, ...rest } = {}) {
+  const button = h("button", { type: "button", class: main ? "main" : null, ...rest }, text);
+  button.addEventListener("click", async () => {
+    if (button.getAttribute("aria-disabled") === "true") return;
+    const name = await userName();
+    if (!name) return;
+    button.setAttribute("aria-disabled", "true"); // not `disabled`, which would lose the focus
+    try {
+      announce(await work(name));
+      await after?.();
+    } catch (error) {
+      announce(error instanceof ApiError ? error.message : `That failed: ${error.message}`);
+    }
+    button.removeAttribute("aria-disabled");
+  });
+  return button;
+}
+
+// Audit entries as a list; the newest change of a model gets a button that takes it back and announces `undone`.
+export function auditList(entries, after, undone) {
+  const item = (entry) => {
+    const undo = async (name) => {
+      await post(apiPath("audit", entry.id, "undo"), { who: name });
+      return undone;
+    };
+    const text = actionText(entry.action);
+    const here = window.location.pathname === `/event/${entry.event_id}`;
+    return h(
+      "li",
+      {},
+      h(
+        "div",
+        { class: "row" },
+        h(
+          "span",
+          {},
+          timeElement(entry.at),
+          ` ${entry.who}: `,
+          entry.event_id && !here ? h("a", { href: `/event/${entry.event_id}` }, text) : text,
+          entry.text && h("span", { class: "small" }, ` ${entry.text}`),
+        ),
+        entry.can_undo && actionButton("Take it back", undo, { after }),
+      ),
+      entry.note && h("p", { class: "warning" }, asSentence(entry.note)),
+    );
+  };
+  return h("ul", { class: "plain" }, entries.map(item));
+}

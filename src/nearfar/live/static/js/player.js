@@ -1,0 +1,86 @@
+// Plays one of several sounds at a time. The next one starts at the same position, so that two can be compared by ear.
+
+import { h, icon, replaceContent } from "./dom.js";
+
+// groups: [{ label, hint, sounds: [{ name, src }] }]
+export function player(groups) {
+  const audio = new Audio();
+  audio.preload = "none";
+  const position = h("input", {
+    type: "range",
+    min: 0,
+    max: 1,
+    step: 0.01,
+    value: 0,
+    "aria-label": "Position in the recording",
+    disabled: true,
+  });
+  const status = h("output", { role: "status" }, "stopped");
+  let current = null;
+  const showButtons = () => {
+    for (const button of list.querySelectorAll("button")) {
+      const on = button === current && !audio.paused;
+      button.setAttribute("aria-pressed", String(on));
+      replaceContent(button, icon(on ? "stop" : "play"), button.dataset.name);
+    }
+  };
+  const toggle = (button, src) => {
+    if (button === current && !audio.paused) {
+      audio.pause();
+      return;
+    }
+    const start = button === current ? 0 : audio.currentTime;
+    current = button;
+    audio.src = src;
+    audio.addEventListener(
+      "loadedmetadata",
+      () => {
+        if (start && start < audio.duration - 0.2) audio.currentTime = start;
+      },
+      { once: true },
+    );
+    audio.play().catch((error) => {
+      if (error.name !== "AbortError") status.textContent = "This sound has been deleted.";
+    });
+  };
+  const list = h(
+    "ul",
+    { class: "sounds" },
+    groups.map(({ label, hint, sounds }) =>
+      h(
+        "li",
+        {},
+        h("span", {}, label, hint && h("span", { class: "small" }, ` ${hint}`)),
+        sounds.map(({ name, src }) => {
+          const button = h(
+            "button",
+            { type: "button", "data-name": name, "aria-label": `${name}: ${label}`, "aria-pressed": "false" },
+            icon("play"),
+            name,
+          );
+          button.addEventListener("click", () => toggle(button, src));
+          return button;
+        }),
+        !sounds.length && h("span", { class: "small" }, "file deleted or changed"),
+      ),
+    ),
+  );
+  const showPosition = () => {
+    const length = Number.isFinite(audio.duration) ? audio.duration : 0;
+    position.disabled = !length;
+    position.max = length || 1;
+    position.value = audio.currentTime;
+    position.setAttribute("aria-valuetext", `${audio.currentTime.toFixed(1)} of ${length.toFixed(1)} seconds`);
+    if (current && !audio.paused) status.textContent = `${audio.currentTime.toFixed(1)} of ${length.toFixed(1)} s`;
+  };
+  audio.addEventListener("timeupdate", showPosition);
+  audio.addEventListener("ended", showButtons);
+  audio.addEventListener("error", () => {
+    status.textContent = "This sound has been deleted.";
+  });
+  for (const kind of ["play", "pause"]) audio.addEventListener(kind, showButtons);
+  position.addEventListener("input", () => {
+    audio.currentTime = Number(position.value);
+  });
+  return [list, h("div", { class: "playing" }, position, status)];
+}
