@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nearfar.cli.options import Json, Machines, RecipeName, command, group, load_recipe, subcommand
-from nearfar.cli.output import NO_PICTURES, has_matplotlib, print_evaluation
+from nearfar.cli.output import NO_PICTURES, has_pictures, print_evaluation
 from nearfar.cli.terminal import echo, echo_json, progress_bar, warn
 from nearfar.support.files import atomic_write
 from nearfar.support.progress import titled
@@ -50,7 +50,7 @@ def demo(
     for machine in evaluation.machines:
         machine.detector.save(folder / "models" / machine.name)
     page = None
-    if has_matplotlib():
+    if has_pictures():
         page = atomic_write(folder / "report.html", bench_page(evaluation, f"nearfar demo, seed {seed}"))
     if json:
         echo_json(evaluation.to_dict() | {"data": data, "report": page})

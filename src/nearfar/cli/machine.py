@@ -30,7 +30,7 @@ from nearfar.cli.output import (
     NO_PICTURES,
     as_csv,
     as_row,
-    has_matplotlib,
+    has_pictures,
     print_choices,
     print_live,
     print_scores,
@@ -183,7 +183,7 @@ def explain(
         from nearfar.explain.pictures import spectrogram_png
 
         atomic_write(picture, spectrogram_png(explanation.clip, explanation))
-    if page is None and not json and has_matplotlib():
+    if page is None and not json and has_pictures():
         page = Path(f"{file.stem}.explained.html")
     if page:
         from nearfar.explain.pages import explanation_page

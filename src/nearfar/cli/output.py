@@ -262,9 +262,9 @@ def _beside(report: float | None, here: float | None, difference: float | None) 
     ]
 
 
-def has_matplotlib() -> bool:
+def has_pictures() -> bool:
     """True if the extra `pictures` is installed."""
-    return find_spec("matplotlib") is not None
+    return all(find_spec(name) is not None for name in ("matplotlib", "jinja2"))
 
 
 # What `search` and `fuse` say: the configurations in order, what the first one is worth, the weights of a fusion.
