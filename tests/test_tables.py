@@ -50,10 +50,7 @@ def test_a_fusion_of_kept_scores_is_the_detector_of_the_fusion(seven, tmp_path):
     )
     unit = read(seven, only=["fan"]).units[0]
     runs = ScoreCache(tmp_path)
-    kept = [
-        (w, next(s for _, s in runs.each(f"part{i}", recipe, runs.hashes(recipe), [unit])))
-        for i, (w, recipe) in enumerate(parts)
-    ]
+    kept = [(w, next(s for _, s in runs.each(f"part{i}", recipe, [unit]))) for i, (w, recipe) in enumerate(parts)]
     together = fused(kept)
     detector = Detector(Fusion(parts)).fit([r.path for r in unit.train], [bool(r.is_target) for r in unit.train])
     want = {s.name: s.value for s in detector.score([r.path for r in unit.test])}
@@ -104,14 +101,14 @@ def test_all_three_tables_on_the_report_s_machines(seven, tmp_path, without_netw
 def test_what_was_scored_is_not_scored_again_until_something_changes(seven, tmp_path, monkeypatch):
     found = read(seven, only=["fan", "ToyCar"])
     ran: list[str] = []
-    plain = bench.run
-    monkeypatch.setattr(bench, "run", lambda unit, *rest: ran.append(unit.name) or plain(unit, *rest))
+    plain = bench.evaluate_unit
+    monkeypatch.setattr(bench, "evaluate_unit", lambda unit, *rest: ran.append(unit.name) or plain(unit, *rest))
 
     def again(recipe: Recipe = BASELINE, **options) -> dict:
         ran.clear()
         runs = ScoreCache(tmp_path / "kept", **options)
         units = read(seven, only=["fan", "ToyCar"]).units
-        return {u.name: s for u, s in runs.each("x", recipe, runs.hashes(recipe), units)}
+        return {u.name: s for u, s in runs.each("x", recipe, units)}
 
     first = again()
     assert ran == ["ToyCar", "fan"] and again() == first and ran == []
@@ -136,7 +133,7 @@ def test_what_was_scored_is_not_scored_again_until_something_changes(seven, tmp_
 
 def test_a_stopped_run_goes_on_from_the_machine_where_it_stopped(seven, tmp_path, monkeypatch):
     units = read(seven, only=["fan", "ToyCar"]).units
-    plain, ran = bench.run, []
+    plain, ran = bench.evaluate_unit, []
 
     def stop_at_fan(unit, *rest):
         ran.append(unit.name)
@@ -144,12 +141,10 @@ def test_a_stopped_run_goes_on_from_the_machine_where_it_stopped(seven, tmp_path
             raise KeyboardInterrupt
         return plain(unit, *rest)
 
-    monkeypatch.setattr(bench, "run", stop_at_fan)
+    monkeypatch.setattr(bench, "evaluate_unit", stop_at_fan)
     with pytest.raises(KeyboardInterrupt):
-        list(ScoreCache(tmp_path).each("x", BASELINE, ScoreCache(tmp_path).hashes(BASELINE), units))
-    assert len(
-        list(ScoreCache(tmp_path).each("x", BASELINE, ScoreCache(tmp_path).hashes(BASELINE), units))
-    ) == 2 and ran == [
+        list(ScoreCache(tmp_path).each("x", BASELINE, units))
+    assert len(list(ScoreCache(tmp_path).each("x", BASELINE, units))) == 2 and ran == [
         "ToyCar",
         "fan",
         "fan",

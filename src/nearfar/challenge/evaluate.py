@@ -1,8 +1,16 @@
 """Official metrics of a system on a data set: fit on each machine's train clips, score its test clips (report 3).
 
-Nothing of the test set enters a score: every clip goes through the detector alone, and its recording with the labels
-travels beside its score. Sections of a machine (2020 to 2022) have a detector each; the overall score is taken by the
-rules of the data set's year (`layout.RULES`).
+No score depends on the rest of the test set: the detector scores each clip alone, and the labels stay with the
+recording. Every section of a machine (2020 to 2022) has a detector of its own; the overall score follows the rules of
+the data set's year (`layout.RULES`).
+
+`ScoreCache` keeps the scores of a system on disk, so that no clip is scored twice:
+
+    FOLDER/<system>-<unit>-<first digits of the key>.json    {"train": {file: score}, "test": {...}, "failures": [...]}
+
+The key is a hash of all that a score depends on: version, recipe, hash of the weights, channels, rounding of the store,
+and name, size and time of every recording. Train scores are exact leave-one-out, so the scores of a fusion follow from
+those of its systems: in standard deviations of the normals each, weighted, and aligned once more (eq. 17-18).
 """
 
 from __future__ import annotations
@@ -19,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.audio.recordings import Recording
-from nearfar.challenge.data.layout import LATEST, RULES, Unit, read
+from nearfar.challenge.data.layout import LATEST, RULES, DataSet, Unit, read
 from nearfar.detector import Detector
 from nearfar.embedding.store import Store
 from nearfar.encoders import PRECISIONS, Encoder
@@ -32,13 +40,15 @@ from nearfar.support.check import integer, one_of
 from nearfar.support.files import atomic_write, file_fingerprint
 from nearfar.support.progress import Progress, titled
 
+FORMAT = 1  # of a file of `ScoreCache`
+
 
 @dataclass(frozen=True)
 class MachineEvaluation:
-    """One machine: its fitted detector, one score per test clip, and (None without labels) the official numbers.
+    """One machine: its fitted detector, one score per test clip, and the official numbers (None without labels).
 
-    `name` says the section too where the machine has several, and in 2021 the domain; `error` is why the machine could
-    not be evaluated at all.
+    `name` includes the section where the machine has several, and the domain in 2021. `error` is the reason why the
+    machine could not be evaluated, else "".
     """
 
     name: str
@@ -126,25 +136,25 @@ def evaluate(
             store=store,
         )
         try:
-            done.append(run(unit, with_encoders_of(done[-1].detector if done else None, detector), progress))
+            done.append(evaluate_unit(unit, _with_encoders_of(done[-1].detector if done else None, detector), progress))
         except (ValueError, OSError) as error:
             errors.append(error)
-            nothing = MachineEvaluation(unit.name, detector, [], [], [], None, {}, unit.machine, unit.section)
-            why = str(error).removeprefix(f"{unit.name}: ")
-            done.append(replace(nothing, unscored=[r.name for r in unit.test], error=why))
+            unscored, why = [r.name for r in unit.test], str(error).removeprefix(f"{unit.name}: ")
+            nothing = MachineEvaluation(unit.name, detector, [], [], [], machine=unit.machine, section=unit.section)
+            done.append(replace(nothing, unscored=unscored, error=why))
     if len(errors) == len(done):
         raise errors[0]
-    return judged(done, found.rules, rounds=rounds, seed=seed, notes=found.notes)
+    return _with_metrics(done, found, rounds, seed)
 
 
-def with_encoders_of(other: Detector | None, detector: Detector) -> Detector:
-    """The detector, with the networks that another of the same system has loaded."""
+def _with_encoders_of(other: Detector | None, detector: Detector) -> Detector:
+    """The detector, with the networks that another detector of the same system has loaded."""
     if other is not None and "encoders" in vars(other) and not other.by_default:
         detector.encoders = other.encoders
     return detector
 
 
-def run(unit: Unit, detector: Detector, progress: Progress | None = None) -> MachineEvaluation:
+def evaluate_unit(unit: Unit, detector: Detector, progress: Progress | None = None) -> MachineEvaluation:
     """Fit the detector on the unit's train clips and score its test clips."""
     failures: list[tuple[str, str]] = []
 
@@ -159,7 +169,7 @@ def run(unit: Unit, detector: Detector, progress: Progress | None = None) -> Mac
         why = f"; the first that was left out: {failures[0][1]}" if failures else ""
         raise ValueError(f"{unit.name}: {error}{why}") from None
     paths = [r.path for r in test]
-    pairs = [  # the rarest window stands for a long file
+    pairs = [  # a long file has a score per window: the highest counts
         (recording, max(scores, key=lambda s: s.score))
         for recording, scores in zip(
             test,
@@ -175,29 +185,25 @@ def run(unit: Unit, detector: Detector, progress: Progress | None = None) -> Mac
     )
 
 
-def judged(
-    done: Sequence[MachineEvaluation],
-    rules: str = LATEST,
-    *,
-    rounds: int = 1000,
-    seed: int = 0,
-    notes: Sequence[str] = (),
-) -> Evaluation:
+def _with_metrics(done: Sequence[MachineEvaluation], found: DataSet, rounds: int, seed: int) -> Evaluation:
     """The machines with their official numbers and intervals, and the official score by the rules of the year."""
-    if rules == "2021":
+    if found.rules == "2021":
         done = [part for m in done for part in _by_domain(m)]
     labelled = {m.name: _columns(m) for m in done if m.labelled}
-    alike = [name for name, (_, is_anomaly, _) in labelled.items() if len(set(is_anomaly)) < 2]
-    notes = [*notes, *(f"{name}: its test clips are all normal or all anomalous, so there is no AUC" for name in alike)]
-    labelled = {name: columns for name, columns in labelled.items() if name not in alike}
+    one_kind = [name for name, (_, is_anomaly, _) in labelled.items() if len(set(is_anomaly)) < 2]
+    notes = [
+        *found.notes,
+        *(f"{name}: its test clips are all normal or all anomalous, so there is no AUC" for name in one_kind),
+    ]
+    labelled = {name: columns for name, columns in labelled.items() if name not in one_kind}
     results = {name: machine(*columns) for name, columns in labelled.items()}
-    plain = rules == "2020"
-    intervals, total = bootstrap(labelled, rounds=rounds, seed=seed, arithmetic=plain) if labelled else ({}, None)
+    arithmetic = found.rules == "2020"
+    intervals, total = bootstrap(labelled, rounds=rounds, seed=seed, arithmetic=arithmetic) if labelled else ({}, None)
     return Evaluation(
         [replace(m, result=results.get(m.name), intervals=intervals.get(m.name, {})) for m in done],
-        overall(results, arithmetic=plain) if results else float("nan"),
+        overall(results, arithmetic=arithmetic) if results else float("nan"),
         total,
-        rules,
+        found.rules,
         notes,
     )
 
@@ -237,22 +243,9 @@ def _between(interval: Interval) -> dict[str, float | None]:
     return {key: None if np.isnan(value) else value for key, value in vars(interval).items()}
 
 
-# Scores of a system on a unit of a data set, kept on disk: what was scored once is not scored again.
-#
-#     FOLDER/<unit>-<first digits of the key>.json    {"train": {file: score}, "test": {file: score}, "failures": [...]}
-#
-# The key is a hash of all that a score depends on: version, recipe, hash of the weights, channels, rounding of the
-# store,
-# and name, size and time of every recording. Train scores are exact leave-one-out, so a fusion of systems follows from
-# what is kept: in standard deviations of the normals each, weighted, and aligned once more (eq. 17-18).
-#
-
-FORMAT = 1
-
-
 @dataclass(frozen=True)
 class Scored:
-    """Scores by file name: `train` leave-one-out, `test`; and the files that could not be used, with the reasons."""
+    """Scores by file name, leave-one-out (`train`) and `test`; the files that could not be used, with the reasons."""
 
     train: Mapping[str, float]
     test: Mapping[str, float]
@@ -261,7 +254,7 @@ class Scored:
 
 @dataclass
 class ScoreCache:
-    """Runs systems on units and keeps what they give in `folder`; the other fields are those of `Detector`.
+    """Scores systems on units and keeps the scores in `folder`; the other fields are those of `Detector`.
 
     `weights`: a folder, {encoder name: file}, or None for the user's own folder.
     """
@@ -278,35 +271,28 @@ class ScoreCache:
     def __post_init__(self) -> None:
         one_of("precision", self.precision, PRECISIONS)
 
-    def hashes(self, system: System | None) -> dict[str, str]:
-        """Hashes of the weights of a system's networks (None: the default, which has none) and precision, by name.
+    def each(self, name: str, system: System | None, units: Sequence[Unit]) -> Iterator[tuple[Unit, Scored]]:
+        """The scores of a system (None: the default) on every unit, from the folder where they are kept.
 
-        Raises FileNotFoundError that says how to get the weights.
+        The networks are loaded when the first score is missing. Raises FileNotFoundError, which says how to get them,
+        for missing weights; otherwise as `encoders.load` does.
         """
         names = sorted({leaf.encoder for leaf in leaves(system)}) if system is not None else []
-        return hashes_of(names, self.weights, self.precision)
-
-    def each(
-        self, name: str, system: System | None, hashes: Mapping[str, str], units: Sequence[Unit]
-    ) -> Iterator[tuple[Unit, Scored]]:
-        """The scores of a system with these weights on every unit, from the folder where they are there.
-
-        The networks are loaded when a score is wanted that is not there. Raises as `encoders.load` does.
-        """
+        hashes = hashes_of(names, self.weights, self.precision)
         encoders: dict[str, Encoder] | None = None
         for unit in units:
             path = self.folder / f"{name}-{unit.name.replace(' ', '-')}-{self._key(system, hashes, unit)}.json"
-            known = _read(path)
-            if known is None:
+            scored = _read(path)
+            if scored is None:
                 if encoders is None:
                     encoders = load_encoders(hashes, self.weights, threads=self.threads, precision=self.precision)
                 try:
-                    known = self._run(unit, self._detector(system, encoders), name)
-                except (ValueError, OSError) as error:  # this machine's own trouble; the others go through
+                    scored = self._score(unit, self._detector(system, encoders), name)
+                except (ValueError, OSError) as error:  # of this machine alone: the others are scored
                     yield unit, Scored({}, {}, [(unit.name, str(error))])
                     continue
-                atomic_write(path, json.dumps(asdict(known), indent=1))
-            yield unit, known
+                atomic_write(path, json.dumps(asdict(scored), indent=1))
+            yield unit, scored
 
     def _detector(self, system: System | None, encoders: dict[str, Encoder]) -> Detector:
         detector = Detector(system, near=self.near, far=self.far, threads=self.threads, store=self.store)
@@ -314,13 +300,12 @@ class ScoreCache:
             detector.encoders = encoders
         return detector
 
-    def _run(self, unit: Unit, detector: Detector, name: str) -> Scored:
-        done = run(unit, detector, titled(self.progress, f"{name},"))
+    def _score(self, unit: Unit, detector: Detector, name: str) -> Scored:
+        done = evaluate_unit(unit, detector, titled(self.progress, f"{name},"))
         names = [normal.name for normal in detector.normals]
         train = {n: float(v) for n, v in zip(names, detector.train_values, strict=True)}
-        return Scored(
-            train, {r.path.name: s.score for r, s in zip(done.recordings, done.scores, strict=True)}, done.failures
-        )
+        test = {r.path.name: s.score for r, s in zip(done.recordings, done.scores, strict=True)}
+        return Scored(train, test, done.failures)
 
     def _key(self, system: System | None, hashes: Mapping[str, str], unit: Unit) -> str:
         files = sorted((r.split, r.path.name, *file_fingerprint(r.path)) for r in [*unit.train, *unit.test])
@@ -331,14 +316,13 @@ class ScoreCache:
 
 
 def fused(parts: Sequence[tuple[float, Scored]]) -> Scored:
-    """The fusion of systems on one unit, (weight, scores) each, over the clips that all of them could use."""
+    """The scores of a fusion on one unit, from (weight, scores) of its systems, for the clips that all could use."""
     weights = check_weights([weight for weight, _ in parts], len(parts))
     columns = []
     for split in ("train", "test"):
         names = [n for n in getattr(parts[0][1], split) if all(n in getattr(s, split) for _, s in parts)]
-        aligned = [
-            align(list(s.train.values()), [getattr(s, split)[n] for n in names]) for _, s in parts
-        ]  # each is in standard deviations already, to rounding, if no clip fell out
+        # the scores are aligned already: this changes digits only where a clip is missing from one of the systems
+        aligned = [align(list(s.train.values()), [getattr(s, split)[n] for n in names]) for _, s in parts]
         columns.append((names, np.tensordot(weights, np.stack(aligned), axes=1)))
     (train_names, train), (test_names, test) = columns
     failures = list(dict.fromkeys(f for _, s in parts for f in s.failures))
@@ -350,10 +334,10 @@ def fused(parts: Sequence[tuple[float, Scored]]) -> Scored:
 
 
 def _read(path: Path) -> Scored | None:
-    """What is kept at `path`; None if nothing is, or if it is damaged."""
+    """The scores in the file at `path`; None if there is no file, or a damaged one."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        train, test = ({str(n): float(v) for n, v in said[split].items()} for split in ("train", "test"))
-        return Scored(train, test, [(str(f), str(e)) for f, e in said["failures"]])
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        train, test = ({str(n): float(v) for n, v in kept[split].items()} for split in ("train", "test"))
+        return Scored(train, test, [(str(f), str(e)) for f, e in kept["failures"]])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

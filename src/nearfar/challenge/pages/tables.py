@@ -204,7 +204,7 @@ def _run(
 ) -> tuple[Run, dict[str, Scored]]:
     """The run of a system and its scores per machine; neither has content if its networks cannot be loaded."""
     try:
-        scored = {unit.name: each for unit, each in cache.each(name, system, cache.hashes(system), units)}
+        scored = {unit.name: each for unit, each in cache.each(name, system, units)}
     except FileNotFoundError:
         return Run(title, why_not=NO_WEIGHTS), {}
     except (ValueError, OSError, ImportError) as error:
