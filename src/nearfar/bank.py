@@ -92,12 +92,17 @@ class Bank:
         """The k nearest members of each query.
 
         Parameters
-            q   (M, D) queries, or None: the members themselves, each without itself (leave-one-out). The member is
-                left out by index, so a copy of it stays its neighbour; k is then clipped to N - 1
-            k   number of neighbours, >= 1
+        ----------
+        q : (M, D), or None
+            Queries. None: the members themselves, each without itself (leave-one-out). A member is left out by index,
+            so a copy of it stays its neighbour; k is then clipped to N - 1.
+        k : int
+            Number of neighbours, >= 1; clipped to N.
 
         Returns
-            distances (M, k) float64, ascending, and indices (M, k) of the members
+        -------
+        (M, k) float64, (M, k) int
+            Distances, ascending, and indices of the members.
         """
         return self.search(self.points(q), k, exclude_self=q is None)
 

@@ -1,16 +1,25 @@
 """Waveform enhancement with the far microphone as a reference (report section 2.3, method 4, eq. 6-11).
 
-    near, far  (..., N)   waveforms of one rate
-    returns    (..., N)   same length and dtype, and worked out in it
+N and F are the spectra (STFT) of near and far. One transfer function H(f) per clip predicts the part of N that comes
+from the surroundings, H F (eq. 6, 7). Two functions remove this leakage from near:
 
-Two ways to take out of the near channel what the far channel explains through one transfer function per clip, H(f):
+    soft_mask          N -> max(1 - alpha r / (1 + r), floor) N  with r = |H F|^2 / |N|^2: the phase of near is kept
+    leakage_subtract   N -> N - H F, complex. H cannot be longer than the window, so the window should be about as long
+                       as the room's response. `weighted=True` estimates H where the machine is quiet: the frames are
+                       weighted by 1 / (power of N - H F)
 
-- `soft_mask`, the report's: near's spectrum is attenuated where H F is strong; the near phase is kept.
-- `leakage_subtract`: N - H F, complex. H can only be as long as the window, so the window has to be about as long as
-  the room's response. `weighted=True` estimates H where the machine is quiet (weights = 1 / residual power).
+Conventions
+    near, far (..., N)   waveforms of one rate; the result has the same shape and dtype
+    The STFT has a periodic Hann window, centred frames and mirrored edges. H is estimated over the whole clip.
+    Every eps is relative to the mean power of the term it is added to: a clip c times as loud gives c times the result.
+    A silent far channel leaves near unchanged. The result is at most twice as large as the peak of near.
 
-STFT: periodic Hann, centred, mirrored edges, H over the whole clip. Every eps is relative to the mean power of what it
-stands beside, so scaling a clip scales the result and nothing else. A silent far channel leaves near unchanged.
+>>> far = np.random.default_rng(0).normal(size=16000)
+>>> near = 0.5 * far  # nothing but leakage
+>>> bool(np.abs(leakage_subtract(near, far)).max() < 1e-6)
+True
+>>> bool((leakage_subtract(near, np.zeros(16000)) == near).all())
+True
 
 References: report eq. 6-11; W1 of kasahart/asd-experiments (complex subtraction).
 """
@@ -25,18 +34,33 @@ from scipy import fft
 
 from nearfar.support.check import Array, finite, integer, number
 
-EPS, TINY = 1e-10, 1e-37  # TINY: float32 has hardly less
-LONGEST, SHORTEST = 32_768, 256
+EPS = 1e-10  # share of the mean power that is added to a denominator
+TINY = 1e-37  # keeps 0 / 0 at 0; close to the smallest float32
+SHORTEST, LONGEST = 256, 32_768  # n_fft
 NEIGHBOURS = 9  # bins over which the residual power is smoothed before it becomes a weight
-RESIDUAL_FLOOR = 1e-3  # of the bin's mean residual: no frame weighs more than a thousand average ones
+RESIDUAL_FLOOR = 1e-3  # share of a bin's mean residual power: bounds the weight of a frame at 1000 times the average
 
 
 def soft_mask(
     near: ArrayLike, far: ArrayLike, *, alpha: float, floor: float, n_fft: int = 1024, hop: int = 256
 ) -> Array:
-    """Attenuate near where the far channel's leakage is strong, (..., N) -> (..., N). Source: eq. 6-11.
+    """Attenuate near where the leakage from far is strong. Source: eq. 6-11.
 
-    `alpha` in [0, 1] is the strength, `floor` in [0, 1] the smallest factor. Raises ValueError out of range.
+    Parameters
+    ----------
+    near, far : (..., N)
+        Waveforms of one rate.
+    alpha : float in [0, 1]
+        Strength of the attenuation; 0 leaves near unchanged.
+    floor : float in [0, 1]
+        Smallest factor that a bin is multiplied by.
+    n_fft, hop : int
+        Window, 256 to 32,768, and step of the STFT in samples; hop <= n_fft / 2.
+
+    Returns
+    -------
+    (..., N)
+        The enhanced near channel.
     """
     return soft_masks(near, far, [(alpha, floor)], n_fft=n_fft, hop=hop)[0]
 
@@ -44,7 +68,7 @@ def soft_mask(
 def soft_masks(
     near: ArrayLike, far: ArrayLike, settings: Sequence[tuple[float, float]], *, n_fft: int = 1024, hop: int = 256
 ) -> list[Array]:
-    """`soft_mask` for each (alpha, floor), (..., N) each and to the same bits: all before the masks is done once."""
+    """`soft_mask` for each pair (alpha, floor): the same arrays (..., N), but the spectra are computed once."""
     for alpha, floor in settings:
         number("alpha", alpha, low=0, high=1)
         number("floor", floor, low=0, high=1)
@@ -62,10 +86,23 @@ def soft_masks(
 def leakage_subtract(
     near: ArrayLike, far: ArrayLike, *, n_fft: int = 1024, hop: int | None = None, weighted: bool = False
 ) -> Array:
-    """Near minus its part that the far channel explains, N - H F, (..., N) -> (..., N).
+    """Subtract from near the part that far predicts, N - H F. Source: W1 (with n_fft 1024).
 
-    n_fft from 256 to 32,768; `hop` is n_fft / 2, or n_fft / 4 when weighted. The result is limited to twice near's
-    peak. Source: W1 (n_fft 1024); weighted: least squares with weights 1 / (residual power), one pass.
+    Parameters
+    ----------
+    near, far : (..., N)
+        Waveforms of one rate.
+    n_fft : int
+        Window of the STFT in samples, 256 to 32,768.
+    hop : int or None
+        Step in samples, at most n_fft / 2. None: n_fft / 2, or n_fft / 4 if weighted.
+    weighted : bool
+        Whether H is estimated a second time, by least squares with weights 1 / (residual power).
+
+    Returns
+    -------
+    (..., N)
+        The near channel without its leakage, limited to twice the peak of near.
     """
     n_fft = integer("n_fft", n_fft, low=SHORTEST)
     hop = hop if hop is not None else n_fft // 4 if weighted else n_fft // 2
@@ -75,7 +112,7 @@ def leakage_subtract(
         if weighted:
             r = _smooth_bins(_power(rest))
             level = r.mean(axis=-2, keepdims=True)
-            # Weights of about 1 in every bin: only their proportions matter.
+            # Scaled to about 1 in every bin: only the proportions of the weights matter.
             rest = n - _transfer(n, f, level / np.maximum(r + RESIDUAL_FLOOR * level, TINY)) * f
         return [rest]
 
@@ -103,13 +140,13 @@ def _power(spectrum: Array) -> Array:
 
 
 def _eps(power: Array) -> Array:
-    # Relative to the clip's mean power (over bins and frames); TINY keeps 0 / 0 of a silent clip at 0.
+    # A share of the clip's mean power over bins and frames.
     floor: Array = EPS * power.mean(axis=(-2, -1), keepdims=True) + TINY
     return floor
 
 
 def _smooth_bins(power: Array) -> Array:
-    # Mean over the 9 neighbouring bins, fewer at the two ends.
+    # Mean over the NEIGHBOURS bins around each bin; over fewer at the two ends.
     half, bins = NEIGHBOURS // 2, power.shape[-1]
     zeros = np.zeros((*power.shape[:-1], 1))
     total = np.concatenate([zeros, np.cumsum(power, axis=-1, dtype=np.float64)], axis=-1)
@@ -134,7 +171,7 @@ def _through_stft(
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError("near holds no samples")
     dtype = x.dtype
-    scale, scale_far = _peak(x), _peak(y)  # the microphones' own gains drop out before anything is squared
+    scale, scale_far = _peak(x), _peak(y)  # each channel at peak 1, so that squares neither overflow nor vanish
     window = (np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2).astype(dtype)  # periodic Hann
     n, f = _stft(x / scale, window, hop), _stft(y / scale_far, window, hop)
     limit = 2 * np.abs(x).max(axis=-1, keepdims=True)
@@ -152,24 +189,26 @@ def _stft(x: Array, window: Array, hop: int) -> Array:  # (..., N) -> (..., fram
     pad = len(window) // 2
     mode = "reflect" if x.shape[-1] > 1 else "edge"
     x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(pad, pad)], mode=mode)  # type: ignore[call-overload]
-    rest = -(x.shape[-1] - len(window)) % hop  # zeros, so that the last samples are inside a frame too
+    rest = -(x.shape[-1] - len(window)) % hop  # zeros, so that a frame covers the last samples
     x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, rest)])
     frames = np.lib.stride_tricks.sliding_window_view(x, len(window), axis=-1)[..., ::hop, :]
     return np.asarray(fft.rfft(frames * window, axis=-1))
 
 
 def _istft(spectrum: Array, window: Array, hop: int, length: int) -> Array:  # (..., frames, bins) -> (..., N)
-    # Least squares (window twice, divided by the sum of squared windows); the mirrored edges are cut off again.
+    # Least squares: windowed again, divided by the sum of the squared windows. The mirrored edges are cut off.
     frames = fft.irfft(spectrum, n=len(window), axis=-1) * window
     norm = _overlapped(np.broadcast_to(window**2, frames.shape[-2:]), hop)
     keep = slice(len(window) // 2, len(window) // 2 + length)
     return _overlapped(frames, hop)[..., keep] / norm[keep]
 
 
-def _overlapped(frames: Array, hop: int) -> Array:  # (..., frames, n_fft) -> (..., N), frame t added from t hop on
+def _overlapped(frames: Array, hop: int) -> Array:
+    # (..., frames, n_fft) -> (..., N): the sum of the frames, frame t beginning at sample t hop.
     *lead, count, n_fft = frames.shape
     out = np.zeros((*lead, count + -(-n_fft // hop) - 1, hop), frames.dtype)
-    for start in reversed(range(0, n_fft, hop)):  # a hop of every frame at once; each sample gets its frames in order
+    # One hop of all frames at a time. In reversed order each sample receives its frames in the order of time.
+    for start in reversed(range(0, n_fft, hop)):
         part = frames[..., start : start + hop]
         out[..., start // hop : start // hop + count, : part.shape[-1]] += part
     return out.reshape(*lead, -1)

@@ -1,11 +1,16 @@
 """Frame preprocessing: low values to zero, spikes through tanh (report section 2.5).
 
-    frames   (..., T, D)   final-layer frames of an encoder
-    returns  (..., T, D)
+    value -> 0             where value < low
+    value -> tanh(value)   where value > spike
 
-Read literally, as the report states it: the comparison is signed, so with `low` set every negative value becomes 0,
-and tanh(value) just above `spike` is smaller than values just below it. The switches give the other readings.
-The thresholds act on raw activations: they belong to one encoder, checkpoint and layer.
+Conventions
+    frames (..., T, D)   frames of an encoder; the result has the same shape and dtype
+    This is the report's wording, read literally: the comparison is signed, so with `low` every negative value becomes
+    0, and a value just above `spike` becomes smaller than one just below it. `symmetric` and `continuous` are the other
+    readings. The thresholds apply to raw activations: they fit one encoder, checkpoint and layer.
+
+>>> suppress([[-1.0, 0.1, 0.2, 2.0]], low=0.15, spike=0.3).round(2).tolist()
+[[0.0, 0.0, 0.2, 0.96]]
 
 References: report section 2.5; Wilkinghoff et al. 2026 (arXiv 2603.04605), preprocessing of EAT.
 """
@@ -26,10 +31,25 @@ def suppress(
     symmetric: bool = False,
     continuous: bool = False,
 ) -> Array:
-    """Set values < `low` to 0 and replace values > `spike` by tanh(value); (..., T, D) -> (..., T, D).
+    """Set low values to 0 and pass spikes through tanh. Source: report 2.5.
 
-    `symmetric` compares |value| instead; `continuous` replaces a spike by spike + tanh(value - spike), which does not
-    jump at the threshold. Raises ValueError on NaN, infinity, or spike <= low. Source: report 2.5.
+    Parameters
+    ----------
+    frames : (..., T, D)
+        Frames of an encoder.
+    low : float or None
+        Values below it become 0; None keeps them.
+    spike : float or None
+        Values above it become tanh(value); None keeps them. Must be above `low`.
+    symmetric : bool
+        Whether |value| is compared with the thresholds.
+    continuous : bool
+        Whether a spike becomes spike + tanh(value - spike), which does not jump at the threshold.
+
+    Returns
+    -------
+    (..., T, D)
+        The preprocessed frames.
     """
     x = finite("frames", frames)
     if low is not None:
@@ -40,9 +60,9 @@ def suppress(
     out = x.copy()
     if spike is not None:
         high = size > spike
-        over = x[high]
-        edge = np.where(over < 0, -spike, spike)
-        out[high] = edge + np.tanh(over - edge) if continuous else np.tanh(over)
+        spikes = x[high]
+        edge = np.where(spikes < 0, -spike, spike)
+        out[high] = edge + np.tanh(spikes - edge) if continuous else np.tanh(spikes)
     if low is not None:
         out[size < low] = 0
     return out

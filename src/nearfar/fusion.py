@@ -1,11 +1,17 @@
 """Score-level fusion: systems are aligned by their training normals, then averaged (report section 2.8, eq. 17-18).
 
-    parts    [(train_scores (N,), scores (M,)), ...]   one pair per system
-    weights  one per system, >= 0, summing to 1
-    returns  (M,), in standard deviations of the training normals
+    a_j = (s_j - mu_j) / (sigma_j + eps)     mu_j, sigma_j: of system j's scores of the training normals    eq. 17
+    s = sum_j weight_j a_j                                                                                 eq. 18
 
-The training scores must be leave-one-out (`Backend.train_scores`): scored against a bank that holds them, every
-training clip is its own nearest neighbour and the statistics of eq. 17 mean nothing.
+Conventions
+    parts     [(train_scores (N,), scores (M,)), ...]   one pair per system
+    weights   one per system, >= 0, summing to 1
+    The result (M,) is float32, in standard deviations of the training normals.
+    Training scores must be leave-one-out (`Backend.train_scores`). Scored against a bank that holds it, a training clip
+    is its own nearest neighbour, and mu and sigma are meaningless.
+
+>>> fuse([([1, 2, 3], [2, 5]), ([10, 20, 30], [20, 20])], weights=[0.5, 0.5]).round(2).tolist()
+[0.0, 1.840000033378601]
 """
 
 from __future__ import annotations
@@ -21,13 +27,13 @@ EPS = 1e-12
 
 
 def statistics(train_scores: ArrayLike, is_target: ArrayLike | None = None) -> tuple[float, float]:
-    """Mean and standard deviation (ddof 0) of training scores, eq. 17.
+    """Mean and standard deviation (ddof 0) of training scores (N,), eq. 17.
 
-    With `is_target` the two domains weigh the same, instead of 990 source clips outvoting 10.
+    With `is_target` (N,) both domains have the same weight, so that 990 source clips do not outvote 10 target clips.
     """
     s = finite("train_scores", train_scores, ndim=1).astype(np.float64)
     if not len(s):
-        raise ValueError("train_scores is empty: there is nothing to align by")
+        raise ValueError("train_scores is empty: it needs the scores of the training normals")
     weights = np.full(len(s), 1 / len(s))
     if is_target is not None:
         target = flags("is_target", is_target, len(s))
@@ -43,7 +49,7 @@ def align(train_scores: ArrayLike, scores: ArrayLike, is_target: ArrayLike | Non
 
 
 def in_sigmas(scores: ArrayLike, mu: Array | float, sigma: Array | float) -> Array:
-    """(s - mu) / (sigma + eps) in float64; eps is relative: a system without any spread stays finite at every scale."""
+    """(s - mu) / (sigma + eps) in float64. eps grows with mu, so a system without spread is finite at any scale."""
     out: Array = (np.asarray(scores, np.float64) - mu) / (sigma + EPS * np.maximum(1, np.abs(mu)))
     return out
 
@@ -51,7 +57,22 @@ def in_sigmas(scores: ArrayLike, mu: Array | float, sigma: Array | float) -> Arr
 def fuse(
     parts: Sequence[tuple[ArrayLike, ArrayLike]], weights: Sequence[float], is_target: ArrayLike | None = None
 ) -> Array:
-    """Weighted sum of aligned scores, (M,). Raises ValueError for weights < 0 or not summing to 1. Source: eq. 18."""
+    """Weighted sum of aligned scores. Source: eq. 18.
+
+    Parameters
+    ----------
+    parts : sequence of (train_scores (N,), scores (M,))
+        For each system, the leave-one-out scores of its training normals and the scores to fuse.
+    weights : sequence of float
+        One weight per system, >= 0, summing to 1.
+    is_target : (N,) bool, or None
+        Domains of the training normals; with them both domains weigh the same in the alignment.
+
+    Returns
+    -------
+    (M,) float32
+        Fused scores, in standard deviations of the training normals.
+    """
     lam = check_weights(weights, len(parts))
     aligned = [align(train, scores, is_target) for train, scores in parts]
     if len({len(a) for a in aligned}) > 1:
@@ -60,7 +81,7 @@ def fuse(
 
 
 def check_weights(weights: Sequence[float], count: int) -> Array:
-    """`weights` as an array: `count` of them, >= 0, summing to 1, else ValueError."""
+    """`weights` as an array. ValueError unless there are `count` of them, >= 0, summing to 1."""
     lam = finite("weights", np.asarray(weights, np.float64), ndim=1)
     if len(lam) != count or not count:
         raise ValueError(f"there are {count} parts but {len(lam)} weights; give one weight for each part")

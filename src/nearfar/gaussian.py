@@ -1,14 +1,27 @@
-"""One Gaussian over the normals: Mahalanobis distance with a shrunk covariance, and whitening by it.
+"""One Gaussian over the normals: Mahalanobis distance with a shrunk covariance, and whitening by it (report 2.7).
 
-    A = (1 - rho) S + rho (tr S / D) I,   S = covariance (ddof 0) of the training clips x (N, D)
+    A = (1 - rho) S + rho (tr S / D) I,   S: covariance (ddof 0) of the training clips x (N, D)
     s(q) = sqrt((q - mean)^T A^-1 (q - mean))
 
-rho is a number or Ledoit and Wolf's (2004). With `standardize` features are divided by their standard deviation first
-(never by less than a tenth of the median one: a band that hardly moved must not become the loudest).
-Everything is held in principal axes, so D may be far above N. Leave-one-out is exact and costs one pass: taking
-clip i out is a rank-one change of S, solved by Sherman and Morrison's formula. With `standardize` every feature's scale
-changes too, but little: one inverse, of all clips, brings conjugate gradients to the exact distance in a few steps.
-If all clips coincide there is no covariance; the distance is then Euclidean.
+rho is a number, or Ledoit and Wolf's (2004). With `standardize`, features are first divided by their standard
+deviations, but by at least a tenth of the median one: a feature that hardly varied must not become the loudest.
+
+Leave-one-out is exact. With d = x_i - mean, the mean and the covariance without clip i are
+
+    mean - d / (N - 1)    and    a S - b d d^T,   a = N / (N - 1),  b = N / (N - 1)^2
+
+a rank-one change of S, so Sherman and Morrison's formula gives all N distances in one pass. With `standardize` the
+scales of the features change too, and every clip has a linear system of its own. All of them are close to the system
+of all clips, whose inverse is the preconditioner of conjugate gradients: these reach the exact distance in a few steps.
+
+Conventions
+    x (N, D)   training clips     q (M, D)   queries     distances (M,) float64
+    D may be far above N: everything is computed in the r <= min(N, D) principal axes of x.
+    If all clips coincide there is no covariance, and the distance is Euclidean.
+
+>>> gaussian = Gaussian(np.array([[1.0, 0], [-1, 0], [0, 2], [0, -2]]), shrinkage=0)  # variances 0.5 and 2
+>>> gaussian.distance(np.array([[1.0, 0], [0, 4]])).round(2).tolist()
+[1.41, 2.83]
 
 References: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices".
 """
@@ -23,18 +36,29 @@ import numpy as np
 from nearfar.support.check import Array, number
 from nearfar.support.threads import single_threaded_blas
 
-SCALE_FLOOR = 0.1  # of the median standard deviation
-RHO_FLOOR = 1e-6  # of the shrinkage: with D >= N a direction that no clip ever took would cost infinitely much
-RANK = 1e-10  # principal axes with less of the largest singular value than this are rounding
+SCALE_FLOOR = 0.1  # smallest scale of a feature, as a share of the median standard deviation
+RHO_FLOOR = 1e-6  # smallest rho: with D >= N, a direction in which no clip varies would have an infinite distance
+RANK = 1e-10  # axes whose singular value is below this share of the largest one are rounding
 SOLVABLE = 1e-7  # a smaller denominator in Sherman and Morrison's formula has lost too many digits
-CANCELLED = 1e-6  # of a variance: less of it left without a clip has lost too many digits
-ROWS = 256  # clips that are left out side by side
-STEPS, ENOUGH = 60, 1e-13  # of conjugate gradients, and the share of the squared distance that may be missing then
-ROUNDING = 1e-12  # of a feature's largest value: a smaller deviation from the mean is none
+CANCELLED = 1e-6  # if less than this share of a variance is left without a clip, it has lost too many digits
+ROWS = 256  # clips that are left out in one pass
+STEPS = 60  # most steps of conjugate gradients
+ENOUGH = 1e-13  # largest share of the squared distance that may be missing after them
+ROUNDING = 1e-12  # deviations from the mean below this share of a feature's largest value are rounding and become 0
 
 
 class Gaussian:
-    """A Gaussian with shrunk covariance over x (N, D); `shrinkage` is "ledoit_wolf" or a number in [0, 1]."""
+    """A Gaussian with shrunk covariance over x (N, D).
+
+    Parameters
+    ----------
+    x : (N, D)
+        Training clips.
+    shrinkage : "ledoit_wolf" or float in [0, 1]
+        rho.
+    standardize : bool
+        Whether features are divided by their standard deviations first.
+    """
 
     def __init__(self, x: Array, *, shrinkage: float | str = "ledoit_wolf", standardize: bool = False) -> None:
         if isinstance(shrinkage, str):
@@ -83,20 +107,20 @@ class Gaussian:
         return np.asarray(out)
 
     def whiten(self, q: Array) -> Array:
-        """A^-1/2 (q - mean): (M, D) -> (M, D); between whitened vectors Euclidean distance is Mahalanobis'."""
+        """A^-1/2 (q - mean), (M, D) -> (M, D); Euclidean distances of the results are Mahalanobis distances."""
         y = self._deviation(q) / self.scale
         inside = _rows_times(y, self.axes)
         spread, rest = (self.weight * self.variances + self.isotropic) ** -0.5, self.isotropic**-0.5
         return rest * y + _rows_times(inside * (spread - rest), np.ascontiguousarray(self.axes.T))
 
     def whiten_excluding(self, i: int) -> Array:
-        """The training clips (N, r) as `whiten` of a Gaussian without clip i gives them, in rotated axes."""
+        """The training clips (N, r) whitened by the Gaussian without clip i, in rotated axes."""
         n = len(self.x)
         weight, isotropic = (float(v[i]) for v in self._shrink_excluding)
         root = (n / (n - 1) * weight * self.variances + isotropic) ** -0.5
         v = self.own[i] * root
         b, length = weight * n / (n - 1) ** 2, float(v @ v)
-        y = self.own + self.own[i] / (n - 1)  # the mean moves too
+        y = self.own + self.own[i] / (n - 1)  # deviations from the mean without clip i
         y = np.where(np.abs(y) > ROUNDING * np.abs(self.own).max(initial=0), y, 0) * root
         if 1 - b * length < SOLVABLE:
             return Gaussian(np.delete(self.x, i, axis=0), shrinkage=self.shrinkage).whiten(self.x)
@@ -124,9 +148,10 @@ class Gaussian:
         return np.where(flat, 0, 1 - rho), np.where(flat, 1, isotropic)
 
     @cached_property
-    def _shrink_excluding(self) -> tuple[Array, Array]:  # `_shrink` of the others of each clip: (N,), (N,)
+    def _shrink_excluding(self) -> tuple[Array, Array]:
+        """`_shrink` (N,), (N,) of the covariances without each clip; a and b as in the module."""
         n = len(self.x)
-        a, b = n / (n - 1), n / (n - 1) ** 2  # S_-i = a S - b d_i d_i^T
+        a, b = n / (n - 1), n / (n - 1) ** 2
         square = _squares(self.own)
         trace = a * self.variances.sum() - b * square
         squares = a**2 * (self.variances**2).sum() - 2 * a * b * (self.own**2 @ self.variances) + b**2 * square**2
@@ -137,24 +162,24 @@ class Gaussian:
             moved = square + 2 * (self.own[rows] @ self.own.T) / (n - 1) + square[rows, None] / (n - 1) ** 2
             moved[np.arange(len(moved)), np.arange(start, start + len(moved))] = 0
             quartic[rows] = (moved**2).sum(axis=1)
-        flat = trace <= 1e-13 * a * self.variances.sum()  # all that is left coincides
+        flat = trace <= 1e-13 * a * self.variances.sum()  # the other clips coincide
         weight, isotropic = self._shrink(n - 1, np.where(flat, 0, trace), np.maximum(squares, 0), quartic)
         return weight, isotropic
 
     def _solve_each(self) -> Array:
-        """Leave-one-out where the scale of every feature changes with the clip: many systems that are nearly one."""
+        """Leave-one-out with `standardize`: one linear system per clip, preconditioned by that of all clips."""
         n, d = self.x.shape
         a, b = n / (n - 1), n / (n - 1) ** 2
         c = self._deviation(self.x) / self.scale
         covariance = c.T @ c / n
-        nearly = np.linalg.inv(a * self.weight * covariance + self.isotropic * np.eye(d))
+        preconditioner = np.linalg.inv(a * self.weight * covariance + self.isotropic * np.eye(d))
         out, found = np.zeros(n), np.zeros(n, bool)
         for start in range(0, n, ROWS):
             rows = slice(start, start + ROWS)
             own, whole = c[rows], np.diag(covariance)
-            variances = a * whole - b * own**2  # of the others
-            alike = (variances <= CANCELLED * whole) & (whole > 0)  # they coincide in a feature, or nearly
-            safe = ~alike.any(axis=1)
+            variances = a * whole - b * own**2  # (rows, D): of each feature, without the clip
+            cancelled = (variances <= CANCELLED * whole) & (whole > 0)  # the other clips coincide, nearly
+            safe = ~cancelled.any(axis=1)
             variances = np.where(safe[:, None], variances, whole)
             scale = _scale(self.scale * np.sqrt(variances)) / self.scale
             weight, isotropic = self._shrink_scaled(c, covariance, rows, variances, scale**-2)
@@ -164,7 +189,7 @@ class Gaussian:
             ) -> Array:
                 return w * (a * (x @ covariance) - b * own * _dot(own, x)[:, None]) + ridge * x
 
-            squared, solved = _energies(times, a * own, nearly, isotropic[:, None] * scale**2)
+            squared, solved = _energies(times, a * own, preconditioner, isotropic[:, None] * scale**2)
             out[rows], found[rows] = np.sqrt(squared), solved & safe
         with single_threaded_blas():
             for i in np.flatnonzero(~found):
@@ -195,13 +220,13 @@ def _scale(deviations: Array) -> Array:  # (..., D) -> (..., D)
     return np.maximum(deviations, np.where(floor > 0, floor, np.where(most > 0, most, 1.0)))
 
 
-def _energies(times: Callable[[Array], Array], y: Array, nearly: Array, ridge: Array) -> tuple[Array, Array]:
-    """y^T M^-1 y (M,) for a matrix M of each row of y (M, D), and where it is good to ENOUGH, by conjugate gradients.
+def _energies(times: Callable[[Array], Array], y: Array, preconditioner: Array, ridge: Array) -> tuple[Array, Array]:
+    """y^T B^-1 y (M,) by conjugate gradients, each row of y (M, D) with its own matrix B; and which rows converged.
 
-    `times` multiplies each row by its M, `nearly` (D, D) is close to the inverse of all, M - diag(ridge) >= 0: so what
-    is missing, r^T M^-1 r with the residual r, is at most the sum of r^2 / ridge.
+    `times` multiplies each row by its B. `preconditioner` (D, D) is close to the inverse of every B. B - diag(ridge) is
+    positive semidefinite, so the missing part, r^T B^-1 r with the residual r, is at most sum r^2 / ridge.
     """
-    energy, r, z = np.zeros(len(y)), y, y @ nearly
+    energy, r, z = np.zeros(len(y)), y, y @ preconditioner
     p, rz = z, _dot(r, z)
     for _ in range(STEPS):
         mp = times(p)
@@ -212,7 +237,7 @@ def _energies(times: Callable[[Array], Array], y: Array, nearly: Array, ridge: A
         solved = _dot(r, r / ridge) <= ENOUGH * energy
         if solved.all():
             break
-        z = r @ nearly
+        z = r @ preconditioner
         before, rz = rz, _dot(r, z)
         p = z + (rz / np.where(before > 0, before, 1))[:, None] * p
     return energy, np.asarray(solved)
@@ -227,5 +252,5 @@ def _squares(y: Array) -> Array:
 
 
 def _rows_times(rows: Array, axes: Array) -> Array:
-    # One matrix-vector product a row: the result of a row does not depend on how many rows come with it.
+    # One matrix-vector product per row, so that the bits of a row do not depend on the number of rows.
     return np.matmul(rows[:, None, :], axes.T)[:, 0]

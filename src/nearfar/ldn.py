@@ -39,14 +39,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nearfar.bank import (
-    NeighbourIndex,
-    PrecomputedNormals,
-    entries_below,
-    index_of,
-    kth_upper_bound,
-    pad_ragged,
-)
+from nearfar.bank import NeighbourIndex, PrecomputedNormals, entries_below, index_of, kth_upper_bound, pad_ragged
 from nearfar.support.check import Array, integer, number, one_of
 
 RHO_FLOOR = 1e-6
@@ -123,18 +116,10 @@ class _Queries:
 
 
 class DensityBank:
-    """Scores against one bank z (N, D), calibrated by the bank's local densities; see the module for the formulas.
+    """Scores against one bank z, calibrated by the bank's local densities; see the module for the formulas.
 
-    Parameters
-        z                    members: vectors (N, D), or normals given by the distances between them
-        metric               "cosine" | "euclidean"
-        k                    number of neighbours whose calibrated distances are averaged, >= 1
-        density_k            number of neighbours that make a density, >= 1
-        density_agg          "mean" | "sum"
-        neighbour_selection  "normalized" | "raw"
-        form                 "ratio" | "difference"
-        exponent             of the density
-        fallback_density     density of a member that has no other members beside it
+    z is vectors (N, D), or normals given by the distances between them. The keyword arguments are those of
+    `backend.fit`; `fallback_density` is the density of a member that has no other member beside it.
     """
 
     def __init__(

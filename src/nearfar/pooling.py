@@ -1,12 +1,22 @@
 """Temporal pooling: the frames of a clip -> one vector (report section 2.6, eq. 14-16).
 
-    frames   (..., T, D)   T frames in time order, D features
-    returns  (..., D); `quantile` returns (..., 2 D)
+    mean      sum_t x_t / T
+    gem       (sum_t max(0, x_t)^p / T)^(1/p)                                                          eq. 14
+    rdp       sum_t w_t x_t,  w_t ~ (1 + d_t)^alpha,  d_t = |x_t - mean| / max_t |x_t - mean|          eq. 15
+    rdp_gem   (sum_t w_t max(0, x_t)^p)^(1/p)                                                          eq. 16
+    quantile, peak, mean_std   for frames in decibels (the log-mel front end): a steady fault changes the lowest
+              quarter and the mean power of a band; a knock changes the distance of the maximum from the mean
 
-No pooling here looks at frame order, so permuting T changes nothing.
-GeM is defined on max(0, x): a clip whose frames are all negative pools to zero, by design.
-`quantile` and `peak` are for frames in decibels (the log-mel front end): a steady fault moves the quiet quarter and the
-mean power of a band; a knock moves the maximum away from the mean and nothing else.
+Conventions
+    frames (..., T, D)   T frames in order of time, D features. Results are (..., D); quantile, mean_std: (..., 2 D)
+    The order of the frames does not matter to any pooling.
+    gem uses max(0, x): a clip whose frames are all negative pools to zero, by design.
+
+>>> frames = np.array([[1.0, 0], [1, 0], [4, 0]])
+>>> mean(frames).tolist(), gem(frames, p=1).tolist()
+([2.0, 0.0], [2.0, 0.0])
+>>> rdp(frames, alpha=1).round(2).tolist()  # weights 0.3, 0.3, 0.4
+[2.2, 0.0]
 
 References: [14] Wilkinghoff et al. 2026 (RDP, RDP+GeM); [15] Radenovic et al. 2018 (GeM).
 """
@@ -24,31 +34,31 @@ EPS = 1e-12
 
 
 def mean(frames: ArrayLike) -> Array:
-    """Mean over time, (..., T, D) -> (..., D)."""
+    """Mean over time of frames (..., T, D): (..., D)."""
     x = _frames(frames)
     return x.mean(axis=-2, dtype=np.float64).astype(x.dtype)
 
 
 def gem(frames: ArrayLike, p: float = 3) -> Array:
-    """Generalised mean of the non-negative part, (..., T, D) -> (..., D); p > 0. Source: eq. 14."""
+    """Generalised mean with exponent p > 0 of the non-negative part of frames (..., T, D): (..., D). Source: eq. 14."""
     x = _frames(frames)
     return _power_mean(x, np.full(x.shape[:-1], 1 / x.shape[-2], x.dtype), p)
 
 
 def rdp(frames: ArrayLike, alpha: float = 20) -> Array:
-    """Relative deviation pooling, (..., T, D) -> (..., D); alpha >= 0, 0 is the mean. Source: eq. 15."""
+    """Relative deviation pooling of frames (..., T, D): (..., D); alpha >= 0, and 0 is the mean. Source: eq. 15."""
     x = _frames(frames)
     return np.einsum("...t,...td->...d", deviation_weights(x, alpha), x)
 
 
 def rdp_gem(frames: ArrayLike, alpha: float = 1, p: float = 3) -> Array:
-    """Generalised mean with the weights of relative deviation pooling, (..., T, D) -> (..., D). Source: eq. 16."""
+    """Generalised mean of frames (..., T, D) with the weights of `rdp`: (..., D); alpha >= 0, p > 0. Source: eq. 16."""
     x = _frames(frames)
     return _power_mean(x, deviation_weights(x, alpha), p)
 
 
 def quantile(frames: ArrayLike, q: float = 0.25) -> Array:
-    """Per band the `q` quantile over time and the mean power, both in dB: (..., T, D) in dB -> (..., 2 D)."""
+    """The q quantile over time and the mean power of frames (..., T, D) in dB, both in dB: (..., 2 D)."""
     x = _frames(frames)
     number("q", q, low=0, high=1)
     top = x.max(axis=-2, keepdims=True)
@@ -57,13 +67,13 @@ def quantile(frames: ArrayLike, q: float = 0.25) -> Array:
 
 
 def peak(frames: ArrayLike) -> Array:
-    """Maximum over time minus the mean, (..., T, D) -> (..., D): what stands out for a moment."""
+    """Maximum over time minus the mean of frames (..., T, D): (..., D)."""
     x = _frames(frames)
     return x.max(axis=-2) - x.mean(axis=-2)
 
 
 def mean_std(frames: ArrayLike) -> Array:
-    """Mean and standard deviation over time, (..., T, D) -> (..., 2 D)."""
+    """Mean and standard deviation over time of frames (..., T, D): (..., 2 D)."""
     x = _frames(frames)
     return np.concatenate([x.mean(axis=-2), x.std(axis=-2)], axis=-1)
 
@@ -80,20 +90,37 @@ POOLINGS: dict[str, Callable[[Array, float, float], Array]] = {
 
 
 def pool(frames: ArrayLike, kind: str, *, p: float = 3, alpha: float = 1) -> Array:
-    """Pool by name (see `POOLINGS`); `p` and `alpha` are used by the kinds that have them."""
+    """Pool by name.
+
+    Parameters
+    ----------
+    frames : (..., T, D)
+        Frames of a clip in order of time.
+    kind : "mean" | "gem" | "rdp" | "rdp_gem" | "quantile" | "peak" | "mean_std"
+        See the module.
+    p : float > 0
+        Exponent of gem and rdp_gem.
+    alpha : float >= 0
+        Exponent of the weights of rdp and rdp_gem.
+
+    Returns
+    -------
+    (..., D), of "quantile" and "mean_std" (..., 2 D)
+        The pooled vector.
+    """
     return choose("pooling", kind, POOLINGS)(_frames(frames), p, alpha)
 
 
 def deviation_weights(frames: Array, alpha: float) -> Array:
-    """w_t of eq. 15 from frames (..., T, D): (..., T), each clip's weights sum to 1."""
+    """Weights w_t (..., T) of frames (..., T, D); those of a clip sum to 1. Source: eq. 15."""
     return emphasis(deviations(frames), alpha).astype(frames.dtype)
 
 
 def deviations(frames: Array) -> Array:
-    """Relative deviation of every frame (..., T, D) from the mean of the clip, (..., T), at most 1. Source: eq. 15."""
-    apart = frames - frames.mean(axis=-2, keepdims=True, dtype=np.float64)
-    top = np.abs(apart).max(axis=(-2, -1), keepdims=True, initial=np.finfo(np.float64).tiny)
-    d = np.linalg.norm(apart / top, axis=-1) * top[..., 0]  # (..., T), without overflow
+    """Relative deviations d_t (..., T) of frames (..., T, D) from the clip's mean, at most 1. Source: eq. 15."""
+    difference = frames - frames.mean(axis=-2, keepdims=True, dtype=np.float64)
+    largest = np.abs(difference).max(axis=(-2, -1), keepdims=True, initial=np.finfo(np.float64).tiny)
+    d = np.linalg.norm(difference / largest, axis=-1) * largest[..., 0]  # (..., T), without overflow
     relative: Array = d / (d.max(axis=-1, keepdims=True) + EPS)
     return relative
 
@@ -107,7 +134,7 @@ def emphasis(deviations: Array, alpha: float) -> Array:
 
 
 def _power_mean(x: Array, weights: Array, p: float) -> Array:
-    # Homogeneous, so each feature is scaled to a maximum of 1 first: x ** 9 in float32 would under- or overflow.
+    # Each feature is scaled to a maximum of 1 first, because x ** 9 could under- or overflow in float32.
     number("p", p, above=0)
     x = np.maximum(x, 0)
     top = x.max(axis=-2, keepdims=True)

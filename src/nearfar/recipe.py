@@ -1,14 +1,23 @@
 """Recipes: everything that changes a score, as data (report sections 2.3-2.8, Table 3).
 
     Recipe   one system: encoder, view, frame preprocessing, pooling, back end
-    Fusion   systems whose scores are aligned by their normals and averaged                       eq. 17-18
-    Watch    systems that listen for different things under one false-alarm budget; the alarm says which one heard
+    Fusion   a weighted average of systems, aligned by the scores of their normals                  eq. 17-18
+    Watch    systems for different kinds of faults that share one false-alarm budget; an alarm names the system
 
-All three go to JSON and back; unknown keys and values are ValueErrors that name the choices. `TABLE_3` holds the
-report's eight best single systems, `FUSION` its five-system fusion, `SPACE` its search space as data.
+`TABLE_3` holds the report's eight best single systems, `FUSION` its five-system fusion, `SPACE` its search space.
 
-Where the report leaves a choice open: "k = 3 LDN" is read as query k = 1 with density_k = 3; the EAT pair alone has
-frame preprocessing; s_stereo of eq. 13 is `n_f`; the three components of eq. 13 share pooling and back end.
+Conventions
+    All three are frozen, go to JSON and back, and compare by value. An unknown key or value is a ValueError that names
+    the choices.
+    Where the report leaves a choice open: "k = 3 LDN" is query k = 1 with density_k = 3; only the two EAT systems have
+    frame preprocessing; s_stereo of eq. 13 is `n_f`; the three parts of eq. 13 share pooling and back end.
+
+>>> TABLE_3["beats"].view, TABLE_3["beats"].pooling, TABLE_3["beats"].density_k
+('n_0.5f', 'rdp', 3)
+>>> Recipe.from_json('{"view": "n_f", "k": 3}') == Recipe(view="n_f", k=3)
+True
+>>> Recipe(view="sfsoft_a05f07").parsed_view.waveforms
+('near', 'enh_a05f07', 'far')
 """
 
 from __future__ import annotations
@@ -27,7 +36,7 @@ from nearfar.pooling import POOLINGS
 from nearfar.support.check import choose, integer, number, one_of, switch
 from nearfar.views import VIEWS, needs_far
 
-BEAM = "beam"  # every frequency row is pooled, composed and compared alone; the score is the mean over the rows
+BEAM = "beam"  # each frequency row is pooled, composed and scored by itself; the score is the mean over the rows
 WHOLE = (*COUNTS, "layer")  # the fields of a recipe that are whole numbers
 WITHOUT_LAYERS = ("logmel", "exported")
 SOFT_MASKS = {"a03f05": (0.3, 0.5), "a05f07": (0.5, 0.7)}  # alpha, floor
@@ -85,10 +94,31 @@ def parse_view(name: str) -> View:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(BackendConfig):
-    """One system, from waveform to score; the back end's choices are those of `backend.fit`."""
+    """One system, from waveform to score.
+
+    Parameters
+    ----------
+    encoder : str
+        A name of `encoders.names()`.
+    layer : int or None
+        Layer of the network, counted from 1; None: the final one.
+    view : str
+        A view of `views.compose`, or a waveform made of both channels: sfsoft_a03f05, enh_a03f05, w1_1024 ...
+    low, spike : float or None
+        Thresholds of `frames.suppress`.
+    pooling, alpha, p
+        As in `pooling.pool`.
+    freq : "concat" | "mean" | "bands" | "beam"
+        How the frequency rows of the encoder's grid become frames. "bands": each row is pooled with its own weights and
+        the vectors are concatenated; "beam": each row is scored by itself and the scores are averaged.
+    normalize : bool
+        Whether the clip's vector is scaled to length 1 (the report); False for features in decibels.
+    method, metric, k, density_k ...
+        As in `backend.fit`.
+    """
 
     encoder: str = "logmel"
-    layer: int | None = None  # of a network, counted from 1; None for the final one
+    layer: int | None = None
     view: str = "near_only"
     low: float | None = None
     spike: float | None = None
@@ -96,7 +126,7 @@ class Recipe(BackendConfig):
     alpha: float = 1.0
     p: float = 3.0
     freq: str = "concat"
-    normalize: bool = True  # L2 norm of the clip's embedding (the report); False where size carries meaning
+    normalize: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -154,7 +184,10 @@ class Recipe(BackendConfig):
 
 @dataclass(frozen=True)
 class Fusion:
-    """Weighted average of systems aligned by their training normals (eq. 17-18); parts are (weight, system)."""
+    """Weighted average of systems, aligned by their training normals (eq. 17-18).
+
+    `parts` are (weight, system); the weights are >= 0 and sum to 1.
+    """
 
     parts: tuple[tuple[float, System], ...]
 
@@ -170,7 +203,10 @@ class Fusion:
 
 @dataclass(frozen=True)
 class Watch:
-    """Systems that each watch for one kind of change, (name, share of the false-alarm budget, system)."""
+    """Systems that each watch for one kind of change.
+
+    `parts` are (name, share of the false-alarm budget, system); names differ, shares are > 0 and sum to 1.
+    """
 
     parts: tuple[tuple[str, float, System], ...]
 
@@ -193,7 +229,7 @@ System = Recipe | Fusion | Watch
 
 
 def leaves(system: System) -> Iterator[Recipe]:
-    """The single systems that a system consists of, composites of eq. 13 expanded."""
+    """The recipes that a system consists of; an `sfsoft` view counts as the three recipes of eq. 13."""
     if isinstance(system, Recipe):
         expanded = system.expand()
         if expanded is system:
@@ -232,11 +268,11 @@ def as_data(system: System) -> dict[str, Any]:
 
 
 def from_data(data: Any) -> System:
-    """A system from `as_data`'s form, a recipe also without its version; ValueError for anything else."""
+    """The system of `as_data`'s data; a recipe may lack the version. ValueError for anything else."""
     if not isinstance(data, dict):
         raise ValueError(f"a recipe is a JSON object, not {type(data).__name__}")
     if data and not {"recipe", "fusion", "watch", "parts"} & data.keys():
-        data = {"recipe": 1, **data}  # written by hand
+        data = {"recipe": 1, **data}  # a person need not write the version
     kinds = [kind for kind in ("recipe", "fusion", "watch") if data.get(kind) == 1]
     if len(kinds) != 1:
         raise ValueError("not a version-1 recipe: exactly one of the keys 'recipe', 'fusion', 'watch' must be 1")
@@ -258,7 +294,7 @@ def from_data(data: Any) -> System:
 
 
 def from_json(text: str) -> System:
-    """A system from JSON text; ValueError naming the key, value and choices if it is none."""
+    """The system of a JSON text. ValueError names the wrong key or value and the choices."""
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
@@ -267,7 +303,7 @@ def from_json(text: str) -> System:
 
 
 def by_name(name: str) -> System | None:
-    """A system by its name (see `NAMED`), None for the default that the normals decide; ValueError lists the names."""
+    """The system called `name` in `NAMED`; None if the normals decide. ValueError lists the names."""
     return choose("recipe", name, NAMED)
 
 
@@ -290,46 +326,25 @@ def _each_only(parts: Any, known: list[str]) -> None:
         _only(part, known)
 
 
-def _row(encoder: str, view: str, pooling: dict[str, Any], backend: dict[str, Any], **frames: Any) -> Recipe:
-    return Recipe(encoder=encoder, view=view, **pooling, **backend, **frames)
-
-
-def _pooling(kind: str, alpha: float = 1.0, p: float = 3.0) -> dict[str, Any]:
-    return {"pooling": kind, "alpha": alpha, "p": p}
-
-
-def _ldn(metric: str, density_k: int) -> dict[str, Any]:
-    return {"method": "ldn", "metric": metric, "k": 1, "density_k": density_k}
-
-
-def _raw(metric: str) -> dict[str, Any]:
-    return {"method": "raw", "metric": metric, "k": 1}
-
-
 _EAT = {"low": 0.15, "spike": 0.3}  # report 4.4
-TABLE_3 = {
-    "eat-large": _row("eat-large", "near_only", _pooling("rdp_gem", 1, 3), _raw("cosine"), **_EAT),
-    "dasheng": _row("dasheng", "sfsoft_a05f07", _pooling("rdp", 20), _ldn("euclidean", 3)),
-    "openl3": _row("openl3", "sfsoft_a03f05", _pooling("gem", p=9), _ldn("cosine", 3)),
-    "eat-as2m": _row("eat-as2m", "near_only", _pooling("rdp_gem", 1, 3), _raw("euclidean"), **_EAT),
-    "sslam": _row("sslam", "absdif_0.5", _pooling("rdp_gem", 9, 3), _ldn("cosine", 5)),
-    "ced-base": _row("ced-base", "sfsoft_a05f07", _pooling("rdp_gem", 9, 3), _ldn("cosine", 20)),
-    "m2d-clap": _row("m2d-clap", "sfsoft_a05f07", _pooling("rdp_gem", 9, 3), _ldn("cosine", 20)),
-    "beats": _row("beats", "n_0.5f", _pooling("rdp", 19), _ldn("cosine", 3)),
+_RDP_GEM_1, _RDP_GEM_9 = ({"pooling": "rdp_gem", "alpha": alpha, "p": 3} for alpha in (1, 9))
+_TABLE_3: dict[str, dict[str, Any]] = {
+    "eat-large": {"view": "near_only", **_RDP_GEM_1, "metric": "cosine", **_EAT},
+    "dasheng": {"view": "sfsoft_a05f07", "pooling": "rdp", "alpha": 20, "metric": "euclidean", "density_k": 3},
+    "openl3": {"view": "sfsoft_a03f05", "pooling": "gem", "p": 9, "metric": "cosine", "density_k": 3},
+    "eat-as2m": {"view": "near_only", **_RDP_GEM_1, "metric": "euclidean", **_EAT},
+    "sslam": {"view": "absdif_0.5", **_RDP_GEM_9, "metric": "cosine", "density_k": 5},
+    "ced-base": {"view": "sfsoft_a05f07", **_RDP_GEM_9, "metric": "cosine", "density_k": 20},
+    "m2d-clap": {"view": "sfsoft_a05f07", **_RDP_GEM_9, "metric": "cosine", "density_k": 20},
+    "beats": {"view": "n_0.5f", "pooling": "rdp", "alpha": 19, "metric": "cosine", "density_k": 3},
 }
-FUSION = Fusion(  # report 4.1
-    tuple(
-        (weight, TABLE_3[name])
-        for name, weight in (
-            ("eat-large", 0.55),
-            ("dasheng", 0.20),
-            ("sslam", 0.05),
-            ("eat-as2m", 0.05),
-            ("openl3", 0.15),
-        )
-    )
-)
-# Twenty lines of scikit-learn, as a recipe: what a detector without weights has to beat.
+TABLE_3 = {  # every row has k = 1; the rows with a density_k are LDN
+    encoder: Recipe(encoder=encoder, method="ldn" if "density_k" in row else "raw", **row)
+    for encoder, row in _TABLE_3.items()
+}
+_FUSION = {"eat-large": 0.55, "dasheng": 0.20, "sslam": 0.05, "eat-as2m": 0.05, "openl3": 0.15}  # report 4.1
+FUSION = Fusion(tuple((weight, TABLE_3[name]) for name, weight in _FUSION.items()))
+# What twenty lines of scikit-learn do, as a recipe: the least that a detector without weights must beat.
 BASELINE = Recipe(pooling="mean_std", method="mahalanobis", ignore_domains=True, normalize=False)
 NAMED: dict[str, System | None] = {"logmel": None, "logmel-floor": BASELINE, **TABLE_3, "fusion": FUSION}
 

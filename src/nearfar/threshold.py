@@ -1,14 +1,23 @@
-"""A set-point from normal recordings alone: how rarely does a healthy clip score this high?
+"""A threshold from normal recordings alone: how rarely does a healthy clip score this high?
 
-    scores (N,)   leave-one-out scores of the normals       p   share of normal clips expected at or above a score
+`PValue` turns a score into p, the share of normal clips expected at or above it. Within the normals' scores, p is the
+conformal p-value (1 + number of normals with a higher score) / (N + 1), interpolated. Above the (N-k)-th score it is
 
-`PValue` turns a score into p. Within the normals it is the conformal p-value, (1 + how many score higher) / (N + 1),
-interpolated. Above the (N-k)-th it is the predictive tail of an exponential with the k largest excesses:
+    p(u + x) = (k + 1) / (N + 1) * (1 + x / (k b))^-k    u: the (N-k)-th score, b: mean of the k excesses over u
 
-    p(u + x) = (k + 1) / (N + 1) * (1 + x / (k b))^-k      u: the (N-k)-th score, b: mean excess over u
+the predictive distribution of a further exponential excess, given k of them. It is exact for every k, so few normals
+give a cautious threshold. The other methods are "gamma", the official baseline's (gamma fit, 0.9), and "quantile".
 
-which is what a further exponential excess does given k of them: exact for every k, so few normals give a cautious
-set-point instead of a bold one. `gamma` is the official baseline's rule (gamma fit, 0.9), `quantile` the plain one.
+Conventions
+    scores (N,)   leave-one-out scores of the normals, N >= 2; higher is more anomalous
+    rate, p       shares of normal clips, between 0 and 1
+    An alarm is raised for score > threshold. "Set-point" is the plant's word for the threshold.
+
+>>> threshold = from_normals(np.arange(99.0), rate=0.05)
+>>> round(threshold.value, 1), threshold.false_alarms_per_day(clip_seconds=10)
+(92.5, 432.0)
+>>> PValue(np.arange(99.0)).log_p([50]).round(2).tolist()  # 48 of the 99 normals score higher: log(49 / 100)
+[-0.71]
 
 References: Vovk et al. 2005 (conformal p-values); DCASE Task 2 baseline (gamma, 0.9).
 """
@@ -23,29 +32,29 @@ from numpy.typing import ArrayLike
 from nearfar.support.check import Array, finite, number, one_of
 
 METHODS = ("conformal", "gamma", "quantile")
-BY_HAND = "by hand"  # the method of a set-point that a person gave
+BY_HAND = "by hand"  # the method of a threshold that a person chose
 SECONDS_PER_DAY = 86_400.0
 
 
 class PValue:
-    """p-values of scores by the normals' own scores (N,), N >= 2; see the module for the formula."""
+    """p-values of scores, from the normals' own scores (N,), N >= 2; see the module for the formula."""
 
     def __init__(self, scores: ArrayLike) -> None:
         s = np.sort(_scores(scores))
         n = len(s)
         self.k = min(max(n // 10, min(n // 2, 10)), n - 1)
         self.scores, self.start = s, s[n - self.k - 1]
-        alike = s[0] == s[-1]  # then any step up is far; their deviation need not be 0 but for rounding
-        spread = max(abs(float(s[0])), 1.0) * 1e-6 if alike else float(s.std())
+        equal = s[0] == s[-1]  # then s.std() is 0 or rounding
+        spread = max(abs(float(s[0])), 1.0) * 1e-6 if equal else float(s.std())
         self.excess = float((s[n - self.k :] - self.start).mean()) or spread
         body = s[: n - self.k]
         self._x, first = np.unique(body, return_index=True)
-        last = np.r_[first[1:], len(body)]  # of equal scores the last counts: just above it so many are higher
+        last = np.r_[first[1:], len(body)]  # index after the last of equal scores: n - last scores are higher
         self._log_p = np.log((n - last + 1) / (n + 1))
         self._spread = spread
 
     def log_p(self, scores: ArrayLike) -> Array:
-        """Natural logarithm of p (M,), strictly falling in the score."""
+        """Natural logarithm of p (M,) of scores (M,); it falls strictly with the score."""
         s = finite("scores", scores, ndim=1).astype(np.float64)
         below = self._log_p[0] / (1 + np.maximum(self._x[0] - s, 0) / self._spread)
         body = np.where(s < self._x[0], below, np.interp(s, self._x, self._log_p))
@@ -64,29 +73,35 @@ class PValue:
 
 @dataclass(frozen=True)
 class Threshold:
-    """A set-point: alarm when score > `value`; `rate` is the share of normal clips expected to do so."""
+    """Alarm when score > `value`; `rate` is the share of normal clips expected above it, `method` how it was found."""
 
     value: float
     rate: float
     method: str
 
     def false_alarms_per_day(self, clip_seconds: float) -> float:
-        """Expected false alarms if the machine is heard all day, one clip of `clip_seconds` after the other."""
+        """Expected false alarms of a day that is recorded without gaps, in clips of `clip_seconds`."""
         return self.rate * SECONDS_PER_DAY / number("clip_seconds", clip_seconds, above=0)
 
 
 def rate_of(false_alarms_per_day: float, clip_seconds: float) -> float:
-    """The share of normal clips that makes so many false alarms in a day of clips of `clip_seconds`."""
+    """The share of normal clips that gives `false_alarms_per_day` if a day is recorded in clips of `clip_seconds`."""
     most = SECONDS_PER_DAY / number("clip_seconds", clip_seconds, above=0)
     number("false alarms per day", false_alarms_per_day, above=0, below=most)
     return false_alarms_per_day / most
 
 
 def from_normals(scores: ArrayLike, rate: float, method: str = "conformal") -> Threshold:
-    """The set-point that a share `rate` of normal clips exceeds, from leave-one-out scores (N,) of normals.
+    """The threshold that a share `rate` of normal clips exceeds.
 
-    method  "conformal" (see `PValue`) | "gamma" (baseline: gamma fit with free location) | "quantile" (empirical).
-    Raises ValueError for rate outside (0, 1).
+    Parameters
+    ----------
+    scores : (N,)
+        Leave-one-out scores of the normals, N >= 2.
+    rate : float in (0, 1)
+        Share of normal clips that may alarm.
+    method : "conformal" | "gamma" | "quantile"
+        The p-value of the module, a gamma fit with free location, or the empirical quantile.
     """
     one_of("threshold method", method, METHODS)
     s = _scores(scores)
@@ -114,10 +129,10 @@ def _gamma_quantile(s: Array, level: float) -> float:
     try:
         shape, location, scale = stats.gamma.fit(s)
         value = float(stats.gamma.ppf(level, shape, location, scale))
-    except (ValueError, RuntimeError, FloatingPointError):  # the likelihood of a free location need not have a maximum
+    except (ValueError, RuntimeError, FloatingPointError):  # with a free location the likelihood may have no maximum
         value = float("nan")
     inside = s.min() <= value <= s.max() + 3 * spread
-    if not inside:  # the fit ran away: place the location just under the smallest score and fit the rest
+    if not inside:  # the fit diverged: fix the location just below the smallest score and fit the rest
         shape, location, scale = stats.gamma.fit(s, floc=float(s.min()) - 0.1 * spread)
         value = float(stats.gamma.ppf(level, shape, location, scale))
     return value

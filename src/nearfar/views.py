@@ -1,10 +1,19 @@
 """Views: the pooled embeddings of the near and the far microphone -> one vector (report section 2.3, eq. 2-5).
 
-    near, far  (..., D)    pooled embeddings of any length
-    returns    (..., D')   L2-normalised; D' is D, 2 D or 3 D
+    near_only      near                                                              eq. 2
+    n_0.5f, n_f    [near, beta far], beta = 0.5 or 1                                 eq. 3
+    absdif_1, absdif_0.5   [near, far, gamma unit(|near - far|)], gamma = 1 or 0.5   eq. 4, 5
+    far_only       far: the control
+    residual_0.5   near - 0.5 far: the view of Turtle et al.'s DCASE 2026 system
 
-`far_only` is the control; `residual_0.5` (near - 0.5 far) is the view of Turtle et al.'s DCASE 2026 system.
-Method 4 changes the waveform before the encoder and so lives in `enhance`.
+Method 4 changes the waveform before the encoder: see `enhance`.
+
+Conventions
+    near, far (..., D)   pooled embeddings of any length; they are scaled to length 1 first
+    The result (..., D') has length 1; D' is D, 2 D or 3 D. A zero vector stays zero.
+
+>>> compose("n_f", [3.0, 0], [0, 0.1]).round(2).tolist()
+[0.71, 0.0, 0.0, 0.71]
 """
 
 from __future__ import annotations
@@ -43,10 +52,23 @@ def needs_far(view: str) -> bool:
 
 
 def compose(view: str, near: ArrayLike, far: ArrayLike | None = None, *, normalize: bool = True) -> Array:
-    """One vector of the two microphones' pooled embeddings, (..., D) -> (..., D'). Source: eq. 2-5.
+    """One vector from the two microphones' pooled embeddings. Source: eq. 2-5.
 
-    Both inputs and the result are scaled to unit length; `normalize=False` skips that, for features whose size carries
-    meaning (decibels). Raises ValueError if the view needs `far` and it is None, or if shapes differ.
+    Parameters
+    ----------
+    view : "near_only" | "n_0.5f" | "n_f" | "absdif_1" | "absdif_0.5" | "far_only" | "residual_0.5"
+        See the module.
+    near : (..., D)
+        Pooled embeddings of the near channel.
+    far : (..., D), or None
+        Those of the far channel. None is a ValueError for a view that needs them.
+    normalize : bool
+        Whether both inputs and the result are scaled to length 1. False for features in decibels, whose size matters.
+
+    Returns
+    -------
+    (..., D')
+        The composed vector.
     """
     rule = choose("view", view, VIEWS)
     near = finite("near", near)
