@@ -130,7 +130,7 @@ def test_a_torch_file_that_was_cut_is_refused_wherever_it_was_cut(tmp_path, zipp
 def test_numbers_that_were_rounded_to_whole_ones_are_no_weights(tmp_path):
     tensors = ced_tiny()
     tensors["encoder.blocks.0.mlp.fc1.weight"] = (tensors["encoder.blocks.0.mlp.fc1.weight"] * 100).astype(np.int8)
-    refused(saved(tmp_path / "int8.safetensors", tensors), "no real numbers: blocks.0.mlp.fc1.weight is torch.int8")
+    refused(saved(tmp_path / "int8.safetensors", tensors), "not floating point: blocks.0.mlp.fc1.weight is torch.int8")
 
 
 def test_a_shape_that_the_file_cannot_fill_is_refused_before_memory_is_asked_for(tmp_path):
@@ -138,7 +138,7 @@ def test_a_shape_that_the_file_cannot_fill_is_refused_before_memory_is_asked_for
     keys = layouts.M2D.keys(M2D) | {"pos_embed": (1, 1 + 5 * 10**9, 768)}
     path = tmp_path / "trap.pth"
     torch.save({"model": {key: torch.zeros(1).expand(shape) for key, shape in keys.items()}}, path)
-    refused(path, "is damaged, or a trap", "more than the file holds", name="m2d-clap")
+    refused(path, "is damaged or malicious", "more than the file holds", name="m2d-clap")
 
 
 def test_a_dict_within_itself_is_refused(tmp_path):

@@ -132,12 +132,12 @@ def test_what_is_no_manifest_is_an_error_that_names_it(tmp_path, text):
 def test_what_is_no_network_is_an_error_that_names_it(tmp_path):
     path = write_network(tmp_path, SAME, shape=[1, 24], window=24, hop=12)
     (tmp_path / "net.onnx").write_bytes(b"<html>")
-    with pytest.raises(ValueError, match=r"net\.onnx is damaged, or no ONNX file"):
+    with pytest.raises(ValueError, match=r"net\.onnx is damaged, or not an ONNX file"):
         load("exported", path)
     pytest.importorskip("ai_edge_litert")
     (tmp_path / "net.tflite").write_bytes(b"<html>" * 100)
     path.write_text(path.read_text().replace("net.onnx", "net.tflite"))
-    with pytest.raises(ValueError, match=r"net\.tflite is damaged, or no LiteRT file"):
+    with pytest.raises(ValueError, match=r"net\.tflite is damaged, or not a LiteRT file"):
         load("exported", path)
     with pytest.raises(ValueError, match="give its manifest"):
         load("exported")

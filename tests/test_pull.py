@@ -271,7 +271,7 @@ def test_unknown_names_and_answers_that_are_no_record(zenodo, fan, tmp_path) -> 
         b'{"files": [{"key": "readme.md", "checksum": "md5:1", "size": 1}]}',
     ):
         zenodo.files[f"/zenodo.org/api/records/{DEV}"] = answer
-        with pytest.raises(ValueError, match="no listing of a record"):
+        with pytest.raises(ValueError, match="not the listing of a record"):
             listing("dcase2026-dev", zenodo.mirrors)
     page = r"https://zenodo\.org/records/15097779"
     with pytest.raises(

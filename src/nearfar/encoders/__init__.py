@@ -1,9 +1,9 @@
-"""The table of frozen encoders: waveforms in, tokens on a time x frequency grid out (report section 2.4, Table 1).
+"""The table of frozen encoders: waveforms -> tokens on a time x frequency grid (report section 2.4, Table 1).
 
     waves   (B, N) mono float32 at `Encoder.sample_rate`, or a list of 1-D arrays of different lengths
     grid    (B, T, F, D) or a list of (T, F, D)
 
-`logmel` needs no weights. The other names are the report's; each is loaded from its published file.
+`logmel` needs no weights, and `exported` is a network of the user. The other encoders are loaded from published files.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ TABLE = {
     "sslam": _vit(768, "MIT", 6.25, 85_254_144),
     "openl3": _openl3(),
     "dasheng": _vit(768, "Apache-2.0", 25, 85_447_808),
-    # their siblings
+    # other sizes and training stages of the same networks
     "eat-base": _vit(768, "MIT", 6.25, 85_254_144),
     "eat-large-as2m": _vit(1024, "MIT", 6.25, 302_575_616),
     "sslam-as2m": _vit(768, "MIT", 6.25, 85_254_144),
@@ -132,8 +132,8 @@ def load(
 
     `precision="bf16"` runs the linear layers of a transformer in bfloat16: faster on a processor with instructions for
     it, less exact (benchmarks/results/precision.md). The grid is float32.
-    Raises ValueError for unknown names and files that do not fit, FileNotFoundError that says how to get the weights,
-    ImportError that says what to install. Nothing is downloaded.
+    Nothing is downloaded. Raises ValueError for unknown names and files of other networks, FileNotFoundError with the
+    ways to get the weights, ImportError with the package to install.
     """
     entry = choose("encoder", name, TABLE)
     one_of("precision", precision, PRECISIONS)

@@ -1,9 +1,9 @@
-"""BEATs: a transformer whose attention knows how far apart two tokens are (report section 2.4).
+"""BEATs: a transformer whose attention depends on the distance between two tokens (report section 2.4).
 
     waveform (B, N) at 16 kHz -> Kaldi fbank (povey) -> 16 x 16 patches -> grid (B, T, 8, 768), T = frames // 16
 
-Every layer adds to its attention the bias of layer 0's table, by distance in the flattened sequence (time, then
-frequency), times a gate that each query computes. The configuration is the one in the file.
+Every layer adds a bias to its attention: layer 0's table at the distance in the flattened sequence (time, then
+frequency), times a gate that each query computes. The file states the configuration.
 Source: Chen et al. 2023, "BEATs", and the published checkpoints.
 """
 
@@ -24,12 +24,14 @@ from nearfar.encoders.checkpoint import Checkpoint
 from nearfar.encoders.frozen import Frozen
 from nearfar.encoders.vit import Linear
 
-MEAN, DOUBLE_STD = 15.41663, 2 * 6.55582
-LEVEL = 2.0**15  # the front end hears 16-bit numbers
-PATCH, BANDS = 16, 128
-LARGEST = 1 << 20  # of what a cfg may count: no network is near it
-SHORTEST = frontend.KALDI_FRAME + (PATCH - 1) * frontend.HOP  # samples of one patch
-SUPPORTED: dict[str, Any] = {  # what the code below assumes of a configuration
+MEAN = 15.41663
+DOUBLE_STD = 2 * 6.55582
+LEVEL = 2.0**15  # the network was trained on 16-bit integers
+PATCH = 16  # frames, and bands
+BANDS = 128
+LARGEST_SIZE = 1 << 20  # no size in a cfg is near it
+SHORTEST = frontend.KALDI_FRAME + (PATCH - 1) * frontend.HOP  # samples that give one patch
+SUPPORTED: dict[str, Any] = {  # the settings that this file implements
     "activation_fn": "gelu",
     "deep_norm": True,
     "layer_norm_first": False,
@@ -70,7 +72,7 @@ class Beats(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         table = torch.empty(config.num_buckets, config.encoder_attention_heads)
-        # To draw numbers for a table on the meta device torch imports its compiler first: a second or two.
+        # from_pretrained draws no random numbers: on the meta device they would import torch's compiler.
         self.distance = nn.Embedding.from_pretrained(table)  # type: ignore[no-untyped-call]
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.encoder_layers))
 
@@ -89,7 +91,7 @@ class Beats(nn.Module):
         return [grids[number] for number in layers]
 
     def buckets(self, length: int) -> Tensor:
-        """Row of the table for every (query, key), (L, L): exact for near tokens, ever coarser for far ones."""
+        """Row of the table for each (query, key), (L, L): a row per distance when near, logarithmic steps when far."""
         half = self.config.num_buckets // 2
         exact = half // 2
         at = torch.arange(length, device=self.distance.weight.device)
@@ -102,7 +104,7 @@ class Beats(nn.Module):
 
 
 class Layer(nn.Module):
-    """Post-norm layer with deep residuals; the bias of the attention is gated by each query."""
+    """Post-norm layer with scaled residuals; each query gates the bias of its attention."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -124,8 +126,8 @@ class Layer(nn.Module):
         q, k, v = self.qkv(x).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         a, b = self.gate(q).reshape(*q.shape[:-1], 2, 4).sum(-1).sigmoid().unbind(-1)  # each (B, heads, L)
         gate = a * (b * self.gate_scale[:, None] - 1) + 2
-        heard = scaled_dot_product_attention(q, k, v, attn_mask=gate[..., None] * bias)
-        return self.out(heard.transpose(1, 2).reshape(batch, length, width))
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask=gate[..., None] * bias)
+        return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
 class Spectral:
@@ -135,7 +137,7 @@ class Spectral:
         self.module, self.dim, self.depth = module, module.config.encoder_embed_dim, module.config.encoder_layers
 
     def grids(self, waves: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """Waveforms (B, N) at 16 kHz -> grids (B, T, 8, D); a clip shorter than a patch is followed by silence."""
+        """Waveforms (B, N) at 16 kHz -> grids (B, T, 8, D); silence is appended to a clip shorter than a patch."""
         return self.module(self.spectrogram(waves), layers)
 
     def spectrogram(self, waves: Tensor) -> Tensor:
@@ -151,10 +153,10 @@ def load(name: str, weights: Any, **settings: Any) -> Frozen:
 
 
 def read(name: str, path: str | Path) -> tuple[Spectral, dict[str, Any]]:
-    """The network from a file, and the configuration that a converted file has to remember."""
+    """The network from a file, and the configuration that a converted file stores."""
     file = checkpoint.read(path)
-    remembered = checkpoint.configuration(file, name, [field.name for field in fields(Config)])
-    config = configuration(file) if remembered is None else Config(**remembered)
+    stored = checkpoint.configuration(file, name, [field.name for field in fields(Config)])
+    config = configuration(file) if stored is None else Config(**stored)
     with torch.device("meta"):
         module = Beats(config)
     if file.converted:
@@ -166,13 +168,13 @@ def read(name: str, path: str | Path) -> tuple[Spectral, dict[str, Any]]:
 
 
 def configuration(file: Checkpoint) -> Config:
-    """The sizes that the file's "cfg" states. Raises ValueError if it states what no BEATs network here is."""
+    """The sizes that the file's "cfg" states. Raises ValueError for sizes or settings that are not implemented."""
     cfg = file.rest.get("cfg")
     if not isinstance(cfg, Mapping):
         raise ValueError(f"{file} holds no 'cfg', as every BEATs file does: is it another network's?")
     odd = [f"{key} = {cfg[key]!r}, not {value!r}" for key, value in SUPPORTED.items() if cfg.get(key, value) != value]
     names = [field.name for field in fields(Config)]
-    missing = [f"no {name}" for name in names if not (isinstance(cfg.get(name), int) and 0 < cfg[name] < LARGEST)]
+    missing = [f"no {name}" for name in names if not (isinstance(cfg.get(name), int) and 0 < cfg[name] < LARGEST_SIZE)]
     if odd or missing:
         raise ValueError(f"the cfg of {file} is not one of BEATs: {'; '.join(odd + missing)}")
     config = Config(**{name: cfg[name] for name in names})
@@ -211,7 +213,7 @@ def published_keys(config: Config) -> dict[str, tuple[int, ...]]:
     return keys
 
 
-PLAIN = {  # published name -> ours
+OUR_NAMES = {  # published name -> name here
     "post_extract_proj": "widen",
     "layer_norm": "patch_norm",
     "encoder.layer_norm": "norm",
@@ -225,7 +227,7 @@ PLAIN = {  # published name -> ours
 
 
 def canonical(config: Config, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors from a published file's; the weight norm of the convolution is folded in."""
+    """The tensors of `Beats` from those of a published file; the weight norm of the convolution is folded in."""
     v = found["encoder.pos_conv.0.weight_v"].double()
     norm = v.square().sum((0, 1), keepdim=True).sqrt()
     out = {
@@ -241,7 +243,7 @@ def canonical(config: Config, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
             out[f"layers.{i}.qkv.{kind}"] = torch.cat([found[f"{at}.{part}_proj.{kind}"] for part in "qkv"])
     for key, value in found.items():
         part, _, kind = re.sub(r"^encoder\.layers\.\d+\.", "", key).rpartition(".")
-        if part in PLAIN:
+        if part in OUR_NAMES:
             number = re.match(r"encoder\.(layers\.\d+\.)", key)
-            out[f"{number[1] if number else ''}{PLAIN[part]}.{kind}"] = value
+            out[f"{number[1] if number else ''}{OUR_NAMES[part]}.{kind}"] = value
     return out

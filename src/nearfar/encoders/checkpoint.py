@@ -1,10 +1,10 @@
-"""Files of weights, as published: read without running any code of theirs, and matched key by key.
+"""Published files of weights: read without running code from the file, and matched key by key.
 
-    safetensors                    Hugging Face, and what `convert` writes
+    safetensors                    Hugging Face, and the files that `convert` writes
     torch zip or legacy pickle     fairseq .pt, Zenodo dicts, GitHub .pth, torchopenl3 .pth.tar
 
-A network says which keys it wants and which it drops; anything else in the file, anything missing and any other shape
-is an error that lists it. So a surprise in a file is never a silently wrong embedding.
+A network states which keys it needs and which it ignores. Any other key, a missing key or another shape is an error
+that lists the keys: a file that differs from the published ones never gives a wrong embedding silently.
 """
 
 from __future__ import annotations
@@ -27,12 +27,18 @@ from nearfar.support.check import choose
 from nearfar.support.files import atomic_write, sha256_of
 
 FORMAT = "nearfar-weights-1"
-INERT = ("omegaconf.", "fairseq.", "typing.", "collections.", "enum.")  # training settings: read as empty shells
+INERT = (
+    "omegaconf.",
+    "fairseq.",
+    "typing.",
+    "collections.",
+    "enum.",
+)  # modules of training settings: their objects are read as empty shells
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file's tensors by key, what else it holds, and the metadata of a file that `convert` has written (or {})."""
+    """A file: `tensors` by key, its other entries (`rest`), the metadata of a file that `convert` wrote (or {})."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -46,7 +52,7 @@ class Checkpoint:
 def read(path: str | Path) -> Checkpoint:
     """The checkpoint at `path`, memory-mapped where its format allows.
 
-    Raises FileNotFoundError, or ValueError naming the file if it is none of the formats or wants to run code.
+    Raises FileNotFoundError, or ValueError if it has another format or would run code.
     """
     path = Path(path)
     if not path.is_file():
@@ -62,22 +68,22 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def configuration(file: Checkpoint, encoder: str, names: Sequence[str]) -> dict[str, Any] | None:
-    """What a converted file remembers of its network, by these names, None of a published one.
+    """The entries `names` of the configuration in a converted file; None for a published file.
 
-    Raises ValueError if it is another family's, or does not say.
+    Raises ValueError for a file of another family, and for a damaged configuration.
     """
     from nearfar.encoders import TABLE
 
     if not file.converted:
         return None
-    of = file.converted.get("encoder")
-    if of not in TABLE or TABLE[of].module != TABLE[encoder].module:
-        raise ValueError(f"{file} holds {of}, not {encoder}")
+    held = file.converted.get("encoder")
+    if held not in TABLE or TABLE[held].module != TABLE[encoder].module:
+        raise ValueError(f"{file} holds {held}, not {encoder}")
     try:
         config = json.loads(file.converted["config"])
         return {name: config[name] for name in names}
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{file}: what it says of {of} is damaged; convert the published file again") from None
+        raise ValueError(f"{file}: its configuration of {held} is damaged; convert the published file again") from None
 
 
 def source_hash(path: str | Path) -> str:
@@ -95,9 +101,9 @@ def source_hash(path: str | Path) -> str:
 def match(
     checkpoint: Checkpoint, tensors: Mapping[str, Tensor], wanted: Mapping[str, Sequence[int]], dropped: Sequence[str]
 ) -> dict[str, Tensor]:
-    """The tensors that are `wanted` (key -> shape); of the others each must match a `dropped` pattern from its start.
+    """The tensors `wanted` (key -> shape), as float32; every other key must match the start of a pattern in `dropped`.
 
-    Raises ValueError listing the keys that are missing, unknown, of another shape, or not of real numbers (quantised).
+    Raises ValueError listing the keys that are missing, unknown, of another shape, or of integers (quantised).
     """
     keys = set(tensors)
     missing = sorted(set(wanted) - keys)
@@ -108,14 +114,14 @@ def match(
         for key, value in there.items()
         if tuple(value.shape) != tuple(wanted[key])
     ]
-    unreal = [f"{key} is {value.dtype}" for key, value in there.items() if not value.is_floating_point()]
+    integers = [f"{key} is {value.dtype}" for key, value in there.items() if not value.is_floating_point()]
     faults = [
         f"{what}: {', '.join(found[:20])}{f' and {len(found) - 20} more' if len(found) > 20 else ''}"
         for what, found in (
             ("missing keys", missing),
             ("unknown keys", unknown),
             ("other shapes", odd),
-            ("no real numbers", unreal),
+            ("not floating point", integers),
         )
         if found
     ]
@@ -125,21 +131,21 @@ def match(
 
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give an empty module (on the meta device) its tensors, without copying them."""
+    """Put tensors into a module on the meta device, without copying them."""
     module.load_state_dict({key: value.contiguous() for key, value in tensors.items()}, strict=True, assign=True)
     module.requires_grad_(False).eval()
 
 
 def restore(checkpoint: Checkpoint, module: torch.nn.Module) -> None:
-    """Fill an empty module from a file that `save` has written."""
+    """Fill a module on the meta device from a file that `save` wrote."""
     wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     fill(module, match(checkpoint, checkpoint.tensors, wanted, ()))
 
 
 def convert(encoder: str, source: str | Path, target: str | Path) -> Path:
-    """Write a published file of `encoder` once more as safetensors, in our own order: it loads faster.
+    """Write a published file of `encoder` as safetensors with the tensors of the network here, which load faster.
 
-    Its metadata name the encoder, its configuration and the source with its hash. Raises ValueError as loading does.
+    Raises ValueError as loading does.
     """
     from importlib import import_module
 
@@ -152,7 +158,7 @@ def convert(encoder: str, source: str | Path, target: str | Path) -> Path:
 def save(
     path: str | Path, tensors: Mapping[str, Tensor], *, encoder: str, config: Mapping[str, Any], source: Path
 ) -> Path:
-    """Write the tensors as one safetensors file that names encoder, configuration and the hash of its source."""
+    """Write tensors as safetensors; the metadata hold encoder, configuration, and name and hash of the source."""
     metadata = {
         "format": FORMAT,
         "encoder": encoder,
@@ -186,14 +192,14 @@ def _torch(path: Path, *, zipped: bool) -> Checkpoint:
         raise ValueError(f"{path} holds a {type(top).__name__}, not a dict of tensors")
     size = path.stat().st_size
     for key, value in tensors.items():
-        if value.numel() * value.element_size() > size:  # of few stored numbers that are repeated
-            raise ValueError(f"{path} is damaged, or a trap: {key} is {tuple(value.shape)}, more than the file holds")
+        if value.numel() * value.element_size() > size:  # expanded from a few stored numbers
+            raise ValueError(f"{path} is damaged or malicious: {key} is {tuple(value.shape)}, more than the file holds")
     rest = {key: value for key, value in top.items() if state is not top and key != "model"}
     return Checkpoint(path, tensors, rest, {})
 
 
 def _flat(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Tensors by key; those of a dict stored under a key get "key/" before their own."""
+    """Tensors by key; a dict under a key adds "key/" before its own keys."""
     for key, value in state.items():
         if isinstance(value, Tensor):
             yield f"{prefix}{key}", value
@@ -202,7 +208,7 @@ def _flat(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Ten
 
 
 class _Shell:
-    """Stands in for a class of training settings; keeps what it is given and runs nothing."""
+    """Stands in for a class of training settings: takes any arguments, keeps nothing, runs nothing."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -213,7 +219,7 @@ class _Shell:
 
 @contextlib.contextmanager
 def _inert_classes(path: Path, zipped: bool) -> Iterator[None]:
-    """Lets `torch.load` pass the settings that published files carry beside the tensors; other classes stay refused."""
+    """Let `torch.load` read the training settings in published files; every other class is refused."""
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
     shells: list[Any] = [(_Shell, name) for name in names if name.startswith(INERT)]
     with torch.serialization.safe_globals([argparse.Namespace, *shells]):

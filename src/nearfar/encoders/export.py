@@ -53,7 +53,7 @@ class Front(nn.Module):
 
 
 class Part(nn.Module):
-    """A function of a tensor that uses a network, in the form that torch exports."""
+    """A function of a tensor as a module, which torch can export; `modules` are the networks that it uses."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], *modules: nn.Module) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Part(nn.Module):
 
 
 def export(name: str, weights: Any, target: str | Path) -> Path:
-    """Write encoder `name` with its weights file to the ONNX file `target`, and a manifest beside it; the manifest.
+    """Write encoder `name` to the ONNX file `target` and a manifest beside it; returns the manifest's path.
 
     Raises ImportError without the extra `onnx`, ValueError for a network that is too large for one file.
     """
@@ -136,7 +136,7 @@ def _beats(network: beats.Spectral) -> Plan:
 
 def _openl3(network: openl3.Windowed) -> Plan:
     basis = network.module.basis
-    size, edge = (512, 0) if basis is None else (2048, 982)
+    size, edge = (512, 0) if basis is None else (2048, frontend.OPENL3_EDGE)
 
     def padded(windows: Tensor) -> Tensor:
         return pad(windows, (edge, edge))
@@ -145,7 +145,7 @@ def _openl3(network: openl3.Windowed) -> Plan:
         beyond = n - (2 * openl3.CENTRE + openl3.RATE)  # samples after the first window
         return n, (beyond + (openl3.HOP - 1)) // openl3.HOP + 1, n
 
-    spectrum = Front(frontend.hann_spectrum, size, 242, basis, padded, frontend.below_peak_db)
+    spectrum = Front(frontend.hann_spectrum, size, frontend.OPENL3_HOP, basis, padded, frontend.below_peak_db)
     body = Part(lambda window: network.module(spectrum(window))[:, None, None], spectrum, network.module)
     front = Part(lambda waves: pad(waves, (openl3.CENTRE, openl3.RATE)))
     return Plan(front, body, (1, openl3.RATE), openl3.RATE, openl3.HOP, counts, openl3.CENTRE)

@@ -1,22 +1,22 @@
-"""A network of your own as an encoder: an ONNX or LiteRT file, and a manifest in JSON that says how to feed it.
+"""A network of your own as an encoder: an ONNX or LiteRT file, and a JSON manifest that describes its tensors.
 
     {"network": "yamnet.tflite", "sample_rate": 16000, "window": 15600, "hop": 7800,
      "output": "global_average_pooling2d/Mean", "layout": "BD", "licence": "Apache-2.0"}
 
-    network       the file, by its path from the manifest's folder
+    network       path of the file, relative to the manifest's folder
     sample_rate   in Hz; recordings are resampled to it
-    window, hop   samples that the network takes at once, and from one to the next; without them it takes whole clips
-    shortest      whole clips alone: a shorter clip is followed by silence
-    input         name of the input tensor; the first one if it is not said
-    output        name of the tensor to take, an inner one too; the first output if it is not said
-    layout        an axis of that tensor a letter: T time, F frequency, D features, B batch or what else has size 1
-    scale         what full scale is to the network: 1, or 32768 for one that takes 16-bit numbers
-    sha256        of the network file, if it is to be checked
-    licence       whatever applies
+    window, hop   samples of the network's input, and between the starts of two inputs; without them: whole clips
+    shortest      least samples, for a network that takes whole clips; silence is appended to a shorter clip
+    input         name of the input tensor; default: the first
+    output        name of the output tensor, or of an inner tensor; default: the first output
+    layout        one letter for each axis of that tensor: T time, F frequency, D features, B any axis of size 1
+    scale         the network's full scale: 1, or 32768 for 16-bit integers
+    sha256        of the network file; default: it is not checked
+    licence       of the network
 
-A clip is cut into windows that start every `hop` samples, the last one moved back to end with the clip; a clip shorter
-than a window is followed by silence. Windows follow each other in time: T is their number times the T of each.
-Every clip runs alone on one core, so its grid depends on nothing but the clip. Needs no torch.
+A clip is cut into windows that start every `hop` samples; the last window is moved back to end with the clip. Silence
+is appended to a clip shorter than a window. T of the grid is the number of windows times the T of each.
+Every clip runs alone on one core, so its grid depends on the clip only. No torch is needed.
 """
 
 from __future__ import annotations
@@ -37,17 +37,18 @@ from nearfar.encoders import as_frames, as_list
 from nearfar.support.check import Array, integer, number
 from nearfar.support.files import sha256_of
 
-RATES = (1_000, 384_000)
-LONGEST_S, CLOSEST_S = 60.0, 0.01  # of a window and of a hop: more would fill the memory
+RATES = (1_000, 384_000)  # Hz
+LONGEST_WINDOW_S = 60.0  # longer windows and shorter hops would fill the memory
+SHORTEST_HOP_S = 0.01
 AXES = "BTFD"
-LARGEST_MANIFEST = 1 << 16
+LARGEST_MANIFEST = 1 << 16  # bytes
 
 Run = Callable[[Array], Array]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a manifest says; see the module."""
+    """The keys of a manifest; see the module."""
 
     network: str
     sample_rate: int
@@ -67,9 +68,9 @@ class Manifest:
         if (self.window is None) != (self.hop is None):
             raise ValueError("window and hop are given both, or neither where the network takes whole clips")
         if self.window is not None and self.hop is not None:
-            integer("window", self.window, high=LONGEST_S * self.sample_rate)
-            integer("hop", self.hop, low=CLOSEST_S * self.sample_rate, high=self.window)
-        integer("shortest", self.shortest, high=LONGEST_S * self.sample_rate)
+            integer("window", self.window, high=LONGEST_WINDOW_S * self.sample_rate)
+            integer("hop", self.hop, low=SHORTEST_HOP_S * self.sample_rate, high=self.window)
+        integer("shortest", self.shortest, high=LONGEST_WINDOW_S * self.sample_rate)
         number("scale", self.scale, above=0)
         for name in ("network", "input", "output", "layout", "sha256", "licence"):
             if not isinstance(getattr(self, name), str | None):
@@ -85,7 +86,7 @@ class Manifest:
 
 
 def source_hash(path: str | Path) -> str:
-    """SHA-256 over the hashes of a network and of the manifest at `path`."""
+    """SHA-256 of the two hashes of the manifest at `path` and of its network."""
     network = Path(path).parent / read(path).network
     return hashlib.sha256((sha256_of(network) + sha256_of(path)).encode()).hexdigest()
 
@@ -109,12 +110,12 @@ def read(path: str | Path | None) -> Manifest:
         if missing := [key for key in ("network", "sample_rate") if key not in data]:
             raise ValueError(f"it lacks {' and '.join(missing)}")
         return Manifest(**data)
-    except ValueError as error:  # JSON and text that is none as well
+    except ValueError as error:  # also of text that is not JSON
         raise ValueError(f"{path} is no manifest of a network: {error}") from None
 
 
 def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> Exported:
-    """The network that the manifest `weights` describes. Runs on the CPU, one core a clip, whatever else is asked."""
+    """The network of the manifest `weights`, on the CPU with one core a clip; `device` and `threads` are ignored."""
     manifest, path = read(weights), Path(weights)
     network = path.parent / manifest.network
     if not network.is_file():
@@ -137,7 +138,7 @@ class Exported:
 
     @cached_property
     def weights_hash(self) -> str:
-        """See `source_hash`."""
+        """The hash of network and manifest; see `source_hash`."""
         return source_hash(self.weights_path)
 
     def grid(self, waves: Any, layer: Any = None) -> Any:
@@ -165,7 +166,7 @@ class Exported:
 
 
 def parts(wave: Array, manifest: Manifest) -> list[Array]:
-    """The pieces (n,) of a wave (N,) that the network takes, in order; see the module."""
+    """A wave (N,) -> the pieces (n,) that the network takes, in order."""
     size = manifest.window or max(manifest.shortest, len(wave))
     wave = np.pad(wave, (0, max(0, size - len(wave))))
     last = len(wave) - size
@@ -174,13 +175,13 @@ def parts(wave: Array, manifest: Manifest) -> list[Array]:
 
 
 def as_grid(out: Array, manifest: Manifest) -> Array:
-    """The network's output as (T, F, D) float32, by the letters of `layout`."""
+    """The network's output as a grid (T, F, D) float32, by the letters of `layout`."""
     layout = manifest.layout or {1: "D", 2: "BD"}.get(out.ndim)
     shape = f"{manifest.output or 'the output'} of {manifest.network} has shape {out.shape}"
     if layout is None or len(layout) != out.ndim:
         raise ValueError(f"{shape}: layout must be {out.ndim} letters, such as {'BTFD'[-out.ndim :]}, not {layout!r}")
     if any(axis == "B" and size != 1 for axis, size in zip(layout, out.shape, strict=True)):
-        raise ValueError(f"{shape}, and layout {layout!r} calls an axis B that has not size 1")
+        raise ValueError(f"{shape}, but layout {layout!r} needs size 1 where it has B")
     kept = [axis for axis in layout if axis != "B"]
     grid = out.reshape([size for axis, size in zip(layout, out.shape, strict=True) if axis != "B"])
     grid = grid.transpose([kept.index(axis) for axis in "TFD" if axis in kept])
@@ -205,7 +206,7 @@ def _onnx(network: Path, manifest: Manifest) -> Run:
     try:
         session = onnxruntime.InferenceSession(str(network), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ValueError(f"{network} is damaged, or no ONNX file: {error}") from None
+        raise ValueError(f"{network} is damaged, or not an ONNX file: {error}") from None
     inputs = {tensor.name: tensor for tensor in session.get_inputs()}
     name = _named("input", manifest.input, list(inputs), network)
     output = _named("output", manifest.output, [tensor.name for tensor in session.get_outputs()], network)
@@ -227,9 +228,9 @@ def _litert(network: Path, manifest: Manifest) -> Run:
         raise ImportError(f"{network.name} needs ai-edge-litert: pip install 'nearfar[litert]'") from None
 
     def interpreter(*, all_tensors: bool) -> Any:
-        """Without delegates: they choose kernels by the processor, and 8-bit networks would round by it too."""
+        """No delegates: their kernels depend on the processor, and so would the rounding of 8-bit networks."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that inner tensors take memory: they are what is asked for
+            warnings.simplefilter("ignore")  # about the memory of inner tensors
             made = Interpreter(
                 str(network),
                 num_threads=1,
@@ -242,7 +243,7 @@ def _litert(network: Path, manifest: Manifest) -> Run:
     try:
         plain = interpreter(all_tensors=False)
     except Exception as error:
-        raise ValueError(f"{network} is damaged, or no LiteRT file: {error}") from None
+        raise ValueError(f"{network} is damaged, or not a LiteRT file: {error}") from None
     inputs = {tensor["name"]: tensor for tensor in plain.get_input_details()}
     outputs = [tensor["name"] for tensor in plain.get_output_details()]
     inner = [tensor["name"] for tensor in plain.get_tensor_details() if tensor["name"] not in outputs]
@@ -250,7 +251,7 @@ def _litert(network: Path, manifest: Manifest) -> Run:
     output = _named("output", manifest.output, [*outputs, *inner], network)
     at = {tensor["name"]: tensor["index"] for tensor in plain.get_tensor_details()}
     rank = len(inputs[name]["shape"])
-    own = threading.local()  # an interpreter holds one clip at a time
+    own = threading.local()  # one interpreter per thread: it works on one clip at a time
 
     def run(part: Array) -> Array:
         if not hasattr(own, "interpreter"):
@@ -266,7 +267,7 @@ def _litert(network: Path, manifest: Manifest) -> Run:
 
 
 def _named(what: str, asked: str | None, there: list[str], network: Path) -> str:
-    """The tensor that was asked for: by its whole name or the end of one of its names; the first if none was."""
+    """The tensor `asked` for, by its whole name or the end of one of its aliases; the first tensor for None."""
     if asked is None:
         return there[0]
     aliases = [name.split(";") for name in there]

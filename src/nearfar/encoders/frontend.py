@@ -5,8 +5,8 @@
     log_mel          Slaney mel, natural logarithm: M2D
     window_db        decibels below the maximum of each one-second window: OpenL3
 
-All bases are computed in float64 and used in float32. Leading axes are independent of each other: the maximum that
-sets a floor is that of one clip, never of a batch. Source: the published front ends named at each function.
+Windows and filterbanks are computed in float64 and used in float32. Leading axes are independent: the maximum that sets
+a floor is that of one clip, never of a batch. Each function names the published front end that it follows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from nearfar.encoders.mel import mel_bank
 from nearfar.support.check import Array
 
 RATE = 16_000
-KALDI_FRAME, HOP = 400, 160  # samples: 25 ms and 10 ms
+HOP = 160  # samples, 10 ms
+KALDI_FRAME = 400  # samples, 25 ms
+OPENL3_HOP = 242  # samples at 48 kHz
+OPENL3_EDGE = 982  # zeros on each side of a window, for frames of 2048 samples
 LOG_FLOOR = float(np.finfo(np.float32).eps)
 
 
@@ -37,7 +40,7 @@ def kaldi_fbank(wave: Tensor, window: str) -> Tensor:
 
 
 def kaldi_spectrum(frames: Tensor, window: str) -> Tensor:
-    """(..., 400) -> (..., 257) complex: what `kaldi_fbank` does to a frame as far as it is linear."""
+    """(..., 400) -> (..., 257) complex: the linear steps of `kaldi_fbank` for each frame."""
     frames = frames - frames.mean(-1, keepdim=True)
     before = torch.cat([frames[..., :1], frames[..., :-1]], -1)
     return torch.fft.rfft((frames - 0.97 * before) * _kaldi_window(window, frames.device), 512)
@@ -64,13 +67,15 @@ def log_mel(wave: Tensor) -> Tensor:
 def window_db(windows: Tensor, basis: Tensor | None) -> Tensor:
     """One-second windows (..., 48000) -> (..., frames, bands) decibels below each window's maximum, at most 80.
 
-    `basis` (1025, bands) is the mel filterbank: 199 frames of 2048 samples every 242, zeros around. None is OpenL3's
-    "linear": 197 frames of 512 samples, 257 bins of magnitude. Source: kapre 0.1.4, as OpenL3 was trained.
+    basis    mel filterbank (1025, bands) for 199 frames of 2048 samples; None: the magnitudes (257 bins) of 197 frames
+             of 512 samples, OpenL3's "linear"
+
+    Source: kapre 0.1.4, with which OpenL3 was trained.
     """
     n_fft = 512 if basis is None else 2048
     if basis is not None:
-        windows = pad(windows, (982, 982))
-    power = _power(hann_spectrum(windows.unfold(-1, n_fft, 242)))
+        windows = pad(windows, (OPENL3_EDGE, OPENL3_EDGE))
+    power = _power(hann_spectrum(windows.unfold(-1, n_fft, OPENL3_HOP)))
     return below_peak_db(power if basis is None else power @ basis)
 
 
@@ -80,18 +85,18 @@ def hann_spectrum(frames: Tensor) -> Tensor:
 
 
 def floored_log(energies: Tensor) -> Tensor:
-    """Natural logarithm of energies, in their place; Kaldi's floor."""
+    """Natural logarithm of `energies` with Kaldi's floor; overwrites `energies`."""
     return energies.clamp_min_(LOG_FLOOR).log_()
 
 
 def floored_db(power: Tensor) -> Tensor:
-    """Decibels (..., frames, bands) of power, in its place, at least those of the clip's maximum less 120."""
+    """Decibels of `power` (..., frames, bands), at least the clip's maximum minus 120; overwrites `power`."""
     db = 10 * power.clamp_min_(1e-10).log10_()
     return torch.maximum(db, db.amax((-2, -1), keepdim=True) - 120)
 
 
 def below_peak_db(power: Tensor) -> Tensor:
-    """10 log10 (..., frames, bands) of the root of power, in its place, less its maximum: from -80 to 0."""
+    """10 log10 of the root of `power` (..., frames, bands) minus its maximum, from -80 to 0; overwrites `power`."""
     db = 10 * power.sqrt_().clamp_min_(1e-10).log10_()
     return (db - db.amax((-2, -1), keepdim=True)).clamp_min_(-80)
 

@@ -3,8 +3,9 @@
     128 bands, HTK mel scale, 0 to 8 kHz; n_fft 1024, hop 512 (32 ms) at 16 kHz; periodic Hann, centred, mirrored edges
     value = 10 log10(power of the band) in decibels above FLOOR_DB: a full-scale sine is near 130, digital silence is 0
 
-Level is kept: a clip that is 6 dB louder is 6 dB higher in every band above the floor. A machine that turns louder
-is news, and the report's poolings need values >= 0. One frequency row, so every `freq` gives frames (T, 128).
+The level is not normalised: a clip that is 6 dB louder has values 6 dB higher in every band above the floor, because a
+machine that becomes louder may be faulty. Values are >= 0, as the report's poolings need. The grid has one frequency
+row, so every `freq` gives frames (T, 128).
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from nearfar.encoders import as_frames, as_list
 from nearfar.encoders.mel import htk_hz, htk_mel, triangles
 from nearfar.support.check import Array
 
-RATE, N_FFT, HOP, BANDS = 16_000, 1024, 512, 128
+RATE = 16_000
+N_FFT = 1024
+HOP = N_FFT // 2
+BANDS = 128
 FLOOR_DB = -130.0
 
 
 class LogMel:
-    """The log-mel encoder; see the module for its numbers."""
+    """The log-mel encoder."""
 
     sample_rate, dim, licence = RATE, BANDS, "Apache-2.0, no weights"
     batches = False
@@ -43,9 +47,9 @@ class LogMel:
 
 
 def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> LogMel:
-    """The log-mel encoder; it has no weights and runs on the CPU, whatever `device` says."""
+    """The log-mel encoder; it has no weights and ignores `device` and `threads`."""
     if weights is not None:
-        raise ValueError(f"encoder {name!r} has no weights, so weights={weights!r} cannot be meant")
+        raise ValueError(f"encoder {name!r} has no weights, so weights={weights!r} has no use")
     return LogMel()
 
 
@@ -56,7 +60,7 @@ def log_mel(wave: Array) -> Array:
     wave = wave.astype(np.float32)
     padded = np.pad(wave, N_FFT // 2, mode="reflect") if len(wave) > 1 else np.pad(wave, N_FFT // 2, mode="edge")
     frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]
-    window, bank = _fixed()
+    window, bank = _window_and_bank()
     spectrum = fft.rfft(frames * window, axis=-1)
     power = (spectrum.real**2 + spectrum.imag**2) @ bank
     floor = np.float32(10 ** (FLOOR_DB / 10))
@@ -64,11 +68,11 @@ def log_mel(wave: Array) -> Array:
 
 
 @lru_cache(maxsize=1)
-def _fixed() -> tuple[Array, Array]:
+def _window_and_bank() -> tuple[Array, Array]:
     """Window (1024,) and mel bank (513, 128): triangles that sum to 1, scaled so that a full sine is near 0 dB."""
     window = np.sin(np.pi * np.arange(N_FFT) / N_FFT) ** 2
     edges = htk_hz(np.linspace(0, htk_mel(RATE / 2), BANDS + 2))
-    # The lowest triangles are narrower than a bin: at least one bin wide to each side, or they would hold no bin.
+    # Each triangle reaches one bin to either side: the lowest ones are narrower and would hold no bin.
     width = RATE / N_FFT
     centre = edges[1:-1]
     left, right = np.minimum(edges[:-2], centre - width), np.maximum(edges[2:], centre + width)

@@ -2,8 +2,8 @@
 
     waveform (B, N) at 48 kHz -> windows of 48,000 every 4,800 samples -> grid (B, T, 1, 512 or 6144)
 
-Windows are centred: half a second of silence before the clip, the end padded to whole hops. Every batch norm behind a
-convolution is folded into it. Embeddings are flattened as Keras does, channels last.
+Windows are centred: half a second of silence is put before the clip, and its end is padded to whole hops. Every batch
+norm after a convolution is folded into the convolution. Embeddings are flattened as in Keras, channels last.
 Source: Cramer et al. 2019, "Look, listen, and learn more", in the form of the torchopenl3 files.
 """
 
@@ -24,11 +24,13 @@ from nearfar.encoders import TABLE, checkpoint, frontend
 from nearfar.encoders.checkpoint import Checkpoint
 from nearfar.encoders.frozen import Frozen
 
-RATE, HOP, CENTRE = 48_000, 4_800, 24_000
+RATE = 48_000
+HOP = RATE // 10
+CENTRE = RATE // 2  # zeros before the clip
 CHANNELS = (1, 64, 64, 128, 128, 256, 256, 512, 512)  # before the first convolution, then after each
 POOLED_AFTER = (2, 4, 6)
-WINDOWS = 8  # run together: what a convolution holds at once stays in the cache's reach
-EPS = 1e-3
+WINDOWS = 8  # windows of a batch: the activations of a convolution stay small enough for the cache
+EPS = 1e-3  # of the batch norms
 REPRESENTATIONS = {"mel128": 128, "mel256": 256, "linear": 257}  # bands
 LAST_POOL = {  # (representation, embedding size) -> size of the last max pooling over (bands, frames)
     ("mel128", 512): (16, 24),
@@ -59,14 +61,14 @@ class OpenL3(nn.Module):
         for number, convolution in enumerate(self.convolutions, start=1):
             x = convolution(x)
             if number in POOLED_AFTER:
-                x = max_pool2d(x, 2)  # before the relu: the same, on a quarter of the numbers
+                x = max_pool2d(x, 2)  # before the relu: same result, a quarter of the work
             if number < len(self.convolutions):
                 x = relu(x, inplace=True)
         return max_pool2d(x, self.last_pool).permute(0, 2, 3, 1).flatten(1)
 
 
 class Windowed:
-    """OpenL3 over the windows of a clip. It has one layer."""
+    """OpenL3 over the windows of a clip; it counts as one layer."""
 
     depth = 1
 
@@ -76,7 +78,7 @@ class Windowed:
     def grids(self, waves: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Waveforms (B, N) at 48 kHz -> [grid (B, T, 1, dim)]."""
         windows = self.windows(waves)
-        rows = [self.module(self.spectrogram(some)) for some in torch.split(windows.flatten(0, 1), WINDOWS)]
+        rows = [self.module(self.spectrogram(batch)) for batch in torch.split(windows.flatten(0, 1), WINDOWS)]
         return [torch.cat(rows).reshape(*windows.shape[:2], 1, self.dim)] * len(layers)
 
     def windows(self, waves: Tensor) -> Tensor:
@@ -97,7 +99,7 @@ def load(name: str, weights: Any, **settings: Any) -> Frozen:
 
 
 def read(name: str, path: str | Path) -> tuple[Windowed, dict[str, Any]]:
-    """The network from a file, and the configuration that a converted file has to remember."""
+    """The network from a file, and the configuration that a converted file stores."""
     file = checkpoint.read(path)
     config = checkpoint.configuration(file, name, ("representation", "content", "dim")) or configuration(name, file)
     _check_variant(name, file, config)
@@ -113,7 +115,7 @@ def read(name: str, path: str | Path) -> tuple[Windowed, dict[str, Any]]:
 
 
 def configuration(name: str, file: Checkpoint) -> dict[str, Any]:
-    """Representation by the filterbank in the file; content and size by the file's name, or the encoder's."""
+    """Representation from the filterbank in the file; content and size from the name of the file, or of the encoder."""
     basis = file.tensors.get("speclayer.mel_basis")
     representation = "linear" if basis is None else f"mel{basis.shape[:1].numel()}"
     stated = re.search(r"_(env|music)_(512|6144)\b", file.path.name)
@@ -143,7 +145,7 @@ def published_keys(representation: str) -> dict[str, tuple[int, ...]]:
 
 
 def canonical(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors from a published file's: batch norm i + 1 is folded into convolution i, in float64."""
+    """The tensors of `OpenL3` from a published file's: batch norm i + 1 is folded into convolution i, in float64."""
     wide = {key: value.double() for key, value in found.items()}
 
     def affine(i: int) -> tuple[Tensor, Tensor]:  # y = x * gain + offset
@@ -168,7 +170,7 @@ def canonical(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_kernels(file: Checkpoint) -> None:
-    """The file's DFT kernels are what the front end computes by FFT, or the file is not what it seems."""
+    """ValueError if the DFT kernels of the file are not those of the FFT and window of `frontend`."""
     for part, sign in (("real", 1), ("imag", -1)):
         kernels = file.tensors.get(f"speclayer.dft_{part}_kernels")
         if kernels is None:

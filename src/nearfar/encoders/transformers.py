@@ -1,14 +1,14 @@
-"""EAT, SSLAM, CED, M2D-CLAP and Dasheng: one trunk, told apart by data (report section 2.4).
+"""EAT, SSLAM, CED, M2D-CLAP and Dasheng: one trunk (report section 2.4), each behind the front end of its family.
 
-A `Family` says how a clip becomes a spectrogram and its chunks, and how its published files are laid out.
+A `Family` has the front end, the rules for padding and chunks, and the layout of the published files.
 
     family   front end            padded with zeros                       chunks, each with positions from 0
     eat      Kaldi fbank          to 1024 frames or whole patches         12,288 frames
-    ced      HTK mel, decibels    -                                       1012; a rest below a patch is dropped
-    m2d      Slaney mel, log      at the end, to whole patches            1001, or what the file says
+    ced      HTK mel, decibels    -                                       1012; the last one is dropped below 16
+    m2d      Slaney mel, log      at the end, to whole patches            1001, or as the file states
     dasheng  HTK mel, decibels    -                                       1008; patches of 4 frames, all bands: F = 1
 
-Rows of padding alone are dropped. Sources: the networks' own inference code, as read for their published files.
+Rows that hold only padding are dropped. Sources: the inference code that its authors published for each network.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from nearfar.encoders.frozen import Frozen
 from nearfar.encoders.layouts import Layout
 from nearfar.encoders.vit import Shape, Trunk
 
-EAT_FRAMES = 1024  # the least that EAT hears
-M2D_FRAMES = {62: 1001, 38: 608}  # rows of positions -> frames of a chunk, where the file does not say
+EAT_FRAMES = 1024  # shorter spectrograms are padded to this length
+M2D_FRAMES = {62: 1001, 38: 608}  # rows of positions -> frames of a chunk, for files that do not state it
 
 
 @dataclass(frozen=True)
 class Family:
-    """See the module. `before` and `after` the normalisation: frames, frames of a chunk -> zero frames to append."""
+    """See the module. `before`, `after`: (frames, frames of a chunk) -> zero frames to append before the normalisation
+    of the spectrogram, and after it."""
 
     front_end: Callable[[Tensor], Tensor]  # (B, N) -> (B, frames, bands)
     layout: Layout
@@ -54,7 +55,7 @@ def _eat_padding(frames: int, chunk: int) -> int:
 
 
 def _at_least_a_patch(waves: Tensor) -> Tensor:
-    """Decibels of at least 16 frames: a shorter clip is followed by silence."""
+    """Decibels of at least 16 frames; silence is appended to a shorter clip."""
     return frontend.mel_db(pad(waves, (0, max(0, 15 * frontend.HOP - waves.shape[-1]))))
 
 
@@ -104,7 +105,7 @@ class Transformer:
         return [torch.cat([part[j] for part in parts], dim=1)[:, :rows] for j in range(len(layers))]
 
     def chunks(self, spectrogram: Tensor) -> list[Tensor]:
-        """The spectrogram (B, frames, bands), normalised and padded, in pieces to run one after the other."""
+        """The spectrogram (B, frames, bands), normalised, padded and cut into chunks."""
         frames = spectrogram.shape[1]
         padded = pad(spectrogram, (0, 0, 0, self.family.before(frames, self.chunk)))
         whole = pad(self.module.normalised(padded), (0, 0, 0, self.family.after(frames, self.chunk)))
@@ -119,24 +120,24 @@ def load(name: str, weights: Any, **settings: Any) -> Frozen:
 
 
 def read(name: str, path: str | Path) -> tuple[Transformer, dict[str, Any]]:
-    """The network `name` from a file, and the configuration that a converted file has to remember."""
-    of, shape = NETWORKS[name]
-    family, file = FAMILIES[of], checkpoint.read(path)
+    """The network `name` from a file, and the configuration that a converted file stores."""
+    family_name, shape = NETWORKS[name]
+    family, file = FAMILIES[family_name], checkpoint.read(path)
     keys = {layouts.plain(key): value for key, value in file.tensors.items()}
     _check_size(name, file, keys, shape)
-    remembered = checkpoint.configuration(file, name, ("family", "chunk", "rows"))
-    if remembered is not None:
-        config = remembered
-        if config["family"] != of:
+    stored = checkpoint.configuration(file, name, ("family", "chunk", "rows"))
+    if stored is not None:
+        config = stored
+        if config["family"] != family_name:
             raise ValueError(f"{file} holds {file.converted['encoder']}, not {name}")
         trunk = _empty(replace(shape, rows=config["rows"]))
         checkpoint.restore(file, trunk)
     else:
-        shape, chunk = _heard(of, shape, file, keys)
+        shape, chunk = _stated_size(family_name, shape, file, keys)
         layout = family.layout
         wanted = {key: size for key, size in layout.keys(shape).items() if key in keys or key not in layout.optional}
         found = checkpoint.match(file, keys, wanted, layout.dropped)
-        trunk, config = _empty(shape), {"family": of, "chunk": chunk, "rows": shape.rows}
+        trunk, config = _empty(shape), {"family": family_name, "chunk": chunk, "rows": shape.rows}
         checkpoint.fill(trunk, layout.trunk(shape, found))
     return Transformer(family, trunk, config["chunk"]), config
 
@@ -147,7 +148,7 @@ def _empty(shape: Shape) -> Trunk:
 
 
 def _check_size(name: str, file: Checkpoint, keys: Mapping[str, Tensor], shape: Shape) -> None:
-    """A file of another size is named as such, before a hundred shapes are listed."""
+    """ValueError for a network of another size, in place of a list of a hundred shapes that differ."""
     blocks = {key: value for key, value in keys.items() if re.fullmatch(r"blocks\.\d+\.norm1\.weight", key)}
     found = (len(blocks), next((norm.numel() for norm in blocks.values()), 0))
     if blocks and found != (shape.depth, shape.width):
@@ -158,8 +159,8 @@ def _check_size(name: str, file: Checkpoint, keys: Mapping[str, Tensor], shape: 
         )
 
 
-def _heard(family: str, shape: Shape, file: Checkpoint, keys: Mapping[str, Tensor]) -> tuple[Shape, int]:
-    """The shape with as many rows as the file has positions for, and the frames of a chunk: M2D's files differ."""
+def _stated_size(family: str, shape: Shape, file: Checkpoint, keys: Mapping[str, Tensor]) -> tuple[Shape, int]:
+    """The shape with the file's number of rows, and the frames of a chunk: M2D's files differ in both."""
     if family != "m2d" or "pos_embed" not in keys or keys["pos_embed"].ndim != 3:
         return shape, FAMILIES[family].chunk
     rows = (keys["pos_embed"].shape[1] - 1) // shape.columns
@@ -167,5 +168,5 @@ def _heard(family: str, shape: Shape, file: Checkpoint, keys: Mapping[str, Tenso
     stated = args if args and isinstance(args, list | tuple) else re.findall(r"-80x(\d+)p16", str(file.path))
     frames = int(stated[-1]) if stated else M2D_FRAMES.get(rows, rows * shape.patch[0])
     if not rows or frames // shape.patch[0] != rows:
-        raise ValueError(f"{file} has positions for {rows} rows, but says that it hears {frames} frames")
+        raise ValueError(f"{file} has positions for {rows} rows, but states chunks of {frames} frames")
     return replace(shape, rows=rows), frames

@@ -2,9 +2,9 @@
 
     spectrogram (B, frames, bands) -> patches -> tokens + positions -> blocks -> grid (B, T, F, D)
 
-Their differences are data: a `Shape`, and which tensors a file fills. Tokens are kept in the order of time, then
-frequency, whatever the published code does: attention does not look at order, so only the positions must follow.
-Knows nothing of audio or files.
+The networks differ in their `Shape` and in their tensors. Tokens are in the order of time, then frequency, also where
+the published code has another order: attention gives the same if the positions have the same order.
+This file does not read audio or weights.
 """
 
 from __future__ import annotations
@@ -19,10 +19,7 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 
 @dataclass(frozen=True)
 class Shape:
-    """What makes one trunk differ from another.
-
-    `patch` is (frames, bands); `rows` how many time rows the table of positions has; `cls` how many class tokens.
-    """
+    """Sizes of a trunk. `patch`: (frames, bands); `rows`: time rows of the table of positions; `cls`: class tokens."""
 
     width: int
     depth: int
@@ -30,12 +27,12 @@ class Shape:
     bands: int = 128
     rows: int = 768
     cls: int = 0
-    post_norm: bool = False  # EAT: each norm follows its sum, a norm follows the embedding, none ends the trunk
+    post_norm: bool = False  # EAT: norms after each sum and after the embedding, none after the last block
     heads: int = 0  # 0: one for every 64 features
 
     @property
     def columns(self) -> int:
-        """F, tokens of one time row."""
+        """F, the tokens of one time row."""
         return self.bands // self.patch[1]
 
 
@@ -50,7 +47,7 @@ class Linear(nn.Linear):
 
 
 class Trunk(nn.Module):
-    """The transformer with the tensors that its shape asks for; see the module."""
+    """The transformer of a shape."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -65,7 +62,7 @@ class Trunk(nn.Module):
         self.norm = nn.Identity() if shape.post_norm else nn.LayerNorm(width, eps=1e-6)
 
     def normalised(self, spectrogram: Tensor) -> Tensor:
-        """The spectrogram (..., frames, bands) as the network wants it."""
+        """The spectrogram (..., frames, bands), scaled and shifted per band."""
         return spectrogram * self.scale + self.offset
 
     def forward(self, spectrogram: Tensor, layers: Sequence[int]) -> list[Tensor]:

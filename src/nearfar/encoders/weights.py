@@ -1,10 +1,10 @@
-"""The folder of weights on this machine: find an encoder's file, fetch it, or take one that was brought.
+"""The folder of weights on this machine: find an encoder's file, download it, or add one that a person has brought.
 
-    FOLDER/NAME.safetensors        converted: loads faster, preferred
+    FOLDER/NAME.safetensors        converted file; used first, as it loads faster
     FOLDER/NAME/<published file>   as it was published; M2D keeps the directory whose name states its configuration
-    FOLDER/lock.json               hashes of first use
+    FOLDER/lock.json               hashes of files at their first use
 
-FOLDER is what was given, else $NEARFAR_WEIGHTS, else the user's cache. Nothing is fetched unless `pull` is called.
+FOLDER is the argument `folder`, else $NEARFAR_WEIGHTS, else the user's cache. Only `pull` downloads.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def present(name: str, folder: Folder = None) -> Path | None:
 
 
 def pull(name: str, folder: Folder = None, *, progress: Progress | None = None, **options: Any) -> Path:
-    """Fetch the weights of encoder `name` from where they are published; `options` are `download.fetch`'s.
+    """Download the weights of encoder `name`; `options` are those of `download.fetch`.
 
-    Raises DownloadError, which says what to do where the file has to be fetched by hand.
+    Raises DownloadError with the page to fetch the file from by hand.
     """
     source, here = choose("encoder with weights", name, SOURCES), folder_of(folder)
     by_hand = f"Fetch {source.file} by hand from {source.page}, then: nearfar weights {name} --from FILE"
@@ -107,7 +107,7 @@ def pull(name: str, folder: Folder = None, *, progress: Progress | None = None, 
 
 
 def _known(source: Source, lock: Path) -> Expected:
-    """What is known of a published file without asking anyone: its published hash, else that of its first use."""
+    """Size and hash of a published file: the published ones, else those of its first use here."""
     first = {} if source.sha256 else _read_lock(lock).get(source.url, {})
     if not first:
         return Expected(source.sha256, size=source.size)
@@ -133,7 +133,7 @@ def _remember(lock: Path, key: str, path: Path) -> None:
 
 
 def add(name: str, file: str | os.PathLike[str], folder: Folder = None) -> Path:
-    """Take a file that was brought as the weights of encoder `name`: loaded strictly first, then linked or copied.
+    """Add `file` as the weights of encoder `name`: it is loaded strictly, then linked or copied into the folder.
 
     Raises ValueError if it is not that encoder, or if its hash is not the published one.
     """
@@ -154,7 +154,7 @@ def add(name: str, file: str | os.PathLike[str], folder: Folder = None) -> Path:
 
 
 def _used(name: str, here: Path, target: Path) -> Path:
-    """`target`, if its weights are those that are found; a file of others that comes before it is a ValueError."""
+    """`target`, if `find` gives the same weights; ValueError if it gives a file of other weights."""
     from safetensors import safe_open
 
     first = present(name, here)
@@ -167,13 +167,13 @@ def _used(name: str, here: Path, target: Path) -> Path:
 
 
 def check(name: str, path: Path) -> None:
-    """Load a file as encoder `name` strictly: ValueError if it is another one."""
+    """Load a file strictly as encoder `name`; ValueError if it holds another network."""
     with _needing_torch(f"checking {path}"):
         import_module(TABLE[name].module).read(name, path)
 
 
 def convert(name: str, file: Path, target: Path) -> Path:
-    """Write a published file of encoder `name` once more as safetensors that load faster; see `checkpoint.convert`."""
+    """`checkpoint.convert`, with an ImportError that names the package to install."""
     with _needing_torch(f"converting {file}"):
         from nearfar.encoders import checkpoint
 
@@ -191,7 +191,7 @@ def _needing_torch(what: str) -> Iterator[None]:
 
 
 def guess(file: str | os.PathLike[str]) -> str:
-    """The encoder whose weights a file holds. Raises ValueError if it is none, or could be several."""
+    """The encoder whose weights a file holds. Raises ValueError if no encoder fits, or several do."""
     fits, why = [], {}
     for name in SOURCES:
         try:

@@ -1,11 +1,11 @@
-"""The data sets of DCASE Task 2 from Zenodo, put where `layout` reads them.
+"""Download the data sets of DCASE Task 2 from Zenodo to the folders that `layout` reads.
 
     TO/dcase2026t2/dev_data/raw/<machine>/{train,test}/*.wav, attributes_00.csv      "dcase2026-dev"
     TO/dcase2026t2/eval_data/raw/<machine>/{train,test}/*.wav                        "dcase2026-add", "dcase2026-eval"
 
-Zenodo's listing of the record says which archives there are and their MD5; of an archive that was replaced the newest
-revision is taken. Archives are resumed, checked, unpacked file by file (each whole or not at all) and removed. What is
-there already is neither fetched nor unpacked again.
+Zenodo's listing of a record names its archives and their MD5. Of an archive with several revisions the newest is taken.
+An archive is fetched (resumed after a break), checked, unpacked file by file, each whole or not at all, and removed. A
+receipt in the machine's folder lists the files, so complete machines are not fetched again.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from nearfar.support.words import as_sentence
 SITE = "https://zenodo.org"
 LICENCE = "CC BY-NC-SA 4.0 (attribution, no commercial use, share alike)"
 RECEIPT = ".pulled.json"
-SPARE = 100 << 20  # bytes to leave free on the disk
+SPARE = 100 << 20  # bytes that stay free on the disk
 
 
 @dataclass(frozen=True)
 class Record:
-    """A record of Zenodo: one part of one year's data set, and what its archives are called."""
+    """A record of Zenodo: one part of one year's data set."""
 
     number: int
     year: int
@@ -47,7 +47,7 @@ class Record:
 
     @property
     def raw(self) -> PurePosixPath:
-        """Where its machines go, below the folder of all data sets."""
+        """Folder of its machines, below the folder of all data sets."""
         return PurePosixPath(f"dcase{self.year}t2", "dev_data" if self.part == "dev" else "eval_data", "raw")
 
 
@@ -61,7 +61,7 @@ RECORDS = {
     }.items()
     for part, number in zip(("dev", "add", "eval"), numbers, strict=True)
 }
-NAMED = {"dev": "dev_*.zip", "add": "eval_*_train.zip", "eval": "eval_*_test.zip"}
+FILE_PATTERNS = {"dev": "dev_*.zip", "add": "eval_*_train.zip", "eval": "eval_*_test.zip"}
 ARCHIVES = {
     "dev": r"dev_(?:data_)?(?P<machine>.+?)(?:_r(?P<revision>\d+))?\.zip",
     "add": r"eval_(?:data_)?(?P<machine>.+?)_train(?:_r(?P<revision>\d+))?\.zip",
@@ -72,7 +72,7 @@ MD5 = {"dev_ToyCar_r2.zip": "353201db217e25377a7e7eccf9c1c8a7"}  # replaced the 
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive of a record: one machine."""
+    """An archive of a record: the clips of one machine."""
 
     name: str
     machine: str
@@ -83,7 +83,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Listing:
-    """What Zenodo says of a record."""
+    """Zenodo's description of a record."""
 
     record: Record
     title: str
@@ -95,12 +95,12 @@ def listing(name: str, mirrors: Mapping[str, str] | None = None) -> Listing:
     """The archives of the data set `name`, a key of RECORDS, as Zenodo lists them now."""
     record = choose("data set", name, RECORDS)
     url = f"{SITE}/api/records/{record.number}"
-    with tempfile.TemporaryDirectory() as folder, _or_by_hand(record, NAMED[record.part], "DATA" / record.raw):
+    with tempfile.TemporaryDirectory() as folder, _or_by_hand(record, FILE_PATTERNS[record.part], "DATA" / record.raw):
         text = fetch(url, Path(folder) / "record.json", mirrors=mirrors).read_text(encoding="utf-8")
     try:
-        return _understood(record, json.loads(text))
+        return _parse_listing(record, json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{url} is no listing of a record as Zenodo gives them: {error!r}") from None
+        raise ValueError(f"{url} is not the listing of a record: {error!r}") from None
 
 
 def pull(
@@ -114,11 +114,11 @@ def pull(
 ) -> dict[str, Path]:
     """Fetch and unpack the archives of a listing below `to`, of all machines or these: {machine: its folder}.
 
-    `keep` leaves the archives in place. Raises DownloadError (an OSError) or ValueError; what came is kept and resumed.
+    `keep` leaves the archives in place. Raises DownloadError (an OSError) or ValueError; partial downloads are kept.
     """
-    known = [a.machine for a in found.archives]
-    if unknown := sorted(set(machines) - set(known)):
-        raise ValueError(f"no machine {', '.join(unknown)} in {found.title}; it has {', '.join(known)}")
+    there = [a.machine for a in found.archives]
+    if unknown := sorted(set(machines) - set(there)):
+        raise ValueError(f"no machine {', '.join(unknown)} in {found.title}; it has {', '.join(there)}")
     raw = Path(to) / found.record.raw
     out = {}
     for archive in found.archives:
@@ -131,7 +131,7 @@ def pull(
         with _or_by_hand(found.record, archive.name, raw):
             fetch(archive.url, file, Expected(md5=archive.md5, size=archive.size), mirrors=mirrors, progress=progress)
         files = unpack(file, raw, archive.machine, progress)
-        _sign(raw, archive, files)
+        _write_receipt(raw, archive, files)
         if not keep:
             file.unlink()
     return out
@@ -140,14 +140,14 @@ def pull(
 def unpack(archive: Path, raw: Path, machine: str, progress: Progress | None = None) -> list[tuple[str, int]]:
     """Unpack one machine's archive to raw/<machine>: (path below it, size) of every file.
 
-    Files that are there with the right content stay. ValueError for a damaged archive and for one that reaches outside.
+    Files with the right content stay. ValueError for a damaged archive, and for entries outside the machine's folder.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             plan = list(_plan(opened, archive.name, machine))
-            _room(raw, sum(i.file_size for i, path in plan if not _is_whole(raw / path, i.file_size)), archive)
+            _check_space(raw, sum(i.file_size for i, path in plan if not _has_size(raw / path, i.file_size)), archive)
             for done, (info, path) in enumerate(plan, start=1):
-                if not _same(raw / path, info):
+                if not _has_content(raw / path, info):
                     _extract(opened, info, raw / path)
                 if progress:
                     progress(done, len(plan), f"unpacking {archive.name}")
@@ -158,7 +158,7 @@ def unpack(archive: Path, raw: Path, machine: str, progress: Progress | None = N
 
 @contextlib.contextmanager
 def _or_by_hand(record: Record, files: str, raw: PurePath) -> Iterator[None]:
-    """What cannot be fetched is an error that says how to bring it by hand."""
+    """Add to a DownloadError how to fetch the files by hand."""
     try:
         yield
     except DownloadError as error:
@@ -168,9 +168,9 @@ def _or_by_hand(record: Record, files: str, raw: PurePath) -> Iterator[None]:
         ) from None
 
 
-def _understood(record: Record, said: Any) -> Listing:
+def _parse_listing(record: Record, answer: Any) -> Listing:
     newest: dict[str, tuple[int, Archive]] = {}
-    for file in said["files"]:
+    for file in answer["files"]:
         name, (kind, _, digest) = str(file["key"]), str(file["checksum"]).partition(":")
         match = re.fullmatch(ARCHIVES[record.part], name)
         if match is None or kind != "md5" or "/" in match["machine"] or match["machine"].startswith("."):
@@ -184,7 +184,7 @@ def _understood(record: Record, said: Any) -> Listing:
             newest[archive.machine] = (revision, archive)
     if not newest:
         raise ValueError("it holds no archive of a machine")
-    about = said.get("metadata", {})
+    about = answer.get("metadata", {})
     stated = about.get("license", {}).get("id", "")
     same = stated.lower() in ("", "cc-by-nc-sa-4.0")
     archives = [archive for _, archive in sorted(newest.values(), key=lambda pair: pair[1].machine)]
@@ -192,7 +192,7 @@ def _understood(record: Record, said: Any) -> Listing:
 
 
 def _plan(opened: zipfile.ZipFile, name: str, machine: str) -> Iterator[tuple[zipfile.ZipInfo, str]]:
-    """(entry, where it goes below raw) of every file; ValueError for an entry that could end up anywhere else."""
+    """(entry, its path below raw) of every file; ValueError for an entry that would be written outside."""
     for info in opened.infolist():
         parts = PurePosixPath(info.filename.replace("\\", "/")).parts
         link = stat.S_ISLNK(info.external_attr >> 16)
@@ -204,19 +204,19 @@ def _plan(opened: zipfile.ZipFile, name: str, machine: str) -> Iterator[tuple[zi
         yield info, "/".join((machine, *inside))
 
 
-def _room(raw: Path, needed: int, archive: Path) -> None:
+def _check_space(raw: Path, needed: int, archive: Path) -> None:
     raw.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(raw).free
     if needed + SPARE > free:
         raise OSError(f"{archive.name} unpacks to {needed / 1e9:.1f} GB more, and {raw} has {free / 1e9:.1f} GB free")
 
 
-def _is_whole(path: Path, size: int) -> bool:
+def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def _same(path: Path, info: zipfile.ZipInfo) -> bool:
-    return _is_whole(path, info.file_size) and zlib.crc32(path.read_bytes()) == info.CRC
+def _has_content(path: Path, info: zipfile.ZipInfo) -> bool:
+    return _has_size(path, info.file_size) and zlib.crc32(path.read_bytes()) == info.CRC
 
 
 def _extract(opened: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
@@ -225,20 +225,20 @@ def _extract(opened: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None
 
 
 def _is_here(raw: Path, archive: Archive) -> bool:
-    entry = _receipt(raw, archive.machine).get(archive.name, {})
+    entry = _read_receipt(raw, archive.machine).get(archive.name, {})
     files = entry.get("files", [])
     home = raw / archive.machine
-    return entry.get("md5") == archive.md5 and all(_is_whole(home / name, size) for name, size in files)
+    return entry.get("md5") == archive.md5 and all(_has_size(home / name, size) for name, size in files)
 
 
-def _sign(raw: Path, archive: Archive, files: list[tuple[str, int]]) -> None:
-    known = _receipt(raw, archive.machine) | {archive.name: {"md5": archive.md5, "files": files}}
-    atomic_write(raw / archive.machine / RECEIPT, json.dumps(known, indent=1))
+def _write_receipt(raw: Path, archive: Archive, files: list[tuple[str, int]]) -> None:
+    entries = _read_receipt(raw, archive.machine) | {archive.name: {"md5": archive.md5, "files": files}}
+    atomic_write(raw / archive.machine / RECEIPT, json.dumps(entries, indent=1))
 
 
-def _receipt(raw: Path, machine: str) -> dict[str, Any]:
+def _read_receipt(raw: Path, machine: str) -> dict[str, Any]:
     try:
-        said = json.loads((raw / machine / RECEIPT).read_text(encoding="utf-8"))
-        return said if isinstance(said, dict) else {}
+        receipt = json.loads((raw / machine / RECEIPT).read_text(encoding="utf-8"))
+        return receipt if isinstance(receipt, dict) else {}
     except (OSError, ValueError):
         return {}
