@@ -180,7 +180,7 @@ def test_names_that_say_anomalous_are_not_fitted_on(tmp_path):
         write_wav(tmp_path / "n" / f"section_00_source_train_normal_{i:04d}_x.wav", hum(i))
     write_wav(tmp_path / "n" / "section_00_source_train_anomaly_0001_x.wav", hum(9, fault="hiss"))
     code, out, err = nearfar("fit", tmp_path / "n", "-o", tmp_path / "m")
-    assert code == 0 and "Heard         8 normal" in out and "anomal" in err
+    assert code == 0 and "Fitted on     8 normal" in out and "anomal" in err
 
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path):
@@ -262,7 +262,7 @@ def test_a_recording_that_is_cut_short_is_used_and_said_by_all(tmp_path):
     cut = "the file lacks its last 0.5 s: was the recording, or the copying of it, cut off?"
     near_only = ("--recipe", "logmel-floor")  # which listens to near alone, and is told all the same
     code, out, err = nearfar("fit", "normals", "-o", "m", *near_only, cwd=tmp_path)
-    assert code == 0 and "Heard         10 normal" in out and f"note: 3.wav: {cut}\n" in err
+    assert code == 0 and "Fitted on     10 normal" in out and f"note: 3.wav: {cut}\n" in err
     code, out, err = nearfar("score", "m", "normals", "--csv", "s.csv", "--json", cwd=tmp_path)
     assert code == 0, err
     assert [s["warnings"] for s in json.loads(out)["scores"] if s["warnings"]] == [[cut]]

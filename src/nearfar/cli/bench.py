@@ -158,7 +158,7 @@ def submit(
     check: Annotated[Path | None, typer.Option(help="Check this folder of CSV files instead of writing one.")] = None,
     label: Annotated[str | None, typer.Option(help="Label of the submission: Lastname_Institute_task2_1.")] = None,
     set_point: Annotated[
-        str, typer.Option(help="gamma (as the official baseline), conformal (nearfar's own) or quantile.")
+        str, typer.Option(help="Set-point: gamma (the official baseline's), conformal (nearfar's) or quantile.")
     ] = "gamma",
     false_alarm_rate: Annotated[
         float | None, typer.Option(help="Share of normal clips that may be called anomalous [gamma: 0.1, else 0.05].")

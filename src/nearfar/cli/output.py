@@ -1,4 +1,4 @@
-"""Results of the commands: as plain data for JSON, as CSV, and in words."""
+"""What the commands print: results as data for JSON, as CSV, and as text."""
 
 from __future__ import annotations
 
@@ -17,17 +17,28 @@ from nearfar.support.words import plural
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
+    from nearfar.challenge.pages.effects import Table
     from nearfar.challenge.pages.tables import Reproduction
+    from nearfar.challenge.search.fuse import Fused
+    from nearfar.challenge.search.records import Records
+    from nearfar.challenge.search.run import Searched
+    from nearfar.challenge.search.select import Selection
     from nearfar.detector import Detector
+    from nearfar.metrics import Interval
+    from nearfar.recipe import Recipe
     from nearfar.score import Score
 
 Named = tuple[str, "Score"]
-MANY = 5  # recordings that are all anomalous, from which on it may not be the machine
+MANY = 5  # recordings, all anomalous: from this number on, warn that the cause may not be a fault
 NO_PICTURES = "needs matplotlib: pip install 'nearfar[pictures]'"
+CHOSEN = "chosen with the labels of these very test clips"
+USES_LABELS = f"{CHOSEN}: expect the nested score on others"
+WORTH_HEADS = ("", "percent", "which is")
+RULE_HEADS = ("rule", "picks", "score", "rank correlation", "regret")
 
 
 def set_point(detector: Detector) -> dict[str, Any]:
-    """A detector's set-point and what it promises."""
+    """A detector's set-point and the false alarms to expect from it."""
     point = detector.threshold
     return {
         "threshold": point.value,
@@ -41,20 +52,20 @@ def set_point(detector: Detector) -> dict[str, Any]:
 
 
 def print_set_point(point: dict[str, Any], title: str = "Set-point") -> None:
-    """The set-point in words."""
+    """Print a set-point as text."""
     echo_wrapped(
         f"{title:<13} {point['threshold']:.2f} standard deviations of the normals ({point['method']}); expected:"
     )
     often = f"1 false alarm in {1 / max(point['rate'], 1e-12):.4g} healthy recordings"
-    a_day = f"{point['false_alarms_per_day']:.4g} a day if heard all day in pieces of {point['clip_seconds']:g} s"
+    a_day = f"{point['false_alarms_per_day']:.4g} a day of continuous listening in clips of {point['clip_seconds']:g} s"
     echo_wrapped(f"              {often}, {a_day}")
     if not point["backed_by_normals"]:
         echo_wrapped(f"              (rarer than {point['normals']} normals can show: extrapolated upwards)")
 
 
 def print_choices(choices: Sequence[tuple[float, float]], per_day: float, normals: int) -> None:
-    """(share of healthy recordings, set-point) as a table; `per_day` recordings a day."""
-    columns = ["one false alarm in", "a day, heard all day", "set-point", ""]
+    """Print (share of healthy recordings, set-point) as a table; a day has `per_day` recordings."""
+    columns = ["one false alarm in", "a day of listening", "set-point", ""]
     beyond = "beyond the normals"
     rows = [
         [f"{1 / r:.0f} recordings", f"{r * per_day:.4g}", f"{v:.2f}", "" if r >= 1 / (normals + 1) else beyond]
@@ -64,7 +75,7 @@ def print_choices(choices: Sequence[tuple[float, float]], per_day: float, normal
 
 
 def print_live(detector: Detector) -> None:
-    """What `monitor` and `serve` make of it, in words."""
+    """Print the set-point and false alarms of the detector in `monitor` and `serve`."""
     from nearfar.live.alarm import Alarm
     from nearfar.live.setpoint import MORE, expected_alarms
     from nearfar.live.setpoint import set_point as live_point
@@ -77,7 +88,7 @@ def print_live(detector: Detector) -> None:
 
 
 def summary(detector: Detector) -> dict[str, Any]:
-    """What a detector was fitted on and where its set-point lies."""
+    """A fitted detector as data: its normals, its method and its set-point."""
     odd = sorted(range(len(detector.normals)), key=lambda i: -detector.train_values[i])[:3]
     return {
         "normals": len(detector.normals),
@@ -91,14 +102,14 @@ def summary(detector: Detector) -> dict[str, Any]:
 
 
 def print_summary(facts: dict[str, Any]) -> None:
-    """The summary of `fit` and `add` in words."""
+    """Print the summary of `fit` and `add`."""
     from nearfar.doctor.report import few
 
     domains = f" ({facts['source']} source, {facts['target']} target)" if facts["target"] else ""
     added = f", {facts['added']} of them new" if "added" in facts else ""
-    echo(f"Heard         {facts['normals']} normal recordings{domains}, {facts['minutes']:.1f} minutes{added}")
+    echo(f"Fitted on     {facts['normals']} normal recordings{domains}, {facts['minutes']:.1f} minutes{added}")
     if facts["left_out"]:
-        echo(f"Left out      {plural(len(facts['left_out']), 'recording')}; the reasons stand above")
+        echo(f"Left out      {plural(len(facts['left_out']), 'recording')}; reasons above")
     echo_wrapped(f"Method        {facts['why']}")
     print_set_point(facts["set_point"])
     echo("Odd ones out  listen to these: are they really normal?")
@@ -146,7 +157,7 @@ def as_csv(scores: Sequence[Named]) -> str:
 
 
 def print_scores(scores: Sequence[Named], failures: Failures) -> None:
-    """Scores as a table, then the count of alarms and of what could not be judged or read."""
+    """Print scores as a table, then the numbers of alarms, of unjudged and of unread recordings."""
     if scores:
         echo_table(
             ["file", "score", "threshold", "verdict", "triggered by", "nearest normal"],
@@ -174,8 +185,8 @@ def print_scores(scores: Sequence[Named], failures: Failures) -> None:
     alarms = sum(bool(s.anomalous) for _, s in scores)
     if alarms >= MANY and alarms + dead == len(scores):
         warn(
-            f"note: all {alarms} that can be judged are anomalous: a fault all the time, a way to run that was not "
-            "heard before, exchanged microphones, or another machine?"
+            f"note: all {alarms} that can be judged are anomalous: a permanent fault, an operating condition "
+            "that is not among the normals, swapped microphones, or another machine?"
         )
     parts = [f"{len(scores)} scored", f"{alarms} anomalous"]
     parts += [f"{dead} cannot be judged"] if dead else []
@@ -184,7 +195,7 @@ def print_scores(scores: Sequence[Named], failures: Failures) -> None:
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """The official metrics as a table with intervals, in percent."""
+    """Print the official metrics in percent, with their intervals."""
     from nearfar.challenge.data.layout import LATEST, RULES
 
     echo_table(
@@ -213,9 +224,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
             warn(f"{m.name}: could not be evaluated: {m.error}")
         for file, error in m.failures:
             warn(f"{m.name}: {left_out(file, error)}")
-    heard = [m for m in evaluation.machines if m.detector.why]
-    same = len({m.detector.why for m in heard}) == 1
-    for m in heard[:1] if same else heard:
+    explained = [m for m in evaluation.machines if m.detector.why]
+    same = len({m.detector.why for m in explained}) == 1
+    for m in explained[:1] if same else explained:
         echo_wrapped(f"Method{'' if same else f' of {m.name}'}: {m.detector.why}")
 
 
@@ -231,7 +242,7 @@ def _metrics_row(m: MachineEvaluation) -> list[str]:
 
 
 def print_reproduction(done: Reproduction) -> None:
-    """The report's tables beside what was computed here; below each table the reasons for what is missing, once."""
+    """Print the report's tables beside the numbers computed here; below each, why numbers are missing."""
     echo("In percent: the report's number, what was computed here, and the difference where the two compare.\n")
     for table in done.tables:
         compared = any(cell.difference is not None for row in table.rows for cell in row.cells)
@@ -267,26 +278,9 @@ def has_pictures() -> bool:
     return all(find_spec(name) is not None for name in ("matplotlib", "jinja2"))
 
 
-# What `search` and `fuse` say: the configurations in order, what the first one is worth, the weights of a fusion.
-
-if TYPE_CHECKING:
-    from nearfar.challenge.pages.effects import Table
-    from nearfar.challenge.search.fuse import Fused
-    from nearfar.challenge.search.records import Records
-    from nearfar.challenge.search.run import Searched
-    from nearfar.challenge.search.select import Selection
-    from nearfar.metrics import Interval
-    from nearfar.recipe import Recipe
-
-CHOSEN = "chosen with the labels of these very test clips"
-USES_LABELS = f"{CHOSEN}: expect the nested score on others"
-WORTH_HEADS = ("", "percent", "which is")
-RULE_HEADS = ("rule", "picks", "score", "rank correlation", "regret")
-
-
 @dataclass(frozen=True)
 class Ranked:
-    """Records in order, best first (`rows`); what the best by labels is worth, None if they are not used; the rules."""
+    """Records with their rows in order, best first; `selection` is None if the labels are not used."""
 
     records: Records
     rows: list[int]
@@ -295,12 +289,12 @@ class Ranked:
 
     @property
     def recipes(self) -> list[Recipe]:
-        """The configurations in that order."""
+        """The configurations, best first."""
         return [self.records.recipes[row] for row in self.rows]
 
 
 def rank(records: Records, *, labels: bool, rounds: int, seed: int) -> Ranked:
-    """The configurations by their official score, or by the label-free rules."""
+    """Sort configurations by their official score, or by the label-free rules."""
     from nearfar.challenge.search import select
 
     selection = select.select(records, rounds=rounds, seed=seed) if labels else None
@@ -310,7 +304,7 @@ def rank(records: Records, *, labels: bool, rounds: int, seed: int) -> Ranked:
 
 
 def print_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
-    """The table, what the best is worth, what the rules pick."""
+    """Print the best configurations, the estimate for new data, and the picks of the rules."""
     records = ranked.records
     echo_table(
         ["configuration", "score"],
@@ -326,13 +320,13 @@ def print_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
 
 
 def tables(ranked: Ranked) -> list[Table]:
-    """The same as tables of a page: what the best is worth, what the rules pick."""
+    """The estimate for new data and the picks of the rules, as tables of a page."""
     found: list[Table] = [("What the best one is worth", WORTH_HEADS, _worth(ranked))] if ranked.selection else []
     return [*found, ("What rules without labels pick", RULE_HEADS, _rule_rows(ranked))] if ranked.rules else found
 
 
 def search_json(ranked: Ranked, top: int, table: Path, searched: Searched) -> None:
-    """The same as one document."""
+    """Print a search as one JSON document."""
     from nearfar.challenge.search.space import as_row
 
     records = ranked.records
@@ -353,7 +347,7 @@ def search_json(ranked: Ranked, top: int, table: Path, searched: Searched) -> No
 
 
 def print_fused(fused: Fused, out: Path | None, *, chosen_by_labels: bool) -> None:
-    """The weights of a fusion, its score beside the nested one and the simpler ones."""
+    """Print the weights of a fusion and its score beside the nested estimate and simpler systems."""
     echo_table(
         ["system", "weight"], [[_label(r), f"{w:.2f}"] for r, w in zip(fused.recipes, fused.weights, strict=True)]
     )
@@ -372,7 +366,7 @@ def print_fused(fused: Fused, out: Path | None, *, chosen_by_labels: bool) -> No
 
 
 def _worth(ranked: Ranked) -> list[list[str]]:
-    """The honest table: what the best by labels is, and what is to be expected of it; empty without labels."""
+    """Rows (name, percent, meaning): the best score and the estimates for new data; empty without labels."""
     records, selection = ranked.records, ranked.selection
     if selection is None:
         return []

@@ -1,4 +1,4 @@
-"""What the commands print: results on stdout, progress and complaints on stderr, and the exit codes."""
+"""Terminal output: results on stdout, progress and warnings on stderr, exit codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LABEL = re.compile(r"(\S[\w -]{0,12} {2,})?\s*")  # "Method        ", or the spa
 
 
 def echo(text: str = "") -> None:
-    """A line of result on stdout; where its reader has left (`| head`), the work and its exit code stay as they are."""
+    """Print a line on stdout; a closed pipe (`| head`) changes neither the work nor the exit code."""
     try:
         typer.echo(text)
     except BrokenPipeError:
@@ -31,7 +31,7 @@ def echo(text: str = "") -> None:
 
 
 def echo_wrapped(text: str) -> None:
-    """Lines of prose on stdout, on a terminal broken between words; what follows a label stays beside it."""
+    """Print prose; on a terminal it is wrapped between words and indented to the right of its label."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for line in text.split("\n"):
         label = LABEL.match(line)
@@ -40,18 +40,18 @@ def echo_wrapped(text: str) -> None:
 
 
 def warn(text: str, colour: str = typer.colors.YELLOW) -> None:
-    """A line about trouble on stderr."""
+    """Print a line about a problem on stderr."""
     plain = os.environ.get("NO_COLOR") or not sys.stderr.isatty()
     typer.secho(text, err=True, fg=None if plain else colour)
 
 
 def echo_json(data: Any) -> None:
-    """One JSON document on stdout; it holds no NaN."""
+    """Print one JSON document; NaN is a ValueError."""
     echo(json.dumps(data, indent=2, allow_nan=False, default=str))
 
 
 def echo_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", words: int = 1) -> None:
-    """A table on stdout: the first `words` columns to the left, the others to the right; as wide as it has to be."""
+    """Print a table as wide as its cells need; the first `words` columns are left-aligned, the others right-aligned."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -63,7 +63,7 @@ def echo_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: 
         table.add_row(*(Text(cell, style="bold red" if cell == "ANOMALOUS" else "") for cell in row))
     console = Console(highlight=False)
     needed = Console(width=10_000).measure(table).maximum
-    console.width = max(console.width, needed)  # a file name that was cut is no use to anyone
+    console.width = max(console.width, needed)  # rich would cut file names
     with console.capture() as text:
         console.print(table)
     echo(text.get().rstrip("\n"))
@@ -87,21 +87,21 @@ def progress_bar() -> Iterator[Progress]:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done, visible=done != total)
-            if done == total:  # the same work may come again, and takes its own time
+            if done == total:  # work with the same name may start again
                 del tasks[what]
 
         yield report
 
 
 class _Lines:
-    """Progress as lines, with the time that is left at the rate so far."""
+    """Progress as lines, with the remaining time estimated from the rate so far."""
 
     def __init__(self) -> None:
         self.started: dict[str, float] = {}
 
     def __call__(self, done: int, total: int | None, what: str = "", /) -> None:
         passed = time.monotonic() - self.started.setdefault(what, time.monotonic())
-        if done == total:  # the same work may come again, and takes its own time
+        if done == total:  # work with the same name may start again
             del self.started[what]
         if total is None or total < 20 or (done % max(1, total // 10) and done != total):
             return
@@ -116,18 +116,18 @@ def _left(seconds: float) -> str:
 
 
 def left_out(file: str, error: str) -> str:
-    """A line about a recording that could not be used, which names it once."""
+    """A line about a recording that could not be used; it names the recording once."""
     name = Path(file).name
     return f"left out: {error if name in error else f'{name}: {error}'}"
 
 
 def warn_left_out(name: str, error: Exception) -> None:
-    """Say that a recording could not be used; for what runs for years and so remembers none of them."""
+    """Warn that a recording could not be used; unlike `Failures` it keeps no list, for processes that run for years."""
     warn(left_out(name, str(error)))
 
 
 class Failures:
-    """Recordings that could not be used: reported at once on stderr, counted for the end."""
+    """Recordings that could not be used: each is reported on stderr at once and kept for the summary."""
 
     def __init__(self) -> None:
         self.files: list[tuple[str, str]] = []
@@ -137,13 +137,13 @@ class Failures:
         warn_left_out(name, error)
 
     def to_list(self) -> list[dict[str, str]]:
-        """Plain data for JSON."""
+        """The recordings as data for JSON."""
         return [{"file": file, "error": error} for file, error in self.files]
 
 
 @contextmanager
 def handle_errors() -> Iterator[None]:
-    """Turn what users can cause into one line on stderr and an exit code, without a traceback."""
+    """Turn ValueError, OSError, ImportError and Ctrl-C into one line on stderr and an exit code."""
     import warnings
 
     def short(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -1,1 +1,1 @@
-"""What every room uses: argument checks, files, threads, words, downloads."""
+"""Helpers of every package: argument checks, files, threads, progress, words, downloads."""

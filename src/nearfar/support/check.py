@@ -1,6 +1,6 @@
-"""Argument checks shared by every public function: what was given, what was expected, which names exist.
+"""Argument checks of the public functions. An error names the argument, its value and the allowed values.
 
-A wrong number must be refused where it enters: a NaN that travels becomes a score that looks like an answer.
+A NaN must be refused at the entrance: further down it becomes a score that looks valid.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def finite(name: str, values: ArrayLike, *, ndim: int | None = None) -> Array:
         array = array.astype(np.float32, copy=False)
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes, not {array.ndim} (shape {array.shape})")
-    # A sum is finite whenever all terms are, except on overflow: one pass without a mask in the usual case.
+    # Finite terms have a finite sum unless it overflows, so the usual case needs no mask.
     with np.errstate(over="ignore", invalid="ignore"):
         total = array.sum()
     if not np.isfinite(total) and not np.isfinite(array).all():
@@ -43,7 +43,7 @@ def number(
     above: float = -np.inf,
     below: float = np.inf,
 ) -> float:
-    """`value` if low <= value <= high and above < value < below, else a ValueError that says the range."""
+    """`value` if low <= value <= high and above < value < below, else a ValueError with the range."""
     if not _is_number(value):
         raise ValueError(f"{name} must be a finite number, not {value!r}")
     if not (low <= value <= high and above < value < below):
@@ -72,7 +72,7 @@ def switch(name: str, value: bool) -> bool:
 
 
 def flags(name: str, values: ArrayLike, count: int) -> Array:
-    """`values` as a bool array (count,); anything but True and False (or 1 and 0) is a ValueError."""
+    """`values` as a bool array (count,); other values than True, False, 1 and 0 are a ValueError."""
     array = np.asarray(values)
     if array.shape != (count,):
         raise ValueError(f"{name} has shape {array.shape}; give one flag for each of the {count} clips")
@@ -86,7 +86,7 @@ def _is_number(value: Any) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond any float
+    except OverflowError:  # an int larger than any float
         return False
 
 
@@ -107,7 +107,7 @@ def unit(z: Array) -> Array:
     with np.errstate(over="ignore"):
         squares = np.einsum("...d,...d->...", z, z)[..., None]
     usual = (squares > 1e-20) & (squares < 1e30)
-    if not usual.all():  # the others first to peak 1, so that their squares neither overflow nor vanish
+    if not usual.all():  # scale the other vectors to peak 1, so that their squares neither overflow nor vanish
         peak = np.abs(z).max(axis=-1, keepdims=True, initial=0)
         z = z / np.where(usual | (peak == 0), 1, peak)
         squares = np.where(usual, squares, np.einsum("...d,...d->...", z, z)[..., None])

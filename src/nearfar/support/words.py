@@ -1,4 +1,4 @@
-"""How messages are put together: a sentence ends once, a number agrees with its noun."""
+"""Parts of messages: full stops, joined sentences, plurals."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Iterable
 
 
 def as_sentence(text: str) -> str:
-    """A sentence with its full stop, unless it has an end already."""
+    """`text` with a full stop, unless it ends with a mark already."""
     return text if text.endswith(("?", ".", "!")) else f"{text}."
 
 
 def join_sentences(texts: Iterable[str]) -> str:
-    """Several remarks in a row: "a; b", or "a? B" where the first is a question."""
-    said = ""
+    """Texts joined as "a; b", or as "a? B" after a question."""
+    joined = ""
     for text in texts:
-        said += f" {text[:1].upper()}{text[1:]}" if said.endswith(("?", ".", "!")) else f"; {text}" if said else text
-    return said
+        ended = joined.endswith(("?", ".", "!"))
+        joined += f" {text[:1].upper()}{text[1:]}" if ended else f"; {text}" if joined else text
+    return joined
 
 
 def plural(n: int, noun: str) -> str:
