@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from brokers import Listener, Mosquitto, wait_for
 from conftest import RATE, hum
 from nearfar.detector import Detector
-from nearfar.live.config import MqttConfig
+from nearfar.live.config import MachineConfig, MqttConfig
 from nearfar.live.history.history import History
 from nearfar.live.machine import open_machine
 from nearfar.live.messages import EventMessage
@@ -75,7 +75,7 @@ class Lags:
 def listen(model: Path, folder: Path, machines: int, times: list[list[float]], live: bool) -> tuple[Lags, float, int]:
     """(lags, seconds, dropped) of machines whose windows come at these times."""
     shared: dict = {}
-    opened = [open_machine(f"m{i}", model, shared=shared) for i in range(machines)]
+    opened = [open_machine(f"m{i}", MachineConfig(model=model), shared=shared) for i in range(machines)]
     plant, meter, start = Plant(opened, History(folder), [], clock=time.time), Lags(), time.time() + 0.2
     sources = {f"m{i}": Arriving(times[i], start, live) for i in range(machines)}
     monitor = Monitor(plant, sources, warn=print, meters=(meter,))
@@ -112,7 +112,7 @@ def twenty(model: Path, folder: Path, seconds: float = 30.0) -> tuple[np.ndarray
 
 def broker_back(folder: Path, model: Path) -> tuple[float, int]:
     """(seconds, lost) until 200 events that waited for a broker are with a subscriber."""
-    machine, broker = open_machine("pump", model), Mosquitto(folder)
+    machine, broker = open_machine("pump", MachineConfig(model=model)), Mosquitto(folder)
     history = History(folder)
     sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port, discovery=False), [machine], history, longest_wait_s=1)
     for i in range(200):

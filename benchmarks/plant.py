@@ -33,7 +33,7 @@ from nearfar.audio import Clip
 from nearfar.demo.synth import GAIN, LOADS, SPEEDS, Machine, machine, render
 from nearfar.demo.waves import RATE
 from nearfar.detector import Detector
-from nearfar.live.config import MqttConfig
+from nearfar.live.config import AlarmConfig, MachineConfig, MqttConfig
 from nearfar.live.history.history import History
 from nearfar.live.machine import open_machine
 from nearfar.live.plant import Plant
@@ -86,7 +86,8 @@ def child(folder: Path, port: int, hook: str, first: int) -> None:
     """The process that listens: one minute for each line on stdin, answered by one line of facts."""
     now = [T0 + 60 * first]
     clock = lambda: now[0]  # noqa: E731
-    machines = [open_machine(k, folder / k, hop_s=WINDOW_S, false_alarms_per_week=7, shared={}) for k in MACHINES]
+    often = AlarmConfig(false_alarms_per_week=7)
+    machines = [open_machine(k, MachineConfig(model=folder / k, hop_s=WINDOW_S, alarm=often)) for k in MACHINES]
     history = History(folder / "history")
     mqtt = Mqtt(MqttConfig(host="127.0.0.1", port=port), machines, history, longest_wait_s=1)
     webhook = Webhook(hook, history, clock=clock, secret=SECRET, first_wait_s=0.05)

@@ -10,6 +10,7 @@ import numpy as np
 from conftest import RATE, hum
 from nearfar.detector import Detector
 from nearfar.live.alarm import RAISED, Alarm
+from nearfar.live.config import AlarmConfig, MachineConfig
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, open_machine
 from nearfar.live.messages import Message
@@ -55,12 +56,20 @@ def fitted(folder: Path, clips: Sequence[object]) -> Path:
     return detector.save(folder)
 
 
+def configured(
+    model: Path, *, streamed: bool = False, false_alarms_per_week: float | None = None, **options: object
+) -> MachineConfig:
+    """The configuration of a machine; `streamed`: with a source that is never opened."""
+    alarm = AlarmConfig(false_alarms_per_week=false_alarms_per_week)
+    return MachineConfig(model=model, source=("-",) if streamed else (), alarm=alarm, **options)
+
+
 def plant_of(
     model: Path, folder: Path, *ids: str, clock: Callable[[], float] | None = None, **options: object
 ) -> tuple[Plant, Remember, Clock]:
     """A plant of machines that all have one model, with a sink and its clock."""
     shared: dict[tuple[str, str], object] = {}
-    machines: list[Machine] = [open_machine(i, model, shared=shared, **options) for i in ids or ("pump",)]
+    machines: list[Machine] = [open_machine(i, configured(model, **options), shared=shared) for i in ids or ("pump",)]
     sink, clock = Remember(), clock or Clock()
     return Plant(machines, History(folder), [sink], clock=clock), sink, clock
 

@@ -14,6 +14,7 @@ from nearfar.encoders import loading
 from nearfar.encoders.loading import load_encoders
 from nearfar.live.machine import open_machine
 from nearfar.recipe import Recipe
+from plants import configured
 
 pytest.importorskip("torch")
 
@@ -26,7 +27,7 @@ def test_a_detector_remembers_the_precision_it_was_fitted_in(tmp_path, normals, 
     assert not np.array_equal(scores, [s.value for s in exact.score(fresh[:3])])
     model = detector.save(tmp_path / "model")
     assert [s.value for s in nearfar.load(model, weights).score(fresh[:3])] == scores
-    served = open_machine("pump", model, weights=weights).detector  # with networks that machines share
+    served = open_machine("pump", configured(model, weights=weights)).detector  # with networks that machines share
     assert [s.value for s in served.score(fresh[:3])] == scores
     settings = json.loads((model / "detector.json").read_text())
     network = settings["encoders"]["ced-tiny"]

@@ -16,7 +16,7 @@ from nearfar.live.setpoint import (
     independent_per_week,
     rarest_rate,
 )
-from plants import count_alarms, plant_of, windows
+from plants import configured, count_alarms, plant_of, windows
 
 
 @given(st.floats(1e-9, 1.0), st.floats(0.1, 60), st.integers(1, 9))
@@ -48,11 +48,14 @@ def unchosen(tmp_path_factory):
 
 
 def test_a_stream_begins_with_what_the_normals_can_show_and_the_folder_keeps_its_own(unchosen):
-    own, machine = load(unchosen), open_machine("pump", unchosen, streamed=True)
+    own, machine = load(unchosen), open_machine("pump", configured(unchosen, streamed=True))
     assert machine.detector.threshold.rate == pytest.approx(1 / 13)
     assert machine.alarm.on >= own.train_values.max() > own.threshold.value
-    assert machine.alarm.on < open_machine("pump", unchosen, streamed=True, false_alarms_per_week=7).alarm.on - 3
-    assert open_machine("pump", unchosen).alarm.on == own.threshold.value
+    assert (
+        machine.alarm.on
+        < open_machine("pump", configured(unchosen, streamed=True, false_alarms_per_week=7)).alarm.on - 3
+    )
+    assert open_machine("pump", configured(unchosen)).alarm.on == own.threshold.value
     assert load(unchosen).false_alarm_rate is None
 
 
@@ -83,11 +86,11 @@ def test_what_a_person_sets_goes_before_what_was_asked_for_and_undo_brings_that_
 
 
 def test_the_words_say_the_range_and_what_the_normals_cannot_show(unchosen):
-    machine = open_machine("pump", unchosen, hop_s=1.0, streamed=True)
+    machine = open_machine("pump", configured(unchosen, hop_s=1.0, streamed=True))
     alarm, expect = machine.expected_alarms()
     assert alarm.startswith(f"alarm when 3 windows in a row each score above {machine.alarm.on:.1f}; the most unusual")
     assert "12 normals scores" in alarm and "between " in expect and " a day (if they always come in a row)" in expect
-    rare = open_machine("pump", unchosen, streamed=True, false_alarms_per_week=1)
+    rare = open_machine("pump", configured(unchosen, streamed=True, false_alarms_per_week=1))
     assert "rarer than 12 normals can show" in rare.expected_alarms()[-1]
     assert len(expected_alarms(rare.detector, machine.detector.threshold, 1.0, 1)) == 2
 

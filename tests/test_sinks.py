@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from brokers import Listener, Mosquitto, free_port, wait_for
+from nearfar.live.alarm import STATES
 from nearfar.live.config import MqttConfig
 from nearfar.live.history.history import History
 from nearfar.live.messages import (
@@ -82,11 +83,12 @@ def test_the_json_of_each_kind_stays_what_receivers_parse():
         parse_message(score().json())
 
 
-@pytest.mark.parametrize(
-    "word, expected", [("acknowledged alarm", True), ("unacknowledged alarm", True), ("shelved", False)]
-)
-def test_an_alarm_stands_in_two_states(word, expected):
-    assert state(word).in_alarm is expected
+@pytest.mark.parametrize("word", STATES)
+def test_an_alarm_stands_in_two_states(word):
+    metrics = Metrics()
+    metrics.put(state(word))
+    stands = word in ("unacknowledged alarm", "acknowledged alarm")
+    assert f'nearfar_alarm{{machine="pump"}} {float(stands)}' in text_of(metrics).decode()
 
 
 def test_a_dead_sink_holds_nobody_up_and_its_queue_is_bounded():

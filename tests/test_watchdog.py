@@ -72,4 +72,4 @@ def test_nothing_coming_is_noticed_after_the_time_that_was_given():
     dog = Watchdog(PROFILE, silence_s=20)
     assert not dog.on_silence(19) and "20 s" in dog.on_silence(20)["no samples"]
     assert not hear(dog, hum(0))
-    assert not Watchdog(PROFILE, silence_s=None).on_silence(1e9)
+    assert not Watchdog(PROFILE).on_silence(1e9)

@@ -19,10 +19,8 @@ from nearfar.live.plant import Plant
 from nearfar.live.sinks.lines import csv_lines, json_lines
 from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.webhook import Webhook, read_secret
-from nearfar.live.sources.open import Source, is_folder, open_source
+from nearfar.live.sources.open import Source, open_source
 from nearfar.live.sources.options import Report, SourceOptions
-
-SILENCE_S, SILENCE_HOPS = 30.0, 3  # a source is silent after the longer of both
 
 
 @dataclass(frozen=True)
@@ -87,29 +85,7 @@ def build_plant(
 def open_machines(config: PlantConfig) -> list[Machine]:
     """The machines of a configuration; machines that need the same encoder share it."""
     shared: Shared = {}
-    machines = []
-    for id, c in config.machines.items():
-        folder = is_folder(c.source)
-        machine = open_machine(
-            id,
-            c.model,
-            name=c.name,
-            site=config.site,
-            weights=c.weights,
-            hop_s=c.hop_s,
-            deadband=c.alarm.deadband,
-            on_delay=c.alarm.on_delay,
-            off_delay=c.alarm.off_delay,
-            false_alarms_per_week=c.alarm.false_alarms_per_week,
-            streamed=bool(c.source),
-            shared=shared,
-        )
-        if folder:
-            machine.hop_s = machine.detector.window_s  # windows of files do not overlap
-            machine.use_detector(machine.detector)
-        silence = None if folder else max(SILENCE_S, SILENCE_HOPS * machine.hop_s)
-        machine.watchdog.silence_s = float("inf") if (s := c.silence_s or silence) is None else s
-        machines.append(machine)
+    machines = [open_machine(id, c, site=config.site, shared=shared) for id, c in config.machines.items()]
     for weights in {str(m.weights): m.weights for m in machines}.values():  # each must be used by its machines
         encoders = [r.encoder for m in machines if m.weights == weights for r in m.detector.recipes]
         if why := unused(weights, encoders):

@@ -5,12 +5,12 @@ Machines of one process share encoders: each network is loaded once.
 
 from __future__ import annotations
 
-import os
+import math
 import re
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nearfar.detector import Detector, load
 from nearfar.embedding.band_levels import BandLevels
@@ -20,11 +20,16 @@ from nearfar.errors import NotFound
 from nearfar.live.alarm import Alarm, per_week, rate_for
 from nearfar.live.records import ScoreRecord
 from nearfar.live.setpoint import expected_alarms, set_point
+from nearfar.live.sources.open import is_folder
 from nearfar.live.sources.windows import RingBuffer
 from nearfar.live.watchdog import Watchdog
 from nearfar.support.check import number
 from nearfar.threshold import from_normals
 
+if TYPE_CHECKING:
+    from nearfar.live.config import MachineConfig
+
+SILENCE_S, SILENCE_HOPS = 30.0, 3  # a stream is silent after the longer of both
 BUFFER_S = 60.0  # of sound in memory, for the audio of events
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Shared = dict[tuple[str, ...], Encoder]  # loaded encoders by name, file and expected hash of the weights
@@ -81,47 +86,36 @@ class Machines(dict[str, Machine]):
         raise NotFound(f"there is no machine {id!r}; there are: {', '.join(self)}")
 
 
-def open_machine(
-    id: str,
-    model: str | os.PathLike[str],
-    *,
-    name: str = "",
-    site: str = "plant",
-    weights: Any = None,
-    hop_s: float | None = None,
-    deadband: float = 0.5,
-    on_delay: int = 3,
-    off_delay: int = 5,
-    false_alarms_per_week: float | None = None,
-    streamed: bool = False,
-    shared: Shared | None = None,
-) -> Machine:
-    """A machine that is scored by the detector in the folder `model`; `shared` holds encoders that are loaded already.
+def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared: Shared | None = None) -> Machine:
+    """A machine that is scored by the detector in the folder `config.model`; `shared` holds encoders loaded already.
 
-    The set-point is the model's own, or with `false_alarms_per_week` the one that makes at most this many. `streamed`
-    replaces a set-point that nobody chose by one for a machine under watch all the time (`setpoint`). Raises ValueError
-    for an id that is no plain name, and what `nearfar.load` raises.
+    The set-point is the model's own, or with `false_alarms_per_week` the one that makes at most this many. With a
+    source, a set-point that nobody chose is replaced by one for a machine under watch all the time (`setpoint`).
+    ValueError for an id that is no plain name, and what `nearfar.load` raises.
     """
     for what, word in (("machine id", id), ("site", site)):
         if not NAME.fullmatch(word):
             raise ValueError(f"{what} {word!r} must be letters, digits, - and _ (it becomes a topic and a file name)")
-    detector = load(model, weights, threads=1)  # machines are scored in parallel, the windows of one machine in order
-    if hop_s is not None:
-        number("hop_s", hop_s, above=0, high=detector.window_s)  # above: sound between windows would be missed
-    hop_s = hop_s or detector.window_s / 2
+    detector = load(config.model, config.weights, threads=1)  # machines are scored in parallel, each one in order
+    if config.hop_s is not None:
+        number("hop_s", config.hop_s, above=0, high=detector.window_s)  # above: sound between windows would be missed
+    folder = is_folder(config.source)  # windows of files do not overlap, and a folder may stay empty
+    hop_s = detector.window_s if folder else config.hop_s or detector.window_s / 2
+    silence_s = math.inf if folder else max(SILENCE_S, SILENCE_HOPS * hop_s)
+    settings = config.alarm
     machine = Machine(
         id=id,
-        name=name or id,
-        model=Path(model),
+        name=config.name or id,
+        model=config.model,
         detector=detector,
-        alarm=Alarm(detector.threshold.value, deadband, on_delay, off_delay),
+        alarm=Alarm(detector.threshold.value, settings.deadband, settings.on_delay, settings.off_delay),
         site=site,
         hop_s=hop_s,
-        weights=weights,
+        weights=config.weights,
         shared={} if shared is None else shared,
-        streamed=streamed,
-        asked_per_week=false_alarms_per_week,
-        watchdog=Watchdog(detector.profile),
+        streamed=bool(config.source),
+        asked_per_week=settings.false_alarms_per_week,
+        watchdog=Watchdog(detector.profile, config.silence_s or silence_s),
         buffer=RingBuffer(max(BUFFER_S, 2 * detector.window_s)),
     )
     machine.use_detector(detector)

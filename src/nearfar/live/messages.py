@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
-from nearfar.live.alarm import IN_ALARM
 from nearfar.live.records import Event, ScoreRecord, trigger_names
 
 SCORE, STATE, EVENT, HEALTH = "score", "state", "event", "health"
@@ -56,30 +55,13 @@ class ScoreMessage(Message):
     recipe: str = ""
     warnings: tuple[str, ...] = ()
 
-    @property
-    def in_alarm(self) -> bool:
-        """Whether an alarm stands."""
-        return self.state in IN_ALARM
-
     def body(self) -> dict[str, Any]:
         """See `Message`."""
-        s = self.record
-        return {
-            "model": self.model,
-            "recipe": self.recipe,
-            "score": s.score,
-            "threshold": s.threshold,
-            "t0": s.t0,
-            "t1": s.t1,
-            "anomalous": s.anomalous,
-            "p": s.p,
-            "triggered_by": s.triggered_by,
-            "problem": s.problem,
-            "state": self.state,
-            "near_dbfs": s.level_near_dbfs,
-            "far_dbfs": s.level_far_dbfs,
-            "warnings": list(self.warnings),
-        }
+        row = asdict(self.record)
+        levels = {f"{channel}_dbfs": row.pop(f"level_{channel}_dbfs") for channel in ("near", "far")}
+        del row["machine"]
+        facts = {"model": self.model, "recipe": self.recipe, "state": self.state}
+        return {**facts, **row, **levels, "warnings": list(self.warnings)}
 
 
 @dataclass(frozen=True)
@@ -88,11 +70,6 @@ class StateMessage(Message):
 
     kind = STATE
     state: str
-
-    @property
-    def in_alarm(self) -> bool:
-        """Whether an alarm stands."""
-        return self.state in IN_ALARM
 
     def body(self) -> dict[str, Any]:
         """See `Message`."""

@@ -18,7 +18,6 @@ import numpy as np
 from nearfar.audio import Clip
 from nearfar.audio.microphones import Problem
 from nearfar.embedding.band_levels import BandLevels, frames
-from nearfar.support.check import number
 
 ON, OFF = 2, 3
 WARNINGS = (
@@ -33,9 +32,9 @@ CHECK_EVERY = 12  # windows between two checks of the level: it changes slowly, 
 class Watchdog:
     """The problems of a machine's microphones: `standing` {kind: text}, empty if there are none."""
 
-    def __init__(self, profile: BandLevels, silence_s: float | None = 30.0) -> None:
+    def __init__(self, profile: BandLevels, silence_s: float = math.inf) -> None:
         self.profile = profile
-        self.silence_s = math.inf if silence_s is None else number("silence_s", silence_s, above=0)  # None: no limit
+        self.silence_s = silence_s
         self.standing: dict[str, str] = {}
         self._runs: dict[str, int] = {}
         self._count = 0

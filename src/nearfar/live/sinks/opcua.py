@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from nearfar.live.alarm import IN_ALARM
 from nearfar.live.messages import OK, HealthMessage, Message, ScoreMessage, StateMessage
 from nearfar.live.sinks.retry import RetryQueue
 
@@ -69,11 +70,11 @@ class OpcUa:
         values: dict[str, Any] = {}
         if isinstance(message, ScoreMessage):
             s = message.record
-            values = {"Threshold": float(s.threshold), "Alarm": message.in_alarm}
+            values = {"Threshold": float(s.threshold), "Alarm": message.state in IN_ALARM}
             values["LastUpdate"] = datetime.fromtimestamp(s.t1, timezone.utc)
             values |= {} if s.anomalous is None else {"Score": float(s.score)}
         elif isinstance(message, StateMessage):
-            values = {"Alarm": message.in_alarm}
+            values = {"Alarm": message.state in IN_ALARM}
         elif isinstance(message, HealthMessage):
             values = {"Health": OK if message.health == OK else f"{message.health}: {message.text}"}
         for name, value in values.items():

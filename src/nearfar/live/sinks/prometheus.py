@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from nearfar.live.alarm import RAISED
+from nearfar.live.alarm import IN_ALARM, RAISED
 from nearfar.live.messages import OK, EventMessage, HealthMessage, Message, ScoreMessage, StateMessage
 from nearfar.live.records import ALARM, HEALTH
 
@@ -67,14 +67,14 @@ class Metrics:
             self.windows.labels(machine, RESULTS[s.anomalous]).inc()
             self.threshold.labels(machine).set(s.threshold)
             self.last.labels(machine).set(s.t1)
-            self.alarm.labels(machine).set(message.in_alarm)
+            self.alarm.labels(machine).set(message.state in IN_ALARM)
             for channel, level in (("near", s.level_near_dbfs), ("far", s.level_far_dbfs)):
                 if level is not None:
                     self.level.labels(machine, channel).set(level)
             if s.anomalous is not None:
                 self.score.labels(machine).set(s.score)
         elif isinstance(message, StateMessage):
-            self.alarm.labels(machine).set(message.in_alarm)
+            self.alarm.labels(machine).set(message.state in IN_ALARM)
         elif isinstance(message, HealthMessage):
             self.health.labels(machine).set(message.health != OK)
         elif isinstance(message, EventMessage) and message.what == RAISED:
