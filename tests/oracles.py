@@ -65,7 +65,7 @@ def view(name, near, far):  # eq. 2-5, (D,)
     return l2(np.r_[near, far, gamma * l2(np.abs(near - far))])
 
 
-# --- enhancement (report eq. 6-11; scoring.md 5.1; hearing.md) -------------------------------------------------------
+# --- enhancement (report eq. 6-11) -----------------------------------------------------------------------------------
 
 
 def hann(n):
@@ -118,7 +118,7 @@ def leakage_subtract(near, far, n_fft, hop, weighted):
     return np.clip(istft(rest, n_fft, hop, len(near)), -limit, limit)
 
 
-# --- back ends (report eq. 1; scoring.md 1.2, 2.1, 2.2, 7.1, 8.1) ----------------------------------------------------
+# --- back ends (report eq. 1) ----------------------------------------------------------------------------------------
 
 RHO_FLOOR = 1e-6
 FEW = 3
@@ -136,10 +136,10 @@ def knn(q, z, metric, k):  # eq. 1
     return np.sort(distances(q, z, metric))[:k].mean()
 
 
-def densities(z, metric, density_k, agg="mean", lone=1.0):
+def densities(z, metric, density_k, agg="mean", fallback=1.0):
     """Distance of each member to its nearest others, the member itself left out by index; not floored."""
     if len(z) == 1:
-        return np.array([lone])
+        return np.array([fallback])
     if metric == "cosine":
         z = l2(z)
     out = []
@@ -155,8 +155,20 @@ def floored(rho):
     return np.maximum(rho, RHO_FLOOR * rho.mean()) if rho.mean() > 0 else np.ones(len(rho))
 
 
-def ldn(q, z, metric, *, k=1, density_k=16, agg="mean", selection="normalized", form="ratio", exponent=1.0, lone=1.0):
-    d, rho = distances(q, z, metric), floored(densities(z, metric, density_k, agg, lone))
+def ldn(
+    q,
+    z,
+    metric,
+    *,
+    k=1,
+    density_k=16,
+    agg="mean",
+    selection="normalized",
+    form="ratio",
+    exponent=1.0,
+    fallback=1.0,
+):
+    d, rho = distances(q, z, metric), floored(densities(z, metric, density_k, agg, fallback))
     if selection == "raw":
         nearest = np.argsort(d, kind="stable")[:k]
         d, rho = d[nearest].mean(), rho[nearest].mean()
@@ -206,16 +218,16 @@ def domain_z(q, z, is_target, metric, *, k=1, z_sigma="target"):  # GenRep 2025 
     return min(scores)
 
 
-def dual(q, z, is_target, metric, method, *, weight=0.5, source_k=16, target_k=9, **switches):  # eq. 5 and "dbldn"
+def dual(q, z, is_target, metric, method, *, weight=0.5, source_k=16, target_k=9, **settings):  # eq. 5 and "dbldn"
     banks, ks = [z[~is_target], z[is_target]], (source_k, target_k)
-    agg = switches.get("agg", "mean")
+    agg = settings.get("agg", "mean")
     scores = []
     for d in (0, 1):
         if not len(banks[d]):
             continue
         other = banks[1 - d]
-        lone = densities(other, metric, ks[1 - d], agg).mean() if len(other) > 1 else 1.0
-        scores.append(ldn(q, banks[d], metric, density_k=ks[d], lone=lone, **switches))
+        fallback = densities(other, metric, ks[1 - d], agg).mean() if len(other) > 1 else 1.0
+        scores.append(ldn(q, banks[d], metric, density_k=ks[d], fallback=fallback, **settings))
     if len(scores) == 1 or method == "dldn":
         return min(scores)
     return weight * scores[0] + (1 - weight) * scores[1]
@@ -266,17 +278,17 @@ def whiten(x, z):
 
 
 def score(q, z, is_target=None, *, method="raw", metric="cosine", k=1, whitened=False, **s):
-    """Score of one query (D,) by any method; switches as `nearfar.backend.fit` names them."""
+    """Score of one query (D,) by any method; settings as `nearfar.backend.fit` names them."""
     q, z = np.asarray(q, np.float64), np.asarray(z, np.float64)
     is_target = np.zeros(len(z), bool) if is_target is None else np.asarray(is_target, bool)
     if whitened:
         q, z = whiten(q, z)[0], whiten(z, z)
-    switches = {"agg": s.get("density_agg", "mean"), "selection": s.get("neighbour_selection", "normalized")}
-    switches |= {"form": s.get("form", "ratio"), "exponent": s.get("exponent", 1.0), "k": k}
+    settings = {"agg": s.get("density_agg", "mean"), "selection": s.get("neighbour_selection", "normalized")}
+    settings |= {"form": s.get("form", "ratio"), "exponent": s.get("exponent", 1.0), "k": k}
     if method == "raw":
         return knn(q, z, metric, k)
     if method == "ldn":
-        return ldn(q, z, metric, density_k=s.get("density_k") or 16, **switches)
+        return ldn(q, z, metric, density_k=s.get("density_k") or 16, **settings)
     if method == "varmin":
         density_k = s.get("density_k") or 4
         alpha = varmin_alpha(z, metric, density_k)
@@ -291,7 +303,7 @@ def score(q, z, is_target=None, *, method="raw", metric="cosine", k=1, whitened=
     source_k = s.get("density_k_source") or s.get("density_k") or 16
     target_k = s.get("density_k_target") or s.get("density_k") or 9
     weight = s.get("weight", 0.5)
-    return dual(q, z, is_target, metric, method, weight=weight, source_k=source_k, target_k=target_k, **switches)
+    return dual(q, z, is_target, metric, method, weight=weight, source_k=source_k, target_k=target_k, **settings)
 
 
 def leave_one_out(z, is_target=None, **s):
@@ -301,7 +313,7 @@ def leave_one_out(z, is_target=None, **s):
     return np.array([score(z[i], z[keep[i]], is_target[keep[i]], **s) for i in range(len(z))])
 
 
-# --- fusion and metrics (report eq. 17-19; scoring.md 4.3) -----------------------------------------------------------
+# --- fusion and metrics (report eq. 17-19) ---------------------------------------------------------------------------
 
 
 def fuse(parts, weights):

@@ -212,7 +212,7 @@ def test_tight_clusters_far_apart_are_scored_by_their_own_neighbours():
         agree(backend.train_scores, oracles.leave_one_out(z, **CASES[case]))
 
 
-# --- leave-one-out and what goes wrong without it (scoring 8.1) ------------------------------------------------------
+# --- leave-one-out and what goes wrong without it --------------------------------------------------------------------
 
 
 def sphere(count, seed):
@@ -240,7 +240,7 @@ def test_a_training_clip_is_not_its_own_neighbour_but_its_copy_is():
     np.testing.assert_array_equal(doubled.train_scores, 0)
 
 
-# --- identities between methods (scoring 8.2, 8.4, 8.7) --------------------------------------------------------------
+# --- identities between methods --------------------------------------------------------------------------------------
 
 Z, TARGET = normals(40, 10, width=8)
 Q = normals(25, width=8, seed=9)[0]

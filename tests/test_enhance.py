@@ -109,7 +109,7 @@ def test_clips_of_a_batch_do_not_know_of_each_other(way):
         np.testing.assert_allclose(together[i], WAYS[way](near[i], far[i]), atol=1e-12)
 
 
-def test_a_far_channel_that_is_near_itself_gives_the_factor_one_minus_half_alpha():  # scoring 8.3
+def test_a_far_channel_that_is_near_itself_gives_the_factor_one_minus_half_alpha():
     near, _ = pair(4000)
     for (alpha, floor), factor in (((0.3, 0.5), 0.85), ((0.5, 0.7), 0.75)):
         np.testing.assert_allclose(soft_mask(near, near, alpha=alpha, floor=floor), factor * near, atol=1e-7)
@@ -117,7 +117,7 @@ def test_a_far_channel_that_is_near_itself_gives_the_factor_one_minus_half_alpha
         assert np.abs(leakage_subtract(near, near, weighted=weighted)).max() < 1e-6
 
 
-def test_the_floor_of_the_mild_mask_is_never_reached_and_that_of_the_stronger_one_is():  # scoring 8.3
+def test_the_floor_of_the_mild_mask_is_never_reached_and_that_of_the_stronger_one_is():
     near, far = pair(4000)
     near += far * 5
     mild = [soft_mask(near, far, alpha=0.3, floor=floor) for floor in (0.0, 0.5, 0.7)]

@@ -32,7 +32,7 @@ def test_negatives_vanish_as_soon_as_low_is_set_and_stay_otherwise():
     assert suppress(x, spike=0.2)[0, 0] == -0.5
 
 
-def test_it_is_not_monotone_just_above_the_spike_threshold():  # scoring 8.5
+def test_it_is_not_monotone_just_above_the_spike_threshold():
     below, above, back = suppress(np.array([[0.2999, 0.3001, 0.3096]]), spike=0.3)[0]
     assert above < below < back
     assert suppress(np.array([[50.0]]), spike=0.3) == pytest.approx(1)

@@ -51,13 +51,12 @@ def source(module: str) -> Path:
 
 
 def imports(module: str, *, at_import: bool = False) -> Iterator[tuple[str, int]]:
-    """(module of nearfar, line) of every import; with `at_import` only of those that run when `module` is imported."""
+    """(module of nearfar, line) of every import; `at_import` leaves out those that wait inside functions."""
     tree = ast.parse(source(module).read_text(encoding="utf-8"))
     late = {
         id(inner)
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
         for statement in node.body
         for inner in ast.walk(statement)
     }

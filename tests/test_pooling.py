@@ -58,7 +58,7 @@ def test_a_shift_of_the_frames_is_a_shift_of_mean_and_rdp(x, b):
         np.testing.assert_allclose(pool(x + b, kind, alpha=9), pool(x, kind, alpha=9) + b, rtol=1e-6, atol=1e-6)
 
 
-def test_identities_between_the_poolings():  # scoring 8.4
+def test_identities_between_the_poolings():
     np.testing.assert_allclose(rdp(x, alpha=0), mean(x))
     np.testing.assert_allclose(rdp_gem(x, alpha=0, p=3), gem(x, p=3))
     np.testing.assert_allclose(gem(np.abs(x), p=1), mean(np.abs(x)))
@@ -84,7 +84,7 @@ def test_weights_sum_to_one_and_grow_with_the_deviation():
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-5, 1, 1e5, 1e30])
-def test_powers_neither_underflow_nor_overflow_in_float32(size):  # scoring 8.6
+def test_powers_neither_underflow_nor_overflow_in_float32(size):
     frames = (np.abs(x[0, 0]) * size).astype(np.float32)
     for p in (9, 10):
         np.testing.assert_allclose(gem(frames, p), oracles.gem(frames, p), rtol=1e-5)

@@ -163,9 +163,8 @@ def _through_stft(
 ) -> list[Array]:
     # Spectra of near and far -> changed spectra of near -> waveforms.
     x, y = finite("near", near), finite("far", far)
-    n_fft, hop = integer("n_fft", n_fft, low=SHORTEST), integer("hop", hop)
-    number("n_fft", n_fft, high=LONGEST)
-    number("hop", hop, high=n_fft // 2)
+    n_fft = integer("n_fft", n_fft, low=SHORTEST, high=LONGEST)
+    hop = integer("hop", hop, high=n_fft // 2)
     if x.shape != y.shape:
         raise ValueError(f"near and far must have the same shape, not {x.shape} and {y.shape}")
     if x.ndim == 0 or x.shape[-1] == 0:

@@ -74,7 +74,7 @@ def compose(view: str, near: ArrayLike, far: ArrayLike | None = None, *, normali
     near = finite("near", near)
     if far is None:
         if needs_far(view):
-            raise ValueError(f"view {view!r} needs the far channel, and there is none. Did you mean view='near_only'?")
+            raise ValueError(f"view {view!r} needs the far channel, but far is None. Did you mean view='near_only'?")
         far = near
     far = finite("far", far)
     if far.shape != near.shape:

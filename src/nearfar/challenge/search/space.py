@@ -33,7 +33,7 @@ POOLINGS = (
 )  # kind, alpha, p
 FEW_POOLINGS = (("mean", 1.0, 3.0), ("gem", 1.0, 3.0), ("rdp", 9.0, 3.0), ("rdp_gem", 1.0, 3.0))
 BEAM_POOLINGS = (*FEW_POOLINGS[:1], *(("rdp", alpha, 3.0) for alpha in (4.0, 8.0)), *FEW_POOLINGS[3:])  # NA-SSL: RDP
-OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {  # Table 2; "k = 3 LDN" is density_k = 3 (scoring.md A2)
+OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {  # Table 2; "k = 3 LDN" is density_k = 3
     "raw": tuple({"method": "raw", "metric": m, "k": k} for m in METRICS for k in K),
     "ldn": tuple({"method": "ldn", "metric": m, "density_k": k} for m in METRICS for k in K),
     **{method: tuple({"method": method, "metric": m} for m in METRICS) for method in SPACE["domain_aware"]},
