@@ -87,7 +87,8 @@ def search(
     if page:
         from nearfar.challenge.pages.effects import search_page
 
-        atomic_write(page, search_page(found.records.rows(), f"nearfar search {data}", tables(ranked)))
+        html = search_page(found.records.recipes, found.records.overall, f"nearfar search {data}", tables(ranked))
+        atomic_write(page, html)
     raise typer.Exit(BAD_INPUT if found.failures else DONE)
 
 

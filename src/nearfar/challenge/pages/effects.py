@@ -1,7 +1,7 @@
 """Main effects of a search: how view, preprocessing, pooling and back end change the official score.
 
-    records   one per configuration: a recipe's fields by name
-    scores    official scores in percent
+    recipes   the configurations
+    scores    (n,) their official scores in percent
 
 For every choice the configurations are grouped by its values, whatever their other choices: median, middle half and
 best of each group. `share` is the part of the scores' variance that lies between the groups of a choice: 1 if the
@@ -10,17 +10,17 @@ choice decides the score, 0 if it does not matter. Shares of different choices n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nearfar.explain.pictures import as_png, blank, legend, look_of
 from nearfar.explain.render import Figure, figure, render
+from nearfar.recipe import Recipe
 from nearfar.support.check import Array
 
-Record = Mapping[str, Any]
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # heading, column names, rows
 PACKAGE = "nearfar.challenge.pages"
 MOST = 14  # most values of a choice that a picture shows
@@ -48,16 +48,16 @@ class Effect:
     share: float
 
 
-def effects(records: Sequence[Record], scores: Sequence[float]) -> list[Effect]:
+def effects(recipes: Sequence[Recipe], scores: ArrayLike) -> list[Effect]:
     """The effect of every choice that was varied, the one with the largest share first."""
     s = np.asarray(scores, np.float64)
-    if len(s) != len(records) or not len(s):
+    if len(s) != len(recipes) or not len(s):
         raise ValueError(
-            f"there are {len(records)} configurations and {len(s)} scores; give one score each, and at least one"
+            f"there are {len(recipes)} configurations and {len(s)} scores; give one score each, and at least one"
         )
     found = []
     for choice, value_of in CHOICES.items():
-        names = np.array([value_of(record) for record in records])
+        names = np.array([value_of(recipe) for recipe in recipes])
         groups = [_group(value, s[names == value]) for value in np.unique(names)]
         if len(groups) > 1:
             between = sum(g.count * (s[names == g.value].mean() - s.mean()) ** 2 for g in groups)
@@ -96,26 +96,26 @@ def effect_png(effect: Effect, span: tuple[float, float], *, dark: bool = False)
     return as_png(figure, look, [ax])
 
 
-def search_page(rows: Sequence[Record], title: str, tables: Sequence[Table] = ()) -> str:
+def search_page(recipes: Sequence[Recipe], scores: Array, title: str, tables: Sequence[Table] = ()) -> str:
     """The page of a search: `tables` about its best configuration, and the effects of its choices.
 
-    `rows` are the configurations with their score `overall` in [0, 1]; those without a score are left out. Without any
-    score (test clips without labels) the page holds the tables alone; raises ValueError if there are none.
+    `scores` (n,) are the official scores of the recipes in [0, 1]; a recipe with NaN is left out. Without any score
+    (test clips without labels) the page holds the tables alone; raises ValueError if there are none.
     """
-    scored = [row for row in rows if row["overall"] == row["overall"]]
-    if not scored and not tables:
+    rows = np.flatnonzero(~np.isnan(scores)).tolist()
+    if not rows and not tables:
         raise ValueError(NO_SCORES)
-    scores = [100 * float(row["overall"]) for row in scored]
-    summary = (
-        f"{len(scored):,} configurations, {min(scores):.1f} to {max(scores):.1f} percent." if scored else NO_SCORES
-    )
-    figures = effect_figures(scored, scores) if scored else []
+    summary, figures = NO_SCORES, list[Figure]()
+    if rows:
+        percents = 100 * scores[rows]
+        summary = f"{len(rows):,} configurations, {percents.min():.1f} to {percents.max():.1f} percent."
+        figures = effect_figures([recipes[row] for row in rows], percents)
     return render("search.html.j2", PACKAGE, title=title, tables=tables, summary=summary, effects=figures)
 
 
-def effect_figures(records: Sequence[Record], scores: Sequence[float]) -> list[Figure]:
+def effect_figures(recipes: Sequence[Recipe], scores: ArrayLike) -> list[Figure]:
     """A figure for every choice that was varied, all on one scale."""
-    found = effects(records, scores)
+    found = effects(recipes, scores)
     shown = [group for effect in found for group in effect.groups[:MOST]]
     low, high = min((g.low for g in shown), default=0), max((g.best for g in shown), default=1)
     span = (low - 0.04 * (high - low) - 1e-3, high + 0.04 * (high - low) + 1e-3)
@@ -135,33 +135,29 @@ def _group(value: str, scores: Array) -> Group:
     return Group(str(value), float(low), float(median), float(high), float(scores.max()), len(scores))
 
 
-def _preprocessing(r: Record) -> str:
-    return ", ".join(f"{key} {r[key]:g}" for key in ("low", "spike") if r.get(key) is not None) or "none"
+def _preprocessing(r: Recipe) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in (("low", r.low), ("spike", r.spike)) if value is not None)
 
 
-def _pooling(r: Record) -> str:
-    kind = str(r.get("pooling", ""))
-    alpha, p = (f"{r.get(key) or 0:g}" for key in ("alpha", "p"))
-    return {"gem": f"gem p={p}", "rdp": f"rdp α={alpha}", "rdp_gem": f"rdp_gem α={alpha} p={p}"}.get(kind, kind)
+def _pooling(r: Recipe) -> str:
+    parameters = {"gem": f" p={r.p:g}", "rdp": f" α={r.alpha:g}", "rdp_gem": f" α={r.alpha:g} p={r.p:g}"}
+    return f"{r.pooling}{parameters.get(r.pooling, '')}"
 
 
-def _back_end(r: Record) -> str:
+def _back_end(r: Recipe) -> str:
     """The method with its metric, its k (of LDN: density_k, as in Table 2) and the options that are not the default."""
-    method, density = str(r.get("method", "")), r.get("density_k")
-    parts = [method, str(r.get("metric", ""))] if method != "mahalanobis" else [method]
-    if density or method == "raw":
-        parts.append(f"k={density or r.get('k') or 1}")
-    parts += [f"exponent {r['exponent']:g}"] if r.get("exponent") not in (None, 1) else []
-    parts += [name for name in ("whiten", "ignore_domains") if r.get(name)]
-    return ", ".join(parts)
+    parts = [r.method] if r.method == "mahalanobis" else [r.method, r.metric]
+    parts += [f"k={r.density_k or r.k}"] if r.density_k or r.method == "raw" else []
+    parts += [f"exponent {r.exponent:g}"] if r.exponent != 1 else []
+    return ", ".join(parts + [name for name in ("whiten", "ignore_domains") if getattr(r, name)])
 
 
-CHOICES: dict[str, Callable[[Record], str]] = {
-    "encoder": lambda r: str(r.get("encoder", "")),
-    "layer": lambda r: str(r.get("layer") or "final"),
-    "view": lambda r: str(r.get("view", "")),
-    "frequency rows": lambda r: str(r.get("freq", "")),
-    "preprocessing": _preprocessing,
+CHOICES: dict[str, Callable[[Recipe], str]] = {
+    "encoder": lambda r: r.encoder,
+    "layer": lambda r: str(r.layer or "final"),
+    "view": lambda r: r.view,
+    "frequency rows": lambda r: r.freq,
+    "preprocessing": lambda r: _preprocessing(r) or "none",
     "pooling": _pooling,
     "back end": _back_end,
 }

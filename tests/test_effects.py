@@ -8,18 +8,18 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from nearfar.challenge.pages.effects import CHOICES, effects, search_page
+from nearfar.recipe import Recipe
 
 GRID = [
-    {"encoder": "beats", "view": view, "low": low, "spike": spike, "pooling": pooling, "alpha": 9, "p": 3,
-     "method": "ldn", "metric": "cosine", "k": 1, "density_k": k}
+    Recipe(encoder="beats", view=view, low=low, spike=spike, pooling=pooling, alpha=9, p=3, method="ldn", density_k=k)
     for view, (low, spike), pooling, k in itertools.product(
         ("near_only", "n_f"), ((None, None), (0.1, 0.3)), ("mean", "gem", "rdp_gem"), (1, 5)
     )
-]  # fmt: skip
+]
 
 
 def test_a_choice_that_decides_has_all_the_variance_and_one_that_does_not_matter_none():
-    scores = [60.0 if r["view"] == "n_f" else 50.0 for r in GRID]
+    scores = [60.0 if r.view == "n_f" else 50.0 for r in GRID]
     found = {e.choice: e for e in effects(GRID, scores)}
     assert set(found) == {"view", "preprocessing", "pooling", "back end"}, "what was not varied has no effect"
     assert found["view"].share == pytest.approx(1) and next(iter(found)) == "view"
@@ -29,7 +29,7 @@ def test_a_choice_that_decides_has_all_the_variance_and_one_that_does_not_matter
 
 def test_groups_hold_the_right_configurations_and_two_additive_effects_share_the_variance():
     rng = np.random.default_rng(0)
-    scores = [50 + 2.0 * (r["view"] == "n_f") + 1.0 * (r["low"] is None) for r in GRID]
+    scores = [50 + 2.0 * (r.view == "n_f") + 1.0 * (r.low is None) for r in GRID]
     found = {e.choice: e for e in effects(GRID, scores)}
     assert found["view"].share == pytest.approx(0.8) and found["preprocessing"].share == pytest.approx(0.2)
     noisy = rng.normal(size=len(GRID))
@@ -41,40 +41,37 @@ def test_groups_hold_the_right_configurations_and_two_additive_effects_share_the
     assert {g.value for g in pooling.groups} == {"mean", "gem p=3", "rdp_gem α=9 p=3"}
 
 
-def scored(scores):
-    return [{**record, "overall": score / 100} for record, score in zip(GRID, scores, strict=False)]
-
-
 def test_the_page_shows_every_choice_that_was_varied_and_leaves_out_what_has_no_score():
-    page = search_page([*scored(range(24)), {**GRID[0], "overall": float("nan")}], "nearfar search <x>")
+    scores = np.r_[np.arange(24), np.nan] / 100
+    page = search_page([*GRID, GRID[0]], scores, "nearfar search <x>")
     assert "Which choice matters" in page and "nearfar search &lt;x&gt;" in page
     assert page.count("<figure>") == 4 and "24 configurations, 0.0 to 23.0 percent" in page
     assert "% of the variance" in page and page.count("data:image/png") == 8
-    assert "<figure>" not in search_page(scored([50.0]), "one")
+    assert "<figure>" not in search_page(GRID[:1], np.array([0.5]), "one")
     for scores in ([], [1.0]):
         with pytest.raises(ValueError, match="one score each"):
             effects(GRID[: 2 * len(scores)], scores)
 
 
 def test_without_labels_the_page_holds_the_tables_alone():
-    rows = [{**record, "overall": float("nan")} for record in GRID]
+    unlabelled = np.full(len(GRID), np.nan)
     tables = [("What rules pick <here>", ("rule", "score"), [("a & b", "55.0")])]
-    page = search_page(rows, "x", tables)
+    page = search_page(GRID, unlabelled, "x", tables)
     assert "What rules pick &lt;here&gt;" in page and "a &amp; b" in page and "have no labels" in page
     assert "<figure>" not in page
     with pytest.raises(ValueError, match="have no labels"):
-        search_page(rows, "x")
+        search_page(GRID, unlabelled, "x")
 
 
 @pytest.mark.parametrize(
-    ("record", "words"),
+    ("fields", "words"),
     [
-        ({"method": "raw", "metric": "cosine", "k": 5, "density_k": None}, "raw, cosine, k=5"),
+        ({"method": "raw", "k": 5}, "raw, cosine, k=5"),
         ({"method": "ldn", "metric": "euclidean", "k": 1, "density_k": 3}, "ldn, euclidean, k=3"),
-        ({"method": "ldn", "metric": "x", "k": 1, "density_k": 4, "exponent": 0.5}, "ldn, x, k=4, exponent 0.5"),
-        ({"method": "dldn", "metric": "cosine", "k": 1, "density_k": None}, "dldn, cosine"),
-        ({"method": "mahalanobis", "metric": "cosine", "ignore_domains": True}, "mahalanobis, ignore_domains"),
+        ({"method": "ldn", "k": 1, "density_k": 4, "exponent": 0.5}, "ldn, cosine, k=4, exponent 0.5"),
+        ({"method": "dldn"}, "dldn, cosine"),
+        ({"method": "mahalanobis", "ignore_domains": True}, "mahalanobis, ignore_domains"),
     ],
-)  # fmt: skip
-def test_back_ends_are_named_as_in_table_2(record, words):
-    assert CHOICES["back end"](record) == words
+)
+def test_back_ends_are_named_as_in_table_2(fields, words):
+    assert CHOICES["back end"](Recipe(**fields)) == words
