@@ -8,32 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nearfar.cli.options import (
-    Channels,
-    Data,
-    Json,
-    Machines,
-    Networks,
-    Page,
-    RecipeName,
-    Rounds,
-    StoreFolder,
-    Truth,
-    command,
-    load_recipe,
-    open_store,
-)
+from nearfar.cli import options as opt
 from nearfar.cli.output import as_csv, print_evaluation, print_reproduction
-from nearfar.cli.terminal import (
-    BAD_INPUT,
-    DONE,
-    echo,
-    echo_json,
-    echo_table,
-    left_out,
-    progress_bar,
-    warn,
-)
+from nearfar.cli.terminal import BAD_INPUT, DONE, echo, echo_json, echo_table, left_out, progress_bar, warn
 from nearfar.support.files import atomic_write
 from nearfar.support.words import plural
 
@@ -45,20 +22,20 @@ if TYPE_CHECKING:
 BASELINE_RATE = 0.1  # the official baseline's gamma quantile of 0.9
 
 
-@command
+@opt.command
 def evaluate(
-    data: Data,
-    channels: Channels,
-    networks: Networks,
-    recipe: RecipeName = None,
-    truth: Truth = None,
-    machine: Machines = None,
-    rounds: Rounds = 1000,
+    data: opt.Data,
+    channels: opt.Channels,
+    networks: opt.Networks,
+    recipe: opt.RecipeName = None,
+    truth: opt.Truth = None,
+    machine: opt.Machines = None,
+    rounds: opt.Rounds = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
-    page: Page = None,
+    page: opt.Page = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every test clip's score to this file.")] = None,
-    store: StoreFolder = None,
-    json: Json = False,
+    store: opt.StoreFolder = None,
+    json: opt.Json = False,
 ) -> None:
     """Example: nearfar evaluate data/ --recipe logmel
 
@@ -67,7 +44,7 @@ def evaluate(
     """
     from nearfar.challenge import evaluate as bench
 
-    system = load_recipe(recipe)
+    system = opt.load_recipe(recipe)
     with progress_bar() as progress:
         evaluation = bench.evaluate(
             data,
@@ -75,7 +52,7 @@ def evaluate(
             networks.weights_of(system),
             truth=truth,
             only=machine or (),
-            store=open_store(store),
+            store=opt.open_store(store),
             rounds=rounds,
             seed=seed,
             progress=progress,
@@ -95,22 +72,22 @@ def evaluate(
     raise typer.Exit(BAD_INPUT if evaluation.failed else DONE)
 
 
-@command
+@opt.command
 def reproduce(
-    data: Data,
-    channels: Channels,
-    networks: Networks,
-    store: StoreFolder = None,
+    data: opt.Data,
+    channels: opt.Channels,
+    networks: opt.Networks,
+    store: opt.StoreFolder = None,
     results: Annotated[Path, typer.Option(help="Folder for the scores; a second run continues from it.")] = Path(
         "nearfar-results"
     ),
     recipe: Annotated[
         list[str] | None, typer.Option(help="A further recipe, by name or JSON file; may be repeated.")
     ] = None,
-    truth: Truth = None,
-    machine: Machines = None,
-    page: Page = None,
-    json: Json = False,
+    truth: opt.Truth = None,
+    machine: opt.Machines = None,
+    page: opt.Page = None,
+    json: opt.Json = False,
 ) -> None:
     """Example: nearfar reproduce data/dcase2026t2/dev_data/raw
 
@@ -128,7 +105,7 @@ def reproduce(
         runs = ScoreCache(
             results,
             networks.weights_of(*TABLE_3.values(), *others.values()),
-            open_store(store),
+            opt.open_store(store),
             progress=progress,
             **channels.settings(),
             **networks.settings(),
@@ -146,15 +123,15 @@ def reproduce(
     raise typer.Exit(BAD_INPUT if failed else DONE)
 
 
-@command
+@opt.command
 def submit(
-    channels: Channels,
-    networks: Networks,
+    channels: opt.Channels,
+    networks: opt.Networks,
     data: Annotated[
         Path | None, typer.Argument(help="The data set; with --check, the files that must have rows.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the submission.")] = None,
-    recipe: RecipeName = None,
+    recipe: opt.RecipeName = None,
     check: Annotated[Path | None, typer.Option(help="Check this folder of CSV files instead of writing one.")] = None,
     label: Annotated[str | None, typer.Option(help="Label of the submission: Lastname_Institute_task2_1.")] = None,
     set_point: Annotated[
@@ -163,9 +140,9 @@ def submit(
     false_alarm_rate: Annotated[
         float | None, typer.Option(help="Share of normal clips that may be called anomalous [gamma: 0.1, else 0.05].")
     ] = None,
-    machine: Machines = None,
-    store: StoreFolder = None,
-    json: Json = False,
+    machine: opt.Machines = None,
+    store: opt.StoreFolder = None,
+    json: opt.Json = False,
 ) -> None:
     """Example: nearfar submit eval_data/raw --recipe eat-large -o out/
 
@@ -183,7 +160,7 @@ def submit(
         raise typer.Exit(BAD_INPUT if found else DONE)
     if data is None or output is None:
         raise ValueError("give the data set and -o FOLDER, or --check FOLDER")
-    system = load_recipe(recipe)
+    system = opt.load_recipe(recipe)
     rate = BASELINE_RATE if false_alarm_rate is None and set_point == "gamma" else false_alarm_rate
     with progress_bar() as progress:
         evaluation = bench.evaluate(
@@ -193,7 +170,7 @@ def submit(
             only=machine or (),
             false_alarm_rate=rate,
             method=set_point,
-            store=open_store(store),
+            store=opt.open_store(store),
             progress=progress,
             **channels.settings(),
             **networks.settings(),
@@ -218,7 +195,7 @@ def _further_systems(names: Iterable[str]) -> dict[str, System | None]:
     for name in dict.fromkeys(names):
         if name not in (*reported, *others):
             titles = Path(name).stem, Path(name).name, f"{Path(name).stem}-{len(others)}"
-            others[next(t for t in titles if t not in (*reported, *others))] = load_recipe(name)
+            others[next(t for t in titles if t not in (*reported, *others))] = opt.load_recipe(name)
     return others
 
 
@@ -257,7 +234,7 @@ def _print_submitted(evaluation: Evaluation, folder: Path, label: str) -> None:
         for file, error in m.failures:
             warn(f"{m.name}: {left_out(file, error)}")
     echo(f"Submission    {folder}, packed in {folder / label}.zip")
-    echo(f"To fill in    name and authors in {folder / label}.meta.yaml; run the command again to pack them")
+    echo(f"To fill in    name and authors in {folder / label}.meta.yaml; run the opt.command again to pack them")
 
 
 def _print_findings(found: list[Finding], folder: Path, data: Path | None, json: bool) -> None:

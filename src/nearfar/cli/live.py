@@ -13,16 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.cli.options import Json, Weights, command, group, subcommand, weights_of
-from nearfar.cli.terminal import (
-    ALARM,
-    BAD_INPUT,
-    DONE,
-    Failures,
-    echo,
-    echo_json,
-    warn,
-    warn_left_out,
-)
+from nearfar.cli.terminal import ALARM, BAD_INPUT, DONE, Failures, echo, echo_json, warn, warn_left_out
 
 if TYPE_CHECKING:
     from nearfar.live.build import Assembly

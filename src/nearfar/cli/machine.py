@@ -7,49 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nearfar.cli.options import (
-    Channels,
-    FalseAlarmRate,
-    Json,
-    Manifest,
-    Model,
-    Networks,
-    Rate,
-    RecipeName,
-    StoreFolder,
-    Threads,
-    Weights,
-    command,
-    load_recipe,
-    normals_of,
-    one_or_many,
-    open_store,
-    weights_for,
-)
-from nearfar.cli.output import (
-    NO_PICTURES,
-    as_csv,
-    as_row,
-    has_pictures,
-    print_choices,
-    print_live,
-    print_scores,
-    print_set_point,
-    print_summary,
-    set_point,
-    summary,
-)
-from nearfar.cli.terminal import (
-    ALARM,
-    BAD_INPUT,
-    DONE,
-    Failures,
-    echo,
-    echo_json,
-    echo_wrapped,
-    progress_bar,
-    warn,
-)
+from nearfar.cli import options as opt
+from nearfar.cli import output as results
+from nearfar.cli.terminal import ALARM, BAD_INPUT, DONE, Failures, echo, echo_json, echo_wrapped, progress_bar, warn
 from nearfar.support.files import atomic_write
 from nearfar.support.progress import titled
 
@@ -61,8 +21,8 @@ Recordings = Annotated[list[Path], typer.Argument(help="Folder or files.")]
 SHARES = (0.1, 0.05, 0.02, 0.01, 0.001, 0.0001)  # of healthy recordings that alarm, in the table of `threshold`
 
 
-@command
-def doctor(folder: Recordings, channels: Channels, manifest: Manifest = None, json: Json = False) -> None:
+@opt.command
+def doctor(folder: Recordings, channels: opt.Channels, manifest: opt.Manifest = None, json: opt.Json = False) -> None:
     """Example: nearfar doctor normals/
 
     Check recordings before a detector is fitted on them.
@@ -71,7 +31,7 @@ def doctor(folder: Recordings, channels: Channels, manifest: Manifest = None, js
 
     with progress_bar() as progress:
         report = check_recordings(
-            one_or_many(folder), manifest=manifest, progress=titled(progress, "checking"), **channels.settings()
+            opt.one_or_many(folder), manifest=manifest, progress=titled(progress, "checking"), **channels.settings()
         )
     if json:
         echo_json(report.to_dict())
@@ -80,17 +40,17 @@ def doctor(folder: Recordings, channels: Channels, manifest: Manifest = None, js
     raise typer.Exit(DONE if report.ok else BAD_INPUT)
 
 
-@command
+@opt.command
 def fit(
     folder: Annotated[list[Path], typer.Argument(help="Folder or files of normal recordings.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Detector folder to write.")],
-    channels: Channels,
-    networks: Networks,
-    recipe: RecipeName = None,
-    manifest: Manifest = None,
-    false_alarm_rate: FalseAlarmRate = None,
-    store: StoreFolder = None,
-    json: Json = False,
+    channels: opt.Channels,
+    networks: opt.Networks,
+    recipe: opt.RecipeName = None,
+    manifest: opt.Manifest = None,
+    false_alarm_rate: opt.FalseAlarmRate = None,
+    store: opt.StoreFolder = None,
+    json: opt.Json = False,
 ) -> None:
     """Example: nearfar fit normals/ -o pump3
 
@@ -101,16 +61,16 @@ def fit(
     from nearfar.detector.folder import check_place
 
     check_place(output)
-    failures, system = Failures(), load_recipe(recipe)
+    failures, system = Failures(), opt.load_recipe(recipe)
     detector = Detector(
         system,
         networks.weights_of(system),
         false_alarm_rate=false_alarm_rate,
-        store=open_store(store),
+        store=opt.open_store(store),
         **channels.settings(),
         **networks.settings(),
     )
-    recordings = normals_of(find(one_or_many(folder), manifest))
+    recordings = opt.normals_of(find(opt.one_or_many(folder), manifest))
     with progress_bar() as progress:
         detector.fit(
             [r.path for r in recordings],
@@ -123,18 +83,18 @@ def fit(
     _print_fitted(detector, output, failures, json)
 
 
-@command
+@opt.command
 def score(
-    model: Model,
+    model: opt.Model,
     files: Recordings,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one row per recording to this file.")] = None,
     fail_on_alarm: Annotated[
         bool, typer.Option("--fail-on-alarm", help="Exit 1 if any recording is anomalous or cannot be judged.")
     ] = False,
-    weights: Weights = None,
-    store: StoreFolder = None,
-    threads: Threads = None,
-    json: Json = False,
+    weights: opt.Weights = None,
+    store: opt.StoreFolder = None,
+    threads: opt.Threads = None,
+    json: opt.Json = False,
 ) -> None:
     """Example: nearfar score pump3 today/
 
@@ -142,8 +102,8 @@ def score(
     """
     from nearfar.audio.recordings import find
 
-    detector = _load(model, weights, threads=threads, store=open_store(store))
-    recordings = find(one_or_many(files))
+    detector = _load(model, weights, threads=threads, store=opt.open_store(store))
+    recordings = find(opt.one_or_many(files))
     failures = Failures()
     rows: list[tuple[str, Score]] = []
     with progress_bar() as progress:
@@ -151,24 +111,24 @@ def score(
         for recording, scores in zip(recordings, each, strict=True):
             rows += [(recording.name + s.name.removeprefix(recording.path.name), s) for s in scores]
     if json:
-        echo_json({"scores": [as_row(name, s) for name, s in rows], "failures": failures.to_list()})
+        echo_json({"scores": [results.as_row(name, s) for name, s in rows], "failures": failures.to_list()})
     else:
-        print_scores(rows, failures)
+        results.print_scores(rows, failures)
     if csv_file:
-        atomic_write(csv_file, as_csv(rows))
+        atomic_write(csv_file, results.as_csv(rows))
     if fail_on_alarm and any(s.anomalous is not False for _, s in rows):
         raise typer.Exit(ALARM)
     raise typer.Exit(BAD_INPUT if failures.files else DONE)
 
 
-@command
+@opt.command
 def explain(
-    model: Model,
+    model: opt.Model,
     file: Annotated[Path, typer.Argument(help="The recording to explain.")],
     page: Annotated[Path | None, typer.Option(help="HTML page to write [RECORDING.explained.html].")] = None,
     picture: Annotated[Path | None, typer.Option(help="PNG file to write.")] = None,
-    weights: Weights = None,
-    json: Json = False,
+    weights: opt.Weights = None,
+    json: opt.Json = False,
 ) -> None:
     """Example: nearfar explain pump3 today/0815.wav
 
@@ -183,25 +143,25 @@ def explain(
         from nearfar.explain.pictures import spectrogram_png
 
         atomic_write(picture, spectrogram_png(explanation.clip, explanation))
-    if page is None and not json and has_pictures():
+    if page is None and not json and results.has_pictures():
         page = Path(f"{file.stem}.explained.html")
     if page:
         from nearfar.explain.pages import explanation_page
 
         atomic_write(page, explanation_page(explanation))
     if not json:
-        echo(f"\nPage          {page or NO_PICTURES}")
+        echo(f"\nPage          {page or results.NO_PICTURES}")
 
 
-@command
+@opt.command
 def add(
-    model: Model,
+    model: opt.Model,
     folder: Annotated[list[Path], typer.Argument(help="Folder or files of further normal recordings.")],
     domain: Annotated[
         str, typer.Option(help="source: conditions as before; target: another operating point or place.")
     ] = "source",
-    weights: Weights = None,
-    json: Json = False,
+    weights: opt.Weights = None,
+    json: opt.Json = False,
 ) -> None:
     """Example: nearfar add pump3 night-shift/ --domain target
 
@@ -216,7 +176,7 @@ def add(
     check_place(model)
     detector = _load(model, weights)
     before, failures = len(detector.normals), Failures()
-    paths = [r.path for r in normals_of(find(one_or_many(folder)))]
+    paths = [r.path for r in opt.normals_of(find(opt.one_or_many(folder)))]
     if note := domain_shift_warning(detector.score(paths[:: max(1, len(paths) // 10)], skip=lambda *_: None)):
         warn(f"note: {note}")
     with progress_bar() as progress:
@@ -225,16 +185,16 @@ def add(
     _print_fitted(detector, model, failures, json, added=len(detector.normals) - before)
 
 
-@command
+@opt.command
 def threshold(
-    model: Model,
+    model: opt.Model,
     false_alarms_per_day: Annotated[
         float | None, typer.Option(help="Expected false alarms per day of continuous listening.")
     ] = None,
-    rate: Rate = None,
+    rate: opt.Rate = None,
     value: Annotated[float | None, typer.Option(help="The set-point itself, as a score.")] = None,
     method: Annotated[str | None, typer.Option(help="conformal, gamma (the challenge's baseline) or quantile.")] = None,
-    json: Json = False,
+    json: opt.Json = False,
 ) -> None:
     """Example: nearfar threshold pump3 --false-alarms-per-day 1
 
@@ -251,12 +211,12 @@ def threshold(
     per_day = 86_400 / detector.window_s
     if json:
         table = [{"rate": r, "false_alarms_per_day": r * per_day, "value": v} for r, v in choices]
-        echo_json(set_point(detector) | {"choices": table})
+        echo_json(results.set_point(detector) | {"choices": table})
         return
-    print_set_point(set_point(detector), "Set-point changed" if changed else "Set-point")
-    print_live(detector)
+    results.print_set_point(results.set_point(detector), "Set-point changed" if changed else "Set-point")
+    results.print_live(detector)
     echo()
-    print_choices(choices, per_day, len(detector.normals))
+    results.print_choices(choices, per_day, len(detector.normals))
 
 
 def _load(model: Path, weights: list[str] | None = None, **settings: Any) -> Detector:
@@ -264,10 +224,10 @@ def _load(model: Path, weights: list[str] | None = None, **settings: Any) -> Det
     from nearfar.detector import load
 
     detector = load(model, **settings)
-    detector.weights = weights_for(weights, (recipe.encoder for recipe in detector.recipes))
+    detector.weights = opt.weights_for(weights, (recipe.encoder for recipe in detector.recipes))
     return detector
 
 
 def _print_fitted(detector: Detector, model: Path, failures: Failures, as_json: bool, **more: int) -> None:
-    facts = summary(detector) | {"model": str(model), "left_out": failures.to_list(), **more}
-    (echo_json if as_json else print_summary)(facts)
+    facts = results.summary(detector) | {"model": str(model), "left_out": failures.to_list(), **more}
+    (echo_json if as_json else results.print_summary)(facts)

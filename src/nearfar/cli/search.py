@@ -7,20 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nearfar.cli.options import (
-    Channels,
-    Data,
-    Json,
-    Machines,
-    Networks,
-    Page,
-    Rounds,
-    StoreFolder,
-    command,
-    load_recipe,
-    open_store,
-    weights_for,
-)
+from nearfar.cli import options as opt
 from nearfar.cli.output import print_fused, print_search, rank, search_json, tables
 from nearfar.cli.terminal import BAD_INPUT, DONE, echo_json, left_out, progress_bar, warn
 from nearfar.support.files import atomic_write
@@ -34,12 +21,12 @@ Memory = Annotated[float, typer.Option(help="Memory for pooled vectors, in GB.")
 Seed = Annotated[int, typer.Option(help="Seed of bootstrap draws and of the clips borrowed from other machines.")]
 
 
-@command
+@opt.command
 def search(
-    data: Data,
+    data: opt.Data,
     encoder: Annotated[list[str], typer.Option("--encoder", help="Encoder to search with; may be repeated.")],
-    channels: Channels,
-    networks: Networks,
+    channels: opt.Channels,
+    networks: opt.Networks,
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder of the records.")] = Path("search"),
     extended: Annotated[bool, typer.Option("--extended", help="Also configurations beyond the report.")] = False,
     freq: Annotated[list[str] | None, typer.Option(help="concat (default), mean, bands, beam; repeatable.")] = None,
@@ -49,18 +36,18 @@ def search(
     methods: Annotated[list[str] | None, typer.Option(help="Only this back end; may be repeated.")] = None,
     select: Annotated[str, typer.Option(help="labels, or label-free: rules that use only normals.")] = "labels",
     top: Annotated[int, typer.Option(help="Rows to show.")] = 10,
-    rounds: Rounds = 200,
-    machine: Machines = None,
-    store: StoreFolder = None,
+    rounds: opt.Rounds = 200,
+    machine: opt.Machines = None,
+    store: opt.StoreFolder = None,
     memory: Memory = 2.0,
     seed: Seed = 0,
-    page: Page = None,
-    json: Json = False,
+    page: opt.Page = None,
+    json: opt.Json = False,
 ) -> None:
     """Example: nearfar search data/ --encoder logmel -o search/
 
     Score every configuration of the report's search space, record them all, and estimate what the best one is worth on
-    new data. An interrupted search continues when the command is started again.
+    new data. An interrupted search continues when the opt.command is started again.
     """
     from nearfar.challenge.search import records as recorded
     from nearfar.challenge.search import run as bench
@@ -73,8 +60,8 @@ def search(
     number("memory", memory, above=0)
     with progress_bar() as progress:
         found = bench.search(
-            data, encoder, out, chosen, weights_for(networks.weights, encoder), only=machine or (),
-            store=open_store(store), memory=int(memory * (1 << 30)), seed=seed, progress=progress,
+            data, encoder, out, chosen, opt.weights_for(networks.weights, encoder), only=machine or (),
+            store=opt.open_store(store), memory=int(memory * (1 << 30)), seed=seed, progress=progress,
             **channels.settings(), **networks.settings(),
         )  # fmt: skip
     ranked = rank(found.records, labels=_by_labels(found, select), rounds=rounds, seed=seed)
@@ -92,11 +79,11 @@ def search(
     raise typer.Exit(BAD_INPUT if found.failures else DONE)
 
 
-@command
+@opt.command
 def fuse(
-    data: Data,
-    channels: Channels,
-    networks: Networks,
+    data: opt.Data,
+    channels: opt.Channels,
+    networks: opt.Networks,
     systems: Annotated[
         list[str] | None,
         typer.Option("--systems", help="Recipe name, JSON file, or a folder of `nearfar search`; may be repeated."),
@@ -109,9 +96,9 @@ def fuse(
     ] = False,
     equal: Annotated[bool, typer.Option("--equal", help="Equal weights: no labels are used.")] = False,
     out: Annotated[Path | None, typer.Option("-o", "--output", help="JSON file for the fusion, a recipe.")] = None,
-    machine: Machines = None,
-    store: StoreFolder = None,
-    json: Json = False,
+    machine: opt.Machines = None,
+    store: opt.StoreFolder = None,
+    json: opt.Json = False,
 ) -> None:
     """Example: nearfar fuse data/ --systems search/ -o fusion.json
 
@@ -130,7 +117,7 @@ def fuse(
         records = read(folder, machines=machine or ())
         rows = bench.layers(records) if layers else bench.candidates(records, top)
     else:
-        settings = {**channels.settings(), **networks.settings(), "store": open_store(store)}
+        settings = {**channels.settings(), **networks.settings(), "store": opt.open_store(store)}
         records, rows = _scored(data, names, networks, only=machine or (), **settings)
     fused = bench.fuse(records, rows, search=not equal)
     if out:
@@ -162,7 +149,7 @@ def _by_labels(found: Searched, select: str) -> bool:
     return select == "labels" and found.records.labelled
 
 
-def _scored(data: Path, names: list[str], networks: Networks, **settings: Any) -> tuple[Records, list[int]]:
+def _scored(data: Path, names: list[str], networks: opt.Networks, **settings: Any) -> tuple[Records, list[int]]:
     """Score systems given by name or file: their records, and the row of each."""
     import tempfile
 
@@ -177,7 +164,7 @@ def _scored(data: Path, names: list[str], networks: Networks, **settings: Any) -
 def _recipes(name: str) -> list[Recipe]:
     from nearfar.recipe import Fusion, Recipe
 
-    found = load_recipe(name)
+    found = opt.load_recipe(name)
     parts = [part for _, part in found.parts] if isinstance(found, Fusion) else [found]
     for part in parts:
         if not isinstance(part, Recipe):
