@@ -1,12 +1,13 @@
-"""A submission as the challenge wants it (since 2022), and a check of any folder that wants to be one.
+"""Submissions in the challenge's form (since 2022): writing one, and checking any folder against it.
 
     anomaly_score_<machine>_section_00_test.csv      NAME.wav,SCORE     no header; higher is more anomalous
     decision_result_<machine>_section_00_test.csv    NAME.wav,0 or 1    no header; 1 = anomaly: score > set-point
-    LABEL.meta.yaml, LABEL.zip                       what the organisers ask about the system; all of it packed
+    LABEL.meta.yaml, LABEL.zip                       the organisers' questions about the system; all files packed
 
-Rows are sorted by file name, lines end with one LF, and scores are written with all the digits that a double needs.
-The official evaluator pairs its rows with yours by position, so one missing, extra or misplaced row shifts all that
-follow: `check` joins by name and says what is wrong, file by file.
+Rows are sorted by file name, lines end with one LF, and scores have all the digits that a float64 needs. The official
+evaluator pairs its rows with those of a submission by position, so one missing, extra or misplaced row shifts all rows
+after it. `check` looks at every file by itself (name, bytes, rows, values), compares the two files of a machine, and
+compares the rows with the test files of the data set, joined by name.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import math
 import os
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nearfar.audio.recordings import machines
 from nearfar.encoders import TABLE
+from nearfar.metrics import METRICS
 from nearfar.recipe import Fusion, Recipe, System, Watch, leaves
 from nearfar.support.files import atomic_write
 
@@ -32,7 +33,34 @@ if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
 
 LABEL = "Lastname_Institute_task2_1"
-METRICS = ("auc_source", "auc_target", "pauc")
+KINDS = ("anomaly_score", "decision_result")
+NAME = re.compile(rf"({'|'.join(KINDS)})_(.+)_section_(\d\d)_test\.csv")
+SHOWN = 3  # findings of a kind, and names in a message
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An error in a file of a submission; `line` counts from 1, and 0 is the file as a whole."""
+
+    file: str
+    line: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}{f', line {self.line}' if self.line else ''}: {self.what}"
+
+
+@dataclass
+class _Table:
+    """A CSV file as it was read: {file name: line} in the order of the file, and its errors."""
+
+    file: str
+    kind: str
+    rows: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, line: int, what: str) -> None:
+        self.findings.append(Finding(self.file, line, what))
 
 
 def submit(
@@ -42,12 +70,12 @@ def submit(
     label: str = LABEL,
     only: Sequence[str] = (),
 ) -> list[Finding]:
-    """Write the submission of an evaluation to `folder` and return what the check of it against DATA finds.
+    """Write the submission of an evaluation to `folder` and return the findings of `check` with DATA.
 
-    `only` names the machines that were asked for, if not all.
+    `only` names the machines that were evaluated, if not all.
 
     Raises ValueError for an evaluation by older rules or with failed clips (a submission has a row for every clip) and
-    for a label that is none, FileExistsError if the folder holds CSV files of something else.
+    for a label of another form, FileExistsError if the folder holds other CSV files.
     """
     if evaluation.rules in ("2020", "2021"):
         raise ValueError(
@@ -61,8 +89,8 @@ def submit(
     others = sorted({p.name for p in folder.glob("*.csv")} - set(files)) if folder.is_dir() else []
     if others:
         raise FileExistsError(f"{folder} holds other CSV files ({others[0]}, ...): choose an empty folder")
-    by_hand = folder / f"{label}.meta.yaml"  # what was filled in there stays
-    files[by_hand.name] = by_hand.read_text("utf-8") if by_hand.is_file() else metadata(evaluation, label)
+    about = folder / f"{label}.meta.yaml"  # an old one may have been filled in by hand: it stays
+    files[about.name] = about.read_text("utf-8") if about.is_file() else metadata(evaluation, label)
     for name, text in files.items():
         atomic_write(folder / name, text)
     atomic_write(folder / f"{label}.zip", packed(files, label))
@@ -83,20 +111,21 @@ def packed(files: Mapping[str, str], label: str) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):
-            info = zipfile.ZipInfo(f"task2/{label}/{name}")  # with the zip format's own first date
+            info = zipfile.ZipInfo(f"task2/{label}/{name}")  # dated 1980, the earliest date of the format
             info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(info, files[name])
     return out.getvalue()
 
 
 def metadata(evaluation: Evaluation, label: str) -> str:
-    """The metadata file, in YAML: what is known of the system filled in, the rest `!!null` to be filled by hand."""
-    system = next(m.detector.system for m in evaluation.machines if m.detector.system is not None)
+    """The metadata file in YAML; values that nearfar does not know are `!!null`, to be filled in by hand."""
+    detector = next(m.detector for m in evaluation.machines if m.detector.system is not None)
+    system, point = detector.system, detector.threshold
+    assert system is not None
     recipes = list(leaves(system))
     encoders = list(dict.fromkeys(r.encoder for r in recipes))
     parameters = [TABLE[name].parameters for name in encoders]
     total = None if None in parameters else sum(p for p in parameters if p is not None)
-    point = next(m.detector.threshold for m in evaluation.machines if m.detector.system is not None)
     about = {
         "input_sampling_rate": f"{max(TABLE[name].sample_rate for name in encoders) / 1000:g}kHz",
         "data_augmentation": None,
@@ -136,11 +165,11 @@ _SUBMITTER = (
 
 
 def _results(machines: Sequence[MachineEvaluation]) -> list[str]:
-    judged = [m for m in machines if m.result is not None]
-    if not judged:
+    with_labels = [m for m in machines if m.result is not None]
+    if not with_labels:
         return ["  development_dataset: !!null  # fill in: nearfar evaluate DEVELOPMENT_DATA"]
     lines = ["  development_dataset:"]
-    for m in judged:
+    for m in with_labels:
         lines.append(f"    {_yaml(m.name)}:")
         for key in METRICS:
             value = float(getattr(m.result, key))
@@ -156,53 +185,17 @@ def _aggregation(system: System) -> str | None:
 
 
 def _complete(evaluation: Evaluation) -> None:
-    wrong = [f"{m.name}: {m.error}" for m in evaluation.machines if m.error]
-    wrong += [f"{m.name}: {name}" for m in evaluation.machines for name in m.unscored]
-    if wrong:
+    failed = [f"{m.name}: {m.error}" for m in evaluation.machines if m.error]
+    failed += [f"{m.name}: {name}" for m in evaluation.machines for name in m.unscored]
+    if failed:
         raise ValueError(
-            f"a submission has a row for every test clip, and {len(wrong)} could not be scored; the first: {wrong[0]}"
+            f"a submission has a row for every test clip, and {len(failed)} could not be scored; the first: {failed[0]}"
         )
 
 
 def _yaml(value: object) -> str:
-    """A value as YAML: what JSON writes is YAML too."""
+    """A value as YAML: JSON is YAML too."""
     return "!!null" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-# Is this folder of CSV files a submission that the official evaluator will read as it is meant?
-#
-# Every file by itself (name, bytes, rows, values), the two files of a machine against each other, and, with the data
-# set
-# at hand, the rows against its test files: joined by name, never paired by position.
-#
-
-KINDS = ("anomaly_score", "decision_result")
-NAME = re.compile(rf"({'|'.join(KINDS)})_(.+)_section_(\d\d)_test\.csv")
-SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong with a file of a submission; `line` counts from 1, 0 is the file as a whole."""
-
-    file: str
-    line: int
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.file}{f', line {self.line}' if self.line else ''}: {self.what}"
-
-
-@dataclass
-class _Table:
-    file: str
-    kind: str
-    rows: dict[str, int] = field(default_factory=dict)  # file name -> line
-    order: list[str] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-
-    def add(self, line: int, what: str) -> None:
-        self.findings.append(Finding(self.file, line, what))
 
 
 def name_of(kind: str, machine: str, section: str = "00") -> str:
@@ -213,9 +206,10 @@ def name_of(kind: str, machine: str, section: str = "00") -> str:
 def check(
     folder: str | os.PathLike[str], data: str | os.PathLike[str] | None = None, only: list[str] | None = None
 ) -> list[Finding]:
-    """Everything that is wrong with the submission in `folder`, an empty list if nothing is.
+    """All errors of the submission in `folder`.
 
-    With DATA the rows must be its test files, of the machines `only` or of all. FileNotFoundError without a folder.
+    With DATA the rows must be its test files, of the machines `only` or of all. Raises FileNotFoundError if there is no
+    such folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -257,9 +251,9 @@ def _read(path: Path, kind: str) -> _Table:
         return table
     for line, row in enumerate(text.removesuffix("\n").split("\n"), start=1):
         _row(table, line, row)
-    if table.order != sorted(table.order):
-        at = next(i for i, (a, b) in enumerate(zip(table.order, sorted(table.order), strict=True)) if a != b)
-        table.add(table.rows[table.order[at]], "rows are not sorted by file name, and the evaluator pairs by position")
+    misplaced = next((name for name, other in zip(table.rows, sorted(table.rows), strict=True) if name != other), None)
+    if misplaced:
+        table.add(table.rows[misplaced], "rows are not sorted by file name, and the evaluator pairs by position")
     return table
 
 
@@ -281,13 +275,12 @@ def _row(table: _Table, line: int, row: str) -> None:
         table.add(line, f"{name} is already in line {table.rows[name]}")
     else:
         table.rows[name] = line
-        table.order.append(name)
-    wrong = _wrong_value(table.kind, cells[1])
-    if wrong:
-        table.add(line, wrong)
+    if error := _error_of(table.kind, cells[1]):
+        table.add(line, error)
 
 
-def _wrong_value(kind: str, cell: str) -> str:
+def _error_of(kind: str, cell: str) -> str:
+    """The error in a value, "" if it has none."""
     if kind == KINDS[1]:
         return "" if cell in ("0", "1") else f"decision {cell!r} is not 0 or 1"
     try:
@@ -349,19 +342,16 @@ def _test_files(data: str | os.PathLike[str], only: list[str] | None) -> dict[tu
 
 
 def _few(findings: list[Finding]) -> list[Finding]:
-    """At most SHOWN findings of a kind, the last of them with how many more there are."""
-    kinds = Counter(re.sub(r"'[^']*'|\d+|\S+\.wav", "#", f.what) for f in findings)
-    shown: Counter[str] = Counter()
-    out = []
-    for f in findings:
-        kind = re.sub(r"'[^']*'|\d+|\S+\.wav", "#", f.what)
-        shown[kind] += 1
-        more = kinds[kind] - SHOWN
-        if shown[kind] < SHOWN or (shown[kind] == SHOWN and more <= 0):
-            out.append(f)
-        elif shown[kind] == SHOWN:
-            out.append(Finding(f.file, f.line, f"{f.what} (and {more} more lines like it)"))
-    return out
+    """At most SHOWN findings of each kind, by line; the last of a kind counts the others."""
+    kinds: dict[str, list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault(re.sub(r"'[^']*'|\d+|\S+\.wav", "#", finding.what), []).append(finding)
+    shown = []
+    for same in kinds.values():
+        shown += same[:SHOWN]
+        if more := len(same[SHOWN:]):
+            shown[-1] = replace(shown[-1], what=f"{shown[-1].what} (and {more} more lines like it)")
+    return sorted(shown, key=lambda finding: finding.line)
 
 
 def _some(names: list[str]) -> str:
