@@ -1,9 +1,9 @@
-"""Extraction on a Ray cluster: the same functions as `extract.embed_shard`, as a Ray Data pipeline.
+"""Filling the store on a Ray cluster: the functions of `embedding.fill.embed_shard` as a Ray Data pipeline.
 
-    recordings -> _Begin (tasks, any processor): hash, decode, enhance
-               -> Embedder (actors, a GPU each if there are any): networks, and the store (a shared disk)
+    recordings -> _Prepare (tasks, any processor): hash, decode, enhance
+               -> Embedder (actors, one GPU each if the cluster has GPUs): networks, and the store (a shared disk)
 
-Each step is idempotent, so what a killed worker had under way is simply done again.
+Each step is idempotent: Ray repeats the steps of a killed worker.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from nearfar.support.progress import Progress
 from nearfar.support.threads import single_threaded_blas
 
 NOTHING = PendingClip("", None, {}, {})
-BLOCKS = 1000  # pieces that the recordings are dealt out in, at most
+BLOCKS = 1000  # most blocks that the recordings are divided into
 
 
 @dataclass(frozen=True)
 class Description:
-    """What decoding needs to know of an encoder: it travels instead of the network."""
+    """The properties of an encoder that `_Prepare` needs: tasks get them instead of the network."""
 
     sample_rate: int
     weights_hash: str
@@ -47,9 +47,9 @@ def embed_on_ray(
     skip: Skip | None = None,
     progress: Progress | None = None,
 ) -> Done:
-    """`extract.embed_shard` on the cluster that Ray is connected to, or a local one; `actors` hold the encoders.
+    """As `embed_shard`, on the cluster that Ray is connected to or a local one; `actors` processes hold the encoders.
 
-    ImportError if Ray is not installed; otherwise as `embed_shard`.
+    Raises ImportError if Ray is not installed; otherwise as `embed_shard`.
     """
     try:
         ray: Any = import_module("ray")
@@ -59,7 +59,7 @@ def embed_on_ray(
 
     if not paths:
         return Done()
-    order = _anywhere(order)
+    order = _with_full_paths(order)
     library = library or order.library()
     described = {n: Description(e.sample_rate, weights_of(e)) for n, e in library.encoders.items()}
     with _connected(ray):
@@ -69,7 +69,7 @@ def embed_on_ray(
                 [{"at": at, "path": str(Path(path).resolve())} for at, path in enumerate(paths)],
                 override_num_blocks=max(1, min(len(paths), BLOCKS)),
             )
-            .flat_map(_Begin(order, described))
+            .flat_map(_Prepare(order, described))
             .map_batches(
                 Embedder,
                 fn_constructor_args=(order,),
@@ -84,21 +84,21 @@ def embed_on_ray(
 
 @contextmanager
 def _connected(ray: Any) -> Iterator[None]:
-    """The cluster that Ray is connected to already, or a local one for this while."""
-    mine = not ray.is_initialized()
-    if mine:
+    """The cluster that Ray is connected to, or a local one until the end of the block."""
+    local = not ray.is_initialized()
+    if local:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         yield
     finally:
-        if mine:
+        if local:
             ray.shutdown()
 
 
-def _anywhere(order: Order) -> Order:
-    """The order with full paths, as workers have folders of their own."""
+def _with_full_paths(order: Order) -> Order:
+    """The order with full paths: the workers' current folders are others."""
     weights = order.weights
     if isinstance(weights, Mapping):
         weights = {name: str(Path(file).resolve()) for name, file in weights.items()}
@@ -107,18 +107,18 @@ def _anywhere(order: Order) -> Order:
     return replace(order, store=str(Path(order.store).resolve()), weights=weights)
 
 
-class _Begin:
-    """A row of a path -> rows of its requests, one at least: an empty one says that nothing is lacking."""
+class _Prepare:
+    """A row with a path -> a row per pending clip, then one with an empty clip: a path has at least one row."""
 
     def __init__(self, order: Order, described: Mapping[str, Description]) -> None:
         self.order, self.described = order, described
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         order = self.order
-        shelf = CacheReader(self.described, Store(order.store, order.dtype), near=order.near, far=order.far)
+        reader = CacheReader(self.described, Store(order.store, order.dtype), near=order.near, far=order.far)
         try:
             with single_threaded_blas():
-                for request in begin(row["path"], order, shelf):
+                for request in begin(row["path"], order, reader):
                     yield {"at": row["at"], "request": request, "error": ""}
             yield {"at": row["at"], "request": NOTHING, "error": ""}
         except (ValueError, OSError) as error:
@@ -126,7 +126,7 @@ class _Begin:
 
 
 class Embedder:
-    """An actor: the encoders, loaded once; a batch of requests -> grids in the store."""
+    """An actor that loads the encoders once: a batch of pending clips -> their grids in the store."""
 
     def __init__(self, order: Order) -> None:
         self.order, self.library = order, order.library()

@@ -1,15 +1,15 @@
-"""Data sets of DCASE Task 2, 2020 to 2026: units to fit and judge by, the rules of the year, ground truth.
+"""Data sets of DCASE Task 2, 2020 to 2026: the units of an evaluation, the rules of the year, ground truth.
 
     unit     one section of one machine (2020: one machine id): a detector is fitted on its train clips alone and scores
              its test clips; since 2023 every machine has one section
-    rules    "2020", "2021" or "2022" (unchanged since); told from the names and folders, see `RULES`
+    rules    "2020", "2021" or "2022" (unchanged since), recognised by names of files and folders, see `RULES`
 
     2020     fan/{train,test}/normal_id_00_00000000.wav; evaluation: id_01_00000000.wav
     2021     fan/{train,source_test,target_test}/section_00_source_train_normal_0000_<attributes>.wav
     2022 on  fan/{train,test}/section_00_source_test_anomaly_0000_<attributes>.wav; evaluation: section_00_0000.wav
 
-Mono and two-channel files are told apart when they are read. Where a name has no attributes, `attributes_00.csv` beside
-the folders may. Evaluation files get their labels from `test_rename` or from ground-truth CSVs, joined by file name.
+Where a file name has no attributes, they come from `attributes_00.csv` beside the folders, if that has them. Evaluation
+files get their labels from `test_rename` or from ground-truth CSVs, joined by file name.
 """
 
 from __future__ import annotations
@@ -36,8 +36,11 @@ VALUES: dict[str, tuple[str, bool]] = {
     "source": ("is_target", False),
     "target": ("is_target", True),
 }
-OURS = ("anomaly_score", "decision_result")  # what evaluator folders hold beside the truth
-SHOWN = 3
+SCORES = ("anomaly_score", "decision_result")  # files of a submission, which evaluator folders hold beside the truth
+SHOWN = 3  # file names in a message
+
+Labels = dict[str, bool]  # {"is_anomaly": ..., "is_target": ...}, one or both
+Truth = dict[tuple[str, str], Labels]  # {(section, file name): labels}
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class DataSet:
-    """The units of a data set, the rules they are judged by, and what the reader should know."""
+    """The units of a data set, the rules of its evaluation, and notes for the reader."""
 
     units: Sequence[Unit]
     rules: str
@@ -72,10 +75,10 @@ class DataSet:
 def read(
     data: str | os.PathLike[str], truth: str | os.PathLike[str] | None = None, only: Sequence[str] = ()
 ) -> DataSet:
-    """The data set at DATA or below it; `truth` is a folder of ground-truth CSVs or one of them.
+    """The data set at DATA or below it; `truth` is a ground-truth CSV or a folder of them.
 
-    `only` names the machines to keep. Raises ValueError for a layout that is none, for an unknown machine and for
-    ground truth that does not fit the files.
+    `only` names the machines to keep. Raises ValueError for another layout, for an unknown machine and for ground truth
+    that does not fit the files.
     """
     found = machines(data)
     unknown = sorted(set(only) - set(found))
@@ -91,7 +94,7 @@ def read(
 
 
 def made_up(recording: Recording) -> bool:
-    """True for a recording that `nearfar demo` made: its machine may share a real one's name."""
+    """True for a recording that `nearfar demo` made: its machine may have the name of a real one."""
     from nearfar.demo import MARK
 
     return (recording.path.absolute().parents[2] / MARK).is_file()
@@ -99,12 +102,12 @@ def made_up(recording: Recording) -> bool:
 
 def attributes(path: Path) -> dict[tuple[str, str], str]:
     """{(split folder, file name): "spd_1_load_2"} of an attributes_NN.csv: file_name, d1p, d1v, d2p, d2v, ..."""
-    said = {}
+    found = {}
     for _, row in rows(path):
-        where = Path(row["file"].replace("\\", "/"))
+        file = Path(row["file"].replace("\\", "/"))
         values = [value for column, value in row.items() if re.fullmatch(r"d\d+[pv]", column) and value]
-        said[where.parent.name, where.name] = "_".join(values)
-    return said
+        found[file.parent.name, file.name] = "_".join(values)
+    return found
 
 
 def _units(machine: str, recordings: list[Recording]) -> Iterator[Unit]:
@@ -116,7 +119,7 @@ def _units(machine: str, recordings: list[Recording]) -> Iterator[Unit]:
     if "" in groups:
         raise ValueError(
             f"machine {machine!r} has sections {', '.join(sorted(set(groups) - {''}))}, but the name of "
-            f"{groups[''][0].path} says none: is it of another data set?"
+            f"{groups[''][0].path} says none: does it belong to another data set?"
         )
     for section, group in groups.items():
         word = "id" if parse(group[0].path.name).form == "dcase2020" else "section"
@@ -136,7 +139,7 @@ def _with_both_splits(units: list[Unit]) -> tuple[list[Unit], list[str]]:
             f"{lacks[0]}; both are needed. Is the other part of the data set still to come (evaluation sets come as "
             "training and test archives)?"
         )
-    return whole, [f"{said}: left out" for said in lacks]
+    return whole, [f"{lack}: left out" for lack in lacks]
 
 
 def _rules(units: Sequence[Unit]) -> str:
@@ -147,89 +150,89 @@ def _rules(units: Sequence[Unit]) -> str:
         year = "2020" if form == "dcase2020" else "2021" if folder in ("source_test", "target_test") else LATEST
         found.setdefault(year, recording.name)
     if len(found) > 1:
-        said = "; ".join(f"{year}: {name}" for year, name in sorted(found.items()))
-        raise ValueError(f"these are data sets of different years, with different rules ({said}): give one of them")
+        years = "; ".join(f"{year}: {name}" for year, name in sorted(found.items()))
+        raise ValueError(f"these are data sets of different years, with different rules ({years}): give one of them")
     return next(iter(found))
 
 
 def _described(recordings: list[Recording]) -> list[Recording]:
-    """The recordings with the attributes that stand in attributes_NN.csv alone."""
-    homes = {r.path.absolute().parent.parent for r in recordings}
-    said = {home: attributes(path) for home in homes for path in sorted(home.glob("attributes_*.csv"))}
+    """The recordings, those without attributes in their names with the attributes of attributes_NN.csv."""
+    machines = {r.path.absolute().parent.parent for r in recordings}
+    tables = {folder: attributes(path) for folder in machines for path in sorted(folder.glob("attributes_*.csv"))}
     out = []
     for r in recordings:
         folder = r.path.absolute().parent
-        known = said.get(folder.parent, {}).get((folder.name, r.path.name), "")
-        out.append(r if r.attributes or not known else replace(r, attributes=known))
+        listed = tables.get(folder.parent, {}).get((folder.name, r.path.name), "")
+        out.append(r if r.attributes or not listed else replace(r, attributes=listed))
     return out
 
 
 def _labelled(found: dict[str, list[Recording]], truth: Path) -> tuple[dict[str, list[Recording]], list[str]]:
     """The recordings with the labels and domains of ground-truth CSVs, and notes."""
-    told, notes = _truth(truth, list(found))
-    if not told:
+    by_machine, notes = _truth(truth, list(found))
+    if not by_machine:
         raise ValueError(
             f"{truth} holds no ground truth for {', '.join(found)}: expected CSV files named like "
             f"ground_truth_{next(iter(found))}_section_00_test.csv with rows NAME.wav,0 or NAME.wav,1"
         )
     out = dict(found)
-    for machine, files in told.items():
+    for machine, files in by_machine.items():
         sections = {section for section, _ in files}
-        mine = {r for r in found[machine] if r.split == "test" and (r.section or "00") in sections}
-        names = {(r.section or "00", r.path.name) for r in mine}
+        test = {r for r in found[machine] if r.split == "test" and (r.section or "00") in sections}
+        names = {(r.section or "00", r.path.name) for r in test}
         labels = {key for key, values in files.items() if "is_anomaly" in values}
         _same_files(machine, truth, [n for _, n in sorted(names - labels)], [n for _, n in sorted(set(files) - names)])
-        out[machine] = [_told(r, files, truth) if r in mine else r for r in found[machine]]
+        out[machine] = [_with_labels(r, files, truth) if r in test else r for r in found[machine]]
         if any(r.is_target is None for r in out[machine] if r.split == "test" and r.is_anomaly is not None):
             notes.append(f"{machine}: the ground truth names no domains, so every test clip counts as source")
     return out, notes
 
 
-def _told(recording: Recording, files: dict[tuple[str, str], dict[str, bool]], truth: Path) -> Recording:
-    says = files[recording.section or "00", recording.path.name]
-    for key, value in says.items():
+def _with_labels(recording: Recording, files: Truth, truth: Path) -> Recording:
+    labels = files[recording.section or "00", recording.path.name]
+    for key, value in labels.items():
         if getattr(recording, key) not in (None, value):
             raise ValueError(f"{truth} contradicts the name of {recording.path}: which of them is right?")
-    return replace(recording, **says)  # type: ignore[arg-type]
+    return replace(recording, **labels)  # type: ignore[arg-type]
 
 
 def _same_files(machine: str, truth: Path, missing: list[str], extra: list[str]) -> None:
     if missing or extra:
-        said = [
+        differences = [
             f"{len(names)} {what}: {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}"
             for what, names in (("test files without a row", missing), ("rows without a test file", extra))
             if names
         ]
         raise ValueError(
-            f"{truth} does not fit the test files of {machine}: {'; '.join(said)}. "
+            f"{truth} does not fit the test files of {machine}: {'; '.join(differences)}. "
             "Is it the truth of this data set, and is the data set complete?"
         )
 
 
-def _truth(truth: Path, known: list[str]) -> tuple[dict[str, dict[tuple[str, str], dict[str, bool]]], list[str]]:
-    """{machine: {(section, file): {"is_anomaly": ..., "is_target": ...}}} of the CSVs at `truth`, and notes."""
+def _truth(truth: Path, machines: list[str]) -> tuple[dict[str, Truth], list[str]]:
+    """The labels in the CSVs at `truth` by machine, and notes on files for other machines."""
     if not truth.exists():
         raise FileNotFoundError(f"no such ground truth: {truth}")
-    told: dict[str, dict[tuple[str, str], dict[str, bool]]] = {}
+    by_machine: dict[str, Truth] = {}
     notes = []
     for path in [truth] if truth.is_file() else sorted(truth.rglob("*.csv")):
         match = re.search(r"_section_(\d+)", path.stem)
-        if match is None or path.name.startswith(OURS):
+        if match is None or path.name.startswith(SCORES):
             continue
         before = path.stem[: match.start()]
-        fits = [m for m in known if before == m or before.endswith("_" + m)]
+        fits = [m for m in machines if before == m or before.endswith("_" + m)]
         if not fits:
             notes.append(f"{path.name} is of a machine that the data set does not have")
             continue
-        files = told.setdefault(max(fits, key=len), {})
+        files = by_machine.setdefault(max(fits, key=len), {})
         about = path.parent.name if truth.is_file() else str(path.relative_to(truth))
-        for name, says in _rows(path, "is_target" if "domain" in about.lower() else "is_anomaly"):
-            files.setdefault((match[1], name), {}).update(says)
-    return told, notes
+        for name, labels in _rows(path, "is_target" if "domain" in about.lower() else "is_anomaly"):
+            files.setdefault((match[1], name), {}).update(labels)
+    return by_machine, notes
 
 
-def _rows(path: Path, column: str) -> Iterator[tuple[str, dict[str, bool]]]:
-    """(file name, what is said of it) of one CSV: 0 or 1 in the meaning of `column`, words, or the labelled name."""
+def _rows(path: Path, column: str) -> Iterator[tuple[str, Labels]]:
+    """(file name, labels) of a CSV's rows: 0 or 1 for `column`, words like "normal", or the file's labelled name."""
     seen: dict[str, int] = {}
     with path.open(newline="", encoding="utf-8-sig") as file:
         for line, cells in enumerate(csv.reader(file), start=1):
@@ -240,19 +243,19 @@ def _rows(path: Path, column: str) -> Iterator[tuple[str, dict[str, bool]]]:
             if name in seen:
                 raise ValueError(f"{path}, row {line}: {name} is already in row {seen[name]}")
             seen[name] = line
-            says: dict[str, bool] = {}
+            labels: Labels = {}
             for cell in cells[1:]:
-                says.update(_meaning(cell, column))
-            if not says and "attribut" not in str(path).lower():
+                labels.update(_labels(cell, column))
+            if not labels and "attribut" not in str(path).lower():
                 raise ValueError(f"{path}, row {line}: {','.join(cells)!r} is no row NAME.wav,0 or NAME.wav,1")
-            yield name, says
+            yield name, labels
 
 
-def _meaning(cell: str, column: str) -> dict[str, bool]:
+def _labels(cell: str, column: str) -> Labels:
     if cell in ("0", "1"):
         return {column: cell == "1"}
     if cell.lower() in VALUES:
         key, value = VALUES[cell.lower()]
         return {key: value}
-    said = parse(cell)
-    return {k: v for k, v in (("is_anomaly", said.is_anomaly), ("is_target", said.is_target)) if v is not None}
+    name = parse(cell)
+    return {k: v for k, v in (("is_anomaly", name.is_anomaly), ("is_target", name.is_target)) if v is not None}
