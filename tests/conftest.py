@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from fake_encoders import write_ced_tiny
 from nearfar.audio import Clip
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -68,6 +69,12 @@ def normals_folder(tmp_path_factory: pytest.TempPathFactory, normals: list[Clip]
     for clip in normals:
         write_wav(folder / clip.name, clip)
     return folder
+
+
+@pytest.fixture(scope="session")
+def ced_tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of CED-tiny at full size, with random numbers. Tests must not change it."""
+    return write_ced_tiny(tmp_path_factory.mktemp("ced-tiny"))
 
 
 @pytest.fixture

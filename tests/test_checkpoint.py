@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fake_encoders import ced_tiny, write_ced_tiny
+from fake_encoders import ced_tiny
 from nearfar import encoders
 
 torch = pytest.importorskip("torch")
@@ -19,9 +19,9 @@ from nearfar.encoders import beats, checkpoint, layouts  # noqa: E402
 from nearfar.encoders.transformers import EAT, M2D  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    return write_ced_tiny(tmp_path_factory.mktemp("weights"))
+@pytest.fixture
+def published(ced_tiny_weights):
+    return ced_tiny_weights
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ onnxruntime = pytest.importorskip("onnxruntime")
 import torch  # noqa: E402
 
 import test_networks as small  # noqa: E402
-from fake_encoders import write_ced_tiny  # noqa: E402
 from nearfar.encoders import beats, checkpoint, export, layouts, load, onnxfile, openl3  # noqa: E402
 from nearfar.encoders.mel import mel_bank  # noqa: E402
 from nearfar.encoders.transformers import DASHENG, EAT, M2D  # noqa: E402
@@ -71,13 +70,12 @@ def test_a_file_gives_what_the_network_gives(make):
 
 
 @pytest.fixture(scope="module")
-def ced(tmp_path_factory):
+def ced(ced_tiny_weights, tmp_path_factory):
     """(weights file, manifest) of CED-tiny at its full size."""
-    folder = tmp_path_factory.mktemp("export")
-    weights = write_ced_tiny(folder)
-    return weights, export.export("ced-tiny", weights, folder / "ced.onnx")
+    return ced_tiny_weights, export.export("ced-tiny", ced_tiny_weights, tmp_path_factory.mktemp("export") / "ced.onnx")
 
 
+@pytest.mark.slow
 def test_ced_tiny_runs_without_torch_and_ranks_clips_alike(ced):
     weights, manifest = ced
     torch_one, onnx_one = load("ced-tiny", weights), load("exported", manifest)
@@ -93,9 +91,9 @@ def test_ced_tiny_runs_without_torch_and_ranks_clips_alike(ced):
     assert np.array_equal(*order)
 
 
-def test_a_network_that_is_too_large_for_a_file_is_refused(ced, tmp_path, monkeypatch):
+def test_a_network_that_is_too_large_for_a_file_is_refused(ced_tiny_weights, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "LARGEST", 1000)
     monkeypatch.setattr(export, "build", lambda plan, dim: bytes(1001))  # it takes half a minute
     with pytest.raises(ValueError, match="more than an ONNX file can hold"):
-        export.export("ced-tiny", ced[0], tmp_path / "ced.onnx")
+        export.export("ced-tiny", ced_tiny_weights, tmp_path / "ced.onnx")
     assert not list(tmp_path.iterdir())

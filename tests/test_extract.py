@@ -51,9 +51,9 @@ class Counted:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights(ced_tiny_weights):
     pytest.importorskip("torch")
-    return write_ced_tiny(tmp_path_factory.mktemp("weights"))
+    return ced_tiny_weights
 
 
 @pytest.fixture(scope="module")

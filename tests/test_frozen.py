@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fake_encoders import write_ced_tiny
 from nearfar import encoders
 
 torch = pytest.importorskip("torch")
@@ -17,8 +16,8 @@ RATE = 16_000
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return encoders.load("ced-tiny", write_ced_tiny(tmp_path_factory.mktemp("weights")))
+def encoder(ced_tiny_weights):
+    return encoders.load("ced-tiny", ced_tiny_weights)
 
 
 def noise(seconds, seed=0, level=0.1):

@@ -9,7 +9,6 @@ import pytest
 
 import nearfar
 from conftest import RATE, hum, shared, write_wav
-from fake_encoders import write_ced_tiny
 from nearfar import encoders
 from nearfar.audio import Clip
 from nearfar.challenge.evaluate import evaluate
@@ -30,8 +29,8 @@ SYSTEMS["beam"] = Recipe(encoder=NAME, freq="beam", pooling="rdp", alpha=4, view
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return write_ced_tiny(tmp_path_factory.mktemp("weights"))
+def weights(ced_tiny_weights):
+    return ced_tiny_weights
 
 
 def values(detector, clips):

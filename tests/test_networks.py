@@ -167,7 +167,14 @@ def test_beats_buckets_are_those_of_the_published_table():
 
 
 @pytest.mark.parametrize(
-    ("representation", "dim"), [("mel128", 512), ("mel128", 6144), ("mel256", 512), ("linear", 6144)]
+    ("representation", "dim"),
+    [
+        ("mel128", 512),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("mel128", 6144), ("mel256", 512), ("linear", 6144))
+        ),
+    ],
 )
 def test_openl3(representation, dim):
     p = fake(openl3.published_keys(representation))

@@ -3,12 +3,11 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import zipfile
 
 import pytest
 
+import commands
 from fake_encoders import write_ced_tiny
 from fault_server import serving
 from nearfar import encoders
@@ -23,9 +22,9 @@ pytest.importorskip("requests")
 pytest.importorskip("huggingface_hub")
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    return write_ced_tiny(tmp_path_factory.mktemp("published"))
+@pytest.fixture
+def published(ced_tiny_weights):
+    return ced_tiny_weights
 
 
 @pytest.fixture
@@ -37,15 +36,10 @@ def here(tmp_path, monkeypatch):
 
 
 def nearfar(*arguments, **environment):
-    done = subprocess.run(
-        [sys.executable, "-m", "nearfar", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, **environment},
-    )
-    return done.returncode, done.stdout, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return commands.nearfar(*arguments)
 
 
 def test_every_network_has_a_source_and_whom_to_name():
