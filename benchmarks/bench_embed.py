@@ -53,8 +53,8 @@ def weights(folder: Path, name: str) -> Path:
 def compare(name: str, paths: list[Path], file: Path, waveforms: tuple[str, ...], store: Path) -> tuple[float, float]:
     """Seconds of the network alone, and of extraction, over all recordings."""
     order = Order(str(store), (name,), waveforms, weights={name: file})
-    library = order.library()
-    encoder = library.encoders[name]
+    grids = order.cached_encoders()
+    encoder = grids.encoders[name]
     network = extraction = 0.0
     embed_shard(paths[:1], replace(order, store=f"{store}-warm"))
     size = max(4, len(paths) // 10)
@@ -66,7 +66,7 @@ def compare(name: str, paths: list[Path], file: Path, waveforms: tuple[str, ...]
             encoder.grid(waves[first : first + BATCH])
         network += time.perf_counter() - start
         start = time.perf_counter()
-        embed_shard(part, order, library=library)
+        embed_shard(part, order, grids=grids)
         extraction += time.perf_counter() - start
     return network, extraction
 

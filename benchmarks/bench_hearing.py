@@ -10,7 +10,7 @@ Nothing was chosen by labels here; the parts show which step is worth what.
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from nearfar.audio.recordings import machines
 from nearfar.demo import STRATA, draw_machine, make_clip, names, plan
 from nearfar.detector import Detector
 from nearfar.detector.default import choose
-from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip
+from nearfar.embedding.embedder import ClipEmbedder
 from nearfar.encoders import load
 from nearfar.metrics import auc, machine
 from nearfar.recipe import BASELINE, Recipe, System, leaves
@@ -59,12 +59,12 @@ def scores(train: Sequence[Clip], test: Sequence[Clip], targets: Sequence[bool])
     """Scores (M,) of the test clips by every system; each clip is heard once for all of them."""
     systems = {name: system or choose(train)[0] for name, system in SYSTEMS.items()}
     recipes = list(dict.fromkeys(leaf for system in systems.values() for leaf in leaves(system)))
-    ear = ClipEmbedder(0, 1, SECONDS, recipes, {"logmel": load("logmel")})
-    heard = [one[0] for one in ear.hear([*train, *test], None, None)]
+    embedder = ClipEmbedder(0, 1, SECONDS, recipes, {"logmel": load("logmel")})
+    heard = [one[0] for one in embedder.embed_many([*train, *test], as_normals=True)]
     out = {}
     for name, system in systems.items():
         mine = [recipes.index(leaf) for leaf in leaves(system)]
-        own = [EmbeddedClip(h.origin, [h.vectors[i] for i in mine], h.problems, h.profile) for h in heard]
+        own = [replace(h, vectors=[h.vectors[i] for i in mine]) for h in heard]
         detector = Detector(system).fit_embedded(own[: len(train)], targets)
         out[name] = np.array([detector.score_embedded(h).value for h in own[len(train) :]])
     return out

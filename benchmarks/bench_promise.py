@@ -40,7 +40,7 @@ def false_alarms(index: int, seed: int) -> dict[tuple[int, float, str], tuple[in
     """{(N, promised rate, method): (alarms, fresh clips)} of one machine, over all draws."""
     pool = clips(index, seed)
     detector = Detector().fit(pool[:60])
-    heard = [h[0] for h in detector.ear.hear(pool, None, None)]
+    heard = [clips[0] for clips in detector.embedder.embed_many(pool, as_normals=True)]
     rng = np.random.default_rng([seed, index])
     counts: dict[tuple[int, float, str], tuple[int, int]] = {}
     for size in DRAWS:
@@ -48,7 +48,7 @@ def false_alarms(index: int, seed: int) -> dict[tuple[int, float, str], tuple[in
             order = rng.permutation(POOL)
             fitted = Detector(detector.system).fit_embedded([heard[i] for i in order[:size]])
             fresh = [np.stack([heard[i].vectors[leaf] for i in order[size:]]) for leaf in range(len(detector.recipes))]
-            values = (fitted.combined.score(iter(fresh))[0] - fitted.mu) / fitted.sigma
+            values = (fitted.fitted.combined.score(iter(fresh))[0] - fitted.fitted.mu) / fitted.fitted.sigma
             for rate in RATES:
                 for method in METHODS:
                     alarms = int((values > fitted.set_threshold(rate=rate, method=method).value).sum())

@@ -22,7 +22,7 @@ from measure import in_fresh_process, report
 from nearfar.audio.recordings import Recording
 from nearfar.backend import fit
 from nearfar.challenge.search import run, space
-from nearfar.embedding.vectors import pool, waveform_of, waveforms_of
+from nearfar.embedding.vectors import pool
 from nearfar.recipe import Recipe, leaves
 from nearfar.support.check import unit
 from nearfar.views import compose
@@ -99,7 +99,7 @@ def plain(case: Case) -> tuple[float, float, int, list[float]]:
     rng, frames = np.random.default_rng(0), Synthetic(case.width)
     strata: dict[tuple[int, str], list[Recipe]] = {}
     for recipe in chosen(case).configurations("beats"):
-        grids = sum(len(waveforms_of(leaf.view)) for leaf in leaves(recipe))
+        grids = sum(len(leaf.parsed_view.waveforms) for leaf in leaves(recipe))
         strata.setdefault((grids, recipe.pooling), []).append(recipe)
     whole, mean, variance, taken = len(chosen(case)), 0.0, 0.0, 0
     for (grids, _), recipes in strata.items():
@@ -128,8 +128,8 @@ def alone(recipe: Recipe, frames: Synthetic, case: Case, rng: np.random.Generato
 
 
 def vector(leaf: Recipe, frames: Synthetic, clip: int) -> np.ndarray:
-    _, view = waveform_of(leaf.view)
-    return compose(view, *(pool(frames.grid(Path(str(clip)), w), leaf) for w in waveforms_of(leaf.view)))
+    view = leaf.parsed_view.pooled
+    return compose(view, *(pool(frames.grid(Path(str(clip)), w), leaf) for w in leaf.parsed_view.waveforms))
 
 
 def rows(cases: list[Case], notes: list[str]) -> Iterator[list[str]]:

@@ -86,7 +86,7 @@ def test_eq_13_is_the_weighted_sum_of_its_aligned_components(normals, fresh):
     assert [r.view for r in recipe.leaves(SYSTEMS["composite"])] == ["near_only", "enh_a05f07", "n_f"]
     z = np.stack([values(p, fresh) for p in parts])  # a single recipe's value is its aligned score
     expected = np.array([0.6, 0.2, 0.2]) @ z
-    got = np.array(values(whole, fresh)) * whole.sigma + whole.mu
+    got = np.array(values(whole, fresh)) * whole.fitted.sigma + whole.fitted.mu
     assert np.allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -124,7 +124,7 @@ def test_an_exact_duplicate_of_a_normal_is_its_own_nearest(normals):
     detector = nearfar.Detector(Recipe(view="n_f")).fit(normals)
     score = detector.score([normals[7]])[0]
     assert score.nearest[0] == normals[7].name and len(score.nearest) == 3
-    raw = score.value * detector.sigma + detector.mu
+    raw = score.value * detector.fitted.sigma + detector.fitted.mu
     assert abs(raw) < 1e-6
 
 
@@ -289,7 +289,7 @@ def test_a_rate_that_no_normal_has_is_said_where_it_can_be_heard(normals, tmp_pa
     detector = nearfar.load(nearfar.Detector(recipe.BASELINE).fit(mono).save(tmp_path / "model"))
     said = "recorded at 48,000 Hz, the normals at 16,000 Hz: that alone can raise a score"
     assert [s.warnings for s in detector.score([at(16_000), at(48_000)])] == [[], [said]]
-    high = nearfar.Detector(recipe.BASELINE).fit([at(48_000)] * 4)
+    high = nearfar.Detector(recipe.BASELINE).fit([at(48_000)] * 4, copies=True)
     assert [bool(s.warnings) for s in high.score([at(48_000), at(40_000), at(8_000)])] == [False, False, True]
 
 
@@ -306,10 +306,10 @@ def test_too_few_normals_are_an_error(normals, count):
 
 def test_the_default_listens_to_all_of_a_long_file_and_counts_its_windows(normals, tmp_path):
     path = write_wav(tmp_path / "long.wav", Clip(np.concatenate([hum(i).near for i in range(38)]), name="long"))
-    ear = ClipEmbedder(0, 1, 10.0, [], {})
-    sample, total = ear.sample([normals[0], path, tmp_path / "none.wav"], 4)
+    reader = ClipEmbedder(0, 1, 10.0, [], {})
+    sample, total = reader.sample([normals[0], path, tmp_path / "none.wav"], 4)
     assert [c.name for c in sample] == [normals[0].name, "long.wav@20s", "long.wav@50s"] and total == 10
-    assert ear.sample(normals, 48) == (normals, len(normals))
+    assert reader.sample(normals, 48) == (normals, len(normals))
 
 
 def test_the_default_needs_no_domain_labels(normals, fresh):

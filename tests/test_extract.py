@@ -23,7 +23,7 @@ from nearfar import audio, encoders, recipe
 from nearfar.audio import Clip
 from nearfar.detector import Detector
 from nearfar.embedding import fill
-from nearfar.embedding.cache import EmbeddingCache
+from nearfar.embedding.cache import CachedEncoders
 from nearfar.embedding.fill import REPORT, Order, embed_shard, forecast, in_shard
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import EncoderInput, inputs_of, pool, waveform
@@ -64,11 +64,11 @@ def folder(tmp_path_factory):
     return folder
 
 
-def plural(order, library=None):
-    """A library whose encoders are counted."""
-    library = library or order.library()
-    library.encoders = {name: Counted(encoder) for name, encoder in library.encoders.items()}
-    return library, next(iter(library.encoders.values()))
+def counted(order, source=None):
+    """Grids of encoders that count what they are given, and the first of them."""
+    source = source or order.cached_encoders()
+    source.encoders = {name: Counted(encoder) for name, encoder in source.encoders.items()}
+    return source, next(iter(source.encoders.values()))
 
 
 def nearfar(*arguments, **settings):
@@ -91,8 +91,8 @@ def test_the_store_holds_what_the_encoder_gives_for_each_waveform_alone(folder, 
     paths = sorted(folder.glob("*.wav"))
     layers = (None, 3, 7) if name == "ced-tiny" else (None,)
     order = Order(str(tmp_path / "s"), (name,), layers=layers, weights={"ced-tiny": weights}, dtype="float32")
-    library, counter = plural(order)
-    done = embed_shard(paths, order, library=library)
+    library, counter = counted(order)
+    done = embed_shard(paths, order, grids=library)
     assert (done.recordings, done.there, done.failed) == (8, 0, [])
     assert counter.heard == 8 * 4, "each waveform goes through the network once, whatever the layers"
     encoder = encoders.load(name, weights if name == "ced-tiny" else None)
@@ -104,16 +104,16 @@ def test_the_store_holds_what_the_encoder_gives_for_each_waveform_alone(folder, 
                     want = encoder.grid([samples], **({"layer": layer} if layer else {}))[0]
                 assert np.array_equal(library.grid(path, wave, layer=layer), want)
     assert counter.heard == 8 * 4
-    again = embed_shard(paths, order, library=library)
+    again = embed_shard(paths, order, grids=library)
     assert (again.recordings, again.there, counter.heard) == (8, 8, 8 * 4)
 
 
 def test_the_library_computes_what_is_not_there_and_keeps_it(folder, tmp_path):
     path = next(folder.glob("*.wav"))
-    library, counter = plural(None, EmbeddingCache(load_encoders(["logmel"]), Store(tmp_path / "s", "float32")))
+    library, counter = counted(None, CachedEncoders(load_encoders(["logmel"]), Store(tmp_path / "s", "float32")))
     first = library.grid(path, "enh_a03f05")
     assert np.array_equal(first, library.grid(path, "enh_a03f05")) and counter.heard == 1
-    assert np.array_equal(first, EmbeddingCache(load_encoders(["logmel"])).grid(path, "enh_a03f05"))
+    assert np.array_equal(first, CachedEncoders(load_encoders(["logmel"])).grid(path, "enh_a03f05"))
     same = shutil.copy(path, tmp_path / "renamed.wav")
     assert np.array_equal(first, library.grid(same, "enh_a03f05")) and counter.heard == 1
     with pytest.raises(ValueError, match="near and far"):
@@ -128,7 +128,7 @@ def test_the_library_computes_what_is_not_there_and_keeps_it(folder, tmp_path):
 def test_channels_are_part_of_what_is_kept(folder, tmp_path):
     path = next(folder.glob("*.wav"))
     store = Store(tmp_path / "s", "float32")
-    plain, swapped = (EmbeddingCache(load_encoders(["logmel"]), store, near=n, far=1 - n) for n in (0, 1))
+    plain, swapped = (CachedEncoders(load_encoders(["logmel"]), store, near=n, far=1 - n) for n in (0, 1))
     for wave in ("near", "enh_a05f07"):
         assert not np.array_equal(plain.grid(path, wave), swapped.grid(path, wave))
     assert np.array_equal(swapped.grid(path, "far"), plain.grid(path, "near"))
@@ -172,30 +172,30 @@ def test_pooled_vectors_alone_serve_a_detector_to_the_last_bit(folder, weights, 
     system = replace(COMPOSITE, encoder="ced-tiny")
     leaves = tuple(recipe.leaves(system))
     order = Order(str(tmp_path / "s"), pooled=leaves, weights=weights)
-    library, counter = plural(order)
-    embed_shard(paths, order, library=library)
+    library, counter = counted(order)
+    embed_shard(paths, order, grids=library)
     assert counter.heard == 3 * len(paths)  # near, far, enhanced
-    assert library.store.size() < 3 * len(paths) * 8_000
+    assert library.cache.store.size() < 3 * len(paths) * 8_000
     encoder = encoders.load("ced-tiny", weights)
     vector = pool(encoder.grid([audio.read(paths[0]).near])[0], leaves[0])
-    key = library.key(sha256_of(paths[0]), None, inputs_of(leaves[0], pooled=True)[0])
-    assert np.array_equal(library.store.read(key), vector)
-    kept = Detector(system, weights, store=library.store)
+    key = library.cache.key(sha256_of(paths[0]), None, inputs_of(leaves[0])[0])
+    assert np.array_equal(library.cache.store.read(key), vector)
+    kept = Detector(system, weights, store=library.cache.store)
     kept.encoders.update({n: Refusing(e) for n, e in kept.encoders.items()})
     plain = Detector(system, weights).fit(paths[:6])
     assert [s.value for s in kept.fit(paths[:6]).score(paths)] == [s.value for s in plain.score(paths)]
-    assert embed_shard(paths, order, library=library).there == 8 and counter.heard == 3 * len(paths)
+    assert embed_shard(paths, order, grids=library).there == 8 and counter.heard == 3 * len(paths)
 
 
 def test_a_long_file_is_kept_window_by_window(tmp_path):
     near, far = (np.concatenate([getattr(hum(i), c) for i in range(18)]) for c in ("near", "far"))
     path = write_wav(tmp_path / "long.wav", Clip(near, far))
     order = Order(str(tmp_path / "s"), ("logmel",), ("near",), dtype="float32")
-    library, counter = plural(order)
-    assert embed_shard([path], order, library=library).recordings == 1
+    library, counter = counted(order)
+    assert embed_shard([path], order, grids=library).recordings == 1
     assert counter.heard == len(files(tmp_path / "s")) == 4  # 10 + 10 + 10 + 6 s
-    assert embed_shard([path], order, library=library).there == 1 and counter.heard == 4
-    kept = Detector(Recipe(), store=library.store)
+    assert embed_shard([path], order, grids=library).there == 1 and counter.heard == 4
+    kept = Detector(Recipe(), store=library.cache.store)
     kept.encoders.update({n: Refusing(e) for n, e in kept.encoders.items()})
     assert len(kept.fit([path]).normals) == 4
 
@@ -264,8 +264,8 @@ def test_stopped_or_killed_it_goes_on_where_it_was_with_nothing_lost_or_done_aga
     before = files(store)
     assert 12 <= len(before) < 48
     order = Order(str(store), ("ced-tiny",), ("near", "far"), weights=weights)
-    library, counter = plural(order)
-    embed_shard(sorted(many.glob("*.wav")), order, library=library)
+    library, counter = counted(order)
+    embed_shard(sorted(many.glob("*.wav")), order, grids=library)
     after = files(store)
     assert contents(store) == whole
     assert counter.heard == 48 - len(before), "what was lacking and nothing else"
@@ -345,11 +345,11 @@ def test_a_full_disk_stops_extraction_and_no_detector(folder, weights, tmp_path)
 def test_it_says_how_much_it_will_write_and_refuses_what_does_not_fit(many, tmp_path, monkeypatch):
     paths = sorted(many.glob("*.wav"))
     order = Order(str(tmp_path / "s"), ("logmel",), dtype="float32")
-    library = order.library()
+    library = order.cached_encoders()
     expected = forecast(paths, order, library)
     assert expected.shapes == ((126, 1, 128),) and expected.made == 1 and expected.fits
     assert abs(expected.bytes / (23 * 4 * 126 * 128 * 4) - 1) < 0.1
-    embed_shard(paths[:12], order, library=library)
+    embed_shard(paths[:12], order, grids=library)
     assert abs(forecast(paths, order, library).bytes / expected.bytes - 0.5) < 0.1
     monkeypatch.setattr(fill.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**6, 10**6, 10**6))
     assert not forecast(paths, order, library).fits
@@ -384,7 +384,7 @@ def test_a_network_that_does_not_say_which_weights_it_has_is_kept_nowhere(folder
     class Nameless(Counted):
         weights_hash = ""
 
-    library = EmbeddingCache({"beats": Nameless(encoders.load("logmel"))}, Store(tmp_path / "s"))
+    library = CachedEncoders({"beats": Nameless(encoders.load("logmel"))}, Store(tmp_path / "s"))
     with pytest.raises(ValueError, match="does not say which weights"):
         library.grid(next(folder.glob("*.wav")), "near")
 
@@ -423,7 +423,7 @@ def test_an_order_is_plain_data():
     import pickle
 
     order = Order("s", pooled=tuple(recipe.leaves(COMPOSITE)))
-    assert pickle.loads(pickle.dumps(order)) == order and EncoderInput("near", "logmel") not in order.passes
+    assert pickle.loads(pickle.dumps(order)) == order and EncoderInput("near", "logmel") not in order.inputs
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert os.fspath(order.store) == "s"

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearfar.embedding.batches import AHEAD, stream
+from nearfar.embedding.batches import AHEAD, map_batched
 
 
 def run(sources, *, workers=2, batch=3, work=None, prepare=None):
-    return list(
-        stream(
+    pairs = list(
+        map_batched(
             sources,
             prepare or (lambda n: iter([(n, i) for i in range(n)])),
             work or (lambda pieces: [10 * n + i for n, i in pieces]),
@@ -21,6 +21,8 @@ def run(sources, *, workers=2, batch=3, work=None, prepare=None):
             batch=batch,
         )
     )
+    assert [source for source, _ in pairs] == list(sources)
+    return [outcome for _, outcome in pairs]
 
 
 @settings(deadline=None)
@@ -76,7 +78,7 @@ def test_few_sources_are_under_way_and_none_is_begun_after_the_reader_has_left()
             begun.append(n)
         yield n, 0
 
-    results = stream(
+    results = map_batched(
         range(10_000), prepare, lambda pieces: [0] * len(pieces), lambda piece, _: piece, workers=2, batch=3
     )
     for _ in range(5):

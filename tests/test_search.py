@@ -19,7 +19,7 @@ from nearfar.challenge.search.score import score_all
 from nearfar.detector import Detector
 from nearfar.detector.system import build
 from nearfar.embedding import vectors
-from nearfar.embedding.cache import EmbeddingCache
+from nearfar.embedding.cache import CachedEncoders
 from nearfar.embedding.store import Store
 from nearfar.encoders import load
 from nearfar.recipe import Recipe, leaves
@@ -56,9 +56,9 @@ def slow(recipe, grids, is_target):
     """Composed, fitted and scored one configuration at a time by the detector's own parts."""
     embedded = []
     for leaf in leaves(recipe):
-        _, view = vectors.waveform_of(leaf.view)
+        view = leaf.parsed_view.pooled
         each = [
-            compose(view, *(vectors.pool(grids[str(i), w], leaf) for w in vectors.waveforms_of(leaf.view)))
+            compose(view, *(vectors.pool(grids[str(i), w], leaf) for w in leaf.parsed_view.waveforms))
             for i in range(N + M)
         ]
         embedded.append(np.stack(each).astype(np.float32))
@@ -85,7 +85,7 @@ def test_scores_of_any_configuration_are_the_detectors(data):
     view = data.draw(st.sampled_from(list(SPACE.plan[setting])))
     switches = data.draw(st.sampled_from(SPACE.plan[setting][view]))
     recipe = Recipe(view=view, **vars(setting), **vars(switches))
-    waveforms = sorted({w for leaf in leaves(recipe) for w in vectors.waveforms_of(leaf.view)})
+    waveforms = sorted({w for leaf in leaves(recipe) for w in leaf.parsed_view.waveforms})
     silent = recipe.method != "varmin" and data.draw(st.booleans())  # VarMin asks which of them is the nearest
     grids = toy_grids(waveforms, seed=seed, duplicates=data.draw(st.booleans()), silent=silent)
     is_target = np.arange(N) >= N - data.draw(st.sampled_from([0, 1, 3, TARGETS]))
@@ -211,7 +211,7 @@ def test_recorded_scores_are_those_of_the_detector_on_the_files(machine, encoder
         weights = write_ced_tiny(tmp_path / "weights")
     few = space.space(poolings=["mean", "rdp_gem"], views=["near_only", "absdif_0.5", "sfsoft_a05f07"])
     few = space.Space({s: few.plan[s] for s in list(few.plan)[:: len(few.plan) // 4]})
-    library = EmbeddingCache({encoder: load(encoder, weights)})
+    library = CachedEncoders({encoder: load(encoder, weights)})
     assert not run.search_machine(run.plan(machine, few, encoder, tmp_path / "out"), library)
     found = records.read(tmp_path / "out")
     assert len(found) == len(few) and found.labelled
@@ -223,7 +223,7 @@ def test_recorded_scores_are_those_of_the_detector_on_the_files(machine, encoder
 
 
 def test_nobody_listens_again_when_all_is_recorded(machine, tmp_path):
-    library = EmbeddingCache({"logmel": load("logmel")})
+    library = CachedEncoders({"logmel": load("logmel")})
     asked = []
 
     class Counting:
@@ -243,7 +243,7 @@ def test_nobody_listens_again_when_all_is_recorded(machine, tmp_path):
 
 
 def test_every_grid_is_read_once_and_a_broken_file_is_left_out_then_and_later(machine, tmp_path, monkeypatch):
-    cache, read, scored = EmbeddingCache({"logmel": load("logmel")}), [], []
+    cache, read, scored = CachedEncoders({"logmel": load("logmel")}), [], []
     broken = machine.test[0].path
 
     class Counting:
@@ -297,7 +297,7 @@ def test_layers_and_beam_are_recorded_as_the_detector_scores_them(machine, tmp_p
     passes = []
     grid = encoder.grid
     encoder.grid = lambda waves, **layers: passes.append(layers) or grid(waves, **layers)
-    library = EmbeddingCache({"ced-tiny": encoder}, Store(tmp_path / "store", "float32"), layers=[3, None])
+    library = CachedEncoders({"ced-tiny": encoder}, Store(tmp_path / "store", "float32"), layers=[3, None])
     run.search_machine(run.plan(machine, chosen, "ced-tiny", tmp_path / "out"), library)
     assert len(passes) == 2 * 24, "both layers come out of one pass of each waveform"
     found = records.read(tmp_path / "out")

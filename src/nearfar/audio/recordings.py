@@ -16,7 +16,7 @@ import os
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -140,6 +140,25 @@ def machines(data: str | os.PathLike[str]) -> dict[str, list[Recording]]:
             f"folder: expected {LAYOUT}"
         )
     return dict(sorted(found.items()))
+
+
+def select_normals(recordings: Sequence[Recording]) -> tuple[list[Recording], list[str]]:
+    """The recordings to fit on, and notes about those that are left out.
+
+    The train split alone if there is one, without recordings that their names or a manifest call anomalous. ValueError
+    if they are of several machines.
+    """
+    notes = []
+    kept = [r for r in recordings if r.split == "train"] or list(recordings)
+    if others := len(recordings) - len(kept):
+        notes.append(f"only the train split is used: {plural(len(kept), 'recording')}; {others:,} others are not")
+    machines = sorted({r.machine for r in kept if r.machine})
+    if len(machines) > 1:
+        raise ValueError(f"these are recordings of {len(machines)} machines ({', '.join(machines)}): fit one at a time")
+    if faulty := [r for r in kept if r.is_anomaly]:
+        anomalous = plural(len(faulty), "recording")
+        notes.append(f"left out: {anomalous} named or listed as anomalous, {faulty[0].name} first")
+    return [r for r in kept if not r.is_anomaly], notes
 
 
 @dataclass

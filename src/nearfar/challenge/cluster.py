@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from nearfar.embedding.batches import each
-from nearfar.embedding.cache import CacheReader, EmbeddingCache, PendingClip
+from nearfar.embedding.cache import CachedEncoders, EmbeddingCache, PendingClip
 from nearfar.embedding.embedder import Skip, batch_of
-from nearfar.embedding.fill import Done, Order, begin, finish
+from nearfar.embedding.fill import Done, Order, finish, prepare
 from nearfar.embedding.store import Store
 from nearfar.encoders.loading import weights_of
 from nearfar.errors import StoreError
@@ -42,7 +42,7 @@ def embed_on_ray(
     paths: Sequence[Path],
     order: Order,
     *,
-    library: EmbeddingCache | None = None,
+    grids: CachedEncoders | None = None,
     actors: int | None = None,
     skip: Skip | None = None,
     progress: Progress | None = None,
@@ -60,8 +60,8 @@ def embed_on_ray(
     if not paths:
         return Done()
     order = _with_full_paths(order)
-    library = library or order.library()
-    described = {n: Description(e.sample_rate, weights_of(e)) for n, e in library.encoders.items()}
+    source = grids or order.cached_encoders()
+    described = {n: Description(e.sample_rate, weights_of(e)) for n, e in source.encoders.items()}
     with _connected(ray):
         gpus = int(ray.cluster_resources().get("GPU", 0)) if order.device != "cpu" else 0
         rows = (
@@ -73,7 +73,7 @@ def embed_on_ray(
             .map_batches(
                 Embedder,
                 fn_constructor_args=(order,),
-                batch_size=batch_of(order.passes, order.threads or 1),
+                batch_size=batch_of(order.inputs, order.threads or 1),
                 compute=ray.data.ActorPoolStrategy(size=actors or gpus or 1),
                 num_gpus=1 if gpus else 0,
                 num_cpus=0 if gpus else 1,
@@ -115,10 +115,10 @@ class _Prepare:
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         order = self.order
-        reader = CacheReader(self.described, Store(order.store, order.dtype), near=order.near, far=order.far)
+        cache = EmbeddingCache(self.described, Store(order.store, order.dtype), near=order.near, far=order.far)
         try:
             with single_threaded_blas():
-                for request in begin(row["path"], order, reader):
+                for request in prepare(row["path"], order, cache):
                     yield {"at": row["at"], "request": request, "error": ""}
             yield {"at": row["at"], "request": NOTHING, "error": ""}
         except (ValueError, OSError) as error:
@@ -129,12 +129,12 @@ class Embedder:
     """An actor that loads the encoders once: a batch of pending clips -> their grids in the store."""
 
     def __init__(self, order: Order) -> None:
-        self.order, self.library = order, order.library()
+        self.order, self.source = order, order.cached_encoders()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Columns at, request, error -> columns at, written, error, full."""
         requests = list(batch["request"])
-        rows = list(map(self._row, requests, each(self.library.run, requests), map(str, batch["error"])))
+        rows = list(map(self._row, requests, each(self.source.encode, requests), map(str, batch["error"])))
         columns = dict(zip(("written", "error", "full"), map(list, zip(*rows, strict=True)), strict=True))
         return {"at": batch["at"], **columns}
 
@@ -142,7 +142,7 @@ class Embedder:
         try:
             if isinstance(grids, Exception):
                 raise grids
-            return finish(request, grids, self.order, self.library), error, False
+            return finish(request, grids, self.order, self.source.cache), error, False
         except (ValueError, OSError) as problem:
             return 0, str(problem), isinstance(problem, StoreError)
 

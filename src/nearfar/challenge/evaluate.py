@@ -149,8 +149,8 @@ def evaluate(
 
 def _with_encoders_of(other: Detector | None, detector: Detector) -> Detector:
     """The detector, with the networks that another detector of the same system has loaded."""
-    if other is not None and "encoders" in vars(other) and not other.by_default:
-        detector.encoders = other.encoders
+    if other is not None and other.loaded_encoders is not None and not other.by_default:
+        detector.use_encoders(other.loaded_encoders)
     return detector
 
 
@@ -164,7 +164,9 @@ def evaluate_unit(unit: Unit, detector: Detector, progress: Progress | None = No
     train, test = unit.train, unit.test
     domains = [bool(r.is_target) for r in train] if any(r.is_target for r in train) else None
     try:
-        detector.fit([r.path for r in train], domains, skip=skip, progress=titled(progress, f"{unit.name}: normals"))
+        detector.fit(
+            [r.path for r in train], domains, skip=skip, progress=titled(progress, f"{unit.name}: normals"), copies=True
+        )
     except ValueError as error:
         why = f"; the first that was left out: {failures[0][1]}" if failures else ""
         raise ValueError(f"{unit.name}: {error}{why}") from None
@@ -297,7 +299,7 @@ class ScoreCache:
     def _detector(self, system: System | None, encoders: dict[str, Encoder]) -> Detector:
         detector = Detector(system, near=self.near, far=self.far, threads=self.threads, store=self.store)
         if system is not None:
-            detector.encoders = encoders
+            detector.use_encoders(encoders)
         return detector
 
     def _score(self, unit: Unit, detector: Detector, name: str) -> Scored:

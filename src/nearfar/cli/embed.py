@@ -16,7 +16,7 @@ from nearfar.support.files import atomic_write
 from nearfar.support.progress import titled
 
 if TYPE_CHECKING:
-    from nearfar.embedding.cache import EmbeddingCache
+    from nearfar.embedding.cache import CachedEncoders
     from nearfar.embedding.fill import Done, Order
     from nearfar.recipe import Recipe
 
@@ -72,12 +72,12 @@ def embed(
         **channels.settings(),
         **networks.settings(),
     )
-    library = order.library()
-    assert library.store is not None
+    grids = order.cached_encoders()
+    assert grids.cache.store is not None
     if verify:
-        warn(f"note: damaged files that were removed from {store}: {len(library.store.verify())}")
-    made = _room_for(paths, order, library)
-    done, failures = _run(paths, order, library, engine)
+        warn(f"note: damaged files that were removed from {store}: {len(grids.cache.store.verify())}")
+    made = _room_for(paths, order, grids)
+    done, failures = _run(paths, order, grids, engine)
     table = _write_failed(store, part, done.failed)
     facts = {
         "recordings": done.recordings,
@@ -85,7 +85,7 @@ def embed(
         "failures": failures.to_list(),
         "failed_csv": table,
         "store": store,
-        "bytes": library.store.size(),
+        "bytes": grids.cache.store.size(),
     }
     if json:
         echo_json(facts)
@@ -94,13 +94,13 @@ def embed(
     raise typer.Exit(BAD_INPUT if done.failed else DONE)
 
 
-def _run(paths: list[Path], order: Order, library: EmbeddingCache, engine: str) -> tuple[Done, Failures]:
+def _run(paths: list[Path], order: Order, grids: CachedEncoders, engine: str) -> tuple[Done, Failures]:
     from nearfar.embedding.fill import embed_shard
 
     failures = Failures()
     with progress_bar() as progress:
         settings: dict[str, Any] = {
-            "library": library,
+            "grids": grids,
             "skip": failures,
             "progress": titled(progress, "embedding"),
         }
@@ -143,20 +143,22 @@ def _leaves(name: str) -> Iterator[Recipe]:
     return leaves(found)
 
 
-def _room_for(paths: list[Path], order: Order, library: EmbeddingCache) -> int:
+def _room_for(paths: list[Path], order: Order, grids: CachedEncoders) -> int:
     """Print how much will be written; ValueError if the disk is too small. Returns how many were computed."""
     from nearfar.embedding.fill import forecast
 
-    expected = forecast(paths, order, library)
+    expected = forecast(paths, order, grids)
     if expected is None:
         return 0
     shapes = ", ".join(" x ".join(map(str, shape)) for shape in expected.shapes)
-    what = f"{len(paths):,} recordings, {len(order.passes)} of {shapes} each: about {_size(expected.bytes)} to write"
+    what = f"{len(paths):,} recordings, {len(order.inputs)} of {shapes} each: about {_size(expected.bytes)} to write"
     warn(f"{what}, {_size(expected.free)} free in {order.store}")
     if not expected.fits:
         ways = ["fewer --waveform"] if len(order.waveforms) > 1 and not order.pooled else []
         ways += (
-            ["--dtype float16 (half, in a new --store)"] if library.store and library.store.dtype == "float32" else []
+            ["--dtype float16 (half, in a new --store)"]
+            if grids.cache.store and grids.cache.store.dtype == "float32"
+            else []
         )
         ways += ["--pooled RECIPE (vectors only)"] if not order.pooled else []
         ways += ["a --store on a larger disk"]

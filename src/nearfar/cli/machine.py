@@ -77,7 +77,6 @@ def fit(
             [bool(r.is_target) for r in recordings],
             skip=failures,
             progress=titled(progress, "listening to the normals"),
-            copies=False,
         )
     detector.save(output)
     _print_fitted(detector, output, failures, json)

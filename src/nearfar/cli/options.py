@@ -14,7 +14,6 @@ import typer
 import typer.core
 
 from nearfar.cli.terminal import handle_errors, warn
-from nearfar.support.words import plural
 
 if TYPE_CHECKING:
     from nearfar.embedding.store import Store
@@ -228,17 +227,10 @@ def one_or_many(paths: list[Path]) -> Any:
 
 
 def normals_of(recordings: list[Any]) -> list[Any]:
-    """The recordings to fit on: the train split if there is one, without recordings labelled anomalous."""
-    train = [r for r in recordings if r.split == "train"]
-    if train and len(train) < len(recordings):
-        others = len(recordings) - len(train)
-        warn(f"note: only the train split is used: {plural(len(train), 'recording')}; {others:,} others are not")
-        recordings = train
-    machines = sorted({r.machine for r in recordings if r.machine})
-    if len(machines) > 1:
-        raise ValueError(f"these are recordings of {len(machines)} machines ({', '.join(machines)}): fit one at a time")
-    faulty = [r for r in recordings if r.is_anomaly]
-    if faulty:
-        anomalous = plural(len(faulty), "recording")
-        warn(f"note: left out: {anomalous} named or listed as anomalous, {faulty[0].name} first")
-    return [r for r in recordings if not r.is_anomaly]
+    """The recordings to fit on, see `select_normals`; its notes go to stderr."""
+    from nearfar.audio.recordings import select_normals
+
+    kept, notes = select_normals(recordings)
+    for note in notes:
+        warn(f"note: {note}")
+    return kept

@@ -1,15 +1,14 @@
 """The detector: normal recordings in, then a score, a set-point and evidence for every new one.
 
-One scoring path: the command line, evaluation and everything else go through `Detector.score`, and every clip is
-embedded and scored alone.
+`Detector.score_file` is the road of a recording, step by step. The command line, the evaluation, the server and the
+monitor take the same steps, and every clip is embedded and scored alone.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,64 +17,43 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nearfar import audio, threshold
+from nearfar.audio import Clip
 from nearfar.backend import Backend, fit
 from nearfar.detector import default
 from nearfar.detector import folder as saved
-from nearfar.detector.system import Fitted, build
+from nearfar.detector.sources import is_one_clip, normals_in, recordings_in
+from nearfar.detector.system import FittedSystem, Scored
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin, Skip
 from nearfar.embedding.store import Store
-from nearfar.embedding.vectors import vectors
+from nearfar.embedding.vectors import inputs_of, vectors
 from nearfar.encoders import PRECISIONS, Encoder
 from nearfar.encoders.loading import load_encoders, weights_of
 from nearfar.explain import evidence
 from nearfar.explain.wording import Explanation
-from nearfar.fusion import in_sigmas, statistics
-from nearfar.recipe import Recipe, System, Watch, by_name, dominant_recipe, leaves
+from nearfar.recipe import Recipe, System, by_name, leaves
 from nearfar.score import Score
 from nearfar.support.check import Array, flags, number, one_of
 from nearfar.support.progress import Progress
+from nearfar.support.threads import single_threaded_blas
+from nearfar.support.words import join_sentences
 from nearfar.threshold import PValue, Threshold
 
-# A detector asked about one recording: it is scored as always, then scored again without each piece of it.
-
-
-def explain(detector: Detector, source: Any, value_of: Callable[[Sequence[Array]], float]) -> Explanation:
-    """Where and why a clip differs from a detector's normals; of a long file, its most unusual window.
-
-    `value_of` gives the detector's score for one vector (D,) per recipe.
-    """
-    heard = next(detector.ear.hear([source], None, None))
-    scores = [detector.score_embedded(h) for h in heard]
-    worst = max(range(len(scores)), key=lambda i: (scores[i].anomalous is not None, scores[i].score))
-    mute = [s.problem for s in scores if s.problem and not scores[worst].problem]
-    notes = [f"{len(mute)} of {len(scores)} windows cannot be judged: {mute[0]}"] if mute else []
-    clip = next(islice(detector.ear.clips(source), worst, None))
-    grids = detector.ear.grids(clip, heard[worst].origin)
-    distances, rows = detector.nearest(heard[worst], scores[worst].part_scores)
-    return evidence.explain(
-        clip,
-        replace(scores[worst], warnings=[*scores[worst].warnings, *notes]),
-        score_without=lambda span: value_of(vectors(detector.recipes, grids, span)),
-        profile=detector.profile,
-        leaves=[(recipe, b.z) for recipe, b in zip(detector.recipes, detector.backends, strict=True)],
-        nearest=evidence.neighbours(distances.tolist(), [detector.normals[i] for i in rows]),
-        offset_s=worst * round(detector.window_s * clip.rate) / clip.rate,
-        channels=(detector.near, detector.far),
-    )
-
-
-RATE = 0.05  # the default false-alarm rate, or what fewer than 19 normals can back: 1 / (N + 1)
-SAMPLE = 48  # normals that the default looks at before it chooses
-NEAREST = 3
+RATE = 0.05  # the default false-alarm rate, if the normals can back it: 1 / (N + 1) with fewer than 19
+SAMPLE = 48  # normals that the default looks at before it chooses a recipe
 
 
 class Detector:
-    """fit on normal clips, score new ones. `system` is a Recipe, Fusion, Watch, a recipe's name, or None: the default.
+    """fit on normal clips, score new ones.
 
-    `near` and `far` are channel numbers of the files; `weights` is the encoder's file, or {encoder name: file};
-    `false_alarm_rate` is the share of normal clips that may alarm (None: 0.05, or 1 / (N + 1) with fewer than 19
-    normals), `method` how the set-point is found (`threshold`); `store` keeps what networks give for files.
+    system             a Recipe, Fusion, Watch, a recipe's name, or None: the default, chosen by the normals
+    weights            the encoder's file, or {encoder name: file}
+    near, far          channel numbers of the files; far is None for one microphone
+    false_alarm_rate   share of normal clips that may alarm; None: 0.05, or 1 / (N + 1) with fewer than 19 normals
+    method             how the set-point is found, see `threshold`
+    device, precision  of the networks
+    threads            recordings that are embedded side by side; None: one per processor
+    store              keeps what the encoders give for files
     """
 
     def __init__(
@@ -101,114 +79,164 @@ class Detector:
         self.method = one_of("threshold method", method, threshold.METHODS)
         self.by_default = self.system is None
         self.why = "" if self.by_default else "the recipe that was asked for"
+        self.loaded_encoders: Mapping[str, Encoder] | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """The state of a detector that has no normals."""
         self.window_s = audio.WINDOW_S
         self.normals: list[Origin] = []
         self.is_target = np.zeros(0, bool)
-        self.backends: list[Backend] = []
-        self.profile = BandLevels()
-        self.weights_known: Mapping[str, str] = {}  # hash of the weights that the bank was made with, by encoder
+        self.band_levels = BandLevels()
+        self.weights_known: Mapping[str, str] = {}  # identity of the weights that the bank was made with, by encoder
+        self._fitted: FittedSystem | None = None
+        self._embedder: ClipEmbedder | None = None
 
     def fit(
         self,
-        clips: Sequence[Any],
+        source: Any,
         is_target: ArrayLike | None = None,
         *,
         skip: Skip | None = None,
         progress: Progress | None = None,
-        copies: bool = True,
+        copies: bool = False,
     ) -> Detector:
-        """Fit on normal clips (paths, `Clip`s or (near, far, rate)), with domains `is_target` (N,) or None.
+        """Fit on normal recordings.
 
-        A clip that cannot be used raises; with `skip(name, error)` it is reported there and left out instead. Without
-        `copies`, one that is the same as another is such a clip.
+        Parameters
+        ----------
+        source : folder, file, or iterable of files, `Clip`s or (near, far, rate)
+            Of a folder, the train split if it has one, without recordings whose names say that they are anomalous.
+        is_target : (N,) bool, or None
+            Domain of each recording; None: what the file names of a folder say, else all are of the source domain.
+        skip : function of (name, error), or None
+            Gets the recordings that cannot be used, which are left out; None: they raise.
+        progress : `Progress`, or None
+        copies : bool
+            Keep recordings that are the same as an earlier one. By default they are left out, with a Python warning or
+            reported to `skip`.
         """
-        targets = _flags(is_target, len(clips))
-        self.normals, self.backends, self.is_target, self.profile = [], [], np.zeros(0, bool), BandLevels()
-        self.weights_known, self.window_s = {}, audio.WINDOW_S
+        clips, domains = normals_in(source)
+        is_target = domains if is_target is None else is_target
+        targets = np.zeros(len(clips), bool) if is_target is None else flags("is_target", is_target, len(clips))
+        self._forget()
         if self.by_default:
-            ear = ClipEmbedder(self.near, self.far, self.window_s, [], {})
-            self.system, self.why = default.choose(*ear.sample(clips, SAMPLE))
-        return self.fit_embedded(*self.ear.normals(clips, targets, set(), skip, progress, copies=copies))
+            reader = ClipEmbedder(self.near, self.far, self.window_s, [], {})
+            self.system, self.why = default.choose(*reader.sample(clips, SAMPLE))
+        return self.fit_embedded(*self.embedder.embed_normals(clips, targets, set(), skip, progress, copies=copies))
 
     def add(
         self,
-        clips: Sequence[Any],
+        source: Any,
         is_target: ArrayLike | bool = False,
         *,
         skip: Skip | None = None,
         progress: Progress | None = None,
+        copies: bool = False,
     ) -> Detector:
-        """Put more normals into the bank; the others' embeddings stay. One that is in it already is an error."""
-        known = {n.sha256 for n in self.fitted.normals}
-        targets = np.full(len(clips), is_target) if isinstance(is_target, bool) else _flags(is_target, len(clips))
-        heard, targets = self.ear.normals(clips, targets, known, skip, progress)
-        if not heard:
-            raise ValueError("there is nothing to add: none of the recordings is usable and new")
-        return self.fit_embedded(heard, targets)
+        """Put more normals into the bank; the others' embeddings stay. A recording in the bank already is an error.
 
-    def fit_embedded(self, heard: Sequence[EmbeddedClip], is_target: ArrayLike | None = None) -> Detector:
-        """Put clips that have been heard into the bank and fit on all of it; a set-point given by hand stays."""
-        if len(self.normals) + len(heard) < 2:
-            raise ValueError(f"a detector needs at least 2 usable normal recordings, not {len(heard)}")
-        vectors = [np.stack([h.vectors[i] for h in heard]) for i in range(len(self.recipes))]
+        `source`, `skip`, `progress` and `copies` as of `fit`; `is_target` is the domain of all, or (N,) of each.
+        """
+        in_bank = set() if copies else {n.sha256 for n in self._require_fit().normals}
+        clips, _ = normals_in(source)
+        count = len(clips)
+        targets = np.full(count, is_target) if isinstance(is_target, bool) else flags("is_target", is_target, count)
+        new, targets = self.embedder.embed_normals(clips, targets, in_bank, skip, progress, copies=copies)
+        if not new:
+            raise ValueError("there is nothing to add: none of the recordings is usable and new")
+        return self.fit_embedded(new, targets)
+
+    def fit_embedded(self, clips: Sequence[EmbeddedClip], is_target: ArrayLike | None = None) -> Detector:
+        """Put embedded clips into the bank and fit on all of it; a set-point given by hand stays."""
+        if len(self.normals) + len(clips) < 2:
+            raise ValueError(f"a detector needs at least 2 usable normal recordings, not {len(clips)}")
+        banks = [np.stack([clip.vectors[i] for clip in clips]) for i in range(len(self.recipes))]
         by_hand = None
-        if self.backends:
-            vectors = [np.concatenate([b.z, v]) for b, v in zip(self.backends, vectors, strict=True)]
+        if self._fitted is not None:
+            banks = [np.concatenate([b.z, new]) for b, new in zip(self.backends, banks, strict=True)]
             by_hand = self.threshold.value if self.threshold.method == threshold.BY_HAND else None
         else:
-            self.window_s = float(np.median([h.origin.seconds for h in heard]))
-        self.is_target = np.concatenate([self.is_target, _flags(is_target, len(heard))])
-        self.normals = self.normals + [h.origin for h in heard]
-        self.profile = BandLevels.total([self.profile, *(h.profile for h in heard)])
-        self.backends = [fit(z, self.is_target, **vars(r.backend)) for z, r in zip(vectors, self.recipes, strict=True)]
+            self.window_s = float(np.median([clip.origin.seconds for clip in clips]))
+        targets = np.zeros(len(clips), bool) if is_target is None else flags("is_target", is_target, len(clips))
+        self.is_target = np.concatenate([self.is_target, targets])
+        self.normals = self.normals + [clip.origin for clip in clips]
+        self.band_levels = BandLevels.total([self.band_levels, *(clip.levels for clip in clips)])
         self.weights_known = {name: weights_of(encoder) for name, encoder in self.encoders.items()}
-        self._align()
+        self._combine([fit(z, self.is_target, **vars(r.backend)) for z, r in zip(banks, self.recipes, strict=True)])
         self.set_threshold(value=by_hand)
         return self
 
-    def score(self, clips: Sequence[Any], *, skip: Skip | None = None, progress: Progress | None = None) -> list[Score]:
-        """A `Score` for each clip, in order; a file longer than `audio.LONG_S` gives one for each of its windows.
+    def score_file(self, path: str | os.PathLike[str]) -> Iterator[Score]:
+        """The scores of a recording, clip by clip: one, or one for each window of a file longer than `audio.LONG_S`."""
+        embedder, system = self._require_fit().embedder, self.fitted
+        for clip in audio.windows(path, near=self.near, far=self.far, length_s=self.window_s):  # read
+            problems = embedder.check(clip)  # check
+            with single_threaded_blas():
+                vectors = embedder.embed(clip)  # waveforms -> grids -> pooled -> composed: a vector per recipe
+                found = system.score(vectors)  # back ends, alignment, nearest normals
+            yield self._score(clip.name, clip.rate, problems, found)
 
-        A clip that cannot be read raises; with `skip(name, error)` it is reported there and left out instead.
+    def score_clip(self, clip: Clip) -> Score:
+        """The score of a clip in memory, in the calling thread."""
+        return self.score_embedded(self.embed_clip(clip))
+
+    def embed_clip(self, clip: Clip) -> EmbeddedClip:
+        """A clip in memory, checked and embedded in the calling thread; `score_embedded` scores it."""
+        with single_threaded_blas():
+            return self._require_fit().embedder.embed_clip(clip)
+
+    def score(self, source: Any, *, skip: Skip | None = None, progress: Progress | None = None) -> list[Score]:
+        """A `Score` for each clip, in order.
+
+        Parameters
+        ----------
+        source : folder, file, or iterable of files, `Clip`s or (near, far, rate)
+            A file longer than `audio.LONG_S` gives a score for each of its windows.
+        skip : function of (name, error), or None
+            Gets the recordings that cannot be read, which are left out; None: they raise.
         """
-        return [score for scores in self.iter_scores(clips, skip=skip, progress=progress) for score in scores]
+        return [score for scores in self.iter_scores(source, skip=skip, progress=progress) for score in scores]
 
     def iter_scores(
-        self, clips: Sequence[Any], *, skip: Skip | None = None, progress: Progress | None = None
+        self, source: Any, *, skip: Skip | None = None, progress: Progress | None = None
     ) -> Iterator[list[Score]]:
-        """The scores of each source as they are ready: one, several for a long file, none if it was skipped."""
-        for heard in self.fitted.ear.hear(clips, skip, progress):
-            yield [self.score_embedded(clip) for clip in heard]
+        """The scores of each recording as they are ready: one, several for a long file, none if it was skipped."""
+        for clips in self._require_fit().embedder.embed_many(recordings_in(source), skip, progress):
+            yield [self.score_embedded(clip) for clip in clips]
 
     def score_embedded(self, clip: EmbeddedClip) -> Score:
-        """The score of a clip that has been heard."""
-        value, parts = self._values(clip.vectors)
-        part_scores = {name: float(s[0]) for name, s in parts.items()}
-        _, nearest = self.nearest(clip, part_scores)
-        highest = max(encoder.sample_rate for encoder in self.encoders.values())
-        return Score(
-            name=clip.origin.name,
-            score=value,
-            threshold=self.threshold.value,
-            anomalous=None if clip.fatal else value > self.threshold.value,
-            nearest=[self.normals[i].name for i in nearest],
-            p=float(np.exp(self.tail.log_p([value])[0])),
-            triggered_by=self._triggers(part_scores) if isinstance(self.system, Watch) else (),
-            part_scores=part_scores,
-            problem=clip.fatal,
-            warnings=[p.text for p in clip.problems if not p.fatal] + self.profile.another_rate(clip.profile, highest),
-        )
-
-    def nearest(self, clip: EmbeddedClip, part_scores: Mapping[str, float]) -> tuple[Array, Array]:
-        """Distances and indices (3,) of the normals nearest to a clip, by the leaf that counts most in its score."""
-        assert self.system is not None
-        leaf = dominant_recipe(self.system, part_scores)
-        distances, rows = self.backends[leaf].nearest(clip.vectors[leaf][None], NEAREST)
-        return distances[0], rows[0]
+        """The score of an embedded clip."""
+        return self._score(clip.origin.name, clip.rate, clip.problems, self.fitted.score(clip.vectors))
 
     def explain(self, source: Any) -> Explanation:
-        """Where and why a clip differs from the normals; of a long file, its most unusual window. See `evidence`."""
-        return explain(self.fitted, source, lambda vectors: self._values(vectors)[0])
+        """Where and why a clip differs from the normals; of a long file, its most unusual window. See `evidence`.
+
+        The clip is scored as always, then again without each piece of it.
+        """
+        (source,) = [source] if is_one_clip(source) else source
+        embedder, system = self._require_fit().embedder, self.fitted
+        clips = next(embedder.embed_many([source]))
+        scored = [system.score(clip.vectors) for clip in clips]
+        scores = [self._score(c.origin.name, c.rate, c.problems, s) for c, s in zip(clips, scored, strict=True)]
+        worst = max(range(len(scores)), key=lambda i: (scores[i].anomalous is not None, scores[i].score))
+        mute = [s.problem for s in scores if s.problem and not scores[worst].problem]
+        notes = [f"{len(mute)} of {len(scores)} windows cannot be judged: {mute[0]}"] if mute else []
+        clip = next(islice(embedder.clips(source), worst, None))
+        inputs = list(dict.fromkeys(i.grid for recipe in self.recipes for i in inputs_of(recipe)))
+        with single_threaded_blas():
+            grids = embedder.grids.arrays(clip, clips[worst].origin.sha256, inputs)
+        found = scored[worst]
+        return evidence.explain(
+            clip,
+            replace(scores[worst], warnings=[*scores[worst].warnings, *notes]),
+            score_without=lambda span: system.value(vectors(self.recipes, grids, span))[0],
+            profile=self.band_levels,
+            leaves=[(recipe, b.z) for recipe, b in zip(self.recipes, self.backends, strict=True)],
+            nearest=evidence.neighbours(found.distances.tolist(), [self.normals[i] for i in found.nearest]),
+            offset_s=worst * round(self.window_s * clip.rate) / clip.rate,
+            channels=(self.near, self.far),
+        )
 
     def set_threshold(
         self,
@@ -232,14 +260,16 @@ class Detector:
         return self.threshold
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the detector to a readable folder (see `model`), replacing a detector that is there."""
-        assert self.fitted.system is not None
+        """Write the detector to a readable folder (see `detector.folder`), replacing a detector that is there."""
+        self._require_fit()
+        assert self.system is not None
         state = saved.DetectorState(
-            system=self.system,  # type: ignore[arg-type]
+            system=self.system,
             near=self.near,
             far=self.far,
             window_s=self.window_s,
             why=self.why,
+            by_default=self.by_default,
             threshold=self.threshold,
             method=self.method,
             false_alarm_rate=self.false_alarm_rate,
@@ -247,17 +277,32 @@ class Detector:
             is_target=self.is_target,
             banks=[b.z for b in self.backends],
             train=[b.train_scores for b in self.backends],
-            profile=self.profile,
+            band_levels=self.band_levels,
             weights=self.weights_known,
         )
         return saved.write(folder, state, self.train_values)
 
     @property
-    def fitted(self) -> Detector:
-        """Self, or a ValueError if there is no bank yet."""
-        if not self.backends:
+    def fitted(self) -> FittedSystem:
+        """The fitted back ends. ValueError if there are none yet."""
+        if self._fitted is None:
             raise ValueError("this detector has not been fitted: call fit(clips) or nearfar.load(folder) first")
-        return self
+        return self._fitted
+
+    @property
+    def backends(self) -> Sequence[Backend]:
+        """The back ends, one per recipe."""
+        return self.fitted.backends
+
+    @property
+    def train_values(self) -> Array:
+        """Leave-one-out scores (N,) of the normals, in standard deviations."""
+        return self.fitted.train_values
+
+    @property
+    def tail(self) -> PValue:
+        """The share of normals that reach a score."""
+        return self.fitted.tail
 
     @property
     def recipes(self) -> list[Recipe]:
@@ -265,33 +310,75 @@ class Detector:
         assert self.system is not None
         return list(leaves(self.system))
 
-    @cached_property
-    def encoders(self) -> dict[str, Encoder]:
+    @property
+    def encoders(self) -> Mapping[str, Encoder]:
         """The encoders that the recipes need, by name; loaded on first use. ValueError for other weights."""
-        names = sorted({recipe.encoder for recipe in self.recipes})
-        settings = {"device": self.device, "threads": self.threads, "precision": self.precision}
-        return load_encoders(names, self.weights, self.weights_known, **settings)  # type: ignore[arg-type]
+        if self.loaded_encoders is None:
+            names = sorted({recipe.encoder for recipe in self.recipes})
+            self.loaded_encoders = load_encoders(
+                names,
+                self.weights,
+                self.weights_known,
+                device=self.device,
+                threads=self.threads,
+                precision=self.precision,
+            )
+        return self.loaded_encoders
+
+    def use_encoders(self, encoders: Mapping[str, Encoder]) -> None:
+        """Use encoders that are loaded already, by name."""
+        self.loaded_encoders, self._embedder = encoders, None
 
     @property
-    def ear(self) -> ClipEmbedder:
-        """How this detector reads and embeds clips."""
-        return ClipEmbedder(self.near, self.far, self.window_s, self.recipes, self.encoders, self.threads, self.store)
+    def embedder(self) -> ClipEmbedder:
+        """Reads, checks and embeds clips for the recipes; made once for these channels and this window."""
+        made, settings = self._embedder, (self.near, self.far, self.window_s)
+        if made is None or (made.near, made.far, made.window_s) != settings:
+            self._embedder = made = ClipEmbedder(*settings, self.recipes, self.encoders, self.threads, self.store)
+        return made
 
-    def _triggers(self, part_scores: Mapping[str, float]) -> tuple[str, ...]:
-        limit = (self.threshold.value * self.sigma + self.mu) / np.log(10)  # the parts' unit
-        order = sorted(part_scores, key=lambda name: -part_scores[name])
-        return tuple([name for name in order if part_scores[name] > limit] or order[:1])
+    def _score(self, name: str, rate: int, problems: Sequence[audio.Problem], found: Scored) -> Score:
+        fatal = join_sentences(p.text for p in problems if p.fatal)
+        warnings = [p.text for p in problems if not p.fatal] + self.band_levels.warn_of_rate(rate, self._highest_rate())
+        return Score(
+            name=name,
+            score=found.value,
+            threshold=self.threshold.value,
+            anomalous=None if fatal else found.value > self.threshold.value,
+            nearest=[self.normals[i].name for i in found.nearest],
+            p=float(np.exp(self.tail.log_p([found.value])[0])),
+            triggered_by=self.fitted.triggers(found.part_scores, self.threshold.value),
+            part_scores=found.part_scores,
+            problem=fatal,
+            warnings=warnings,
+        )
 
-    def _align(self) -> None:
+    def _highest_rate(self) -> int:
+        return max(encoder.sample_rate for encoder in self.encoders.values())
+
+    def _combine(self, backends: Sequence[Backend]) -> None:
         assert self.system is not None
-        self.combined: Fitted = build(self.system, iter(self.backends))
-        self.mu, self.sigma = statistics(self.combined.train)
-        self.train_values = in_sigmas(self.combined.train, self.mu, self.sigma)
-        self.tail = PValue(self.train_values)
+        self._fitted = FittedSystem(self.system, backends)
 
-    def _values(self, vectors: Sequence[Array]) -> tuple[float, dict[str, Array]]:
-        raw, parts = self.combined.score(iter([v[None] for v in vectors]))
-        return float(in_sigmas(raw, self.mu, self.sigma)[0]), parts
+    def _require_fit(self) -> Detector:
+        """Self. ValueError if it has no normals."""
+        assert self.fitted
+        return self
+
+    def _restore(self, state: saved.DetectorState) -> None:
+        """Take over the state of a saved detector."""
+        self.by_default, self.why, self.window_s = state.by_default, state.why, state.window_s
+        self.normals, self.is_target, self.band_levels = state.normals, state.is_target, state.band_levels
+        self.weights_known = state.weights
+        self._combine(
+            [
+                fit(z, state.is_target, train_scores=train, **vars(recipe.backend))  # leave-one-out takes its time
+                for recipe, z, train in zip(self.recipes, state.banks, state.train, strict=True)
+            ]
+        )
+        self.threshold = state.threshold
+        if state.format < saved.FORMAT and state.threshold.method in threshold.METHODS:
+            self.set_threshold()
 
 
 def load(
@@ -315,17 +402,5 @@ def load(
         threads=threads,
         store=store,
     )
-    detector.weights_known = state.weights
-    detector.why, detector.window_s, detector.profile = state.why, state.window_s, state.profile
-    detector.normals, detector.is_target = state.normals, state.is_target
-    for recipe, z, train in zip(detector.recipes, state.banks, state.train, strict=True):
-        detector.backends.append(fit(z, state.is_target, train_scores=train, **vars(recipe.backend)))
-    detector._align()
-    detector.threshold = state.threshold
-    if state.format < saved.FORMAT and state.threshold.method in threshold.METHODS:
-        detector.set_threshold()
+    detector._restore(state)
     return detector
-
-
-def _flags(is_target: ArrayLike | None, count: int) -> Array:
-    return np.zeros(count, bool) if is_target is None else flags("is_target", is_target, count)

@@ -55,8 +55,9 @@ class DetectorState:
     is_target: Array
     banks: Sequence[Array]
     train: Sequence[Array]
-    profile: BandLevels
+    band_levels: BandLevels
     weights: Mapping[str, str] = field(default_factory=dict)  # `library.weights_of` each encoder
+    by_default: bool = False
     format: int = FORMAT
 
 
@@ -144,6 +145,7 @@ def _settings(state: DetectorState) -> dict[str, Any]:
         "far": state.far,
         "clip_seconds": state.window_s,
         "why": state.why,
+        "by_default": state.by_default,
         "threshold": vars(state.threshold),
         "method": state.method,
         "false_alarm_rate": state.false_alarm_rate,
@@ -156,9 +158,9 @@ def _arrays(state: DetectorState) -> dict[str, Array]:
     for i, (z, train) in enumerate(zip(state.banks, state.train, strict=True)):
         arrays[f"z{i}"] = np.ascontiguousarray(z, np.float32)
         arrays[f"train{i}"] = np.ascontiguousarray(train, np.float32)
-    for channel, sums in state.profile.sums.items():
+    for channel, sums in state.band_levels.sums.items():
         arrays[f"profile_{channel}"] = np.ascontiguousarray(sums, np.float64)
-    arrays["profile_rates"] = np.array(sorted(state.profile.rates), np.int64)
+    arrays["profile_rates"] = np.array(sorted(state.band_levels.rates), np.int64)
     return arrays
 
 
@@ -199,8 +201,9 @@ def _read(folder: Path) -> DetectorState:
         is_target=is_target,
         banks=banks,
         train=train,
-        profile=BandLevels(profile, frozenset(arrays.get("profile_rates", np.zeros(0, np.int64)).ravel().tolist())),
+        band_levels=BandLevels(profile, frozenset(arrays.get("profile_rates", np.zeros(0, np.int64)).ravel().tolist())),
         weights={name: _known(about) for name, about in settings.get("encoders", {}).items()},
+        by_default=bool(settings.get("by_default", False)),
         format=settings["format"],
     )
 

@@ -11,7 +11,7 @@ and new clips go through the same function, so a set-point from the normals hold
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -19,14 +19,63 @@ from typing import Protocol
 import numpy as np
 
 from nearfar.backend import Backend
-from nearfar.fusion import align, fuse
-from nearfar.recipe import Recipe, System, Watch
+from nearfar.fusion import align, fuse, in_sigmas, statistics
+from nearfar.recipe import Recipe, System, Watch, dominant_recipe
 from nearfar.support.check import Array
 from nearfar.threshold import PValue
 
+NEAREST = 3  # normals that are named beside a score
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a fitted system finds for one clip.
+
+    value        standard deviations of the normals' scores above their mean
+    part_scores  of a fusion or watch, by name
+    distances    (3,) to the nearest normals, by the leaf that counts most in the value
+    nearest      (3,) their indices
+    """
+
+    value: float
+    part_scores: Mapping[str, float]
+    distances: Array
+    nearest: Array
+
+
+class FittedSystem:
+    """The back ends of a system, combined and aligned by the scores of the normals."""
+
+    def __init__(self, system: System, backends: Sequence[Backend]) -> None:
+        self.system, self.backends = system, backends
+        self.combined = build(system, iter(backends))
+        self.mu, self.sigma = statistics(self.combined.train)
+        self.train_values = in_sigmas(self.combined.train, self.mu, self.sigma)  # (N,) of the normals
+        self.tail = PValue(self.train_values)
+
+    def score(self, vectors: Sequence[Array]) -> Scored:
+        """The score of one clip from a vector (D,) per leaf."""
+        value, part_scores = self.value(vectors)
+        leaf = dominant_recipe(self.system, part_scores)
+        distances, rows = self.backends[leaf].nearest(vectors[leaf][None], NEAREST)
+        return Scored(value, part_scores, distances[0], rows[0])
+
+    def value(self, vectors: Sequence[Array]) -> tuple[float, dict[str, float]]:
+        """Value and part scores of one clip, without its nearest normals."""
+        raw, parts = self.combined.score(iter([v[None] for v in vectors]))
+        return float(in_sigmas(raw, self.mu, self.sigma)[0]), {name: float(s[0]) for name, s in parts.items()}
+
+    def triggers(self, part_scores: Mapping[str, float], threshold: float) -> tuple[str, ...]:
+        """The parts of a watch whose score exceeds the `threshold`, rarest first; if none does, the rarest."""
+        if not isinstance(self.system, Watch):
+            return ()
+        limit = (threshold * self.sigma + self.mu) / np.log(10)  # the unit of the part scores
+        order = sorted(part_scores, key=lambda name: -part_scores[name])
+        return tuple([name for name in order if part_scores[name] > limit] or order[:1])
+
 
 class Fitted(Protocol):
-    """A fitted system: its normals' scores, scores of new vectors, and what each part of it says."""
+    """A recipe, fusion or watch on fitted back ends."""
 
     @property
     def train(self) -> Array: ...

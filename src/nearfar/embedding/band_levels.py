@@ -1,9 +1,9 @@
-"""What the normals sound like, band by band: mean and spread of their log-mel frames, near and far; and their rates.
+"""Levels of the normals, band by band: mean and spread of their log-mel frames, near and far; and their rates.
 
     frames  (T, 128) dB of `encoders.logmel`, at 16 kHz
 
-Kept beside the bank so that an alarm can say which band and microphone differ, whatever the encoder. Never used for
-a score.
+Kept beside the bank so that an alarm can name the band and the microphone that differ, whatever the encoder. No score
+uses them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ CHANNELS = ("near", "far")
 
 @dataclass(frozen=True)
 class BandLevels:
-    """Sums over normal frames: `sums` {channel: (3, 128)} holds count, sum and sum of squares per band.
+    """Sums over frames, from which mean and spread follow.
 
-    `rates` in Hz are those that the normals were recorded at; none if that is not known.
+    sums    {channel: (3, 128)}: count, sum and sum of squares of the dB of each band
+    rates   Hz at which the clips were recorded; empty if that is not known
     """
 
     sums: dict[str, Array] = field(default_factory=dict)
@@ -32,7 +33,7 @@ class BandLevels:
 
     @classmethod
     def of(cls, clip: Clip) -> BandLevels:
-        """The profile of one clip."""
+        """The levels of one clip."""
         sums = {}
         for channel in CHANNELS:
             if getattr(clip, channel) is not None:
@@ -41,22 +42,21 @@ class BandLevels:
         return cls(sums, frozenset([clip.rate]))
 
     @classmethod
-    def total(cls, profiles: Sequence[BandLevels]) -> BandLevels:
-        """The profile of all clips together."""
-        keys = {key for profile in profiles for key in profile.sums}
-        sums = {k: np.sum([p.sums[k] for p in profiles if k in p.sums], axis=0) for k in sorted(keys)}
-        return cls(sums, frozenset().union(*(p.rates for p in profiles)))
+    def total(cls, each: Sequence[BandLevels]) -> BandLevels:
+        """The levels of all clips together."""
+        keys = {key for levels in each for key in levels.sums}
+        sums = {k: np.sum([levels.sums[k] for levels in each if k in levels.sums], axis=0) for k in sorted(keys)}
+        return cls(sums, frozenset().union(*(levels.rates for levels in each)))
 
-    def another_rate(self, clip: BandLevels, highest: int) -> list[str]:
-        """A remark if a clip was recorded at a rate that no normal has, which its highest band shows.
+    def warn_of_rate(self, rate: int, highest: int) -> list[str]:
+        """A warning if a clip was recorded at a `rate` in Hz that no normal has and that its highest band shows.
 
-        Rates above `highest`, the rate of the encoder in Hz, are all alike: they come down to it.
+        Rates above `highest`, the rate of the encoder in Hz, are alike: recordings are resampled down to it.
         """
-        alike = any(r == usual or min(r, usual) > highest for r in clip.rates for usual in self.rates)
-        if alike or not clip.rates or not self.rates:
+        if not self.rates or any(rate == usual or min(rate, usual) > highest for usual in self.rates):
             return []
         usual = " and ".join(f"{rate:,}" for rate in sorted(self.rates))
-        return [f"recorded at {min(clip.rates):,} Hz, the normals at {usual} Hz: that alone can raise a score"]
+        return [f"recorded at {rate:,} Hz, the normals at {usual} Hz: that alone can raise a score"]
 
     def usual(self, channel: str) -> tuple[Array, Array]:
         """Mean and standard deviation (128,) of the normal frames of a channel, in dB."""

@@ -1,11 +1,11 @@
-"""Sources -> results through three stages at once: workers prepare and finish while a batch is at work.
+"""A map over sources whose middle step takes batches, for networks that run several clips at once.
 
-    prepare   a source -> its pieces, one at a time, in a worker
+    prepare   a source -> its pieces, one at a time, in a worker thread
     work      a batch of pieces, at most one of each source -> one outcome each, in the caller's thread
-    finish    a piece and its outcome -> a result, in a worker
+    finish    a piece and its outcome -> a result, in a worker thread
 
-Order in, order out, with a bounded number of sources under way: memory does not grow with how many there are, nor with
-how many pieces one of them has. Knows nothing of audio.
+Order in, order out. A bounded number of sources is under way, so memory grows neither with their number nor with the
+number of pieces of a source. Where no batch is needed, `support.threads.map_in_order` does. Knows nothing of audio.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ Outcome = TypeVar("Outcome")
 Result = TypeVar("Result")
 
 AHEAD = 4  # sources under way per worker, beside those of a batch
-EXPECTED = (ValueError, OSError)  # what a source may do wrong; anything else stops the whole
+EXPECTED = (ValueError, OSError)  # errors that end one source; any other stops the map
 
 
 @dataclass
-class _UnderWay(Generic[Piece, Result]):
+class _UnderWay(Generic[Source, Piece, Result]):
     """A source that has been begun: `coming` is its next piece, None after the last."""
 
+    source: Source
     pieces: Iterator[Piece]
     coming: Future[Piece | None]
     results: list[Future[Result]] = field(default_factory=list)
@@ -37,7 +38,7 @@ class _UnderWay(Generic[Piece, Result]):
     ended: bool = False
 
     def take(self) -> Piece | None:
-        """The next piece, or None if there is none any more."""
+        """The next piece, or None after the last."""
         piece = None
         try:
             piece = self.coming.result()
@@ -48,18 +49,18 @@ class _UnderWay(Generic[Piece, Result]):
 
     @property
     def settled(self) -> bool:
-        """Whether its outcome is there, without waiting."""
+        """Whether the outcome is ready."""
         return self.ended and (self.error is not None or all(result.done() for result in self.results))
 
-    def outcome(self) -> list[Result] | Exception:
-        """All results, or the error that ended the source."""
+    def outcome(self) -> tuple[Source, list[Result] | Exception]:
+        """The source with all results, or with the error that ended it."""
         try:
-            return self.error or [result.result() for result in self.results]
+            return self.source, self.error or [result.result() for result in self.results]
         except EXPECTED as error:
-            return error
+            return self.source, error
 
 
-def stream(
+def map_batched(
     sources: Iterable[Source],
     prepare: Callable[[Source], Iterator[Piece]],
     work: Callable[[Sequence[Piece]], Sequence[Outcome]],
@@ -67,20 +68,20 @@ def stream(
     *,
     workers: int,
     batch: int,
-) -> Iterator[list[Result] | Exception]:
-    """For each source, in order, its results, or the ValueError or OSError that ended it."""
+) -> Iterator[tuple[Source, list[Result] | Exception]]:
+    """Each source, in order, with its results, or with the ValueError or OSError that ended it."""
     rest = iter(sources)
-    under_way: deque[_UnderWay[Piece, Result]] = deque()
+    under_way: deque[_UnderWay[Source, Piece, Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             while True:
                 for source in islice(rest, AHEAD * workers + 2 * batch - len(under_way)):
                     pieces = prepare(source)
-                    under_way.append(_UnderWay(pieces, pool.submit(next, pieces, None)))
+                    under_way.append(_UnderWay(source, pieces, pool.submit(next, pieces, None)))
                 if not under_way:
                     return
                 open_ = list(islice((s for s in under_way if not s.ended), batch))
-                if not open_:  # all that is left is being finished
+                if not open_:  # the rest is being finished
                     yield under_way.popleft().outcome()
                     continue
                 taken = [(begun, piece) for begun in open_ if (piece := begun.take()) is not None]
@@ -98,7 +99,7 @@ def stream(
 
 
 def each(work: Callable[[Sequence[Any]], Sequence[Any]], pieces: Sequence[Any]) -> Sequence[Any]:
-    """The outcome of each piece; where the batch fails, each is tried alone and gets its own error."""
+    """The outcome of each piece; if the batch fails, each piece is tried alone and gets its own error."""
     if not pieces:
         return []
     try:

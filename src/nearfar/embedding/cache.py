@@ -1,25 +1,24 @@
-"""Where grids come from: read from the store if they are there, else computed, and kept.
+"""Grids and pooled embeddings of files: read from the store if they are there, else computed, and kept.
 
-One place for the detector, the search and extraction, so that all of them hear the same. A clip goes through in three
-steps, because each has its own place in a pipeline:
+The detector, the search and the extraction share this one way, so all of them get the same numbers. It has three
+steps, because each has its own place when many clips are embedded at once:
 
-    begin   by a worker: look into the store, make the waveforms of what it lacks
-    run     the networks, for several clips at once
-    keep    by a worker: write their grids to the store
+    prepare   look into the store, make the waveforms of what it lacks          a worker thread, or another process
+    encode    run the encoders, on one clip or on several                       where the networks are
+    keep      write the new arrays to the store                                 a worker thread
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from os import PathLike
-from typing import Any
 
 from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.embedding.store import Key, Store
-from nearfar.embedding.vectors import EncoderInput, run, waves_of
+from nearfar.embedding.vectors import EncoderInput, encode, waveforms_for
 from nearfar.encoders import TABLE, Described, Encoder
 from nearfar.encoders.loading import weights_of
 from nearfar.errors import StoreError
@@ -30,23 +29,26 @@ from nearfar.support.threads import single_threaded_blas
 
 @dataclass(frozen=True)
 class PendingClip:
-    """A clip on its way: what was found, the waveforms of what was not, and the grids of encoders that need no batch.
+    """A clip between `prepare` and `keep`.
 
-    `source`: SHA-256 of the file, or "" for arrays, which no store keeps.
+    source   SHA-256 of the file, or "" for arrays, which no store keeps
+    window   (first sample, most samples) of a long file, None for the whole
+    found    arrays that the store holds, by input
+    waves    waveforms (N,) of the inputs that still have to be encoded
     """
 
     source: str
     window: tuple[int, int] | None
     found: Mapping[EncoderInput, Array]
     waves: Mapping[EncoderInput, Array]
-    done: Mapping[EncoderInput, Array] = field(default_factory=dict)
 
 
-class CacheReader:
-    """A store as passes see it, and what goes in for those that it lacks: all that needs no network.
+class EmbeddingCache:
+    """A store of grids and pooled embeddings as encoder inputs see it; without a store nothing is found or kept.
 
-    `near` and `far` are channel numbers of the files. Without `must_keep`, a store that cannot be written is a warning,
-    and the work goes on without it.
+    described    the encoders by name, of which only rate and weights are needed here
+    near, far    channel numbers of the files
+    must_keep    a store that cannot be written is a StoreError; else it is a warning, and work goes on without a store
     """
 
     def __init__(
@@ -60,37 +62,36 @@ class CacheReader:
     ) -> None:
         self.described, self.store, self.near, self.far, self.must_keep = described, store, near, far, must_keep
 
-    def has(self, source: str, window: tuple[int, int] | None, passes: Iterable[EncoderInput]) -> bool:
-        """Whether the store holds all of the passes."""
-        return self.store is not None and all(self.store.has(self.key(source, window, each)) for each in passes)
+    def has(self, source: str, window: tuple[int, int] | None, inputs: Iterable[EncoderInput]) -> bool:
+        """Whether the store holds all of the inputs."""
+        return self.store is not None and all(self.store.has(self.key(source, window, each)) for each in inputs)
 
-    def begin(self, clip: Clip, source: str, passes: Sequence[EncoderInput]) -> PendingClip:
-        """Look for what is wanted of a clip, a pooled pass's grid if its vector is not there, and prepare the rest."""
-        found = self._look(source, clip.window, dict.fromkeys(passes))
-        grids = dict.fromkeys(p.grid for p in passes if p not in found)
-        found |= self._look(source, clip.window, [p for p in grids if p not in passes])
-        return PendingClip(
-            source, clip.window, found, waves_of(clip, [p for p in grids if p not in found], self.described)
-        )
+    def prepare(self, clip: Clip, source: str, inputs: Sequence[EncoderInput]) -> PendingClip:
+        """Read the inputs of a clip, or the grid of a pooled input, from the store; make the waveforms of the rest."""
+        found = self.read(source, clip.window, dict.fromkeys(inputs))
+        grids = dict.fromkeys(i.grid for i in inputs if i not in found)
+        found |= self.read(source, clip.window, [i for i in grids if i not in inputs])
+        missing = [i for i in grids if i not in found]
+        return PendingClip(source, clip.window, found, waveforms_for(clip, missing, self.described))
 
-    def keep(self, request: PendingClip, new: Mapping[EncoderInput, Array]) -> dict[EncoderInput, Array]:
-        """Write new grids or pooled vectors of a clip; all of its passes, as the store gives them back."""
+    def keep(self, pending: PendingClip, new: Mapping[EncoderInput, Array]) -> dict[EncoderInput, Array]:
+        """Write new grids or pooled embeddings of a clip; returns all of its arrays, as the store will give them."""
         store = self.store
-        if store is None or not request.source:
-            return {**request.found, **new}
+        if store is None or not pending.source:
+            return {**pending.found, **new}
         try:
-            kept = {p: store.write(self.key(request.source, request.window, p), x) for p, x in new.items()}
-            return {**request.found, **kept}
+            kept = {i: store.write(self.key(pending.source, pending.window, i), x) for i, x in new.items()}
+            return {**pending.found, **kept}
         except OSError as error:
             why = f"{store.folder} cannot be written: {error.strerror or error}"
             if self.must_keep:
                 raise StoreError(f"{why}. What is done is kept: make room and run the same command again") from error
             warnings.warn(f"{why}; going on without a store", stacklevel=2)
             self.store = None
-            return {**request.found, **new}
+            return {**pending.found, **new}
 
     def key(self, source: str, window: tuple[int, int] | None, each: EncoderInput) -> Key:
-        """The store's key of a pass."""
+        """The store's key of an input."""
         pair = {"near": (self.near,), "far": (self.far,)}.get(each.waveform, (self.near, self.far))
         channels = tuple(channel for channel in pair if channel is not None)
         weights = weights_of(self.described[each.encoder])
@@ -100,21 +101,21 @@ class CacheReader:
             )
         return Key(source, channels, window, each.waveform, each.encoder, weights, each.layer, each.pooled)
 
-    def _look(
-        self, source: str, window: tuple[int, int] | None, passes: Iterable[EncoderInput]
+    def read(
+        self, source: str, window: tuple[int, int] | None, inputs: Iterable[EncoderInput]
     ) -> dict[EncoderInput, Array]:
-        """Those of the passes that the store holds; nothing for arrays, whose `source` is ""."""
+        """Those of the inputs that the store holds; none for arrays, whose `source` is ""."""
         store = self.store
         if store is None or not source:
             return {}
-        read = {each: store.read(self.key(source, window, each)) for each in passes}
-        return {each: grid for each, grid in read.items() if grid is not None}
+        arrays = {each: store.read(self.key(source, window, each)) for each in inputs}
+        return {each: array for each, array in arrays.items() if array is not None}
 
 
-class EmbeddingCache(CacheReader):
-    """Grids of recordings by these encoders (by name).
+class CachedEncoders:
+    """Grids of whole recordings by these encoders (by name), through a cache.
 
-    `layers` of a network that `grid` keeps as soon as it needs one of them: all come out of one pass through it.
+    `layers` of a network are kept together as soon as one of them is needed: all come out of one pass through it.
     """
 
     def __init__(
@@ -122,47 +123,41 @@ class EmbeddingCache(CacheReader):
         encoders: Mapping[str, Encoder],
         store: Store | None = None,
         *,
+        near: int = 0,
+        far: int | None = 1,
         layers: Sequence[int | None] = (),
-        **how: Any,
+        must_keep: bool = False,
     ) -> None:
-        super().__init__(encoders, store, **how)
         self.encoders, self.layers = encoders, layers
+        self.cache = EmbeddingCache(encoders, store, near=near, far=far, must_keep=must_keep)
 
     def grid(
         self, path: str | PathLike[str], waveform: str, encoder: str | None = None, layer: int | None = None
     ) -> Array:
-        """(T, F, D) float32 of a whole recording; `encoder` may be left out if there is one alone.
+        """(T, F, D) float32 of a whole recording; `encoder` may be left out if there is only one.
 
-        Raises ValueError for a recording longer than `audio.LONG_S`, which is heard in windows, and as reading does.
+        Raises ValueError for a recording longer than `audio.LONG_S`, which has grids of its windows only, and as
+        reading does.
         """
         if encoder is None and len(self.encoders) != 1:
             raise ValueError(f"name the encoder, one of: {', '.join(self.encoders)}")
         wanted = EncoderInput(waveform, encoder or next(iter(self.encoders)), layer)
-        source = sha256_of(path)
-        found = self._look(source, None, [wanted])
+        cache, source = self.cache, sha256_of(path)
+        found = cache.read(source, None, [wanted])
         if not found:
-            clip = next(audio.windows(path, near=self.near, far=self.far))
+            clip = next(audio.windows(path, near=cache.near, far=cache.far))
             if clip.window is not None:
                 raise ValueError(f"{path}: lasts more than {audio.LONG_S:g} s and has no grid as a whole; cut it first")
-            together = [wanted._replace(layer=layer) for layer in self.layers if self.store is not None]
-            found = self.grids(clip, source, list(dict.fromkeys([wanted, *together])))
+            together = [wanted._replace(layer=layer) for layer in self.layers if cache.store is not None]
+            with single_threaded_blas():  # the last bit of a product depends on the number of BLAS threads
+                found = self.arrays(clip, source, list(dict.fromkeys([wanted, *together])))
         return found[wanted]
 
-    def grids(self, clip: Clip, source: str, passes: Sequence[EncoderInput]) -> dict[EncoderInput, Array]:
-        """All three steps for one clip."""
-        with single_threaded_blas():  # as everywhere: a product's last bit depends on the threads
-            request = self.begin(clip, source, passes)
-            return self.keep(request, self.run([request])[0])
+    def arrays(self, clip: Clip, source: str, inputs: Sequence[EncoderInput]) -> dict[EncoderInput, Array]:
+        """What the inputs of one clip need, read or computed in this thread: pooled embeddings if kept, else grids."""
+        pending = self.cache.prepare(clip, source, inputs)
+        return self.cache.keep(pending, encode([pending.waves], self.encoders)[0])
 
-    def begin(self, clip: Clip, source: str, passes: Sequence[EncoderInput]) -> PendingClip:
-        """As `Shelf.begin`; encoders without threads of their own are done with the clip here."""
-        request = super().begin(clip, source, passes)
-        alone = {p: wave for p, wave in request.waves.items() if not self.encoders[p.encoder].batches}
-        waves = {p: wave for p, wave in request.waves.items() if p not in alone}
-        # A network spreads a batch over the processors by itself; log-mel is one worker's job.
-        return replace(request, waves=waves, done=run([alone], self.encoders)[0])
-
-    def run(self, requests: Sequence[PendingClip]) -> list[dict[EncoderInput, Array]]:
-        """The grids that the store lacks, of each request: one call of each network."""
-        grids = run([request.waves for request in requests], self.encoders)
-        return [{**request.done, **new} for request, new in zip(requests, grids, strict=True)]
+    def encode(self, clips: Sequence[PendingClip]) -> list[dict[EncoderInput, Array]]:
+        """The grids that the store lacks, of each clip: one call of each encoder for all."""
+        return encode([clip.waves for clip in clips], self.encoders)

@@ -1,7 +1,7 @@
-"""Recordings -> vectors: each source is read, checked and embedded alone, several side by side.
+"""Clips and recordings -> vectors: a clip is checked and embedded alone, several recordings side by side.
 
-Order in, order out, with a bounded number of sources under way, so memory does not grow with how many there are. A
-source that cannot be used raises, or is reported to `skip` and gives nothing; the others go through either way.
+Order in, order out, with a bounded number of recordings under way, so memory does not grow with their number. A
+recording that cannot be used raises, or is reported to `skip` and gives nothing; the others go through either way.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ import numpy as np
 from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.embedding.band_levels import BandLevels
-from nearfar.embedding.batches import stream
-from nearfar.embedding.cache import EmbeddingCache, PendingClip
+from nearfar.embedding.batches import EXPECTED, map_batched
+from nearfar.embedding.cache import CachedEncoders, PendingClip
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import EncoderInput, check_channels, inputs_of, vectors
 from nearfar.encoders import Encoder
@@ -29,7 +29,7 @@ from nearfar.recipe import Recipe
 from nearfar.support.check import Array
 from nearfar.support.files import sha256_of
 from nearfar.support.progress import Progress
-from nearfar.support.threads import single_threaded_blas
+from nearfar.support.threads import map_in_order, single_threaded_blas
 from nearfar.support.words import join_sentences, plural
 
 WAVES = 4  # waveforms per worker that go to a network together: all processors are busy, and memory stays small
@@ -39,7 +39,7 @@ Skip = Callable[[str, Exception], None]
 
 @dataclass(frozen=True)
 class Origin:
-    """A recording: its name, where it was (or ""), the hash of its file, its length."""
+    """A recording: its name, its path or "", the SHA-256 of its bytes or "" if nobody needed it, its length."""
 
     name: str
     path: str
@@ -49,12 +49,19 @@ class Origin:
 
 @dataclass(frozen=True)
 class EmbeddedClip:
-    """One clip: where it came from, one vector (D,) per recipe, what is wrong with the recording, its profile."""
+    """One clip, embedded.
+
+    vectors    one (D,) per recipe
+    problems   what is wrong with the recording
+    rate       Hz at which it was recorded
+    levels     its band levels; empty unless it was embedded as a normal
+    """
 
     origin: Origin
     vectors: list[Array]
     problems: list[audio.Problem]
-    profile: BandLevels
+    rate: int
+    levels: BandLevels = field(default_factory=BandLevels)
 
     @property
     def fatal(self) -> str:
@@ -62,96 +69,31 @@ class EmbeddedClip:
         return join_sentences(p.text for p in self.problems if p.fatal)
 
 
-@dataclass(frozen=True)
 class ClipEmbedder:
-    """How a detector hears: channels of files, length of windows, recipes and their encoders, a store of grids."""
+    """Reads, checks and embeds recordings for a list of recipes.
 
-    near: int
-    far: int | None
-    window_s: float
-    recipes: Sequence[Recipe]
-    encoders: Mapping[str, Encoder]
-    threads: int | None = None
-    store: Store | None = None
+    near, far   channel numbers of the files
+    window_s    length of the windows of a long file
+    encoders    by name, those of the recipes
+    threads     recordings embedded side by side; None: one per processor
+    store       keeps what the encoders give for files
+    """
 
-    def hear(
-        self, sources: Sequence[Any], skip: Skip | None, progress: Progress | None
-    ) -> Iterator[list[EmbeddedClip]]:
-        """For each source, in order, the clips it holds (none if it was skipped)."""
-        library = self._library()
-        workers = self.threads or os.cpu_count() or 1
-        with single_threaded_blas():
-            outcomes = stream(
-                sources,
-                lambda source: self._begin(source, library),
-                lambda begun: library.run([request for _, request in begun]),
-                lambda begun, grids: self._finish(*begun, grids, library),
-                workers=workers,
-                batch=batch_of(self._passes(), workers),
-            )
-            for done, (source, outcome) in enumerate(zip(sources, outcomes, strict=True), start=1):
-                if isinstance(outcome, Exception):
-                    if skip is None:
-                        raise outcome
-                    skip(source_name(source), outcome)
-                if progress:
-                    progress(done, len(sources))
-                yield [] if isinstance(outcome, Exception) else outcome
-
-    def normals(
+    def __init__(
         self,
-        sources: Sequence[Any],
-        is_target: Array,
-        known: set[str],
-        skip: Skip | None,
-        progress: Progress | None,
-        *,
-        copies: bool = False,
-    ) -> tuple[list[EmbeddedClip], Array]:
-        """The clips of sources that can serve as normals, and their domains; those whose hash is `known` cannot.
-
-        Nor can, without `copies`, a copy of another source: beside it, leaving one out leaves nothing out. Files that
-        are cut short can, with a Python warning.
-        """
-        kept, targets, cut = [], [], []
-        first: dict[str, tuple[int, str]] = {}  # hash -> the source that brought it, and its name
-        for i, (flag, heard) in enumerate(zip(is_target, self.hear(sources, skip, progress), strict=True)):
-            for clip in heard:
-                by, twin = first.setdefault(clip.origin.sha256, (i, clip.origin.name))
-                copy = f"it is the same recording as {twin}" if by != i and not copies else ""
-                why = "it is in the bank already" if clip.origin.sha256 in known else copy or clip.fatal
-                if why:
-                    error = AudioError(f"{clip.origin.name}: cannot serve as a normal: {why}")
-                    if skip is None:
-                        raise error
-                    skip(clip.origin.name, error)
-                else:
-                    kept.append(clip)
-                    targets.append(flag)
-                    cut += [f"{clip.origin.name}: {p.text}" for p in clip.problems if p.kind == audio.INCOMPLETE]
-        if cut:
-            more = f" ({plural(len(cut) - 1, 'more file')} cut short: see nearfar doctor)" if cut[1:] else ""
-            warnings.warn(f"{cut[0]}{more}", stacklevel=2)
-        return kept, np.array(targets, bool)
-
-    def sample(self, sources: Sequence[Any], count: int) -> tuple[list[Clip], int]:
-        """About `count` clips, evenly from all that the sources hold, and how many that is by the files' headers.
-
-        ValueError if none of them can be read.
-        """
-        sample, why = [], ""
-        held = [self._count(source) for source in sources]
-        ends = np.cumsum(held)
-        total = int(sum(held))
-        for at in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)):
-            i = int(np.searchsorted(ends, at, "right"))
-            try:
-                sample.append(next(self.clips(sources[i], first=int(at - ends[i]) + held[i])))
-            except (ValueError, OSError) as error:
-                why = why or f": {error}"  # of the others when their turn comes
-        if not sample:
-            raise ValueError(f"none of the recordings can be read, so there is nothing to fit on{why}")
-        return sample, total
+        near: int,
+        far: int | None,
+        window_s: float,
+        recipes: Sequence[Recipe],
+        encoders: Mapping[str, Encoder],
+        threads: int | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self.near, self.far, self.window_s, self.recipes, self.threads = near, far, window_s, recipes, threads
+        self.grids = CachedEncoders(encoders, store, near=near, far=far)
+        self.inputs = list(dict.fromkeys(i for recipe in recipes for i in inputs_of(recipe)))
+        self.needs_far = any(recipe.needs_far for recipe in recipes)
+        self.in_batches = any(encoders[i.encoder].batches for i in self.inputs)
 
     def clips(self, source: Any, *, first: int = 0) -> Iterator[Clip]:
         """The clips of a source from the `first` on: a file (windows, if it is long), a `Clip`, arrays with a rate."""
@@ -159,55 +101,181 @@ class ClipEmbedder:
             return audio.windows(source, near=self.near, far=self.far, length_s=self.window_s, first=first)
         return iter([audio.as_clip(source)])
 
+    def check(self, clip: Clip) -> list[audio.Problem]:
+        """What is wrong with a clip, as far as the recipes depend on it. AudioError if they need a missing channel."""
+        check_channels(clip, self.recipes)
+        found = audio.problems(clip)
+        if not self.needs_far:
+            found = [p for p in found if p.channel == "near" or p.kind == audio.INCOMPLETE]
+        if clip.seconds < self.window_s / 2:
+            lengths = f"it lasts {clip.seconds:.3g} s where the normals last {self.window_s:.3g} s"
+            found.append(audio.Problem("short", f"{lengths}: too short to be compared?"))
+        return found
+
+    def embed(self, clip: Clip, sha256: str = "") -> list[Array]:
+        """One vector (D,) per recipe of a clip, in the calling thread; `sha256` of its file is the store's key."""
+        return vectors(self.recipes, self.grids.arrays(clip, sha256, self.inputs))
+
+    def embed_clip(self, clip: Clip) -> EmbeddedClip:
+        """A clip in memory, checked and embedded in the calling thread."""
+        problems = self.check(clip)
+        return EmbeddedClip(Origin(clip.name, "", "", clip.seconds), self.embed(clip), problems, clip.rate)
+
+    def embed_many(
+        self,
+        sources: Iterable[Any],
+        skip: Skip | None = None,
+        progress: Progress | None = None,
+        *,
+        as_normals: bool = False,
+    ) -> Iterator[list[EmbeddedClip]]:
+        """For each source, in order, the clips that it holds (none if it was skipped).
+
+        `as_normals` adds what only normals need: the hash of the recording and the levels of its bands.
+        """
+        total = len(sources) if isinstance(sources, Sized) else None
+        outcomes = self._batched(sources, as_normals) if self.in_batches else self._one_by_one(sources, as_normals)
+        for done, (source, outcome) in enumerate(outcomes, start=1):
+            if isinstance(outcome, Exception):
+                if skip is None:
+                    raise outcome
+                skip(source_name(source), outcome)
+            if progress:
+                progress(done, total)
+            yield [] if isinstance(outcome, Exception) else outcome
+
+    def embed_normals(
+        self,
+        sources: Sequence[Any],
+        is_target: Array,
+        in_bank: set[str],
+        skip: Skip | None,
+        progress: Progress | None,
+        *,
+        copies: bool = False,
+    ) -> tuple[list[EmbeddedClip], Array]:
+        """The clips of the sources that can serve as normals, and their domains.
+
+        A clip whose SHA-256 is `in_bank`, or that cannot be judged, raises or is reported to `skip`. Without `copies`,
+        a recording that is the same as an earlier one is left out, reported to `skip` or with a Python warning: a
+        duplicate makes leave-one-out useless, as its twin is still in the bank, at distance 0. Files that are cut
+        short stay, with a Python warning.
+        """
+        kept, targets, cut = [], [], []
+        first: dict[str, tuple[int, str]] = {}  # hash -> number and name of the source that it was first met in
+        each = self.embed_many(sources, skip, progress, as_normals=True)
+        for i, (flag, clips) in enumerate(zip(is_target, each, strict=True)):
+            for clip in clips:
+                by, twin = first.setdefault(clip.origin.sha256, (i, clip.origin.name))
+                is_copy = by != i and not copies
+                why = "it is in the bank already" if clip.origin.sha256 in in_bank else clip.fatal
+                if is_copy:
+                    why = why or f"it is the same recording as {twin}"
+                if not why:
+                    kept.append(clip)
+                    targets.append(flag)
+                    cut += [f"{clip.origin.name}: {p.text}" for p in clip.problems if p.kind == audio.INCOMPLETE]
+                    continue
+                error = AudioError(f"{clip.origin.name}: cannot serve as a normal: {why}")
+                if skip:
+                    skip(clip.origin.name, error)
+                elif is_copy:
+                    warnings.warn(f"{error}; it is left out", stacklevel=3)
+                else:
+                    raise error
+        if cut:
+            more = f" ({plural(len(cut) - 1, 'more file')} cut short: see nearfar doctor)" if cut[1:] else ""
+            warnings.warn(f"{cut[0]}{more}", stacklevel=2)
+        return kept, np.array(targets, bool)
+
+    def sample(self, sources: Sequence[Any], count: int) -> tuple[list[Clip], int]:
+        """About `count` clips, evenly from all that the sources hold, and how many these are by the files' headers.
+
+        ValueError if none of them can be read.
+        """
+        sample, why = [], ""
+        counts = [self._count(source) for source in sources]
+        ends = np.cumsum(counts)
+        total = int(sum(counts))
+        for at in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)):
+            i = int(np.searchsorted(ends, at, "right"))
+            try:
+                sample.append(next(self.clips(sources[i], first=int(at - ends[i]) + counts[i])))
+            except (ValueError, OSError) as error:
+                why = why or f": {error}"  # `embed_many` reports the others
+        if not sample:
+            raise ValueError(f"none of the recordings can be read, so there is nothing to fit on{why}")
+        return sample, total
+
     def _count(self, source: Any) -> int:
-        """How many clips a source holds; 1 if it cannot be read, which is said when its turn comes."""
+        """How many clips a source holds; 1 if it cannot be read, which `embed_many` reports."""
         try:
             return audio.count_windows(source, length_s=self.window_s) if isinstance(source, (str, os.PathLike)) else 1
         except (ValueError, OSError):
             return 1
 
-    def grids(self, clip: Clip, origin: Origin) -> dict[EncoderInput, Array]:
-        """All grids (T, F, D) that the recipes' vectors are pooled from."""
-        passes = list(dict.fromkeys(p.grid for p in self._passes()))
-        return self._library().grids(clip, origin.sha256 if origin.path else "", passes)
+    def _one_by_one(
+        self, sources: Iterable[Any], as_normals: bool
+    ) -> Iterator[tuple[Any, list[EmbeddedClip] | Exception]]:
+        """Each source with its clips, or the error that ended it; a thread works on one source."""
 
-    def _begin(self, source: Any, library: EmbeddingCache) -> Iterator[tuple[EmbeddedClip, PendingClip]]:
+        def work(source: Any) -> tuple[Any, list[EmbeddedClip] | Exception]:
+            try:
+                checked = self._checked(source, as_normals)
+                return source, [replace(clip, vectors=self.embed(raw, sha256)) for clip, raw, sha256 in checked]
+            except EXPECTED as error:
+                return source, error
+
+        return map_in_order(work, sources, self.threads, ahead=4)
+
+    def _batched(
+        self, sources: Iterable[Any], as_normals: bool
+    ) -> Iterator[tuple[Any, list[EmbeddedClip] | Exception]]:
+        """As `_one_by_one`; the networks take clips of several sources at once."""
+        workers = self.threads or os.cpu_count() or 1
+        cache = self.grids.cache
+
+        def prepare(source: Any) -> Iterator[tuple[EmbeddedClip, PendingClip]]:
+            for clip, raw, sha256 in self._checked(source, as_normals):
+                yield clip, cache.prepare(raw, sha256, self.inputs)
+
+        def finish(piece: tuple[EmbeddedClip, PendingClip], grids: Mapping[EncoderInput, Array]) -> EmbeddedClip:
+            return replace(piece[0], vectors=vectors(self.recipes, cache.keep(piece[1], grids)))
+
+        with single_threaded_blas():
+            yield from map_batched(
+                sources,
+                prepare,
+                lambda pieces: self.grids.encode([pending for _, pending in pieces]),
+                finish,
+                workers=workers,
+                batch=batch_of(self.inputs, workers),
+            )
+
+    def _checked(self, source: Any, as_normals: bool) -> Iterator[tuple[EmbeddedClip, Clip, str]]:
+        """The clips of a source before they are embedded: what is known of each, the clip, the SHA-256 of its file."""
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None
-        digest = sha256_of(path) if path and path.is_file() else ""
-        needs_far = any(recipe.needs_far for recipe in self.recipes)
+        needed = as_normals or self.grids.cache.store is not None
+        of_file = sha256_of(path) if needed and path and path.is_file() else ""
         for clip in self.clips(source):
-            check_channels(clip, self.recipes)
-            origin = Origin(clip.name, str(path.resolve()) if path else "", digest or _of_samples(clip), clip.seconds)
-            found = [p for p in audio.problems(clip) if needs_far or p.channel == "near" or p.kind == audio.INCOMPLETE]
-            if clip.seconds < self.window_s / 2:
-                lengths = f"it lasts {clip.seconds:.3g} s where the normals last {self.window_s:.3g} s"
-                found.append(audio.Problem("short", f"{lengths}: too short to be compared?"))
-            yield EmbeddedClip(origin, [], found, BandLevels.of(clip)), library.begin(clip, digest, self._passes())
-
-    def _finish(
-        self, heard: EmbeddedClip, request: PendingClip, grids: Mapping[EncoderInput, Array], library: EmbeddingCache
-    ) -> EmbeddedClip:
-        found = library.keep(request, grids)
-        return EmbeddedClip(heard.origin, vectors(self.recipes, found), heard.problems, heard.profile)
-
-    def _library(self) -> EmbeddingCache:
-        return EmbeddingCache(self.encoders, self.store, near=self.near, far=self.far)
-
-    def _passes(self) -> list[EncoderInput]:
-        return [p for recipe in self.recipes for p in inputs_of(recipe, pooled=True)]
+            problems = self.check(clip)
+            sha256 = of_file or (_hash_samples(clip) if as_normals else "")
+            origin = Origin(clip.name, str(path.resolve()) if path else "", sha256, clip.seconds)
+            levels = BandLevels.of(clip) if as_normals else BandLevels()
+            yield EmbeddedClip(origin, [], problems, clip.rate, levels), clip, of_file
 
 
-def batch_of(passes: Sequence[EncoderInput], workers: int) -> int:
-    """How many clips go to a network together, if each has these passes."""
-    return max(1, WAVES * workers // max(1, len({p.waveform for p in passes})))
+def batch_of(inputs: Sequence[EncoderInput], workers: int) -> int:
+    """How many clips go to a network together, if each has these inputs."""
+    return max(1, WAVES * workers // max(1, len({i.waveform for i in inputs})))
 
 
 def source_name(source: Any) -> str:
-    """What to call a source in a message."""
+    """The name of a source in a message."""
     return str(source) if isinstance(source, (str, os.PathLike)) else str(getattr(source, "name", "clip"))
 
 
-def _of_samples(clip: Clip) -> str:
+def _hash_samples(clip: Clip) -> str:
     digest = hashlib.sha256(clip.near.tobytes())
     digest.update(b"" if clip.far is None else clip.far.tobytes())
     return digest.hexdigest()

@@ -1,9 +1,9 @@
-"""Recordings -> the store: every pass once, whatever happens in between.
+"""Recordings -> the store: every waveform goes through every network once, however often a run is interrupted.
 
-`embed_shard` is one idempotent function: what is in the store already is not computed again, so a run that was stopped
-or killed is resumed by starting it again, and any scheduler can call it with any part of the recordings, several at
-once (Dask: `bag.map_partitions(embed_shard, order)`, Spark: inside `mapInPandas`). Recordings are hashed, decoded and
-enhanced by workers while the networks work on others; each waveform goes through each network once.
+`embed_shard` is idempotent: it computes only what the store lacks. A run that was stopped or killed is resumed by the
+same call, and any scheduler can call it with any part of the recordings, several at once (Dask:
+`bag.map_partitions(embed_shard, order)`, Spark: inside `mapInPandas`). Worker threads hash, decode and enhance
+recordings while the networks run on others.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from nearfar import audio
-from nearfar.embedding.batches import stream
-from nearfar.embedding.cache import CacheReader, EmbeddingCache, PendingClip
+from nearfar.embedding.batches import map_batched
+from nearfar.embedding.cache import CachedEncoders, EmbeddingCache, PendingClip
 from nearfar.embedding.embedder import Skip, batch_of
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import CHANNELS, EncoderInput, inputs_of, pool
@@ -32,17 +32,19 @@ from nearfar.support.progress import Progress
 from nearfar.support.threads import single_threaded_blas
 
 WAVEFORMS = (*CHANNELS, *(view for view in WAVE_VIEWS if not view.startswith("sfsoft_")))
-REPORT = (*CHANNELS, *(f"enh_{mask}" for mask in SOFT_MASKS))  # what the report's seven input methods are made of
-SAMPLE = 32  # recordings that are looked at to tell how many are in the store already
-TRIES = 10  # unreadable recordings in a row before the size is left unsaid
+REPORT = (*CHANNELS, *(f"enh_{mask}" for mask in SOFT_MASKS))  # the waveforms of the report's seven input methods
+SAMPLE = 32  # recordings that are looked up in the store to estimate how many are there
+TRIES = 10  # recordings that are tried before the forecast gives up
 
 
 @dataclass(frozen=True)
 class Order:
     """What to keep of every recording, as plain data that travels to other processes.
 
-    Grids of each waveform by each encoder at each layer (None: the final one), or, with `pooled`, the vectors of those
-    recipes alone. `weights`: a file, or {encoder: file}; `dtype` of a new store.
+    encoders, waveforms, layers   keep the grid of each waveform by each encoder at each layer (None: the final one)
+    pooled                        or keep only the pooled embeddings of these recipes
+    weights                       a file, or {encoder: file}
+    dtype                         of a new store
     """
 
     store: str
@@ -68,24 +70,29 @@ class Order:
                 Recipe(encoder=name, layer=layer)  # raises for what does not exist
 
     @cached_property
-    def passes(self) -> list[EncoderInput]:
-        """What is kept of a clip."""
+    def inputs(self) -> list[EncoderInput]:
+        """The encoder inputs whose grids, or pooled embeddings, are kept of a clip."""
         if self.pooled:
-            return list(dict.fromkeys(p for recipe in self.pooled for p in inputs_of(recipe, pooled=True)))
+            return list(dict.fromkeys(i for recipe in self.pooled for i in inputs_of(recipe)))
         return [EncoderInput(w, name, layer) for name in self.encoders for layer in self.layers for w in self.waveforms]
 
-    def library(self) -> EmbeddingCache:
-        """The store, opened, and the encoders, loaded."""
-        names = sorted({p.encoder for p in self.passes})
+    def cached_encoders(self) -> CachedEncoders:
+        """The encoders, loaded, and the store, opened."""
+        names = sorted({i.encoder for i in self.inputs})
         encoders = load_encoders(
             names, self.weights, device=self.device, threads=self.threads, precision=self.precision
         )
-        return EmbeddingCache(encoders, Store(self.store, self.dtype), near=self.near, far=self.far, must_keep=True)
+        return CachedEncoders(encoders, Store(self.store, self.dtype), near=self.near, far=self.far, must_keep=True)
 
 
 @dataclass
 class Done:
-    """What a run did: recordings that are in the store whole, how many of them were there before, and the others."""
+    """The result of a run.
+
+    recordings   that are in the store as a whole
+    there        those of them that were there before
+    failed       (path, reason) of the others
+    """
 
     recordings: int = 0
     there: int = 0
@@ -96,27 +103,27 @@ def embed_shard(
     paths: Sequence[str | os.PathLike[str]],
     order: Order,
     *,
-    library: EmbeddingCache | None = None,
+    grids: CachedEncoders | None = None,
     skip: Skip | None = None,
     progress: Progress | None = None,
 ) -> Done:
-    """Put into the store what is ordered of these recordings and not there yet; `library` as `order.library()` gives.
+    """Put into the store what is ordered of these recordings and not there yet; `grids` as `order.cached_encoders()`.
 
     A recording that cannot be used is reported to `skip(name, error)` and counted. StoreError if the disk is full.
     """
-    library = library or order.library()
+    encoders = grids or order.cached_encoders()
     workers = order.threads or os.cpu_count() or 1
     done = Done()
     with single_threaded_blas():
-        outcomes = stream(
+        outcomes = map_batched(
             paths,
-            lambda path: begin(path, order, library),
-            library.run,
-            lambda request, grids: finish(request, grids, order, library),
+            lambda path: prepare(path, order, encoders.cache),
+            encoders.encode,
+            lambda pending, new: finish(pending, new, order, encoders.cache),
             workers=workers,
-            batch=batch_of(order.passes, workers),
+            batch=batch_of(order.inputs, workers),
         )
-        for count, (path, outcome) in enumerate(zip(paths, outcomes, strict=True), start=1):
+        for count, (path, outcome) in enumerate(outcomes, start=1):
             if isinstance(outcome, StoreError):
                 raise outcome
             if isinstance(outcome, Exception):
@@ -131,32 +138,35 @@ def embed_shard(
     return done
 
 
-def begin(path: str | os.PathLike[str], order: Order, library: CacheReader) -> Iterator[PendingClip]:
-    """What is lacking of a recording, a clip at a time; nothing if all is in the store."""
+def prepare(path: str | os.PathLike[str], order: Order, cache: EmbeddingCache) -> Iterator[PendingClip]:
+    """The clips of a recording of which the store lacks something, one at a time."""
     source = sha256_of(path)
-    if library.has(source, None, order.passes):
+    if cache.has(source, None, order.inputs):
         return
     for clip in audio.windows(path, near=order.near, far=order.far):
-        missing = [p for p in order.passes if not library.has(source, clip.window, [p])]
+        missing = [i for i in order.inputs if not cache.has(source, clip.window, [i])]
         if missing:
-            yield library.begin(clip, source, missing)
+            yield cache.prepare(clip, source, missing)
 
 
-def finish(request: PendingClip, new: Mapping[EncoderInput, Array], order: Order, library: EmbeddingCache) -> int:
-    """Write what was ordered of a clip, its new grids or their pooled vectors; how many were written."""
+def finish(pending: PendingClip, new: Mapping[EncoderInput, Array], order: Order, cache: EmbeddingCache) -> int:
+    """Write what was ordered of a clip, its new grids or their pooled embeddings; the number of arrays written."""
     if order.pooled:
-        grids = {**request.found, **new}
-        by_pass = {p: recipe for recipe in order.pooled for p in inputs_of(recipe, pooled=True)}
-        new = {p: pool(grids[p.grid], recipe) for p, recipe in by_pass.items() if p.grid in grids}
-    library.keep(request, new)
+        grids = {**pending.found, **new}
+        recipe_of = {i: recipe for recipe in order.pooled for i in inputs_of(recipe)}
+        new = {i: pool(grids[i.grid], recipe) for i, recipe in recipe_of.items() if i.grid in grids}
+    cache.keep(pending, new)
     return len(new)
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will add to the disk, in bytes and about, of what is free; what a clip's grids look like.
+    """What a run will need on the disk.
 
-    `made`: recordings that were put into the store to find out, 1 or 0.
+    bytes    that it will add, about
+    free     bytes that are free
+    shapes   of the arrays of a clip
+    made     recordings that were put into the store for this forecast, 1 or 0
     """
 
     bytes: int
@@ -166,28 +176,28 @@ class Forecast:
 
     @property
     def fits(self) -> bool:
-        """Whether there is room for it."""
+        """Whether there is room for the run."""
         return self.bytes < self.free
 
 
-def forecast(paths: Sequence[Path], order: Order, library: EmbeddingCache) -> Forecast | None:
-    """What the run will take on disk, by its first recording, which is computed and kept; None if none can be read."""
-    store = library.store
+def forecast(paths: Sequence[Path], order: Order, grids: CachedEncoders) -> Forecast | None:
+    """What the run will need, by its first recording, which is computed and kept; None if none can be read."""
+    cache, store = grids.cache, grids.cache.store
     assert store is not None
     for path in paths[:TRIES]:
-        done = embed_shard([path], order, library=library)
+        done = embed_shard([path], order, grids=grids)
         if done.recordings:
             break
     else:
         return None
     source = sha256_of(path)
     window = next(audio.windows(path, near=order.near, far=order.far)).window
-    keys = [library.key(source, window, p) for p in order.passes]
+    keys = [cache.key(source, window, i) for i in order.inputs]
     one = sum(store.path(key).stat().st_size for key in keys)
-    shapes = {grid.shape for key in keys if (grid := store.read(key)) is not None}
+    shapes = {array.shape for key in keys if (array := store.read(key)) is not None}
     share = 1.0 if window is None else window[1] / max(1, round(audio.header(path).seconds * audio.header(path).rate))
     sample = paths[:: max(1, len(paths) // SAMPLE)]
-    absent = sum(not _is_there(p, order, library) for p in sample) / len(sample)
+    absent = sum(not _is_there(p, order, cache) for p in sample) / len(sample)
     total = sum(p.stat().st_size for p in paths) / max(1, path.stat().st_size)  # recordings like the first
     free = shutil.disk_usage(store.folder).free
     return Forecast(round(one / share * total * absent), free, tuple(sorted(shapes)), 1 - done.there)
@@ -204,10 +214,10 @@ def in_shard(name: str, shard: tuple[int, int]) -> bool:
     return int.from_bytes(sha256(name.encode()).digest()[:8], "big") % n == i - 1
 
 
-def _is_there(path: Path, order: Order, library: EmbeddingCache) -> bool:
-    """Whether a recording is in the store, by its first window; one that cannot be read needs no room."""
+def _is_there(path: Path, order: Order, cache: EmbeddingCache) -> bool:
+    """Whether the store holds a recording, by its first window; True if it cannot be read, as it then needs no room."""
     try:
         clip = next(audio.windows(path, near=order.near, far=order.far))
-        return library.has(sha256_of(path), clip.window, order.passes)
+        return cache.has(sha256_of(path), clip.window, order.inputs)
     except (ValueError, OSError):
         return True

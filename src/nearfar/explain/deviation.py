@@ -21,7 +21,7 @@ from scipy.ndimage import uniform_filter
 
 from nearfar.audio import Clip
 from nearfar.embedding.band_levels import CHANNELS, BandLevels, frames
-from nearfar.embedding.vectors import waveform, waveform_of
+from nearfar.embedding.vectors import waveform
 from nearfar.encoders.logmel import BANDS, HOP, RATE, log_mel
 from nearfar.encoders.mel import htk_hz, htk_mel
 from nearfar.recipe import Recipe
@@ -95,7 +95,7 @@ def maps(clip: Clip, profile: BandLevels, leaves: Sequence[tuple[Recipe, Array]]
         if channel in profile.sums and getattr(clip, channel) is not None:
             found.append(_map(channel, channel, frames(clip, channel), *profile.usual(channel)))
     for recipe, z in leaves:
-        wave, _ = waveform_of(recipe.view)
+        wave = recipe.parsed_view.waveform
         bands = LEVELS.get(recipe.pooling)
         if wave == "near" or recipe.encoder != "logmel" or bands is None or recipe.normalize or not found:
             continue

@@ -21,7 +21,6 @@ from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.embedder import Origin
-from nearfar.embedding.vectors import waveforms_of
 from nearfar.encoders.logmel import HOP, RATE
 from nearfar.explain import deviation
 from nearfar.explain.deviation import DeviationMap, Region
@@ -73,7 +72,7 @@ def explain(
     count = len(next(iter(maps.values())).z)
     moment = find_span(score.score, clip.seconds, score_without)
     within = None if moment is None else _frames(moment, count)
-    waves = {name for recipe, _ in leaves for name in waveforms_of(recipe.view)}
+    waves = {name for recipe, _ in leaves for name in recipe.parsed_view.waveforms}
     chosen, region = choose_map(maps, waves, within)
     start, end = deviation.seconds_of(region.start, region.stop, clip.seconds)
     whole = region.whole or end - start > 0.9 * clip.seconds

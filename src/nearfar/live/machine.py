@@ -60,7 +60,7 @@ class Machine:
         """Score with this detector from now on, sharing the encoders that are loaded."""
         share(detector, self.weights, self.shared)
         self.detector = detector
-        self.watchdog.profile = detector.profile
+        self.watchdog.profile = detector.band_levels
         if self.asked_per_week is not None:  # in memory only: the set-point in the model folder stays as it is
             rate = rate_for(self.asked_per_week, self.hop_s, self.alarm.on_delay)
             detector.threshold = from_normals(detector.train_values, rate, detector.method)
@@ -115,7 +115,7 @@ def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared:
         shared={} if shared is None else shared,
         streamed=bool(config.source),
         asked_per_week=settings.false_alarms_per_week,
-        watchdog=Watchdog(detector.profile, config.silence_s or silence_s),
+        watchdog=Watchdog(detector.band_levels, config.silence_s or silence_s),
         buffer=RingBuffer(max(BUFFER_S, 2 * detector.window_s)),
     )
     machine.use_detector(detector)
@@ -135,4 +135,4 @@ def share(detector: Detector, weights: Any, shared: Shared) -> None:
             one = load_encoders([name], {name: file}, known, device=detector.device, threads=detector.threads)
             shared[key] = one[name]
         encoders[name] = shared[key]
-    detector.__dict__["encoders"] = encoders  # the cached property
+    detector.use_encoders(encoders)

@@ -114,7 +114,7 @@ def score_window(
     levels = window.level_dbfs(0), window.level_dbfs(1)
     try:
         clip = window.clip
-        ((embedded,),) = detector.fitted.ear.hear([clip], None, None)
+        embedded = detector.embed_clip(clip)
         s = detector.score_embedded(embedded)
     except ValueError as error:
         threshold = detector.threshold.value

@@ -33,7 +33,7 @@ from nearfar.challenge.search.pool import GridSource, first_shape, groups, pool_
 from nearfar.challenge.search.records import Recorder, Records, TestSet, read
 from nearfar.challenge.search.score import score_setting
 from nearfar.challenge.search.space import Setting, Space, space_of
-from nearfar.embedding.cache import EmbeddingCache
+from nearfar.embedding.cache import CachedEncoders
 from nearfar.embedding.store import Store
 from nearfar.encoders import TABLE, names
 from nearfar.encoders.loading import hashes_of, load_encoders
@@ -207,9 +207,9 @@ def search(
         plans = [each for each in plans if each.settings]
         if plans:  # only then are networks loaded
             loaded = load_encoders([encoder], weights, threads=threads, precision=precision)
-            cache = EmbeddingCache(loaded, kept, near=near, far=far, layers=layers)
+            cached = CachedEncoders(loaded, kept, near=near, far=far, layers=layers)
             for each in plans:
-                failures |= search_machine(each, cache, memory=memory, threads=threads, progress=progress)
+                failures |= search_machine(each, cached, memory=memory, threads=threads, progress=progress)
     return Searched(read(folder, encoders, [machine.name for machine in machines]), notes, failures)
 
 

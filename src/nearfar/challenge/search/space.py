@@ -18,9 +18,9 @@ from itertools import product
 from typing import Any
 
 from nearfar.backend import BackendConfig
-from nearfar.embedding.vectors import POOLED, waveforms_of
+from nearfar.embedding.vectors import POOLED
 from nearfar.encoders import FREQS
-from nearfar.recipe import BEAM, SPACE, Recipe, leaves
+from nearfar.recipe import BEAM, SPACE, Recipe, leaves, parse_view
 from nearfar.support.check import one_of
 
 K, METRICS = SPACE["k"], SPACE["metric"]
@@ -120,7 +120,7 @@ class Space:
     def waveforms(self) -> tuple[str, ...]:
         """Names of the waveforms of a clip that are encoded."""
         views = dict.fromkeys(view for views in self.plan.values() for view in views)
-        return tuple(dict.fromkeys(w for view in views for part in parts_of(view) for w in waveforms_of(part)))
+        return tuple(dict.fromkeys(w for view in views for v in parts_of(view) for w in parse_view(v).waveforms))
 
     def without_far(self) -> Space:
         """The part of the space that needs the near channel alone."""
