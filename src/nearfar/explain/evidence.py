@@ -12,6 +12,7 @@ to this score, for every encoder, fusion and watch. The band comes from `deviati
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -36,8 +37,6 @@ CLEAR_MOMENT, CLEAR_WHOLE = 2.0, 0.7  # least strength of a clear region, in sta
 BOTH = 0.5  # the change is at both microphones if the smaller one is at least this share of the larger one, in dB
 LOUDNESS_DB = 12.0  # largest change of the loudness as a whole that is subtracted
 POINTS = 200  # most points of a timeline
-# Fields that a Score and its Explanation share.
-OF_THE_SCORE = ("name", "score", "threshold", "anomalous", "p", "triggered_by", "problem")
 
 
 def explain(
@@ -57,18 +56,26 @@ def explain(
     leaves                  the detector's recipes with the vectors (N, D) of their normals
     offset_s                where in its file the clip begins
     """
-    known: dict[str, Any] = {name: getattr(score, name) for name in OF_THE_SCORE} | {
-        "warnings": tuple(score.warnings),
-        "seconds": clip.seconds,
-        "offset_s": offset_s,
-        "start_s": offset_s,
-        "end_s": offset_s + clip.seconds,
-        "channels": channels,
-        "clip": clip,
-    }
+    unlocated = Explanation(
+        name=score.name,
+        score=score.score,
+        threshold=score.threshold,
+        anomalous=score.anomalous,
+        p=score.p,
+        seconds=clip.seconds,
+        triggered_by=score.triggered_by,
+        problem=score.problem,
+        warnings=tuple(score.warnings),
+        start_s=offset_s,
+        end_s=offset_s + clip.seconds,
+        nearest=() if score.problem else tuple(nearest),
+        offset_s=offset_s,
+        channels=channels,
+        clip=clip,
+    )
     maps = {} if score.problem else {each.of: each for each in deviation.maps(clip, profile, leaves)}
     if not maps:
-        return Explanation(**known, nearest=() if score.problem else tuple(nearest))
+        return unlocated
     count = len(next(iter(maps.values())).z)
     moment = find_span(score.score, clip.seconds, score_without)
     within = None if moment is None else _frames(moment, count)
@@ -77,23 +84,20 @@ def explain(
     start, end = deviation.seconds_of(region.start, region.stop, clip.seconds)
     whole = region.whole or end - start > 0.9 * clip.seconds
     low, high = deviation.hz_of(region.low, region.high)
-    return Explanation(
-        **known
-        | {
-            "clear": region.strength >= (CLEAR_WHOLE if region.whole and region.times == 1 else CLEAR_MOMENT),
-            "start_s": offset_s + (0.0 if whole else start),
-            "end_s": offset_s + (clip.seconds if whole else end),
-        },
+    return replace(
+        unlocated,
+        clear=region.strength >= (CLEAR_WHOLE if region.whole and region.times == 1 else CLEAR_MOMENT),
+        start_s=offset_s + (0.0 if whole else start),
+        end_s=offset_s + (clip.seconds if whole else end),
         throughout=whole,
         times=region.times,
         low_hz=low,
         high_hz=high,
-        **_microphones(maps, chosen, region),
+        level_db=chosen.level_db,
         without=None if whole else score_without((start / clip.seconds, end / clip.seconds)),
-        nearest=tuple(nearest),
         timeline=_timeline(chosen, region, offset_s),
         shown=chosen,
-        level_db=chosen.level_db,
+        **_microphones(maps, chosen, region),
     )
 
 
