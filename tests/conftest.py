@@ -77,6 +77,22 @@ def ced_tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_ced_tiny(tmp_path_factory.mktemp("ced-tiny"))
 
 
+@pytest.fixture(scope="session")
+def pump_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a detector fitted on 20 hums, with a set-point of 6; read only."""
+    from plants import fitted
+
+    return fitted(tmp_path_factory.mktemp("fitted") / "pump3", [hum(i) for i in range(20)])
+
+
+@pytest.fixture(scope="session")
+def demo_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo data set of two machines with 16 train and 12 test clips of 1 s each; read only."""
+    from nearfar.demo import make_dataset
+
+    return make_dataset(tmp_path_factory.mktemp("demo"), machines=2, train=16, test=12, seconds=1.0)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of 64 KiB; the test is skipped where none can be mounted."""

@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return fitted(tmp_path_factory.mktemp("m") / "pump3", [hum(i) for i in range(20)])
+def model(pump_model):
+    return pump_model
 
 
 def environment() -> dict[str, str]:

@@ -15,7 +15,6 @@ from fake_encoders import write_ced_tiny
 from nearfar.challenge.search import records
 from nearfar.challenge.search import run as search_run
 from nearfar.cli import app
-from nearfar.demo import make_dataset
 from nearfar.recipe import Fusion, Recipe, from_json
 
 RUN = CliRunner()
@@ -23,8 +22,8 @@ FEW = ["--poolings", "mean", "--poolings", "gem", "--views", "near_only", "--vie
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_dataset(tmp_path_factory.mktemp("data"), machines=2, train=16, test=12, seconds=1.0)
+def data(demo_set):
+    return demo_set
 
 
 def run(*arguments, code=0):

@@ -17,7 +17,7 @@ from nearfar.live.monitor import Monitor
 from nearfar.live.sinks.prometheus import Metrics, text_of
 from nearfar.live.sources.windows import RingBuffer, Window
 from nearfar.recipe import Recipe
-from plants import T0, Clock, fitted, plant_of, windows
+from plants import T0, Clock, plant_of, windows
 
 DAY = 24 * 12  # windows
 
@@ -38,8 +38,8 @@ class Array:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return fitted(tmp_path_factory.mktemp("m") / "pump3", [hum(i) for i in range(20)])
+def model(pump_model):
+    return pump_model
 
 
 def monitor_of(plant, sources, **options):

@@ -234,7 +234,7 @@ def _print_submitted(evaluation: Evaluation, folder: Path, label: str) -> None:
         for file, error in m.failures:
             warn(f"{m.name}: {left_out(file, error)}")
     echo(f"Submission    {folder}, packed in {folder / label}.zip")
-    echo(f"To fill in    name and authors in {folder / label}.meta.yaml; run the opt.command again to pack them")
+    echo(f"To fill in    name and authors in {folder / label}.meta.yaml; run the command again to pack them")
 
 
 def _print_findings(found: list[Finding], folder: Path, data: Path | None, json: bool) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nearfar.live.history.history import History
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the history.")]
-NOTHING = "nothing has been heard yet"
+NOTHING = "no scores are recorded yet"
 
 history = group(
     "nearfar history set-point pump3-history --false-alarms-per-week 1",

@@ -136,7 +136,7 @@ def _plant(
         id, equals, url = text.partition("=")
         if not equals or id not in machines:
             if len(machines) > 1:
-                raise ValueError(f"--source {text!r}: say whose it is, as ID=URL; there are: {', '.join(machines)}")
+                raise ValueError(f"--source {text!r}: name its machine, as ID=URL; machines: {', '.join(machines)}")
             id, url = next(iter(machines)), text
         machines[id]["source"].append(url)
     return c.of_options({"machines": machines, "history": {"folder": history} if history else {}})
