@@ -12,7 +12,7 @@ import soundfile
 import nearfar
 from conftest import hum
 from nearfar.errors import Conflict, NotFound
-from nearfar.live.operator import standing_changes
+from nearfar.live.operator import CHANGES
 from plants import T0, fitted, plant_of, sound, windows
 
 FAULTY = ["", "", ""] + ["hiss"] * 4 + [""] * 8
@@ -199,7 +199,7 @@ def test_a_change_that_the_disk_has_no_room_for_is_none(plant, model, monkeypatc
     monkeypatch.setattr("nearfar.detector.Detector.save", failing)
     with pytest.raises(OSError, match="No space"):
         plant.operator.change_set_point("pump", value=7.5, who="anna")
-    assert digests(model) == before and standing_changes(plant.history, "pump") == []
+    assert digests(model) == before and plant.history.standing_changes("pump", CHANGES) == []
     assert plant.machines["pump"].detector.threshold.value == 6.0 and not list(
         (plant.history.folder / "undo" / "pump").iterdir()
     )

@@ -128,7 +128,7 @@ class Operator:
         change = found[0]
         machine = self.machines[change.machine]
         with machine.lock:
-            newest = standing_changes(self.history, machine.id)
+            newest = self.history.standing_changes(machine.id, CHANGES)
             if change.id not in newest:
                 raise Conflict(f"audit entry {audit_id} has been undone already, or is too old to be undone")
             if change.id != newest[0]:
@@ -237,19 +237,12 @@ class Operator:
             shutil.rmtree(kept, ignore_errors=True)
             raise
         machine.use_detector(new)
-        for old in standing_changes(self.history, machine.id)[KEEP:]:
+        for old in self.history.standing_changes(machine.id, CHANGES)[KEEP:]:
             shutil.rmtree(self._kept(self.history.audit(id=old)[0]), ignore_errors=True)
         return audit
 
     def _kept(self, change: Audit) -> Path:
         return self.history.folder / UNDO / change.machine / str(change.detail["kept"])
-
-
-def standing_changes(history: History, machine: str) -> list[int]:
-    """Audit numbers of the changes that have not been undone, newest first."""
-    audits = history.audit(machine, limit=10_000)
-    undone = {a.detail["of"] for a in audits if a.action == "undo"}
-    return [a.id for a in audits if a.action in CHANGES and a.id not in undone]
 
 
 def is_written_here(normal: Origin) -> bool:

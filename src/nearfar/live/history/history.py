@@ -163,6 +163,14 @@ class History:
         query, values = _select("audits", {"machine = ?": machine, "id < ?": before_id, "id = ?": id}, limit)
         return [_audit(row) for row in self.database.read(query, values)]
 
+    def standing_changes(self, machine: str, actions: Sequence[str]) -> list[int]:
+        """Ids of the audit entries with one of `actions` that no entry "undo" has undone, newest first."""
+        marks = ", ".join("?" * len(actions))
+        undone = "SELECT json_extract(detail, '$.of') FROM audits WHERE machine = ? AND action = 'undo'"
+        query = f"SELECT id FROM audits WHERE machine = ? AND action IN ({marks}) AND id NOT IN ({undone})"
+        rows = self.database.read(f"{query} ORDER BY id DESC", [machine, *actions, machine])
+        return [id for (id,) in rows]
+
     def machines(self) -> list[str]:
         """The machines that have scores; walks along the index, not through millions of rows."""
         next_one = "SELECT (SELECT min(machine) FROM scores WHERE machine > x) FROM m WHERE x IS NOT NULL"

@@ -9,7 +9,7 @@ from typing import Any
 from nearfar.audio import Clip
 from nearfar.explain import wording
 from nearfar.explain.wording import Explanation
-from nearfar.live.operator import standing_changes
+from nearfar.live.operator import CHANGES
 from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event
 from nearfar.live.server import schemas
@@ -85,7 +85,7 @@ def audit_entries(
 ) -> list[schemas.AuditEntry]:
     """Audit entries of a machine, or of all with None; newest first."""
     rows = plant.history.audit(machine, limit=limit, before_id=before_id)
-    standing = {m: standing_changes(plant.history, m) for m in {row.machine for row in rows}}
+    standing = {m: plant.history.standing_changes(m, CHANGES) for m in {row.machine for row in rows}}
     return [audit_entry(row, standing[row.machine]) for row in rows]
 
 

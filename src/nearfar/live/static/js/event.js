@@ -79,7 +79,7 @@ function eventFacts(event) {
     return [
       h("p", { class: "lead" }, asSentence(event.text)),
       h("p", {}, "Since ", timeElement(event.started), `. ${duration} Meanwhile the machine cannot be called normal.`),
-      h("p", { class: "small" }, interrupted),
+      interrupted && h("p", { class: "small" }, interrupted),
     ];
   }
   return [
