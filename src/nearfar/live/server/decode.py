@@ -1,12 +1,12 @@
-"""Recordings from outside are decoded in a process of its own, which may use so much memory and time and no more.
+"""Decodes recordings from outside in separate processes with limited memory and time.
 
     body    a WAV, FLAC, OGG or MP3 file, or raw PCM with its rate and channels (a WAV header is put before it)
     out     the same clips that `audio.windows` makes of the file, so the same scores, bit for bit
 
-A decoder that reads hostile bytes can loop, eat memory or die. Then it is killed, its sender gets an error, and the
-next recording gets a new one. Length is checked by the header before anything is decoded, and counted while decoding,
-since a header may lie. No name that a sender gives is ever a path: it is only shown. Parent and worker exchange JSON
-and samples, never pickles.
+A decoder that reads hostile bytes can loop, use up the memory or crash. Then its process is killed, the sender gets an
+error, and the next recording gets a new process. The length is checked by the header before anything is decoded, and
+again while decoding, because a header may be wrong. A sender's file name is never used as a path, only shown. Parent
+and worker exchange JSON and samples, never pickles.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 PCM = {"s16le": (1, 2), "f32le": (3, 4)}  # name -> WAV format code, bytes a sample
 RATES_HZ = (1_000, 384_000)
 MOST_CHANNELS = 16
-HEADER = 44  # bytes of the WAV header put before raw PCM
-START_S = 60.0  # for a worker to start on a busy machine
+HEADER = 44  # bytes of the WAV header that is put before raw PCM
+START_S = 60.0  # time for a worker to start on a busy machine
 NAME = 120  # characters of a sender's file name that are kept
-ANSWER = 1 << 20  # bytes of a worker's answer beside the samples
-BADLY = "decoding it failed badly, so it was given up; is the file damaged?"
+ANSWER = 1 << 20  # the most bytes of a worker's answer, without the samples
+CRASHED = "decoding it crashed the decoder; is the file damaged?"
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What one recording may cost: its own length, time to decode, memory beyond what an idle worker uses."""
+    """The limits for one recording: its length, the time to decode it, and memory beyond that of an idle worker."""
 
     seconds: float = 600.0
     wall_s: float = 30.0
@@ -51,17 +51,17 @@ class Bounds:
 
 
 class Decoder:
-    """Workers that turn files into clips; at most `workers` at a time, callers wait their turn. Thread-safe."""
+    """Decodes files into clips, at most `workers` at a time; further callers wait. Thread-safe."""
 
     def __init__(self, bounds: Bounds | None = None, workers: int = 2) -> None:
         self.bounds, self.workers = bounds or Bounds(), workers
-        self.replaced = 0  # workers that had to be killed or died
+        self.replaced = 0  # workers that were killed or crashed
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(workers):
-            self._idle.put(None)  # started when first needed
+            self._idle.put(None)  # started on first use
 
     def clips(self, path: Path, name: str, *, near: int, far: int | None, window_s: float) -> list[Clip]:
-        """The clips of the file at `path`, which the sender calls `name`. AudioError says what is wrong with it."""
+        """The clips of the file at `path`, which the sender calls `name`; AudioError if it cannot be used."""
         name = display_name(name)
         worker = self._idle.get()
         try:
@@ -69,17 +69,17 @@ class Decoder:
                 worker = _Worker(self.bounds)
             order = {"path": str(path), "near": near, "far": far, "window_s": window_s, "seconds": self.bounds.seconds}
             return worker.clips(order, name)
-        except _Gone as gone:
+        except _WorkerLost as lost:
             self.replaced += 1
             if worker is not None:
                 worker.kill()
             worker = None
-            raise AudioError(f"{name}: {gone}") from None
+            raise AudioError(f"{name}: {lost}") from None
         finally:
             self._idle.put(worker)
 
     def close(self) -> None:
-        """Stop the workers that are idle; those at work end with their recording."""
+        """Stop the idle workers; busy ones stop after their recording."""
         with contextlib.suppress(queue.Empty):
             while True:
                 worker = self._idle.get_nowait()
@@ -88,7 +88,7 @@ class Decoder:
 
 
 def wav_header(kind: str, rate: int, channels: int, size: int) -> bytes:
-    """The HEADER bytes that make a WAV file of `size` bytes of PCM. ValueError if it cannot be right."""
+    """The HEADER bytes that turn `size` bytes of PCM into a WAV file; AudioError if the size does not fit."""
     code, width = PCM[kind]
     block = width * channels
     if not size or size % block:
@@ -100,13 +100,13 @@ def wav_header(kind: str, rate: int, channels: int, size: int) -> bytes:
 
 
 def display_name(name: str) -> str:
-    """A sender's file name, safe to show: its last part, printable, of bounded length."""
+    """The last part of a sender's file name, with printable characters only and at most NAME of them."""
     last = re.split(r"[/\\]", name)[-1]
     return "".join(c for c in last if c.isprintable())[-NAME:].strip() or "recording"
 
 
-class _Gone(Exception):
-    """A worker was killed or died; the message says why, for the sender."""
+class _WorkerLost(Exception):
+    """A worker crashed or must be killed; the message is for the sender."""
 
 
 class _Worker:
@@ -130,8 +130,8 @@ class _Worker:
             if "error" not in answer:
                 return [self._clip(name, *head) for head in answer["clips"]]
             error, kind = str(answer["error"]), str(answer["kind"])
-        except (ValueError, KeyError, TypeError, OSError):  # a decoder that has been taken over answers anything
-            raise _Gone(BADLY) from None
+        except (ValueError, KeyError, TypeError, OSError):  # a decoder that was taken over may answer anything
+            raise _WorkerLost(CRASHED) from None
         raise AudioError(f"{name}: {error.removeprefix(Path(order['path']).name + ': ')}", kind)
 
     def _clip(self, name: str, start: str | None, channels: int, rate: int, missing_s: float) -> Clip:
@@ -143,11 +143,11 @@ class _Worker:
 
     def _next(self, most: int, seconds: float) -> bytes:
         if not self.pipe.poll(seconds):
-            raise _Gone(f"decoding it took more than {seconds:g} s, so it was given up; is the file damaged?")
+            raise _WorkerLost(f"decoding it took more than {seconds:g} s, which is the limit; is the file damaged?")
         try:
             return self.pipe.recv_bytes(most)
         except (EOFError, OSError):
-            raise _Gone(BADLY) from None
+            raise _WorkerLost(CRASHED) from None
 
     def kill(self) -> None:
         self.process.kill()
@@ -156,12 +156,12 @@ class _Worker:
 
 
 def _work(pipe: Connection, memory_bytes: int) -> None:
-    """The worker's life: orders in, clips out, until the pipe closes."""
+    """The worker: reads orders and sends clips, until the pipe closes."""
     import signal
 
     import soundfile  # noqa: F401  loaded before memory is limited
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its workers
     _limit_memory(memory_bytes)
     pipe.send_bytes(b"ready")
     with contextlib.suppress(EOFError, OSError):
@@ -170,7 +170,7 @@ def _work(pipe: Connection, memory_bytes: int) -> None:
             try:
                 clips = list(_clips(**order))
             except MemoryError:
-                _refuse(pipe, "needs more memory than a recording may; is its header damaged?", "unreadable")
+                _refuse(pipe, "needs more memory than the limit; is its header damaged?", "unreadable")
             except (ValueError, OSError) as error:
                 _refuse(pipe, str(error), getattr(error, "kind", "unreadable"))
             else:
@@ -181,14 +181,15 @@ def _work(pipe: Connection, memory_bytes: int) -> None:
 
 
 def _clips(path: str, near: int, far: int | None, window_s: float, seconds: float) -> Iterator[tuple[list[Any], Any]]:
-    """(what a clip is, its samples (channels, N)) of each clip of the file."""
-    said = audio.header(path)
-    if not RATES_HZ[0] <= said.rate <= RATES_HZ[1]:
-        raise AudioError(f"a rate of {said.rate:,} Hz is no microphone's; {RATES_HZ[0]:,} to {RATES_HZ[1]:,} are taken")
-    if said.channels > MOST_CHANNELS:
-        raise AudioError(f"has {said.channels} channels and {MOST_CHANNELS} are the most")
-    too_long = f"lasts longer than {seconds / 60:g} min, which is the most; send it in parts"
-    if np.isfinite(said.seconds) and said.seconds > seconds:
+    """([start, channels, rate, missing_s], samples (channels, N)) of each clip of the file."""
+    header = audio.header(path)
+    if not RATES_HZ[0] <= header.rate <= RATES_HZ[1]:
+        allowed = f"{RATES_HZ[0]:,} to {RATES_HZ[1]:,} Hz are allowed"
+        raise AudioError(f"a rate of {header.rate:,} Hz is out of range; {allowed}")
+    if header.channels > MOST_CHANNELS:
+        raise AudioError(f"has {header.channels} channels, and at most {MOST_CHANNELS} are allowed")
+    too_long = f"lasts longer than {seconds / 60:g} min, which is the limit; send it in parts"
+    if np.isfinite(header.seconds) and header.seconds > seconds:
         raise AudioError(too_long, "too_long")
     total = 0.0
     for clip in audio.windows(path, near=near, far=far, length_s=window_s):
@@ -205,7 +206,7 @@ def _refuse(pipe: Connection, text: str, kind: str) -> None:
 
 
 def _limit_memory(more: int) -> None:
-    """Let this process use `more` bytes beyond what it has now; where the system cannot say, time alone is limited."""
+    """Limit the memory of this process to `more` bytes beyond its present use, if the system supports that."""
     try:
         import resource
     except ImportError:  # Windows
