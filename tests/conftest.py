@@ -93,6 +93,15 @@ def demo_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("demo"), machines=2, train=16, test=12, seconds=1.0)
 
 
+@pytest.fixture(scope="session")
+def pump3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a detector fitted on the files normal_00.wav to normal_29.wav, which can be played; read only."""
+    from plants import fitted
+
+    folder = tmp_path_factory.mktemp("pump3")
+    return fitted(folder / "pump3", [write_wav(folder / f"normal_{i:02d}.wav", hum(i)) for i in range(30)])
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of 64 KiB; the test is skipped where none can be mounted."""

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import hum
 from nearfar.errors import ConfigError
 from nearfar.live.build import build_plant, check, open_machines
 from nearfar.live.config import of_options, read
 from nearfar.live.monitor import Monitor
-from plants import fitted
 
 SOUND = """
 site = "north"
@@ -48,9 +46,8 @@ port = 9108
 
 
 @pytest.fixture
-def folder(tmp_path_factory, tmp_path):
-    model = fitted(tmp_path / "pump3", [hum(i) for i in range(8)])
-    assert model.is_dir()
+def folder(pump3, tmp_path):
+    shutil.copytree(pump3, tmp_path / "pump3")
     (tmp_path / "in").mkdir()
     for name in ("mqtt.secret", "hook.secret"):
         (tmp_path / name).write_text("very-secret\n")
@@ -185,9 +182,9 @@ def test_weights_that_no_machine_would_use_are_refused(folder, file):
 
 def test_a_plant_is_put_together_and_taken_apart(folder):
     text = SOUND[: SOUND.index("[machines.fan]")] + '[jsonl]\nfile = "all.jsonl"\n'
-    how = {"clock": lambda: 0.0, "complain": print, "report": lambda n, e: None, "once": True}
+    how = {"clock": lambda: 0.0, "warn": print, "report": lambda n, e: None, "once": True}
     assembly = build_plant(read(written(folder, text)), **how)
-    with pytest.raises(ValueError, match="that is running: stop that one first"):
+    with pytest.raises(ValueError, match=r"in use by a running .*: stop that process first"):
         build_plant(read(written(folder, text)), **how)
     assert isinstance(assembly.monitor, Monitor) and list(assembly.plant.machines) == ["pump"]
     import threading

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -14,29 +13,24 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 import nearfar
 from conftest import RATE, hum, write_wav
+from nearfar.cli import app as command_line
 from nearfar.live.server import schemas
 from nearfar.live.server.app import make_app
 from nearfar.live.server.limits import Limits
 from nearfar.live.server.security import access
-from plants import T0, fitted
+from plants import T0
 from servers import FAULTY, HOSTILE, a_plant, client_of, listen
 
 TOKEN = "a-token-that-is-long-enough"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("serve")
-    files = [write_wav(folder / "normals" / f"normal_{i:02d}.wav", hum(i)) for i in range(30)]
-    return fitted(folder / "pump3", files)
-
-
 @pytest.fixture
-def plant(model, tmp_path):
-    made, clock = a_plant(model, tmp_path, "pump", "fan")
+def plant(pump3, tmp_path):
+    made, clock = a_plant(pump3, tmp_path, "pump", "fan")
     clock.now = T0 + 40
     yield made, clock
     made.close()
@@ -77,8 +71,8 @@ def test_an_upload_scores_as_the_command_line_does_bit_for_bit(client, plant, tm
     ]
     files.append(write_wav(tmp_path / "up" / "long.wav", hum(710, seconds=41)))
     folder = plant[0].machines["pump"].model
-    command = [sys.executable, "-m", "nearfar", "score", str(folder), str(tmp_path / "up"), "--json"]
-    rows = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["scores"]
+    done = CliRunner().invoke(command_line, ["score", str(folder), str(tmp_path / "up"), "--json"])
+    rows = json.loads(done.stdout)["scores"]
     said = {row["file"].rsplit("/")[-1]: row for row in rows}
     for file in files:
         answer = client.post("/v1/machines/pump/score", files={"file": (file.name, file.read_bytes())}).json()
@@ -438,6 +432,37 @@ def test_a_full_house_sends_uploads_away_with_a_time_and_loses_none(plant):
         assert all((wait is not None) == (code == 503) for code, wait in codes)
         assert sum(c == 200 for c, _ in codes) >= 3 and send(client, body).status_code == 200
         assert client.app.state.service.slots.in_use == 0
+
+
+def form(*parts, end="--b--\r\n"):
+    """A multipart form of (disposition, body)."""
+    head = "--b\r\nContent-Disposition: form-data; "
+    return b"".join(f"{head}{how}\r\n\r\n".encode() + body + b"\r\n" for how, body in parts) + end.encode()
+
+
+def test_a_form_is_read_to_its_end_whatever_else_is_in_it(client):
+    body, url = wav(hum(1)), "/v1/machines/pump/score"
+    file = 'name="file"; filename="a.wav"'
+    expected = send(client, body).json()
+
+    def post(content, boundary="b"):
+        chunks = (content[i : i + 997] for i in range(0, len(content), 997))
+        return client.post(url, content=chunks, headers={"content-type": f"multipart/form-data; boundary={boundary}"})
+
+    assert (
+        post(form(('name="note"', b"x" * 3000), (file, body), ('name="more"; filename="b"', b"y"))).json() == expected
+    )
+    for sent, status, code in (
+        (form((file, body), end=""), 400, "bad_form"),
+        (form((file, body), (file, body)), 400, "bad_form"),
+        (form(('name="other"; filename="a.wav"', body)), 422, "no_file"),
+        (form(('name="file"', b"no file name")), 422, "no_file"),
+        (b"", 400, "bad_form"),
+    ):
+        answer = post(sent)
+        assert (answer.status_code, answer.json()["error"]) == (status, code)
+    assert post(form((file, body)), "").status_code == 400
+    assert client.app.state.service.slots.in_use == 0
 
 
 def test_nothing_that_was_sent_stays(client, plant, tmp_path, monkeypatch):

@@ -16,16 +16,14 @@ from typer.testing import CliRunner
 
 from conftest import hum, write_wav
 from nearfar.cli import app
-from plants import fitted
 
 COMMAND = [sys.executable, "-m", "nearfar", "serve"]
 START_S = 60
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cli")
-    return fitted(folder / "pump3", [write_wav(folder / "normals" / f"normal_{i:02d}.wav", hum(i)) for i in range(30)])
+@pytest.fixture
+def model(pump3):
+    return pump3
 
 
 class Running:

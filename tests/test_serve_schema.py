@@ -1,4 +1,4 @@
-"""The API against its own description: generated requests, right and wrong, get answers that it documents."""
+"""The API against its own description: generated valid and invalid requests get documented answers."""
 
 import pytest
 import schemathesis
@@ -8,11 +8,9 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from conftest import hum, write_wav
 from nearfar.live.server.app import make_app
 from nearfar.live.server.limits import Limits
 from nearfar.live.server.security import Access
-from plants import fitted
 from servers import FAULTY, a_plant, listen
 
 EXAMPLES = 8
@@ -27,10 +25,8 @@ CHECKS = (
 
 
 @pytest.fixture(scope="module")
-def schema_of_the_api(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("schema")
-    files = [write_wav(folder / "normals" / f"normal_{i:02d}.wav", hum(i)) for i in range(12)]
-    plant, clock = a_plant(fitted(folder / "pump3", files), folder / "a", "pump3")
+def schema_of_the_api(pump3, tmp_path_factory):
+    plant, clock = a_plant(pump3, tmp_path_factory.mktemp("schema"), "pump3")
     listen(plant, FAULTY, machine="pump3")
     app = make_app(
         plant,

@@ -8,14 +8,13 @@ import time
 import httpx
 import pytest
 
-from conftest import hum, write_wav
 from nearfar.live.messages import EventMessage, ScoreMessage, StateMessage
 from nearfar.live.records import Event, ScoreRecord
 from nearfar.live.server import stream as module
 from nearfar.live.server.app import make_app
 from nearfar.live.server.limits import Limits
 from nearfar.live.server.stream import RING, Stream
-from plants import T0, fitted
+from plants import T0
 from servers import FAULTY, a_plant, listen, server_of
 
 
@@ -119,10 +118,8 @@ def test_messages_of_the_plant_from_any_thread():
 
 
 @pytest.fixture(scope="module")
-def plant(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("stream")
-    files = [write_wav(folder / "normals" / f"normal_{i:02d}.wav", hum(i)) for i in range(30)]
-    plant, clock = a_plant(fitted(folder / "pump3", files), folder / "a")
+def plant(pump3, tmp_path_factory):
+    plant, clock = a_plant(pump3, tmp_path_factory.mktemp("stream"))
     yield plant, clock
     plant.close()
     plant.history.close()
