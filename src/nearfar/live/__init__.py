@@ -1,1 +1,1 @@
-"""The plant: streams of windows -> scores -> alarms that people trust, kept in a history and told to other systems."""
+"""The plant: streams of windows -> scores -> alarms, kept in a history and reported to other systems."""

@@ -76,7 +76,7 @@ class EventRecorder:
         self.report_state(score.t1)
 
     def on_silence(self, now: float) -> None:
-        """Save incomplete audio as far as it goes, once nothing has come for long enough."""
+        """Save the audio that there is once the event's time is over: no more sound may come."""
         if self.recording_event is not None and now >= self.record_until:
             self._save_audio()
 
@@ -116,7 +116,7 @@ class EventRecorder:
             self.change(event, CLEARED, ended, ended=ended, interrupted=True)
 
     def close(self) -> None:
-        """Save incomplete audio as far as it goes."""
+        """Save the audio that there is."""
         if self.recording_event is not None:
             self._save_audio()
 
@@ -139,13 +139,20 @@ class EventRecorder:
         kept = (
             history.change_event(event.id, describe, **changes) if event.id else history.record_event(event, describe)
         )
-        for slot in ("alarm_event", "recording_event", "health_event"):
-            if (held := getattr(self, slot)) is not None and held.id == kept.id:
-                setattr(self, slot, kept)
+        self._replace(kept)
         return kept, describe(kept)
 
+    def _replace(self, changed: Event) -> None:
+        """Continue with an event as it is now, wherever it is in use."""
+        if self.alarm_event is not None and self.alarm_event.id == changed.id:
+            self.alarm_event = changed
+        if self.recording_event is not None and self.recording_event.id == changed.id:
+            self.recording_event = changed
+        if self.health_event is not None and self.health_event.id == changed.id:
+            self.health_event = changed
+
     def _save_audio(self, again_at: float = math.inf) -> None:
-        """Save the audio around the peak of the event; infinite `again_at`: this is as complete as it gets."""
+        """Save the audio around the peak of the event; infinite `again_at`: for the last time."""
         assert self.recording_event is not None
         event, self.record_until = self.recording_event, again_at
         span = self.machine.buffer.cut(event.peak_t0, BEFORE_S, self.machine.detector.window_s + AFTER_S)
@@ -156,10 +163,9 @@ class EventRecorder:
             except OSError:  # a full disk: try again as long as the buffer holds the sound
                 self.record_until = min(again_at, span.t1 + AFTER_S)
                 return
-            event = self.history.change_event(event.id, audio=name, audio_t0=span.t0)
-            if self.alarm_event is not None:
-                self.alarm_event = event
-        self.recording_event = event if math.isfinite(again_at) else None
+            self._replace(self.history.change_event(event.id, audio=name, audio_t0=span.t0))
+        if math.isinf(again_at):
+            self.recording_event = None
 
 
 def utc(at: float) -> str:

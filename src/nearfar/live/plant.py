@@ -87,7 +87,7 @@ class Plant:
             recorder.end_interrupted()
 
     def close(self) -> None:
-        """Save the incomplete audio of events as far as it goes."""
+        """Save the audio of events whose recording is not complete."""
         for id, recorder in self.recorders.items():
             with self.machines[id].lock:
                 recorder.close()

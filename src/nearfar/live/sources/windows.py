@@ -157,9 +157,9 @@ class RingBuffer:
             if window.gap or not same or abs(new.t0 - last.t1) > JITTER_S:
                 self._run, new = self._run + 1, window
         self._pieces.append((self._run, replace(new, samples=new.samples.copy())))
-        held = sum(piece.seconds for _, piece in self._pieces)
-        while len(self._pieces) > 1 and held - self._pieces[0][1].seconds >= self.seconds:
-            held -= self._pieces.pop(0)[1].seconds
+        seconds = sum(piece.seconds for _, piece in self._pieces)
+        while len(self._pieces) > 1 and seconds - self._pieces[0][1].seconds >= self.seconds:
+            seconds -= self._pieces.pop(0)[1].seconds
 
     def cut(self, at: float, before: float, after: float) -> SampleBlock | None:
         """Gapless audio from `before` s before `at` to `after` s after it; None if `at` is not in the buffer."""
