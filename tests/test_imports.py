@@ -50,19 +50,9 @@ def source(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def imports(module: str, *, at_import: bool = False) -> Iterator[tuple[str, int]]:
-    """(module of nearfar, line) of every import; `at_import` leaves out those that wait inside functions."""
-    tree = ast.parse(source(module).read_text(encoding="utf-8"))
-    late = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        for statement in node.body
-        for inner in ast.walk(statement)
-    }
-    for node in ast.walk(tree):
-        if at_import and id(node) in late:
-            continue
+def imports(module: str) -> Iterator[tuple[str, int]]:
+    """(module of nearfar, line) of every import, those inside functions and for type checkers too."""
+    for node in ast.walk(ast.parse(source(module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -119,7 +109,7 @@ def test_rooms_import_one_another_without_circles():
 
 
 def test_modules_import_one_another_without_circles():
-    assert circle({module: {other for other, _ in imports(module, at_import=True)} for module in MODULES}) == []
+    assert circle({module: {other for other, _ in imports(module)} for module in MODULES}) == []
 
 
 def test_the_top_level_shows_the_report_and_little_else():

@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from nearfar.encoders.table import TABLE
 from nearfar.support.check import choose
 from nearfar.support.files import atomic_write, sha256_of
 
@@ -72,8 +73,6 @@ def configuration(file: Checkpoint, encoder: str, names: Sequence[str]) -> dict[
 
     Raises ValueError for a file of another family, and for a damaged configuration.
     """
-    from nearfar.encoders import TABLE
-
     if not file.converted:
         return None
     held = file.converted.get("encoder")
@@ -148,8 +147,6 @@ def convert(encoder: str, source: str | Path, target: str | Path) -> Path:
     Raises ValueError as loading does.
     """
     from importlib import import_module
-
-    from nearfar.encoders import TABLE
 
     network, config = import_module(choose("encoder", encoder, TABLE).module).read(encoder, source)
     return save(target, network.module.state_dict(), encoder=encoder, config=config, source=Path(source))

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
-from nearfar.encoders import TABLE, beats, frontend, openl3
+from nearfar.encoders import beats, frontend, openl3
 from nearfar.encoders import load as load_encoder
 from nearfar.encoders.frozen import SHORTEST_S
 from nearfar.encoders.onnxfile import ENDLESS, Plan, Whole, build
+from nearfar.encoders.table import TABLE
 from nearfar.encoders.transformers import EAT_FRAMES, FAMILIES, Transformer
 from nearfar.support.files import atomic_write, hash_file
 

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.encoders import as_frames, as_list
+from nearfar.encoders.table import as_frames, as_list
 from nearfar.support.check import Array, integer, number
 from nearfar.support.files import sha256_of
 

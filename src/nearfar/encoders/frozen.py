@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nearfar.encoders import TABLE, as_frames, as_list
 from nearfar.encoders.checkpoint import source_hash
+from nearfar.encoders.table import TABLE, as_frames, as_list
 from nearfar.encoders.vit import Linear
 from nearfar.support.check import Array
 

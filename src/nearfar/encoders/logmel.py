@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
-from nearfar.encoders import as_frames, as_list
 from nearfar.encoders.mel import htk_hz, htk_mel, triangles
+from nearfar.encoders.table import as_frames, as_list
 from nearfar.support.check import Array
 
 RATE = 16_000

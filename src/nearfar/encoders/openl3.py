@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, pad, relu
 
-from nearfar.encoders import TABLE, checkpoint, frontend
+from nearfar.encoders import checkpoint, frontend
 from nearfar.encoders.checkpoint import Checkpoint
 from nearfar.encoders.frozen import Frozen
+from nearfar.encoders.table import TABLE
 
 RATE = 48_000
 HOP = RATE // 10

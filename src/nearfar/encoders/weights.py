@@ -22,8 +22,8 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nearfar.encoders import TABLE
 from nearfar.encoders.sources import SOURCES, Source
+from nearfar.encoders.table import TABLE
 from nearfar.errors import DownloadError
 from nearfar.support.check import choose
 from nearfar.support.download import Expected, fetch, hub_file, one_process_at

@@ -1,0 +1,134 @@
+"""The table of frozen encoders, and what all of them share (report section 2.4, Table 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from nearfar.support.check import Array, finite, one_of
+
+FREQS = ("concat", "mean", "bands")
+PRECISIONS = ("float32", "bf16")
+EVALUATION_ONLY = "NTT Software License Agreement for Evaluation: internal, non-commercial evaluation only"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table.
+
+    module         builds the encoder
+    parameters     trained numbers without classifier and fixed positions; None for the user's own network
+    weights        "none", "published" (a file of `sources.SOURCES`) or "own" (the manifest of the user's network)
+    bf16           whether the network has linear layers, which can run in bfloat16
+    """
+
+    module: str
+    sample_rate: int
+    dim: int
+    licence: str
+    frames_per_s: float
+    parameters: int | None
+    weights: str = "published"
+    bf16: bool = True
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the encoder needs a weights file."""
+        return self.weights != "none"
+
+
+def _vit(dim: int, licence: str, frames_per_s: float, parameters: int) -> Entry:
+    return Entry("nearfar.encoders.transformers", 16_000, dim, licence, frames_per_s, parameters)
+
+
+def _beats() -> Entry:
+    return Entry("nearfar.encoders.beats", 16_000, 768, "MIT", 6.25, 90_311_792)
+
+
+def _openl3(dim: int = 512) -> Entry:
+    return Entry("nearfar.encoders.openl3", 48_000, dim, "CC-BY-4.0 (weights of OpenL3)", 10, 4_687_042, bf16=False)
+
+
+TABLE = {
+    "logmel": Entry("nearfar.encoders.logmel", 16_000, 128, "Apache-2.0, no weights", 31.25, 0, "none", bf16=False),
+    # Table 1 of the report
+    "eat-large": _vit(1024, "MIT", 6.25, 302_575_616),
+    "eat-as2m": _vit(768, "MIT", 6.25, 85_254_144),
+    "beats": _beats(),
+    "ced-base": _vit(768, "Apache-2.0", 6.25, 85_304_960),
+    "m2d-clap": _vit(768, EVALUATION_ONLY, 6.25, 85_254_144),
+    "sslam": _vit(768, "MIT", 6.25, 85_254_144),
+    "openl3": _openl3(),
+    "dasheng": _vit(768, "Apache-2.0", 25, 85_447_808),
+    # other sizes and training stages of the same networks
+    "eat-base": _vit(768, "MIT", 6.25, 85_254_144),
+    "eat-large-as2m": _vit(1024, "MIT", 6.25, 302_575_616),
+    "sslam-as2m": _vit(768, "MIT", 6.25, 85_254_144),
+    "beats-iter3": _beats(),
+    "beats-as2m-cpt1": _beats(),
+    "beats-as2m-cpt2": _beats(),
+    "ced-tiny": _vit(192, "Apache-2.0", 6.25, 5_401_088),
+    "ced-mini": _vit(256, "Apache-2.0", 6.25, 9_560_704),
+    "ced-small": _vit(384, "Apache-2.0", 6.25, 21_418_880),
+    "dasheng-0.6b": _vit(1280, "Apache-2.0", 25, 630_000_000),
+    "dasheng-1.2b": _vit(1536, "Apache-2.0", 25, 1_130_000_000),
+    **{
+        f"openl3-{bands}-{content}-{dim}": _openl3(dim)
+        for bands in ("mel128", "mel256", "linear")
+        for content in ("env", "music")
+        for dim in (512, 6144)
+    },
+    "exported": Entry("nearfar.encoders.exported", 16_000, 0, "of the file", 0, None, "own", bf16=False),
+}
+
+
+class Described(Protocol):
+    """What has to be known of an encoder to prepare its input; `weights_hash` too, if it has weights."""
+
+    @property
+    def sample_rate(self) -> int: ...
+
+
+class Encoder(Described, Protocol):
+    """An encoder that is loaded."""
+
+    sample_rate: int
+    dim: int
+    licence: str
+    batches: bool  # whether `grid` spreads a list of waves over the processors itself, so that callers collect them
+
+    def grid(self, waves: Any, layer: Any = None) -> Any:
+        """(B, N) -> (B, T, F, D); a list of 1-D arrays -> a list of (T, F, D).
+
+        `layer`: the number of a block, None for the last; a list of numbers gives a list of results.
+        """
+        ...
+
+    def frames(self, waves: Any, freq: str = "concat") -> Any:
+        """The grid as frames: "concat" (B, T, F D), "mean" (B, T, D) or "bands" (B, T, F, D)."""
+        ...
+
+
+def names() -> tuple[str, ...]:
+    """Names of all encoders, those of Table 1 in its order after `logmel`."""
+    return tuple(TABLE)
+
+
+def as_frames(grid: Any, freq: str) -> Any:
+    """A grid (..., T, F, D), or a list of them, as frames; see `Encoder.frames`."""
+    one_of("freq", freq, FREQS)
+    if isinstance(grid, list):
+        return [as_frames(g, freq) for g in grid]
+    if freq == "mean":
+        return grid.mean(axis=-2)
+    return grid.reshape(*grid.shape[:-2], -1) if freq == "concat" else grid
+
+
+def as_list(waves: Any) -> tuple[list[Array], bool]:
+    """Waves (B, N) or a list of 1-D arrays -> a checked list of 1-D arrays, and whether they were one array (B, N)."""
+    stacked = isinstance(waves, np.ndarray)
+    if stacked and waves.ndim != 2:
+        raise ValueError(f"waves must be (B, N) or a list of 1-D arrays, not an array of shape {waves.shape}")
+    return [finite(f"waves[{i}]", wave, ndim=1) for i, wave in enumerate(waves)], stacked
