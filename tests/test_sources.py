@@ -284,6 +284,33 @@ def test_the_microphone_counts_what_it_lost(monkeypatch):
     assert [gap for _, gap in got] == [False, True, False] and got[2][0].shape == (2, RATE // 4)
 
 
+def test_chunks_that_a_slow_reader_drops_leave_a_gap(monkeypatch):
+    class Input:
+        """Calls back twice as often as chunks can wait, before the first is read."""
+
+        def __init__(self, callback, blocksize, channels, **_):
+            self.callback, self.shape = callback, (blocksize, channels)
+
+        def __enter__(self):
+            for i in range(2 * streams.AHEAD):
+                data = np.full(self.shape, i, np.float32)
+                self.callback(data, self.shape[0], None, SimpleNamespace(input_overflow=False))
+
+        def __exit__(self, *_):
+            pass
+
+    fake = SimpleNamespace(InputStream=Input, PortAudioError=RuntimeError)
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    stop, got = threading.Event(), []
+    for chunk in streams.Microphone(None, RATE).chunks(stop):
+        if chunk is None:
+            stop.set()
+        else:
+            got.append((chunk[0][0, 0], chunk[1]))
+    assert got[0] == (streams.AHEAD, True) and len(got) == streams.AHEAD
+    assert not any(gap for _, gap in got[1:])
+
+
 def test_without_sounddevice_the_message_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(ImportError, match=r"nearfar\[mic\]"):

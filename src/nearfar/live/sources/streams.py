@@ -184,13 +184,14 @@ class Microphone:
     def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
         """See `SampleStream`; a device that fails is opened again after a while."""
         rows = [self.near] if self.far is None else [self.near, self.far]
-        gap = False
+        gap, dropped = False, threading.Event()  # dropped: a chunk before the next one was
         while not stop.is_set():
             waiting: queue.Queue[tuple[Array, bool]] = queue.Queue(AHEAD)
 
             def receive(data: Array, frames: int, time: Any, status: Any, waiting: Any = waiting) -> None:
                 if waiting.full():  # not read in time: drop the oldest chunk
                     waiting.get_nowait()
+                    dropped.set()
                 waiting.put_nowait((data.T[rows].copy(), bool(status.input_overflow)))
 
             try:
@@ -209,7 +210,9 @@ class Microphone:
                         except queue.Empty:
                             yield None
                             continue
-                        yield samples, lost or gap
+                        gap = gap or lost or dropped.is_set()
+                        dropped.clear()
+                        yield samples, gap
                         gap = False
             except (self._sounddevice.PortAudioError, ValueError) as error:
                 self.problem, gap = f"microphone {self.device!r}: {error}; trying again", True
