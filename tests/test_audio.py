@@ -156,7 +156,14 @@ def test_a_flac_whose_header_lies_about_its_length_is_read_to_its_end(tmp_path: 
     (tmp_path / "a.flac").write_bytes(data)
     clips = list(audio.windows(tmp_path / "a.flac"))
     assert np.allclose(np.concatenate([c.near for c in clips]), x[:, 0], atol=2**-15)
+    assert [c.window is None for c in clips] == ([True] if seconds <= 30 else [False] * 4)
     assert audio.header(tmp_path / "a.flac").seconds == np.inf
+
+
+def test_no_samples_at_all_are_a_value_error(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(1), RATE)
+    with pytest.raises(ValueError, match="frames is 0"):
+        audio.read(tmp_path / "a.wav", frames=0)
 
 
 def test_long_files_come_as_windows_that_together_are_the_file(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from commands import nearfar
 from conftest import hum, shared, write_wav
 from nearfar.cli import terminal
+from nearfar.detector import Detector
 
 COMMAND = [sys.executable, "-m", "nearfar"]
 
@@ -33,6 +34,27 @@ def today(tmp_path_factory):
     write_wav(folder / "good.wav", hum(500))
     write_wav(folder / "hiss.wav", hum(501, fault="hiss"))
     return folder
+
+
+def test_python_fits_a_folder_as_the_command_does(model, normals_folder, tmp_path):
+    made = Detector().fit(normals_folder).save(tmp_path / "made")
+    assert {p.name: p.read_bytes() for p in made.iterdir()} == {p.name: p.read_bytes() for p in model.iterdir()}
+
+
+def test_python_leaves_out_copies_as_the_command_does(tmp_path):
+    folder = tmp_path / "twice"
+    for i in range(20):
+        for copy in "ab":
+            write_wav(folder / f"{i:02}{copy}.wav", hum(i))
+    code, _, err = nearfar("fit", folder, "-o", tmp_path / "model")
+    assert code == 0 and "it is the same recording as 00a.wav" in err
+    with pytest.warns(UserWarning, match="it is the same recording as 00a.wav"):
+        detector = Detector().fit(folder)
+    made = detector.save(tmp_path / "made")
+    assert {p.name: p.read_bytes() for p in made.iterdir()} == {
+        p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()
+    }
+    assert len(detector.normals) == 20 and sum(bool(s.anomalous) for s in detector.score(folder)) <= 2
 
 
 def test_every_command_s_help_opens_with_an_example():

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,32 @@ def test_fitted_again_it_is_as_if_new(normals, tmp_path):
     path = write_wav(tmp_path / "long.wav", Clip(np.concatenate([hum(i).near for i in range(20)]), name="long"))
     again = nearfar.Detector(recipe.BASELINE).fit(normals).fit([path])
     assert [n.name for n in again.normals] == [n.name for n in nearfar.Detector(recipe.BASELINE).fit([path]).normals]
+
+
+def test_a_source_is_a_folder_a_file_an_iterable_or_a_generator(normals_folder, normals):
+    paths = sorted(normals_folder.glob("*.wav"))
+    by_path = nearfar.Detector(recipe.BASELINE).fit(paths)
+    for source in (normals_folder, str(normals_folder), (path for path in paths)):
+        made = nearfar.Detector(recipe.BASELINE).fit(source)
+        assert np.array_equal(made.train_values, by_path.train_values)
+    first = by_path.score(paths[0])
+    assert first == by_path.score(str(paths[0])) == by_path.score(paths[:1]) == by_path.score(iter(paths[:1]))
+    assert first == by_path.score(normals_folder)[:1]
+    clip = normals[0]
+    triple = (clip.near, clip.far, clip.rate)
+    assert by_path.score(triple)[0].score == by_path.score(clip)[0].score == by_path.score([triple])[0].score
+
+
+def test_copies_are_left_out_unless_they_are_asked_for(normals):
+    twice = [*normals[:5], *normals[:5]]
+    with pytest.warns(UserWarning, match="normal_0.wav is left out: it is the same recording"):
+        assert len(nearfar.Detector(recipe.BASELINE).fit(twice).normals) == 5
+    assert len(nearfar.Detector(recipe.BASELINE).fit(twice, copies=True).normals) == 10
+
+
+def test_a_loaded_default_chooses_again_when_it_is_fitted(normals, tmp_path):
+    loaded = nearfar.load(nearfar.Detector().fit(normals).save(tmp_path / "model"))
+    assert loaded.by_default and nearfar.load(tmp_path / "model").fit([replace(c, far=None) for c in normals])
 
 
 def test_a_clip_that_is_in_the_bank_already_is_not_added_twice(normals):

@@ -72,6 +72,7 @@ class Bank:
         z = finite("z", z, ndim=2)
         if not len(z) or not z.shape[1]:
             raise ValueError(f"the bank is empty: z has shape {z.shape}")
+        self.width = z.shape[1]  # D
         self._points = unit(z) if metric == "cosine" else z
         self._centre = self._points.mean(axis=0, dtype=np.float64).astype(self._points.dtype)
         centred = (self._points - self._centre).astype(np.float32)
@@ -82,11 +83,6 @@ class Bank:
 
     def __len__(self) -> int:
         return len(self._points)
-
-    @property
-    def width(self) -> int:
-        """D, the length of an embedding."""
-        return int(self._points.shape[1])
 
     def nearest(self, q: ArrayLike | None, k: int) -> tuple[Array, Array]:
         """The k nearest members of each query.

@@ -93,6 +93,8 @@ def read(path: str | os.PathLike[str], *, near: int = 0, far: int | None = 1, st
     A file with one channel has no far. Raises AudioError naming the file if it cannot be read, is empty, too short,
     holds NaN, or lacks the channel asked for; FileNotFoundError if there is none.
     """
+    if not frames:
+        raise ValueError("frames is 0, and a clip needs samples: -1 reads all")
     with _opened(path) as file:
         if start:
             file.seek(start)
@@ -110,7 +112,7 @@ def windows(
     path = Path(path)
     with _opened(path) as file:
         rate = file.samplerate
-        if file.frames <= LONG_S * rate:
+        if not _is_long(path, file):
             yield _clip(path, file, -1, near, far)
             return
         step = round(length_s * rate)
@@ -198,6 +200,15 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
             yield file
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise _unreadable(path, error) from None
+
+
+def _is_long(path: Path, file: Any) -> bool:
+    """Whether a file lasts more than LONG_S, by its header or, if the header does not know, by what can be read."""
+    longest = round(LONG_S * file.samplerate)
+    if file.frames < UNKNOWN:
+        return bool(file.frames > longest)
+    with _opened(path) as other:
+        return len(_samples(other, longest + 1, 0)) > longest
 
 
 def _clip(path: Path, file: Any, frames: int, near: int, far: int | None) -> Clip:

@@ -26,7 +26,7 @@ from nearfar.detector.system import FittedSystem, Scored
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin, Skip
 from nearfar.embedding.store import Store
-from nearfar.embedding.vectors import inputs_of, vectors
+from nearfar.embedding.vectors import vectors
 from nearfar.encoders import PRECISIONS, Encoder
 from nearfar.encoders.loading import load_encoders, weights_of
 from nearfar.explain import evidence
@@ -223,9 +223,8 @@ class Detector:
         mute = [s.problem for s in scores if s.problem and not scores[worst].problem]
         notes = [f"{len(mute)} of {len(scores)} windows cannot be judged: {mute[0]}"] if mute else []
         clip = next(islice(embedder.clips(source), worst, None))
-        inputs = list(dict.fromkeys(i.grid for recipe in self.recipes for i in inputs_of(recipe)))
         with single_threaded_blas():
-            grids = embedder.grids.arrays(clip, clips[worst].origin.sha256, inputs)
+            grids = embedder.grids.arrays(clip, clips[worst].origin.sha256, embedder.grid_inputs)
         found = scored[worst]
         return evidence.explain(
             clip,
@@ -338,23 +337,22 @@ class Detector:
         return made
 
     def _score(self, name: str, rate: int, problems: Sequence[audio.Problem], found: Scored) -> Score:
+        system = self.fitted
         fatal = join_sentences(p.text for p in problems if p.fatal)
-        warnings = [p.text for p in problems if not p.fatal] + self.band_levels.warn_of_rate(rate, self._highest_rate())
+        warnings = [p.text for p in problems if not p.fatal]
+        warnings += self.band_levels.warn_of_rate(rate, self.embedder.highest_rate)
         return Score(
             name=name,
             score=found.value,
             threshold=self.threshold.value,
             anomalous=None if fatal else found.value > self.threshold.value,
             nearest=[self.normals[i].name for i in found.nearest],
-            p=float(np.exp(self.tail.log_p([found.value])[0])),
-            triggered_by=self.fitted.triggers(found.part_scores, self.threshold.value),
+            p=float(np.exp(system.tail.log_p([found.value])[0])),
+            triggered_by=system.triggers(found.part_scores, self.threshold.value),
             part_scores=found.part_scores,
             problem=fatal,
             warnings=warnings,
         )
-
-    def _highest_rate(self) -> int:
-        return max(encoder.sample_rate for encoder in self.encoders.values())
 
     def _combine(self, backends: Sequence[Backend]) -> None:
         assert self.system is not None

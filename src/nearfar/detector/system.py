@@ -52,11 +52,12 @@ class FittedSystem:
         self.mu, self.sigma = statistics(self.combined.train)
         self.train_values = in_sigmas(self.combined.train, self.mu, self.sigma)  # (N,) of the normals
         self.tail = PValue(self.train_values)
+        self._leaf = None if isinstance(system, Watch) else dominant_recipe(system, {})  # of a watch, the clip decides
 
     def score(self, vectors: Sequence[Array]) -> Scored:
         """The score of one clip from a vector (D,) per leaf."""
         value, part_scores = self.value(vectors)
-        leaf = dominant_recipe(self.system, part_scores)
+        leaf = dominant_recipe(self.system, part_scores) if self._leaf is None else self._leaf
         distances, rows = self.backends[leaf].nearest(vectors[leaf][None], NEAREST)
         return Scored(value, part_scores, distances[0], rows[0])
 

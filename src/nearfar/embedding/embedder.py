@@ -22,7 +22,7 @@ from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.batches import EXPECTED, map_batched
 from nearfar.embedding.cache import CachedEncoders, PendingClip
 from nearfar.embedding.store import Store
-from nearfar.embedding.vectors import EncoderInput, check_channels, inputs_of, vectors
+from nearfar.embedding.vectors import EncoderInput, check_channels, encode, grids_of, inputs_of, vectors, waveforms_for
 from nearfar.encoders import Encoder
 from nearfar.errors import AudioError
 from nearfar.recipe import Recipe
@@ -90,8 +90,11 @@ class ClipEmbedder:
         store: Store | None = None,
     ) -> None:
         self.near, self.far, self.window_s, self.recipes, self.threads = near, far, window_s, recipes, threads
+        self.encoders = encoders
         self.grids = CachedEncoders(encoders, store, near=near, far=far)
         self.inputs = list(dict.fromkeys(i for recipe in recipes for i in inputs_of(recipe)))
+        self.grid_inputs = list(dict.fromkeys(i for recipe in recipes for i in grids_of(recipe)))
+        self.highest_rate = max((encoder.sample_rate for encoder in encoders.values()), default=0)  # Hz
         self.needs_far = any(recipe.needs_far for recipe in recipes)
         self.in_batches = any(encoders[i.encoder].batches for i in self.inputs)
 
@@ -114,7 +117,11 @@ class ClipEmbedder:
 
     def embed(self, clip: Clip, sha256: str = "") -> list[Array]:
         """One vector (D,) per recipe of a clip, in the calling thread; `sha256` of its file is the store's key."""
-        return vectors(self.recipes, self.grids.arrays(clip, sha256, self.inputs))
+        if sha256 and self.grids.cache.store is not None:
+            return vectors(self.recipes, self.grids.arrays(clip, sha256, self.inputs))
+        waves = waveforms_for(clip, self.grid_inputs, self.encoders)  # near, far, enhanced, at the encoders' rates
+        (grids,) = encode([waves], self.encoders)
+        return vectors(self.recipes, grids)  # preprocessed, pooled and composed
 
     def embed_clip(self, clip: Clip) -> EmbeddedClip:
         """A clip in memory, checked and embedded in the calling thread."""
@@ -161,7 +168,7 @@ class ClipEmbedder:
         duplicate makes leave-one-out useless, as its twin is still in the bank, at distance 0. Files that are cut
         short stay, with a Python warning.
         """
-        kept, targets, cut = [], [], []
+        kept, targets, cut, twins = [], [], [], []
         first: dict[str, tuple[int, str]] = {}  # hash -> number and name of the source that it was first met in
         each = self.embed_many(sources, skip, progress, as_normals=True)
         for i, (flag, clips) in enumerate(zip(is_target, each, strict=True)):
@@ -180,9 +187,12 @@ class ClipEmbedder:
                 if skip:
                     skip(clip.origin.name, error)
                 elif is_copy:
-                    warnings.warn(f"{error}; it is left out", stacklevel=3)
+                    twins.append(f"{clip.origin.name} is left out: it is the same recording as {twin}")
                 else:
                     raise error
+        if twins:
+            more = f" ({plural(len(twins) - 1, 'more copy')} left out)" if twins[1:] else ""
+            warnings.warn(f"{twins[0]}{more}", stacklevel=3)
         if cut:
             more = f" ({plural(len(cut) - 1, 'more file')} cut short: see nearfar doctor)" if cut[1:] else ""
             warnings.warn(f"{cut[0]}{more}", stacklevel=2)

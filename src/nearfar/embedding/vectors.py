@@ -56,7 +56,7 @@ def embed(clip: Clip, recipes: Sequence[Recipe], encoders: Mapping[str, Encoder]
     Raises ValueError naming the clip and the view if a view needs the far channel and the clip has none.
     """
     check_channels(clip, recipes)
-    waves = waveforms_for(clip, [i.grid for recipe in recipes for i in inputs_of(recipe)], encoders)
+    waves = waveforms_for(clip, [i for recipe in recipes for i in grids_of(recipe)], encoders)
     return vectors(recipes, encode([waves], encoders)[0])
 
 
@@ -66,6 +66,12 @@ def inputs_of(recipe: Recipe) -> tuple[EncoderInput, ...]:
     settings = json.dumps({name: getattr(recipe, name) for name in POOLED})
     waveforms = recipe.parsed_view.waveforms
     return tuple(EncoderInput(name, recipe.encoder, recipe.layer, settings) for name in waveforms)
+
+
+@cache
+def grids_of(recipe: Recipe) -> tuple[EncoderInput, ...]:
+    """The inputs whose grids `inputs_of` a recipe are pooled from, in the same order."""
+    return tuple(i.grid for i in inputs_of(recipe))
 
 
 def check_channels(clip: Clip, recipes: Iterable[Recipe]) -> None:
@@ -118,7 +124,13 @@ def vectors(
     """
     out = []
     for recipe in recipes:
-        pooled = [found[i] if i in found else pool(_without(found[i.grid], without), recipe) for i in inputs_of(recipe)]
+        pooled = []
+        for pooled_input, grid_input in zip(inputs_of(recipe), grids_of(recipe), strict=True):
+            if pooled_input in found:
+                pooled.append(found[pooled_input])
+            else:
+                grid = found[grid_input]
+                pooled.append(pool(grid if without is None else _without(grid, without), recipe))
         composed = compose(recipe.parsed_view.pooled, *pooled, normalize=recipe.normalize)
         out.append(composed.astype(np.float32))
     return out
@@ -181,9 +193,7 @@ def _mirror_ends(x: Array, count: int) -> Array:
     return np.pad(x[count : len(x) - count], count, mode="reflect")
 
 
-def _without(grid: Array, span: tuple[float, float] | None) -> Array:  # (T, F, D) -> (T', F, D), T' >= 1
-    if span is None:
-        return grid
+def _without(grid: Array, span: tuple[float, float]) -> Array:  # (T, F, D) -> (T', F, D), T' >= 1
     at = (np.arange(len(grid)) + 0.5) / len(grid)
     keep = (at < span[0]) | (at >= span[1])
     return grid[keep] if keep.any() else grid
