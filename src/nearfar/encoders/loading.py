@@ -1,4 +1,4 @@
-"""Encoders loaded by name, and what identifies their weights."""
+"""Load encoders by name, and identify their weights."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ def load_encoders(
     threads: int | None = None,
     precision: str = "float32",
 ) -> dict[str, Encoder]:
-    """Encoders by name; `weights` is a file for those that need one, or {name: file}; `known`: hashes to insist on.
+    """Encoders by name.
 
-    `precision` is that of the networks that have one, where a known hash does not say another.
-    Raises ValueError naming both hashes if a file holds other weights than are known.
+    weights     a file or folder for all encoders that need weights, or {name: file or folder}
+    known       {name: hash of the weights that the file must have}; ":bf16" after the hash sets the precision
+    precision   for networks with linear layers that `known` does not name
+
+    Raises ValueError naming both hashes if a file holds other weights.
     """
     given, known = files_of(names, weights), known or {}
     encoders = {}
     for name in names:
-        of = _precision_of(name, precision)
-        if of != precision and TABLE[name].has_weights:
+        own_precision = _precision_of(name, precision)
+        if own_precision != precision and TABLE[name].has_weights:
             warnings.warn(f"{name} has no linear layers that could run in {precision}: it stays as it is", stacklevel=2)
-        of = ("bf16" if known[name].endswith(":bf16") else "float32") if name in known else of
-        encoders[name] = load(name, given.get(name), device=device, threads=threads, precision=of)
+        if name in known:
+            own_precision = "bf16" if known[name].endswith(":bf16") else "float32"
+        encoders[name] = load(name, given.get(name), device=device, threads=threads, precision=own_precision)
     for name, digest in known.items():
         found = weights_of(encoders[name]) if name in encoders else digest
         if found != digest:
@@ -45,14 +49,14 @@ def load_encoders(
 
 
 def hashes_of(names: Iterable[str], weights: Any = None, precision: str = "float32") -> dict[str, str]:
-    """What `weights_of` each encoder will say, told from the files: nothing is loaded. Raises as `load` does."""
+    """`weights_of` each encoder, from the files alone: no network is loaded. Raises as `load` does."""
     given = files_of(names, weights)
     suffix = {name: "" if _precision_of(name, precision) == "float32" else f":{precision}" for name in names}
     return {name: hash_of(name, given.get(name)) + suffix[name] for name in names}
 
 
 def weights_of(encoder: Described) -> str:
-    """What an encoder's numbers come from: the hash of its weights file, HASH:bf16 in that precision, or ""."""
+    """The hash of an encoder's weights file, HASH:bf16 in that precision; "" without weights."""
     weights: str = getattr(encoder, "weights_hash", "")
     return weights
 
@@ -68,7 +72,7 @@ def with_weights(encoders: Iterable[str]) -> list[str]:
 
 
 def unused(weights: Any, encoders: Iterable[str]) -> str:
-    """What of `weights` (a file, a folder or {name: file}) none of `encoders` would use, and what they need, or ""."""
+    """Warning text if none of `encoders` would use some of `weights` (a file, a folder or {name: file}), else ""."""
     needed = with_weights(encoders)
     spare = sorted(weights.keys() - needed) if isinstance(weights, Mapping) else []
     if not needed and isinstance(weights, PathLike) and not Path(weights).is_dir():
@@ -80,5 +84,5 @@ def unused(weights: Any, encoders: Iterable[str]) -> str:
 
 
 def files_of(names: Iterable[str], weights: Any) -> Mapping[str, Any]:
-    """{name: file or folder} of weights that may be one for all encoders that have any."""
+    """`weights` as {name: file or folder}; one file or folder stands for every encoder that needs weights."""
     return weights if isinstance(weights, Mapping) else {n: weights for n in names if TABLE[n].has_weights}
