@@ -38,6 +38,7 @@ from nearfar.support.check import one_of
 
 try:
     from pydantic import (
+        AfterValidator,
         BaseModel,
         BeforeValidator,
         ConfigDict,
@@ -45,7 +46,6 @@ try:
         PlainValidator,
         ValidationError,
         ValidationInfo,
-        field_validator,
         model_validator,
     )
     from pydantic_core import PydanticCustomError
@@ -108,7 +108,21 @@ def _strings(value: Any) -> Any:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
+def _topic(value: str) -> str:
+    if not TOPIC.fullmatch(value):
+        raise PydanticCustomError("topic", "no topic")
+    return value
+
+
+def _endpoint(value: str) -> str:
+    if not value.startswith("opc.tcp://"):
+        raise PydanticCustomError("endpoint", "no endpoint")
+    return value
+
+
 FilePath = Annotated[Path, BeforeValidator(_path)]
+SampleFormat = Annotated[str, AfterValidator(lambda value: one_of("sample format", value, FORMATS))]
+Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
 class Table(BaseModel):
@@ -147,15 +161,10 @@ class MachineConfig(Table):
     rate: int | None = Field(default=None, ge=1)
     hop_s: float | None = Field(default=None, gt=0)
     silence_s: float | None = Field(default=None, gt=0)
-    format: str = "f32le"
+    format: SampleFormat = "f32le"
     channels: int = Field(default=2, ge=1, le=2)
     ffmpeg: Annotated[tuple[str, ...], BeforeValidator(_strings)] = ()
     alarm: AlarmConfig = AlarmConfig()
-
-    @field_validator("format")
-    @classmethod
-    def _is_a_sample_format(cls, value: str) -> str:
-        return one_of("sample format", value, FORMATS)
 
 
 class HistoryConfig(Table):
@@ -170,54 +179,35 @@ class MqttConfig(Table):
     """An MQTT broker; see `sinks.mqtt`."""
 
     host: str = Field(min_length=1)
-    port: int = Field(default=0, ge=0, le=65_535)
+    port: Port = 0
     username: str = ""
     password_file: FilePath | None = None
     tls: bool = False
     ca: FilePath | None = None
     cert: FilePath | None = None
     key: FilePath | None = None
-    prefix: str = "nearfar"
+    prefix: Annotated[str, AfterValidator(_topic)] = "nearfar"
     discovery: bool = True
-
-    @field_validator("prefix")
-    @classmethod
-    def _is_a_topic(cls, value: str) -> str:
-        if not TOPIC.fullmatch(value):
-            raise PydanticCustomError("topic", "no topic")
-        return value
 
 
 class WebhookConfig(Table):
     """The URL that events are posted to; see `sinks.webhook`."""
 
-    url: str
+    url: Annotated[str, AfterValidator(hook_url)]
     secret_file: FilePath | None = None
-
-    @field_validator("url")
-    @classmethod
-    def _takes_messages(cls, value: str) -> str:
-        return hook_url(value)
 
 
 class MetricsConfig(Table):
     """The address at which Prometheus reads the metrics."""
 
-    port: int = Field(ge=0, le=65_535)
+    port: Port
     address: str = "127.0.0.1"
 
 
 class OpcUaConfig(Table):
     """The address of the OPC-UA server."""
 
-    endpoint: str = "opc.tcp://127.0.0.1:4840/nearfar/"
-
-    @field_validator("endpoint")
-    @classmethod
-    def _is_an_endpoint(cls, value: str) -> str:
-        if not value.startswith("opc.tcp://"):
-            raise PydanticCustomError("endpoint", "no endpoint")
-        return value
+    endpoint: Annotated[str, AfterValidator(_endpoint)] = "opc.tcp://127.0.0.1:4840/nearfar/"
 
 
 class LinesConfig(Table):
