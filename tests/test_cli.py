@@ -13,6 +13,7 @@ import pytest
 
 from commands import nearfar
 from conftest import hum, shared, write_wav
+from nearfar import cli
 from nearfar.cli import terminal
 from nearfar.detector import Detector
 
@@ -204,6 +205,14 @@ def test_names_that_say_anomalous_are_not_fitted_on(tmp_path):
     write_wav(tmp_path / "n" / "section_00_source_train_anomaly_0001_x.wav", hum(9, fault="hiss"))
     code, out, err = nearfar("fit", tmp_path / "n", "-o", tmp_path / "m")
     assert code == 0 and "Fitted on     8 normal" in out and "anomal" in err
+
+
+def test_an_error_in_nearfar_itself_is_not_taken_for_an_alarm(monkeypatch, capsys, model, today):
+    monkeypatch.setattr("nearfar.detector.Detector.iter_scores", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["nearfar", "score", str(model), str(today)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 70 and "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path):

@@ -28,6 +28,7 @@ Results go to stdout, progress and warnings to stderr. `--json` prints one JSON 
 | 0 | done |
 | 1 | `--fail-on-alarm`, and there was an alarm |
 | 2 | bad usage, or a recording that could not be used |
+| 70 | an error in nearfar itself; its traceback is on stderr |
 | 130 | stopped with Ctrl-C; nothing half-written is left |
 """
 

@@ -1,6 +1,7 @@
 """The command line: each command parses its options, calls one public function and prints the result.
 
-Exit codes: 0 done, 1 `--fail-on-alarm` hit, 2 bad usage or a recording that could not be used, 130 Ctrl-C.
+Exit codes: 0 done, 1 `--fail-on-alarm` hit, 2 bad usage or a recording that could not be used, 70 an
+error in nearfar itself, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from nearfar.cli.embed import embed
 from nearfar.cli.history import history
 from nearfar.cli.options import register
 from nearfar.cli.serve import serve
-from nearfar.cli.terminal import DONE, echo
+from nearfar.cli.terminal import BUG, DONE, echo
 
 COMMANDS = (
     data.demo,
@@ -64,5 +65,11 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def main() -> None:
-    """The `nearfar` command."""
-    app()
+    """The `nearfar` command; an error in nearfar itself prints its traceback and exits with 70, since 1 means alarm."""
+    try:
+        app()
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        raise SystemExit(BUG) from None

@@ -18,7 +18,7 @@ import typer
 
 from nearfar.support.progress import Progress
 
-DONE, ALARM, BAD_INPUT, STOPPED = 0, 1, 2, 130
+DONE, ALARM, BAD_INPUT, BUG, STOPPED = 0, 1, 2, 70, 130
 LABEL = re.compile(r"(\S[\w -]{0,12} {2,})?\s*")  # "Method        ", or the space before a line
 
 
