@@ -116,6 +116,7 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(data, tmp_path, monkeypa
     run("search", data, "--encoder", "logmel", "-o", tmp_path, *FEW, "--rounds", 5)
 
 
+@pytest.mark.slow
 def test_other_channels_weights_or_recordings_are_not_taken_for_those_that_were_recorded(data, tmp_path):
     pytest.importorskip("torch")
     few = ["--poolings", "mean", "--views", "near_only", "--rounds", 2]
@@ -180,6 +181,7 @@ def test_beam_is_searched_and_scores_the_same_under_evaluate(data, tmp_path):
     assert "beam, concat, mean" in run("search", data, "--encoder", "logmel", "--freq", "rows", code=2).stderr
 
 
+@pytest.mark.slow
 def test_layers_of_a_network_are_averaged_without_labels(data, tmp_path):
     pytest.importorskip("torch")
     out, weights = tmp_path / "out", write_ced_tiny(tmp_path / "weights")

@@ -67,6 +67,7 @@ def test_a_fusion_holds_the_clips_that_all_parts_could_use():
     assert together.failures == other.failures
 
 
+@pytest.mark.slow
 def test_all_three_tables_on_the_report_s_machines(seven, tmp_path, without_networks):
     done = reproduce(read(seven), ScoreCache(tmp_path), {"logmel": None})
     three, four, five = done.tables
