@@ -36,6 +36,7 @@ PIECE = re.compile(
     re.DOTALL,
 )
 EXIT = re.compile(r"\s+# exit (\d+)$")
+PROGRESS = re.compile(r": \d+ of \d+$")  # a terminal shows one line that changes
 NUMBER = re.compile(r"[-+]?\d[\d.,:]*")
 WAIT_S = 60.0
 
@@ -66,8 +67,8 @@ class Runner:
         )
         if done.returncode != meant:
             raise RuntimeError(f"$ {line}\nexits with {done.returncode}, not {meant}:\n{done.stdout}")
-        # A line of progress overwrites itself: only its last state is kept.
-        return "\n".join(row.rsplit("\r", 1)[-1].rstrip() for row in done.stdout.rstrip().split("\n"))
+        rows = (row.rstrip() for row in done.stdout.rstrip().split("\n"))
+        return "\n".join(row for row in rows if not PROGRESS.search(row))
 
     def start(self, line: str, url: str) -> None:
         """Start a command in the background and wait until `url` answers."""
