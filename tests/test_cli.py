@@ -242,6 +242,7 @@ def test_demo_runs_from_nothing_to_a_report_page(tmp_path):
     assert code == 0, err
     assert "Official score" in out
     page = (tmp_path / "d" / "report.html").read_text()
+    assert (tmp_path / "d" / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert page.startswith("<!doctype html>") and "http://" not in page.replace("http://www.w3.org", "")
     machine = next((tmp_path / "d" / "models").iterdir())
     file = next((tmp_path / "d" / "data" / machine.name / "test").glob("*anomaly*"))

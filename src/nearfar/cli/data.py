@@ -49,21 +49,24 @@ def demo(
         floor = None if recipe else bench.evaluate(data, "logmel-floor", rounds=1, progress=progress)
     for machine in evaluation.machines:
         machine.detector.save(folder / "models" / machine.name)
+    first = evaluation.machines[0]
+    scored = zip(first.scores, first.recordings, strict=True)
+    shown = max((r.is_anomaly, s.score, r.path) for s, r in scored)[-1]  # the fault that is heard best
     page = None
     if has_pictures():
+        from nearfar.explain.pictures import deviation_png
+
         page = atomic_write(folder / "report.html", bench_page(evaluation, f"nearfar demo, seed {seed}"))
+        atomic_write(folder / "picture.png", deviation_png(first.detector.explain(shown)))
     if json:
         echo_json(evaluation.to_dict() | {"data": data, "report": page})
         return
     print_evaluation(evaluation)
     if floor is not None:
         echo(f"Log-mel mean and standard deviation with a plain Gaussian, for comparison: {100 * floor.overall:.2f}")
-    first = evaluation.machines[0]
-    highest = max(first.scores, key=lambda s: s.score)
-    worst = next(r for r, s in zip(first.recordings, first.scores, strict=True) if s is highest)
     echo(f"\nReport page   {page or NO_PICTURES}")
     echo(f"Data          {data}")
-    echo(f"Try           nearfar explain {quote(str(folder / 'models' / first.name))} {quote(str(worst.path))}")
+    echo(f"Try           nearfar explain {quote(str(folder / 'models' / first.name))} {quote(str(shown))}")
 
 
 data = group("nearfar data pull dcase2026-dev", "Data sets of the challenge.")
