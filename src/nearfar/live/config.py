@@ -92,20 +92,17 @@ def _weights(value: Any, info: ValidationInfo) -> Any:
     return path
 
 
-def _sources(value: Any, info: ValidationInfo) -> Any:
-    """A source, or a list of them, as a tuple; the folder of the file is put before a source that is a path there."""
-    if not isinstance(value, str | list):
-        return value
-    given = (value,) if isinstance(value, str) else tuple(value)
-    folder = info.context
-    if folder is None:
-        return given
-    return tuple(str(folder / s) if isinstance(s, str) and (folder / s).exists() else s for s in given)
-
-
 def _strings(value: Any) -> Any:
     """A string, or a list of strings, as a tuple."""
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+def _sources(value: Any, info: ValidationInfo) -> Any:
+    """A source, or a list of sources, as a tuple; a relative path that exists starts at the folder of the file."""
+    values, folder = _strings(value), info.context
+    if folder is None or not isinstance(values, tuple):
+        return values
+    return tuple(str(folder / s) if isinstance(s, str) and (folder / s).exists() else s for s in values)
 
 
 def _topic(value: str) -> str:

@@ -6,6 +6,7 @@ Levels are in dB of full scale. Every field has an example, which /openapi.json 
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,19 +15,7 @@ from nearfar.live.records import ScoreRecord
 
 Channel = Literal["near", "far"]
 T0 = 1_790_000_000.0  # the time in the examples
-SCORED = {
-    "machine": "pump3",
-    "t0": T0,
-    "t1": T0 + 10,
-    "score": 1.2,
-    "threshold": 3.42,
-    "anomalous": False,
-    "p": 0.1,
-    "triggered_by": [],
-    "problem": "",
-    "level_near_dbfs": -38.2,
-    "level_far_dbfs": -44.0,
-}
+SCORED = asdict(ScoreRecord("pump3", T0, T0 + 10, 1.2, 3.42, False, 0.1, (), "", -38.2, -44.0))
 WHERE = "Between 3.2 and 4.1 s near hears 14 dB more than usual between 2 and 3 kHz."
 
 
