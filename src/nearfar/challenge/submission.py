@@ -18,7 +18,7 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LABEL = "Lastname_Institute_task2_1"
 KINDS = ("anomaly_score", "decision_result")
+PARTNER = dict(zip(KINDS, reversed(KINDS), strict=True))  # the other file of a machine
 NAME = re.compile(rf"({'|'.join(KINDS)})_(.+)_section_(\d\d)_test\.csv")
 SHOWN = 3  # findings of a kind, and names in a message
 
@@ -290,45 +291,34 @@ def _error_of(kind: str, cell: str) -> str:
     return "" if math.isfinite(value) else f"score {cell!r} is not finite"
 
 
-def _pairs(tables: dict[tuple[str, str, str], _Table]) -> list[Finding]:
-    """Both files of every machine, with the same rows."""
-    findings = []
+def _pairs(tables: dict[tuple[str, str, str], _Table]) -> Iterator[Finding]:
+    """Differences between the two files of a machine."""
     for (kind, machine, section), table in tables.items():
-        other_kind = KINDS[1 - KINDS.index(kind)]
-        other = tables.get((other_kind, machine, section))
+        other = tables.get((PARTNER[kind], machine, section))
         if other is None:
-            findings.append(
-                Finding(table.file, 0, f"its other half is missing: {name_of(other_kind, machine, section)}")
-            )
+            yield Finding(table.file, 0, f"its other half is missing: {name_of(PARTNER[kind], machine, section)}")
         elif missing := sorted(set(other.rows) - set(table.rows)):
-            findings.append(Finding(table.file, 0, f"lacks {_some(missing)}, which {other.file} has"))
-    return findings
+            yield Finding(table.file, 0, f"lacks {_some(missing)}, which {other.file} has")
 
 
-def _against(tables: dict[tuple[str, str, str], _Table], files: dict[tuple[str, str], set[str]]) -> list[Finding]:
-    findings = []
+def _against(tables: dict[tuple[str, str, str], _Table], files: dict[tuple[str, str], set[str]]) -> Iterator[Finding]:
+    """Differences between the rows and the test files of the data set, then the machines without any file."""
     for (_, machine, section), table in tables.items():
         wanted = files.get((machine, section))
         if wanted is None:
             have = ", ".join(f"{m} section {s}" for m, s in sorted(files))
-            findings.append(Finding(table.file, 0, f"the data set has no {machine} section {section}; it has {have}"))
+            yield Finding(table.file, 0, f"the data set has no {machine} section {section}; it has {have}")
             continue
         if missing := sorted(wanted - set(table.rows)):
-            findings.append(
-                Finding(table.file, 0, f"lacks {len(missing)} of {len(wanted)} test files: {_some(missing)}")
-            )
+            yield Finding(table.file, 0, f"lacks {len(missing)} of {len(wanted)} test files: {_some(missing)}")
         if extra := sorted(set(table.rows) - wanted):
-            first = table.rows[extra[0]]
-            findings.append(
-                Finding(table.file, first, f"{len(extra)} rows are no test files of {machine}: {_some(extra)}")
-            )
+            what = f"{len(extra)} rows are no test files of {machine}: {_some(extra)}"
+            yield Finding(table.file, table.rows[extra[0]], what)
     for kind in KINDS:
         for machine, section in sorted(files):
-            name = name_of(kind, machine, section)
-            paired = (KINDS[1 - KINDS.index(kind)], machine, section) in tables  # then it is reported there
-            if (kind, machine, section) not in tables and not paired:
-                findings.append(Finding(name, 0, f"is missing: {len(files[machine, section])} test files have no row"))
-    return findings
+            if (KINDS[0], machine, section) not in tables and (KINDS[1], machine, section) not in tables:
+                what = f"is missing: {len(files[machine, section])} test files have no row"
+                yield Finding(name_of(kind, machine, section), 0, what)
 
 
 def _test_files(data: str | os.PathLike[str], only: list[str] | None) -> dict[tuple[str, str], set[str]]:
