@@ -81,7 +81,7 @@ def test_every_higher_set_point_keeps_the_promise_too():
     assert max(count_alarms(values, on, Alarm(3.0))[0] for on in higher) <= 3
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.integers(-8, 8), min_size=1, max_size=60),
     st.builds(Alarm, st.just(0.0), st.integers(0, 3), st.integers(1, 4), st.integers(1, 4)),

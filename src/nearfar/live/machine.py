@@ -60,7 +60,7 @@ class Machine:
         """Score with this detector from now on, sharing the encoders that are loaded."""
         share(detector, self.weights, self.shared)
         self.detector = detector
-        self.watchdog.profile = detector.band_levels
+        self.watchdog.band_levels = detector.band_levels
         if self.asked_per_week is not None:  # in memory only: the set-point in the model folder stays as it is
             rate = rate_for(self.asked_per_week, self.hop_s, self.alarm.on_delay)
             detector.threshold = from_normals(detector.train_values, rate, detector.method)

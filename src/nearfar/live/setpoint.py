@@ -154,14 +154,18 @@ def measure(
         return Measured(None, 0, weeks, needed)
     run_minima = _sliding(values, alarm.on_delay, np.minimum)  # an alarm is raised where this is above the set-point
     run_maxima = _sliding(values, alarm.off_delay, np.maximum)  # and cleared where this is below set-point - deadband
-    point = float(values.max())
+    point = found_at = float(values.max())
     found = Measured(point, 0, weeks, needed)
     # only below one of `run_minima` can a lower set-point raise another alarm: the next such set-point
     while (point := float(np.max(run_minima, where=run_minima <= point, initial=-math.inf))) > -math.inf:
         count, windows = _replay(run_minima, run_maxima, point, point - alarm.deadband)
-        if count > allowed or windows > MOST_IN_ALARM * len(values):
+        # set-points from `point` up to the previous one raise at the same windows, and the higher clear more easily:
+        # the most alarms are made just below the previous one
+        higher = float(np.nextafter(found_at, -math.inf))
+        most, _ = _replay(run_minima, run_maxima, higher, higher - alarm.deadband)
+        if max(count, most) > allowed or windows > MOST_IN_ALARM * len(values):
             break
-        found = Measured(point, count, weeks, needed, windows / len(values))
+        found, found_at = Measured(point, count, weeks, needed, windows / len(values)), point
         point -= STEP
     return found
 

@@ -32,8 +32,8 @@ CHECK_EVERY = 12  # windows between two checks of the level: it changes slowly, 
 class Watchdog:
     """The problems of a machine's microphones: `standing` {kind: text}, empty if there are none."""
 
-    def __init__(self, profile: BandLevels, silence_s: float = math.inf) -> None:
-        self.profile = profile
+    def __init__(self, band_levels: BandLevels, silence_s: float = math.inf) -> None:
+        self.band_levels = band_levels
         self.silence_s = silence_s
         self.standing: dict[str, str] = {}
         self._runs: dict[str, int] = {}
@@ -65,12 +65,12 @@ class Watchdog:
         return self.standing
 
     def _check_level(self, clip: Clip) -> None:
-        for channel in self.profile.sums:
+        for channel in self.band_levels.sums:
             kind = f"level of {channel}"
             self.standing.pop(kind, None)
             if getattr(clip, channel) is None:
                 continue
-            usual, spread = self.profile.usual(channel)
+            usual, spread = self.band_levels.usual(channel)
             beyond = frames(clip, channel).mean(axis=0) - usual
             shift = float(np.median(np.sign(beyond) * np.maximum(np.abs(beyond) - spread, 0)))
             if abs(shift) > LEVEL_DB:
