@@ -61,7 +61,7 @@ def embed_on_ray(
         return Done()
     order = _with_full_paths(order)
     source = grids or order.cached_encoders()
-    described = {n: Description(e.sample_rate, weights_of(e)) for n, e in source.encoders.items()}
+    described = {n: Description(e.sample_rate, str(weights_of(e))) for n, e in source.encoders.items()}
     with _connected(ray):
         gpus = int(ray.cluster_resources().get("GPU", 0)) if order.device != "cpu" else 0
         rows = (

@@ -31,7 +31,7 @@ from nearfar.challenge.data.layout import LATEST, RULES, DataSet, Unit, read
 from nearfar.detector import Detector
 from nearfar.embedding.store import Store
 from nearfar.encoders import PRECISIONS, Encoder
-from nearfar.encoders.loading import hashes_of, load_encoders
+from nearfar.encoders.loading import load_encoders, weights_in
 from nearfar.fusion import align, check_weights
 from nearfar.metrics import Interval, MachineResult, bootstrap, machine, overall
 from nearfar.recipe import System, as_data, leaves
@@ -280,7 +280,7 @@ class ScoreCache:
         for missing weights; otherwise as `encoders.load` does.
         """
         names = sorted({leaf.encoder for leaf in leaves(system)}) if system is not None else []
-        hashes = hashes_of(names, self.weights, self.precision)
+        hashes = {n: str(known) for n, known in weights_in(names, self.weights, self.precision).items()}
         encoders: dict[str, Encoder] | None = None
         for unit in units:
             path = self.folder / f"{name}-{unit.name.replace(' ', '-')}-{self._key(system, hashes, unit)}.json"

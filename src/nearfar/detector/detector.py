@@ -28,7 +28,7 @@ from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin, Skip
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import vectors
 from nearfar.encoders import PRECISIONS, Encoder
-from nearfar.encoders.loading import load_encoders, weights_of
+from nearfar.encoders.loading import WeightsId, load_encoders, weights_of
 from nearfar.explain import evidence
 from nearfar.explain.wording import Explanation
 from nearfar.recipe import Recipe, System, by_name, leaves
@@ -88,7 +88,7 @@ class Detector:
         self.normals: list[Origin] = []
         self.is_target = np.zeros(0, bool)
         self.band_levels = BandLevels()
-        self.weights_known: Mapping[str, str] = {}  # identity of the weights that the bank was made with, by encoder
+        self.weights_known: Mapping[str, WeightsId] = {}  # that the bank was made with, by encoder
         self._fitted: FittedSystem | None = None
         self._embedder: ClipEmbedder | None = None
 

@@ -27,6 +27,7 @@ import numpy as np
 from nearfar.embedding.band_levels import CHANNELS, BandLevels
 from nearfar.embedding.embedder import Origin
 from nearfar.encoders import PRECISIONS
+from nearfar.encoders.loading import WeightsId
 from nearfar.recipe import BEAM, System, from_json, leaves
 from nearfar.support import files
 from nearfar.support.check import Array, finite, integer, number, one_of
@@ -56,7 +57,7 @@ class DetectorState:
     banks: Sequence[Array]
     train: Sequence[Array]
     band_levels: BandLevels
-    weights: Mapping[str, str] = field(default_factory=dict)  # `library.weights_of` each encoder
+    weights: Mapping[str, WeightsId] = field(default_factory=dict)  # of each encoder
     by_default: bool = False
     format: int = FORMAT
 
@@ -149,7 +150,7 @@ def _settings(state: DetectorState) -> dict[str, Any]:
         "threshold": vars(state.threshold),
         "method": state.method,
         "false_alarm_rate": state.false_alarm_rate,
-        "encoders": {name: _network(known) for name, known in state.weights.items()},
+        "encoders": {name: _weights_as_data(weights) for name, weights in state.weights.items()},
     }
 
 
@@ -202,7 +203,7 @@ def _read(folder: Path) -> DetectorState:
         banks=banks,
         train=train,
         band_levels=BandLevels(profile, frozenset(arrays.get("profile_rates", np.zeros(0, np.int64)).ravel().tolist())),
-        weights={name: _known(about) for name, about in settings.get("encoders", {}).items()},
+        weights={name: _weights(data) for name, data in settings.get("encoders", {}).items()},
         by_default=bool(settings.get("by_default", False)),
         format=settings["format"],
     )
@@ -219,15 +220,13 @@ def _lacking(folder: Path, missing: Sequence[str]) -> str:
     return f"it holds no {missing[0]}. The folder that nearfar fit made comes first, then the recordings"
 
 
-def _network(known: str) -> dict[str, str]:
-    """What is known of an encoder's weights, for people; `_known` reads it back."""
-    digest, _, precision = known.partition(":")
-    return {"weights_sha256": digest, "precision": precision or "float32"}
+def _weights_as_data(weights: WeightsId) -> dict[str, str]:
+    return {"weights_sha256": weights.sha256, "precision": weights.precision}
 
 
-def _known(about: Mapping[str, Any]) -> str:
-    precision = one_of("precision", about.get("precision", "float32"), PRECISIONS)
-    return str(about["weights_sha256"]) + ("" if precision == "float32" else f":{precision}")
+def _weights(data: Mapping[str, Any]) -> WeightsId:
+    found = WeightsId.parse(str(data["weights_sha256"]))  # early folders have the precision in there
+    return WeightsId(found.sha256, one_of("precision", data.get("precision", found.precision), PRECISIONS))
 
 
 def _of_text(path: Path, read: Callable[[str], Any]) -> Any:

@@ -94,7 +94,7 @@ class EmbeddingCache:
         """The store's key of an input."""
         pair = {"near": (self.near,), "far": (self.far,)}.get(each.waveform, (self.near, self.far))
         channels = tuple(channel for channel in pair if channel is not None)
-        weights = weights_of(self.described[each.encoder])
+        weights = str(weights_of(self.described[each.encoder]))
         if not weights and TABLE[each.encoder].has_weights:
             raise ValueError(
                 f"encoder {each.encoder!r} does not say which weights it has, so no store can keep its grids"

@@ -191,7 +191,7 @@ class ClipEmbedder:
                 else:
                     raise error
         if twins:
-            more = f" ({plural(len(twins) - 1, 'more copy')} left out)" if twins[1:] else ""
+            more = f" ({plural(len(twins) - 1, 'more duplicate')} left out)" if twins[1:] else ""
             warnings.warn(f"{twins[0]}{more}", stacklevel=3)
         if cut:
             more = f" ({plural(len(cut) - 1, 'more file')} cut short: see nearfar doctor)" if cut[1:] else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,28 @@ from nearfar.encoders import PRECISIONS, TABLE, Described, Encoder, hash_of, loa
 from nearfar.support.check import one_of
 
 
+@dataclass(frozen=True)
+class WeightsId:
+    """The identity of an encoder's weights: SHA-256 of their file ("" without a file) and the precision they run in."""
+
+    sha256: str = ""
+    precision: str = "float32"
+
+    def __str__(self) -> str:
+        """The identity as stores keep it: the SHA-256, with ":bf16" behind it in that precision."""
+        return self.sha256 if self.precision == "float32" else f"{self.sha256}:{self.precision}"
+
+    @classmethod
+    def parse(cls, text: str) -> WeightsId:
+        """The identity that `str` gives as text."""
+        sha256, _, precision = text.partition(":")
+        return cls(sha256, one_of("precision", precision or "float32", PRECISIONS))
+
+
 def load_encoders(
     names: Iterable[str],
     weights: Any = None,
-    known: Mapping[str, str] | None = None,
+    known: Mapping[str, WeightsId] | None = None,
     *,
     device: str = "cpu",
     threads: int | None = None,
@@ -24,7 +43,7 @@ def load_encoders(
     """Encoders by name.
 
     weights     a file or folder for all encoders that need weights, or {name: file or folder}
-    known       {name: hash of the weights that the file must have}; ":bf16" after the hash sets the precision
+    known       {name: the weights that the file must have, and the precision they run in}
     precision   for networks with linear layers that `known` does not name
 
     Raises ValueError naming both hashes if a file holds other weights.
@@ -36,29 +55,27 @@ def load_encoders(
         if own_precision != precision and TABLE[name].has_weights:
             warnings.warn(f"{name} has no linear layers that could run in {precision}: it stays as it is", stacklevel=2)
         if name in known:
-            own_precision = "bf16" if known[name].endswith(":bf16") else "float32"
+            own_precision = known[name].precision
         encoders[name] = load(name, given.get(name), device=device, threads=threads, precision=own_precision)
-    for name, digest in known.items():
-        found = weights_of(encoders[name]) if name in encoders else digest
-        if found != digest:
+    for name, wanted in known.items():
+        found = weights_of(encoders[name]) if name in encoders else wanted
+        if found != wanted:
             raise ValueError(
-                f"this detector was fitted with other weights of {name}: SHA-256 {digest}, and the file that was given "
+                f"this detector was fitted with other weights of {name}: SHA-256 {wanted}, and the file that was given "
                 f"now has {found}. Give the first file, or fit again"
             )
     return encoders
 
 
-def hashes_of(names: Iterable[str], weights: Any = None, precision: str = "float32") -> dict[str, str]:
-    """`weights_of` each encoder, from the files alone: no network is loaded. Raises as `load` does."""
+def weights_in(names: Iterable[str], weights: Any = None, precision: str = "float32") -> dict[str, WeightsId]:
+    """`weights_of` each encoder, from the files alone: nothing is loaded. Raises as `load` does."""
     given = files_of(names, weights)
-    suffix = {name: "" if _precision_of(name, precision) == "float32" else f":{precision}" for name in names}
-    return {name: hash_of(name, given.get(name)) + suffix[name] for name in names}
+    return {name: WeightsId(hash_of(name, given.get(name)), _precision_of(name, precision)) for name in names}
 
 
-def weights_of(encoder: Described) -> str:
-    """The hash of an encoder's weights file, HASH:bf16 in that precision; "" without weights."""
-    weights: str = getattr(encoder, "weights_hash", "")
-    return weights
+def weights_of(encoder: Described) -> WeightsId:
+    """The identity of an encoder's weights; empty if it has none."""
+    return WeightsId.parse(getattr(encoder, "weights_hash", ""))
 
 
 def _precision_of(name: str, asked: str) -> str:

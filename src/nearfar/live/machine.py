@@ -130,7 +130,7 @@ def share(detector: Detector, weights: Any, shared: Shared) -> None:
     for name in names:
         file = files.get(name)
         known = {n: digest for n, digest in detector.weights_known.items() if n == name}
-        key = (name, str(file), *known.values())
+        key = (name, str(file), *map(str, known.values()))
         if key not in shared:
             one = load_encoders([name], {name: file}, known, device=detector.device, threads=detector.threads)
             shared[key] = one[name]

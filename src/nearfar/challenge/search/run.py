@@ -36,7 +36,7 @@ from nearfar.challenge.search.space import Setting, Space, space_of
 from nearfar.embedding.cache import CachedEncoders
 from nearfar.embedding.store import Store
 from nearfar.encoders import TABLE, names
-from nearfar.encoders.loading import hashes_of, load_encoders
+from nearfar.encoders.loading import load_encoders, weights_in
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array, one_of
 from nearfar.support.files import file_fingerprint
@@ -201,7 +201,7 @@ def search(
     failures: dict[str, str] = {}
     for encoder in encoders:
         kept = store or (Store(Path(folder) / GRIDS) if TABLE[encoder].has_weights else None)  # never encoded twice
-        digest, rounded = hashes_of([encoder], weights, precision)[encoder], kept.dtype if kept else "float32"
+        digest, rounded = weights_in([encoder], weights, precision)[encoder], kept.dtype if kept else "float32"
         how = f"channels {near} and {far}, weights {digest}, grids in {rounded}"
         plans = [plan(replace(m, how=f"{how}, files {_files(m)}"), chosen, encoder, folder) for m in machines]
         plans = [each for each in plans if each.settings]
