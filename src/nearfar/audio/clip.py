@@ -24,8 +24,8 @@ from nearfar.audio.microphones import Problem as Problem
 from nearfar.errors import AudioError
 from nearfar.support.check import Array, finite, number
 
-SHORTEST_S = 0.1  # below this there is nothing to hear
-LONG_S = 30.0  # files longer than this are taken as windows of WINDOW_S
+SHORTEST_S = 0.1  # a shorter clip is an error
+LONG_S = 30.0  # a longer file is read as windows of WINDOW_S
 WINDOW_S = 10.0
 BLOCK = 1 << 19  # samples read at a time
 MISSING_S = 0.05  # a file that lacks more than this of what its header promises is cut short

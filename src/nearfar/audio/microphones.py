@@ -1,11 +1,11 @@
-"""Are the microphones alive, and plugged in as they should be? A recording judged by its own samples alone.
+"""Do the microphones work, and are they connected as they should be? Decided by the samples of one recording.
 
     near, far   (N,) float32, full scale = 1; far is None for a mono recording
     rate        Hz
 
-A dead microphone must never pass for a normal machine, so what leaves nothing to hear is `fatal`: silence, nothing but
-the converter's last bits, nothing but mains hum, one value held most of the time, saturation. The rest are warnings.
-Dead wires differ in level by 60 dB; hence the limits look at what is left beside offset, hum and rumble.
+A dead microphone must never pass for a normal machine, so a recording without usable sound is a `fatal` problem:
+silence, only the last bits of the converter, only mains hum, one value most of the time, saturation. Other problems are
+warnings. The levels of dead wires differ by 60 dB; hence the limits apply to the signal without offset, hum and rumble.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """A folder -> the recordings in it, and what their own names say (plain folders and the DCASE Task 2 layout).
 
-    plain folder   any file names, any depth; a CSV manifest (file, domain, label, machine) may say what the names don't
+    plain folder   any file names, any depth; a CSV manifest (file, domain, label, machine) adds facts
     DCASE layout   DATA/<machine>/{train,test}/section_00_source_train_normal_0000_<attributes>.wav, years 2020 to 2026
 
 Labels and domains come from a file's own name or from the manifest, never from the folders above it: a folder called
-"normal_sounds" proves nothing. Hidden files and files that are not audio are passed over, sound that is not read with a
-Python warning; empty files are recordings, and somebody has to be told.
+"normal_sounds" proves nothing. Hidden files and files that are not audio are ignored; audio in a format that is not read
+gives a Python warning. Empty files count as recordings, so that reading them reports an error.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a file's own name says; `form` is "dcase", "dcase2020" or "" for any other name."""
+class NameFacts:
+    """The facts in a file's own name; `form` is "dcase", "dcase2020" or "" for any other name."""
 
     split: str = ""
     is_target: bool | None = None
@@ -69,19 +69,19 @@ class Said:
     form: str = ""
 
 
-def parse(name: str) -> Said:
-    """What a file name says by itself; folders in front of it are not looked at."""
+def parse(name: str) -> NameFacts:
+    """The facts in a file name; the folders in front of it are ignored."""
     stem = re.split(r"[\\/]", name)[-1].rsplit(".", 1)[0]
     if match := _DCASE.fullmatch(stem):
         attributes = match["attributes"] or ""
         attributes = "" if attributes == "noAttribute" else attributes
         domain, label = DOMAINS[match["domain"] or ""], LABELS[match["label"] or ""]
-        return Said(match["split"] or "", domain, label, attributes, match["section"], "dcase")
+        return NameFacts(match["split"] or "", domain, label, attributes, match["section"], "dcase")
     if match := _DCASE_2020.fullmatch(stem):
-        return Said("", None, LABELS[match["label"] or ""], match["attributes"], match["section"], "dcase2020")
+        return NameFacts("", None, LABELS[match["label"] or ""], match["attributes"], match["section"], "dcase2020")
     if match := _MIMII.fullmatch(stem):
-        return Said("", None, LABELS[match["label"]])
-    return Said()
+        return NameFacts("", None, LABELS[match["label"]])
+    return NameFacts()
 
 
 def find(folder_or_files: Files, manifest: str | os.PathLike[str] | None = None) -> list[Recording]:
@@ -108,7 +108,7 @@ def find(folder_or_files: Files, manifest: str | os.PathLike[str] | None = None)
     found = sorted((_recording(path, top) for path in paths), key=lambda r: r.name)
     if manifest is None and (top / MANIFEST).is_file():
         manifest = top / MANIFEST
-    return found if manifest is None else _told(found, Path(manifest), top)
+    return found if manifest is None else _with_manifest(found, Path(manifest), top)
 
 
 def machines(data: str | os.PathLike[str]) -> dict[str, list[Recording]]:
@@ -163,7 +163,7 @@ def select_normals(recordings: Sequence[Recording]) -> tuple[list[Recording], li
 
 @dataclass
 class _Walk:
-    """What a walk through folders has met: each folder once, however many links lead to it."""
+    """The state of a walk through folders; each folder is visited once, however many links lead to it."""
 
     seen: set[tuple[int, int]] = field(default_factory=set)
     others: Counter[str] = field(default_factory=Counter)  # files that are not audio, by suffix
@@ -212,16 +212,16 @@ def _recordings_at(item: Path, walk: _Walk) -> Iterator[Path]:
 
 
 def _recording(path: Path, top: Path) -> Recording:
-    said = parse(path.name)
+    facts = parse(path.name)
     above = path.absolute().parent
-    split = SPLITS.get(above.name, said.split)
-    machine = above.parent.name if said.form and above.name in SPLITS else ""
+    split = SPLITS.get(above.name, facts.split)
+    machine = above.parent.name if facts.form and above.name in SPLITS else ""
     name = Path(os.path.relpath(path, top)).as_posix()
-    return Recording(path, name, machine, split, said.is_target, said.is_anomaly, said.attributes, said.section)
+    return Recording(path, name, machine, split, facts.is_target, facts.is_anomaly, facts.attributes, facts.section)
 
 
-def _told(found: list[Recording], manifest: Path, top: Path) -> list[Recording]:
-    """The recordings with what the manifest says of them; what it leaves open stays as it was."""
+def _with_manifest(found: list[Recording], manifest: Path, top: Path) -> list[Recording]:
+    """The recordings with the facts of the manifest; facts that it leaves open stay."""
     by_name = {recording.name: recording for recording in found}
     by_path = {Path(os.path.realpath(recording.path)): recording.name for recording in found}
     seen: dict[str, int] = {}

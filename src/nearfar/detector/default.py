@@ -32,7 +32,10 @@ from nearfar.recipe import Recipe, System, Watch
 from nearfar.support.check import Array
 
 DIRECT = 0.45  # share of one sharp sound in what the microphones have in common, above which far hears the machine
-WINDOW, REACH, WIDTH, LATE = 2048, 320, 8, 16  # samples at 16 kHz: 128 ms; delays up to 20 ms; +-0.5 ms; 1 ms
+WINDOW = 2048  # samples at 16 kHz: 128 ms
+REACH = 320  # samples: delays up to 20 ms
+WIDTH = 8  # samples: +-0.5 ms around a delay
+LATE = 16  # samples: 1 ms
 QUIET_BIN = 1e-8  # of the strongest bin's power: below it a bin holds rounding, not sound
 FAULTY = 0.1  # share of normals with a dead or copied far channel that makes it unusable
 FEATURES = 256  # of the steady part; fewer normals than that are few
