@@ -4,8 +4,8 @@
     DCASE layout   DATA/<machine>/{train,test}/section_00_source_train_normal_0000_<attributes>.wav, years 2020 to 2026
 
 Labels and domains come from a file's own name or from the manifest, never from the folders above it: a folder called
-"normal_sounds" proves nothing. Hidden files and files that are not audio are ignored; audio in a format that is not read
-gives a Python warning. Empty files count as recordings, so that reading them reports an error.
+"normal_sounds" proves nothing. Hidden files and files that are not audio are ignored; audio in a format that is not
+read gives a Python warning. Empty files count as recordings, so that reading them reports an error.
 """
 
 from __future__ import annotations
