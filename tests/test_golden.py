@@ -21,7 +21,9 @@ torch = pytest.importorskip("torch")
 
 from nearfar.encoders import beats, openl3, transformers  # noqa: E402
 
-MANIFESTS = sorted(path.stem for path in (SHARED / "golden" / "manifests").glob("*.json")) or ["no manifests here"]
+FILES = {path.stem: json.loads(path.read_text()) for path in (SHARED / "golden" / "manifests").glob("*.json")}
+# The folder may hold golden answers of networks that the table of encoders does not have.
+MANIFESTS = sorted(name for name, m in FILES.items() if m["encoder"] in encoders.names()) or ["no manifests here"]
 SEEDS = {"10s": 1, "12s": 2, "3s": 3}
 PARAMETERS = {  # of the encoder itself: without classifier and what is fixed by a formula
     "eat-large": 302_575_616,
@@ -46,7 +48,7 @@ def network(request, tmp_path_factory):
     from fake_weights import fake_checkpoint, fake_wave
     from write_checkpoint import write_checkpoint
 
-    manifest = json.loads((folder / "manifests" / f"{request.param}.json").read_text())
+    manifest = FILES[request.param]
     home = tmp_path_factory.mktemp(request.param)
     path = Path(write_checkpoint(manifest, fake_checkpoint(manifest, seed=1), str(home)))
     yield (
