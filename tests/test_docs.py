@@ -26,6 +26,7 @@ FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?<=\n\n)(?: {4}[^\n]*\n)+")
 SETUP = re.compile(r"<!-- (?:setup|start): (.*?) -->", re.DOTALL)
 SHELLS = ("", "bash", "sh", "console", "shell")
+LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]+)(#[^)\s]+)?\)|src=\"(?!https?:|data:)([^\"]+)\"")
 END = ("|", "||", "&&", ";", "&")
 REDIRECTED = re.compile(r"\s(\d?>>?|<)\s*\S+|\s2>&1")
 
@@ -148,3 +149,29 @@ def test_a_page_runs_and_prints_what_it_shows(page, tmp_path):
     tutorials = tool("run_tutorials")
     changed = tutorials.differences(page.read_text(encoding="utf-8"), tutorials.run(page, tmp_path))
     assert not changed, f"run python tools/run_tutorials.py\n{changed}"
+
+
+def test_the_runner_of_pages_sees_another_output_and_another_exit_code(tmp_path):
+    tutorials = tool("run_tutorials")
+    page = tmp_path / "page.md"
+    console, python = "```console\n$ echo one; exit 3  # exit 3\ntwo\n```", "```python\nprint(1 + 1)\n```"
+    page.write_text(f"{console}\n\n{python}\n\n```text\n0\n```\n")
+    new = tutorials.run(page, tmp_path)
+    assert "\none\n```" in new and "```text\n2\n```" in new
+    assert "-two" in tutorials.differences(page.read_text(), new)
+    page.write_text("```console\n$ exit 2\n```\n")
+    with pytest.raises(RuntimeError, match="exits with 2, not 0"):
+        tutorials.run(page, tmp_path)
+
+
+def test_the_http_page_is_that_of_the_server():
+    pytest.importorskip("fastapi")
+    reference = tool("http_reference")
+    written = reference.PAGE.read_text(encoding="utf-8")
+    assert written == reference.page(reference.document()), "run python tools/http_reference.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_relative_link_leads_to_a_file(page):
+    for target, _, source in LINK.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / (target or source)).exists(), f"{page.name}: {target or source}"
