@@ -34,7 +34,7 @@ check: $(VENV)/.test-ready
 
 docs: $(VENV)/.docs-ready  ## the documentation as a site, in site/
 	@echo "== docs"
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open site/index.html"
 
 bench: $(VENV)/.test-ready  ## measure; results go to benchmarks/results
