@@ -371,7 +371,7 @@ def test_it_says_how_much_it_will_write_and_refuses_what_does_not_fit(many, tmp_
         (["--encoder", "logmel", "--pooled", "logmel-floor"], "or recipes"),
         ([], "give the encoders"),
         (["--encoder", "logmel", "nonsense"], "unknown encoder 'nonsense'"),  # the second of --encoder
-        (["--pooled", "logmel"], "decided by the normals"),
+        (["--pooled", "logmel"], "depends on the normals"),
         (["--encoder", "logmel", "--engine", "spark"], "choose one of: local, ray"),
     ],
 )
