@@ -128,6 +128,7 @@ def test_a_sound_that_far_hears_first_is_not_the_machine() -> None:
     assert default.direct_share(np.zeros(RATE), far) == 0
 
 
+@pytest.mark.slow
 def test_the_shortest_recording_decides_the_window() -> None:
     long = list(clips(False, 11.0)[:4])
     assert views(default.choose(long)[0]) == ["w1i_16384", "w1i_8192"]

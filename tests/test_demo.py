@@ -248,6 +248,7 @@ def heard() -> dict[str, tuple[np.ndarray, dict[str, float]]]:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", synth.KINDS)
 def test_level_alone_says_nothing_and_near_alone_says_something(
     heard: dict[str, tuple[np.ndarray, dict[str, float]]], name: str

@@ -175,6 +175,7 @@ def test_each_machine_has_its_own_odd_ones(tmp_path: Path) -> None:
     assert "21 recordings of 2 machines" in str(report)
 
 
+@pytest.mark.slow
 def test_a_long_file_is_heard_in_windows_of_bounded_memory(tmp_path: Path) -> None:
     def peak(minutes: int) -> tuple[int, Report]:
         path = tmp_path / f"{minutes}.wav"

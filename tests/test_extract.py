@@ -389,6 +389,7 @@ def test_a_network_that_does_not_say_which_weights_it_has_is_kept_nowhere(folder
         library.grid(next(folder.glob("*.wav")), "near")
 
 
+@pytest.mark.slow
 def test_other_weights_are_refused_by_both_hashes(folder, weights, tmp_path):
     paths = sorted(folder.glob("*.wav"))
     system = Recipe(encoder="ced-tiny")

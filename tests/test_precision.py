@@ -71,6 +71,7 @@ def test_only_networks_have_a_precision(ced_tiny_weights, tmp_path):
         load_encoders(["ced-tiny"], ced_tiny_weights, precision="bf17")
 
 
+@pytest.mark.slow
 def test_every_command_that_runs_networks_takes_a_precision(ced_tiny_weights, tmp_path, monkeypatch):
     data = make_dataset(tmp_path / "data", machines=1, train=8, test=4, seconds=1.0)
     monkeypatch.setenv("NEARFAR_WEIGHTS", str(tmp_path / "none"))

@@ -138,6 +138,7 @@ def test_published_numbers_stand_beside_real_machines_alone(mixed_page, tmp_path
     assert "official baselines" not in page and "What others have published" not in page
 
 
+@pytest.mark.slow
 def test_pages_of_failures_of_other_years_and_of_one_microphone(mixed, tmp_path):
     broken = replace(
         mixed, machines=[replace(m, error="it <broke>", result=None) for m in mixed.machines], interval=None
