@@ -11,7 +11,7 @@ from scipy import fft
 
 from measure import interleaved_seconds, report
 from nearfar.audio import Clip
-from nearfar.detector.default import choose
+from nearfar.detector.default import choose_recipe
 from nearfar.embedding.vectors import embed
 from nearfar.encoders import load
 from nearfar.enhance import leakage_subtract, soft_mask
@@ -32,7 +32,7 @@ def main() -> None:
     near, far = rng.normal(size=(2, SECONDS * RATE)).astype(np.float32) * 0.1
     clip = Clip(near, far, RATE)
     encoder = load("logmel")
-    system, _ = choose([clip] * 4)
+    system, _ = choose_recipe([clip] * 4)
     recipes = list(leaves(system))
     works = [
         ("soft mask (1024, hop 256)", lambda: soft_mask(near, far, alpha=0.5, floor=0.7), transforms(1024, 256)),

@@ -20,7 +20,7 @@ from nearfar.audio import Clip, windows
 from nearfar.audio.recordings import machines
 from nearfar.demo import STRATA, draw_machine, make_clip, names, plan
 from nearfar.detector import Detector
-from nearfar.detector.default import choose
+from nearfar.detector.default import choose_recipe
 from nearfar.embedding.embedder import ClipEmbedder
 from nearfar.encoders import load
 from nearfar.metrics import auc, machine
@@ -57,7 +57,7 @@ class Test:
 
 def scores(train: Sequence[Clip], test: Sequence[Clip], targets: Sequence[bool]) -> dict[str, np.ndarray]:
     """Scores (M,) of the test clips by every system; each clip is heard once for all of them."""
-    systems = {name: system or choose(train)[0] for name, system in SYSTEMS.items()}
+    systems = {name: system or choose_recipe(train)[0] for name, system in SYSTEMS.items()}
     recipes = list(dict.fromkeys(leaf for system in systems.values() for leaf in leaves(system)))
     embedder = ClipEmbedder(0, 1, SECONDS, recipes, {"logmel": load("logmel")})
     heard = [one[0] for one in embedder.embed_many([*train, *test], as_normals=True)]

@@ -53,21 +53,21 @@ def views(system: System) -> list[str]:
 
 
 def test_one_channel_is_heard_alone() -> None:
-    system, why = default.choose([Clip(clip.near, None, RATE) for clip in clips(False)])
+    system, why = default.choose_recipe([Clip(clip.near, None, RATE) for clip in clips(False)])
     assert views(system) == ["near_only", "near_only"]
     assert "one channel" in why
 
 
 def test_some_recordings_without_far_mean_near_alone() -> None:
     mixed = [Clip(clip.near, clip.far if i else None, RATE) for i, clip in enumerate(clips(False))]
-    system, why = default.choose(mixed)
+    system, why = default.choose_recipe(mixed)
     assert views(system) == ["near_only", "near_only"]
     assert "1 of 9 recordings has one channel" in why
 
 
 @pytest.mark.parametrize("gain", [1.0, -0.3])
 def test_one_cable_on_both_channels(gain: float) -> None:
-    system, why = default.choose([Clip(clip.near, gain * clip.near, RATE) for clip in clips(False)])
+    system, why = default.choose_recipe([Clip(clip.near, gain * clip.near, RATE) for clip in clips(False)])
     assert views(system) == ["near_only", "near_only"]
     assert "same signal" in why
 
@@ -84,21 +84,21 @@ DEAD = {
 @pytest.mark.parametrize("kind", DEAD)
 def test_a_far_microphone_that_is_dead_or_unplugged_is_not_used(kind: str) -> None:
     far, what = DEAD[kind]
-    system, why = default.choose([Clip(clip.near, far[: len(clip.near)], RATE) for clip in clips(False)])
+    system, why = default.choose_recipe([Clip(clip.near, far[: len(clip.near)], RATE) for clip in clips(False)])
     assert views(system) == ["near_only", "near_only"]
     assert f"{what} in 9 of 9" in why
 
 
 def test_far_in_the_room_is_subtracted_and_the_figures_are_told() -> None:
-    system, why = default.choose(clips(False))
+    system, why = default.choose_recipe(clips(False))
     assert views(system) == ["w1i_4096", "w1i_4096"]
     assert "Both microphones are used" in why
-    assert f"{np.median([default.direct_share(c.near, c.far) for c in clips(False)]):.0%} of what" in why  # type: ignore[arg-type]
+    assert f"{np.median([default.direct_sound_ratio(c.near, c.far) for c in clips(False)]):.0%} of what" in why  # type: ignore[arg-type]
     assert "0.26 s" in why and "3 s" in why
 
 
 def test_far_beside_the_machine_is_not_subtracted() -> None:
-    system, why = default.choose(clips(True))
+    system, why = default.choose_recipe(clips(True))
     assert views(system) == ["near_only", "near_only"]
     assert "hears the machine itself" in why and "limit" in why
 
@@ -110,7 +110,7 @@ def test_one_direct_sound_on_both_microphones_is_not_subtracted() -> None:
         machine = np.convolve(rng.normal(size=3 * RATE), echoes(1, 0, 2.0))[: 3 * RATE]
         far = np.roll(machine, 5) + 0.5 * rng.normal(size=3 * RATE)
         beside.append(Clip(0.02 * (machine + 0.5 * rng.normal(size=3 * RATE)), 0.02 * far, RATE))
-    system, why = default.choose(beside)
+    system, why = default.choose_recipe(beside)
     assert views(system) == ["near_only", "near_only"]
     assert "hears the machine itself" in why
 
@@ -118,45 +118,45 @@ def test_one_direct_sound_on_both_microphones_is_not_subtracted() -> None:
 @pytest.mark.parametrize("far_beside", [False, True])
 def test_the_far_microphones_gain_does_not_matter(far_beside: bool) -> None:
     quieter = [Clip(clip.near, 0.05 * np.asarray(clip.far), RATE) for clip in clips(far_beside)]
-    assert default.choose(quieter) == default.choose(clips(far_beside))
+    assert default.choose_recipe(quieter) == default.choose_recipe(clips(far_beside))
 
 
 def test_a_sound_that_far_hears_first_is_not_the_machine() -> None:
     far = np.random.default_rng(0).normal(size=RATE)
-    assert default.direct_share(np.roll(far, 100), far) == 0
-    assert default.direct_share(np.roll(far, -100), far) > 0.8
-    assert default.direct_share(np.zeros(RATE), far) == 0
+    assert default.direct_sound_ratio(np.roll(far, 100), far) == 0
+    assert default.direct_sound_ratio(np.roll(far, -100), far) > 0.8
+    assert default.direct_sound_ratio(np.zeros(RATE), far) == 0
 
 
 @pytest.mark.slow
 def test_the_shortest_recording_decides_the_window() -> None:
     long = list(clips(False, 11.0)[:4])
-    assert views(default.choose(long)[0]) == ["w1i_16384", "w1i_8192"]
-    assert views(default.choose([*long, clips(False, 0.6)[0]])[0]) == ["w1i_1024", "w1i_1024"]
+    assert views(default.choose_recipe(long)[0]) == ["w1i_16384", "w1i_8192"]
+    assert views(default.choose_recipe([*long, clips(False, 0.6)[0]])[0]) == ["w1i_1024", "w1i_1024"]
 
 
 def test_other_rates_are_judged_at_the_rate_of_the_subtraction() -> None:
     as_48k = [Clip(np.repeat(c.near, 3), np.repeat(c.far, 3), 48_000) for c in clips(False)]  # type: ignore[arg-type]
-    assert views(default.choose(as_48k)[0]) == ["w1i_4096", "w1i_4096"]
+    assert views(default.choose_recipe(as_48k)[0]) == ["w1i_4096", "w1i_4096"]
 
 
 def test_few_normals_are_set_apart_by_the_count_of_all() -> None:
-    few, why = default.choose(clips(False)[:3], count=40)
-    many, _ = default.choose(clips(False)[:3], count=1000)
+    few, why = default.choose_recipe(clips(False)[:3], count=40)
+    many, _ = default.choose_recipe(clips(False)[:3], count=1000)
     assert [recipe.shrinkage for recipe in leaves(few)] == [0.03, 0.1]
     assert [recipe.shrinkage for recipe in leaves(many)] == [0.1, 0.1]
     assert "few" in why
 
 
 def test_deterministic_and_storable() -> None:
-    system, why = default.choose(clips(False))
-    assert (system, why) == default.choose(clips(False))
+    system, why = default.choose_recipe(clips(False))
+    assert (system, why) == default.choose_recipe(clips(False))
     assert isinstance(system, Watch)
     assert from_json(system.to_json()) == system
 
 
 def test_tiny_and_no_clips() -> None:
     noise = np.random.default_rng(0).normal(size=(2, 1700))
-    assert views(default.choose([Clip(noise[0], noise[1], RATE)])[0])
+    assert views(default.choose_recipe([Clip(noise[0], noise[1], RATE)])[0])
     with pytest.raises(ValueError, match="none"):
-        default.choose([])
+        default.choose_recipe([])

@@ -10,7 +10,7 @@ The rarer of the two p-values decides. The normals decide the rest (docs/decisio
     far channel   used if every normal has one and it is neither dead (`microphones`) nor a copy of near
     window        of the leakage subtraction: the longest that the shortest normal allows, at best as long as the room's
                   response; the inside of the subtracted wave is used (`w1i_*`)
-    guard         nothing is subtracted if far receives the machine directly (`direct_share`)
+    guard         nothing is subtracted if far receives the machine directly (`direct_sound_ratio`)
     domains       one Gaussian over all normals, labelled or not
     shrinkage     less with fewer normals than features
 
@@ -20,7 +20,6 @@ References: Carter et al. 1973 (smoothed coherence transform); `enhance.leakage_
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy import fft
@@ -31,28 +30,28 @@ from nearfar.enhance import longest_window
 from nearfar.recipe import Recipe, System, Watch
 from nearfar.support.check import Array
 
-DIRECT = 0.45  # share of one sharp sound in what the microphones have in common, above which far hears the machine
-WINDOW = 2048  # samples at 16 kHz: 128 ms
-REACH = 320  # samples: delays up to 20 ms
-WIDTH = 8  # samples: +-0.5 ms around a delay
-LATE = 16  # samples: 1 ms
-QUIET_BIN = 1e-8  # of the strongest bin's power: below it a bin holds rounding, not sound
-FAULTY = 0.1  # share of normals with a dead or copied far channel that makes it unusable
-FEATURES = 256  # of the steady part; fewer normals than that are few
+MAX_DIRECT = 0.45  # above this `direct_sound_ratio`, far is taken to receive the machine itself
+CSD_WINDOW = 2048  # samples at 16 kHz: 128 ms
+MAX_DELAY = 320  # samples: 20 ms
+PEAK_HALF_WIDTH = 8  # samples: 0.5 ms
+MAX_NEAR_DELAY = 16  # samples: 1 ms
+MIN_BIN_POWER = 1e-8  # of the strongest bin's: below it a bin holds rounding errors alone
+MAX_FAULTY = 0.1  # share of normals with a dead or copied far channel, above which far is not used
+FEATURES = 256  # of the steady part; fewer normals than features need less shrinkage
 LONGEST_TRANSIENT = 8192  # half a second: a longer window smears a knock
 
 
-def choose(clips: Sequence[Clip], count: int | None = None) -> tuple[System, str]:
-    """The default system for these normals, and one paragraph in plain words that says what was chosen and why.
+def choose_recipe(clips: Sequence[Clip], count: int | None = None) -> tuple[System, str]:
+    """The default system for some normals, and a paragraph for the user: the choice and its reasons.
 
-    `clips` are the normals or an even sample of them, `count` is how many normals there are in all (those given).
+    `clips` are the normals or an even sample of them, `count` the number of all normals (None: of `clips`).
     """
     if not clips:
-        raise ValueError("the default is chosen by listening to normals, and there are none")
+        raise ValueError("the default recipe is chosen from normals, and there are none")
     few = (len(clips) if count is None else count) < FEATURES
     window = longest_window(min(round(clip.seconds * ENHANCE_RATE) for clip in clips))
     steady, transient = f"w1i_{window}", f"w1i_{min(window, LONGEST_TRANSIENT)}"
-    subtract, why = _far(clips)
+    subtract, why = _subtract_far(clips)
     if subtract:
         shortest = min(clip.seconds for clip in clips)
         why += f" The window is {window / ENHANCE_RATE:.2g} s, as the shortest recording lasts {shortest:.3g} s."
@@ -61,73 +60,79 @@ def choose(clips: Sequence[Clip], count: int | None = None) -> tuple[System, str
     why += " Two watches share the false-alarm budget equally: one for steady changes of the sound, one for knocks."
     if few:
         why += f" The watch for steady changes is set for few normal recordings (fewer than {FEATURES})."
-    parts = ("steady", 0.5, _steady(steady, few)), ("transient", 0.5, _recipe(transient, "peak", 0.1))
+    parts = (
+        ("steady", 0.5, _gaussian(steady, "quantile", 0.03 if few else 0.1)),
+        ("transient", 0.5, _gaussian(transient, "peak", 0.1)),
+    )
     return Watch(parts), why
 
 
-def direct_share(near: Array, far: Array) -> float:
-    """Share in [0, 1] of one sharp sound in what near and far (N,) have in common; 0 if far hears it first."""
-    share, late = sharpest(near, far)
-    return 0.0 if late > LATE else share
+def direct_sound_ratio(near: Array, far: Array) -> float:
+    """Energy ratio in [0, 1] of `coherent_peak`; 0 if the sound reaches far more than `MAX_NEAR_DELAY` before near."""
+    ratio, delay = coherent_peak(near, far)
+    return 0.0 if delay > MAX_NEAR_DELAY else ratio
 
 
-def sharpest(near: Array, far: Array) -> tuple[float, int]:
-    """The sharpest sound that near and far (N,) have in common: its share in [0, 1], and samples that near is later."""
+def coherent_peak(near: Array, far: Array) -> tuple[float, int]:
+    """The highest peak of the smoothed coherence transform of near and far (N,): (energy ratio, delay).
+
+    ratio   energy within `PEAK_HALF_WIDTH` of the peak / energy of the whole response, in [0, 1]
+    delay   samples by which near follows far, at most `MAX_DELAY` either way
+    """
     from scipy import signal  # slow to import, and only needed where a default is chosen
 
     near, far = near.astype(np.float64), far.astype(np.float64)
-    length = min(WINDOW, len(near))
+    length = min(CSD_WINDOW, len(near))
     cross = signal.csd(far, near, nperseg=length)[1]
     power = [signal.csd(x, x, nperseg=length)[1].real for x in (near, far)]
-    heard = np.all([p > QUIET_BIN * p.max() for p in power], axis=0)
-    if not heard.any():
+    loud = np.all([p > MIN_BIN_POWER * p.max() for p in power], axis=0)
+    if not loud.any():
         return 0.0, 0
-    response = fft.irfft(np.where(heard, cross / np.sqrt(np.where(heard, power[0] * power[1], 1)), 0))
+    response = fft.irfft(np.where(loud, cross / np.sqrt(np.where(loud, power[0] * power[1], 1)), 0))
     centre = len(response) // 2
     energy = np.roll(response**2, centre)
-    reach = min(REACH, centre - WIDTH - 1)
-    top = centre - reach + int(np.argmax(energy[centre - reach : centre + reach + 1]))
-    return float(energy[top - WIDTH : top + WIDTH + 1].sum() / energy.sum()), top - centre
+    furthest = min(MAX_DELAY, centre - PEAK_HALF_WIDTH - 1)
+    peak = centre - furthest + int(np.argmax(energy[centre - furthest : centre + furthest + 1]))
+    around = energy[peak - PEAK_HALF_WIDTH : peak + PEAK_HALF_WIDTH + 1]
+    return float(around.sum() / energy.sum()), peak - centre
 
 
-def _far(clips: Sequence[Clip]) -> tuple[bool, str]:
-    """Whether to subtract what far hears, and why."""
+def _subtract_far(clips: Sequence[Clip]) -> tuple[bool, str]:
+    """Whether to subtract the far channel, and the reason in words."""
     near_only = "so the near microphone is used alone."
     count, mono = len(clips), sum(clip.far is None for clip in clips)
     if mono:
         which = f"{mono} of {count} recordings {'has' if mono == 1 else 'have'}"
-        return False, f"{which if mono < count else 'What is heard has'} one channel, {near_only}"
+        return False, f"{which if mono < count else 'Every recording has'} one channel, {near_only}"
     found = [p for clip in clips for p in microphones.problems(clip.near, clip.far, clip.rate)]
     dead = [p.kind for p in found if p.fatal and p.channel == "far"]  # silent, stuck, saturated
-    if len(dead) > FAULTY * count:
+    if len(dead) > MAX_FAULTY * count:
         kinds = " or ".join(sorted(set(dead)))
         return False, f"The far microphone is {kinds} in {len(dead)} of {count} recordings, {near_only}"
     same = sum(p.kind == "one_cable" for p in found)
-    if same > FAULTY * count:
+    if same > MAX_FAULTY * count:
         return False, f"Near and far carry the same signal in {same} of {count} recordings, {near_only}"
     pairs = [(clip.near, clip.far) for clip in (clip.at(ENHANCE_RATE) for clip in clips)]
-    share = float(np.median([direct_share(near, far) for near, far in pairs if far is not None]))
-    direct = f"{share:.0%} of what the two microphones have in common is one direct sound that near hears first"
-    if share > DIRECT:
+    ratio = float(np.median([direct_sound_ratio(near, far) for near, far in pairs if far is not None]))
+    direct = f"{ratio:.0%} of what the two microphones have in common is one direct sound that near hears first"
+    if ratio > MAX_DIRECT:
         return False, (
-            f"The far microphone hears the machine itself: {direct} (limit {DIRECT:.0%}). Subtracting would cancel the"
-            f" machine, {near_only} A far microphone further from the machine would help."
+            f"The far microphone hears the machine itself: {direct} (limit {MAX_DIRECT:.0%}). Subtracting would cancel"
+            f" the machine, {near_only} A far microphone further from the machine would help."
         )
     return True, (
         "Both microphones are used: what far hears of the surroundings is subtracted from near. Far hears the room more"
-        f" than the machine: {direct} (limit {DIRECT:.0%})."
+        f" than the machine: {direct} (limit {MAX_DIRECT:.0%})."
     )
 
 
-def _steady(view: str, few: bool) -> Recipe:
-    return _recipe(view, "quantile", 0.03 if few else 0.1)
-
-
-def _recipe(view: str, pooling: str, shrinkage: float) -> Recipe:
-    gaussian: dict[str, Any] = {
-        "method": "mahalanobis",
-        "standardize": True,
-        "ignore_domains": True,
-        "normalize": False,
-    }
-    return Recipe(view=view, pooling=pooling, shrinkage=shrinkage, **gaussian)
+def _gaussian(view: str, pooling: str, shrinkage: float) -> Recipe:
+    return Recipe(
+        view=view,
+        pooling=pooling,
+        method="mahalanobis",
+        shrinkage=shrinkage,
+        standardize=True,
+        ignore_domains=True,
+        normalize=False,
+    )

@@ -122,7 +122,7 @@ class Detector:
         self._forget()
         if self.by_default:
             reader = ClipEmbedder(self.near, self.far, self.window_s, [], {})
-            self.system, self.why = default.choose(*reader.sample(clips, SAMPLE))
+            self.system, self.why = default.choose_recipe(*reader.sample(clips, SAMPLE))
         return self.fit_embedded(*self.embedder.embed_normals(clips, targets, set(), skip, progress, copies=copies))
 
     def add(

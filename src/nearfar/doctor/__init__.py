@@ -21,7 +21,7 @@ from nearfar import audio, backend, encoders
 from nearfar.audio import Clip
 from nearfar.audio.microphones import Problem, balance_db
 from nearfar.audio.recordings import Files, Recording, find
-from nearfar.detector.default import FAULTY, sharpest
+from nearfar.detector.default import MAX_FAULTY, coherent_peak
 from nearfar.doctor.report import FileReport, Outlier, Report, brief, clock, few
 from nearfar.embedding.vectors import ENHANCE_RATE, embed
 from nearfar.errors import AudioError
@@ -114,10 +114,10 @@ def _check_file(
 
 
 def _later_ms(clip: Clip) -> float:
-    """The delay of near behind far in ms, of the sharpest sound that reaches both microphones."""
+    """The delay of near behind far in ms, of the highest peak that both microphones share."""
     pair = clip.at(ENHANCE_RATE)
     assert pair.far is not None
-    return 1000 * sharpest(pair.near, pair.far)[1] / ENHANCE_RATE
+    return 1000 * coherent_peak(pair.near, pair.far)[1] / ENHANCE_RATE
 
 
 def _digest(digest: Any, clip: Clip) -> None:
@@ -189,7 +189,7 @@ def _notes(files: list[FileReport]) -> list[str]:
         for f in files:
             f.problems = [p for p in f.problems if p.kind != "swapped"]
     lost = [f for f in files if not f.usable and all(p.channel == "far" for p in f.problems if p.fatal)]
-    if len(lost) > FAULTY * len(files):
+    if len(lost) > MAX_FAULTY * len(files):
         notes.append(
             f"The far microphone is dead in {len(lost):,} of {plural(len(files), 'recording')}, and near is not. If "
             "there is none, or while it is being repaired, use near alone: --far -1, here and in nearfar fit."
