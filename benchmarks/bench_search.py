@@ -66,7 +66,7 @@ class Synthetic:
         return np.roll(self.tiles[number % TILES], number // TILES, axis=-1)
 
 
-def machine(case: Case) -> run.Machine:
+def machine(case: Case) -> run.MachineClips:
     def clips(start: int, count: int, split: str) -> list[Recording]:
         faulty = [split == "test" and i % 2 == 0 for i in range(count)]
         return [
@@ -77,7 +77,7 @@ def machine(case: Case) -> run.Machine:
         ]
 
     train, test = clips(0, case.train, "train"), clips(case.train, case.train // 5, "test")
-    return run.Machine("m", train, test, clips(case.clips, PSEUDO, "train"))
+    return run.MachineClips("m", train, test, clips(case.clips, PSEUDO, "train"))
 
 
 def chosen(case: Case) -> space.Space:

@@ -200,7 +200,7 @@ def machine(tmp_path_factory):
         recordings(folder, 5, "n", split="test"),
         recordings(folder, 5, "knock", split="test", fault="knock"),
     )
-    return run.Machine("m", train, [*normal, *knock])
+    return run.MachineClips("m", train, [*normal, *knock])
 
 
 @pytest.mark.parametrize("encoder", ["logmel", "ced-tiny"])

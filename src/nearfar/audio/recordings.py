@@ -142,6 +142,12 @@ def machines(data: str | os.PathLike[str]) -> dict[str, list[Recording]]:
     return dict(sorted(found.items()))
 
 
+def check_machines(only: Iterable[str], found: Iterable[str], where: object) -> None:
+    """ValueError for a name in `only` that is none of the machines `found`; `where` is named as their place."""
+    if unknown := sorted(set(only) - set(found)):
+        raise ValueError(f"no machine {', '.join(unknown)} in {where}; it has {', '.join(found)}")
+
+
 def select_normals(recordings: Sequence[Recording]) -> tuple[list[Recording], list[str]]:
     """The recordings to fit on, and notes about those that are left out.
 

@@ -47,7 +47,7 @@ def search(
     """Example: nearfar search data/ --encoder logmel -o search/
 
     Score every configuration of the report's search space, record them all, and estimate what the best one is worth on
-    new data. An interrupted search continues when the opt.command is started again.
+    new data. An interrupted search continues when the command is started again.
     """
     from nearfar.challenge.search import records as recorded
     from nearfar.challenge.search import run as bench
@@ -157,7 +157,7 @@ def _scored(data: Path, names: list[str], networks: opt.Networks, **settings: An
 
     wanted = [leaf for name in names for leaf in _recipes(name)]
     with progress_bar() as progress, tempfile.TemporaryDirectory() as scratch:
-        records = run.recipes(data, wanted, scratch, networks.weights_of(*wanted), progress=progress, **settings)
+        records = run.search_recipes(data, wanted, scratch, networks.weights_of(*wanted), progress=progress, **settings)
     return records, [list(records.recipes).index(recipe) for recipe in dict.fromkeys(wanted)]
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+from nearfar.audio.recordings import check_machines
 from nearfar.errors import DownloadError
 from nearfar.support.check import choose
 from nearfar.support.download import Expected, fetch
@@ -116,9 +117,7 @@ def pull(
 
     `keep` leaves the archives in place. Raises DownloadError (an OSError) or ValueError; partial downloads are kept.
     """
-    there = [a.machine for a in found.archives]
-    if unknown := sorted(set(machines) - set(there)):
-        raise ValueError(f"no machine {', '.join(unknown)} in {found.title}; it has {', '.join(there)}")
+    check_machines(machines, [archive.machine for archive in found.archives], found.title)
     raw = Path(to) / found.record.raw
     out = {}
     for archive in found.archives:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from nearfar.audio.recordings import Recording, machines, parse, rows
+from nearfar.audio.recordings import Recording, check_machines, machines, parse, rows
 
 RULES = {
     "2020": "arithmetic mean of AUC and pAUC over machine ids; there are no domains",
@@ -81,9 +81,7 @@ def read(
     that does not fit the files.
     """
     found = machines(data)
-    unknown = sorted(set(only) - set(found))
-    if unknown:
-        raise ValueError(f"no machine {', '.join(unknown)} in {data}; it has {', '.join(found)}")
+    check_machines(only, found, data)
     found = {name: recordings for name, recordings in found.items() if not only or name in only}
     notes: list[str] = []
     if truth is not None:

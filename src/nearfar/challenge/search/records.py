@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from nearfar.audio.recordings import check_machines
 from nearfar.challenge.search.space import Setting, as_row
 from nearfar.fusion import in_sigmas
 from nearfar.metrics import METRICS, harmonic_means
@@ -206,8 +207,8 @@ def read(folder: str | os.PathLike[str], encoders: Sequence[str] = (), machines:
     folders = [p.parent for p in sorted(Path(folder).glob(f"*/*/{CLIPS}"))]  # <encoder>/<machine>
     folders = [each for each in folders if not encoders or each.parent.name in encoders]
     names = sorted({each.name for each in folders})
-    if names and (unknown := sorted(set(machines) - set(names))):
-        raise ValueError(f"no machine {', '.join(unknown)} in the search {folder}; it has {', '.join(names)}")
+    if names:
+        check_machines(machines, names, f"the search {folder}")
     test_sets: dict[str, TestSet] = {}
     results: dict[str, dict[Recipe, tuple[Results, int]]] = {}
     for each in folders:

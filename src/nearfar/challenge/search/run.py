@@ -1,12 +1,12 @@
 """The report's search space as one computation: every step that configurations share is done once (report 2.3-2.7).
 
-    plan        the configurations of a space that are not recorded yet                          `plan`
-    grids       of every clip and waveform, from the cache; they are read once per group
-    vectors     a read of a grid serves all preprocessings and poolings of a group of settings   `pool`
-    distances   a product of vectors serves every view that is a sum of its parts                `distances`
-    scores      a sorted list of neighbours serves every metric, k, density and domain-aware method; the composites
-                of eq. 13 are fused from scores that are there already                           `score`
-    records     one file per setting, written when it is scored                                  `records`
+    plan        find the configurations of a space that are not recorded yet                      `plan`
+    grids       read the grid of every clip and waveform from the cache, once per group of settings
+    vectors     pool a grid by all preprocessings and poolings of the group                       `pool`
+    distances   compute one product of vectors for every view that is a sum of its parts          `distances`
+    scores      search one sorted list of neighbours for every metric, k, density and domain-aware method; fuse the
+                composites of eq. 13 from the scores of their parts                               `score`
+    records     write one file per setting as soon as it is scored                                `records`
 
 Memory: the vectors of a group stay below `memory` bytes (settings x waveforms x clips x D x 4); a setting that alone
 needs more is a group by itself. Each thread also needs about 9 matrices of 4 n N bytes (n clips, N of them normals)
@@ -28,7 +28,7 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.audio import recordings
-from nearfar.audio.recordings import Recording
+from nearfar.audio.recordings import Recording, check_machines
 from nearfar.challenge.search.pool import GridSource, first_shape, groups, pool_clips
 from nearfar.challenge.search.records import Recorder, Records, TestSet, read
 from nearfar.challenge.search.score import score_setting
@@ -44,15 +44,29 @@ from nearfar.support.progress import Progress, titled
 from nearfar.support.threads import map_in_order
 
 MEMORY = 2 << 30
-GRIDS = "grids"  # store below the records, for a network without another one
-PSEUDO = 64  # other machines' normals that stand for anomalies where no labels are used
+GRIDS = "grids"  # folder of the store below the records, if the caller gives no store
+PSEUDO = 64  # most normals of other machines that stand for anomalies in the rules without labels
 
 
 @dataclass(frozen=True)
-class Machine:
+class Searched:
+    """The result of a search.
+
+    records    all that are in the folder for these encoders and machines
+    notes      on configurations that were left out
+    failures   {file: why it could not be used}
+    """
+
+    records: Records
+    notes: Sequence[str]
+    failures: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class MachineClips:
     """The recordings of a machine; `pseudo` are other machines' normals, which are anomalies to this one.
 
-    `how` describes what else its grids depend on: channels, weights, rounding, the files themselves.
+    `how` describes what else the grids depend on: channels, weights, rounding, versions of the files.
     """
 
     name: str
@@ -77,8 +91,8 @@ class Machine:
             self.how,
         )
 
-    def without(self, failures: Mapping[str, str]) -> Machine:
-        """The machine without files that cannot be used; ValueError if too few are left to fit and score."""
+    def without(self, failures: Mapping[str, str]) -> MachineClips:
+        """The machine without the files in `failures`; ValueError if fewer than 2 normals or no test clip are left."""
         left = [[r for r in each if str(r.path) not in failures] for each in (self.train, self.test, self.pseudo)]
         train, test, pseudo = left
         if len(train) < 2 or not test:
@@ -89,9 +103,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """The configurations of a space on one machine: all by setting, and those settings that are not all recorded."""
+    """The configurations of a space on one machine.
 
-    machine: Machine
+    configurations   all of them, by setting
+    settings         those with at least one configuration that is not recorded
+    """
+
+    machine: MachineClips
     encoder: str
     recorder: Recorder
     waveforms: Sequence[str]
@@ -99,8 +117,71 @@ class Plan:
     settings: Sequence[Setting]
 
 
-def plan(machine: Machine, space: Space, encoder: str, folder: str | os.PathLike[str]) -> Plan:
-    """The plan for a machine: the space without the settings that are recorded for all of its clips.
+def search(
+    data: str | os.PathLike[str],
+    encoders: Sequence[str],
+    folder: str | os.PathLike[str],
+    space: Space,
+    weights: Any = None,
+    *,
+    only: Sequence[str] = (),
+    store: Store | None = None,
+    near: int = 0,
+    far: int | None = 1,
+    memory: int = MEMORY,
+    threads: int | None = None,
+    precision: str = "float32",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Searched:
+    """Score the configurations of a space with each encoder on DATA/<machine>/{train,test}; record them in `folder`.
+
+    only     names of the machines; () for all
+    store    of the grids; None: networks get one below `folder`, so no clip is encoded twice
+    memory   bytes of pooled vectors at a time
+    seed     draws the normals of other machines that stand for anomalies
+
+    Raises ValueError for unknown encoders and machines, and for a machine that has too few usable clips.
+    """
+    encoders = [one_of("encoder", name, names()) for name in encoders]
+    machines = _machines(data, only, seed)
+    space, far, notes = _usable(space, machines, near, far)
+    layers = list(dict.fromkeys(setting.layer for setting in space.plan))
+    failures: dict[str, str] = {}
+    for encoder in encoders:
+        grids = store or (Store(Path(folder) / GRIDS) if TABLE[encoder].has_weights else None)
+        weights_id, dtype = weights_in([encoder], weights, precision)[encoder], grids.dtype if grids else "float32"
+        how = f"channels {near} and {far}, weights {weights_id}, grids in {dtype}"
+        plans = [plan(replace(m, how=f"{how}, files {_files_hash(m)}"), space, encoder, folder) for m in machines]
+        plans = [each for each in plans if each.settings]
+        if plans:  # otherwise no network is loaded
+            loaded = load_encoders([encoder], weights, threads=threads, precision=precision)
+            cached = CachedEncoders(loaded, grids, near=near, far=far, layers=layers)
+            for each in plans:
+                failures |= search_machine(each, cached, memory=memory, threads=threads, progress=progress)
+    return Searched(read(folder, encoders, [machine.name for machine in machines]), notes, failures)
+
+
+def search_recipes(
+    data: str | os.PathLike[str],
+    recipes: Sequence[Recipe],
+    folder: str | os.PathLike[str],
+    weights: Any,
+    **options: Any,
+) -> Records:
+    """Records of these recipes on all machines; `options` are those of `search`. ValueError for a file that failed."""
+    encoders = dict.fromkeys(recipe.encoder for recipe in recipes)
+    spaces = {name: space_of([recipe for recipe in recipes if recipe.encoder == name]) for name in encoders}
+    for name, space in spaces.items():  # all spaces are checked before the first clip is encoded
+        failures = search(data, [name], folder, space, weights, **options).failures
+        if failures:
+            file, why = next(iter(failures.items()))
+            raise ValueError(f"{file}: {why}")
+    return read(folder)
+
+
+def plan(machine: MachineClips, space: Space, encoder: str, folder: str | os.PathLike[str]) -> Plan:
+    """The plan for a machine: the space, and its settings that are not recorded for all clips of the machine.
 
     Raises ValueError for a machine with fewer than 2 normals or no test clip, and for an impossible configuration.
     """
@@ -121,7 +202,8 @@ def search_machine(
 ) -> dict[str, str]:
     """Score the configurations of a plan and record them; returns {file: why it could not be used}.
 
-    Raises ValueError if fewer than 2 normals or no test clip is usable.
+    A file that cannot be read is left out of all results of the machine. Raises ValueError if results with that file
+    are recorded already, and if fewer than 2 normals or no test clip is usable.
     """
     if not plan.settings:
         return {}
@@ -129,24 +211,21 @@ def search_machine(
     label, done = f"{plan.encoder} {machine.name}", len(plan.configurations) - len(plan.settings)
     shape = first_shape(machine.clips, source, plan.waveforms[0], plan.settings[0].layer)
     for group in groups(plan.settings, shape, len(machine.clips) * len(plan.waveforms), memory):
-        done += len(group)
-        group = [setting for setting in group if recorder.missing(setting, plan.configurations[setting])]
-        done -= len(group)
-        if not group:  # all are recorded for the clips that are left
+        missing = [setting for setting in group if recorder.missing(setting, plan.configurations[setting])]
+        done += len(group) - len(missing)
+        if not missing:  # an earlier search recorded all for the clips that are usable
             continue
         reading = titled(progress, f"{label}: grids")
-        pooled, failed = pool_clips(machine.clips, source, group, plan.waveforms, threads=threads, progress=reading)
-        if failed and recorder.begun:
-            raise ValueError(
-                f"machine {machine.name!r}: {_first(failed)}"
-            )  # other results were recorded with that file
+        pooled, failed = pool_clips(machine.clips, source, missing, plan.waveforms, threads=threads, progress=reading)
         if failed:
+            if recorder.begun:
+                raise ValueError(f"machine {machine.name!r}: {_first(failed)}")
             machine, failures = machine.without(failed), failed
             recorder = Recorder(recorder.folder, machine.test_set)
         recorder.begin()
         is_target = np.array([r.is_target for r in machine.train], bool)
-        score = partial(_score_and_record, plan, recorder, group, pooled, is_target)
-        for _ in map_in_order(score, range(len(group)), threads):
+        score = partial(_score_and_record, plan, recorder, missing, pooled, is_target)
+        for _ in map_in_order(score, range(len(missing)), threads):
             done += 1
             if progress:
                 progress(done, len(plan.configurations), f"{label}: settings")
@@ -156,127 +235,59 @@ def search_machine(
 def _score_and_record(
     plan: Plan,
     recorder: Recorder,
-    group: Sequence[Setting],
+    settings: Sequence[Setting],
     pooled: Mapping[str, Array],
     is_target: Array,
-    at: int,
+    index: int,
 ) -> None:
-    """Score what is missing of the setting `group[at]`, from its vectors."""
-    setting = group[at]
+    """Score and record the configurations of `settings[index]` that are missing, from its vectors in `pooled`."""
+    setting = settings[index]
     if missing := recorder.missing(setting, plan.configurations[setting]):
-        vectors = {name: x[at] for name, x in pooled.items()}
+        vectors = {name: x[index] for name, x in pooled.items()}
         recorder.keep(setting, score_setting(missing, vectors, is_target, recorder.test_set))
 
 
 def _first(failures: Mapping[str, str]) -> str:
-    """The reason of the first failure, "" if there is none."""
-    return next(iter(failures.values()), "")
+    return next(iter(failures.values()))
 
 
-def search(
-    data: str | os.PathLike[str],
-    encoders: Sequence[str],
-    folder: str | os.PathLike[str],
-    chosen: Space,
-    weights: Any = None,
-    *,
-    only: Sequence[str] = (),
-    store: Store | None = None,
-    near: int = 0,
-    far: int | None = 1,
-    memory: int = MEMORY,
-    threads: int | None = None,
-    precision: str = "float32",
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Searched:
-    """Try the configurations of `chosen` for each encoder on DATA/<machine>/{train,test}, recorded below `folder`.
-
-    Raises ValueError for unknown encoders and machines, and for a machine that has too few usable clips.
-    """
-    encoders = [one_of("encoder", name, names()) for name in encoders]
-    machines = _machines(data, only, seed)
-    chosen, far, notes = _possible(chosen, machines, near, far)
-    layers = list(dict.fromkeys(setting.layer for setting in chosen.plan))
-    failures: dict[str, str] = {}
-    for encoder in encoders:
-        kept = store or (Store(Path(folder) / GRIDS) if TABLE[encoder].has_weights else None)  # never encoded twice
-        digest, rounded = weights_in([encoder], weights, precision)[encoder], kept.dtype if kept else "float32"
-        how = f"channels {near} and {far}, weights {digest}, grids in {rounded}"
-        plans = [plan(replace(m, how=f"{how}, files {_files(m)}"), chosen, encoder, folder) for m in machines]
-        plans = [each for each in plans if each.settings]
-        if plans:  # only then are networks loaded
-            loaded = load_encoders([encoder], weights, threads=threads, precision=precision)
-            cached = CachedEncoders(loaded, kept, near=near, far=far, layers=layers)
-            for each in plans:
-                failures |= search_machine(each, cached, memory=memory, threads=threads, progress=progress)
-    return Searched(read(folder, encoders, [machine.name for machine in machines]), notes, failures)
+def _machines(data: str | os.PathLike[str], only: Sequence[str], seed: int) -> list[MachineClips]:
+    found = recordings.machines(data)
+    check_machines(only, found, data)
+    normals = {name: [r for r in each if r.split == "train" and not r.is_anomaly] for name, each in found.items()}
+    out = []
+    for name in (name for name in found if not only or name in only):
+        others = [r for other, each in normals.items() if other != name for r in each]
+        rng = np.random.default_rng(seed)
+        drawn = sorted(rng.choice(len(others), min(PSEUDO, len(others)), replace=False)) if others else []
+        test = [r for r in found[name] if r.split == "test"]
+        out.append(MachineClips(name, normals[name], test, [others[i] for i in drawn]))
+    return out
 
 
-def _files(machine: Machine) -> str:
+def _files_hash(machine: MachineClips) -> str:
     """A hash of names, sizes and times of the recordings: a new file under an old name changes it."""
     files = [(r.split, r.path.name, *file_fingerprint(r.path)) for r in [*machine.train, *machine.test]]
     return sha256(json.dumps(files).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Searched:
-    """All records of the folder, notes on configurations that were left out, and why files could not be used."""
-
-    records: Records
-    notes: Sequence[str]
-    failures: Mapping[str, str]
-
-
-def _machines(data: str | os.PathLike[str], only: Sequence[str], seed: int) -> list[Machine]:
-    found = recordings.machines(data)
-    unknown = sorted(set(only) - set(found))
-    if unknown:
-        raise ValueError(f"no machine {', '.join(unknown)} in {data}; it has {', '.join(found)}")
-    train = {n: [r for r in rs if r.split == "train" and not r.is_anomaly] for n, rs in found.items()}
-    out = []
-    for name, everything in found.items():
-        if only and name not in only:
-            continue
-        others = [r for other, rs in train.items() if other != name for r in rs]
-        rng = np.random.default_rng(seed)
-        some = sorted(rng.choice(len(others), min(PSEUDO, len(others)), replace=False)) if others else []
-        test = [r for r in everything if r.split == "test"]
-        out.append(Machine(name, train[name], test, [others[i] for i in some]))
-    return out
-
-
-def _possible(
-    chosen: Space, machines: Sequence[Machine], near: int, far: int | None
+def _usable(
+    space: Space, machines: Sequence[MachineClips], near: int, far: int | None
 ) -> tuple[Space, int | None, list[str]]:
-    """The part of a space that the recordings allow, the far channel if they have one, and notes on what they lack."""
+    """The part of a space that the recordings allow, the far channel or None, and notes on what was left out."""
     notes = []
     if far is None or not all(_has_far(m.train[0].path, near, far) for m in machines if m.train):
-        left = chosen.without_far()
-        if lost := len(chosen) - len(left):
-            notes.append(f"no far microphone: {lost:,} configurations of two-channel views are skipped")
-        chosen, far = left, None
+        near_only = space.without_far()
+        if skipped := len(space) - len(near_only):
+            notes.append(f"no far microphone: {skipped:,} configurations of two-channel views are skipped")
+        space, far = near_only, None
     if not any(r.is_target for m in machines for r in m.train):
         notes.append("no target domain among the normals: the domain-aware methods work as one bank")
-    return chosen, far, notes
+    return space, far, notes
 
 
 def _has_far(path: Path, near: int, far: int) -> bool:
     try:
         return audio.read(path, near=near, far=far, frames=8192).far is not None
     except (ValueError, OSError):
-        return True  # a file that cannot be read is reported with the others, when its grid is computed
-
-
-def recipes(
-    data: str | os.PathLike[str], wanted: Sequence[Recipe], folder: str | os.PathLike[str], weights: Any, **options: Any
-) -> Records:
-    """Records of some recipes alone, on all machines; `options` are those of `search`. ValueError for what failed."""
-    names = dict.fromkeys(recipe.encoder for recipe in wanted)
-    spaces = {name: space_of([recipe for recipe in wanted if recipe.encoder == name]) for name in names}
-    for name, chosen in spaces.items():  # all are checked before the first is embedded
-        found = search(data, [name], folder, chosen, weights, **options)
-        if found.failures:
-            file, why = next(iter(found.failures.items()))
-            raise ValueError(f"{file}: {why}")
-    return read(folder)
+        return True  # the file is reported with the other failures, when its grid is computed
