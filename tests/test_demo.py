@@ -259,6 +259,7 @@ def test_level_alone_says_nothing_and_near_alone_says_something(
     assert 0.6 < aucs["near"] < 0.95
 
 
+@pytest.mark.slow
 def test_the_far_microphone_helps_where_faults_are_broadband(
     heard: dict[str, tuple[np.ndarray, dict[str, float]]],
 ) -> None:

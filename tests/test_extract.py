@@ -249,6 +249,7 @@ def start(many, weights, store):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_stopped_or_killed_it_goes_on_where_it_was_with_nothing_lost_or_done_again(
     many, weights, whole, tmp_path, stop, code
