@@ -129,7 +129,7 @@ def alone(recipe: Recipe, frames: Synthetic, case: Case, rng: np.random.Generato
 
 def vector(leaf: Recipe, frames: Synthetic, clip: int) -> np.ndarray:
     view = leaf.parsed_view.pooled
-    return compose(view, *(pool(frames.grid(Path(str(clip)), w), leaf) for w in leaf.parsed_view.waveforms))
+    return compose(view, *pool([frames.grid(Path(str(clip)), w) for w in leaf.parsed_view.waveforms], leaf))
 
 
 def rows(cases: list[Case], notes: list[str]) -> Iterator[list[str]]:

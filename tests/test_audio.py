@@ -335,6 +335,6 @@ def test_real_recordings_raise_no_fatal_problem_and_few_warnings() -> None:
 
 def test_a_file_that_this_user_may_not_read_is_not_called_damaged(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "a.wav").write_text("what a library may not open")
-    monkeypatch.setattr(audio.recordings.os, "access", lambda path, mode: False)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(AudioError, match=r"a\.wav: may not be opened by this user"):
         audio.read(tmp_path / "a.wav")

@@ -58,7 +58,7 @@ def slow(recipe, grids, is_target):
     for leaf in leaves(recipe):
         view = leaf.parsed_view.pooled
         each = [
-            compose(view, *(vectors.pool(grids[str(i), w], leaf) for w in leaf.parsed_view.waveforms))
+            compose(view, *vectors.pool([grids[str(i), w] for w in leaf.parsed_view.waveforms], leaf))
             for i in range(N + M)
         ]
         embedded.append(np.stack(each).astype(np.float32))
@@ -114,7 +114,7 @@ def test_settings_that_share_a_read_pool_as_they_would_alone():
     for freq in ("concat", "mean", "bands"):
         chosen = [replace(s, freq=freq) for s in SETTINGS if s.freq == "concat"]
         for s, vector in zip(chosen, pool.pool_many(grid, chosen), strict=True):
-            expected = vectors.pool(grid, Recipe(**vars(s)))
+            expected = vectors.pool([grid], Recipe(**vars(s)))[0]
             np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), rtol=3e-6, atol=1e-7)
 
 
@@ -122,7 +122,7 @@ def test_a_power_of_nine_neither_vanishes_nor_overflows():
     for scale in (1e-30, 1e-5, 1e5, 1e30):
         grid = scale * np.random.default_rng(0).uniform(0.1, 1, size=(6, 1, 4)).astype(np.float32)
         s = space.Setting(pooling="gem", p=9.0)
-        expected = vectors.pool(grid, Recipe(pooling="gem", p=9.0)).astype(np.float64)
+        expected = vectors.pool([grid], Recipe(pooling="gem", p=9.0))[0].astype(np.float64)
         np.testing.assert_allclose(pool.pool_many(grid, [s])[0], expected / np.linalg.norm(expected), rtol=1e-5)
 
 
@@ -130,7 +130,7 @@ def test_of_beam_every_frequency_row_is_a_unit_vector():
     grid = np.random.default_rng(0).normal(size=(13, 3, 7)).astype(np.float32)
     chosen = [replace(s, freq="beam") for s in SETTINGS if s.freq == "concat"]
     for s, vector in zip(chosen, pool.pool_many(grid, chosen), strict=True):
-        expected = vectors.pool(grid, Recipe(**vars(s)))
+        expected = vectors.pool([grid], Recipe(**vars(s)))[0]
         assert expected.shape == (3, 7)
         length = np.linalg.norm(expected, axis=1, keepdims=True)
         np.testing.assert_allclose(vector, expected / np.where(length, length, 1), rtol=3e-6, atol=1e-7)

@@ -35,57 +35,66 @@ EPS = 1e-12
 
 def mean(frames: ArrayLike) -> Array:
     """Mean over time of frames (..., T, D): (..., D)."""
-    x = _frames(frames)
-    return x.mean(axis=-2, dtype=np.float64).astype(x.dtype)
+    return pool(frames, "mean")
 
 
 def gem(frames: ArrayLike, p: float = 3) -> Array:
     """Generalised mean with exponent p > 0 of the non-negative part of frames (..., T, D): (..., D). Source: eq. 14."""
-    x = _frames(frames)
-    return _power_mean(x, np.full(x.shape[:-1], 1 / x.shape[-2], x.dtype), p)
+    return pool(frames, "gem", p=p)
 
 
 def rdp(frames: ArrayLike, alpha: float = 20) -> Array:
     """Relative deviation pooling of frames (..., T, D): (..., D); alpha >= 0, and 0 is the mean. Source: eq. 15."""
-    x = _frames(frames)
-    return np.einsum("...t,...td->...d", deviation_weights(x, alpha), x)
+    return pool(frames, "rdp", alpha=alpha)
 
 
 def rdp_gem(frames: ArrayLike, alpha: float = 1, p: float = 3) -> Array:
     """Generalised mean of frames (..., T, D) with the weights of `rdp`: (..., D); alpha >= 0, p > 0. Source: eq. 16."""
-    x = _frames(frames)
-    return _power_mean(x, deviation_weights(x, alpha), p)
+    return pool(frames, "rdp_gem", alpha=alpha, p=p)
 
 
 def quantile(frames: ArrayLike, q: float = 0.25) -> Array:
     """The q quantile over time and the mean power of frames (..., T, D) in dB, both in dB: (..., 2 D)."""
-    x = _frames(frames)
-    number("q", q, low=0, high=1)
+    return _quantile(_frames(frames), number("q", q, low=0, high=1))
+
+
+def peak(frames: ArrayLike) -> Array:
+    """Maximum over time minus the mean of frames (..., T, D): (..., D)."""
+    return pool(frames, "peak")
+
+
+def mean_std(frames: ArrayLike) -> Array:
+    """Mean and standard deviation over time of frames (..., T, D): (..., 2 D)."""
+    return pool(frames, "mean_std")
+
+
+def _mean(x: Array) -> Array:
+    return x.mean(axis=-2, dtype=np.float64).astype(x.dtype)
+
+
+def _gem(x: Array, p: float) -> Array:
+    return _power_mean(x, np.full(x.shape[:-1], 1 / x.shape[-2], x.dtype), p)
+
+
+def _rdp(x: Array, alpha: float) -> Array:
+    return np.einsum("...t,...td->...d", deviation_weights(x, alpha), x)
+
+
+def _quantile(x: Array, q: float) -> Array:
     top = x.max(axis=-2, keepdims=True)
     power = top[..., 0, :] + 10 * np.log10(np.mean(10 ** ((x - top) / 10), axis=-2))
     return np.concatenate([np.quantile(x, q, axis=-2).astype(x.dtype), power], axis=-1)
 
 
-def peak(frames: ArrayLike) -> Array:
-    """Maximum over time minus the mean of frames (..., T, D): (..., D)."""
-    x = _frames(frames)
-    return x.max(axis=-2) - x.mean(axis=-2)
-
-
-def mean_std(frames: ArrayLike) -> Array:
-    """Mean and standard deviation over time of frames (..., T, D): (..., 2 D)."""
-    x = _frames(frames)
-    return np.concatenate([x.mean(axis=-2), x.std(axis=-2)], axis=-1)
-
-
+# The poolings of float arrays that are checked already, with the settings p and alpha.
 POOLINGS: dict[str, Callable[[Array, float, float], Array]] = {
-    "mean": lambda x, p, alpha: mean(x),
-    "gem": lambda x, p, alpha: gem(x, p),
-    "rdp": lambda x, p, alpha: rdp(x, alpha),
-    "rdp_gem": lambda x, p, alpha: rdp_gem(x, alpha, p),
-    "quantile": lambda x, p, alpha: quantile(x),
-    "peak": lambda x, p, alpha: peak(x),
-    "mean_std": lambda x, p, alpha: mean_std(x),
+    "mean": lambda x, p, alpha: _mean(x),
+    "gem": lambda x, p, alpha: _gem(x, p),
+    "rdp": lambda x, p, alpha: _rdp(x, alpha),
+    "rdp_gem": lambda x, p, alpha: _power_mean(x, deviation_weights(x, alpha), p),
+    "quantile": lambda x, p, alpha: _quantile(x, 0.25),
+    "peak": lambda x, p, alpha: x.max(axis=-2) - x.mean(axis=-2),
+    "mean_std": lambda x, p, alpha: np.concatenate([x.mean(axis=-2), x.std(axis=-2)], axis=-1),
 }
 
 
@@ -108,7 +117,8 @@ def pool(frames: ArrayLike, kind: str, *, p: float = 3, alpha: float = 1) -> Arr
     (..., D), of "quantile" and "mean_std" (..., 2 D)
         The pooled vector.
     """
-    return choose("pooling", kind, POOLINGS)(_frames(frames), p, alpha)
+    rule = choose("pooling", kind, POOLINGS)
+    return rule(_frames(frames), number("p", p, above=0), number("alpha", alpha, low=0))
 
 
 def deviation_weights(frames: Array, alpha: float) -> Array:
@@ -127,7 +137,6 @@ def deviations(frames: Array) -> Array:
 
 def emphasis(deviations: Array, alpha: float) -> Array:
     """Weights (..., T) of frames by their relative deviations (..., T). Source: eq. 15."""
-    number("alpha", alpha, low=0)
     w = ((1 + deviations) / (1 + deviations.max(axis=-1, keepdims=True))) ** alpha
     weights: Array = w / w.sum(axis=-1, keepdims=True)
     return weights
@@ -135,7 +144,6 @@ def emphasis(deviations: Array, alpha: float) -> Array:
 
 def _power_mean(x: Array, weights: Array, p: float) -> Array:
     # Each feature is scaled to a maximum of 1 first, because x ** 9 could under- or overflow in float32.
-    number("p", p, above=0)
     x = np.maximum(x, 0)
     top = x.max(axis=-2, keepdims=True)
     ratio = x / np.where(top > 0, top, 1)

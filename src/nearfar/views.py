@@ -45,6 +45,14 @@ VIEWS: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
+def composed(view: str, near: Array, far: Array | None, *, normalize: bool) -> Array:
+    """`compose` for arrays that are checked already; `far` is None for a view without far."""
+    pair = near, near if far is None else far
+    if not normalize:
+        return VIEWS[view](*pair)
+    return unit(VIEWS[view](*unit(np.stack(pair))))
+
+
 def needs_far(view: str) -> bool:
     """True if `view` uses the far microphone's embedding."""
     choose("view", view, VIEWS)
@@ -70,15 +78,11 @@ def compose(view: str, near: ArrayLike, far: ArrayLike | None = None, *, normali
     (..., D')
         The composed vector.
     """
-    rule = choose("view", view, VIEWS)
+    choose("view", view, VIEWS)
     near = finite("near", near)
-    if far is None:
-        if needs_far(view):
-            raise ValueError(f"view {view!r} needs the far channel, but far is None. Did you mean view='near_only'?")
-        far = near
-    far = finite("far", far)
-    if far.shape != near.shape:
+    if far is None and needs_far(view):
+        raise ValueError(f"view {view!r} needs the far channel, but far is None. Did you mean view='near_only'?")
+    far = None if far is None else finite("far", far)
+    if far is not None and far.shape != near.shape:
         raise ValueError(f"near and far must have the same shape, not {near.shape} and {far.shape}")
-    if not normalize:
-        return rule(near, far)
-    return unit(rule(unit(near), unit(far)))
+    return composed(view, near, far, normalize=normalize)

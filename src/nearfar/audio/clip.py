@@ -50,10 +50,13 @@ class Clip:
     missing_s: float = 0.0
 
     def __post_init__(self) -> None:
-        number(f"the rate of {self.name!r}", self.rate, above=0)
+        if type(self.rate) is not int or self.rate <= 0:
+            number(f"the rate of {self.name!r}", self.rate, above=0)
         for channel in ("near", "far"):
-            if getattr(self, channel) is not None:
-                what, given = f"the {channel} channel of {self.name!r}", np.asarray(getattr(self, channel))
+            x = getattr(self, channel)
+            is_float32 = isinstance(x, np.ndarray) and x.dtype == np.float32 and x.ndim == 1
+            if x is not None and not (is_float32 and np.isfinite(x).all()):
+                what, given = f"the {channel} channel of {self.name!r}", np.asarray(x)
                 if np.issubdtype(given.dtype, np.integer):
                     raise ValueError(f"{what} holds whole numbers ({given.dtype}), and full scale is 1: int16 / 32768?")
                 x = finite(what, given, ndim=1)
@@ -62,10 +65,9 @@ class Clip:
             raise ValueError(
                 f"{self.name!r}: near has {len(self.near)} samples and far {len(self.far)}; they must agree"
             )
-        if self.seconds < SHORTEST_S:
-            raise AudioError(
-                f"{self.name}: lasts {self.seconds:.3f} s; at least {SHORTEST_S} s are needed", "too_short"
-            )
+        lasts = len(self.near) / self.rate
+        if lasts < SHORTEST_S:
+            raise AudioError(f"{self.name}: lasts {lasts:.3f} s; at least {SHORTEST_S} s are needed", "too_short")
 
     @property
     def seconds(self) -> float:
@@ -175,7 +177,8 @@ def as_clip(source: Any, *, near: int = 0, far: int | None = 1) -> Clip:
 
 def problems(clip: Clip) -> list[Problem]:
     """What is wrong with the clip as a recording, fatal problems first; empty if all is well."""
-    return [*microphones.problems(clip.near, clip.far, clip.rate), *incomplete(clip)]
+    found = microphones.problems(clip.near, clip.far, clip.rate)
+    return [*found, *incomplete(clip)] if clip.missing_s else found
 
 
 def incomplete(clip: Clip) -> list[Problem]:
@@ -244,13 +247,12 @@ def _channels(name: str, channels: int, near: int, far: int | None) -> list[int]
 def _samples(file: Any, frames: int, *channels: int) -> Array:  # (frames or fewer, len(channels))
     """Block by block: a header that promises terabytes must not reserve them, nor eight channels where two are used."""
     blocks: list[Array] = []
-    while frames:
-        size = min(BLOCK, file.frames - file.tell()) if frames < 0 else min(frames, BLOCK)
+    left = file.frames - file.tell() if frames < 0 else frames
+    while not blocks or left:
+        size = min(left, BLOCK)
         block = _block(file, size)
         blocks.append(block[:, list(channels)])
-        frames -= size if frames > 0 else 0
-        if len(block) < size or not size:
-            break
+        left = left - size if len(block) == size else 0
     return np.concatenate(blocks)
 
 

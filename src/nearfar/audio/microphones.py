@@ -10,7 +10,8 @@ warnings. The levels of dead wires differ by 60 dB; hence the limits apply to th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,9 +42,9 @@ class Problem:
 
 def problems(near: Array, far: Array | None, rate: int) -> list[Problem]:
     """What is wrong with a recording, fatal problems first; empty if all is well."""
-    found = [replace(p, channel="near") for p in _of_one("near", near, rate)]
+    found = _of_one("near", near, rate)
     if far is not None:
-        found += [replace(p, channel="far") for p in _of_one("far", far, rate)]
+        found += _of_one("far", far, rate)
         if not any(p.fatal for p in found):
             found += _of_both(near, far, rate)
     return sorted(found, key=lambda p: not p.fatal)
@@ -55,51 +56,83 @@ def balance_db(near: Array, far: Array, rate: int) -> float:
     return _db(power_near**0.5) - _db(power_far**0.5)
 
 
-def _of_one(name: str, x: Array, rate: int) -> list[Problem]:
-    x = x.astype(np.float64)
-    low, high, rms = float(x.min()), float(x.max()), float(x.std())
-    dead = _dead(x, rate, low, high, rms)
+class _Channel(NamedTuple):
+    """The samples (N,) float64 of a channel, and what the checks look at.
+
+    low, high, rms   smallest and largest value, and the standard deviation
+    at_low, at_high  share of samples at the smallest and at the largest value
+    levels           number of different values among some 16,000 samples spread over x
+    step             (N-1,) differences between neighbours
+    gaps             (start, stop) of each stretch of one value longer than GAP_S
+    """
+
+    x: Array
+    low: float
+    high: float
+    rms: float
+    at_low: float
+    at_high: float
+    levels: int
+    step: Array
+    gaps: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, x: Array, rate: int) -> _Channel:
+        x = x.astype(np.float64)
+        low, high = float(x.min()), float(x.max())
+        edge = 1e-3 * (high - low)
+        at_low, at_high = float(np.mean(x <= low + edge)), float(np.mean(x >= high - edge))
+        levels = len(np.unique(x[:: max(1, len(x) // 16_384)]))
+        step = np.diff(x)
+        turns = np.flatnonzero(np.diff(np.r_[False, step == 0, False]))
+        gaps = [(int(a), int(b) + 1) for a, b in zip(turns[::2], turns[1::2], strict=True) if b - a > GAP_S * rate]
+        return cls(x, low, high, float(x.std()), at_low, at_high, levels, step, gaps)
+
+
+def _of_one(name: str, samples: Array, rate: int) -> list[Problem]:
+    channel = _Channel.of(samples, rate)
+    dead = _dead(channel, rate)
     if dead is not None:
-        return [Problem(dead[0], f"the {name} microphone {dead[1]}", fatal=True)]
+        return [Problem(dead[0], f"the {name} microphone {dead[1]}", fatal=True, channel=name)]
     found = []
-    extreme = sum(_extremes(x, low, high))
-    if max(high, -low) >= 0.999 and extreme > CLIPPED:
-        text = f"the {name} microphone clips ({extreme:.2%} of samples at full scale): lower its gain"
-        found.append(Problem("clipped", text))
-    if (levels := _levels(x)) <= COARSE_LEVELS:
-        text = f"the {name} microphone uses {levels} different values only: is its gain far too low?"
-        found.append(Problem("coarse", text))
-    gaps = _gaps(np.diff(x) == 0, rate)
-    if gone := sum(stop - start for start, stop in gaps) / rate:
+    largest, at_extremes = max(channel.high, -channel.low), channel.at_low + channel.at_high
+    if largest >= 0.999 and at_extremes > CLIPPED:
+        text = f"the {name} microphone clips ({at_extremes:.2%} of samples at full scale): lower its gain"
+        found.append(Problem("clipped", text, channel=name))
+    if channel.levels <= COARSE_LEVELS:
+        text = f"the {name} microphone uses {channel.levels} different values only: is its gain far too low?"
+        found.append(Problem("coarse", text, channel=name))
+    if gone := sum(stop - start for start, stop in channel.gaps) / rate:
         text = f"the {name} microphone drops out for {gone:.2g} s: loose cable, or samples lost on the way?"
-        if len(gaps) == 1 and gaps[0][0] == 0:
+        if len(channel.gaps) == 1 and channel.gaps[0][0] == 0:
             text = f"the {name} microphone is cut out for the first {gone:.2g} s: was the recorder still starting?"
-        found.append(Problem("gap", text))
-    offset = float(x.mean())
-    wander = float(np.std([part.mean() for part in np.array_split(x, 8)]))  # a gust of wind is no offset
-    if abs(offset) > max(0.02 * max(high, -low), 1e-3, 0.2 * rms, 10 * wander):
-        found.append(Problem("offset", f"the {name} channel has a constant offset of {offset:+.3f}: sound card fault?"))
+        found.append(Problem("gap", text, channel=name))
+    offset = float(channel.x.mean())
+    wander = float(np.std([part.mean() for part in np.array_split(channel.x, 8)]))  # a gust of wind is no offset
+    if abs(offset) > max(0.02 * largest, 1e-3, 0.2 * channel.rms, 10 * wander):
+        text = f"the {name} channel has a constant offset of {offset:+.3f}: sound card fault?"
+        found.append(Problem("offset", text, channel=name))
     return found
 
 
-def _dead(x: Array, rate: int, low: float, high: float, rms: float) -> tuple[str, str] | None:
+def _dead(channel: _Channel, rate: int) -> tuple[str, str] | None:
     """(kind, what it does) of a channel that carries no sound, else None."""
+    x, rms, at_extremes = channel.x, channel.rms, channel.at_low + channel.at_high
     if rms < SILENT_RMS:
         return "silent", f"is silent ({f'{_db(rms):.0f} dB' if rms else 'one value'}): dead, muted or unplugged?"
-    if high - low < DEAD_SPAN and (levels := _levels(x)) <= DEAD_LEVELS:
-        return "silent", f"moves between {levels} values only: unplugged, or its gain far too low?"
-    extremes = _extremes(x, low, high)
-    saturated = "saturated", f"is saturated ({sum(extremes):.0%} of samples): lower its gain"
-    if min(extremes) > SATURATED / 4 and sum(extremes) > SATURATED:
+    if channel.high - channel.low < DEAD_SPAN and channel.levels <= DEAD_LEVELS:
+        return "silent", f"moves between {channel.levels} values only: unplugged, or its gain far too low?"
+    saturated = "saturated", f"is saturated ({at_extremes:.0%} of samples): lower its gain"
+    if min(channel.at_low, channel.at_high) > SATURATED / 4 and at_extremes > SATURATED:
         return saturated  # before "stuck": a square wave rests on both rails
-    step = np.diff(x)
-    held = float(np.mean(step == 0))
-    frozen = sum(stop - start for start, stop in _gaps(step == 0, rate)) / len(x)
+    held = float(np.mean(channel.step == 0))
+    frozen = sum(stop - start for start, stop in channel.gaps) / len(x)
     if held > 0.9 or frozen > GONE:
         return "stuck", f"holds one value for {max(held, frozen):.0%} of the time: cable or driver?"
-    if sum(extremes) > SATURATED:
+    if at_extremes > SATURATED:
         return saturated
-    mostly_low = float(np.sqrt(np.mean(step**2))) < 2 * np.pi * 3 * MAINS_HZ[0] / rate * rms  # spares most the spectrum
+    steepness = float(np.sqrt(np.mean(channel.step**2)))
+    mostly_low = steepness < 2 * np.pi * 3 * MAINS_HZ[0] / rate * rms  # spares most channels the spectrum
     if mostly_low and (mains := _only_hum(x, rate)):
         return "silent", f"hears mains hum ({mains} Hz) and nothing else: unplugged?"
     return None
@@ -117,40 +150,25 @@ def _of_both(near: Array, far: Array, rate: int) -> list[Problem]:
     return []
 
 
-def _extremes(x: Array, low: float, high: float) -> tuple[float, float]:
-    """Share of samples at the smallest and at the largest value."""
-    edge = 1e-3 * (high - low)
-    return float(np.mean(x <= low + edge)), float(np.mean(x >= high - edge))
-
-
-def _levels(x: Array) -> int:
-    """Number of different values among some 16,000 samples spread over x."""
-    return len(np.unique(x[:: max(1, len(x) // 16_384)]))
-
-
-def _gaps(still: Array, rate: int) -> list[tuple[int, int]]:
-    """(start, stop) of each stretch of one value longer than GAP_S; `still` (N-1,): the same as the sample before."""
-    edges = np.flatnonzero(np.diff(np.r_[False, still, False]))
-    return [(int(a), int(b) + 1) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a > GAP_S * rate]
-
-
 def _spectra(x: Array, rate: int) -> tuple[Array, Array]:
-    """Frequencies (F,) and spectra (T, F), a row per second, |.|^2 summing to the power; Blackman-Harris window."""
+    """Frequencies (F,) and spectra (..., T, F) of x (..., N), a row per second, |.|^2 summing to the power.
+
+    Blackman-Harris window.
+    """
     from scipy import fft
 
-    n = min(rate, len(x))
+    n = min(rate, x.shape[-1])
     turn = 2 * np.pi * np.arange(n) / n
     window = 0.35875 - 0.48829 * np.cos(turn) + 0.14128 * np.cos(2 * turn) - 0.01168 * np.cos(3 * turn)
-    rows = (x[: len(x) // n * n] - x.mean()).reshape(-1, n) * window.astype(x.dtype)
+    whole = x[..., : x.shape[-1] // n * n] - x.mean(axis=-1, keepdims=True)
+    rows = whole.reshape(*x.shape[:-1], -1, n) * window.astype(x.dtype)
     return fft.rfftfreq(n, 1 / rate), fft.rfft(rows) * np.sqrt(2 / (n * (window**2).sum()))
 
 
 def _powers(near: Array, far: Array, rate: int) -> tuple[float, float, float]:
     """Power of near, of far, and of one in the other, above RUMBLE_HZ."""
-    hz, n = _spectra(near, rate)
-    f = _spectra(far, rate)[1]
-    heard = hz >= min(RUMBLE_HZ, rate / 8)
-    n, f = n[:, heard], f[:, heard]
+    hz, spectra = _spectra(np.stack([near, far]), rate)
+    n, f = spectra[..., hz >= min(RUMBLE_HZ, rate / 8)]
     each = [float((a.real * b.real + a.imag * b.imag).sum()) / len(n) for a, b in ((n, n), (f, f), (n, f))]
     return each[0], each[1], each[2]
 

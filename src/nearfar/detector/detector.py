@@ -169,13 +169,13 @@ class Detector:
 
     def score_file(self, path: str | os.PathLike[str]) -> Iterator[Score]:
         """The scores of a recording, clip by clip: one, or one for each window of a file longer than `audio.LONG_S`."""
-        embedder, system = self._require_fit().embedder, self.fitted
+        system, embedder = self.fitted, self.embedder
         for clip in audio.windows(path, near=self.near, far=self.far, length_s=self.window_s):  # read
             problems = embedder.check(clip)  # check
             with single_threaded_blas():
                 vectors = embedder.embed(clip)  # waveforms -> grids -> pooled -> composed: a vector per recipe
                 found = system.score(vectors)  # back ends, alignment, nearest normals
-            yield self._score(clip.name, clip.rate, problems, found)
+            yield self._score(system, found, clip.name, clip.rate, problems)
 
     def score_clip(self, clip: Clip) -> Score:
         """The score of a clip in memory, in the calling thread."""
@@ -207,7 +207,8 @@ class Detector:
 
     def score_embedded(self, clip: EmbeddedClip) -> Score:
         """The score of an embedded clip."""
-        return self._score(clip.origin.name, clip.rate, clip.problems, self.fitted.score(clip.vectors))
+        system = self.fitted
+        return self._score(system, system.score(clip.vectors), clip.origin.name, clip.rate, clip.problems)
 
     def explain(self, source: Any) -> Explanation:
         """Where and why a clip differs from the normals; of a long file, its most unusual window. See `evidence`.
@@ -215,10 +216,10 @@ class Detector:
         The clip is scored as always, then again without each piece of it.
         """
         (source,) = [source] if is_one_clip(source) else source
-        embedder, system = self._require_fit().embedder, self.fitted
+        system, embedder = self.fitted, self.embedder
         clips = next(embedder.embed_many([source]))
         scored = [system.score(clip.vectors) for clip in clips]
-        scores = [self._score(c.origin.name, c.rate, c.problems, s) for c, s in zip(clips, scored, strict=True)]
+        scores = [self._score(system, s, c.origin.name, c.rate, c.problems) for s, c in zip(scored, clips, strict=True)]
         worst = max(range(len(scores)), key=lambda i: (scores[i].anomalous is not None, scores[i].score))
         mute = [s.problem for s in scores if s.problem and not scores[worst].problem]
         notes = [f"{len(mute)} of {len(scores)} windows cannot be judged: {mute[0]}"] if mute else []
@@ -336,11 +337,13 @@ class Detector:
             self._embedder = made = ClipEmbedder(*settings, self.recipes, self.encoders, self.threads, self.store)
         return made
 
-    def _score(self, name: str, rate: int, problems: Sequence[audio.Problem], found: Scored) -> Score:
-        system = self.fitted
-        fatal = join_sentences(p.text for p in problems if p.fatal)
+    def _score(
+        self, system: FittedSystem, found: Scored, name: str, rate: int, problems: Sequence[audio.Problem]
+    ) -> Score:
+        fatal = join_sentences(p.text for p in problems if p.fatal) if problems else ""
         warnings = [p.text for p in problems if not p.fatal]
-        warnings += self.band_levels.warn_of_rate(rate, self.embedder.highest_rate)
+        if rate not in self.band_levels.rates:
+            warnings += self.band_levels.warn_of_rate(rate, self.embedder.highest_rate)
         return Score(
             name=name,
             score=found.value,

@@ -106,12 +106,14 @@ class ClipEmbedder:
 
     def check(self, clip: Clip) -> list[audio.Problem]:
         """What is wrong with a clip, as far as the recipes depend on it. AudioError if they need a missing channel."""
-        check_channels(clip, self.recipes)
+        if clip.far is None and self.needs_far:
+            check_channels(clip, self.recipes)
         found = audio.problems(clip)
         if not self.needs_far:
             found = [p for p in found if p.channel == "near" or p.kind == audio.INCOMPLETE]
-        if clip.seconds < self.window_s / 2:
-            lengths = f"it lasts {clip.seconds:.3g} s where the normals last {self.window_s:.3g} s"
+        lasts = len(clip.near) / clip.rate
+        if lasts < self.window_s / 2:
+            lengths = f"it lasts {lasts:.3g} s where the normals last {self.window_s:.3g} s"
             found.append(audio.Problem("short", f"{lengths}: too short to be compared?"))
         return found
 

@@ -154,7 +154,7 @@ def finish(pending: PendingClip, new: Mapping[EncoderInput, Array], order: Order
     if order.pooled:
         grids = {**pending.found, **new}
         recipe_of = {i: recipe for recipe in order.pooled for i in inputs_of(recipe)}
-        new = {i: pool(grids[i.grid], recipe) for i, recipe in recipe_of.items() if i.grid in grids}
+        new = {i: pool([grids[i.grid]], recipe)[0] for i, recipe in recipe_of.items() if i.grid in grids}
     cache.keep(pending, new)
     return len(new)
 

@@ -18,14 +18,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nearfar import enhance, pooling
+from nearfar import enhance
 from nearfar.audio import Clip, resample
-from nearfar.encoders import Described, Encoder, as_frames
+from nearfar.encoders import FREQS, Described, Encoder
 from nearfar.errors import AudioError
 from nearfar.frames import suppress
+from nearfar.pooling import POOLINGS
 from nearfar.recipe import BEAM, Recipe, parse_view
-from nearfar.support.check import Array
-from nearfar.views import compose
+from nearfar.support.check import Array, finite
+from nearfar.views import composed
 
 ENHANCE_RATE = 16_000
 CHANNELS = ("near", "far")  # waveforms as recorded; all others are made of the pair
@@ -124,26 +125,30 @@ def vectors(
     """
     out = []
     for recipe in recipes:
-        pooled = []
-        for pooled_input, grid_input in zip(inputs_of(recipe), grids_of(recipe), strict=True):
-            if pooled_input in found:
-                pooled.append(found[pooled_input])
-            else:
-                grid = found[grid_input]
-                pooled.append(pool(grid if without is None else _without(grid, without), recipe))
-        composed = compose(recipe.parsed_view.pooled, *pooled, normalize=recipe.normalize)
-        out.append(composed.astype(np.float32))
+        inputs = inputs_of(recipe)
+        grids = {i: found[grid] for i, grid in zip(inputs, grids_of(recipe), strict=True) if i not in found}
+        if without is not None:
+            grids = {i: _without(grid, without) for i, grid in grids.items()}
+        pooled = dict(zip(grids, pool(list(grids.values()), recipe), strict=True))
+        each = [pooled[i] if i in pooled else found[i] for i in inputs]
+        far = each[1] if len(each) > 1 else None
+        vector = composed(parse_view(recipe.view).pooled, each[0], far, normalize=recipe.normalize).astype(np.float32)
+        out.append(vector if np.isfinite(vector).all() else finite(f"the vector of encoder {recipe.encoder!r}", vector))
     return out
 
 
-def pool(grid: Array, recipe: Recipe) -> Array:
-    """A grid (T, F, D) -> its frames, preprocessed and pooled as the recipe says, (D',), or (F, D') for "beam"."""
-    each = recipe.freq in ("bands", BEAM)  # each frequency row is pooled by its own weights
-    frames = np.moveaxis(grid, -2, 0) if each else as_frames(grid, recipe.freq)
+def pool(grids: Sequence[Array], recipe: Recipe) -> list[Array]:
+    """Grids (T, F, D) -> their frames, preprocessed and pooled as the recipe says: (D',), or (F, D') for "beam"."""
+    is_ready = all(grid.dtype == np.float32 and np.isfinite(grid).all() for grid in grids)
+    grids = grids if is_ready else [finite(f"the grid of encoder {recipe.encoder!r}", grid) for grid in grids]
+    if recipe.freq in ("bands", BEAM):  # each frequency row is pooled by its own weights
+        frames = [np.moveaxis(grid, -2, 0) for grid in grids]
+    else:
+        frames = [FREQS[recipe.freq](grid) for grid in grids]
     if recipe.low is not None or recipe.spike is not None:
-        frames = suppress(frames, recipe.low, recipe.spike)
-    pooled: Array = pooling.pool(frames, recipe.pooling, p=recipe.p, alpha=recipe.alpha)
-    return pooled if recipe.freq == BEAM else pooled.ravel()
+        frames = [suppress(x, recipe.low, recipe.spike) for x in frames]
+    pooled = [POOLINGS[recipe.pooling](x, recipe.p, recipe.alpha) for x in frames]
+    return pooled if recipe.freq == BEAM else [x.ravel() for x in pooled]
 
 
 def waveform(clip: Clip, name: str, rate: int) -> Array:
@@ -153,22 +158,26 @@ def waveform(clip: Clip, name: str, rate: int) -> Array:
 
 def waveforms(clip: Clip, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Array]:
     """Several waveforms of a clip, by (name, rate in Hz); each is resampled and enhanced once."""
-    wanted = set(wanted)
+    wanted = dict.fromkeys(wanted)
     names = {name for name, _ in wanted}
     if clip.far is None and names - {"near"}:
         raise ValueError(f"{clip.name}: has 1 channel, and the waveform {min(names - {'near'})!r} needs near and far")
 
-    @cache
-    def recorded(channel: str, rate: int) -> Array:
-        return resample(getattr(clip, channel), clip.rate, rate)
-
-    made: dict[str, Array] = {}
-    if others := sorted(names - {*CHANNELS}):
-        made = _enhanced(recorded("near", ENHANCE_RATE), recorded("far", ENHANCE_RATE), others)
-    return {
-        (name, rate): resample(made[name], ENHANCE_RATE, rate) if name in made else recorded(name, rate)
-        for name, rate in wanted
+    enhanced = sorted(names - {*CHANNELS})
+    sources = dict.fromkeys([*wanted, *((channel, ENHANCE_RATE) for channel in CHANNELS if enhanced)])
+    waves = {
+        (name, rate): getattr(clip, name) if rate == clip.rate else resample(getattr(clip, name), clip.rate, rate)
+        for name, rate in sources
+        if name in CHANNELS
     }
+    if enhanced:
+        made = _enhanced(waves["near", ENHANCE_RATE], waves["far", ENHANCE_RATE], enhanced)
+        waves |= {
+            (name, rate): made[name] if rate == ENHANCE_RATE else resample(made[name], ENHANCE_RATE, rate)
+            for name, rate in wanted
+            if name in made
+        }
+    return {key: waves[key] for key in wanted}
 
 
 def _enhanced(near: Array, far: Array, names: Sequence[str]) -> dict[str, Array]:

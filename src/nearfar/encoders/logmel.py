@@ -37,8 +37,11 @@ class LogMel:
         """(B, N) -> (B, T, 1, 128), a list of 1-D arrays -> a list of (T, 1, 128); T = 1 + N // 512."""
         if layer is not None:
             raise ValueError(f"log-mel has no layers, so layer={layer!r} does not exist")
-        wave_list, stacked = as_list(waves)
-        grids = [log_mel(wave)[:, None, :] for wave in wave_list]
+        stacked = isinstance(waves, np.ndarray)
+        ready = not stacked and all(isinstance(w, np.ndarray) and w.dtype == np.float32 and w.ndim == 1 for w in waves)
+        if not (ready and all(np.isfinite(w).all() for w in waves)):
+            waves, _ = as_list(waves)  # converts the waves, or raises a ValueError
+        grids = [log_mel(wave)[:, None, :] for wave in waves]
         return np.stack(grids) if stacked and grids else grids
 
     def frames(self, waves: Any, freq: str = "concat") -> Any:

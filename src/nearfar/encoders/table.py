@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from nearfar.support.check import Array, finite, one_of
+from nearfar.support.check import Array, choose, finite
 
-FREQS = ("concat", "mean", "bands")
+FREQS: dict[str, Callable[[Any], Any]] = {  # a grid (..., T, F, D) as frames, by name
+    "concat": lambda grid: grid.reshape(*grid.shape[:-2], -1),
+    "mean": lambda grid: grid.mean(axis=-2),
+    "bands": lambda grid: grid,
+}
 PRECISIONS = ("float32", "bf16")
 EVALUATION_ONLY = "NTT Software License Agreement for Evaluation: internal, non-commercial evaluation only"
 
@@ -118,12 +123,8 @@ def names() -> tuple[str, ...]:
 
 def as_frames(grid: Any, freq: str) -> Any:
     """A grid (..., T, F, D), or a list of them, as frames; see `Encoder.frames`."""
-    one_of("freq", freq, FREQS)
-    if isinstance(grid, list):
-        return [as_frames(g, freq) for g in grid]
-    if freq == "mean":
-        return grid.mean(axis=-2)
-    return grid.reshape(*grid.shape[:-2], -1) if freq == "concat" else grid
+    rule = choose("freq", freq, FREQS)
+    return [rule(g) for g in grid] if isinstance(grid, list) else rule(grid)
 
 
 def as_list(waves: Any) -> tuple[list[Array], bool]:

@@ -34,7 +34,7 @@ class single_threaded_blas(AbstractContextManager[None]):
         shared = single_threaded_blas
         with self._lock:
             shared._open += 1
-            for library in _blas():
+            for library in _blas(len(sys.modules)):
                 shared._before.setdefault(library.filepath, (library, library.get_num_threads()))
                 library.set_num_threads(1)
 
@@ -50,7 +50,7 @@ class single_threaded_blas(AbstractContextManager[None]):
 
 def threads() -> int:
     """Number of threads that a BLAS product uses now: 1 inside `single_threaded_blas`."""
-    return max((library.get_num_threads() for library in _blas()), default=1)
+    return max((library.get_num_threads() for library in _blas(len(sys.modules))), default=1)
 
 
 def map_in_order(
@@ -79,11 +79,7 @@ def map_in_order(
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _blas() -> list[Any]:
-    return _libraries(len(sys.modules))
-
-
 @lru_cache(maxsize=1)
-def _libraries(modules: int) -> list[Any]:
+def _blas(modules: int) -> list[Any]:
     # Looking for libraries takes about 1 ms: done again only after an import, which is what loads a BLAS.
     return [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
