@@ -230,7 +230,7 @@ def test_a_full_disk_is_said_survived_and_caught_up_with(history):
     assert history.event(waiting.id).ended == 601.0 == history.events()[0].ended
     history.database.writer.execute("PRAGMA max_page_count = 1000000")
     history.record_score(scored(600.0))
-    assert history.problem == "" and len(history.scores("pump", 0, 1e9)) == 601 and history.database.lost == 0
+    assert history.problem == "" and len(history.scores("pump", 0, 1e9)) == 601 and history.database.dropped_scores == 0
     assert sqlite3.connect(history.folder / "history.db").execute("SELECT id, ended FROM events").fetchall() == [
         (waiting.id, 601.0)
     ]
@@ -242,8 +242,8 @@ def test_what_waits_in_memory_is_bounded_and_events_are_not_forgotten(history, m
     first = history.record_event(event())
     for i in range(500):
         history.record_score(scored(float(i)))
-    assert len(history.database._waiting) <= 102 and history.database.lost >= 400
-    assert f"({history.database.lost} scores dropped)" in history.problem
+    assert len(history.database._waiting) <= 102 and history.database.dropped_scores >= 400
+    assert f"({history.database.dropped_scores} scores dropped)" in history.problem
     history.database.writer.execute("PRAGMA query_only = 0")
     history.record_score(scored(500.0))
     assert history.problem == "" and [e.id for e in history.events()] == [first.id]
@@ -318,7 +318,7 @@ def test_a_message_that_an_earlier_version_kept_is_delivered_once(tmp_path):
     box = history.outbox.mailbox("webhook", ("event",))
     (message,) = box.waiting()
     assert (message.event.peak_score, message.event.triggered_by) == (4.5, ("steady",))
-    box.delivered(message)
+    box.forget(message)
     assert box.waiting() == []
     history.close()
 
@@ -337,10 +337,10 @@ def test_what_waits_for_a_sink_is_rescued_too(tmp_path):
 
 
 def test_the_settings_of_an_alarm_are_remembered_by_machine(history):
-    assert history.alarm("pump") == Alarm(0.0)
-    history.record_alarm("pump", Alarm(3.0, 0.25, 2, 4))
-    history.record_alarm("pump", Alarm(5.0, 0.75, 2, 4))
-    assert history.alarm("pump") == Alarm(0.0, 0.75, 2, 4) and history.alarm("fan") == Alarm(0.0)
+    assert history.alarm_settings("pump") == Alarm(0.0)
+    history.record_alarm_settings("pump", Alarm(3.0, 0.25, 2, 4))
+    history.record_alarm_settings("pump", Alarm(5.0, 0.75, 2, 4))
+    assert history.alarm_settings("pump") == Alarm(0.0, 0.75, 2, 4) and history.alarm_settings("fan") == Alarm(0.0)
 
 
 def test_medians_are_of_what_was_judged_normal_by_day(history):

@@ -7,7 +7,7 @@ import pytest
 
 from nearfar.errors import ConfigError
 from nearfar.live.build import build_plant, check, open_machines
-from nearfar.live.config import of_options, read
+from nearfar.live.config import from_options, read
 from nearfar.live.monitor import Monitor
 
 SOUND = """
@@ -139,9 +139,9 @@ def test_all_mistakes_are_named_at_once_and_no_secret_with_them(folder):
 )
 def test_options_of_the_command_line_are_checked_in_the_same_way(table, says):
     with pytest.raises(ConfigError, match=says):
-        of_options({"machines": {"pump": {"model": Path("pump3"), **table}}})
+        from_options({"machines": {"pump": {"model": Path("pump3"), **table}}})
     weights = {"eat-large": Path("eat.safetensors")}
-    made = of_options({"machines": {"pump": {"model": Path("pump3"), "weights": weights}}})
+    made = from_options({"machines": {"pump": {"model": Path("pump3"), "weights": weights}}})
     assert made.machines["pump"].weights == weights and made.history.folder == Path("nearfar-history")
 
 

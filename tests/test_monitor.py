@@ -14,7 +14,7 @@ import pytest
 from conftest import RATE, hum
 from nearfar.detector import Detector
 from nearfar.live.monitor import Monitor
-from nearfar.live.sinks.prometheus import Metrics, text_of
+from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sources.windows import RingBuffer, Window
 from nearfar.recipe import Recipe
 from plants import T0, Clock, plant_of, windows
@@ -88,7 +88,7 @@ def test_the_oldest_windows_are_dropped_counted_and_leave_a_gap(model, tmp_path)
     made, _ = monitor_of(plant, {"pump": Burst(windows([""] * 30))}, queue=4, meters=(metrics,))
     run(made)
     assert made.dropped == 30 - len(taken) and 20 <= made.dropped <= 27
-    assert f"nearfar_windows_dropped_total {made.dropped:.1f}" in text_of(metrics).decode()
+    assert f"nearfar_windows_dropped_total {made.dropped:.1f}" in metrics.text().decode()
     times = [w.t0 for w in taken]
     assert any(w.gap for w in taken) and times == sorted(times) and times[-1] == T0 + 58
     for before, after in itertools.pairwise(taken):

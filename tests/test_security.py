@@ -30,7 +30,7 @@ def test_the_token_opens_and_nothing_else_does():
     assert asked(authorization=f"bearer  {TOKEN} ") is None
     for wrong in ("", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Basic {TOKEN}", f"Bearer {TOKEN[:-1]}", TOKEN):
         assert asked(authorization=wrong) == "no_token", wrong
-    assert not Access("").right("")  # no token is no password
+    assert not Access("").is_token("")  # no token is no password
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/login", "/static/style.css"])

@@ -501,7 +501,7 @@ def test_a_sender_that_goes_away_is_no_failure_of_the_server(client):
 def test_a_history_that_cannot_be_written_is_not_ready(client, plant):
     plant[0].history.database.problem = "history: disk full"
     assert client.get("/readyz").status_code == 503 and client.get("/healthz").status_code == 200
-    client.app.state.service.troubles = lambda: ["pump: rtsp://x: refused; trying again"]
+    client.app.state.service.source_problems = lambda: ["pump: rtsp://x: refused; trying again"]
     assert client.get("/v1/health").json()["problems"] == [
         "history: disk full",
         "pump: rtsp://x: refused; trying again",

@@ -34,7 +34,7 @@ from nearfar.live.messages import (
 from nearfar.live.records import Event, ScoreRecord
 from nearfar.live.sinks import lines
 from nearfar.live.sinks.mqtt import Mqtt
-from nearfar.live.sinks.prometheus import Metrics, text_of
+from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.live.sinks.webhook import Webhook, read_secret
 
@@ -88,7 +88,7 @@ def test_an_alarm_stands_in_two_states(word):
     metrics = Metrics()
     metrics.put(state(word))
     stands = word in ("unacknowledged alarm", "acknowledged alarm")
-    assert f'nearfar_alarm{{machine="pump"}} {float(stands)}' in text_of(metrics).decode()
+    assert f'nearfar_alarm{{machine="pump"}} {float(stands)}' in metrics.text().decode()
 
 
 def test_a_dead_sink_holds_nobody_up_and_its_queue_is_bounded():
@@ -234,7 +234,7 @@ def test_what_is_kept_comes_back_as_it_was_goes_with_its_days_and_is_for_its_sin
     history.change_event(kept.id, lambda kept: event(kept.id, "cleared"), ended=9.0)
     history.outbox.enqueue(health("problem", "dead"))
     assert box.waiting() == [event(1), event(1, "cleared")] and len(other.waiting()) == 3
-    box.delivered(event(1))
+    box.forget(event(1))
     assert [m.what for m in box.waiting()] == ["cleared"] and len(other.waiting()) == 3
     assert event(1).id == parse_message(event(1).json()).id != event(1, "cleared").id
     history.record_score(ScoreRecord("pump", 11 * 86_400.0, 11 * 86_400.0 + 10, 0.0, 3.0, False, 0.5))
@@ -459,7 +459,7 @@ def test_metrics_have_the_names_that_were_promised():
     metrics.count_failed("pump")
     metrics.observe("pump", 0.03, 4.0)
     metrics.observe("fan", 0.03, 1.0)
-    text = text_of(metrics).decode()
+    text = metrics.text().decode()
     for line in (
         'nearfar_score{machine="pump"} 4.5',
         'nearfar_threshold{machine="pump"} 3.0',
@@ -476,7 +476,7 @@ def test_metrics_have_the_names_that_were_promised():
 
 
 def test_what_is_counted_begins_at_0_so_that_the_first_alarm_is_an_increase():
-    text = text_of(Metrics(["pump"])).decode()
+    text = Metrics(["pump"]).text().decode()
     assert 'nearfar_events_total{kind="alarm",machine="pump"} 0.0' in text
     assert 'nearfar_windows_total{machine="pump",result="failed"} 0.0' in text
     assert "nearfar_alarm{" not in text and "nearfar_health_problem{" not in text  # nobody knows yet

@@ -43,7 +43,7 @@ def set_point(
     with _read(folder) as records:
         for machine in records.machines():
             scores, events = records.iter_scores(machine, 0, float("inf")), records.events(machine, limit=100_000)
-            alarm = records.alarm(machine)
+            alarm = records.alarm_settings(machine)
             alarm = replace(alarm, on_delay=on_delay or alarm.on_delay)
             found = measure(scores, events, false_alarms_per_week, alarm)
             facts[machine] = vars(found)

@@ -145,13 +145,13 @@ def _listen(plant: PlantConfig, once: bool, as_json: bool, fail_on_alarm: bool) 
 
 def _plant_of(model: Path | None, machine: dict[str, Any], site: str, sinks: dict[str, Any]) -> PlantConfig:
     """The configuration of one machine from the command line."""
-    from nearfar.live.config import of_options
+    from nearfar.live.config import from_options
 
     if model is None or not machine["source"]:
         raise ValueError("what is to be listened to? Give MODEL and --source, or --config FILE")
     id = re.sub(r"[^A-Za-z0-9_-]+", "-", machine["name"] or model.resolve().name).strip("-_") or "machine"
     history = {"folder": Path(f"{model.resolve().name}-history")}
-    return of_options({"machines": {id: {"model": model, **machine}}, "site": site, "history": history, **sinks})
+    return from_options({"machines": {id: {"model": model, **machine}}, "site": site, "history": history, **sinks})
 
 
 def _host(text: str) -> dict[str, Any]:

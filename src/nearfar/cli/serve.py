@@ -54,11 +54,11 @@ def serve(
     Serve a dashboard, a REST API and metrics for Prometheus, until Ctrl-C.
     """
     from nearfar.live.build import build_plant
-    from nearfar.live.server.app import NEEDED
+    from nearfar.live.server.app import NEEDS_FASTAPI
     from nearfar.live.sinks.prometheus import Metrics
 
     if find_spec("fastapi") is None:  # before a part of it asks for what that part needs
-        raise ImportError(NEEDED)
+        raise ImportError(NEEDS_FASTAPI)
     plant = _plant(model or [], config, history, source or [], weights_of(weights))
     _check_tls(tls_cert, tls_key)
     with _bound(host, port) as listening:
@@ -95,11 +95,10 @@ def _check_tls(cert: Path | None, key: Path | None) -> None:
 def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, options: dict[str, Any]) -> None:
     """Serve, and process live sources, until the process is stopped."""
     from nearfar.live.server.app import make_app
-    from nearfar.live.sinks.prometheus import text_of
 
     metrics, monitor = made.metrics, made.monitor
-    text = None if metrics is None else lambda: text_of(metrics)
-    app = make_app(made.plant, rules, metrics=text, dropped=lambda: monitor.dropped, troubles=monitor.problems)
+    text = None if metrics is None else metrics.text
+    app = make_app(made.plant, rules, metrics=text, dropped=lambda: monitor.dropped, source_problems=monitor.problems)
     for machine in made.plant.machines.values():
         if machine.id in monitor.queues:
             introduce(machine, made.plant.history.folder)
@@ -139,7 +138,7 @@ def _plant(
                 raise ValueError(f"--source {text!r}: name its machine, as ID=URL; machines: {', '.join(machines)}")
             id, url = next(iter(machines)), text
         machines[id]["source"].append(url)
-    return c.of_options({"machines": machines, "history": {"folder": history} if history else {}})
+    return c.from_options({"machines": machines, "history": {"folder": history} if history else {}})
 
 
 def _access(host: str, file: Path, asked: bool, allowed: Sequence[str]) -> Access:

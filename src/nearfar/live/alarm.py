@@ -3,7 +3,7 @@
     raise    `on_delay` judged windows in a row above `on`           clear    `off_delay` in a row below `off` <= `on`
 
 Pure and clock-free: windows are counted, and where time matters (shelving) the time is an argument. A window that
-cannot be judged has the score None: it neither raises nor clears, and does not break a run. The words are those of
+cannot be judged has the score None: it neither raises nor clears, and does not break a run. The states are those of
 ISA-18.2:
 
     state                     meaning                                                  reported when it is entered by
@@ -40,7 +40,7 @@ WEEK_S = 7 * 86_400.0
 
 @dataclass
 class Alarm:
-    """One alarm; `on` and `deadband` in the score's unit, delays in windows. Starts normal and in service."""
+    """One alarm; `on` and `deadband` in the score's unit, delays in windows. Starts normal and not shelved."""
 
     on: float
     deadband: float = 0.5
@@ -49,7 +49,7 @@ class Alarm:
     condition: bool = False  # whether the scores, with the delays, are above the set-point
     standing: bool = False  # whether an alarm was raised and not cleared
     acknowledged: bool = True
-    run: int = 0
+    run: int = 0  # windows in a row across the limit that counts now
     shelved_until: float = -math.inf
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class Alarm:
         return self.on - self.deadband
 
     def update(self, value: float | None, at: float) -> str:
-        """One window: its score, or None if it cannot be judged, and its time. Returns "raised", "cleared" or ""."""
+        """Take the score of a window (None: it cannot be judged) and its time; returns "raised", "cleared" or ""."""
         if value is not None:
             crossing = value < self.off if self.condition else value > self.on
             self.run = self.run + 1 if crossing else 0

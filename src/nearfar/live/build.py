@@ -74,12 +74,12 @@ def build_plant(
         undo.callback(history.close)
         for sink in sinks:
             undo.callback(sink.close)
-        made = [*sinks, *open_sinks(config, machines, history, clock)]
+        all_sinks = [*sinks, *open_sinks(config, machines, history, clock)]
         undo.pop_all()
-    plant = Plant(machines, history, made, clock=clock)
-    metrics = next((sink for sink in made if isinstance(sink, Metrics)), None)
+    plant = Plant(machines, history, all_sinks, clock=clock)
+    metrics = next((sink for sink in all_sinks if isinstance(sink, Metrics)), None)
     meters = (metrics,) if metrics else ()
-    return Assembly(plant, Monitor(plant, sources, warn=warn, meters=meters), made, metrics, folder_lock)
+    return Assembly(plant, Monitor(plant, sources, warn=warn, meters=meters), all_sinks, metrics, folder_lock)
 
 
 def open_machines(config: PlantConfig) -> list[Machine]:
@@ -176,7 +176,9 @@ def check(config: PlantConfig) -> list[str]:
     lines.append(f"history: {h.folder}, scores for {h.keep_days:g} days, audio up to {h.audio_gb:g} GB")
     if m := config.mqtt:
         _check_certificates(m)
-        lines.append(f"mqtt: {m.host} as {m.username or 'nobody'}, topics {m.prefix}/{config.site}/...")
+        lines.append(
+            f"mqtt: {m.host} as {m.username or 'a client without a user name'}, topics {m.prefix}/{config.site}/..."
+        )
     if config.webhook:
         lines.append(f"webhook: {hide(config.webhook.url)}, {'signed' if config.webhook.secret_file else 'NOT signed'}")
     if config.metrics:

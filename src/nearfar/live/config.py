@@ -140,7 +140,7 @@ class Table(BaseModel):
 
 class AlarmConfig(Table):
     """The alarm of a machine. Without `false_alarms_per_week` it uses the model's set-point if somebody chose one,
-    else the one that the normal recordings can back."""
+    else the one that the normal recordings can confirm."""
 
     false_alarms_per_week: float | None = Field(default=None, gt=0)
     deadband: float = Field(default=0.5, ge=0)
@@ -256,7 +256,7 @@ def read(path: str | os.PathLike[str], environment: Mapping[str, str] | None = N
     return _validated(data, written, place, path.parent)
 
 
-def of_options(tables: Mapping[str, Any]) -> PlantConfig:
+def from_options(tables: Mapping[str, Any]) -> PlantConfig:
     """The configuration that command line options describe, as the tables of a file; ConfigError for a bad value."""
     return _validated(tables, tables, lambda key: "", None)
 

@@ -54,7 +54,7 @@ class EventRecorder:
         self._reported_state = NORMAL
 
     def on_score(self, score: ScoreRecord, change: str) -> None:
-        """Follow a window and what the alarm made of it: RAISED, CLEARED or ""."""
+        """Take the score of a window, and `change`: what `Alarm.update` returned for it."""
         alarm, judged = self.machine.alarm, score.anomalous is not None
         if judged and score.score > alarm.on:
             if self._peak is None or score.score > self._peak.score:
@@ -76,12 +76,12 @@ class EventRecorder:
         self.report_state(score.t1)
 
     def on_silence(self, now: float) -> None:
-        """Save the audio that there is once the event's time is over: no more sound may come."""
+        """Save the audio that the buffer holds if it is time for that: no more sound may come."""
         if self.recording_event is not None and now >= self.record_until:
             self._save_audio()
 
     def update_health(self, problems: Mapping[str, str], at: float) -> None:
-        """Follow the problems {kind: text} of the microphones: raise, change or clear the health event."""
+        """Take the present problems {kind: text} of the microphones: raise, change or clear the health event."""
         text = "; ".join(problems.values())
         changed = problems.keys() != self.health_kinds
         if problems and self.health_event is None:
@@ -116,7 +116,7 @@ class EventRecorder:
             self.change(event, CLEARED, ended, ended=ended, interrupted=True)
 
     def close(self) -> None:
-        """Save the audio that there is."""
+        """Save the audio that the buffer holds."""
         if self.recording_event is not None:
             self._save_audio()
 
@@ -126,7 +126,7 @@ class EventRecorder:
         event = Event(0, self.machine.id, ALARM, at, None, peak.score, peak.t0, peak.threshold, peak.triggered_by, text)
         self.alarm_event, message = self._keep(event, RAISED, at)
         self.recording_event = self.alarm_event
-        self._save_audio(again_at=at + AFTER_S)  # before the message: who receives it may ask for the audio
+        self._save_audio(again_at=at + AFTER_S)  # before the message is sent: its receiver may request the audio
         self.reporter.send(message)
 
     def _keep(self, event: Event, what: str, at: float, **changes: Any) -> tuple[Event, Message]:
@@ -143,7 +143,7 @@ class EventRecorder:
         return kept, describe(kept)
 
     def _replace(self, changed: Event) -> None:
-        """Continue with an event as it is now, wherever it is in use."""
+        """Replace the event in each attribute that holds it."""
         if self.alarm_event is not None and self.alarm_event.id == changed.id:
             self.alarm_event = changed
         if self.recording_event is not None and self.recording_event.id == changed.id:
@@ -157,7 +157,7 @@ class EventRecorder:
         event, self.record_until = self.recording_event, again_at
         span = self.machine.buffer.cut(event.peak_t0, BEFORE_S, self.machine.detector.window_s + AFTER_S)
         if span is not None:
-            name = f"{utc(event.started)}-{self.machine.id}-{event.id}.flac"
+            name = f"{file_time(event.started)}-{self.machine.id}-{event.id}.flac"
             try:
                 self.history.event_audio.save(name, span.samples, span.rate)
             except OSError:  # a full disk: try again as long as the buffer holds the sound
@@ -168,6 +168,6 @@ class EventRecorder:
             self.recording_event = None
 
 
-def utc(at: float) -> str:
-    """A time as it stands in file names."""
+def file_time(at: float) -> str:
+    """A time (UTC) for a file name; such names sort by time."""
     return f"{datetime.fromtimestamp(at, timezone.utc):%Y%m%dT%H%M%SZ}"

@@ -48,8 +48,8 @@ class Machine:
     hop_s: float = 0.0
     weights: Any = None
     shared: Shared = field(default_factory=dict, repr=False)
-    streamed: bool = False  # windows come all the time, so alarms are to be rare
-    asked_per_week: float | None = None  # most false alarms a week, whatever the model says
+    streamed: bool = False  # the machine is scored all the time, so its set-point allows few false alarms
+    configured_per_week: float | None = None  # most false alarms a week; overrides the set-point of the model
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(BandLevels()))
     buffer: RingBuffer = field(default_factory=RingBuffer, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -58,11 +58,11 @@ class Machine:
 
     def use_detector(self, detector: Detector) -> None:
         """Score with this detector from now on, sharing the encoders that are loaded."""
-        share(detector, self.weights, self.shared)
+        share_encoders(detector, self.weights, self.shared)
         self.detector = detector
         self.watchdog.band_levels = detector.band_levels
-        if self.asked_per_week is not None:  # in memory only: the set-point in the model folder stays as it is
-            rate = rate_for(self.asked_per_week, self.hop_s, self.alarm.on_delay)
+        if self.configured_per_week is not None:  # the set-point in the model folder does not change
+            rate = rate_for(self.configured_per_week, self.hop_s, self.alarm.on_delay)
             detector.threshold = from_normals(detector.train_values, rate, detector.method)
         elif self.streamed:
             detector.threshold = set_point(detector, self.hop_s, self.alarm.on_delay)
@@ -87,11 +87,11 @@ class Machines(dict[str, Machine]):
 
 
 def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared: Shared | None = None) -> Machine:
-    """A machine that is scored by the detector in the folder `config.model`; `shared` holds encoders loaded already.
+    """The machine that the detector in the folder `config.model` scores; `shared` are the encoders of other machines.
 
     The set-point is the model's own, or with `false_alarms_per_week` the one that makes at most this many. With a
-    source, a set-point that nobody chose is replaced by one for a machine under watch all the time (`setpoint`).
-    ValueError for an id that is no plain name, and what `nearfar.load` raises.
+    source, a set-point that nobody chose is replaced by one for a machine that is scored all the time (`setpoint`).
+    ValueError if the id cannot be a file name; otherwise raises what `nearfar.load` raises.
     """
     for what, word in (("machine id", id), ("site", site)):
         if not NAME.fullmatch(word):
@@ -114,7 +114,7 @@ def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared:
         weights=config.weights,
         shared={} if shared is None else shared,
         streamed=bool(config.source),
-        asked_per_week=settings.false_alarms_per_week,
+        configured_per_week=settings.false_alarms_per_week,
         watchdog=Watchdog(detector.band_levels, config.silence_s or silence_s),
         buffer=RingBuffer(max(BUFFER_S, 2 * detector.window_s)),
     )
@@ -122,17 +122,17 @@ def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared:
     return machine
 
 
-def share(detector: Detector, weights: Any, shared: Shared) -> None:
+def share_encoders(detector: Detector, weights: Any, shared: Shared) -> None:
     """Give a detector the encoders in `shared`, loading those that are missing."""
     encoders = {}
     names = sorted({recipe.encoder for recipe in detector.recipes})
     files = files_of(names, weights)
     for name in names:
         file = files.get(name)
-        known = {n: digest for n, digest in detector.weights_known.items() if n == name}
-        key = (name, str(file), *map(str, known.values()))
+        expected = {n: weights for n, weights in detector.weights_known.items() if n == name}
+        key = (name, str(file), *map(str, expected.values()))
         if key not in shared:
-            one = load_encoders([name], {name: file}, known, device=detector.device, threads=detector.threads)
-            shared[key] = one[name]
+            loaded = load_encoders([name], {name: file}, expected, device=detector.device, threads=detector.threads)
+            shared[key] = loaded[name]
         encoders[name] = shared[key]
     detector.use_encoders(encoders)

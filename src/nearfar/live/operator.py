@@ -21,7 +21,7 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.detector import Detector, load
-from nearfar.embedding.embedder import Origin
+from nearfar.embedding.embedder import ClipEmbedder, Origin
 from nearfar.errors import AudioError, BadInput, Conflict, NotFound
 from nearfar.live.alarm import rate_for
 from nearfar.live.events import EventRecorder
@@ -35,11 +35,9 @@ from nearfar.support.check import one_of
 
 UNDO, NORMALS = "undo", "normals"  # folders of the history
 CHANGES = ("fine", "add", "set-point")  # the actions that change a model, and can be undone
-KEEP = 20  # changes per machine that can be undone
-FEW = 10  # new normals that are scored to see whether they are of this machine, however many there are
-BEYOND = (
-    1.5  # an event's windows all alarm; beyond this many times the highest normal score they may be another machine's
-)
+KEEP = 20  # newest changes of each machine that can be undone
+FEW = 10  # about this many new normals are scored, to warn if they may be of another machine
+BEYOND = 1.5  # times the highest normal score: all windows of an event alarm, so only higher ones cause a warning
 MOST_SHELVED_H = 24.0 * 31
 
 
@@ -78,7 +76,7 @@ class Operator:
         """The event was a false alarm: its windows above the set-point go into the bank. Conflict without audio."""
         with self._locked(event_id) as (machine, event):
             if event.verdict == FINE:
-                raise Conflict(f"event {event_id} has been called fine already, by {event.verdict_by}")
+                raise Conflict(f"event {event_id} was called fine already, by {event.verdict_by}")
             clips = self._crossings(machine, event)
             audit = self._add_to_bank(machine, clips, False, who, "fine", event=event_id)
             self._set_verdict(event, FINE, who)
@@ -115,29 +113,29 @@ class Operator:
                     new.set_threshold(value=value)
             except ValueError as error:
                 raise BadInput(str(error)) from error
-            was, asked, machine.asked_per_week = machine.detector.threshold.value, machine.asked_per_week, None
-            return self._replace_model(machine, new, who, "set-point", was=was, value=new.threshold.value, asked=asked)
+            values = {"was": machine.detector.threshold.value, "value": new.threshold.value}
+            return self._replace_model(machine, new, who, "set-point", **values, asked=machine.configured_per_week)
 
     def undo(self, audit_id: int, who: str) -> Audit:
-        """Bring back the model from before a change; only the newest change that stands can be undone."""
-        found = self.history.audit(id=audit_id)
-        if not found:
+        """Bring back the model from before a change; only the newest change that is not undone can be undone."""
+        entries = self.history.audit(id=audit_id)
+        if not entries:
             raise NotFound(f"there is no audit entry {audit_id}")
-        if found[0].action not in CHANGES:
-            raise Conflict(f"audit entry {audit_id} is no change of a model, so there is nothing to undo")
-        change = found[0]
+        change = entries[0]
+        if change.action not in CHANGES:
+            raise Conflict(f"audit entry {audit_id} did not change the model, so there is nothing to undo")
         machine = self.machines[change.machine]
         with machine.lock:
-            newest = self.history.standing_changes(machine.id, CHANGES)
-            if change.id not in newest:
+            standing = self.history.standing_changes(machine.id, CHANGES)
+            if change.id not in standing:
                 raise Conflict(f"audit entry {audit_id} has been undone already, or is too old to be undone")
-            if change.id != newest[0]:
-                raise Conflict(f"{len(newest)} changes stand; undo the newest first, which is entry {newest[0]}")
-            kept = self._kept(change)
-            if not kept.is_dir():
+            if change.id != standing[0]:
+                raise Conflict(f"later changes are not undone: undo the newest first, which is entry {standing[0]}")
+            before = self._model_before(change)
+            if not before.is_dir():
                 raise Conflict(f"the model before audit entry {audit_id} is no longer kept (only the last {KEEP} are)")
-            _replace_folder(machine.model, kept)
-            machine.asked_per_week = change.detail.get("asked", machine.asked_per_week)
+            _replace_folder(machine.model, before)
+            machine.configured_per_week = change.detail.get("asked", machine.configured_per_week)
             machine.use_detector(load(machine.model, machine.weights, threads=1))
             for name in change.detail.get("files", []):
                 (self.history.folder / NORMALS / machine.id / name).unlink(missing_ok=True)
@@ -146,7 +144,7 @@ class Operator:
                 self._change(self.history.event(event), "verdict", verdict="", verdict_by="")
                 about = {"event": event}
             audit = self._audit(who, machine.id, "undo", of=audit_id, **about)
-            shutil.rmtree(kept, ignore_errors=True)
+            shutil.rmtree(before, ignore_errors=True)
             return audit
 
     @contextmanager
@@ -167,7 +165,7 @@ class Operator:
         self._acknowledge_alarm(self._change(event, "verdict", verdict=verdict, verdict_by=who, **seen))
 
     def _acknowledge_alarm(self, event: Event) -> None:
-        """Acknowledge the alarm if `event` is the alarm that stands, or if none stands."""
+        """Acknowledge the machine's alarm, unless it belongs to another event than `event`."""
         machine, recorder = self.machines[event.machine], self.recorders[event.machine]
         another = recorder.alarm_event is not None and recorder.alarm_event.id != event.id
         if event.kind == ALARM and not another and not machine.alarm.acknowledged:
@@ -185,7 +183,9 @@ class Operator:
         """The windows of an event's audio, end to end from its peak, that cross the set-point; the peak at least."""
         path = self.history.event_audio.path(event.audio)
         if path is None:
-            raise Conflict(f"event {event.id} has no audio (any more), so there is nothing to learn from it")
+            raise Conflict(
+                f"event {event.id} has no audio, or it has been deleted, so there is nothing to add to the normals"
+            )
         size = round(machine.detector.window_s * audio.header(path).rate)
         whole = audio.read(path)
         peak = min(max(0, round((event.peak_t0 - event.audio_t0) * whole.rate)), max(0, len(whole.near) - size))
@@ -200,48 +200,54 @@ class Operator:
     def _add_to_bank(
         self, machine: Machine, clips: Sequence[Any], is_target: bool, who: str, action: str, **detail: Any
     ) -> Audit:
-        """Add clips to the bank, from files written here, so that they can be played later like every normal."""
+        """Write clips to files whose channels are near and far, and add these files: they can be played later."""
         folder = self.history.folder / NORMALS / machine.id
         beyond = BEYOND * float(machine.detector.train_values.max()) if action == "fine" else -math.inf
         note = domain_shift_warning(machine.detector.score(clips[:: max(1, len(clips) // FEW)]), beyond)
         paths: list[Path] = []
-        new = copy.copy(machine.detector)
-        new.near, new.far = 0, 1  # the channels of the files written here
+        old = machine.detector
+        reader = ClipEmbedder(0, 1, old.window_s, old.recipes, old.encoders, old.threads, old.store)
+        new = copy.copy(old)
         try:
-            for number, clip in enumerate(map(audio.as_clip, clips), len(new.normals)):
+            for number, clip in enumerate(map(audio.as_clip, clips), len(old.normals)):
                 paths.append(folder / f"{number:05d}-{_plain(clip.name)}.flac")
                 channels = [clip.near] if clip.far is None else [clip.near, clip.far]
                 write_flac(paths[-1], np.stack(channels), clip.rate)
-            new.add(paths, is_target)
+            in_bank = {normal.sha256 for normal in old.normals}
+            new.fit_embedded(*reader.embed_normals(paths, np.full(len(paths), is_target), in_bank, None, None))
         except (ValueError, OSError) as error:
             for path in paths:
                 path.unlink(missing_ok=True)
             if isinstance(error, OSError | AudioError):
                 raise
             raise Conflict(str(error)) from error  # such as a recording that is among the normals already
-        new.near, new.far = machine.detector.near, machine.detector.far
         return self._replace_model(machine, new, who, action, files=[p.name for p in paths], note=note, **detail)
 
     def _replace_model(self, machine: Machine, new: Detector, who: str, action: str, **detail: Any) -> Audit:
         undo = self.history.folder / UNDO / machine.id
         undo.mkdir(parents=True, exist_ok=True)
-        kept = Path(tempfile.mkdtemp(prefix="before-", dir=undo))
+        before = Path(tempfile.mkdtemp(prefix="before-", dir=undo))
         audit = None
         try:
-            shutil.copytree(machine.model, kept, dirs_exist_ok=True)
-            audit = self._audit(who, machine.id, action, kept=kept.name, **detail)  # first, so that no change lacks one
+            shutil.copytree(machine.model, before, dirs_exist_ok=True)
+            audit = self._audit(
+                who, machine.id, action, kept=before.name, **detail
+            )  # first, so that no change lacks one
             new.save(machine.model)
         except OSError as error:
             if audit is not None:
                 self._audit(who, machine.id, "undo", of=audit.id, problem=str(error))
-            shutil.rmtree(kept, ignore_errors=True)
+            shutil.rmtree(before, ignore_errors=True)
             raise
+        if action == "set-point":
+            machine.configured_per_week = None  # the set-point of the model counts from now on
         machine.use_detector(new)
         for old in self.history.standing_changes(machine.id, CHANGES)[KEEP:]:
-            shutil.rmtree(self._kept(self.history.audit(id=old)[0]), ignore_errors=True)
+            shutil.rmtree(self._model_before(self.history.audit(id=old)[0]), ignore_errors=True)
         return audit
 
-    def _kept(self, change: Audit) -> Path:
+    def _model_before(self, change: Audit) -> Path:
+        """The copy of the model folder from before a change."""
         return self.history.folder / UNDO / change.machine / str(change.detail["kept"])
 
 

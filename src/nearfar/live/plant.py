@@ -1,10 +1,9 @@
-"""The plant: machines under watch, one scoring path, and what follows from a score.
+"""The plant: scores the windows of all machines, and passes each score on.
 
     window -> score -> history, alarm, watchdog -> events with audio -> sinks
 
-`process_window` takes the two steps of `Detector.score` on one clip, so a window has the same score here as on the
-command line, to the last bit. One lock per machine: machines do not wait for each other. A window carries its own time;
-`clock` dates what people do (`operator`).
+A window has the same score here as on the command line, to the last bit. Each machine has a lock of its own, so
+machines do not wait for each other. A window carries its own time; `clock` dates what people do (`operator`).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from nearfar import audio
 from nearfar.detector import Detector
-from nearfar.live.events import EventRecorder, Reporter, utc
+from nearfar.live.events import EventRecorder, Reporter, file_time
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, Machines
@@ -22,7 +21,7 @@ from nearfar.live.operator import Operator
 from nearfar.live.records import ALARM, ScoreRecord
 from nearfar.live.sources.windows import Window
 
-SAMPLES = 48  # normal windows that are kept of each machine, one an hour
+SAMPLES = 48  # recent normal windows of each machine that are kept as files, one an hour
 
 
 class Plant:
@@ -40,11 +39,11 @@ class Plant:
         self.operator = Operator(self.machines, self.recorders, history, clock)
         self._sampled: dict[str, int] = {}  # the hour of each machine's last sample
         for machine in machines:
-            history.record_alarm(machine.id, machine.alarm)
+            history.record_alarm_settings(machine.id, machine.alarm)
             _restore_alarm(machine, history)
 
     def process_window(self, machine_id: str, window: Window) -> ScoreRecord:
-        """Score the next window of a machine's stream, keep the score, and update alarm, events and sinks."""
+        """Score the next window of a machine, keep the score, and update its alarm, watchdog, events and the sinks."""
         machine, recorder = self.machines[machine_id], self.recorders[machine_id]
         with machine.lock:
             score, clip, problems = score_window(machine.detector, machine_id, window)
@@ -75,7 +74,7 @@ class Plant:
             return score
 
     def on_silence(self, machine_id: str, now: float, seconds: float) -> None:
-        """A machine's source has given nothing for `seconds`."""
+        """Note that the source of a machine has given no window for `seconds`."""
         machine, recorder = self.machines[machine_id], self.recorders[machine_id]
         with machine.lock:
             recorder.on_silence(now)
@@ -93,18 +92,18 @@ class Plant:
                 recorder.close()
 
     def _keep_sample(self, machine: Machine, score: ScoreRecord, window: Window) -> None:
-        """Keep one normal window an hour, the newest SAMPLES: `drift` proposes to add them."""
+        """Keep one normal window an hour as a file: if the scores drift, `drift` proposes to add these files."""
         hour = int(score.t0 // 3600)
         if score.anomalous is not False or hour <= self._sampled.get(machine.id, -1):
             return
         self._sampled[machine.id] = hour
         folder = self.history.folder / "samples" / machine.id
         try:
-            write_flac(folder / f"{utc(score.t0)}.flac", window.samples, window.rate)
+            write_flac(folder / f"{file_time(score.t0)}.flac", window.samples, window.rate)
             for old in sorted(folder.glob("*.flac"))[:-SAMPLES]:
                 old.unlink()
         except OSError:
-            return  # samples are a convenience: a full disk must not stop the scoring
+            return  # a full disk must not stop the scoring
 
 
 def score_window(
@@ -115,22 +114,20 @@ def score_window(
     try:
         clip = window.clip
         embedded = detector.embed_clip(clip)
-        s = detector.score_embedded(embedded)
+        score = detector.score_embedded(embedded)
     except ValueError as error:
         threshold = detector.threshold.value
         unusable = ScoreRecord(machine, window.t0, window.t1, 0.0, threshold, None, 1.0, (), str(error), *levels)
         return unusable, None, []
-    score = ScoreRecord(
-        machine, window.t0, window.t1, s.score, s.threshold, s.anomalous, s.p, s.triggered_by, s.problem, *levels
-    )
-    return score, clip, embedded.problems
+    judged = (score.score, score.threshold, score.anomalous, score.p, score.triggered_by, score.problem)
+    return ScoreRecord(machine, window.t0, window.t1, *judged, *levels), clip, embedded.problems
 
 
 def _restore_alarm(machine: Machine, history: History) -> None:
-    """After a restart: an unanswered alarm is still unanswered, and a shelved machine is still shelved."""
-    shelving = [a for a in history.audit(machine.id, limit=10_000) if a.action in ("shelve", "unshelve")]
-    newest = history.events(machine.id, kind=ALARM, limit=1)
-    unanswered = [e for e in newest if e.acknowledged is None and not any(a.at >= e.started for a in shelving)]
-    machine.alarm.acknowledged = not unanswered
+    """After a restart: restore from the history whether the newest alarm is acknowledged, and the shelving."""
+    shelving = [entry for entry in history.audit(machine.id, limit=10_000) if entry.action in ("shelve", "unshelve")]
+    for event in history.events(machine.id, kind=ALARM, limit=1):
+        shelved_since = any(entry.at >= event.started for entry in shelving)  # which acknowledges an alarm
+        machine.alarm.acknowledged = event.acknowledged is not None or shelved_since
     if shelving and shelving[0].action == "shelve":
         machine.alarm.shelve(shelving[0].at + 3600 * shelving[0].detail["hours"])

@@ -15,7 +15,8 @@ FINE, FAULT = "fine", "fault"  # verdicts
 class ScoreRecord:
     """The score of one window; `anomalous` is None where the window cannot be judged, and `problem` says why.
 
-    `triggered_by` names the watches that crossed their set-point.
+    `triggered_by` names the watches that crossed their set-point; `p` is the share of healthy windows
+    that score as high.
     """
 
     machine: str

@@ -75,8 +75,8 @@ def independent_per_week(rate: float, hop_s: float, on_delay: int) -> float:
 def expected_alarms(detector: Detector, point: Threshold, hop_s: float, on_delay: int) -> list[str]:
     """A set-point, and the false alarms to expect of a healthy machine, as sentences."""
     most, least = per_week(point.rate, hop_s, on_delay), independent_per_week(point.rate, hop_s, on_delay)
-    normals, odd = len(detector.normals), float(detector.train_values.max())
-    above = f"above {point.value:.1f}; the most unusual of its {normals} normals scores {odd:.1f}"
+    normals, highest = len(detector.normals), float(detector.train_values.max())
+    above = f"above {point.value:.1f}; the most unusual of its {normals} normals scores {highest:.1f}"
     if on_delay == 1:
         lines = [f"alarm when a window scores {above}", f"of a healthy machine expect at most {how_often(most)}"]
     else:
@@ -162,8 +162,8 @@ def measure(
         # set-points from `point` up to the previous one raise at the same windows, and the higher clear more easily:
         # the most alarms are made just below the previous one
         higher = float(np.nextafter(found_at, -math.inf))
-        most, _ = _replay(run_minima, run_maxima, higher, higher - alarm.deadband)
-        if max(count, most) > allowed or windows > MOST_IN_ALARM * len(values):
+        count_above, _ = _replay(run_minima, run_maxima, higher, higher - alarm.deadband)
+        if max(count, count_above) > allowed or windows > MOST_IN_ALARM * len(values):
             break
         found, found_at = Measured(point, count, weeks, needed, windows / len(values)), point
         point -= STEP

@@ -20,11 +20,7 @@ from nearfar.audio.microphones import Problem
 from nearfar.embedding.band_levels import BandLevels, frames
 
 ON, OFF = 2, 3
-WARNINGS = (
-    "clipped",
-    "gap",
-    "one_cable",
-)  # the other warnings held for the normals too
+WARNINGS = ("clipped", "gap", "one_cable")  # the other warnings describe the set-up, which was the same for the normals
 LEVEL_DB = 12.0  # median over bands of the shift beyond the spread of single frames of the normals
 CHECK_EVERY = 12  # windows between two checks of the level: it changes slowly, and a check costs an encoder pass
 
@@ -40,7 +36,7 @@ class Watchdog:
         self._count = 0
 
     def check(self, clip: Clip, problems: Sequence[Problem]) -> dict[str, str]:
-        """Follow one window and the problems that `audio.microphones` found in it; returns `standing`."""
+        """Update and return `standing`, from one window and the problems that `audio.microphones` found in it."""
         self.standing.pop("no samples", None)
         found = {p.kind: p for p in problems if p.fatal or p.kind in WARNINGS}
         if not any(p.fatal for p in problems):

@@ -73,14 +73,14 @@ class Transaction:
 class Database:
     """The database in `folder`, made if it is not there. May be used from any thread.
 
-    `problem` says why transactions wait in memory, or ""; `lost` counts the scores that were dropped meanwhile.
+    `problem` says why transactions wait in memory, or ""; `dropped_scores` counts scores that were dropped from there.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.lock = threading.RLock()
         self.writer = connect(folder)
-        self.problem, self.lost = "", 0
+        self.problem, self.dropped_scores = "", 0
         self._idle_readers: list[sqlite3.Connection] = []
         self._waiting: deque[Transaction] = deque()
 
@@ -99,9 +99,10 @@ class Database:
                 if self.writer.in_transaction:
                     self.writer.execute("ROLLBACK")
                 self._drop_oldest_scores()
-                dropped = f" ({self.lost} scores dropped)" if self.lost else ""
-                broken = is_damage(error)
-                self.problem = str(damaged(self.folder, error)) if broken else f"history: {error}{dropped}"
+                dropped = f" ({self.dropped_scores} scores dropped)" if self.dropped_scores else ""
+                self.problem = f"history: {error}{dropped}"
+                if is_damage(error):
+                    self.problem = str(damaged(self.folder, error))
                 return False
             return True
 
@@ -154,11 +155,11 @@ class Database:
         scores = (i for i, transaction in enumerate(self._waiting) if not transaction.durable)
         dropped = set(islice(scores, excess + WAITING // 100))
         self._waiting = deque(t for i, t in enumerate(self._waiting) if i not in dropped)
-        self.lost += len(dropped)
+        self.dropped_scores += len(dropped)
 
 
 def damaged(folder: Path, error: Exception) -> DamagedHistory:
-    """The error for people."""
+    """The error that names the damaged file and the command that rescues it."""
     return DamagedHistory(
         f"{folder / NAME} is damaged ({error}): was the disk full, or the power cut? "
         f"Save the readable rows and start a new database with: nearfar history rescue {folder}"
@@ -215,12 +216,12 @@ def connect(folder: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 
 def _upgrade(folder: Path, connection: sqlite3.Connection) -> None:
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found < VERSION:
-        steps = "".join(SCHEMA[found:])
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version < VERSION:
+        steps = "".join(SCHEMA[version:])
         connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
-    elif found > VERSION:
-        raise ValueError(f"{folder / NAME} has version {found} and this nearfar reads {VERSION}; upgrade nearfar")
+    elif version > VERSION:
+        raise ValueError(f"{folder / NAME} has version {version} and this nearfar reads {VERSION}; upgrade nearfar")
     for table in (*TABLES, "outbox"):
         connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
 

@@ -35,11 +35,11 @@ PRUNE_S = 3600.0  # between deletions of old scores
 SPAN = "WHERE machine = ? AND t0 >= ? AND t0 < ?"
 COLUMNS = ", ".join(f.name for f in fields(ScoreRecord))
 
-Describe = Callable[[Event], Message]  # the message about an event, made once the event has its number
+Describe = Callable[[Event], Message]  # makes the message about an event that has its number
 
 
 class History:
-    """The history in `folder`, made if it is not there. DamagedHistory if it cannot be read."""
+    """The history in `folder`, which is created if it is missing. DamagedHistory if it cannot be read."""
 
     def __init__(self, folder: str | os.PathLike[str], *, keep_days: float = 90, audio_bytes: float = 10e9) -> None:
         self.folder = Path(folder)
@@ -47,7 +47,7 @@ class History:
         self.event_audio = AudioArchive(self.folder / "audio", number("audio_bytes", audio_bytes, low=0))
         self.database = Database(self.folder)
         self.outbox = Outbox(self.database)
-        self._unsaved: dict[int, Event] = {}  # events that may wait for the disk, as they are now
+        self._unsaved: dict[int, Event] = {}  # by id: events whose newest state may not be on disk yet
         self._last_id = {"events": 0, "audits": 0}
         self._pruned = -math.inf
 
@@ -89,13 +89,13 @@ class History:
             self.database.write(_insert("audits", astuple(audit)))
             return audit
 
-    def record_alarm(self, machine: str, alarm: Alarm) -> None:
+    def record_alarm_settings(self, machine: str, alarm: Alarm) -> None:
         """Keep the deadband and the delays of a machine's alarm."""
         settings = [machine, alarm.deadband, alarm.on_delay, alarm.off_delay]
         self.database.write(("INSERT OR REPLACE INTO alarms VALUES (?, ?, ?, ?)", settings))
 
-    def alarm(self, machine: str) -> Alarm:
-        """An alarm with a machine's last deadband and delays, or with the default ones; its set-point is 0."""
+    def alarm_settings(self, machine: str) -> Alarm:
+        """An `Alarm` with the machine's last deadband and delays, or with the default ones; its set-point is 0."""
         settings = self.database.read("SELECT deadband, on_delay, off_delay FROM alarms WHERE machine = ?", [machine])
         return Alarm(0.0, *settings[0]) if settings else Alarm(0.0)
 
@@ -127,19 +127,19 @@ class History:
         limit: int = 100,
         before_id: int | None = None,
     ) -> list[Event]:
-        """Events, newest first: those that stand or ended after `since`, started before `until`."""
-        tests = {
+        """Events that started before `until` and did not end before `since`; newest first."""
+        conditions = {
             "machine = ?": machine,
             "(ended IS NULL OR ended >= ?)": since,
             "started < ?": until,
             "kind = ?": kind,
             "id < ?": before_id,
         }
-        query, values = _select("events", tests, limit)
+        query, values = _select("events", conditions, limit)
         found = {row[0]: _event(row) for row in self.database.read(query, values)}
         with self.database.lock:
             latest, below = math.inf if until is None else until, math.inf if before_id is None else before_id
-            for e in self._unsaved.values():  # the same tests in memory
+            for e in self._unsaved.values():  # the same conditions in memory
                 in_time = (since is None or e.ended is None or e.ended >= since) and e.started < latest
                 named = machine in (None, e.machine) and kind in (None, e.kind)
                 if in_time and named and e.id < below:
@@ -165,20 +165,19 @@ class History:
 
     def standing_changes(self, machine: str, actions: Sequence[str]) -> list[int]:
         """Ids of the audit entries with one of `actions` that no entry "undo" has undone, newest first."""
-        marks = ", ".join("?" * len(actions))
         undone = "SELECT json_extract(detail, '$.of') FROM audits WHERE machine = ? AND action = 'undo'"
-        query = f"SELECT id FROM audits WHERE machine = ? AND action IN ({marks}) AND id NOT IN ({undone})"
+        query = f"SELECT id FROM audits WHERE machine = ? AND action IN ({_marks(actions)}) AND id NOT IN ({undone})"
         rows = self.database.read(f"{query} ORDER BY id DESC", [machine, *actions, machine])
         return [id for (id,) in rows]
 
     def machines(self) -> list[str]:
-        """The machines that have scores; walks along the index, not through millions of rows."""
+        """The ids of machines that have scores; reads one entry of the index for each, not millions of rows."""
         next_one = "SELECT (SELECT min(machine) FROM scores WHERE machine > x) FROM m WHERE x IS NOT NULL"
         names = f"WITH RECURSIVE m(x) AS (SELECT min(machine) FROM scores UNION ALL {next_one})"
         return [machine for (machine,) in self.database.read(f"{names} SELECT x FROM m WHERE x IS NOT NULL")]
 
     def last_window_end(self, machine: str, since: float) -> float | None:
-        """When the newest window of a machine ended, of those that began at `since` or later."""
+        """The end of a machine's newest window, if that began at `since` or later; else None."""
         query = "SELECT t1 FROM scores WHERE machine = ? AND t0 >= ? ORDER BY t0 DESC LIMIT 1"
         return next((float(t1) for (t1,) in self.database.read(query, [machine, since])), None)
 
@@ -200,7 +199,7 @@ class History:
             self._unsaved.clear()
 
     def _extremes(self, machine: str, first: float, last: float, stretches: int) -> set[int]:
-        """Rowids of the highest and the lowest score of each stretch of time, judged or not.
+        """Rowids of the highest and lowest score of each of `stretches` equal spans of time, judged or not.
 
         A query per stretch: the rows come in the order of the index, so nothing is sorted.
         """
@@ -220,6 +219,7 @@ class History:
             }
 
     def _next_id(self, table: str) -> int:
+        """A number above all in the table, and above all given to rows that still wait for the disk."""
         try:
             newest = self.database.writer.execute(f"SELECT max(id) FROM {table}").fetchone()[0] or 0
         except sqlite3.Error:  # unreadable for now: continue from the last number
@@ -235,6 +235,7 @@ class History:
 
 
 def _marks(values: Sequence[object]) -> str:
+    """A placeholder of SQL for each value."""
     return ", ".join("?" * len(values))
 
 
@@ -247,8 +248,8 @@ def _as_column(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, dict | tuple) else value
 
 
-def _select(table: str, tests: dict[str, Any], limit: int) -> Statement:
-    used = {test: value for test, value in tests.items() if value is not None}
+def _select(table: str, conditions: dict[str, Any], limit: int) -> Statement:
+    used = {condition: value for condition, value in conditions.items() if value is not None}
     where = f" WHERE {' AND '.join(used)}" if used else ""
     return f"SELECT * FROM {table}{where} ORDER BY id DESC LIMIT ?", [*used.values(), limit]
 

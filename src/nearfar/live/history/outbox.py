@@ -45,7 +45,7 @@ class Mailbox:
 
     def __init__(self, database: Database, sink: str, kinds: Sequence[str]) -> None:
         self.database, self.sink, self.kinds = database, sink, kinds
-        self._ids: dict[Message, str] = {}  # of messages that an earlier version wrote with fewer fields
+        self._ids: dict[Message, str] = {}  # the ids of messages that an earlier version wrote with fewer fields
 
     def waiting(self) -> list[Message]:
         """Undelivered messages, oldest first."""
@@ -54,7 +54,7 @@ class Mailbox:
         self._ids = {message: id for message, id in found.items() if id != message.id}
         return list(found)
 
-    def delivered(self, message: Message) -> None:
-        """Forget a message: the sink has delivered it, or never will."""
+    def forget(self, message: Message) -> None:
+        """Delete a message that the sink has delivered, or never will."""
         id = self._ids.pop(message, message.id)
         self.database.write(("DELETE FROM outbox WHERE sink = ? AND id = ?", [self.sink, id]))

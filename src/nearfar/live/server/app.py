@@ -29,7 +29,7 @@ ABOUT = """Anomaly scores of machine sounds, alarms, and what people answer to t
 
 Scores are in standard deviations of a machine's normal recordings; higher is more anomalous. Times are seconds since
 1970 (UTC). Send `Authorization: Bearer TOKEN` if the server has a token. Errors: `{error, message, status}`."""
-NEEDED = "a server needs fastapi, an extra: pip install 'nearfar[serve]'"
+NEEDS_FASTAPI = "a server needs fastapi, an extra: pip install 'nearfar[serve]'"
 CODES = {404: "not_found", 405: "wrong_method"}
 
 
@@ -41,20 +41,20 @@ def make_app(
     decoder: Decoder | None = None,
     metrics: Callable[[], bytes] | None = None,
     dropped: Callable[[], int] = lambda: 0,
-    troubles: Callable[[], list[str]] = list,
+    source_problems: Callable[[], list[str]] = list,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The ASGI application over a plant. `access` without a token is for this computer alone (see `security`).
 
-    `metrics()` is the text for Prometheus, `dropped()` the number of windows that were not scored in time, `troubles()`
-    the reasons why sources give no sound. Raises ImportError without the extra `serve`.
+    `metrics()` is the text for Prometheus, `dropped()` the number of windows that were not scored in time, and
+    `source_problems()` the reasons why sources give no sound. Raises ImportError without the extra `serve`.
     """
     try:
         import python_multipart  # noqa: F401
         from fastapi import FastAPI
         from fastapi.staticfiles import StaticFiles
     except ImportError:
-        raise ImportError(NEEDED) from None
+        raise ImportError(NEEDS_FASTAPI) from None
     from nearfar.live.server import events, machines, pages, sounds, status, uploads
     from nearfar.live.server.serializers import machine_state
     from nearfar.live.server.service import Service
@@ -80,7 +80,7 @@ def make_app(
         clock=clock,
         metrics=metrics,
         dropped=dropped,
-        troubles=troubles,
+        source_problems=source_problems,
     )
     for part in (status, machines, uploads, events, sounds, pages):
         app.include_router(part.router)
@@ -112,7 +112,7 @@ def _answer_errors(app: FastAPI) -> None:
     async def refused(_: Request, error: Any) -> Response:
         return answer(error)
 
-    async def of_the_plant(request: Request, error: Any) -> Response:
+    async def failed_in_plant(request: Request, error: Any) -> Response:
         if isinstance(error, OSError):
             LOG.error("%s %r could not use the disk: %s", request.method, request.url.path, error)
         return answer(http_error(error))
@@ -132,7 +132,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(HttpError, refused)
     for kind in PLANT_ERRORS:
-        app.add_exception_handler(kind, of_the_plant)
+        app.add_exception_handler(kind, failed_in_plant)
     app.add_exception_handler(ClientDisconnect, disconnected)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)

@@ -117,7 +117,7 @@ class _Worker:
         self.process = context.Process(target=_work, args=(theirs, bounds.memory_bytes), daemon=True)
         self.process.start()
         theirs.close()
-        self._next(16, START_S)
+        self._receive(16, START_S)
 
     @property
     def alive(self) -> bool:
@@ -126,7 +126,7 @@ class _Worker:
     def clips(self, order: dict[str, Any], name: str) -> list[Clip]:
         try:
             self.pipe.send_bytes(json.dumps(order).encode())
-            answer = json.loads(self._next(ANSWER, self.bounds.wall_s))
+            answer = json.loads(self._receive(ANSWER, self.bounds.wall_s))
             if "error" not in answer:
                 return [self._clip(name, *head) for head in answer["clips"]]
             error, kind = str(answer["error"]), str(answer["kind"])
@@ -135,13 +135,13 @@ class _Worker:
         raise AudioError(f"{name}: {error.removeprefix(Path(order['path']).name + ': ')}", kind)
 
     def _clip(self, name: str, start: str | None, channels: int, rate: int, missing_s: float) -> Clip:
-        samples = np.frombuffer(self._next(self.bounds.memory_bytes, self.bounds.wall_s), np.float32)
+        samples = np.frombuffer(self._receive(self.bounds.memory_bytes, self.bounds.wall_s), np.float32)
         samples = samples.reshape(channels, -1)
         label = name if start is None else f"{name}@{start}"
         far = samples[1] if channels > 1 else None
         return Clip(samples[0], far, rate, label, missing_s=float(missing_s))
 
-    def _next(self, most: int, seconds: float) -> bytes:
+    def _receive(self, most: int, seconds: float) -> bytes:
         if not self.pipe.poll(seconds):
             raise _WorkerLost(f"decoding it took more than {seconds:g} s, which is the limit; is the file damaged?")
         try:

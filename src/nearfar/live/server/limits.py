@@ -117,13 +117,13 @@ class RequestGuard:
             return
         begun = False
 
-        async def noting(message: Message) -> None:
+        async def send_noted(message: Message) -> None:
             nonlocal begun
             begun = True
             await send(message)
 
         try:
-            await self.app(scope, *_counted(receive, noting, self._most(scope["path"])))
+            await self.app(scope, *_counted(receive, send_noted, self._most(scope["path"])))
         except HttpError as error:
             if begun:
                 raise
@@ -202,9 +202,9 @@ def _wants_page(scope: MutableMapping[str, Any], headers: dict[str, str]) -> boo
 def _with_headers(send: Send, request_id: str, *, cached: bool) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            there = {name.lower() for name, _ in message["headers"]}
+            present = {name.lower() for name, _ in message["headers"]}
             own = HEADERS | {"cache-control": "no-cache" if cached else "no-store", "x-request-id": request_id}
-            new = [(k.encode(), v.encode()) for k, v in own.items() if k.encode() not in there]
+            new = [(k.encode(), v.encode()) for k, v in own.items() if k.encode() not in present]
             message["headers"] = [*message["headers"], *new]
         await send(message)
 

@@ -48,7 +48,7 @@ async def login(service: ServiceDep, request: Request) -> Response:
     """Start a session, if the token is right."""
     form = parse_qs((await request.body()).decode("utf-8", "replace"), keep_blank_values=True)
     to = local_path(form.get("next", ["/"])[0])
-    if not service.access.right(form.get("token", [""])[0]):
+    if not service.access.is_token(form.get("token", [""])[0]):
         return _login(to, wrong=True)
     answer = RedirectResponse(to, 303)
     answer.headers["set-cookie"] = service.access.cookie(service.clock(), secure=request.url.scheme == "https")

@@ -1,7 +1,7 @@
 """Sounds and explanations of events, and the sounds of normals. No path is ever taken from a request.
 
-A normal is played only if its file still exists and still has the sha256 that it had when the detector was fitted: a
-model folder cannot make the server read other files aloud. Every sound is decoded and written anew as WAV.
+A normal is played only if its file still exists and still has the sha256 that it had when the detector was fitted, so
+that a forged model folder cannot make the server send other files. Every sound is decoded and written anew as WAV.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class ExplanationCache:
         """The file with the sound of an event; NotFound if it has been deleted."""
         path = self.plant.history.event_audio.path(event.audio)
         if path is None:
-            raise NotFound(f"the sound of event {event.id} is not kept (any more)")
+            raise NotFound(f"the sound of event {event.id} has been deleted, or was never recorded")
         return path
 
     def clip(self, event: Event, *, whole: bool = False) -> Clip:

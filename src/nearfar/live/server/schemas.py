@@ -16,6 +16,9 @@ from nearfar.live.records import ScoreRecord
 Channel = Literal["near", "far"]
 T0 = 1_790_000_000.0  # the time in the examples
 SCORED = asdict(ScoreRecord("pump3", T0, T0 + 10, 1.2, 3.42, False, 0.1, (), "", -38.2, -44.0))
+EXAMPLE_NOTE = (
+    "of 1 of these, 1 would be an alarm (up to 24.1): a way to run that was not heard before, or another machine?"
+)
 WHERE = "Between 3.2 and 4.1 s near hears 14 dB more than usual between 2 and 3 kHz."
 
 
@@ -114,7 +117,7 @@ class Scores(Schema):
 
 
 class Day(Schema):
-    """A UTC day: the median score of its windows that were judged normal, and how many they were."""
+    """A UTC day: the median score of its windows that were judged normal, and their number."""
 
     start: float = Field(examples=[1_789_948_800.0])
     median: float = Field(examples=[0.05])
@@ -305,7 +308,7 @@ class Added(Schema):
     normals: int = Field(examples=[241])
     audit_id: int = Field(examples=[13])
     message: str = Field(examples=["1 recording added to the normals of Pump 3."])
-    note: str = Field(examples=["of 1 of these, 1 would be an alarm (up to 24.1): is it another machine?"])
+    note: str = Field(examples=[EXAMPLE_NOTE])
 
 
 class Done(Schema):

@@ -62,7 +62,7 @@ class Access:
             return HttpError(403, "wrong_origin", "a page of another site tried to change something here")
         if not self.token or any(path == p or (p.endswith("/") and path.startswith(p)) for p in OPEN):
             return None
-        if self.bearer(headers.get("authorization", "")) or self.session(headers.get("cookie", ""), now):
+        if self.has_token(headers.get("authorization", "")) or self.has_session(headers.get("cookie", ""), now):
             return None
         hint = "this server has a token: log in at /login, or send Authorization: Bearer TOKEN"
         return HttpError(401, "no_token", hint)
@@ -76,16 +76,16 @@ class Access:
             return bool(host) and _name_of(host) in self.hosts
         return True
 
-    def right(self, token: str) -> bool:
+    def is_token(self, token: str) -> bool:
         """Whether this is the token; compared in constant time."""
         return bool(self.token) and hmac.compare_digest(_digest(token), _digest(self.token))
 
-    def bearer(self, authorization: str) -> bool:
+    def has_token(self, authorization: str) -> bool:
         """Whether an Authorization header has the token."""
         kind, _, token = authorization.partition(" ")
-        return kind.lower() == "bearer" and self.right(token.strip())
+        return kind.lower() == "bearer" and self.is_token(token.strip())
 
-    def session(self, cookies: str, now: float) -> bool:
+    def has_session(self, cookies: str, now: float) -> bool:
         """Whether a Cookie header has a session of this server that has not expired."""
         for part in cookies.split(";"):
             name, _, value = part.strip().partition("=")

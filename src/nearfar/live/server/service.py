@@ -63,10 +63,10 @@ class Service:
         clock: Callable[[], float],
         metrics: Callable[[], bytes] | None,
         dropped: Callable[[], int],
-        troubles: Callable[[], list[str]],
+        source_problems: Callable[[], list[str]],
     ) -> None:
         self.plant, self.access, self.limits, self.decoder, self.stream = plant, access, limits, decoder, stream
-        self.clock, self.metrics, self.dropped, self.troubles = clock, metrics, dropped, troubles
+        self.clock, self.metrics, self.dropped, self.source_problems = clock, metrics, dropped, source_problems
         self.started = clock()
         self.slots = UploadSlots(limits.at_once, limits.waiting)
         self.explanations = ExplanationCache(plant)

@@ -54,7 +54,7 @@ def health(service: ServiceDep) -> schemas.ServerHealth:
     """The server and its microphones."""
     plant = service.plant
     size, free = service.disk()
-    problems = [plant.history.problem, *service.troubles(), *(sink.problem for sink in plant.sinks)]
+    problems = [plant.history.problem, *service.source_problems(), *(sink.problem for sink in plant.sinks)]
     return schemas.ServerHealth(
         version=version("nearfar"),
         started=service.started,

@@ -1,8 +1,8 @@
 """Recordings that are sent to the server: scored, explained, or added to the normals of a machine.
 
-    wait for a slot (`limits.UploadSlots`) -> receive -> decode (`decode`) -> the detector -> answer
+    wait for a slot (`limits.UploadSlots`) -> receive -> decode (`decode`) -> score, explain or add -> answer
 
-The body is streamed into one temporary file. It can be
+The body is written to a temporary file as it arrives. It can be
 
     multipart/form-data, field `file`            curl -F file=@0815.wav
     audio/wav, audio/flac, audio/ogg             curl --data-binary @0815.wav -H 'Content-Type: audio/wav'
@@ -56,7 +56,7 @@ router = APIRouter(prefix="/v1/machines/{id}", tags=["recordings"], responses=ER
 
 @dataclass(frozen=True)
 class BodyFormat:
-    """How a body is to be read."""
+    """What the query says about the body."""
 
     name: Annotated[str, Query(max_length=300, description="The name in the answer; a form has the file's name.")] = ""
     pcm: Annotated[Literal["s16le", "f32le"] | None, Query(description="The body is raw samples of this type.")] = None
@@ -64,7 +64,7 @@ class BodyFormat:
     channels: Annotated[int, Query(ge=1, le=16, description="Channels of raw samples, interleaved.")] = 2
 
 
-Format = Annotated[BodyFormat, Depends()]
+FormatDep = Annotated[BodyFormat, Depends()]
 
 
 @dataclass(frozen=True)
@@ -82,33 +82,38 @@ class Upload:
         )
 
 
+def _unusual(score: Score) -> tuple[bool, float]:
+    """Sorts scores; a window that cannot be judged comes before all others."""
+    return score.anomalous is not None, score.score
+
+
 @router.post("/score", openapi_extra=BODY)
-async def score(service: ServiceDep, request: Request, id: str, body: Format) -> schemas.RecordingScore:
+async def score(service: ServiceDep, request: Request, id: str, body_format: FormatDep) -> schemas.RecordingScore:
     """Score a recording; the result is the same, bit for bit, as that of `nearfar score`. Nothing is stored."""
     machine = service.machine(id)
 
     def work(upload: Upload) -> schemas.RecordingScore:
         scores = machine.detector.score(upload.clips(service, machine))
-        return recording_score(id, scores, max(scores, key=_rank))
+        return recording_score(id, scores, max(scores, key=_unusual))
 
-    async with _received(service, request, body) as upload:
+    async with _received_upload(service, request, body_format) as upload:
         return await service.run(work, upload)
 
 
 @router.post("/explain", openapi_extra=BODY)
-async def explain(service: ServiceDep, request: Request, id: str, body: Format) -> schemas.Explanation:
+async def explain(service: ServiceDep, request: Request, id: str, body_format: FormatDep) -> schemas.Explanation:
     """Explain where and why a recording differs from the normals; of a long one, its most unusual window."""
     machine = service.machine(id)
 
     def work(upload: Upload) -> schemas.Explanation:
         detector, clips = machine.detector, upload.clips(service, machine)
         if len(clips) > 1:
-            ranks = [_rank(score) for score in detector.score(clips)]
-            clips = [clips[ranks.index(max(ranks))]]
-        found = detector.explain(clips[0])
-        return explanation(found, id, nearest_clips(found, detector))
+            scored = zip(detector.score(clips), clips, strict=True)
+            clips = [max(scored, key=lambda pair: _unusual(pair[0]))[1]]
+        explained = detector.explain(clips[0])
+        return explanation(explained, id, nearest_clips(explained, detector))
 
-    async with _received(service, request, body) as upload:
+    async with _received_upload(service, request, body_format) as upload:
         return await service.run(work, upload)
 
 
@@ -117,7 +122,7 @@ async def add(
     service: ServiceDep,
     request: Request,
     id: str,
-    body: Format,
+    body_format: FormatDep,
     domain: Annotated[
         Literal["source", "target"], Query(description="source: the usual operating mode; target: a new one.")
     ] = "source",
@@ -140,30 +145,30 @@ async def add(
             note=join_sentences(filter(None, warnings)),
         )
 
-    async with _received(service, request, body) as upload:
+    async with _received_upload(service, request, body_format) as upload:
         return await service.run(work, upload)
 
 
 @asynccontextmanager
-async def _received(service: Service, request: Request, body: BodyFormat) -> AsyncIterator[Upload]:
-    """Wait for a slot and receive the body; slot and file are given back when the work is done."""
-    if body.pcm is None and not _content_type(request).startswith(("audio/", FORM)):
+async def _received_upload(service: Service, request: Request, body_format: BodyFormat) -> AsyncIterator[Upload]:
+    """Wait for a slot and receive the body; when the work is done, the slot is free again and the file deleted."""
+    if body_format.pcm is None and not _content_type(request).startswith(("audio/", FORM)):
         text = f"send a file as {FORM} or audio/wav, or raw samples with ?pcm=s16le&rate=16000&channels=2"
         raise HttpError(415, "wrong_kind", text)
     async with service.slots.slot():
-        handle, place = tempfile.mkstemp(prefix="nearfar-")  # readable by this user alone
-        path = Path(place)
+        handle, name = tempfile.mkstemp(prefix="nearfar-")  # readable by this user alone
+        path = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                name = await _receive(service, request, body, file)
-            yield Upload(path, display_name(body.name or name))
+                form_name = await _receive(service, request, body_format, file)
+            yield Upload(path, display_name(body_format.name or form_name))
         finally:
             path.unlink(missing_ok=True)
 
 
-async def _receive(service: Service, request: Request, body: BodyFormat, file: IO[bytes]) -> str:
+async def _receive(service: Service, request: Request, body_format: BodyFormat, file: IO[bytes]) -> str:
     """Write the body to `file`, raw samples after a WAV header; returns the name that a form gives, or ""."""
-    if body.pcm:
+    if body_format.pcm:
         file.seek(HEADER)
     form = _FormFile(request.headers["content-type"], file) if _content_type(request) == FORM else None
 
@@ -177,8 +182,8 @@ async def _receive(service: Service, request: Request, body: BodyFormat, file: I
         text = f"the recording did not arrive within {service.limits.body_s:g} s"
         raise HttpError(408, "too_slow", text) from None
     name = "" if form is None else form.end()
-    if body.pcm:
-        header = wav_header(body.pcm, body.rate, body.channels, max(0, file.tell() - HEADER))
+    if body_format.pcm:
+        header = wav_header(body_format.pcm, body_format.rate, body_format.channels, max(0, file.tell() - HEADER))
         file.seek(0)
         file.write(header)
     return name
@@ -188,8 +193,8 @@ class _FormFile:
     """Writes the field `file` of a multipart form to `out` while the form arrives; other fields are skipped."""
 
     def __init__(self, content_type: str, out: IO[bytes]) -> None:
-        self.out, self.name, self.inside, self.complete = out, "", False, False
-        self._found = False
+        self.out, self.name = out, ""
+        self._has_file = self._in_file = self._complete = False
         self._header, self._value = b"", b""
         try:
             self._parser = MultipartParser(
@@ -214,10 +219,10 @@ class _FormFile:
             raise HttpError(400, "bad_form", f"the form cannot be read: {error}") from None
 
     def end(self) -> str:
-        """The name of the file; HttpError if the form ended early or had no file."""
-        if not self.complete:
+        """Check that the form was complete and had a file (else HttpError); returns the name of the file."""
+        if not self._complete:
             raise HttpError(400, "bad_form", "the form is cut off: its closing boundary is missing")
-        if not self._found:
+        if not self._has_file:
             raise HttpError(422, "no_file", "the form has no file; its field must be called `file`")
         return self.name
 
@@ -231,27 +236,22 @@ class _FormFile:
         if self._header.lower() == b"content-disposition":
             options = parse_options_header(self._value)[1]
             if options.get(b"name") == b"file" and b"filename" in options:
-                if self._found:
+                if self._has_file:
                     raise HttpError(400, "bad_form", "the form has two files; send each in a request of its own")
-                self._found = self.inside = True
+                self._has_file = self._in_file = True
                 self.name = options[b"filename"].decode("utf-8", "replace")
         self._header, self._value = b"", b""
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self.inside:
+        if self._in_file:
             self.out.write(data[start:end])
 
     def _on_part_end(self) -> None:
-        self.inside = False
+        self._in_file = False
 
     def _on_end(self) -> None:
-        self.complete = True
+        self._complete = True
 
 
 def _content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _rank(score: Score) -> tuple[bool, float]:
-    """Orders scores by how unusual they are; a window that cannot be judged comes last."""
-    return score.anomalous is not None, score.score

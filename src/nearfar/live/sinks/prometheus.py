@@ -5,7 +5,7 @@ The only labels are the machine, the channel, the kind of an event and the resul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from nearfar.live.alarm import IN_ALARM, RAISED
@@ -45,7 +45,7 @@ class Metrics:
         self.alarm = gauge("alarm", "1 while an alarm stands", "machine")
         self.health = gauge("health_problem", "1 while a microphone or stream has a problem", "machine")
         self.windows = counter("windows", "Windows processed, by result", "machine", "result")
-        self.lost = counter("windows_dropped", "Windows dropped because scoring was too slow")
+        self.dropped = counter("windows_dropped", "Windows dropped because scoring was too slow")
         self.events = counter("events", "Alarm and health events raised", "machine", "kind")
         self.inference = prometheus.Histogram(
             "nearfar_inference_seconds", "Time to process one window", buckets=BUCKETS, registry=registry
@@ -82,7 +82,7 @@ class Metrics:
 
     def count_dropped(self, machine: str) -> None:
         """A window was dropped."""
-        self.lost.inc()
+        self.dropped.inc()
 
     def count_failed(self, machine: str) -> None:
         """A window could not be scored."""
@@ -93,6 +93,11 @@ class Metrics:
         self.inference.observe(seconds)
         self._lags[machine] = lag_s
         self.lag.set(max(self._lags.values()))
+
+    def text(self) -> bytes:
+        """The metrics in the text format of Prometheus."""
+        text: bytes = self._prometheus.generate_latest(self.registry)
+        return text
 
     def serve(self, address: str, port: int) -> int:
         """Answer GET /metrics; returns the port (a free one for port 0). OSError if the port is in use."""
@@ -108,11 +113,3 @@ class Metrics:
         for server in self._servers:
             server.shutdown()
             server.server_close()
-
-
-def text_of(metrics: Metrics) -> bytes:
-    """The metrics as Prometheus reads them."""
-    from prometheus_client import generate_latest
-
-    generate: Callable[[Any], bytes] = generate_latest
-    return generate(metrics.registry)

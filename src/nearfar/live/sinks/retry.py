@@ -96,4 +96,4 @@ class RetryQueue:
     def _done(self, message: Message, *, dropped: bool) -> None:
         self.dropped += dropped
         if mailbox := self._mailbox:
-            mailbox.delivered(message)
+            mailbox.forget(message)

@@ -64,7 +64,7 @@ def sentence(message: EventMessage) -> str:
     if message.what == CLEARED and event.kind == HEALTH:
         return f"{start}  cleared  working again after {_duration(event)}  {number}"
     if message.what == CLEARED:
-        return f"{start}  cleared  alarm after {_duration(event)}, at most {event.peak_score:.1f}  {number}"
+        return f"{start}  cleared  the alarm lasted {_duration(event)}; highest score {event.peak_score:.1f}  {number}"
     return ""
 
 

@@ -80,7 +80,7 @@ class AlignedPair:
         self._skip = [0, 0]  # samples of each stream that are still to be cut
         self._tail = np.zeros((2, 0), np.float32)  # the last aligned samples, to estimate the lag from
         self._aligned, self._gap = False, gap
-        self._given = self._since = 0  # samples since the last cut, and since the last estimate
+        self._since_cut = self._since_estimate = 0  # samples since then
 
     def _put(self, i: int, piece: Chunk | None) -> None:
         if piece is None:
@@ -106,21 +106,21 @@ class AlignedPair:
         out = np.concatenate([h[:, :ready] for h in self._waiting])
         self._waiting = [h[:, ready:] for h in self._waiting]
         gap, self._gap = self._gap, False
-        self._given, self._since = self._given + ready, self._since + ready
+        self._since_cut, self._since_estimate = self._since_cut + ready, self._since_estimate + ready
         self._tail = np.concatenate([self._tail, out], axis=1)[:, -look:]
-        if self._since >= EVERY_S * self.rate:
+        if self._since_estimate >= EVERY_S * self.rate:
             self._estimate_lag(self._tail)
         return out, gap
 
     def _estimate_lag(self, both: Array) -> None:
         """Estimate the lag of `both` (2, N); at first, or if it is too large, cut the later stream."""
-        self._since = 0
+        self._since_estimate = 0
         found, clear = lag(both[0], both[1], self.rate)
         self._unclear = "" if clear >= CLEAR else "near and far have no sound in common, so they cannot be aligned"
         if clear < CLEAR:
             return
         if self._aligned and abs(found) > APART_S:
-            ppm = f"{1e6 * found * self.rate / self._given:+.0f} parts in a million"
+            ppm = f"{1e6 * found * self.rate / self._since_cut:+.0f} parts in a million"
             self._drift = (
                 f"the clocks of near and far differ by {ppm}, so the two streams are cut and aligned repeatedly"
             )
@@ -130,4 +130,4 @@ class AlignedPair:
             self._skip[late] += max(0, skip - self._waiting[late].shape[1])
             self._waiting[late] = self._waiting[late][:, skip:]
             self._gap = self._gap or self._aligned
-            self._given = 0
+            self._since_cut = 0

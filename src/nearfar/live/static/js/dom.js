@@ -91,14 +91,14 @@ export function facts(rows) {
   );
 }
 
-let hide = 0;
+let hideTimer = 0;
 
 // Shows a text at the bottom of the page for a while; screen readers read it out.
 export function announce(text) {
   const message = document.getElementById("message");
   message.textContent = text;
-  clearTimeout(hide);
-  hide = setTimeout(() => {
+  clearTimeout(hideTimer);
+  hideTimer = setTimeout(() => {
     message.textContent = "";
   }, 8000);
 }

@@ -11,7 +11,7 @@ import { asSentence, scoreText, triggerText, verdictLabel } from "./words.js";
 const AUDIO_GONE =
   "The sound of this event has been deleted: the space for sounds is limited, and the oldest go first.";
 const FINE_HINT =
-  "“It was fine” adds this sound to the normal recordings, so that it alarms no more. You can take that back.";
+  "“It was fine” adds this sound to the normal recordings, so that similar sounds raise no alarm. You can take that back.";
 const PLACES = ["most similar", "second", "third"];
 
 export async function show(main, id) {
@@ -78,7 +78,7 @@ function eventFacts(event) {
   if (event.kind === "health") {
     return [
       h("p", { class: "lead" }, asSentence(event.text)),
-      h("p", {}, "Since ", timeElement(event.started), `. ${duration} Meanwhile the machine cannot be called normal.`),
+      h("p", {}, "Since ", timeElement(event.started), `. ${duration} Until it is over, do not rely on the scores of this machine.`),
       interrupted && h("p", { class: "small" }, interrupted),
     ];
   }

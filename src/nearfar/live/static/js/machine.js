@@ -198,7 +198,7 @@ function currentScore(machine) {
 
 // Events, newest first; with `machine`, each with the name of its machine.
 export function eventTable(events, { machine = false } = {}) {
-  if (!events.length) return note("None in this time.");
+  if (!events.length) return note("There were none in this period.");
   const row = (event) => {
     const health = event.kind === "health";
     const link = h("a", { href: `/event/${event.id}` }, health ? "Microphone" : "Alarm");

@@ -27,7 +27,7 @@ export function summaryText(machines) {
   const trouble = machines.filter((m) => m.health.length).length;
   parts.push(alarms ? `${alarms} in alarm` : "none in alarm");
   const missed = count("returned unacknowledged");
-  if (missed) parts.push(`${missed} ${missed === 1 ? "was" : "were"} in alarm and nobody answered`);
+  if (missed) parts.push(`${missed} ${missed === 1 ? "was" : "were"} in alarm and nobody acknowledged it`);
   if (mute) parts.push(`${mute} without sound`);
   else if (trouble) parts.push(`${trouble} with a microphone problem`);
   return `${parts.join(", ")}.`;
@@ -107,7 +107,7 @@ const TRIGGERS = { steady: "its steady sound", transient: "single moments" };
 
 export function triggerText(event) {
   const what = event.triggered_by.map((name) => TRIGGERS[name] || name).join(" and ");
-  return what ? `Noticed by ${what}. ` : "";
+  return what ? `Noticed in ${what}. ` : "";
 }
 
 export function asSentence(text) {
