@@ -39,9 +39,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.bank import METRICS, Bank, NeighbourIndex, index_of
+from nearfar.bank import METRICS, Bank, NeighbourIndex, bank_of
 from nearfar.gaussian import Gaussian
-from nearfar.ldn import DensityBank, VarMinBank, density_of
+from nearfar.ldn import DensityBank, VarMinBank, density_bank_of
 from nearfar.support.check import Array, finite, flags, integer, number, one_of, switch
 from nearfar.support.threads import map_in_order, threads
 
@@ -95,8 +95,8 @@ class BackendConfig:
             if name == "k" or getattr(self, name) is not None:
                 integer(name, getattr(self, name))
 
-    def density(self, domain: str = "") -> dict[str, Any]:
-        """Keyword arguments of the `DensityBank` of a domain ("source", "target") or of all clips ("")."""
+    def density_settings(self, domain: str = "") -> dict[str, Any]:
+        """Keyword arguments for the `DensityBank` of a domain ("source", "target") or of all clips ("")."""
         own = {"source": self.density_k_source, "target": self.density_k_target}.get(domain)
         default = DENSITY_K_TARGET if domain == "target" else DENSITY_K.get(self.method, 1)
         return {
@@ -107,209 +107,6 @@ class BackendConfig:
             "form": self.form,
             "exponent": self.exponent,
         }
-
-
-class Method(Protocol):
-    """A fitted method: it scores vectors, and its own training vectors as if it had been fitted without each."""
-
-    def score(self, q: Any) -> Array: ...
-    def leave_one_out(self) -> Array: ...
-
-
-def build_method(z: Any, is_target: Array, config: BackendConfig) -> Method:
-    """The method of `config`, fitted on normals z: vectors (N, D), or normals given by the distances between them."""
-    if config.method == "raw":
-        return density_of(z, config.metric, k=config.k, density_k=1, exponent=0.0)
-    if config.method == "ldn":
-        return density_of(z, config.metric, **config.density())
-    if config.method == "varmin":
-        return VarMinBank(z, config.metric, k=config.k, density_k=config.density()["density_k"])
-    if config.method == "domain_z":
-        return DomainZ(z, is_target, config)
-    return Mahalanobis(z, is_target, config) if config.method == "mahalanobis" else DualDensity(z, is_target, config)
-
-
-def _rows_by_domain(is_target: Array) -> list[Array]:  # of the source, of the target
-    return [np.flatnonzero(~is_target), np.flatnonzero(is_target)]
-
-
-class DualDensity:
-    """dldn and dbldn: a calibrated bank for each domain that is present; 0 is the source, 1 the target."""
-
-    def __init__(self, z: Any, is_target: Array, config: BackendConfig) -> None:
-        self.z, self.rows = z, _rows_by_domain(is_target)
-        self.weights = (config.weight, 1 - config.weight) if config.method == "dbldn" else None
-        small, large = sorted((0, 1), key=lambda d: (len(self.rows[d]), -d))
-        # A domain with one clip has no density, nor has one with two clips once one of them is left out: it borrows the
-        # other domain's. With two clips per domain each borrows from the other; elsewhere only the smaller one does.
-        pair = len(self.rows[small]) == len(self.rows[large]) == 2
-        self.banks = {large: self._bank(config, large, self._bank(config, small, None) if pair else None)}
-        if len(self.rows[small]):
-            self.banks[small] = self._bank(config, small, self.banks[large])
-
-    def score(self, q: Any) -> Array:
-        return self._combine({d: bank.score(q) for d, bank in self.banks.items()})
-
-    def leave_one_out(self) -> Array:
-        out = np.empty(len(self.z))
-        for d, bank in self.banks.items():
-            scores = {d: bank.leave_one_out()}
-            for o, other in self.banks.items():
-                if o != d:
-                    fallback = bank.mean_density_excluding()
-                    scores[o] = other.score(self.z[self.rows[d]], fallback_density=fallback)
-            out[self.rows[d]] = self._combine(scores)
-        return out
-
-    def _bank(self, config: BackendConfig, d: int, other: DensityBank | None) -> DensityBank:
-        fallback = other.densities.mean if other is not None and len(other) > 1 else 1.0
-        settings = config.density(("source", "target")[d])
-        return density_of(self.z[self.rows[d]], config.metric, fallback_density=fallback, **settings)
-
-    def _combine(self, scores: dict[int, Array]) -> Array:
-        absent = np.full(len(next(iter(scores.values()))), np.inf)
-        both = np.stack([scores.get(d, absent) for d in (0, 1)])
-        lowest: Array = both.min(axis=0)
-        if self.weights is None:
-            return lowest
-        missing = np.isinf(both).any(axis=0)  # one domain is absent, or is without the clip that is left out
-        return np.where(missing, lowest, self.weights[0] * both[0] + self.weights[1] * np.where(missing, 0, both[1]))
-
-
-class DomainZ:
-    """domain_z: kNN distance to each domain's bank, in standard deviations of that domain's own distances."""
-
-    def __init__(self, z: Any, is_target: Array, config: BackendConfig) -> None:
-        self.z, self.rows = z, _rows_by_domain(is_target)
-        self.k, self.own_sigma = int(config.k), config.z_sigma == "own"
-        self.banks = {d: index_of(z[self.rows[d]], config.metric) for d in (0, 1) if len(self.rows[d])}
-        self.own = {d: OwnDistances(bank, self.k) for d, bank in self.banks.items()}
-
-    def score(self, q: Any) -> Array:
-        distances = {d: bank.nearest(q, self.k)[0].mean(axis=1) for d, bank in self.banks.items()}
-        return self._combine(distances, {d: own.statistics() for d, own in self.own.items()})
-
-    def leave_one_out(self) -> Array:
-        out = np.empty(len(self.z))
-        for d in self.banks:
-            q = self.z[self.rows[d]]
-            distances = {o: bank.nearest(q, self.k)[0].mean(axis=1) for o, bank in self.banks.items() if o != d}
-            statistics = {o: own.statistics() for o, own in self.own.items() if o != d}
-            if len(q) > 1:
-                distances[d] = self.own[d].distance
-                statistics[d] = self.own[d].statistics_excluding()
-            out[self.rows[d]] = self._combine(distances, statistics)
-        return out
-
-    def _combine(self, distances: dict[int, Array], statistics: dict[int, tuple[Array, Array]]) -> Array:
-        if len(distances) == 2:
-            (mu_s, sigma_s), (mu_t, sigma_t) = statistics[0], statistics[1]
-            mu = [_first_known(mu_s, mu_t, 0.0), _first_known(mu_t, mu_s, 0.0)]
-            sigma = [_first_known(sigma_s, sigma_t, 1.0), _first_known(sigma_t, sigma_s, 1.0)]
-            if not self.own_sigma:
-                sigma[0] = sigma[1]
-        else:
-            (only,) = statistics.values()
-            mu, sigma = [_first_known(only[0], np.nan, 0.0)] * 2, [_first_known(only[1], np.nan, 1.0)] * 2
-        scores = [(distances[d] - mu[d]) / _positive(sigma[d], mu[d]) for d in distances]
-        return np.asarray(np.min(np.stack(scores), axis=0))
-
-
-class OwnDistances:
-    """Leave-one-out kNN distances of a bank's members: their mean and spread, whole and without each member."""
-
-    def __init__(self, bank: NeighbourIndex, k: int) -> None:
-        self.n = len(bank)
-        self.k = min(k, self.n - 1)
-        if self.n > 1:
-            self.distances, self.nearest = bank.nearest(None, k + 1)  # (N, k + 1), or (N, N - 1) in a small bank
-            self.distance = self.distances[:, : self.k].mean(axis=1)
-        else:
-            self.distances, self.nearest = np.empty((1, 0)), np.empty((1, 0), int)
-            self.distance = np.array([np.nan])
-
-    def statistics(self) -> tuple[Array, Array]:
-        """Mean and standard deviation; NaN where too few members give one."""
-        return self.distance.mean(), np.asarray(self.distance.std() if self.n >= FEW else np.nan)
-
-    def statistics_excluding(self) -> tuple[Array, Array]:
-        """Mean (N,) and standard deviation (N,) of the bank without each member; NaN where too few are left."""
-        n, listed = self.n, self.distances.shape[1]
-        left = self.k if listed > self.k else n - 2
-        if left == 0:  # one member would be left, without a distance of its own
-            return np.full(n, np.nan), np.full(n, np.nan)
-        centre = self.distance.mean()
-        base = self.distance - centre
-        nearest = self.nearest[:, : self.k]
-        # (N, k): the distance of a member whose k nearest lose one of them
-        changed = (self.distances.sum(axis=1, keepdims=True) - self.distances[:, : self.k]) / left
-        shifted = changed - centre
-        first, second = base.sum() - base, (base**2).sum() - base**2  # sums over the others: of base and its square
-        np.add.at(first, nearest, shifted - base[:, None])
-        np.add.at(second, nearest, shifted**2 - base[:, None] ** 2)
-        mean = first / (n - 1)
-        mu, sigma = centre + mean, np.sqrt(np.maximum(second / (n - 1) - mean**2, 0))
-        for out in np.flatnonzero(np.minimum(mu, sigma) < 1e-6 * centre):  # may be cancellation: take it from its terms
-            hit = nearest == out
-            each = np.delete(np.where(hit.any(axis=1), (changed * hit).sum(axis=1), self.distance), out)
-            mu[out], sigma[out] = each.mean(), each.std()
-        return mu, sigma if n - 1 >= FEW else np.full(n, np.nan)
-
-
-class Mahalanobis:
-    """One Gaussian, or the smaller distance of two domains'; a domain with fewer than FEW clips joins the other."""
-
-    def __init__(self, z: Any, is_target: Array, config: BackendConfig) -> None:
-        self.z, self.rows, self.config = z, _rows_by_domain(is_target), config
-        self.fewest = min(len(rows) for rows in self.rows)
-        self.two = self.fewest >= FEW and not config.ignore_domains
-        self.parts = [self._gaussian(z[rows]) for rows in self.rows] if self.two else [self._gaussian(z)]
-
-    def score(self, q: Any) -> Array:
-        return np.asarray(np.min([part.distance(q) for part in self.parts], axis=0))
-
-    def leave_one_out(self) -> Array:
-        if not self.two:
-            return self.parts[0].leave_one_out()
-        out = np.empty(len(self.z))
-        joined = self._gaussian(self.z).leave_one_out() if self.fewest == FEW else None
-        for d, rows in enumerate(self.rows):
-            if joined is not None and len(rows) == FEW:
-                out[rows] = joined[rows]
-            else:
-                out[rows] = np.minimum(self.parts[d].leave_one_out(), self.parts[1 - d].distance(self.z[rows]))
-        return out
-
-    def _gaussian(self, x: Array) -> Gaussian:
-        return Gaussian(x, shrinkage=self.config.shrinkage, standardize=self.config.standardize)
-
-
-class Beam:
-    """A back end for each band of z (N, F, D); a score is the mean of theirs, and so is the exact leave-one-out."""
-
-    def __init__(self, z: Array, is_target: Array, config: BackendConfig) -> None:
-        self.bands = [build(np.ascontiguousarray(band), is_target, config) for band in np.moveaxis(z, 1, 0)]
-
-    def score(self, q: Array) -> Array:
-        return mean_of([band.score(q[:, f]) for f, band in enumerate(self.bands)])
-
-    def leave_one_out(self) -> Array:
-        return mean_of([band.train_scores for band in self.bands])
-
-
-def mean_of(bands: Sequence[Array]) -> Array:
-    """The score (M,) of BEAM, float64, from the scores of each band."""
-    return np.asarray(np.mean(np.stack(bands), axis=0, dtype=np.float64))
-
-
-def _first_known(mine: Array, others: Array | float, default: float) -> Array:
-    value = np.where(np.isnan(mine), others, mine)
-    return np.where(np.isnan(value), default, value)
-
-
-def _positive(sigma: Array, mu: Array) -> Array:
-    floor = 1e-6 * np.abs(mu)
-    return np.maximum(sigma, np.where(floor > 0, floor, 1e-6))
 
 
 def fit(
@@ -414,14 +211,14 @@ def fit(
 
 def build(z: Array, is_target: Array, config: BackendConfig, train_scores: ArrayLike | None = None) -> Backend:
     """`fit` for arguments that were checked: z (N, D) or (N, F, D), is_target (N,) bool."""
-    known = None if train_scores is None else finite("train_scores", train_scores, ndim=1)
-    if known is not None and len(known) != len(z):
-        raise ValueError(f"train_scores holds {len(known)} scores for {len(z)} normals")
+    given = None if train_scores is None else finite("train_scores", train_scores, ndim=1)
+    if given is not None and len(given) != len(z):
+        raise ValueError(f"train_scores holds {len(given)} scores for {len(z)} normals")
     if z.ndim == 3:
-        return Backend(z, is_target, config, Beam(z, is_target, config), None, known)
+        return Backend(z, is_target, config, Beam(z, is_target, config), None, given)
     whitener = Gaussian(z) if config.whiten else None
     method = build_method(z if whitener is None else whitener.whiten(z), is_target, config)
-    return Backend(z, is_target, config, method, whitener, known)
+    return Backend(z, is_target, config, method, whitener, given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -437,7 +234,7 @@ class Backend:
     config: BackendConfig
     _method: Method = field(repr=False)
     _whitener: Gaussian | None = field(repr=False)
-    _known_train_scores: Array | None = field(repr=False)
+    _given_train_scores: Array | None = field(repr=False)
 
     def score(self, q: ArrayLike) -> Array:
         """Scores of queries.
@@ -466,8 +263,8 @@ class Backend:
     @cached_property
     def train_scores(self) -> Array:
         """Exact leave-one-out scores (N,) float32 of the normals: as `score` would give if fitted without the clip."""
-        if self._known_train_scores is not None:
-            return self._known_train_scores
+        if self._given_train_scores is not None:
+            return self._given_train_scores
         scores = self._method.leave_one_out() if self._whitener is None else self._refit_each(self._whitener)
         return scores.astype(np.float32)
 
@@ -494,7 +291,7 @@ class Backend:
         return Bank(self._transform(self.z), metric)
 
     def _transform(self, q: Array) -> Array:
-        # The space in which the method measures; a Gaussian measures in its own axes.
+        # Vectors in the space whose distances the method uses; for a Gaussian, whitened by it.
         q = self._whitened(q.reshape(len(q), -1))
         return self._method.parts[0].whiten(q) if isinstance(self._method, Mahalanobis) else q
 
@@ -502,7 +299,7 @@ class Backend:
         return q if self._whitener is None else self._whitener.whiten(q)
 
     def _refit_each(self, whitener: Gaussian) -> Array:
-        # The whitening changes with every clip that is left out, and with it all distances.
+        # Leaving a clip out changes the whitening, and so all distances.
         def one(i: int) -> float:
             others = np.arange(len(self.z)) != i
             if self.config.method == "mahalanobis":  # not in the rotated axes below: the features may be standardized
@@ -513,6 +310,212 @@ class Backend:
             return float(method.score(y[i : i + 1])[0])
 
         return np.array(list(map_in_order(one, range(len(self.z)), threads())))
+
+
+class Method(Protocol):
+    """A fitted method: it scores vectors, and its own training vectors as if it had been fitted without each."""
+
+    def score(self, q: Any) -> Array: ...
+    def leave_one_out(self) -> Array: ...
+
+
+def build_method(z: Any, is_target: Array, config: BackendConfig) -> Method:
+    """The method of `config`, fitted on normals z: vectors (N, D), or normals given by the distances between them."""
+    if config.method == "raw":
+        return density_bank_of(z, config.metric, k=config.k, density_k=1, exponent=0.0)
+    if config.method == "ldn":
+        return density_bank_of(z, config.metric, **config.density_settings())
+    if config.method == "varmin":
+        return VarMinBank(z, config.metric, k=config.k, density_k=config.density_settings()["density_k"])
+    if config.method == "domain_z":
+        return DomainZ(z, is_target, config)
+    return Mahalanobis(z, is_target, config) if config.method == "mahalanobis" else DualDensity(z, is_target, config)
+
+
+def _rows_by_domain(is_target: Array) -> list[Array]:  # of the source, of the target
+    return [np.flatnonzero(~is_target), np.flatnonzero(is_target)]
+
+
+class DualDensity:
+    """dldn and dbldn: a calibrated bank for each domain that is present; 0 is the source, 1 the target."""
+
+    def __init__(self, z: Any, is_target: Array, config: BackendConfig) -> None:
+        self.z, self.rows = z, _rows_by_domain(is_target)
+        self.weights = (config.weight, 1 - config.weight) if config.method == "dbldn" else None
+        small, large = sorted((0, 1), key=lambda d: (len(self.rows[d]), -d))
+        # A domain with one clip has no density, nor has one with two clips once one of them is left out: it borrows the
+        # other domain's. With two clips per domain each borrows from the other; elsewhere only the smaller one does.
+        pair = len(self.rows[small]) == len(self.rows[large]) == 2
+        self.banks = {large: self._bank(config, large, self._bank(config, small, None) if pair else None)}
+        if len(self.rows[small]):
+            self.banks[small] = self._bank(config, small, self.banks[large])
+
+    def score(self, q: Any) -> Array:
+        return self._combine({d: bank.score(q) for d, bank in self.banks.items()})
+
+    def leave_one_out(self) -> Array:
+        out = np.empty(len(self.z))
+        for d, bank in self.banks.items():
+            scores = {d: bank.leave_one_out()}
+            for o, other in self.banks.items():
+                if o != d:
+                    fallback = bank.mean_density_excluding()
+                    scores[o] = other.score(self.z[self.rows[d]], fallback_density=fallback)
+            out[self.rows[d]] = self._combine(scores)
+        return out
+
+    def _bank(self, config: BackendConfig, d: int, other: DensityBank | None) -> DensityBank:
+        fallback = other.densities.mean if other is not None and len(other) > 1 else 1.0
+        settings = config.density_settings(("source", "target")[d])
+        return density_bank_of(self.z[self.rows[d]], config.metric, fallback_density=fallback, **settings)
+
+    def _combine(self, scores: dict[int, Array]) -> Array:
+        absent = np.full(len(next(iter(scores.values()))), np.inf)
+        both = np.stack([scores.get(d, absent) for d in (0, 1)])
+        lowest: Array = both.min(axis=0)
+        if self.weights is None:
+            return lowest
+        missing = np.isinf(both).any(axis=0)  # one domain is absent, or is without the clip that is left out
+        return np.where(missing, lowest, self.weights[0] * both[0] + self.weights[1] * np.where(missing, 0, both[1]))
+
+
+class DomainZ:
+    """domain_z: kNN distance to each domain's bank, in standard deviations of that domain's own distances."""
+
+    def __init__(self, z: Any, is_target: Array, config: BackendConfig) -> None:
+        self.z, self.rows = z, _rows_by_domain(is_target)
+        self.k, self.own_sigma = int(config.k), config.z_sigma == "own"
+        self.banks = {d: bank_of(z[self.rows[d]], config.metric) for d in (0, 1) if len(self.rows[d])}
+        self.own = {d: OwnDistances(bank, self.k) for d, bank in self.banks.items()}
+
+    def score(self, q: Any) -> Array:
+        distances = {d: bank.nearest(q, self.k)[0].mean(axis=1) for d, bank in self.banks.items()}
+        return self._combine(distances, {d: own.statistics() for d, own in self.own.items()})
+
+    def leave_one_out(self) -> Array:
+        out = np.empty(len(self.z))
+        for d in self.banks:
+            q = self.z[self.rows[d]]
+            distances = {o: bank.nearest(q, self.k)[0].mean(axis=1) for o, bank in self.banks.items() if o != d}
+            statistics = {o: own.statistics() for o, own in self.own.items() if o != d}
+            if len(q) > 1:
+                distances[d] = self.own[d].mean_distance
+                statistics[d] = self.own[d].statistics_excluding()
+            out[self.rows[d]] = self._combine(distances, statistics)
+        return out
+
+    def _combine(self, distances: dict[int, Array], statistics: dict[int, tuple[Array, Array]]) -> Array:
+        if len(distances) == 2:
+            (mu_s, sigma_s), (mu_t, sigma_t) = statistics[0], statistics[1]
+            mu = [_fill_nan(mu_s, mu_t, 0.0), _fill_nan(mu_t, mu_s, 0.0)]
+            sigma = [_fill_nan(sigma_s, sigma_t, 1.0), _fill_nan(sigma_t, sigma_s, 1.0)]
+            if not self.own_sigma:
+                sigma[0] = sigma[1]
+        else:
+            (only,) = statistics.values()
+            mu, sigma = [_fill_nan(only[0], np.nan, 0.0)] * 2, [_fill_nan(only[1], np.nan, 1.0)] * 2
+        scores = [(distances[d] - mu[d]) / _at_least_rounding(sigma[d], mu[d]) for d in distances]
+        return np.asarray(np.min(np.stack(scores), axis=0))
+
+
+class OwnDistances:
+    """Leave-one-out kNN distances of a bank's members: mean and deviation of all, and of all without each member."""
+
+    def __init__(self, bank: NeighbourIndex, k: int) -> None:
+        self.n = len(bank)
+        self.k = min(k, self.n - 1)
+        if self.n > 1:
+            self.distances, self.nearest = bank.nearest(None, k + 1)  # (N, k + 1), or (N, N - 1) in a small bank
+            self.mean_distance = self.distances[:, : self.k].mean(axis=1)
+        else:
+            self.distances, self.nearest = np.empty((1, 0)), np.empty((1, 0), int)
+            self.mean_distance = np.array([np.nan])
+
+    def statistics(self) -> tuple[Array, Array]:
+        """Mean and standard deviation; NaN where too few members give one."""
+        return self.mean_distance.mean(), np.asarray(self.mean_distance.std() if self.n >= FEW else np.nan)
+
+    def statistics_excluding(self) -> tuple[Array, Array]:
+        """Mean (N,) and standard deviation (N,) of the bank without each member; NaN where too few are left."""
+        n, listed = self.n, self.distances.shape[1]
+        left = self.k if listed > self.k else n - 2  # neighbours that a member has without one of them
+        if left == 0:  # one member would be left, without a distance of its own
+            return np.full(n, np.nan), np.full(n, np.nan)
+        centre = self.mean_distance.mean()
+        base = self.mean_distance - centre
+        nearest = self.nearest[:, : self.k]
+        # (N, k): the distance of a member whose k nearest lose one of them
+        changed = (self.distances.sum(axis=1, keepdims=True) - self.distances[:, : self.k]) / left
+        shifted = changed - centre
+        first, second = (
+            base.sum() - base,
+            (base**2).sum() - base**2,
+        )  # sums of base and of its square over the other members
+        np.add.at(first, nearest, shifted - base[:, None])
+        np.add.at(second, nearest, shifted**2 - base[:, None] ** 2)
+        mean = first / (n - 1)
+        mu, sigma = centre + mean, np.sqrt(np.maximum(second / (n - 1) - mean**2, 0))
+        for out in np.flatnonzero(np.minimum(mu, sigma) < 1e-6 * centre):  # cancellation: computed from its terms
+            hit = nearest == out
+            each = np.delete(np.where(hit.any(axis=1), (changed * hit).sum(axis=1), self.mean_distance), out)
+            mu[out], sigma[out] = each.mean(), each.std()
+        return mu, sigma if n - 1 >= FEW else np.full(n, np.nan)
+
+
+class Mahalanobis:
+    """Distance from the nearer of two Gaussians, one per domain; a domain with fewer than FEW clips joins the other."""
+
+    def __init__(self, z: Any, is_target: Array, config: BackendConfig) -> None:
+        self.z, self.rows, self.config = z, _rows_by_domain(is_target), config
+        self.fewest = min(len(rows) for rows in self.rows)
+        self.two = self.fewest >= FEW and not config.ignore_domains
+        self.parts = [self._gaussian(z[rows]) for rows in self.rows] if self.two else [self._gaussian(z)]
+
+    def score(self, q: Any) -> Array:
+        return np.asarray(np.min([part.distance(q) for part in self.parts], axis=0))
+
+    def leave_one_out(self) -> Array:
+        if not self.two:
+            return self.parts[0].leave_one_out()
+        out = np.empty(len(self.z))
+        joined = self._gaussian(self.z).leave_one_out() if self.fewest == FEW else None
+        for d, rows in enumerate(self.rows):
+            if joined is not None and len(rows) == FEW:
+                out[rows] = joined[rows]
+            else:
+                out[rows] = np.minimum(self.parts[d].leave_one_out(), self.parts[1 - d].distance(self.z[rows]))
+        return out
+
+    def _gaussian(self, x: Array) -> Gaussian:
+        return Gaussian(x, shrinkage=self.config.shrinkage, standardize=self.config.standardize)
+
+
+class Beam:
+    """A back end for each band of z (N, F, D); a score is the mean of theirs, and so is the exact leave-one-out."""
+
+    def __init__(self, z: Array, is_target: Array, config: BackendConfig) -> None:
+        self.bands = [build(np.ascontiguousarray(band), is_target, config) for band in np.moveaxis(z, 1, 0)]
+
+    def score(self, q: Array) -> Array:
+        return beam_score([band.score(q[:, f]) for f, band in enumerate(self.bands)])
+
+    def leave_one_out(self) -> Array:
+        return beam_score([band.train_scores for band in self.bands])
+
+
+def beam_score(bands: Sequence[Array]) -> Array:
+    """The score (M,) of BEAM, float64, from the scores of each band."""
+    return np.asarray(np.mean(np.stack(bands), axis=0, dtype=np.float64))
+
+
+def _fill_nan(own: Array, other: Array | float, default: float) -> Array:
+    value = np.where(np.isnan(own), other, own)
+    return np.where(np.isnan(value), default, value)
+
+
+def _at_least_rounding(sigma: Array, mu: Array) -> Array:
+    floor = 1e-6 * np.abs(mu)
+    return np.maximum(sigma, np.where(floor > 0, floor, 1e-6))
 
 
 def _count(name: str, value: int | None) -> int | None:

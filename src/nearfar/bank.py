@@ -42,7 +42,7 @@ Block = tuple[slice, Array, Array]  # rows of the queries, squared distances (ro
 
 
 class NeighbourIndex(Protocol):
-    """The questions that a method asks of a bank. `Bank` answers them from vectors."""
+    """What a method needs of a bank; `Bank` explains each function and computes it from vectors."""
 
     @property
     def metric(self) -> str: ...
@@ -103,7 +103,7 @@ class Bank:
         return self.search(self.points(q), k, exclude_self=q is None)
 
     def points(self, q: ArrayLike | None) -> Array:
-        """Queries (M, D) as the bank compares them: at unit length for cosine. None gives the members themselves."""
+        """Queries (M, D) checked, and scaled to length 1 for cosine; None gives the members themselves."""
         if q is None:
             return self._points
         q = finite("q", q, ndim=2)
@@ -112,7 +112,7 @@ class Bank:
         return unit(q) if self.metric == "cosine" else q
 
     def search(self, points: Array, k: int, *, exclude_self: bool) -> tuple[Array, Array]:
-        """`nearest` for what `points` returned. (To normalise a vector twice would change its last bits.)"""
+        """`nearest` for the result of `points`: to scale a vector to length 1 twice would change its last bits."""
         k = min(integer("k", k), len(self) - exclude_self)
         distance, index = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
         if not k:
@@ -134,6 +134,7 @@ class Bank:
         values are wrong by up to `error` (rows,) and may be below 0. The caller may change `squared`, but the next
         block overwrites it. With `exclude_self`, `points` are the members and the distance of each to itself is inf.
         """
+        # Rounding of a float32 sum of `width` terms, as a share of (|q| + |r|)^2, with room to spare
         rounding = np.finfo(np.float32).eps * (8 + np.sqrt(self.width))
         step = max(1, min(max(ROWS, BLOCK // len(self)), len(points)))
         # The two buffers are allocated once: fresh memory for every block costs as much as a pass over it.
@@ -167,8 +168,8 @@ class Bank:
         return squared / 2 if self.metric == "cosine" else np.sqrt(squared)
 
 
-def index_of(z: Array | PrecomputedNormals, metric: str) -> NeighbourIndex:
-    """The searchable bank of normals z, given as vectors (N, D) or by the distances between them."""
+def bank_of(z: Array | PrecomputedNormals, metric: str) -> NeighbourIndex:
+    """The bank of normals z, given as vectors (N, D) or by the distances between them."""
     return Bank(z, metric) if isinstance(z, np.ndarray) else z.bank(metric)
 
 

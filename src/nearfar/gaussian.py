@@ -69,15 +69,15 @@ class Gaussian:
         self.shrinkage, self.standardize = shrinkage, standardize
         self.x = x.astype(np.float64)
         self.mean = self.x.mean(axis=0)
-        self.least = ROUNDING * np.abs(self.x).max(axis=0)
+        self.rounding = ROUNDING * np.abs(self.x).max(axis=0)
         centred = self._deviation(self.x)
         self.scale = _scale(centred.std(axis=0)) if standardize else np.ones(x.shape[1])
         _, singular, axes = np.linalg.svd(centred / self.scale, full_matrices=False)
         keep = singular > RANK * max(singular[0], np.finfo(float).tiny)
         self.axes = np.ascontiguousarray(axes[keep])  # (r, D)
         self.variances = singular[keep] ** 2 / len(x)  # (r,)
-        self.own = _rows_times(centred / self.scale, self.axes)  # (N, r): the clips in principal axes
-        quartic = float((_squares(self.own) ** 2).sum())
+        self.coordinates = _rows_times(centred / self.scale, self.axes)  # (N, r): the clips in principal axes
+        quartic = float((_squares(self.coordinates) ** 2).sum())
         weight, isotropic = self._shrink(
             len(x), self.variances.sum()[None], (self.variances**2).sum()[None], np.array([quartic])
         )
@@ -99,7 +99,7 @@ class Gaussian:
         if self.standardize:
             return self._solve_each()
         weight, isotropic = self._shrink_excluding
-        h = (self.own**2 / (n / (n - 1) * weight[:, None] * self.variances + isotropic[:, None])).sum(axis=1)
+        h = (self.coordinates**2 / (n / (n - 1) * weight[:, None] * self.variances + isotropic[:, None])).sum(axis=1)
         left = 1 - weight * n / (n - 1) ** 2 * h
         out = n / (n - 1) * np.sqrt(h / np.maximum(left, SOLVABLE))
         for i in np.flatnonzero(left < SOLVABLE):
@@ -118,10 +118,10 @@ class Gaussian:
         n = len(self.x)
         weight, isotropic = (float(v[i]) for v in self._shrink_excluding)
         root = (n / (n - 1) * weight * self.variances + isotropic) ** -0.5
-        v = self.own[i] * root
+        v = self.coordinates[i] * root
         b, length = weight * n / (n - 1) ** 2, float(v @ v)
-        y = self.own + self.own[i] / (n - 1)  # deviations from the mean without clip i
-        y = np.where(np.abs(y) > ROUNDING * np.abs(self.own).max(initial=0), y, 0) * root
+        y = self.coordinates + self.coordinates[i] / (n - 1)  # deviations from the mean without clip i
+        y = np.where(np.abs(y) > ROUNDING * np.abs(self.coordinates).max(initial=0), y, 0) * root
         if 1 - b * length < SOLVABLE:
             return Gaussian(np.delete(self.x, i, axis=0), shrinkage=self.shrinkage).whiten(self.x)
         if length > 0:
@@ -130,7 +130,7 @@ class Gaussian:
 
     def _deviation(self, q: Array) -> Array:
         y: Array = q - self.mean
-        return np.where(np.abs(y) > self.least, y, 0)
+        return np.where(np.abs(y) > self.rounding, y, 0)
 
     def _shrink(self, n: int, trace: Array, squares: Array, quartic: Array) -> tuple[Array, Array]:
         """(1 - rho) and rho tr S / D for covariances given by tr S, tr S^2 and sum |x|^4 over their n clips."""
@@ -152,14 +152,18 @@ class Gaussian:
         """`_shrink` (N,), (N,) of the covariances without each clip; a and b as in the module."""
         n = len(self.x)
         a, b = n / (n - 1), n / (n - 1) ** 2
-        square = _squares(self.own)
+        square = _squares(self.coordinates)
         trace = a * self.variances.sum() - b * square
-        squares = a**2 * (self.variances**2).sum() - 2 * a * b * (self.own**2 @ self.variances) + b**2 * square**2
+        squares = (
+            a**2 * (self.variances**2).sum() - 2 * a * b * (self.coordinates**2 @ self.variances) + b**2 * square**2
+        )
         quartic = np.empty(n)
         step = max(1, (1 << 22) // n)
         for start in range(0, n if self.shrinkage == "ledoit_wolf" else 0, step):
             rows = slice(start, start + step)
-            moved = square + 2 * (self.own[rows] @ self.own.T) / (n - 1) + square[rows, None] / (n - 1) ** 2
+            moved = (
+                square + 2 * (self.coordinates[rows] @ self.coordinates.T) / (n - 1) + square[rows, None] / (n - 1) ** 2
+            )
             moved[np.arange(len(moved)), np.arange(start, start + len(moved))] = 0
             quartic[rows] = (moved**2).sum(axis=1)
         flat = trace <= 1e-13 * a * self.variances.sum()  # the other clips coincide

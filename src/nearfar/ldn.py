@@ -39,7 +39,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nearfar.bank import NeighbourIndex, PrecomputedNormals, entries_below, index_of, kth_upper_bound, pad_ragged
+from nearfar.bank import NeighbourIndex, PrecomputedNormals, bank_of, entries_below, kth_upper_bound, pad_ragged
 from nearfar.support.check import Array, integer, number, one_of
 
 RHO_FLOOR = 1e-6
@@ -53,7 +53,9 @@ class Densities:
     distances, nearest   (N, K + 1), or (N, N - 1) in a small bank: distances of each member to its nearest others,
                          ascending, and the indices of these others
     rho                  (N,) densities, before the floor
-    mean                 their mean
+    mean                 mean of rho
+    density_k, summed    K, and whether a density is the sum of the K distances or their mean
+    fallback             density of a member without others
     """
 
     distances: Array
@@ -66,7 +68,7 @@ class Densities:
 
     @classmethod
     def of(cls, index: NeighbourIndex, density_k: int, summed: bool, fallback: float) -> Densities:
-        """The densities of all members of `index`; `fallback` is the density of a member without others."""
+        """The densities of all members of `index`."""
         if len(index) == 1:
             distances, nearest, rho = np.empty((1, 0)), np.empty((1, 0), int), np.array([fallback])
         else:
@@ -80,7 +82,9 @@ class Densities:
         r, i = np.broadcast_arrays(r, i)
         k, (n, listed) = self.density_k, self.distances.shape
         hit = self.nearest[r, :k] == i[..., None]
-        left = k if listed > k else n - 2
+        left = (
+            k if listed > k else n - 2
+        )  # neighbours that r has without i: the next one takes its place, if there is one
         if left == 0:
             return np.full(r.shape, self.fallback)
         total = self.distances[r].sum(axis=-1) - (self.distances[r, :k] * hit).sum(axis=-1)
@@ -104,7 +108,7 @@ class Densities:
 
 @dataclass(frozen=True)
 class _Queries:
-    """Points to score, and for each of them the exponent and the mean density of the bank it is scored against.
+    """Points to score. Each has an exponent, and the mean density of the bank that it is scored against.
 
     With `exclude_self` the points are the members, each scored against the others.
     """
@@ -138,7 +142,7 @@ class DensityBank:
         one_of("neighbour_selection", neighbour_selection, ("normalized", "raw"))
         one_of("form", form, ("ratio", "difference"))
         one_of("density_agg", density_agg, ("mean", "sum"))
-        self.index = index_of(z, metric)
+        self.index = bank_of(z, metric)
         self.k = integer("k", k)
         self.density_k = min(integer("density_k", density_k), max(len(self.index) - 1, 1))
         self.summed = density_agg == "sum"
@@ -345,13 +349,13 @@ def _variance_minimising(densities: Densities) -> Array:
 
 
 class DensityNormals(PrecomputedNormals, Protocol):
-    """Normals given by the distances between them, which make their own calibrated bank too."""
+    """Normals given by the distances between them: they make their own `DensityBank` too."""
 
     def density(self, metric: str, **settings: Any) -> DensityBank: ...
 
 
-def density_of(z: Array | DensityNormals, metric: str, **settings: Any) -> DensityBank:
-    """The calibrated bank of normals z; `settings` are the keyword arguments of `DensityBank`."""
+def density_bank_of(z: Array | DensityNormals, metric: str, **settings: Any) -> DensityBank:
+    """The `DensityBank` of normals z, with its keyword arguments."""
     return DensityBank(z, metric, **settings) if isinstance(z, np.ndarray) else z.density(metric, **settings)
 
 

@@ -69,7 +69,7 @@ def compose(view: str, near: ArrayLike, far: ArrayLike | None = None, *, normali
     near : (..., D)
         Pooled embeddings of the near channel.
     far : (..., D), or None
-        Those of the far channel. None is a ValueError for a view that needs them.
+        Pooled embeddings of the far channel. None is a ValueError for a view that needs them.
     normalize : bool
         Whether both inputs and the result are scaled to length 1. False for features in decibels, whose size matters.
 

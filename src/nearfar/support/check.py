@@ -81,15 +81,6 @@ def flags(name: str, values: ArrayLike, count: int) -> Array:
     return array.astype(bool)
 
 
-def _is_number(value: Any) -> bool:
-    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int larger than any float
-        return False
-
-
 def one_of(what: str, name: str, choices: Iterable[str]) -> str:
     """`name` if it is one of `choices`, else a ValueError that lists them."""
     if not isinstance(name, str) or name not in choices:
@@ -113,3 +104,12 @@ def unit(z: Array) -> Array:
         squares = np.where(usual, squares, np.einsum("...d,...d->...", z, z)[..., None])
     unit: Array = z / np.where(squares > 0, np.sqrt(squares), 1)
     return unit
+
+
+def _is_number(value: Any) -> bool:
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int larger than any float
+        return False

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from nearfar.backend import BackendConfig, build_method, fit, mean_of
+from nearfar.backend import BackendConfig, beam_score, build_method, fit
 from nearfar.challenge.search.distances import Precomputed, combine, part, squared_distances, weights_of
 from nearfar.challenge.search.records import QUANTILES, Results, TestSet
 from nearfar.challenge.search.space import parts_of
@@ -163,7 +163,9 @@ def _mean_over(bands: Sequence[Mapping[Key, tuple[Array, Array]]]) -> dict[Key, 
     """For each key the means of both arrays over the bands, float32."""
     out = {}
     for key in bands[0]:
-        first, second = (mean_of(each).astype(np.float32) for each in zip(*(band[key] for band in bands), strict=True))
+        first, second = (
+            beam_score(each).astype(np.float32) for each in zip(*(band[key] for band in bands), strict=True)
+        )
         out[key] = first, second
     return out
 
