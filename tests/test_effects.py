@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from nearfar.challenge.pages.effects import CHOICES, effects, search_page
+from nearfar.challenge.pages.effects import effects, search_page
+from nearfar.challenge.pages.words import CHOICES, describe
 from nearfar.recipe import Recipe
 
 GRID = [
@@ -38,7 +39,7 @@ def test_groups_hold_the_right_configurations_and_two_additive_effects_share_the
         assert max(g.best for g in effect.groups) == pytest.approx(noisy.max())
         assert all(g.low <= g.median <= g.high <= g.best for g in effect.groups)
     pooling = next(e for e in effects(GRID, noisy) if e.choice == "pooling")
-    assert {g.value for g in pooling.groups} == {"mean", "gem p=3", "rdp_gem α=9 p=3"}
+    assert {g.value for g in pooling.groups} == {"mean", "gem p=3", "rdp_gem alpha=9 p=3"}
 
 
 def test_the_page_shows_every_choice_that_was_varied_and_leaves_out_what_has_no_score():
@@ -69,9 +70,17 @@ def test_without_labels_the_page_holds_the_tables_alone():
         ({"method": "raw", "k": 5}, "raw, cosine, k=5"),
         ({"method": "ldn", "metric": "euclidean", "k": 1, "density_k": 3}, "ldn, euclidean, k=3"),
         ({"method": "ldn", "k": 1, "density_k": 4, "exponent": 0.5}, "ldn, cosine, k=4, exponent 0.5"),
+        ({"method": "ldn", "k": 2, "density_k": 4}, "ldn, cosine, k=4, query k=2"),
         ({"method": "dldn"}, "dldn, cosine"),
         ({"method": "mahalanobis", "ignore_domains": True}, "mahalanobis, ignore_domains"),
     ],
 )
 def test_back_ends_are_named_as_in_table_2(fields, words):
     assert CHOICES["back end"](Recipe(**fields)) == words
+
+
+def test_a_recipe_in_one_line_leaves_out_what_is_usual():
+    assert describe(Recipe()) == "logmel, near_only, mean, raw, cosine, k=1"
+    words = "eat-large, layer 7, n_f, mean, low 0.15, spike 0.3, rdp_gem alpha=9 p=3, ldn, cosine, k=3"
+    choices = {"encoder": "eat-large", "layer": 7, "view": "n_f", "freq": "mean", "low": 0.15, "spike": 0.3}
+    assert describe(Recipe(**choices, pooling="rdp_gem", alpha=9, method="ldn", density_k=3)) == words

@@ -14,7 +14,7 @@ from datasets import dev_2020, dev_2022, evaluation_set, tree
 from fake_encoders import write_ced_tiny
 from nearfar.challenge import evaluate as bench
 from nearfar.challenge.data.layout import read
-from nearfar.challenge.evaluate import ScoreCache, Scored, evaluate, fused
+from nearfar.challenge.evaluate import ScoreCache, UnitScores, evaluate, fuse_units
 from nearfar.challenge.pages import published, tables
 from nearfar.challenge.pages.tables import reproduce
 from nearfar.detector import Detector
@@ -50,8 +50,8 @@ def test_a_fusion_of_kept_scores_is_the_detector_of_the_fusion(seven, tmp_path):
     )
     unit = read(seven, only=["fan"]).units[0]
     runs = ScoreCache(tmp_path)
-    kept = [(w, next(s for _, s in runs.each(f"part{i}", recipe, [unit]))) for i, (w, recipe) in enumerate(parts)]
-    together = fused(kept)
+    kept = [(w, next(s for _, s in runs.scores(f"part{i}", recipe, [unit]))) for i, (w, recipe) in enumerate(parts)]
+    together = fuse_units(kept)
     detector = Detector(Fusion(parts)).fit([r.path for r in unit.train], [bool(r.is_target) for r in unit.train])
     want = {s.name: s.value for s in detector.score([r.path for r in unit.test])}
     assert together.test == pytest.approx(want, rel=1e-5, abs=1e-5)
@@ -60,9 +60,9 @@ def test_a_fusion_of_kept_scores_is_the_detector_of_the_fusion(seven, tmp_path):
 
 
 def test_a_fusion_holds_the_clips_that_all_parts_could_use():
-    one = Scored({"a": 0.0, "b": 1.0, "c": 5.0}, {"x": 1.0, "y": 2.0})
-    other = Scored({"a": -1.0, "b": 3.0}, {"y": 0.0}, [("c", "too short"), ("x", "too short")])
-    together = fused([(0.5, one), (0.5, other)])
+    one = UnitScores({"a": 0.0, "b": 1.0, "c": 5.0}, {"x": 1.0, "y": 2.0})
+    other = UnitScores({"a": -1.0, "b": 3.0}, {"y": 0.0}, [("c", "too short"), ("x", "too short")])
+    together = fuse_units([(0.5, one), (0.5, other)])
     assert set(together.train) == {"a", "b"} and set(together.test) == {"y"}
     assert together.failures == other.failures
 
@@ -109,7 +109,7 @@ def test_what_was_scored_is_not_scored_again_until_something_changes(seven, tmp_
         ran.clear()
         runs = ScoreCache(tmp_path / "kept", **options)
         units = read(seven, only=["fan", "ToyCar"]).units
-        return {u.name: s for u, s in runs.each("x", recipe, units)}
+        return {u.name: s for u, s in runs.scores("x", recipe, units)}
 
     first = again()
     assert ran == ["ToyCar", "fan"] and again() == first and ran == []
@@ -144,8 +144,8 @@ def test_a_stopped_run_goes_on_from_the_machine_where_it_stopped(seven, tmp_path
 
     monkeypatch.setattr(bench, "evaluate_unit", stop_at_fan)
     with pytest.raises(KeyboardInterrupt):
-        list(ScoreCache(tmp_path).each("x", BASELINE, units))
-    assert len(list(ScoreCache(tmp_path).each("x", BASELINE, units))) == 2 and ran == [
+        list(ScoreCache(tmp_path).scores("x", BASELINE, units))
+    assert len(list(ScoreCache(tmp_path).scores("x", BASELINE, units))) == 2 and ran == [
         "ToyCar",
         "fan",
         "fan",

@@ -1,16 +1,12 @@
 """Official metrics of a system on a data set: fit on each machine's train clips, score its test clips (report 3).
 
-No score depends on the rest of the test set: the detector scores each clip alone, and the labels stay with the
-recording. Every section of a machine (2020 to 2022) has a detector of its own; the overall score follows the rules of
-the data set's year (`layout.RULES`).
+    evaluate     fit and score every unit of a data set, then compute the official metrics
+    ScoreCache   the scores of several systems alone, kept on disk, so that no clip is scored twice
+    fuse_units   the scores of a fusion from the cached scores of its systems (eq. 17-18)
 
-`ScoreCache` keeps the scores of a system on disk, so that no clip is scored twice:
-
-    FOLDER/<system>-<unit>-<first digits of the key>.json    {"train": {file: score}, "test": {...}, "failures": [...]}
-
-The key is a hash of all that a score depends on: version, recipe, hash of the weights, channels, rounding of the store,
-and name, size and time of every recording. Train scores are exact leave-one-out, so the scores of a fusion follow from
-those of its systems: in standard deviations of the normals each, weighted, and aligned once more (eq. 17-18).
+A unit is one section of one machine and has a detector of its own. No score depends on the rest of the test set: the
+detector scores each clip alone, and the labels stay with the recording. The official score follows the rules of the
+data set's year (`layout.RULES`).
 """
 
 from __future__ import annotations
@@ -40,15 +36,18 @@ from nearfar.support.check import integer, one_of
 from nearfar.support.files import atomic_write, file_fingerprint
 from nearfar.support.progress import Progress, titled
 
-FORMAT = 1  # of a file of `ScoreCache`
+FORMAT = 1  # of the files of `ScoreCache`
 
 
 @dataclass(frozen=True)
 class MachineEvaluation:
-    """One machine: its fitted detector, one score per test clip, and the official numbers (None without labels).
+    """One unit: its detector, the test clips that were scored with their scores, and the official numbers.
 
-    `name` includes the section where the machine has several, and the domain in 2021. `error` is the reason why the
-    machine could not be evaluated, else "".
+    name       of the unit; in 2021 with the domain
+    failures   (file, reason) of train and test clips that could not be used
+    result     None without labels
+    unscored   names of the test clips without a score
+    error      the reason why the unit could not be evaluated, else ""
     """
 
     name: str
@@ -60,7 +59,7 @@ class MachineEvaluation:
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     machine: str = ""
     section: str = "00"
-    unscored: Sequence[str] = ()  # names of the test clips that could not be used
+    unscored: Sequence[str] = ()
     error: str = ""
 
     @property
@@ -115,15 +114,18 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a system (a recipe's name, or None for the default) on DATA/<machine>/{train,test}.
 
-    `truth` holds ground-truth CSVs of evaluation files; `progress` is called after every clip; `rounds` and
-    `seed` are those of the bootstrap; set-points and `store` as in `Detector`. A machine that cannot be evaluated is
-    reported beside the others; if none can, its error is raised.
+    truth          ground-truth CSVs of evaluation files
+    only           names of the machines; () for all
+    rounds, seed   of the bootstrap
+
+    The other parameters are those of `Detector`. The result has the error of a unit that cannot be evaluated; if no
+    unit can, the first error is raised.
     """
     integer("rounds", rounds)
-    found = read(data, truth, only)
-    done: list[MachineEvaluation] = []
+    data_set = read(data, truth, only)
+    evaluations: list[MachineEvaluation] = []
     errors: list[Exception] = []
-    for unit in found.units:
+    for unit in data_set.units:
         detector = Detector(
             system,
             weights,
@@ -135,23 +137,28 @@ def evaluate(
             precision=precision,
             store=store,
         )
+        if evaluations:
+            _share_encoders(evaluations[-1].detector, detector)
         try:
-            done.append(evaluate_unit(unit, _with_encoders_of(done[-1].detector if done else None, detector), progress))
+            evaluations.append(evaluate_unit(unit, detector, progress))
         except (ValueError, OSError) as error:
             errors.append(error)
-            unscored, why = [r.name for r in unit.test], str(error).removeprefix(f"{unit.name}: ")
-            nothing = MachineEvaluation(unit.name, detector, [], [], [], machine=unit.machine, section=unit.section)
-            done.append(replace(nothing, unscored=unscored, error=why))
-    if len(errors) == len(done):
+            why, unscored = str(error).removeprefix(f"{unit.name}: "), [r.name for r in unit.test]
+            evaluations.append(
+                MachineEvaluation(
+                    unit.name, detector, [], [], [],
+                    machine=unit.machine, section=unit.section, unscored=unscored, error=why,
+                )
+            )  # fmt: skip
+    if len(errors) == len(evaluations):
         raise errors[0]
-    return _with_metrics(done, found, rounds, seed)
+    return _with_metrics(evaluations, data_set, rounds, seed)
 
 
-def _with_encoders_of(other: Detector | None, detector: Detector) -> Detector:
-    """The detector, with the networks that another detector of the same system has loaded."""
-    if other is not None and other.loaded_encoders is not None and not other.by_default:
-        detector.use_encoders(other.loaded_encoders)
-    return detector
+def _share_encoders(fitted: Detector, detector: Detector) -> None:
+    """Let a detector use the networks that `fitted`, of the same system, has loaded."""
+    if fitted.loaded_encoders is not None and not fitted.by_default:
+        detector.use_encoders(fitted.loaded_encoders)
 
 
 def evaluate_unit(unit: Unit, detector: Detector, progress: Progress | None = None) -> MachineEvaluation:
@@ -170,57 +177,58 @@ def evaluate_unit(unit: Unit, detector: Detector, progress: Progress | None = No
     except ValueError as error:
         why = f"; the first that was left out: {failures[0][1]}" if failures else ""
         raise ValueError(f"{unit.name}: {error}{why}") from None
-    paths = [r.path for r in test]
-    pairs = [  # a long file has a score per window: the highest counts
-        (recording, max(scores, key=lambda s: s.score))
-        for recording, scores in zip(
-            test,
-            detector.iter_scores(paths, skip=skip, progress=titled(progress, f"{unit.name}: test clips")),
-            strict=True,
-        )
-        if scores
-    ]
-    recordings, scored = [r for r, _ in pairs], [s for _, s in pairs]
-    unscored = sorted({r.name for r in test} - {r.name for r in recordings})
+    reading = titled(progress, f"{unit.name}: test clips")
+    windows = detector.iter_scores([r.path for r in test], skip=skip, progress=reading)  # a list of scores per file
+    scores = {r: max(each, key=lambda s: s.score) for r, each in zip(test, windows, strict=True) if each}
     return MachineEvaluation(
-        unit.name, detector, recordings, scored, failures, None, {}, unit.machine, unit.section, unscored
+        unit.name,
+        detector,
+        list(scores),
+        list(scores.values()),
+        failures,
+        machine=unit.machine,
+        section=unit.section,
+        unscored=sorted({r.name for r in test} - {r.name for r in scores}),
     )
 
 
-def _with_metrics(done: Sequence[MachineEvaluation], found: DataSet, rounds: int, seed: int) -> Evaluation:
-    """The machines with their official numbers and intervals, and the official score by the rules of the year."""
-    if found.rules == "2021":
-        done = [part for m in done for part in _by_domain(m)]
-    labelled = {m.name: _columns(m) for m in done if m.labelled}
+def _with_metrics(evaluations: Sequence[MachineEvaluation], data_set: DataSet, rounds: int, seed: int) -> Evaluation:
+    """The units with their official numbers and intervals, and the official score by the rules of the year."""
+    if data_set.rules == "2021":
+        evaluations = [part for m in evaluations for part in _by_domain(m)]
+    labelled = {m.name: _columns(m) for m in evaluations if m.labelled}
     one_kind = [name for name, (_, is_anomaly, _) in labelled.items() if len(set(is_anomaly)) < 2]
     notes = [
-        *found.notes,
+        *data_set.notes,
         *(f"{name}: its test clips are all normal or all anomalous, so there is no AUC" for name in one_kind),
     ]
     labelled = {name: columns for name, columns in labelled.items() if name not in one_kind}
     results = {name: machine(*columns) for name, columns in labelled.items()}
-    arithmetic = found.rules == "2020"
-    intervals, total = bootstrap(labelled, rounds=rounds, seed=seed, arithmetic=arithmetic) if labelled else ({}, None)
+    arithmetic = data_set.rules == "2020"
+    intervals, interval = (
+        bootstrap(labelled, rounds=rounds, seed=seed, arithmetic=arithmetic) if labelled else ({}, None)
+    )
     return Evaluation(
-        [replace(m, result=results.get(m.name), intervals=intervals.get(m.name, {})) for m in done],
+        [replace(m, result=results.get(m.name), intervals=intervals.get(m.name, {})) for m in evaluations],
         overall(results, arithmetic=arithmetic) if results else float("nan"),
-        total,
-        found.rules,
+        interval,
+        data_set.rules,
         notes,
     )
 
 
 def _by_domain(m: MachineEvaluation) -> Iterator[MachineEvaluation]:
-    """The rules of 2021: the test clips of each domain by themselves."""
+    """An evaluation for each domain with test clips; failures and an error stay with the first one."""
     for domain, is_target in (("source", False), ("target", True)):
         mine = [(r, s) for r, s in zip(m.recordings, m.scores, strict=True) if bool(r.is_target) is is_target]
         if mine or (m.error and not is_target):
             recordings, scores = [r for r, _ in mine], [s for _, s in mine]
-            failures = [] if is_target else m.failures  # reported once
+            failures = [] if is_target else m.failures
             yield replace(m, name=f"{m.name} {domain}", recordings=recordings, scores=scores, failures=failures)
 
 
 def _columns(m: MachineEvaluation) -> tuple[list[float], list[bool], list[bool]]:
+    """Scores, is_anomaly, is_target, as `metrics.machine` takes them."""
     scores = [s.score for s in m.scores]
     return scores, [bool(r.is_anomaly) for r in m.recordings], [bool(r.is_target) for r in m.recordings]
 
@@ -232,7 +240,7 @@ def _machine_dict(m: MachineEvaluation) -> dict[str, Any]:
         numbers = {key: None if np.isnan(value) else value for key, value in values.items()}
     return {
         "result": numbers,
-        "intervals": {key: _between(value) for key, value in m.intervals.items()},
+        "intervals": {key: _interval_dict(value) for key, value in m.intervals.items()},
         "train": len(m.detector.normals),
         "test": len(m.scores),
         "failures": [{"file": file, "error": error} for file, error in m.failures],
@@ -241,13 +249,13 @@ def _machine_dict(m: MachineEvaluation) -> dict[str, Any]:
     }
 
 
-def _between(interval: Interval) -> dict[str, float | None]:
+def _interval_dict(interval: Interval) -> dict[str, float | None]:
     return {key: None if np.isnan(value) else value for key, value in vars(interval).items()}
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Scores by file name, leave-one-out (`train`) and `test`; the files that could not be used, with the reasons."""
+class UnitScores:
+    """Scores of a unit by file name: `train` leave-one-out, `test`; (file, reason) of those that could not be used."""
 
     train: Mapping[str, float]
     test: Mapping[str, float]
@@ -258,7 +266,10 @@ class Scored:
 class ScoreCache:
     """Scores systems on units and keeps the scores in `folder`; the other fields are those of `Detector`.
 
-    `weights`: a folder, {encoder name: file}, or None for the user's own folder.
+        FOLDER/<system>-<unit>-<key>.json    {"train": {file: score}, "test": {file: score}, "failures": [...]}
+
+    The key is a hash of all that a score depends on: version, recipe, weights, channels, rounding of the store, and
+    name, size and time of every recording.
     """
 
     folder: Path
@@ -273,73 +284,74 @@ class ScoreCache:
     def __post_init__(self) -> None:
         one_of("precision", self.precision, PRECISIONS)
 
-    def each(self, name: str, system: System | None, units: Sequence[Unit]) -> Iterator[tuple[Unit, Scored]]:
-        """The scores of a system (None: the default) on every unit, from the folder where they are kept.
+    def scores(self, name: str, system: System | None, units: Sequence[Unit]) -> Iterator[tuple[Unit, UnitScores]]:
+        """The scores of a system (None: the default) on every unit, read from the folder or computed and kept there.
 
-        The networks are loaded when the first score is missing. Raises FileNotFoundError, which says how to get them,
-        for missing weights; otherwise as `encoders.load` does.
+        A unit that cannot be scored has no scores and its error as the only failure. The networks are loaded when the
+        first file is missing; raises as `encoders.load` does, so FileNotFoundError for missing weights.
         """
         names = sorted({leaf.encoder for leaf in leaves(system)}) if system is not None else []
-        hashes = {n: str(known) for n, known in weights_in(names, self.weights, self.precision).items()}
+        hashes = {n: str(weights_id) for n, weights_id in weights_in(names, self.weights, self.precision).items()}
         encoders: dict[str, Encoder] | None = None
         for unit in units:
             path = self.folder / f"{name}-{unit.name.replace(' ', '-')}-{self._key(system, hashes, unit)}.json"
-            scored = _read(path)
-            if scored is None:
+            scores = _read(path)
+            if scores is None:
                 if encoders is None:
                     encoders = load_encoders(hashes, self.weights, threads=self.threads, precision=self.precision)
+                detector = Detector(system, near=self.near, far=self.far, threads=self.threads, store=self.store)
+                if system is not None:
+                    detector.use_encoders(encoders)
                 try:
-                    scored = self._score(unit, self._detector(system, encoders), name)
-                except (ValueError, OSError) as error:  # of this machine alone: the others are scored
-                    yield unit, Scored({}, {}, [(unit.name, str(error))])
+                    scores = _unit_scores(evaluate_unit(unit, detector, titled(self.progress, f"{name},")))
+                except (ValueError, OSError) as error:
+                    yield unit, UnitScores({}, {}, [(unit.name, str(error))])
                     continue
-                atomic_write(path, json.dumps(asdict(scored), indent=1))
-            yield unit, scored
-
-    def _detector(self, system: System | None, encoders: dict[str, Encoder]) -> Detector:
-        detector = Detector(system, near=self.near, far=self.far, threads=self.threads, store=self.store)
-        if system is not None:
-            detector.use_encoders(encoders)
-        return detector
-
-    def _score(self, unit: Unit, detector: Detector, name: str) -> Scored:
-        done = evaluate_unit(unit, detector, titled(self.progress, f"{name},"))
-        names = [normal.name for normal in detector.normals]
-        train = {n: float(v) for n, v in zip(names, detector.train_values, strict=True)}
-        test = {r.path.name: s.score for r, s in zip(done.recordings, done.scores, strict=True)}
-        return Scored(train, test, done.failures)
+                atomic_write(path, json.dumps(asdict(scores), indent=1))
+            yield unit, scores
 
     def _key(self, system: System | None, hashes: Mapping[str, str], unit: Unit) -> str:
         files = sorted((r.split, r.path.name, *file_fingerprint(r.path)) for r in [*unit.train, *unit.test])
         recipe = None if system is None else as_data(system)
-        rounded = self.store.dtype if self.store else "float32"
-        parts = [FORMAT, version("nearfar"), recipe, sorted(hashes.items()), self.near, self.far, rounded, files]
+        dtype = self.store.dtype if self.store else "float32"
+        parts = [FORMAT, version("nearfar"), recipe, sorted(hashes.items()), self.near, self.far, dtype, files]
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def fused(parts: Sequence[tuple[float, Scored]]) -> Scored:
-    """The scores of a fusion on one unit, from (weight, scores) of its systems, for the clips that all could use."""
+def _unit_scores(m: MachineEvaluation) -> UnitScores:
+    names = [normal.name for normal in m.detector.normals]
+    train = {name: float(value) for name, value in zip(names, m.detector.train_values, strict=True)}
+    test = {r.path.name: s.score for r, s in zip(m.recordings, m.scores, strict=True)}
+    return UnitScores(train, test, m.failures)
+
+
+def fuse_units(parts: Sequence[tuple[float, UnitScores]]) -> UnitScores:
+    """The scores of a fusion on one unit, from (weight, scores) of its systems, for the clips that all have scored.
+
+    Train scores are exact leave-one-out, so the fusion's follow: the systems' scores in standard deviations of their
+    normals, weighted, and the sum aligned once more (eq. 17-18).
+    """
     weights = check_weights([weight for weight, _ in parts], len(parts))
     columns = []
     for split in ("train", "test"):
         names = [n for n in getattr(parts[0][1], split) if all(n in getattr(s, split) for _, s in parts)]
-        # the scores are aligned already: this changes digits only where a clip is missing from one of the systems
+        # a system's scores are aligned already: this changes them only where another system lacks a clip
         aligned = [align(list(s.train.values()), [getattr(s, split)[n] for n in names]) for _, s in parts]
         columns.append((names, np.tensordot(weights, np.stack(aligned), axes=1)))
     (train_names, train), (test_names, test) = columns
     failures = list(dict.fromkeys(f for _, s in parts for f in s.failures))
-    return Scored(
+    return UnitScores(
         dict(zip(train_names, align(train, train).tolist(), strict=True)),
         dict(zip(test_names, align(train, test).tolist(), strict=True)),
         failures,
     )
 
 
-def _read(path: Path) -> Scored | None:
+def _read(path: Path) -> UnitScores | None:
     """The scores in the file at `path`; None if there is no file, or a damaged one."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        train, test = ({str(n): float(v) for n, v in kept[split].items()} for split in ("train", "test"))
-        return Scored(train, test, [(str(f), str(e)) for f, e in kept["failures"]])
+        content = json.loads(path.read_text(encoding="utf-8"))
+        train, test = ({str(n): float(v) for n, v in content[split].items()} for split in ("train", "test"))
+        return UnitScores(train, test, [(str(f), str(e)) for f, e in content["failures"]])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

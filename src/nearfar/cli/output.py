@@ -392,13 +392,9 @@ def _rule_rows(ranked: Ranked) -> list[list[str]]:
 
 
 def _label(recipe: Recipe) -> str:
-    from nearfar.challenge.search.space import Setting
+    from nearfar.challenge.pages.words import describe
 
-    backend = f"{recipe.method} k={recipe.k}" if recipe.method == "raw" else recipe.method
-    backend += f" K={recipe.density_k}" if recipe.density_k else ""
-    backend += f" exponent={recipe.exponent:g}" if recipe.exponent != 1 else ""
-    backend += " whitened" if recipe.whiten else " one Gaussian" if recipe.ignore_domains else ""
-    return f"{recipe.encoder}  {recipe.view}  {Setting.of(recipe).name}  {recipe.metric} {backend}"
+    return describe(recipe)
 
 
 def _percent(value: float) -> str:

@@ -10,12 +10,13 @@ choice decides the score, 0 if it does not matter. Shares of different choices n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nearfar.challenge.pages.words import CHOICES
 from nearfar.explain.pictures import as_png, blank, legend, look_of
 from nearfar.explain.render import Figure, figure, render
 from nearfar.recipe import Recipe
@@ -133,31 +134,3 @@ def effect_figures(recipes: Sequence[Recipe], scores: ArrayLike) -> list[Figure]
 def _group(value: str, scores: Array) -> Group:
     low, median, high = np.quantile(scores, [0.25, 0.5, 0.75])
     return Group(str(value), float(low), float(median), float(high), float(scores.max()), len(scores))
-
-
-def _preprocessing(r: Recipe) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in (("low", r.low), ("spike", r.spike)) if value is not None)
-
-
-def _pooling(r: Recipe) -> str:
-    parameters = {"gem": f" p={r.p:g}", "rdp": f" α={r.alpha:g}", "rdp_gem": f" α={r.alpha:g} p={r.p:g}"}
-    return f"{r.pooling}{parameters.get(r.pooling, '')}"
-
-
-def _back_end(r: Recipe) -> str:
-    """The method with its metric, its k (of LDN: density_k, as in Table 2) and the options that are not the default."""
-    parts = [r.method] if r.method == "mahalanobis" else [r.method, r.metric]
-    parts += [f"k={r.density_k or r.k}"] if r.density_k or r.method == "raw" else []
-    parts += [f"exponent {r.exponent:g}"] if r.exponent != 1 else []
-    return ", ".join(parts + [name for name in ("whiten", "ignore_domains") if getattr(r, name)])
-
-
-CHOICES: dict[str, Callable[[Recipe], str]] = {
-    "encoder": lambda r: r.encoder,
-    "layer": lambda r: str(r.layer or "final"),
-    "view": lambda r: r.view,
-    "frequency rows": lambda r: r.freq,
-    "preprocessing": lambda r: _preprocessing(r) or "none",
-    "pooling": _pooling,
-    "back end": _back_end,
-}

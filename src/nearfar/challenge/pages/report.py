@@ -17,6 +17,7 @@ from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
 from nearfar.challenge.pages import pictures, published
 from nearfar.challenge.pages.pictures import Bar
 from nearfar.challenge.pages.tables import Cell, Reproduction, Table
+from nearfar.challenge.pages.words import describe
 from nearfar.explain.pages import alarm_counts, evidence_figures
 from nearfar.explain.pictures import trend_png
 from nearfar.explain.render import NONE, Figure, Value, figure, percent, percent_cell, render
@@ -107,21 +108,14 @@ def _method(m: MachineEvaluation) -> str:
     system = m.detector.system
     if m.detector.by_default or system is None:
         return m.detector.why.rstrip(".") + "."
-    if isinstance(system, Recipe):
-        return _recipe(system) + "."
     if isinstance(system, Fusion):
-        return "; ".join(f"{weight:g} of {_recipe(part)}" for weight, part in system.parts) + "."
-    return "; ".join(_recipe(recipe) for recipe in leaves(system)) + "."
+        return "; ".join(f"{weight:g} of {_describe(part)}" for weight, part in system.parts) + "."
+    return _describe(system, "; ") + "."
 
 
-def _recipe(system: System) -> str:
-    if not isinstance(system, Recipe):
-        return " and ".join(_recipe(leaf) for leaf in leaves(system))
-    pooling = {"gem": f" (p={system.p:g})", "rdp": f" (alpha={system.alpha:g})"}
-    both = f" (alpha={system.alpha:g}, p={system.p:g})" if system.pooling == "rdp_gem" else ""
-    density = f", density_k={system.density_k}" if system.density_k else ""
-    how = f"{system.method}, {system.metric}, k={system.k}{density}"
-    return f"{system.encoder}, {system.view}, {system.pooling}{pooling.get(system.pooling, both)}, {how}"
+def _describe(system: System, separator: str = " and ") -> str:
+    recipes = [system] if isinstance(system, Recipe) else leaves(system)
+    return separator.join(describe(recipe) for recipe in recipes)
 
 
 def _bar(m: MachineEvaluation) -> Bar:

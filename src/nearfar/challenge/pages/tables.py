@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.challenge.data.layout import RULES, DataSet, Unit, made_up
-from nearfar.challenge.evaluate import ScoreCache, Scored, fused
+from nearfar.challenge.evaluate import ScoreCache, UnitScores, fuse_units
 from nearfar.challenge.pages import published
 from nearfar.metrics import MachineResult, machine, overall
 from nearfar.recipe import FUSION, TABLE_3, System
@@ -122,7 +122,7 @@ class Reproduction:
         }
 
 
-def reproduce(found: DataSet, runs: ScoreCache, others: Mapping[str, System | None] | None = None) -> Reproduction:
+def reproduce(found: DataSet, cache: ScoreCache, others: Mapping[str, System | None] | None = None) -> Reproduction:
     """Run every system whose weights are present on a data set.
 
     others   further systems by name; None as a system is the default detector
@@ -135,11 +135,11 @@ def reproduce(found: DataSet, runs: ScoreCache, others: Mapping[str, System | No
     if found.rules in ("2020", "2021"):
         raise ValueError(f"the report's tables follow other rules than those of {found.rules}: {RULES['2022']}")
     done: dict[str, Run] = {}
-    scored: dict[str, dict[str, Scored]] = {}
+    scores: dict[str, dict[str, UnitScores]] = {}
     for name, system in {**TABLE_3, **(others or {})}.items():
         title = published.TABLE_3[name].title if name in published.TABLE_3 else name
-        done[name], scored[name] = _run(title, name, system, found.units, runs)
-    done[FUSED] = _fusion(found.units, done, scored)
+        done[name], scores[name] = _run(title, name, system, found.units, cache)
+    done[FUSED] = _fusion(found.units, done, scores)
     machines = {unit.name for unit in found.units if _labelled(unit)}
     real = not any(made_up(unit.test[0]) for unit in found.units)
     ours = real and machines == set(published.TABLE_5)
@@ -201,10 +201,10 @@ def table_5(runs: Mapping[str, Run], machines: Sequence[str], comparable: bool =
 
 def _run(
     title: str, name: str, system: System | None, units: Sequence[Unit], cache: ScoreCache
-) -> tuple[Run, dict[str, Scored]]:
+) -> tuple[Run, dict[str, UnitScores]]:
     """The run of a system and its scores per machine; neither has content if its networks cannot be loaded."""
     try:
-        scored = {unit.name: each for unit, each in cache.each(name, system, units)}
+        scored = {unit.name: each for unit, each in cache.scores(name, system, units)}
     except FileNotFoundError:
         return Run(title, why_not=NO_WEIGHTS), {}
     except (ValueError, OSError, ImportError) as error:
@@ -212,7 +212,7 @@ def _run(
     return _run_with_results(title, units, scored), scored
 
 
-def _fusion(units: Sequence[Unit], done: Mapping[str, Run], scored: Mapping[str, Mapping[str, Scored]]) -> Run:
+def _fusion(units: Sequence[Unit], done: Mapping[str, Run], scored: Mapping[str, Mapping[str, UnitScores]]) -> Run:
     names = [next(name for name, row in TABLE_3.items() if row == system) for _, system in FUSION.parts]
     lacking = [done[name].title for name in names if not done[name].results and done[name].why_not]
     if lacking:
@@ -222,14 +222,14 @@ def _fusion(units: Sequence[Unit], done: Mapping[str, Run], scored: Mapping[str,
     for unit in units:
         parts = [scored[name][unit.name] for name in names]
         if all(part.test for part in parts):
-            combined[unit.name] = fused(list(zip(weights, parts, strict=True)))
+            combined[unit.name] = fuse_units(list(zip(weights, parts, strict=True)))
     return _run_with_results("best fusion", units, combined)
 
 
-def _run_with_results(title: str, units: Sequence[Unit], scored: Mapping[str, Scored]) -> Run:
+def _run_with_results(title: str, units: Sequence[Unit], scored: Mapping[str, UnitScores]) -> Run:
     results = {}
     for unit in units:
-        test = [r for r in unit.test if r.path.name in scored.get(unit.name, Scored({}, {})).test]
+        test = [r for r in unit.test if r.path.name in scored.get(unit.name, UnitScores({}, {})).test]
         labels = [bool(r.is_anomaly) for r in test]
         if _labelled(unit) and len(set(labels)) == 2:
             values = [scored[unit.name].test[r.path.name] for r in test]

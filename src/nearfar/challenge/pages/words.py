@@ -1,0 +1,44 @@
+"""A recipe in words, as in Table 2 of the report: each choice for itself, or all in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nearfar.recipe import Recipe
+
+
+def describe(recipe: Recipe) -> str:
+    """The choices of a recipe in one line, without the usual ones: final layer, concatenated rows, no thresholds."""
+    words = {choice: words_of(recipe) for choice, words_of in CHOICES.items()}
+    return ", ".join(text for choice, text in words.items() if USUAL.get(choice) != text)
+
+
+def _preprocessing(r: Recipe) -> str:
+    thresholds = (("low", r.low), ("spike", r.spike))
+    return ", ".join(f"{name} {value:g}" for name, value in thresholds if value is not None) or "none"
+
+
+def _pooling(r: Recipe) -> str:
+    parameters = {"gem": f" p={r.p:g}", "rdp": f" alpha={r.alpha:g}", "rdp_gem": f" alpha={r.alpha:g} p={r.p:g}"}
+    return f"{r.pooling}{parameters.get(r.pooling, '')}"
+
+
+def _back_end(r: Recipe) -> str:
+    """The method with its metric, its k (of LDN: density_k, as in Table 2) and the options that are not the default."""
+    parts = [r.method] if r.method == "mahalanobis" else [r.method, r.metric]
+    parts += [f"k={r.density_k or r.k}"] if r.density_k or r.method == "raw" else []
+    parts += [f"query k={r.k}"] if r.method != "raw" and r.k > 1 else []
+    parts += [f"exponent {r.exponent:g}"] if r.exponent != 1 else []
+    return ", ".join(parts + [name for name in ("whiten", "ignore_domains") if getattr(r, name)])
+
+
+CHOICES: dict[str, Callable[[Recipe], str]] = {
+    "encoder": lambda r: r.encoder,
+    "layer": lambda r: f"layer {r.layer}" if r.layer else "final",
+    "view": lambda r: r.view,
+    "frequency rows": lambda r: r.freq,
+    "preprocessing": _preprocessing,
+    "pooling": _pooling,
+    "back end": _back_end,
+}
+USUAL = {"layer": "final", "frequency rows": "concat", "preprocessing": "none"}
