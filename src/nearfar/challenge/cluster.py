@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from nearfar.embedding.batches import each
+from nearfar.embedding.batches import run_batch
 from nearfar.embedding.cache import CachedEncoders, EmbeddingCache, PendingClip
 from nearfar.embedding.embedder import Skip, batch_of
 from nearfar.embedding.fill import Done, Order, finish, prepare
@@ -118,11 +118,11 @@ class _Prepare:
         cache = EmbeddingCache(self.described, Store(order.store, order.dtype), near=order.near, far=order.far)
         try:
             with single_threaded_blas():
-                for request in prepare(row["path"], order, cache):
-                    yield {"at": row["at"], "request": request, "error": ""}
-            yield {"at": row["at"], "request": NOTHING, "error": ""}
+                for pending in prepare(row["path"], order, cache):
+                    yield {"at": row["at"], "pending": pending, "error": ""}
+            yield {"at": row["at"], "pending": NOTHING, "error": ""}
         except (ValueError, OSError) as error:
-            yield {"at": row["at"], "request": NOTHING, "error": str(error)}
+            yield {"at": row["at"], "pending": NOTHING, "error": str(error)}
 
 
 class Embedder:
@@ -132,17 +132,17 @@ class Embedder:
         self.order, self.source = order, order.cached_encoders()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Columns at, request, error -> columns at, written, error, full."""
-        requests = list(batch["request"])
-        rows = list(map(self._row, requests, each(self.source.encode, requests), map(str, batch["error"])))
+        """Columns at, pending, error -> columns at, written, error, full."""
+        pending = list(batch["pending"])
+        rows = list(map(self._row, pending, run_batch(self.source.encode, pending), map(str, batch["error"])))
         columns = dict(zip(("written", "error", "full"), map(list, zip(*rows, strict=True)), strict=True))
         return {"at": batch["at"], **columns}
 
-    def _row(self, request: PendingClip, grids: Any, error: str) -> tuple[int, str, bool]:
+    def _row(self, pending: PendingClip, grids: Any, error: str) -> tuple[int, str, bool]:
         try:
             if isinstance(grids, Exception):
                 raise grids
-            return finish(request, grids, self.order, self.source.cache), error, False
+            return finish(pending, grids, self.order, self.source.cache), error, False
         except (ValueError, OSError) as problem:
             return 0, str(problem), isinstance(problem, StoreError)
 

@@ -84,7 +84,7 @@ def submit(
         )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", label):
         raise ValueError(f"label {label!r} is not of the form {LABEL}: letters, digits, - and _ only")
-    _complete(evaluation)
+    _check_complete(evaluation)
     folder = Path(folder)
     files = {name: text for m in evaluation.machines for name, text in tables(m).items()}
     others = sorted({p.name for p in folder.glob("*.csv")} - set(files)) if folder.is_dir() else []
@@ -185,7 +185,7 @@ def _aggregation(system: System) -> str | None:
     return "weighted average of aligned scores" if isinstance(expanded, Fusion) else None
 
 
-def _complete(evaluation: Evaluation) -> None:
+def _check_complete(evaluation: Evaluation) -> None:
     failed = [f"{m.name}: {m.error}" for m in evaluation.machines if m.error]
     failed += [f"{m.name}: {name}" for m in evaluation.machines for name in m.unscored]
     if failed:
@@ -227,10 +227,10 @@ def check(
             continue
         tables[match[1], match[2], match[3]] = _read(path, match[1])
     for table in tables.values():
-        findings += _few(table.findings)
-    findings += _pairs(tables)
+        findings += _first_of_each_kind(table.findings)
+    findings += _compare_halves(tables)
     if data is not None:
-        findings += _against(tables, _test_files(data, only))
+        findings += _compare_with_data(tables, _test_files(data, only))
     return findings
 
 
@@ -291,7 +291,7 @@ def _error_of(kind: str, cell: str) -> str:
     return "" if math.isfinite(value) else f"score {cell!r} is not finite"
 
 
-def _pairs(tables: dict[tuple[str, str, str], _Table]) -> Iterator[Finding]:
+def _compare_halves(tables: dict[tuple[str, str, str], _Table]) -> Iterator[Finding]:
     """Differences between the two files of a machine."""
     for (kind, machine, section), table in tables.items():
         other = tables.get((PARTNER[kind], machine, section))
@@ -301,7 +301,9 @@ def _pairs(tables: dict[tuple[str, str, str], _Table]) -> Iterator[Finding]:
             yield Finding(table.file, 0, f"lacks {_some(missing)}, which {other.file} has")
 
 
-def _against(tables: dict[tuple[str, str, str], _Table], files: dict[tuple[str, str], set[str]]) -> Iterator[Finding]:
+def _compare_with_data(
+    tables: dict[tuple[str, str, str], _Table], files: dict[tuple[str, str], set[str]]
+) -> Iterator[Finding]:
     """Differences between the rows and the test files of the data set, then the machines without any file."""
     for (_, machine, section), table in tables.items():
         wanted = files.get((machine, section))
@@ -331,7 +333,7 @@ def _test_files(data: str | os.PathLike[str], only: list[str] | None) -> dict[tu
     return files
 
 
-def _few(findings: list[Finding]) -> list[Finding]:
+def _first_of_each_kind(findings: list[Finding]) -> list[Finding]:
     """At most SHOWN findings of each kind, by line; the last of a kind counts the others."""
     kinds: dict[str, list[Finding]] = {}
     for finding in findings:

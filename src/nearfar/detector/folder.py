@@ -3,7 +3,7 @@
     detector.json          format, versions, channels, clip length, set-point, weights
     recipe.json            everything that changes a score
     bank.safetensors       embeddings z0, z1, ... (N, D) of each leaf ("beam": N, F, D), their leave-one-out scores,
-                           domains, profile
+                           domains, band levels
     normals.csv            one row per normal: name, domain, sha256, seconds, path
     card.md                the same for people
 
@@ -34,7 +34,7 @@ from nearfar.support.check import Array, finite, integer, number, one_of
 from nearfar.threshold import METHODS, Threshold
 
 FORMAT = 2
-READABLE = (1, 2)  # in 1 a watch measured its normals otherwise: its set-point has to be found anew
+READABLE = (1, 2)  # format 1 has other p-values of a watch's normals: its set-point is found anew
 FILES = ("detector.json", "recipe.json", "bank.safetensors", "normals.csv", "card.md")
 COLUMNS = ("name", "domain", "sha256", "seconds", "path")
 DAMAGED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, ValueError, csv.Error)
@@ -82,9 +82,9 @@ def write(folder: str | os.PathLike[str], state: DetectorState, train_values: Ar
     folder = check_place(folder)
     with files.atomic_folder(folder) as draft:
         (draft / "bank.safetensors").write_bytes(save(_arrays(state)))  # a full disk is then an OSError like any other
-        _text(draft / "detector.json", json.dumps(_settings(state), indent=2))
-        _text(draft / "recipe.json", state.system.to_json())
-        _text(draft / "card.md", card(state, train_values))
+        _write_text(draft / "detector.json", json.dumps(_settings(state), indent=2))
+        _write_text(draft / "recipe.json", state.system.to_json())
+        _write_text(draft / "card.md", card(state, train_values))
         with (draft / "normals.csv").open("w", newline="", encoding="utf-8") as table:
             rows = csv.writer(table)
             rows.writerow(COLUMNS)
@@ -98,7 +98,7 @@ def read(folder: str | os.PathLike[str]) -> DetectorState:
     folder = Path(folder)
     missing = [name for name in FILES[:4] if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"{folder} is not a detector: {_lacking(folder, missing)}")
+        raise FileNotFoundError(f"{folder} is not a detector: {_advice(folder, missing)}")
     try:
         return _read(folder)
     except DAMAGED as error:
@@ -166,10 +166,10 @@ def _arrays(state: DetectorState) -> dict[str, Array]:
 
 
 def _read(folder: Path) -> DetectorState:
-    settings = _of_text(folder / "detector.json", json.loads)
+    settings = _parse_file(folder / "detector.json", json.loads)
     if settings.get("format") not in READABLE:
         raise ValueError(f"its format is {settings.get('format')!r} and this version reads {READABLE}; upgrade nearfar")
-    system = _of_text(folder / "recipe.json", from_json)
+    system = _parse_file(folder / "recipe.json", from_json)
     normals, domains = _normals(folder / "normals.csv")
     arrays = _load_arrays(folder / "bank.safetensors")
     is_target = arrays["is_target"].astype(bool)
@@ -209,7 +209,7 @@ def _read(folder: Path) -> DetectorState:
     )
 
 
-def _lacking(folder: Path, missing: Sequence[str]) -> str:
+def _advice(folder: Path, missing: Sequence[str]) -> str:
     """What is wrong with a folder that is no detector, and what to do."""
     if not folder.exists():
         return f"there is no such folder. Make one with: nearfar fit NORMALS -o {folder}"
@@ -229,7 +229,7 @@ def _weights(data: Mapping[str, Any]) -> WeightsId:
     return WeightsId(found.sha256, one_of("precision", data.get("precision", found.precision), PRECISIONS))
 
 
-def _of_text(path: Path, read: Callable[[str], Any]) -> Any:
+def _parse_file(path: Path, read: Callable[[str], Any]) -> Any:
     try:
         return read(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -259,5 +259,5 @@ def _normals(path: Path) -> tuple[list[Origin], list[str]]:
     return normals, domains
 
 
-def _text(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")

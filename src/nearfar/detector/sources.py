@@ -1,4 +1,4 @@
-"""What a caller gives as recordings -> a list or an iterator of clips: a path, a folder, an iterable of either."""
+"""The `source` argument of a detector -> its recordings; a source is a path, a folder, or an iterable of either."""
 
 from __future__ import annotations
 

@@ -80,14 +80,14 @@ def map_batched(
                     under_way.append(_UnderWay(source, pieces, pool.submit(next, pieces, None)))
                 if not under_way:
                     return
-                open_ = list(islice((s for s in under_way if not s.ended), batch))
-                if not open_:  # the rest is being finished
+                active = list(islice((s for s in under_way if not s.ended), batch))
+                if not active:  # the rest is being finished
                     yield under_way.popleft().outcome()
                     continue
-                taken = [(begun, piece) for begun in open_ if (piece := begun.take()) is not None]
+                taken = [(begun, piece) for begun in active if (piece := begun.take()) is not None]
                 for begun, _ in taken:
                     begun.coming = pool.submit(next, begun.pieces, None)
-                for (begun, piece), outcome in zip(taken, each(work, [p for _, p in taken]), strict=True):
+                for (begun, piece), outcome in zip(taken, run_batch(work, [p for _, p in taken]), strict=True):
                     if isinstance(outcome, Exception):
                         begun.error, begun.ended = outcome, True
                     else:
@@ -98,11 +98,11 @@ def map_batched(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def each(work: Callable[[Sequence[Any]], Sequence[Any]], pieces: Sequence[Any]) -> Sequence[Any]:
+def run_batch(work: Callable[[Sequence[Any]], Sequence[Any]], pieces: Sequence[Any]) -> Sequence[Any]:
     """The outcome of each piece; if the batch fails, each piece is tried alone and gets its own error."""
     if not pieces:
         return []
     try:
         return work(pieces)
     except EXPECTED as error:
-        return [error] if len(pieces) == 1 else [outcome for piece in pieces for outcome in each(work, [piece])]
+        return [error] if len(pieces) == 1 else [outcome for piece in pieces for outcome in run_batch(work, [piece])]

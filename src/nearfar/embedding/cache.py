@@ -44,9 +44,9 @@ class PendingClip:
 
 
 class EmbeddingCache:
-    """A store of grids and pooled embeddings as encoder inputs see it; without a store nothing is found or kept.
+    """Reads and writes the grids and pooled embeddings of encoder inputs; without a store it finds and keeps nothing.
 
-    described    the encoders by name, of which only rate and weights are needed here
+    described    {name: encoder}; only rate and weights are used
     near, far    channel numbers of the files
     must_keep    a store that cannot be written is a StoreError; else it is a warning, and work goes on without a store
     """
@@ -154,7 +154,7 @@ class CachedEncoders:
         return found[wanted]
 
     def arrays(self, clip: Clip, source: str, inputs: Sequence[EncoderInput]) -> dict[EncoderInput, Array]:
-        """What the inputs of one clip need, read or computed in this thread: pooled embeddings if kept, else grids."""
+        """The arrays of one clip's inputs, read or computed in this thread: stored pooled embeddings, else grids."""
         pending = self.cache.prepare(clip, source, inputs)
         return self.cache.keep(pending, encode([pending.waves], self.encoders)[0])
 

@@ -89,8 +89,8 @@ class Order:
 class Done:
     """The result of a run.
 
-    recordings   that are in the store as a whole
-    there        those of them that were there before
+    recordings   number of those whose arrays are all in the store
+    there        number of those that were complete before the run
     failed       (path, reason) of the others
     """
 
@@ -107,7 +107,7 @@ def embed_shard(
     skip: Skip | None = None,
     progress: Progress | None = None,
 ) -> Done:
-    """Put into the store what is ordered of these recordings and not there yet; `grids` as `order.cached_encoders()`.
+    """Compute and store the arrays of an order that the store lacks; `grids` is `order.cached_encoders()` if given.
 
     A recording that cannot be used is reported to `skip(name, error)` and counted. StoreError if the disk is full.
     """
@@ -150,7 +150,7 @@ def prepare(path: str | os.PathLike[str], order: Order, cache: EmbeddingCache) -
 
 
 def finish(pending: PendingClip, new: Mapping[EncoderInput, Array], order: Order, cache: EmbeddingCache) -> int:
-    """Write what was ordered of a clip, its new grids or their pooled embeddings; the number of arrays written."""
+    """Write a clip's new grids, or the pooled embeddings if the order has recipes; returns the number of arrays."""
     if order.pooled:
         grids = {**pending.found, **new}
         recipe_of = {i: recipe for recipe in order.pooled for i in inputs_of(recipe)}
@@ -193,14 +193,14 @@ def forecast(paths: Sequence[Path], order: Order, grids: CachedEncoders) -> Fore
     source = sha256_of(path)
     window = next(audio.windows(path, near=order.near, far=order.far)).window
     keys = [cache.key(source, window, i) for i in order.inputs]
-    one = sum(store.path(key).stat().st_size for key in keys)
+    window_bytes = sum(store.path(key).stat().st_size for key in keys)
     shapes = {array.shape for key in keys if (array := store.read(key)) is not None}
     share = 1.0 if window is None else window[1] / max(1, round(audio.header(path).seconds * audio.header(path).rate))
     sample = paths[:: max(1, len(paths) // SAMPLE)]
-    absent = sum(not _is_there(p, order, cache) for p in sample) / len(sample)
-    total = sum(p.stat().st_size for p in paths) / max(1, path.stat().st_size)  # recordings like the first
+    absent = sum(not _is_stored(p, order, cache) for p in sample) / len(sample)
+    recordings = sum(p.stat().st_size for p in paths) / max(1, path.stat().st_size)  # of the first one's size
     free = shutil.disk_usage(store.folder).free
-    return Forecast(round(one / share * total * absent), free, tuple(sorted(shapes)), 1 - done.there)
+    return Forecast(round(window_bytes / share * recordings * absent), free, tuple(sorted(shapes)), 1 - done.there)
 
 
 def in_shard(name: str, shard: tuple[int, int]) -> bool:
@@ -214,7 +214,7 @@ def in_shard(name: str, shard: tuple[int, int]) -> bool:
     return int.from_bytes(sha256(name.encode()).digest()[:8], "big") % n == i - 1
 
 
-def _is_there(path: Path, order: Order, cache: EmbeddingCache) -> bool:
+def _is_stored(path: Path, order: Order, cache: EmbeddingCache) -> bool:
     """Whether the store holds a recording, by its first window; True if it cannot be read, as it then needs no room."""
     try:
         clip = next(audio.windows(path, near=order.near, far=order.far))

@@ -1,4 +1,4 @@
-"""What encoders give, kept on disk: each grid is computed once and read by everything after.
+"""Grids and pooled vectors of encoders on disk: each is computed once.
 
     key    all that a grid depends on: bytes of the audio, channels, window, waveform, encoder, its weights, layer
     file   FOLDER/ab/cdef....safetensors, named by the hash of its key: a grid (T, F, D), or a pooled vector (D,)
@@ -30,7 +30,7 @@ import numpy as np
 from nearfar.support.check import Array, finite, one_of
 from nearfar.support.files import atomic_write
 
-FORMAT = 1  # to be raised when decoding, resampling, enhancement or an encoder changes what it gives
+FORMAT = 1  # raise it when the output of decoding, resampling, enhancement or an encoder changes
 DTYPES = ("float16", "float32")
 SETTINGS, DRAFTS = "store.json", "drafts"
 STALE_S = 3600  # a draft older than this was left by a process that was killed
@@ -38,7 +38,7 @@ STALE_S = 3600  # a draft older than this was left by a process that was killed
 
 @dataclass(frozen=True)
 class Key:
-    """All that a grid depends on. Two keys are equal exactly if the grids must be.
+    """All that a grid depends on: equal keys stand for equal grids.
 
     `audio`: SHA-256 of the file; `channels`: those that the waveform is made of; `window`: (first sample, most samples)
     of a long file, None for the whole; `weights`: SHA-256 of the encoder's file or ""; `layer`: None for the final one;
@@ -73,7 +73,7 @@ class Store:
 
     def __init__(self, folder: str | PathLike[str], dtype: str | None = None) -> None:
         self.folder = Path(folder)
-        kept = self._kept()
+        kept = self._dtype_on_disk()
         if dtype is not None:
             one_of("dtype", dtype, DTYPES)
         if kept and dtype and kept != dtype:
@@ -82,7 +82,7 @@ class Store:
         if not kept:
             settings = {"format": FORMAT, "dtype": self.dtype, "what": "grids of encoders, made by nearfar"}
             atomic_write(self.folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
-        self._sweep()
+        self._remove_stale_drafts()
 
     def path(self, key: Key) -> Path:
         """Where the file of a key is, or would be."""
@@ -137,8 +137,8 @@ class Store:
                 damaged.append(path)
         return damaged
 
-    def _kept(self) -> str:
-        """The dtype that the folder keeps, "" if it is new."""
+    def _dtype_on_disk(self) -> str:
+        """The dtype in the folder's settings, "" if the folder is new."""
         path = self.folder / SETTINGS
         if not path.exists():
             if self.folder.exists() and (not self.folder.is_dir() or any(map(_is_other, self.folder.iterdir()))):
@@ -155,7 +155,7 @@ class Store:
     def _files(self) -> Iterator[Path]:
         return self.folder.glob("[0-9a-f][0-9a-f]/*.safetensors")
 
-    def _sweep(self) -> None:
+    def _remove_stale_drafts(self) -> None:
         """Remove what processes that were killed had begun to write."""
         for draft in (self.folder / DRAFTS).glob("*"):
             with suppress(FileNotFoundError):  # another process was faster
@@ -164,7 +164,7 @@ class Store:
 
 
 def _is_other(path: Path) -> bool:
-    """Whether what lies in a folder is not what a process that is making a store, or was killed at it, leaves there."""
+    """True unless `path` is a draft of the settings, which another process may be writing or have left there."""
     return not path.name.startswith(f".{SETTINGS}.")
 
 

@@ -30,7 +30,7 @@ RULES = {
     "2022": "harmonic mean of AUC source, AUC target and pAUC over machines and sections",
 }
 LATEST = "2022"
-VALUES: dict[str, tuple[str, bool]] = {
+LABEL_WORDS: dict[str, tuple[str, bool]] = {
     "normal": ("is_anomaly", False),
     "anomaly": ("is_anomaly", True),
     "source": ("is_target", False),
@@ -85,10 +85,10 @@ def read(
     found = {name: recordings for name, recordings in found.items() if not only or name in only}
     notes: list[str] = []
     if truth is not None:
-        found, notes = _labelled(found, Path(truth))
-    units = [unit for name, recordings in found.items() for unit in _units(name, _described(recordings))]
-    units, idle = _with_both_splits(units)
-    return DataSet(units, _rules(units), notes + idle)
+        found, notes = _with_truth(found, Path(truth))
+    units = [unit for name, recordings in found.items() for unit in _units(name, _with_attributes(recordings))]
+    units, left_out = _with_both_splits(units)
+    return DataSet(units, _rules(units), notes + left_out)
 
 
 def made_up(recording: Recording) -> bool:
@@ -153,7 +153,7 @@ def _rules(units: Sequence[Unit]) -> str:
     return next(iter(found))
 
 
-def _described(recordings: list[Recording]) -> list[Recording]:
+def _with_attributes(recordings: list[Recording]) -> list[Recording]:
     """The recordings, those without attributes in their names with the attributes of attributes_NN.csv."""
     machines = {r.path.absolute().parent.parent for r in recordings}
     tables = {folder: attributes(path) for folder in machines for path in sorted(folder.glob("attributes_*.csv"))}
@@ -165,7 +165,7 @@ def _described(recordings: list[Recording]) -> list[Recording]:
     return out
 
 
-def _labelled(found: dict[str, list[Recording]], truth: Path) -> tuple[dict[str, list[Recording]], list[str]]:
+def _with_truth(found: dict[str, list[Recording]], truth: Path) -> tuple[dict[str, list[Recording]], list[str]]:
     """The recordings with the labels and domains of ground-truth CSVs, and notes."""
     by_machine, notes = _truth(truth, list(found))
     if not by_machine:
@@ -252,8 +252,8 @@ def _rows(path: Path, column: str) -> Iterator[tuple[str, Labels]]:
 def _labels(cell: str, column: str) -> Labels:
     if cell in ("0", "1"):
         return {column: cell == "1"}
-    if cell.lower() in VALUES:
-        key, value = VALUES[cell.lower()]
+    if cell.lower() in LABEL_WORDS:
+        key, value = LABEL_WORDS[cell.lower()]
         return {key: value}
     name = parse(cell)
     return {k: v for k, v in (("is_anomaly", name.is_anomaly), ("is_target", name.is_target)) if v is not None}

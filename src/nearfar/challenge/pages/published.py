@@ -43,7 +43,7 @@ class Average:
 
 
 @dataclass(frozen=True)
-class System:
+class PublishedSystem:
     """A published system: official scores (None: not published), whether it trains a network, and the source."""
 
     name: str
@@ -85,29 +85,29 @@ _NA_SSL = "Fujimura et al., noise-aware self-supervised learning (MERL), paper a
 _KASAHART = "kasahart/asd-experiments (GitHub, commits 0c24fec4, 17ab3171, 49a92ea8)"
 _SCOPE = "SCOPE, report on DCASE 2026 Task 2"
 SYSTEMS = (
-    System("AE-MSE", 56.66, 59.80, True, ORGANISERS),
-    System("AE-MAHALA", 57.66, 54.76, True, ORGANISERS),
-    System("EAT-large, best single of the report", 60.93, None, False, REPORT),
-    System("five-encoder fusion of the report", 63.41, None, False, REPORT),
-    System("BEATs, mean over all patches", 57.16, None, False, _NA_SSL),
-    System("BEATs, per frequency", 57.94, None, False, _NA_SSL),
-    System("BEATs, per frequency, BEAM and VarMin", 60.28, None, False, _NA_SSL + "; reproduced by kasahart"),
-    System("the same with RDP 4", 61.32, None, False, _NA_SSL + "; reproduced by kasahart"),
-    System("the same with RDP 8", 62.02, None, False, _NA_SSL + "; reproduced by kasahart"),
-    System("BEATs, near alone, RDP 4", 61.33, 62.84, False, _KASAHART),
-    System("BEATs, far alone (control)", None, 58.36, False, _KASAHART),
-    System("BEATs, magnitude spectral subtraction", None, 62.33, False, _KASAHART),
-    System("BEATs, W1: full complex subtraction of far", 67.48, 66.84, False, _KASAHART),
-    System("BEATs, LoRA, near alone", 63.05, 67.92, True, _KASAHART),
-    System("BEATs, LoRA, W1", 69.53, 70.66, True, _KASAHART),
-    System("NA-BEATs", 63.18, None, True, _NA_SSL),
-    System("best of MERL on the development set", 66.20, None, True, _NA_SSL),
-    System(
+    PublishedSystem("AE-MSE", 56.66, 59.80, True, ORGANISERS),
+    PublishedSystem("AE-MAHALA", 57.66, 54.76, True, ORGANISERS),
+    PublishedSystem("EAT-large, best single of the report", 60.93, None, False, REPORT),
+    PublishedSystem("five-encoder fusion of the report", 63.41, None, False, REPORT),
+    PublishedSystem("BEATs, mean over all patches", 57.16, None, False, _NA_SSL),
+    PublishedSystem("BEATs, per frequency", 57.94, None, False, _NA_SSL),
+    PublishedSystem("BEATs, per frequency, BEAM and VarMin", 60.28, None, False, _NA_SSL + "; reproduced by kasahart"),
+    PublishedSystem("the same with RDP 4", 61.32, None, False, _NA_SSL + "; reproduced by kasahart"),
+    PublishedSystem("the same with RDP 8", 62.02, None, False, _NA_SSL + "; reproduced by kasahart"),
+    PublishedSystem("BEATs, near alone, RDP 4", 61.33, 62.84, False, _KASAHART),
+    PublishedSystem("BEATs, far alone (control)", None, 58.36, False, _KASAHART),
+    PublishedSystem("BEATs, magnitude spectral subtraction", None, 62.33, False, _KASAHART),
+    PublishedSystem("BEATs, W1: full complex subtraction of far", 67.48, 66.84, False, _KASAHART),
+    PublishedSystem("BEATs, LoRA, near alone", 63.05, 67.92, True, _KASAHART),
+    PublishedSystem("BEATs, LoRA, W1", 69.53, 70.66, True, _KASAHART),
+    PublishedSystem("NA-BEATs", 63.18, None, True, _NA_SSL),
+    PublishedSystem("best of MERL on the development set", 66.20, None, True, _NA_SSL),
+    PublishedSystem(
         "Fujimura_MERL_task2_3, first of the challenge", None, 70.24, True, _NA_SSL + ", quoting the official results"
     ),
-    System("second of the challenge", None, 65.46, True, _NA_SSL + ", quoting the official results"),
-    System("AST, max of nearest neighbours", 58.56, None, False, _SCOPE),
-    System("AST, scaled per domain", 57.91, 56.75, False, _SCOPE),
+    PublishedSystem("second of the challenge", None, 65.46, True, _NA_SSL + ", quoting the official results"),
+    PublishedSystem("AST, max of nearest neighbours", 58.56, None, False, _SCOPE),
+    PublishedSystem("AST, scaled per domain", 57.91, 56.75, False, _SCOPE),
 )
 
 REMARKS = (

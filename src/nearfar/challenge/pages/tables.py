@@ -5,7 +5,7 @@
     Table 5   AUC source, AUC target and pAUC of each machine
 
 Every cell holds the report's number, the one computed here and, if the machines are the report's, the difference. A
-cell of a system that could not run holds no number of ours; its row says why. Numbers are in percent.
+cell of a system that could not run holds no number of same_machines; its row says why. Numbers are in percent.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ METRICS = ("AUC source", "AUC target", "pAUC")
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of the report and the one computed here, None where it does not exist; may they be compared?"""
+    """A number of the report and the one computed here (None: there is none); `comparable` if of the same machines."""
 
     report: float | None = None
     here: float | None = None
@@ -46,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: the words in front, the numbers, and the reason if numbers are missing."""
+    """A row: its words `heads`, its numbers, and the reason for missing numbers."""
 
     heads: tuple[str, ...]
     cells: tuple[Cell, ...]
@@ -142,9 +142,9 @@ def reproduce(found: DataSet, cache: ScoreCache, others: Mapping[str, System | N
     done[FUSED] = _fusion(found.units, done, scores)
     machines = {unit.name for unit in found.units if _labelled(unit)}
     real = not any(made_up(unit.test[0]) for unit in found.units)
-    ours = real and machines == set(published.TABLE_5)
-    tables = [table_3(done, ours), table_4(done, ours), table_5(done, sorted(machines), real)]
-    return Reproduction(tables, done, [*found.notes, *_about(machines, ours, real)])
+    same_machines = real and machines == set(published.TABLE_5)
+    tables = [table_3(done, same_machines), table_4(done, same_machines), table_5(done, sorted(machines), real)]
+    return Reproduction(tables, done, [*found.notes, *_comparison_notes(machines, same_machines, real)])
 
 
 def table_3(runs: Mapping[str, Run], comparable: bool = True) -> Table:
@@ -260,8 +260,8 @@ def _cells(
     return tuple(Cell(p, h, comparable) for p, h in zip(printed or (None, None, None), here, strict=True))
 
 
-def _about(machines: set[str], ours: bool, real: bool) -> list[str]:
-    if ours:
+def _comparison_notes(machines: set[str], same_machines: bool, real: bool) -> list[str]:
+    if same_machines:
         return []
     if not real:
         return ["these are the made-up machines of nearfar demo: nothing here compares with the report's numbers"]

@@ -37,7 +37,7 @@ PARTS: dict[str, dict[str, float]] = {  # view -> weight of each part in its squ
     "far_only": {"far": 1},
     "residual_0.5": {"residual": 1},
 }
-MADE: dict[str, Callable[[Array, Array], Array]] = {  # parts computed from the vectors of the two microphones
+COMPUTED_PARTS: dict[str, Callable[[Array, Array], Array]] = {  # parts computed from the vectors of the two microphones
     "diff": lambda near, far: unit(np.abs(near - far)),
     "residual": lambda near, far: unit(near - np.float32(0.5) * far),
 }
@@ -50,7 +50,7 @@ def weights_of(view: str) -> dict[str, float]:
 
 def part(name: str, pooled: Mapping[str, Array]) -> Array:
     """The unit vectors (n, D) of a part from those of the waveforms."""
-    return MADE[name](pooled["near"], pooled["far"]) if name in MADE else pooled[name]
+    return COMPUTED_PARTS[name](pooled["near"], pooled["far"]) if name in COMPUTED_PARTS else pooled[name]
 
 
 def squared_distances(x: Array, count: int) -> Array:

@@ -25,7 +25,7 @@ from nearfar.support.check import Array, integer
 
 STEP, MOVES = 20, (1, 2, 4, 8)  # weights are multiples of 1 / STEP; steps that one move may carry
 
-Table = tuple[Array, tuple[Array, Array]]  # aligned test scores (S, M); is_anomaly (M,) and is_target (M,)
+ScoresAndLabels = tuple[Array, tuple[Array, Array]]  # aligned test scores (S, M); is_anomaly (M,) and is_target (M,)
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ def fuse(records: Records, rows: Sequence[int], *, search: bool = True) -> Fused
         nan = float("nan")
         return Fused(recipes, equal.tolist(), nan, nan, nan, nan, 1)
     tables = {m: (records.aligned(rows, m), test_set.labels) for m, test_set in records.test_sets.items()}
-    even = float(_overall(equal[None], tables)[0])
+    equal_score = float(_overall(equal[None], tables)[0])
     single = float(np.nanmax(records.overall[list(rows)]))
     if not search:
-        return Fused(recipes, equal.tolist(), even, even, even, single, 1)
+        return Fused(recipes, equal.tolist(), equal_score, equal_score, equal_score, single, 1)
     starts = [equal, *np.eye(len(rows))]
     weights, score, tried = hill_climb(tables, [*starts, *_published(recipes)])
-    return Fused(recipes, weights.tolist(), score, _nested(tables, starts), even, single, tried)
+    return Fused(recipes, weights.tolist(), score, _nested(tables, starts), equal_score, single, tried)
 
 
-def hill_climb(tables: Mapping[str, Table], starts: Sequence[Array]) -> tuple[Array, float, int]:
+def hill_climb(tables: Mapping[str, ScoresAndLabels], starts: Sequence[Array]) -> tuple[Array, float, int]:
     """(weights, official score, number of weightings tried) of the local optimum that moves of weight reach."""
     scores = _overall(np.stack(starts), tables)
     best, tried = int(np.nanargmax(scores)), len(starts)
@@ -117,7 +117,7 @@ def layers(records: Records) -> list[int]:
     return max(several, key=lambda each: float(score[each].mean()))
 
 
-def _nested(tables: Mapping[str, Table], starts: Sequence[Array]) -> float:
+def _nested(tables: Mapping[str, ScoresAndLabels], starts: Sequence[Array]) -> float:
     if len(tables) < 2:
         return float("nan")
     held_out = []
@@ -127,7 +127,7 @@ def _nested(tables: Mapping[str, Table], starts: Sequence[Array]) -> float:
     return harmonic_mean(held_out)
 
 
-def _overall(weights: Array, tables: Mapping[str, Table]) -> Array:
+def _overall(weights: Array, tables: Mapping[str, ScoresAndLabels]) -> Array:
     return harmonic_means(np.concatenate([_values(weights, *table) for table in tables.values()], axis=1), axis=1)
 
 

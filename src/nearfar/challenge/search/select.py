@@ -130,13 +130,13 @@ def bootstrap(records: Records, row: int, *, rounds: int, seed: int) -> tuple[In
     rankings = [Ranking(records.scores[machine][rows]) for machine in records.machines]
     labels = [test_set.labels for test_set in records.test_sets.values()]
     counts = [draws(rng, is_anomaly, is_target, rounds) for is_anomaly, is_target in labels]
-    own, fresh = np.empty(rounds), np.empty(rounds)
+    own, held_out_score = np.empty(rounds), np.empty(rounds)
     for i in range(rounds):
         drawn = _overall(rankings, labels, [each[i] for each in counts])
         own[i] = drawn[0]
         best = 1 + int(np.nanargmax(drawn[1:]))
-        fresh[i] = _overall(rankings, labels, [each[i] == 0 for each in counts])[best]
-    return Interval.of(own), Interval.of(fresh)
+        held_out_score[i] = _overall(rankings, labels, [each[i] == 0 for each in counts])[best]
+    return Interval.of(own), Interval.of(held_out_score)
 
 
 def _overall(rankings: Sequence[Ranking], labels: Sequence[tuple[Array, Array]], counts: Sequence[Array]) -> Array:
@@ -149,8 +149,8 @@ def _rule(score: Array, overall: Array) -> Rule:
     row = int(np.argmax(score))
     if np.isnan(overall).any():
         return Rule(row, float("nan"), float("nan"), float("nan"))
-    sees = np.isfinite(score)  # blind configurations score low by any rule and with labels: they would agree for free
-    agreement = spearman(score[sees], overall[sees]) if sees.any() else 0.0
+    not_blind = np.isfinite(score)  # blind ones are last by any rule and low by labels: false agreement
+    agreement = spearman(score[not_blind], overall[not_blind]) if not_blind.any() else 0.0
     return Rule(row, float(overall[row]), agreement, float(overall.max() - overall[row]))
 
 
