@@ -71,7 +71,7 @@ def test_a_library_that_is_loaded_inside_a_context_is_limited_by_the_next_and_re
 
     late = Library()
     with single_threaded_blas():
-        monkeypatch.setattr("nearfar.support.threads._blas", lambda: [late])
+        monkeypatch.setattr("nearfar.support.threads._blas", lambda modules: [late])
         with single_threaded_blas():
             assert late.count == 1
         assert late.count == 1

@@ -177,7 +177,7 @@ def test_pooled_vectors_alone_serve_a_detector_to_the_last_bit(folder, weights, 
     assert counter.heard == 3 * len(paths)  # near, far, enhanced
     assert library.cache.store.size() < 3 * len(paths) * 8_000
     encoder = encoders.load("ced-tiny", weights)
-    vector = pool(encoder.grid([audio.read(paths[0]).near])[0], leaves[0])
+    (vector,) = pool(encoder.grid([audio.read(paths[0]).near]), leaves[0])
     key = library.cache.key(sha256_of(paths[0]), None, inputs_of(leaves[0])[0])
     assert np.array_equal(library.cache.store.read(key), vector)
     kept = Detector(system, weights, store=library.cache.store)

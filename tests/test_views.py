@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
+from nearfar.support.check import unit
 from nearfar.views import VIEWS, compose, needs_far
 
 rng = np.random.default_rng(0)
@@ -63,3 +64,9 @@ def test_features_whose_size_carries_meaning_keep_it():
 def test_float32_stays_float32():
     for view in VIEWS:
         assert compose(view, near.astype(np.float32), far.astype(np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize("length", [1, 768, 12_288])
+def test_each_channel_is_scaled_as_if_it_were_alone_to_the_last_bit(length):
+    near, far = np.random.default_rng(0).normal(size=(2, length)).astype(np.float32)
+    np.testing.assert_array_equal(compose("n_f", near, far), unit(np.concatenate([unit(near), unit(far)])))

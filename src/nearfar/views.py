@@ -47,10 +47,11 @@ VIEWS: dict[str, Callable[[Array, Array], Array]] = {
 
 def composed(view: str, near: Array, far: Array | None, *, normalize: bool) -> Array:
     """`compose` for arrays that are checked already; `far` is None for a view without far."""
-    pair = near, near if far is None else far
+    rule = VIEWS[view]
     if not normalize:
-        return VIEWS[view](*pair)
-    return unit(VIEWS[view](*unit(np.stack(pair))))
+        return rule(near, near if far is None else far)
+    near = unit(near)
+    return unit(rule(near, near if far is None else unit(far)))
 
 
 def needs_far(view: str) -> bool:
