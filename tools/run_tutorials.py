@@ -10,7 +10,7 @@ see, prepare what the commands need:
     <!-- setup: COMMAND -->          run before what follows
     <!-- start: COMMAND | URL -->    run in the background until the page ends; wait until URL answers
 
-All pages run in one new folder. A command ends with `# exit N` if it is meant to exit with N other than 0.
+Each page runs in a new folder. A command ends with `# exit N` if it is meant to exit with N other than 0.
 """
 
 from __future__ import annotations
@@ -136,15 +136,15 @@ def main() -> int:
     parser.add_argument("pages", nargs="*", type=Path, default=PAGES)
     given = parser.parse_args()
     failed = False
-    with tempfile.TemporaryDirectory() as folder:
-        for page in given.pages:
-            print(page.name, file=sys.stderr)
+    for page in given.pages:
+        print(page.name, file=sys.stderr)
+        with tempfile.TemporaryDirectory() as folder:
             text = run(page.resolve(), Path(folder))
-            if not given.check:
-                page.write_text(text, encoding="utf-8")
-            elif found := differences(page.read_text(encoding="utf-8"), text):
-                print(found)
-                failed = True
+        if not given.check:
+            page.write_text(text, encoding="utf-8")
+        elif found := differences(page.read_text(encoding="utf-8"), text):
+            print(found)
+            failed = True
     return int(failed)
 
 
