@@ -48,7 +48,8 @@ def false_alarms(index: int, seed: int) -> dict[tuple[int, float, str], tuple[in
             order = rng.permutation(POOL)
             fitted = Detector(detector.system).fit_embedded([heard[i] for i in order[:size]])
             fresh = [np.stack([heard[i].vectors[leaf] for i in order[size:]]) for leaf in range(len(detector.recipes))]
-            values = (fitted.fitted.combined.score(iter(fresh))[0] - fitted.fitted.mu) / fitted.fitted.sigma
+            scores = [backend.score(z) for backend, z in zip(fitted.backends, fresh, strict=True)]
+            values = (fitted.fitted.combined.combine(iter(scores))[0] - fitted.fitted.mu) / fitted.fitted.sigma
             for rate in RATES:
                 for method in METHODS:
                     alarms = int((values > fitted.set_threshold(rate=rate, method=method).value).sum())

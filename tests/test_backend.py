@@ -389,6 +389,31 @@ def test_nearest_names_the_normals_by_plain_distance():
     assert fit(Z).nearest(Q, 99)[0].shape == (25, 40)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CASES)
+def test_one_pass_gives_the_score_and_the_neighbours_of_two_to_the_last_bit(case, dtype):
+    for z, target in ((Z, TARGET), (Z, None), (Z[:3], TARGET[-3:]), (np.r_[Z[:6], Z[:6]], None)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            backend = fit(z.astype(dtype), target, **CASES[case])
+        for q in (Q.astype(dtype), Q[:1].astype(np.float32), z[:2].astype(dtype)):
+            score, distance, index = backend.score_with_nearest(q, 5)
+            np.testing.assert_array_equal(score, backend.score(q))
+            for one_pass, search in zip((distance, index), backend.nearest(q, 5), strict=True):
+                np.testing.assert_array_equal(one_pass, search)
+
+
+def test_one_pass_over_bands_gives_their_score_and_their_neighbours():
+    backend = fit(Z.reshape(-1, 2, 4), method="ldn", density_k=2)
+    score, _, index = backend.score_with_nearest(Q.reshape(-1, 2, 4), 3)
+    np.testing.assert_array_equal(score, backend.score(Q.reshape(-1, 2, 4)))
+    np.testing.assert_array_equal(index, backend.nearest(Q.reshape(-1, 2, 4), 3)[1])
+    with pytest.raises(ValueError, match="q holds nan"):
+        backend.score_with_nearest(np.full((1, 2, 4), np.nan))
+    with pytest.raises(ValueError, match="length 4 x 2"):
+        backend.score_with_nearest(np.ones((1, 4, 2)))
+
+
 def test_no_queries_give_no_scores():
     for case in CASES.values():
         assert fit(Z, TARGET, **case).score(np.zeros((0, 8))).shape == (0,)

@@ -16,8 +16,8 @@ class Given:
 
     train: Array
 
-    def score(self, vectors):
-        return next(vectors), {}
+    def combine(self, scores):
+        return next(scores), {}
 
 
 def watching(parts):
@@ -27,7 +27,7 @@ def watching(parts):
 def test_a_normal_is_as_rare_as_a_fresh_clip_with_its_scores():
     parts = np.random.default_rng(0).normal(size=(2, 30))
     watch = watching(parts)
-    np.testing.assert_array_equal(watch.score(iter(parts))[0], watch.train)
+    np.testing.assert_array_equal(watch.combine(iter(parts))[0], watch.train)
 
 
 @pytest.mark.parametrize("normals", [20, 60])
@@ -37,5 +37,5 @@ def test_about_as_many_fresh_clips_alarm_as_promised(normals, rate):
     for _ in range(600):
         parts, fresh = rng.gamma(4.0, size=(2, normals)), rng.gamma(4.0, size=(2, 400))
         watch = watching(parts)
-        came.append(np.mean(watch.score(iter(fresh))[0] > from_normals(watch.train, rate).value))
+        came.append(np.mean(watch.combine(iter(fresh))[0] > from_normals(watch.train, rate).value))
     assert 0.9 * rate < np.mean(came) < 1.2 * rate

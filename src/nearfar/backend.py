@@ -254,11 +254,7 @@ class Backend:
         ValueError
             If q holds NaN or infinity, or has another shape.
         """
-        q = finite("q", q, ndim=self.z.ndim)
-        if q.shape[1:] != self.z.shape[1:]:
-            length, fitted = (" x ".join(map(str, x.shape[1:])) for x in (q, self.z))
-            raise ValueError(f"q holds vectors of length {length}, the back end was fitted on {fitted}")
-        return self._method.score(self._whitened(q)).astype(np.float32)
+        return self._method.score(self._whitened(self._checked(q))).astype(np.float32)
 
     @cached_property
     def train_scores(self) -> Array:
@@ -283,7 +279,38 @@ class Backend:
         (M, k) float64, (M, k) int
             Distances, ascending, and indices of the normals.
         """
-        return self._bank.nearest(self._transform(finite("q", q, ndim=self.z.ndim)), k)
+        return self._bank.nearest(self._transform(self._checked(q)), k)
+
+    def score_with_nearest(self, q: ArrayLike, k: int = 3) -> tuple[Array, Array, Array]:
+        """`score` and `nearest` of one or a few clips, from one pass over the bank; both are the same to the last bit.
+
+        Parameters
+        ----------
+        q : (M, D) or (M, F, D)
+            Embeddings. Each is measured against all normals directly, which is slow for many queries.
+        k : int
+            Number of neighbours, >= 1; clipped to the bank.
+
+        Returns
+        -------
+        (M,) float32, (M, k) float64, (M, k) int
+            Scores; distances, ascending; indices of the normals.
+        """
+        q = self._checked(q)
+        distances = self._bank.distances(self._transform(q))
+        if isinstance(self._method, FROM_DISTANCES):
+            scores = self._method.score_distances(distances)
+        else:
+            scores = self._method.score(self._whitened(q))
+        nearest = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        return scores.astype(np.float32), np.take_along_axis(distances, nearest, axis=1), nearest
+
+    def _checked(self, q: ArrayLike) -> Array:
+        q = finite("q", q, ndim=self.z.ndim)
+        if q.shape[1:] != self.z.shape[1:]:
+            length, fitted = (" x ".join(map(str, x.shape[1:])) for x in (q, self.z))
+            raise ValueError(f"q holds vectors of length {length}, the back end was fitted on {fitted}")
+        return q
 
     @cached_property
     def _bank(self) -> Bank:
@@ -353,6 +380,10 @@ class DualDensity:
     def score(self, q: Any) -> Array:
         return self._combine({d: bank.score(q) for d, bank in self.banks.items()})
 
+    def score_distances(self, distances: Array) -> Array:
+        """`score` (M,) from the distances (M, N) of the queries to all normals."""
+        return self._combine({d: bank.score_distances(distances[:, self.rows[d]]) for d, bank in self.banks.items()})
+
     def leave_one_out(self) -> Array:
         out = np.empty(len(self.z))
         for d, bank in self.banks.items():
@@ -391,6 +422,11 @@ class DomainZ:
     def score(self, q: Any) -> Array:
         distances = {d: bank.nearest(q, self.k)[0].mean(axis=1) for d, bank in self.banks.items()}
         return self._combine(distances, {d: own.statistics() for d, own in self.own.items()})
+
+    def score_distances(self, distances: Array) -> Array:
+        """`score` (M,) from the distances (M, N) of the queries to all normals."""
+        nearest = {d: np.sort(distances[:, self.rows[d]], axis=1)[:, : self.k].mean(axis=1) for d in self.banks}
+        return self._combine(nearest, {d: own.statistics() for d, own in self.own.items()})
 
     def leave_one_out(self) -> Array:
         out = np.empty(len(self.z))
@@ -501,6 +537,9 @@ class Beam:
 
     def leave_one_out(self) -> Array:
         return beam_score([band.train_scores for band in self.bands])
+
+
+FROM_DISTANCES = (DensityBank, VarMinBank, DualDensity, DomainZ)  # the distances to all normals give their scores
 
 
 def beam_score(bands: Sequence[Array]) -> Array:

@@ -6,6 +6,7 @@
 The search is a blocked matrix product in float32 on vectors centred on the bank. The product gives an upper bound on
 the k-th distance; every member that rounding could have put on the wrong side of this bound is then measured directly
 in the vectors' own precision. So no array of N x M x D numbers exists, and the result is that of brute force.
+`distances` is this brute force: for one clip it is as fast as the search.
 
 Conventions
     z (N, D)   embeddings of the normals, the members of the bank; N >= 1
@@ -100,20 +101,40 @@ class Bank:
         (M, k) float64, (M, k) int
             Distances, ascending, and indices of the members.
         """
-        return self.search(self.points(q), k, exclude_self=q is None)
-
-    def points(self, q: ArrayLike | None) -> Array:
-        """Queries (M, D) checked, and scaled to length 1 for cosine; None gives the members themselves."""
+        k = integer("k", k)
         if q is None:
-            return self._points
+            return self.search(self._points, k, exclude_self=True)
         q = finite("q", q, ndim=2)
         if q.shape[1] != self.width:
             raise ValueError(f"q holds vectors of length {q.shape[1]}, the bank vectors of length {self.width}")
+        return self.search(self.points(q), k, exclude_self=False)
+
+    def points(self, q: Array | None) -> Array:
+        """Checked queries (M, D) as the bank compares them: at unit length for cosine. None gives the members."""
+        if q is None:
+            return self._points
         return unit(q) if self.metric == "cosine" else q
+
+    def distances(self, q: Array) -> Array:
+        """Distances (M, N) float64 of checked queries (M, D) to all members, by subtraction: for one or a few queries.
+
+        The distances are those of `nearest`, to the last bit.
+        """
+        points, members = self.points(q), self._points
+        squared = np.empty((len(points), len(members)))
+        step = max(1, CACHE // self.width)
+        buffer = np.empty((min(step, len(members)), self.width), members.dtype)
+        for start in range(0, len(members), step):
+            piece = slice(start, start + step)
+            difference = buffer[: len(members[piece])]
+            for point, row in zip(points, squared, strict=True):
+                np.subtract(members[piece], point, out=difference, casting="same_kind")
+                row[piece] = np.einsum("pd,pd->p", difference, difference)
+        return squared / 2 if self.metric == "cosine" else np.sqrt(squared)
 
     def search(self, points: Array, k: int, *, exclude_self: bool) -> tuple[Array, Array]:
         """`nearest` for the result of `points`: to scale a vector to length 1 twice would change its last bits."""
-        k = min(integer("k", k), len(self) - exclude_self)
+        k = min(k, len(self) - exclude_self)
         distance, index = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
         if not k:
             return distance, index

@@ -50,8 +50,13 @@ def align(train_scores: ArrayLike, scores: ArrayLike, is_target: ArrayLike | Non
 
 def in_sigmas(scores: ArrayLike, mu: Array | float, sigma: Array | float) -> Array:
     """(s - mu) / (sigma + eps) in float64. eps grows with mu, so a system without spread is finite at any scale."""
-    out: Array = (np.asarray(scores, np.float64) - mu) / (sigma + EPS * np.maximum(1, np.abs(mu)))
+    out: Array = (np.asarray(scores, np.float64) - mu) / divisor(mu, sigma)
     return out
+
+
+def divisor(mu: Array | float, sigma: Array | float) -> Array:
+    """sigma + eps of `in_sigmas`."""
+    return np.asarray(sigma + EPS * np.maximum(1, np.abs(mu)))
 
 
 def fuse(

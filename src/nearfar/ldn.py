@@ -54,6 +54,7 @@ class Densities:
                          ascending, and the indices of these others
     rho                  (N,) densities, before the floor
     mean                 mean of rho
+    floored              (N,) densities, after the floor
     density_k, summed    K, and whether a density is the sum of the K distances or their mean
     fallback             density of a member without others
     """
@@ -62,6 +63,7 @@ class Densities:
     nearest: Array
     rho: Array
     mean: float
+    floored: Array
     density_k: int
     summed: bool
     fallback: float
@@ -75,7 +77,8 @@ class Densities:
             distances, nearest = index.nearest(None, density_k + 1)
             listed = distances[:, :density_k]
             rho = listed.sum(axis=1) if summed else listed.mean(axis=1)
-        return cls(distances, nearest, rho, float(rho.mean()), density_k, summed, fallback)
+        mean = float(rho.mean())
+        return cls(distances, nearest, rho, mean, _floored(rho, mean), density_k, summed, fallback)
 
     def excluding(self, r: Array, i: Array) -> Array:
         """rho_-i(r): the densities of members `r` in the bank without member `i`; both broadcast to one shape."""
@@ -108,9 +111,10 @@ class Densities:
 
 @dataclass(frozen=True)
 class _Queries:
-    """Points to score. Each has an exponent, and the mean density of the bank that it is scored against.
+    """Points to score, and the exponent of each.
 
-    With `exclude_self` the points are the members, each scored against the others.
+    With `exclude_self` the points are the members, each scored against the others; `mean_density` is then the mean
+    density of the bank without the member. Without it `mean_density` is empty.
     """
 
     points: Any  # (M, D)
@@ -171,8 +175,20 @@ class DensityBank:
             d = self.index.exact(points, np.arange(len(points)), np.zeros(len(points), int))
             return self._calibrate(d, _floored(fallback_density, fallback_density), exponent)
         each = np.full(len(points), exponent, np.float64)
-        mean = np.full(len(points), self.densities.mean if exponent else np.nan)
-        return self._score(_Queries(points, each, mean, exclude_self=False))
+        return self._score(_Queries(points, each, np.empty(0), exclude_self=False))
+
+    def score_distances(self, distances: Array, exponent: float | None = None) -> Array:
+        """`score` (M,) from the distances (M, N) of the queries to all members, to the last bit."""
+        exponent = self.exponent if exponent is None else exponent
+        if not exponent:  # raw kNN
+            return np.asarray(np.sort(distances, axis=1)[:, : self.k].mean(axis=1))
+        rho, exponents = self.densities.floored, np.full(distances.shape[1], exponent, np.float64)
+        if self.raw_selection:
+            nearest = np.argsort(distances, axis=1, kind="stable")[:, : self.k]
+            d = np.take_along_axis(distances, nearest, axis=1).mean(axis=1)
+            return self._calibrate(d, rho[nearest].mean(axis=1), exponents[:1])
+        scores = self._calibrate(distances, rho, exponents)
+        return np.asarray(np.sort(scores, axis=1)[:, : self.k].mean(axis=1))
 
     def leave_one_out(self, *, exponent: Array | None = None) -> Array:
         """Scores (N,) of the members, each as if the bank had been made without it; inf for a bank of one.
@@ -233,9 +249,9 @@ class DensityBank:
 
     def _density_for(self, queries: _Queries, query: Array, member: Array) -> Array:
         """Floored densities of members as these queries see them; query, member and result have one shape."""
-        exclude = queries.exclude_self
-        rho = self.densities.excluding(member, query) if exclude else self.densities.rho[member]
-        return _floored(rho, queries.mean_density[query])
+        if not queries.exclude_self:
+            return np.asarray(self.densities.floored[member])
+        return _floored(self.densities.excluding(member, query), queries.mean_density[query])
 
     def _rank_proxy(self, queries: _Queries, rows: Array, squared: Array) -> Array:
         """Float32 proxies (len(rows), N) of the calibrated distances, used only to pick candidates.
@@ -248,8 +264,7 @@ class DensityBank:
             member, row = self._members_counting(rows)
             row = row - rows[0]
         np.maximum(squared, 0, out=squared)
-        mean = self.densities.mean
-        old = _floored(self.densities.rho, mean)
+        mean, old = self.densities.mean, self.densities.floored
         new = _floored(self.densities.excluding(member, rows[row]), mean) if len(member) else np.empty(0)
         changed = squared[row, member]
         if self.ratio:
@@ -308,6 +323,10 @@ class VarMinBank:
     def score(self, q: Any) -> Array:
         """Scores (M,) of queries (M, D)."""
         return self.bank.score(q, exponent=self.alpha)
+
+    def score_distances(self, distances: Array) -> Array:
+        """`score` (M,) from the distances (M, N) of the queries to all members."""
+        return self.bank.score_distances(distances, self.alpha)
 
     def leave_one_out(self) -> Array:
         """Scores (N,) of the members, each as if the bank had been made without it, alpha included."""

@@ -55,7 +55,10 @@ class PValue:
 
     def log_p(self, scores: ArrayLike) -> Array:
         """Natural logarithm of p (M,) of scores (M,); it falls strictly with the score."""
-        s = finite("scores", scores, ndim=1).astype(np.float64)
+        return self.log_p_unchecked(finite("scores", scores, ndim=1).astype(np.float64))
+
+    def log_p_unchecked(self, s: Array) -> Array:
+        """`log_p` of scores (M,) float64 that are known to be finite."""
         below = self._log_p[0] / (1 + np.maximum(self._x[0] - s, 0) / self._spread)
         body = np.where(s < self._x[0], below, np.interp(s, self._x, self._log_p))
         over = np.maximum(s - self.start, 0) / (self.k * self.excess)

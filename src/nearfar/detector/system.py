@@ -1,7 +1,7 @@
 """A fitted system: back ends put together as a Recipe, Fusion or Watch says (report section 2.8).
 
-    vectors  one (M, D) array per leaf of the system, in the order of `recipe.leaves`
-    train    (N,) leave-one-out scores of the normals         score(vectors) (M,), higher is more anomalous
+    scores   one (M,) array per leaf of the system, in the order of `recipe.leaves`; higher is more anomalous
+    train    (N,) leave-one-out scores of the normals         combine(scores) (M,), higher is more anomalous
 
 A watch turns each part's score into the share p of normals that reach it and takes the rarest, each part weighing by
 its share w of the false-alarm budget: s = max_j (log w_j - log p_j). Whichever part is rarest is what was heard.
@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from nearfar.backend import Backend
-from nearfar.fusion import align, fuse, in_sigmas, statistics
+from nearfar.fusion import align, divisor, fuse, in_sigmas, statistics
 from nearfar.recipe import Recipe, System, Watch, dominant_recipe
 from nearfar.support.check import Array
 from nearfar.threshold import PValue
@@ -32,12 +32,14 @@ class Scored:
     """What a fitted system finds for one clip.
 
     value        standard deviations of the normals' scores above their mean
+    p            share of normal clips expected to reach the value
     part_scores  of a fusion or watch, by name
     distances    (3,) to the nearest normals, by the leaf that counts most in the value
     nearest      (3,) their indices
     """
 
     value: float
+    p: float
     part_scores: Mapping[str, float]
     distances: Array
     nearest: Array
@@ -51,20 +53,20 @@ class FittedSystem:
         self.combined = build(system, iter(backends))
         self.mu, self.sigma = statistics(self.combined.train)
         self.train_values = in_sigmas(self.combined.train, self.mu, self.sigma)  # (N,) of the normals
+        self._divisor = float(divisor(self.mu, self.sigma))
         self.tail = PValue(self.train_values)
         self._leaf = None if isinstance(system, Watch) else dominant_recipe(system, {})  # of a watch, the clip decides
 
     def score(self, vectors: Sequence[Array]) -> Scored:
         """The score of one clip from a vector (D,) per leaf."""
-        value, part_scores = self.value(vectors)
+        leaves = [b.score_with_nearest(v[None], NEAREST) for b, v in zip(self.backends, vectors, strict=True)]
+        combined, parts = self.combined.combine(iter([scores for scores, _, _ in leaves]))
+        value = (float(combined[0]) - self.mu) / self._divisor
+        p = float(np.exp(self.tail.log_p_unchecked(np.array([value]))[0]))
+        part_scores = {name: float(part[0]) for name, part in parts.items()}
         leaf = dominant_recipe(self.system, part_scores) if self._leaf is None else self._leaf
-        distances, rows = self.backends[leaf].nearest(vectors[leaf][None], NEAREST)
-        return Scored(value, part_scores, distances[0], rows[0])
-
-    def value(self, vectors: Sequence[Array]) -> tuple[float, dict[str, float]]:
-        """Value and part scores of one clip, without its nearest normals."""
-        raw, parts = self.combined.score(iter([v[None] for v in vectors]))
-        return float(in_sigmas(raw, self.mu, self.sigma)[0]), {name: float(s[0]) for name, s in parts.items()}
+        _, distances, nearest = leaves[leaf]
+        return Scored(value, p, part_scores, distances[0], nearest[0])
 
     def triggers(self, part_scores: Mapping[str, float], threshold: float) -> tuple[str, ...]:
         """The parts of a watch whose score exceeds the `threshold`, rarest first; if none does, the rarest."""
@@ -80,7 +82,7 @@ class Fitted(Protocol):
 
     @property
     def train(self) -> Array: ...
-    def score(self, vectors: Iterator[Array]) -> tuple[Array, dict[str, Array]]: ...
+    def combine(self, scores: Iterator[Array]) -> tuple[Array, dict[str, Array]]: ...
 
 
 def build(system: System, backends: Iterator[Backend]) -> Fitted:
@@ -105,9 +107,9 @@ class FittedRecipe:
         """Leave-one-out scores (N,) of the normals."""
         return self.backend.train_scores
 
-    def score(self, vectors: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
-        """Scores (M,); a leaf has no parts."""
-        return self.backend.score(next(vectors)), {}
+    def combine(self, scores: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
+        """The leaf's own scores (M,); a leaf has no parts."""
+        return next(scores), {}
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,10 @@ class FittedFusion:
         """Fused leave-one-out scores (N,)."""
         return fuse([(child.train, child.train) for child in self.children], self.weights)
 
-    def score(self, vectors: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
+    def combine(self, scores: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
         """Fused scores (M,) and each part's aligned scores by number."""
-        scores = [child.score(vectors)[0] for child in self.children]
-        parts = {str(i + 1): align(c.train, s) for i, (c, s) in enumerate(zip(self.children, scores, strict=True))}
-        return fuse([(c.train, s) for c, s in zip(self.children, scores, strict=True)], self.weights), parts
+        pairs = [(child.train, child.combine(scores)[0]) for child in self.children]
+        return fuse(pairs, self.weights), {str(i + 1): align(*pair) for i, pair in enumerate(pairs)}
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,9 @@ class FittedWatch:
         """Rarity (N,) of each normal's leave-one-out scores."""
         return self._combined([child.train for child in self.children]).max(axis=0)
 
-    def score(self, vectors: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
+    def combine(self, scores: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
         """Rarity (M,) of the rarest part, and every part's by name."""
-        combined = self._combined([child.score(vectors)[0] for child in self.children])
+        combined = self._combined([child.combine(scores)[0] for child in self.children])
         return combined.max(axis=0), dict(zip(self.names, combined / np.log(10), strict=True))
 
     def _combined(self, scores: list[Array]) -> Array:  # of the parts (M,) -> (parts, M)
