@@ -36,7 +36,7 @@ def little_beats():
     with torch.device("meta"):
         module = beats.Beats(config)
     checkpoint.fill(module, beats.canonical(config, small.tensors(small.fake(beats.published_keys(config)))))
-    return beats.Spectral(module), 16_000
+    return beats.BeatsNetwork(module), 16_000
 
 
 def little_openl3(representation="mel128"):
@@ -47,7 +47,7 @@ def little_openl3(representation="mel128"):
     with torch.device("meta"):
         module = openl3.OpenL3(representation, 512)
     checkpoint.fill(module, openl3.canonical(small.tensors(p)))
-    return openl3.Windowed(module, 512), 48_000
+    return openl3.OpenL3Network(module, 512), 48_000
 
 
 def linear_openl3():

@@ -10,7 +10,7 @@ import network_oracles as oracles
 torch = pytest.importorskip("torch")
 
 from nearfar.encoders import beats, checkpoint, layouts, openl3  # noqa: E402
-from nearfar.encoders.frozen import Frozen  # noqa: E402
+from nearfar.encoders.frozen import FrozenEncoder  # noqa: E402
 from nearfar.encoders.mel import mel_bank  # noqa: E402
 from nearfar.encoders.transformers import CED, DASHENG, EAT, FAMILIES, M2D, NETWORKS, Transformer  # noqa: E402
 from nearfar.encoders.vit import Trunk  # noqa: E402
@@ -125,7 +125,7 @@ def test_beats(seconds):
     with torch.device("meta"):
         module = beats.Beats(config)
     checkpoint.fill(module, beats.canonical(config, tensors(p)))
-    network = beats.Spectral(module)
+    network = beats.BeatsNetwork(module)
     waves = wave(seconds)
     fbank = network.spectrogram(torch.from_numpy(waves))[0].numpy().astype(np.float64)
     wanted = oracles.beats(p, fbank, heads=4, buckets=20, farthest=60, groups=2)
@@ -137,7 +137,7 @@ def test_beats(seconds):
 def test_a_clip_of_a_moment_gets_the_same_bits_alone_and_in_company(family, shape):
     shape = small(shape, 80)
     p = fake(FAMILIES[family].layout.keys(shape)) | {"norm_stats": np.array([-6.0, 3.5], np.float32)}
-    encoder = Frozen(
+    encoder = FrozenEncoder(
         next(n for n, (of, _) in NETWORKS.items() if of == family),
         transformer(family, shape, p, 1280),
         "",
@@ -185,7 +185,7 @@ def test_openl3(representation, dim):
         bank = mel_bank("htk-area", 48_000, 2048, openl3.REPRESENTATIONS[representation])
         p["speclayer.mel_basis"] = bank.T.astype(np.float32)
     checkpoint.fill(module, openl3.canonical(tensors(p)))
-    network = openl3.Windowed(module, dim)
+    network = openl3.OpenL3Network(module, dim)
     waves = wave(0.61, 48_000)
     windows = network.windows(torch.from_numpy(waves))
     decibels = network.spectrogram(windows)[0].numpy().astype(np.float64)
@@ -197,7 +197,7 @@ def test_openl3(representation, dim):
 
 @pytest.mark.parametrize(("samples", "count"), [(480_000, 96), (144_000, 26), (576_000, 116), (4_800, 1), (24_001, 2)])
 def test_openl3_windows_start_half_a_second_early_and_reach_the_end(samples, count):
-    network = openl3.Windowed(openl3.OpenL3("linear", 512), 512)
+    network = openl3.OpenL3Network(openl3.OpenL3("linear", 512), 512)
     sound = torch.arange(1, samples + 1, dtype=torch.float32)[None]
     windows = network.windows(sound)[0]
     assert windows.shape == (count, 48_000)

@@ -47,7 +47,7 @@ def test_every_network_has_a_source_and_whom_to_name():
     for name, source in SOURCES.items():
         assert source.credit and source.page.startswith("https://") and (not source.url or source.url[:8] == "https://")
         assert source.sha256 is None or len(source.sha256) == 64
-        assert source.about is None or source.about > 4 * TABLE[name].parameters * 0.95
+        assert source.rough_size is None or source.rough_size > 4 * TABLE[name].parameters * 0.95
 
 
 def test_missing_weights_are_an_error_that_says_how_to_get_them(here):

@@ -1,4 +1,4 @@
-"""nearfar hears when a machine sounds wrong, having only ever heard it sound right.
+"""Detect when a machine sounds wrong, from recordings of it sounding right.
 
     import nearfar
     detector = nearfar.Detector().fit(["normal_01.wav", ...])

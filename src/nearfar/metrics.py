@@ -122,7 +122,7 @@ def overall(results: Mapping[str, MachineResult], *, arithmetic: bool = False) -
     arithmetic   take the arithmetic mean of the 3 M numbers, as in 2020, instead of the harmonic mean
     """
     if not results:
-        raise ValueError("there are no machines to take an overall score of")
+        raise ValueError("an overall score needs a machine, and there are no machines")
     values = [value for result in results.values() for value in result]
     return float(np.nanmean(values)) if arithmetic else harmonic_mean(values)
 
@@ -139,9 +139,9 @@ def harmonic_means(values: ArrayLike, axis: int) -> Array:
     Each value counts as at least 2.2e-16, the spacing of float64 at 1, so that a 0 does not divide.
     """
     v = np.asarray(values, np.float64)
-    there = ~np.isnan(v)
-    total = np.where(there, 1 / np.where(there, np.maximum(v, EPS), 1), 0).sum(axis=axis)
-    return np.divide(there.sum(axis=axis), total, out=np.full(np.shape(total), np.nan), where=total > 0)
+    present = ~np.isnan(v)
+    total = np.where(present, 1 / np.where(present, np.maximum(v, EPS), 1), 0).sum(axis=axis)
+    return np.divide(present.sum(axis=axis), total, out=np.full(np.shape(total), np.nan), where=total > 0)
 
 
 def bootstrap(

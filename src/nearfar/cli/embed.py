@@ -76,12 +76,12 @@ def embed(
     assert grids.cache.store is not None
     if verify:
         warn(f"note: damaged files that were removed from {store}: {len(grids.cache.store.verify())}")
-    made = _room_for(paths, order, grids)
+    computed = _check_room(paths, order, grids)
     done, failures = _run(paths, order, grids, engine)
     table = _write_failed(store, part, done.failed)
     facts = {
         "recordings": done.recordings,
-        "were_there": done.there - made,
+        "were_there": done.there - computed,
         "failures": failures.to_list(),
         "failed_csv": table,
         "store": store,
@@ -143,8 +143,8 @@ def _leaves(name: str) -> Iterator[Recipe]:
     return leaves(found)
 
 
-def _room_for(paths: list[Path], order: Order, grids: CachedEncoders) -> int:
-    """Print how much will be written; ValueError if the disk is too small. Returns how many were computed."""
+def _check_room(paths: list[Path], order: Order, grids: CachedEncoders) -> int:
+    """Print how much will be written; ValueError if the disk is too small. Returns how many recordings it computed."""
     from nearfar.embedding.fill import forecast
 
     expected = forecast(paths, order, grids)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -118,16 +117,11 @@ def _check(folder: Path) -> None:
         raise FileNotFoundError(f"there is no history in {folder}: history.db is missing")
 
 
-@contextmanager
-def _read(folder: Path) -> Iterator[History]:
+def _read(folder: Path) -> closing[History]:
     from nearfar.live.history.history import History
 
     _check(folder)
-    records = History(folder)
-    try:
-        yield records
-    finally:
-        records.close()
+    return closing(History(folder))
 
 
 def _print(facts: dict[str, Any], lines: list[str], as_json: bool) -> None:

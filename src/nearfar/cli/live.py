@@ -149,7 +149,7 @@ def _plant_of(model: Path | None, machine: dict[str, Any], site: str, sinks: dic
 
     if model is None or not machine["source"]:
         raise ValueError("what is to be listened to? Give MODEL and --source, or --config FILE")
-    id = re.sub(r"[^A-Za-z0-9_-]+", "-", machine["name"] or model.resolve().name).strip("-_") or "machine"
+    id = machine_id(machine["name"] or model.resolve().name)
     history = {"folder": Path(f"{model.resolve().name}-history")}
     return from_options({"machines": {id: {"model": model, **machine}}, "site": site, "history": history, **sinks})
 
@@ -166,6 +166,11 @@ def _address(text: str) -> dict[str, Any]:
     if not port.isdecimal():
         raise ValueError(f"--metrics takes :PORT (this machine alone) or ADDRESS:PORT, not {text!r}")
     return {"address": address or "127.0.0.1", "port": int(port)}
+
+
+def machine_id(name: str) -> str:
+    """The key of a machine in a configuration, from its name or that of its model."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_") or "machine"
 
 
 def stopped_by_signals() -> threading.Event:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
@@ -121,10 +121,7 @@ def print_summary(facts: dict[str, Any]) -> None:
     echo(f"Next          nearfar score {quote(facts['model'])} RECORDINGS")
 
 
-COLUMNS = (
-    *("file", "score", "threshold", "anomalous", "nearest", "status"),
-    *("p", "triggered_by", "problem", "warnings"),
-)
+COLUMNS = ["file", "score", "threshold", "anomalous", "nearest", "status", "p", "triggered_by", "problem", "warnings"]
 
 
 def as_row(name: str, score: Score) -> dict[str, Any]:
@@ -335,7 +332,7 @@ def search_json(ranked: Ranked, top: int, table: Path, searched: Searched) -> No
             "tried": len(records),
             "machines": records.machines,
             "best": [
-                as_row(records.recipes[row]) | {"overall": _known(records.overall[row])} for row in ranked.rows[:top]
+                as_row(records.recipes[row]) | {"overall": _or_none(records.overall[row])} for row in ranked.rows[:top]
             ],
             "uses_labels": ranked.selection is not None,
             "selection": _plain(ranked.selection.to_dict()) if ranked.selection else None,
@@ -405,7 +402,7 @@ def _range(interval: Interval) -> str:
     return f"{_percent(interval.low)} to {_percent(interval.high)}"
 
 
-def _known(value: float) -> float | None:
+def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
@@ -414,6 +411,6 @@ def _plain(data: Any) -> Any:
         return {key: _plain(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
         return [_plain(value) for value in data]
-    if hasattr(data, "__dataclass_fields__"):
+    if is_dataclass(data):
         return _plain(vars(data))
-    return _known(data) if isinstance(data, float) else data
+    return _or_none(data) if isinstance(data, float) else data

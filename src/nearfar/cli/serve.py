@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import threading
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nearfar.cli.live import introduce, stopped_by_signals
+from nearfar.cli.live import introduce, machine_id, stopped_by_signals
 from nearfar.cli.options import Weights, command, weights_of
 from nearfar.cli.terminal import echo, warn, warn_left_out
 from nearfar.support.threads import single_threaded_blas
@@ -57,20 +56,20 @@ def serve(
     from nearfar.live.server.app import NEEDS_FASTAPI
     from nearfar.live.sinks.prometheus import Metrics
 
-    if find_spec("fastapi") is None:  # before a part of it asks for what that part needs
+    if find_spec("fastapi") is None:  # else the error would name one package of several
         raise ImportError(NEEDS_FASTAPI)
     plant = _plant(model or [], config, history, source or [], weights_of(weights))
     _check_tls(tls_cert, tls_key)
-    with _bound(host, port) as listening:
+    with _listening_socket(host, port) as listening:
         rules = _access(host, token_file or plant.history.folder / "token", bool(token_file), allow_host or [])
         sinks = [] if plant.metrics else [Metrics(plant.machines)]
-        made = build_plant(plant, clock=time.time, warn=warn, report=warn_left_out, sinks=sinks, idle=True)
+        assembly = build_plant(plant, clock=time.time, warn=warn, report=warn_left_out, sinks=sinks, idle=True)
         address = f"[{host}]" if ":" in host else host
         url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}/"
         try:
-            _run(made, rules, listening, url, {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key})
+            _run(assembly, rules, listening, url, {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key})
         finally:
-            made.close()
+            assembly.close()
     warn("stopped")
 
 
@@ -92,21 +91,23 @@ def _check_tls(cert: Path | None, key: Path | None) -> None:
         raise ValueError(f"no https with {both}: give a certificate and its key, both PEM ({error.reason})") from None
 
 
-def _run(made: Assembly, rules: Access, listening: socket.socket, url: str, options: dict[str, Any]) -> None:
+def _run(assembly: Assembly, rules: Access, listening: socket.socket, url: str, options: dict[str, Any]) -> None:
     """Serve, and process live sources, until the process is stopped."""
     from nearfar.live.server.app import make_app
 
-    metrics, monitor = made.metrics, made.monitor
+    metrics, monitor = assembly.metrics, assembly.monitor
     text = None if metrics is None else metrics.text
-    app = make_app(made.plant, rules, metrics=text, dropped=lambda: monitor.dropped, source_problems=monitor.problems)
-    for machine in made.plant.machines.values():
+    app = make_app(
+        assembly.plant, rules, metrics=text, dropped=lambda: monitor.dropped, source_problems=monitor.problems
+    )
+    for machine in assembly.plant.machines.values():
         if machine.id in monitor.queues:
-            introduce(machine, made.plant.history.folder)
+            introduce(machine, assembly.plant.history.folder)
         else:
             warn(f"{machine.id}: scores what is sent to it")
     stop = stopped_by_signals()
-    with single_threaded_blas(), _answering(app, listening, options, stop):
-        count = len(made.plant.machines)
+    with single_threaded_blas(), _running_server(app, listening, options, stop):
+        count = len(assembly.plant.machines)
         echo(f"nearfar serves {plural(count, 'machine')} at {url}")
         if monitor.queues:
             monitor.run(stop)
@@ -117,17 +118,17 @@ def _plant(
     models: Sequence[Path], config: Path | None, history: Path | None, sources: Sequence[str], weights: Any
 ) -> PlantConfig:
     """The configuration from a file, or of the models on the command line."""
-    from nearfar.live import config as c
+    from nearfar.live.config import from_options, read
 
     if config is not None:
         if models or sources or history:
             raise ValueError("--config describes the whole plant: give it without MODEL, --source and --history")
-        return c.read(config)
+        return read(config)
     if not models:
         raise ValueError("what is to be served? Give MODEL folders, as `nearfar fit` made them, or --config FILE")
     machines: dict[str, dict[str, Any]] = {}
     for model in models:
-        id = re.sub(r"[^A-Za-z0-9_-]+", "-", model.resolve().name).strip("-_") or "machine"
+        id = machine_id(model.resolve().name)
         if id in machines:
             raise ValueError(f"two models are called {id!r}; rename one folder, or give each a name with --config")
         machines[id] = {"model": model, "weights": weights, "source": []}
@@ -138,7 +139,7 @@ def _plant(
                 raise ValueError(f"--source {text!r}: name its machine, as ID=URL; machines: {', '.join(machines)}")
             id, url = next(iter(machines)), text
         machines[id]["source"].append(url)
-    return c.from_options({"machines": machines, "history": {"folder": history} if history else {}})
+    return from_options({"machines": machines, "history": {"folder": history} if history else {}})
 
 
 def _access(host: str, file: Path, asked: bool, allowed: Sequence[str]) -> Access:
@@ -154,7 +155,7 @@ def _access(host: str, file: Path, asked: bool, allowed: Sequence[str]) -> Acces
 
 
 @contextmanager
-def _bound(host: str, port: int) -> Iterator[socket.socket]:
+def _listening_socket(host: str, port: int) -> Iterator[socket.socket]:
     """A listening socket, opened before any model is loaded, so that a port in use is reported at once."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -166,7 +167,7 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _answering(
+def _running_server(
     app: FastAPI, listening: socket.socket, options: dict[str, Any], stop: threading.Event
 ) -> Iterator[None]:
     """Run the server in a thread; on exit, answer the open requests. `stop` is set if the server ends by itself."""
@@ -177,7 +178,7 @@ def _answering(
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # an address that a client may choose is none
+        proxy_headers=False,  # a client could state any address as its own
         timeout_graceful_shutdown=CLOSE_S,
         **options,
     )

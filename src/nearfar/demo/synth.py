@@ -153,6 +153,8 @@ def render(
 
 @dataclass(frozen=True)
 class _Run:
+    """What is rendered: samples, frequency of the shaft or cycle in Hz, load, fault and severity."""
+
     n: int
     hz: float
     load: float

@@ -231,7 +231,7 @@ class Detector:
             clip,
             replace(scores[worst], warnings=[*scores[worst].warnings, *notes]),
             score_without=lambda span: system.score(vectors(self.recipes, grids, span)).value,
-            profile=self.band_levels,
+            band_levels=self.band_levels,
             leaves=[(recipe, b.z) for recipe, b in zip(self.recipes, self.backends, strict=True)],
             nearest=evidence.neighbours(found.distances.tolist(), [self.normals[i] for i in found.nearest]),
             offset_s=worst * round(self.window_s * clip.rate) / clip.rate,

@@ -62,12 +62,12 @@ def check_recordings(
     first_with: dict[str, str] = {}
     encoder = {BASELINE.encoder: encoders.load(BASELINE.encoder)}
     for recording in found:
-        checked, content, vectors = _check_file(recording, near, far, encoder)
-        if checked.usable and (twin := first_with.setdefault(content, recording.name)) != recording.name:
-            checked.copy_of, vectors = twin, []
-            checked.add("duplicate", f"the same sound as {twin}")
-        files.append(checked)
-        embedded.append(vectors if checked.usable else [])
+        file_report, content, vectors = _check_file(recording, near, far, encoder)
+        if file_report.usable and (twin := first_with.setdefault(content, recording.name)) != recording.name:
+            file_report.copy_of, vectors = twin, []
+            file_report.add("duplicate", f"the same sound as {twin}")
+        files.append(file_report)
+        embedded.append(vectors if file_report.usable else [])
         if progress:
             progress(len(files), len(found))
     for group in _groups(files, lambda f: f.machine):
@@ -80,15 +80,15 @@ def _check_file(
     recording: Recording, near: int, far: int | None, encoder: dict[str, encoders.Encoder]
 ) -> tuple[FileReport, str, Vectors]:
     """One file -> its report, a digest of its decoded sound, and a vector for each usable window."""
-    checked = FileReport(recording.name, recording.machine)
+    file_report = FileReport(recording.name, recording.machine)
     digest, at = hashlib.sha256(), 0.0
     vectors: Vectors = []
     balances: list[float] = []
-    later: list[float] = []
+    delays_ms: list[float] = []
     problems: dict[str, list[tuple[float, Problem]]] = defaultdict(list)
     try:
         header = audio.header(recording.path)
-        checked.rate, checked.channels = header.rate, header.channels
+        file_report.rate, file_report.channels = header.rate, header.channels
         for clip in audio.windows(recording.path, near=near, far=far):
             found = audio.problems(clip)
             for problem in found:
@@ -97,62 +97,62 @@ def _check_file(
                 vectors.append((at if header.seconds > audio.LONG_S else None, embed(clip, [BASELINE], encoder)[0]))
                 if clip.far is not None:
                     balances.append(balance_db(clip.near, clip.far, clip.rate))
-                    later.append(_later_ms(clip))
-            _digest(digest, clip)
+                    delays_ms.append(_delay_ms(clip))
+            _update_digest(digest, clip)
             at += clip.seconds
     except (ValueError, OSError) as error:
         kind = error.kind if isinstance(error, AudioError) else "unreadable"
-        checked.add(kind, str(error).removeprefix(f"{recording.path.name}: "), fatal=True)
-        return checked, "", []
-    checked.seconds = header.seconds if np.isfinite(header.seconds) else at
-    checked.near_minus_far_db = round(float(np.median(balances)), 1) if balances else None
-    checked.near_later_ms = round(float(np.median(later)), 2) if later else None
-    checked.clips = max(1, len(vectors))
+        file_report.add(kind, str(error).removeprefix(f"{recording.path.name}: "), fatal=True)
+        return file_report, "", []
+    file_report.seconds = header.seconds if np.isfinite(header.seconds) else at
+    file_report.near_minus_far_db = round(float(np.median(balances)), 1) if balances else None
+    file_report.near_later_ms = round(float(np.median(delays_ms)), 2) if delays_ms else None
+    file_report.clips = max(1, len(vectors))
     for hits in problems.values():
-        _merge(checked, hits, alive=bool(vectors))
-    return checked, f"{checked.rate} {checked.seconds} {digest.hexdigest()}", vectors
+        _merge(file_report, hits, alive=bool(vectors))
+    return file_report, f"{file_report.rate} {file_report.seconds} {digest.hexdigest()}", vectors
 
 
-def _later_ms(clip: Clip) -> float:
+def _delay_ms(clip: Clip) -> float:
     """The delay of near behind far in ms, of the highest peak that both microphones share."""
     pair = clip.at(ENHANCE_RATE)
     assert pair.far is not None
     return 1000 * coherent_peak(pair.near, pair.far)[1] / ENHANCE_RATE
 
 
-def _digest(digest: Any, clip: Clip) -> None:
+def _update_digest(digest: Any, clip: Clip) -> None:
     for channel in (clip.near, clip.far):
         if channel is not None:
             digest.update(channel.tobytes())
 
 
-def _merge(checked: FileReport, hits: list[tuple[float, Problem]], alive: bool) -> None:
+def _merge(file_report: FileReport, hits: list[tuple[float, Problem]], alive: bool) -> None:
     """Add one entry for a problem of several windows or both channels; fatal only if no window is usable."""
     first = hits[0][0]
     texts = [problem.text for at, problem in hits if at == first]
     if texts[1:] == [texts[0].replace("the near", "the far")]:
         texts = [texts[0].replace("the near", "each")]
     text = ", ".join([*map(brief, texts[:-1]), texts[-1]])
-    if checked.seconds > audio.LONG_S and hits[0][1].kind != audio.INCOMPLETE:
+    if file_report.seconds > audio.LONG_S and hits[0][1].kind != audio.INCOMPLETE:
         windows = len({at for at, _ in hits})
         what, _, cause = text.partition(": ")
-        text = f"{what} in {windows} of {checked.seconds / audio.WINDOW_S:.0f} windows of {audio.WINDOW_S:g} s"
+        text = f"{what} in {windows} of {file_report.seconds / audio.WINDOW_S:.0f} windows of {audio.WINDOW_S:g} s"
         text += f", from {clock(first)}: {cause}"
     channels = {problem.channel for _, problem in hits}
-    checked.add(hits[0][1].kind, text, hits[0][1].fatal and not alive, channels.pop() if len(channels) == 1 else "")
+    file_report.add(hits[0][1].kind, text, hits[0][1].fatal and not alive, channels.pop() if len(channels) == 1 else "")
 
 
 def _compare(files: list[FileReport]) -> None:
     """Compare rate, number of channels, length and delay of the files of one machine."""
     readable = [f for f in files if f.rate and f.seconds]
-    _minority("odd_rate", readable, [f.rate for f in readable], "{:,} Hz", 0)
-    _minority("odd_channels", readable, [f.channels for f in readable], "{} channels", 0)
+    _mark_minority("odd_rate", readable, [f.rate for f in readable], "{:,} Hz", 0)
+    _mark_minority("odd_channels", readable, [f.channels for f in readable], "{} channels", 0)
     whole = [f for f in readable if not any(p.kind == audio.INCOMPLETE for p in f.problems)]
-    _minority("odd_length", whole, [round(f.seconds, 1) for f in whole], "{:g} s", LENGTH_OFF)
-    _exchanged([f for f in files if f.near_later_ms is not None])
+    _mark_minority("odd_length", whole, [round(f.seconds, 1) for f in whole], "{:g} s", LENGTH_OFF)
+    _mark_exchanged([f for f in files if f.near_later_ms is not None])
 
 
-def _exchanged(files: list[FileReport]) -> None:
+def _mark_exchanged(files: list[FileReport]) -> None:
     """Mark files whose delay between the microphones is the usual one with the opposite sign."""
     later = np.array([f.near_later_ms for f in files])
     usual = float(np.median(later)) if len(files) >= ENOUGH_TO_COMPARE else 0.0
@@ -166,7 +166,7 @@ def _exchanged(files: list[FileReport]) -> None:
             f.add("exchanged", text)
 
 
-def _minority(kind: str, files: list[FileReport], values: list[Any], form: str, tolerance: float) -> None:
+def _mark_minority(kind: str, files: list[FileReport], values: list[Any], form: str, tolerance: float) -> None:
     """Mark files whose value differs from the one that more than half of them share."""
     usual, votes = Counter(values).most_common(1)[0] if values else (0, 0)
     if votes <= max(len(files) / 2, 1):

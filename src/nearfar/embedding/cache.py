@@ -19,7 +19,7 @@ from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.embedding.store import Key, Store
 from nearfar.embedding.vectors import EncoderInput, encode, waveforms_for
-from nearfar.encoders import TABLE, Described, Encoder
+from nearfar.encoders import TABLE, Encoder, EncoderDescription
 from nearfar.encoders.loading import weights_of
 from nearfar.errors import StoreError
 from nearfar.support.check import Array
@@ -53,7 +53,7 @@ class EmbeddingCache:
 
     def __init__(
         self,
-        described: Mapping[str, Described],
+        described: Mapping[str, EncoderDescription],
         store: Store | None = None,
         *,
         near: int = 0,

@@ -20,7 +20,7 @@ import numpy as np
 
 from nearfar import enhance
 from nearfar.audio import Clip, resample
-from nearfar.encoders import FREQS, Described, Encoder
+from nearfar.encoders import FREQS, Encoder, EncoderDescription
 from nearfar.errors import AudioError
 from nearfar.frames import suppress
 from nearfar.pooling import POOLINGS
@@ -89,7 +89,7 @@ def check_channels(clip: Clip, recipes: Iterable[Recipe]) -> None:
 
 
 def waveforms_for(
-    clip: Clip, inputs: Iterable[EncoderInput], encoders: Mapping[str, Described]
+    clip: Clip, inputs: Iterable[EncoderInput], encoders: Mapping[str, EncoderDescription]
 ) -> dict[EncoderInput, Array]:
     """The waveform (N,) of each input at the rate of its encoder."""
     keys = {i: (i.waveform, encoders[i.encoder].sample_rate) for i in inputs}

@@ -21,7 +21,7 @@ from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 
 from nearfar.encoders import checkpoint, frontend
 from nearfar.encoders.checkpoint import Checkpoint
-from nearfar.encoders.frozen import Frozen
+from nearfar.encoders.frozen import FrozenEncoder
 from nearfar.encoders.vit import Linear
 
 MEAN = 15.41663
@@ -130,7 +130,7 @@ class Layer(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
-class Spectral:
+class BeatsNetwork:
     """BEATs behind its front end."""
 
     def __init__(self, module: Beats) -> None:
@@ -146,13 +146,13 @@ class Spectral:
         return (frontend.kaldi_fbank(waves * LEVEL, "povey") - MEAN) / DOUBLE_STD
 
 
-def load(name: str, weights: Any, **settings: Any) -> Frozen:
+def load(name: str, weights: Any, **settings: Any) -> FrozenEncoder:
     """BEATs from its published or converted file; ValueError names every key and setting that does not fit."""
     network, _ = read(name, weights)
-    return Frozen(name, network, weights, **settings)
+    return FrozenEncoder(name, network, weights, **settings)
 
 
-def read(name: str, path: str | Path) -> tuple[Spectral, dict[str, Any]]:
+def read(name: str, path: str | Path) -> tuple[BeatsNetwork, dict[str, Any]]:
     """The network from a file, and the configuration that a converted file stores."""
     file = checkpoint.read(path)
     stored = checkpoint.configuration(file, name, [field.name for field in fields(Config)])
@@ -164,7 +164,7 @@ def read(name: str, path: str | Path) -> tuple[Spectral, dict[str, Any]]:
     else:
         found = checkpoint.match(file, file.tensors, published_keys(config), DROPPED)
         checkpoint.fill(module, canonical(config, found))
-    return Spectral(module), asdict(config)
+    return BeatsNetwork(module), asdict(config)
 
 
 def configuration(file: Checkpoint) -> Config:

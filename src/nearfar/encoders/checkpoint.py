@@ -28,13 +28,8 @@ from nearfar.support.check import choose
 from nearfar.support.files import atomic_write, sha256_of
 
 FORMAT = "nearfar-weights-1"
-INERT = (
-    "omegaconf.",
-    "fairseq.",
-    "typing.",
-    "collections.",
-    "enum.",
-)  # modules of training settings: their objects are read as empty shells
+# Modules of training settings: their objects are read as empty shells
+INERT = ("omegaconf.", "fairseq.", "typing.", "collections.", "enum.")
 
 
 @dataclass(frozen=True)
@@ -75,14 +70,14 @@ def configuration(file: Checkpoint, encoder: str, names: Sequence[str]) -> dict[
     """
     if not file.converted:
         return None
-    held = file.converted.get("encoder")
-    if held not in TABLE or TABLE[held].module != TABLE[encoder].module:
-        raise ValueError(f"{file} holds {held}, not {encoder}")
+    found = file.converted.get("encoder")
+    if found not in TABLE or TABLE[found].module != TABLE[encoder].module:
+        raise ValueError(f"{file} holds {found}, not {encoder}")
     try:
         config = json.loads(file.converted["config"])
         return {name: config[name] for name in names}
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{file}: its configuration of {held} is damaged; convert the published file again") from None
+        raise ValueError(f"{file}: its configuration of {found} is damaged; convert the published file again") from None
 
 
 def source_hash(path: str | Path) -> str:

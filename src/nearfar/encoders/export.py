@@ -21,7 +21,7 @@ from torch.nn.functional import conv1d, pad
 from nearfar.encoders import beats, frontend, openl3
 from nearfar.encoders import load as load_encoder
 from nearfar.encoders.frozen import SHORTEST_S
-from nearfar.encoders.onnxfile import ENDLESS, Plan, Whole, build
+from nearfar.encoders.onnxfile import ENDLESS, Integer, Plan, build
 from nearfar.encoders.table import TABLE
 from nearfar.encoders.transformers import EAT_FRAMES, FAMILIES, Transformer
 from nearfar.support.files import atomic_write, hash_file
@@ -90,10 +90,10 @@ def export(name: str, weights: Any, target: str | Path) -> Path:
 
 
 def plan_of(network: Any) -> Plan:
-    """The plan of `Frozen.network`."""
+    """The plan of `FrozenEncoder.network`."""
     if isinstance(network, Transformer):
         return _transformer(network)
-    return _beats(network) if isinstance(network, beats.Spectral) else _openl3(network)
+    return _beats(network) if isinstance(network, beats.BeatsNetwork) else _openl3(network)
 
 
 def _transformer(network: Transformer) -> Plan:
@@ -112,7 +112,7 @@ def _transformer(network: Transformer) -> Plan:
         front = _centred(512, "htk", 64, frontend.floored_db)
         shortest = max(shortest, 15 * frontend.HOP if family == "ced" else 0)
 
-    def counts(n: Whole) -> tuple[Whole, Whole, Whole]:
+    def counts(n: Integer) -> tuple[Integer, Integer, Integer]:
         end = rows = n
         if family == "eat":  # the front appends EAT_FRAMES zero frames
             rows = (n - EAT_FRAMES + 15) // 16
@@ -126,7 +126,7 @@ def _transformer(network: Transformer) -> Plan:
     return Plan(front, body, (1, 4 * time, bands), chunk, chunk, counts, shortest)
 
 
-def _beats(network: beats.Spectral) -> Plan:
+def _beats(network: beats.BeatsNetwork) -> Plan:
     def normalised(fbank: Tensor) -> Tensor:
         return (frontend.floored_log(fbank) - beats.MEAN) / beats.DOUBLE_STD
 
@@ -135,14 +135,14 @@ def _beats(network: beats.Spectral) -> Plan:
     return Plan(front, body, (1, 4 * beats.PATCH, beats.BANDS), ENDLESS, 1, lambda n: (n, 1, n), beats.SHORTEST)
 
 
-def _openl3(network: openl3.Windowed) -> Plan:
+def _openl3(network: openl3.OpenL3Network) -> Plan:
     basis = network.module.basis
     size, edge = (512, 0) if basis is None else (2048, frontend.OPENL3_EDGE)
 
     def padded(windows: Tensor) -> Tensor:
         return pad(windows, (edge, edge))
 
-    def counts(n: Whole) -> tuple[Whole, Whole, Whole]:
+    def counts(n: Integer) -> tuple[Integer, Integer, Integer]:
         beyond = n - (2 * openl3.CENTRE + openl3.RATE)  # samples after the first window
         return n, (beyond + (openl3.HOP - 1)) // openl3.HOP + 1, n
 

@@ -221,6 +221,12 @@ def _onnx(network: Path, manifest: Manifest) -> Run:
     return run
 
 
+class _Interpreter(threading.local):
+    """An interpreter for each thread, because it works on one clip at a time."""
+
+    interpreter: Any = None
+
+
 def _litert(network: Path, manifest: Manifest) -> Run:
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -251,10 +257,10 @@ def _litert(network: Path, manifest: Manifest) -> Run:
     output = _named("output", manifest.output, [*outputs, *inner], network)
     at = {tensor["name"]: tensor["index"] for tensor in plain.get_tensor_details()}
     rank = len(inputs[name]["shape"])
-    own = threading.local()  # one interpreter per thread: it works on one clip at a time
+    own = _Interpreter()
 
     def run(part: Array) -> Array:
-        if not hasattr(own, "interpreter"):
+        if own.interpreter is None:
             own.interpreter = interpreter(all_tensors=output not in outputs)
         try:
             own.interpreter.set_tensor(at[name], part.reshape([1] * (rank - 1) + [-1]))

@@ -48,7 +48,7 @@ class Network(Protocol):
         ...
 
 
-class Frozen:
+class FrozenEncoder:
     """A network as an encoder; `weights_path` and `weights_hash` (SHA-256 of the file) identify its weights."""
 
     batches = True
@@ -154,7 +154,7 @@ def _device(name: str) -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc to keep the memory that a clip frees for the next clip: new pages cost 10 to 25 % of a clip's time."""
+    """Tell glibc to keep the memory that a clip frees for the next clip, which saves the time for new pages."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # not glibc
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from nearfar.encoders import PRECISIONS, TABLE, Described, Encoder, hash_of, load
+from nearfar.encoders import PRECISIONS, TABLE, Encoder, EncoderDescription, hash_of, load
 from nearfar.support.check import one_of
 
 
@@ -73,7 +73,7 @@ def weights_in(names: Iterable[str], weights: Any = None, precision: str = "floa
     return {name: WeightsId(hash_of(name, given.get(name)), _precision_of(name, precision)) for name in names}
 
 
-def weights_of(encoder: Described) -> WeightsId:
+def weights_of(encoder: EncoderDescription) -> WeightsId:
     """The identity of an encoder's weights; empty if it has none."""
     return WeightsId.parse(getattr(encoder, "weights_hash", ""))
 

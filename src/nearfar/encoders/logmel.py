@@ -1,4 +1,4 @@
-"""Log-mel spectrum as an encoder: no weights, no torch, ten milliseconds a clip.
+"""Log-mel spectrum as an encoder: no weights, no torch.
 
     128 bands, HTK mel scale, 0 to 8 kHz; n_fft 1024, hop 512 (32 ms) at 16 kHz; periodic Hann, centred, mirrored edges
     value = 10 log10(power of the band) in decibels above FLOOR_DB: a full-scale sine is near 130, digital silence is 0

@@ -24,14 +24,14 @@ ENDLESS = 1 << 40  # `Plan.size` of a network that takes all rows at once
 EXAMPLE = 8_000  # samples of the wave that the front is exported with
 
 
-def _operator(kind: str) -> Callable[[Whole, Whole | int], Whole]:
-    """The method of `Whole` that adds an ONNX node of this kind."""
-    return lambda whole, other: whole.graph.whole(kind, whole, other)
+def _operator(kind: str) -> Callable[[Integer, Integer | int], Integer]:
+    """The method of `Integer` that adds an ONNX node of this kind."""
+    return lambda number, other: number.graph.integer(kind, number, other)
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A whole number that the ONNX file computes: arithmetic adds nodes to `graph`. For numbers >= 0, as in Python."""
+class Integer:
+    """An integer that the ONNX file computes: arithmetic adds nodes to `graph`. For numbers >= 0, as in Python."""
 
     name: str
     graph: Graph
@@ -40,8 +40,8 @@ class Whole:
     __floordiv__, __mod__ = _operator("Div"), _operator("Mod")
     at_least, at_most = _operator("Max"), _operator("Min")
 
-    def __rsub__(self, other: int) -> Whole:
-        return self.graph.whole("Sub", other, self)
+    def __rsub__(self, other: int) -> Integer:
+        return self.graph.integer("Sub", other, self)
 
 
 @dataclass(frozen=True)
@@ -51,19 +51,19 @@ class Graph:
     constants: dict[str, Any] = field(default_factory=dict)
     nodes: list[Any] = field(default_factory=list)
 
-    def add(self, kind: str, *inputs: str | int | Whole, to: str, **attributes: Any) -> None:
+    def add(self, kind: str, *inputs: str | int | Integer, to: str, **attributes: Any) -> None:
         """A node that computes the tensor `to`."""
         from onnx import helper
 
         self.nodes.append(helper.make_node(kind, [self._name(value) for value in inputs], [to], **attributes))
 
-    def whole(self, kind: str, *inputs: Whole | int) -> Whole:
+    def integer(self, kind: str, *inputs: Integer | int) -> Integer:
         """A node that computes a whole number."""
-        number = Whole(f"{kind}/{len(self.nodes)}", self)
+        number = Integer(f"{kind}/{len(self.nodes)}", self)
         self.add(kind, *inputs, to=number.name)
         return number
 
-    def _name(self, value: str | int | Whole) -> str:
+    def _name(self, value: str | int | Integer) -> str:
         from onnx import TensorProto, helper
 
         if not isinstance(value, int):
@@ -87,7 +87,7 @@ class Plan:
     piece: tuple[int, ...]
     size: int
     stride: int
-    counts: Callable[[Whole], tuple[Whole, Whole | int, Whole]]
+    counts: Callable[[Integer], tuple[Integer, Integer | int, Integer]]
     shortest: int
 
 
@@ -110,7 +110,7 @@ def build(plan: Plan, dim: int) -> bytes:
     graph.add("Identity", "waves", to=front.input[0].name)
     graph.nodes.extend(front.node)
     graph.add("Shape", rows, to="n", start=1, end=2)
-    end, count, longest = plan.counts(Whole("n", graph))
+    end, count, longest = plan.counts(Integer("n", graph))
     loop = _loop(plan, body, rows, end, grids, graph.constants)
     graph.add("Loop", count, "true", "nothing", to="all", body=loop)
     graph.add("Slice", "all", 0, longest, 1, to="grid")
@@ -130,12 +130,12 @@ def build(plan: Plan, dim: int) -> bytes:
     return model.SerializeToString()
 
 
-def _loop(plan: Plan, body: Any, rows: str, end: Whole, grids: list[int | None], constants: dict[str, Any]) -> Any:
+def _loop(plan: Plan, body: Any, rows: str, end: Integer, grids: list[int | None], constants: dict[str, Any]) -> Any:
     """The graph of one turn: piece number i through the body, its grid appended to the others."""
     from onnx import TensorProto, helper
 
     graph = Graph(constants)
-    start = Whole("i", graph) * plan.stride
+    start = Integer("i", graph) * plan.stride
     stop = (start + plan.size).at_most(end)
     graph.add("Slice", rows, start, stop, 1, to=body.input[0].name)
     graph.nodes.extend(body.node)

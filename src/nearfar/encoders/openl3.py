@@ -22,7 +22,7 @@ from torch.nn.functional import max_pool2d, pad, relu
 
 from nearfar.encoders import checkpoint, frontend
 from nearfar.encoders.checkpoint import Checkpoint
-from nearfar.encoders.frozen import Frozen
+from nearfar.encoders.frozen import FrozenEncoder
 from nearfar.encoders.table import TABLE
 
 RATE = 48_000
@@ -68,7 +68,7 @@ class OpenL3(nn.Module):
         return max_pool2d(x, self.last_pool).permute(0, 2, 3, 1).flatten(1)
 
 
-class Windowed:
+class OpenL3Network:
     """OpenL3 over the windows of a clip; it counts as one layer."""
 
     depth = 1
@@ -93,13 +93,13 @@ class Windowed:
         return frontend.window_db(windows, self.module.basis)
 
 
-def load(name: str, weights: Any, **settings: Any) -> Frozen:
+def load(name: str, weights: Any, **settings: Any) -> FrozenEncoder:
     """OpenL3 from its published or converted file; ValueError names every key that does not fit."""
     network, _ = read(name, weights)
-    return Frozen(name, network, weights, **settings)
+    return FrozenEncoder(name, network, weights, **settings)
 
 
-def read(name: str, path: str | Path) -> tuple[Windowed, dict[str, Any]]:
+def read(name: str, path: str | Path) -> tuple[OpenL3Network, dict[str, Any]]:
     """The network from a file, and the configuration that a converted file stores."""
     file = checkpoint.read(path)
     config = checkpoint.configuration(file, name, ("representation", "content", "dim")) or configuration(name, file)
@@ -112,7 +112,7 @@ def read(name: str, path: str | Path) -> tuple[Windowed, dict[str, Any]]:
         _check_kernels(file)
         found = checkpoint.match(file, file.tensors, published_keys(config["representation"]), DROPPED)
         checkpoint.fill(module, canonical(found))
-    return Windowed(module, config["dim"]), config
+    return OpenL3Network(module, config["dim"]), config
 
 
 def configuration(name: str, file: Checkpoint) -> dict[str, Any]:

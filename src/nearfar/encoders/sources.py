@@ -20,16 +20,16 @@ M2D_2025 = "m2d_clap_vit_base-80x1001p16x16p16kpBpTI-2025"
 class Source:
     """A published file.
 
-    about        size in bytes, roughly; `size` is the exact one, where it is known
+    rough_size   size in bytes, roughly; `size` is the exact one, where it is published
     page         where a person reads about the file
     url          "" where a publisher gives the file to browsers alone
-    credit       the authors, whom most licences want named
+    credit       the authors; most licences ask to name them
     member       the file to take, where `file` is a zip
     repository   on the Hugging Face Hub, where the file is published there
     """
 
     file: str
-    about: int | None
+    rough_size: int | None
     page: str
     url: str = ""
     credit: str = ""
@@ -41,9 +41,9 @@ class Source:
     @property
     def megabytes(self) -> str:
         """The size as text in MB."""
-        return (
-            f"{self.size / 1e6:,.0f} MB" if self.size else f"~{self.about / 1e6:,.0f} MB" if self.about else "unknown"
-        )
+        if self.size:
+            return f"{self.size / 1e6:,.0f} MB"
+        return f"~{self.rough_size / 1e6:,.0f} MB" if self.rough_size else "unknown"
 
     @property
     def where(self) -> str:
@@ -51,26 +51,27 @@ class Source:
         return urlsplit(self.url).hostname or "by hand"
 
 
-def _hub(repository: str, about: int, credit: str) -> Source:
+def _hub(repository: str, rough_size: int, credit: str) -> Source:
     page, file = f"{HUB}/{repository}", "model.safetensors"
-    return Source(file, about, page, f"{page}/resolve/main/{file}", credit, repository=repository)
+    return Source(file, rough_size, page, f"{page}/resolve/main/{file}", credit, repository=repository)
 
 
-def _eat(name: str, about: int) -> Source:
-    return _hub(f"worstchan/{name}", about, "EAT, Chen et al. 2024, github.com/cwx-worst-one/EAT")
+def _eat(name: str, rough_size: int) -> Source:
+    return _hub(f"worstchan/{name}", rough_size, "EAT, Chen et al. 2024, github.com/cwx-worst-one/EAT")
 
 
-def _sslam(name: str, about: int) -> Source:
-    return _hub(f"ta012/{name}", about, "SSLAM, Alex et al. 2025, github.com/ta012/SSLAM")
+def _sslam(name: str, rough_size: int) -> Source:
+    return _hub(f"ta012/{name}", rough_size, "SSLAM, Alex et al. 2025, github.com/ta012/SSLAM")
 
 
-def _ced(size: str, about: int) -> Source:
-    return _hub(f"mispeech/ced-{size}", about, "CED, Dinkel et al. 2024, github.com/RicherMans/CED")
+def _ced(size: str, rough_size: int) -> Source:
+    return _hub(f"mispeech/ced-{size}", rough_size, "CED, Dinkel et al. 2024, github.com/RicherMans/CED")
 
 
-def _dasheng(file: str, about: int) -> Source:
+def _dasheng(file: str, rough_size: int) -> Source:
     page = "https://zenodo.org/records/11511780"
-    return Source(file, about, page, f"{page}/files/{file}", "Dasheng, Dinkel et al. 2024, github.com/XiaoMi/dasheng")
+    credit = "Dasheng, Dinkel et al. 2024, github.com/XiaoMi/dasheng"
+    return Source(file, rough_size, page, f"{page}/files/{file}", credit)
 
 
 def _beats(file: str) -> Source:
@@ -80,9 +81,9 @@ def _beats(file: str) -> Source:
 def _openl3(bands: str, content: str, dim: int) -> Source:
     file = f"torchopenl3_{bands}_{content}_{dim}.pth.tar"
     page = "https://github.com/torchopenl3/torchopenl3-models"
-    about = {"mel128": 36_100_000, "mel256": 36_600_000, "linear": 19_800_000}[bands]
+    rough_size = {"mel128": 36_100_000, "mel256": 36_600_000, "linear": 19_800_000}[bands]
     credit = "OpenL3, Cramer et al. 2019 (CC-BY-4.0: name them); torch port by torchopenl3, Apache-2.0"
-    return Source(file, about, page, f"{page}/raw/master/{file}", credit)
+    return Source(file, rough_size, page, f"{page}/raw/master/{file}", credit)
 
 
 SOURCES = {

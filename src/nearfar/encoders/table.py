@@ -89,14 +89,14 @@ TABLE = {
 }
 
 
-class Described(Protocol):
-    """What has to be known of an encoder to prepare its input; `weights_hash` too, if it has weights."""
+class EncoderDescription(Protocol):
+    """What is needed to prepare the input of an encoder; with `weights_hash` if it has weights."""
 
     @property
     def sample_rate(self) -> int: ...
 
 
-class Encoder(Described, Protocol):
+class Encoder(EncoderDescription, Protocol):
     """An encoder that is loaded."""
 
     sample_rate: int

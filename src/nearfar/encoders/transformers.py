@@ -25,7 +25,7 @@ from torch.nn.functional import pad
 
 from nearfar.encoders import checkpoint, frontend, layouts
 from nearfar.encoders.checkpoint import Checkpoint
-from nearfar.encoders.frozen import Frozen
+from nearfar.encoders.frozen import FrozenEncoder
 from nearfar.encoders.layouts import Layout
 from nearfar.encoders.vit import Shape, Trunk
 
@@ -113,10 +113,10 @@ class Transformer:
         return [chunk for chunk in torch.split(whole, self.chunk, dim=1) if chunk.shape[1] >= patch]
 
 
-def load(name: str, weights: Any, **settings: Any) -> Frozen:
+def load(name: str, weights: Any, **settings: Any) -> FrozenEncoder:
     """The encoder `name` from its published or converted file; ValueError names every key that does not fit."""
     network, _ = read(name, weights)
-    return Frozen(name, network, weights, **settings)
+    return FrozenEncoder(name, network, weights, **settings)
 
 
 def read(name: str, path: str | Path) -> tuple[Transformer, dict[str, Any]]:
@@ -164,8 +164,9 @@ def _stated_size(family: str, shape: Shape, file: Checkpoint, keys: Mapping[str,
     if family != "m2d" or "pos_embed" not in keys or keys["pos_embed"].ndim != 3:
         return shape, FAMILIES[family].chunk
     rows = (keys["pos_embed"].shape[1] - 1) // shape.columns
-    args = getattr(file.rest.get("args"), "input_size", None)
-    stated = args if args and isinstance(args, list | tuple) else re.findall(r"-80x(\d+)p16", str(file.path))
+    stated = getattr(file.rest.get("args"), "input_size", None)
+    if not (stated and isinstance(stated, list | tuple)):
+        stated = re.findall(r"-80x(\d+)p16", str(file.path))
     frames = int(stated[-1]) if stated else M2D_FRAMES.get(rows, rows * shape.patch[0])
     if not rows or frames // shape.patch[0] != rows:
         raise ValueError(f"{file} has positions for {rows} rows, but states chunks of {frames} frames")

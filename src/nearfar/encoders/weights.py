@@ -65,8 +65,8 @@ def present(name: str, folder: Folder = None) -> Path | None:
     source, here = choose("encoder with weights", name, SOURCES), folder_of(folder)
     if (converted := here / f"{name}.safetensors").is_file():
         return converted
-    mine = [name, *(n for n, other in SOURCES.items() if n != name and other == source)]  # openl3 and its long name
-    for own in (*(here / n for n in mine), *(here for n in mine if n == here.name)):
+    names = [name, *(n for n, other in SOURCES.items() if n != name and other == source)]  # openl3 and its long name
+    for own in (*(here / n for n in names), *(here for n in names if n == here.name)):
         files = sorted(f for f in own.rglob("*") if f.suffix in SUFFIXES and f.is_file()) if own.is_dir() else []
         published = [f for f in files if f.name in (source.file, PurePosixPath(source.member).name)]
         files = published if len(published) == 1 else files
@@ -90,7 +90,7 @@ def pull(name: str, folder: Folder = None, *, progress: Progress | None = None, 
     target, lock = here / name / source.file, here / LOCK
     if source.member and (found := present(name, here)):
         return found  # unpacked before, and the zip was removed
-    url, expected, headers = source.url, _known(source, lock), dict[str, str]()
+    url, expected, headers = source.url, _expected(source, lock), dict[str, str]()
     try:
         if source.repository and not target.exists() and not os.environ.get("NEARFAR_MIRROR"):
             url, current, headers = hub_file(source.repository, source.file)
@@ -103,10 +103,10 @@ def pull(name: str, folder: Folder = None, *, progress: Progress | None = None, 
         zipped, target = target, unzip(target, target.parent)
         zipped.unlink()
     check(name, target)
-    return _used(name, here, target)
+    return _check_found_first(name, here, target)
 
 
-def _known(source: Source, lock: Path) -> Expected:
+def _expected(source: Source, lock: Path) -> Expected:
     """Size and hash of a published file: the published ones, else those of its first use here."""
     first = {} if source.sha256 else _read_lock(lock).get(source.url, {})
     if not first:
@@ -150,10 +150,10 @@ def add(name: str, file: str | os.PathLike[str], folder: Folder = None) -> Path:
         if not (target.exists() and target.samefile(weights)):
             _place(weights, target)
     _remember(here / LOCK, f"{name}/{inner.as_posix()}", target)
-    return _used(name, here, target)
+    return _check_found_first(name, here, target)
 
 
-def _used(name: str, here: Path, target: Path) -> Path:
+def _check_found_first(name: str, here: Path, target: Path) -> Path:
     """`target`, if `find` gives the same weights; ValueError if it gives a file of other weights."""
     from safetensors import safe_open
 

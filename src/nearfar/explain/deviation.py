@@ -40,10 +40,10 @@ LEVELS = {"mean": slice(0, BANDS), "mean_std": slice(0, BANDS), "quantile": slic
 class DeviationMap:
     """A clip's `level` (T, 128) in dB and its deviation from the normals: `db` in dB, `z` in standard deviations.
 
-    `of` is "near", "far" or "machine"; `wave` names the waveform (`embedding.vectors.waveform`).
+    `sound` is "near", "far" or "machine"; `wave` names the waveform (`embedding.vectors.waveform`).
     """
 
-    of: str
+    sound: str
     wave: str
     level: Array
     db: Array
@@ -88,12 +88,12 @@ class Region:
         return float(values[self.shown, self.low : self.high].mean())
 
 
-def maps(clip: Clip, profile: BandLevels, leaves: Sequence[tuple[Recipe, Array]]) -> list[DeviationMap]:
+def maps(clip: Clip, band_levels: BandLevels, leaves: Sequence[tuple[Recipe, Array]]) -> list[DeviationMap]:
     """The maps of a clip; `leaves` are the detector's recipes with the vectors (N, D) of their normals."""
     found = []
     for channel in CHANNELS:
-        if channel in profile.sums and getattr(clip, channel) is not None:
-            found.append(_map(channel, channel, frames(clip, channel), *profile.usual(channel)))
+        if channel in band_levels.sums and getattr(clip, channel) is not None:
+            found.append(_map(channel, channel, frames(clip, channel), *band_levels.usual(channel)))
     for recipe, z in leaves:
         wave = recipe.parsed_view.waveform
         bands = LEVELS.get(recipe.pooling)
@@ -153,10 +153,10 @@ def seconds_of(start: int, stop: int, seconds: float) -> tuple[float, float]:
     return max(0.0, (start - 0.5) * HOP / RATE), min(seconds, (stop - 0.5) * HOP / RATE)
 
 
-def _map(of: str, wave: str, level: Array, mean: Array, spread: Array) -> DeviationMap:
+def _map(sound: str, wave: str, level: Array, mean: Array, spread: Array) -> DeviationMap:
     db = level - mean
     return DeviationMap(
-        of, wave, level, db.astype(np.float32), (db / np.maximum(spread, LEAST_SPREAD_DB)).astype(np.float32)
+        sound, wave, level, db.astype(np.float32), (db / np.maximum(spread, LEAST_SPREAD_DB)).astype(np.float32)
     )
 
 

@@ -44,7 +44,7 @@ def explain(
     score: Score,
     *,
     score_without: Callable[[tuple[float, float]], float],
-    profile: BandLevels,
+    band_levels: BandLevels,
     leaves: Sequence[tuple[Recipe, Array]],
     nearest: Sequence[Neighbour] = (),
     offset_s: float = 0.0,
@@ -56,7 +56,7 @@ def explain(
     leaves                  the detector's recipes with the vectors (N, D) of their normals
     offset_s                where in its file the clip begins
     """
-    unlocated = Explanation(
+    without_region = Explanation(
         name=score.name,
         score=score.score,
         threshold=score.threshold,
@@ -73,9 +73,9 @@ def explain(
         channels=channels,
         clip=clip,
     )
-    maps = {} if score.problem else {each.of: each for each in deviation.maps(clip, profile, leaves)}
+    maps = {} if score.problem else {each.sound: each for each in deviation.maps(clip, band_levels, leaves)}
     if not maps:
-        return unlocated
+        return without_region
     count = len(next(iter(maps.values())).z)
     moment = find_span(score.score, clip.seconds, score_without)
     within = None if moment is None else _frames(moment, count)
@@ -85,7 +85,7 @@ def explain(
     whole = region.whole or end - start > 0.9 * clip.seconds
     low, high = deviation.hz_of(region.low, region.high)
     return replace(
-        unlocated,
+        without_region,
         clear=region.strength >= (CLEAR_WHOLE if region.whole and region.times == 1 else CLEAR_MOMENT),
         start_s=offset_s + (0.0 if whole else start),
         end_s=offset_s + (clip.seconds if whole else end),
@@ -132,19 +132,19 @@ def choose_map(
     """
     maps = dict(maps)
     found = {}
-    for of, plain in maps.items():
+    for sound, plain in maps.items():
         levelled = plain.levelled()
-        found[of] = deviation.find_region(levelled.z, levelled.db, within)
-        allowed_db = min(LOUDNESS_DB, abs(found[of].mean(levelled.db)))
-        if abs(levelled.level_db) <= allowed_db and found[of].strength >= abs(plain.shift):
-            maps[of] = levelled
+        found[sound] = deviation.find_region(levelled.z, levelled.db, within)
+        allowed_db = min(LOUDNESS_DB, abs(found[sound].mean(levelled.db)))
+        if abs(levelled.level_db) <= allowed_db and found[sound].strength >= abs(plain.shift):
+            maps[sound] = levelled
         else:
-            found[of] = deviation.find_region(plain.z, plain.db, within)
-    own = [of for of in found if of in waves or (of == "machine" and waves - {"near", "far"})] or list(found)
-    best = max(own, key=lambda of: found[of].strength)
-    rival = max(found, key=lambda of: found[of].strength)
-    of = rival if found[rival].strength > 2 * found[best].strength else best
-    return maps[of], found[of]
+            found[sound] = deviation.find_region(plain.z, plain.db, within)
+    own = [sound for sound in found if sound in waves or (sound == "machine" and waves - {"near", "far"})]
+    best = max(own or found, key=lambda sound: found[sound].strength)
+    rival = max(found, key=lambda sound: found[sound].strength)
+    sound = rival if found[rival].strength > 2 * found[best].strength else best
+    return maps[sound], found[sound]
 
 
 def neighbours(distances: Sequence[float], normals: Sequence[Origin]) -> list[Neighbour]:
@@ -176,15 +176,15 @@ def recording(neighbour: Neighbour, channels: tuple[int, int | None]) -> Clip | 
 def _microphones(maps: dict[str, DeviationMap], chosen: DeviationMap, region: Region) -> dict[str, Any]:
     """The fields of an Explanation about the region's change at each microphone."""
     if chosen.level_db:
-        maps = {of: each.levelled() for of, each in maps.items()}
-    change = {of: region.mean(each.db) for of, each in maps.items()}
+        maps = {sound: each.levelled() for sound, each in maps.items()}
+    change = {sound: region.mean(each.db) for sound, each in maps.items()}
     near, far = change.get("near"), change.get("far")
     out: dict[str, Any] = {"near_db": near, "far_db": far, "isolated": False}
-    signed = {of: region.sign * change[of] for of in ("near", "far") if of in change}
-    largest = max(signed, key=lambda of: signed[of])
-    if chosen.of == "machine" and signed[largest] < BOTH * region.sign * change["machine"]:
+    signed = {sound: region.sign * change[sound] for sound in ("near", "far") if sound in change}
+    largest = max(signed, key=lambda sound: signed[sound])
+    if chosen.sound == "machine" and signed[largest] < BOTH * region.sign * change["machine"]:
         return out | {"microphone": "near", "isolated": True, "change_db": change["machine"]}
-    shared = [of for of in signed if signed[of] >= max(BOTH * signed[largest], 1.0)]
+    shared = [sound for sound in signed if signed[sound] >= max(BOTH * signed[largest], 1.0)]
     return out | {"microphone": "both" if len(shared) == 2 else largest, "change_db": change[largest]}
 
 

@@ -36,8 +36,8 @@ def explanation_page(e: Explanation) -> str:
         "recording.html.j2",
         title=e.name,
         e=e,
-        difference=wording.what(e),
-        lines=[*wording.details(e), *wording.warned(e)],
+        difference=wording.difference(e),
+        lines=[*wording.details(e), *wording.notes(e)],
         players=players,
         playing=playing,
         pictures=evidence_figures(e),
@@ -49,10 +49,10 @@ def evidence_figures(e: Explanation) -> list[Figure]:
     """The spectrogram beside a normal's, and the change against usual; [] without the sound."""
     if e.clip is None:
         return []
-    normal = pictures.beside(e)
+    normal = pictures.readable_neighbour(e)
     below = f" Below, to compare: {normal[0].name}." if normal else ""
     box = " The outlined part is what differs." if e.clear else ""
-    difference = wording.what(e)
+    difference = wording.difference(e)
     figures = [
         figure(
             pictures.spectrogram_png,

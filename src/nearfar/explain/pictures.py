@@ -49,10 +49,10 @@ DARK = Look("#161b22", "#e6edf3", "#3d4650", "#56b4e9", "#e69f00", "#e6edf3")
 def spectrogram_png(clip: Clip, explanation: Explanation, *, dark: bool = False) -> bytes:
     """The clip with span and band outlined, and below it the most similar normal whose file can be read."""
     e = explanation
-    name, wave = (e.shown.of, e.shown.wave) if e.shown else ("near", "near")
+    name, wave = (e.shown.sound, e.shown.wave) if e.shown else ("near", "near")
     level = e.shown.level if e.shown else log_mel(waveform(clip, wave, RATE))
     rows = [("This recording: " + KIND[name], level, e.offset_s)]
-    normal = beside(e)
+    normal = readable_neighbour(e)
     if normal is not None:
         rows.append(("A similar normal recording", log_mel(waveform(normal[1], wave, RATE)), 0.0))
     look, figure = look_of(dark), blank(2.25 * len(rows) + 0.5, dark)
@@ -75,12 +75,12 @@ def deviation_png(explanation: Explanation, *, dark: bool = False) -> bytes:
     """The deviation of each moment and pitch from usual, and below it the outlined band over time."""
     e = explanation
     if e.shown is None:
-        raise ValueError(f"{e.name}: there is no deviation to draw; {e.problem or 'the detector keeps no profile'}")
+        raise ValueError(f"{e.name}: there is no deviation to draw; {e.problem or 'the detector has no band levels'}")
     look, figure = look_of(dark), blank(5.0, dark)
     axes = figure.subplots(2, 1, sharex=True, height_ratios=[2.1, 1])
     reach = float(np.clip(5 * np.ceil(np.quantile(np.abs(e.shown.db), 0.98) / 5), *CHANGES_DB))
     image = _image(axes[0], e.shown.db, e.offset_s, e.seconds, cmap="RdBu_r", vmin=-reach, vmax=reach)
-    axes[0].set_title("Change: " + KIND[e.shown.of], loc="left", fontsize=10.5, color=look.ink)
+    axes[0].set_title("Change: " + KIND[e.shown.sound], loc="left", fontsize=10.5, color=look.ink)
     bar = figure.colorbar(image, ax=list(axes), pad=0.02, aspect=26, shrink=0.9)
     bar.set_label("− quieter     dB     louder +", color=look.ink)
     if e.clear:
@@ -98,7 +98,7 @@ def deviation_png(explanation: Explanation, *, dark: bool = False) -> bytes:
     return as_png(figure, look, [*axes, bar.ax])
 
 
-def beside(e: Explanation) -> tuple[Neighbour, Clip] | None:
+def readable_neighbour(e: Explanation) -> tuple[Neighbour, Clip] | None:
     """The most similar normal that can be read and has the channels that are shown, or None."""
     for neighbour in e.nearest:
         clip = recording(neighbour, e.channels)
@@ -133,45 +133,6 @@ def trend_png(scores: Sequence[Score], is_anomaly: Sequence[bool | None] = (), *
     ax.set_ylabel("score")
     legend(ax, look)
     return as_png(figure, look, [ax])
-
-
-def _kinds(scores: Sequence[Score], is_anomaly: Sequence[bool | None]) -> tuple[Any, Any]:
-    if not scores:
-        raise ValueError("there are no scores to draw")
-    if is_anomaly and len(is_anomaly) != len(scores):
-        raise ValueError(f"is_anomaly has {len(is_anomaly)} labels for {len(scores)} scores; give one for each")
-    labels = {None: "not labelled", True: "fault", False: "normal"}
-    known: Sequence[bool | None] = is_anomaly or [None] * len(scores)
-    kinds = [
-        "cannot judge" if s.anomalous is None else labels[None if a is None else bool(a)]
-        for s, a in zip(scores, known, strict=True)
-    ]
-    return np.array([s.score for s in scores]), np.array(kinds)
-
-
-def _image(ax: Any, x: Any, offset: float, seconds: float, **colours: Any) -> Any:
-    end = offset + (len(x) - 1) * HOP / RATE
-    import matplotlib
-
-    colours["cmap"] = matplotlib.colormaps[colours["cmap"]].resampled(SHADES)
-    image = ax.imshow(
-        x.T, origin="lower", aspect="auto", extent=(offset, end, 0, BANDS), interpolation="nearest", **colours
-    )
-    ax.set_xlim(offset, offset + seconds)
-    ax.set_yticks([band_of(f) for f in TICKS_HZ], [f"{f / 1000:g}" for f in TICKS_HZ])
-    ax.set_ylabel("kHz")
-    return image
-
-
-def _outline(ax: Any, e: Explanation, inner: str = "#ffffff", outer: str = "#000000") -> None:
-    from matplotlib.patches import Rectangle
-
-    low, high = band_of(e.low_hz), band_of(e.high_hz)
-    pad_t, pad_b = 0.004 * e.seconds, 0.8
-    start, end = max(e.start_s - pad_t, e.offset_s + pad_t), min(e.end_s + pad_t, e.offset_s + e.seconds - pad_t)
-    low, high = max(low - pad_b, pad_b), min(high + pad_b, BANDS - pad_b)
-    for colour, width in ((outer, 4.0), (inner, 1.8)):
-        ax.add_patch(Rectangle((start, low), end - start, high - low, fill=False, edgecolor=colour, lw=width, zorder=5))
 
 
 def look_of(dark: bool) -> Look:
@@ -210,6 +171,8 @@ def legend(ax: Any, look: Look, columns: int = 4, handles: dict[str, Any] | None
 
 def as_png(figure: Any, look: Look, axes: Sequence[Any]) -> bytes:
     """The figure as PNG, its axes in the colours of the look."""
+    from PIL import Image  # a dependency of matplotlib
+
     for ax in axes:
         ax.set_facecolor(look.paper)
         ax.tick_params(colors=look.ink, labelsize=9)
@@ -218,10 +181,47 @@ def as_png(figure: Any, look: Look, axes: Sequence[Any]) -> bytes:
             label.set_fontsize(9.5)
         for spine in ax.spines.values():
             spine.set_color(look.faint)
-    from PIL import Image  # matplotlib brings it
-
     figure.canvas.draw()
     out = io.BytesIO()
     whole = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
     whole.quantize(colors=256, dither=Image.Dither.NONE).save(out, format="png", optimize=True)  # a third of the size
     return out.getvalue()
+
+
+def _kinds(scores: Sequence[Score], is_anomaly: Sequence[bool | None]) -> tuple[Any, Any]:
+    if not scores:
+        raise ValueError("there are no scores to draw")
+    if is_anomaly and len(is_anomaly) != len(scores):
+        raise ValueError(f"is_anomaly has {len(is_anomaly)} labels for {len(scores)} scores; give one for each")
+    labels = {None: "not labelled", True: "fault", False: "normal"}
+    labelled: Sequence[bool | None] = is_anomaly or [None] * len(scores)
+    kinds = [
+        "cannot judge" if s.anomalous is None else labels[None if a is None else bool(a)]
+        for s, a in zip(scores, labelled, strict=True)
+    ]
+    return np.array([s.score for s in scores]), np.array(kinds)
+
+
+def _image(ax: Any, x: Any, offset: float, seconds: float, **colours: Any) -> Any:
+    import matplotlib
+
+    end = offset + (len(x) - 1) * HOP / RATE
+    colours["cmap"] = matplotlib.colormaps[colours["cmap"]].resampled(SHADES)
+    image = ax.imshow(
+        x.T, origin="lower", aspect="auto", extent=(offset, end, 0, BANDS), interpolation="nearest", **colours
+    )
+    ax.set_xlim(offset, offset + seconds)
+    ax.set_yticks([band_of(f) for f in TICKS_HZ], [f"{f / 1000:g}" for f in TICKS_HZ])
+    ax.set_ylabel("kHz")
+    return image
+
+
+def _outline(ax: Any, e: Explanation, inner: str = "#ffffff", outer: str = "#000000") -> None:
+    from matplotlib.patches import Rectangle
+
+    low, high = band_of(e.low_hz), band_of(e.high_hz)
+    pad_t, pad_b = 0.004 * e.seconds, 0.8
+    start, end = max(e.start_s - pad_t, e.offset_s + pad_t), min(e.end_s + pad_t, e.offset_s + e.seconds - pad_t)
+    low, high = max(low - pad_b, pad_b), min(high + pad_b, BANDS - pad_b)
+    for colour, width in ((outer, 4.0), (inner, 1.8)):
+        ax.add_patch(Rectangle((start, low), end - start, high - low, fill=False, edgecolor=colour, lw=width, zorder=5))

@@ -84,40 +84,26 @@ class Explanation:
 
     def verdict(self) -> str:
         """The score beside the set-point, and how rare such a score is."""
-        return verdict(self)
+        if self.anomalous is None:
+            return f"Cannot be judged: {as_sentence(self.problem or 'the recording is not usable')}"
+        word = "ANOMALOUS" if self.anomalous else "normal"
+        return f"{word}: {self.score:.1f}, alarm above {self.threshold:.1f}. {rarity(self.p)}"
 
     def sentence(self) -> str:
-        """What differs, in one or two sentences."""
-        return sentence(self)
+        """What differs, where, by how much, and which normals are most alike."""
+        return " ".join([difference(self), *([most_similar(self)] if self.nearest else [])])
 
     def lines(self) -> list[str]:
-        """The verdict, what differs, what it may mean, what to play beside it, warnings."""
-        return lines(self)
-
-
-def sentence(e: Explanation) -> str:
-    """What differs, where, by how much, and which normals are most alike."""
-    return " ".join([what(e), *([alike(e)] if e.nearest else [])])
-
-
-def lines(e: Explanation) -> list[str]:
-    """One fact a line: verdict, what differs, `details`, the most similar normals, warnings."""
-    if e.problem:
-        return [what(e), *warned(e)]
-    return [verdict(e), what(e), *details(e), *([alike(e)] if e.nearest else []), *warned(e)]
+        """One fact a line: verdict, what differs, `details`, the most similar normals, warnings."""
+        if self.problem:
+            return [difference(self), *notes(self)]
+        similar = [most_similar(self)] if self.nearest else []
+        return [self.verdict(), difference(self), *details(self), *similar, *notes(self)]
 
 
 def details(e: Explanation) -> list[str]:
     """Where to look, the loudness as a whole, and the score without the moment; only what applies."""
-    return [] if e.problem else [line for line in (where_to_look(e), loudness(e), left_out(e)) if line]
-
-
-def verdict(e: Explanation) -> str:
-    """The score beside the set-point."""
-    if e.anomalous is None:
-        return f"Cannot be judged: {as_sentence(e.problem or 'the recording is not usable')}"
-    word = "ANOMALOUS" if e.anomalous else "normal"
-    return f"{word}: {e.score:.1f}, alarm above {e.threshold:.1f}. {rarity(e.p)}"
+    return [] if e.problem else [line for line in (where_to_look(e), loudness(e), without_moment(e)) if line]
 
 
 def rarity(p: float) -> str:
@@ -131,7 +117,7 @@ def rarity(p: float) -> str:
     return f"About 1 healthy recording in {round(often / digits) * digits:,.0f} sounds as unusual."
 
 
-def what(e: Explanation) -> str:
+def difference(e: Explanation) -> str:
     """The difference itself: when, which microphone, how much, which pitch."""
     if e.problem or e.anomalous is None:
         return f"This recording cannot be judged: {as_sentence(e.problem or 'it is not usable')}"
@@ -142,7 +128,7 @@ def what(e: Explanation) -> str:
     if start:
         start += "The largest difference: "
     more = f"{abs(e.change_db):.0f} dB {'more' if e.change_db > 0 else 'less'} than usual"
-    more += " for its loudness" if allowed(e) else ""
+    more += " for its loudness" if allows_for_loudness(e) else ""
     isolated = ", with the sound at the far one taken away," if e.isolated else ""
     verb = "hear" if e.microphone == "both" else "hears"
     text = f"{when(e)} {microphone(e)}{isolated} {verb} {more} {band(e)}{likeness(e)}."
@@ -233,7 +219,7 @@ def where_to_look(e: Explanation) -> str:
 
 def loudness(e: Explanation) -> str:
     """The loudness of the recording as a whole, which the other numbers do not contain."""
-    if not allowed(e):
+    if not allows_for_loudness(e):
         return ""
     return (
         f"The recording as a whole is {abs(e.level_db):.0f} dB {'louder' if e.level_db > 0 else 'quieter'} than usual; "
@@ -241,12 +227,12 @@ def loudness(e: Explanation) -> str:
     )
 
 
-def allowed(e: Explanation) -> bool:
-    """True if the recording's loudness as a whole changes what the numbers mean."""
+def allows_for_loudness(e: Explanation) -> bool:
+    """True if the numbers do not contain a loudness of the recording as a whole that differs from usual."""
     return e.clear and abs(e.level_db) >= 2
 
 
-def left_out(e: Explanation) -> str:
+def without_moment(e: Explanation) -> str:
     """The score without the moment, for anomalous recordings."""
     if e.without is None or not e.anomalous or not e.clear:
         return ""
@@ -255,12 +241,12 @@ def left_out(e: Explanation) -> str:
     return f"Without this moment it would still score {e.without:.1f}: something else differs as well."
 
 
-def alike(e: Explanation) -> str:
+def most_similar(e: Explanation) -> str:
     """The names of the most similar normal recordings."""
     names = ", ".join(n.name for n in e.nearest)
     return f"Most similar normal recording{'s' if len(e.nearest) > 1 else ''}: {names}."
 
 
-def warned(e: Explanation) -> list[str]:
-    """Warnings about the recording."""
+def notes(e: Explanation) -> list[str]:
+    """The warnings about the recording, as sentences."""
     return [f"Note: {as_sentence(warning)}" for warning in e.warnings]

@@ -48,7 +48,7 @@ EXTRA = "pip install 'nearfar[pull]'"
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of a file before it arrives; `origin` says in an error where the SHA-256 comes from."""
+    """Hashes and size that a file must have; `origin` says in an error where the SHA-256 comes from."""
 
     sha256: str | None = None
     md5: str | None = None
@@ -75,7 +75,7 @@ class Expected:
 def hub_file(repository: str, name: str) -> tuple[str, Expected, dict[str, str]]:
     """Look up a file on the Hub: its address at the current commit, what to expect, and headers for `fetch`.
 
-    The SHA-256 is known of files in the Hub's large-file storage. The headers hold the user's sign-in, if there is one.
+    The Hub states a SHA-256 for files in its large-file storage. The headers hold the user's sign-in, if there is one.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is imported for the first time
     try:
@@ -308,7 +308,7 @@ def _answer(url: str, headers: Mapping[str, str]) -> Iterator[Any]:
             "REQUESTS_CA_BUNDLE to its certificate"
         ) from None
     except (broken.InvalidSchema, broken.InvalidURL, broken.MissingSchema) as error:
-        raise DownloadError(f"{url} leads to what is no http or https address: refused ({error})") from None
+        raise DownloadError(f"{url} leads to an address that is neither http nor https: refused ({error})") from None
     except broken.TooManyRedirects:
         raise DownloadError(f"{url} is redirected in circles: does it want a sign-in? Open it in a browser") from None
     except (broken.RequestException, HTTPError) as error:

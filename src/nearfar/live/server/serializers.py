@@ -97,13 +97,13 @@ def recording_score(machine: str, scores: Sequence[Score], worst: Score) -> sche
 
 def explanation(e: Explanation, machine: str, normals: Mapping[str, Clip | None]) -> schemas.Explanation:
     """An explanation; `normals` are the sounds of its nearest normals by name, None where the file is gone."""
-    elsewhere = (wording.verdict(e), wording.what(e))
-    lines = [line for line in e.lines() if line not in elsewhere and not (e.nearest and line == wording.alike(e))]
+    elsewhere = (e.verdict(), wording.difference(e), wording.most_similar(e) if e.nearest else "")
+    lines = [line for line in e.lines() if line not in elsewhere]
     return schemas.Explanation(
         **{name: getattr(e, name) for name in SAME_IN_EXPLANATION},
         machine=machine,
         file=e.name,
-        what=wording.what(e),
+        what=wording.difference(e),
         sentence=e.sentence(),
         lines=lines,
         warnings=list(e.warnings),
