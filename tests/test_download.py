@@ -193,7 +193,7 @@ def test_redirects_are_followed_within_http_only(target, tmp_path):
         server.redirect = server.url  # to itself
         refused(server, target, "redirected in circles")
         server.redirect = secret.as_uri()
-        refused(server, target, "no http or https address")
+        refused(server, target, "neither http nor https")
         with pytest.raises(DownloadError, match="only http and https"):
             fetch(secret.as_uri(), target)
         with pytest.raises(DownloadError, match="only http and https"):
