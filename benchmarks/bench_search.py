@@ -24,8 +24,7 @@ from nearfar.backend import fit
 from nearfar.challenge.search import run, space
 from nearfar.embedding.vectors import pool
 from nearfar.recipe import Recipe, leaves
-from nearfar.support.check import unit
-from nearfar.views import compose
+from nearfar.views import compose, unit
 
 TARGETS, PSEUDO = 10, 64
 T, F, TILES = 63, 8, 16

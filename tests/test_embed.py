@@ -189,3 +189,14 @@ def test_one_channel_where_two_are_needed_is_a_recording_that_cannot_be_used() -
     with pytest.raises(AudioError, match="has 1 channel, and both near and far are needed") as caught:
         check_channels(Clip(np.zeros(16_000, np.float32), None, 16_000, "a.wav"), [Recipe(view="w1_1024")])
     assert caught.value.kind == "channel" and "fit with --far -1" in str(caught.value)
+
+
+def test_a_network_that_gives_nan_is_named_before_any_back_end_sees_it():
+    broken = Loudness()
+    broken.grid = lambda waves: [np.full((10, 2, 3), np.nan, np.float32) for _ in waves]
+    with pytest.raises(ValueError, match="the grid of encoder 'logmel' holds nan"):
+        one(Recipe(encoder="logmel"), encoder=broken)
+    loud = Loudness()
+    loud.grid = lambda waves: [np.array([3e38, -3e38] * 5, np.float32).reshape(10, 1, 1) for _ in waves]
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="the vector of encoder 'logmel' holds inf"):
+        one(Recipe(encoder="logmel", pooling="mean_std", normalize=False), encoder=loud)

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
-from nearfar.support.check import unit
-from nearfar.views import VIEWS, compose, needs_far
+from nearfar.views import VIEWS, compose, needs_far, unit
 
 rng = np.random.default_rng(0)
 near, far = rng.normal(size=(2, 4, 6))
@@ -70,3 +69,10 @@ def test_float32_stays_float32():
 def test_each_channel_is_scaled_as_if_it_were_alone_to_the_last_bit(length):
     near, far = np.random.default_rng(0).normal(size=(2, length)).astype(np.float32)
     np.testing.assert_array_equal(compose("n_f", near, far), unit(np.concatenate([unit(near), unit(far)])))
+
+
+def test_unit_makes_length_one_at_every_size_and_leaves_zero_at_zero():
+    v = rng.normal(size=(3, 8))
+    for size in (1e-200, 1e-6, 1, 1e200):
+        np.testing.assert_allclose(np.linalg.norm(unit(v * size), axis=-1), 1, rtol=1e-12)
+    assert not unit(np.zeros((2, 3))).any()

@@ -281,13 +281,14 @@ class Backend:
         """
         return self._bank.nearest(self._transform(self._checked(q)), k)
 
-    def score_with_nearest(self, q: ArrayLike, k: int = 3) -> tuple[Array, Array, Array]:
+    def score_with_nearest(self, q: Array, k: int = 3) -> tuple[Array, Array, Array]:
         """`score` and `nearest` of one or a few clips, from one pass over the bank; both are the same to the last bit.
 
         Parameters
         ----------
         q : (M, D) or (M, F, D)
-            Embeddings. Each is measured against all normals directly, which is slow for many queries.
+            Finite embeddings, as `embedding.vectors` gives them. Each is measured against all normals directly, which
+            is slow for many queries.
         k : int
             Number of neighbours, >= 1; clipped to the bank.
 
@@ -296,7 +297,7 @@ class Backend:
         (M,) float32, (M, k) float64, (M, k) int
             Scores; distances, ascending; indices of the normals.
         """
-        q = self._checked(q)
+        self._check_length(q)
         distances = self._bank.distances(self._transform(q))
         if isinstance(self._method, FROM_DISTANCES):
             scores = self._method.score_distances(distances)
@@ -307,10 +308,13 @@ class Backend:
 
     def _checked(self, q: ArrayLike) -> Array:
         q = finite("q", q, ndim=self.z.ndim)
+        self._check_length(q)
+        return q
+
+    def _check_length(self, q: Array) -> None:
         if q.shape[1:] != self.z.shape[1:]:
             length, fitted = (" x ".join(map(str, x.shape[1:])) for x in (q, self.z))
             raise ValueError(f"q holds vectors of length {length}, the back end was fitted on {fitted}")
-        return q
 
     @cached_property
     def _bank(self) -> Bank:

@@ -32,7 +32,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.support.check import Array, finite, integer, one_of, unit
+from nearfar.support.check import Array, finite, integer, one_of
+from nearfar.views import unit
 
 METRICS = ("cosine", "euclidean")
 BLOCK = 1 << 23  # entries of one block of the distance matrix: 32 MiB

@@ -23,7 +23,19 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.support.check import Array, choose, finite, unit
+from nearfar.support.check import Array, choose, finite
+
+
+def unit(z: Array) -> Array:
+    """Vectors (..., D) at length 1, the L2 norm of eq. 3; a zero vector stays zero."""
+    with np.errstate(over="ignore"):
+        squares = np.einsum("...d,...d->...", z, z)[..., None]
+    usual = (squares > 1e-20) & (squares < 1e30)
+    if not usual.all():  # scale the other vectors to peak 1, so that their squares neither overflow nor vanish
+        peak = np.abs(z).max(axis=-1, keepdims=True, initial=0)
+        z = z / np.where(usual | (peak == 0), 1, peak)
+        squares = np.where(usual, squares, np.einsum("...d,...d->...", z, z)[..., None])
+    return np.asarray(z / np.where(squares > 0, np.sqrt(squares), 1))
 
 
 def _concat(beta: float) -> Callable[[Array, Array], Array]:  # eq. 3, before its L2 norm

@@ -93,19 +93,6 @@ def choose(what: str, name: str, table: Mapping[str, Item]) -> Item:
     return table[one_of(what, name, table)]
 
 
-def unit(z: Array) -> Array:
-    """Scale vectors (..., D) to length 1; a zero vector stays zero."""
-    with np.errstate(over="ignore"):
-        squares = np.einsum("...d,...d->...", z, z)[..., None]
-    usual = (squares > 1e-20) & (squares < 1e30)
-    if not usual.all():  # scale the other vectors to peak 1, so that their squares neither overflow nor vanish
-        peak = np.abs(z).max(axis=-1, keepdims=True, initial=0)
-        z = z / np.where(usual | (peak == 0), 1, peak)
-        squares = np.where(usual, squares, np.einsum("...d,...d->...", z, z)[..., None])
-    unit: Array = z / np.where(squares > 0, np.sqrt(squares), 1)
-    return unit
-
-
 def _is_number(value: Any) -> bool:
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         return False

@@ -22,7 +22,8 @@ import numpy as np
 
 from nearfar.bank import Block, entries_below, kth_upper_bound, pad_ragged
 from nearfar.ldn import RHO_FLOOR, DensityBank
-from nearfar.support.check import Array, unit
+from nearfar.support.check import Array
+from nearfar.views import unit
 
 TINY = 1e-7  # squared distance of unit vectors below which the product loses too many digits
 SLAB = 1024  # features of one piece of a product: only the piece is copied to float64

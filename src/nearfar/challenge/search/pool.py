@@ -25,9 +25,10 @@ from nearfar.audio.recordings import Recording
 from nearfar.challenge.search.space import Setting
 from nearfar.encoders import as_frames
 from nearfar.recipe import BEAM
-from nearfar.support.check import Array, finite, unit
+from nearfar.support.check import Array, finite
 from nearfar.support.progress import Progress
 from nearfar.support.threads import map_in_order
+from nearfar.views import unit
 
 LEAST = 1e-30  # a smaller power vanishes in a float32 sum beside the largest, which is 1
 SHARED = ("mean", "gem", "rdp", "rdp_gem")
