@@ -6,44 +6,52 @@ import numpy as np
 import pytest
 
 from nearfar.encoders import FREQS, TABLE, as_frames, load, names
-from nearfar.encoders.logmel import BANDS, FLOOR_DB, LogMel, log_mel
+from nearfar.encoders.logmel import BANDS, FLOOR_DB, FRAMING, LogMel, log_mel
+from nearfar.recipe import Recipe
 
 RATE = 16_000
 rng = np.random.default_rng(0)
 noise = (0.1 * rng.normal(size=RATE)).astype(np.float32)
 
 
-def mel_bank():
+def mel_bank(n_fft=1024):
     """Triangles on the HTK mel scale, 0 to 8 kHz, each at least one bin wide to either side, area 1 in bins."""
 
     def mel(hz):
         return 2595 * np.log10(1 + hz / 700)
 
     edges = [700 * (10 ** (m / 2595) - 1) for m in np.linspace(0, mel(8000), 130)]
-    bank = np.zeros((513, 128))
+    step = 16_000 / n_fft
+    bank = np.zeros((n_fft // 2 + 1, 128))
     for band in range(128):
         left, centre, right = edges[band : band + 3]
-        left, right = min(left, centre - 15.625), max(right, centre + 15.625)
-        for i in range(513):
-            hz = i * 15.625
+        left, right = min(left, centre - step), max(right, centre + step)
+        for i in range(n_fft // 2 + 1):
+            hz = i * step
             bank[i, band] = max(0.0, min((hz - left) / (centre - left), (right - hz) / (right - centre)))
         bank[:, band] /= bank[:, band].sum()
     return bank
 
 
-def test_it_is_the_documented_spectrum():
-    padded = np.pad(noise.astype(np.float64), 512, mode="reflect")
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
-    bank, got = mel_bank(), log_mel(noise)
-    for t in (0, 1, 17, len(got) - 1):
-        power = np.abs(np.fft.rfft(padded[512 * t : 512 * t + 1024] * window) * 2 / window.sum()) ** 2
+@pytest.mark.parametrize(
+    ("name", "n_fft", "hop"), [("logmel", 1024, 512), ("logmel-4096", 4096, 2048), ("logmel-4096-4096", 4096, 4096)]
+)
+def test_it_is_the_documented_spectrum(name, n_fft, hop):
+    padded = np.pad(noise.astype(np.float64), n_fft // 2, mode="reflect")
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+    bank, got = mel_bank(n_fft), load(name).grid(noise[None])[0, :, 0]
+    for t in (0, 1, len(got) // 2, len(got) - 1):
+        power = np.abs(np.fft.rfft(padded[hop * t : hop * t + n_fft] * window) * 2 / window.sum()) ** 2
         np.testing.assert_allclose(got[t], 10 * np.log10(power @ bank) + 130, atol=1e-3)
     assert got.dtype == np.float32 and FLOOR_DB == -130
+    assert TABLE[name].frames_per_s == RATE / hop
 
 
+@pytest.mark.parametrize("name", FRAMING)
 @pytest.mark.parametrize("length", [1, 2, 511, 512, 513, 1024, 5000, RATE])
-def test_a_clip_of_any_length_has_one_frame_and_one_more_for_every_hop(length):
-    assert log_mel(noise[:length]).shape == (1 + length // 512, BANDS)
+def test_a_clip_of_any_length_has_one_frame_and_one_more_for_every_hop(name, length):
+    grid = load(name).grid(noise[None, :length])
+    assert grid.shape == (1, 1 + length // FRAMING[name][1], 1, BANDS) and np.isfinite(grid).all()
 
 
 def test_levels_are_decibels_above_the_floor():
@@ -115,5 +123,9 @@ def test_the_table_begins_with_logmel_and_then_follows_the_report():
     assert (encoder.sample_rate, encoder.dim, encoder.licence) == (entry.sample_rate, entry.dim, entry.licence)
     with pytest.raises(ValueError, match="choose one of: logmel"):
         load("vggish")
-    with pytest.raises(ValueError, match="no weights"):
-        load("logmel", weights="some.file")
+    for name in FRAMING:
+        with pytest.raises(ValueError, match="no weights"):
+            load(name, weights="some.file")
+        with pytest.raises(ValueError, match="has no layers"):
+            Recipe(encoder=name, layer=1)
+        assert Recipe(encoder=name).encoder in names()[9:] or name == "logmel"

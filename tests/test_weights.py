@@ -230,7 +230,7 @@ def test_weights_that_nobody_would_use_are_refused(published, tmp_path):
             "ced-tiny .*the weights of beats, ced-base are needed",
         ),
         ([f"ced-tiny={published}"], ["logmel"], "so none are needed"),
-        ([str(published)], [], "model.safetensors would not be used: log-mel has no weights"),
+        ([str(published)], [], "model.safetensors would not be used: this recipe has no network with weights"),
         ([str(published)], ["beats", "ced-base"], "is one file, and there are several encoders here .beats, ced-base."),
     ):
         with pytest.raises(ValueError, match=words):

@@ -29,7 +29,7 @@ from functools import cache
 from typing import Any
 
 from nearfar.backend import COUNTS, BackendConfig
-from nearfar.encoders import FREQS, names
+from nearfar.encoders import FREQS, TABLE, names
 from nearfar.enhance import LONGEST, SHORTEST
 from nearfar.fusion import check_weights
 from nearfar.pooling import POOLINGS
@@ -38,7 +38,7 @@ from nearfar.views import VIEWS, needs_far
 
 BEAM = "beam"  # each frequency row is pooled, composed and scored by itself; the score is the mean over the rows
 WHOLE = (*COUNTS, "layer")  # the fields of a recipe that are whole numbers
-WITHOUT_LAYERS = ("logmel", "exported")
+WITHOUT_LAYERS = tuple(name for name, entry in TABLE.items() if entry.weights != "published")
 SOFT_MASKS = {"a03f05": (0.3, 0.5), "a05f07": (0.5, 0.7)}  # alpha, floor
 WINDOWS = [1 << n for n in range(SHORTEST.bit_length() - 1, LONGEST.bit_length())]
 WAVE_VIEWS = (

@@ -125,13 +125,14 @@ def metadata(evaluation: Evaluation, label: str) -> str:
     assert system is not None
     recipes = list(leaves(system))
     encoders = list(dict.fromkeys(r.encoder for r in recipes))
+    networks = any(TABLE[name].has_weights for name in encoders)
     parameters = [TABLE[name].parameters for name in encoders]
     total = None if None in parameters else sum(p for p in parameters if p is not None)
     about = {
         "input_sampling_rate": f"{max(TABLE[name].sample_rate for name in encoders) / 1000:g}kHz",
         "data_augmentation": None,
         "front_end": ", ".join(dict.fromkeys(r.view for r in recipes)),
-        "acoustic_features": "log-mel energies" if encoders == ["logmel"] else "embeddings of frozen networks",
+        "acoustic_features": "embeddings of frozen networks" if networks else "log-mel energies",
         "embeddings": ", ".join(encoders),
         "machine_learning_method": ", ".join(dict.fromkeys(r.method for r in recipes)),
         "aggregation_method": _aggregation(system),
@@ -140,7 +141,7 @@ def metadata(evaluation: Evaluation, label: str) -> str:
         "ensemble_method_subsystem_count": len(recipes) if len(recipes) > 1 else None,
         "decision_making": f"{point.method}, {100 * point.rate:g} % of normal clips",
         "attribute_usage": None,
-        "external_data_usage": "pre-trained model" if any(TABLE[name].has_weights for name in encoders) else None,
+        "external_data_usage": "pre-trained model" if networks else None,
         "development_data_usage": "development",
     }
     lines = ["# Submission information", "submission:", f"  label: {_yaml(label)}", *_SUBMITTER]

@@ -96,7 +96,9 @@ def unused(weights: Any, encoders: Iterable[str]) -> str:
         spare = [str(weights)]
     if not spare:
         return ""
-    what = f"the weights of {', '.join(needed)} are" if needed else "log-mel has no weights, so none are"
+    what = (
+        f"the weights of {', '.join(needed)} are" if needed else "this recipe has no network with weights, so none are"
+    )
     return f"{', '.join(spare)} would not be used: {what} needed here"
 
 

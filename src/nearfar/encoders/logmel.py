@@ -1,7 +1,11 @@
 """Log-mel spectrum as an encoder: no weights, no torch.
 
-    128 bands, HTK mel scale, 0 to 8 kHz; n_fft 1024, hop 512 (32 ms) at 16 kHz; periodic Hann, centred, mirrored edges
+    128 bands, HTK mel scale, 0 to 8 kHz, at 16 kHz; periodic Hann, centred, mirrored edges
     value = 10 log10(power of the band) in decibels above FLOOR_DB: a full-scale sine is near 130, digital silence is 0
+
+    logmel             n_fft 1024, hop 512 (32 ms): follows what changes in time
+    logmel-4096        n_fft 4096, hop 2048 (128 ms): resolves steady tones in the low bands
+    logmel-4096-4096   the same without overlap: half the frames, enough for a mean over time
 
 The level is not normalised: a clip that is 6 dB louder has values 6 dB higher in every band above the floor, because a
 machine that becomes louder may be faulty. Values are >= 0, as the report's poolings need. The grid has one frequency
@@ -10,14 +14,14 @@ row, so every `freq` gives frames (T, 128).
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 from scipy import fft
 
 from nearfar.encoders.mel import htk_hz, htk_mel, triangles
-from nearfar.encoders.table import as_frames, as_list
+from nearfar.encoders.table import OURS, as_frames, as_list
 from nearfar.support.check import Array
 
 RATE = 16_000
@@ -25,23 +29,27 @@ N_FFT = 1024
 HOP = N_FFT // 2
 BANDS = 128
 FLOOR_DB = -130.0
+FRAMING = {"logmel": (N_FFT, HOP), "logmel-4096": (4096, 2048), "logmel-4096-4096": (4096, 4096)}  # n_fft, hop
 
 
 class LogMel:
-    """The log-mel encoder."""
+    """A log-mel encoder with windows of `n_fft` samples every `hop` samples."""
 
-    sample_rate, dim, licence = RATE, BANDS, "Apache-2.0, no weights"
+    sample_rate, dim, licence = RATE, BANDS, OURS
     batches = False
 
+    def __init__(self, n_fft: int = N_FFT, hop: int = HOP) -> None:
+        self.n_fft, self.hop = n_fft, hop
+
     def grid(self, waves: Any, layer: Any = None) -> Any:
-        """(B, N) -> (B, T, 1, 128), a list of 1-D arrays -> a list of (T, 1, 128); T = 1 + N // 512."""
+        """(B, N) -> (B, T, 1, 128), a list of 1-D arrays -> a list of (T, 1, 128); T = 1 + N // hop."""
         if layer is not None:
             raise ValueError(f"log-mel has no layers, so layer={layer!r} does not exist")
         stacked = isinstance(waves, np.ndarray)
         ready = not stacked and all(isinstance(w, np.ndarray) and w.dtype == np.float32 and w.ndim == 1 for w in waves)
         if not (ready and all(np.isfinite(w).all() for w in waves)):
             waves, _ = as_list(waves)  # converts the waves, or raises a ValueError
-        grids = [log_mel(wave)[:, None, :] for wave in waves]
+        grids = [log_mel(wave, self.n_fft, self.hop)[:, None, :] for wave in waves]
         return np.stack(grids) if stacked and grids else grids
 
     def frames(self, waves: Any, freq: str = "concat") -> Any:
@@ -50,35 +58,35 @@ class LogMel:
 
 
 def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> LogMel:
-    """The log-mel encoder; it has no weights and ignores `device` and `threads`."""
+    """The log-mel encoder called `name` in `FRAMING`; it has no weights and ignores `device` and `threads`."""
     if weights is not None:
         raise ValueError(f"encoder {name!r} has no weights, so weights={weights!r} has no use")
-    return LogMel()
+    return LogMel(*FRAMING[name])
 
 
-def log_mel(wave: Array) -> Array:
-    """(N,) at 16 kHz -> (T, 128) decibels above FLOOR_DB, float32."""
+def log_mel(wave: Array, n_fft: int = N_FFT, hop: int = HOP) -> Array:
+    """(N,) at 16 kHz -> (T, 128) decibels above FLOOR_DB, float32; T = 1 + N // hop, also below one window."""
     if not len(wave):
         raise ValueError("a wave holds no samples")
     wave = wave.astype(np.float32)
-    padded = np.pad(wave, N_FFT // 2, mode="reflect") if len(wave) > 1 else np.pad(wave, N_FFT // 2, mode="edge")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]
-    window, bank = _window_and_bank()
+    padded = np.pad(wave, n_fft // 2, mode="reflect") if len(wave) > 1 else np.pad(wave, n_fft // 2, mode="edge")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
+    window, bank = _window_and_bank(n_fft)
     spectrum = fft.rfft(frames * window, axis=-1)
     power = (spectrum.real**2 + spectrum.imag**2) @ bank
     floor = np.float32(10 ** (FLOOR_DB / 10))
     return (10 * np.log10(np.maximum(power, floor)) - FLOOR_DB).astype(np.float32)
 
 
-@lru_cache(maxsize=1)
-def _window_and_bank() -> tuple[Array, Array]:
-    """Window (1024,) and mel bank (513, 128): triangles that sum to 1, scaled so that a full sine is near 0 dB."""
-    window = np.sin(np.pi * np.arange(N_FFT) / N_FFT) ** 2
+@cache
+def _window_and_bank(n_fft: int) -> tuple[Array, Array]:
+    """Window (n_fft,) and mel bank (1 + n_fft / 2, 128): triangles that sum to 1, a full sine is near 0 dB."""
+    window = np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2
     edges = htk_hz(np.linspace(0, htk_mel(RATE / 2), BANDS + 2))
     # Each triangle reaches one bin to either side: the lowest ones are narrower and would hold no bin.
-    width = RATE / N_FFT
+    width = RATE / n_fft
     centre = edges[1:-1]
     left, right = np.minimum(edges[:-2], centre - width), np.maximum(edges[2:], centre + width)
-    bank = triangles(np.linspace(0, RATE / 2, N_FFT // 2 + 1), left, centre, right)
+    bank = triangles(np.linspace(0, RATE / 2, n_fft // 2 + 1), left, centre, right)
     bank /= bank.sum(axis=0)
     return window.astype(np.float32), (bank * (2 / window.sum()) ** 2).astype(np.float32)

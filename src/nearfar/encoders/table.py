@@ -16,6 +16,7 @@ FREQS: dict[str, Callable[[Any], Any]] = {  # a grid (..., T, F, D) as frames, b
     "bands": lambda grid: grid,
 }
 PRECISIONS = ("float32", "bf16")
+OURS = "Apache-2.0, no weights"
 EVALUATION_ONLY = "NTT Software License Agreement for Evaluation: internal, non-commercial evaluation only"
 
 
@@ -56,8 +57,12 @@ def _openl3(dim: int = 512) -> Entry:
     return Entry("nearfar.encoders.openl3", 48_000, dim, "CC-BY-4.0 (weights of OpenL3)", 10, 4_687_042, bf16=False)
 
 
+def _logmel(frames_per_s: float) -> Entry:
+    return Entry("nearfar.encoders.logmel", 16_000, 128, OURS, frames_per_s, 0, "none", bf16=False)
+
+
 TABLE = {
-    "logmel": Entry("nearfar.encoders.logmel", 16_000, 128, "Apache-2.0, no weights", 31.25, 0, "none", bf16=False),
+    "logmel": _logmel(31.25),
     # Table 1 of the report
     "eat-large": _vit(1024, "MIT", 6.25, 302_575_616),
     "eat-as2m": _vit(768, "MIT", 6.25, 85_254_144),
@@ -67,6 +72,9 @@ TABLE = {
     "sslam": _vit(768, "MIT", 6.25, 85_254_144),
     "openl3": _openl3(),
     "dasheng": _vit(768, "Apache-2.0", 25, 85_447_808),
+    # other windows of the log-mel spectrum
+    "logmel-4096": _logmel(7.8125),
+    "logmel-4096-4096": _logmel(3.90625),
     # other sizes and training stages of the same networks
     "eat-base": _vit(768, "MIT", 6.25, 85_254_144),
     "eat-large-as2m": _vit(1024, "MIT", 6.25, 302_575_616),
@@ -117,7 +125,7 @@ class Encoder(EncoderDescription, Protocol):
 
 
 def names() -> tuple[str, ...]:
-    """Names of all encoders, those of Table 1 in its order after `logmel`."""
+    """Names of all encoders, those of Table 1 in its order after `logmel`, then the extras."""
     return tuple(TABLE)
 
 
