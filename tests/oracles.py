@@ -43,6 +43,27 @@ def rdp_gem(x, alpha, p):  # eq. 16
     return np.asarray(sum(powers) ** (1 / np.longdouble(p)), np.float64)
 
 
+def decibels(power):
+    return 10 * np.log10(np.maximum(power, 1e-13))
+
+
+def quiet(x):  # (T, D) dB -> (D,) dB
+    return 10 * np.log10(np.quantile(10 ** (np.asarray(x, np.float64) / 10), 0.25, axis=0))
+
+
+def power(x):  # (T, D) dB -> (D,) dB
+    return 10 * np.log10(np.mean(10 ** (np.asarray(x, np.float64) / 10), axis=0))
+
+
+def burst(x):  # (T, D) dB -> (ceil(D / 4),) dB
+    p = 10 ** (np.asarray(x, np.float64) / 10)
+    edge = min(8, int(np.ceil((len(p) - 1) / 8)))
+    p = p[edge : len(p) - edge] if len(p) > 2 * edge else p  # a clip of two frames keeps both
+    p = p / p.mean(axis=0)
+    groups = [decibels(p[:, at : at + 4].mean(axis=1)) for at in range(0, p.shape[1], 4)]
+    return np.array([g.max() - g.mean() for g in groups])
+
+
 def l2(v):
     """Rows (..., D) at length 1; zero stays zero."""
     v = np.asarray(v, np.float64)

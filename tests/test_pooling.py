@@ -9,7 +9,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import oracles
-from nearfar.pooling import POOLINGS, deviation_weights, gem, mean, mean_std, peak, pool, quantile, rdp, rdp_gem
+from nearfar.pooling import (
+    POOLINGS,
+    burst,
+    deviation_weights,
+    gem,
+    length,
+    mean,
+    mean_std,
+    peak,
+    pool,
+    power,
+    quantile,
+    quiet,
+    rdp,
+    rdp_gem,
+)
 
 values = st.floats(-10, 10).map(lambda v: round(v, 3))
 clips = st.tuples(st.integers(1, 7), st.integers(1, 4)).flatmap(
@@ -41,6 +56,9 @@ def test_leading_axes_are_clips_pooled_one_by_one(kind):
 def test_the_order_of_the_frames_does_not_matter(x, kind, random):
     order = list(range(len(x)))
     random.shuffle(order)
+    if kind == "burst":  # of the frames that it does not leave out
+        edge = 1 if len(x) > 2 else 0
+        order = [*range(edge), *(i for i in order if edge <= i < len(x) - edge), *range(len(x) - edge, len(x))]
     np.testing.assert_allclose(pool(x[order], kind, alpha=9), pool(x, kind, alpha=9), rtol=1e-9, atol=1e-9)
 
 
@@ -110,6 +128,45 @@ def test_decibel_poolings_are_what_they_say():
     np.testing.assert_allclose(power, 10 * np.log10(np.mean(10 ** (frames / 10), axis=0)))
     np.testing.assert_allclose(peak(frames), frames.max(axis=0) - frames.mean(axis=0))
     np.testing.assert_allclose(mean_std(frames), np.r_[frames.mean(axis=0), frames.std(axis=0)])
+
+
+@several
+@given(
+    st.tuples(st.integers(1, 90), st.integers(1, 9)).flatmap(lambda shape: arrays(np.float64, shape, elements=values))
+)
+def test_poolings_of_power_are_their_equations(x):
+    x = 12 * x  # decibels
+    close = {"rtol": 1e-9, "atol": 1e-9}
+    np.testing.assert_allclose(quiet(x), oracles.quiet(x), **close)
+    np.testing.assert_allclose(power(x), oracles.power(x), **close)
+    np.testing.assert_allclose(burst(x), oracles.burst(x), **close)
+    for kind in POOLINGS:
+        assert pool(x, kind).shape == (length(kind, x.shape[1]),)
+
+
+@several
+@given(clips, st.floats(-40, 40))
+def test_a_louder_clip_has_more_power_and_the_same_bursts(x, decibels):
+    for kind in ("quiet", "power"):
+        np.testing.assert_allclose(pool(x + decibels, kind), pool(x, kind) + decibels, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(burst(x + decibels), burst(x), rtol=1e-9, atol=1e-9)
+
+
+def test_a_knock_is_a_burst_in_its_bands_and_hardly_anything_else():
+    frames = np.zeros((101, 8))
+    frames[50, :4] = 20  # one of the 85 frames that are left
+    assert burst(frames) == pytest.approx([20 * 84 / 85, 0])
+    np.testing.assert_array_equal(quiet(frames), 0)
+    assert power(frames)[:4] == pytest.approx(10 * np.log10((100 + 100) / 101))
+    frames[[7, -8]] = 60  # at the ends, where the window is filled up with a mirror image
+    assert burst(frames) == pytest.approx([20 * 84 / 85, 0])
+
+
+@pytest.mark.parametrize("level", [-1e30, -1e4, 0, 1e4, 1e30])
+def test_powers_in_decibels_neither_underflow_nor_overflow(level):
+    frames = (level * np.linspace(0.5, 1, 40)[:, None] * np.ones(5)).astype(np.float32)
+    for kind in ("quiet", "power", "burst"):
+        assert np.isfinite(pool(frames, kind)).all()
 
 
 def test_a_clip_without_frames_is_refused():

@@ -4,12 +4,23 @@
     gem       (sum_t max(0, x_t)^p / T)^(1/p)                                                          eq. 14
     rdp       sum_t w_t x_t,  w_t ~ (1 + d_t)^alpha,  d_t = |x_t - mean| / max_t |x_t - mean|          eq. 15
     rdp_gem   (sum_t w_t max(0, x_t)^p)^(1/p)                                                          eq. 16
-    quantile, peak, mean_std   for frames in decibels (the log-mel front end): a steady fault changes the lowest
-              quarter and the mean power of a band; a knock changes the distance of the maximum from the mean
+
+For frames in decibels (log-mel); P_t = 10^(x_t / 10) is the power of frame t:
+
+    quiet     10 log10 of the 25 % quantile over t of P_t, interpolated between powers: what sounds all the time
+    power     10 log10 (sum_t P_t / T): what sounds on average
+    burst     max_t b_t - mean_t b_t,  b_t = 10 log10 (mean of P_t / mean_s P_s over 4 neighbouring features): knocks,
+              whatever the level of a band
+    quantile  the 25 % quantile over t of x_t, then power
+    peak      max_t x_t - mean_t x_t
+    mean_std  mean and standard deviation over t of x_t
 
 Conventions
-    frames (..., T, D)   T frames in order of time, D features. Results are (..., D); quantile, mean_std: (..., 2 D)
-    The order of the frames does not matter to any pooling.
+    frames (..., T, D)   T frames in order of time, D features. Results are (..., D); quantile, mean_std: (..., 2 D);
+                         burst: (..., ceil(D / 4)), the last group may have fewer features
+    burst leaves out the first and the last min(8, ceil((T - 1) / 8)) frames, where a window reaches over the end of the
+    clip, but at least one frame is left. Its b_t is at least -130 dB.
+    Beyond that the order of the frames does not matter to any pooling.
     gem uses max(0, x): a clip whose frames are all negative pools to zero, by design.
 
 >>> frames = np.array([[1.0, 0], [1, 0], [4, 0]])
@@ -31,6 +42,10 @@ from numpy.typing import ArrayLike
 from nearfar.support.check import Array, choose, finite, number
 
 EPS = 1e-12
+QUIET = 0.25  # quantile over time
+EDGE = 8  # most frames that burst leaves out at either end, and the share 1 / EDGE of the clip that it leaves out there
+GROUP = 4  # neighbouring features that burst averages
+RELATIVE_FLOOR = 1e-13  # of a power relative to its mean over time
 
 
 def mean(frames: ArrayLike) -> Array:
@@ -58,6 +73,21 @@ def quantile(frames: ArrayLike, q: float = 0.25) -> Array:
     return _quantile(_frames(frames), number("q", q, low=0, high=1))
 
 
+def quiet(frames: ArrayLike) -> Array:
+    """The 25 % quantile over time of the power of frames (..., T, D) in dB, in dB: (..., D)."""
+    return pool(frames, "quiet")
+
+
+def power(frames: ArrayLike) -> Array:
+    """The mean over time of the power of frames (..., T, D) in dB, in dB: (..., D)."""
+    return pool(frames, "power")
+
+
+def burst(frames: ArrayLike) -> Array:
+    """How far the loudest frame stands above the mean, in dB, of frames (..., T, D) in dB: (..., ceil(D / 4))."""
+    return pool(frames, "burst")
+
+
 def peak(frames: ArrayLike) -> Array:
     """Maximum over time minus the mean of frames (..., T, D): (..., D)."""
     return pool(frames, "peak")
@@ -81,9 +111,34 @@ def _rdp(x: Array, alpha: float) -> Array:
 
 
 def _quantile(x: Array, q: float) -> Array:
+    return np.concatenate([np.quantile(x, q, axis=-2).astype(x.dtype), _power(x)], axis=-1)
+
+
+def _power(x: Array) -> Array:
     top = x.max(axis=-2, keepdims=True)
-    power = top[..., 0, :] + 10 * np.log10(np.mean(10 ** ((x - top) / 10), axis=-2))
-    return np.concatenate([np.quantile(x, q, axis=-2).astype(x.dtype), power], axis=-1)
+    decibels: Array = top[..., 0, :] + 10 * np.log10(np.mean(10 ** ((x - top) / 10), axis=-2))
+    return decibels
+
+
+def _quiet(x: Array) -> Array:
+    lower, share = divmod(QUIET * (x.shape[-2] - 1), 1)
+    at = [int(lower), min(int(lower) + 1, x.shape[-2] - 1)]
+    low, high = np.moveaxis(np.partition(x, at, axis=-2)[..., at, :].astype(np.float64), -2, 0)
+    # (1 - share) P_low + share P_high, relative to P_high so that no power overflows
+    decibels = high + 10 * np.log10((1 - share) * 10 ** ((low - high) / 10) + share) if share else low
+    return decibels.astype(x.dtype)
+
+
+def _burst(x: Array) -> Array:
+    frames, features = x.shape[-2:]
+    edge = min(EDGE, -(-(frames - 1) // EDGE), (frames - 1) // 2)
+    inside = x[..., edge : frames - edge, :].astype(np.float64)
+    relative = 10 ** ((inside - inside.max(axis=-2, keepdims=True)) / 10)
+    relative /= relative.mean(axis=-2, keepdims=True)
+    first = np.arange(0, features, GROUP)
+    grouped = np.add.reduceat(relative, first, axis=-1) / np.diff(np.append(first, features))
+    level = 10 * np.log10(np.maximum(grouped, RELATIVE_FLOOR))
+    return (level.max(axis=-2) - level.mean(axis=-2)).astype(x.dtype)
 
 
 # The poolings of float arrays that are checked already, with the settings p and alpha.
@@ -92,7 +147,10 @@ POOLINGS: dict[str, Callable[[Array, float, float], Array]] = {
     "gem": lambda x, p, alpha: _gem(x, p),
     "rdp": lambda x, p, alpha: _rdp(x, alpha),
     "rdp_gem": lambda x, p, alpha: _power_mean(x, deviation_weights(x, alpha), p),
-    "quantile": lambda x, p, alpha: _quantile(x, 0.25),
+    "quiet": lambda x, p, alpha: _quiet(x),
+    "power": lambda x, p, alpha: _power(x),
+    "burst": lambda x, p, alpha: _burst(x),
+    "quantile": lambda x, p, alpha: _quantile(x, QUIET),
     "peak": lambda x, p, alpha: x.max(axis=-2) - x.mean(axis=-2),
     "mean_std": lambda x, p, alpha: np.concatenate([x.mean(axis=-2), x.std(axis=-2)], axis=-1),
 }
@@ -105,7 +163,7 @@ def pool(frames: ArrayLike, kind: str, *, p: float = 3, alpha: float = 1) -> Arr
     ----------
     frames : (..., T, D)
         Frames of a clip in order of time.
-    kind : "mean" | "gem" | "rdp" | "rdp_gem" | "quantile" | "peak" | "mean_std"
+    kind : "mean" | "gem" | "rdp" | "rdp_gem" | "quiet" | "power" | "burst" | "quantile" | "peak" | "mean_std"
         See the module.
     p : float > 0
         Exponent of gem and rdp_gem.
@@ -114,11 +172,18 @@ def pool(frames: ArrayLike, kind: str, *, p: float = 3, alpha: float = 1) -> Arr
 
     Returns
     -------
-    (..., D), of "quantile" and "mean_std" (..., 2 D)
+    (..., length(kind, D))
         The pooled vector.
     """
     rule = choose("pooling", kind, POOLINGS)
     return rule(_frames(frames), number("p", p, above=0), number("alpha", alpha, low=0))
+
+
+def length(kind: str, features: int) -> int:
+    """Length of the vector that frames with `features` features are pooled to."""
+    if kind == "burst":
+        return -(-features // GROUP)
+    return 2 * features if kind in ("quantile", "mean_std") else features
 
 
 def deviation_weights(frames: Array, alpha: float) -> Array:

@@ -1,9 +1,9 @@
 """Grids of recordings -> pooled vectors for many settings at once (report sections 2.5 and 2.6).
 
     grid      (T, F, D)                 of one clip and waveform, read once for a group of settings
-    vectors   (S, D') float32           of that grid, unit length, one row per setting; (S, F, D) for "beam", every
-                                        frequency row of unit length
-    pooled    {waveform: (S, n, D')}    of n clips
+    vectors   S times (D',) float32     of that grid, unit length, one per setting; (F, D') for "beam", every frequency
+                                        row of unit length; D' depends on the setting's pooling
+    pooled    {waveform: S times (n, D')}   of n clips
 
 For each preprocessing the deviations of eq. 15 are computed once for all alphas, and the powers x^p once for all
 weights. RDP, GeM and RDP+GeM are then products of weights (alphas, T) with powers (T, D'). x^9 is safe in float32
@@ -31,11 +31,10 @@ from nearfar.support.threads import map_in_order
 from nearfar.views import unit
 
 LEAST = 1e-30  # a smaller power vanishes in a float32 sum beside the largest, which is 1
-SHARED = ("mean", "gem", "rdp", "rdp_gem")
 
 
-def pool_many(grid: Array, settings: Sequence[Setting]) -> Array:
-    """Unit vectors (S, D') of a clip's grid (T, F, D), one per setting, all with one `freq`.
+def pool_many(grid: Array, settings: Sequence[Setting]) -> list[Array]:
+    """Unit vectors (D',) of a clip's grid (T, F, D), one per setting, all with one `freq`.
 
     Neighbours in the list that have the same preprocessing share its work.
     """
@@ -43,11 +42,12 @@ def pool_many(grid: Array, settings: Sequence[Setting]) -> Array:
     freq = settings[0].freq
     join = np.stack if freq == BEAM else np.concatenate
     frames = np.moveaxis(grid, -2, 0) if freq in ("bands", BEAM) else as_frames(grid, freq)[None]  # (F or 1, T, D')
-    rows: list[Array] = []
+    out: list[Array] = []
     for (low, spike), same in groupby(settings, key=lambda s: (s.low, s.spike)):
         group = list(same)
-        rows += list(join([_poolings(_suppress(band, low, spike), group) for band in frames], axis=1))
-    return unit(np.stack(rows))
+        bands = [_poolings(_suppress(band, low, spike), group) for band in frames]
+        out += [unit(join(rows)) for rows in zip(*bands, strict=True)]
+    return out
 
 
 def _suppress(frames: Array, low: float | None, spike: float | None) -> Array:
@@ -60,7 +60,7 @@ def _suppress(frames: Array, low: float | None, spike: float | None) -> Array:
     return out
 
 
-def _poolings(x: Array, settings: Sequence[Setting]) -> Array:  # (T, D) -> (S, D)
+def _poolings(x: Array, settings: Sequence[Setting]) -> list[Array]:  # (T, D) -> S times (D',)
     alphas = sorted({s.alpha for s in settings if "rdp" in s.pooling})
     weights = np.full((1 + len(alphas), len(x)), 1 / len(x), np.float32)
     if alphas:
@@ -70,17 +70,15 @@ def _poolings(x: Array, settings: Sequence[Setting]) -> Array:  # (T, D) -> (S, 
     row_of = {alpha: 1 + row for row, alpha in enumerate(alphas)}
     powers = _power_means(x, weights, sorted({s.p for s in settings if "gem" in s.pooling}))
     weighted = weights @ x if any(s.pooling == "rdp" for s in settings) else x[:0]
-    out = np.empty((len(settings), x.shape[1]), np.float32)
-    for row, s in enumerate(settings):
-        if s.pooling == "mean":
-            out[row] = x.mean(axis=0, dtype=np.float64)
-        elif s.pooling == "rdp":
-            out[row] = weighted[row_of[s.alpha]]
-        elif s.pooling in SHARED:
-            out[row] = powers[s.p][row_of[s.alpha] if s.pooling == "rdp_gem" else 0]
-        else:
-            out[row] = pooling.pool(x, s.pooling, p=s.p, alpha=s.alpha)
-    return out
+
+    def vector(s: Setting) -> Array:
+        if s.pooling == "rdp":
+            return weighted[row_of[s.alpha]]
+        if s.pooling in ("gem", "rdp_gem"):
+            return powers[s.p][row_of[s.alpha] if s.pooling == "rdp_gem" else 0]
+        return pooling.pool(x, s.pooling, p=s.p, alpha=s.alpha)
+
+    return [vector(s) for s in settings]
 
 
 def _power_means(x: Array, weights: Array, powers: Sequence[float]) -> dict[float, Array]:  # {p: (A, D)}
@@ -123,18 +121,18 @@ def pool_clips(
     *,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> tuple[dict[str, Array], dict[str, str]]:
-    """({waveform: (S, n, D')}, {file: why}) of the n clips whose grids can be had, and of the files of the others.
+) -> tuple[dict[str, list[Array]], dict[str, str]]:
+    """({waveform: S times (n, D')}, {file: why}) of the n clips whose grids can be had, and of the files of the others.
 
     Every grid is read once; the S settings have one layer and one `freq`. Raises ValueError if grids of different
     shapes give vectors of different lengths.
     """
     layer = settings[0].layer
-    pooled: dict[str, Array] = {}
+    pooled: dict[str, list[Array]] = {}
     usable = np.ones(len(clips), bool)
     failures: dict[str, str] = {}
 
-    def vectors_of(clip: Recording) -> dict[str, Array] | str:
+    def vectors_of(clip: Recording) -> dict[str, list[Array]] | str:
         try:
             return {name: pool_many(source.grid(clip.path, name, layer=layer), settings) for name in waveforms}
         except (ValueError, OSError) as error:
@@ -146,13 +144,16 @@ def pool_clips(
         else:
             for name, x in vectors.items():
                 if name not in pooled:
-                    pooled[name] = np.empty((len(x), len(clips), *x.shape[1:]), np.float32)
-                if pooled[name].shape[2:] != x.shape[1:]:
-                    raise ValueError(f"{clips[at].path}: its grid has another shape than those of the other clips")
-                pooled[name][:, at] = x
+                    pooled[name] = [np.empty((len(clips), *vector.shape), np.float32) for vector in x]
+                for rows, vector in zip(pooled[name], x, strict=True):
+                    if rows.shape[1:] != vector.shape:
+                        raise ValueError(f"{clips[at].path}: its grid has another shape than those of the other clips")
+                    rows[at] = vector
         if progress:
             progress(at + 1, len(clips))
-    return ({name: x[:, usable] for name, x in pooled.items()} if failures else pooled), failures
+    if failures:
+        pooled = {name: [rows[usable] for rows in x] for name, x in pooled.items()}
+    return pooled, failures
 
 
 def first_shape(clips: Sequence[Recording], source: GridSource, waveform: str, layer: int | None) -> tuple[int, int]:
@@ -176,7 +177,9 @@ def groups(
     group: list[Setting] = []
     used = 0
     for setting in settings:
-        need = 4 * vectors * (shape[1] if setting.freq == "mean" else shape[0] * shape[1])
+        rows, width = (1, shape[1]) if setting.freq == "mean" else shape
+        rows, width = (rows, width) if setting.freq in ("bands", BEAM) else (1, rows * width)
+        need = 4 * vectors * rows * pooling.length(setting.pooling, width)
         if group and (used + need > memory or (setting.freq, setting.layer) != (group[0].freq, group[0].layer)):
             yield group
             group, used = [], 0

@@ -236,7 +236,7 @@ def _score_and_record(
     plan: Plan,
     recorder: Recorder,
     settings: Sequence[Setting],
-    pooled: Mapping[str, Array],
+    pooled: Mapping[str, Sequence[Array]],
     is_target: Array,
     index: int,
 ) -> None:

@@ -33,6 +33,7 @@ POOLINGS = (
 )  # kind, alpha, p
 FEW_POOLINGS = (("mean", 1.0, 3.0), ("gem", 1.0, 3.0), ("rdp", 9.0, 3.0), ("rdp_gem", 1.0, 3.0))
 BEAM_POOLINGS = (*FEW_POOLINGS[:1], *(("rdp", alpha, 3.0) for alpha in (4.0, 8.0)), *FEW_POOLINGS[3:])  # NA-SSL: RDP
+DECIBEL_POOLINGS = tuple((kind, 1.0, 3.0) for kind in ("quiet", "power", "burst"))
 OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {  # Table 2; "k = 3 LDN" is density_k = 3
     "raw": tuple({"method": "raw", "metric": m, "k": k} for m in METRICS for k in K),
     "ldn": tuple({"method": "ldn", "metric": m, "density_k": k} for m in METRICS for k in K),
@@ -66,6 +67,7 @@ EXTENDED = (
     Block((*LEAKAGE, "far_only", "residual_0.5"), NONE, POOLINGS, IN_REPORT),
     Block(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("varmin", "exponent", "mahalanobis")),
     Block(("near_only",), NONE, FEW_POOLINGS[:1], ("whitened",)),
+    Block(("near_only", "n_f", *LEAKAGE), NONE, DECIBEL_POOLINGS, ("raw", "ldn", "mahalanobis")),
     Block(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("raw", "ldn", "varmin"), ("bands",)),
     Block(("near_only", "n_f", *LEAKAGE), NONE, BEAM_POOLINGS, ("raw", "ldn", "varmin"), (BEAM,)),
 )
