@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nearfar.live.config import read
+from nearfar.live.server.connections import MOST
 from nearfar.live.sinks.prometheus import Metrics
 
 PACKAGING = Path(__file__).parents[1] / "packaging"
@@ -69,6 +70,7 @@ def test_the_unit_runs_what_exists_and_may_write_to_one_place_only():
     service = unit["Service"]
     assert service["ExecStart"].endswith("nearfar monitor --config /etc/nearfar/plant.toml")
     assert service["ProtectSystem"] == "strict" and service["StateDirectory"] == "nearfar"
+    assert int(service["LimitNOFILE"]) >= 4 * MOST
     assert "ReadWritePaths" not in service and service["NoNewPrivileges"] == "yes"
     container = (PACKAGING / "Containerfile").read_text()
     assert "USER 10001" in container and '"monitor", "--config", "/etc/nearfar/plant.toml"' in container

@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -402,6 +404,17 @@ def test_a_body_that_does_not_come_gives_its_place_to_others(plant):
         assert b" 408 " in slow.recv(200)
 
 
+def test_a_small_body_has_to_arrive_in_time_too(plant):
+    from servers import server_of
+
+    app = make_app(plant[0], clock=plant[1], limits=Limits(body_s=0.5))
+    with server_of(app) as address, socket.create_connection(("127.0.0.1", int(address.rsplit(":")[-1]))) as slow:
+        slow.sendall(b"POST /v1/machines/pump/shelve HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+                     b"Content-Length: 20\r\n\r\n{")  # fmt: skip
+        slow.settimeout(20)
+        assert b" 408 " in slow.recv(200)
+
+
 def test_a_bug_is_a_500_and_a_line_of_the_log_that_names_the_request(client, plant, monkeypatch, caplog):
     monkeypatch.setattr(plant[0].machines["pump"].detector, "score", lambda *_: {}["a secret"])
     answer = send(client, wav(hum(1)))
@@ -413,6 +426,50 @@ def test_a_bug_is_a_500_and_a_line_of_the_log_that_names_the_request(client, pla
     assert record.levelname == "ERROR" and record.exc_info[0] is KeyError
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert client.app.state.service.slots.in_use == 0
+
+
+def test_a_number_is_a_number(client):
+    for wrong in ({"value": True}, {"value": "3"}, {"false_alarms_per_week": True}):
+        assert client.put("/v1/machines/pump/threshold", json=wrong).status_code == 422, wrong
+    for wrong in (True, "8"):
+        assert client.post("/v1/machines/pump/shelve", json={"hours": wrong}).status_code == 422
+    assert client.put("/v1/machines/pump/threshold", json={"value": 3}).json()["value"] == 3.0
+
+
+@pytest.mark.parametrize("action", ["score", "explain", "add"])
+@pytest.mark.parametrize("loud", [3e38, 1e19, np.inf, np.nan])
+def test_samples_beyond_all_bounds_are_the_sender_s_mistake(client, action, loud):
+    samples = np.stack([hum(770).near, hum(770).far], axis=1).astype("<f4")
+    samples[500, 0] = loud
+    url = f"/v1/machines/pump/{action}?pcm=f32le&rate={RATE}&channels=2"
+    answer = client.post(url, content=samples.tobytes(), headers={"content-type": "application/octet-stream"})
+    assert answer.status_code == 422 and answer.json()["error"] == ("level" if np.isfinite(loud) else "nan")
+
+
+@pytest.mark.parametrize("action", ["add", "explain"])
+@pytest.mark.parametrize("bug", [KeyError("a secret"), ValueError("a secret")])
+def test_a_bug_is_no_conflict_and_nothing_that_is_missing(client, plant, monkeypatch, caplog, action, bug):
+    def fail(*_):
+        raise bug
+
+    monkeypatch.setattr(nearfar.Detector, "fit_embedded" if action == "add" else "explain", fail)
+    answer = send(client, wav(hum(1)), f"/v1/machines/pump/{action}")
+    assert answer.status_code == 500 and "secret" not in answer.text
+    assert any(answer.headers["x-request-id"] in record.message for record in caplog.records)
+    assert not list((plant[0].history.folder / "normals").glob("pump/*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+def test_what_people_near_a_machine_said_is_for_the_owner_alone(alarmed, plant):
+    send(alarmed, wav(hum(1)), "/v1/machines/pump/add")
+    alarmed.post("/v1/events/1/feedback", json={"verdict": "fine"})
+    folder = plant[0].history.folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for name in ("audio", "samples/pump", "normals/pump"):
+        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o700, name
+        assert list((folder / name).glob("*.flac"))
+    for file in (*folder.glob("history.db*"), *folder.rglob("*.flac")):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
 
 
 def test_a_full_house_sends_uploads_away_with_a_time_and_loses_none(plant):

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -29,10 +30,10 @@ def model(pump3):
 class Running:
     """The command in a process of its own; `url` is what it printed."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, before=()):
         self.err = (folder / "err").open("w+")
         self.process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=self.err, cwd=folder, text=True
+            [*before, *COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=self.err, cwd=folder, text=True
         )
         self.line = self.process.stdout.readline()
         found = re.search(r"http://\S+/", self.line)
@@ -103,6 +104,47 @@ def test_a_plant_from_a_file(model, tmp_path):
         assert machine["id"] == "m1" and machine["name"] == "Pump 1" and (tmp_path / "kept").is_dir()
 
 
+HALF = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
+
+
+def test_half_sent_headers_close_no_door_and_fill_no_log(model, tmp_path):
+    if shutil.which("prlimit") is None:
+        pytest.skip("prlimit is not on this machine")
+    write_wav(tmp_path / "in" / "a.wav", hum(800))
+    source = f"pump3={tmp_path / 'in'}"
+    limited = ["prlimit", "--nofile=256"]
+    with Running(tmp_path, model, "--port", 0, "--source", source, before=limited) as server:
+        at = ("127.0.0.1", int(server.url.rsplit(":")[-1].strip("/")))
+        clients, longest = [], 0.0
+        try:
+            for i in range(400):
+                clients.append(client := socket.create_connection(at, timeout=10))
+                client.sendall(HALF)
+                if i % 50 == 49:
+                    begin = time.monotonic()
+                    assert httpx.get(server.url + "healthz", timeout=10).status_code == 200
+                    longest = max(longest, time.monotonic() - begin)
+            handles = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+            write_wav(tmp_path / "in" / "b.wav", hum(801))  # a source opens files meanwhile
+            heard = 'nearfar_windows_total{machine="pump3",result="normal"} 2.0'
+            until(lambda: heard in httpx.get(server.url + "metrics").text)
+        finally:
+            for client in clients:
+                client.close()
+        assert longest < 5 and handles < 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+        assert len(server.said()) < 5000 and "Traceback" not in server.said()
+
+
+def test_the_log_can_be_json(model, tmp_path):
+    with Running(tmp_path, model, "--port", 0, "--log-format", "json") as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+        lines = [json.loads(line) for line in server.said().splitlines()]
+        assert lines[-1]["message"] == "stopped" and all(line["time"] and line["level"] == "info" for line in lines)
+
+
 def serve(*arguments):
     """The command in this process: for what ends before it serves."""
     return CliRunner().invoke(app, ["serve", "--port", "0", *map(str, arguments)])
@@ -121,6 +163,7 @@ def test_bad_usage_is_one_line_and_exit_2(model, tmp_path, monkeypatch):
             ([model, "--tls-cert", "none.pem"], "no such file: none.pem"),
             ([model, "--tls-cert", __file__], f"no https with {__file__} alone: give a certificate and its key"),
             ([model, "--tls-key", __file__], "needs its certificate"),
+            ([model, "--log-format", "xml"], "text, json"),
             ([model, "--weights", __file__], "test_serve_cli.py would not be used: log-mel has no weights"),
             ([model, "--weights", f"beats={__file__}"], "beats would not be used: log-mel has no weights"),
         ):

@@ -24,7 +24,7 @@ class NearfarError(Exception):
 class AudioError(NearfarError, ValueError):
     """A recording that cannot be used; the message names the file, what was found and the likely cause.
 
-    `kind` is one of unreadable, empty, too_short, too_long, nan, channel.
+    `kind` is one of unreadable, empty, too_short, too_long, nan, level, channel.
     """
 
     def __init__(self, message: str, kind: str = "unreadable") -> None:

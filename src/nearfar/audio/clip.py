@@ -25,6 +25,7 @@ from nearfar.errors import AudioError
 from nearfar.support.check import Array, finite, number
 
 SHORTEST_S = 0.1  # a shorter clip is an error
+LOUDEST = 1e10  # floats in the scale of 32-bit integers reach 2.1e9; the square of a larger sample may overflow
 LONG_S = 30.0  # a longer file is read as windows of WINDOW_S
 WINDOW_S = 10.0
 BLOCK = 1 << 19  # samples read at a time
@@ -228,6 +229,9 @@ def _as_recorded(path: Path, samples: Array, rate: int, missing_s: float) -> Cli
     if not np.isfinite(samples).all():
         what = "holds NaN or infinite samples; the file is damaged or was written by a faulty tool"
         raise AudioError(f"{path.name}: {what}", "nan")
+    if (peak := float(np.abs(samples).max())) > LOUDEST:
+        what = f"holds a sample of {peak:.2g}, and 1 is full scale: the file is damaged or was written by a faulty tool"
+        raise AudioError(f"{path.name}: {what}", "level")
     channels = [np.ascontiguousarray(channel) for channel in samples.T]
     far = channels[1] if len(channels) > 1 else None
     return Clip(channels[0], far, rate, path.name, missing_s=missing_s)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nearfar.cli.log import LOG, LogFormat, log_left_out, log_to_stderr
 from nearfar.cli.options import Json, Weights, command, group, subcommand, weights_of
-from nearfar.cli.terminal import ALARM, BAD_INPUT, DONE, Failures, echo, echo_json, warn, warn_left_out
+from nearfar.cli.terminal import ALARM, BAD_INPUT, DONE, Failures, echo, echo_json
 
 if TYPE_CHECKING:
     from nearfar.live.build import Assembly
@@ -86,6 +87,7 @@ def monitor(
     weights: Weights = None,
     fail_on_alarm: Annotated[bool, typer.Option("--fail-on-alarm", help="Exit 1 if there was an alarm.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print every message as a line of JSON on stdout.")] = False,
+    log_format: LogFormat = "text",
 ) -> None:
     """Example: nearfar monitor pump3 --source rtsp://10.0.0.7/audio --mqtt broker --metrics :9108
 
@@ -101,7 +103,8 @@ def monitor(
         from nearfar.live.config import read
 
         plant = read(config)
-    _listen(plant, once, json, fail_on_alarm)
+    with log_to_stderr(log_format):
+        _listen(plant, once, json, fail_on_alarm)
 
 
 config = group("nearfar config check plant.toml", "Check a plant's configuration file.")
@@ -133,12 +136,12 @@ def _listen(plant: PlantConfig, once: bool, as_json: bool, fail_on_alarm: bool) 
     from nearfar.live.sinks.terminal import Printer
 
     printer, failures = Printer(echo, as_json=as_json), Failures()
-    report = failures if once else warn_left_out
-    assembly = build_plant(plant, clock=time.time, warn=warn, report=report, sinks=[printer], once=once)
+    report = failures if once else log_left_out
+    assembly = build_plant(plant, clock=time.time, warn=LOG.warning, report=report, sinks=[printer], once=once)
     folder = assembly.plant.history.folder
     for machine in assembly.plant.machines.values():
         introduce(machine, folder)
-    warn(f"history in {folder}; stop with Ctrl-C")
+    LOG.info(f"history in {folder}; stop with Ctrl-C")
     assembly.run(stopped_by_signals())
     _end(printer, assembly, failures, once, fail_on_alarm)
 
@@ -191,21 +194,23 @@ def introduce(machine: Machine, history: Path) -> None:
     """Print a machine's windows, when it alarms, and the false alarms to expect."""
     from nearfar.live.setpoint import MORE
 
-    warn(f"{machine.id}: windows of {machine.detector.window_s:g} s every {machine.hop_s:g} s")
+    LOG.info(f"{machine.id}: windows of {machine.detector.window_s:g} s every {machine.hop_s:g} s")
     for line in machine.expected_alarms():
-        warn(f"{machine.id}: {line}")
-    warn(f"{machine.id}: {MORE} {history}")
+        LOG.info(f"{machine.id}: {line}")
+    LOG.info(f"{machine.id}: {MORE} {history}")
 
 
 def _end(printer: Printer, assembly: Assembly, failures: Failures, once: bool, fail_on_alarm: bool) -> None:
-    warn(printer.summary())
+    LOG.info(printer.summary())
     if once and not printer.windows:
         from nearfar.audio.recordings import READS
 
         done = assembly.plant.history.folder / "heard"
-        warn(f"nothing new: nearfar reads {READS}, and each file once (remove {done} to read all again)")
+        LOG.warning(f"nothing new: nearfar reads {READS}, and each file once (remove {done} to read all again)")
     if assembly.monitor.dropped:
-        warn(f"{assembly.monitor.dropped} windows were dropped: this computer is too slow for that many machines")
+        LOG.warning(
+            f"{assembly.monitor.dropped} windows were dropped: this computer is too slow for that many machines"
+        )
     if fail_on_alarm and printer.counts["alarm"] + printer.counts["health"]:
         raise typer.Exit(ALARM)
     raise typer.Exit(BAD_INPUT if once and failures.files else DONE)

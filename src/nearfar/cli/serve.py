@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.cli.live import introduce, machine_id, stopped_by_signals
+from nearfar.cli.log import LOG, LogFormat, log_left_out, log_to_stderr
 from nearfar.cli.options import Weights, command, weights_of
-from nearfar.cli.terminal import echo, warn, warn_left_out
+from nearfar.cli.terminal import echo
 from nearfar.support.threads import single_threaded_blas
 from nearfar.support.words import plural
 
@@ -47,6 +48,7 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM), for https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
     weights: Weights = None,
+    log_format: LogFormat = "text",
 ) -> None:
     """Example: nearfar serve pump3 fan7 --source pump3=rtsp://10.0.0.7/audio
 
@@ -60,17 +62,17 @@ def serve(
         raise ImportError(NEEDS_FASTAPI)
     plant = _plant(model or [], config, history, source or [], weights_of(weights))
     _check_tls(tls_cert, tls_key)
-    with _listening_socket(host, port) as listening:
+    with log_to_stderr(log_format), _listening_socket(host, port) as listening:
         rules = _access(host, token_file or plant.history.folder / "token", bool(token_file), allow_host or [])
         sinks = [] if plant.metrics else [Metrics(plant.machines)]
-        assembly = build_plant(plant, clock=time.time, warn=warn, report=warn_left_out, sinks=sinks, idle=True)
+        assembly = build_plant(plant, clock=time.time, warn=LOG.warning, report=log_left_out, sinks=sinks, idle=True)
         address = f"[{host}]" if ":" in host else host
         url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}/"
         try:
             _run(assembly, rules, listening, url, {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key})
         finally:
             assembly.close()
-    warn("stopped")
+        LOG.info("stopped")
 
 
 def _check_tls(cert: Path | None, key: Path | None) -> None:
@@ -104,7 +106,7 @@ def _run(assembly: Assembly, rules: Access, listening: socket.socket, url: str, 
         if machine.id in monitor.queues:
             introduce(machine, assembly.plant.history.folder)
         else:
-            warn(f"{machine.id}: scores what is sent to it")
+            LOG.info(f"{machine.id}: scores what is sent to it")
     stop = stopped_by_signals()
     with single_threaded_blas(), _running_server(app, listening, options, stop):
         count = len(assembly.plant.machines)
@@ -150,7 +152,7 @@ def _access(host: str, file: Path, asked: bool, allowed: Sequence[str]) -> Acces
         return access(host, "", allowed)
     file.parent.mkdir(parents=True, exist_ok=True)
     token = read_token(file)
-    warn(f"the token is in {file}; give it at /login, or as Authorization: Bearer TOKEN")
+    LOG.info(f"the token is in {file}; give it at /login, or as Authorization: Bearer TOKEN")
     return access(host, token, allowed)
 
 
@@ -173,22 +175,24 @@ def _running_server(
     """Run the server in a thread; on exit, answer the open requests. `stop` is set if the server ends by itself."""
     import uvicorn
 
-    settings = uvicorn.Config(
+    from nearfar.live.server.connections import BoundedConfig, BoundedListener, most_connections
+
+    settings = BoundedConfig(
         app,
-        log_level="warning",
+        most=(most := most_connections()),
+        log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # a client could state any address as its own
+        proxy_headers=False,  # `limits.RequestGuard` reads them, from trusted proxies alone
         timeout_graceful_shutdown=CLOSE_S,
         **options,
     )
-    server = uvicorn.Server(settings)
-
+    server, bounded = uvicorn.Server(settings), BoundedListener(listening, most)
     failed: list[BaseException] = []
 
     def run() -> None:
         try:
-            server.run([listening])
+            server.run([bounded])
         except (Exception, SystemExit) as error:
             failed.append(error)
         finally:

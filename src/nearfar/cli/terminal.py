@@ -121,11 +121,6 @@ def left_out(file: str, error: str) -> str:
     return f"left out: {error if name in error else f'{name}: {error}'}"
 
 
-def warn_left_out(name: str, error: Exception) -> None:
-    """Warn that a recording could not be used; unlike `Failures` it keeps no list, for processes that run for years."""
-    warn(left_out(name, str(error)))
-
-
 class Failures:
     """Recordings that could not be used: each is reported on stderr at once and kept for the summary."""
 
@@ -134,7 +129,7 @@ class Failures:
 
     def __call__(self, name: str, error: Exception) -> None:
         self.files.append((name, str(error)))
-        warn_left_out(name, error)
+        warn(left_out(name, str(error)))
 
     def to_list(self) -> list[dict[str, str]]:
         """The recordings as data for JSON."""

@@ -22,7 +22,7 @@ import numpy as np
 from nearfar import audio
 from nearfar.detector import Detector, load
 from nearfar.embedding.embedder import ClipEmbedder, Origin
-from nearfar.errors import AudioError, BadInput, Conflict, NotFound
+from nearfar.errors import BadInput, Conflict, NotFound
 from nearfar.live.alarm import rate_for
 from nearfar.live.events import EventRecorder
 from nearfar.live.history.event_audio import write_flac
@@ -215,12 +215,10 @@ class Operator:
                 write_flac(paths[-1], np.stack(channels), clip.rate)
             in_bank = {normal.sha256 for normal in old.normals}
             new.fit_embedded(*reader.embed_normals(paths, np.full(len(paths), is_target), in_bank, None, None))
-        except (ValueError, OSError) as error:
+        except BaseException:
             for path in paths:
                 path.unlink(missing_ok=True)
-            if isinstance(error, OSError | AudioError):
-                raise
-            raise Conflict(str(error)) from error  # such as a recording that is among the normals already
+            raise
         return self._replace_model(machine, new, who, action, files=[p.name for p in paths], note=note, **detail)
 
     def _replace_model(self, machine: Machine, new: Detector, who: str, action: str, **detail: Any) -> Audit:

@@ -20,11 +20,11 @@ SETTLED_NS = 2_000_000_000  # coarsest time stamp of a file system (FAT): a youn
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | os.PathLike[str], *, drafts: Path | None = None) -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike[str], *, drafts: Path | None = None, mode: int = 0o644) -> Iterator[Path]:
     """Yield an empty draft file; at the end of the block it replaces `path`, on an error it is removed.
 
-    `drafts`: a folder on the same disk for the draft, so that drafts of killed processes lie in one place.
-    Raises the OSError that stopped it, in the name of `path`.
+    `drafts`: a folder on the same disk for the draft, so that drafts of killed processes lie in one place. `mode`: who
+    may read the file. Raises the OSError that stopped it, in the name of `path`.
     """
     path = Path(path)
     with _in_the_name_of(path):
@@ -37,16 +37,18 @@ def atomic_file(path: str | os.PathLike[str], *, drafts: Path | None = None) -> 
         os.close(handle)
         draft = Path(name)
         try:
-            draft.chmod(0o644)
+            draft.chmod(mode)
             yield draft
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
 
 
-def atomic_write(path: str | os.PathLike[str], content: str | bytes, *, drafts: Path | None = None) -> Path:
+def atomic_write(
+    path: str | os.PathLike[str], content: str | bytes, *, drafts: Path | None = None, mode: int = 0o644
+) -> Path:
     """Write text (UTF-8) or bytes to `path`, as `atomic_file` does."""
-    with atomic_file(path, drafts=drafts) as draft:
+    with atomic_file(path, drafts=drafts, mode=mode) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)
 
@@ -89,6 +91,13 @@ def _in_the_name_of(path: Path) -> Iterator[None]:
         if error.errno is None or other:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that only this user may enter; one of another user stays as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(PermissionError):
+        folder.chmod(0o700)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -12,13 +12,14 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from nearfar.errors import DamagedHistory
+from nearfar.support.files import private_folder
 
 NAME, LOCK = "history.db", "lock.db"
 SCHEMA = (  # what each version added
@@ -176,7 +177,7 @@ def lock_folder(folder: Path) -> sqlite3.Connection:
 
     ValueError if another process has the lock. Readers need no lock.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     connection = sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("BEGIN EXCLUSIVE")  # SQLite's lock of an empty file: the same on every system
@@ -192,8 +193,15 @@ def lock_folder(folder: Path) -> sqlite3.Connection:
 
 
 def connect(folder: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection to the history in `folder`, made if it is not there; may be handed from thread to thread."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """A connection to the history in `folder`, made if it is not there; may be handed from thread to thread.
+
+    Only this user may read the folder and its database.
+    """
+    if not read_only:
+        private_folder(folder)
+        with suppress(OSError):  # SQLite gives its other files the mode of the database
+            (folder / NAME).touch(0o600)
+            (folder / NAME).chmod(0o600)
     connection = sqlite3.connect(folder / NAME, timeout=10, isolation_level=None, check_same_thread=False)
     try:
         if read_only:

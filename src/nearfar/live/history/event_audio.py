@@ -14,12 +14,16 @@ SUFFIX = ".flac"
 
 
 def write_flac(path: Path, samples: Array, rate: int) -> None:
-    """Samples (C, N) in [-1, 1] as FLAC of 24 bits, whole or not at all; 16-bit recordings come back exactly."""
+    """Samples (C, N) in [-1, 1] as FLAC of 24 bits, whole or not at all; 16-bit recordings come back exactly.
+
+    Only this user may read the file: people near the machine may be heard.
+    """
     import soundfile
 
     file = io.BytesIO()
     soundfile.write(file, np.clip(samples, -1, 1).T, rate, format="FLAC", subtype="PCM_24")
-    files.atomic_write(path, file.getvalue())
+    files.private_folder(path.parent)
+    files.atomic_write(path, file.getvalue(), mode=0o600)
 
 
 class AudioArchive:

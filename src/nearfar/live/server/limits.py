@@ -3,6 +3,7 @@
     rate     a bucket of `burst` requests for each address, refilled at `per_s`
     size     checked by Content-Length before the body is read, or by counting a body without that header
     uploads  `at_once` are read and scored; `waiting` wait, their bodies unread; more get 503 and a Retry-After
+    time     `body_s` for a body to arrive, from when it is first read; then 408
 
 `RequestGuard` handles every request before the application: it applies the rate limit, `security`, and the size limit.
 It adds the security headers to every answer, and logs a failure of the application with the request that caused it.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import secrets
 import time
 from collections import OrderedDict
@@ -123,7 +125,7 @@ class RequestGuard:
             await send(message)
 
         try:
-            await self.app(scope, *_counted(receive, send_noted, self._most(scope["path"])))
+            await self.app(scope, *_bounded(receive, send_noted, self._most(scope["path"]), self.limits.body_s))
         except HttpError as error:
             if begun:
                 raise
@@ -152,25 +154,39 @@ class RequestGuard:
         return self.limits.upload_bytes if path.endswith(("/score", "/explain", "/add")) else SMALL
 
 
-def _counted(receive: Receive, send: Send, most: int) -> tuple[Receive, Send]:
-    """`receive` and `send` with the body counted; beyond `most` bytes the answer is 413, whatever `send` is given."""
-    size = 0
+def _bounded(receive: Receive, send: Send, most: int, seconds: float) -> tuple[Receive, Send]:
+    """`receive` and `send` of a request whose body has at most `most` bytes and arrives in `seconds`.
 
-    async def counted() -> Any:
-        nonlocal size
-        message = await receive()
+    Otherwise `receive` raises, and the answer is 413 or 408 whatever `send` is given.
+    """
+    size, until, complete = 0, math.inf, False
+    refusal: HttpError | None = None
+
+    async def bounded() -> Any:
+        nonlocal size, until, complete, refusal
+        if complete:  # what follows is the end of the connection
+            return await receive()
+        loop = asyncio.get_running_loop()
+        until = min(until, loop.time() + seconds)
+        try:
+            message = await asyncio.wait_for(receive(), until - loop.time())
+        except asyncio.TimeoutError:
+            refusal = HttpError(408, "too_slow", f"the body did not arrive within {seconds:g} s")
+            raise refusal from None
         size += len(message.get("body", b""))
+        complete = not message.get("more_body", False)
         if size > most:
-            raise too_large(most)
+            refusal = too_large(most)
+            raise refusal
         return message
 
     async def sending(message: Message) -> None:
-        if size <= most:
+        if refusal is None:
             await send(message)
         elif message["type"] == "http.response.start":
-            await answer(send, too_large(most))
+            await answer(send, refusal)
 
-    return counted, sending
+    return bounded, sending
 
 
 def too_large(most: int) -> HttpError:

@@ -327,6 +327,8 @@ Who = Annotated[str, Field(max_length=40, description="Who does it; kept in the 
 class ByWhom(Schema):
     """Who does it."""
 
+    model_config = ConfigDict(strict=True)  # true is no number, and neither is "3"
+
     who: Who = ""
 
 

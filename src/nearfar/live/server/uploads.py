@@ -11,7 +11,6 @@ The body is written to a temporary file as it arrives. It can be
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -160,27 +159,20 @@ async def _received_upload(service: Service, request: Request, body_format: Body
         path = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                form_name = await _receive(service, request, body_format, file)
+                form_name = await _receive(request, body_format, file)
             yield Upload(path, display_name(body_format.name or form_name))
         finally:
             path.unlink(missing_ok=True)
 
 
-async def _receive(service: Service, request: Request, body_format: BodyFormat, file: IO[bytes]) -> str:
+async def _receive(request: Request, body_format: BodyFormat, file: IO[bytes]) -> str:
     """Write the body to `file`, raw samples after a WAV header; returns the name that a form gives, or ""."""
     if body_format.pcm:
         file.seek(HEADER)
     form = _FormFile(request.headers["content-type"], file) if _content_type(request) == FORM else None
 
-    async def stream() -> None:
-        async for chunk in request.stream():
-            (file if form is None else form).write(chunk)
-
-    try:
-        await asyncio.wait_for(stream(), service.limits.body_s)
-    except asyncio.TimeoutError:
-        text = f"the recording did not arrive within {service.limits.body_s:g} s"
-        raise HttpError(408, "too_slow", text) from None
+    async for chunk in request.stream():
+        (file if form is None else form).write(chunk)
     name = "" if form is None else form.end()
     if body_format.pcm:
         header = wav_header(body_format.pcm, body_format.rate, body_format.channels, max(0, file.tell() - HEADER))
