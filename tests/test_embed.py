@@ -8,7 +8,7 @@ from scipy.signal import fftconvolve
 
 from nearfar import enhance
 from nearfar.audio import Clip
-from nearfar.embedding.vectors import check_channels, embed, waveform
+from nearfar.embedding.vectors import check_channels, embed, waveform, waveforms
 from nearfar.encoders import load
 from nearfar.enhance import leakage_subtract, soft_mask
 from nearfar.errors import AudioError
@@ -67,6 +67,7 @@ def test_a_vector_is_waveform_encoder_pooling_and_view():
         ("enh_a05f07", soft_mask(near, far, alpha=0.5, floor=0.7)),
         ("w1_1024", leakage_subtract(near, far, n_fft=1024)),
         ("w1w_2048", leakage_subtract(near, far, n_fft=2048, weighted=True)),
+        ("noise_2048", near - leakage_subtract(near, far, n_fft=2048, weighted=True)),
     ],
 )
 def test_a_waveform_view_is_the_near_only_vector_of_the_enhanced_waveform(view, wave):
@@ -74,6 +75,16 @@ def test_a_waveform_view_is_the_near_only_vector_of_the_enhanced_waveform(view, 
     np.testing.assert_allclose(one(Recipe(view=view), encoder=encoder), unit(flat(wave)), rtol=1e-4)
     np.testing.assert_allclose(encoder.heard[0], wave, atol=1e-7)
     assert len(encoder.heard) == 1  # the far microphone is only the reference
+
+
+def test_what_is_left_and_what_is_taken_out_come_from_one_subtraction_and_sum_to_near(monkeypatch):
+    calls, subtract = [], enhance.leakage_subtract
+    monkeypatch.setattr(enhance, "leakage_subtract", lambda *a, **k: calls.append(k) or subtract(*a, **k))
+    names = ("w1w_2048", "noise_2048", "w1i_2048", "w1_2048")
+    waves = waveforms(clip, [(name, RATE) for name in names])
+    np.testing.assert_allclose(waves["w1w_2048", RATE] + waves["noise_2048", RATE], near, atol=1e-7)
+    assert sorted(k["weighted"] for k in calls) == [False, True]
+    assert not waveform(Clip(near, 0 * far, RATE, "far is silent"), "noise_2048", RATE).any()
 
 
 def test_the_inside_of_a_subtraction_has_its_own_neighbours_at_its_ends():

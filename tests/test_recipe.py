@@ -286,6 +286,7 @@ def test_a_view_is_parsed_into_its_waveforms_and_the_view_of_their_embeddings():
     assert parts("n_0.5f") == ("plain", "near", "n_0.5f", ("near", "far"), True, *none)
     assert parts("enh_a03f05") == ("enh", "enh_a03f05", "near_only", ("enh_a03f05",), True, 0.3, 0.5, None)
     assert parts("w1i_16384") == ("w1i", "w1i_16384", "near_only", ("w1i_16384",), True, None, None, 16384)
+    assert parts("noise_4096") == ("noise", "noise_4096", "near_only", ("noise_4096",), True, None, None, 4096)
     assert parts("sfsoft_a05f07")[3:] == (("near", "enh_a05f07", "far"), True, 0.5, 0.7, None)
     assert parts("near")[3:5] == (("near",), False) and parts("far")[3:5] == (("far",), True), "waveforms as recorded"
 

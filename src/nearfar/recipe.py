@@ -41,10 +41,11 @@ WHOLE = (*COUNTS, "layer")  # the fields of a recipe that are whole numbers
 WITHOUT_LAYERS = tuple(name for name, entry in TABLE.items() if entry.weights != "published")
 SOFT_MASKS = {"a03f05": (0.3, 0.5), "a05f07": (0.5, 0.7)}  # alpha, floor
 WINDOWS = [1 << n for n in range(SHORTEST.bit_length() - 1, LONGEST.bit_length())]
+SUBTRACTIONS = ("w1", "w1w", "w1i", "noise")
 WAVE_VIEWS = (
     [f"sfsoft_{m}" for m in SOFT_MASKS]
     + [f"enh_{m}" for m in SOFT_MASKS]
-    + [f"{kind}_{n}" for kind in ("w1", "w1w", "w1i") for n in WINDOWS]
+    + [f"{kind}_{n}" for kind in SUBTRACTIONS for n in WINDOWS]
 )
 COMPOSITE = (("near_only", 0.6), ("enh", 0.2), ("n_f", 0.2))  # eq. 13: near, enhanced, stereo
 
@@ -55,13 +56,14 @@ class View:
 
     name        as in the recipe: "n_0.5f", "enh_a03f05", "w1i_16384", "sfsoft_a05f07" ...
     kind        "plain" (as recorded), "enh" (soft mask), "w1", "w1w", "w1i" (leakage subtraction: plain, weighted, and
-                weighted without the ends of the clip) or "sfsoft" (the fusion of eq. 13)
+                weighted without the ends of the clip), "noise" (what the weighted subtraction takes out of near) or
+                "sfsoft" (the fusion of eq. 13)
     waveform    name of the waveform at near's place: "near", or `name` for an enhanced one
     pooled      view of the pooled embeddings, see `views.compose`
     waveforms   names of the waveforms that are encoded, in the order in which `views.compose` takes their embeddings
     needs_far   True if the clip needs a far channel
     alpha, floor   of the soft mask ("enh" and "sfsoft"), else None
-    n_fft       window of the leakage subtraction in samples at 16 kHz ("w1", "w1w", "w1i"), else None
+    n_fft       window of the leakage subtraction in samples at 16 kHz (`SUBTRACTIONS`), else None
     """
 
     name: str
@@ -85,7 +87,7 @@ def parse_view(name: str) -> View:
         far = needs_far(name)
         return View(name, "plain", "near", name, ("near", "far") if far else ("near",), needs_far=far)
     kind, _, setting = name.partition("_")
-    if kind.startswith("w1"):
+    if kind in SUBTRACTIONS:
         return View(name, kind, name, "near_only", (name,), needs_far=True, n_fft=int(setting))
     alpha, floor = SOFT_MASKS[setting]
     waveforms = ("near", f"enh_{setting}", "far") if kind == "sfsoft" else (name,)
@@ -103,7 +105,8 @@ class Recipe(BackendConfig):
     layer : int or None
         Layer of the network, counted from 1; None: the final one.
     view : str
-        A view of `views.compose`, or a waveform made of both channels: sfsoft_a03f05, enh_a03f05, w1_1024 ...
+        A view of `views.compose`, or a waveform made of both channels: sfsoft_a03f05, enh_a03f05, w1_1024,
+        noise_16384 ...
     low, spike : float or None
         Thresholds of `frames.suppress`.
     pooling, alpha, p

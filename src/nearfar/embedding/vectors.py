@@ -185,10 +185,14 @@ def _enhanced(near: Array, far: Array, names: Sequence[str]) -> dict[str, Array]
     views = [parse_view(name) for name in names]
     masks = {v.name: (v.alpha, v.floor) for v in views if v.alpha is not None and v.floor is not None}
     made = dict(zip(masks, enhance.soft_masks(near, far, [*masks.values()]) if masks else [], strict=True))
-    for view in views:
-        if view.n_fft is not None:
-            cleaned = enhance.leakage_subtract(near, far, n_fft=view.n_fft, weighted=view.kind != "w1")
-            made[view.name] = _mirror_ends(cleaned, view.n_fft // 4) if view.kind == "w1i" else cleaned
+    subtractions = [(v.name, v.kind, v.n_fft) for v in views if v.n_fft is not None]
+    cleaned = {
+        (n_fft, weighted): enhance.leakage_subtract(near, far, n_fft=n_fft, weighted=weighted)
+        for n_fft, weighted in {(n_fft, kind != "w1") for _, kind, n_fft in subtractions}
+    }
+    for name, kind, n_fft in subtractions:
+        wave = cleaned[n_fft, kind != "w1"]
+        made[name] = near - wave if kind == "noise" else _mirror_ends(wave, n_fft // 4) if kind == "w1i" else wave
     return made
 
 
