@@ -302,7 +302,7 @@ def score(q, z, is_target=None, *, method="raw", metric="cosine", k=1, whitened=
     """Score of one query (D,) by any method; settings as `nearfar.backend.fit` names them."""
     q, z = np.asarray(q, np.float64), np.asarray(z, np.float64)
     is_target = np.zeros(len(z), bool) if is_target is None else np.asarray(is_target, bool)
-    if whitened:
+    if whitened and method != "as_is":
         q, z = whiten(q, z)[0], whiten(z, z)
     settings = {"agg": s.get("density_agg", "mean"), "selection": s.get("neighbour_selection", "normalized")}
     settings |= {"form": s.get("form", "ratio"), "exponent": s.get("exponent", 1.0), "k": k}
@@ -316,6 +316,8 @@ def score(q, z, is_target=None, *, method="raw", metric="cosine", k=1, whitened=
         return ldn(q, z, metric, k=k, density_k=density_k, form="difference", exponent=alpha)
     if method == "domain_z":
         return domain_z(q, z, is_target, metric, k=k, z_sigma=s.get("z_sigma", "target"))
+    if method == "as_is":
+        return float(q[-1])
     if method == "mahalanobis":
         shape = {"shrinkage": s.get("shrinkage", "ledoit_wolf"), "standardize": s.get("standardize", False)}
         if min(is_target.sum(), (~is_target).sum()) < FEW:

@@ -16,7 +16,7 @@ from nearfar.cli import app
 from nearfar.demo import make_dataset
 
 VIEWS = ("near_only", "n_0.5f", "n_f", "absdif_1", "absdif_0.5", "far_only", "residual_0.5")
-METHODS = ("raw", "ldn", "domain_z", "dldn", "dbldn", "varmin", "mahalanobis")
+METHODS = ("raw", "ldn", "domain_z", "dldn", "dbldn", "varmin", "mahalanobis", "as_is")
 POOLINGS = ("mean", "gem", "rdp", "rdp_gem")
 RNG = np.random.default_rng(0)
 GRID = np.abs(RNG.normal(size=(2, 9, 6))).astype(np.float32)

@@ -7,6 +7,8 @@
     dbldn        w LDN_source + (1 - w) LDN_target: our reading of "weighted DB-LDN", which no source defines
     varmin       min_r d - alpha rho(r), alpha from the normals' own scores                    Matsumoto et al. 2025
     mahalanobis  distance from a Gaussian with shrunk covariance; with domains the smaller of the two
+    as_is        the last number of the embedding, for encoders that measure a distance themselves (`rhythm`); metric, k
+                 and whiten play no part
 
 `Backend.train_scores` are what `score` would give each normal if the back end had been fitted without it: neighbours,
 densities, means, deviations, whitening, all of it.
@@ -45,7 +47,7 @@ from nearfar.ldn import DensityBank, VarMinBank, density_bank_of
 from nearfar.support.check import Array, finite, flags, integer, number, one_of, switch
 from nearfar.support.threads import map_in_order, threads
 
-METHODS = ("raw", "ldn", "domain_z", "dldn", "dbldn", "varmin", "mahalanobis")
+METHODS = ("raw", "ldn", "domain_z", "dldn", "dbldn", "varmin", "mahalanobis", "as_is")
 DOMAIN_AWARE = ("domain_z", "dldn", "dbldn")
 DENSITY_K = {"ldn": 16, "dldn": 16, "dbldn": 16, "varmin": 4}  # where density_k is None ([12]; VarMin: K = 4)
 DENSITY_K_TARGET = 9  # of a target bank where density_k is None [12]
@@ -139,7 +141,7 @@ def fit(
         Embeddings of the normals, N >= 2, or one embedding per frequency band.
     is_target : (N,) bool, or None
         True for normals of the target domain.
-    method : "raw" | "ldn" | "domain_z" | "dldn" | "dbldn" | "varmin" | "mahalanobis"
+    method : "raw" | "ldn" | "domain_z" | "dldn" | "dbldn" | "varmin" | "mahalanobis" | "as_is"
         See the module.
     metric : "cosine" | "euclidean"
         Distance between embeddings; cosine is 1 - cos.
@@ -216,7 +218,7 @@ def build(z: Array, is_target: Array, config: BackendConfig, train_scores: Array
         raise ValueError(f"train_scores holds {len(given)} scores for {len(z)} normals")
     if z.ndim == 3:
         return Backend(z, is_target, config, Beam(z, is_target, config), None, given)
-    whitener = Gaussian(z) if config.whiten else None
+    whitener = Gaussian(z) if config.whiten and config.method != "as_is" else None
     method = build_method(z if whitener is None else whitener.whiten(z), is_target, config)
     return Backend(z, is_target, config, method, whitener, given)
 
@@ -360,6 +362,8 @@ def build_method(z: Any, is_target: Array, config: BackendConfig) -> Method:
         return VarMinBank(z, config.metric, k=config.k, density_k=config.density_settings()["density_k"])
     if config.method == "domain_z":
         return DomainZ(z, is_target, config)
+    if config.method == "as_is":
+        return AsIs(z)
     return Mahalanobis(z, is_target, config) if config.method == "mahalanobis" else DualDensity(z, is_target, config)
 
 
@@ -500,6 +504,19 @@ class OwnDistances:
             each = np.delete(np.where(hit.any(axis=1), (changed * hit).sum(axis=1), self.mean_distance), out)
             mu[out], sigma[out] = each.mean(), each.std()
         return mu, sigma if n - 1 >= FEW else np.full(n, np.nan)
+
+
+class AsIs:
+    """The last number of each embedding; the other normals play no part, so leaving a clip out changes nothing."""
+
+    def __init__(self, z: Array) -> None:
+        self.z = z
+
+    def score(self, q: Array) -> Array:
+        return q[:, -1]
+
+    def leave_one_out(self) -> Array:
+        return self.z[:, -1]
 
 
 class Mahalanobis:

@@ -25,7 +25,7 @@ def _pooling(r: Recipe) -> str:
 
 def _back_end(r: Recipe) -> str:
     """The method with its metric, its k (of LDN: density_k, as in Table 2) and the options that are not the default."""
-    parts = [r.method] if r.method == "mahalanobis" else [r.method, r.metric]
+    parts = [r.method] if r.method in ("mahalanobis", "as_is") else [r.method, r.metric]
     parts += [f"k={r.density_k or r.k}"] if r.density_k or r.method == "raw" else []
     parts += [f"query k={r.k}"] if r.method != "raw" and r.k > 1 else []
     parts += [f"exponent {r.exponent:g}"] if r.exponent != 1 else []

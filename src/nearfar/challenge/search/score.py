@@ -25,7 +25,7 @@ from nearfar.recipe import COMPOSITE, Recipe
 from nearfar.support.check import Array
 from nearfar.views import VIEWS, compose
 
-VECTORS_ONLY = ("mahalanobis",)  # methods that distances alone do not decide
+VECTORS_ONLY = ("mahalanobis", "as_is")  # methods that distances alone do not decide
 WEIGHTS = [weight for _, weight in COMPOSITE]  # eq. 13
 Scores = tuple[Array, Array]  # leave-one-out (N,), queries (M,)
 Key = TypeVar("Key")
