@@ -9,6 +9,8 @@ import soundfile
 
 from nearfar import Clip, Detector, Fusion, Recipe, Watch
 from nearfar.embedding.embedder import Origin
+from nearfar.embedding.vectors import embed
+from nearfar.explain import deviation
 from nearfar.explain.deviation import find_region, hz_of, seconds_of
 from nearfar.explain.evidence import find_span, neighbours
 from nearfar.explain.wording import Explanation
@@ -27,6 +29,12 @@ SYSTEMS = {
         (("steady", 0.5, replace(STEADY, **RESIDUAL)), ("transient", 0.5, replace(TRANSIENT, **RESIDUAL)))
     ),
 }
+
+
+for pooling in ("quiet", "power"):
+    cleaned = replace(STEADY, encoder="logmel-4096", view="w1w_16384", pooling=pooling)
+    bursts = replace(STEADY, view="w1w_16384", pooling="burst")
+    SYSTEMS[f"4096 {pooling}"] = Watch((("clean", 0.5, cleaned), ("burst", 0.5, bursts)))
 
 
 def machine(seed, *, mono=False):
@@ -262,3 +270,36 @@ def test_loudness_alone_is_the_difference_if_there_is_no_other(detectors):
     clip = machine(91)
     e = detectors["floor"].explain(replace(clip, near=clip.near * 10, far=clip.far * 10))
     assert e.microphone == "both" and e.change_db == pytest.approx(20, abs=2) and "at all pitches" in e.sentence()
+
+
+def test_what_was_taken_out_of_near_and_bursts_and_rhythms_make_no_map_of_the_machine():
+    parts = {
+        "noise": replace(STEADY, encoder="logmel-4096", view="noise_16384", pooling="power"),
+        "burst": replace(STEADY, view="w1w_16384", pooling="burst"),
+        "rhythm": Recipe(encoder="rhythm", method="as_is", metric="euclidean", normalize=False),
+    }
+    system = Watch(tuple((name, 1 / 3, recipe) for name, recipe in parts.items()))
+    detector = Detector(system, threads=1).fit([machine(i) for i in range(8)])
+    clip = with_fault(machine(99), tone(2.0, 3.0))
+    leaves = [(recipe, backend.z) for recipe, backend in zip(detector.recipes, detector.backends, strict=True)]
+    assert [m.sound for m in deviation.maps(clip, detector.band_levels, leaves)] == ["near", "far"]
+    e = detector.explain(clip)
+    assert e.microphone == "near" and 2600 < e.low_hz < 3000 < e.high_hz < 3400 and not e.isolated
+
+
+@pytest.mark.parametrize("pooling", ["mean", "quiet", "power", "quantile"])
+@pytest.mark.parametrize("encoder", ["logmel", "logmel-4096"])
+def test_a_map_of_the_machine_differs_from_the_normals_as_the_vectors_of_the_recipe_do(encoder, pooling):
+    recipe = replace(STEADY, encoder=encoder, view="w1w_4096", pooling=pooling)
+    detector = Detector(recipe, threads=1).fit([machine(i) for i in range(6)])
+    (backend,) = detector.backends
+    louder = with_fault(machine(70), 0.03 * band_noise(np.random.default_rng(1), 4000, 6000))
+    shown = deviation.maps(louder, detector.band_levels, [(recipe, backend.z)])[-1]
+    assert shown.sound == "machine" and shown.db.shape[1] == 128
+    vector = embed(louder, [recipe], detector.encoders)[0]
+    at = slice(128, 256) if pooling == "quantile" else slice(0, 128)
+    wanted = (vector - backend.z.mean(axis=0))[at]
+    usual_frame = np.median(shown.db, axis=0)
+    assert np.abs(usual_frame - wanted).mean() < 3, "frames of noise lie below the mean of their power"
+    inside = slice(int(deviation.band_of(4300)), int(deviation.band_of(5700)))
+    assert wanted[inside].mean() > 5 and usual_frame[inside].mean() == pytest.approx(wanted[inside].mean(), abs=3)

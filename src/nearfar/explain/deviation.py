@@ -5,7 +5,9 @@
 
 A clip has up to three maps. "near" and "far" compare the microphones with the band levels of the normals, for every
 encoder. "machine" compares near without the far sound; it exists if a recipe of the detector uses that waveform and
-its bank holds band levels.
+its bank holds band levels. There the frames of the clip are moved so that their own level, pooled as the recipe pools,
+deviates from the normals as the recipe's vector does, whatever its window. Levels of "quiet" lie below most frames: the
+median frame takes their place.
 
 A region is a moment if its largest smoothed deviation is more than twice that of the clip as a whole; otherwise it is
 the whole clip. In time and in frequency it ends where the deviation has fallen to half.
@@ -21,8 +23,8 @@ from scipy.ndimage import uniform_filter
 
 from nearfar.audio import Clip
 from nearfar.embedding.band_levels import CHANNELS, BandLevels, frames
-from nearfar.embedding.vectors import waveform
-from nearfar.encoders.logmel import BANDS, HOP, RATE, log_mel
+from nearfar.embedding.vectors import pool, waveform
+from nearfar.encoders.logmel import BANDS, FRAMING, HOP, RATE, log_mel
 from nearfar.encoders.mel import htk_hz, htk_mel
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array
@@ -32,8 +34,12 @@ LEAST_SPREAD_DB = 1.0
 STANDS_OUT, MARGIN = 2.0, 1.0  # a moment deviates by this factor and this many standard deviations more than the clip
 LOUDER = 1.5  # faults add sound: a quieter region needs a deviation larger by this factor to be named first
 ALSO = 1.0  # fewest standard deviations of a band that joins a region by its change in decibels
+QUARTILES = 1.349  # between the quartiles of a Gaussian, in standard deviations
 REPEATS, REACH = 3, 0.5  # this many moments over this share of the clip are one sound that repeats
-LEVELS = {"mean": slice(0, BANDS), "mean_std": slice(0, BANDS), "quantile": slice(BANDS, 2 * BANDS)}  # poolings in dB
+LEVELS = {  # where the pooled log-mel spectra hold the level of each band in dB
+    **dict.fromkeys(("mean", "mean_std", "quiet", "power"), slice(0, BANDS)),
+    "quantile": slice(BANDS, 2 * BANDS),
+}
 
 
 @dataclass(frozen=True)
@@ -95,13 +101,21 @@ def maps(clip: Clip, band_levels: BandLevels, leaves: Sequence[tuple[Recipe, Arr
         if channel in band_levels.sums and getattr(clip, channel) is not None:
             found.append(_map(channel, channel, frames(clip, channel), *band_levels.usual(channel)))
     for recipe, z in leaves:
-        wave = recipe.parsed_view.waveform
-        bands = LEVELS.get(recipe.pooling)
-        if wave == "near" or recipe.encoder != "logmel" or bands is None or recipe.normalize or not found:
+        view, bands = recipe.parsed_view, LEVELS.get(recipe.pooling)
+        if view.waveform == "near" or view.kind == "noise" or recipe.normalize or not found:
             continue
-        level, levels = log_mel(waveform(clip, wave, RATE)), z.reshape(len(z), -1)[:, bands].astype(np.float64)
-        spread = np.hypot(levels.std(axis=0), level.std(axis=0))  # between the normals, and between frames of the clip
-        found.append(_map("machine", wave, level, levels.mean(axis=0), spread))
+        if recipe.encoder not in FRAMING or bands is None:
+            continue
+        heard, levels = waveform(clip, view.waveform, RATE), z.reshape(len(z), -1)[:, bands].astype(np.float64)
+        level = log_mel(heard)
+        grids = [log_mel(heard, *FRAMING[recipe.encoder])[:, None], level[:, None]]
+        pooled, own = (x.ravel()[bands] for x in pool(grids, recipe))
+        if recipe.pooling == "quiet":
+            own = np.median(level, axis=0)
+        # Between the normals, and between frames of the clip; by quartiles, so that a moment does not widen it.
+        low, high = np.quantile(level, [0.25, 0.75], axis=0)
+        spread = np.hypot(levels.std(axis=0), (high - low) / QUARTILES)
+        found.append(_map("machine", view.waveform, level, levels.mean(axis=0) + own - pooled, spread))
         break
     return found
 
