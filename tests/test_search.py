@@ -34,11 +34,11 @@ SETTINGS = list(SPACE.plan)
 class Memory:
     """Grids that are there already."""
 
-    def __init__(self, grids):
-        self.grids = grids
+    def __init__(self, arrays):
+        self.arrays = arrays
 
-    def grid(self, path, waveform, *, layer=None):
-        return self.grids[str(path), waveform]
+    def grids(self, path, waveforms, layer=None):
+        return {name: self.arrays[str(path), name] for name in waveforms}
 
 
 def toy_grids(waveforms, count=N + M, shape=(9, 2, 5), seed=0, duplicates=True, silent=False):
@@ -228,9 +228,9 @@ def test_nobody_listens_again_when_all_is_recorded(machine, tmp_path):
     asked = []
 
     class Counting:
-        def grid(self, path, waveform, *, layer=None):
+        def grids(self, path, waveforms, layer=None):
             asked.append(path)
-            return library.grid(path, waveform, layer=layer)
+            return library.grids(path, waveforms, layer)
 
     few = space.space(poolings=["mean"], views=["near_only"], methods=["raw"])
     run.search_machine(run.plan(machine, few, "logmel", tmp_path), Counting())
@@ -248,11 +248,11 @@ def test_every_grid_is_read_once_and_a_broken_file_is_left_out_then_and_later(ma
     broken = machine.test[0].path
 
     class Counting:
-        def grid(self, path, waveform, *, layer=None):
-            read.append((path, waveform))
+        def grids(self, path, waveforms, layer=None):
+            read.extend((path, waveform) for waveform in waveforms)
             if path == broken:
                 raise ValueError("it is broken")
-            return cache.grid(path, waveform, layer=layer)
+            return cache.grids(path, waveforms, layer)
 
     plain = run.score_setting
     monkeypatch.setattr(run, "score_setting", lambda *arguments: scored.append(1) or plain(*arguments))
@@ -261,9 +261,7 @@ def test_every_grid_is_read_once_and_a_broken_file_is_left_out_then_and_later(ma
     assert failures == {str(broken): "it is broken"}
     others = {clip.path for clip in machine.clips} - {broken}
     assert {file for file, _ in read} == others | {broken}
-    assert len(read) == 1 + 2 * len(others) + 1, (
-        "the first grid's shape, two waveforms of each, and the broken one's first"
-    )
+    assert len(read) == 1 + 2 * len(others) + 2, "the first grid's shape, and two waveforms of each clip"
     found = records.read(tmp_path)
     assert len(found) == len(few) and found.scores["m"].shape[1] == len(machine.test) - 1
     scored.clear()
@@ -297,7 +295,7 @@ def test_layers_and_beam_are_recorded_as_the_detector_scores_them(machine, tmp_p
     encoder = load("ced-tiny", weights)
     passes = []
     grid = encoder.grid
-    encoder.grid = lambda waves, **layers: passes.append(layers) or grid(waves, **layers)
+    encoder.grid = lambda waves, **layers: passes.extend(waves) or grid(waves, **layers)
     library = CachedEncoders({"ced-tiny": encoder}, Store(tmp_path / "store", "float32"), layers=[3, None])
     run.search_machine(run.plan(machine, chosen, "ced-tiny", tmp_path / "out"), library)
     assert len(passes) == 2 * 24, "both layers come out of one pass of each waveform"

@@ -35,7 +35,7 @@ UNKNOWN = 1 << 35  # a header with more samples than this does not know its leng
 STREAMED = 0x7FFF_0000  # data sizes from here on are what tools write that cannot go back to the header
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Clip:
     """One recording: `near` (N,) and optionally `far` (N,) float32 at `rate` Hz. Raises ValueError if they differ.
 
@@ -61,7 +61,7 @@ class Clip:
                 if np.issubdtype(given.dtype, np.integer):
                     raise ValueError(f"{what} holds whole numbers ({given.dtype}), and full scale is 1: int16 / 32768?")
                 x = finite(what, given, ndim=1)
-                object.__setattr__(self, channel, x.astype(np.float32, copy=False))
+                setattr(self, channel, x.astype(np.float32, copy=False))
         if self.far is not None and self.far.shape != self.near.shape:
             raise ValueError(
                 f"{self.name!r}: near has {len(self.near)} samples and far {len(self.far)}; they must agree"

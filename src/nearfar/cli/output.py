@@ -17,7 +17,7 @@ from nearfar.support.words import plural
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
-    from nearfar.challenge.pages.effects import Table
+    from nearfar.challenge.pages.effects import TextTable
     from nearfar.challenge.pages.tables import Reproduction
     from nearfar.challenge.search.fuse import Fused
     from nearfar.challenge.search.records import Records
@@ -316,9 +316,9 @@ def print_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
     echo(f"\nAll configurations     {table}\nBest as a recipe       {out / 'best.json'}")
 
 
-def tables(ranked: Ranked) -> list[Table]:
+def tables(ranked: Ranked) -> list[TextTable]:
     """The estimate for new data and the picks of the rules, as tables of a page."""
-    found: list[Table] = [("What the best one is worth", WORTH_HEADS, _worth(ranked))] if ranked.selection else []
+    found: list[TextTable] = [("What the best one is worth", WORTH_HEADS, _worth(ranked))] if ranked.selection else []
     return [*found, ("What rules without labels pick", RULE_HEADS, _rule_rows(ranked))] if ranked.rules else found
 
 

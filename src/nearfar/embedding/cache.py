@@ -131,27 +131,26 @@ class CachedEncoders:
         self.encoders, self.layers = encoders, layers
         self.cache = EmbeddingCache(encoders, store, near=near, far=far, must_keep=must_keep)
 
-    def grid(
-        self, path: str | PathLike[str], waveform: str, encoder: str | None = None, layer: int | None = None
-    ) -> Array:
-        """(T, F, D) float32 of a whole recording; `encoder` may be left out if there is only one.
+    def grids(self, path: str | PathLike[str], waveforms: Iterable[str], layer: int | None = None) -> dict[str, Array]:
+        """(T, F, D) float32 of each waveform of a whole recording, by the only encoder; the file is read once.
 
         Raises ValueError for a recording longer than `audio.LONG_S`, which has grids of its windows only, and as
         reading does.
         """
-        if encoder is None and len(self.encoders) != 1:
-            raise ValueError(f"name the encoder, one of: {', '.join(self.encoders)}")
-        wanted = EncoderInput(waveform, encoder or next(iter(self.encoders)), layer)
-        cache, source = self.cache, sha256_of(path)
-        found = cache.read(source, None, [wanted])
-        if not found:
+        (encoder,) = self.encoders
+        wanted = {name: EncoderInput(name, encoder, layer) for name in waveforms}
+        cache, store = self.cache, self.cache.store
+        source = sha256_of(path) if store is not None else ""
+        found = cache.read(source, None, wanted.values())
+        if missing := [each for each in wanted.values() if each not in found]:
             clip = next(audio.windows(path, near=cache.near, far=cache.far))
             if clip.window is not None:
                 raise ValueError(f"{path}: lasts more than {audio.LONG_S:g} s and has no grid as a whole; cut it first")
-            together = [wanted._replace(layer=layer) for layer in self.layers if cache.store is not None]
+            layers = self.layers if store is not None else ()
+            together = [each._replace(layer=number) for each in missing for number in (layer, *layers)]
             with single_threaded_blas():  # the last bit of a product depends on the number of BLAS threads
-                found = self.arrays(clip, source, list(dict.fromkeys([wanted, *together])))
-        return found[wanted]
+                found |= self.arrays(clip, source, list(dict.fromkeys(together)))
+        return {name: found[each] for name, each in wanted.items()}
 
     def arrays(self, clip: Clip, source: str, inputs: Sequence[EncoderInput]) -> dict[EncoderInput, Array]:
         """The arrays of one clip's inputs, read or computed in this thread: stored pooled embeddings, else grids."""

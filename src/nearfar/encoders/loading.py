@@ -75,7 +75,7 @@ def weights_in(names: Iterable[str], weights: Any = None, precision: str = "floa
 
 def weights_of(encoder: EncoderDescription) -> WeightsId:
     """The identity of an encoder's weights; empty if it has none."""
-    return WeightsId.parse(getattr(encoder, "weights_hash", ""))
+    return WeightsId.parse(encoder.weights_hash)
 
 
 def _precision_of(name: str, asked: str) -> str:

@@ -100,10 +100,13 @@ TABLE = {
 
 
 class EncoderDescription(Protocol):
-    """What is needed to prepare the input of an encoder; with `weights_hash` if it has weights."""
+    """What is needed to prepare the input of an encoder, and to say which weights it has ("" if it has none)."""
 
     @property
     def sample_rate(self) -> int: ...
+
+    @property
+    def weights_hash(self) -> str: ...
 
 
 class Encoder(EncoderDescription, Protocol):

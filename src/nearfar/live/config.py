@@ -122,7 +122,7 @@ SampleFormat = Annotated[str, AfterValidator(lambda value: one_of("sample format
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
-class Table(BaseModel):
+class ConfigTable(BaseModel):
     """The base of all tables: types are strict, and an unknown key is an error that lists the known ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -138,7 +138,7 @@ class Table(BaseModel):
         return data
 
 
-class AlarmConfig(Table):
+class AlarmConfig(ConfigTable):
     """The alarm of a machine. Without `false_alarms_per_week` it uses the model's set-point if somebody chose one,
     else the one that the normal recordings can confirm."""
 
@@ -148,7 +148,7 @@ class AlarmConfig(Table):
     off_delay: int = Field(default=5, ge=1)
 
 
-class MachineConfig(Table):
+class MachineConfig(ConfigTable):
     """One machine. `hop_s` is half a window by default; `silence_s` 30 s for a stream, and no limit for a folder."""
 
     model: FilePath
@@ -164,7 +164,7 @@ class MachineConfig(Table):
     alarm: AlarmConfig = AlarmConfig()
 
 
-class HistoryConfig(Table):
+class HistoryConfig(ConfigTable):
     """The folder of the history, and how much of it is kept."""
 
     folder: FilePath = Path("nearfar-history")
@@ -172,7 +172,7 @@ class HistoryConfig(Table):
     audio_gb: float = Field(default=10.0, ge=0)
 
 
-class MqttConfig(Table):
+class MqttConfig(ConfigTable):
     """An MQTT broker; see `sinks.mqtt`."""
 
     host: str = Field(min_length=1)
@@ -187,33 +187,33 @@ class MqttConfig(Table):
     discovery: bool = True
 
 
-class WebhookConfig(Table):
+class WebhookConfig(ConfigTable):
     """The URL that events are posted to; see `sinks.webhook`."""
 
     url: Annotated[str, AfterValidator(hook_url)]
     secret_file: FilePath | None = None
 
 
-class MetricsConfig(Table):
+class MetricsConfig(ConfigTable):
     """The address at which Prometheus reads the metrics."""
 
     port: Port
     address: str = "127.0.0.1"
 
 
-class OpcUaConfig(Table):
+class OpcUaConfig(ConfigTable):
     """The address of the OPC-UA server."""
 
     endpoint: Annotated[str, AfterValidator(_endpoint)] = "opc.tcp://127.0.0.1:4840/nearfar/"
 
 
-class LinesConfig(Table):
+class LinesConfig(ConfigTable):
     """A file to which lines are appended."""
 
     file: FilePath
 
 
-class PlantConfig(Table):
+class PlantConfig(ConfigTable):
     """The whole plant."""
 
     machines: Mapping[str, MachineConfig] = Field(default_factory=dict)

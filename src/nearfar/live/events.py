@@ -18,7 +18,7 @@ from nearfar.live.alarm import CLEARED, NORMAL, RAISED
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine
 from nearfar.live.messages import OK, PROBLEM, EventMessage, HealthMessage, Message, Sink, StateMessage
-from nearfar.live.records import ALARM, HEALTH, Event, ScoreRecord
+from nearfar.live.records import ALARM, HEALTH_EVENT, Event, ScoreRecord
 
 BEFORE_S, AFTER_S = 30.0, 15.0  # audio kept around the peak of an event
 
@@ -85,7 +85,7 @@ class EventRecorder:
         text = "; ".join(problems.values())
         changed = problems.keys() != self.health_kinds
         if problems and self.health_event is None:
-            event = Event(0, self.machine.id, HEALTH, at, text=text)
+            event = Event(0, self.machine.id, HEALTH_EVENT, at, text=text)
             self.health_event = self.change(event, RAISED, at)
         elif problems and self.health_event is not None and changed:
             self.health_event = self.history.change_event(self.health_event.id, text=text)

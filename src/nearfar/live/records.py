@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-ALARM, HEALTH = "alarm", "health"  # kinds of events
+ALARM, HEALTH_EVENT = "alarm", "health"  # kinds of events
 FINE, FAULT = "fine", "fault"  # verdicts
 
 

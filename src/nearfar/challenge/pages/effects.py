@@ -22,7 +22,7 @@ from nearfar.explain.render import Figure, figure, render
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array
 
-Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # heading, column names, rows
+TextTable = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # heading, column names, rows
 PACKAGE = "nearfar.challenge.pages"
 MOST = 14  # most values of a choice that a picture shows
 NO_SCORES = "There are no official scores: the test clips that were searched on have no labels."
@@ -97,7 +97,7 @@ def effect_png(effect: Effect, span: tuple[float, float], *, dark: bool = False)
     return as_png(figure, look, [ax])
 
 
-def search_page(recipes: Sequence[Recipe], scores: Array, title: str, tables: Sequence[Table] = ()) -> str:
+def search_page(recipes: Sequence[Recipe], scores: Array, title: str, tables: Sequence[TextTable] = ()) -> str:
     """The page of a search: `tables` about its best configuration, and the effects of its choices.
 
     `scores` (n,) are the official scores of the recipes in [0, 1]; a recipe with NaN is left out. Without any score

@@ -13,7 +13,7 @@ are slow. The vectors equal those of `embedding.vectors.pool` to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from os import PathLike
 from typing import Protocol
@@ -108,8 +108,10 @@ def _power(ratio: Array, p: float) -> Array:
 class GridSource(Protocol):
     """Where the grids of recordings come from: a cache of embeddings, or arrays in memory."""
 
-    def grid(self, path: str | PathLike[str], waveform: str, *, layer: int | None = None) -> Array:
-        """(T, F, D) of a recording's waveform and layer (None: the final one); ValueError if it has none."""
+    def grids(
+        self, path: str | PathLike[str], waveforms: Iterable[str], layer: int | None = None
+    ) -> Mapping[str, Array]:
+        """(T, F, D) of each waveform of a recording, by layer (None: the final one); ValueError if it has none."""
         ...
 
 
@@ -134,7 +136,8 @@ def pool_clips(
 
     def vectors_of(clip: Recording) -> dict[str, list[Array]] | str:
         try:
-            return {name: pool_many(source.grid(clip.path, name, layer=layer), settings) for name in waveforms}
+            grids = source.grids(clip.path, waveforms, layer)
+            return {name: pool_many(grid, settings) for name, grid in grids.items()}
         except (ValueError, OSError) as error:
             return str(error)
 
@@ -160,7 +163,7 @@ def first_shape(clips: Sequence[Recording], source: GridSource, waveform: str, l
     """(F, D) of the first grid that can be had; (1, 1) if none can."""
     for clip in clips:
         try:
-            _, rows, width = source.grid(clip.path, waveform, layer=layer).shape
+            _, rows, width = source.grids(clip.path, [waveform], layer)[waveform].shape
             return rows, width
         except (ValueError, OSError):
             continue

@@ -5,8 +5,8 @@
     configuration  a `Recipe`; their order is settings, then views, then back ends
 
 `REPORT` is the report's grid, 7 x 6 x 24 x 26 = 26,208 configurations; `EXTENDED` has views, back ends and frequency
-modes that the report leaves out. Both are tables of blocks; a space is the union of its blocks, so a configuration that
-two blocks have is tried once.
+modes that the report leaves out. Both are tables of parts; a space is the union of its parts, so a configuration that
+two parts have is tried once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LEAKAGE = tuple(f"{kind}_{1 << n}" for kind in ("w1", "w1w") for n in range(10, 
 
 
 @dataclass(frozen=True)
-class Block:
+class Combinations:
     """All combinations of views, (low, spike), (pooling, alpha, p) and back ends by name."""
 
     views: tuple[str, ...]
@@ -62,14 +62,14 @@ class Block:
     freqs: tuple[str, ...] = ()  # (): the caller's
 
 
-REPORT = (Block(SPACE["view"], PREPROCESSINGS, POOLINGS, IN_REPORT),)
+REPORT = (Combinations(SPACE["view"], PREPROCESSINGS, POOLINGS, IN_REPORT),)
 EXTENDED = (
-    Block((*LEAKAGE, "far_only", "residual_0.5"), NONE, POOLINGS, IN_REPORT),
-    Block(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("varmin", "exponent", "mahalanobis")),
-    Block(("near_only",), NONE, FEW_POOLINGS[:1], ("whitened",)),
-    Block(("near_only", "n_f", *LEAKAGE), NONE, DECIBEL_POOLINGS, ("raw", "ldn", "mahalanobis")),
-    Block(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("raw", "ldn", "varmin"), ("bands",)),
-    Block(("near_only", "n_f", *LEAKAGE), NONE, BEAM_POOLINGS, ("raw", "ldn", "varmin"), (BEAM,)),
+    Combinations((*LEAKAGE, "far_only", "residual_0.5"), NONE, POOLINGS, IN_REPORT),
+    Combinations(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("varmin", "exponent", "mahalanobis")),
+    Combinations(("near_only",), NONE, FEW_POOLINGS[:1], ("whitened",)),
+    Combinations(("near_only", "n_f", *LEAKAGE), NONE, DECIBEL_POOLINGS, ("raw", "ldn", "mahalanobis")),
+    Combinations(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("raw", "ldn", "varmin"), ("bands",)),
+    Combinations(("near_only", "n_f", *LEAKAGE), NONE, BEAM_POOLINGS, ("raw", "ldn", "varmin"), (BEAM,)),
 )
 
 
@@ -142,21 +142,21 @@ def space(
 
     `views`, `poolings` and `methods` restrict it by name. Raises ValueError with the choices for an unknown name.
     """
-    blocks = (*REPORT, *EXTENDED) if extended else REPORT
+    parts = (*REPORT, *EXTENDED) if extended else REPORT
     _check_names("freq", freqs, {*FREQS, BEAM})
-    _check_names("view", views, {view for block in blocks for view in block.views})
-    _check_names("pooling", poolings, {kind for block in blocks for kind, _, _ in block.poolings})
-    _check_names("method", methods, {method for block in blocks for method in block.backends})
+    _check_names("view", views, {view for part in parts for view in part.views})
+    _check_names("pooling", poolings, {kind for part in parts for kind, _, _ in part.poolings})
+    _check_names("method", methods, {method for part in parts for method in part.backends})
     plan: dict[Setting, dict[str, dict[BackendConfig, None]]] = {}
-    for block in blocks:
-        chosen = [view for view in block.views if not views or view in views]
-        backends = [each for name in block.backends if not methods or name in methods for each in BACKENDS[name]]
+    for part in parts:
+        chosen = [view for view in part.views if not views or view in views]
+        backends = [each for name in part.backends if not methods or name in methods for each in BACKENDS[name]]
         if chosen and backends:
-            for setting in _settings(block, block.freqs or freqs, layers, poolings):
+            for setting in _settings(part, part.freqs or freqs, layers, poolings):
                 for view in chosen:
                     plan.setdefault(setting, {}).setdefault(view, {}).update(dict.fromkeys(backends))
     if not plan:
-        raise ValueError("nothing of the search space is left: no block has all that was asked for")
+        raise ValueError("nothing of the search space is left: no part of it has all that was asked for")
     # settings that share the frames of a clip are neighbours
     ordered = sorted(plan, key=lambda s: (s.freq, s.layer or 0, s.low or 0, s.spike or 0))
     return Space({s: {view: tuple(backends) for view, backends in plan[s].items()} for s in ordered})
@@ -198,10 +198,10 @@ def as_row(recipe: Recipe) -> dict[str, Any]:
 
 
 def _settings(
-    block: Block, freqs: Sequence[str], layers: Sequence[int | None], poolings: Sequence[str]
+    part: Combinations, freqs: Sequence[str], layers: Sequence[int | None], poolings: Sequence[str]
 ) -> Iterator[Setting]:
     for freq, layer in product(freqs, layers):
-        for low, spike in block.preprocessings:
-            for kind, alpha, p in block.poolings:
+        for low, spike in part.preprocessings:
+            for kind, alpha, p in part.poolings:
                 if not poolings or kind in poolings:
                     yield Setting(low, spike, kind, alpha, p, freq, layer)

@@ -10,7 +10,7 @@ from typing import Any
 
 from nearfar.live.alarm import IN_ALARM, RAISED
 from nearfar.live.messages import OK, EventMessage, HealthMessage, Message, ScoreMessage, StateMessage
-from nearfar.live.records import ALARM, HEALTH
+from nearfar.live.records import ALARM, HEALTH_EVENT
 
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 RESULTS = {False: "normal", True: "anomalous", None: "cannot_judge"}
@@ -56,7 +56,7 @@ class Metrics:
         for machine in machines:
             for result in (*RESULTS.values(), "failed"):
                 self.windows.labels(machine, result)
-            for kind in (ALARM, HEALTH):
+            for kind in (ALARM, HEALTH_EVENT):
                 self.events.labels(machine, kind)
 
     def put(self, message: Message) -> None:

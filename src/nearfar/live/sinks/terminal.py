@@ -9,7 +9,7 @@ from datetime import datetime
 
 from nearfar.live.alarm import CLEARED, RAISED
 from nearfar.live.messages import EventMessage, Message, ScoreMessage
-from nearfar.live.records import ALARM, HEALTH, Event
+from nearfar.live.records import ALARM, HEALTH_EVENT, Event
 from nearfar.support.words import plural
 
 RESULTS = {False: "normal", True: "anomalous", None: "cannot be judged"}
@@ -49,19 +49,19 @@ class Printer:
         """What was scored and raised, in one line."""
         parts = [f"{self.counts[result]} {result}" for result in RESULTS.values() if self.counts[result]]
         scored = f"{plural(self.windows, 'window')} scored{': ' if parts else ''}{', '.join(parts)}"
-        return f"{scored}; {plural(self.counts[ALARM], 'alarm')}, {plural(self.counts[HEALTH], 'health event')}"
+        return f"{scored}; {plural(self.counts[ALARM], 'alarm')}, {plural(self.counts[HEALTH_EVENT], 'health event')}"
 
 
 def sentence(message: EventMessage) -> str:
     """An event as a line: when, which machine, what; "" for what people did themselves."""
     event, at = message.event, datetime.fromtimestamp(message.at).strftime("%Y-%m-%d %H:%M:%S")
     start, number = f"{at}  {message.machine:<12}", f"(event {event.id})"
-    if message.what == RAISED and event.kind == HEALTH:
+    if message.what == RAISED and event.kind == HEALTH_EVENT:
         return f"{start}  HEALTH   {event.text}  {number}"
     if message.what == RAISED:
         level = f"{event.peak_score:.1f} standard deviations, set-point {event.threshold:.1f}"
         return f"{start}  ALARM    {event.text}: {level}  {number}"
-    if message.what == CLEARED and event.kind == HEALTH:
+    if message.what == CLEARED and event.kind == HEALTH_EVENT:
         return f"{start}  cleared  working again after {_duration(event)}  {number}"
     if message.what == CLEARED:
         return f"{start}  cleared  the alarm lasted {_duration(event)}; highest score {event.peak_score:.1f}  {number}"
