@@ -27,7 +27,7 @@ def decoder():
 
 
 def clips(decoder, path, name="a.wav", near=0, far=1, window_s=10.0):
-    return decoder.clips(path, name, near=near, far=far, window_s=window_s)
+    return list(decoder.clips(path, name, near=near, far=far, window_s=window_s))
 
 
 @pytest.mark.parametrize("kind", [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_24"), ("OGG", "VORBIS")])
@@ -101,6 +101,29 @@ def test_a_header_that_does_not_know_its_length_is_counted_while_decoding(decode
         clips(decoder, path)
 
 
+def test_a_small_file_of_many_samples_is_refused_and_one_below_the_limit_is_read_window_by_window(tmp_path):
+    few = Decoder(Bounds(samples=96_000 * 2 * 60, memory_bytes=64 << 20), workers=1)
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.zeros((96_000 * 61, 2), np.int16), 96_000)
+    with pytest.raises(AudioError, match=r"^a\.flac: holds more than 11\.52 million samples") as caught:
+        clips(few, path, "a.flac")
+    assert caught.value.kind == "too_long" and path.stat().st_size < 100_000
+    soundfile.write(path, np.zeros((96_000 * 60, 2), np.int16), 96_000)
+    reading = few.clips(path, "a.flac", near=0, far=1, window_s=10.0)
+    assert next(reading).seconds == 10 and sum(clip.seconds for clip in reading) == 50
+    few.close()
+
+
+def test_a_recording_that_is_left_half_read_does_not_reach_the_next_one(tmp_path):
+    decoder = Decoder(BOUNDS, workers=1)
+    long = write_wav(tmp_path / "l.wav", hum(1, seconds=40))
+    half = decoder.clips(long, "l.wav", near=0, far=1, window_s=10.0)
+    assert next(half).name == "l.wav@0s"
+    half.close()
+    assert [clip.name for clip in clips(decoder, write_wav(tmp_path / "s.wav", hum(1)), "s.wav")] == ["s.wav"]
+    decoder.close()
+
+
 @pytest.mark.parametrize(("rate", "channels", "said"), [(100, 1, "rate of 100 Hz"), (RATE, 17, "17 channels")])
 def test_what_is_no_microphone_is_refused(decoder, tmp_path, rate, channels, said):
     soundfile.write(tmp_path / "a.wav", np.zeros((3000, channels), np.float32), rate)
@@ -110,7 +133,8 @@ def test_what_is_no_microphone_is_refused(decoder, tmp_path, rate, channels, sai
 
 def test_too_much_memory_is_an_error_and_the_next_recording_goes_through(tmp_path):
     small = Decoder(Bounds(memory_bytes=8 << 20), workers=1)
-    long, short = write_wav(tmp_path / "l.wav", hum(1, seconds=200)), write_wav(tmp_path / "s.wav", hum(1))
+    long, short = tmp_path / "l.wav", write_wav(tmp_path / "s.wav", hum(1))
+    soundfile.write(long, np.zeros((29 * 192_000, 2), np.int16), 192_000)
     with pytest.raises(AudioError, match=r"^l\.wav: .*(memory|crashed|took more than)"):
         clips(small, long, "l.wav")
     assert len(clips(small, short)) == 1

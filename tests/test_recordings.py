@@ -121,7 +121,7 @@ def test_files_may_be_given_one_by_one(tmp_path: Path, monkeypatch: pytest.Monke
     assert [r.name for r in both] == ["old/a.wav", "today/a.wav", "today/b.wav"]
     monkeypatch.chdir(tmp_path)
     assert [r.name for r in find(["today/b.wav", "today/a.wav"])] == ["a.wav", "b.wav"]
-    with pytest.raises(ValueError, match=r"x\.mp4 is not a recording.*WAV, FLAC, OGG, OPUS, MP3 and AIFF: convert"):
+    with pytest.raises(ValueError, match=r"x\.mp4 is not a recording.*WAV, W64, FLAC, .* and VOC: convert"):
         find([tmp_path / "x.mp4"])
     with pytest.raises(FileNotFoundError, match=r"yesterday.*exists up to"):
         find(tmp_path / "yesterday" / "a.wav")
@@ -135,7 +135,7 @@ def test_a_folder_without_recordings_says_what_it_holds(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{i}.mp4" for i in range(12)), "a.TXT")
     with pytest.raises(
         ValueError,
-        match=r"it holds 12 \.mp4 files, 1 \.txt file; nearfar reads WAV, FLAC, OGG, OPUS, MP3 and AIFF: convert",
+        match=r"it holds 12 \.mp4 files, 1 \.txt file; nearfar reads WAV, W64, FLAC, .* and VOC: convert",
     ):
         find(tmp_path)
 
@@ -149,7 +149,25 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
         (tmp_path / "data" / "broken.wav").symlink_to(tmp_path / "nowhere.wav")
     except OSError:
         pytest.skip("this system makes no links for this user")
-    assert [r.name for r in find(tmp_path / "data")] == ["a.wav", "again/b.wav"]
+    with pytest.warns(UserWarning, match=r"broken\.wav is passed over: a link to a file that is not there"):
+        assert [r.name for r in find(tmp_path / "data")] == ["a.wav", "again/b.wav"]
+
+
+def test_recordings_of_every_container_are_found_and_others_are_named(tmp_path: Path) -> None:
+    kinds = "wav wave bwf rf64 w64 flac ogg oga opus mp3 aiff aif aifc au snd caf voc sph"
+    heard = [f"a.{kind}" for kind in kinds.split()]
+    touch(tmp_path, *heard, "b.m4a", "c.wv", "notes.txt")
+    with pytest.warns(UserWarning, match=r"1 \.m4a file, 1 \.wv file passed over; nearfar reads"):
+        assert [r.name for r in find(tmp_path)] == sorted(heard)
+
+
+def test_a_name_that_is_no_utf_8_is_shown_escaped(tmp_path: Path) -> None:
+    try:
+        touch(tmp_path, os.fsdecode(b"Pr\xfcf\xc3\xbc.wav"))
+    except (OSError, UnicodeError):
+        pytest.skip("this system takes UTF-8 names alone")
+    (found,) = find(tmp_path)
+    assert found.name == "Pr\\xfcfü.wav" and found.path.exists()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])

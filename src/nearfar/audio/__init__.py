@@ -10,6 +10,7 @@ from nearfar.audio.clip import (
     Problem,
     as_clip,
     count_windows,
+    cut,
     header,
     incomplete,
     problems,
@@ -18,6 +19,7 @@ from nearfar.audio.clip import (
     seconds,
     windows,
 )
+from nearfar.audio.limits import Limits
 
 __all__ = [
     "INCOMPLETE",
@@ -26,9 +28,11 @@ __all__ = [
     "WINDOW_S",
     "Clip",
     "Header",
+    "Limits",
     "Problem",
     "as_clip",
     "count_windows",
+    "cut",
     "header",
     "incomplete",
     "problems",

@@ -20,9 +20,12 @@ from typing import Any
 import numpy as np
 
 from nearfar.audio import microphones
+from nearfar.audio.extent import UNKNOWN_S, missing_s
+from nearfar.audio.limits import Limits, check_rate, whole_rate
 from nearfar.audio.microphones import Problem as Problem
 from nearfar.errors import AudioError
-from nearfar.support.check import Array, finite, number
+from nearfar.support.check import Array, finite
+from nearfar.support.words import shown
 
 SHORTEST_S = 0.1  # a shorter clip is an error
 LOUDEST = 1e10  # floats in the scale of 32-bit integers reach 2.1e9; the square of a larger sample may overflow
@@ -32,7 +35,8 @@ BLOCK = 1 << 19  # samples read at a time
 MISSING_S = 0.05  # a file that lacks more than this of what its header promises is cut short
 INCOMPLETE = "incomplete"
 UNKNOWN = 1 << 35  # a header with more samples than this does not know its length
-STREAMED = 0x7FFF_0000  # data sizes from here on are what tools write that cannot go back to the header
+MAY_FAIL = ("FLAC", "OGG", "MPEG", "MP3")  # formats whose decoders fail where the file is cut short
+KEYBOARD = Limits()  # of a file that is given by path
 
 
 @dataclass(eq=False)
@@ -40,7 +44,8 @@ class Clip:
     """One recording: `near` (N,) and optionally `far` (N,) float32 at `rate` Hz. Raises ValueError if they differ.
 
     `window`: (first sample, most samples) where this is a piece of a longer file. `missing_s`: seconds that the file's
-    header promises and the file does not hold; of several windows, the first says so.
+    header promises and the file does not hold (infinite if nobody can tell, below 0 if the file holds more than its
+    header says); of several windows, the first says so.
     """
 
     near: Array
@@ -52,7 +57,7 @@ class Clip:
 
     def __post_init__(self) -> None:
         if type(self.rate) is not int or self.rate <= 0:
-            number(f"the rate of {self.name!r}", self.rate, above=0)
+            whole_rate(self.name, self.rate)
         for channel in ("near", "far"):
             x = getattr(self, channel)
             is_float32 = isinstance(x, np.ndarray) and x.dtype == np.float32 and x.ndim == 1
@@ -98,43 +103,72 @@ def read(path: str | os.PathLike[str], *, near: int = 0, far: int | None = 1, st
     """
     if not frames:
         raise ValueError("frames is 0, and a clip needs samples: -1 reads all")
+    path = Path(path)
     with _opened(path) as file:
         if start:
             file.seek(start)
-        return _clip(Path(path), file, frames, near, far)
+        return _clip(path, file, frames, _channels(shown(path.name), file.channels, near, far))
 
 
 def windows(
-    path: str | os.PathLike[str], *, near: int = 0, far: int | None = 1, length_s: float = WINDOW_S, first: int = 0
+    path: str | os.PathLike[str],
+    *,
+    near: int = 0,
+    far: int | None = 1,
+    length_s: float = WINDOW_S,
+    whole_s: float = LONG_S,
+    first: int = 0,
+    limits: Limits = KEYBOARD,
 ) -> Iterator[Clip]:
-    """The clips of a file: the whole of it up to LONG_S, else windows of `length_s` named file@start, one at a time.
+    """The clips of a file: the whole of it up to `whole_s`, else windows of `length_s` named file@start, one at a time.
 
     Only one window is in memory. A last window of less than half the length is left out; those before the `first` are
-    not read. Raises as `read` does.
+    not read. Raises as `read` does, and AudioError for a file beyond the `limits`.
     """
     path = Path(path)
-    with _opened(path) as file:
-        rate = file.samplerate
-        if not _is_long(path, file):
-            yield _clip(path, file, -1, near, far)
+    with _opened(path, limits) as file:
+        rate, channels = file.samplerate, _channels(shown(path.name), file.channels, near, far)
+        if not _is_long(path, file, whole_s):
+            clip = _clip(path, file, -1, channels)
+            limits.check_length(shown(path.name), clip.seconds, len(clip.near) * len(channels))
+            yield clip
             return
+        if file.frames < UNKNOWN:
+            limits.check_length(shown(path.name), file.frames / rate, file.frames * len(channels))
         step = round(length_s * rate)
         if first:
             file.seek(first * step)
         for start in range(first * step, file.frames, step):
-            samples = _samples(file, step, *_channels(path.name, file.channels, near, far))
+            samples = _samples(file, step, *channels)
             if start and len(samples) < step / 2:
                 return
-            clip = _as_recorded(path, samples, rate, 0.0 if start else _missing_s(path))
+            stop = start + len(samples)
+            limits.check_length(shown(path.name), stop / rate, stop * len(channels))
+            clip = _as_recorded(path, samples, rate, 0.0 if start else _missing_s(path, file))
             yield replace(clip, name=f"{clip.name}@{start / rate:g}s", window=(start, step))
             if len(samples) < step:
                 return
 
 
-def count_windows(path: str | os.PathLike[str], *, length_s: float = WINDOW_S) -> int:
+def cut(clip: Clip, length_s: float, whole_s: float) -> Iterator[Clip]:
+    """The windows of a clip in memory, as `windows` gives those of a file with the same samples."""
+    if clip.seconds <= whole_s:
+        yield clip
+        return
+    step = round(length_s * clip.rate)
+    for start in range(0, len(clip.near), step):
+        near = clip.near[start : start + step]
+        if start and len(near) < step / 2:
+            return
+        far = None if clip.far is None else clip.far[start : start + step]
+        name = f"{clip.name}@{start / clip.rate:g}s"
+        yield Clip(near, far, clip.rate, name, (start, step), 0.0 if start else clip.missing_s)
+
+
+def count_windows(path: str | os.PathLike[str], *, length_s: float = WINDOW_S, whole_s: float = LONG_S) -> int:
     """How many clips `windows` gives of a file, by its header: 1 if that does not know. Raises as `read` does."""
     lasts = seconds(path)
-    return int(lasts / length_s + 0.5) if LONG_S < lasts < float("inf") else 1
+    return int(lasts / length_s + 0.5) if whole_s < lasts < float("inf") else 1
 
 
 @dataclass(frozen=True)
@@ -161,6 +195,7 @@ def seconds(path: str | os.PathLike[str]) -> float:
 def as_clip(source: Any, *, near: int = 0, far: int | None = 1) -> Clip:
     """A clip from a path, a `Clip`, or arrays with a rate: (near, far, rate), (near, rate) or ((near, far), rate)."""
     if isinstance(source, Clip):
+        check_rate(source.name, source.rate)
         return source
     if isinstance(source, (str, os.PathLike)):
         return read(source, near=near, far=far)
@@ -170,9 +205,8 @@ def as_clip(source: Any, *, near: int = 0, far: int | None = 1) -> Clip:
             pair = waves[0]
             waves = list(pair) if isinstance(pair, (tuple, list)) or np.ndim(pair) == 2 else [pair]
         if 1 <= len(waves) <= 2:
-            return Clip(
-                np.asarray(waves[0]), None if len(waves) == 1 or waves[1] is None else np.asarray(waves[1]), int(rate)
-            )
+            second = None if len(waves) == 1 or waves[1] is None else np.asarray(waves[1])
+            return Clip(np.asarray(waves[0]), second, check_rate("clip", rate))
     raise ValueError(f"a clip is a path, a nearfar.Clip or (near, far, rate), not {type(source).__name__}")
 
 
@@ -183,41 +217,54 @@ def problems(clip: Clip) -> list[Problem]:
 
 
 def incomplete(clip: Clip) -> list[Problem]:
-    """That the file of the clip is cut short, or nothing."""
-    if clip.missing_s <= MISSING_S:
+    """That the file of the clip is cut short, or holds more than its header says, or nothing."""
+    if abs(clip.missing_s) <= MISSING_S:
         return []
-    lacks = f"the file lacks its last {clip.missing_s:.3g} s"
-    return [Problem(INCOMPLETE, f"{lacks}: was the recording, or the copying of it, cut off?")]
+    if clip.missing_s < 0:
+        less = f"the file's header says {-clip.missing_s:.3g} s less than the file holds, and these were not heard"
+        return [Problem(INCOMPLETE, f"{less}: did the recorder stop before closing it?")]
+    last = "end" if clip.missing_s == UNKNOWN_S else f"last {clip.missing_s:.3g} s"
+    return [Problem(INCOMPLETE, f"the file lacks its {last}: was the recording, or the copying of it, cut off?")]
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+def _opened(path: str | os.PathLike[str], limits: Limits = KEYBOARD) -> Iterator[Any]:
     import soundfile
 
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, and one recording is expected here: give a file in it")
+        raise ValueError(f"{shown(path)} is a folder, and one recording is expected here: give a file in it")
     if not path.is_file():
-        raise FileNotFoundError(f"no such recording: {path}")
+        if path.is_symlink():
+            raise FileNotFoundError(f"{shown(path)} is a link to {shown(path.readlink())}, and there is no such file")
+        raise FileNotFoundError(f"no such recording: {shown(path)}")
     try:
-        with soundfile.SoundFile(path) as file:
+        # as bytes: a name need not be UTF-8
+        with soundfile.SoundFile(os.fspath(path) if os.name == "nt" else os.fsencode(path)) as file:
+            limits.check(shown(path.name), file.samplerate, file.channels)
             yield file
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise _unreadable(path, error) from None
 
 
-def _is_long(path: Path, file: Any) -> bool:
-    """Whether a file lasts more than LONG_S, by its header or, if the header does not know, by what can be read."""
-    longest = round(LONG_S * file.samplerate)
+def _is_long(path: Path, file: Any, whole_s: float) -> bool:
+    """Whether a file lasts more than `whole_s`, by its header or, if that does not know, by what can be read."""
+    longest = round(whole_s * file.samplerate)
     if file.frames < UNKNOWN:
         return bool(file.frames > longest)
     with _opened(path) as other:
         return len(_samples(other, longest + 1, 0)) > longest
 
 
-def _clip(path: Path, file: Any, frames: int, near: int, far: int | None) -> Clip:
-    samples = _samples(file, frames, *_channels(path.name, file.channels, near, far))
-    return _as_recorded(path, samples, file.samplerate, 0.0 if frames >= 0 else _missing_s(path))
+def _clip(path: Path, file: Any, frames: int, channels: Sequence[int]) -> Clip:
+    promised = file.frames - file.tell()
+    samples = _samples(file, frames, *channels)
+    lacks = 0.0
+    if frames < 0:
+        if file.frames < UNKNOWN:
+            lacks = (promised - len(samples)) / file.samplerate
+        lacks = lacks or missing_s(path, len(samples) / file.samplerate)
+    return _as_recorded(path, samples, file.samplerate, lacks)
 
 
 def _as_recorded(path: Path, samples: Array, rate: int, missing_s: float) -> Clip:
@@ -225,16 +272,16 @@ def _as_recorded(path: Path, samples: Array, rate: int, missing_s: float) -> Cli
         what = "holds no samples; was the recording stopped before it began?"
         if (size := path.stat().st_size) > 4096:
             what = f"its header says 0 samples, yet it has {size:,} bytes: did the recorder stop before closing it?"
-        raise AudioError(f"{path.name}: {what}", "empty")
+        raise AudioError(f"{shown(path.name)}: {what}", "empty")
     if not np.isfinite(samples).all():
         what = "holds NaN or infinite samples; the file is damaged or was written by a faulty tool"
-        raise AudioError(f"{path.name}: {what}", "nan")
+        raise AudioError(f"{shown(path.name)}: {what}", "nan")
     if (peak := float(np.abs(samples).max())) > LOUDEST:
         what = f"holds a sample of {peak:.2g}, and 1 is full scale: the file is damaged or was written by a faulty tool"
-        raise AudioError(f"{path.name}: {what}", "level")
+        raise AudioError(f"{shown(path.name)}: {what}", "level")
     channels = [np.ascontiguousarray(channel) for channel in samples.T]
     far = channels[1] if len(channels) > 1 else None
-    return Clip(channels[0], far, rate, path.name, missing_s=missing_s)
+    return Clip(channels[0], far, rate, shown(path.name), missing_s=missing_s)
 
 
 def _channels(name: str, channels: int, near: int, far: int | None) -> list[int]:
@@ -263,43 +310,40 @@ def _samples(file: Any, frames: int, *channels: int) -> Array:  # (frames or few
 def _block(file: Any, size: int) -> Array:
     import soundfile
 
-    if file.frames < UNKNOWN:
+    if file.frames < UNKNOWN and file.format not in MAY_FAIL:
         return np.asarray(file.read(size, dtype="float32", always_2d=True))
-    # Without a length in its header a FLAC file fails at its end, after filling what there was to fill.
-    out = np.full((size, file.channels), np.nan, np.float32)
+    # A FLAC file without a length in its header fails at its end, as does any that is cut short, after filling what
+    # there was to fill.
+    out, at = np.full((size, file.channels), np.nan, np.float32), file.tell()
     try:
         return np.asarray(file.read(out=out))
     except soundfile.SoundFileError:
-        return out[~np.isnan(out[:, 0])]
+        decoded = out[~np.isnan(out[:, 0])]
+        if not at and not len(decoded):
+            raise
+        return decoded
 
 
-def _missing_s(path: Path) -> float:
-    """Seconds that a WAV header promises and the file does not hold."""
-    with path.open("rb") as file:
-        if file.read(4) != b"RIFF":
-            return 0.0
-        file.seek(12)
-        bytes_per_s = 0
-        while len(chunk := file.read(8)) == 8:
-            kind, size = chunk[:4], int.from_bytes(chunk[4:], "little")
-            if kind == b"data":
-                missing = size - (path.stat().st_size - file.tell())
-                return missing / bytes_per_s if missing > 0 and size < STREAMED and bytes_per_s else 0.0
-            body = file.read(16) if kind == b"fmt " else b""
-            bytes_per_s = int.from_bytes(body[8:12], "little") if body else bytes_per_s
-            file.seek(size + size % 2 - len(body), os.SEEK_CUR)
-    return 0.0
+def _missing_s(path: Path, file: Any) -> float:
+    """`Clip.missing_s` of a long file that is open, before it is read."""
+    if file.format != "FLAC" or file.frames >= UNKNOWN:
+        return missing_s(path, file.frames / file.samplerate)
+    try:  # it has no index: the decoder looks for its last sample
+        with _opened(path) as other:
+            other.seek(file.frames - 1)
+            return 0.0 if len(other.read(1)) else UNKNOWN_S
+    except AudioError:
+        return UNKNOWN_S
 
 
 def _unreadable(path: Path, error: Exception) -> AudioError:
+    name = shown(path.name)
     if not path.stat().st_size:
-        return AudioError(
-            f"{path.name}: the file is empty (0 bytes); was the recording stopped or the disk full?", "empty"
-        )
+        return AudioError(f"{name}: the file is empty (0 bytes); was the recording stopped or the disk full?", "empty")
     if not os.access(path, os.R_OK):  # which libsndfile calls a system error
-        return AudioError(f"{path.name}: may not be opened by this user; ask for the right to read it", "unreadable")
+        return AudioError(f"{name}: may not be opened by this user; ask for the right to read it", "unreadable")
     if isinstance(error, OSError):
-        return AudioError(f"{path.name}: cannot be opened ({error.strerror or error})", "unreadable")
+        return AudioError(f"{name}: cannot be opened ({error.strerror or error})", "unreadable")
     reason = str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
     what = f"cannot be read as audio ({reason}); is it a WAV, FLAC, OGG or MP3 file, and complete?"
-    return AudioError(f"{path.name}: {what}", "unreadable")
+    return AudioError(f"{name}: {what}", "unreadable")

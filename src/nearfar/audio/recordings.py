@@ -5,7 +5,8 @@
 
 Labels and domains come from a file's own name or from the manifest, never from the folders above it: a folder called
 "normal_sounds" proves nothing. Hidden files and files that are not audio are ignored; audio in a format that is not
-read gives a Python warning. Empty files count as recordings, so that reading them reports an error.
+read, links that lead nowhere and folders that may not be opened give a Python warning. Empty files count as recordings,
+so that reading them reports an error.
 """
 
 from __future__ import annotations
@@ -20,11 +21,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nearfar.support.words import plural
+from nearfar.support.words import plural, shown
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
-READS = "WAV, FLAC, OGG, OPUS, MP3 and AIFF"
-UNREAD = (".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".mov", ".caf", ".webm")  # sound, as phones write it
+SUFFIXES = (
+    *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
+    *(".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".voc", ".sph", ".nist"),
+)
+READS = "WAV, W64, FLAC, OGG, OPUS, MP3, AIFF, AU, CAF and VOC"
+UNREAD = (  # sound, as phones, recorders and players write it
+    *(".m4a", ".m4b", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".mov", ".webm", ".mka", ".mkv", ".avi", ".ac3"),
+    *(".ape", ".wv", ".tta", ".dsf", ".dff", ".mp2", ".ra", ".raw", ".pcm", ".gsm", ".dss", ".ds2", ".adts"),
+)
 CONVERT = f"nearfar reads {READS}: convert it to WAV first, as ffmpeg -i IN OUT.wav does"
 RENAMED = "test_rename"  # test files under labelled names, once the truth is out; stands for the `test` beside it
 SPLITS = {"train": "train", "test": "test", RENAMED: "test", "source_test": "test", "target_test": "test"}
@@ -45,7 +52,7 @@ Files = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 @dataclass(frozen=True)
 class Recording:
-    """One file. `name` is its path below the folder it was found in; None and "" where nothing is known."""
+    """One file. `name` is its path below the folder it was found in, as `shown`; None and "" where nothing is known."""
 
     path: Path
     name: str
@@ -104,7 +111,14 @@ def find(folder_or_files: Files, manifest: str | os.PathLike[str] | None = None)
     if not paths:
         raise ValueError(_nothing_in(given[0], walk.others, walk.closed))
     if unread := [(suffix, n) for suffix, n in walk.others.most_common() if suffix in UNREAD]:
-        warnings.warn(f"{given[0]}: {_kinds(unread)} passed over; {CONVERT}", stacklevel=2)
+        warnings.warn(f"{shown(given[0])}: {_kinds(unread)} passed over; {CONVERT}", stacklevel=2)
+    for passed_over, why in (
+        (walk.closed, "this user may not open the folder"),
+        (walk.broken, "a link to a file that is not there"),
+    ):
+        if passed_over:
+            more = f" (and {len(passed_over) - 1:,} more)" if passed_over[1:] else ""
+            warnings.warn(f"{shown(passed_over[0])}{more} is passed over: {why}", stacklevel=2)
     found = sorted((_recording(path, top) for path in paths), key=lambda r: r.name)
     if manifest is None and (top / MANIFEST).is_file():
         manifest = top / MANIFEST
@@ -174,6 +188,7 @@ class _Walk:
     seen: set[tuple[int, int]] = field(default_factory=set)
     others: Counter[str] = field(default_factory=Counter)  # files that are not audio, by suffix
     closed: list[Path] = field(default_factory=list)
+    broken: list[Path] = field(default_factory=list)  # links that lead nowhere
 
     def below(self, folder: Path) -> Iterator[Path]:
         folders = [folder]
@@ -197,6 +212,8 @@ class _Walk:
                     inside.append(path)
                 elif path.suffix.lower() in SUFFIXES and entry.is_file():
                     yield path
+                elif entry.is_symlink() and not path.exists():
+                    self.broken.append(path)
                 else:
                     self.others[path.suffix.lower() or "no extension"] += 1
             if {"test", RENAMED} <= {path.name for path in inside} and any(_Walk().below(here / RENAMED)):
@@ -207,12 +224,12 @@ class _Walk:
 def _recordings_at(item: Path, walk: _Walk) -> Iterator[Path]:
     if item.is_dir():
         yield from walk.below(item)
-    elif not item.exists():
+    elif not item.exists() and not item.is_symlink():
         where = next((p for p in item.absolute().parents if p.exists()), None)
-        raise FileNotFoundError(f"no such folder or recording: {item} (the path exists up to {where})")
+        raise FileNotFoundError(f"no such folder or recording: {shown(item)} (the path exists up to {where})")
     elif (suffix := item.suffix.lower()) not in SUFFIXES:
         hint = CONVERT if suffix in UNREAD else f"nearfar reads {READS}"
-        raise ValueError(f"{item} is not a recording that can be read; {hint}")
+        raise ValueError(f"{shown(item)} is not a recording that can be read; {hint}")
     else:
         yield item
 
@@ -222,7 +239,7 @@ def _recording(path: Path, top: Path) -> Recording:
     above = path.absolute().parent
     split = SPLITS.get(above.name, facts.split)
     machine = above.parent.name if facts.form and above.name in SPLITS else ""
-    name = Path(os.path.relpath(path, top)).as_posix()
+    name = shown(Path(os.path.relpath(path, top)).as_posix())
     return Recording(path, name, machine, split, facts.is_target, facts.is_anomaly, facts.attributes, facts.section)
 
 

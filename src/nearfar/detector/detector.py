@@ -40,6 +40,7 @@ from nearfar.support.words import join_sentences
 from nearfar.threshold import PValue, Threshold
 
 RATE = 0.05  # the default false-alarm rate, if the normals can back it: 1 / (N + 1) with fewer than 19
+LONGER = 1.5  # a recording this many times as long as the normals is scored in windows of their length
 SAMPLE = 48  # normals that the default looks at before it chooses a recipe
 
 
@@ -168,9 +169,9 @@ class Detector:
         return self
 
     def score_file(self, path: str | os.PathLike[str]) -> Iterator[Score]:
-        """The scores of a recording, clip by clip: one, or one for each window of a file longer than `audio.LONG_S`."""
+        """The scores of a recording, clip by clip: one, or one for each window of a file longer than `whole_s`."""
         system, embedder = self.fitted, self.embedder
-        for clip in audio.windows(path, near=self.near, far=self.far, length_s=self.window_s):  # read
+        for clip in embedder.clips(path):  # read
             problems = embedder.check(clip)  # check
             with single_threaded_blas():
                 vectors = embedder.embed(clip)  # waveforms -> grids -> pooled -> composed: a vector per recipe
@@ -192,7 +193,7 @@ class Detector:
         Parameters
         ----------
         source : folder, file, or iterable of files, `Clip`s or (near, far, rate)
-            A file longer than `audio.LONG_S` gives a score for each of its windows.
+            A recording longer than `whole_s` gives a score for each of its windows.
         skip : function of (name, error), or None
             Gets the recordings that cannot be read, which are left out; None: they raise.
         """
@@ -332,10 +333,17 @@ class Detector:
     @property
     def embedder(self) -> ClipEmbedder:
         """Reads, checks and embeds clips for the recipes; made once for these channels and this window."""
-        made, settings = self._embedder, (self.near, self.far, self.window_s)
-        if made is None or (made.near, made.far, made.window_s) != settings:
-            self._embedder = made = ClipEmbedder(*settings, self.recipes, self.encoders, self.threads, self.store)
+        made, settings, whole_s = self._embedder, (self.near, self.far, self.window_s), self.whole_s
+        if made is None or (made.near, made.far, made.window_s, made.whole_s) != (*settings, whole_s):
+            self._embedder = made = ClipEmbedder(
+                *settings, self.recipes, self.encoders, self.threads, self.store, whole_s=whole_s
+            )
         return made
+
+    @property
+    def whole_s(self) -> float:
+        """A recording up to this length is scored whole, a longer one in windows of `window_s` seconds."""
+        return audio.LONG_S if self._fitted is None else min(audio.LONG_S, LONGER * self.window_s)
 
     def _score(
         self, system: FittedSystem, found: Scored, name: str, rate: int, problems: Sequence[audio.Problem]

@@ -73,7 +73,8 @@ class ClipEmbedder:
     """Reads, checks and embeds recordings for a list of recipes.
 
     near, far   channel numbers of the files
-    window_s    length of the windows of a long file
+    window_s    length of the windows of a long recording
+    whole_s     a recording up to this length is one clip
     encoders    by name, those of the recipes
     threads     recordings embedded side by side; None: one per processor
     store       keeps what the encoders give for files
@@ -88,8 +89,11 @@ class ClipEmbedder:
         encoders: Mapping[str, Encoder],
         threads: int | None = None,
         store: Store | None = None,
+        *,
+        whole_s: float = audio.LONG_S,
     ) -> None:
         self.near, self.far, self.window_s, self.recipes, self.threads = near, far, window_s, recipes, threads
+        self.whole_s = whole_s
         self.encoders = encoders
         self.grids = CachedEncoders(encoders, store, near=near, far=far)
         self.inputs = list(dict.fromkeys(i for recipe in recipes for i in inputs_of(recipe)))
@@ -101,8 +105,10 @@ class ClipEmbedder:
     def clips(self, source: Any, *, first: int = 0) -> Iterator[Clip]:
         """The clips of a source from the `first` on: a file (windows, if it is long), a `Clip`, arrays with a rate."""
         if isinstance(source, (str, os.PathLike)):
-            return audio.windows(source, near=self.near, far=self.far, length_s=self.window_s, first=first)
-        return iter([audio.as_clip(source)])
+            return audio.windows(
+                source, near=self.near, far=self.far, length_s=self.window_s, whole_s=self.whole_s, first=first
+            )
+        return audio.cut(audio.as_clip(source), self.window_s, self.whole_s)
 
     def check(self, clip: Clip) -> list[audio.Problem]:
         """What is wrong with a clip, as far as the recipes depend on it. AudioError if they need a missing channel."""
@@ -222,7 +228,9 @@ class ClipEmbedder:
     def _count(self, source: Any) -> int:
         """How many clips a source holds; 1 if it cannot be read, which `embed_many` reports."""
         try:
-            return audio.count_windows(source, length_s=self.window_s) if isinstance(source, (str, os.PathLike)) else 1
+            if not isinstance(source, (str, os.PathLike)):
+                return 1
+            return audio.count_windows(source, length_s=self.window_s, whole_s=self.whole_s)
         except (ValueError, OSError):
             return 1
 

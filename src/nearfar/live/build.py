@@ -145,6 +145,7 @@ def _source(config: PlantConfig, machine: Machine, clock: Callable[[], float], r
         c.source,
         SourceOptions(
             window_s=detector.window_s,
+            whole_s=detector.whole_s,
             hop_s=machine.hop_s,
             rate=c.rate or max(rates),
             clock=clock,

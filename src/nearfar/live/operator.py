@@ -206,7 +206,9 @@ class Operator:
         note = domain_shift_warning(machine.detector.score(clips[:: max(1, len(clips) // FEW)]), beyond)
         paths: list[Path] = []
         old = machine.detector
-        reader = ClipEmbedder(0, 1, old.window_s, old.recipes, old.encoders, old.threads, old.store)
+        reader = ClipEmbedder(
+            0, 1, old.window_s, old.recipes, old.encoders, old.threads, old.store, whole_s=old.whole_s
+        )
         new = copy.copy(old)
         try:
             for number, clip in enumerate(map(audio.as_clip, clips), len(old.normals)):

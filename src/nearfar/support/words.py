@@ -1,7 +1,8 @@
-"""Parts of messages: full stops, joined sentences, plurals."""
+"""Parts of messages: full stops, joined sentences, plurals, names of files."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 
@@ -17,6 +18,12 @@ def join_sentences(texts: Iterable[str]) -> str:
         ended = joined.endswith(("?", ".", "!"))
         joined += f" {text[:1].upper()}{text[1:]}" if ended else f"; {text}" if joined else text
     return joined
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    r"""The name of a file as text that can be printed and sent; bytes that are not UTF-8 are escaped (pump\xe4.wav)."""
+    text = os.fspath(name)
+    return text if text.isascii() else os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def plural(n: int, noun: str) -> str:

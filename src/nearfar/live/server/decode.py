@@ -1,12 +1,12 @@
 """Decodes recordings from outside in separate processes with limited memory and time.
 
     body    a WAV, FLAC, OGG or MP3 file, or raw PCM with its rate and channels (a WAV header is put before it)
-    out     the same clips that `audio.windows` makes of the file, so the same scores, bit for bit
+    out     the same clips that `audio.windows` makes of the file, so the same scores, bit for bit; one at a time
 
 A decoder that reads hostile bytes can loop, use up the memory or crash. Then its process is killed, the sender gets an
-error, and the next recording gets a new process. The length is checked by the header before anything is decoded, and
-again while decoding, because a header may be wrong. A sender's file name is never used as a path, only shown. Parent
-and worker exchange JSON and samples, never pickles.
+error, and the next recording gets a new process. Length and samples are checked by the header before anything is
+decoded, and again while decoding, because a header may be wrong. Only one window is in memory on either side. A
+sender's file name is never used as a path, only shown. Parent and worker exchange JSON and samples, never pickles.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nearfar import audio
-from nearfar.audio import Clip
+from nearfar.audio import Clip, Limits
 from nearfar.errors import AudioError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 PCM = {"s16le": (1, 2), "f32le": (3, 4)}  # name -> WAV format code, bytes a sample
-RATES_HZ = (1_000, 384_000)
 MOST_CHANNELS = 16
 HEADER = 44  # bytes of the WAV header that is put before raw PCM
 START_S = 60.0  # time for a worker to start on a busy machine
@@ -43,11 +43,18 @@ CRASHED = "decoding it crashed the decoder; is the file damaged?"
 
 @dataclass(frozen=True)
 class Bounds:
-    """The limits for one recording: its length, the time to decode it, and memory beyond that of an idle worker."""
+    """The limits for one recording.
+
+    seconds        its length
+    samples        of the channels that are used: 5 min of two channels at 48 kHz, 10 min at 24 kHz
+    wall_s         the time to decode it
+    memory_bytes   beyond that of an idle worker
+    """
 
     seconds: float = 600.0
+    samples: int = 28_800_000
     wall_s: float = 30.0
-    memory_bytes: int = 768 << 20
+    memory_bytes: int = 512 << 20
 
 
 class Decoder:
@@ -60,23 +67,39 @@ class Decoder:
         for _ in range(workers):
             self._idle.put(None)  # started on first use
 
-    def clips(self, path: Path, name: str, *, near: int, far: int | None, window_s: float) -> list[Clip]:
-        """The clips of the file at `path`, which the sender calls `name`; AudioError if it cannot be used."""
+    def clips(
+        self,
+        path: Path,
+        name: str,
+        *,
+        near: int,
+        far: int | None,
+        window_s: float,
+        whole_s: float = audio.LONG_S,
+    ) -> Iterator[Clip]:
+        """The clips of the file at `path`, which the sender calls `name`; AudioError if it cannot be used.
+
+        A worker is busy with the file until its last clip is taken.
+        """
         name = display_name(name)
-        worker = self._idle.get()
+        worker, is_ready = self._idle.get(), False
         try:
             if worker is None or not worker.alive:
                 worker = _Worker(self.bounds)
-            order = {"path": str(path), "near": near, "far": far, "window_s": window_s, "seconds": self.bounds.seconds}
-            return worker.clips(order, name)
+            order = {"path": str(path), "near": near, "far": far, "window_s": window_s, "whole_s": whole_s}
+            order |= {"seconds": self.bounds.seconds, "samples": self.bounds.samples}
+            yield from worker.clips(order, name)
+            is_ready = True
+        except AudioError:  # the worker's own answer
+            is_ready = True
+            raise
         except _WorkerLost as lost:
             self.replaced += 1
-            if worker is not None:
-                worker.kill()
-            worker = None
             raise AudioError(f"{name}: {lost}") from None
         finally:
-            self._idle.put(worker)
+            if worker is not None and not is_ready:
+                worker.kill()
+            self._idle.put(worker if is_ready else None)
 
     def close(self) -> None:
         """Stop the idle workers; busy ones stop after their recording."""
@@ -113,7 +136,7 @@ class _Worker:
     def __init__(self, bounds: Bounds) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.bounds = bounds
+        self.bounds, self.left_s = bounds, bounds.wall_s  # seconds left for the present recording
         self.process = context.Process(target=_work, args=(theirs, bounds.memory_bytes), daemon=True)
         self.process.start()
         theirs.close()
@@ -123,27 +146,36 @@ class _Worker:
     def alive(self) -> bool:
         return self.process.is_alive()
 
-    def clips(self, order: dict[str, Any], name: str) -> list[Clip]:
-        try:
-            self.pipe.send_bytes(json.dumps(order).encode())
-            answer = json.loads(self._receive(ANSWER, self.bounds.wall_s))
-            if "error" not in answer:
-                return [self._clip(name, *head) for head in answer["clips"]]
-            error, kind = str(answer["error"]), str(answer["kind"])
-        except (ValueError, KeyError, TypeError, OSError):  # a decoder that was taken over may answer anything
-            raise _WorkerLost(CRASHED) from None
-        raise AudioError(f"{name}: {error.removeprefix(Path(order['path']).name + ': ')}", kind)
+    def clips(self, order: dict[str, Any], name: str) -> Iterator[Clip]:
+        self.left_s = self.bounds.wall_s
+        while True:
+            try:
+                if self.left_s == self.bounds.wall_s:
+                    self.pipe.send_bytes(json.dumps(order).encode())
+                answer = json.loads(self._receive(ANSWER, self.left_s))
+                clip = self._clip(name, *answer["clip"]) if "clip" in answer else None
+                error, kind = str(answer.get("error", "")), str(answer.get("kind", ""))
+            except (ValueError, KeyError, TypeError, AttributeError, OSError):  # a decoder that was taken over may
+                raise _WorkerLost(CRASHED) from None  # answer anything
+            if error:
+                raise AudioError(f"{name}: {error.removeprefix(Path(order['path']).name + ': ')}", kind)
+            if clip is None:
+                return
+            yield clip
 
     def _clip(self, name: str, start: str | None, channels: int, rate: int, missing_s: float) -> Clip:
-        samples = np.frombuffer(self._receive(self.bounds.memory_bytes, self.bounds.wall_s), np.float32)
+        samples = np.frombuffer(self._receive(self.bounds.memory_bytes, self.left_s), np.float32)
         samples = samples.reshape(channels, -1)
         label = name if start is None else f"{name}@{start}"
         far = samples[1] if channels > 1 else None
         return Clip(samples[0], far, rate, label, missing_s=float(missing_s))
 
     def _receive(self, most: int, seconds: float) -> bytes:
+        start = monotonic()
         if not self.pipe.poll(seconds):
-            raise _WorkerLost(f"decoding it took more than {seconds:g} s, which is the limit; is the file damaged?")
+            limit = f"{self.bounds.wall_s:g} s, which is the limit"
+            raise _WorkerLost(f"decoding it took more than {limit}; is the file damaged?")
+        self.left_s = max(0.001, self.left_s - (monotonic() - start))
         try:
             return self.pipe.recv_bytes(most)
         except (EOFError, OSError):
@@ -168,34 +200,24 @@ def _work(pipe: Connection, memory_bytes: int) -> None:
         while True:
             order = json.loads(pipe.recv_bytes())
             try:
-                clips = list(_clips(**order))
+                for head, samples in _clips(**order):
+                    pipe.send_bytes(json.dumps({"clip": head}).encode())
+                    pipe.send_bytes(samples.data)
+                pipe.send_bytes(b"{}")
             except MemoryError:
                 _refuse(pipe, "needs more memory than the limit; is its header damaged?", "unreadable")
+            except BrokenPipeError:
+                raise
             except (ValueError, OSError) as error:
                 _refuse(pipe, str(error), getattr(error, "kind", "unreadable"))
-            else:
-                pipe.send_bytes(json.dumps({"clips": [head for head, _ in clips]}).encode())
-                for _, samples in clips:
-                    pipe.send_bytes(samples.data)
-            clips = []
 
 
-def _clips(path: str, near: int, far: int | None, window_s: float, seconds: float) -> Iterator[tuple[list[Any], Any]]:
+def _clips(
+    path: str, near: int, far: int | None, window_s: float, whole_s: float, seconds: float, samples: int
+) -> Iterator[tuple[list[Any], Any]]:
     """([start, channels, rate, missing_s], samples (channels, N)) of each clip of the file."""
-    header = audio.header(path)
-    if not RATES_HZ[0] <= header.rate <= RATES_HZ[1]:
-        allowed = f"{RATES_HZ[0]:,} to {RATES_HZ[1]:,} Hz are allowed"
-        raise AudioError(f"a rate of {header.rate:,} Hz is out of range; {allowed}")
-    if header.channels > MOST_CHANNELS:
-        raise AudioError(f"has {header.channels} channels, and at most {MOST_CHANNELS} are allowed")
-    too_long = f"lasts longer than {seconds / 60:g} min, which is the limit; send it in parts"
-    if np.isfinite(header.seconds) and header.seconds > seconds:
-        raise AudioError(too_long, "too_long")
-    total = 0.0
-    for clip in audio.windows(path, near=near, far=far, length_s=window_s):
-        total += clip.seconds
-        if total > seconds:
-            raise AudioError(too_long, "too_long")
+    limits = Limits(seconds, MOST_CHANNELS, samples)
+    for clip in audio.windows(path, near=near, far=far, length_s=window_s, whole_s=whole_s, limits=limits):
         start = clip.name.rpartition("@")[2] if "@" in clip.name else None
         channels = [clip.near] if clip.far is None else [clip.near, clip.far]
         yield [start, len(channels), clip.rate, clip.missing_s], np.stack(channels)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,11 +73,16 @@ class Upload:
     path: Path
     name: str
 
-    def clips(self, service: Service, machine: Machine) -> list[Clip]:
-        """The windows of the recording, decoded in a process of its own."""
+    def clips(self, service: Service, machine: Machine) -> Iterator[Clip]:
+        """The windows of the recording, decoded in a process of its own, one at a time."""
         detector = machine.detector
         return service.decoder.clips(
-            self.path, self.name, near=detector.near, far=detector.far, window_s=detector.window_s
+            self.path,
+            self.name,
+            near=detector.near,
+            far=detector.far,
+            window_s=detector.window_s,
+            whole_s=detector.whole_s,
         )
 
 
@@ -105,11 +110,9 @@ async def explain(service: ServiceDep, request: Request, id: str, body_format: F
     machine = service.machine(id)
 
     def work(upload: Upload) -> schemas.Explanation:
-        detector, clips = machine.detector, upload.clips(service, machine)
-        if len(clips) > 1:
-            scored = zip(detector.score(clips), clips, strict=True)
-            clips = [max(scored, key=lambda pair: _unusual(pair[0]))[1]]
-        explained = detector.explain(clips[0])
+        detector = machine.detector
+        scored = ((detector.score_clip(clip), clip) for clip in upload.clips(service, machine))
+        explained = detector.explain(max(scored, key=lambda pair: _unusual(pair[0]))[1])
         return explanation(explained, id, nearest_clips(explained, detector))
 
     async with _received_upload(service, request, body_format) as upload:
@@ -131,7 +134,7 @@ async def add(
     machine, caller = service.machine(id), caller_name(request, who)
 
     def work(upload: Upload) -> schemas.Added:
-        clips = upload.clips(service, machine)
+        clips = list(upload.clips(service, machine))
         audit = service.plant.operator.add_normals(id, clips, domain, caller)
         service.broadcast(audit)
         count = len(audit.detail["files"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from nearfar.audio.recordings import CONVERT, SUFFIXES, UNREAD
 from nearfar.live.sources.options import SourceOptions
 from nearfar.live.sources.windows import Window
 from nearfar.support import files
+from nearfar.support.words import shown
 
 Stamp = tuple[str, int, int]  # name below the folder, bytes, ns
 MANY = 10_000  # processed files that are gone, before the ledger forgets them
@@ -65,15 +67,19 @@ class FolderSource:
         try:
             next(self.folder.iterdir(), None)  # raises if the folder is gone, as rglob does not
             for path in self.folder.rglob("*"):
-                if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
-                    with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir():
+                    try:
                         info = path.stat()
-                        found.append((path.relative_to(self.folder).as_posix(), info.st_size, info.st_mtime_ns))
+                        if stat.S_ISREG(info.st_mode):
+                            found.append((path.relative_to(self.folder).as_posix(), info.st_size, info.st_mtime_ns))
+                    except FileNotFoundError:
+                        if path.is_symlink():  # else it was deleted meanwhile
+                            skipped = f"{shown(path.name)} is skipped: it is a link to a file that is not there"
                 elif path.suffix.lower() in UNREAD:
-                    skipped = path.name
-            self.problem = f"{skipped} is skipped; {CONVERT}" if skipped else ""
+                    skipped = f"{shown(path.name)} is skipped; {CONVERT}"
+            self.problem = skipped
         except OSError as error:  # a share may be unreachable for a while
-            self.problem = f"{self.folder}: {error.strerror or error}"
+            self.problem = f"{shown(self.folder)}: {error.strerror or error}"
             return []
         if found and len(self._done) > len(found) + MANY:  # the recorder deletes old files
             self._forget(self._done - set(found))
@@ -89,17 +95,18 @@ class FolderSource:
             start = end - audio.seconds(path)
             start = start if math.isfinite(start) else end
             at = 0.0
+            options = self.options
             for clip in audio.windows(
-                path, near=self.options.near, far=self.options.far, length_s=self.options.window_s
+                path, near=options.near, far=options.far, length_s=options.window_s, whole_s=options.whole_s
             ):
                 samples = np.stack([clip.near] if clip.far is None else [clip.near, clip.far])
                 for problem in audio.incomplete(clip):
-                    warnings.warn(f"{name}: {problem.text}", stacklevel=2)
+                    warnings.warn(f"{shown(name)}: {problem.text}", stacklevel=2)
                 gap = at == 0.0
                 yield Window(start + at, samples, clip.rate, gap, clip.name, missing_s=clip.missing_s)
                 at += clip.seconds
         except (ValueError, OSError) as error:
-            self.options.report(name, error)
+            self.options.report(shown(name), error)
 
     def _forget(self, gone: set[Stamp]) -> None:
         self._done -= gone

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nearfar.audio import LONG_S
+
 Report = Callable[[str, Exception], None]  # called with the name of a file that cannot be read, and why
 
 
@@ -18,6 +20,7 @@ class SourceOptions:
     rate: int
     clock: Callable[[], float]
     report: Report
+    whole_s: float = LONG_S  # of a folder: a file up to this length is one window
     near: int = 0
     far: int | None = 1
     ledger: Path | None = None  # of a folder: the file that lists the processed files
