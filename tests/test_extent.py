@@ -52,7 +52,7 @@ def test_a_file_that_is_cut_short_is_heard_and_called_incomplete(tmp_path, kind,
     if kind in BY_PAGES:
         assert clip.missing_s == UNKNOWN_S
     else:
-        assert clip.seconds + clip.missing_s == pytest.approx(SECONDS, rel=0.02)
+        assert clip.seconds + clip.missing_s == pytest.approx(SECONDS, rel=0.04)
     (found,) = [problem for problem in audio.problems(clip) if problem.kind == "incomplete"]
     assert not found.fatal and "cut off" in found.text
 
