@@ -81,6 +81,7 @@ class Detector:
         self.by_default = self.system is None
         self.why = "" if self.by_default else "the recipe that was asked for"
         self.loaded_encoders: Mapping[str, Encoder] | None = None
+        self.saved: tuple[Path, saved.Version] | None = None  # the folder it was read from or written to last
         self._forget()
 
     def _forget(self) -> None:
@@ -261,9 +262,13 @@ class Detector:
         return self.threshold
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the detector to a readable folder (see `detector.folder`), replacing a detector that is there."""
+        """Write the detector to a readable folder (see `detector.folder`), replacing a detector that is there.
+
+        Conflict (a ValueError) if it was loaded from this folder and somebody else has written to the folder since.
+        """
         self._require_fit()
         assert self.system is not None
+        place = Path(folder).absolute()
         state = saved.DetectorState(
             system=self.system,
             near=self.near,
@@ -280,8 +285,11 @@ class Detector:
             train=[b.train_scores for b in self.backends],
             band_levels=self.band_levels,
             weights=self.weights_known,
+            version=self.saved[1] if self.saved is not None and self.saved[0] == place else (),
         )
-        return saved.write(folder, state, self.train_values)
+        written = saved.write(folder, state, self.train_values)
+        self.saved = place, saved.version(place)
+        return written
 
     @property
     def fitted(self) -> FittedSystem:
@@ -412,4 +420,5 @@ def load(
         store=store,
     )
     detector._restore(state)
+    detector.saved = Path(folder).absolute(), state.version
     return detector

@@ -7,18 +7,20 @@
     normals.csv            one row per normal: name, domain, sha256, seconds, path
     card.md                the same for people
 
-The folder appears whole or not at all: it is written beside its place and renamed. Everything that is read back is
-checked (types, shapes, finite numbers) before it is used, so a damaged or hostile folder is a ValueError.
+The folder appears whole or not at all: it is written beside its place and renamed. A detector that was read from a folder
+is written back only if nobody else has written there since. Everything that is read back is checked (types, shapes,
+finite numbers) before it is used, so a damaged or hostile folder is a ValueError.
 """
 
 from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from nearfar.embedding.band_levels import CHANNELS, BandLevels
 from nearfar.embedding.embedder import Origin
 from nearfar.encoders import PRECISIONS
 from nearfar.encoders.loading import WeightsId
+from nearfar.errors import Conflict
 from nearfar.recipe import BEAM, System, from_json, leaves
 from nearfar.support import files
 from nearfar.support.check import Array, finite, integer, number, one_of
@@ -37,6 +40,7 @@ FORMAT = 2
 READABLE = (1, 2)  # format 1 has other p-values of a watch's normals: its set-point is found anew
 FILES = ("detector.json", "recipe.json", "bank.safetensors", "normals.csv", "card.md")
 COLUMNS = ("name", "domain", "sha256", "seconds", "path")
+Version = tuple[tuple[int, int, int], ...]  # inode, size and time of change of each file; () without a detector
 DAMAGED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, ValueError, csv.Error)
 
 
@@ -60,6 +64,22 @@ class DetectorState:
     weights: Mapping[str, WeightsId] = field(default_factory=dict)  # of each encoder
     by_default: bool = False
     format: int = FORMAT
+    version: Version = ()  # of the folder when it was read
+
+
+def version(folder: str | os.PathLike[str]) -> Version:
+    """What differs between a folder and the same folder after it was written again; () if it holds no detector."""
+    try:
+        found = [(Path(folder) / name).stat() for name in FILES[:4]]
+    except FileNotFoundError:
+        return ()
+    return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
+
+
+def digest(folder: str | os.PathLike[str]) -> str:
+    """A hash of the contents of a detector folder, the same for every copy of it."""
+    hashes = [files.hash_file(Path(folder) / name) for name in FILES[:4]]
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
 def check_place(folder: str | os.PathLike[str]) -> Path:
@@ -76,11 +96,20 @@ def check_place(folder: str | os.PathLike[str]) -> Path:
 
 
 def write(folder: str | os.PathLike[str], state: DetectorState, train_values: Array) -> Path:
-    """Write a state to `folder`, replacing a detector there; raises as `check_place` does."""
+    """Write a state to `folder`, replacing a detector there; raises as `check_place` does.
+
+    Conflict if the state was read from this folder (it has a `version`) and the folder has been written since.
+    """
     from safetensors.numpy import save
 
     folder = check_place(folder)
-    with files.atomic_folder(folder) as draft:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with files.folder_lock(folder.parent), files.atomic_folder(folder) as draft:
+        if state.version and folder.exists() and version(folder) != state.version:
+            raise Conflict(
+                f"{folder} has been changed since it was read, by the server or by another command; "
+                "nothing was written: run the command again"
+            )
         (draft / "bank.safetensors").write_bytes(save(_arrays(state)))  # a full disk is then an OSError like any other
         _write_text(draft / "detector.json", json.dumps(_settings(state), indent=2))
         _write_text(draft / "recipe.json", state.system.to_json())
@@ -96,6 +125,19 @@ def write(folder: str | os.PathLike[str], state: DetectorState, train_values: Ar
 def read(folder: str | os.PathLike[str]) -> DetectorState:
     """The state in `folder`. FileNotFoundError if there is none, ValueError if it is damaged."""
     folder = Path(folder)
+    while True:
+        before = version(folder)
+        try:
+            state = _read_once(folder)
+        except (ValueError, FileNotFoundError):
+            if version(folder) == before:
+                raise
+        else:
+            if version(folder) == before:  # all files are of one writing
+                return replace(state, version=before)
+
+
+def _read_once(folder: Path) -> DetectorState:
     missing = [name for name in FILES[:4] if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} is not a detector: {_advice(folder, missing)}")

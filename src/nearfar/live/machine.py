@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nearfar.detector import Detector, load
+from nearfar.detector.folder import Version, version
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.encoders import Encoder
 from nearfar.encoders.loading import files_of, load_encoders
@@ -54,7 +55,9 @@ class Machine:
     buffer: RingBuffer = field(default_factory=RingBuffer, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     last: ScoreRecord | None = None
+    _refused: Version = ()  # of the model folder that cannot be used
     recipe: str = ""  # encoder/view of each recipe of the detector
+    model_problem: str = ""  # why the model folder, which has changed, cannot be used; the detector stays
 
     def use_detector(self, detector: Detector) -> None:
         """Score with this detector from now on, sharing the encoders that are loaded."""
@@ -68,6 +71,30 @@ class Machine:
             detector.threshold = set_point(detector, self.hop_s, self.alarm.on_delay)
         self.alarm.on = detector.threshold.value
         self.recipe = "+".join(sorted({f"{r.encoder}/{r.view}" for r in detector.recipes}))
+
+    def reload(self) -> bool:
+        """Use the detector in the model folder if another process has written it; returns whether that was so."""
+        found = version(self.model)
+        known = None if self.detector.saved is None else self.detector.saved[1]
+        if not found or found in (known, self._refused):  # not found: the folder is being replaced, or gone
+            return False
+        try:
+            detector = load(self.model, self.weights, threads=1)
+            self._check_same_windows(detector)
+        except (ValueError, OSError) as error:
+            self._refused = found
+            self.model_problem = f"the detector of before is used, as {self.model} cannot be: {error}"
+            return False
+        self.use_detector(detector)
+        self.model_problem = ""
+        return True
+
+    def _check_same_windows(self, detector: Detector) -> None:
+        """ValueError if another detector needs another source: other windows, channels or sample rates."""
+        for what in ("window_s", "near", "far"):
+            was, now = getattr(self.detector, what), getattr(detector, what)
+            if was != now:
+                raise ValueError(f"its {what} is {now}, and was {was}: restart nearfar")
 
     @property
     def false_alarms_per_week(self) -> float:

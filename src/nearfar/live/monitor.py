@@ -102,8 +102,9 @@ class Monitor:
             self._workers.shutdown(wait=True, cancel_futures=True)
 
     def problems(self) -> list[str]:
-        """Why no windows come from sources, one line a machine."""
-        return [f"machine {machine}: {queue.problem}" for machine, queue in self.queues.items() if queue.problem]
+        """Why no windows come from sources and why changed models are not used, one line each."""
+        lines = [f"machine {machine}: {queue.problem}" for machine, queue in self.queues.items() if queue.problem]
+        return lines + [f"machine {m.id}: {m.model_problem}" for m in self.plant.machines.values() if m.model_problem]
 
     def _all(self, test: Callable[[MachineQueue], bool]) -> bool:
         return all(test(queue) for queue in self.queues.values())
@@ -160,6 +161,11 @@ class Monitor:
             self._change.notify_all()
 
     def _check(self) -> None:
+        self.plant.follow_models()
+        for machine in self.plant.machines.values():
+            self._warn_once(
+                f"the model of {machine.id}", machine.model_problem and f"{machine.id}: {machine.model_problem}"
+            )
         for machine, queue in self.queues.items():
             silent_s = self.steady() - queue.last
             if (queue.failure or not queue.ended) and silent_s > self.tick_s:

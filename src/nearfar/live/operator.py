@@ -2,7 +2,9 @@
 
 Every action becomes an audit entry. The verdict "fine" puts the windows of the event that crossed the set-point into
 the bank. Before an action changes a model, the model folder is copied below `history/undo`, so that `undo` brings back
-the very bytes; changes are undone from the newest to the oldest. A model folder changes whole or not at all, and the
+the very bytes; changes are undone from the newest to the oldest, unless the folder was changed by somebody else since
+(`nearfar add` on the command line): then that change would be lost. A folder that somebody else has changed is read
+again before it is changed here, which is an audit entry too. A model folder changes whole or not at all, and the
 detector in memory is replaced as a whole.
 """
 
@@ -13,7 +15,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.detector import Detector, load
+from nearfar.detector.folder import digest
 from nearfar.embedding.embedder import ClipEmbedder, Origin
 from nearfar.errors import BadInput, Conflict, NotFound
 from nearfar.live.alarm import rate_for
@@ -77,6 +80,7 @@ class Operator:
         with self._locked(event_id) as (machine, event):
             if event.verdict == FINE:
                 raise Conflict(f"event {event_id} was called fine already, by {event.verdict_by}")
+            self.follow(machine)
             clips = self._crossings(machine, event)
             audit = self._add_to_bank(machine, clips, False, who, "fine", event=event_id)
             self._set_verdict(event, FINE, who)
@@ -94,7 +98,7 @@ class Operator:
         """Put more normals into the bank; `domain` is "source" or "target"."""
         one_of("domain", domain, ("source", "target"))
         machine = self.machines[machine_id]
-        with machine.lock:
+        with self._locked_model(machine):
             return self._add_to_bank(machine, clips, domain == "target", who, "add", domain=domain)
 
     def change_set_point(
@@ -104,7 +108,7 @@ class Operator:
         if (false_alarms_per_week is None) == (value is None):
             raise BadInput("a set-point is given by false_alarms_per_week or by value: one of them")
         machine = self.machines[machine_id]
-        with machine.lock:
+        with self._locked_model(machine):
             new = copy.copy(machine.detector)
             try:
                 if false_alarms_per_week is not None:
@@ -134,6 +138,12 @@ class Operator:
             before = self._model_before(change)
             if not before.is_dir():
                 raise Conflict(f"the model before audit entry {audit_id} is no longer kept (only the last {KEEP} are)")
+            after = _after(before)
+            if after.is_file() and after.read_text() != digest(machine.model):
+                raise Conflict(
+                    f"{machine.model} has been changed by somebody else since audit entry {audit_id}, such as by "
+                    "`nearfar add`: undoing the entry would lose that change too"
+                )
             _replace_folder(machine.model, before)
             machine.configured_per_week = change.detail.get("asked", machine.configured_per_week)
             machine.use_detector(load(machine.model, machine.weights, threads=1))
@@ -144,8 +154,25 @@ class Operator:
                 self._change(self.history.event(event), "verdict", verdict="", verdict_by="")
                 about = {"event": event}
             audit = self._audit(who, machine.id, "undo", of=audit_id, **about)
-            shutil.rmtree(before, ignore_errors=True)
+            _forget(before)
             return audit
+
+    def follow(self, machine: Machine) -> None:
+        """Take over a model folder that somebody else has changed; its machine is not locked for longer than that."""
+        with machine.lock:
+            was = machine.detector
+            if machine.reload():
+                now = machine.detector
+                counts = {"normals": len(now.normals), "normals_before": len(was.normals)}
+                values = {"was": was.threshold.value, "value": now.threshold.value}
+                self._audit("another command", machine.id, "reload", **counts, **values)
+
+    @contextmanager
+    def _locked_model(self, machine: Machine) -> Iterator[None]:
+        """Lock a machine whose model is going to change, after taking over what somebody else has changed."""
+        with machine.lock:
+            self.follow(machine)
+            yield
 
     @contextmanager
     def _locked(self, event_id: int) -> Iterator[tuple[Machine, Event]]:
@@ -234,16 +261,20 @@ class Operator:
                 who, machine.id, action, kept=before.name, **detail
             )  # first, so that no change lacks one
             new.save(machine.model)
-        except OSError as error:
+        except (OSError, Conflict) as error:
             if audit is not None:
                 self._audit(who, machine.id, "undo", of=audit.id, problem=str(error))
-            shutil.rmtree(before, ignore_errors=True)
+            _forget(before)
             raise
+        with suppress(
+            OSError
+        ):  # a disk that is full now; `undo` then cannot tell whether somebody else changed the folder
+            _after(before).write_text(digest(machine.model))
         if action == "set-point":
             machine.configured_per_week = None  # the set-point of the model counts from now on
         machine.use_detector(new)
         for old in self.history.standing_changes(machine.id, CHANGES)[KEEP:]:
-            shutil.rmtree(self._model_before(self.history.audit(id=old)[0]), ignore_errors=True)
+            _forget(self._model_before(self.history.audit(id=old)[0]))
         return audit
 
     def _model_before(self, change: Audit) -> Path:
@@ -260,6 +291,16 @@ def _replace_folder(folder: Path, by: Path) -> None:
     """Make `folder` a copy of `by`, byte for byte; at no time is there half a folder."""
     with files.atomic_folder(folder) as draft:
         shutil.copytree(by, draft, dirs_exist_ok=True)
+
+
+def _after(before: Path) -> Path:
+    """The file with the digest of the model folder after the change whose model before is in the folder `before`."""
+    return before.with_name(f"{before.name}.after")
+
+
+def _forget(before: Path) -> None:
+    _after(before).unlink(missing_ok=True)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def _plain(name: str) -> str:

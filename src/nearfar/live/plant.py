@@ -80,6 +80,11 @@ class Plant:
             recorder.on_silence(now)
             recorder.update_health(machine.watchdog.on_silence(seconds), now)
 
+    def follow_models(self) -> None:
+        """Take over the model folders that others have changed; reads nothing if none has changed."""
+        for machine in self.machines.values():
+            self.operator.follow(machine)
+
     def end_interrupted_events(self) -> None:
         """End the events that a killed process left open, before the first window."""
         for recorder in self.recorders.values():

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -78,6 +79,20 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             if old.exists() and not path.exists():
                 old.replace(path)
             shutil.rmtree(room, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, after waiting for the thread or process that has it. Windows has no such lock."""
+    with contextlib.ExitStack() as held:
+        if sys.platform != "win32":
+            import fcntl
+
+            with contextlib.suppress(OSError):  # some network shares cannot lock
+                handle = os.open(folder, os.O_RDONLY)
+                held.callback(os.close, handle)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

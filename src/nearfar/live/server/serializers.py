@@ -63,6 +63,8 @@ def audit_entry(audit: Audit, standing: Sequence[int] | None = None) -> schemas.
     detail, text = audit.detail, ""
     if audit.action == "set-point":
         text = f"from {detail['was']:.2f} to {detail['value']:.2f}"
+    elif audit.action == "reload":
+        text = f"{detail['normals']} normals, set-point {detail['value']:.2f}"
     elif audit.action == "shelve":
         text = f"for {detail['hours']:g} h"
     elif "files" in detail:

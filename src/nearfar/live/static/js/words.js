@@ -97,6 +97,7 @@ const ACTIONS = {
   unshelve: "ended the shelving",
   "set-point": "changed the set-point",
   add: "added normal recordings",
+  reload: "changed the model folder",
 };
 
 export function actionText(name) {
