@@ -7,9 +7,9 @@
     normals.csv            one row per normal: name, domain, sha256, seconds, path
     card.md                the same for people
 
-The folder appears whole or not at all: it is written beside its place and renamed. A detector that was read from a folder
-is written back only if nobody else has written there since. Everything that is read back is checked (types, shapes,
-finite numbers) before it is used, so a damaged or hostile folder is a ValueError.
+The folder appears whole or not at all: it is written beside its place and renamed. A detector that was read from a
+folder is written back only if nobody else has written there since. Everything that is read back is checked (types,
+shapes, finite numbers) before it is used, so a damaged or hostile folder is a ValueError.
 """
 
 from __future__ import annotations

@@ -162,10 +162,8 @@ class Monitor:
 
     def _check(self) -> None:
         self.plant.follow_models()
-        for machine in self.plant.machines.values():
-            self._warn_once(
-                f"the model of {machine.id}", machine.model_problem and f"{machine.id}: {machine.model_problem}"
-            )
+        for m in self.plant.machines.values():
+            self._warn_once(f"the model of {m.id}", m.model_problem and f"{m.id}: {m.model_problem}")
         for machine, queue in self.queues.items():
             silent_s = self.steady() - queue.last
             if (queue.failure or not queue.ended) and silent_s > self.tick_s:
