@@ -1,10 +1,12 @@
 """The API on real detectors: what is answered, that uploads score as the command line does, and what is refused."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
 import os
+import re
 import socket
 import stat
 import sys
@@ -24,7 +26,7 @@ from nearfar.live import operator
 from nearfar.live.server import schemas
 from nearfar.live.server.app import make_app
 from nearfar.live.server.limits import Limits
-from nearfar.live.server.security import access
+from nearfar.live.server.security import Token, access
 from plants import T0
 from servers import FAULTY, HOSTILE, a_plant, client_of, listen
 
@@ -121,9 +123,9 @@ def test_unusable_recordings_are_errors_with_the_sender_s_name(client):
         answer = client.post("/v1/machines/pump/score", files={"file": ("../../x<b>.wav", body)})
         said = answer.json()
         assert answer.status_code == 422 and said["message"].startswith("x<b>.wav: ") and said["status"] == 422
-        assert code is None or said["error"] == code
+        assert code is None or said["code"] == code
     long = client.post("/v1/machines/pump/score?pcm=s16le&rate=1000&channels=1", content=b"\1\0" * 601_000)
-    assert long.status_code == 422 and long.json()["error"] == "too_long"
+    assert long.status_code == 422 and long.json()["code"] == "too_long"
     odd = client.post("/v1/machines/pump/score?pcm=f32le", content=b"123")
     assert odd.status_code == 422 and "whole number" in odd.json()["message"]
 
@@ -201,7 +203,7 @@ def test_machines_and_their_states(alarmed, plant):
     assert found["fan"]["state"] == "waiting" and found["fan"]["score"] is None
     listen(plant[0], ["dead"] * 3, machine="fan")
     fan = alarmed.get("/v1/machines/fan").json()
-    assert fan["state"] == "no sound" and "silent" in fan["health"][0] and fan["score"]["anomalous"] is None
+    assert fan["state"] == "no sound" and "silent" in fan["health"][0] and fan["window"]["anomalous"] is None
     assert alarmed.get("/v1/machines/nope").status_code == 404
 
 
@@ -316,7 +318,7 @@ def test_shelving_and_the_set_point(client):
 
 
 def test_people_from_other_computers_are_noted_with_their_address(plant):
-    app = make_app(plant[0], access("0.0.0.0", TOKEN), clock=plant[1])
+    app = make_app(plant[0], access("0.0.0.0", [Token(TOKEN)]), clock=plant[1])
     from fastapi.testclient import TestClient
 
     with TestClient(app, base_url="http://10.0.0.1", client=("10.0.0.7", 1)) as client:
@@ -326,7 +328,7 @@ def test_people_from_other_computers_are_noted_with_their_address(plant):
 
 
 def test_a_server_with_a_token(plant):
-    app = make_app(plant[0], access("0.0.0.0", TOKEN), clock=plant[1])
+    app = make_app(plant[0], access("0.0.0.0", [Token(TOKEN)]), clock=plant[1])
     from fastapi.testclient import TestClient
 
     with TestClient(app, base_url="http://10.0.0.1", client=("10.0.0.7", 1), follow_redirects=False) as client:
@@ -344,7 +346,7 @@ def test_a_server_with_a_token(plant):
         )
         assert client.get("/v1/machines").status_code == 200 and 'data-session="1"' in client.get("/").text
         forged = client.post("/v1/machines/pump/shelve", json={"hours": 1}, headers={"origin": "http://evil.example"})
-        assert forged.status_code == 403 and forged.json()["error"] == "wrong_origin"
+        assert forged.status_code == 403 and forged.json()["code"] == "wrong_origin"
         assert client.get("/v1/machines", headers={"host": "evil.example"}).status_code == 421
         client.post("/logout")
         assert client.get("/v1/machines").status_code == 401
@@ -369,7 +371,7 @@ def test_pages_are_the_shell_and_say_who_may_run_what(client):
         assert answer.status_code == 200 and "script-src 'self'" in answer.headers["content-security-policy"]
         assert "<script>" not in answer.text and "style=" not in answer.text and "http://" not in answer.text
     assert client.get("/nothing", headers={"accept": "text/html"}).status_code == 404
-    assert client.get("/nothing").json()["error"] == "not_found"
+    assert client.get("/nothing").json()["code"] == "not_found"
     assert client.get("/static/js/app.js").headers["content-type"].startswith("text/javascript")
 
 
@@ -382,11 +384,11 @@ def test_a_body_that_grows_beyond_its_limit_is_cut_off_and_the_server_goes_on(pl
         kinds = {"content-type": "audio/wav"}, {"content-type": "multipart/form-data; boundary=a"}
         for headers in kinds:
             answer = client.post("/v1/machines/pump/score", content=endless(), headers=headers)
-            assert answer.status_code == 413 and answer.json()["error"] == "too_large"
+            assert answer.status_code == 413 and answer.json()["code"] == "too_large"
         answer = client.post(
             "/v1/machines/pump/shelve", content=endless(), headers={"content-type": "application/json"}
         )
-        assert answer.status_code == 413 and answer.json()["error"] == "too_large"
+        assert answer.status_code == 413 and answer.json()["code"] == "too_large"
         assert client.post("/v1/machines/pump/score", content=b"x" * 300_000, headers=kinds[0]).status_code == 413
         assert send(client, wav(hum(1))).status_code == 200 and client.app.state.service.slots.in_use == 0
 
@@ -419,8 +421,8 @@ def test_a_bug_is_a_500_and_a_line_of_the_log_that_names_the_request(client, pla
     monkeypatch.setattr(plant[0].machines["pump"].detector, "score", lambda *_: {}["a secret"])
     answer = send(client, wav(hum(1)))
     body, number = answer.json(), answer.headers["x-request-id"]
-    assert answer.status_code == 500 and body.keys() == {"error", "message", "status"} and "secret" not in answer.text
-    assert body["error"] == "failed" and body["status"] == 500 and number in body["message"]
+    assert answer.status_code == 500 and body.keys() == {"code", "message", "status"} and "secret" not in answer.text
+    assert body["code"] == "failed" and body["status"] == 500 and number in body["message"]
     (record,) = [r for r in caplog.records if r.name == "nearfar.server"]
     assert record.message == f"request {number} failed: POST '/v1/machines/pump/score'"
     assert record.levelname == "ERROR" and record.exc_info[0] is KeyError
@@ -443,7 +445,7 @@ def test_samples_beyond_all_bounds_are_the_sender_s_mistake(client, action, loud
     samples[500, 0] = loud
     url = f"/v1/machines/pump/{action}?pcm=f32le&rate={RATE}&channels=2"
     answer = client.post(url, content=samples.tobytes(), headers={"content-type": "application/octet-stream"})
-    assert answer.status_code == 422 and answer.json()["error"] == ("level" if np.isfinite(loud) else "nan")
+    assert answer.status_code == 422 and answer.json()["code"] == ("level" if np.isfinite(loud) else "nan")
 
 
 @pytest.mark.parametrize("action", ["add", "explain"])
@@ -518,7 +520,7 @@ def test_a_form_is_read_to_its_end_whatever_else_is_in_it(client):
         (b"", 400, "bad_form"),
     ):
         answer = post(sent)
-        assert (answer.status_code, answer.json()["error"]) == (status, code)
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert post(form((file, body)), "").status_code == 400
     assert client.app.state.service.slots.in_use == 0
 
@@ -588,3 +590,131 @@ def test_every_schema_has_an_example_that_fits_it(client):
             for status, response in call["responses"].items():
                 if status.startswith(("4", "5")) and path != "/readyz":
                     assert response["content"]["application/json"]["schema"]["$ref"].endswith("/Error")
+
+
+@contextlib.contextmanager
+def behind(plant, peer, rules, **options):
+    """A client whose requests reach the server from `peer`."""
+    from fastapi.testclient import TestClient
+
+    app = make_app(plant[0], rules, clock=plant[1], **options)
+    given = {"base_url": "http://plant.example", "client": (peer, 1), "follow_redirects": False}
+    with TestClient(app, **given, raise_server_exceptions=False) as client:
+        yield client
+
+
+READ = Token("a-token-that-only-reads", "prometheus", True)
+PROXIED = access(
+    "127.0.0.1",
+    [Token(TOKEN, "anna"), READ],
+    ["plant.example"],
+    root="/hall2/",
+    proxies=["10.0.0.0/24", "127.0.0.1"],
+)
+
+
+def test_behind_a_trusted_proxy_the_client_its_scheme_and_the_prefix_are_right(plant):
+    bearer = {"authorization": f"Bearer {TOKEN}"}
+    far = {"x-forwarded-for": "6.6.6.6, 192.0.2.7, 10.0.0.9", "x-forwarded-proto": "https"}
+    with behind(plant, "127.0.0.1", PROXIED) as client:
+        for path in ("/v1/machines", "/hall2/v1/machines"):  # the proxy takes the prefix away, or does not
+            assert client.get(path, headers=bearer).status_code == 200
+        shelved = client.post("/v1/machines/pump/shelve", json={"hours": 1}, headers=bearer | far)
+        assert shelved.status_code == 200
+        who = client.get("/v1/audit", headers=bearer).json()["audit"][0]["who"]
+        assert who == "anna (192.0.2.7)"  # the last address that is no proxy of ours
+        assert client.get("/", headers={"accept": "text/html"}).headers["location"] == "/hall2/login"
+        form = {"token": TOKEN, "next": "/hall2/event/1"}
+        login = client.post("/login", data=form, headers=far | {"origin": "https://plant.example"})
+        assert login.headers["location"] == "/hall2/event/1"
+        assert {"Secure", "Path=/hall2/"} <= set(login.headers["set-cookie"].split("; "))
+        page = client.get("/hall2/", headers=bearer).text
+        assert 'data-root="/hall2"' in page and 'src="/hall2/static/js/app.js"' in page and '="/static' not in page
+        assert client.get("/hall2/static/js/app.js").status_code == client.get("/static/style.css").status_code == 200
+        assert client.get("/openapi.json", headers=bearer).json()["servers"] == [{"url": "/hall2"}]
+        assert client.get("/hall2", headers=bearer).status_code == 200
+    with behind(plant, "192.0.2.1", PROXIED) as client:  # nobody's proxy: what it states does not count
+        client.post("/v1/machines/pump/shelve", json={"hours": 1, "who": "Ben"}, headers=bearer | far)
+        assert client.get("/v1/audit", headers=bearer).json()["audit"][0]["who"] == "Ben, token anna (192.0.2.1)"
+        assert "Secure" not in client.post("/login", data=form, headers=far).headers["set-cookie"]
+
+
+def test_every_client_behind_a_proxy_has_logins_of_its_own(plant):
+    with behind(plant, "127.0.0.1", PROXIED) as client:
+        for _ in range(12):
+            last = client.post("/login", data={"token": "no"}, headers={"x-forwarded-for": "192.0.2.7"})
+        other = client.post("/login", data={"token": TOKEN}, headers={"x-forwarded-for": "192.0.2.8"})
+        assert last.status_code == 429 and other.status_code == 303
+
+
+def test_a_token_that_only_reads_changes_nothing(plant):
+    reader = {"authorization": f"Bearer {READ.secret}"}
+    with behind(plant, "192.0.2.1", PROXIED, metrics=lambda: b"x 1\n") as client:
+        assert client.get("/metrics", headers=reader).status_code == 200
+        for answer in (
+            client.post("/v1/machines/pump/shelve", json={"hours": 1}, headers=reader),
+            client.put("/v1/machines/pump/threshold", json={"value": 3}, headers=reader),
+            client.delete("/v1/machines/pump/shelve", headers=reader),
+            send(client, wav(hum(1)), headers=reader),
+        ):
+            assert answer.status_code == 403 and answer.json()["code"] == "read_only"
+        assert client.post("/login", data={"token": READ.secret}).status_code == 303
+        assert client.get("/hall2/v1/machines").status_code == 200  # a wall display: its session only reads too
+        assert client.post("/hall2/v1/machines/pump/shelve", json={"hours": 1}).json()["code"] == "read_only"
+        assert client.post("/hall2/logout").status_code == 303
+
+
+def test_refused_logins_are_counted_and_logged_a_few_times(plant, caplog):
+    with behind(plant, "192.0.2.1", PROXIED) as client:
+        for _ in range(30):
+            client.get("/v1/machines", headers={"authorization": "Bearer wrong-wrong-wrong-wrong"})
+        client.post("/login", data={"token": "secret-of-nobody"})
+        client.get("/v1/machines")  # nothing was tried
+        assert client.app.state.service.refusals.count == 31
+    lines = [r.getMessage() for r in caplog.records if "refused a login" in r.message]
+    assert len(lines) == 5 and lines[0].startswith("refused a login from 192.0.2.1: wrong token")
+    assert "wrong-wrong" not in caplog.text and "secret-of-nobody" not in caplog.text
+
+
+def test_head_is_get_without_a_body(alarmed):
+    for path in ("/v1/machines", "/v1/events/1/audio/near", "/healthz", "/", "/static/style.css", "/v1/nothing"):
+        whole, head = alarmed.get(path), alarmed.head(path)
+        assert head.status_code == whole.status_code and head.content == b"", path
+        assert head.headers["content-type"] == whole.headers["content-type"]
+    assert alarmed.head("/v1/events/1/audio/near").headers["content-length"] == str(32_044 * 2 - 44)
+
+
+def test_text_is_compressed_and_sounds_are_not(alarmed):
+    for path, small in (("/openapi.json", True), ("/static/style.css", True), ("/v1/events/1/audio/near", False)):
+        plain = alarmed.get(path, headers={"accept-encoding": "identity"})
+        packed = alarmed.get(path, headers={"accept-encoding": "gzip"})
+        assert packed.content == plain.content and "content-encoding" not in plain.headers
+        assert (packed.headers.get("content-encoding") == "gzip") is small, path
+        if small:
+            assert int(packed.headers["content-length"]) < len(plain.content) / 2
+    assert "content-encoding" not in alarmed.get("/healthz", headers={"accept-encoding": "gzip"}).headers
+    part = alarmed.get("/static/style.css", headers={"accept-encoding": "gzip", "range": "bytes=0-1999"})
+    assert part.status_code == 206 and "content-encoding" not in part.headers and len(part.content) == 2000
+
+
+def test_the_document_names_the_token_and_every_call(client):
+    document = client.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"]["token"] == {"type": "http", "scheme": "bearer"}
+    assert document["security"] == [{"token": []}] and document["paths"]["/healthz"]["get"]["security"] == []
+    names = [call["operationId"] for calls in document["paths"].values() for call in calls.values()]
+    assert len(set(names)) == len(names) >= 28 and all(re.fullmatch("[a-z]+([A-Z][a-z]+)*", name) for name in names)
+    lost = client.get("/v1/nothing").json()
+    assert lost["code"] == "not_found" and "/openapi.json" in lost["message"]
+
+
+def test_the_score_of_a_machine_is_a_number(alarmed, plant):
+    pump = alarmed.get("/v1/machines/pump").json()
+    assert pump["score"] == pump["window"]["score"]
+    assert alarmed.get("/v1/machines/fan").json()["score"] is None
+    listen(plant[0], ["dead"], machine="fan")
+    fan = alarmed.get("/v1/machines/fan").json()
+    assert fan["score"] is None and fan["window"]["problem"]
+
+
+def test_what_has_only_optional_fields_needs_no_body(alarmed):
+    assert alarmed.post("/v1/events/1/acknowledge").json()["acknowledged_by"] == "somebody at this computer"

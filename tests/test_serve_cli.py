@@ -164,8 +164,14 @@ def test_bad_usage_is_one_line_and_exit_2(model, tmp_path, monkeypatch):
             ([model, "--tls-cert", __file__], f"no https with {__file__} alone: give a certificate and its key"),
             ([model, "--tls-key", __file__], "needs its certificate"),
             ([model, "--log-format", "xml"], "text, json"),
-            ([model, "--weights", __file__], "test_serve_cli.py would not be used: log-mel has no weights"),
-            ([model, "--weights", f"beats={__file__}"], "beats would not be used: log-mel has no weights"),
+            (
+                [model, "--weights", __file__],
+                "test_serve_cli.py would not be used: this recipe has no network with weights",
+            ),
+            (
+                [model, "--weights", f"beats={__file__}"],
+                "beats would not be used: this recipe has no network with weights",
+            ),
         ):
             done = serve(*arguments)
             assert done.exit_code == 2 and said in done.stderr, done.stderr

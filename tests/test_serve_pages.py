@@ -12,7 +12,7 @@ import pytest
 
 from conftest import RATE, hum, write_wav
 from nearfar.live.server.app import make_app
-from nearfar.live.server.security import Access
+from nearfar.live.server.security import Access, Token
 from nearfar.live.sources.windows import Window
 from plants import fitted
 from servers import HOSTILE, a_plant, server_of
@@ -337,7 +337,7 @@ def test_a_connection_that_is_lost_is_said_and_found_again(chromium, listening):
 
 
 def test_the_login_lets_in_whoever_has_the_token(chromium, listening):
-    with server_of(make_app(listening.plant, Access(TOKEN))) as address:
+    with server_of(make_app(listening.plant, Access((Token(TOKEN),)))) as address:
         for page in paged(chromium, address):
             page.goto("/")
             assert page.url.endswith("/login")

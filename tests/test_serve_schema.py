@@ -30,7 +30,7 @@ def schema_of_the_api(pump3, tmp_path_factory):
     listen(plant, FAULTY, machine="pump3")
     app = make_app(
         plant,
-        Access("", frozenset({"testserver"})),
+        Access((), frozenset({"testserver"})),
         clock=clock,
         limits=Limits(per_s=1e6, burst=10**6),
         metrics=lambda: b"",

@@ -16,7 +16,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "http.md"
 HEAD = """# HTTP
 
 What `nearfar serve` answers. The document itself is served as `/openapi.json`; this page is made from it.
-Every error has one shape: `{"error": code, "message": sentence, "status": number}`.
+Every error has one shape: `{"code": word, "message": sentence, "status": number}`.
 """
 
 

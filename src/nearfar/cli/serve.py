@@ -43,8 +43,12 @@ def serve(
         typer.Option(help="ID=URL: a live source, as in `nearfar monitor`; twice for near and far."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of a whole plant, instead of MODEL.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File of the token; made if missing, for you only.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File of the tokens; made if missing, for you only.")] = None,
     allow_host: Annotated[list[str] | None, typer.Option(help="A further name of this server.")] = None,
+    root_path: Annotated[str, typer.Option(help="Path below which a proxy serves it, such as /hall2.")] = "",
+    trusted_proxy: Annotated[
+        list[str] | None, typer.Option(help="Address or network of a proxy whose X-Forwarded headers count.")
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM), for https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
     weights: Weights = None,
@@ -63,11 +67,18 @@ def serve(
     plant = _plant(model or [], config, history, source or [], weights_of(weights))
     _check_tls(tls_cert, tls_key)
     with log_to_stderr(log_format), _listening_socket(host, port) as listening:
-        rules = _access(host, token_file or plant.history.folder / "token", bool(token_file), allow_host or [])
+        rules = _access(
+            host,
+            token_file or plant.history.folder / "token",
+            bool(token_file),
+            allowed=allow_host or [],
+            root=root_path,
+            proxies=trusted_proxy or [],
+        )
         sinks = [] if plant.metrics else [Metrics(plant.machines)]
         assembly = build_plant(plant, clock=time.time, warn=LOG.warning, report=log_left_out, sinks=sinks, idle=True)
         address = f"[{host}]" if ":" in host else host
-        url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}/"
+        url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}{rules.root}/"
         try:
             _run(assembly, rules, listening, url, {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key})
         finally:
@@ -144,16 +155,19 @@ def _plant(
     return from_options({"machines": machines, "history": {"folder": history} if history else {}})
 
 
-def _access(host: str, file: Path, asked: bool, allowed: Sequence[str]) -> Access:
-    """The rules of access, with a token if one was asked for or other computers can reach the server."""
-    from nearfar.live.server.security import access, is_local, read_token
+def _access(host: str, file: Path, asked: bool, *, proxies: Sequence[str], **rules: Any) -> Access:
+    """The rules of access, with tokens if they were asked for or other computers can reach the server."""
+    from nearfar.live.server.security import access, is_local, read_tokens
+    from nearfar.support.files import private_folder
 
-    if not asked and is_local(host):
-        return access(host, "", allowed)
+    if not asked and not proxies and is_local(host):
+        return access(host, (), **rules)
+    if not asked:
+        private_folder(file.parent)
     file.parent.mkdir(parents=True, exist_ok=True)
-    token = read_token(file)
+    tokens = read_tokens(file)
     LOG.info(f"the token is in {file}; give it at /login, or as Authorization: Bearer TOKEN")
-    return access(host, token, allowed)
+    return access(host, tokens, proxies=proxies, **rules)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nearfar.live.plant import Plant
 from nearfar.live.server.decode import Decoder
 from nearfar.live.server.errors import PLANT_ERRORS, HttpError, http_error
-from nearfar.live.server.limits import LOG, Limits, RequestGuard
+from nearfar.live.server.limits import LOG, Limits, Refusals, RequestGuard
 from nearfar.live.server.security import Access
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 ABOUT = """Anomaly scores of machine sounds, alarms, and what people answer to them.
 
 Scores are in standard deviations of a machine's normal recordings; higher is more anomalous. Times are seconds since
-1970 (UTC). Send `Authorization: Bearer TOKEN` if the server has a token. Errors: `{error, message, status}`."""
+1970 (UTC), and beside them in ISO 8601; queries take both. Send `Authorization: Bearer TOKEN` if the server has a
+token. Errors: `{code, message, status}`."""
 NEEDS_FASTAPI = "a server needs fastapi, an extra: pip install 'nearfar[serve]'"
+OPEN_PATHS = ("/healthz", "/readyz")
 CODES = {404: "not_found", 405: "wrong_method"}
 
 
@@ -60,7 +62,7 @@ def make_app(
     from nearfar.live.server.service import Service
     from nearfar.live.server.stream import Stream
 
-    access, limits = access or Access(), limits or Limits()
+    access, limits, refusals = access or Access(), limits or Limits(), Refusals()
     stream = Stream(f"{clock():.0f}", lambda id: machine_state(plant, id).model_dump())
     plant.sinks.append(stream)
     app = FastAPI(
@@ -68,6 +70,7 @@ def make_app(
         version=version("nearfar"),
         description=ABOUT,
         docs_url=None,
+        servers=[{"url": access.root or "/"}],
         redoc_url=None,
         lifespan=_lifespan,
     )
@@ -77,6 +80,7 @@ def make_app(
         limits,
         decoder or Decoder(),
         stream,
+        refusals,
         clock=clock,
         metrics=metrics,
         dropped=dropped,
@@ -86,8 +90,9 @@ def make_app(
         app.include_router(part.router)
     mimetypes.add_type("text/javascript", ".js")  # Windows may say text/plain, which browsers then refuse
     app.mount("/static", StaticFiles(directory=pages.STATIC))
+    _describe_access(app)
     _answer_errors(app)
-    app.add_middleware(RequestGuard, access=access, limits=limits, clock=clock)
+    app.add_middleware(RequestGuard, access=access, limits=limits, refusals=refusals, clock=clock)
     return app
 
 
@@ -95,6 +100,21 @@ def make_app(
 async def _lifespan(app: Any) -> AsyncIterator[None]:
     yield
     app.state.service.close()
+
+
+def _describe_access(app: FastAPI) -> None:
+    """Name the bearer token in the OpenAPI document, and the calls that need none."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+        for path in OPEN_PATHS:
+            document["paths"][path]["get"]["security"] = []
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -128,6 +148,10 @@ def _answer_errors(app: FastAPI) -> None:
         code = error.status_code
         if code == 404 and "text/html" in request.headers.get("accept", "") and request.method == "GET":
             return page(request.app.state.service, 404)
+        if code == 404 and str(error.detail) == "Not Found":
+            path = request.url.path
+            text = f"there is nothing at {path!r}; what there is: {request.scope['root_path']}/openapi.json"
+            return answer(HttpError(404, "not_found", text))
         return answer(HttpError(code, CODES.get(code, "bad_request"), str(error.detail)), error.headers)
 
     app.add_exception_handler(HttpError, refused)

@@ -1,4 +1,4 @@
-"""Errors as answers. Every error has one body: {"error": code, "message": sentence, "status": number}.
+"""Errors as answers. Every error has one body: {"code": word, "message": sentence, "status": number}.
 
 NotFound, Conflict, BadInput, AudioError     raised where they arise, in the plant: 404, 409, 422, 422
 OSError                                      503: the server cannot use its disk
@@ -27,7 +27,7 @@ class HttpError(Exception):
     @property
     def body(self) -> dict[str, Any]:
         """The body of the answer."""
-        return {"error": self.code, "message": self.message, "status": self.status}
+        return {"code": self.code, "message": self.message, "status": self.status}
 
     @property
     def headers(self) -> dict[str, str]:

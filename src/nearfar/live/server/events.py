@@ -18,10 +18,11 @@ Id = Annotated[int, Path(ge=1, le=2**53)]
 Before = Annotated[int | None, Query(ge=1, le=2**53, description="Only entries older than this id.")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Name = Annotated[str | None, Query(max_length=100)]
+NOBODY = schemas.ByWhom()
 MOST_AUDITS = 500  # newest audit entries of a machine that are searched for those of an event
 
 
-@router.get("/events")
+@router.get("/events", operation_id="listEvents")
 def events(
     service: ServiceDep,
     machine: Name = None,
@@ -36,7 +37,7 @@ def events(
     return schemas.Events(events=[event_with_audit(service.plant, event) for event in found])
 
 
-@router.get("/events/{id}")
+@router.get("/events/{id}", operation_id="getEvent")
 def event(service: ServiceDep, id: Id) -> schemas.Event:
     """One event, with what people did about it."""
     found = service.event(id)
@@ -44,7 +45,7 @@ def event(service: ServiceDep, id: Id) -> schemas.Event:
     return event_with_audit(service.plant, found, audit)
 
 
-@router.get("/events/{id}/explanation")
+@router.get("/events/{id}/explanation", operation_id="explainEvent")
 def explanation(service: ServiceDep, id: Id) -> schemas.Explanation:
     """Where and why the sound of an event differs from the normals, and the most similar normals."""
     found, machine = service.event_of_machine(id)
@@ -52,15 +53,15 @@ def explanation(service: ServiceDep, id: Id) -> schemas.Explanation:
     return explanation_of(explained, machine.id, nearest_clips(explained, machine.detector))
 
 
-@router.post("/events/{id}/acknowledge")
-def acknowledge(service: ServiceDep, request: Request, id: Id, body: schemas.ByWhom) -> schemas.Event:
+@router.post("/events/{id}/acknowledge", operation_id="acknowledgeEvent")
+def acknowledge(service: ServiceDep, request: Request, id: Id, body: schemas.ByWhom = NOBODY) -> schemas.Event:
     """Record that somebody has seen the event and looks after it."""
     service.event_of_machine(id)
     service.plant.operator.acknowledge(id, caller_name(request, body.who))
     return event(service, id)
 
 
-@router.post("/events/{id}/feedback")
+@router.post("/events/{id}/feedback", operation_id="answerEvent")
 def feedback(service: ServiceDep, request: Request, id: Id, body: schemas.Feedback) -> schemas.Done:
     """Record what the event was. "fine" adds its sound to the normals and can be undone; "fault" is a real fault."""
     (_, machine), operator = service.event_of_machine(id), service.plant.operator
@@ -74,14 +75,14 @@ def feedback(service: ServiceDep, request: Request, id: Id, body: schemas.Feedba
     return schemas.Done(message=text, audit_id=audit.id, note=entry.note)
 
 
-@router.get("/audit", tags=["audit"])
+@router.get("/audit", operation_id="listAudit", tags=["audit"])
 def audit(service: ServiceDep, machine: Name = None, before_id: Before = None, limit: Limit = 100) -> schemas.Audits:
     """Who did what: verdicts, set-points, shelving, added normals; newest first."""
     return schemas.Audits(audit=audit_entries(service.plant, machine, limit=limit, before_id=before_id))
 
 
-@router.post("/audit/{id}/undo", tags=["audit"])
-def undo(service: ServiceDep, request: Request, id: Id, body: schemas.ByWhom) -> schemas.Done:
+@router.post("/audit/{id}/undo", operation_id="undoChange", tags=["audit"])
+def undo(service: ServiceDep, request: Request, id: Id, body: schemas.ByWhom = NOBODY) -> schemas.Done:
     """Bring back the model from before a change, byte for byte; only the newest change can be undone."""
     done = service.plant.operator.undo(id, caller_name(request, body.who))
     service.broadcast(done)

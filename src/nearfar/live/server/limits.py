@@ -5,13 +5,15 @@
     uploads  `at_once` are read and scored; `waiting` wait, their bodies unread; more get 503 and a Retry-After
     time     `body_s` for a body to arrive, from when it is first read; then 408
 
-`RequestGuard` handles every request before the application: it applies the rate limit, `security`, and the size limit.
-It adds the security headers to every answer, and logs a failure of the application with the request that caused it.
+`RequestGuard` handles every request before the application: it finds out who asks, applies the rate limit, `security`,
+and the size limit. It answers HEAD, compresses text, adds the security headers to every answer, and logs a failure of
+the application with the request that caused it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import math
@@ -28,6 +30,7 @@ from nearfar.live.server.security import HEADERS, Access
 
 LOG = logging.getLogger("nearfar.server")
 MIB = 1 << 20
+SHORTEST_GZIP = 1000  # bytes
 SMALL = 64 << 10  # the most bytes of a request without a recording
 ADDRESSES = 4096  # addresses whose buckets are kept
 
@@ -68,6 +71,20 @@ class Buckets:
         return wait
 
 
+class Refusals:
+    """Logins that were refused: counted in all, and logged a few times a minute for each address."""
+
+    def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
+        self.count, self.steady = 0, steady
+        self._lines = Buckets(1 / 60, 5)
+
+    def note(self, address: str, why: str) -> None:
+        """A login or a token was refused."""
+        self.count += 1
+        if not self._lines.take(address, self.steady()):
+            LOG.warning("refused a login from %s: %s (%d refused since the start)", address or "?", why, self.count)
+
+
 class UploadSlots:
     """The places for uploads: `at_once` are worked on, `waiting` wait; further ones are refused."""
 
@@ -97,11 +114,13 @@ class RequestGuard:
         app: Callable[..., Any],
         access: Access,
         limits: Limits,
+        refusals: Refusals | None = None,
         *,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app, self.access, self.limits, self.clock, self.steady = app, access, limits, clock, steady
+        self.refusals = refusals or Refusals(steady)
         self.requests = Buckets(limits.per_s, limits.burst)
         self.logins = Buckets(limits.logins / 60, limits.logins)
 
@@ -111,11 +130,16 @@ class RequestGuard:
             await self.app(scope, receive, send)
             return
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        scope, path = self._scope(scope, headers)
         request_id = secrets.token_hex(4)
-        send = _with_headers(send, request_id, cached=scope["path"].startswith("/static/"))
-        refusal = self._check(scope, headers)
+        send = _with_headers(send, request_id, cached=path.startswith("/static/"))
+        if scope["method"] == "HEAD":
+            scope["method"], send = "GET", _without_body(send)
+        elif "gzip" in headers.get("accept-encoding", ""):
+            send = _compressed(send)
+        refusal = self._check(scope, path, headers)
         if refusal is not None:
-            await answer(send, refusal, page=_wants_page(scope, headers))
+            await answer(send, refusal, login=f"{self.access.root}/login" if _wants_page(scope, headers) else "")
             return
         begun = False
 
@@ -125,7 +149,7 @@ class RequestGuard:
             await send(message)
 
         try:
-            await self.app(scope, *_bounded(receive, send_noted, self._most(scope["path"]), self.limits.body_s))
+            await self.app(scope, *_bounded(receive, send_noted, self._most(path), self.limits.body_s))
         except HttpError as error:
             if begun:
                 raise
@@ -137,15 +161,36 @@ class RequestGuard:
             text = f"the server failed at this request; its log says why (request {request_id})"
             await answer(send, HttpError(500, "failed", text))
 
-    def _check(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> HttpError | None:
+    def _scope(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> tuple[dict[str, Any], str]:
+        """The request as its client sent it, through a proxy or not, and its path below the root of this server."""
+        root, path = self.access.root, scope["path"]
+        if path == root or path.startswith(f"{root}/"):  # the proxy has not taken it away
+            path = path[len(root) :] or "/"
+        peer, port = scope.get("client") or ("", 0)
+        address, scheme = self.access.client(peer, headers)
+        token = self.access.token_of(headers, self.clock())
+        changed = {
+            "path": root + path,
+            "root_path": root,
+            "client": (address, port),
+            "scheme": scheme or scope.get("scheme", "http"),
+            "token": token.name if token else "",
+        }
+        return {**scope, **changed}, path
+
+    def _check(self, scope: dict[str, Any], path: str, headers: dict[str, str]) -> HttpError | None:
         """The reason to refuse a request, or None."""
-        address, path, method = (scope.get("client") or ("",))[0], scope["path"], scope["method"]
+        address, method = scope["client"][0], scope["method"]
         wait = self.requests.take(address, self.steady())
         if not wait and path == "/login" and method == "POST":
             wait = self.logins.take(address, self.steady())
+            if wait:
+                self.refusals.note(address, "too many attempts at /login")
         if wait:
             return HttpError(429, "too_many", "too many requests from this address; wait and send it again", wait)
         error = self.access.check(method, path, headers, self.clock())
+        if error is not None and error.status == 401 and headers.get("authorization"):
+            self.refusals.note(address, "wrong token")
         if error is None and _length(headers) > self._most(path):
             return too_large(self._most(path))
         return error
@@ -195,12 +240,12 @@ def too_large(most: int) -> HttpError:
     return HttpError(413, "too_large", f"the request is larger than {limit}; send a shorter recording")
 
 
-async def answer(send: Send, error: HttpError, *, page: bool = False) -> None:
-    """Send an error as JSON. A browser that asks for a `page` without a session is sent to the login instead."""
+async def answer(send: Send, error: HttpError, *, login: str = "") -> None:
+    """Send an error as JSON. A browser that asks for a page without a session is sent to `login` instead."""
     status, body = error.status, json.dumps(error.body).encode()
     headers = {"content-type": "application/json", **error.headers}
-    if status == 401 and page:
-        status, body, headers = 303, b"", {"location": "/login"}
+    if status == 401 and login:
+        status, body, headers = 303, b"", {"location": login}
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})
@@ -211,7 +256,7 @@ def _length(headers: dict[str, str]) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _wants_page(scope: MutableMapping[str, Any], headers: dict[str, str]) -> bool:
+def _wants_page(scope: dict[str, Any], headers: dict[str, str]) -> bool:
     return scope["method"] == "GET" and "text/html" in headers.get("accept", "")
 
 
@@ -222,6 +267,48 @@ def _with_headers(send: Send, request_id: str, *, cached: bool) -> Send:
             own = HEADERS | {"cache-control": "no-cache" if cached else "no-store", "x-request-id": request_id}
             new = [(k.encode(), v.encode()) for k, v in own.items() if k.encode() not in present]
             message["headers"] = [*message["headers"], *new]
+        await send(message)
+
+    return sending
+
+
+def _without_body(send: Send) -> Send:
+    """The answer to HEAD: the headers of GET, and the end of the answer with the first piece of its body."""
+    ended = False
+
+    async def sending(message: Message) -> None:
+        nonlocal ended
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif not ended:
+            ended = True
+            await send({"type": "http.response.body", "body": b""})
+
+    return sending
+
+
+def _compressed(send: Send) -> Send:
+    """The answer as gzip if it is text of some length in one piece; sounds, parts of sounds and streams stay as is."""
+    start: Message | None = None
+
+    async def sending(message: Message) -> None:
+        nonlocal start
+        if message["type"] == "http.response.start":
+            kind = dict(message["headers"]).get(b"content-type", b"").partition(b";")[0]
+            text = kind.startswith(b"text/") or kind == b"application/json"
+            if message["status"] == 200 and text and kind != b"text/event-stream":
+                start = message
+                return
+        elif start is not None:
+            head, start, body = start, None, message.get("body", b"")
+            head["headers"] = [*head["headers"], (b"vary", b"accept-encoding")]
+            if len(body) >= SHORTEST_GZIP and not message.get("more_body", False):
+                body = gzip.compress(body, 1, mtime=0)
+                kept = [(k, v) for k, v in head["headers"] if k.lower() not in (b"content-length", b"accept-ranges")]
+                own = [(b"content-encoding", b"gzip"), (b"content-length", str(len(body)).encode())]
+                head["headers"] = [*kept, *own]
+            await send(head)
+            message = {**message, "body": body}
         await send(message)
 
     return sending

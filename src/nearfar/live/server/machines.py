@@ -22,19 +22,19 @@ SINCE_H = 24.0
 Time = Annotated[float | None, Query(ge=0, le=1e11, description="Seconds since 1970 (UTC).")]
 
 
-@router.get("")
+@router.get("", operation_id="listMachines")
 def machines(service: ServiceDep) -> schemas.Machines:
     """The states of all machines now."""
     return schemas.Machines(machines=[machine_state(service.plant, id) for id in service.plant.machines])
 
 
-@router.get("/{id}")
+@router.get("/{id}", operation_id="getMachine")
 def machine(service: ServiceDep, id: str) -> schemas.MachineState:
     """The state of one machine now."""
     return machine_state(service.plant, service.machine(id).id)
 
 
-@router.get("/{id}/scores")
+@router.get("/{id}/scores", operation_id="listScores")
 def scores(
     service: ServiceDep,
     id: str,
@@ -53,7 +53,7 @@ def scores(
     return schemas.Scores(machine=id, since=start, until=end, scores=found)
 
 
-@router.get("/{id}/drift")
+@router.get("/{id}/drift", operation_id="getDrift")
 def drift(service: ServiceDep, id: str) -> schemas.Drift:
     """The median normal score of each day, and advice if it creeps. Nothing is adapted automatically."""
     machine = service.machine(id)
@@ -63,7 +63,7 @@ def drift(service: ServiceDep, id: str) -> schemas.Drift:
     return schemas.Drift(creeping=found.creeping, text=text, days=days)
 
 
-@router.get("/{id}/model")
+@router.get("/{id}/model", operation_id="getModel")
 def model(service: ServiceDep, id: str) -> schemas.Model:
     """The normal recordings and the set-point of a model, and the false alarms that other set-points would cause."""
     machine = service.machine(id)
@@ -92,7 +92,7 @@ def model(service: ServiceDep, id: str) -> schemas.Model:
     )
 
 
-@router.put("/{id}/threshold")
+@router.put("/{id}/threshold", operation_id="setThreshold")
 def threshold(service: ServiceDep, request: Request, id: str, body: schemas.NewSetPoint) -> schemas.SetPoint:
     """Change the set-point without fitting again; audited, and can be undone."""
     machine = service.machine(id)
@@ -106,7 +106,7 @@ def threshold(service: ServiceDep, request: Request, id: str, body: schemas.NewS
     return _set_point(machine)
 
 
-@router.post("/{id}/shelve")
+@router.post("/{id}/shelve", operation_id="shelveMachine")
 def shelve(service: ServiceDep, request: Request, id: str, body: schemas.Shelving) -> schemas.Done:
     """Raise no alarm for some hours; windows are still scored and kept."""
     name = service.machine(id).name
@@ -115,7 +115,7 @@ def shelve(service: ServiceDep, request: Request, id: str, body: schemas.Shelvin
     return schemas.Done(message=f"{name} is shelved for {body.hours:g} h.", audit_id=audit.id)
 
 
-@router.delete("/{id}/shelve")
+@router.delete("/{id}/shelve", operation_id="unshelveMachine")
 def unshelve(service: ServiceDep, request: Request, id: str, who: schemas.Who = "") -> schemas.Done:
     """End the shelving of a machine."""
     name = service.machine(id).name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -22,9 +23,9 @@ router = APIRouter(include_in_schema=False)
 
 def page(service: Service, status: int = 200) -> HTMLResponse:
     """The HTML of every screen; its scripts request the content."""
-    text = (STATIC / "page.html").read_text(encoding="utf-8")
-    if service.access.token:
-        text = text.replace('<html lang="en">', '<html lang="en" data-session="1">')
+    session = ' data-session="1"' if service.access.tokens else ""
+    text = _template("page.html", service.access.root)
+    text = text.replace('<html lang="en"', f'<html lang="en" data-root="{service.access.root}"{session}')
     return HTMLResponse(text, status, PAGE_HEADERS)
 
 
@@ -40,31 +41,40 @@ for address in SCREENS:
 @router.get("/login")
 def login_page(service: ServiceDep, next: str = "/") -> Response:
     """The form for the token."""
-    return _login(local_path(next)) if service.access.token else RedirectResponse("/", 303)
+    root = service.access.root
+    return _login(root, local_path(next, root)) if service.access.tokens else RedirectResponse(f"{root}/", 303)
 
 
 @router.post("/login")
 async def login(service: ServiceDep, request: Request) -> Response:
     """Start a session, if the token is right."""
     form = parse_qs((await request.body()).decode("utf-8", "replace"), keep_blank_values=True)
-    to = local_path(form.get("next", ["/"])[0])
-    if not service.access.is_token(form.get("token", [""])[0]):
-        return _login(to, wrong=True)
+    access = service.access
+    to, token = local_path(form.get("next", ["/"])[0], access.root), access.token(form.get("token", [""])[0])
+    if token is None:
+        service.refusals.note(request.client.host if request.client else "", "wrong token at /login")
+        return _login(access.root, to, wrong=True)
     answer = RedirectResponse(to, 303)
-    answer.headers["set-cookie"] = service.access.cookie(service.clock(), secure=request.url.scheme == "https")
+    answer.headers["set-cookie"] = access.cookie(token, service.clock(), secure=request.url.scheme == "https")
     return answer
 
 
 @router.post("/logout")
-def logout() -> Response:
+def logout(service: ServiceDep) -> Response:
     """End the session."""
-    answer = RedirectResponse("/login", 303)
-    answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    answer = RedirectResponse(f"{service.access.root}/login", 303)
+    answer.delete_cookie(COOKIE, path=f"{service.access.root}/", httponly=True, samesite="strict")
     return answer
 
 
-def _login(to: str, *, wrong: bool = False) -> Response:
-    text = (STATIC / "login.html").read_text(encoding="utf-8")
+def _template(name: str, root: str) -> str:
+    """A page whose links begin at `root`."""
+    text = (STATIC / name).read_text(encoding="utf-8")
+    return re.sub(r'(href|src|action)="/', rf'\1="{root}/', text)
+
+
+def _login(root: str, to: str, *, wrong: bool = False) -> Response:
+    text = _template("login.html", root)
     text = text.replace("<!-- message -->", WRONG if wrong else "")
     text = text.replace('name="next" value="/"', f'name="next" value="{html.escape(to)}"')
     return HTMLResponse(text, 401 if wrong else 200, PAGE_HEADERS)

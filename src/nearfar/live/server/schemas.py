@@ -47,7 +47,7 @@ class Schema(BaseModel):
 class Error(Schema):
     """Every error: a code for programs, a sentence for people, and the HTTP status."""
 
-    error: str = Field(examples=["not_found"])
+    code: str = Field(examples=["not_found"])
     message: str = Field(examples=["there is no machine 'pump9'; there are: pump3"])
     status: int = Field(examples=[404])
 
@@ -83,14 +83,16 @@ class RecordingScore(ClipScore):
 class MachineState(Schema):
     """A machine now. `state` is the alarm state of ISA-18.2, or `no sound`, or `waiting` before the first window.
 
-    `health` lists what is wrong with the microphones.
+    `score` is that of the newest `window`, null if it cannot be judged. `health` lists what is wrong with the
+    microphones.
     """
 
     id: str = Field(examples=["pump3"])
     name: str = Field(examples=["Pump 3"])
     site: str = Field(examples=["hall-2"])
     state: str = Field(examples=["normal"])
-    score: ScoreRecord | None = Field(examples=[SCORED])
+    score: float | None = Field(examples=[1.2])
+    window: ScoreRecord | None = Field(examples=[SCORED])
     last_heard: float | None = Field(examples=[T0 + 10])
     health: list[str] = Field(examples=[[]])
     shelved_until: float | None = Field(examples=[None])

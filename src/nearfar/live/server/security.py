@@ -1,9 +1,10 @@
-"""Access to the server: tokens, sessions, host names, origins, and what a browser may do with its pages.
+"""Access to the server: tokens, sessions, host names, origins, proxies, and what a browser may do with its pages.
 
     Authorization: Bearer TOKEN        programs
     Cookie: nearfar=EXPIRY.MAC         browsers, after /login; MAC = HMAC-SHA256(TOKEN, EXPIRY), hex
 
-A server bound to 127.0.0.1 or ::1 needs no token. Bound to another address, it needs one for every path but OPEN.
+A server bound to 127.0.0.1 or ::1 needs no token. Bound to another address, or behind a proxy, it needs one for every
+path but OPEN. A token may have the name of who has it, which the audit shows, and may be one that only reads.
 A web page of another site can make a browser send requests, and that browser runs inside the plant. Three checks stop
 such requests, with and without a token: `Host` must be an address or a known name of this server (against DNS
 rebinding); `Origin` of a request that changes something must be the same host (against forged forms); the cookie is
@@ -16,6 +17,7 @@ import hashlib
 import hmac
 import ipaddress
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterable, Mapping
@@ -45,12 +47,30 @@ HEADERS = {
 }
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True)
+class Token:
+    """A secret, the name of who has it, and whether it can only read."""
+
+    secret: str
+    name: str = ""
+    read_only: bool = False
+
+
 @dataclass(frozen=True)
 class Access:
-    """The rules of one server: its token ("" if only this computer can reach it) and its host names."""
+    """The rules of one server: its tokens (none if only this computer can reach it) and its host names.
 
-    token: str = ""
+    `root` is the path that a proxy serves it at, "" or such as "/hall2"; `proxies` are those whose X-Forwarded headers
+    count.
+    """
+
+    tokens: tuple[Token, ...] = ()
     hosts: frozenset[str] = frozenset({"localhost"})
+    root: str = ""
+    proxies: tuple[Network, ...] = ()
 
     def check(self, method: str, path: str, headers: Mapping[str, str], now: float) -> HttpError | None:
         """The reason to refuse a request, or None; `headers` have lower-case names."""
@@ -58,14 +78,45 @@ class Access:
         if not self.answers_to(host):
             hint = f"{host[:80]!r} is not a name of this server; use its address, or start it with --allow-host NAME"
             return HttpError(421, "wrong_host", hint)
-        if method not in SAFE and not _same_origin(headers.get("origin"), headers.get("sec-fetch-site"), host):
-            return HttpError(403, "wrong_origin", "a page of another site tried to change something here")
-        if not self.token or any(path == p or (p.endswith("/") and path.startswith(p)) for p in OPEN):
+        origin = headers.get("origin")
+        if method not in SAFE and not _same_origin(origin, headers.get("sec-fetch-site"), host):
+            hint = "a page of another site tried to change something here"
+            if origin:
+                hint += (
+                    f" (Origin {origin[:80]!r}, Host {host[:80]!r}; a proxy must pass the Host on, in nginx $http_host)"
+                )
+            return HttpError(403, "wrong_origin", hint)
+        if not self.tokens or any(path == p or (p.endswith("/") and path.startswith(p)) for p in OPEN):
             return None
-        if self.has_token(headers.get("authorization", "")) or self.has_session(headers.get("cookie", ""), now):
-            return None
-        hint = "this server has a token: log in at /login, or send Authorization: Bearer TOKEN"
-        return HttpError(401, "no_token", hint)
+        token = self.token_of(headers, now)
+        if token is None:
+            hint = "this server has a token: log in at /login, or send Authorization: Bearer TOKEN"
+            return HttpError(401, "no_token", hint)
+        if token.read_only and method not in SAFE and path != "/logout":
+            return HttpError(403, "read_only", f"the token {token.name!r} can only read")
+        return None
+
+    def token_of(self, headers: Mapping[str, str], now: float) -> Token | None:
+        """The token that a request has, by its Authorization or by its session."""
+        kind, _, secret = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and (token := self.token(secret.strip())):
+            return token
+        return self._session_token(headers.get("cookie", ""), now)
+
+    def client(self, peer: str, headers: Mapping[str, str]) -> tuple[str, str]:
+        """(address, scheme) of a request: those that a trusted proxy states, else the peer and ""."""
+        if not self._is_proxy(peer):
+            return peer, ""
+        address = peer
+        for stated in reversed(headers.get("x-forwarded-for", "").split(",")):
+            try:
+                address = str(ipaddress.ip_address(stated.strip()))
+            except ValueError:
+                break
+            if not self._is_proxy(address):
+                break
+        scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower()
+        return address, scheme if scheme in ("http", "https") else ""
 
     def answers_to(self, host: str) -> bool:
         """Whether a Host header is valid here. An address always is, because only names can be rebound."""
@@ -76,32 +127,38 @@ class Access:
             return bool(host) and _name_of(host) in self.hosts
         return True
 
-    def is_token(self, token: str) -> bool:
-        """Whether this is the token; compared in constant time."""
-        return bool(self.token) and hmac.compare_digest(_digest(token), _digest(self.token))
+    def token(self, secret: str) -> Token | None:
+        """The token with this secret; each is compared in constant time."""
+        found = [t for t in self.tokens if hmac.compare_digest(_digest(secret), _digest(t.secret))]
+        return found[0] if found else None
 
-    def has_token(self, authorization: str) -> bool:
-        """Whether an Authorization header has the token."""
-        kind, _, token = authorization.partition(" ")
-        return kind.lower() == "bearer" and self.is_token(token.strip())
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            return any(ipaddress.ip_address(address) in network for network in self.proxies)
+        except ValueError:
+            return False
 
-    def has_session(self, cookies: str, now: float) -> bool:
-        """Whether a Cookie header has a session of this server that has not expired."""
+    def _session_token(self, cookies: str, now: float) -> Token | None:
+        """The token of the session in a Cookie header that has not expired."""
         for part in cookies.split(";"):
             name, _, value = part.strip().partition("=")
             expiry, _, mac = value.partition(".")
-            if name == COOKIE and expiry.isdecimal() and len(expiry) < 16:
-                return hmac.compare_digest(mac.encode(), self._mac(expiry).encode()) and now < int(expiry)
-        return False
+            if name == COOKIE and expiry.isdecimal() and len(expiry) < 16 and now < int(expiry):
+                found = [t for t in self.tokens if hmac.compare_digest(mac.encode(), _mac(t, expiry).encode())]
+                return found[0] if found else None
+        return None
 
-    def cookie(self, now: float, *, secure: bool) -> str:
-        """The Set-Cookie header of a new session."""
+    def cookie(self, token: Token, now: float, *, secure: bool) -> str:
+        """The Set-Cookie header of a new session of a token."""
         expiry = str(int(now + SESSION_S))
-        rest = f"Path=/; Max-Age={int(SESSION_S)}; HttpOnly; SameSite=Strict" + ("; Secure" if secure else "")
-        return f"{COOKIE}={expiry}.{self._mac(expiry)}; {rest}"
+        rest = f"Path={self.root}/; Max-Age={int(SESSION_S)}; HttpOnly; SameSite=Strict" + (
+            "; Secure" if secure else ""
+        )
+        return f"{COOKIE}={expiry}.{_mac(token, expiry)}; {rest}"
 
-    def _mac(self, expiry: str) -> str:
-        return hmac.new(self.token.encode(), b"session " + expiry.encode(), hashlib.sha256).hexdigest()
+
+def _mac(token: Token, expiry: str) -> str:
+    return hmac.new(token.secret.encode(), b"session " + expiry.encode(), hashlib.sha256).hexdigest()
 
 
 def is_local(host: str) -> bool:
@@ -112,18 +169,35 @@ def is_local(host: str) -> bool:
         return False
 
 
-def access(host: str, token: str, allowed: Iterable[str] = ()) -> Access:
-    """The rules for a server bound to `host`; ValueError if it needs a token and has none."""
-    if not is_local(host) and not token:
-        raise ValueError(f"--host {host} can be reached from other computers, so it needs a token: --token-file FILE")
+def access(
+    host: str,
+    tokens: Iterable[Token],
+    allowed: Iterable[str] = (),
+    *,
+    root: str = "",
+    proxies: Iterable[str] = (),
+) -> Access:
+    """The rules for a server bound to `host`; ValueError if it needs a token and has none, or for a wrong value."""
+    tokens, trusted = tuple(tokens), tuple(_network(proxy) for proxy in proxies)
+    if not tokens and (trusted or not is_local(host)):
+        why = (
+            "--trusted-proxy lets other computers in"
+            if trusted
+            else f"--host {host} can be reached from other computers"
+        )
+        raise ValueError(f"{why}, so a token is needed: --token-file FILE")
+    root = root.rstrip("/")
+    if root and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", root):
+        raise ValueError(f"--root-path must be a path such as /hall2, not {root!r}")
     own = {"localhost", host, *allowed} | (set() if is_local(host) else {socket.gethostname(), socket.getfqdn()})
-    return Access(token, frozenset(name.lower().rstrip(".") for name in own))
+    return Access(tokens, frozenset(name.lower().rstrip(".") for name in own), root, trusted)
 
 
-def read_token(path: str | os.PathLike[str]) -> str:
-    """The token in a file. A missing file is made, with a new token, readable by its owner alone.
+def read_tokens(path: str | os.PathLike[str]) -> tuple[Token, ...]:
+    """The tokens in a file, one a line: `SECRET`, `NAME SECRET`, or `NAME read SECRET` for one that can only read.
 
-    ValueError if others can read the file, or if the token is short.
+    A missing file is made, with a new token, readable by its owner alone. ValueError if others can read the file, or if
+    a line is wrong.
     """
     path = Path(path)
     try:
@@ -131,21 +205,42 @@ def read_token(path: str | os.PathLike[str]) -> str:
     except FileExistsError:
         if os.name == "posix" and path.stat().st_mode & 0o077:
             raise ValueError(f"{path} can be read by other users; forbid that with: chmod 600 {path}") from None
-        token = path.read_text(encoding="utf-8").strip()
-        if len(token) < SHORTEST_TOKEN:
-            what = f"has a token of {len(token)} characters, and at least {SHORTEST_TOKEN} are needed"
-            raise ValueError(f"{path} {what}; delete the file, and a new one is made") from None
-        return token
+        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        tokens = tuple(_token(f"{path}, line {number},", line) for number, line in lines if _is_written(line))
+        if not tokens:
+            raise ValueError(f"{path} has no token; delete the file, and a new one is made") from None
+        return tokens
     token = secrets.token_urlsafe(32)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(token + "\n")
-    return token
+    return (Token(token),)
 
 
-def local_path(path: str) -> str:
-    """`path` if it is a page of this server, else "/": a login must not lead to another site."""
-    good = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
-    return path if good and not urlsplit(path).netloc else "/"
+def _is_written(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
+
+
+def _token(place: str, line: str) -> Token:
+    *head, secret = line.split()
+    if len(secret) < SHORTEST_TOKEN:
+        what = f"has a token of {len(secret)} characters, and at least {SHORTEST_TOKEN} are needed"
+        raise ValueError(f"{place} {what}; a good one is printed by: openssl rand -hex 32")
+    if len(head) > 2 or head[1:] not in ([], ["read"]):
+        raise ValueError(f"{place} must be SECRET, NAME SECRET or NAME read SECRET")
+    return Token(secret, head[0] if head else "", head[1:] == ["read"])
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"--trusted-proxy must be an address such as 10.0.0.5 or 10.0.0.0/24: {error}") from None
+
+
+def local_path(path: str, root: str = "") -> str:
+    """`path` if it is a page of this server, else its first page: a login must not lead to another site."""
+    good = path.startswith(f"{root}/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if good and not urlsplit(path).netloc else f"{root}/"
 
 
 def _same_origin(origin: str | None, fetch_site: str | None, host: str) -> bool:

@@ -19,7 +19,7 @@ from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event
 from nearfar.live.server import schemas
 from nearfar.live.server.decode import Decoder
-from nearfar.live.server.limits import Limits, UploadSlots
+from nearfar.live.server.limits import Limits, Refusals, UploadSlots
 from nearfar.live.server.playback import ExplanationCache
 from nearfar.live.server.security import Access, is_local
 from nearfar.live.server.serializers import audit_entry, machine_state
@@ -32,7 +32,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     for status, text in {
         400: "The request cannot be read.",
         401: "The token is missing or wrong.",
-        403: "The request comes from a page of another site.",
+        403: "The request comes from a page of another site, or the token can only read.",
         404: "There is no such machine, event, recording or audit entry.",
         405: "The method is not allowed at this address.",
         408: "The body did not arrive in time.",
@@ -59,6 +59,7 @@ class Service:
         limits: Limits,
         decoder: Decoder,
         stream: Stream,
+        refusals: Refusals,
         *,
         clock: Callable[[], float],
         metrics: Callable[[], bytes] | None,
@@ -67,7 +68,7 @@ class Service:
     ) -> None:
         self.plant, self.access, self.limits, self.decoder, self.stream = plant, access, limits, decoder, stream
         self.clock, self.metrics, self.dropped, self.source_problems = clock, metrics, dropped, source_problems
-        self.started = clock()
+        self.started, self.refusals = clock(), refusals
         self.slots = UploadSlots(limits.at_once, limits.waiting)
         self.explanations = ExplanationCache(plant)
         self._workers = ThreadPoolExecutor(decoder.workers, "upload")
@@ -130,9 +131,11 @@ ServiceDep = Annotated[Service, Depends(get_service)]
 
 
 def caller_name(request: Request, who: str) -> str:
-    """The name for the audit: `who`, with the address of the caller unless the caller is at this computer."""
+    """The name for the audit: `who` and the name of the token, with the address unless that is this computer's."""
     address = request.client.host if request.client else ""
-    name = "".join(c for c in who if c.isprintable()).strip()
+    name, token = "".join(c for c in who if c.isprintable()).strip(), request.scope.get("token", "")
+    if token and token != name:
+        name = f"{name}, token {token}" if name else token
     if is_local(address) or not address:
         return name or "somebody at this computer"
     return f"{name} ({address})" if name else f"somebody at {address}"

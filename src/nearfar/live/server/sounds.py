@@ -29,7 +29,12 @@ def _content(kind: str) -> dict[int | str, dict[str, object]]:
     return {200: {"description": kind, "content": {kind: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
-@router.get("/events/{id}/spectrogram.png", response_class=Response, responses=_content("image/png"))
+@router.get(
+    "/events/{id}/spectrogram.png",
+    operation_id="getSpectrogram",
+    response_class=Response,
+    responses=_content("image/png"),
+)
 def spectrogram(service: ServiceDep, id: Id, dark: bool = False) -> Response:
     """The spectrogram at the peak of an event, the deviation outlined, above that of a normal recording."""
     event, _ = service.event_of_machine(id)
@@ -39,7 +44,12 @@ def spectrogram(service: ServiceDep, id: Id, dark: bool = False) -> Response:
         raise HttpError(501, "no_pictures", str(error)) from None
 
 
-@router.get("/events/{id}/audio/both.flac", response_class=Response, responses=_content("audio/flac"))
+@router.get(
+    "/events/{id}/audio/both.flac",
+    operation_id="getEventRecording",
+    response_class=Response,
+    responses=_content("audio/flac"),
+)
 def event_recording(service: ServiceDep, id: Id) -> Response:
     """The whole recording of an event, both channels."""
     event = service.event(id)
@@ -47,7 +57,12 @@ def event_recording(service: ServiceDep, id: Id) -> Response:
     return FileResponse(path, media_type="audio/flac", filename=f"{event.machine}-event-{event.id}.flac")
 
 
-@router.get("/events/{id}/audio/{channel}", response_class=Response, responses=_content("audio/wav"))
+@router.get(
+    "/events/{id}/audio/{channel}",
+    operation_id="getEventSound",
+    response_class=Response,
+    responses=_content("audio/wav"),
+)
 def event_sound(
     service: ServiceDep, id: Id, channel: schemas.Channel, gain_db: Gain = 0, whole: bool = False, part: Range = None
 ) -> Response:
@@ -56,7 +71,12 @@ def event_sound(
     return _sound(service.explanations.clip(event, whole=whole), channel, gain_db, part)
 
 
-@router.get("/events/{id}/nearest/{place}/{channel}", response_class=Response, responses=_content("audio/wav"))
+@router.get(
+    "/events/{id}/nearest/{place}/{channel}",
+    operation_id="getNearestSound",
+    response_class=Response,
+    responses=_content("audio/wav"),
+)
 def nearest_sound(
     service: ServiceDep,
     id: Id,
@@ -71,7 +91,12 @@ def nearest_sound(
     return _normal_sound(machine.detector, normals[place - 1 : place], channel, gain_db, part)
 
 
-@router.get("/machines/{id}/normals/{index}/{channel}", response_class=Response, responses=_content("audio/wav"))
+@router.get(
+    "/machines/{id}/normals/{index}/{channel}",
+    operation_id="getNormalSound",
+    response_class=Response,
+    responses=_content("audio/wav"),
+)
 def normal_sound(
     service: ServiceDep,
     id: str,

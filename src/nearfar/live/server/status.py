@@ -25,23 +25,24 @@ NOT_READY: Responses = {503: {"model": schemas.Ready, "description": "The server
 EVENTS: Responses = {
     200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
+UNBUFFERED = {"x-accel-buffering": "no"}  # nginx would keep events back until some kilobytes have come
 TEXT: Responses = {200: {"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
-@router.get("/healthz")
+@router.get("/healthz", operation_id="isAlive")
 def alive() -> schemas.Ready:
     """The process answers."""
     return schemas.Ready(status="ok")
 
 
-@router.get("/readyz", responses=NOT_READY)
+@router.get("/readyz", operation_id="isReady", responses=NOT_READY)
 def ready(service: ServiceDep) -> Response:
     """Whether the process can score and record."""
     ok = not service.plant.history.problem
     return JSONResponse({"status": "ok" if ok else "not ready"}, 200 if ok else 503)
 
 
-@router.get("/metrics", response_class=Response, responses=TEXT)
+@router.get("/metrics", operation_id="getMetrics", response_class=Response, responses=TEXT)
 def metrics(service: ServiceDep) -> Response:
     """Metrics in the Prometheus text format."""
     if service.metrics is None:
@@ -49,7 +50,7 @@ def metrics(service: ServiceDep) -> Response:
     return Response(service.metrics(), media_type="text/plain; version=0.0.4")
 
 
-@router.get("/v1/health")
+@router.get("/v1/health", operation_id="getHealth")
 def health(service: ServiceDep) -> schemas.ServerHealth:
     """The server and its microphones."""
     plant = service.plant
@@ -70,7 +71,7 @@ def health(service: ServiceDep) -> schemas.ServerHealth:
     )
 
 
-@router.get("/v1/stream", response_class=StreamingResponse, responses=EVENTS)
+@router.get("/v1/stream", operation_id="followEvents", response_class=StreamingResponse, responses=EVENTS)
 async def stream(service: ServiceDep, last_event_id: Annotated[str | None, Header(max_length=100)] = None) -> Response:
     """`score`, `state`, `event` and `audit` messages as they happen, from Last-Event-ID on.
 
@@ -79,4 +80,4 @@ async def stream(service: ServiceDep, last_event_id: Annotated[str | None, Heade
     if service.stream.listeners >= service.limits.listeners:
         text = f"{service.limits.listeners} pages already follow the live events; close one of them"
         raise HttpError(503, "busy", text, COME_BACK_S)
-    return StreamingResponse(service.stream.listen(last_event_id), media_type="text/event-stream")
+    return StreamingResponse(service.stream.listen(last_event_id), media_type="text/event-stream", headers=UNBUFFERED)

@@ -91,7 +91,7 @@ def _unusual(score: Score) -> tuple[bool, float]:
     return score.anomalous is not None, score.score
 
 
-@router.post("/score", openapi_extra=BODY)
+@router.post("/score", operation_id="scoreRecording", openapi_extra=BODY)
 async def score(service: ServiceDep, request: Request, id: str, body_format: FormatDep) -> schemas.RecordingScore:
     """Score a recording; the result is the same, bit for bit, as that of `nearfar score`. Nothing is stored."""
     machine = service.machine(id)
@@ -104,7 +104,7 @@ async def score(service: ServiceDep, request: Request, id: str, body_format: For
         return await service.run(work, upload)
 
 
-@router.post("/explain", openapi_extra=BODY)
+@router.post("/explain", operation_id="explainRecording", openapi_extra=BODY)
 async def explain(service: ServiceDep, request: Request, id: str, body_format: FormatDep) -> schemas.Explanation:
     """Explain where and why a recording differs from the normals; of a long one, its most unusual window."""
     machine = service.machine(id)
@@ -119,7 +119,7 @@ async def explain(service: ServiceDep, request: Request, id: str, body_format: F
         return await service.run(work, upload)
 
 
-@router.post("/add", openapi_extra=BODY)
+@router.post("/add", operation_id="addNormals", openapi_extra=BODY)
 async def add(
     service: ServiceDep,
     request: Request,

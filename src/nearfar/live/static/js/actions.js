@@ -1,7 +1,7 @@
 // What people do. Every action is recorded with a name and reports its result; the newest change can be taken back.
 
 import { ApiError, apiPath, post, savedName, saveName } from "./api.js";
-import { announce, h } from "./dom.js";
+import { announce, h, here } from "./dom.js";
 import { timeElement } from "./time.js";
 import { actionText, asSentence } from "./words.js";
 
@@ -68,7 +68,7 @@ export function auditList(entries, after, undone) {
       return undone;
     };
     const text = actionText(entry.action);
-    const here = window.location.pathname === `/event/${entry.event_id}`;
+    const shown = here() === `/event/${entry.event_id}`;
     return h(
       "li",
       {},
@@ -80,7 +80,7 @@ export function auditList(entries, after, undone) {
           {},
           timeElement(entry.at),
           ` ${entry.who}: `,
-          entry.event_id && !here ? h("a", { href: `/event/${entry.event_id}` }, text) : text,
+          entry.event_id && !shown ? h("a", { href: `/event/${entry.event_id}` }, text) : text,
           entry.text && h("span", { class: "small" }, ` ${entry.text}`),
         ),
         entry.can_undo && actionButton("Take it back", undo, { after }),

@@ -1,5 +1,7 @@
 // Requests to the server. An ApiError has a sentence for people; without a session the login page is opened.
 
+import { at } from "./dom.js";
+
 export class ApiError extends Error {
   constructor(message, status) {
     super(message);
@@ -15,12 +17,12 @@ async function ask(method, path, body) {
   }
   let answer;
   try {
-    answer = await fetch(path, options);
+    answer = await fetch(at(path), options);
   } catch {
     throw new ApiError("The server cannot be reached. Is it running, and this computer on the network?", 0);
   }
   if (answer.status === 401) {
-    window.location.assign(`/login?next=${encodeURIComponent(window.location.pathname)}`);
+    window.location.assign(at(`/login?next=${encodeURIComponent(window.location.pathname)}`));
     throw new ApiError("Please log in.", 401);
   }
   const data = answer.headers.get("content-type")?.startsWith("application/json") ? await answer.json() : {};

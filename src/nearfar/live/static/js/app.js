@@ -1,7 +1,7 @@
 // Loads the script of the screen that belongs to the URL.
 
 import { ApiError } from "./api.js";
-import { h, note, replaceContent } from "./dom.js";
+import { at, h, here, note, replaceContent } from "./dom.js";
 import { refreshTimes, timeZone } from "./time.js";
 import { asSentence } from "./words.js";
 
@@ -15,12 +15,13 @@ const SCREENS = [
 
 async function start() {
   const main = document.getElementById("main");
-  const path = window.location.pathname;
+  const path = here();
   document.getElementById("zone").textContent = timeZone();
   document.getElementById("leave").hidden = document.cookie === "" && !document.documentElement.dataset.session;
   for (const link of document.querySelectorAll(".top nav a")) {
-    if (link.pathname === path || (link.pathname === "/" && /^\/(machine|event|model)\//.test(path)))
-      link.setAttribute("aria-current", path === link.pathname ? "page" : "true");
+    const exact = link.pathname === at(path);
+    if (exact || (link.pathname === at("/") && /^\/(machine|event|model)\//.test(path)))
+      link.setAttribute("aria-current", exact ? "page" : "true");
   }
   try {
     for (const [pattern, load] of SCREENS) {

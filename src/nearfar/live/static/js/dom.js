@@ -1,5 +1,14 @@
 // Builds elements. Text is always inserted as text, never as HTML: names of files and machines may contain anything.
 
+// The path below which a proxy serves these pages, "" without one.
+const ROOT = document.documentElement.dataset.root || "";
+
+// An address of this server, such as "/health", as the browser has to ask for it.
+export const at = (path) => (path.startsWith("/") ? ROOT + path : path);
+
+// The path of this page on the server.
+export const here = () => window.location.pathname.slice(ROOT.length) || "/";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 // h("p", { class: "small" }, "text", child) makes an HTML element, s(...) an SVG element. Empty children are left out.
@@ -15,6 +24,7 @@ function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === false || value === null || value === undefined) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "href" || name === "src") element.setAttribute(name, at(value));
     else element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children.flat(9).filter((child) => child !== null && child !== undefined && child !== false));

@@ -57,8 +57,8 @@ function microphones(machines) {
         { "data-is": "last sound" },
         machine.last_heard ? timeElement(machine.last_heard, { absolute: false }) : "never",
       ),
-      h("td", { class: "num", "data-is": "near" }, levelText(machine.score?.level_near_dbfs)),
-      h("td", { class: "num", "data-is": "far" }, levelText(machine.score?.level_far_dbfs)),
+      h("td", { class: "num", "data-is": "near" }, levelText(machine.window?.level_near_dbfs)),
+      h("td", { class: "num", "data-is": "far" }, levelText(machine.window?.level_far_dbfs)),
     );
   return panel(
     "microphones",

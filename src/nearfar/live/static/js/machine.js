@@ -6,7 +6,7 @@ import { gauge, legend, onWidth, trendChart } from "./chart.js";
 import { badge, breadcrumbs, h, icon, note, panel, replaceContent, setTitle, table } from "./dom.js";
 import { subscribe, throttle } from "./stream.js";
 import { durationText, now, timeElement } from "./time.js";
-import { asSentence, judgedScore, levelText, rarityText, scoreText, stateLabel, verdictLabel } from "./words.js";
+import { afterWindow, asSentence, levelText, rarityText, scoreText, stateLabel, verdictLabel } from "./words.js";
 
 const RANGES = [
   ["1 h", 1],
@@ -146,7 +146,7 @@ export async function show(main, id) {
     },
     score: (message) => {
       if (message.machine !== id) return;
-      machine = { ...machine, score: message, last_heard: message.t1, threshold: message.threshold };
+      machine = afterWindow(machine, message);
       drawHeaderSoon();
       drawSoon();
     },
@@ -161,8 +161,8 @@ export async function show(main, id) {
 }
 
 function currentScore(machine) {
-  const last = machine.score;
-  const value = judgedScore(machine);
+  const last = machine.window;
+  const value = machine.score;
   const unjudged = last && value === null;
   const warnings = machine.health.length || !unjudged ? machine.health : [last.problem];
   return [

@@ -5,7 +5,7 @@ import { gauge, sparkline } from "./chart.js";
 import { badge, h, note, replaceContent, setTitle } from "./dom.js";
 import { subscribe, throttle } from "./stream.js";
 import { now, timeElement } from "./time.js";
-import { asSentence, judgedScore, scoreText, stateLabel, summaryText } from "./words.js";
+import { afterWindow, asSentence, scoreText, stateLabel, summaryText } from "./words.js";
 
 const HOURS = 6;
 const POINTS = 90;
@@ -69,7 +69,7 @@ export async function show(main) {
     score: (scored) => {
       const machine = machines.get(scored.machine);
       if (machine)
-        machines.set(machine.id, { ...machine, score: scored, last_heard: scored.t1, threshold: scored.threshold });
+        machines.set(machine.id, afterWindow(machine, scored));
       const scores = past.get(scored.machine);
       if (!scores) return;
       scores.push(scored);
@@ -82,12 +82,12 @@ export async function show(main) {
 
 function machineCard(machine, scores) {
   const label = stateLabel(machine);
-  const value = judgedScore(machine);
+  const value = machine.score;
   const last = machine.last_heard
     ? ["Last sound ", timeElement(machine.last_heard, { absolute: false })]
     : "No sound since the start";
   const site = machine.site && h("span", { class: "site" }, machine.site);
-  const limit = value === null && machine.score ? "cannot be judged" : `alarm above ${scoreText(machine.threshold)}`;
+  const limit = value === null && machine.window ? "cannot be judged" : `alarm above ${scoreText(machine.threshold)}`;
   return h(
     "a",
     { class: `card ${label.kind}`, href: `/machine/${encodeURIComponent(machine.id)}` },

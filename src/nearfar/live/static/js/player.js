@@ -1,6 +1,6 @@
 // Plays one of several sounds at a time. The next one starts at the same position, so that two can be compared by ear.
 
-import { h, icon, replaceContent } from "./dom.js";
+import { at, h, icon, replaceContent } from "./dom.js";
 
 // groups: [{ label, hint, sounds: [{ name, src }] }]
 export function player(groups) {
@@ -31,7 +31,7 @@ export function player(groups) {
     }
     const start = button === current ? 0 : audio.currentTime;
     current = button;
-    audio.src = src;
+    audio.src = at(src);
     audio.addEventListener(
       "loadedmetadata",
       () => {

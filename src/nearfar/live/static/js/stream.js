@@ -1,6 +1,8 @@
 // Live updates by server-sent events. The browser reconnects by itself and continues where it stopped; until then the
 // page polls.
 
+import { at } from "./dom.js";
+
 const POLL_MS = 15000;
 
 // handlers: { kind of message: function of its data, resync: function that loads everything again }
@@ -11,7 +13,7 @@ export function subscribe(handlers) {
     label.className = `live ${on ? "on" : "off"}`;
     label.lastElementChild.textContent = text;
   };
-  const source = new EventSource("/v1/stream");
+  const source = new EventSource(at("/v1/stream"));
   let polling = 0;
   source.onopen = () => {
     if (polling) handlers.resync?.();

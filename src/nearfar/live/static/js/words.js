@@ -39,10 +39,10 @@ export function scoreText(value) {
   return value < 0 && Number(text) ? `−${text}` : text;
 }
 
-// The newest score of a machine, or null if that window cannot be judged.
-export function judgedScore(machine) {
-  const last = machine.score;
-  return last && last.anomalous !== null ? last.score : null;
+// A machine after its newest window.
+export function afterWindow(machine, window) {
+  const score = window.anomalous === null ? null : window.score;
+  return { ...machine, window, score, last_heard: window.t1, threshold: window.threshold };
 }
 
 export function levelText(db) {
