@@ -8,6 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +62,28 @@ def _peak_mib() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
+@dataclass(frozen=True)
+class Table:
+    """A Markdown table; the title is "" where the page has one table."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
 def report(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: Sequence[str] = ()) -> None:
     """Print a Markdown table and write it to results/NAME.md."""
-    lines = [
-        f"# {name}",
-        "",
-        *(f"{note}\n" for note in notes),
-        "| " + " | ".join(columns) + " |",
-        "| " + " | ".join("---" for _ in columns) + " |",
-        *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows),
-        "",
-        f"{os.cpu_count()} processors, {platform.machine()}, numpy {np.__version__}.",
-        "",
-    ]
+    report_tables(name, [Table("", columns, rows)], notes)
+
+
+def report_tables(name: str, tables: Sequence[Table], notes: Sequence[str] = ()) -> None:
+    """Print Markdown tables and write them to results/NAME.md."""
+    lines = [f"# {name}", "", *(f"{note}\n" for note in notes)]
+    for table in tables:
+        lines += [f"## {table.title}", ""] if table.title else []
+        lines += ["| " + " | ".join(table.columns) + " |", "| " + " | ".join("---" for _ in table.columns) + " |"]
+        lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in table.rows] + [""]
+    lines += [f"{os.cpu_count()} processors, {platform.machine()}, numpy {np.__version__}.", ""]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))

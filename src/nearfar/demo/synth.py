@@ -139,20 +139,22 @@ def render(
     paths = _paths(machine, n)  # {place: (2, bins)}
     spectra = np.zeros((2, n // 2 + 1), np.complex64)  # near, far
     own, background, broken = rng.spawn(3)  # so that a fault does not change the other draws
-    parts = SOUNDS[machine.kind](machine, _Run(n, machine.hz * speed, load, fault, severity), own, broken)
-    spectra += _sum(parts) * (
+    parts = SOUNDS[machine.kind](machine, Run(n, machine.hz * speed, load, fault, severity), own, broken)
+    spectra += total_spectrum(parts) * (
         paths["machine"] * np.float32(GAIN[machine.kind] * speed ** (2 if machine.kind == "fan" else 1))
     )
     for source, level, spread in BACKGROUND[domain]:
         db = level + background.uniform(-spread, spread)
-        spectra += _sum(_noise(machine, source, background, n)) * (paths[source] * np.float32(10 ** (db / 20)))
+        spectra += total_spectrum(_noise(machine, source, background, n)) * (
+            paths[source] * np.float32(10 ** (db / 20))
+        )
     pair = fft.irfft(spectra, n)[:, lead : lead + samples]
     pair += np.float32(10 ** (SENSOR_DB / 20)) * background.standard_normal(pair.shape, np.float32)
     return pair[0], pair[1]
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """What is rendered: samples, frequency of the shaft or cycle in Hz, load, fault and severity."""
 
     n: int
@@ -162,7 +164,7 @@ class _Run:
     severity: float
 
 
-def _fan(m: Machine, run: _Run, rng: np.random.Generator, broken: np.random.Generator) -> list[Part]:
+def _fan(m: Machine, run: Run, rng: np.random.Generator, broken: np.random.Generator) -> list[Part]:
     n, hz, load, fault, severity = run.n, run.hz, run.load, run.fault, run.severity
     turns = waves.turning(rng, n, hz, 0.004)
     push = load * waves.wander(rng, n, 0.05)
@@ -177,12 +179,12 @@ def _fan(m: Machine, run: _Run, rng: np.random.Generator, broken: np.random.Gene
         rattle = _level("rattle", severity) * np.float32(RATTLE) * waves.white(broken, n) * beat
         extra = [(one, np.ones(n // 2 + 1, np.float32)), (rattle, waves.shape(MOUNT_DB, n))]
     elif fault == "bearing":
-        extra = [_bearing(m, broken, turns, severity)]
+        extra = [bearing(m, broken, turns, severity)]
     body, noise = waves.shape(m.body_db, n), waves.shape(m.noise_db, n)
     return [(0.6 * push * blades * swell, body), (0.8 * np.sqrt(push) * flow * swell, noise), *extra]
 
 
-def _gearbox(m: Machine, run: _Run, rng: np.random.Generator, broken: np.random.Generator) -> list[Part]:
+def _gearbox(m: Machine, run: Run, rng: np.random.Generator, broken: np.random.Generator) -> list[Part]:
     n, hz, load, fault, severity = run.n, run.hz, run.load, run.fault, run.severity
     turns = waves.turning(rng, n, hz, 0.003)
     push = load * waves.wander(rng, n, 0.08)
@@ -192,9 +194,9 @@ def _gearbox(m: Machine, run: _Run, rng: np.random.Generator, broken: np.random.
         shaft = int(broken.integers(2))
         depth[shaft] += 0.5 * severity
         times = waves.crossings((turns, other)[shaft] + broken.random(), 1.0, 0.0, broken)
-        extra = [_impacts(n, times, broken.normal(1, 0.15, len(times)), m.resonance, _level("tooth", severity))]
+        extra = [impacts(n, times, broken.normal(1, 0.15, len(times)), m.resonance, _level("tooth", severity))]
     elif fault == "bearing":
-        extra = [_bearing(m, broken, turns, severity)]
+        extra = [bearing(m, broken, turns, severity)]
     one, two = waves.harmonics(turns, 1, (1,)), waves.harmonics(other, 1, (1,))
     mesh = waves.harmonics(turns + (0.1 * depth[0] * one + 0.1 * depth[1] * two) / m.teeth[0], m.teeth[0], m.harmonics)
     mesh *= 1 + depth[0] * one + depth[1] * two
@@ -202,7 +204,7 @@ def _gearbox(m: Machine, run: _Run, rng: np.random.Generator, broken: np.random.
     return [(0.8 * push * mesh, body), (0.6 * np.sqrt(push) * waves.white(rng, n), noise), *extra]
 
 
-def _valve(m: Machine, run: _Run, rng: np.random.Generator, broken: np.random.Generator) -> list[Part]:
+def _valve(m: Machine, run: Run, rng: np.random.Generator, broken: np.random.Generator) -> list[Part]:
     n, hz, load, fault, severity = run.n, run.hz, run.load, run.fault, run.severity
     cycles = waves.turning(rng, n, hz, 0.01)
     opening, closing = (waves.crossings(cycles + shift, 1.0, 0.0, rng) for shift in (0.0, 0.6))
@@ -233,11 +235,11 @@ def _valve(m: Machine, run: _Run, rng: np.random.Generator, broken: np.random.Ge
 SOUNDS = {"fan": _fan, "gearbox": _gearbox, "valve": _valve}
 
 
-def _bearing(m: Machine, rng: np.random.Generator, turns: Array, severity: float) -> Part:
+def bearing(m: Machine, rng: np.random.Generator, turns: Array, severity: float) -> Part:
     times = waves.crossings(turns, m.defect, 0.01, rng)
     position = np.interp(times, np.arange(len(turns)), turns)
     strength = (1 + 0.5 * np.cos(2 * np.pi * position)) * rng.lognormal(0, 0.2, len(times))  # through the load zone
-    return _impacts(len(turns), times, strength, m.resonance, _level("bearing", severity))
+    return impacts(len(turns), times, strength, m.resonance, _level("bearing", severity))
 
 
 def _stick(times: Array, force: Array, severity: float, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -268,7 +270,7 @@ def _noise(m: Machine, source: str, rng: np.random.Generator, n: int) -> list[Pa
     return [(0.5 * hum, waves.shape((0,) * 9, n)), (0.85 * rumble, waves.shape(tuple(tilted.tolist()), n))]
 
 
-def _sum(parts: list[Part]) -> Array:  # -> (bins,) complex64
+def total_spectrum(parts: list[Part]) -> Array:  # -> (bins,) complex64
     total = fft.rfft(parts[0][0].astype(np.float32, copy=False)) * parts[0][1]
     for wave, shape in parts[1:]:
         total += fft.rfft(wave.astype(np.float32, copy=False)) * shape
@@ -280,7 +282,7 @@ def _level(fault: str, severity: float) -> np.float32:
     return np.float32(10 ** ((low + (high - low) * severity) / 20))
 
 
-def _impacts(n: int, times: Array, strengths: Array, resonance: tuple[float, float], level: np.float32) -> Part:
+def impacts(n: int, times: Array, strengths: Array, resonance: tuple[float, float], level: np.float32) -> Part:
     power = max(float((strengths**2).sum()) / n, 1e-12)
     return waves.impulses(n, times, strengths / np.sqrt(power)) * level, waves.resonance(resonance, n)
 
