@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearfar.live.alarm import CLEARED, RAISED, STATES, WEEK_S, Alarm, per_week, rate_for
+from nearfar.live.alarm import CLEARED, RAISED, STATES, Alarm
 
 SCORES = st.lists(st.one_of(st.none(), st.floats(0, 6)), max_size=120)
 DELAYS = st.integers(1, 5)
@@ -103,17 +103,10 @@ def test_the_words():
 
 @given(SCORES, DELAYS)
 def test_no_run_of_windows_makes_more_alarms_than_the_promise_allows(scores, on_delay):
-    """The bound that `rate_for` rests on, for any correlation: alarms <= crossings / on_delay."""
+    """The bound that `Rhythm.rate_for` rests on, for any correlation: alarms <= crossings / on_delay."""
     judged = [s for s in scores if s is not None]
     raised = run(Alarm(3.0, 1.0, on_delay, 1), judged).count(RAISED)
     assert raised <= sum(s > 3 for s in judged) / on_delay
-
-
-@given(st.floats(0.01, 100), st.floats(0.5, 30), DELAYS)
-def test_rates_and_alarms_a_week_are_each_others_inverse(alarms, hop_s, on_delay):
-    rate = rate_for(alarms, hop_s, on_delay)
-    assert per_week(rate, hop_s, on_delay) == pytest.approx(alarms)
-    assert rate == pytest.approx(alarms * on_delay * hop_s / WEEK_S)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ import commands
 from brokers import Listener, Mosquitto, free_port, wait_for
 from conftest import RATE, hum, write_wav
 from nearfar.live.history.history import History
-from plants import fitted, sound
+from nearfar.live.records import ScoreRecord
+from plants import T0, fitted, plant_of, sound
 from test_sinks import Receiver
 
 ROOT = Path(__file__).parents[1]
@@ -176,6 +177,25 @@ file = "scores.csv"
     import pyarrow.parquet
 
     assert pyarrow.parquet.read_table(tmp_path / "out" / "scores.parquet").num_rows == len(scores)
+
+
+def test_the_same_wish_gives_the_same_set_point_on_the_command_line_and_over_rest(model, tmp_path):
+    plant, _, _ = plant_of(model, tmp_path / "h")
+    new = plant.operator.with_set_point(plant.machines["pump"], false_alarms_per_week=7)
+    asked = ["threshold", model, "--false-alarms-per-day", "1", "--dry-run", "--json"]
+    alone = json.loads(nearfar(*asked, folder=tmp_path)[0])
+    assert alone["threshold"] == new.threshold.value and "as if it is heard all day" in alone["rhythm"]
+    for i in range(144):  # two days, a window of two seconds every 20 minutes
+        t = T0 + 1200.0 * i
+        plant.history.record_score(ScoreRecord("pump", t, t + 2.0, 1.0, 6.0, False, 0.5))
+    plant.history.close()
+    plant, _, _ = plant_of(model, tmp_path / "h")
+    new = plant.operator.with_set_point(plant.machines["pump"], false_alarms_per_week=7)
+    plant.history.close()
+    heard = json.loads(nearfar(*asked, "--history", tmp_path / "h", folder=tmp_path)[0])
+    assert heard["rhythm"] == "72 clips of 2 s a day, as it was heard in the last 2 days"
+    assert heard["threshold"] == new.threshold.value < alone["threshold"] and heard["rate"] == pytest.approx(1 / 72)
+    assert heard["price"]["text"] == "there was no alarm last week; no fault is confirmed yet"
 
 
 def test_a_history_is_rescued_and_looked_at(model, inbox, tmp_path):

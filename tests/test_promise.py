@@ -7,21 +7,26 @@ from hypothesis import strategies as st
 
 from conftest import hum
 from nearfar.detector import Detector, load
-from nearfar.live.alarm import WEEK_S, Alarm, per_week, rate_for
+from nearfar.live.alarm import WEEK_S, Alarm
 from nearfar.live.machine import open_machine
+from nearfar.live.rhythm import Listening, Rhythm, all_day
 from nearfar.live.setpoint import (
+    consequences,
     expected_alarms,
     first_rate,
     how_often,
     independent_per_week,
     rarest_rate,
+    wish_text,
 )
+from nearfar.threshold import backing, from_normals
 from plants import configured, count_alarms, plant_of, windows
 
 
 @given(st.floats(1e-9, 1.0), st.floats(0.1, 60), st.integers(1, 9))
 def test_windows_that_have_nothing_in_common_alarm_no_more_how_often(rate, hop_s, on_delay):
-    assert independent_per_week(rate, hop_s, on_delay) <= per_week(rate, hop_s, on_delay) * (1 + 1e-9)
+    rhythm = all_day(2 * hop_s, hop_s, on_delay)
+    assert independent_per_week(rate, rhythm) <= rhythm.per_week(rate) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("rate, on_delay", [(0.3, 3), (0.1, 2), (0.05, 1)])
@@ -32,14 +37,61 @@ def test_the_figure_for_independent_windows_is_what_an_alarm_makes_of_them(rate,
         run = run + 1 if over else 0
         if run == on_delay:
             raised, run = raised + 1, 0
-    assert raised * WEEK_S / len(values) == pytest.approx(independent_per_week(rate, 1.0, on_delay), rel=0.05)
+    rhythm = all_day(1.0, 1.0, on_delay)
+    assert raised * WEEK_S / len(values) == pytest.approx(independent_per_week(rate, rhythm), rel=0.05)
     once_cleared = Alarm(1 - rate, deadband=0.0, on_delay=on_delay, off_delay=1)
     assert count_alarms(values, 1 - rate, once_cleared)[0] <= raised  # one that stands is not raised again
 
 
 def test_few_normals_get_what_they_can_show_and_many_the_promise():
-    assert first_rate(30, 5.0, 3) == pytest.approx(1 / 31) == rarest_rate(30)
-    assert first_rate(100_000, 5.0, 3) == pytest.approx(rate_for(7, 5.0, 3))
+    rhythm = all_day(10.0, 5.0, 3)
+    assert first_rate(30, rhythm) == pytest.approx(1 / 31) == rarest_rate(30)
+    assert first_rate(100_000, rhythm) == pytest.approx(rhythm.rate_for(7)) == pytest.approx(1 / 8640)
+
+
+@given(st.floats(0.01, 100), st.floats(0.5, 30), st.integers(1, 5))
+def test_rates_and_alarms_a_week_are_each_others_inverse(alarms, hop_s, on_delay):
+    rhythm = all_day(2 * hop_s, hop_s, on_delay)
+    rate = rhythm.rate_for(alarms)
+    assert rhythm.per_week(rate) == pytest.approx(alarms)
+    assert rate * WEEK_S / hop_s / on_delay <= alarms * (1 + 1e-9)  # the bound of windows in a row
+
+
+def test_a_day_has_as_many_occasions_as_clips_or_as_alarms_can_be_made_of_windows():
+    assert all_day(10.0).occasions_per_day == 8640 == all_day(10.0, 5.0, 3).occasions_per_day
+    assert all_day(10.0, 5.0, 1).occasions_per_day == 17_280
+    assert all_day(10.0).text() == "8,640 clips of 10 s a day, as if it is heard all day"
+
+
+def test_a_machine_heard_72_times_a_day_has_72_occasions():
+    week = Listening(504, 504 * 2.0, 0.0, 503 * 1200.0)
+    rhythm = week.rhythm(2.0, 3)
+    assert rhythm.occasions_per_day == pytest.approx(72) and rhythm.rate_for(7) == pytest.approx(1 / 72)
+    assert rhythm.text() == "72 clips of 2 s a day, as it was heard in the last 7 days"
+    assert Listening(30, 60.0, 0.0, 3600.0).rhythm(2.0, 3) is None
+
+
+def test_a_wish_beyond_the_normals_is_kept_and_its_consequence_is_said():
+    scores = np.sort(np.random.default_rng(0).normal(size=136))
+    rhythm = all_day(10.0)
+    point = from_normals(scores, rhythm.rate_for(7))
+    first, second = consequences(backing(scores, point), rhythm)
+    assert point.rate == pytest.approx(1 / 8640)  # no silent floor
+    assert first.startswith("one false alarm a day (1 in 8,640 clips) lies beyond what 136 normals can show: the set")
+    assert f"{point.value:.1f}, {point.value / scores[-1]:.2g} times as high as your loudest normal" in first
+    assert "the lowest rate that they can show is 1 in 137 (63 a day of 10 s clips), at set-point " in second
+    assert not consequences(backing(scores, from_normals(scores, 0.05)), rhythm)
+    seldom = Rhythm(72, 72, 10.0, 3, "as it was heard")
+    assert not consequences(backing(scores, from_normals(scores, seldom.rate_for(7))), seldom)
+
+
+@pytest.mark.parametrize(
+    "a_week, said",
+    [(7, "one false alarm a day"), (14, "2 false alarms a day"), (1, "one false alarm a week"),
+     (3, "3 false alarms a week"), (0.5, "one false alarm in 2 weeks")],
+)  # fmt: skip
+def test_a_wish_in_words(a_week, said):
+    assert wish_text(a_week) == said
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +139,13 @@ def test_what_a_person_sets_goes_before_what_was_asked_for_and_undo_brings_that_
 
 def test_the_words_say_the_range_and_what_the_normals_cannot_show(unchosen):
     machine = open_machine("pump", configured(unchosen, hop_s=1.0, streamed=True))
-    alarm, expect = machine.expected_alarms()
+    alarm, expect, rhythm = machine.expected_alarms()
+    assert rhythm.startswith("counted for 43,200 clips of 2 s a day")
     assert alarm.startswith(f"alarm when 3 windows in a row each score above {machine.alarm.on:.1f}; the most unusual")
     assert "12 normals scores" in alarm and "between " in expect and " a day (if they always come in a row)" in expect
     rare = open_machine("pump", configured(unchosen, streamed=True, false_alarms_per_week=1))
-    assert "rarer than 12 normals can show" in rare.expected_alarms()[-1]
-    assert len(expected_alarms(rare.detector, machine.detector.threshold, 1.0, 1)) == 2
+    assert "lies beyond what 12 normals can show" in rare.expected_alarms()[-2]
+    assert len(expected_alarms(rare.detector, machine.detector.threshold, all_day(2.0))) == 3
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,13 @@ def test_shelving_and_the_set_point(client):
     assert client.delete("/v1/machines/pump/shelve?who=Anna").status_code == 200
     assert client.get("/v1/machines/pump").json()["state"] == "waiting"
     model = client.get("/v1/machines/pump/model").json()
+    wish = {"false_alarms_per_week": 100, "who": "Anna"}
+    dry = client.put("/v1/machines/pump/threshold", json=wish | {"dry_run": True}).json()
+    assert dry["price"]["text"] and client.get("/v1/machines/pump/model").json() == model  # nothing has changed
+    assert dry["beyond_normals"] and dry["promise"][-1].startswith("the lowest rate that they can show is 1 in ")
     point = client.put("/v1/machines/pump/threshold", json={"false_alarms_per_week": 100, "who": "Anna"}).json()
+    assert {**dry, "price": None} == {**point, "price": None}
+    assert point["rate"] * point["occasions_per_day"] * 7 == pytest.approx(100)
     near = min(model["curve"], key=lambda p: abs(p["false_alarms_per_week"] - 100))
     assert point["false_alarms_per_week"] == pytest.approx(100) and abs(point["value"] - near["value"]) < 1
     rates = [p["false_alarms_per_week"] for p in model["curve"]]

@@ -285,7 +285,9 @@ def test_a_set_point_and_shelving(page, listening):
     plant = listening.plant
     open_page(page, "/model/pump")
     page.get_by_label("False alarms a week").fill("100")
+    page.locator("#means", has_text="At most 14 a day").wait_for()
     said = page.locator("#means").inner_text()
+    assert "no alarm last week" in said or "of last week" in said
     page.get_by_role("button", name="Change the set-point").click()
     named(page)
     page.locator("li", has_text="changed the set-point").wait_for()

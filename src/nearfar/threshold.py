@@ -87,6 +87,39 @@ class Threshold:
         return self.rate * SECONDS_PER_DAY / number("clip_seconds", clip_seconds, above=0)
 
 
+@dataclass(frozen=True)
+class Backing:
+    """A set-point beside what N normals can show.
+
+    loudest       the highest of the normals' own scores
+    lowest_rate   1 / (N + 1): a rarer share cannot be counted with N normals
+    lowest_value  the set-point of that share
+    """
+
+    threshold: Threshold
+    normals: int
+    loudest: float
+    lowest_rate: float
+    lowest_value: float
+
+    @property
+    def beyond(self) -> bool:
+        """Whether the set-point is for a share that is rarer than the normals can show."""
+        return self.threshold.rate < 0.999 * self.lowest_rate
+
+    @property
+    def times_loudest(self) -> float | None:
+        """The set-point as a multiple of the loudest normal's score; None if that is not above 0."""
+        return self.threshold.value / self.loudest if self.loudest > 0 else None
+
+
+def backing(scores: ArrayLike, threshold: Threshold, method: str = "conformal") -> Backing:
+    """What normals with these leave-one-out scores (N,), N >= 2, can show of a set-point."""
+    s = _scores(scores)
+    lowest = 1 / (len(s) + 1)
+    return Backing(threshold, len(s), float(s.max()), lowest, from_normals(s, lowest, method).value)
+
+
 def rate_of(false_alarms_per_day: float, clip_seconds: float) -> float:
     """The share of normal clips that gives `false_alarms_per_day` if a day is recorded in clips of `clip_seconds`."""
     most = SECONDS_PER_DAY / number("clip_seconds", clip_seconds, above=0)

@@ -36,24 +36,28 @@ def set_point(
     Find the lowest set-point that would have kept the number of false alarms on the recorded days.
     """
     from nearfar.live.alarm import WEEK_S
+    from nearfar.live.price import price_of
     from nearfar.live.setpoint import measure
 
     facts, lines = {}, []
-    with _read(folder) as records:
+    with open_history(folder) as records:
         for machine in records.machines():
             scores, events = records.iter_scores(machine, 0, float("inf")), records.events(machine, limit=100_000)
             alarm = records.alarm_settings(machine)
             alarm = replace(alarm, on_delay=on_delay or alarm.on_delay)
             found = measure(scores, events, false_alarms_per_week, alarm)
-            facts[machine] = vars(found)
+            facts[machine] = vars(found) | {"price": None}
             judged = f"{machine}: {_duration(found.weeks * WEEK_S)} of sound was judged"
             if found.value is None:
                 needed = _duration(found.needed_weeks * WEEK_S)
                 lines.append(f"{judged}; {needed} are needed to promise {false_alarms_per_week:g} a week")
             else:
+                price = price_of(records, machine, found.value, alarm)
+                facts[machine]["price"] = vars(price)
                 alarms = f"{found.alarms} alarms, {found.in_alarm:.2%} of the time"
                 made = f"with set-point {found.value:.2f} they made {alarms}"
-                lines.append(f"{judged}; {made}. To use it: nearfar threshold MODEL --value {found.value:.2f}")
+                use = f"To use it: nearfar threshold MODEL --value {found.value:.2f}"
+                lines.append(f"{judged}; {made}. With it, {price.text()}. {use}")
     _print(facts, lines or [NOTHING], json)
 
 
@@ -66,7 +70,7 @@ def drift(folder: Folder, json: Json = False) -> None:
     from nearfar.live.drift import find_drift
 
     facts, lines = {}, []
-    with _read(folder) as records:
+    with open_history(folder) as records:
         for machine in records.machines():
             found = find_drift(records.daily_medians(machine, 0, float("inf")))
             facts[machine] = {
@@ -117,7 +121,8 @@ def _check(folder: Path) -> None:
         raise FileNotFoundError(f"there is no history in {folder}: history.db is missing")
 
 
-def _read(folder: Path) -> closing[History]:
+def open_history(folder: Path) -> closing[History]:
+    """The history in a folder, closed at the end of a `with`; FileNotFoundError if there is none."""
     from nearfar.live.history.history import History
 
     _check(folder)

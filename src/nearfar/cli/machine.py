@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from nearfar.cli import options as opt
 from nearfar.cli import output as results
+from nearfar.cli.history import open_history
 from nearfar.cli.terminal import ALARM, BAD_INPUT, DONE, Failures, echo, echo_json, echo_wrapped, progress_bar, warn
 from nearfar.support.files import atomic_write
 from nearfar.support.progress import titled
@@ -188,31 +190,54 @@ def add(
 def threshold(
     model: opt.Model,
     false_alarms_per_day: Annotated[
-        float | None, typer.Option(help="Expected false alarms per day of continuous listening.")
+        float | None, typer.Option(help="False alarms per day that are allowed, at the machine's own rhythm.")
     ] = None,
     rate: opt.Rate = None,
     value: Annotated[float | None, typer.Option(help="The set-point itself, as a score.")] = None,
     method: Annotated[str | None, typer.Option(help="conformal, gamma (the challenge's baseline) or quantile.")] = None,
+    history: Annotated[
+        Path | None, typer.Option(help="Folder of a history: gives the rhythm, and the price of a change.")
+    ] = None,
+    machine: Annotated[str | None, typer.Option(help="The machine in the history [the only one].")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would be.")] = False,
     json: opt.Json = False,
 ) -> None:
-    """Example: nearfar threshold pump3 --false-alarms-per-day 1
+    """Example: nearfar threshold pump3 --false-alarms-per-day 1 --history pump3-history
 
     Show or change the set-point of a detector, without fitting it again.
     """
+    from nearfar.live.price import machine_of, price_of
+    from nearfar.live.rhythm import all_day
+
     if sum(x is not None for x in (false_alarms_per_day, rate, value)) > 1:
         raise ValueError("give one of --false-alarms-per-day, --false-alarm-rate and --value")
     detector = _load(model)
     changed = any(x is not None for x in (false_alarms_per_day, rate, value, method))
-    if changed:
-        detector.set_threshold(rate=rate, false_alarms_per_day=false_alarms_per_day, value=value, method=method)
+    with open_history(history) if history else nullcontext() as records:
+        rhythm, price = all_day(detector.window_s), None
+        if records:
+            machine = machine_of(records, machine or "", model.resolve().name)
+            alarm = records.alarm_settings(machine)
+            listening = records.listening(machine)
+            rhythm = (listening and listening.rhythm(detector.window_s, alarm.on_delay)) or rhythm
+        if false_alarms_per_day is not None:
+            rate = rhythm.rate_for(7 * false_alarms_per_day)
+        if changed:
+            detector.set_threshold(rate=rate, value=value, method=method)
+        if records and machine:
+            price = price_of(records, machine, detector.threshold.value, alarm)
+    if changed and not dry_run:
         detector.save(model)
     choices = [(share, detector.tail.score_at(share)) for share in SHARES]
-    per_day = 86_400 / detector.window_s
+    per_day = rhythm.occasions_per_day
+    facts = results.set_point(detector, rhythm) | {"price": price and {**vars(price), "text": price.text()}}
     if json:
         table = [{"rate": r, "false_alarms_per_day": r * per_day, "value": v} for r, v in choices]
-        echo_json(results.set_point(detector) | {"choices": table})
+        echo_json(facts | {"choices": table})
         return
-    results.print_set_point(results.set_point(detector), "Set-point changed" if changed else "Set-point")
+    results.print_set_point(facts, "Would be" if dry_run else "Set-point changed" if changed else "Set-point")
+    if price is not None:
+        echo_wrapped(f"On what was heard: {price.text()}.")
     results.print_live(detector)
     echo()
     results.print_choices(choices, per_day, len(detector.normals))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nearfar.challenge.search.run import Searched
     from nearfar.challenge.search.select import Selection
     from nearfar.detector import Detector
+    from nearfar.live.rhythm import Rhythm
     from nearfar.metrics import Interval
     from nearfar.recipe import Recipe
     from nearfar.score import Score
@@ -37,17 +38,32 @@ WORTH_HEADS = ("", "percent", "which is")
 RULE_HEADS = ("rule", "picks", "score", "rank correlation", "regret")
 
 
-def set_point(detector: Detector) -> dict[str, Any]:
-    """A detector's set-point and the false alarms to expect from it."""
+def set_point(detector: Detector, rhythm: Rhythm | None = None) -> dict[str, Any]:
+    """A detector's set-point and the false alarms to expect, by default of a day of clips end to end."""
+    from nearfar.live.rhythm import all_day
+    from nearfar.live.setpoint import consequences
+    from nearfar.threshold import backing
+
+    rhythm = rhythm or all_day(detector.window_s)
     point = detector.threshold
+    shown = backing(detector.train_values, point, detector.method)
     return {
         "threshold": point.value,
         "method": point.method,
         "rate": point.rate,
-        "false_alarms_per_day": point.false_alarms_per_day(detector.window_s),
+        "false_alarms_per_day": rhythm.per_week(point.rate) / 7,
         "clip_seconds": detector.window_s,
-        "normals": len(detector.normals),
-        "backed_by_normals": point.rate * (len(detector.normals) + 1) >= 0.999,
+        "rhythm": rhythm.text(),
+        "normals": shown.normals,
+        "backed_by_normals": not shown.beyond,
+        "loudest_normal": shown.loudest,
+        "times_loudest": shown.times_loudest,
+        "lowest": {
+            "rate": shown.lowest_rate,
+            "false_alarms_per_day": rhythm.per_week(shown.lowest_rate) / 7,
+            "value": shown.lowest_value,
+        },
+        "consequences": consequences(shown, rhythm),
     }
 
 
@@ -57,10 +73,9 @@ def print_set_point(point: dict[str, Any], title: str = "Set-point") -> None:
         f"{title:<13} {point['threshold']:.2f} standard deviations of the normals ({point['method']}); expected:"
     )
     often = f"1 false alarm in {1 / max(point['rate'], 1e-12):.4g} healthy recordings"
-    a_day = f"{point['false_alarms_per_day']:.4g} a day of continuous listening in clips of {point['clip_seconds']:g} s"
-    echo_wrapped(f"              {often}, {a_day}")
-    if not point["backed_by_normals"]:
-        echo_wrapped(f"              (rarer than {point['normals']} normals can show: extrapolated upwards)")
+    echo_wrapped(f"              {often}, {point['false_alarms_per_day']:.4g} a day of {point['rhythm']}")
+    for sentence in point["consequences"]:
+        echo_wrapped(f"              {sentence[0].upper()}{sentence[1:]}.")
 
 
 def print_choices(choices: Sequence[tuple[float, float]], per_day: float, normals: int) -> None:
@@ -77,11 +92,13 @@ def print_choices(choices: Sequence[tuple[float, float]], per_day: float, normal
 def print_live(detector: Detector) -> None:
     """Print the set-point and false alarms of the detector in `monitor` and `serve`."""
     from nearfar.live.alarm import Alarm
+    from nearfar.live.rhythm import all_day
     from nearfar.live.setpoint import MORE, expected_alarms
     from nearfar.live.setpoint import set_point as live_point
 
-    hop_s, on_delay = detector.window_s / 2, Alarm(0.0).on_delay
-    lines = expected_alarms(detector, live_point(detector, hop_s, on_delay), hop_s, on_delay)
+    hop_s = detector.window_s / 2
+    rhythm = all_day(detector.window_s, hop_s, Alarm(0.0).on_delay)
+    lines = expected_alarms(detector, live_point(detector, rhythm), rhythm)
     echo(f"Live          nearfar monitor, a window of {detector.window_s:g} s every {hop_s:g} s:")
     for line in [*lines, f"{MORE} HISTORY"]:
         echo_wrapped(f"              {line}")

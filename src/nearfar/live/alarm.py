@@ -13,12 +13,7 @@ ISA-18.2:
     returned unacknowledged   cleared before anybody acknowledged                      cleared
     shelved                   nothing is raised until a time; the condition is followed all the same
 
-How many false alarms a set-point makes: every raise uses up `on_delay` windows above it that no other raise can use, so
-
-    alarms a week <= p * windows a week / on_delay          p: share of healthy windows above the set-point
-
-however the scores of neighbouring windows, which overlap by half, depend on each other. The estimate p^on_delay is
-lower, but holds only for independent windows. Hence `rate_for` gives an upper limit.
+How many false alarms a set-point makes is in `rhythm` (the most) and `setpoint` (the fewest).
 
 Reference: ANSI/ISA-18.2-2016, basic alarm design.
 """
@@ -57,6 +52,10 @@ class Alarm:
         number("deadband", self.deadband, low=0)
         integer("on_delay", self.on_delay)
         integer("off_delay", self.off_delay)
+
+    def fresh(self, on: float) -> Alarm:
+        """An alarm with this deadband and these delays and another set-point, in its first state."""
+        return Alarm(on, self.deadband, self.on_delay, self.off_delay)
 
     @property
     def off(self) -> float:
@@ -98,14 +97,3 @@ class Alarm:
         if self.standing:
             return ACKNOWLEDGED if self.acknowledged else UNACKNOWLEDGED
         return NORMAL if self.acknowledged else RETURNED
-
-
-def rate_for(false_alarms_per_week: float, hop_s: float, on_delay: int) -> float:
-    """The share of healthy windows above the set-point that makes at most this many alarms a week; one window a hop."""
-    most = WEEK_S / number("hop_s", hop_s, above=0) / integer("on_delay", on_delay)
-    return number("false alarms per week", false_alarms_per_week, above=0, below=most) / most
-
-
-def per_week(rate: float, hop_s: float, on_delay: int) -> float:
-    """The highest number of false alarms a week if a share `rate` of healthy windows lies above the set-point."""
-    return rate * WEEK_S / number("hop_s", hop_s, above=0) / integer("on_delay", on_delay)

@@ -18,9 +18,10 @@ from nearfar.embedding.band_levels import BandLevels
 from nearfar.encoders import Encoder
 from nearfar.encoders.loading import files_of, load_encoders
 from nearfar.errors import NotFound
-from nearfar.live.alarm import Alarm, per_week, rate_for
+from nearfar.live.alarm import Alarm
 from nearfar.live.records import ScoreRecord
-from nearfar.live.setpoint import expected_alarms, set_point
+from nearfar.live.rhythm import Listening, Rhythm, all_day
+from nearfar.live.setpoint import MOST_RATE, expected_alarms, set_point
 from nearfar.live.sources.open import is_folder
 from nearfar.live.sources.windows import RingBuffer
 from nearfar.live.watchdog import Watchdog
@@ -58,6 +59,18 @@ class Machine:
     _refused: Version = ()  # of the model folder that cannot be used
     recipe: str = ""  # encoder/view of each recipe of the detector
     model_problem: str = ""  # why the model folder, which has changed, cannot be used; the detector stays
+    listening: Listening | None = None  # how the windows of the last days came
+
+    @property
+    def rhythm(self) -> Rhythm:
+        """How often the machine is heard: as its history shows, else without a gap."""
+        known = self.listening and self.listening.rhythm(self.detector.window_s, self.alarm.on_delay)
+        return known or all_day(self.detector.window_s, self.hop_s, self.alarm.on_delay)
+
+    def heard(self, listening: Listening | None) -> None:
+        """Take the rhythm of the last days, which moves the set-point unless somebody chose it."""
+        self.listening = listening
+        self.use_detector(self.detector)
 
     def use_detector(self, detector: Detector) -> None:
         """Score with this detector from now on, sharing the encoders that are loaded."""
@@ -65,10 +78,10 @@ class Machine:
         self.detector = detector
         self.watchdog.band_levels = detector.band_levels
         if self.configured_per_week is not None:  # the set-point in the model folder does not change
-            rate = rate_for(self.configured_per_week, self.hop_s, self.alarm.on_delay)
+            rate = min(self.configured_per_week / self.rhythm.per_week(1.0), MOST_RATE)
             detector.threshold = from_normals(detector.train_values, rate, detector.method)
         elif self.streamed:
-            detector.threshold = set_point(detector, self.hop_s, self.alarm.on_delay)
+            detector.threshold = set_point(detector, self.rhythm)
         self.alarm.on = detector.threshold.value
         self.recipe = "+".join(sorted({f"{r.encoder}/{r.view}" for r in detector.recipes}))
 
@@ -99,11 +112,11 @@ class Machine:
     @property
     def false_alarms_per_week(self) -> float:
         """The most false alarms a week that the set-point allows."""
-        return per_week(self.detector.threshold.rate, self.hop_s, self.alarm.on_delay)
+        return self.rhythm.per_week(self.detector.threshold.rate)
 
     def expected_alarms(self) -> list[str]:
         """The set-point in words, and the false alarms to expect."""
-        return expected_alarms(self.detector, self.detector.threshold, self.hop_s, self.alarm.on_delay)
+        return expected_alarms(self.detector, self.detector.threshold, self.rhythm)
 
 
 class Machines(dict[str, Machine]):

@@ -26,7 +26,6 @@ from nearfar.detector import Detector, load
 from nearfar.detector.folder import digest
 from nearfar.embedding.embedder import ClipEmbedder, Origin
 from nearfar.errors import BadInput, Conflict, NotFound
-from nearfar.live.alarm import rate_for
 from nearfar.live.events import EventRecorder
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History
@@ -105,20 +104,27 @@ class Operator:
         self, machine_id: str, *, who: str, false_alarms_per_week: float | None = None, value: float | None = None
     ) -> Audit:
         """Change the set-point, in the model too: to at most some false alarms a week, or to a value."""
-        if (false_alarms_per_week is None) == (value is None):
-            raise BadInput("a set-point is given by false_alarms_per_week or by value: one of them")
         machine = self.machines[machine_id]
         with self._locked_model(machine):
-            new = copy.copy(machine.detector)
-            try:
-                if false_alarms_per_week is not None:
-                    new.set_threshold(rate=rate_for(false_alarms_per_week, machine.hop_s, machine.alarm.on_delay))
-                else:
-                    new.set_threshold(value=value)
-            except ValueError as error:
-                raise BadInput(str(error)) from error
+            new = self.with_set_point(machine, false_alarms_per_week=false_alarms_per_week, value=value)
             values = {"was": machine.detector.threshold.value, "value": new.threshold.value}
             return self._replace_model(machine, new, who, "set-point", **values, asked=machine.configured_per_week)
+
+    def with_set_point(
+        self, machine: Machine, *, false_alarms_per_week: float | None = None, value: float | None = None
+    ) -> Detector:
+        """The detector of a machine as it would be with another set-point; nothing is changed."""
+        if (false_alarms_per_week is None) == (value is None):
+            raise BadInput("a set-point is given by false_alarms_per_week or by value: one of them")
+        new = copy.copy(machine.detector)
+        try:
+            if false_alarms_per_week is not None:
+                new.set_threshold(rate=machine.rhythm.rate_for(false_alarms_per_week))
+            else:
+                new.set_threshold(value=value)
+        except ValueError as error:
+            raise BadInput(str(error)) from error
+        return new
 
     def undo(self, audit_id: int, who: str) -> Audit:
         """Bring back the model from before a change; only the newest change that is not undone can be undone."""

@@ -40,6 +40,7 @@ class Plant:
         self._sampled: dict[str, int] = {}  # the hour of each machine's last sample
         for machine in machines:
             history.record_alarm_settings(machine.id, machine.alarm)
+            machine.heard(history.listening(machine.id))
             _restore_alarm(machine, history)
 
     def process_window(self, machine_id: str, window: Window) -> ScoreRecord:

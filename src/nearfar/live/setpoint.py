@@ -2,7 +2,7 @@
 
 The first set-point.   p: share of healthy windows above it      w: windows a week      n: on-delay, windows in a row
 
-    alarms a week, at most          p w / n                      however the scores of neighbouring windows depend
+    alarms a week, at most          `rhythm`                     however the scores of neighbouring windows depend
     alarms a week, if independent   w p^n (1 - p) / (1 - p^n)    success runs of length n (Feller)
 
 N normals can show no p rarer than 1 / (N + 1). Where PER_WEEK alarms "at most" would need a rarer p, that set-point
@@ -28,35 +28,37 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearfar.live.alarm import WEEK_S, Alarm, per_week, rate_for
+from nearfar.live.alarm import WEEK_S, Alarm
 from nearfar.live.records import FAULT, Event, ScoreRecord
+from nearfar.live.rhythm import Rhythm, count_text
 from nearfar.support.check import Array, number
-from nearfar.threshold import BY_HAND, Threshold, from_normals
+from nearfar.threshold import BY_HAND, Backing, Threshold, backing, from_normals
 
 if TYPE_CHECKING:
     from nearfar.detector import Detector
 
 PER_WEEK = 7.0  # most false alarms a week of the first set-point, where the normals can show so few
+MOST_RATE = 0.5  # of healthy windows above a set-point, where more false alarms are allowed than there are windows
 BEFORE_FAULT_S = 3600.0  # windows this long before a fault are left out: it began before people noticed it
 MOST_IN_ALARM = 0.01  # share of the windows during which an alarm may stand
 STEP = 0.01  # between set-points that are tried, in the score's unit
 MORE = "for a measured figure: more normals, or after some days nearfar history set-point"
 
 
-def set_point(detector: Detector, hop_s: float, on_delay: int) -> Threshold:
+def set_point(detector: Detector, rhythm: Rhythm) -> Threshold:
     """The set-point of a detector for a machine under watch: its own if somebody chose one, else the first one."""
     if detector.false_alarm_rate is not None or detector.threshold.method == BY_HAND:
         return detector.threshold
-    rate = first_rate(len(detector.normals), hop_s, on_delay)
+    rate = first_rate(len(detector.normals), rhythm)
     point = from_normals(detector.train_values, rate, detector.method)
     if rate > rarest_rate(len(detector.normals)):
         return point
     return replace(point, value=max(point.value, float(detector.train_values.max())))  # above every normal
 
 
-def first_rate(normals: int, hop_s: float, on_delay: int) -> float:
+def first_rate(normals: int, rhythm: Rhythm) -> float:
     """The share of healthy windows above the first set-point."""
-    return max(rate_for(PER_WEEK, hop_s, on_delay), rarest_rate(normals))
+    return max(min(PER_WEEK / rhythm.per_week(1.0), MOST_RATE), rarest_rate(normals))
 
 
 def rarest_rate(normals: int) -> float:
@@ -64,49 +66,72 @@ def rarest_rate(normals: int) -> float:
     return 1 / (normals + 1)
 
 
-def independent_per_week(rate: float, hop_s: float, on_delay: int) -> float:
-    """False alarms a week if the scores of windows were independent; never more than `per_week`."""
+def independent_per_week(rate: float, rhythm: Rhythm) -> float:
+    """False alarms a week if the scores of windows were independent; never more than `Rhythm.per_week`."""
+    n, windows = rhythm.on_delay, 7 * rhythm.windows_per_day
     if rate >= 1:
-        return per_week(rate, hop_s, on_delay)
-    runs: float = rate**on_delay * (1 - rate) / (1 - rate**on_delay)
-    return runs * WEEK_S / hop_s
+        return windows / n
+    runs: float = rate**n * (1 - rate) / (1 - rate**n)
+    return min(runs * windows, rhythm.per_week(rate))
 
 
-def expected_alarms(detector: Detector, point: Threshold, hop_s: float, on_delay: int) -> list[str]:
+def expected_alarms(detector: Detector, point: Threshold, rhythm: Rhythm) -> list[str]:
     """A set-point, and the false alarms to expect of a healthy machine, as sentences."""
-    most, least = per_week(point.rate, hop_s, on_delay), independent_per_week(point.rate, hop_s, on_delay)
-    normals, highest = len(detector.normals), float(detector.train_values.max())
-    above = f"above {point.value:.1f}; the most unusual of its {normals} normals scores {highest:.1f}"
-    if on_delay == 1:
+    most, least = rhythm.per_week(point.rate), independent_per_week(point.rate, rhythm)
+    shown = backing(detector.train_values, point, detector.method)
+    above = f"above {point.value:.1f}; the most unusual of its {shown.normals} normals scores {shown.loudest:.1f}"
+    if rhythm.on_delay == 1:
         lines = [f"alarm when a window scores {above}", f"of a healthy machine expect at most {how_often(most)}"]
     else:
         lines = [
-            f"alarm when {on_delay} windows in a row each score {above}",
+            f"alarm when {rhythm.on_delay} windows in a row each score {above}",
             f"of a healthy machine expect between {how_often(least)} (if unusual windows come independently) and "
             f"{how_often(most)} (if they always come in a row)",
         ]
-    if point.rate < 0.999 * rarest_rate(normals):
-        lines.append(f"that is rarer than {normals} normals can show: an estimate, and faint faults may stay below it")
-    return lines
+    return [*lines, f"counted for {rhythm.text()}", *consequences(shown, rhythm)]
+
+
+def consequences(shown: Backing, rhythm: Rhythm) -> list[str]:
+    """What it means that a set-point lies beyond what the normals can show, as sentences; [] if it does not."""
+    if not shown.beyond:
+        return []
+    rate, unit = shown.threshold.rate, rhythm.unit
+    share = f"1 in {1 / max(rate, 1e-12):,.0f} {unit}"
+    times = f", {shown.times_loudest:.2g} times as high as" if shown.times_loudest else ", above"
+    return [
+        f"{wish_text(rhythm.per_week(rate))} ({share}) lies beyond what {shown.normals} normals can show: "
+        f"the set-point is {shown.threshold.value:.1f}{times} your loudest normal ({shown.loudest:.1f}), "
+        "so faint faults may stay below it",
+        f"the lowest rate that they can show is 1 in {1 / shown.lowest_rate:,.0f} "
+        f"({count_text(rhythm.per_week(shown.lowest_rate) / 7)} a day of {rhythm.clip_seconds:.3g} s {unit}), "
+        f"at set-point {shown.lowest_value:.1f}; more normals can show less",
+    ]
+
+
+def wish_text(a_week: float) -> str:
+    """A number of false alarms a week as the subject of a sentence."""
+    for unit, per_week in (("day", 7.0), ("week", 1.0)):
+        if a_week > 1.005 * per_week:
+            return f"{count_text(a_week / per_week)} false alarms a {unit}"
+        if a_week > 0.995 * per_week:
+            return f"one false alarm a {unit}"
+    often = how_often(a_week)
+    return f"one false alarm {often.removeprefix('1 ')}" if often.startswith("1 in") else f"{often} false alarms"
 
 
 def how_often(a_week: float) -> str:
     """A number of false alarms a week in a readable unit of time."""
     if a_week >= 14:
-        return f"{_round(a_week / 7)} a day"
+        return f"{count_text(a_week / 7)} a day"
     if a_week >= 0.95:
-        return f"{_round(a_week)} a week"
+        return f"{count_text(a_week)} a week"
     weeks = 1 / max(a_week, 1e-6)
     if weeks < 9:
-        return f"1 in {_round(weeks)} weeks"
+        return f"1 in {count_text(weeks)} weeks"
     if weeks < 104:
-        return f"1 in {_round(weeks / 4.345)} months"
+        return f"1 in {count_text(weeks / 4.345)} months"
     years = weeks / 52.18
-    return f"1 in {_round(years)} years" if years < 100 else "less than 1 in 100 years"
-
-
-def _round(x: float) -> str:
-    return f"{x:,.0f}" if x >= 9.95 else f"{x:.2g}"
+    return f"1 in {count_text(years)} years" if years < 100 else "less than 1 in 100 years"
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ from nearfar.live.history.event_audio import AudioArchive
 from nearfar.live.history.outbox import Outbox
 from nearfar.live.messages import Message
 from nearfar.live.records import Audit, Event, ScoreRecord, trigger_names
+from nearfar.live.rhythm import DAY_S, RECENT_DAYS, Listening
 from nearfar.support.check import number
 
-DAY_S = 86_400.0
 PRUNE_S = 3600.0  # between deletions of old scores
 SPAN = "WHERE machine = ? AND t0 >= ? AND t0 < ?"
 COLUMNS = ", ".join(f.name for f in fields(ScoreRecord))
@@ -188,6 +188,18 @@ class History:
             days = groupby(connection.execute(query, [machine, since, until]), lambda row: row[0] // DAY_S * DAY_S)
             by_day = ((day, [value for _, value in rows]) for day, rows in days)  # one day at a time, to save memory
             return [(day, median(values), len(values)) for day, values in by_day]
+
+    def listening(self, machine: str) -> Listening | None:
+        """How the judged windows of a machine came in the last days before its newest one; None if there are none."""
+        judged = "FROM scores WHERE machine = ? AND anomalous IS NOT NULL"
+        newest = self.database.read(f"SELECT max(t0) {judged}", [machine])[0][0]
+        if newest is None:
+            return None
+        window = "SELECT t0, t1, lag(t1, 1, t0) OVER (ORDER BY t0) AS before"
+        covered = f"SELECT count(*), sum(t1 - max(t0, before)), min(t0) FROM ({window} {judged} AND t0 > ?)"
+        since = newest - RECENT_DAYS * DAY_S
+        count, sound_s, first = self.database.read(covered, [machine, since])[0]
+        return Listening(count, sound_s, first, newest)
 
     def close(self) -> None:
         """Write the waiting rows if that is possible, and close the files."""

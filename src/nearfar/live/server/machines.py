@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
 
-from nearfar.live.alarm import WEEK_S, per_week
+from nearfar.detector import Detector
 from nearfar.live.machine import Machine
+from nearfar.live.price import Price, price_of
 from nearfar.live.server import schemas
 from nearfar.live.server.playback import gain_db, normal_clip
 from nearfar.live.server.serializers import audit_entries, machine_state
 from nearfar.live.server.service import ERRORS, ServiceDep, caller_name
-from nearfar.live.setpoint import independent_per_week, rarest_rate
+from nearfar.live.setpoint import expected_alarms, independent_per_week, rarest_rate
+from nearfar.threshold import backing
 
 router = APIRouter(prefix="/v1/machines", tags=["machines"], responses=ERRORS)
 RATES = np.geomspace(0.2, 1e-6, 48)  # rates of false alarms, as shares of windows, along the curve
@@ -83,9 +86,9 @@ def model(service: ServiceDep, id: str) -> schemas.Model:
         clip_seconds=detector.window_s,
         why=detector.why,
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
-        set_point=_set_point(machine),
+        set_point=_set_point(machine, detector),
         curve=_curve(machine),
-        backed_per_week=_per_week(machine, rarest_rate(len(detector.normals))),
+        backed_per_week=machine.rhythm.per_week(rarest_rate(len(detector.normals))),
         odd_ones_out=odd,
         gain_db=gain,
         audit=audit_entries(service.plant, id),
@@ -94,16 +97,14 @@ def model(service: ServiceDep, id: str) -> schemas.Model:
 
 @router.put("/{id}/threshold", operation_id="setThreshold")
 def threshold(service: ServiceDep, request: Request, id: str, body: schemas.NewSetPoint) -> schemas.SetPoint:
-    """Change the set-point without fitting again; audited, and can be undone."""
-    machine = service.machine(id)
-    audit = service.plant.operator.change_set_point(
-        id,
-        who=caller_name(request, body.who),
-        false_alarms_per_week=body.false_alarms_per_week,
-        value=body.value,
-    )
-    service.broadcast(audit)
-    return _set_point(machine)
+    """Change the set-point without fitting again; audited, can be undone. `dry_run`: only say what it costs."""
+    machine, operator = service.machine(id), service.plant.operator
+    wish = {"false_alarms_per_week": body.false_alarms_per_week, "value": body.value}
+    new = operator.with_set_point(machine, **wish)
+    price = price_of(service.plant.history, id, new.threshold.value, machine.alarm)
+    if not body.dry_run:
+        service.broadcast(operator.change_set_point(id, who=caller_name(request, body.who), **wish))
+    return _set_point(machine, new, price)
 
 
 @router.post("/{id}/shelve", operation_id="shelveMachine")
@@ -124,28 +125,32 @@ def unshelve(service: ServiceDep, request: Request, id: str, who: schemas.Who = 
     return schemas.Done(message=f"{name} is watched again.", audit_id=audit.id)
 
 
-def _per_week(machine: Machine, rate: float) -> float:
-    return per_week(rate, machine.hop_s, machine.alarm.on_delay)
-
-
-def _set_point(machine: Machine) -> schemas.SetPoint:
-    point = machine.detector.threshold
+def _set_point(machine: Machine, detector: Detector, price: Price | None = None) -> schemas.SetPoint:
+    """The set-point of `detector`, which is or would be the machine's."""
+    point, rhythm = detector.threshold, machine.rhythm
+    shown = backing(detector.train_values, point, detector.method)
     return schemas.SetPoint(
         value=point.value,
         method=point.method,
-        false_alarms_per_week=max(machine.false_alarms_per_week, 1e-9),
-        independent_per_week=independent_per_week(point.rate, machine.hop_s, machine.alarm.on_delay),
-        promise=machine.expected_alarms(),
+        rate=point.rate,
+        false_alarms_per_week=max(rhythm.per_week(point.rate), 1e-9),
+        independent_per_week=independent_per_week(point.rate, rhythm),
+        occasions_per_day=rhythm.occasions_per_day,
+        rhythm=rhythm.text(),
+        beyond_normals=shown.beyond,
+        times_loudest=shown.times_loudest,
+        lowest_value=shown.lowest_value,
+        lowest_per_week=rhythm.per_week(shown.lowest_rate),
+        promise=expected_alarms(detector, point, rhythm),
+        price=None if price is None else schemas.Price(**asdict(price), text=price.text()),
     )
 
 
 def _curve(machine: Machine) -> list[schemas.CurvePoint]:
-    tail = machine.detector.tail
-    most = WEEK_S / machine.hop_s
+    tail, rhythm = machine.detector.tail, machine.rhythm
     return [
-        schemas.CurvePoint(value=tail.score_at(float(rate)), false_alarms_per_week=_per_week(machine, float(rate)))
+        schemas.CurvePoint(value=tail.score_at(float(rate)), false_alarms_per_week=rhythm.per_week(float(rate)))
         for rate in RATES
-        if _per_week(machine, float(rate)) < most
     ]
 
 

@@ -141,14 +141,41 @@ class Domain(Schema):
     normals: int = Field(examples=[230])
 
 
+class Price(Schema):
+    """What a set-point means for what was heard: of the `alarms` of the last week `kept` would be raised, and `added`
+    others; of the confirmed `faults` of all time `heard` would alarm."""
+
+    value: float = Field(examples=[3.42])
+    alarms: int = Field(examples=[59])
+    kept: int = Field(examples=[4])
+    added: int = Field(examples=[0])
+    faults: int = Field(examples=[3])
+    heard: int = Field(examples=[3])
+    text: str = Field(examples=["of your 59 alarms of last week 4 would alarm; of 3 confirmed faults 3 would"])
+
+
 class SetPoint(Schema):
-    """The score above which there is an alarm, the expected false alarms, and both in words (`promise`)."""
+    """The score above which there is an alarm, the expected false alarms, and both in words (`promise`).
+
+    `rate` is the share of healthy clips expected above it, `occasions_per_day` the number of clips a day, as the
+    history of the machine shows (`rhythm`). `beyond_normals`: the normal recordings cannot show so few false alarms;
+    the fewest are `lowest_per_week`, with the set-point `lowest_value`. `times_loudest` is the set-point as a multiple
+    of the highest score of a normal recording. `price` is given where the set-point changes.
+    """
 
     value: float = Field(examples=[3.42])
     method: str = Field(examples=["conformal"])
+    rate: float = Field(examples=[1.7e-5])
     false_alarms_per_week: float = Field(examples=[1.0])
     independent_per_week: float = Field(examples=[1.9e-9])
+    occasions_per_day: float = Field(examples=[8640.0])
+    rhythm: str = Field(examples=["8,640 clips of 10 s a day, as if it is heard all day"])
+    beyond_normals: bool = Field(examples=[True])
+    times_loudest: float | None = Field(examples=[2.1])
+    lowest_value: float = Field(examples=[2.4])
+    lowest_per_week: float = Field(examples=[251.0])
     promise: list[str] = Field(examples=[["alarm when 3 windows in a row each score above 3.4"]])
+    price: Price | None = Field(examples=[None])
 
 
 class CurvePoint(Schema):
@@ -347,7 +374,11 @@ class Shelving(ByWhom):
 
 
 class NewSetPoint(ByWhom):
-    """Another set-point: the most false alarms a week, or the score itself; give one of the two."""
+    """Another set-point: the most false alarms a week, or the score itself; give one of the two.
+
+    With `dry_run` nothing changes: the answer says what the set-point would be, and its price.
+    """
 
     false_alarms_per_week: float | None = Field(default=None, gt=0, le=1e6, examples=[0.5])
     value: float | None = Field(default=None, ge=-1e6, le=1e6, examples=[None])
+    dry_run: bool = Field(default=False, examples=[False])

@@ -5,7 +5,7 @@ import { apiPath, get, update } from "./api.js";
 import { onWidth } from "./chart.js";
 import { breadcrumbs, facts, h, note, panel, replaceContent, s, setTitle } from "./dom.js";
 import { player } from "./player.js";
-import { subscribe } from "./stream.js";
+import { subscribe, throttle } from "./stream.js";
 import { asSentence, frequencyText, scoreText } from "./words.js";
 
 const H = 260;
@@ -87,24 +87,36 @@ function setPoint(id, model, after) {
   });
   const means = h("p", { id: "means", class: "small", role: "status" });
   const figure = h("figure", {});
-  const draw = () => {
+  let asked = 0;
+  // What the wish means, as the server says: the same set-point that "Change the set-point" then makes.
+  const draw = async () => {
     const perWeek = Number(input.value);
-    const value = valueAt(model.curve, perWeek);
+    const current = ++asked;
+    const body = { false_alarms_per_week: perWeek, dry_run: true };
+    const wished = perWeek > 0 ? await update(apiPath("machines", id, "threshold"), body).catch(() => null) : null;
+    if (current !== asked) return;
     const caption = "In the grey area the normal recordings are too few: the line is a cautious estimate.";
-    replaceContent(figure, costCurve(model, perWeek, value, figure.clientWidth), h("figcaption", {}, caption));
-    const warning =
-      " The normal recordings are too few to confirm that: it is an estimate, and faint faults may be missed.";
-    const text = `At most ${frequencyText(perWeek)}: alarm above ${scoreText(value)}.`;
-    means.textContent =
-      perWeek > 0 ? text + (perWeek < model.backed_per_week ? warning : "") : "Give a number above 0.";
+    replaceContent(
+      figure,
+      costCurve(model, perWeek, wished && wished.value, figure.clientWidth),
+      h("figcaption", {}, caption),
+    );
+    if (!wished) {
+      means.textContent = "Give a number above 0, and below the number of windows a week.";
+      return;
+    }
+    const said = [`At most ${frequencyText(perWeek)}: alarm above ${scoreText(wished.value)}`, wished.price.text];
+    if (wished.beyond_normals) said.push(...wished.promise.slice(-2));
+    means.textContent = said.map(asSentence).join(" ");
   };
   const save = async (name) => {
     if (!input.reportValidity()) return "Nothing was changed.";
     const body = { false_alarms_per_week: Number(input.value), who: name };
     const answer = await update(apiPath("machines", id, "threshold"), body);
-    return `Alarm above ${scoreText(answer.value)} from now on.`;
+    return `Alarm above ${scoreText(answer.value)} from now on: ${asSentence(answer.price.text)}`;
   };
-  input.addEventListener("input", draw);
+  const drawSoon = throttle(draw, 300);
+  input.addEventListener("input", drawSoon);
   onWidth(figure, draw);
   draw();
   return panel(
@@ -124,19 +136,6 @@ function setPoint(id, model, after) {
     h("div", { class: "row" }, input, actionButton("Change the set-point", save, { main: true, after })),
     means,
   );
-}
-
-// The set-point for a number of false alarms a week, interpolated linearly in the logarithm of that number.
-function valueAt(points, perWeek) {
-  if (!(perWeek > 0)) return null;
-  const x = Math.log(perWeek);
-  const at = points.map((p) => Math.log(p.false_alarms_per_week));
-  for (let i = 1; i < points.length; i++) {
-    if ((x <= at[i - 1] && x >= at[i]) || i === points.length - 1 || (i === 1 && x > at[0])) {
-      return points[i - 1].value + ((points[i].value - points[i - 1].value) * (x - at[i - 1])) / (at[i] - at[i - 1]);
-    }
-  }
-  return points[0].value;
 }
 
 // False alarms (logarithmic, downwards) against the set-point; grey where the normal recordings are too few.
