@@ -7,6 +7,8 @@ import hashlib
 import os
 import resource
 import signal
+import stat
+import threading
 import time
 
 import pytest
@@ -132,3 +134,31 @@ def test_a_hash_is_read_again_only_when_the_file_is_another(target, monkeypatch)
     files.atomic_write(target, "x" * len(OLD))
     assert hashes(60)[0] == [hashlib.sha256(b"x" * len(OLD)).hexdigest()] * 2
     assert hash_file(target, "md5") == hashlib.md5(b"x" * len(OLD)).hexdigest()
+
+
+def test_a_pipe_and_a_device_are_written_to_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    files.atomic_write(pipe, "a,b\n")
+    reader.join(5)
+    assert got == [b"a,b\n"] and stat.S_ISFIFO(pipe.stat().st_mode)
+    with pytest.raises(OSError, match="/dev/full"):
+        files.atomic_write("/dev/full", "x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pipe"]
+
+
+def test_a_link_is_followed_and_the_mode_of_a_file_stays(tmp_path):
+    (tmp_path / "there").mkdir()
+    real, link = tmp_path / "there" / "a.csv", tmp_path / "link.csv"
+    link.symlink_to(real)
+    files.atomic_write(link, "first")
+    real.chmod(0o640)
+    files.atomic_write(link, "second")
+    assert link.is_symlink() and real.read_text() == "second" and stat.S_IMODE(real.stat().st_mode) == 0o640
+    (tmp_path / "folder").symlink_to(tmp_path / "real-folder")
+    with files.atomic_folder(tmp_path / "folder") as draft:
+        (draft / "x").write_text("x")
+    assert (tmp_path / "folder").is_symlink() and (tmp_path / "real-folder" / "x").read_text() == "x"

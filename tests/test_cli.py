@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 
 from commands import nearfar
-from conftest import hum, shared, write_wav
-from nearfar import cli
+from conftest import RATE, hum, shared, write_wav
+from nearfar import audio, cli, load
 from nearfar.cli import terminal
 from nearfar.detector import Detector
+from nearfar.detector.folder import read_card
 
 COMMAND = [sys.executable, "-m", "nearfar"]
 
@@ -213,6 +215,111 @@ def test_an_error_in_nearfar_itself_is_not_taken_for_an_alarm(monkeypatch, capsy
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 70 and "ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (RecursionError("x"), 2, "nested too deeply"),
+        (MemoryError(), 2, "memory of this computer"),
+        (KeyError("x"), 70, "KeyError"),
+        (BrokenPipeError(32, "Broken pipe"), 2, "Broken pipe"),
+        (KeyboardInterrupt(), 130, "stopped"),
+        (ValueError("wrong"), 2, "nearfar: wrong"),
+    ],
+)
+def test_no_error_ends_with_the_exit_code_of_an_alarm(monkeypatch, capsys, model, today, error, code, said):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("nearfar.detector.Detector.iter_scores", fail)
+    monkeypatch.setattr(sys, "argv", ["nearfar", "score", str(model), str(today), "--fail-on-alarm"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == code and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["nosuch"], ["score"], ["score", "--nosuch"], []])
+def test_wrong_usage_is_exit_2_and_the_version_is_exit_0(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "argv", ["nearfar", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and "Usage" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["nearfar", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith("nearfar ")
+
+
+@pytest.mark.parametrize("file", ["recipe.json", "detector.json"])
+@pytest.mark.parametrize("depth", [400, 100_000])
+def test_a_nested_file_is_exit_2_and_a_sentence(model, today, tmp_path, file, depth):
+    text = '{"fusion":1,"parts":[{"weight":1,"system":' * depth + "{}" + "}]}" * depth
+    (tmp_path / "deep.json").write_text(text)
+    code, _, err = nearfar("fit", today, "-o", tmp_path / "m", "--recipe", tmp_path / "deep.json")
+    assert code == 2 and "nested too deeply" in err
+    damaged = shutil.copytree(model, tmp_path / "damaged")
+    (damaged / file).write_text(text)
+    code, _, err = nearfar("score", damaged, today)
+    assert code == 2 and "damaged" in err and "Traceback" not in err
+
+
+def test_fitting_onto_a_detector_is_refused_and_with_force_the_old_one_is_kept(model, normals_folder, tmp_path):
+    there = shutil.copytree(model, tmp_path / "m")
+    before = (there / "detector.json").read_bytes()
+    code, _, err = nearfar("fit", normals_folder, "-o", there)
+    assert code == 2 and "holds a detector already" in err and (there / "detector.json").read_bytes() == before
+    for kept in ("m.old", "m.old-2"):
+        code, _, err = nearfar("fit", normals_folder, "-o", there, "--force", "--false-alarm-rate", "0.2")
+        assert code == 0 and kept in err
+    assert (tmp_path / "m.old" / "detector.json").read_bytes() == before
+    assert (there / "detector.json").read_bytes() != before
+
+
+def test_a_link_out_of_a_detector_is_not_followed(model, today, tmp_path):
+    linked = shutil.copytree(model, tmp_path / "m")
+    (tmp_path / "secret").write_text("secret")
+    for file in ("card.md", "normals.csv", "recipe.json"):
+        whole = (linked / file).read_bytes()
+        (linked / file).unlink()
+        (linked / file).symlink_to(tmp_path / "secret")
+        code, out, err = nearfar("score", linked, today)
+        assert code == 2 and f"{file} is a link to" in err and "secret\n" not in out
+        assert read_card(linked) == "" or file != "card.md"
+        (linked / file).unlink()
+        (linked / file).write_bytes(whole)
+    assert read_card(linked).startswith("# What this detector is")
+
+
+def test_a_recording_longer_than_the_normals_is_one_row_with_its_worst_window(model, tmp_path):
+    clip = hum(3, seconds=8)
+    near = clip.near.copy()
+    near[4 * RATE : 6 * RATE] += hum(1, fault="hiss").near  # the third of four windows
+    write_wav(tmp_path / "r" / "a.wav", hum(3, seconds=8))
+    write_wav(tmp_path / "r" / "b.wav", replace(clip, near=near))
+    code, out, _ = nearfar("score", model, tmp_path / "r", "--json")
+    a, b = json.loads(out)["scores"]
+    assert (code, a["file"], b["file"]) == (0, "a.wav", "b.wav") and not a["anomalous"] and b["anomalous"]
+    assert "the highest of 4 windows, 4s from the start" in b["warnings"]
+    _, out, _ = nearfar("score", model, tmp_path / "r", "--windows", "--json")
+    rows = json.loads(out)["scores"]
+    assert [row["file"] for row in rows] == [
+        f"{file}@{start}s" for file in ("a.wav", "b.wav") for start in (0, 2, 4, 6)
+    ]
+    assert max(row["score"] for row in rows[4:]) == b["score"] == rows[6]["score"]
+    detector = load(model)
+    whole = [detector.score(source) for source in (tmp_path / "r" / "b.wav", audio.read(tmp_path / "r" / "b.wav"))]
+    assert [s.score for s in whole[0]] == [s.score for s in whole[1]] == [row["score"] for row in rows[4:]]
+
+
+def test_a_console_that_lacks_a_letter_shows_another_in_its_place(model, tmp_path):
+    write_wav(tmp_path / "r" / "机器.wav", hum(3))
+    done = subprocess.run(
+        [*COMMAND, "score", model, tmp_path / "r"],
+        capture_output=True,
+        env=os.environ | {"PYTHONUTF8": "0", "PYTHONIOENCODING": "cp1252"},
+    )
+    assert done.returncode == 0 and b"??.wav" in done.stdout
 
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path):

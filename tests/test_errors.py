@@ -30,3 +30,22 @@ def test_an_exception_is_public_and_is_caught_as_the_built_in_class_too(name):
     for kind in (BUILT_IN[name], nearfar.NearfarError):
         with pytest.raises(kind, match=r"^what is wrong$"):
             raise CLASSES[name]("what is wrong")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.AudioError("x", "rate"), "rate"),
+        (errors.NotFound("x"), "not_found"),
+        (errors.Conflict("x"), "conflict"),
+        (errors.BadInput("x"), "invalid"),
+        (FileNotFoundError("x"), "no_such_file"),
+        (OSError("x"), "disk"),
+        (ValueError("x"), "invalid"),
+        (MemoryError(), "memory"),
+        (RecursionError(), "nested"),
+        (KeyError("x"), "failed"),
+    ],
+)
+def test_every_error_has_a_stable_code(error, code):
+    assert errors.code_of(error) == code

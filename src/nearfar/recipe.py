@@ -299,10 +299,13 @@ def from_data(data: Any) -> System:
 def from_json(text: str) -> System:
     """The system of a JSON text. ValueError names the wrong key or value and the choices."""
     try:
-        data = json.loads(text)
+        return from_data(json.loads(text))
     except json.JSONDecodeError as error:
         raise ValueError(f"a recipe must be JSON: {error}") from None
-    return from_data(data)
+    except RecursionError:
+        raise ValueError(
+            "a recipe is nested too deeply to be read: at most some hundred systems in each other"
+        ) from None
 
 
 def by_name(name: str) -> System | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,24 @@ class Score:
     def status(self) -> str:
         """ "normal", "ANOMALOUS" or "cannot judge"."""
         return {None: "cannot judge", True: "ANOMALOUS", False: "normal"}[self.anomalous]
+
+
+def worst_window(scores: Sequence[Score], name: str) -> Score:
+    """The score of a recording `name` from those of its windows: the highest that could be judged, with a note."""
+    if len(scores) == 1:
+        return replace(scores[0], name=name)
+    worst = max(scores, key=unusual)
+    notes = [f"the highest of {len(scores)} windows, {worst.name.rpartition('@')[2]} from the start"]
+    if anomalous := sum(bool(s.anomalous) for s in scores):
+        notes.append(f"{anomalous} of them {'is' if anomalous == 1 else 'are'} anomalous")
+    if mute := [s.problem for s in scores if s.problem and not worst.problem]:
+        notes.append(f"{len(mute)} of them cannot be judged: {mute[0]}")
+    return replace(worst, name=name, warnings=[*worst.warnings, *notes])
+
+
+def unusual(score: Score) -> tuple[bool, float]:
+    """Sorts scores; a window that cannot be judged comes before all others."""
+    return score.anomalous is not None, score.score
 
 
 def domain_shift_warning(scores: Sequence[Score], beyond: float = -math.inf) -> str:

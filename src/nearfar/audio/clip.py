@@ -201,13 +201,26 @@ def as_clip(source: Any, *, near: int = 0, far: int | None = 1) -> Clip:
         return read(source, near=near, far=far)
     if isinstance(source, Sequence) and len(source) in (2, 3) and np.ndim(source[-1]) == 0:
         *waves, rate = source
+        rate = rate.item() if isinstance(rate, np.ndarray) else rate
         if len(waves) == 1:
             pair = waves[0]
+            if np.ndim(pair) == 2:
+                pair = _as_channels(np.asarray(pair))
             waves = list(pair) if isinstance(pair, (tuple, list)) or np.ndim(pair) == 2 else [pair]
         if 1 <= len(waves) <= 2:
             second = None if len(waves) == 1 or waves[1] is None else np.asarray(waves[1])
             return Clip(np.asarray(waves[0]), second, check_rate("clip", rate))
-    raise ValueError(f"a clip is a path, a nearfar.Clip or (near, far, rate), not {type(source).__name__}")
+    given = "an array without its rate" if isinstance(source, np.ndarray) else f"a {type(source).__name__} of this form"
+    raise ValueError(f"a clip is a path, a nearfar.Clip, (near, far, rate), (near, rate) or (pair, rate), not {given}")
+
+
+def _as_channels(pair: Array) -> Array:
+    """(C, N) of an array (C, N) or (N, C) of one or two channels."""
+    if len(pair) > 2 >= pair.shape[1]:
+        pair = pair.T  # as soundfile reads it
+    if not 1 <= len(pair) <= 2:
+        raise ValueError(f"an array of shape {pair.shape} is no pair of near and far: give (2, N) or (N, 2)")
+    return pair
 
 
 def problems(clip: Clip) -> list[Problem]:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nearfar.support.cells import unescaped
 from nearfar.support.words import plural, shown
 
 SUFFIXES = (
@@ -298,7 +299,7 @@ def rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
             f"{manifest}: its first row must name the columns: file and any of domain, label, machine; it is {header!r}"
         )
     for cells in reader:
-        row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
+        row = dict(zip(columns, (unescaped(cell.strip()) for cell in cells), strict=False))
         if row.get("file"):
             yield reader.line_num + first, row
         elif any(row.values()):

@@ -6,7 +6,7 @@ error in nearfar itself, 130 Ctrl-C.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +15,7 @@ from nearfar.cli.embed import embed
 from nearfar.cli.history import history
 from nearfar.cli.options import register
 from nearfar.cli.serve import serve
-from nearfar.cli.terminal import BUG, DONE, echo
+from nearfar.cli.terminal import BAD_INPUT, BUG, DONE, STOPPED, echo
 
 COMMANDS = (
     data.demo,
@@ -37,6 +37,8 @@ COMMANDS = (
 )
 GROUPS = {"config": live.config, "history": history, "weights": weights.weights, "data": data.data}
 
+UsageError: Any = typer.BadParameter.__base__  # which typer, unlike click, does not export
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -55,20 +57,42 @@ for name, commands in GROUPS.items():
     app.add_typer(commands, name=name)
 
 
-@app.callback()
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from importlib.metadata import version as version_of
 
         echo(f"nearfar {version_of('nearfar')}")
         raise typer.Exit(DONE)
 
 
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """The options of `nearfar` itself, which is described above."""
+
+
 def main() -> None:
-    """The `nearfar` command; an error in nearfar itself prints its traceback and exits with 70, since 1 means alarm."""
+    """The `nearfar` command. An error in nearfar itself prints its traceback and exits with 70.
+
+    click would exit with 1 where a pipe is closed, and 1 means alarm: its exits are chosen here.
+    """
+    import io
+    import sys
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console that lacks a letter shows ? in its place
     try:
-        app()
-    except Exception:
+        raise SystemExit(app(standalone_mode=False) or DONE)
+    except (typer.Abort, KeyboardInterrupt):
+        raise SystemExit(STOPPED) from None
+    except Exception as error:
+        if isinstance(error, UsageError):
+            error.show()
+            raise SystemExit(BAD_INPUT) from None
         import traceback
 
         traceback.print_exc()

@@ -12,6 +12,7 @@ import typer
 
 from nearfar.cli.options import Channels, Json, Networks, command, load_recipe, weights_for
 from nearfar.cli.terminal import BAD_INPUT, DONE, Failures, echo, echo_json, progress_bar, warn
+from nearfar.support.cells import escaped
 from nearfar.support.files import atomic_write
 from nearfar.support.progress import titled
 
@@ -174,7 +175,7 @@ def _write_failed(store: Path, part: tuple[int, int], failed: Sequence[tuple[str
         return None
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
-    rows.writerows([("file", "error"), *failed])
+    rows.writerows([("file", "error"), *map(escaped, failed)])
     return atomic_write(path, out.getvalue())
 
 

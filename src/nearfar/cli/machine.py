@@ -14,6 +14,7 @@ from nearfar.cli.history import open_history
 from nearfar.cli.terminal import ALARM, BAD_INPUT, DONE, Failures, echo, echo_json, echo_wrapped, progress_bar, warn
 from nearfar.support.files import atomic_write
 from nearfar.support.progress import titled
+from nearfar.support.words import shown
 
 if TYPE_CHECKING:
     from nearfar.detector import Detector
@@ -52,6 +53,9 @@ def fit(
     manifest: opt.Manifest = None,
     false_alarm_rate: opt.FalseAlarmRate = None,
     store: opt.StoreFolder = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a detector that is there; it is kept beside the new one.")
+    ] = False,
     json: opt.Json = False,
 ) -> None:
     """Example: nearfar fit normals/ -o pump3
@@ -60,9 +64,13 @@ def fit(
     """
     from nearfar.audio.recordings import find
     from nearfar.detector import Detector
-    from nearfar.detector.folder import check_place
+    from nearfar.detector.folder import check_place, keep_old
 
-    check_place(output)
+    replaces = check_place(output).is_dir() and any(output.iterdir())
+    if replaces and not force:
+        raise FileExistsError(
+            f"{output} holds a detector already: name another folder, or give --force, which keeps the old beside it"
+        )
     failures, system = Failures(), opt.load_recipe(recipe)
     detector = Detector(
         system,
@@ -80,6 +88,8 @@ def fit(
             skip=failures,
             progress=titled(progress, "listening to the normals"),
         )
+    if replaces:
+        warn(f"note: the detector that was there is kept as {keep_old(output)}")
     detector.save(output)
     _print_fitted(detector, output, failures, json)
 
@@ -92,6 +102,9 @@ def score(
     fail_on_alarm: Annotated[
         bool, typer.Option("--fail-on-alarm", help="Exit 1 if any recording is anomalous or cannot be judged.")
     ] = False,
+    windows: Annotated[
+        bool, typer.Option("--windows", help="One row per window of a long recording, not its worst window alone.")
+    ] = False,
     weights: opt.Weights = None,
     store: opt.StoreFolder = None,
     threads: opt.Threads = None,
@@ -99,9 +112,11 @@ def score(
 ) -> None:
     """Example: nearfar score pump3 today/
 
-    Print one row per recording: score, threshold, anomalous or not, nearest normal recording.
+    Print one row per recording: score, threshold, anomalous or not, nearest normal recording. A recording that is more
+    than 1.5 times as long as the normals is heard in windows of their length, and its row is that of its worst window.
     """
     from nearfar.audio.recordings import find
+    from nearfar.score import worst_window
 
     detector = _load(model, weights, threads=threads, store=opt.open_store(store))
     recordings = find(opt.one_or_many(files))
@@ -110,7 +125,10 @@ def score(
     with progress_bar() as progress:
         each = detector.iter_scores([r.path for r in recordings], skip=failures, progress=titled(progress, "scoring"))
         for recording, scores in zip(recordings, each, strict=True):
-            rows += [(recording.name + s.name.removeprefix(recording.path.name), s) for s in scores]
+            if windows:
+                rows += [(recording.name + s.name.removeprefix(shown(recording.path.name)), s) for s in scores]
+            elif scores:
+                rows.append((recording.name, worst_window(scores, recording.name)))
     if json:
         echo_json({"scores": [results.as_row(name, s) for name, s in rows], "failures": failures.to_list()})
     else:

@@ -13,6 +13,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from nearfar.cli.terminal import Failures, echo, echo_json, echo_table, echo_wrapped, left_out, warn
+from nearfar.support.cells import escaped
 from nearfar.support.words import plural
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ def as_csv(scores: Sequence[Named]) -> str:
     for row in rows:
         flag = "" if row["anomalous"] is None else int(row["anomalous"])
         texts = {"triggered_by": " and ".join(row["triggered_by"]), "warnings": "; ".join(row["warnings"])}
-        table.writerow(row | {"anomalous": flag, **texts})
+        row |= {"anomalous": flag, **texts}
+        table.writerow(dict(zip(row, escaped(row.values()), strict=True)))
     return out.getvalue()
 
 

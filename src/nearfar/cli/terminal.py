@@ -16,7 +16,9 @@ from typing import Any
 
 import typer
 
+from nearfar.errors import code_of
 from nearfar.support.progress import Progress
+from nearfar.support.words import shown
 
 DONE, ALARM, BAD_INPUT, BUG, STOPPED = 0, 1, 2, 70, 130
 LABEL = re.compile(r"(\S[\w -]{0,12} {2,})?\s*")  # "Method        ", or the space before a line
@@ -126,19 +128,22 @@ class Failures:
 
     def __init__(self) -> None:
         self.files: list[tuple[str, str]] = []
+        self.codes: list[str] = []
 
     def __call__(self, name: str, error: Exception) -> None:
-        self.files.append((name, str(error)))
+        self.files.append((shown(name), str(error)))
+        self.codes.append(code_of(error))
         warn(left_out(name, str(error)))
 
     def to_list(self) -> list[dict[str, str]]:
         """The recordings as data for JSON."""
-        return [{"file": file, "error": error} for file, error in self.files]
+        each = zip(self.files, self.codes, strict=True)
+        return [{"file": file, "error": error, "code": code} for (file, error), code in each]
 
 
 @contextmanager
 def handle_errors() -> Iterator[None]:
-    """Turn ValueError, OSError, ImportError and Ctrl-C into one line on stderr and an exit code."""
+    """Turn what a user can cause, and Ctrl-C, into one line on stderr and an exit code; never `ALARM`."""
     import warnings
 
     def short(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -148,7 +153,7 @@ def handle_errors() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.showwarning = short
             yield
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError, RecursionError) as error:
         warn(f"nearfar: {_text_of(error)}", typer.colors.RED)
         raise typer.Exit(BAD_INPUT) from None
     except KeyboardInterrupt:
@@ -157,6 +162,10 @@ def handle_errors() -> Iterator[None]:
 
 
 def _text_of(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "the memory of this computer is too small for this: fewer --threads, or shorter recordings?"
+    if isinstance(error, RecursionError):
+        return "a file that was given is nested too deeply to be read: is it a recipe or a detector?"
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return f"{shown(error.filename)}: {error.strerror}"
     return str(error)

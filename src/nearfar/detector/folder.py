@@ -19,6 +19,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from nearfar.encoders.loading import WeightsId
 from nearfar.errors import Conflict
 from nearfar.recipe import BEAM, System, from_json, leaves
 from nearfar.support import files
+from nearfar.support.cells import escaped, unescaped
 from nearfar.support.check import Array, finite, integer, number, one_of
 from nearfar.threshold import METHODS, Threshold
 
@@ -41,7 +43,7 @@ READABLE = (1, 2)  # format 1 has other p-values of a watch's normals: its set-p
 FILES = ("detector.json", "recipe.json", "bank.safetensors", "normals.csv", "card.md")
 COLUMNS = ("name", "domain", "sha256", "seconds", "path")
 Version = tuple[tuple[int, int, int], ...]  # inode, size and time of change of each file; () without a detector
-DAMAGED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, ValueError, csv.Error)
+DAMAGED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, ValueError, csv.Error)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,16 @@ def check_place(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def keep_old(folder: Path) -> Path:
+    """Copy the detector in `folder` beside it, as pump3.old or pump3.old-2; returns the path of the copy."""
+    count = 1
+    while (kept := folder.with_name(f"{folder.name}.old{f'-{count}' if count > 1 else ''}")).exists():
+        count += 1
+    with files.atomic_folder(kept) as draft:
+        shutil.copytree(folder, draft, dirs_exist_ok=True)
+    return kept
+
+
 def write(folder: str | os.PathLike[str], state: DetectorState, train_values: Array) -> Path:
     """Write a state to `folder`, replacing a detector there; raises as `check_place` does.
 
@@ -114,11 +126,12 @@ def write(folder: str | os.PathLike[str], state: DetectorState, train_values: Ar
         _write_text(draft / "detector.json", json.dumps(_settings(state), indent=2))
         _write_text(draft / "recipe.json", state.system.to_json())
         _write_text(draft / "card.md", card(state, train_values))
-        with (draft / "normals.csv").open("w", newline="", encoding="utf-8") as table:
+        with (draft / "normals.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as table:
             rows = csv.writer(table)
             rows.writerow(COLUMNS)
             for n, target in zip(state.normals, state.is_target, strict=True):
-                rows.writerow([n.name, "target" if target else "source", n.sha256, f"{n.seconds:.6g}", n.path])
+                domain = "target" if target else "source"
+                rows.writerow(escaped([n.name, domain, n.sha256, f"{n.seconds:.6g}", n.path]))
     return folder
 
 
@@ -142,10 +155,28 @@ def _read_once(folder: Path) -> DetectorState:
     if missing:
         raise FileNotFoundError(f"{folder} is not a detector: {_advice(folder, missing)}")
     try:
+        for name in FILES:
+            inside(folder, name)
         return _read(folder)
     except DAMAGED as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{folder} is damaged or no detector of this version: {reason}") from None
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file of a detector. ValueError if it is a link to a file outside of the folder."""
+    path = folder / name
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{name} is a link to {path.readlink()}, and no link out of a detector folder is followed")
+    return path
+
+
+def read_card(folder: Path) -> str:
+    """The text of the card in a folder, "" if there is none or if it is a link to another file."""
+    try:
+        return inside(folder, "card.md").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def card(state: DetectorState, train_values: Array) -> str:
@@ -291,12 +322,13 @@ def _load_arrays(path: Path) -> dict[str, Array]:
 
 def _normals(path: Path) -> tuple[list[Origin], list[str]]:
     normals, domains = [], []
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.DictReader(file)
         if tuple(rows.fieldnames or ()) != COLUMNS:
             raise ValueError(f"normals.csv has columns {rows.fieldnames}, expected {list(COLUMNS)}")
         for row in rows:
-            normals.append(Origin(row["name"], row["path"], row["sha256"], float(row["seconds"])))
+            name, origin = unescaped(row["name"]), unescaped(row["path"])
+            normals.append(Origin(name, origin, row["sha256"], float(row["seconds"])))
             domains.append(one_of("domain", row["domain"], ("source", "target")))
     return normals, domains
 

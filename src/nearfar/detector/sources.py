@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from numbers import Real
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nearfar.audio import Clip
 from nearfar.audio.recordings import find, select_normals
@@ -15,16 +17,30 @@ from nearfar.audio.recordings import find, select_normals
 
 def is_one_clip(source: Any) -> bool:
     """Whether `source` is one recording: a path, a `Clip`, or arrays with a rate."""
-    if isinstance(source, (str, os.PathLike, Clip)):
-        return True
-    return isinstance(source, Sequence) and len(source) in (2, 3) and isinstance(source[-1], Real)
+    if isinstance(source, (str, os.PathLike, Clip, np.ndarray)):
+        return not (isinstance(source, np.ndarray) and source.dtype.kind in "OU")  # an array of paths
+    if not (isinstance(source, Sequence) and len(source) in (2, 3)):
+        return False
+    last = source[-1]
+    return isinstance(last, Real) or (isinstance(last, np.ndarray) and isinstance(source[0], np.ndarray))
 
 
 def recordings_in(source: Any) -> Iterable[Any]:
-    """The recordings of a source, in order; a generator is not read ahead."""
-    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
-        return [recording.path for recording in find(source)]
-    return [source] if is_one_clip(source) else source
+    """The recordings of a source, in order; a folder stands for those in it, and a generator is not read ahead."""
+    if is_one_clip(source):
+        source = [source]
+    if not isinstance(source, Iterable) or isinstance(source, bytes):
+        takes = "a path, a folder, or an iterable of paths, Clips or (near, far, rate)"
+        raise ValueError(f"recordings are {takes}, not {type(source).__name__}")
+    each = (recording for item in source for recording in _inside(item))
+    return list(each) if isinstance(source, Sized) else each
+
+
+def _inside(item: Any) -> Iterable[Any]:
+    """The recordings in a folder, or the recording itself."""
+    if isinstance(item, (str, os.PathLike)) and Path(item).is_dir():
+        return [recording.path for recording in find(item)]
+    return [item]
 
 
 def normals_in(source: Any) -> tuple[list[Any], list[bool] | None]:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -24,10 +25,20 @@ SETTLED_NS = 2_000_000_000  # coarsest time stamp of a file system (FAT): a youn
 def atomic_file(path: str | os.PathLike[str], *, drafts: Path | None = None, mode: int = 0o644) -> Iterator[Path]:
     """Yield an empty draft file; at the end of the block it replaces `path`, on an error it is removed.
 
+    A link is followed, and the mode of a file that is there stays. A pipe or a device is written to, not replaced.
     `drafts`: a folder on the same disk for the draft, so that drafts of killed processes lie in one place. `mode`: who
-    may read the file. Raises the OSError that stopped it, in the name of `path`.
+    may read a new file. Raises the OSError that stopped it, in the name of `path`.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with tempfile.TemporaryDirectory() as room:
+            draft = Path(room) / "draft"
+            draft.touch()
+            yield draft
+            with _in_the_name_of(path), draft.open("rb") as whole, path.open("wb") as out:
+                shutil.copyfileobj(whole, out)
+        return
+    path = _followed(path)
     with _in_the_name_of(path):
         for folder in (path.parent, drafts or path.parent):
             try:
@@ -38,7 +49,7 @@ def atomic_file(path: str | os.PathLike[str], *, drafts: Path | None = None, mod
         os.close(handle)
         draft = Path(name)
         try:
-            draft.chmod(mode)
+            draft.chmod(stat.S_IMODE(path.stat().st_mode) if path.is_file() else mode)
             yield draft
             draft.replace(path)
         finally:
@@ -50,7 +61,7 @@ def atomic_write(
 ) -> Path:
     """Write text (UTF-8) or bytes to `path`, as `atomic_file` does."""
     with atomic_file(path, drafts=drafts, mode=mode) as draft:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        draft.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
     return Path(path)
 
 
@@ -58,9 +69,10 @@ def atomic_write(
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield an empty draft folder; at the end of the block its files are synced to the disk and it replaces `path`.
 
-    The old folder is kept beside `path` until the new one has its place. Raises OSError in the name of `path`.
+    The old folder is kept beside `path` until the new one has its place. A link to a folder is followed. Raises OSError
+    in the name of `path`.
     """
-    path = Path(path)
+    path = _followed(Path(path))
     with _in_the_name_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -79,6 +91,11 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             if old.exists() and not path.exists():
                 old.replace(path)
             shutil.rmtree(room, ignore_errors=True)
+
+
+def _followed(path: Path) -> Path:
+    """The path that a link leads to, else `path`."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ from nearfar.challenge.search.space import Setting, as_row
 from nearfar.fusion import in_sigmas
 from nearfar.metrics import METRICS, harmonic_means
 from nearfar.recipe import Recipe
+from nearfar.support.cells import escaped
 from nearfar.support.check import Array
 from nearfar.support.files import atomic_write
 
@@ -265,7 +266,7 @@ def write_table(records: Records, folder: str | os.PathLike[str]) -> Path:
         text = io.StringIO()
         table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
-        table.writerows(rows)
+        table.writerows(dict(zip(row, escaped(row.values()), strict=True)) for row in rows)
         return atomic_write(Path(folder) / f"{TABLE}.csv", text.getvalue())
     sink = pyarrow.BufferOutputStream()
     parquet.write_table(pyarrow.table({c: [row.get(c) for row in rows] for c in columns}), sink)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nearfar.errors import AudioError, BadInput, Conflict, NotFound
+from nearfar.errors import AudioError, BadInput, Conflict, NotFound, code_of
 
 COME_BACK_S = 5.0
 DISK_S = 60.0
@@ -43,12 +43,12 @@ class HttpError(Exception):
 def http_error(error: Exception) -> HttpError:
     """The answer to one of PLANT_ERRORS."""
     if isinstance(error, NotFound):
-        return HttpError(404, "not_found", str(error))
+        return HttpError(404, code_of(error), str(error))
     if isinstance(error, Conflict):
-        return HttpError(409, "conflict", str(error))
+        return HttpError(409, code_of(error), str(error))
     if isinstance(error, OSError):
         return HttpError(503, "disk", f"The server cannot read or write its disk: {error}", DISK_S)
-    return HttpError(422, error.kind if isinstance(error, AudioError) else "invalid", str(error))
+    return HttpError(422, code_of(error), str(error))
 
 
 PLANT_ERRORS = (NotFound, Conflict, BadInput, AudioError, OSError)

@@ -9,6 +9,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 
 from nearfar.detector import Detector
+from nearfar.detector.folder import read_card
 from nearfar.live.machine import Machine
 from nearfar.live.price import Price, price_of
 from nearfar.live.server import schemas
@@ -73,7 +74,6 @@ def model(service: ServiceDep, id: str) -> schemas.Model:
     detector = machine.detector
     targets = int(detector.is_target.sum())
     counts = {"source": len(detector.normals) - targets, "target": targets}
-    card = machine.model / "card.md"
     odd, gain = _odd(machine)
     return schemas.Model(
         id=id,
@@ -85,7 +85,7 @@ def model(service: ServiceDep, id: str) -> schemas.Model:
         far=detector.far,
         clip_seconds=detector.window_s,
         why=detector.why,
-        card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        card=read_card(machine.model),
         set_point=_set_point(machine, detector),
         curve=_curve(machine),
         backed_per_week=machine.rhythm.per_week(rarest_rate(len(detector.normals))),

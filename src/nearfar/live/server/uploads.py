@@ -31,7 +31,7 @@ from nearfar.live.server.errors import HttpError
 from nearfar.live.server.playback import nearest_clips
 from nearfar.live.server.serializers import audit_entry, explanation, recording_score
 from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
-from nearfar.score import Score
+from nearfar.score import unusual
 from nearfar.support.words import join_sentences, plural
 
 FORM = "multipart/form-data"
@@ -86,11 +86,6 @@ class Upload:
         )
 
 
-def _unusual(score: Score) -> tuple[bool, float]:
-    """Sorts scores; a window that cannot be judged comes before all others."""
-    return score.anomalous is not None, score.score
-
-
 @router.post("/score", operation_id="scoreRecording", openapi_extra=BODY)
 async def score(service: ServiceDep, request: Request, id: str, body_format: FormatDep) -> schemas.RecordingScore:
     """Score a recording; the result is the same, bit for bit, as that of `nearfar score`. Nothing is stored."""
@@ -98,7 +93,7 @@ async def score(service: ServiceDep, request: Request, id: str, body_format: For
 
     def work(upload: Upload) -> schemas.RecordingScore:
         scores = machine.detector.score(upload.clips(service, machine))
-        return recording_score(id, scores, max(scores, key=_unusual))
+        return recording_score(id, scores, max(scores, key=unusual))
 
     async with _received_upload(service, request, body_format) as upload:
         return await service.run(work, upload)
@@ -112,7 +107,7 @@ async def explain(service: ServiceDep, request: Request, id: str, body_format: F
     def work(upload: Upload) -> schemas.Explanation:
         detector = machine.detector
         scored = ((detector.score_clip(clip), clip) for clip in upload.clips(service, machine))
-        explained = detector.explain(max(scored, key=lambda pair: _unusual(pair[0]))[1])
+        explained = detector.explain(max(scored, key=lambda pair: unusual(pair[0]))[1])
         return explanation(explained, id, nearest_clips(explained, detector))
 
     async with _received_upload(service, request, body_format) as upload:

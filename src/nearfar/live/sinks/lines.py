@@ -15,6 +15,7 @@ from pathlib import Path
 from nearfar.live.messages import Message, ScoreMessage
 from nearfar.live.records import ScoreRecord
 from nearfar.live.sinks.retry import RetryQueue
+from nearfar.support.cells import escaped
 
 COLUMNS = (
     "time",
@@ -51,7 +52,7 @@ def append(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     data = text.encode()
     with path.open("ab", buffering=0) as file:
-        before = file.seek(0, os.SEEK_END)
+        before = file.seek(0, os.SEEK_END) if path.is_file() else 0
         try:
             if (written := file.write(data)) != len(data):
                 raise OSError(28, f"only {written} of {len(data)} bytes could be written", str(path))
@@ -70,5 +71,5 @@ def _row(s: ScoreRecord) -> list[object]:
 
 def _csv(row: Iterable[object]) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow(row)
+    csv.writer(out, lineterminator="\n").writerow(escaped(row))
     return out.getvalue()
