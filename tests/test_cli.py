@@ -292,20 +292,18 @@ def test_a_link_out_of_a_detector_is_not_followed(model, today, tmp_path):
 
 
 def test_a_recording_longer_than_the_normals_is_one_row_with_its_worst_window(model, tmp_path):
-    clip = hum(3, seconds=8)
-    near = clip.near.copy()
-    near[4 * RATE : 6 * RATE] += hum(1, fault="hiss").near  # the third of four windows
-    write_wav(tmp_path / "r" / "a.wav", hum(3, seconds=8))
-    write_wav(tmp_path / "r" / "b.wav", replace(clip, near=near))
+    four = [hum(seed) for seed in (3, 4, 5, 6)]
+    faulty = [*four[:2], hum(5, fault="hiss"), four[3]]
+    for name, each in (("a.wav", four), ("b.wav", faulty)):
+        pair = [np.concatenate([getattr(clip, channel) for clip in each]) for channel in ("near", "far")]
+        write_wav(tmp_path / "r" / name, audio.Clip(*pair, RATE))
     code, out, _ = nearfar("score", model, tmp_path / "r", "--json")
     a, b = json.loads(out)["scores"]
     assert (code, a["file"], b["file"]) == (0, "a.wav", "b.wav") and not a["anomalous"] and b["anomalous"]
     assert "the highest of 4 windows, 4s from the start" in b["warnings"]
     _, out, _ = nearfar("score", model, tmp_path / "r", "--windows", "--json")
     rows = json.loads(out)["scores"]
-    assert [row["file"] for row in rows] == [
-        f"{file}@{start}s" for file in ("a.wav", "b.wav") for start in (0, 2, 4, 6)
-    ]
+    assert [row["file"] for row in rows] == [f"{file}@{at}s" for file in ("a.wav", "b.wav") for at in (0, 2, 4, 6)]
     assert max(row["score"] for row in rows[4:]) == b["score"] == rows[6]["score"]
     detector = load(model)
     whole = [detector.score(source) for source in (tmp_path / "r" / "b.wav", audio.read(tmp_path / "r" / "b.wav"))]
