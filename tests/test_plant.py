@@ -11,7 +11,7 @@ import soundfile
 
 import nearfar
 from conftest import hum
-from nearfar.errors import Conflict, NotFound
+from nearfar.errors import BadInput, Conflict, NearfarError, NotFound
 from nearfar.live.operator import CHANGES
 from plants import T0, fitted, plant_of, sound, windows
 
@@ -205,6 +205,20 @@ def test_a_change_that_the_disk_has_no_room_for_is_none(plant, model, monkeypatc
     assert plant.machines["pump"].detector.threshold.value == 6.0 and not list(
         (plant.history.folder / "undo" / "pump").iterdir()
     )
+
+
+def test_only_a_wrong_value_is_the_callers_fault(plant, monkeypatch):
+    for wrong in ({"value": float("nan")}, {"false_alarms_per_week": 0}, {"value": 1, "false_alarms_per_week": 1}, {}):
+        with pytest.raises(BadInput):
+            plant.operator.change_set_point("pump", who="anna", **wrong)
+
+    def fault(*_, **__):
+        raise ValueError("shapes do not match")
+
+    monkeypatch.setattr("nearfar.detector.Detector.set_threshold", fault)
+    with pytest.raises(ValueError, match="shapes do not match") as raised:
+        plant.operator.change_set_point("pump", value=7.5, who="anna")
+    assert not isinstance(raised.value, NearfarError)
 
 
 def test_what_is_undone_is_kept_no_longer_and_normals_of_one_name_keep_their_files(plant):

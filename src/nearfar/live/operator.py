@@ -33,7 +33,7 @@ from nearfar.live.machine import Machine
 from nearfar.live.records import ALARM, FAULT, FINE, Audit, Event
 from nearfar.score import domain_shift_warning
 from nearfar.support import files
-from nearfar.support.check import one_of
+from nearfar.support.check import number, one_of
 
 UNDO, NORMALS = "undo", "normals"  # folders of the history
 CHANGES = ("fine", "add", "set-point")  # the actions that change a model, and can be undone
@@ -116,14 +116,14 @@ class Operator:
         """The detector of a machine as it would be with another set-point; nothing is changed."""
         if (false_alarms_per_week is None) == (value is None):
             raise BadInput("a set-point is given by false_alarms_per_week or by value: one of them")
-        new = copy.copy(machine.detector)
         try:
-            if false_alarms_per_week is not None:
-                new.set_threshold(rate=machine.rhythm.rate_for(false_alarms_per_week))
-            else:
-                new.set_threshold(value=value)
+            rate = None if false_alarms_per_week is None else machine.rhythm.rate_for(false_alarms_per_week)
+            if value is not None:
+                number("value", value)
         except ValueError as error:
             raise BadInput(str(error)) from error
+        new = copy.copy(machine.detector)
+        new.set_threshold(rate=rate, value=value)
         return new
 
     def undo(self, audit_id: int, who: str) -> Audit:
