@@ -173,7 +173,9 @@ def test_an_unknown_sample_format_or_model_is_found_by_check(folder):
 @pytest.mark.parametrize("file", ["mqtt.secret", "nowhere.pt"])
 def test_weights_that_no_machine_would_use_are_refused(folder, file):
     text = SOUND.replace('name = "Pump 3"', f'weights = "{file}"')
-    with pytest.raises(ValueError, match=f"weights .*{file} would not be used: log-mel has no weights"):
+    with pytest.raises(
+        ValueError, match=f"weights .*{file} would not be used: this recipe has no network with weights"
+    ):
         check(read(written(folder, text), {"PASSWORD": "x"}))
     (folder / "weights").mkdir()  # a place to look, which others may need
     text = SOUND.replace('name = "Pump 3"', 'weights = "weights"')

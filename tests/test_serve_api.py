@@ -23,6 +23,7 @@ import nearfar
 from conftest import RATE, hum, write_wav
 from nearfar.cli import app as command_line
 from nearfar.live import operator
+from nearfar.live.messages import parse_message
 from nearfar.live.server import schemas
 from nearfar.live.server.app import make_app
 from nearfar.live.server.limits import Limits
@@ -724,3 +725,62 @@ def test_the_score_of_a_machine_is_a_number(alarmed, plant):
 
 def test_what_has_only_optional_fields_needs_no_body(alarmed):
     assert alarmed.post("/v1/events/1/acknowledge").json()["acknowledged_by"] == "somebody at this computer"
+
+
+def test_times_go_in_and_come_out_as_iso_8601(alarmed):
+    """T0 is 2027-01-15T08:00:00Z."""
+    event = alarmed.get("/v1/events/1").json()
+    assert event["started_iso"] == "2027-01-15T08:00:12.000+00:00" and event["ended_iso"].startswith(
+        "2027-01-15T08:00:2"
+    )
+    assert event["acknowledged_iso"] is None
+    url = "/v1/machines/pump/scores"
+    plain = alarmed.get(f"{url}?since={T0 + 4}&until={T0 + 10}").json()
+    for since in (
+        "2027-01-15T08:00:04Z",
+        "2027-01-15T08:00:04",
+        "2027-01-15T13:30:04+05:30",
+        "2027-01-15T13:30:04%2B05:30",
+    ):
+        assert alarmed.get(f"{url}?since={since}&until=2027-01-15T08:00:10.000%2B00:00").json() == plain, since
+    assert [row["t0_iso"][17:19] for row in plain["scores"]] == ["04", "06", "08"]
+    for wrong in ("2027-13-45T08:00:00Z", "yesterday", "1900-01-01T00:00:00Z", "-5", "9999-01-01T00:00:00Z"):
+        assert alarmed.get(f"{url}?since={wrong}").status_code == 422, wrong
+    assert alarmed.get("/v1/events?since=2027-01-16T00:00:00Z").json()["events"] == []
+    assert alarmed.get("/v1/machines/pump").json()["last_heard_iso"] == "2027-01-15T08:00:30.000+00:00"
+
+
+def test_pages_follow_each_other_until_the_last(alarmed, plant):
+    def follow(url, key):
+        found = []
+        while url:
+            page = alarmed.get(url).json()
+            found += page[key]
+            url = page["next"]
+        return found
+
+    for n in range(5):
+        alarmed.post("/v1/machines/pump/shelve", json={"hours": 1 + n})
+        alarmed.delete("/v1/machines/pump/shelve")
+    whole = alarmed.get("/v1/audit?machine=pump").json()
+    assert whole["next"] is None and len(whole["audit"]) == 10
+    assert follow("/v1/audit?machine=pump&limit=3", "audit") == whole["audit"]
+    listen(plant[0], FAULTY, T0 + 100)
+    events = alarmed.get("/v1/events").json()["events"]
+    assert len(events) == 2 and follow("/v1/events?limit=1&machine=pump", "events") == events
+    span = f"since={T0}&until={T0 + 1000}"
+    rows = alarmed.get(f"/v1/machines/pump/scores?{span}").json()["scores"]
+    assert len(rows) == 2 * len(FAULTY) and follow(f"/v1/machines/pump/scores?{span}&limit=7", "scores") == rows
+
+
+def test_messages_about_events_link_to_their_page(pump3, tmp_path):
+    plant, clock = a_plant(pump3, tmp_path, "pump")
+    plant.reporter.url = "https://plant.example/hall2/"
+    listen(plant, FAULTY)
+    told = [m for m in plant.sinks[0].messages if m.kind == "event"]
+    assert told and all(m.body()["url"] == "https://plant.example/hall2/event/1" for m in told)
+    assert parse_message(told[0].json()) == told[0]
+    with client_of(plant, clock) as client:
+        assert client.get("/v1/events/1").json()["url"] == "https://plant.example/hall2/event/1"
+    plant.close()
+    plant.history.close()

@@ -68,17 +68,21 @@ def state(state: str) -> StateMessage:
 def test_the_json_of_each_kind_stays_what_receivers_parse():
     body = {"model": "pump3", "recipe": "logmel/near_only", "score": 1.5, "threshold": 3.0, "t0": 100.0, "t1": 110.0}
     more = {"anomalous": False, "p": 0.5, "triggered_by": [], "problem": "", "state": "normal", "near_dbfs": -30.0}
+    at = {"at": 100.0, "at_iso": "1970-01-01T00:01:40.000+00:00"}
     head = {"machine": "pump", "site": "north"}
+    then = {"at": 110.0, "at_iso": "1970-01-01T00:01:50.000+00:00"}
     assert json.loads(score().json()) == {
-        "kind": "score", **head, "at": 110.0, **body, **more, "far_dbfs": None, "warnings": []
+        "kind": "score", **head, **then, **body, **more, "far_dbfs": None, "warnings": []
     }  # fmt: skip
-    assert json.loads(state("shelved").json()) == {"kind": "state", **head, "at": 1.0, "state": "shelved"}
+    assert json.loads(state("shelved").json()) == {
+        "kind": "state", **head, "at": 1.0, "at_iso": "1970-01-01T00:00:01.000+00:00", "state": "shelved"
+    }  # fmt: skip
     assert json.loads(health("problem", "dead").json()) == {
-        "kind": "health", **head, "at": 100.0, "health": "problem", "text": "dead"
+        "kind": "health", **head, **at, "health": "problem", "text": "dead"
     }  # fmt: skip
     raised = json.loads(event(7).json())
     assert raised.pop("event") == vars(Event(7, "pump", "alarm", 0.0)) | {"triggered_by": []}
-    assert raised == {"kind": "event", **head, "at": 100.0, "what": "raised"}
+    assert raised == {"kind": "event", **head, **at, "what": "raised", "url": ""}
     with pytest.raises(ValueError, match="'score'"):
         parse_message(score().json())
 

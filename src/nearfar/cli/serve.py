@@ -79,6 +79,8 @@ def serve(
         assembly = build_plant(plant, clock=time.time, warn=LOG.warning, report=log_left_out, sinks=sinks, idle=True)
         address = f"[{host}]" if ":" in host else host
         url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}{rules.root}/"
+        if not plant.url and host not in ("0.0.0.0", "::"):
+            assembly.plant.reporter.url = url
         try:
             _run(assembly, rules, listening, url, {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key})
         finally:

@@ -77,6 +77,7 @@ def build_plant(
         all_sinks = [*sinks, *open_sinks(config, machines, history, clock)]
         undo.pop_all()
     plant = Plant(machines, history, all_sinks, clock=clock)
+    plant.reporter.url = config.url
     metrics = next((sink for sink in all_sinks if isinstance(sink, Metrics)), None)
     meters = (metrics,) if metrics else ()
     return Assembly(plant, Monitor(plant, sources, warn=warn, meters=meters), all_sinks, metrics, folder_lock)

@@ -71,6 +71,7 @@ EXPECTED = {  # by pydantic's name of an error; its context fills the braces
     "greater_than_equal": "must be >= {ge:g}",
     "less_than_equal": "must be <= {le:g}",
     "topic": "must be a topic without + and #, and without / at its ends",
+    "url": "must be the address of the dashboard, such as https://plant.example/hall2",
     "endpoint": "must be opc.tcp://HOST:PORT/",
 }
 
@@ -108,6 +109,12 @@ def _sources(value: Any, info: ValidationInfo) -> Any:
 def _topic(value: str) -> str:
     if not TOPIC.fullmatch(value):
         raise PydanticCustomError("topic", "no topic")
+    return value
+
+
+def _url(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise PydanticCustomError("url", "no address")
     return value
 
 
@@ -214,10 +221,11 @@ class LinesConfig(ConfigTable):
 
 
 class PlantConfig(ConfigTable):
-    """The whole plant."""
+    """The whole plant. `url` is the address at which people see its dashboard; messages about events link to it."""
 
     machines: Mapping[str, MachineConfig] = Field(default_factory=dict)
     site: str = "plant"
+    url: Annotated[str, AfterValidator(_url)] = ""
     history: HistoryConfig = HistoryConfig()
     mqtt: MqttConfig | None = None
     webhook: WebhookConfig | None = None

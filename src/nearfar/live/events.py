@@ -24,10 +24,17 @@ BEFORE_S, AFTER_S = 30.0, 15.0  # audio kept around the peak of an event
 
 
 class Reporter:
-    """Sends messages to `sinks`; those that a sink must receive are kept in the outbox of `history`."""
+    """Sends messages to `sinks`; those that a sink must receive are kept in the outbox of `history`.
 
-    def __init__(self, history: History, sinks: Sequence[Sink]) -> None:
-        self.history, self.sinks = history, sinks
+    `url` is the address of the dashboard, to which messages about events link, or "".
+    """
+
+    def __init__(self, history: History, sinks: Sequence[Sink], url: str = "") -> None:
+        self.history, self.sinks, self.url = history, sinks, url
+
+    def link(self, event: Event) -> str:
+        """The address of the page of an event, "" without a dashboard."""
+        return f"{self.url.rstrip('/')}/event/{event.id}" if self.url else ""
 
     def report(self, message: Message) -> None:
         """Keep a message that is not about an event, and send it."""
@@ -133,7 +140,7 @@ class EventRecorder:
         """Write an event, and in the same transaction the message about it, which is still to be sent."""
 
         def describe(event: Event) -> EventMessage:
-            return EventMessage(event.machine, self.machine.site, at, what, event)
+            return EventMessage(event.machine, self.machine.site, at, what, event, self.reporter.link(event))
 
         history = self.history
         kept = (

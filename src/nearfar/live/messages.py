@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
-from nearfar.live.records import Event, ScoreRecord, trigger_names
+from nearfar.live.records import Event, ScoreRecord, iso_time, trigger_names
 
 SCORE, STATE, EVENT, HEALTH = "score", "state", "event", "health"
 OK, PROBLEM, OFFLINE = "ok", "problem", "offline"
@@ -33,9 +33,13 @@ class Message(ABC):
     def body(self) -> dict[str, Any]:
         """The fields of this kind, as plain data."""
 
+    def when(self) -> dict[str, Any]:
+        """The time, in seconds and in ISO 8601."""
+        return {"at": self.at, "at_iso": iso_time(self.at)}
+
     def json(self) -> str:
         """One line of JSON without NaN."""
-        plain = {"kind": self.kind, "machine": self.machine, "site": self.site, "at": self.at, **self.body()}
+        plain = {"kind": self.kind, "machine": self.machine, "site": self.site, **self.when(), **self.body()}
         return json.dumps(plain, allow_nan=False, separators=(",", ":"))
 
     @property
@@ -78,15 +82,19 @@ class StateMessage(Message):
 
 @dataclass(frozen=True)
 class EventMessage(Message):
-    """An event was raised, cleared or acknowledged, or got a verdict: `what`."""
+    """An event was raised, cleared or acknowledged, or got a verdict: `what`.
+
+    `url` is the page of the event, "" without a dashboard.
+    """
 
     kind = EVENT
     what: str
     event: Event
+    url: str = ""
 
     def body(self) -> dict[str, Any]:
         """See `Message`."""
-        return {"what": self.what, "event": asdict(self.event)}
+        return {"what": self.what, "url": self.url, "event": asdict(self.event)}
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ def parse_message(text: str) -> Message:
         renamed = {"peak_value": "peak_score", "heard": "triggered_by"}  # in messages of earlier versions
         event = {renamed.get(name, name): value for name, value in fields["event"].items()}
         event["triggered_by"] = trigger_names(event["triggered_by"])
-        return EventMessage(*head, fields["what"], Event(**event))
+        return EventMessage(*head, fields["what"], Event(**event), fields.get("url", ""))
     if kind == HEALTH:
         return HealthMessage(*head, fields["health"], fields["text"])
     raise ValueError(f"messages of kind {kind!r} are not kept")

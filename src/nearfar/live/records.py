@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 ALARM, HEALTH_EVENT = "alarm", "health"  # kinds of events
@@ -70,6 +71,11 @@ class Audit:
     machine: str
     action: str
     detail: dict[str, Any] = field(default_factory=dict)
+
+
+def iso_time(seconds: float) -> str:
+    """A time as ISO 8601 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
 
 
 def trigger_names(value: str | Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 from nearfar.live.server import schemas
 from nearfar.live.server.machines import Time
 from nearfar.live.server.playback import nearest_clips
-from nearfar.live.server.serializers import audit_entries, audit_entry, event_with_audit
+from nearfar.live.server.serializers import audit_entries, audit_entry, event_with_audit, next_page
 from nearfar.live.server.serializers import explanation as explanation_of
 from nearfar.live.server.service import ERRORS, ServiceDep, caller_name
 
@@ -25,6 +25,7 @@ MOST_AUDITS = 500  # newest audit entries of a machine that are searched for tho
 @router.get("/events", operation_id="listEvents")
 def events(
     service: ServiceDep,
+    request: Request,
     machine: Name = None,
     kind: Literal["alarm", "health"] | None = None,
     since: Time = None,
@@ -34,7 +35,8 @@ def events(
 ) -> schemas.Events:
     """Events, newest first."""
     found = service.plant.history.events(machine, since=since, until=until, kind=kind, limit=limit, before_id=before_id)
-    return schemas.Events(events=[event_with_audit(service.plant, event) for event in found])
+    following = next_page(request, len(found) == limit, before_id=found[-1].id if found else None)
+    return schemas.Events(events=[event_with_audit(service.plant, event) for event in found], next=following)
 
 
 @router.get("/events/{id}", operation_id="getEvent")
@@ -76,9 +78,13 @@ def feedback(service: ServiceDep, request: Request, id: Id, body: schemas.Feedba
 
 
 @router.get("/audit", operation_id="listAudit", tags=["audit"])
-def audit(service: ServiceDep, machine: Name = None, before_id: Before = None, limit: Limit = 100) -> schemas.Audits:
+def audit(
+    service: ServiceDep, request: Request, machine: Name = None, before_id: Before = None, limit: Limit = 100
+) -> schemas.Audits:
     """Who did what: verdicts, set-points, shelving, added normals; newest first."""
-    return schemas.Audits(audit=audit_entries(service.plant, machine, limit=limit, before_id=before_id))
+    found = audit_entries(service.plant, machine, limit=limit, before_id=before_id)
+    following = next_page(request, len(found) == limit, before_id=found[-1].id if found else None)
+    return schemas.Audits(audit=found, next=following)
 
 
 @router.post("/audit/{id}/undo", operation_id="undoChange", tags=["audit"])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime, timezone
+from itertools import islice
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
+from pydantic import BeforeValidator, WithJsonSchema
 
 from nearfar.detector import Detector
 from nearfar.detector.folder import read_card
@@ -14,7 +17,7 @@ from nearfar.live.machine import Machine
 from nearfar.live.price import Price, price_of
 from nearfar.live.server import schemas
 from nearfar.live.server.playback import gain_db, normal_clip
-from nearfar.live.server.serializers import audit_entries, machine_state
+from nearfar.live.server.serializers import audit_entries, machine_state, next_page, window
 from nearfar.live.server.service import ERRORS, ServiceDep, caller_name
 from nearfar.live.setpoint import expected_alarms, independent_per_week, rarest_rate
 from nearfar.threshold import backing
@@ -23,7 +26,26 @@ router = APIRouter(prefix="/v1/machines", tags=["machines"], responses=ERRORS)
 RATES = np.geomspace(0.2, 1e-6, 48)  # rates of false alarms, as shares of windows, along the curve
 ODD = 3  # most unusual normals that are shown
 SINCE_H = 24.0
-Time = Annotated[float | None, Query(ge=0, le=1e11, description="Seconds since 1970 (UTC).")]
+
+
+def _seconds(value: object) -> object:
+    """A time of a query: seconds since 1970, or ISO 8601, UTC unless it says otherwise."""
+    if not isinstance(value, str) or "-" not in value[1:]:
+        return value
+    try:
+        at = datetime.fromisoformat(value.replace(" ", "+").replace("Z", "+00:00"))
+    except ValueError:
+        return value  # which is no number either
+    return (at if at.tzinfo else at.replace(tzinfo=timezone.utc)).timestamp()
+
+
+TIME_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string", "format": "date-time"}]}
+Time = Annotated[
+    float | None,
+    BeforeValidator(_seconds),
+    WithJsonSchema(TIME_SCHEMA),
+    Query(ge=0, le=1e11, description="Seconds since 1970 (UTC), or ISO 8601."),
+]
 
 
 @router.get("", operation_id="listMachines")
@@ -41,6 +63,7 @@ def machine(service: ServiceDep, id: str) -> schemas.MachineState:
 @router.get("/{id}/scores", operation_id="listScores")
 def scores(
     service: ServiceDep,
+    request: Request,
     id: str,
     since: Time = None,
     until: Time = None,
@@ -48,13 +71,23 @@ def scores(
         float | None, Query(gt=0, le=24 * 3660, description="Instead of `since`: a span in hours.")
     ] = None,
     points: Annotated[int, Query(ge=10, le=20_000, description="Most windows; every extreme is kept.")] = 1000,
+    limit: Annotated[
+        int | None, Query(ge=1, le=20_000, description="Instead of `points`: all windows, so many at a time.")
+    ] = None,
 ) -> schemas.Scores:
     """The scores of a machine in [since, until), by default of the last day."""
     service.machine(id)
     end = service.clock() + 60 if until is None else until
     start = max(0.0, end - 3600 * (SINCE_H if hours is None else hours)) if since is None else since
-    found = service.plant.history.scores(id, start, end, points)
-    return schemas.Scores(machine=id, since=start, until=end, scores=found)
+    history = service.plant.history
+    if limit is None:
+        found, following = history.scores(id, start, end, points), None
+    else:
+        found = list(islice(history.iter_scores(id, start, end), limit + 1))
+        page = {"since": repr(found[limit].t0), "until": repr(end)} if found[limit:] else {}
+        following = next_page(request, bool(page), **page)
+        found = found[:limit]
+    return schemas.Scores(machine=id, since=start, until=end, scores=[window(row) for row in found], next=following)
 
 
 @router.get("/{id}/drift", operation_id="getDrift")

@@ -1,7 +1,8 @@
 """The JSON of the API: a class for each body that the server sends, and one for each that it accepts.
 
-Conventions: times are seconds since 1970 (UTC). Scores are in standard deviations of the machine's normal recordings.
-Levels are in dB of full scale. Every field has an example, which /openapi.json shows.
+Conventions: times are seconds since 1970 (UTC); beside them, a field that ends in `_iso` has the same as ISO 8601.
+Scores are in standard deviations of the machine's normal recordings. Levels are in dB of full scale. Every field has
+an example, which /openapi.json shows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ EXAMPLE_NOTE = (
     "of 1 of these, 1 would be an alarm (up to 24.1): a way to run that was not heard before, or another machine?"
 )
 WHERE = "Between 3.2 and 4.1 s near hears 14 dB more than usual between 2 and 3 kHz."
+
+
+ISO = "2026-09-21T12:53:20.000+00:00"
+SCORED |= {"t0_iso": ISO, "t1_iso": "2026-09-21T12:53:30.000+00:00"}
 
 
 def _with_example(schema: dict[str, Any], model: type[Schema]) -> None:
@@ -80,6 +85,24 @@ class RecordingScore(ClipScore):
     windows: list[ClipScore]
 
 
+class Window(Schema):
+    """The score of one window; `anomalous` is null where it cannot be judged, and `problem` says why."""
+
+    machine: str = Field(examples=["pump3"])
+    t0: float = Field(examples=[T0])
+    t0_iso: str = Field(examples=[ISO])
+    t1: float = Field(examples=[T0 + 10])
+    t1_iso: str = Field(examples=["2026-09-21T12:53:30.000+00:00"])
+    score: float = Field(examples=[1.2])
+    threshold: float = Field(examples=[3.42])
+    anomalous: bool | None = Field(examples=[False])
+    p: float = Field(examples=[0.1])
+    triggered_by: tuple[str, ...] = Field(examples=[[]])
+    problem: str = Field(examples=[""])
+    level_near_dbfs: float | None = Field(examples=[-38.2])
+    level_far_dbfs: float | None = Field(examples=[-44.0])
+
+
 class MachineState(Schema):
     """A machine now. `state` is the alarm state of ISA-18.2, or `no sound`, or `waiting` before the first window.
 
@@ -92,8 +115,9 @@ class MachineState(Schema):
     site: str = Field(examples=["hall-2"])
     state: str = Field(examples=["normal"])
     score: float | None = Field(examples=[1.2])
-    window: ScoreRecord | None = Field(examples=[SCORED])
+    window: Window | None = Field(examples=[SCORED])
     last_heard: float | None = Field(examples=[T0 + 10])
+    last_heard_iso: str | None = Field(examples=["2026-09-21T12:53:30.000+00:00"])
     health: list[str] = Field(examples=[[]])
     shelved_until: float | None = Field(examples=[None])
     event_id: int | None = Field(examples=[None])
@@ -110,12 +134,16 @@ class Machines(Schema):
 
 
 class Scores(Schema):
-    """Windows of a machine, oldest first. Where there are too many, some are left out, but never an extreme."""
+    """Windows of a machine, oldest first. Where there are too many, some are left out, but never an extreme.
+
+    With `limit` none is left out, and `next` is the address of the following windows, null after the last.
+    """
 
     machine: str = Field(examples=["pump3"])
     since: float = Field(examples=[T0])
     until: float = Field(examples=[T0 + 3600])
-    scores: list[ScoreRecord] = Field(examples=[[SCORED]])
+    scores: list[Window]
+    next: str | None = Field(examples=[None])
 
 
 class Day(Schema):
@@ -200,6 +228,7 @@ class AuditEntry(Schema):
 
     id: int = Field(examples=[12])
     at: float = Field(examples=[T0 + 300])
+    at_iso: str = Field(examples=[ISO])
     who: str = Field(examples=["Anna"])
     machine: str = Field(examples=["pump3"])
     action: str = Field(examples=["fine"])
@@ -210,9 +239,10 @@ class AuditEntry(Schema):
 
 
 class Audits(Schema):
-    """Audit entries, newest first."""
+    """Audit entries, newest first; `next` is the address of older ones, null after the last."""
 
     audit: list[AuditEntry]
+    next: str | None = Field(examples=["/v1/audit?before_id=12"])
 
 
 class Model(Schema):
@@ -242,15 +272,19 @@ class Model(Schema):
 class Event(Schema):
     """An alarm, or a problem with a microphone. `ended` is null until it is over.
 
-    `interrupted`: the server stopped while it stood, so `ended` is the end of the last window before that.
+    `url` is its page, "" if the server does not know its own address. `interrupted`: the server stopped while it
+    stood, so `ended` is the end of the last window before that.
     """
 
     id: int = Field(examples=[7])
     machine: str = Field(examples=["pump3"])
     name: str = Field(examples=["Pump 3"])
     kind: Literal["alarm", "health"] = Field(examples=["alarm"])
+    url: str = Field(examples=["https://plant.example/hall2/event/7"])
     started: float = Field(examples=[T0])
+    started_iso: str = Field(examples=[ISO])
     ended: float | None = Field(examples=[T0 + 90])
+    ended_iso: str | None = Field(examples=["2026-09-21T12:54:50.000+00:00"])
     peak_score: float = Field(examples=[7.3])
     peak_t0: float = Field(examples=[T0 + 20])
     threshold: float = Field(examples=[3.42])
@@ -258,6 +292,7 @@ class Event(Schema):
     text: str = Field(examples=["sounds unlike its normals (steady)"])
     has_audio: bool = Field(examples=[True])
     acknowledged: float | None = Field(examples=[T0 + 200])
+    acknowledged_iso: str | None = Field(examples=["2026-09-21T12:56:40.000+00:00"])
     acknowledged_by: str = Field(examples=["Anna"])
     verdict: Literal["", "fine", "fault"] = Field(examples=["fine"])
     verdict_by: str = Field(examples=["Anna"])
@@ -266,9 +301,10 @@ class Event(Schema):
 
 
 class Events(Schema):
-    """Events, newest first. For older ones, repeat the request with `before_id` = the id of the last event."""
+    """Events, newest first; `next` is the address of older ones, null after the last."""
 
     events: list[Event]
+    next: str | None = Field(examples=["/v1/events?machine=pump3&before_id=7"])
 
 
 class Neighbour(Schema):

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import Request
 
 from nearfar.audio import Clip
 from nearfar.explain import wording
 from nearfar.explain.wording import Explanation
 from nearfar.live.operator import CHANGES
 from nearfar.live.plant import Plant
-from nearfar.live.records import Audit, Event
+from nearfar.live.records import Audit, Event, ScoreRecord, iso_time
 from nearfar.live.server import schemas
 from nearfar.live.server.playback import gain_db
 from nearfar.score import Score
@@ -21,6 +24,17 @@ SAME_IN_EXPLANATION = (
     *("score", "threshold", "anomalous", "p", "clear", "throughout", "start_s", "end_s", "low_hz", "high_hz"),
     *("change_db", "microphone", "problem"),
 )
+
+
+def window(record: ScoreRecord) -> schemas.Window:
+    """The score of a window."""
+    return schemas.Window(**asdict(record), t0_iso=iso_time(record.t0), t1_iso=iso_time(record.t1))
+
+
+def next_page(request: Request, more: bool, **changes: object) -> str | None:
+    """The address of this request with other values of its query, if there is `more`."""
+    query = urlencode({**request.query_params, **changes})
+    return f"{request.scope['path']}?{query}" if more else None
 
 
 def machine_state(plant: Plant, id: str) -> schemas.MachineState:
@@ -37,8 +51,9 @@ def machine_state(plant: Plant, id: str) -> schemas.MachineState:
         site=machine.site,
         state=state,
         score=None if last is None or last.anomalous is None else last.score,
-        window=last,
+        window=None if last is None else window(last),
         last_heard=None if last is None else last.t1,
+        last_heard_iso=None if last is None else iso_time(last.t1),
         health=list(health.values()),
         shelved_until=alarm.shelved_until if alarm.suppressed(now) else None,
         event_id=None if event is None else event.id,
@@ -56,7 +71,13 @@ def event_with_audit(plant: Plant, event: Event, audit: Sequence[schemas.AuditEn
     fields.pop("audio_t0")
     machine = plant.machines.get(event.machine)
     name = machine.name if machine else event.machine  # the plant may no longer have the machine
-    return schemas.Event(**fields, name=name, has_audio=has_audio, audit=list(audit))
+    fields |= {f"{name}_iso": _iso(fields[name]) for name in ("started", "ended", "acknowledged")}
+    link = plant.reporter.link(event)
+    return schemas.Event(**fields, name=name, url=link, has_audio=has_audio, audit=list(audit))
+
+
+def _iso(seconds: float | None) -> str | None:
+    return None if seconds is None else iso_time(seconds)
 
 
 def audit_entry(audit: Audit, standing: Sequence[int] | None = None) -> schemas.AuditEntry:
@@ -73,6 +94,7 @@ def audit_entry(audit: Audit, standing: Sequence[int] | None = None) -> schemas.
     return schemas.AuditEntry(
         id=audit.id,
         at=audit.at,
+        at_iso=iso_time(audit.at),
         who=audit.who,
         machine=audit.machine,
         action=audit.action,

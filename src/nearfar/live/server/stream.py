@@ -18,6 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 from nearfar.live.messages import EVENT, SCORE, EventMessage, Message, ScoreMessage
+from nearfar.live.records import iso_time
 
 RING = 2000  # messages in the ring
 QUIET_S = 15.0  # without messages, a comment is sent, so that proxies keep the connection
@@ -50,7 +51,8 @@ class Stream:
         """Pass on a message of the plant."""
         if isinstance(message, ScoreMessage):
             self.windows += 1
-            self.send(SCORE, asdict(message.record))
+            s = message.record
+            self.send(SCORE, {**asdict(s), "t0_iso": iso_time(s.t0), "t1_iso": iso_time(s.t1)})
             self._state(message.machine, again=False)
         elif isinstance(message, EventMessage):
             event = {k: v for k, v in asdict(message.event).items() if not k.startswith("audio")}

@@ -9,11 +9,10 @@ import csv
 import io
 import os
 from collections.abc import Iterable
-from datetime import datetime, timezone
 from pathlib import Path
 
 from nearfar.live.messages import Message, ScoreMessage
-from nearfar.live.records import ScoreRecord
+from nearfar.live.records import ScoreRecord, iso_time
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.support.cells import escaped
 
@@ -63,10 +62,19 @@ def append(path: Path, text: str) -> None:
 
 
 def _row(s: ScoreRecord) -> list[object]:
-    time = datetime.fromtimestamp(s.t0, timezone.utc).isoformat(timespec="milliseconds")
     flag = "" if s.anomalous is None else int(s.anomalous)
     levels = s.level_near_dbfs, s.level_far_dbfs
-    return [time, s.machine, s.score, s.threshold, flag, s.p, " and ".join(s.triggered_by), s.problem, *levels]
+    return [
+        iso_time(s.t0),
+        s.machine,
+        s.score,
+        s.threshold,
+        flag,
+        s.p,
+        " and ".join(s.triggered_by),
+        s.problem,
+        *levels,
+    ]
 
 
 def _csv(row: Iterable[object]) -> str:

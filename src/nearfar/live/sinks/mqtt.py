@@ -149,7 +149,7 @@ class Mqtt:
 
 
 def _payload(message: Message) -> str:
-    return json.dumps({"machine": message.machine, "at": message.at, **message.body()}, allow_nan=False)
+    return json.dumps({"machine": message.machine, **message.when(), **message.body()}, allow_nan=False)
 
 
 def discovery(machine: Machine, prefix: str) -> list[tuple[str, dict[str, Any]]]:
