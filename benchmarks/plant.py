@@ -106,7 +106,7 @@ def child(folder: Path, port: int, hook: str, first: int) -> None:
             now[0] = at + WINDOW_S
             for kind in MACHINES:
                 if kind == "valve" and minute in STALLED:
-                    plant.on_silence(kind, now[0], now[0] - (T0 + 60 * STALLED[0]))
+                    plant.check_source(kind)
                     continue
                 gap = kind == "valve" and minute == STALLED.stop and i == 0
                 plant.process_window(kind, Window(at, sounds[kind][i], RATE, gap))
@@ -166,7 +166,7 @@ def main() -> None:
 def state_of(plant: Plant, kind: str) -> dict[str, str]:
     """The alarm's state and the microphones' health."""
     machine = plant.machines[kind]
-    return {"state": machine.alarm.state(plant.clock()), "health": "problem" if machine.watchdog.standing else "ok"}
+    return {"state": machine.alarm.state(plant.clock()), "health": "problem" if machine.health else "ok"}
 
 
 def begin(where: list[str], first: int) -> subprocess.Popen[str]:

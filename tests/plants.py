@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 
@@ -65,13 +66,18 @@ def configured(
 
 
 def plant_of(
-    model: Path, folder: Path, *ids: str, clock: Callable[[], float] | None = None, **options: object
+    model: Path,
+    folder: Path,
+    *ids: str,
+    clock: Callable[[], float] | None = None,
+    steady: Callable[[], float] = monotonic,
+    **options: object,
 ) -> tuple[Plant, Remember, Clock]:
     """A plant of machines that all have one model, with a sink and its clock."""
     shared: dict[tuple[str, str], object] = {}
     machines: list[Machine] = [open_machine(i, configured(model, **options), shared=shared) for i in ids or ("pump",)]
     sink, clock = Remember(), clock or Clock()
-    return Plant(machines, History(folder), [sink], clock=clock), sink, clock
+    return Plant(machines, History(folder), [sink], clock=clock, steady=steady), sink, clock
 
 
 def sound(seed: int, fault: str = "", seconds: float = 2.0) -> np.ndarray:

@@ -76,7 +76,7 @@ def test_check_says_what_would_happen_and_no_secret(folder):
 def test_machines_are_as_configured_and_share_an_encoder(folder):
     pump, fan = open_machines(read(written(folder), {"PASSWORD": "x"}))
     assert pump.detector.encoders["logmel"] is fan.detector.encoders["logmel"]
-    assert pump.watchdog.silence_s == float("inf") and fan.watchdog.silence_s == 90
+    assert pump.source_health.silence_s == float("inf") and fan.source_health.silence_s == 90
     assert pump.false_alarms_per_week == pytest.approx(5) and fan.alarm.on == 6.0  # the model's, as somebody chose it
     assert pump.hop_s == 2.0 and fan.hop_s == 1.0
 

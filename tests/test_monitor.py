@@ -1,6 +1,7 @@
 """The monitor: bounded, fair, in order, and alive whatever fails; and a week of it in memory that stays flat."""
 
 import gc
+import io
 import itertools
 import multiprocessing
 import sys
@@ -11,10 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from brokers import wait_for
 from conftest import RATE, hum
 from nearfar.detector import Detector
 from nearfar.live.monitor import Monitor
+from nearfar.live.server.serializers import machine_state
 from nearfar.live.sinks.prometheus import Metrics
+from nearfar.live.sources.open import StreamSource
+from nearfar.live.sources.streams import Pcm
 from nearfar.live.sources.windows import RingBuffer, Window
 from nearfar.recipe import Recipe
 from plants import T0, Clock, plant_of, windows
@@ -27,8 +32,8 @@ class Array:
 
     problem = ""
 
-    def __init__(self, given, live=True, fail=None):
-        self.given, self.live, self.fail = given, live, fail
+    def __init__(self, given, live=True, fail=None, finite=True):
+        self.given, self.live, self.fail, self.finite = given, live, fail, finite
 
     def windows(self, stop):
         yield None
@@ -96,8 +101,9 @@ def test_the_oldest_windows_are_dropped_counted_and_leave_a_gap(model, tmp_path)
 
 
 def test_a_source_that_fails_is_said_and_becomes_health_while_the_others_go_on(model, tmp_path):
-    plant, _, clock = plant_of(model, tmp_path / "h", "a", "b")
     steady = Clock(0.0)
+    plant, _, clock = plant_of(model, tmp_path / "h", "a", "b", steady=steady, silence_s=30.0)
+    over = threading.Event()
 
     class Waiting(Array):
         def windows(self, stop):
@@ -107,15 +113,73 @@ def test_a_source_that_fails_is_said_and_becomes_health_while_the_others_go_on(m
                 clock.now -= 3600  # set back, again and again: it does not say how long nothing came
                 time.sleep(0.05)
                 yield None
+            over.set()
 
     sources = {"a": Array([], fail=RuntimeError("unplugged")), "b": Waiting(windows([""] * 6))}
-    made, said = monitor_of(plant, sources, steady=steady)
-    run(made)
+    made, said = monitor_of(plant, sources)
+    run(made, stop=over)
     assert "a: its source has failed: unplugged" in said
     assert made.problems() == ["machine a: its source has failed: unplugged"]
     (event,) = plant.history.events("a", kind="health")
-    assert event.text.startswith("no sound has come")
+    assert "as its source fails: unplugged; it is tried again" in event.text
+    assert machine_state(plant, "a").source == "failed" and machine_state(plant, "a").state == "no sound"
     assert len(plant.history.scores("b", 0, 1e12)) == 6
+
+
+def test_a_source_that_fails_is_opened_again_and_is_well(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("nearfar.live.health.FIRST_WAIT_S", 0.01)
+    plant, _, _ = plant_of(model, tmp_path / "h")
+    opened = []
+
+    class Failing(Array):
+        def windows(self, stop):
+            opened.append(len(opened))
+            if len(opened) < 4:
+                raise OSError(24, "Too many open files")
+            yield from self.given
+
+    made, said = monitor_of(plant, {"pump": Failing(windows([""] * 3))})
+    run(made)
+    assert len(opened) == 4 and len(plant.history.scores("pump", 0, 1e12)) == 3 and not made.problems()
+    assert said[0] == "pump: its source has failed: [Errno 24] Too many open files"
+
+
+@pytest.mark.parametrize("finite", [False, True])
+def test_a_live_source_that_ends_is_health_while_the_watch_goes_on(model, tmp_path, finite):
+    steady, stop = Clock(0.0), threading.Event()
+    plant, _, _ = plant_of(model, tmp_path / "h", steady=steady, silence_s=30.0)
+    made, _ = monitor_of(plant, {"pump": Array(windows([""] * 3), finite=finite)})
+    thread = threading.Thread(target=made.run, args=(stop,), kwargs={"stay": True})
+    thread.start()
+    assert wait_for(lambda: made.queues["pump"].is_done() and len(plant.history.scores("pump", 0, 1e12)) == 3)
+    assert not plant.machines["pump"].health
+    steady.now = 31.0
+    if finite:
+        time.sleep(0.2)
+        assert not plant.history.events() and machine_state(plant, "pump").state == "ended"
+    else:
+        assert wait_for(lambda: plant.history.events())
+        assert "as its source has ended" in plant.history.events()[0].text
+        assert machine_state(plant, "pump").state == "no sound"
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_pipe_that_is_faster_than_real_time_waits_and_loses_no_window(model, tmp_path):
+    plant, sink, _ = plant_of(model, tmp_path / "h")
+    take = plant.process_window
+
+    def slow(machine, window):
+        time.sleep(0.02)
+        take(machine, window)
+
+    plant.process_window = slow
+    sound = np.tile(np.random.default_rng(0).normal(0, 0.1, (2, 2 * RATE)), 60).astype("<f4")  # two minutes
+    pcm = Pcm(io.BytesIO(sound.T.tobytes()), RATE, 2)
+    made, _ = monitor_of(plant, {"pump": StreamSource(pcm, 2.0, 2.0, plant.clock)}, queue=4)
+    run(made)
+    assert pcm.is_ahead and made.dropped == 0 and len(sink.values("score", "score")) == 60
 
 
 def test_a_window_that_cannot_be_taken_does_not_end_the_watch(model, tmp_path):

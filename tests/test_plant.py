@@ -13,7 +13,8 @@ import nearfar
 from conftest import hum
 from nearfar.errors import BadInput, Conflict, NearfarError, NotFound
 from nearfar.live.operator import CHANGES
-from plants import T0, fitted, plant_of, sound, windows
+from nearfar.live.server.serializers import machine_state
+from plants import T0, Clock, fitted, plant_of, sound, windows
 
 FAULTY = ["", "", ""] + ["hiss"] * 4 + [""] * 8
 
@@ -114,16 +115,46 @@ def test_windows_of_noise_numbers_are_survived(plant):
     assert plant.history.events()[0].kind == "health"
 
 
-def test_nothing_for_a_while_is_health(plant):
+def test_nothing_for_a_while_is_health_on_one_clock(model, tmp_path):
+    steady = Clock(100.0)
+    plant, sink, clock = plant_of(model, tmp_path / "h", steady=steady, silence_s=30.0)
+    machine = plant.machines["pump"]
     end = listen(plant, ["", ""])
-    plant.on_silence("pump", end + 10, 10.0)
+    machine.source_health.start(steady.now)
+
+    def check(seconds: float, at: float) -> None:
+        steady.now, clock.now = 100.0 + seconds, at
+        plant.check_source("pump")
+
+    check(29, end + 29)
     assert not plant.history.events()
-    plant.on_silence("pump", end + 40, 40.0)
-    plant.on_silence("pump", end + 50, 50.0)
+    check(40, end + 40)
+    check(50, end + 50)
     (event,) = plant.history.events()
-    assert event.kind == "health" and "no sound has come" in event.text and plant.machines["pump"].watchdog.standing
-    listen(plant, [""], end + 60)
-    assert plant.history.events()[0].ended == end + 62
+    assert event.kind == "health" and event.started == end + 40
+    assert machine.health == {"source stale": "no sound has come for 40 s: is the source, or the network, down?"}
+    assert machine_state(plant, "pump").state == "no sound"
+    machine.source_health.on_window(steady.now)
+    check(60, end - 3600)  # the clock has been set back an hour meanwhile
+    listen(plant, [""], end - 3600)
+    (event,) = plant.history.events()
+    assert event.ended == end + 60 and not machine.health and machine_state(plant, "pump").state == "normal"
+    assert [(m.health, m.at) for m in sink.messages if m.kind == "health"] == [("problem", end + 40), ("ok", end + 60)]
+
+
+def test_a_silence_that_a_killed_process_left_open_lasts_until_the_next_start(model, tmp_path):
+    steady = Clock(0.0)
+    plant, _, clock = plant_of(model, tmp_path / "h", steady=steady, silence_s=30.0)
+    listen(plant, [""])
+    plant.machines["pump"].source_health.start(0.0)
+    clock.now, steady.now = T0 + 100, 40.0
+    plant.check_source("pump")
+    plant.history.close()
+    plant, _, clock = plant_of(model, tmp_path / "h", clock=Clock(T0 + 500))
+    plant.end_interrupted_events()
+    (event,) = plant.history.events()
+    assert (event.started, event.ended, event.interrupted) == (T0 + 100, T0 + 500, True)
+    plant.history.close()
 
 
 def test_shelving_keeps_the_record_and_raises_when_it_ends(model, tmp_path):

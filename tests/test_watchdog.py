@@ -66,10 +66,3 @@ def test_a_level_that_has_changed_is_noticed_with_its_channel_and_direction():
     for i in range(2 * CHECK_EVERY):
         said = dict(dog.check(hum(i), []))
     assert not said
-
-
-def test_nothing_coming_is_noticed_after_the_time_that_was_given():
-    dog = Watchdog(PROFILE, silence_s=20)
-    assert not dog.on_silence(19) and "20 s" in dog.on_silence(20)["no samples"]
-    assert not hear(dog, hum(0))
-    assert not Watchdog(PROFILE).on_silence(1e9)

@@ -124,9 +124,7 @@ def _run(assembly: Assembly, rules: Access, listening: socket.socket, url: str, 
     with single_threaded_blas(), _running_server(app, listening, options, stop):
         count = len(assembly.plant.machines)
         echo(f"nearfar serves {plural(count, 'machine')} at {url}")
-        if monitor.queues:
-            monitor.run(stop)
-        stop.wait()
+        monitor.run(stop, stay=True)
 
 
 def _plant(

@@ -10,16 +10,18 @@ complete. An event may be cleared before its audio is complete.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 from nearfar.live.alarm import CLEARED, NORMAL, RAISED
+from nearfar.live.health import STALE
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine
 from nearfar.live.messages import OK, PROBLEM, EventMessage, HealthMessage, Message, Sink, StateMessage
 from nearfar.live.records import ALARM, HEALTH_EVENT, Event, ScoreRecord
 
+SOURCE = "source "  # begins the kind of a problem of a source, and then comes its state
 BEFORE_S, AFTER_S = 30.0, 15.0  # audio kept around the peak of an event
 
 
@@ -54,7 +56,8 @@ class EventRecorder:
         self.machine, self.history, self.reporter = machine, history, reporter
         self.alarm_event: Event | None = None  # the alarm that stands
         self.health_event: Event | None = None  # the health event that stands
-        self.health_kinds: set[str] = set()  # the kinds of problems that were reported last
+        self._unreadable = self._no_sound = ""  # problems that no single window ends
+        self._no_sound_at = -math.inf, -math.inf  # when sound stopped, by `plant.clock` and by the source's clock
         self.recording_event: Event | None = None  # the event whose audio is incomplete
         self.record_until = math.inf  # when its audio is to be saved again
         self._peak: ScoreRecord | None = None  # the highest score since the last window below the set-point
@@ -75,34 +78,62 @@ class EventRecorder:
             self.alarm_event = self.recording_event = self.history.change_event(self.alarm_event.id, **peak)
             self._save_audio(again_at=score.t1 + AFTER_S)
         if change == CLEARED and self.alarm_event is not None:
-            self.change(self.alarm_event, CLEARED, score.t1, ended=score.t1)
+            ended = max(score.t1, self.alarm_event.started)  # the clock may have been set back
+            self.change(self.alarm_event, CLEARED, ended, ended=ended)
             self.alarm_event = self._peak = None
         if self.recording_event is not None and score.t1 >= self.record_until:
             complete = self.recording_event.peak_t0 + self.machine.detector.window_s + AFTER_S
             self._save_audio(again_at=complete if complete > score.t1 else math.inf)
         self.report_state(score.t1)
 
-    def on_silence(self, now: float) -> None:
+    def save_late_audio(self, now: float) -> None:
         """Save the audio that the buffer holds if it is time for that: no more sound may come."""
         if self.recording_event is not None and now >= self.record_until:
             self._save_audio()
 
-    def update_health(self, problems: Mapping[str, str], at: float) -> None:
-        """Take the present problems {kind: text} of the microphones: raise, change or clear the health event."""
+    def update_source(self, problem: str, at: float, now: float) -> None:
+        """Take why no sound comes ("": it comes); `at` is the time of an event, `now` that of the source's clock.
+
+        An event ends no earlier than its beginning and its length by `now`: the clock may have been set back meanwhile.
+        """
+        if problem and not self._no_sound:
+            self._no_sound_at = at, now
+        elif self._no_sound and not problem:
+            began, began_now = self._no_sound_at
+            at = max(at, began + now - began_now)
+        self._no_sound = problem
+        self._report_health(at)
+
+    def update_health(self, unreadable: str, at: float) -> None:
+        """Take over the problems of the watchdog, and why the samples of a window are `unreadable`, or ""."""
+        self._unreadable = unreadable
+        self._report_health(at)
+
+    def _report_health(self, at: float) -> None:
+        """Raise, change or clear the health event, and report health if the kinds of problems have changed."""
+        machine = self.machine
+        problems = dict(machine.watchdog.standing)
+        if self._unreadable:
+            problems["unreadable"] = self._unreadable
+        if self._no_sound:
+            problems[f"{SOURCE}{machine.source_health.over or STALE}"] = self._no_sound
+        changed = problems.keys() != machine.health.keys()
+        if not changed:
+            return
         text = "; ".join(problems.values())
-        changed = problems.keys() != self.health_kinds
+        machine.health = problems
+        if self.health_event is not None:
+            at = max(at, self.health_event.started)
         if problems and self.health_event is None:
             event = Event(0, self.machine.id, HEALTH_EVENT, at, text=text)
             self.health_event = self.change(event, RAISED, at)
-        elif problems and self.health_event is not None and changed:
+        elif problems and self.health_event is not None:
             self.health_event = self.history.change_event(self.health_event.id, text=text)
         elif not problems and self.health_event is not None:
             self.change(self.health_event, CLEARED, at, ended=at)
             self.health_event = None
-        if changed:
-            self.health_kinds = set(problems)
-            machine, health = self.machine, PROBLEM if problems else OK
-            self.reporter.report(HealthMessage(machine.id, machine.site, at, health, text))
+        health = PROBLEM if problems else OK
+        self.reporter.report(HealthMessage(machine.id, machine.site, at, health, text))
 
     def report_state(self, at: float) -> None:
         """Report the alarm's state if it has changed since the last report."""
@@ -116,10 +147,11 @@ class EventRecorder:
         self.reporter.send(message)
         return event
 
-    def end_interrupted(self) -> None:
-        """End the events of a process that was killed, at the end of its last window."""
+    def end_interrupted(self, now: float) -> None:
+        """End the events of a killed process at the end of its last window; a silence, if none came since, now."""
         for event in self.history.events(self.machine.id, since=math.inf, limit=1000):
-            ended = self.history.last_window_end(self.machine.id, event.started) or event.started
+            silent_until = now if event.kind == HEALTH_EVENT else event.started
+            ended = max(self.history.last_window_end(self.machine.id, event.started) or silent_until, event.started)
             self.change(event, CLEARED, ended, ended=ended, interrupted=True)
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from nearfar.encoders import Encoder
 from nearfar.encoders.loading import files_of, load_encoders
 from nearfar.errors import NotFound
 from nearfar.live.alarm import Alarm
+from nearfar.live.health import SourceHealth
 from nearfar.live.records import ScoreRecord
 from nearfar.live.rhythm import Listening, Rhythm, all_day
 from nearfar.live.setpoint import MOST_RATE, expected_alarms, set_point
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from nearfar.live.config import MachineConfig
 
 SILENCE_S, SILENCE_HOPS = 30.0, 3  # a stream is silent after the longer of both
+FOLDER_QUIET_S = 86_400.0  # a folder without a new file for a day is shown as quiet
 BUFFER_S = 60.0  # of sound in memory, for the audio of events
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Shared = dict[tuple[str, ...], Encoder]  # loaded encoders by name, file and expected hash of the weights
@@ -53,6 +55,10 @@ class Machine:
     streamed: bool = False  # the machine is scored all the time, so its set-point allows few false alarms
     configured_per_week: float | None = None  # most false alarms a week; overrides the set-point of the model
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(BandLevels()))
+    source_health: SourceHealth = field(default_factory=SourceHealth)
+    health: dict[str, str] = field(
+        default_factory=dict
+    )  # problems that stand, {kind: text}, as everybody is shown them
     buffer: RingBuffer = field(default_factory=RingBuffer, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     last: ScoreRecord | None = None
@@ -155,7 +161,8 @@ def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared:
         shared={} if shared is None else shared,
         streamed=bool(config.source),
         configured_per_week=settings.false_alarms_per_week,
-        watchdog=Watchdog(detector.band_levels, config.silence_s or silence_s),
+        watchdog=Watchdog(detector.band_levels),
+        source_health=SourceHealth(config.silence_s or silence_s, FOLDER_QUIET_S if folder else SILENCE_HOPS * hop_s),
         buffer=RingBuffer(max(BUFFER_S, 2 * detector.window_s)),
     )
     machine.use_detector(detector)

@@ -3,13 +3,14 @@
     source --thread--> queue (`QUEUE` windows) --worker--> Plant.process_window
 
 One machine's windows are processed in order, one at a time; machines share the workers. A full queue drops its oldest
-window, counts it and marks a gap, except for sources that wait (folders, files). A failure (of a stream, a disk, a
-sink, one window) is reported, and the monitor goes on. `run` returns when all sources are exhausted or `stop` is set,
-and the queues are empty.
+window, counts it and marks a gap, except for sources that wait (folders, files, a pipe that is faster than real time).
+A failure (of a stream, a disk, a sink, one window) is reported, and the monitor goes on; a source that fails is opened
+again (`health`). `run` returns when `stop` is set, or all sources are exhausted, and the queues are empty.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
@@ -19,14 +20,18 @@ from dataclasses import dataclass, field, replace
 from time import monotonic, perf_counter
 from typing import Protocol
 
+from nearfar.live.health import SourceHealth
 from nearfar.live.plant import Plant
 from nearfar.live.sources.open import Source
 from nearfar.live.sources.windows import Window
 from nearfar.support.threads import single_threaded_blas
+from nearfar.support.words import plural
 
 QUEUE = 24
 TICK_S = 1.0
-DRAIN_S = 30.0
+LOOK_S = 0.2  # until `stop` is noticed
+DRAIN_S = 30.0  # for the windows that wait when the sources have ended
+STOP_S = 3.0  # for the same when `stop` is set, and for the sources to close
 
 Warn = Callable[[str], None]
 
@@ -41,14 +46,16 @@ class Meter(Protocol):
 
 @dataclass(eq=False)
 class MachineQueue:
-    """The windows that wait for one machine."""
+    """The windows that wait for one machine, and the thread that reads its source until `stop` is set."""
 
     source: Source
+    health: SourceHealth
     waiting: deque[Window] = field(default_factory=deque)
     busy: bool = False
     ended: bool = False
-    failure: str = ""  # why the source ended, "" if it was exhausted
-    last: float = 0.0  # when the newest window came
+    failure: str = ""  # why the source failed, until a window comes
+    stop: threading.Event = field(default_factory=threading.Event)
+    thread: threading.Thread | None = None
 
     @property
     def problem(self) -> str:
@@ -61,10 +68,7 @@ class MachineQueue:
 
 
 class Monitor:
-    """Feeds a plant from `sources` {machine id: source}; `warn` is called with problems, and with their ends.
-
-    `steady` is a clock that is never set, unlike the plant's: it measures how long no window came.
-    """
+    """Feeds a plant from `sources` {machine id: source}; `warn` is called with problems, and with their ends."""
 
     def __init__(
         self,
@@ -76,56 +80,83 @@ class Monitor:
         workers: int | None = None,
         queue: int = QUEUE,
         tick_s: float = TICK_S,
-        steady: Callable[[], float] = monotonic,
     ) -> None:
         self.plant, self.warn, self.meters, self.limit, self.tick_s = plant, warn, meters, queue, tick_s
-        self.steady = steady
-        self.queues = {machine: MachineQueue(source) for machine, source in sources.items()}
+        self.queues = {id: MachineQueue(source, plant.machines[id].source_health) for id, source in sources.items()}
         self.dropped = self.failed = 0
         self._warned: dict[str, str] = {}  # the last warning about each subject
         self._workers = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="nearfar-score")
         self._change = threading.Condition()
 
-    def run(self, stop: threading.Event) -> None:
-        """Process windows until every source has ended or `stop` is set."""
+    def run(self, stop: threading.Event, *, stay: bool = False) -> None:
+        """Process windows until every source has ended or `stop` is set; `stay`: only `stop` ends it."""
         self.plant.end_interrupted_events()
         with single_threaded_blas():  # machines are scored in parallel; OpenBLAS obeys the main thread only
-            for machine, queue in self.queues.items():
-                queue.last = self.steady()
-                threading.Thread(target=self._read, args=(machine, queue, stop), name=machine, daemon=True).start()
-            while not stop.is_set() and not self._all(lambda queue: queue.ended):
+            for machine in list(self.queues):
+                self._start(machine)
+            checked = -math.inf
+            while not stop.is_set() and (stay or not self._all(lambda queue: queue.ended)):
                 with self._change:
-                    self._change.wait(self.tick_s)
-                self._check()
-            with self._change:
-                self._change.wait_for(lambda: self._all(MachineQueue.is_done), timeout=DRAIN_S)
-            self._workers.shutdown(wait=True, cancel_futures=True)
+                    self._change.wait(min(self.tick_s, LOOK_S))
+                if (now := monotonic()) - checked >= self.tick_s:
+                    checked = now
+                    self._check()
+            self._finish(STOP_S if stop.is_set() else DRAIN_S)
 
     def problems(self) -> list[str]:
         """Why no windows come from sources and why changed models are not used, one line each."""
-        lines = [f"machine {machine}: {queue.problem}" for machine, queue in self.queues.items() if queue.problem]
+        lines = [f"machine {id}: {queue.problem}" for id, queue in list(self.queues.items()) if queue.problem]
         return lines + [f"machine {m.id}: {m.model_problem}" for m in self.plant.machines.values() if m.model_problem]
 
     def _all(self, test: Callable[[MachineQueue], bool]) -> bool:
-        return all(test(queue) for queue in self.queues.values())
+        return all(test(queue) for queue in list(self.queues.values()))
 
-    def _read(self, machine: str, queue: MachineQueue, stop: threading.Event) -> None:
-        try:
-            for window in queue.source.windows(stop):
-                if window is not None:
-                    self._put(machine, queue, window)
-        except Exception as error:  # the other sources go on
-            queue.failure = f"its source has failed: {error}"
-            self._warn_source(machine, queue)
-        finally:
-            with self._change:
-                queue.ended = True
-                self._change.notify_all()
+    def _start(self, machine: str) -> None:
+        """Read the source of a machine in a thread."""
+        queue = self.queues[machine]
+        queue.health.start(self.plant.steady(), may_end=queue.source.finite)
+        queue.thread = threading.Thread(target=self._read, args=(machine, queue), name=machine, daemon=True)
+        queue.thread.start()
+
+    def _finish(self, wait_s: float) -> None:
+        """Close the sources and process the windows that wait, both for `wait_s` at most."""
+        until = monotonic() + wait_s
+        for queue in self.queues.values():
+            queue.stop.set()
+        for queue in self.queues.values():
+            if queue.thread is not None:
+                queue.thread.join(max(0.0, until - monotonic()))
+        with self._change:
+            self._change.wait_for(lambda: self._all(MachineQueue.is_done), timeout=max(0.0, until - monotonic()))
+        if left := sum(len(queue.waiting) for queue in self.queues.values()):
+            self.warn(f"{plural(left, 'window')} that had come could not be scored in time")
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def _read(self, machine: str, queue: MachineQueue) -> None:
+        """Put the windows of a source into the queue; open a source that fails again, until it is to stop."""
+        wait_s = 0.0
+        while not queue.stop.wait(wait_s):
+            try:
+                for window in queue.source.windows(queue.stop):
+                    if window is not None:
+                        self._put(machine, queue, window)
+                break
+            except Exception as error:  # the other sources go on
+                wait_s = queue.health.on_failure(self.plant.steady(), str(error))
+                queue.failure = f"its source has failed: {error}"
+                self._warn_source(machine, queue)
+        with self._change:
+            if not queue.stop.is_set():
+                queue.health.on_end()
+            queue.ended = True
+            self._change.notify_all()
 
     def _put(self, machine: str, queue: MachineQueue, window: Window) -> None:
+        queue.failure = ""
+        queue.health.on_window(self.plant.steady())
         with self._change:
             if not queue.source.live:
-                self._change.wait_for(lambda: not queue.busy and not queue.waiting)
+                self._change.wait_for(lambda: queue.stop.is_set() or not (queue.busy or queue.waiting))
             if len(queue.waiting) >= self.limit:
                 queue.waiting.popleft()
                 if queue.waiting:
@@ -134,7 +165,6 @@ class Monitor:
                 for meter in self.meters:
                     meter.count_dropped(machine)
             queue.waiting.append(window)
-            queue.last = self.steady()
             if not queue.busy:
                 queue.busy = True
                 self._workers.submit(self._process, machine, queue)
@@ -164,10 +194,8 @@ class Monitor:
         self.plant.follow_models()
         for m in self.plant.machines.values():
             self._warn_once(f"the model of {m.id}", m.model_problem and f"{m.id}: {m.model_problem}")
-        for machine, queue in self.queues.items():
-            silent_s = self.steady() - queue.last
-            if (queue.failure or not queue.ended) and silent_s > self.tick_s:
-                self.plant.on_silence(machine, self.plant.clock(), silent_s)
+        for machine, queue in list(self.queues.items()):
+            self.plant.check_source(machine)
             self._warn_source(machine, queue)
         self._warn_once("history", self.plant.history.problem)
         for sink in self.plant.sinks:

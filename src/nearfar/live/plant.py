@@ -1,6 +1,7 @@
 """The plant: scores the windows of all machines, and passes each score on.
 
     window -> score -> history, alarm, watchdog -> events with audio -> sinks
+    source -> hearing, quiet, stale, ended, failed (`health`) -> the same health event
 
 A window has the same score here as on the command line, to the last bit. Each machine has a lock of its own, so
 machines do not wait for each other. A window carries its own time; `clock` dates what people do (`operator`).
@@ -9,6 +10,7 @@ machines do not wait for each other. A window carries its own time; `clock` date
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import monotonic
 
 from nearfar import audio
 from nearfar.detector import Detector
@@ -25,15 +27,24 @@ SAMPLES = 48  # recent normal windows of each machine that are kept as files, on
 
 
 class Plant:
-    """All machines of one process. `clock()` is the time in s since 1970; `close` leaves the history open."""
+    """All machines of one process; `close` leaves the history open.
+
+    `clock()` is the time in s since 1970, `steady()` that of a clock that is never set: it measures silence.
+    """
 
     def __init__(
-        self, machines: Sequence[Machine], history: History, sinks: Sequence[Sink] = (), *, clock: Callable[[], float]
+        self,
+        machines: Sequence[Machine],
+        history: History,
+        sinks: Sequence[Sink] = (),
+        *,
+        clock: Callable[[], float],
+        steady: Callable[[], float] = monotonic,
     ) -> None:
         self.machines = Machines({machine.id: machine for machine in machines})
         if len(self.machines) < len(machines):
             raise ValueError(f"two machines have the same id: {', '.join(m.id for m in machines)}")
-        self.history, self.sinks, self.clock = history, list(sinks), clock
+        self.history, self.sinks, self.clock, self.steady = history, list(sinks), clock, steady
         self.reporter = Reporter(history, self.sinks)
         self.recorders = {machine.id: EventRecorder(machine, history, self.reporter) for machine in machines}
         self.operator = Operator(self.machines, self.recorders, history, clock)
@@ -68,18 +79,17 @@ class Plant:
                 )
             )
             if clip is not None:
-                health = machine.watchdog.check(clip, problems)
-            else:
-                health = {**machine.watchdog.standing, "unreadable": score.problem}
-            recorder.update_health(health, score.t1)
+                machine.watchdog.check(clip, problems)
+            recorder.update_health(unreadable="" if clip is not None else score.problem, at=score.t1)
             return score
 
-    def on_silence(self, machine_id: str, now: float, seconds: float) -> None:
-        """Note that the source of a machine has given no window for `seconds`."""
+    def check_source(self, machine_id: str) -> None:
+        """Raise or end the health event of a machine's source."""
         machine, recorder = self.machines[machine_id], self.recorders[machine_id]
         with machine.lock:
-            recorder.on_silence(now)
-            recorder.update_health(machine.watchdog.on_silence(seconds), now)
+            at, now = self.clock(), self.steady()
+            recorder.save_late_audio(at)
+            recorder.update_source(machine.source_health.problem(now), at, now)
 
     def follow_models(self) -> None:
         """Take over the model folders that others have changed; reads nothing if none has changed."""
@@ -89,7 +99,7 @@ class Plant:
     def end_interrupted_events(self) -> None:
         """End the events that a killed process left open, before the first window."""
         for recorder in self.recorders.values():
-            recorder.end_interrupted()
+            recorder.end_interrupted(self.clock())
 
     def close(self) -> None:
         """Save the audio of events whose recording is not complete."""

@@ -1,16 +1,14 @@
 """Do the microphones work? A problem with a microphone is *health*, never "normal", whatever the score is.
 
-    no samples     the source has given nothing for `silence_s`
     silent, stuck, saturated, clipped, gap, one_cable     found by `audio.microphones` in a window
     level          a channel is far louder or quieter than the normals, band by band
 
 A fatal problem stands at once, another one after ON windows in a row; both end after OFF windows without it.
-No clock is read: windows are counted, and the length of a silence is an argument.
+No clock is read: windows are counted. Whether windows come at all is the matter of `health`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,16 +26,14 @@ CHECK_EVERY = 12  # windows between two checks of the level: it changes slowly, 
 class Watchdog:
     """The problems of a machine's microphones: `standing` {kind: text}, empty if there are none."""
 
-    def __init__(self, band_levels: BandLevels, silence_s: float = math.inf) -> None:
+    def __init__(self, band_levels: BandLevels) -> None:
         self.band_levels = band_levels
-        self.silence_s = silence_s
         self.standing: dict[str, str] = {}
         self._runs: dict[str, int] = {}
         self._count = 0
 
     def check(self, clip: Clip, problems: Sequence[Problem]) -> dict[str, str]:
         """Update and return `standing`, from one window and the problems that `audio.microphones` found in it."""
-        self.standing.pop("no samples", None)
         found = {p.kind: p for p in problems if p.fatal or p.kind in WARNINGS}
         if not any(p.fatal for p in problems):
             if self._count % CHECK_EVERY == 0:
@@ -52,12 +48,6 @@ class Watchdog:
             if self._runs[kind] <= -OFF:
                 self.standing.pop(kind, None)
                 del self._runs[kind]
-        return self.standing
-
-    def on_silence(self, seconds: float) -> dict[str, str]:
-        """The source has given nothing for `seconds`; returns `standing`."""
-        if seconds >= self.silence_s:
-            self.standing["no samples"] = f"no sound has come for {seconds:.0f} s: is the source, or the network, down?"
         return self.standing
 
     def _check_level(self, clip: Clip) -> None:

@@ -104,16 +104,18 @@ class Window(Schema):
 
 
 class MachineState(Schema):
-    """A machine now. `state` is the alarm state of ISA-18.2, or `no sound`, or `waiting` before the first window.
+    """A machine now. `state` is the alarm state of ISA-18.2, but instead of `normal` it is
 
-    `score` is that of the newest `window`, null if it cannot be judged. `health` lists what is wrong with the
-    microphones.
+    `no sound`, `waiting` before the first window, `ended` after the last of a file, or `quiet` if a folder has had no
+    new file for a day. `source` is `none`, `hearing`, `quiet`, `stale`, `ended` or `failed`. `score` is that of the
+    newest `window`, null if it cannot be judged. `health` lists what is wrong with the microphones and the source.
     """
 
     id: str = Field(examples=["pump3"])
     name: str = Field(examples=["Pump 3"])
     site: str = Field(examples=["hall-2"])
     state: str = Field(examples=["normal"])
+    source: str = Field(examples=["hearing"])
     score: float | None = Field(examples=[1.2])
     window: Window | None = Field(examples=[SCORED])
     last_heard: float | None = Field(examples=[T0 + 10])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +13,8 @@ from fastapi import Request
 from nearfar.audio import Clip
 from nearfar.explain import wording
 from nearfar.explain.wording import Explanation
+from nearfar.live.events import SOURCE
+from nearfar.live.health import ENDED, QUIET
 from nearfar.live.operator import CHANGES
 from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event, ScoreRecord, iso_time
@@ -40,16 +43,21 @@ def next_page(request: Request, more: bool, **changes: object) -> str | None:
 def machine_state(plant: Plant, id: str) -> schemas.MachineState:
     """The state of a machine now. Where the alarm is "normal" but no sound was judged, the state says so."""
     machine, now, event = plant.machines[id], plant.clock(), plant.recorders[id].alarm_event
-    alarm, last, health, detector = machine.alarm, machine.last, machine.watchdog.standing, machine.detector
-    state = alarm.state(now)
-    silent = "no samples" in health or (last is not None and last.anomalous is None)
-    if state == "normal" and (silent or last is None):
-        state = "no sound" if silent else "waiting"
+    alarm, last, health, detector = machine.alarm, machine.last, machine.health, machine.detector
+    state, source = alarm.state(now), machine.source_health.state(plant.steady())
+    if state == "normal":
+        if any(kind.startswith(SOURCE) for kind in health) or (last is not None and last.anomalous is None):
+            state = "no sound"
+        elif source == ENDED or (source == QUIET and last is not None and math.isinf(machine.source_health.silence_s)):
+            state = source  # a file that is over; a folder without a new file for a day
+        elif last is None:
+            state = "waiting"
     return schemas.MachineState(
         id=id,
         name=machine.name,
         site=machine.site,
         state=state,
+        source=source,
         score=None if last is None or last.anomalous is None else last.score,
         window=None if last is None else window(last),
         last_heard=None if last is None else last.t1,

@@ -51,12 +51,23 @@ class AlignedPair:
         self._restart()
 
     @property
+    def finite(self) -> bool:
+        """Whether both streams are files."""
+        return self.near.finite and self.far.finite
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether both streams come faster than real time."""
+        return self.near.is_ahead and self.far.is_ahead
+
+    @property
     def problem(self) -> str:
         """The problems of either stream and of their alignment, or ""."""
         return "; ".join(p for p in (self.near.problem, self.far.problem, self._unclear, self._drift) if p)
 
     def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
         """See `SampleStream`; ends when either stream does."""
+        self._restart(gap=self._gap)
         streams = self.near.chunks(stop), self.far.chunks(stop)
         for pieces in zip(*streams, strict=False):
             for i, (own, other) in enumerate((pieces, pieces[::-1])):

@@ -37,6 +37,7 @@ class FolderSource:
     live = False
 
     def __init__(self, folder: Path, options: SourceOptions) -> None:
+        self.finite = options.once
         if not folder.is_dir():
             raise FileNotFoundError(f"no such folder to watch: {folder}")
         self.folder, self.options, self.ledger = folder, options, options.ledger

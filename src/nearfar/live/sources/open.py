@@ -6,9 +6,9 @@
     rtsp://..., http://..., file  whatever ffmpeg opens (`Ffmpeg`)
     two of those                  near and far from a stream each (`AlignedPair`)
 
-A source gives the windows of one machine, None while no sound comes, and ends when it is exhausted or stopped. The
-sound of a `live` source is lost if it is not read in time. A folder and a file wait, so none of their windows is ever
-dropped.
+A source gives the windows of one machine, None while no sound comes, and ends when it is exhausted or stopped. After
+an error it may be read again. The sound of a `live` source is lost if it is not read in time. A folder, a file and a
+pipe that is faster than real time wait, so none of their windows is ever dropped. Only a `finite` source should end.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ class Source(Protocol):
         ...
 
     @property
+    def finite(self) -> bool:
+        """Whether the end of the source is no problem."""
+        ...
+
+    @property
     def problem(self) -> str:
         """Why no windows come, or ""."""
         ...
@@ -45,13 +50,23 @@ class Source(Protocol):
 
 
 class StreamSource:
-    """The windows of a stream of samples; a file is not `live`."""
+    """The windows of a stream of samples."""
 
     def __init__(self, stream: SampleStream, window_s: float, hop_s: float, clock: Callable[[], float]) -> None:
         self.stream = stream
-        self.live = not (isinstance(stream, Ffmpeg) and stream.finite)
         self._windower = Windower(window_s, hop_s)
         self._clock = SampleClock(clock, stream.rate)
+        self._again = False  # the stream was read before, and failed
+
+    @property
+    def live(self) -> bool:
+        """See `Source`."""
+        return not (self.stream.finite or self.stream.is_ahead)
+
+    @property
+    def finite(self) -> bool:
+        """See `Source`."""
+        return self.stream.finite
 
     @property
     def problem(self) -> str:
@@ -60,11 +75,13 @@ class StreamSource:
 
     def windows(self, stop: threading.Event) -> Iterator[Window | None]:
         """See `Source`."""
+        self._again = self._windower.begun
         for chunk in self.stream.chunks(stop):
             if chunk is None:
                 yield None
                 continue
-            samples, gap = chunk
+            samples, gap = chunk[0], chunk[1] or self._again
+            self._again = False
             start = self._clock.stamp(samples.shape[1], gap=gap)
             yield from self._windower.put(SampleBlock(start, samples, self.stream.rate, gap))
 

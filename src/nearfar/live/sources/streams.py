@@ -8,6 +8,7 @@ no sound for `stall_s`, it is restarted after 1, 2, 4 ... 60 s; its last message
 
 from __future__ import annotations
 
+import math
 import queue
 import re
 import subprocess
@@ -15,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -23,6 +25,7 @@ from nearfar.support.check import Array, integer, one_of
 
 CHUNK_S, POLL_S = 0.25, 0.5
 AHEAD = 64  # chunks that wait to be read
+AHEAD_S, LATEST_S = 5.0, 60.0  # a stream this far before its time is no live one; how far behind it is still known
 LONGEST_WAIT_S = 60.0
 FORMATS = {"f32le": ("<f4", 1.0), "s16le": ("<i2", 32768.0), "s32le": ("<i4", 2147483648.0)}
 ADDRESS = re.compile(r"\[\w+ @ 0x[0-9a-f]+\] ")  # differs on each start, so that the same message would look new
@@ -44,9 +47,38 @@ class SampleStream(Protocol):
         """Why no samples come, or ""."""
         ...
 
+    @property
+    def finite(self) -> bool:
+        """Whether the stream is a file, whose end is no problem."""
+        ...
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the samples come faster than real time, so that they can wait to be read."""
+        ...
+
     def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
         """Samples (C, N) with whether samples are missing before them; None while no samples come."""
         ...
+
+
+class Pace:
+    """Tells a recording that is read as fast as it can be from a live stream, which gives a second of sound a second.
+
+    The lead over real time grows by the length of each block and shrinks with time, a hundredth faster: two clocks
+    differ. A live stream catches up after it was held up, but is never AHEAD_S before its time.
+    """
+
+    def __init__(self) -> None:
+        self._lead_s, self._at = 0.0, math.nan
+        self._ahead = False
+
+    def is_ahead(self, seconds: float, now: float) -> bool:
+        """Take a block of `seconds` that came at `now` (s of a steady clock)."""
+        passed = 0.0 if math.isnan(self._at) else now - self._at
+        self._lead_s, self._at = max(-LATEST_S, self._lead_s + seconds - 1.01 * passed), now
+        self._ahead = self._ahead or self._lead_s > AHEAD_S
+        return self._ahead
 
 
 class Pcm:
@@ -55,7 +87,8 @@ class Pcm:
     def __init__(self, file: IO[bytes], rate: int, channels: int = 2, form: str = "f32le") -> None:
         self.file, self.rate, self.channels = file, integer("rate", rate), integer("channels", channels)
         self.form = one_of("sample format", form, FORMATS)
-        self.problem = ""
+        self.finite, self.is_ahead, self.problem = False, False, ""
+        self._pace = Pace()
 
     def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
         """See `SampleStream`."""
@@ -70,6 +103,7 @@ class Pcm:
             whole_frames, rest = rest[: len(rest) // frame * frame], rest[len(rest) // frame * frame :]
             samples = np.frombuffer(whole_frames, kind).astype(np.float32) / np.float32(scale)
             if len(samples):
+                self.is_ahead = self._pace.is_ahead(len(samples) / self.channels / self.rate, monotonic())
                 yield np.ascontiguousarray(samples.reshape(-1, self.channels).T), False
 
 
@@ -92,7 +126,7 @@ class Ffmpeg:
         self.near, self.far, self.options = near, far, options
         self.stall_s, self.first_wait_s = stall_s, first_wait_s
         self.finite = Path(url).is_file()
-        self.problem, self.restarts = "", 0
+        self.problem, self.restarts, self.is_ahead = "", 0, False
         self._messages: deque[str] = deque(maxlen=8)
 
     def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
@@ -159,7 +193,9 @@ class Ffmpeg:
     def _read(self, process: subprocess.Popen[bytes], stop: threading.Event) -> Iterator[Chunk | None]:
         assert process.stdout is not None
         silent_s = 0.0
-        for chunk in Pcm(process.stdout, self.rate, self.channels).chunks(stop):
+        pcm = Pcm(process.stdout, self.rate, self.channels)
+        for chunk in pcm.chunks(stop):
+            self.is_ahead = pcm.is_ahead
             silent_s = 0.0 if chunk is not None else silent_s + POLL_S
             if silent_s >= self.stall_s:
                 self._messages.append(f"no sound for {silent_s:.0f} s")
@@ -178,7 +214,7 @@ class Microphone:
                 f"a microphone needs sounddevice and PortAudio ({error}): pip install 'nearfar[mic]'"
             ) from None
         self.device, self.rate, self.near, self.far = device, integer("rate", rate), near, far
-        self.problem = ""
+        self.finite, self.is_ahead, self.problem = False, False, ""
         self._sounddevice: Any = sounddevice
 
     def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:

@@ -110,6 +110,11 @@ class Windower:
         self._t0 = 0.0
         self._gap = self._used = False
 
+    @property
+    def begun(self) -> bool:
+        """Whether there was a block."""
+        return bool(self._rate)
+
     def put(self, block: SampleBlock) -> Iterator[Window]:
         """The windows that a block completes."""
         if not self._follows(block):

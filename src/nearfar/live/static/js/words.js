@@ -9,6 +9,8 @@ const STATES = {
   "returned unacknowledged": { word: "Was in alarm", sign: "seen", kind: "alarm", rank: 3 },
   shelved: { word: "Shelved", sign: "shelf", kind: "mute", rank: 4 },
   "no sound": { word: "No sound", sign: "cross", kind: "mute", rank: 2 },
+  quiet: { word: "No new sound", sign: "wait", kind: "mute", rank: 3 },
+  ended: { word: "Recording over", sign: "wait", kind: "mute", rank: 4 },
   waiting: { word: "No sound yet", sign: "wait", kind: "mute", rank: 4 },
 };
 
