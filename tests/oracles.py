@@ -150,6 +150,8 @@ def distances(q, z, metric):  # (D,), (N, D) -> (N,)
         q, z = l2(q), l2(z)
     difference = np.asarray(z, np.float64) - np.asarray(q, np.float64)
     squared = (difference**2).sum(axis=1)
+    if metric == "cosine":  # cos = 0 to a zero vector, which is a copy of another one
+        squared = np.where(z.any(axis=1) != q.any(), 2.0, squared)
     return squared / 2 if metric == "cosine" else np.sqrt(squared)
 
 
@@ -161,13 +163,9 @@ def densities(z, metric, density_k, agg="mean", fallback=1.0):
     """Distance of each member to its nearest others, the member itself left out by index; not floored."""
     if len(z) == 1:
         return np.array([fallback])
-    if metric == "cosine":
-        z = l2(z)
     out = []
     for i in range(len(z)):
-        others = z[np.arange(len(z)) != i]
-        d = ((others - z[i]) ** 2).sum(axis=1)
-        d = np.sort(d / 2 if metric == "cosine" else np.sqrt(d))[:density_k]
+        d = np.sort(distances(z[i], z[np.arange(len(z)) != i], metric))[:density_k]
         out.append(d.sum() if agg == "sum" else d.mean())
     return np.array(out)
 

@@ -88,9 +88,16 @@ def test_cosine_knows_no_length_and_is_half_the_squared_euclidean_of_unit_vector
     np.testing.assert_allclose(cosine, euclidean**2 / 2, rtol=1e-9)
 
 
-def test_a_zero_vector_is_at_cosine_distance_one_half_from_everything_with_a_direction():
-    d, _ = Bank(np.array([[1.0, 0], [0, 0], [0, -3]]), "cosine").nearest(np.zeros((1, 2)), 3)
-    np.testing.assert_array_equal(d, [[0, 0.5, 0.5]])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_zero_vector_is_at_cosine_distance_one_from_everything_but_its_copies(dtype):
+    z = np.array([[1.0, 0], [0, 0], [0, -3], [0, 0]], dtype)
+    bank = Bank(z, "cosine")
+    d, index = bank.nearest(np.array([[0, 0], [2, 0]], dtype), 4)
+    np.testing.assert_array_equal(d, [[0, 0, 1, 1], [0, 1, 1, 1]])
+    np.testing.assert_array_equal(index, [[1, 3, 0, 2], [0, 1, 2, 3]])
+    np.testing.assert_array_equal(bank.distances(z), [[0, 1, 1, 1], [1, 0, 1, 0], [1, 1, 0, 1], [1, 0, 1, 0]])
+    np.testing.assert_array_equal(bank.nearest(None, 1)[0].ravel(), [1, 0, 1, 0])
+    np.testing.assert_array_equal(Bank(z[:1], "cosine").nearest(z, 1)[0].ravel(), [0, 1, 1, 1])
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors import safe_open
 
+from nearfar.detector import Detector
 from nearfar.embedding.store import DRAFTS, STALE_S, Key, Store
+from nearfar.recipe import Recipe
 
 KEY = Key("a" * 64, (0, 1), None, "enh_a03f05", "beats", "b" * 64)
 GRID = np.random.default_rng(0).normal(0, 5, (62, 8, 96)).astype(np.float32)
@@ -91,9 +93,9 @@ def test_a_store_knows_its_dtype_and_refuses_another(tmp_path):
     assert again.dtype == "float32" and np.array_equal(again.read(KEY), GRID)
     with pytest.raises(ValueError, match="keeps float32, not float16"):
         Store(tmp_path / "s", "float16")
-    with pytest.raises(ValueError, match="choose one of: float16, float32"):
+    with pytest.raises(ValueError, match="choose one of: float32, float16"):
         Store(tmp_path / "s", "int8")
-    assert Store(tmp_path / "new").dtype == "float16"
+    assert Store(tmp_path / "new").dtype == "float32"
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
@@ -163,7 +165,7 @@ def _write_forever(folder, ready):
 
 def test_two_writers_killed_at_any_moment_leave_whole_files_alone(tmp_path):
     context = multiprocessing.get_context("fork")
-    want = {n: (GRID * n).astype(np.float16).astype(np.float32) for n in range(1, 9)}
+    want = {n: GRID * np.float32(n) for n in range(1, 9)}
     for delay in (0.0, 0.013, 0.05, 0.11):
         ready = [context.Event(), context.Event()]
         writers = [context.Process(target=_write_forever, args=(tmp_path / "s", r), daemon=True) for r in ready]
@@ -204,3 +206,21 @@ print(store.read(key).sum(), sum(1 for _ in (store.folder / "drafts").iterdir())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["27", "8.0", "0"]
+
+
+def test_what_no_network_made_is_kept_as_float32_in_every_store(tmp_path):
+    decibels = np.random.default_rng(0).normal(90, 20, (30, 1, 128)).astype(np.float32)
+    key = replace(KEY, encoder="logmel", weights="")
+    for dtype in ("float32", "float16"):
+        store = Store(tmp_path / dtype, dtype)
+        assert np.array_equal(store.write(key, decibels), decibels) and np.array_equal(store.read(key), decibels)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", None])
+def test_a_store_changes_no_score_and_no_set_point(normals_folder, tmp_path, dtype):
+    plain = Detector(Recipe(pooling="gem", method="ldn")).fit(normals_folder)
+    for _ in range(2):  # the second time from the store
+        kept = Detector(Recipe(pooling="gem", method="ldn"), store=Store(tmp_path / "s", dtype)).fit(normals_folder)
+        assert kept.threshold == plain.threshold and np.array_equal(kept.train_values, plain.train_values)
+        assert [s.score for s in kept.score(normals_folder)] == [s.score for s in plain.score(normals_folder)]
+    assert list((tmp_path / "s").glob("*/*.safetensors"))

@@ -13,7 +13,7 @@ Conventions
     q (M, D)   queries
     Distances are float64. Ties go to the member with the lower index. k is clipped to N.
     A copy of a member is at distance 0. A distance does not depend on the other queries of the batch.
-    A zero vector has no direction: its cosine distance is 0 to another zero vector and 0.5 to everything else.
+    A zero vector has no direction: its cosine distance is 1 (cos = 0), but 0 to another zero vector, which is a copy.
     Nothing here knows audio, domains or thresholds.
 
 >>> bank = Bank([[0, 1], [3, 1], [0, 5]], metric="euclidean")
@@ -76,6 +76,7 @@ class Bank:
             raise ValueError(f"the bank is empty: z has shape {z.shape}")
         self.width = z.shape[1]  # D
         self._points = unit(z) if metric == "cosine" else z
+        self._zero = ~self._points.any(axis=1) if metric == "cosine" else np.zeros(len(z), bool)
         self._centre = self._points.mean(axis=0, dtype=np.float64).astype(self._points.dtype)
         centred = (self._points - self._centre).astype(np.float32)
         # |q - r|^2 as one product: [q, 1, |q|^2] . [-2 r, |r|^2, 1]
@@ -131,6 +132,8 @@ class Bank:
             for point, row in zip(points, squared, strict=True):
                 np.subtract(members[piece], point, out=difference, casting="same_kind")
                 row[piece] = np.einsum("pd,pd->p", difference, difference)
+        if (other := self._one_is_zero(points)) is not None:
+            squared[other] = 2
         return squared / 2 if self.metric == "cosine" else np.sqrt(squared)
 
     def search(self, points: Array, k: int, *, exclude_self: bool) -> tuple[Array, Array]:
@@ -169,6 +172,8 @@ class Bank:
             left[:, -2] = 1
             np.einsum("md,md->m", centred, centred, out=squares)
             block = np.matmul(left[:count], self._factors.T, out=squared[:count])
+            if (other := self._one_is_zero(points[rows])) is not None:
+                block[other] = 2
             if exclude_self:
                 block[np.arange(count), np.arange(start, rows.stop)] = np.inf
             error = rounding * (np.sqrt(squares.astype(np.float64)) + np.sqrt(self._largest_square)) ** 2
@@ -187,7 +192,21 @@ class Bank:
             self._points.take(index[piece], axis=0, out=difference, mode="clip")
             difference -= points.take(row[piece], axis=0, out=queries[: len(difference)], mode="clip")
             squared[piece] = np.einsum("pd,pd->p", difference, difference)
+        if (other := self._one_is_zero(points)) is not None:
+            squared[other[row, index]] = 2
         return squared / 2 if self.metric == "cosine" else np.sqrt(squared)
+
+    def _one_is_zero(self, points: Array) -> Array | None:
+        """Which pairs (M, N) of points and members are a zero vector and another; None if there are none.
+
+        Their squared distance is that of any two unit vectors with cos = 0, which is 2, and not |r|^2 = 1.
+        """
+        if self.metric != "cosine":
+            return None
+        zero = np.logical_not(points.any(axis=1))
+        if not (zero.any() or self._zero.any()):
+            return None
+        return np.not_equal(zero[:, None], self._zero)
 
 
 def bank_of(z: Array | PrecomputedNormals, metric: str) -> NeighbourIndex:

@@ -28,7 +28,7 @@ from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin, Skip
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import vectors
 from nearfar.encoders import PRECISIONS, Encoder
-from nearfar.encoders.loading import WeightsId, load_encoders, weights_of
+from nearfar.encoders.loading import WeightsId, load_encoders, weights_of, with_weights
 from nearfar.explain import evidence
 from nearfar.explain.wording import Explanation
 from nearfar.recipe import Recipe, System, by_name, leaves
@@ -40,6 +40,7 @@ from nearfar.support.words import join_sentences
 from nearfar.threshold import PValue, Threshold
 
 RATE = 0.05  # the default false-alarm rate, if the normals can back it: 1 / (N + 1) with fewer than 19
+BLANK = "nothing of it is left after preprocessing and pooling: it is as far from every normal as can be"
 LONGER = 1.5  # a recording this many times as long as the normals is scored in windows of their length
 SAMPLE = 48  # normals that the default looks at before it chooses a recipe
 
@@ -160,6 +161,11 @@ class Detector:
             by_hand = self.threshold.value if self.threshold.method == threshold.BY_HAND else None
         else:
             self.window_s = float(np.median([clip.origin.seconds for clip in clips]))
+            networks = with_weights(recipe.encoder for recipe in self.recipes)
+            if networks and self.store is not None and self.store.dtype == "float16":
+                self.why += (
+                    f" The store rounds what {', '.join(networks)} gives to float16, which moves a score a little."
+                )
         targets = np.zeros(len(clips), bool) if is_target is None else flags("is_target", is_target, len(clips))
         self.is_target = np.concatenate([self.is_target, targets])
         self.normals = self.normals + [clip.origin for clip in clips]
@@ -357,7 +363,7 @@ class Detector:
         self, system: FittedSystem, found: Scored, name: str, rate: int, problems: Sequence[audio.Problem]
     ) -> Score:
         fatal = join_sentences(p.text for p in problems if p.fatal) if problems else ""
-        warnings = [p.text for p in problems if not p.fatal]
+        warnings = [p.text for p in problems if not p.fatal] + [BLANK] * found.blank
         if rate not in self.band_levels.rates:
             warnings += self.band_levels.warn_of_rate(rate, self.embedder.highest_rate)
         return Score(

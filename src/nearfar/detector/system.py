@@ -36,6 +36,7 @@ class Scored:
     part_scores  of a fusion or watch, by name
     distances    (3,) to the nearest normals, by the leaf that counts most in the value
     nearest      (3,) their indices
+    blank        whether a vector of the clip is zero throughout
     """
 
     value: float
@@ -43,6 +44,7 @@ class Scored:
     part_scores: Mapping[str, float]
     distances: Array
     nearest: Array
+    blank: bool = False
 
 
 class FittedSystem:
@@ -66,7 +68,8 @@ class FittedSystem:
         part_scores = {name: float(part[0]) for name, part in parts.items()}
         leaf = dominant_recipe(self.system, part_scores) if self._leaf is None else self._leaf
         _, distances, nearest = leaves[leaf]
-        return Scored(value, p, part_scores, distances[0], nearest[0])
+        blank = any(not vector.any() for vector in vectors)
+        return Scored(value, p, part_scores, distances[0], nearest[0], blank)
 
     def triggers(self, part_scores: Mapping[str, float], threshold: float) -> tuple[str, ...]:
         """The parts of a watch whose score exceeds the `threshold`, rarest first; if none does, the rarest."""

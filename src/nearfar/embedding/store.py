@@ -6,8 +6,10 @@
 Safe for several processes at once and to be killed at any moment: a file appears whole, under a name that says what is
 in it, so two that write it write the same. Every file carries a checksum; one that is damaged counts as absent.
 
-float16 rounds a value x by at most 2^-11 |x| (0.05 %), and by 3e-8 where |x| < 6e-5; a grid that does not fit (above
-65,504) is kept as float32. `write` returns the grid as `read` will, so results never depend on what was there.
+A store keeps float32, and a score does not depend on it. A float16 store, half as large, is for networks: it rounds a
+value x by at most 2^-11 |x| (0.05 %), and by 3e-8 where |x| < 6e-5. What no network made (decibels), a pooled vector
+and a grid that does not fit (above 65,504) are kept as float32 there too. `write` returns the grid as `read` will, so
+results never depend on what was there.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from nearfar.support.check import Array, finite, one_of
 from nearfar.support.files import atomic_write
 
 FORMAT = 1  # raise it when the output of decoding, resampling, enhancement or an encoder changes
-DTYPES = ("float16", "float32")
+DTYPES = ("float32", "float16")
 SETTINGS, DRAFTS = "store.json", "drafts"
 STALE_S = 3600  # a draft older than this was left by a process that was killed
 
@@ -111,12 +113,13 @@ class Store:
     def write(self, key: Key, grid: Array) -> Array:
         """Keep a grid or vector, replacing what was there; returns it as `read` will. OSError if the disk is full.
 
-        A pooled vector is kept as float32, whatever the store's dtype.
+        Without weights in its key, or pooled, it is kept as float32, whatever the store's dtype.
         """
         from safetensors.numpy import save
 
         kept: Array = np.ascontiguousarray(finite("grid", grid), np.float32)
-        if self.dtype == "float16" and not key.pooled and np.abs(kept).max(initial=0) <= np.finfo(np.float16).max:
+        half = self.dtype == "float16" and key.weights and not key.pooled
+        if half and np.abs(kept).max(initial=0) <= np.finfo(np.float16).max:
             kept = kept.astype(np.float16)
         about = json.dumps({"crc32": zlib.crc32(kept.data), **key.facts})  # one entry: of several the order varies
         atomic_write(self.path(key), save({"x": kept}, {"nearfar": about}), drafts=self.folder / DRAFTS)
