@@ -97,7 +97,7 @@ def windows(faults: Sequence[str], start: float = T0, seconds: float = 2.0, seed
 
 def count_alarms(values: Iterable[float], on: float, alarm: Alarm) -> tuple[int, int]:
     """(alarms, windows in alarm) of scores, one after the other, with the deadband and delays of `alarm`."""
-    fresh, raised, windows = Alarm(on, alarm.deadband, alarm.on_delay, alarm.off_delay), 0, 0
+    fresh, raised, windows = alarm.fresh(on), 0, 0
     for value in values:
         raised += fresh.update(value, 0.0) == RAISED
         windows += fresh.standing

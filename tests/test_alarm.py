@@ -101,6 +101,24 @@ def test_the_words():
     ]
 
 
+@given(SCORES, DELAYS, st.integers(0, 4))
+def test_an_alarm_needs_some_of_the_last_windows(scores, on_delay, more):
+    """By hand: the windows since the alarm was last cleared, of the last `within` at least `on_delay` above."""
+    alarm, since, raised = Alarm(3.0, 1.0, on_delay, 1, within=on_delay + more), [], 0
+    for i, score in enumerate(scores):
+        change = alarm.update(score, float(i))
+        if score is None:
+            assert not change
+            continue
+        if not (alarm.standing and change != RAISED) and change != CLEARED:
+            since.append(score)
+            assert (change == RAISED) == (sum(s > 3 for s in since[-on_delay - more :]) >= on_delay)
+        raised += change == RAISED
+        if change:
+            since = []
+    assert raised <= sum(s > 3 for s in scores if s is not None) / on_delay
+
+
 @given(SCORES, DELAYS)
 def test_no_run_of_windows_makes_more_alarms_than_the_promise_allows(scores, on_delay):
     """The bound that `Rhythm.rate_for` rests on, for any correlation: alarms <= crossings / on_delay."""
@@ -110,7 +128,14 @@ def test_no_run_of_windows_makes_more_alarms_than_the_promise_allows(scores, on_
 
 
 @pytest.mark.parametrize(
-    "bad", [{"on": math.nan}, {"on": 1, "deadband": -1}, {"on": 1, "on_delay": 0}, {"on": 1, "off_delay": 1.5}]
+    "bad",
+    [
+        {"on": math.nan},
+        {"on": 1, "deadband": -1},
+        {"on": 1, "on_delay": 0},
+        {"on": 1, "off_delay": 1.5},
+        {"on": 1, "within": 2},
+    ],
 )
 def test_nonsense_is_refused(bad):
     with pytest.raises(ValueError):

@@ -139,7 +139,8 @@ def test_what_a_person_sets_goes_before_what_was_asked_for_and_undo_brings_that_
 
 def test_the_words_say_the_range_and_what_the_normals_cannot_show(unchosen):
     machine = open_machine("pump", configured(unchosen, hop_s=1.0, streamed=True))
-    alarm, expect, rhythm = machine.expected_alarms()
+    alarm, expect, lasting, rhythm = machine.expected_alarms()
+    assert lasting.startswith("alarm, too")
     assert rhythm.startswith("counted for 43,200 clips of 2 s a day")
     assert alarm.startswith(f"alarm when 3 windows in a row each score above {machine.alarm.on:.1f}; the most unusual")
     assert "12 normals scores" in alarm and "between " in expect and " a day (if they always come in a row)" in expect

@@ -98,6 +98,15 @@ def test_it_counts_as_the_alarm_does(values, alarm, allowed):
     assert all(count_alarms(values, on, alarm)[0] <= allowed for on in steps[steps >= found.value])
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-8, 8), min_size=1, max_size=60), st.integers(1, 3), st.integers(0, 3), st.integers(0, 3))
+def test_some_of_the_last_windows_are_never_counted_too_low(values, on_delay, more, allowed):
+    alarm = Alarm(0.0, 1.0, on_delay, 2, within=on_delay + more)
+    rate = (allowed + 1 + np.sqrt(allowed + 1)) / (len(values) / WEEK)
+    found = measure(heard(values), [], rate, alarm)
+    assert count_alarms(values, found.value, alarm)[0] <= found.alarms <= allowed
+
+
 def test_too_few_weeks_promise_nothing():
     found = measure(heard(walk(0, WEEK // 2, 0.0)), [], 1.0, Alarm(3.0))
     assert found.value is None and found.needed_weeks == 2 and found.weeks == pytest.approx(0.5)

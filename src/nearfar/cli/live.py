@@ -84,6 +84,9 @@ def monitor(
     false_alarms_per_week: Annotated[
         float | None, typer.Option(help="False alarms per week that are allowed; sets the set-point.")
     ] = None,
+    on_delay: Annotated[int, typer.Option(help="Windows above the set-point that raise an alarm.")] = 3,
+    within: Annotated[int, typer.Option(help="They are among this many last windows [0: in a row].")] = 0,
+    evidence: Annotated[bool, typer.Option(help="Alarm for faint changes that last, too.")] = True,
     weights: Weights = None,
     fail_on_alarm: Annotated[bool, typer.Option("--fail-on-alarm", help="Exit 1 if there was an alarm.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print every message as a line of JSON on stdout.")] = False,
@@ -94,7 +97,12 @@ def monitor(
     Listen to live sound or to a folder and print one line per alarm event, until Ctrl-C.
     """
     if config is None:
-        alarm = {"false_alarms_per_week": false_alarms_per_week}
+        alarm = {
+            "false_alarms_per_week": false_alarms_per_week,
+            "on_delay": on_delay,
+            "within": within,
+            "evidence": evidence,
+        }
         machine = {**stream.table(), "weights": weights_of(weights), "alarm": alarm, "name": name or ""}
         plant = _plant_of(model, machine, site, sinks.tables())
     elif model is not None or stream.source or sinks.tables():

@@ -1,6 +1,8 @@
 """The smallest alarm that does not chatter: set-point, deadband, on-delay, off-delay, shelving, acknowledgement.
 
-    raise    `on_delay` judged windows in a row above `on`           clear    `off_delay` in a row below `off` <= `on`
+    raise    `on_delay` of the last `within` judged windows above `on`    (in a row, if `within` = `on_delay`)
+             or evidence that adds up over windows (`evidence`)
+    clear    `off_delay` windows in a row below `off` <= `on`, and no such evidence
 
 Pure and clock-free: windows are counted, and where time matters (shelving) the time is an argument. A window that
 cannot be judged has the score None: it neither raises nor clears, and does not break a run. The states are those of
@@ -21,8 +23,10 @@ Reference: ANSI/ISA-18.2-2016, basic alarm design.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
+from nearfar.live.evidence import Evidence
 from nearfar.support.check import integer, number
 
 NORMAL, UNACKNOWLEDGED, ACKNOWLEDGED = "normal", "unacknowledged alarm", "acknowledged alarm"
@@ -41,10 +45,14 @@ class Alarm:
     deadband: float = 0.5
     on_delay: int = 3
     off_delay: int = 5
+    within: int = 0  # 0: the same as `on_delay`, windows in a row
+    evidence: Evidence | None = None
     condition: bool = False  # whether the scores, with the delays, are above the set-point
     standing: bool = False  # whether an alarm was raised and not cleared
     acknowledged: bool = True
-    run: int = 0  # windows in a row across the limit that counts now
+    above: deque[bool] = field(default_factory=deque)  # the last `within` windows: whether each is above `on`
+    run: int = 0  # windows in a row below `off`
+    faint: bool = False  # the condition began by evidence, not by windows above the set-point
     shelved_until: float = -math.inf
 
     def __post_init__(self) -> None:
@@ -52,23 +60,41 @@ class Alarm:
         number("deadband", self.deadband, low=0)
         integer("on_delay", self.on_delay)
         integer("off_delay", self.off_delay)
+        self.within = integer("within", self.within or self.on_delay)
+        if self.within < self.on_delay:
+            raise ValueError(f"within must be at least on_delay ({self.on_delay} windows), not {self.within}")
 
     def fresh(self, on: float) -> Alarm:
         """An alarm with this deadband and these delays and another set-point, in its first state."""
-        return Alarm(on, self.deadband, self.on_delay, self.off_delay)
+        evidence = self.evidence and self.evidence.fresh()
+        return Alarm(on, self.deadband, self.on_delay, self.off_delay, self.within, evidence)
+
+    @property
+    def pending(self) -> bool:
+        """Whether windows above the set-point are counted that may yet raise an alarm."""
+        return any(self.above) if self.within > self.on_delay else bool(self.above) and self.above[-1]
 
     @property
     def off(self) -> float:
         """The alarm is cleared below this score."""
         return self.on - self.deadband
 
-    def update(self, value: float | None, at: float) -> str:
-        """Take the score of a window (None: it cannot be judged) and its time; returns "raised", "cleared" or ""."""
+    def update(self, value: float | None, at: float, p: float | None = None) -> str:
+        """Take the score of a window (None: it cannot be judged), its time and its p; "raised", "cleared" or ""."""
         if value is not None:
-            crossing = value < self.off if self.condition else value > self.on
-            self.run = self.run + 1 if crossing else 0
-            if self.run >= (self.off_delay if self.condition else self.on_delay):
-                self.condition, self.run = not self.condition, 0
+            lasting = self.evidence is not None and p is not None and self.evidence.update(p)
+            if self.condition:
+                self.run = self.run + 1 if value < self.off and not lasting else 0
+                if self.run >= self.off_delay:
+                    self.condition, self.run = False, 0
+            else:
+                self.above.append(value > self.on)
+                if len(self.above) > self.within:
+                    self.above.popleft()
+                loud = sum(self.above) >= self.on_delay
+                if loud or lasting:
+                    self.condition, self.faint = True, not loud
+                    self.above.clear()  # a window counts for one alarm only
         if self.standing and not self.condition:
             self.standing = False
             return CLEARED

@@ -147,12 +147,23 @@ class ConfigTable(BaseModel):
 
 class AlarmConfig(ConfigTable):
     """The alarm of a machine. Without `false_alarms_per_week` it uses the model's set-point if somebody chose one,
-    else the one that the normal recordings can confirm."""
+    else the one that the normal recordings can confirm. It is raised by `on_delay` of the last `within` windows (0: in
+    a row), or with `evidence` by a faint change that lasts."""
 
     false_alarms_per_week: float | None = Field(default=None, gt=0)
     deadband: float = Field(default=0.5, ge=0)
     on_delay: int = Field(default=3, ge=1)
     off_delay: int = Field(default=5, ge=1)
+    within: int = Field(default=0, ge=0)
+    evidence: bool = True
+
+    @model_validator(mode="after")
+    def _within_holds_the_delay(self) -> AlarmConfig:
+        if self.within and self.within < self.on_delay:
+            raise ValueError(
+                f"within = {self.within} windows must be 0 (in a row) or at least on_delay = {self.on_delay}"
+            )
+        return self
 
 
 class MachineConfig(ConfigTable):

@@ -69,7 +69,7 @@ class EventRecorder:
         if judged and score.score > alarm.on:
             if self._peak is None or score.score > self._peak.score:
                 self._peak = score
-        elif judged and self.alarm_event is None and alarm.run == 0:
+        elif judged and self.alarm_event is None and not alarm.pending:
             self._peak = None
         if change == RAISED:
             self._raise_alarm(self._peak or score, score.t1)
@@ -162,6 +162,8 @@ class EventRecorder:
     def _raise_alarm(self, peak: ScoreRecord, at: float) -> None:
         triggers = f" ({' and '.join(peak.triggered_by)})" if peak.triggered_by else ""
         text = f"sounds unlike its normals{triggers}"
+        if self.machine.alarm.faint:
+            text = f"faintly unlike its normals for a while: window after window a little above them{triggers}"
         event = Event(0, self.machine.id, ALARM, at, None, peak.score, peak.t0, peak.threshold, peak.triggered_by, text)
         self.alarm_event, message = self._keep(event, RAISED, at)
         self.recording_event = self.alarm_event

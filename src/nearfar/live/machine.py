@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nearfar.detector import Detector, load
 from nearfar.detector.folder import Version, version
 from nearfar.embedding.band_levels import BandLevels
@@ -19,10 +21,11 @@ from nearfar.encoders import Encoder
 from nearfar.encoders.loading import files_of, load_encoders
 from nearfar.errors import NotFound
 from nearfar.live.alarm import Alarm
+from nearfar.live.evidence import FEWEST_NORMALS, design
 from nearfar.live.health import SourceHealth
 from nearfar.live.records import ScoreRecord
 from nearfar.live.rhythm import Listening, Rhythm, all_day
-from nearfar.live.setpoint import MOST_RATE, expected_alarms, set_point
+from nearfar.live.setpoint import MOST_RATE, PER_WEEK, expected_alarms, set_point
 from nearfar.live.sources.open import is_folder
 from nearfar.live.sources.windows import RingBuffer
 from nearfar.live.watchdog import Watchdog
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 SILENCE_S, SILENCE_HOPS = 30.0, 3  # a stream is silent after the longer of both
 FOLDER_QUIET_S = 86_400.0  # a folder without a new file for a day is shown as quiet
+EVIDENCE_SHARE = 10  # of the promised false alarms one in this many may come from faint changes that last
 BUFFER_S = 60.0  # of sound in memory, for the audio of events
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Shared = dict[tuple[str, ...], Encoder]  # loaded encoders by name, file and expected hash of the weights
@@ -53,6 +57,7 @@ class Machine:
     weights: Any = None
     shared: Shared = field(default_factory=dict, repr=False)
     streamed: bool = False  # the machine is scored all the time, so its set-point allows few false alarms
+    adds_up: bool = False  # faint changes that last raise alarms
     configured_per_week: float | None = None  # most false alarms a week; overrides the set-point of the model
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(BandLevels()))
     source_health: SourceHealth = field(default_factory=SourceHealth)
@@ -89,6 +94,11 @@ class Machine:
         elif self.streamed:
             detector.threshold = set_point(detector, self.rhythm)
         self.alarm.on = detector.threshold.value
+        if self.adds_up and self.streamed and len(detector.normals) >= FEWEST_NORMALS:
+            p, rhythm = np.exp(detector.tail.log_p(detector.train_values)), self.rhythm
+            often = min(self.false_alarms_per_week, PER_WEEK) / EVIDENCE_SHARE
+            overlap = rhythm.windows_per_day / rhythm.clips_per_day
+            self.alarm.evidence = design(p, overlap, 7 * rhythm.windows_per_day / often)
         self.recipe = "+".join(sorted({f"{r.encoder}/{r.view}" for r in detector.recipes}))
 
     def reload(self) -> bool:
@@ -122,7 +132,7 @@ class Machine:
 
     def expected_alarms(self) -> list[str]:
         """The set-point in words, and the false alarms to expect."""
-        return expected_alarms(self.detector, self.detector.threshold, self.rhythm)
+        return expected_alarms(self.detector, self.detector.threshold, self.rhythm, self.alarm)
 
 
 class Machines(dict[str, Machine]):
@@ -154,12 +164,15 @@ def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared:
         name=config.name or id,
         model=config.model,
         detector=detector,
-        alarm=Alarm(detector.threshold.value, settings.deadband, settings.on_delay, settings.off_delay),
+        alarm=Alarm(
+            detector.threshold.value, settings.deadband, settings.on_delay, settings.off_delay, settings.within
+        ),
         site=site,
         hop_s=hop_s,
         weights=config.weights,
         shared={} if shared is None else shared,
         streamed=bool(config.source),
+        adds_up=settings.evidence,
         configured_per_week=settings.false_alarms_per_week,
         watchdog=Watchdog(detector.band_levels),
         source_health=SourceHealth(config.silence_s or silence_s, FOLDER_QUIET_S if folder else SILENCE_HOPS * hop_s),

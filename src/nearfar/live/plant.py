@@ -63,7 +63,7 @@ class Plant:
             self.history.record_score(score)
             machine.buffer.add(window)
             self._keep_sample(machine, score, window)
-            change = machine.alarm.update(None if score.anomalous is None else score.score, score.t1)
+            change = machine.alarm.update(None if score.anomalous is None else score.score, score.t1, score.p)
             recorder.on_score(score, change)
             warnings = tuple(problem.text for problem in problems if not problem.fatal)
             self.reporter.report(

@@ -84,7 +84,7 @@ def _alarms(scores: Iterable[ScoreRecord], alarm: Alarm) -> Iterator[tuple[float
     start, end = None, 0.0
     for s in scores:
         end = s.t1
-        change = alarm.update(None if s.anomalous is None else s.score, s.t1)
+        change = alarm.update(None if s.anomalous is None else s.score, s.t1, s.p)
         if change == RAISED:
             start = s.t1
         elif change and start is not None:

@@ -75,7 +75,7 @@ def independent_per_week(rate: float, rhythm: Rhythm) -> float:
     return min(runs * windows, rhythm.per_week(rate))
 
 
-def expected_alarms(detector: Detector, point: Threshold, rhythm: Rhythm) -> list[str]:
+def expected_alarms(detector: Detector, point: Threshold, rhythm: Rhythm, alarm: Alarm | None = None) -> list[str]:
     """A set-point, and the false alarms to expect of a healthy machine, as sentences."""
     most, least = rhythm.per_week(point.rate), independent_per_week(point.rate, rhythm)
     shown = backing(detector.train_values, point, detector.method)
@@ -88,6 +88,13 @@ def expected_alarms(detector: Detector, point: Threshold, rhythm: Rhythm) -> lis
             f"of a healthy machine expect between {how_often(least)} (if unusual windows come independently) and "
             f"{how_often(most)} (if they always come in a row)",
         ]
+    if alarm is not None and alarm.within > alarm.on_delay:
+        lines = [
+            f"alarm when {alarm.on_delay} of {alarm.within} windows score {above}",
+            f"of a healthy machine expect at most {how_often(most)}",
+        ]
+    if alarm is not None and alarm.evidence is not None:
+        lines.append("alarm, too, when window after window is a little unusual for some minutes")
     return [*lines, f"counted for {rhythm.text()}", *consequences(shown, rhythm)]
 
 
@@ -177,7 +184,7 @@ def measure(
     allowed = (math.sqrt(most + 0.25) - 0.5) ** 2 - 1 + 1e-9
     if allowed < 0 or not len(values):
         return Measured(None, 0, weeks, needed)
-    run_minima = _sliding(values, alarm.on_delay, np.minimum)  # an alarm is raised where this is above the set-point
+    run_minima = _nth_highest(values, alarm.on_delay, alarm.within)  # above the set-point, an alarm is raised
     run_maxima = _sliding(values, alarm.off_delay, np.maximum)  # and cleared where this is below set-point - deadband
     point = found_at = float(values.max())
     found = Measured(point, 0, weeks, needed)
@@ -205,6 +212,16 @@ def _replay(run_minima: Array, run_maxima: Array, on: float, off: float) -> tupl
         at = int(cleared[j]) if j < len(cleared) else len(run_minima)
         count, windows = count + 1, windows + at - start
     return count, windows
+
+
+def _nth_highest(values: Array, n: int, within: int) -> Array:
+    """The n-th highest of each `within` values in a row, at the last of them; of fewer at the start, NaN before n."""
+    if within == n:
+        return _sliding(values, n, np.minimum)
+    padded = np.concatenate([np.full(within - 1, -np.inf), values])
+    out = np.partition(np.lib.stride_tricks.sliding_window_view(padded, within), within - n, axis=1)[:, within - n]
+    out[: n - 1] = np.nan
+    return out
 
 
 def _sliding(values: Array, length: int, extreme: np.ufunc) -> Array:

@@ -54,6 +54,9 @@ ALTER TABLE events ADD COLUMN interrupted INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE alarms (
     machine TEXT PRIMARY KEY, deadband REAL NOT NULL, on_delay INTEGER NOT NULL, off_delay INTEGER NOT NULL);
 """,
+    """
+ALTER TABLE alarms ADD COLUMN within INTEGER NOT NULL DEFAULT 0;
+""",
 )
 VERSION = len(SCHEMA)
 TABLES = ("scores", "events", "audits")  # the tables for people; `outbox` is internal

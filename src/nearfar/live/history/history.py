@@ -91,12 +91,14 @@ class History:
 
     def record_alarm_settings(self, machine: str, alarm: Alarm) -> None:
         """Keep the deadband and the delays of a machine's alarm."""
-        settings = [machine, alarm.deadband, alarm.on_delay, alarm.off_delay]
-        self.database.write(("INSERT OR REPLACE INTO alarms VALUES (?, ?, ?, ?)", settings))
+        settings = [machine, alarm.deadband, alarm.on_delay, alarm.off_delay, alarm.within]
+        self.database.write(("INSERT OR REPLACE INTO alarms VALUES (?, ?, ?, ?, ?)", settings))
 
     def alarm_settings(self, machine: str) -> Alarm:
         """An `Alarm` with the machine's last deadband and delays, or with the default ones; its set-point is 0."""
-        settings = self.database.read("SELECT deadband, on_delay, off_delay FROM alarms WHERE machine = ?", [machine])
+        settings = self.database.read(
+            "SELECT deadband, on_delay, off_delay, within FROM alarms WHERE machine = ?", [machine]
+        )
         return Alarm(0.0, *settings[0]) if settings else Alarm(0.0)
 
     def scores(self, machine: str, since: float, until: float, points: int | None = None) -> list[ScoreRecord]:

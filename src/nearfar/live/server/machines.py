@@ -174,7 +174,7 @@ def _set_point(machine: Machine, detector: Detector, price: Price | None = None)
         times_loudest=shown.times_loudest,
         lowest_value=shown.lowest_value,
         lowest_per_week=rhythm.per_week(shown.lowest_rate),
-        promise=expected_alarms(detector, point, rhythm),
+        promise=expected_alarms(detector, point, rhythm, machine.alarm),
         price=None if price is None else schemas.Price(**asdict(price), text=price.text()),
     )
 
