@@ -63,6 +63,32 @@ def test_ffmpeg_picks_the_channels_that_were_asked_for(tmp_path):
     assert np.allclose(got[0].samples, four[[3, 2], : 2 * RATE], atol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 6, 8])
+@pytest.mark.parametrize(("near", "far"), [(0, 1), (0, None), (2, 0)])
+def test_ffmpeg_mixes_no_channels(tmp_path, channels, near, far):
+    path = tmp_path / "x.wav"
+    soundfile.write(path, np.random.default_rng(1).normal(0, 0.1, (4 * RATE, channels)), RATE, subtype="FLOAT")
+    if (channels == 1 and near) or max(near, far or 0) >= channels > 1:
+        source = open_source([str(path)], listening(near=near, far=far))
+        assert not collect(source, until=lambda _: source.problem) and "was asked for" in source.problem
+        return
+    want = list(audio.windows(path, near=near, far=far, length_s=2.0, whole_s=1.0))
+    got = collect(open_source([str(path)], listening(near=near, far=far, hop_s=2.0)))
+    assert len(got) == len(want) == 2
+    for window, clip in zip(got, want, strict=True):
+        assert np.array_equal(window.samples, [clip.near] if clip.far is None else [clip.near, clip.far])
+        assert window.level_dbfs(0) == pytest.approx(-20, abs=0.2)
+
+
+def test_each_of_a_pair_is_one_channel_as_it_is(tmp_path):
+    for channels in (1, 2):
+        path = tmp_path / f"{channels}.wav"
+        soundfile.write(path, np.random.default_rng(1).normal(0, 0.1, (3 * RATE, channels)), RATE, subtype="FLOAT")
+        stop, feed = threading.Event(), streams.Ffmpeg(str(path), RATE, channels=1)
+        got = np.concatenate([chunk[0] for chunk in feed.chunks(stop) if chunk is not None], axis=1)
+        assert np.array_equal(got, [audio.read(path).near])
+
+
 def test_ffmpeg_says_what_is_wrong_without_the_password(tmp_path):
     feed = streams.Ffmpeg("http://anna:secret@127.0.0.1:9/x", RATE, first_wait_s=0.1)
     collect(StreamSource(feed, 2.0, 1.0, time.time), until=lambda _: feed.restarts)

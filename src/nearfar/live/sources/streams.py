@@ -24,6 +24,7 @@ import numpy as np
 from nearfar.support.check import Array, integer, one_of
 
 CHUNK_S, POLL_S = 0.25, 0.5
+AU_HEADER = 24  # bytes: magic, where the samples begin, their size, encoding, rate, channels
 AHEAD = 64  # chunks that wait to be read
 AHEAD_S, LATEST_S = 5.0, 60.0  # a stream this far before its time is no live one; how far behind it is still known
 LONGEST_WAIT_S = 60.0
@@ -163,16 +164,40 @@ class Ffmpeg:
         return hide(" | ".join(list(self._messages)[-2:]))
 
     def command(self) -> list[str]:
-        """The command line: two channels of 32-bit floats on stdout, near first."""
-        pick = []
-        if self.channels == 1 and self.near:
-            pick = ["-af", f"pan=mono|c0=c{self.near}"]
-        elif self.channels == 2 and (self.near, self.far) != (0, 1):
-            pick = ["-af", f"pan=stereo|c0=c{self.near}|c1=c{self.near if self.far is None else self.far}"]
+        """The command line: all channels, as they are, as an AU file of 32-bit floats on stdout.
+
+        The header of the AU file tells how many channels there are. With `-ac`, ffmpeg would mix them.
+        """
         over_tcp = ["-rtsp_transport", "tcp"] if self.url.startswith("rtsp") else []
         quiet = ["-nostdin", "-hide_banner", "-loglevel", "warning"]
-        form = ["-vn", *pick, "-f", "f32le", "-ac", str(self.channels), "-ar", str(self.rate), "-"]
+        form = ["-vn", "-f", "au", "-c:a", "pcm_f32be", "-ar", str(self.rate), "-"]
         return ["ffmpeg", *quiet, *over_tcp, *self.options, "-i", self.url, *form]
+
+    def _picked(self, file: IO[bytes], stop: threading.Event) -> Iterator[Chunk | None]:
+        """The near and far channel of an AU file, as a file of one channel gives near alone; see `SampleStream`."""
+        rest, rows, channels, pace = b"", [0], 0, Pace()
+        for data in _read_blocks(file, round(CHUNK_S * self.rate) * 8, stop):
+            if data is None:
+                yield None
+                continue
+            rest += data
+            if not channels:
+                start = int.from_bytes(rest[4:8], "big")
+                if len(rest) < max(AU_HEADER, start):
+                    continue
+                channels, rest = int.from_bytes(rest[20:24], "big"), rest[start:]
+                if channels > 1 or self.near:
+                    rows = [self.near] if self.channels == 1 or self.far is None else [self.near, self.far]
+                if max(rows) >= channels:
+                    has = "one channel, 0" if channels == 1 else f"channels 0 to {channels - 1}"
+                    self._messages.append(f"it has {has}, and channel {max(rows)} was asked for")
+                    self.problem = f"{hide(self.url)}: {self._messages[-1]}"
+                    return
+            whole = len(rest) // (4 * channels) * 4 * channels
+            samples, rest = np.frombuffer(rest[:whole], ">f4").reshape(-1, channels), rest[whole:]
+            if len(samples):
+                self.is_ahead = pace.is_ahead(len(samples) / self.rate, monotonic())
+                yield np.ascontiguousarray(samples.T[rows], np.float32), False
 
     def _start(self) -> subprocess.Popen[bytes]:
         try:
@@ -193,9 +218,7 @@ class Ffmpeg:
     def _read(self, process: subprocess.Popen[bytes], stop: threading.Event) -> Iterator[Chunk | None]:
         assert process.stdout is not None
         silent_s = 0.0
-        pcm = Pcm(process.stdout, self.rate, self.channels)
-        for chunk in pcm.chunks(stop):
-            self.is_ahead = pcm.is_ahead
+        for chunk in self._picked(process.stdout, stop):
             silent_s = 0.0 if chunk is not None else silent_s + POLL_S
             if silent_s >= self.stall_s:
                 self._messages.append(f"no sound for {silent_s:.0f} s")
