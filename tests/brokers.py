@@ -60,20 +60,31 @@ class Mosquitto:
 class Listener:
     """Everything that a broker says on some topics: (topic, payload, retained)."""
 
-    def __init__(self, port: int, topic: str = "#", session: str = "", **tls: str) -> None:
+    def __init__(
+        self,
+        port: int,
+        topic: str = "#",
+        session: str = "",
+        *,
+        user: tuple[str, str] | None = None,
+        host: str = "127.0.0.1",
+        **tls: str,
+    ) -> None:
         from paho.mqtt import client as paho
 
         self.heard: list[tuple[str, bytes, bool]] = []
         self.ready = threading.Event()
         version = paho.CallbackAPIVersion.VERSION2  # with a session, the broker keeps what comes meanwhile
         self.client = paho.Client(version, client_id=session, clean_session=not session)
+        if user:
+            self.client.username_pw_set(*user)
         if tls:
             self.client.tls_set(**tls)
         self.client.reconnect_delay_set(1, 1)
         self.client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
         self.client.on_subscribe = lambda *_: self.ready.set()
         self.client.on_message = lambda c, u, m: self.heard.append((m.topic, m.payload, m.retain))
-        self.client.connect("127.0.0.1", port)
+        self.client.connect(host, port)
         self.client.loop_start()
         assert self.ready.wait(5)
 

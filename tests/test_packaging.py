@@ -23,7 +23,7 @@ def exported() -> set[str]:
     return names
 
 
-SERIES = {"gauge": [""], "counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
+SERIES = {"gauge": [""], "counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "info": ["_info"]}
 
 
 @pytest.mark.parametrize("file", ["grafana/nearfar.json", "alerts.yml"])

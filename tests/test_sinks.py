@@ -6,6 +6,8 @@ import hmac
 import http.server
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,7 +45,8 @@ PUMP = SimpleNamespace(
     name="Pump 3",
     site="north",
     model=Path("pump3"),
-    detector=SimpleNamespace(threshold=SimpleNamespace(value=3.0)),
+    detector=SimpleNamespace(threshold=SimpleNamespace(value=3.0), window_s=10.0),
+    watchdog=SimpleNamespace(silence_s=30.0),
 )
 FAN = SimpleNamespace(**{**vars(PUMP), "id": "fan"})
 
@@ -347,6 +350,8 @@ def test_mqtt_topics_and_what_is_retained(broker, tmp_path):
     sink.put(event(7))
     sink.put(health("problem", "dead"))
     assert wait_for(lambda: b"problem" in b"".join(listener.of("pump/health")) and listener.of("/event"))
+    told = [json.loads(payload)["health"] for payload in listener.of("pump/health")]
+    assert told == ["waiting", "ok", "problem"]  # nothing is "ok" before it has been heard
     (payload,) = listener.of("nearfar/north/pump/score")
     body = json.loads(payload)
     assert {"model", "recipe", "score", "threshold", "t0", "t1"} <= set(body) and body["score"] == 4.5
@@ -483,7 +488,35 @@ def test_what_is_counted_begins_at_0_so_that_the_first_alarm_is_an_increase():
     text = Metrics(["pump"]).text().decode()
     assert 'nearfar_events_total{kind="alarm",machine="pump"} 0.0' in text
     assert 'nearfar_windows_total{machine="pump",result="failed"} 0.0' in text
-    assert "nearfar_alarm{" not in text and "nearfar_health_problem{" not in text  # nobody knows yet
+    assert 'nearfar_health_problem{machine="pump"} 0.0' in text  # else panels of health lack every healthy machine
+    assert "nearfar_alarm{" not in text  # nobody knows yet
+
+
+def test_a_machine_that_is_never_heard_is_stale_from_the_start():
+    text = Metrics(["pump", "fan"], listening=["pump"], started=1000.0).text().decode()
+    assert 'nearfar_last_audio_timestamp_seconds{machine="pump"} 1000.0' in text and '{machine="fan"} 1000' not in text
+
+
+def test_metrics_show_sinks_the_disk_the_history_and_the_build(tmp_path):
+    metrics, history = Metrics(), History(tmp_path)
+    broken = SimpleNamespace(name="mqtt", problem="")
+    metrics.watch(history, [metrics, broken])
+    text = metrics.text().decode()
+    for line in (
+        'nearfar_sink_problem{sink="mqtt"} 0.0',
+        "nearfar_history_problem 0.0",
+        'nearfar_build_info{python="3.',
+    ):
+        assert line in text, line
+    assert 'sink="prometheus"' not in text and "nearfar_refused_logins_total 0.0" in text
+    free = float(re.search(r"^nearfar_disk_free_bytes (\S+)$", text, re.MULTILINE)[1])
+    assert 0 < free <= shutil.disk_usage(tmp_path).total
+    broken.problem = "mqtt: x does not answer"
+    history.database.problem = "history: disk full"
+    metrics.count_refused_login()
+    text = metrics.text().decode()
+    assert 'nearfar_sink_problem{sink="mqtt"} 1.0' in text and "nearfar_history_problem 1.0" in text
+    assert "nearfar_refused_logins_total 1.0" in text
 
 
 def test_metrics_are_served():

@@ -58,9 +58,8 @@ def serve(
 
     Serve a dashboard, a REST API and metrics for Prometheus, until Ctrl-C.
     """
-    from nearfar.live.build import build_plant
+    from nearfar.live.build import build_plant, open_metrics
     from nearfar.live.server.app import NEEDS_FASTAPI
-    from nearfar.live.sinks.prometheus import Metrics
 
     if find_spec("fastapi") is None:  # else the error would name one package of several
         raise ImportError(NEEDS_FASTAPI)
@@ -75,7 +74,7 @@ def serve(
             root=root_path,
             proxies=trusted_proxy or [],
         )
-        sinks = [] if plant.metrics else [Metrics(plant.machines)]
+        sinks = [] if plant.metrics else [open_metrics(plant, time.time)]
         assembly = build_plant(plant, clock=time.time, warn=LOG.warning, report=log_left_out, sinks=sinks, idle=True)
         address = f"[{host}]" if ":" in host else host
         url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}{rules.root}/"
@@ -111,9 +110,14 @@ def _run(assembly: Assembly, rules: Access, listening: socket.socket, url: str, 
     from nearfar.live.server.app import make_app
 
     metrics, monitor = assembly.metrics, assembly.monitor
-    text = None if metrics is None else metrics.text
+    assert metrics is not None
     app = make_app(
-        assembly.plant, rules, metrics=text, dropped=lambda: monitor.dropped, source_problems=monitor.problems
+        assembly.plant,
+        rules,
+        metrics=metrics.text,
+        on_refused_login=metrics.count_refused_login,
+        dropped=lambda: monitor.dropped,
+        source_problems=monitor.problems,
     )
     for machine in assembly.plant.machines.values():
         if machine.id in monitor.queues:

@@ -80,6 +80,8 @@ def build_plant(
     plant.reporter.url = config.url
     metrics = next((sink for sink in all_sinks if isinstance(sink, Metrics)), None)
     meters = (metrics,) if metrics else ()
+    if metrics:
+        metrics.watch(history, all_sinks)
     return Assembly(plant, Monitor(plant, sources, warn=warn, meters=meters), all_sinks, metrics, folder_lock)
 
 
@@ -94,6 +96,11 @@ def open_machines(config: PlantConfig) -> list[Machine]:
     return machines
 
 
+def open_metrics(config: PlantConfig, clock: Callable[[], float]) -> Metrics:
+    """The metrics of the machines of a configuration."""
+    return Metrics(config.machines, [id for id, c in config.machines.items() if c.source], clock())
+
+
 def open_sinks(
     config: PlantConfig, machines: Sequence[Machine], history: History, clock: Callable[[], float]
 ) -> list[Sink]:
@@ -105,7 +112,7 @@ def open_sinks(
         if config.csv:
             sinks.append(csv_lines(config.csv.file))
         if config.metrics:
-            metrics = Metrics(config.machines)
+            metrics = open_metrics(config, clock)
             sinks.append(metrics)
             metrics.serve(config.metrics.address, config.metrics.port)
         if config.webhook:
@@ -116,7 +123,7 @@ def open_sinks(
 
             sinks.append(OpcUa(machines, config.opcua.endpoint))
         if config.mqtt:
-            sinks.append(_mqtt(config.mqtt, machines, history))
+            sinks.append(_mqtt(config.mqtt, machines, history, config.url))
     except BaseException:
         for sink in sinks:
             sink.close()
@@ -124,12 +131,12 @@ def open_sinks(
     return sinks
 
 
-def _mqtt(broker: MqttConfig, machines: Sequence[Machine], history: History) -> Sink:
+def _mqtt(broker: MqttConfig, machines: Sequence[Machine], history: History, url: str) -> Sink:
     from nearfar.live.sinks.mqtt import Mqtt
 
     _check_certificates(broker)
     password = read_secret(broker.password_file) if broker.password_file else ""
-    return Mqtt(broker, machines, history, password=password)
+    return Mqtt(broker, machines, history, password=password, url=url)
 
 
 def _check_certificates(broker: MqttConfig) -> None:

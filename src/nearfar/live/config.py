@@ -29,7 +29,7 @@ import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from nearfar.errors import ConfigError
 from nearfar.live.sinks.webhook import hook_url
@@ -201,6 +201,7 @@ class MqttConfig(ConfigTable):
     ca: FilePath | None = None
     cert: FilePath | None = None
     key: FilePath | None = None
+    version: Literal[3, 5] = 5
     prefix: Annotated[str, AfterValidator(_topic)] = "nearfar"
     discovery: bool = True
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 from nearfar.live.records import Event, ScoreRecord, iso_time, trigger_names
 
 SCORE, STATE, EVENT, HEALTH = "score", "state", "event", "health"
-OK, PROBLEM, OFFLINE = "ok", "problem", "offline"
+OK, PROBLEM, OFFLINE, WAITING = "ok", "problem", "offline", "waiting"
 
 
 @dataclass(frozen=True)

@@ -42,14 +42,16 @@ def make_app(
     limits: Limits | None = None,
     decoder: Decoder | None = None,
     metrics: Callable[[], bytes] | None = None,
+    on_refused_login: Callable[[], None] = lambda: None,
     dropped: Callable[[], int] = lambda: 0,
     source_problems: Callable[[], list[str]] = list,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The ASGI application over a plant. `access` without a token is for this computer alone (see `security`).
 
-    `metrics()` is the text for Prometheus, `dropped()` the number of windows that were not scored in time, and
-    `source_problems()` the reasons why sources give no sound. Raises ImportError without the extra `serve`.
+    `metrics()` is the text for Prometheus, `on_refused_login()` is called for each wrong token, `dropped()` is the
+    number of windows that were not scored in time, and `source_problems()` the reasons why sources give no sound.
+    Raises ImportError without the extra `serve`.
     """
     try:
         import python_multipart  # noqa: F401
@@ -62,7 +64,7 @@ def make_app(
     from nearfar.live.server.service import Service
     from nearfar.live.server.stream import Stream
 
-    access, limits, refusals = access or Access(), limits or Limits(), Refusals()
+    access, limits, refusals = access or Access(), limits or Limits(), Refusals(on_refused_login)
     stream = Stream(f"{clock():.0f}", lambda id: machine_state(plant, id).model_dump())
     plant.sinks.append(stream)
     app = FastAPI(

@@ -74,13 +74,16 @@ class Buckets:
 class Refusals:
     """Logins that were refused: counted in all, and logged a few times a minute for each address."""
 
-    def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
-        self.count, self.steady = 0, steady
+    def __init__(
+        self, on_refused: Callable[[], None] = lambda: None, steady: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.count, self.on_refused, self.steady = 0, on_refused, steady
         self._lines = Buckets(1 / 60, 5)
 
     def note(self, address: str, why: str) -> None:
         """A login or a token was refused."""
         self.count += 1
+        self.on_refused()
         if not self._lines.take(address, self.steady()):
             LOG.warning("refused a login from %s: %s (%d refused since the start)", address or "?", why, self.count)
 
@@ -120,7 +123,7 @@ class RequestGuard:
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app, self.access, self.limits, self.clock, self.steady = app, access, limits, clock, steady
-        self.refusals = refusals or Refusals(steady)
+        self.refusals = refusals or Refusals(steady=steady)
         self.requests = Buckets(limits.per_s, limits.burst)
         self.logins = Buckets(limits.logins / 60, limits.logins)
 

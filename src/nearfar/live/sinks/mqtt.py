@@ -3,28 +3,39 @@
     nearfar/<site>/<machine>/score    every window, while the broker is connected
     nearfar/<site>/<machine>/state    when it changes            normal | unacknowledged alarm | ...
     nearfar/<site>/<machine>/event    raised, cleared, acknowledged, verdict: never lost
-    nearfar/<site>/<machine>/health   {"health": "ok" | "problem" | "offline"}; "offline" is the last will
+    nearfar/<site>/<machine>/health   {"health": "waiting" | "ok" | "problem" | "offline"}; "offline" is the last will
 
 JSON, QoS 1. Only health and Home Assistant's discovery are retained: a retained score or state would look current long
-after it was true. While the broker is unreachable, events, state and health wait (up to WAITING); scores are dropped.
+after it was true. While the broker is unreachable, events, state and health wait (up to MOST_WAITING); scores are
+dropped. MQTT 5, in which a broker says what it denies; `version = 3` in [mqtt] for an older broker. What was retained
+for machines that have left the configuration is deleted; a file of the history remembers their topics.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import secrets
+import ssl
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any
 
-from nearfar.live.messages import EVENT, HEALTH, OFFLINE, OK, SCORE, Message
+from nearfar.live.messages import EVENT, HEALTH, OFFLINE, OK, SCORE, WAITING, Message
 from nearfar.live.sinks.retry import RetryQueue
+from nearfar.support.files import atomic_write
 
 if TYPE_CHECKING:
     from nearfar.live.config import MqttConfig
     from nearfar.live.history.history import History
     from nearfar.live.machine import Machine
 
-WAITING = 5000
+MOST_WAITING = 5000
 CONFIRM_S = 5.0  # for a connected broker to confirm an event
+CLOSE_S = 2.0  # for all machines together
+ANNOUNCED = "mqtt-announced.json"  # of the history: [prefix, site, machine] of all that has been retained
 DISCOVERY = "homeassistant"
 _OFFLINE = json.dumps({"health": OFFLINE})
 
@@ -32,7 +43,8 @@ _OFFLINE = json.dumps({"health": OFFLINE})
 class Mqtt:
     """A sink for `machines` at a broker; needs paho-mqtt 2. Connects in the background, as soon as it can.
 
-    `password` belongs to the user name of `broker`; TLS is on if the broker asks for it or a CA is given.
+    `url` is the address of the dashboard, or "". `password` belongs to the user name of `broker`; TLS is on if the
+    broker asks for it or a CA is given.
     """
 
     name = "mqtt"
@@ -44,16 +56,23 @@ class Mqtt:
         history: History,
         *,
         password: str = "",
+        url: str = "",
         longest_wait_s: int = 60,
     ) -> None:
         try:
             from paho.mqtt import client as paho
         except ImportError:
             raise ImportError("MQTT needs paho-mqtt: pip install 'nearfar[live]'") from None
-        self.broker, self.machines = broker, {m.id: m for m in machines}
+        self.broker, self.machines, self.url = broker, {m.id: m for m in machines}, url
         self.encrypted = broker.tls or broker.ca is not None
         self._problems: dict[str, str] = {}
-        self._health = {m.id: json.dumps({"health": OK}) for m in machines}  # published again after each connection
+        self._refused: set[str] = set()  # machines whose last connection the broker refused
+        self._sent: dict[tuple[str, int], str] = {}  # the topics of messages that are not confirmed yet
+        self._denied: set[str] = set()  # topics that the broker does not allow
+        self._health = {m.id: json.dumps({"health": WAITING}) for m in machines}  # sent again after each connection
+        self._unheard = set(self.machines)
+        self._announced = history.folder / ANNOUNCED
+        self._gone = self._note_announced()
         self._clients = {m.id: self._client(paho, m, password, longest_wait_s) for m in machines}
         self._events = RetryQueue(self.name, self._deliver, history.outbox.mailbox(self.name, (EVENT,)))
         for client in self._clients.values():
@@ -62,8 +81,15 @@ class Mqtt:
 
     @property
     def problem(self) -> str:
-        """Why the broker cannot be reached, or ""."""
-        return "; ".join(sorted(set(self._problems.values()))) or self._events.problem
+        """Why the broker cannot be reached, or does not take messages, or ""."""
+        problems = sorted(set(self._problems.values()))
+        if denied := sorted(self._denied):
+            more = f" and {len(denied) - 1} more topics" if denied[1:] else ""
+            who = self.broker.username or "a client without a user name"
+            problems.append(
+                f"mqtt: {self.broker.host} does not allow {who} to publish to {denied[0]}{more}: see its ACL"
+            )
+        return "; ".join(problems) or self._events.problem
 
     def put(self, message: Message) -> None:
         """Publish; never waits."""
@@ -73,18 +99,28 @@ class Mqtt:
         client, payload = self._clients[message.machine], _payload(message)
         if message.kind == HEALTH:
             self._health[message.machine] = payload
+            self._unheard.discard(message.machine)
+        elif message.kind == SCORE and message.machine in self._unheard:
+            self._unheard.discard(message.machine)
+            self._health[message.machine] = json.dumps({"health": OK})
+            topic = self._topic(message.site, message.machine, HEALTH)
+            self._publish(client, message.machine, topic, self._health[message.machine], retain=True)
         if message.kind == SCORE and not client.is_connected():
             return
         topic = self._topic(message.site, message.machine, message.kind)
-        client.publish(topic, payload, qos=1, retain=message.kind == HEALTH)
+        self._publish(client, message.machine, topic, payload, retain=message.kind == HEALTH)
 
     def close(self) -> None:
         """Publish "offline" and disconnect; events that could not be delivered are sent after the next start."""
-        self._events.close()
+        self._events.close(CLOSE_S)
+        until, sent = time.monotonic() + CLOSE_S, []
         for id, client in self._clients.items():
             if client.is_connected():
                 topic = self._topic(self.machines[id].site, id, HEALTH)
-                client.publish(topic, _OFFLINE, qos=1, retain=True).wait_for_publish(2.0)
+                sent.append(client.publish(topic, _OFFLINE, qos=1, retain=True))
+        for message in sent:
+            message.wait_for_publish(max(0.01, until - time.monotonic()))
+        for client in self._clients.values():
             client.disconnect()
         for client in self._clients.values():
             client.loop_stop()
@@ -95,54 +131,136 @@ class Mqtt:
         client = self._clients.get(message.machine, first)  # the machine may have left the configuration
         if not client.is_connected():
             raise OSError(f"{self.broker.host} is not connected")
-        sent = client.publish(self._topic(message.site, message.machine, EVENT), _payload(message), qos=1)
+        topic = self._topic(message.site, message.machine, EVENT)
+        sent = self._publish(client, message.machine, topic, _payload(message))
         if sent.rc == 0:
             sent.wait_for_publish(CONFIRM_S)
         if sent.rc or not sent.is_published():
             raise OSError(f"{self.broker.host} does not confirm messages")
+        if topic in self._denied:
+            raise OSError(f"{self.broker.host} does not allow this client to publish to {topic}")
+
+    def _publish(self, client: Any, machine: str, topic: str, payload: str, *, retain: bool = False) -> Any:
+        info = client.publish(topic, payload, qos=1, retain=retain)
+        self._sent[machine, info.mid] = topic
+        return info
+
+    def _note_announced(self) -> list[list[str]]:
+        """Write down what this process retains; returns what an earlier one did and this one does not."""
+        try:
+            before = json.loads(self._announced.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # none yet, or damaged
+            before = []
+        gone = [entry for entry in before if entry not in self._announcements]
+        self._write_announced(gone)
+        return gone
+
+    @property
+    def _announcements(self) -> list[list[str]]:
+        return [[self.broker.prefix, m.site, m.id] for m in self.machines.values()]
+
+    def _write_announced(self, gone: list[list[str]]) -> None:
+        with suppress(OSError):  # a full disk: what is retained then stays on the broker
+            atomic_write(self._announced, json.dumps(self._announcements + gone), mode=0o600)
+
+    def _forget_gone(self, client: Any) -> None:
+        """Delete what is retained for machines that have left the configuration."""
+        gone, self._gone = self._gone, []
+        for prefix, site, id in gone:
+            for topic in (f"{prefix}/{site}/{id}/{HEALTH}", *discovery_topics(site, id)):
+                client.publish(topic, b"", qos=1, retain=True)
+        if gone:
+            self._write_announced([])
 
     def _client(self, paho: Any, machine: Machine, password: str, longest_wait_s: int) -> Any:
         broker = self.broker
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=f"nearfar-{machine.site}-{machine.id}")
+        host, port = broker.host, broker.port or (8883 if self.encrypted else 1883)
+
+        class Client(paho.Client):  # type: ignore[misc]
+            """paho's client, which keeps why it could not connect: `on_connect_fail` is not told."""
+
+            failure: OSError | None = None
+
+            def reconnect(self) -> Any:
+                try:
+                    return super().reconnect()
+                except OSError as error:
+                    self.failure = error
+                    raise
+
+        def not_connected(client: Any, userdata: Any) -> None:
+            self._problems[machine.id] = f"mqtt: {_why(client.failure, host, port, tls=self.encrypted)}"
+
+        client = Client(
+            paho.CallbackAPIVersion.VERSION2,
+            client_id=f"nearfar-{machine.site}-{machine.id}-{secrets.token_hex(4)}",  # no two processes have one
+            protocol=paho.MQTTv5 if broker.version == 5 else paho.MQTTv311,
+        )
         if broker.username:
             client.username_pw_set(broker.username, password or None)
         if self.encrypted:
             client.tls_set(ca_certs=broker.ca, certfile=broker.cert, keyfile=broker.key)
         client.will_set(self._topic(machine.site, machine.id, HEALTH), _OFFLINE, qos=1, retain=True)
-        client.max_queued_messages_set(WAITING)
+        client.max_queued_messages_set(MOST_WAITING)
         client.reconnect_delay_set(1, longest_wait_s)
         client.on_connect = self._on_connect(machine)
         client.on_disconnect = self._on_disconnect(machine)
-        client.on_connect_fail = lambda *_: self._problems.update({machine.id: f"mqtt: {broker.host} does not answer"})
+        client.on_connect_fail = not_connected
+        client.on_publish = self._on_publish(machine)
         client.on_message = lambda client, *_: self._announce(client, machine)  # Home Assistant has started
         return client
 
     def _on_connect(self, machine: Machine) -> Callable[..., None]:
         def connected(client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
             if reason.is_failure:
-                self._problems[machine.id] = f"mqtt: {self.broker.host} refuses the connection: {reason}"
+                self._refused.add(machine.id)
+                self._problems[machine.id] = f"mqtt: {self.broker.host} refuses {self._refusal(str(reason))}"
                 return
+            self._refused.discard(machine.id)
             self._problems.pop(machine.id, None)
+            self._denied.clear()
             if self.broker.discovery:
                 client.subscribe(f"{DISCOVERY}/status", qos=1)
+            self._forget_gone(client)
             self._announce(client, machine)
             self._events.retry_now()
 
         return connected
 
+    def _refusal(self, reason: str) -> str:
+        """What the broker refuses, by its reason."""
+        who = f"user {self.broker.username!r}" if self.broker.username else "a client without a user name"
+        if reason in ("Not authorized", "Bad user name or password"):
+            return f"{who} ({reason}): check username and password_file in [mqtt]"
+        if reason == "Unsupported protocol version":
+            return f"MQTT {self.broker.version} ({reason}): set version = {8 - self.broker.version} in [mqtt]"
+        return f"the connection ({reason})"
+
     def _on_disconnect(self, machine: Machine) -> Callable[..., None]:
         def disconnected(client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
-            self._problems[machine.id] = f"mqtt: the connection to {self.broker.host} was lost ({reason}); trying again"
+            if machine.id not in self._refused:
+                why = f"the connection to {self.broker.host} was lost ({reason}); trying again"
+                self._problems[machine.id] = f"mqtt: {why}"
 
         return disconnected
+
+    def _on_publish(self, machine: Machine) -> Callable[..., None]:
+        def published(client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
+            topic = self._sent.pop((machine.id, mid), "")
+            if topic and reason.is_failure:
+                self._denied.add(topic)
+            else:
+                self._denied.discard(topic)
+
+        return published
 
     def _announce(self, client: Any, machine: Machine) -> None:
         """Publish the retained topics after a connection: health, and Home Assistant's discovery."""
         topic = self._topic(machine.site, machine.id, HEALTH)
-        client.publish(topic, self._health[machine.id], qos=1, retain=True)
+        self._publish(client, machine.id, topic, self._health[machine.id], retain=True)
         if self.broker.discovery:
-            for topic, config in discovery(machine, self.broker.prefix):
-                client.publish(topic, json.dumps(config), qos=1, retain=True)
+            for topic, config in discovery(machine, self.broker.prefix, self.url):
+                self._publish(client, machine.id, topic, json.dumps(config), retain=True)
 
     def _topic(self, site: str, machine: str, kind: str) -> str:
         return f"{self.broker.prefix}/{site}/{machine}/{kind}"
@@ -152,25 +270,74 @@ def _payload(message: Message) -> str:
     return json.dumps({"machine": message.machine, **message.when(), **message.body()}, allow_nan=False)
 
 
-def discovery(machine: Machine, prefix: str) -> list[tuple[str, dict[str, Any]]]:
-    """(topic, configuration) of the entities of a machine in Home Assistant: score, set-point, alarm, microphones."""
-    base, uid = f"{prefix}/{machine.site}/{machine.id}", f"nearfar_{machine.site}_{machine.id}"
-    device = {"identifiers": [uid], "name": machine.name, "manufacturer": "nearfar", "model": machine.model.name}
-    offline = "{{ 'offline' if value_json.health == 'offline' else 'online' }}"
-    shared = {"device": device, "availability": [{"topic": f"{base}/health", "value_template": offline}]}
+def _why(error: OSError | None, host: str, port: int, *, tls: bool) -> str:
+    """Why there is no connection to a broker, and what to do."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if "ostname" in error.verify_message or "IP address" in error.verify_message:
+            return f"the certificate of {host} is for another name ({error.verify_message}): use that name as host"
+        return f"the certificate of {host} is not trusted ({error.verify_message}): give its CA as ca in [mqtt]"
+    why = "" if error is None else f" ({error.strerror or error})"
+    if tls and isinstance(error, ssl.SSLError | ConnectionResetError):
+        return f"no TLS with {host} port {port}{why}: is this its port for TLS, and does it want a cert?"
+    return f"{host} port {port} does not answer{why}"
+
+
+ENTITIES = {"Score": "sensor", "Set-point": "sensor", "Alarm": "binary_sensor", "Microphones": "binary_sensor"}
+
+
+def _unique_id(site: str, machine: str, name: str) -> str:
+    return f"nearfar_{site}_{machine}_{name.lower().replace('-', '_')}"
+
+
+def discovery_topics(site: str, machine: str) -> list[str]:
+    """The topics of Home Assistant's discovery for a machine, one for each of ENTITIES."""
+    return [f"{DISCOVERY}/{kind}/{_unique_id(site, machine, name)}/config" for name, kind in ENTITIES.items()]
+
+
+def discovery(machine: Machine, prefix: str, url: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """(topic, configuration) of the entities of a machine in Home Assistant: score, set-point, alarm, microphones.
+
+    The first three are available while the microphones work, and expire when no window comes.
+    """
+    base, version = f"{prefix}/{machine.site}/{machine.id}", version_of("nearfar")
     score, health = f"{base}/score", f"{base}/health"
+    device = {
+        "identifiers": [f"nearfar_{machine.site}_{machine.id}"],
+        "name": machine.name,
+        "manufacturer": "nearfar",
+        "model": machine.model.name,
+        "sw_version": version,
+        **({"configuration_url": f"{url.rstrip('/')}/machine/{machine.id}"} if url.startswith("http") else {}),
+    }
+    shared = {"device": device, "origin": {"name": "nearfar", "sw_version": version}}
+
+    def available(words: str) -> dict[str, Any]:
+        template = f"{{{{ 'online' if value_json.health in [{words}] else 'offline' }}}}"
+        return {"availability": [{"topic": health, "value_template": template}]}
+
     alarm = "{{ 'ON' if value_json.state in ['unacknowledged alarm', 'acknowledged alarm'] else 'OFF' }}"
     trouble = "{{ 'ON' if value_json.health == 'problem' else 'OFF' }}"
-    measured = {"state_class": "measurement", "suggested_display_precision": 1}
-    parts: list[tuple[str, str, str, str, dict[str, Any]]] = [
-        ("sensor", "Score", score, "{{ value_json.score }}", {"unit_of_measurement": "σ", **measured}),
-        ("sensor", "Set-point", score, "{{ value_json.threshold }}", {"unit_of_measurement": "σ", **measured}),
-        ("binary_sensor", "Alarm", score, alarm, {"device_class": "problem"}),
-        ("binary_sensor", "Microphones", health, trouble, {"device_class": "problem", "entity_category": "diagnostic"}),
-    ]
+    measured = {"unit_of_measurement": "σ", "state_class": "measurement", "suggested_display_precision": 1}
+    heard = available("'ok'")
+    if math.isfinite(machine.watchdog.silence_s):  # a folder may stay empty for days
+        heard["expire_after"] = math.ceil(machine.watchdog.silence_s + machine.detector.window_s)
+    problem = {"device_class": "problem"}
+    parts: dict[str, tuple[str, str, dict[str, Any]]] = {
+        "Score": (score, "{{ value_json.score if value_json.anomalous is not none else none }}", {**measured, **heard}),
+        "Set-point": (score, "{{ value_json.threshold }}", {**measured, **heard}),
+        "Alarm": (score, alarm, {**problem, **heard}),
+        "Microphones": (
+            health,
+            trouble,
+            {**problem, "entity_category": "diagnostic", **available("'ok', 'problem', 'waiting'")},
+        ),
+    }
     out = []
-    for kind, name, topic, template, more in parts:
-        id = f"{uid}_{name.lower().replace('-', '_')}"
-        config = {"name": name, "unique_id": id, "state_topic": topic, "value_template": template, **more, **shared}
-        out.append((f"{DISCOVERY}/{kind}/{id}/config", config))
+    for (name, (topic, template, more)), at in zip(
+        parts.items(), discovery_topics(machine.site, machine.id), strict=True
+    ):
+        id = _unique_id(machine.site, machine.id, name)
+        out.append(
+            (at, {"name": name, "unique_id": id, "state_topic": topic, "value_template": template, **more, **shared})
+        )
     return out

@@ -1,16 +1,23 @@
 """Prometheus: counters and gauges of the plant in a registry of their own, and a small server for them.
 
-The only labels are the machine, the channel, the kind of an event and the result of a window: few series.
+The only labels are the machine, the channel, the kind of an event, the result of a window and the sink: few series.
 """
 
 from __future__ import annotations
 
+import platform
+import shutil
 from collections.abc import Iterable
-from typing import Any
+from functools import partial
+from importlib.metadata import version as version_of
+from typing import TYPE_CHECKING, Any
 
 from nearfar.live.alarm import IN_ALARM, RAISED
-from nearfar.live.messages import OK, EventMessage, HealthMessage, Message, ScoreMessage, StateMessage
+from nearfar.live.messages import OK, EventMessage, HealthMessage, Message, ScoreMessage, Sink, StateMessage
 from nearfar.live.records import ALARM, HEALTH_EVENT
+
+if TYPE_CHECKING:
+    from nearfar.live.history.history import History
 
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 RESULTS = {False: "normal", True: "anomalous", None: "cannot_judge"}
@@ -19,12 +26,13 @@ RESULTS = {False: "normal", True: "anomalous", None: "cannot_judge"}
 class Metrics:
     """A sink and a meter; `registry` is a `prometheus_client.CollectorRegistry`. Needs prometheus-client.
 
-    The counters of `machines` start at 0: Prometheus sees no increase in a counter that appears with 1.
+    The counters of `machines` start at 0: Prometheus sees no increase in a counter that appears with 1. Those that are
+    `listening` count as heard at `started`, so that a machine which is never heard is noticed.
     """
 
     name, problem = "prometheus", ""
 
-    def __init__(self, machines: Iterable[str] = ()) -> None:
+    def __init__(self, machines: Iterable[str] = (), listening: Iterable[str] = (), started: float = 0.0) -> None:
         try:
             import prometheus_client as prometheus
         except ImportError:
@@ -52,8 +60,19 @@ class Metrics:
         )
         self.lag = gauge("lag_seconds", "Age of the newest window once processed, of the slowest machine")
         self.level = gauge("audio_level_dbfs", "Level of the newest window", "machine", "channel")
-        self.last = gauge("last_audio_timestamp_seconds", "End of the newest window, Unix time", "machine")
+        self.last = gauge(
+            "last_audio_timestamp_seconds", "End of the newest window, before the first the start, Unix time", "machine"
+        )
+        self.refused_logins = counter("refused_logins", "Wrong tokens and passwords, and attempts beyond the limit")
+        self.sink_problem = gauge("sink_problem", "1 while a sink does not deliver messages", "sink")
+        self.history_problem = gauge("history_problem", "1 while the history cannot be written")
+        self.disk_free = gauge("disk_free_bytes", "Free space on the disk of the history")
+        build = prometheus.Info("nearfar_build", "Version of nearfar", registry=registry)
+        build.info({"version": version_of("nearfar"), "python": platform.python_version()})
+        for machine in listening:
+            self.last.labels(machine).set(started)
         for machine in machines:
+            self.health.labels(machine)
             for result in (*RESULTS.values(), "failed"):
                 self.windows.labels(machine, result)
             for kind in (ALARM, HEALTH_EVENT):
@@ -79,6 +98,19 @@ class Metrics:
             self.health.labels(machine).set(message.health != OK)
         elif isinstance(message, EventMessage) and message.what == RAISED:
             self.events.labels(machine, message.event.kind).inc()
+
+    def watch(self, history: History, sinks: Iterable[Sink]) -> None:
+        """Show whether the history and the sinks work, and the free space, whenever the metrics are read."""
+        folder = history.folder
+        self.history_problem.set_function(lambda: bool(history.problem))
+        self.disk_free.set_function(lambda: shutil.disk_usage(folder).free)
+        for sink in sinks:
+            if sink is not self:
+                self.sink_problem.labels(sink.name).set_function(partial(_has_problem, sink))
+
+    def count_refused_login(self) -> None:
+        """Somebody gave a wrong token."""
+        self.refused_logins.inc()
 
     def count_dropped(self, machine: str) -> None:
         """A window was dropped."""
@@ -113,3 +145,7 @@ class Metrics:
         for server in self._servers:
             server.shutdown()
             server.server_close()
+
+
+def _has_problem(sink: Sink) -> bool:
+    return bool(sink.problem)
