@@ -75,5 +75,5 @@ def test_the_numbers_are_those_of_the_message():
 def test_values_expire_when_a_stream_falls_silent_and_a_folder_may_stay_empty():
     assert configs()["Score"]["expire_after"] == configs()["Alarm"]["expire_after"] == 40
     assert "expire_after" not in configs()["Microphones"]
-    folder = SimpleNamespace(**{**vars(PUMP), "watchdog": SimpleNamespace(silence_s=math.inf)})
+    folder = SimpleNamespace(**{**vars(PUMP), "source_health": SimpleNamespace(silence_s=math.inf)})
     assert all("expire_after" not in config for config in configs(folder).values())

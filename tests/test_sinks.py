@@ -46,7 +46,7 @@ PUMP = SimpleNamespace(
     site="north",
     model=Path("pump3"),
     detector=SimpleNamespace(threshold=SimpleNamespace(value=3.0), window_s=10.0),
-    watchdog=SimpleNamespace(silence_s=30.0),
+    source_health=SimpleNamespace(silence_s=30.0),
 )
 FAN = SimpleNamespace(**{**vars(PUMP), "id": "fan"})
 

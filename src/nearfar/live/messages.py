@@ -3,7 +3,7 @@
 score    every window                  ScoreMessage
 state    when the alarm's state changes    StateMessage      one of `alarm.STATES`
 event    alarm or health event         EventMessage      raised, cleared, acknowledged, verdict
-health   when it changes               HealthMessage     ok | problem | offline
+health   when it changes               HealthMessage     waiting | ok | problem | offline
 """
 
 from __future__ import annotations

@@ -319,8 +319,8 @@ def discovery(machine: Machine, prefix: str, url: str = "") -> list[tuple[str, d
     trouble = "{{ 'ON' if value_json.health == 'problem' else 'OFF' }}"
     measured = {"unit_of_measurement": "σ", "state_class": "measurement", "suggested_display_precision": 1}
     heard = available("'ok'")
-    if math.isfinite(machine.watchdog.silence_s):  # a folder may stay empty for days
-        heard["expire_after"] = math.ceil(machine.watchdog.silence_s + machine.detector.window_s)
+    if math.isfinite(machine.source_health.silence_s):  # a folder may stay empty for days
+        heard["expire_after"] = math.ceil(machine.source_health.silence_s + machine.detector.window_s)
     problem = {"device_class": "problem"}
     parts: dict[str, tuple[str, str, dict[str, Any]]] = {
         "Score": (score, "{{ value_json.score if value_json.anomalous is not none else none }}", {**measured, **heard}),
