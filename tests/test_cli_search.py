@@ -12,6 +12,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from fake_encoders import write_ced_tiny
+from nearfar.challenge.evaluate import evaluate
 from nearfar.challenge.search import records
 from nearfar.challenge.search import run as search_run
 from nearfar.cli import app
@@ -208,3 +209,44 @@ def test_layers_need_a_search_that_has_several(searched, data):
 def test_what_is_not_in_the_space_is_named(data, tmp_path):
     assert "choose one of" in run("search", data, "--encoder", "logmel", "--views", "nearly", code=2).stderr
     assert "unknown encoder" in run("search", data, "--encoder", "logmol", code=2).stderr
+
+
+def test_searches_of_two_encoders_stand_side_by_side_and_other_machines_are_refused(data, tmp_path):
+    few = ["--poolings", "mean", "--views", "near_only", "--methods", "raw", "--rounds", 5]
+    out = tmp_path / "out"
+    run("search", data, "--encoder", "logmel", "-o", out, *few)
+    (first,) = out.glob("configurations.*")
+    before = (first.read_bytes(), (out / "best.json").read_bytes())
+    run("search", data, "--encoder", "logmel-4096", "-o", out, *few)
+    encoders = {recipe.encoder for recipe in records.read(out).recipes}
+    assert encoders == {"logmel", "logmel-4096"} and len(first.read_bytes()) > len(before[0])
+    kept = first.read_bytes()
+    refused = run("search", data, "--encoder", "logmel", "-o", out, *few, "--machine", "fan", code=2)
+    assert "holds a search of" in refused.stderr + refused.stdout and first.read_bytes() == kept
+
+
+def test_a_search_has_a_bank_for_each_section_as_evaluate_has(data, tmp_path):
+    machine = next(p for p in sorted(data.iterdir()) if (p / "train").is_dir())
+    for split in ("train", "test"):
+        (tmp_path / "d" / "fan" / split).mkdir(parents=True)
+        for path in sorted((machine / split).glob("*.wav")):
+            for section in ("00", "01"):
+                name = path.name.replace("section_00", f"section_{section}")
+                (tmp_path / "d" / "fan" / split / name).write_bytes(path.read_bytes())
+    few = ["--poolings", "mean", "--views", "near_only", "--methods", "raw", "--rounds", 5]
+    run("search", tmp_path / "d", "--encoder", "logmel", "-o", tmp_path / "out", *few)
+    found = records.read(tmp_path / "out")
+    assert found.machines == ["fan section 00", "fan section 01"]
+    wanted = evaluate(tmp_path / "d", found.recipes[0], rounds=2)
+    assert [m.name for m in wanted.machines] == found.machines
+    assert float(found.overall[0]) == pytest.approx(wanted.overall, abs=1e-9)
+
+
+def test_data_of_a_year_with_other_rules_are_refused_by_the_search(data, tmp_path):
+    source = next(data.rglob("*.wav"))
+    for name in ("train/normal_id_00_0", "train/normal_id_00_1", "test/normal_id_00_2", "test/anomaly_id_00_0"):
+        path = tmp_path / "d" / "fan" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source.read_bytes())
+    refused = run("search", tmp_path / "d", "--encoder", "logmel", "-o", tmp_path / "out", code=2)
+    assert "follows the rules of 2020" in refused.stderr

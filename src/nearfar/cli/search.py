@@ -37,6 +37,7 @@ def search(
     select: Annotated[str, typer.Option(help="labels, or label-free: rules that use only normals.")] = "labels",
     top: Annotated[int, typer.Option(help="Rows to show.")] = 10,
     rounds: opt.Rounds = 200,
+    truth: opt.Truth = None,
     machine: opt.Machines = None,
     store: opt.StoreFolder = None,
     memory: Memory = 2.0,
@@ -60,7 +61,7 @@ def search(
     number("memory", memory, above=0)
     with progress_bar() as progress:
         found = bench.search(
-            data, encoder, out, chosen, opt.weights_for(networks.weights, encoder), only=machine or (),
+            data, encoder, out, chosen, opt.weights_for(networks.weights, encoder), truth=truth, only=machine or (),
             store=opt.open_store(store), memory=int(memory * (1 << 30)), seed=seed, progress=progress,
             **channels.settings(), **networks.settings(),
         )  # fmt: skip
@@ -96,6 +97,7 @@ def fuse(
     ] = False,
     equal: Annotated[bool, typer.Option("--equal", help="Equal weights: no labels are used.")] = False,
     out: Annotated[Path | None, typer.Option("-o", "--output", help="JSON file for the fusion, a recipe.")] = None,
+    truth: opt.Truth = None,
     machine: opt.Machines = None,
     store: opt.StoreFolder = None,
     json: opt.Json = False,
@@ -113,12 +115,14 @@ def fuse(
         raise ValueError("give --systems one folder of a search, or recipes by name or JSON file")
     if layers and not folder:
         raise ValueError("--layers chooses from a search: give --systems the folder of one")
+    if folder and truth:
+        raise ValueError(f"{folder} holds the labels that its search was given: give --truth to nearfar search")
     if folder:
         records = read(folder, machines=machine or ())
         rows = bench.layers(records) if layers else bench.candidates(records, top)
     else:
         settings = {**channels.settings(), **networks.settings(), "store": opt.open_store(store)}
-        records, rows = _scored(data, names, networks, only=machine or (), **settings)
+        records, rows = _scored(data, names, networks, truth=truth, only=machine or (), **settings)
     fused = bench.fuse(records, rows, search=not equal)
     if out:
         atomic_write(out, fused.system.to_json() + "\n")

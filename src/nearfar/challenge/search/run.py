@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 
 from nearfar import audio
-from nearfar.audio import recordings
-from nearfar.audio.recordings import Recording, check_machines
+from nearfar.audio.recordings import Recording
+from nearfar.challenge.data import layout
 from nearfar.challenge.search.pool import GridSource, first_shape, groups, pool_clips
-from nearfar.challenge.search.records import Recorder, Records, TestSet, read
+from nearfar.challenge.search.records import CLIPS, Recorder, Records, TestSet, read
+from nearfar.challenge.search.records import TABLE as TABLE_FILE
 from nearfar.challenge.search.score import score_setting
 from nearfar.challenge.search.space import Setting, Space, space_of
 from nearfar.embedding.cache import CachedEncoders
@@ -124,6 +125,7 @@ def search(
     space: Space,
     weights: Any = None,
     *,
+    truth: str | os.PathLike[str] | None = None,
     only: Sequence[str] = (),
     store: Store | None = None,
     near: int = 0,
@@ -136,16 +138,23 @@ def search(
 ) -> Searched:
     """Score the configurations of a space with each encoder on DATA/<machine>/{train,test}; record them in `folder`.
 
+    truth    ground truth of evaluation files, a CSV or a folder of them
     only     names of the machines; () for all
     store    of the grids; None: networks get one below `folder`, so no clip is encoded twice
     memory   bytes of pooled vectors at a time
     seed     draws the normals of other machines that stand for anomalies
 
-    Raises ValueError for unknown encoders and machines, and for a machine that has too few usable clips.
+    A machine with sections is searched section by section, as `evaluate` scores it. The records are those of all
+    encoders that `folder` holds for these machines: searches of several encoders stand side by side in it.
+
+    Raises ValueError for unknown encoders and machines, for a machine that has too few usable clips, for data of a year
+    with other rules, and FileExistsError if `folder` holds a search of other machines or clips.
     """
     encoders = [one_of("encoder", name, names()) for name in encoders]
-    machines = _machines(data, only, seed)
+    machines, left_out = _machines(data, truth, only, seed)
+    _check_folder(Path(folder), machines)
     space, far, notes = _usable(space, machines, near, far)
+    notes = [*left_out, *notes]
     layers = list(dict.fromkeys(setting.layer for setting in space.plan))
     failures: dict[str, str] = {}
     for encoder in encoders:
@@ -159,7 +168,7 @@ def search(
             cached = CachedEncoders(loaded, grids, near=near, far=far, layers=layers)
             for each in plans:
                 failures |= search_machine(each, cached, memory=memory, threads=threads, progress=progress)
-    return Searched(read(folder, encoders, [machine.name for machine in machines]), notes, failures)
+    return Searched(read(folder, (), [machine.name for machine in machines]), notes, failures)
 
 
 def search_recipes(
@@ -251,18 +260,39 @@ def _first(failures: Mapping[str, str]) -> str:
     return next(iter(failures.values()))
 
 
-def _machines(data: str | os.PathLike[str], only: Sequence[str], seed: int) -> list[MachineClips]:
-    found = recordings.machines(data)
-    check_machines(only, found, data)
-    normals = {name: [r for r in each if r.split == "train" and not r.is_anomaly] for name, each in found.items()}
+def _machines(
+    data: str | os.PathLike[str], truth: str | os.PathLike[str] | None, only: Sequence[str], seed: int
+) -> tuple[list[MachineClips], list[str]]:
+    """The units of the data set (a machine, or each of its sections), and notes. ValueError for other rules."""
+    found = layout.read(data, truth, only)
+    if found.rules != layout.LATEST:
+        raise ValueError(
+            f"{data} follows the rules of {found.rules} ({layout.RULES[found.rules]}), and a search ranks by those of "
+            f"{layout.LATEST} and later: nearfar evaluate applies the rules of every year"
+        )
+    everything = layout.read(data).units if only else found.units
     out = []
-    for name in (name for name in found if not only or name in only):
-        others = [r for other, each in normals.items() if other != name for r in each]
+    for unit in found.units:
+        others = [r for other in everything if other.machine != unit.machine for r in other.train]
         rng = np.random.default_rng(seed)
         drawn = sorted(rng.choice(len(others), min(PSEUDO, len(others)), replace=False)) if others else []
-        test = [r for r in found[name] if r.split == "test"]
-        out.append(MachineClips(name, normals[name], test, [others[i] for i in drawn]))
-    return out
+        out.append(MachineClips(unit.name, unit.train, unit.test, [others[i] for i in drawn]))
+    return out, list(found.notes)
+
+
+def _check_folder(folder: Path, machines: Sequence[MachineClips]) -> None:
+    """FileExistsError if a finished search in `folder` has machines or clips that this one has not."""
+    if not any(folder.glob(f"{TABLE_FILE}.*")):
+        return
+    by_name = {machine.name: {r.path.name for r in machine.test} for machine in machines}
+    for clips in sorted(folder.glob(f"*/*/{CLIPS}")):
+        machine, test = clips.parent.name, set(json.loads(clips.read_text(encoding="utf-8"))["test"])
+        if machine not in by_name or not test & by_name[machine]:
+            what = "on other clips" if machine in by_name else "too"
+            raise FileExistsError(
+                f"{folder} holds a search of {machine} {what}, and its table and best.json would be replaced by those "
+                f"of {', '.join(by_name)} alone: name another folder with -o"
+            )
 
 
 def _files_hash(machine: MachineClips) -> str:
