@@ -110,7 +110,10 @@ def test_raw_samples_of_one_microphone(tmp_path):
         (["MODEL", "--source", ".", "--mqtt", "a:b"], "--mqtt takes"),
         (["nomodel", "--source", "."], "is not a detector"),
         (["MODEL", "--source", ".", "--false-alarms-per-week", "-1"], "false_alarms_per_week must be > 0, not -1"),
-        (["MODEL", "--source", ".", "--weights", __file__], "would not be used: log-mel has no weights"),
+        (
+            ["MODEL", "--source", ".", "--weights", __file__],
+            "would not be used: this recipe has no network with weights",
+        ),
         (["--config", "nowhere.toml"], "no such configuration"),
         (["MODEL", "--config", "x.toml"], "give it alone"),
     ],

@@ -92,7 +92,7 @@ def make_app(
         app.include_router(part.router)
     mimetypes.add_type("text/javascript", ".js")  # Windows may say text/plain, which browsers then refuse
     app.mount("/static", StaticFiles(directory=pages.STATIC))
-    _describe_access(app)
+    _describe_access(app, access)
     _answer_errors(app)
     app.add_middleware(RequestGuard, access=access, limits=limits, refusals=refusals, clock=clock)
     return app
@@ -104,14 +104,14 @@ async def _lifespan(app: Any) -> AsyncIterator[None]:
     app.state.service.close()
 
 
-def _describe_access(app: FastAPI) -> None:
-    """Name the bearer token in the OpenAPI document, and the calls that need none."""
+def _describe_access(app: FastAPI, access: Access) -> None:
+    """Name the bearer token in the OpenAPI document, and the calls that need none; without tokens it is optional."""
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = describe()
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"token": []}]
+        document["security"] = [{"token": []}] if access.tokens else [{}, {"token": []}]
         for path in OPEN_PATHS:
             document["paths"][path]["get"]["security"] = []
         return document
