@@ -3,8 +3,8 @@
     waves   (B, N) mono float32 at `Encoder.sample_rate`, or a list of 1-D arrays of different lengths
     grid    (B, T, F, D) or a list of (T, F, D)
 
-`logmel`, its variants and `rhythm` need no weights, and `exported` is a network of the user. The other encoders are
-loaded from published files.
+`logmel`, its variants, `rhythm` and `modulation` need no weights, and `exported` is a network of the user. The other
+encoders are loaded from published files.
 """
 
 from __future__ import annotations

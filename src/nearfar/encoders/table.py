@@ -75,8 +75,9 @@ TABLE = {
     # other windows of the log-mel spectrum
     "logmel-4096": _logmel(7.8125),
     "logmel-4096-4096": _logmel(3.90625),
-    # two numbers a clip; with one vector for the whole clip, frames per second stand for clips of 10 s
+    # one frame a clip; frames per second stand for clips of 10 s
     "rhythm": Entry("nearfar.encoders.rhythm", 16_000, 2, OURS, 0.1, 0, "none", bf16=False),
+    "modulation": Entry("nearfar.encoders.modulation", 16_000, 16, OURS, 0.1, 0, "none", bf16=False),
     # other sizes and training stages of the same networks
     "eat-base": _vit(768, "MIT", 6.25, 85_254_144),
     "eat-large-as2m": _vit(1024, "MIT", 6.25, 302_575_616),
