@@ -1,5 +1,6 @@
 """Sinks: real brokers, servers and clients; what is promised arrives, in order, and nobody waits for a dead one."""
 
+import contextlib
 import csv
 import hashlib
 import hmac
@@ -21,7 +22,7 @@ import pytest
 
 from brokers import Listener, Mosquitto, free_port, wait_for
 from nearfar.live.alarm import STATES
-from nearfar.live.config import MqttConfig
+from nearfar.live.config import MqttConfig, OpcUaConfig
 from nearfar.live.history.history import History
 from nearfar.live.messages import (
     EVENT,
@@ -539,7 +540,7 @@ def test_a_port_that_is_taken_is_named_by_opc_ua():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         endpoint = f"opc.tcp://127.0.0.1:{taken.getsockname()[1]}/"
         with pytest.raises(OSError, match=f"OPC-UA cannot be served at {endpoint}: .*in use"):
-            OpcUa([], endpoint)
+            OpcUa([], OpcUaConfig(endpoint=endpoint))
 
 
 def test_opc_ua_shows_each_machine_to_a_client():
@@ -548,7 +549,7 @@ def test_opc_ua_shows_each_machine_to_a_client():
     from nearfar.live.sinks.opcua import NAMESPACE, OpcUa
 
     endpoint = f"opc.tcp://127.0.0.1:{free_port()}/nearfar/"
-    sink = OpcUa([PUMP, FAN], endpoint)
+    sink = OpcUa([PUMP, FAN], OpcUaConfig(endpoint=endpoint))
     sink.put(score(4.5, anomalous=True))
     sink.put(state("unacknowledged alarm"))
     sink.put(health("problem", "dead"))
@@ -557,16 +558,199 @@ def test_opc_ua_shows_each_machine_to_a_client():
 
         def read(machine: str, name: str):
             path = [f"{space}:{part}" for part in ("nearfar", machine, name)]
-            return client.nodes.objects.get_child(path).read_value()
+            return client.nodes.objects.get_child(path).read_data_value(raise_on_bad_status=False).Value.Value
 
         assert wait_for(lambda: read("pump", "Health") == "problem: dead")
         assert read("pump", "Score") == 4.5 and read("pump", "Threshold") == 3.0 and read("pump", "Alarm") is True
         assert read("pump", "LastUpdate").timestamp() == 110.0 or read("pump", "LastUpdate").second == 50
-        assert read("fan", "Score") == 0.0 and read("fan", "Health") == "ok"
+        assert read("fan", "Health") == "ok"
         node = client.nodes.objects.get_child([f"{space}:{p}" for p in ("nearfar", "pump", "Score")])
         with pytest.raises(Exception, match=r"(?i)user|access|writ"):
             node.write_value(0.0)
     sink.close()
+
+
+def test_opc_ua_lets_nobody_write_whatever_the_name(tmp_path):
+    from asyncua import ua
+    from asyncua.sync import Client
+
+    from nearfar.live.sinks.opcua import NAMESPACE, OpcUa
+
+    endpoint = f"opc.tcp://127.0.0.1:{free_port()}/nearfar/"
+    sink = OpcUa([PUMP], OpcUaConfig(endpoint=endpoint))
+    sink.put(score(4.5))
+    admin = Client(endpoint)
+    admin.set_user("admin")
+    admin.set_password("anything")
+    with pytest.raises(ua.UaStatusCodeError):
+        admin.connect()
+    with contextlib.suppress(RuntimeError):
+        admin.tloop.stop()
+    with Client(endpoint) as client:
+        space = client.get_namespace_index(NAMESPACE)
+        node = client.nodes.objects.get_child([f"{space}:{p}" for p in ("nearfar", "pump", "Score")])
+        assert wait_for(lambda: node.read_data_value(False).Value.Value == 4.5)
+        tries = (
+            lambda: node.write_value(0.0),
+            lambda: node.set_writable(),
+            lambda: client.nodes.objects.add_object(space, "evil"),
+            lambda: client.delete_nodes([node]),
+            lambda: client.nodes.server.call_method("0:GetMonitoredItems", 1),
+        )
+        for attempt in tries:
+            with pytest.raises(ua.UaStatusCodeError, match="BadUserAccessDenied"):
+                attempt()
+        assert node.read_value() == 4.5 and client.get_endpoints()[0].Server.ApplicationUri == "urn:nearfar:server"
+    sink.close()
+
+
+def certificate(folder: Path, name: str, uri: str) -> tuple[Path, Path]:
+    """A self-signed certificate for OPC-UA and its key."""
+    cert, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
+    names = f"subjectAltName=URI:{uri},DNS:localhost"
+    subject = ["-subj", f"/CN={name}", "-addext", names, "-days", "2", "-out", str(cert), "-keyout", str(key)]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject]
+    subprocess.run(command, check=True, capture_output=True)
+    return cert, key
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_opc_ua_with_a_certificate_is_for_users_who_encrypt_and_log_in(tmp_path):
+    from asyncua import ua
+    from asyncua.sync import Client
+
+    from nearfar.live.sinks.opcua import NAMESPACE, OpcUa, read_users
+
+    endpoint = f"opc.tcp://127.0.0.1:{free_port()}/nearfar/"
+    cert, key = certificate(tmp_path, "server", "urn:nearfar:server")
+    own = certificate(tmp_path, "client", "urn:scada")
+    (tmp_path / "users").write_text("scada:a secret\n")
+    config = OpcUaConfig(endpoint=endpoint, certificate=cert, key=key, users_file=tmp_path / "users")
+    sink = OpcUa([PUMP], config, read_users(config.users_file))
+    sink.put(score(4.5))
+
+    def read(user: str, password: str, encrypted: bool = True) -> float:
+        client = Client(endpoint)
+        client.application_uri = "urn:scada"
+        try:
+            if encrypted:
+                client.set_security_string(f"Basic256Sha256,SignAndEncrypt,{own[0]},{own[1]}")
+            if user:
+                client.set_user(user)
+                client.set_password(password)
+            client.connect()
+            try:
+                space = client.get_namespace_index(NAMESPACE)
+                node = client.nodes.objects.get_child([f"{space}:{p}" for p in ("nearfar", "pump", "Score")])
+                with pytest.raises(ua.UaStatusCodeError, match="BadUserAccessDenied"):
+                    node.write_value(0.0)
+                return node.read_value()
+            finally:
+                client.disconnect()
+        finally:
+            with contextlib.suppress(RuntimeError):  # it has stopped with the connection
+                client.tloop.stop()
+
+    assert wait_for(lambda: read("scada", "a secret") == 4.5)
+    for user, password, encrypted in (
+        ("scada", "wrong", True),
+        ("admin", "anything", True),
+        ("", "", True),
+        ("scada", "a secret", False),
+    ):
+        with pytest.raises(Exception):  # noqa: B017  refused by the server, or no endpoint is found
+            read(user, password, encrypted)
+    sink.close()
+
+
+@pytest.mark.parametrize("text, says", [("", "holds no user"), ("anna\n", "line 1: a user is written NAME:PASSWORD")])
+def test_a_file_of_users_that_cannot_be_used_is_named(tmp_path, text, says):
+    from nearfar.live.sinks.opcua import read_users
+
+    (tmp_path / "users").write_text(text)
+    with pytest.raises(ValueError, match=says):
+        read_users(tmp_path / "users")
+
+
+def test_opc_ua_says_whether_a_value_can_be_trusted_and_emits_alarms():
+    from asyncua.sync import Client
+
+    from nearfar.live.sinks.opcua import NAMESPACE, OpcUa
+
+    endpoint = f"opc.tcp://127.0.0.1:{free_port()}/nearfar/"
+    sink = OpcUa([PUMP], OpcUaConfig(endpoint=endpoint))
+    emitted = []
+
+    class Handler:
+        def event_notification(self, event):
+            emitted.append(event)
+
+    with Client(endpoint) as client:
+        space = client.get_namespace_index(NAMESPACE)
+        machine = client.nodes.objects.get_child([f"{space}:{p}" for p in ("nearfar", "pump")])
+
+        def status(name: str) -> str:
+            return machine.get_child(f"{space}:{name}").read_data_value(raise_on_bad_status=False).StatusCode.name
+
+        def becomes(wanted: str) -> bool:
+            return wait_for(lambda: {status("Score"), status("Alarm")} == {wanted})
+
+        assert becomes("BadWaitingForInitialData")
+        for messages, wanted in (
+            ([health("problem", "no sound has come")], "BadWaitingForInitialData"),
+            ([score(1.0, anomalous=None)], "BadWaitingForInitialData"),
+            ([score(1.5)], "UncertainLastUsableValue"),
+            ([health("ok", "")], "UncertainLastUsableValue"),
+            ([score(1.5)], "Good"),
+            ([score(9.0, anomalous=None)], "UncertainLastUsableValue"),
+            ([score(1.6)], "Good"),
+            ([health("problem", "no sound has come")], "UncertainLastUsableValue"),
+            ([health("ok", ""), score(1.7)], "Good"),
+        ):
+            for message in messages:
+                sink.put(message)
+            assert becomes(wanted), wanted
+        assert status("Threshold") == status("Health") == "Good"
+        subscription = client.create_subscription(50, Handler())
+        subscription.subscribe_events(machine)
+        sink.put(event(7))
+        assert wait_for(lambda: emitted)
+        assert emitted[0].Severity == 700 and "event 7" in emitted[0].Message.Text
+        subscription.delete()
+    sink.close()
+
+
+def test_two_monitors_of_one_machine_do_not_evict_each_other(tmp_path):
+    broker = Mosquitto(tmp_path)
+    broker.start()
+    histories = [History(tmp_path / name) for name in ("one", "two")]
+    config = MqttConfig(host="127.0.0.1", port=broker.port)
+    sinks = [Mqtt(config, [PUMP], history, longest_wait_s=1) for history in histories]
+    assert wait_for(lambda: all(sink._clients["pump"].is_connected() for sink in sinks))
+    time.sleep(0.3)
+    assert all(sink._clients["pump"].is_connected() and not sink.problem for sink in sinks)
+    for sink in sinks:
+        sink.close()
+    for history in histories:
+        history.close()
+    broker.stop()
+
+
+def test_a_broker_that_hangs_holds_nobody_up_at_the_end(tmp_path):
+    broker, history = Mosquitto(tmp_path), History(tmp_path / "h")
+    broker.start()
+    sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port), [PUMP, FAN], history)
+    assert wait_for(lambda: all(client.is_connected() for client in sink._clients.values()))
+    os.kill(broker.process.pid, signal.SIGSTOP)
+    try:
+        sink.put(event(1))
+        start = time.monotonic()
+        sink.close(2.0)
+        assert time.monotonic() - start < 2.5
+    finally:
+        os.kill(broker.process.pid, signal.SIGCONT)
+    history.close()
+    broker.stop()
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nearfar.live.config import PlantConfig
     from nearfar.live.server.security import Access
 
-CLOSE_S = 5  # for requests under way when it is stopped
+CLOSE_S = 3  # for requests under way when it is stopped
 
 
 @command
@@ -216,13 +216,18 @@ def _running_server(
         finally:
             stop.set()
 
+    def end() -> None:
+        stop.wait()
+        app.state.service.stream.close()
+        server.should_exit = True  # while the sources close: both count against the same seconds
+
     thread = threading.Thread(target=run, name="nearfar-serve")
     thread.start()
+    threading.Thread(target=end, daemon=True).start()
     try:
         yield
     finally:
-        app.state.service.stream.close()
-        server.should_exit = True
+        stop.set()
         thread.join()
     if failed:
         raise ValueError(f"the server stopped: {failed[0]}")

@@ -6,14 +6,15 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 from sqlite3 import Connection
 
 from nearfar.encoders.loading import unused
-from nearfar.live.config import MqttConfig, PlantConfig
+from nearfar.live.config import MqttConfig, OpcUaConfig, PlantConfig
 from nearfar.live.history.database import lock_folder
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, Shared, open_machine
-from nearfar.live.messages import Sink
+from nearfar.live.messages import CLOSE_S, Sink
 from nearfar.live.monitor import Monitor, Warn
 from nearfar.live.plant import Plant
 from nearfar.live.sinks.lines import csv_lines, json_lines
@@ -21,6 +22,7 @@ from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.webhook import Webhook, read_secret
 from nearfar.live.sources.open import Source, open_source
 from nearfar.live.sources.options import Report, SourceOptions
+from nearfar.support.threads import all_within
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,7 @@ class Assembly:
     def close(self) -> None:
         """Close everything; the sinks first, since they write to the history."""
         self.plant.close()
-        for sink in self.sinks:
-            sink.close()
+        all_within(CLOSE_S, [sink.close for sink in self.sinks])
         self.plant.history.close()
         self.folder_lock.close()
 
@@ -119,9 +120,7 @@ def open_sinks(
             secret = read_secret(config.webhook.secret_file) if config.webhook.secret_file else ""
             sinks.append(Webhook(config.webhook.url, history, clock=clock, secret=secret))
         if config.opcua:
-            from nearfar.live.sinks.opcua import OpcUa
-
-            sinks.append(OpcUa(machines, config.opcua.endpoint))
+            sinks.append(_opcua(config.opcua, machines))
         if config.mqtt:
             sinks.append(_mqtt(config.mqtt, machines, history, config.url))
     except BaseException:
@@ -134,14 +133,21 @@ def open_sinks(
 def _mqtt(broker: MqttConfig, machines: Sequence[Machine], history: History, url: str) -> Sink:
     from nearfar.live.sinks.mqtt import Mqtt
 
-    _check_certificates(broker)
+    _check_files(broker.ca, broker.cert, broker.key)
     password = read_secret(broker.password_file) if broker.password_file else ""
     return Mqtt(broker, machines, history, password=password, url=url)
 
 
-def _check_certificates(broker: MqttConfig) -> None:
+def _opcua(server: OpcUaConfig, machines: Sequence[Machine]) -> Sink:
+    from nearfar.live.sinks.opcua import OpcUa, read_users
+
+    _check_files(server.certificate, server.key, server.users_file)
+    return OpcUa(machines, server, read_users(server.users_file) if server.users_file else {})
+
+
+def _check_files(*paths: Path | None) -> None:
     """FileNotFoundError that names the missing file, as TLS would not."""
-    for file in (broker.ca, broker.cert, broker.key):
+    for file in paths:
         if file and not file.is_file():
             raise FileNotFoundError(f"no such file: {file}")
 
@@ -184,7 +190,7 @@ def check(config: PlantConfig) -> list[str]:
     h = config.history
     lines.append(f"history: {h.folder}, scores for {h.keep_days:g} days, audio up to {h.audio_gb:g} GB")
     if m := config.mqtt:
-        _check_certificates(m)
+        _check_files(m.ca, m.cert, m.key)
         lines.append(
             f"mqtt: {m.host} as {m.username or 'a client without a user name'}, topics {m.prefix}/{config.site}/..."
         )
@@ -193,7 +199,10 @@ def check(config: PlantConfig) -> list[str]:
     if config.metrics:
         lines.append(f"metrics: http://{config.metrics.address}:{config.metrics.port}/metrics")
     if config.opcua:
-        lines.append(f"opc-ua: {config.opcua.endpoint}")
+        o = config.opcua
+        _check_files(o.certificate, o.key, o.users_file)
+        who = "users that log in" if o.users_file else "everybody"
+        lines.append(f"opc-ua: {o.endpoint}, {'encrypted' if o.certificate else 'NOT encrypted'}, {who} may read")
     for kind, c_file in (("jsonl", config.jsonl), ("csv", config.csv)):
         if c_file:
             lines.append(f"{kind}: {c_file.file}")

@@ -221,9 +221,20 @@ class MetricsConfig(ConfigTable):
 
 
 class OpcUaConfig(ConfigTable):
-    """The address of the OPC-UA server."""
+    """The OPC-UA server: its address, its certificate (PEM) for encryption, and a file of NAME:PASSWORD lines."""
 
     endpoint: Annotated[str, AfterValidator(_endpoint)] = "opc.tcp://127.0.0.1:4840/nearfar/"
+    certificate: FilePath | None = None
+    key: FilePath | None = None
+    users_file: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> OpcUaConfig:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: give both")
+        if self.users_file is not None and self.certificate is None:
+            raise ValueError("users_file needs certificate and key: without them passwords would be sent unencrypted")
+        return self
 
 
 class LinesConfig(ConfigTable):

@@ -18,6 +18,7 @@ from nearfar.live.records import Event, ScoreRecord, iso_time, trigger_names
 
 SCORE, STATE, EVENT, HEALTH = "score", "state", "event", "health"
 OK, PROBLEM, OFFLINE, WAITING = "ok", "problem", "offline", "waiting"
+CLOSE_S = 3.0  # for a sink to deliver what waits, when it is closed
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,6 @@ class Sink(Protocol):
         """Take a message."""
         ...
 
-    def close(self) -> None:
-        """Deliver what can be delivered soon, and stop."""
+    def close(self, wait_s: float = CLOSE_S) -> None:
+        """Deliver what can be delivered in `wait_s`, and stop."""
         ...

@@ -14,7 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from itertools import islice
-from threading import Lock
+from threading import Lock, Thread
+from time import monotonic
 from typing import Any, ClassVar, TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -77,6 +78,16 @@ def map_in_order(
                     yield waiting.popleft().result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+
+def all_within(wait_s: float, works: Iterable[Callable[[], object]]) -> None:
+    """Do all works side by side, and wait `wait_s` for them at most; a work that hangs does not keep the process."""
+    until = monotonic() + wait_s
+    running = [Thread(target=work, daemon=True) for work in works]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(max(0.0, until - monotonic()))
 
 
 @lru_cache(maxsize=1)

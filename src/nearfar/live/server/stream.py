@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from typing import Any
 
-from nearfar.live.messages import EVENT, SCORE, EventMessage, Message, ScoreMessage
+from nearfar.live.messages import CLOSE_S, EVENT, SCORE, EventMessage, Message, ScoreMessage
 from nearfar.live.records import iso_time
 
 RING = 2000  # messages in the ring
@@ -68,7 +68,7 @@ class Stream:
             self._ring.append((self.count, f"id: {self.run}-{self.count}\nevent: {kind}\ndata: {text}\n\n".encode()))
         self._wake()
 
-    def close(self) -> None:
+    def close(self, wait_s: float = CLOSE_S) -> None:
         """End all connections."""
         self.closed = True
         self._wake()

@@ -23,7 +23,7 @@ from contextlib import suppress
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any
 
-from nearfar.live.messages import EVENT, HEALTH, OFFLINE, OK, SCORE, WAITING, Message
+from nearfar.live.messages import CLOSE_S, EVENT, HEALTH, OFFLINE, OK, SCORE, WAITING, Message
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.support.files import atomic_write
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 MOST_WAITING = 5000
 CONFIRM_S = 5.0  # for a connected broker to confirm an event
-CLOSE_S = 2.0  # for all machines together
 ANNOUNCED = "mqtt-announced.json"  # of the history: [prefix, site, machine] of all that has been retained
 DISCOVERY = "homeassistant"
 _OFFLINE = json.dumps({"health": OFFLINE})
@@ -110,10 +109,10 @@ class Mqtt:
         topic = self._topic(message.site, message.machine, message.kind)
         self._publish(client, message.machine, topic, payload, retain=message.kind == HEALTH)
 
-    def close(self) -> None:
+    def close(self, wait_s: float = CLOSE_S) -> None:
         """Publish "offline" and disconnect; events that could not be delivered are sent after the next start."""
-        self._events.close(CLOSE_S)
-        until, sent = time.monotonic() + CLOSE_S, []
+        self._events.close(wait_s / 2)
+        until, sent = time.monotonic() + wait_s / 4, []
         for id, client in self._clients.items():
             if client.is_connected():
                 topic = self._topic(self.machines[id].site, id, HEALTH)

@@ -2,54 +2,65 @@
 
     Objects/nearfar/<machine>/{Score, Threshold, Alarm, Health, LastUpdate}     Double Double Boolean String DateTime
 
-Variables are read-only. No encryption and no users: bind it to a machine network, or to 127.0.0.1 (the default).
+Nobody can write, add or delete a node, or call a method. Score and Alarm are `BadWaitingForInitialData` before the
+first window, and `UncertainLastUsableValue` while the machine has a health problem, or its newest window could not be
+judged.
+An alarm event of the history is an event of type OffNormalAlarmType of the machine's object (ActiveState, AckedState,
+Severity, Message): it is reported, not acknowledged here.
+
+Without a certificate there are no users and no encryption: bind it to a machine network, or to 127.0.0.1 (the default).
+With one, clients must sign and encrypt, and with users they must log in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hmac
+import os
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nearfar.live.alarm import IN_ALARM
-from nearfar.live.messages import OK, HealthMessage, Message, ScoreMessage, StateMessage
+from nearfar.live.alarm import CLEARED, IN_ALARM, NORMAL
+from nearfar.live.messages import CLOSE_S, OK, EventMessage, HealthMessage, Message, ScoreMessage, StateMessage
+from nearfar.live.records import ALARM
 from nearfar.live.sinks.retry import RetryQueue
 
 if TYPE_CHECKING:
+    from nearfar.live.config import OpcUaConfig
     from nearfar.live.machine import Machine
 
 NAMESPACE = "urn:nearfar:plant"
+MEASURED = ("Score", "Alarm")  # the variables whose status says whether they can be trusted
+SEVERITY_STANDING, SEVERITY_OVER = 700, 100  # of 1000
 
 
 class OpcUa:
-    """A sink that is a server at `endpoint` (opc.tcp://host:port/); needs asyncua. OSError if the port is taken."""
+    """A sink that is a server for `machines`; needs asyncua. OSError if the port is taken.
+
+    `users` {name: password} may read if there is a certificate; {}: everybody may.
+    """
 
     name = "opc-ua"
 
-    def __init__(self, machines: Sequence[Machine], endpoint: str = "opc.tcp://127.0.0.1:4840/nearfar/") -> None:
+    def __init__(
+        self, machines: Sequence[Machine], config: OpcUaConfig, users: Mapping[str, str] | None = None
+    ) -> None:
         try:
             from asyncua import ua
             from asyncua.sync import Server
         except ImportError:
             raise ImportError("OPC-UA needs asyncua: pip install 'nearfar[opcua]'") from None
+        self._ua, self.config = ua, config
         self._server = Server()
-        self._server.set_endpoint(endpoint)
-        self._server.set_server_name("nearfar")
-        self._server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
-        space = self._server.register_namespace(NAMESPACE)
-        root = self._server.nodes.objects.add_object(space, "nearfar")
-        never = datetime(1970, 1, 1, tzinfo=timezone.utc)
-        self._nodes: dict[str, dict[str, Any]] = {}
-        for machine in machines:
-            node = root.add_object(space, machine.id)
-            threshold = float(machine.detector.threshold.value)
-            start = {"Score": 0.0, "Threshold": threshold, "Alarm": False, "Health": OK, "LastUpdate": never}
-            self._nodes[machine.id] = {name: node.add_variable(space, name, value) for name, value in start.items()}
         try:
+            self._build(machines, users or {})
             self._server.start()
-        except OSError as error:
+        except BaseException as error:
             self._server.tloop.stop()
-            raise OSError(f"OPC-UA cannot be served at {endpoint}: {error.strerror or error}") from None
+            if isinstance(error, OSError):
+                raise OSError(f"OPC-UA cannot be served at {config.endpoint}: {error.strerror or error}") from None
+            raise
         self._queue = RetryQueue(self.name, self._show)
 
     @property
@@ -61,21 +72,155 @@ class OpcUa:
         """Show a message."""
         self._queue.put(message)
 
-    def close(self) -> None:
+    def close(self, wait_s: float = CLOSE_S) -> None:
         """Stop the server."""
-        self._queue.close()
+        self._queue.close(wait_s)
         self._server.stop()
 
+    def _build(self, machines: Sequence[Machine], users: Mapping[str, str]) -> None:
+        """The endpoints of the server, and its nodes."""
+        self._server.set_endpoint(self.config.endpoint)
+        self._server.set_server_name("nearfar")
+        self._server.set_application_uri("urn:nearfar:server")
+        self._secure(users)
+        self._space = self._server.register_namespace(NAMESPACE)
+        self._root = self._server.nodes.objects.add_object(self._space, "nearfar")
+        self._nodes: dict[str, dict[str, Any]] = {}
+        self._values: dict[str, dict[str, Any]] = {}  # the last Score and Alarm of each machine
+        self._status: dict[str, Any] = {}  # the status of both
+        self._well: dict[str, bool] = {}  # whether each machine has no health problem
+        self._alarms: dict[str, Any] = {}  # emits the alarm events of each machine
+        for machine in machines:
+            self._add(machine.id, machine.name, float(machine.detector.threshold.value))
+
+    def _secure(self, users: Mapping[str, str]) -> None:
+        """Offer the endpoints that the configuration allows, to read only."""
+        ua = self._ua
+        policies = [ua.SecurityPolicyType.NoSecurity]
+        if self.config.certificate is not None:
+            assert self.config.key is not None
+            self._server.load_certificate(str(self.config.certificate), "pem")
+            self._server.load_private_key(str(self.config.key), None, "pem")
+            kinds = ua.SecurityPolicyType
+            policies = [kinds.Basic256Sha256_SignAndEncrypt, kinds.Aes256Sha256RsaPss_SignAndEncrypt]
+        self._server.set_security_policy(policies, permission_ruleset=_read_only())
+        inner = self._server.aio_obj
+        inner.set_identity_tokens([ua.UserNameIdentityToken] if users else [ua.AnonymousIdentityToken])
+        inner.allow_remote_admin(False)
+        inner.iserver.set_user_manager(_Users(users))
+
+    def _add(self, id: str, name: str, threshold: float) -> None:
+        """Add the object of a machine."""
+        ua = self._ua
+        node = self._root.add_object(self._space, id)
+        never = datetime(1970, 1, 1, tzinfo=timezone.utc)
+        start = {"Score": 0.0, "Threshold": threshold, "Alarm": False, "Health": OK, "LastUpdate": never}
+        self._nodes[id] = {key: node.add_variable(self._space, key, value) for key, value in start.items()}
+        self._values[id] = {key: start[key] for key in MEASURED}
+        self._well[id] = True
+        self._write_measured(id, ua.StatusCodes.BadWaitingForInitialData)
+        generator = self._server.get_event_generator(ua.ObjectIds.OffNormalAlarmType, node)
+        generator.event.ConditionName, generator.event.SourceName = "sound", name
+        self._alarms[id] = generator
+
     def _show(self, message: Message) -> None:
-        values: dict[str, Any] = {}
+        id, ua = message.machine, self._ua
+        if id not in self._nodes:
+            return
+        nodes, values = self._nodes[id], self._values[id]
+        good, uncertain = ua.StatusCodes.Good, ua.StatusCodes.UncertainLastUsableValue
+        status = self._status[id]
         if isinstance(message, ScoreMessage):
             s = message.record
-            values = {"Threshold": float(s.threshold), "Alarm": message.state in IN_ALARM}
-            values["LastUpdate"] = datetime.fromtimestamp(s.t1, timezone.utc)
-            values |= {} if s.anomalous is None else {"Score": float(s.score)}
+            nodes["Threshold"].write_value(float(s.threshold))
+            nodes["LastUpdate"].write_value(datetime.fromtimestamp(s.t1, timezone.utc))
+            values["Alarm"] = message.state in IN_ALARM
+            if s.anomalous is not None:
+                values["Score"] = float(s.score)
+            if s.anomalous is not None or status != ua.StatusCodes.BadWaitingForInitialData:
+                status = good if self._well[id] and s.anomalous is not None else uncertain
         elif isinstance(message, StateMessage):
-            values = {"Alarm": message.state in IN_ALARM}
+            values["Alarm"] = message.state in IN_ALARM
         elif isinstance(message, HealthMessage):
-            values = {"Health": OK if message.health == OK else f"{message.health}: {message.text}"}
-        for name, value in values.items():
-            self._nodes[message.machine][name].write_value(value)
+            self._well[id] = message.health == OK
+            nodes["Health"].write_value(OK if message.health == OK else f"{message.health}: {message.text}")
+            if not self._well[id] and status == good:
+                status = uncertain
+        elif isinstance(message, EventMessage) and message.event.kind == ALARM:
+            self._trigger(message)
+            return
+        self._write_measured(id, status)
+
+    def _write_measured(self, id: str, status: Any) -> None:
+        """Write Score and Alarm with their status."""
+        ua = self._ua
+        self._status[id] = status
+        for key, kind in zip(MEASURED, (ua.VariantType.Double, ua.VariantType.Boolean), strict=True):
+            value = ua.DataValue(ua.Variant(self._values[id][key], kind), ua.StatusCode(status))
+            self._nodes[id][key].write_value(value)
+
+    def _trigger(self, message: EventMessage) -> None:
+        """Emit the state of an alarm event."""
+        ua, event, emitted = self._ua, message.event, self._alarms[message.machine].event
+        active, acknowledged = event.ended is None, event.acknowledged is not None
+        emitted.ActiveState = ua.LocalizedText("Active" if active else "Inactive")
+        setattr(emitted, "ActiveState/Id", active)
+        emitted.AckedState = ua.LocalizedText("Acknowledged" if acknowledged else "Unacknowledged")
+        setattr(emitted, "AckedState/Id", acknowledged)
+        emitted.Severity = SEVERITY_STANDING if active else SEVERITY_OVER
+        emitted.Time = datetime.fromtimestamp(message.at, timezone.utc)
+        text = (
+            f"{message.machine}: {event.text} (event {event.id}, {NORMAL if message.what == CLEARED else message.what})"
+        )
+        self._alarms[message.machine].trigger(message=text)
+
+
+class _Users:
+    """The users who may read; none of them has another right."""
+
+    def __init__(self, users: Mapping[str, str]) -> None:
+        self.users = users
+
+    def get_user(self, iserver: Any, username: Any = None, password: Any = None, certificate: Any = None) -> Any:
+        """The user with this name and password, or None, who is refused."""
+        from asyncua.crypto.permission_rules import User, UserRole
+
+        if self.users:
+            text = password.decode("utf-8", "replace") if isinstance(password, bytes) else str(password)
+            known = self.users.get(username, "")
+            if not known or not hmac.compare_digest(known.encode(), text.encode()):
+                return None
+        return User(role=UserRole.User, name=username)
+
+
+def _read_only() -> Any:
+    """The rules of a server on which nobody may change or call anything."""
+    from asyncua.crypto.permission_rules import USER_TYPES, PermissionRuleset
+    from asyncua.ua import Int32, NodeId
+    from asyncua.ua.object_ids import ObjectIds
+
+    forbidden = {ObjectIds.WriteRequest_Encoding_DefaultBinary, ObjectIds.CallRequest_Encoding_DefaultBinary}
+    allowed = {NodeId(Int32(kind)) for kind in USER_TYPES if kind not in forbidden}
+
+    class ReadOnly(PermissionRuleset):
+        """Allows requests that read."""
+
+        def check_validity(self, user: Any, action_type: Any, body: Any) -> bool:
+            """Whether a request is allowed."""
+            return action_type in allowed
+
+    return ReadOnly()
+
+
+def read_users(path: str | os.PathLike[str]) -> dict[str, str]:
+    """{name: password} from a file with a line NAME:PASSWORD for each user. ValueError if there is none."""
+    users = {}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        name, colon, password = line.strip().partition(":")
+        if line.strip() and not (name and colon and password):
+            raise ValueError(f"{path}, line {number}: a user is written NAME:PASSWORD")
+        if name:
+            users[name] = password
+    if not users:
+        raise ValueError(f"{path} holds no user; each is a line NAME:PASSWORD")
+    return users

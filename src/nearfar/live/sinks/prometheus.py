@@ -13,7 +13,7 @@ from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any
 
 from nearfar.live.alarm import IN_ALARM, RAISED
-from nearfar.live.messages import OK, EventMessage, HealthMessage, Message, ScoreMessage, Sink, StateMessage
+from nearfar.live.messages import CLOSE_S, OK, EventMessage, HealthMessage, Message, ScoreMessage, Sink, StateMessage
 from nearfar.live.records import ALARM, HEALTH_EVENT
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Metrics:
         self._servers.append(server)
         return int(server.server_port)
 
-    def close(self) -> None:
+    def close(self, wait_s: float = CLOSE_S) -> None:
         """Stop answering."""
         for server in self._servers:
             server.shutdown()

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from nearfar.live.history.outbox import Mailbox
-from nearfar.live.messages import Message
+from nearfar.live.messages import CLOSE_S, Message
 
 LIMIT = 10_000
 LONGEST_WAIT_S = 60.0
@@ -55,7 +55,7 @@ class RetryQueue:
             self._hurry = True
             self._change.notify_all()
 
-    def close(self, wait_s: float = 5.0) -> None:
+    def close(self, wait_s: float = CLOSE_S) -> None:
         """Deliver the waiting messages, for `wait_s` at most, and stop."""
         with self._change:
             self._closing = True

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from nearfar.live.alarm import CLEARED, RAISED
-from nearfar.live.messages import EventMessage, Message, ScoreMessage
+from nearfar.live.messages import CLOSE_S, EventMessage, Message, ScoreMessage
 from nearfar.live.records import ALARM, HEALTH_EVENT, Event
 from nearfar.support.words import plural
 
@@ -37,7 +37,7 @@ class Printer:
             elif isinstance(message, EventMessage) and (line := sentence(message)):
                 self.echo(line)
 
-    def close(self) -> None:
+    def close(self, wait_s: float = CLOSE_S) -> None:
         """Nothing is left to print."""
 
     @property
