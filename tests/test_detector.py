@@ -342,3 +342,26 @@ def test_the_default_listens_to_all_of_a_long_file_and_counts_its_windows(normal
 def test_the_default_needs_no_domain_labels(normals, fresh):
     labelled = nearfar.Detector().fit(normals, np.arange(30) >= 26)
     assert values(labelled, fresh) == values(nearfar.Detector().fit(normals), fresh)
+
+
+def test_a_recording_without_a_band_that_all_normals_have_cannot_be_judged(normals):
+    detector = nearfar.Detector(Recipe()).fit(normals)
+    clip = hum(1)
+    (low,) = detector.score([clip.at(8_000)])
+    assert low.anomalous is None and low.status == "cannot judge"
+    assert low.problem.startswith("recorded at 8,000 Hz, so it lacks 4 to 8 kHz, which all normals have")
+    (odd,) = detector.score([clip.at(11_025)])
+    assert odd.anomalous is None and "5.5125 to 8 kHz" in odd.problem
+    (high,) = detector.score([clip.at(48_000)])
+    assert high.anomalous is not None and not high.problem and "that alone can raise a score" in high.warnings[0]
+    narrow = nearfar.Detector(Recipe()).fit([c.at(8_000) for c in normals])
+    assert narrow.score([clip.at(8_000)])[0].problem == "" == narrow.score([clip])[0].problem
+
+
+def test_whole_numbers_stored_as_floats_are_remarked(normals):
+    detector = nearfar.Detector(Recipe()).fit(normals)
+    clip = hum(1)
+    (score,) = detector.score([replace(clip, near=clip.near * 32768, far=clip.far * 32768)])
+    assert any("times full scale: are these whole numbers stored as floats?" in text for text in score.warnings)
+    (score,) = detector.score([replace(clip, near=clip.near * 2, far=clip.far * 2)])
+    assert not any("full scale: are" in text for text in score.warnings)

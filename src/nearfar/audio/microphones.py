@@ -20,6 +20,7 @@ from nearfar.support.check import Array
 SILENT_RMS = 3e-5  # -90 dB of full scale: one step of 16 bits
 SATURATED = 0.2  # share of samples at the extremes above which a recording cannot be judged
 CLIPPED = 1e-4  # share at full scale above which clipping is worth a warning
+BEYOND_FULL_SCALE = 4.0  # floats of a mixing desk may exceed full scale, by 12 dB at most
 GAP_S = 0.02  # one value for longer than this is a gap
 GONE = 0.5  # share of gaps above which a recording cannot be judged
 DEAD_LEVELS, COARSE_LEVELS = 8, 32  # different values: nothing but the converter's last bits; too few
@@ -34,7 +35,7 @@ MAINS_HZ = (50, 60)
 class Problem:
     """Something wrong with a recording. `fatal`: it cannot be judged; else it is a warning."""
 
-    kind: str  # silent stuck saturated | clipped coarse gap offset one_cable swapped; of a file: incomplete short
+    kind: str  # silent stuck saturated | full_scale clipped coarse gap offset one_cable swapped incomplete short
     text: str
     fatal: bool = False
     channel: str = ""  # "near", "far", or "" for the pair
@@ -96,6 +97,11 @@ def _of_one(name: str, samples: Array, rate: int) -> list[Problem]:
         return [Problem(dead[0], f"the {name} microphone {dead[1]}", fatal=True, channel=name)]
     found = []
     largest, at_extremes = max(channel.high, -channel.low), channel.at_low + channel.at_high
+    if largest > BEYOND_FULL_SCALE:
+        text = (
+            f"the {name} microphone reaches {largest:.3g} times full scale: are these whole numbers stored as floats?"
+        )
+        found.append(Problem("full_scale", text, channel=name))
     if largest >= 0.999 and at_extremes > CLIPPED:
         text = f"the {name} microphone clips ({at_extremes:.2%} of samples at full scale): lower its gain"
         found.append(Problem("clipped", text, channel=name))

@@ -365,7 +365,9 @@ class Detector:
         fatal = join_sentences(p.text for p in problems if p.fatal) if problems else ""
         warnings = [p.text for p in problems if not p.fatal] + [BLANK] * found.blank
         if rate not in self.band_levels.rates:
-            warnings += self.band_levels.warn_of_rate(rate, self.embedder.highest_rate)
+            highest = self.embedder.highest_rate
+            fatal = join_sentences(filter(None, (fatal, self.band_levels.missing_band(rate, highest))))
+            warnings += self.band_levels.warn_of_rate(rate, highest)
         return Score(
             name=name,
             score=found.value,

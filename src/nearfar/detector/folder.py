@@ -73,7 +73,7 @@ def version(folder: str | os.PathLike[str]) -> Version:
     """What differs between a folder and the same folder after it was written again; () if it holds no detector."""
     try:
         found = [(Path(folder) / name).stat() for name in FILES[:4]]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ()
     return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
 

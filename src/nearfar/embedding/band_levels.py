@@ -58,6 +58,13 @@ class BandLevels:
         usual = " and ".join(f"{rate:,}" for rate in sorted(self.rates))
         return [f"recorded at {rate:,} Hz, the normals at {usual} Hz: that alone can raise a score"]
 
+    def missing_band(self, rate: int, highest: int) -> str:
+        """Why a clip at `rate` Hz cannot be judged, or "": it lacks a band that all normals have and that counts."""
+        if not self.rates or rate >= (needed := min(*self.rates, highest)):
+            return ""
+        band = f"{rate / 2000:g} to {needed / 2000:g} kHz"
+        return f"recorded at {rate:,} Hz, so it lacks {band}, which all normals have: record at {needed:,} Hz or more"
+
     def usual(self, channel: str) -> tuple[Array, Array]:
         """Mean and standard deviation (128,) of the normal frames of a channel, in dB."""
         count, total, squares = self.sums[channel]
