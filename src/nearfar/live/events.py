@@ -19,9 +19,11 @@ from nearfar.live.health import STALE
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine
 from nearfar.live.messages import OK, PROBLEM, EventMessage, HealthMessage, Message, Sink, StateMessage
-from nearfar.live.records import ALARM, HEALTH_EVENT, Event, ScoreRecord
+from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, Event, ScoreRecord
+from nearfar.live.trend import HOUR_S, Ramp
 
 SOURCE = "source "  # begins the kind of a problem of a source, and then comes its state
+PLAIN_H = 12  # hours without a plain rise after which its event is over
 BEFORE_S, AFTER_S = 30.0, 15.0  # audio kept around the peak of an event
 
 
@@ -58,6 +60,8 @@ class EventRecorder:
         self.health_event: Event | None = None  # the health event that stands
         self._unreadable = self._no_sound = ""  # problems that no single window ends
         self._no_sound_at = -math.inf, -math.inf  # when sound stopped, by `plant.clock` and by the source's clock
+        self.trend_event: Event | None = None  # the slow rise that stands
+        self._ramp_at = -math.inf  # when it was plain last
         self.recording_event: Event | None = None  # the event whose audio is incomplete
         self.record_until = math.inf  # when its audio is to be saved again
         self._peak: ScoreRecord | None = None  # the highest score since the last window below the set-point
@@ -85,6 +89,19 @@ class EventRecorder:
             complete = self.recording_event.peak_t0 + self.machine.detector.window_s + AFTER_S
             self._save_audio(again_at=complete if complete > score.t1 else math.inf)
         self.report_state(score.t1)
+
+    def update_trend(self, ramp: Ramp | None, at: float) -> None:
+        """Take the slow rise that is plain now: raise its event, or clear it once it is gone for PLAIN_H hours."""
+        self.machine.ramp = ramp
+        if ramp is not None:
+            self._ramp_at = at
+            if self.trend_event is None:
+                self.trend_event = self.change(Event(0, self.machine.id, TREND, at, text=ramp.text()), RAISED, at)
+            else:
+                self.trend_event = self.history.change_event(self.trend_event.id, text=ramp.text())
+        elif self.trend_event is not None and at >= self._ramp_at + PLAIN_H * HOUR_S:
+            self.change(self.trend_event, CLEARED, at, ended=at)
+            self.trend_event = None
 
     def save_late_audio(self, now: float) -> None:
         """Save the audio that the buffer holds if it is time for that: no more sound may come."""

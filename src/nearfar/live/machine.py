@@ -28,6 +28,7 @@ from nearfar.live.rhythm import Listening, Rhythm, all_day
 from nearfar.live.setpoint import MOST_RATE, PER_WEEK, expected_alarms, set_point
 from nearfar.live.sources.open import is_folder
 from nearfar.live.sources.windows import RingBuffer
+from nearfar.live.trend import Ramp, Trend
 from nearfar.live.watchdog import Watchdog
 from nearfar.support.check import number
 from nearfar.threshold import from_normals
@@ -67,6 +68,8 @@ class Machine:
     buffer: RingBuffer = field(default_factory=RingBuffer, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     last: ScoreRecord | None = None
+    trend: Trend = field(default_factory=Trend, repr=False)
+    ramp: Ramp | None = None  # the slow rise that is plain now
     _refused: Version = ()  # of the model folder that cannot be used
     recipe: str = ""  # encoder/view of each recipe of the detector
     model_problem: str = ""  # why the model folder, which has changed, cannot be used; the detector stays

@@ -22,6 +22,7 @@ from nearfar.live.messages import ScoreMessage, Sink
 from nearfar.live.operator import Operator
 from nearfar.live.records import ALARM, ScoreRecord
 from nearfar.live.sources.windows import Window
+from nearfar.live.trend import HOUR_S, HOURS
 
 SAMPLES = 48  # recent normal windows of each machine that are kept as files, one an hour
 
@@ -53,6 +54,8 @@ class Plant:
             history.record_alarm_settings(machine.id, machine.alarm)
             machine.heard(history.listening(machine.id))
             _restore_alarm(machine, history)
+            for score, at in history.healthy_scores(machine.id, HOURS * HOUR_S):
+                machine.trend.update(score, at)
 
     def process_window(self, machine_id: str, window: Window) -> ScoreRecord:
         """Score the next window of a machine, keep the score, and update its alarm, watchdog, events and the sinks."""
@@ -65,6 +68,9 @@ class Plant:
             self._keep_sample(machine, score, window)
             change = machine.alarm.update(None if score.anomalous is None else score.score, score.t1, score.p)
             recorder.on_score(score, change)
+            healthy = score.anomalous is False and not machine.alarm.standing
+            if healthy and machine.trend.update(score.score, score.t1):
+                recorder.update_trend(machine.trend.ramp(machine.alarm.on), score.t1)
             warnings = tuple(problem.text for problem in problems if not problem.fatal)
             self.reporter.report(
                 ScoreMessage(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-ALARM, HEALTH_EVENT = "alarm", "health"  # kinds of events
+ALARM, HEALTH_EVENT, TREND = "alarm", "health", "trend"  # kinds of events
 FINE, FAULT = "fine", "fault"  # verdicts
 
 
@@ -35,7 +35,7 @@ class ScoreRecord:
 
 @dataclass(frozen=True)
 class Event:
-    """An alarm, or a problem with a microphone ("health"), from `started` to `ended` (None: it still stands).
+    """An alarm, a health problem or a slow rise ("trend"), from `started` to `ended` (None: it still stands).
 
     `audio` is a file below the history's `audio` folder or "", and starts at `audio_t0`. `verdict` is what people
     answered: "", "fine" or "fault". `interrupted`: the monitor stopped while the event stood, so `ended` is the end of

@@ -191,6 +191,13 @@ class History:
             by_day = ((day, [value for _, value in rows]) for day, rows in days)  # one day at a time, to save memory
             return [(day, median(values), len(values)) for day, values in by_day]
 
+    def healthy_scores(self, machine: str, seconds: float) -> Iterator[tuple[float, float]]:
+        """(score, end) of the windows judged normal in the last `seconds` of a machine's record, oldest first."""
+        newest = "SELECT max(t0) FROM scores WHERE machine = ?"
+        query = f"SELECT score, t1 FROM scores WHERE machine = ? AND t0 > ({newest}) - ? AND anomalous = 0 ORDER BY t0"
+        with self.database.reader() as connection:
+            yield from connection.execute(query, [machine, machine, seconds])
+
     def listening(self, machine: str) -> Listening | None:
         """How the judged windows of a machine came in the last days before its newest one; None if there are none."""
         judged = "FROM scores WHERE machine = ? AND anomalous IS NOT NULL"

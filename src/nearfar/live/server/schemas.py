@@ -103,6 +103,16 @@ class Window(Schema):
     level_far_dbfs: float | None = Field(examples=[-44.0])
 
 
+class SlowRise(Schema):
+    """A plain slow rise of the healthy score: since how many hours, how steep, and when it reaches the set-point."""
+
+    hours: int = Field(examples=[48])
+    per_day: float = Field(examples=[0.6])
+    alarm_at: float = Field(examples=[T0 + 300_000])
+    alarm_at_iso: str = Field(examples=["2026-09-25T00:13:20.000+00:00"])
+    text: str = Field(examples=["the healthy score has been rising for 48 h"])
+
+
 class MachineState(Schema):
     """A machine now. `state` is the alarm state of ISA-18.2, but instead of `normal` it is
 
@@ -123,6 +133,7 @@ class MachineState(Schema):
     health: list[str] = Field(examples=[[]])
     shelved_until: float | None = Field(examples=[None])
     event_id: int | None = Field(examples=[None])
+    trend: SlowRise | None = Field(examples=[None])
     threshold: float = Field(examples=[3.42])
     false_alarms_per_week: float = Field(examples=[1.0])
     clip_seconds: float = Field(examples=[10.0])
@@ -281,7 +292,7 @@ class Event(Schema):
     id: int = Field(examples=[7])
     machine: str = Field(examples=["pump3"])
     name: str = Field(examples=["Pump 3"])
-    kind: Literal["alarm", "health"] = Field(examples=["alarm"])
+    kind: Literal["alarm", "health", "trend"] = Field(examples=["alarm"])
     url: str = Field(examples=["https://plant.example/hall2/event/7"])
     started: float = Field(examples=[T0])
     started_iso: str = Field(examples=[ISO])

@@ -20,6 +20,7 @@ from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event, ScoreRecord, iso_time
 from nearfar.live.server import schemas
 from nearfar.live.server.playback import gain_db
+from nearfar.live.trend import Ramp
 from nearfar.score import Score
 from nearfar.support.words import plural
 
@@ -65,6 +66,7 @@ def machine_state(plant: Plant, id: str) -> schemas.MachineState:
         health=list(health.values()),
         shelved_until=alarm.shelved_until if alarm.suppressed(now) else None,
         event_id=None if event is None else event.id,
+        trend=None if machine.ramp is None else _slow_rise(machine.ramp),
         threshold=detector.threshold.value,
         false_alarms_per_week=machine.false_alarms_per_week,
         clip_seconds=detector.window_s,
@@ -82,6 +84,10 @@ def event_with_audit(plant: Plant, event: Event, audit: Sequence[schemas.AuditEn
     fields |= {f"{name}_iso": _iso(fields[name]) for name in ("started", "ended", "acknowledged")}
     link = plant.reporter.link(event)
     return schemas.Event(**fields, name=name, url=link, has_audio=has_audio, audit=list(audit))
+
+
+def _slow_rise(ramp: Ramp) -> schemas.SlowRise:
+    return schemas.SlowRise(**asdict(ramp), alarm_at_iso=iso_time(ramp.alarm_at), text=ramp.text())
 
 
 def _iso(seconds: float | None) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearfar.live.alarm import IN_ALARM, RAISED
 from nearfar.live.messages import CLOSE_S, OK, EventMessage, HealthMessage, Message, ScoreMessage, Sink, StateMessage
-from nearfar.live.records import ALARM, HEALTH_EVENT
+from nearfar.live.records import ALARM, HEALTH_EVENT, TREND
 
 if TYPE_CHECKING:
     from nearfar.live.history.history import History
@@ -51,6 +51,7 @@ class Metrics:
         self.score = gauge("score", "Standard deviations above the machine's normals", "machine")
         self.threshold = gauge("threshold", "Set-point, in the score's unit", "machine")
         self.alarm = gauge("alarm", "1 while an alarm stands", "machine")
+        self.rising = gauge("rising", "1 while a slow rise of the healthy score is plain", "machine")
         self.health = gauge("health_problem", "1 while a microphone or stream has a problem", "machine")
         self.windows = counter("windows", "Windows processed, by result", "machine", "result")
         self.dropped = counter("windows_dropped", "Windows dropped because scoring was too slow")
@@ -73,9 +74,10 @@ class Metrics:
             self.last.labels(machine).set(started)
         for machine in machines:
             self.health.labels(machine)
+            self.rising.labels(machine)
             for result in (*RESULTS.values(), "failed"):
                 self.windows.labels(machine, result)
-            for kind in (ALARM, HEALTH_EVENT):
+            for kind in (ALARM, HEALTH_EVENT, TREND):
                 self.events.labels(machine, kind)
 
     def put(self, message: Message) -> None:
@@ -96,8 +98,11 @@ class Metrics:
             self.alarm.labels(machine).set(message.state in IN_ALARM)
         elif isinstance(message, HealthMessage):
             self.health.labels(machine).set(message.health != OK)
-        elif isinstance(message, EventMessage) and message.what == RAISED:
-            self.events.labels(machine, message.event.kind).inc()
+        elif isinstance(message, EventMessage):
+            if message.what == RAISED:
+                self.events.labels(machine, message.event.kind).inc()
+            if message.event.kind == TREND:
+                self.rising.labels(machine).set(message.event.ended is None)
 
     def watch(self, history: History, sinks: Iterable[Sink]) -> None:
         """Show whether the history and the sinks work, and the free space, whenever the metrics are read."""

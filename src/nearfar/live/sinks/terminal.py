@@ -9,7 +9,7 @@ from datetime import datetime
 
 from nearfar.live.alarm import CLEARED, RAISED
 from nearfar.live.messages import CLOSE_S, EventMessage, Message, ScoreMessage
-from nearfar.live.records import ALARM, HEALTH_EVENT, Event
+from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, Event
 from nearfar.support.words import plural
 
 RESULTS = {False: "normal", True: "anomalous", None: "cannot be judged"}
@@ -58,6 +58,10 @@ def sentence(message: EventMessage) -> str:
     start, number = f"{at}  {message.machine:<12}", f"(event {event.id})"
     if message.what == RAISED and event.kind == HEALTH_EVENT:
         return f"{start}  HEALTH   {event.text}  {number}"
+    if message.what == RAISED and event.kind == TREND:
+        return f"{start}  RISING   {event.text}  {number}"
+    if message.what == CLEARED and event.kind == TREND:
+        return f"{start}  cleared  no longer rising  {number}"
     if message.what == RAISED:
         level = f"{event.peak_score:.1f} standard deviations, set-point {event.threshold:.1f}"
         return f"{start}  ALARM    {event.text}: {level}  {number}"

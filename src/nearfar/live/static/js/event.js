@@ -16,7 +16,7 @@ const PLACES = ["most similar", "second", "third"];
 
 export async function show(main, id) {
   let event = await get(apiPath("events", id));
-  const kind = event.kind === "health" ? "Microphone" : "Alarm";
+  const kind = { health: "Microphone", trend: "Slow rise" }[event.kind] || "Alarm";
   const heading = `${kind}: ${event.name}`;
   setTitle(heading);
   const head = h("div", { class: "title" });
@@ -59,7 +59,7 @@ export async function show(main, id) {
     audit: (message) => reloadIf(message.machine === event.machine),
     resync: reload,
   });
-  if (event.kind === "health") return;
+  if (event.kind !== "alarm") return;
   if (!event.has_audio) {
     replaceContent(evidence, h("section", { class: "panel" }, note(AUDIO_GONE)));
     return;
@@ -75,7 +75,7 @@ export async function show(main, id) {
 function eventFacts(event) {
   const duration = event.ended ? `It lasted ${durationText(event.ended - event.started)}.` : "It is not over.";
   const interrupted = event.interrupted && "The server was stopped during this event, so its true end is not known.";
-  if (event.kind === "health") {
+  if (event.kind !== "alarm") {
     return [
       h("p", { class: "lead" }, asSentence(event.text)),
       h("p", {}, "Since ", timeElement(event.started), `. ${duration} Until it is over, do not rely on the scores of this machine.`),

@@ -186,6 +186,7 @@ function currentScore(machine) {
         h("a", { class: "button", href: `/event/${machine.event_id}` }, icon("alarm"), "Look at the alarm"),
       ),
     value !== null && h("p", {}, rarityText(last.p)),
+    machine.trend && h("p", { class: "warning" }, asSentence(machine.trend.text)),
     warnings.map((text) => h("p", { class: "warning" }, asSentence(text))),
     h(
       "p",
@@ -200,8 +201,9 @@ function currentScore(machine) {
 export function eventTable(events, { machine = false } = {}) {
   if (!events.length) return note("There were none in this period.");
   const row = (event) => {
-    const health = event.kind === "health";
-    const link = h("a", { href: `/event/${event.id}` }, health ? "Microphone" : "Alarm");
+    const health = event.kind !== "alarm";
+    const word = { health: "Microphone", trend: "Slow rise" }[event.kind] || "Alarm";
+    const link = h("a", { href: `/event/${event.id}` }, word);
     return h(
       "tr",
       {},
