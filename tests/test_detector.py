@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 import nearfar
 from conftest import hum, write_wav
-from nearfar import recipe
+from nearfar import audio, recipe
 from nearfar.audio import Clip
 from nearfar.embedding.embedder import ClipEmbedder
 from nearfar.errors import AudioError
@@ -365,3 +366,27 @@ def test_whole_numbers_stored_as_floats_are_remarked(normals):
     assert any("times full scale: are these whole numbers stored as floats?" in text for text in score.warnings)
     (score,) = detector.score([replace(clip, near=clip.near * 2, far=clip.far * 2)])
     assert not any("full scale: are" in text for text in score.warnings)
+
+
+@pytest.mark.parametrize("system", [None, Recipe(view="n_f", method="ldn")])
+def test_a_detector_can_be_sent_to_another_process(normals, fresh, system):
+    detector = nearfar.Detector(system).fit(normals)
+    sent = pickle.loads(pickle.dumps(detector))
+    assert values(sent, fresh) == values(detector, fresh) and sent.threshold == detector.threshold
+
+
+def test_any_iterable_one_path_and_folders_are_recordings(normals_folder):
+    paths = sorted(normals_folder.glob("*.wav"))
+    detector = nearfar.Detector(Recipe()).fit(p for p in paths)
+    wanted = [s.score for s in detector.score(paths)]
+    for source in (iter(paths), normals_folder, str(normals_folder), [normals_folder], map(str, paths), tuple(paths)):
+        assert [s.score for s in detector.score(source)] == wanted
+    assert [s.score for s in detector.score(paths[0])] == wanted[:1]
+    clip = audio.read(paths[0])
+    for pair in (np.stack([clip.near, clip.far]), np.stack([clip.near, clip.far], axis=1)):
+        assert [s.score for s in detector.score((pair, clip.rate))] == wanted[:1]
+    for wrong, said in ((5, "not int"), (b"a.wav", "not bytes"), (clip.near, "without its rate")):
+        with pytest.raises(ValueError, match=said):
+            detector.score(wrong)
+    with pytest.raises(ValueError, match=r"shape \(16000, 3\) is no pair"):
+        detector.score((np.zeros((16_000, 3), np.float32), 16_000))
