@@ -234,7 +234,8 @@ def test_evaluate_and_score_agree_to_the_last_digit(name, tmp_path):
 
     csv = tmp_path / "scores.csv"
     json.loads(run("evaluate", data, "--recipe", *given, "--rounds", 1, "--csv", csv, "--json"))
-    run("fit", machine / "train", "-o", tmp_path / "model", "--recipe", *given)
+    calibration = "clips" if name == "logmel" else "groups"  # the p-values of a watch are of the calibration
+    run("fit", machine / "train", "-o", tmp_path / "model", "--recipe", *given, "--calibration", calibration)
     told = json.loads(run("score", tmp_path / "model", machine / "test", "--json"))
     rows = [line.split(",")[:2] for line in csv.read_text().splitlines()[1:]]
     assert {file.rpartition("/")[2]: float(score) for file, score in rows} == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 
 from nearfar.audio import Clip
 from nearfar.detector import default
+from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin
+from nearfar.embedding.group_features import GroupFeatures
+from nearfar.encoders.loading import load_encoders
 from nearfar.recipe import System, Watch, from_json, leaves
 from nearfar.support.check import Array
 
@@ -47,29 +51,49 @@ def clips(far_beside: bool, seconds: float = 3.0) -> tuple[Clip, ...]:
     return tuple(pair(seed, far_beside=far_beside, seconds=seconds) for seed in range(9))
 
 
-def views(system: System) -> list[str]:
+def choose(recordings: Sequence[Clip]) -> tuple[Watch, str]:
+    """The default of these normals, as a detector chooses it."""
+    features, why = default.features(recordings)
+    encoders = load_encoders([recipe.encoder for recipe in features.values()])
+    reader = ClipEmbedder(0, 1, 10.0, list(features.values()), encoders, groups=True)
+    normals, _ = reader.embed_normals(recordings, np.zeros(len(recordings), bool), set(), None, None, copies=True)
+    system, why, normals = default.choose_system(features, normals, why)
+    assert [len(clip.vectors) for clip in normals] == [len(list(leaves(system)))] * len(normals)
+    return system, why
+
+
+def view(recordings: Sequence[Clip]) -> str:
+    """The view that all features after the cleaning have; "near_only" without a cleaning."""
+    features, _ = default.features(recordings)
+    views = {recipe.view for name, recipe in features.items() if name not in ("near", "rhythm")}
+    assert features["near"].view == features["rhythm"].view == "near_only" and len(views) == 1
+    return views.pop()
+
+
+def names(system: System) -> list[str]:
     assert isinstance(system, Watch)
-    return [recipe.view for recipe in leaves(system)]
+    return [name for name, _, _ in system.parts]
 
 
 def test_one_channel_is_heard_alone() -> None:
-    system, why = default.choose_recipe([Clip(clip.near, None, RATE) for clip in clips(False)])
-    assert views(system) == ["near_only", "near_only"]
+    mono = [Clip(clip.near, None, RATE) for clip in clips(False)]
+    system, why = choose(mono)
+    assert view(mono) == "near_only" and names(system) == ["near", "burst"]
+    assert [weight for _, weight, _ in system.parts] == [1, 1]
     assert "one channel" in why
 
 
 def test_some_recordings_without_far_mean_near_alone() -> None:
     mixed = [Clip(clip.near, clip.far if i else None, RATE) for i, clip in enumerate(clips(False))]
-    system, why = default.choose_recipe(mixed)
-    assert views(system) == ["near_only", "near_only"]
-    assert "1 of 9 recordings has one channel" in why
+    assert view(mixed) == "near_only"
+    assert "1 of 9 recordings has one channel" in default.features(mixed)[1]
 
 
 @pytest.mark.parametrize("gain", [1.0, -0.3])
 def test_one_cable_on_both_channels(gain: float) -> None:
-    system, why = default.choose_recipe([Clip(clip.near, gain * clip.near, RATE) for clip in clips(False)])
-    assert views(system) == ["near_only", "near_only"]
-    assert "same signal" in why
+    copied = [Clip(clip.near, gain * clip.near, RATE) for clip in clips(False)]
+    assert view(copied) == "near_only"
+    assert "same signal" in default.features(copied)[1]
 
 
 TIME = np.arange(4 * RATE) / RATE
@@ -84,22 +108,23 @@ DEAD = {
 @pytest.mark.parametrize("kind", DEAD)
 def test_a_far_microphone_that_is_dead_or_unplugged_is_not_used(kind: str) -> None:
     far, what = DEAD[kind]
-    system, why = default.choose_recipe([Clip(clip.near, far[: len(clip.near)], RATE) for clip in clips(False)])
-    assert views(system) == ["near_only", "near_only"]
-    assert f"{what} in 9 of 9" in why
+    dead = [Clip(clip.near, far[: len(clip.near)], RATE) for clip in clips(False)]
+    assert view(dead) == "near_only"
+    assert f"{what} in 9 of 9" in default.features(dead)[1]
 
 
 def test_far_in_the_room_is_subtracted_and_the_figures_are_told() -> None:
-    system, why = default.choose_recipe(clips(False))
-    assert views(system) == ["w1i_4096", "w1i_4096"]
+    system, why = choose(clips(False))
+    assert view(clips(False)) == "w1w_16384" and names(system) == ["clean", "near", "burst"]
+    assert [weight for _, weight, _ in system.parts] == [1, 0.7, 1]
     assert "Both microphones are used" in why
     assert f"{np.median([default.direct_sound_ratio(c.near, c.far) for c in clips(False)]):.0%} of what" in why  # type: ignore[arg-type]
-    assert "0.26 s" in why and "3 s" in why
+    assert "1 s, as the shortest recording lasts 3 s" in why
 
 
 def test_far_beside_the_machine_is_not_subtracted() -> None:
-    system, why = default.choose_recipe(clips(True))
-    assert views(system) == ["near_only", "near_only"]
+    system, why = choose(clips(True))
+    assert view(clips(True)) == "near_only" and names(system) == ["near", "burst"]
     assert "hears the machine itself" in why and "limit" in why
 
 
@@ -110,15 +135,14 @@ def test_one_direct_sound_on_both_microphones_is_not_subtracted() -> None:
         machine = np.convolve(rng.normal(size=3 * RATE), echoes(1, 0, 2.0))[: 3 * RATE]
         far = np.roll(machine, 5) + 0.5 * rng.normal(size=3 * RATE)
         beside.append(Clip(0.02 * (machine + 0.5 * rng.normal(size=3 * RATE)), 0.02 * far, RATE))
-    system, why = default.choose_recipe(beside)
-    assert views(system) == ["near_only", "near_only"]
-    assert "hears the machine itself" in why
+    assert view(beside) == "near_only"
+    assert "hears the machine itself" in default.features(beside)[1]
 
 
 @pytest.mark.parametrize("far_beside", [False, True])
 def test_the_far_microphones_gain_does_not_matter(far_beside: bool) -> None:
     quieter = [Clip(clip.near, 0.05 * np.asarray(clip.far), RATE) for clip in clips(far_beside)]
-    assert default.choose_recipe(quieter) == default.choose_recipe(clips(far_beside))
+    assert choose(quieter) == choose(clips(far_beside))
 
 
 def test_a_sound_that_far_hears_first_is_not_the_machine() -> None:
@@ -128,35 +152,55 @@ def test_a_sound_that_far_hears_first_is_not_the_machine() -> None:
     assert default.direct_sound_ratio(np.zeros(RATE), far) == 0
 
 
-@pytest.mark.slow
 def test_the_shortest_recording_decides_the_window() -> None:
-    long = list(clips(False, 11.0)[:4])
-    assert views(default.choose_recipe(long)[0]) == ["w1i_16384", "w1i_8192"]
-    assert views(default.choose_recipe([*long, clips(False, 0.6)[0]])[0]) == ["w1i_1024", "w1i_1024"]
+    assert view(clips(False, 2.0)) == "w1w_16384"
+    assert view([*clips(False), clips(False, 0.6)[0]]) == "w1w_4096"
 
 
 def test_other_rates_are_judged_at_the_rate_of_the_subtraction() -> None:
-    as_48k = [Clip(np.repeat(c.near, 3), np.repeat(c.far, 3), 48_000) for c in clips(False)]  # type: ignore[arg-type]
-    assert views(default.choose_recipe(as_48k)[0]) == ["w1i_4096", "w1i_4096"]
+    assert view([Clip(np.repeat(c.near, 3), np.repeat(c.far, 3), 48_000) for c in clips(False)]) == "w1w_16384"  # type: ignore[arg-type]
 
 
-def test_few_normals_are_set_apart_by_the_count_of_all() -> None:
-    few, why = default.choose_recipe(clips(False)[:3], count=40)
-    many, _ = default.choose_recipe(clips(False)[:3], count=1000)
-    assert [recipe.shrinkage for recipe in leaves(few)] == [0.03, 0.1]
-    assert [recipe.shrinkage for recipe in leaves(many)] == [0.1, 0.1]
-    assert "few" in why
+def test_the_mean_power_is_left_out_where_it_follows_the_noise() -> None:
+    rng = np.random.default_rng(0)
+    noise, machine = rng.normal(size=(2, 40, 128))
+
+    def chosen(loud: Array, quiet: Array) -> int:
+        features, _ = default.features(clips(False))
+        values = {"near": machine, "burst": machine[:, :32], "rhythm": machine[:, :2] * 0, "quiet": quiet}
+        values |= {"loud": loud, "mean": machine}
+        normals = [
+            EmbeddedClip(Origin(str(i), "", "", 3.0), [values[n][i] for n in features], [], RATE, features=each)
+            for i, each in enumerate(GroupFeatures(machine[j], noise[j]) for j in range(40))
+        ]
+        return len(default.choose_system(features, normals, "")[2][0].vectors[0])
+
+    assert chosen(loud=noise, quiet=machine) == 128
+    assert chosen(loud=machine, quiet=machine) == 256
+    assert chosen(loud=noise, quiet=noise) == 256
+
+
+def test_a_machine_that_ticks_gets_a_watch_of_its_rhythm() -> None:
+    ticking = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        wave = 0.01 * rng.normal(size=6 * RATE)
+        for at in range(2000 + 100 * seed, len(wave) - 200, RATE // 2):
+            wave[at : at + 80] += rng.normal(size=80) * np.exp(-np.arange(80) / 15)
+        ticking.append(Clip(0.1 * wave, None, RATE))
+    system, why = choose(ticking)
+    assert names(system) == ["near", "burst", "rhythm"] and "missing strokes" in why
+    assert names(choose([*ticking[:3], *clips(False)[:3]])[0]) == ["near", "burst"]
 
 
 def test_deterministic_and_storable() -> None:
-    system, why = default.choose_recipe(clips(False))
-    assert (system, why) == default.choose_recipe(clips(False))
-    assert isinstance(system, Watch)
+    system, why = choose(clips(False))
+    assert (system, why) == choose(clips(False))
     assert from_json(system.to_json()) == system
 
 
 def test_tiny_and_no_clips() -> None:
     noise = np.random.default_rng(0).normal(size=(2, 1700))
-    assert views(default.choose_recipe([Clip(noise[0], noise[1], RATE)])[0])
+    assert view([Clip(noise[0], noise[1], RATE)])
     with pytest.raises(ValueError, match="none"):
-        default.choose_recipe([])
+        default.features([])

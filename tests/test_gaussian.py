@@ -133,3 +133,82 @@ def test_an_unknown_shrinkage_is_refused():
     for bad in ("oas", -0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="shrinkage"):
             Gaussian(clips(5, 2), shrinkage=bad)
+
+
+def naive_excluding(x, related, shrinkage, standardize):
+    """The Gaussian of the rest, written from the equation, in features divided by the scale of all clips."""
+    y = x / oracles.gaussian(x, 0.5, standardize)[1]
+    return np.array([oracles.mahalanobis(y[i], y[~related[i]], shrinkage) for i in range(len(x))])
+
+
+def by_labels(n, count, seed, kinds=1):
+    rng = np.random.default_rng(seed)
+    related = np.eye(n, dtype=bool)
+    for labels in rng.integers(0, count, (kinds, n)):
+        related |= labels[:, None] == labels
+    related[(~related).sum(axis=1) == 0] = np.eye(n, dtype=bool)[(~related).sum(axis=1) == 0]
+    return related
+
+
+@pytest.mark.parametrize(("shrinkage", "standardize"), SETTINGS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kinds", [0, 1, 2])
+def test_leaving_relatives_out_is_refitting_on_the_rest(shape, shrinkage, standardize, kinds):
+    x, related = clips(*shape), by_labels(shape[0], 4, 1, kinds)
+    got = Gaussian(x, shrinkage=shrinkage, standardize=standardize).excluding(related)
+    tolerance = 1e-6 if shrinkage == 0 or standardize else 1e-9  # the oracle's own system is close to singular at 0
+    np.testing.assert_allclose(got, naive_excluding(x, related, shrinkage, standardize), rtol=tolerance)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(3, 40),
+    st.integers(1, 50),
+    st.integers(0, 9999),
+    st.sampled_from([0.01, 0.1, 0.3, 0.9, 1.0, "ledoit_wolf"]),
+    st.booleans(),
+    st.sampled_from(["plain", "duplicates", "flat", "apart"]),
+)
+def test_leaving_any_relatives_out_is_refitting_on_the_rest(n, d, seed, shrinkage, standardize, kind):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d)) * np.geomspace(1, 30, d)
+    if kind == "duplicates":
+        x = x[rng.integers(0, max(n // 2, 2), n)]
+    if kind == "flat":
+        x[:, : d // 2] = 3.0
+    if kind == "apart":
+        x[0] += 1e3
+    related = by_labels(n, int(rng.integers(2, 8)), seed, int(rng.integers(0, 3)))
+    got = Gaussian(x, shrinkage=shrinkage, standardize=standardize).excluding(related)
+    # Of one feature, Ledoit and Wolf's rho is 0 / 0: rounding decides between 0, with its floor of 1e-6, and 1.
+    tolerance = 1e-6 if d == 1 and shrinkage == "ledoit_wolf" else 1e-9
+    want = naive_excluding(x, related, shrinkage, standardize)
+    np.testing.assert_allclose(got, want, rtol=tolerance, atol=1e-9)
+
+
+def test_leaving_each_clip_out_alone_is_leave_one_out():
+    for shrinkage in ("ledoit_wolf", 0.1):
+        gaussian = Gaussian(clips(20, 30), shrinkage=shrinkage)
+        np.testing.assert_array_equal(gaussian.excluding(np.eye(20, dtype=bool)), gaussian.leave_one_out())
+
+
+@pytest.mark.parametrize("shrinkage", ["ledoit_wolf", 0.0, 0.1, 1.0])
+def test_a_rest_that_coincides_or_is_one_clip_is_measured_by_euclid(shrinkage):
+    x = clips(9, 6)
+    x[4:] = 0.1
+    related = np.zeros((9, 9), bool)
+    related[:4, :4] = related[4:, 4:] = True
+    got = Gaussian(x, shrinkage=shrinkage).excluding(related)
+    np.testing.assert_allclose(got[:4], np.linalg.norm(x[:4] - 0.1, axis=1), rtol=1e-9)
+    np.testing.assert_allclose(got[4:], naive_excluding(x, related, shrinkage, False)[4:], rtol=1e-6)
+    one_left = np.ones((9, 9), bool)
+    one_left[np.arange(9), (np.arange(9) + 5) % 9] = False
+    got = Gaussian(x, shrinkage=shrinkage).excluding(one_left)
+    np.testing.assert_allclose(got, np.linalg.norm(x - np.roll(x, -5, axis=0), axis=1), rtol=1e-9)
+
+
+def test_relatives_that_are_no_relation_are_refused():
+    gaussian = Gaussian(clips(4, 3), shrinkage=0.1)
+    for bad in (np.zeros((4, 4), bool), np.eye(3, dtype=bool), np.eye(4), np.ones((4, 4), bool)):
+        with pytest.raises(ValueError, match="related"):
+            gaussian.excluding(bad)

@@ -63,9 +63,10 @@ def slow(recipe, grids, is_target):
         ]
         embedded.append(np.stack(each).astype(np.float32))
     backends = [fit(z[:N], is_target, **vars(r.backend)) for z, r in zip(embedded, leaves(recipe), strict=True)]
-    system = build(recipe, iter(backends))
+    train = [backend.train_scores for backend in backends]
+    system = build(recipe, iter(train), iter(train))
     scores = [backend.score(z[N:]) for backend, z in zip(backends, embedded, strict=True)]
-    return system.train, system.combine(iter(scores))[0]
+    return system.own, system.combine(iter(scores))[0]
 
 
 def close(found, expected, recipe):

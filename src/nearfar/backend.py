@@ -266,6 +266,19 @@ class Backend:
         scores = self._method.leave_one_out() if self._whitener is None else self._refit_each(self._whitener)
         return scores.astype(np.float32)
 
+    def scores_excluding(self, related: Array) -> Array:  # TEMP
+        if related.sum() == len(related) and not isinstance(self._method, Mahalanobis):
+            return self.train_scores
+        out = np.empty(len(self.z), np.float32)
+        if isinstance(self._method, Mahalanobis) and len(self._method.parts) == 1:
+            return self._method.parts[0].excluding(related).astype(np.float32)
+        for i in range(len(self.z)):
+            keep = ~related[i]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                out[i] = build(self.z[keep], self.is_target[keep], self.config).score(self.z[i : i + 1])[0]
+        return out
+
     def nearest(self, q: ArrayLike, k: int = 3) -> tuple[Array, Array]:
         """The normals nearest to each query by plain distance, for a person to listen to.
 

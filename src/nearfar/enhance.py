@@ -120,9 +120,9 @@ def leakage_subtract(
 
 
 def longest_window(samples: int) -> int:
-    """The longest power of two n_fft <= 16,384 that gives `samples` at least 32 frames at hop n_fft / 4."""
+    """The longest power of two n_fft <= 16,384 that gives `samples` at least 8 frames at hop n_fft / 4."""
     n_fft = 16_384
-    while n_fft > SHORTEST and 1 + samples // (n_fft // 4) < 32:
+    while n_fft > SHORTEST and 1 + samples // (n_fft // 4) < 8:
         n_fft //= 2
     return n_fft
 

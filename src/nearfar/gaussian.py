@@ -14,6 +14,12 @@ a rank-one change of S, so Sherman and Morrison's formula gives all N distances 
 scales of the features change too, and every clip has a linear system of its own. All of them are close to the system
 of all clips, whose inverse is the preconditioner of conjugate gradients: these reach the exact distance in a few steps.
 
+`excluding` leaves a set R of clips out, exactly too: mean, covariance and rho are those of the n = N - |R| others, the
+scales those of all clips. With the clips y in principal axes, m the mean of the others and w = 1 - rho, it is
+
+    |R| >= r   d_i^2 = (y_i - m)^T (w C + iso I)^-1 (y_i - m),   C = (Y^T Y - Y_R^T Y_R) / n - m m^T
+    |R| <  r   d_i^2 = n / w (B^-1 - I - 1 1^T / n)_ii,   B = I - 1 1^T / N - Y_R (Y^T Y + l I)^-1 Y_R^T,  l = n iso / w
+
 Conventions
     x (N, D)   training clips     q (M, D)   queries     distances (M,) float64
     D may be far above N: everything is computed in the r <= min(N, D) principal axes of x.
@@ -28,7 +34,7 @@ References: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimens
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -40,7 +46,7 @@ SCALE_FLOOR = 0.1  # smallest scale of a feature, as a share of the median stand
 RHO_FLOOR = 1e-6  # smallest rho: with D >= N, a direction in which no clip varies would have an infinite distance
 RANK = 1e-10  # axes whose singular value is below this share of the largest one are rounding
 SOLVABLE = 1e-7  # a smaller denominator in Sherman and Morrison's formula has lost too many digits
-CANCELLED = 1e-6  # if less than this share of a variance is left without a clip, it has lost too many digits
+CANCELLED = 1e-6  # if less than this share of a variance is left without some clips, it has lost too many digits
 ROWS = 256  # clips that are left out in one pass
 STEPS = 60  # most steps of conjugate gradients
 ENOUGH = 1e-13  # largest share of the squared distance that may be missing after them
@@ -71,7 +77,7 @@ class Gaussian:
         self.mean = self.x.mean(axis=0)
         self.rounding = ROUNDING * np.abs(self.x).max(axis=0)
         centred = self._deviation(self.x)
-        self.scale = _scale(centred.std(axis=0)) if standardize else np.ones(x.shape[1])
+        self.scale = scale_of(centred.std(axis=0)) if standardize else np.ones(x.shape[1])
         _, singular, axes = np.linalg.svd(centred / self.scale, full_matrices=False)
         keep = singular > RANK * max(singular[0], np.finfo(float).tiny)
         self.axes = np.ascontiguousarray(axes[keep])  # (r, D)
@@ -95,15 +101,52 @@ class Gaussian:
 
     def leave_one_out(self) -> Array:
         """Distance (N,) of each training clip from the Gaussian of the others."""
+        return self._solve_each() if self.standardize else self._excluding_each()
+
+    def excluding(self, related: Array) -> Array:
+        """Distance of each training clip from the Gaussian of the clips that are not related to it.
+
+        Parameters
+        ----------
+        related : (N, N) bool
+            related[i, j]: clip j is left out for clip i. The diagonal is True.
+
+        Returns
+        -------
+        (N,)
+            Features keep the scale of all clips; everything else is that of the rest.
+
+        Raises
+        ------
+        ValueError
+            If a row leaves no clip, or the diagonal is not True.
+        """
+        out = np.empty(len(self.x))
+        alone: list[Array] = []
+        with single_threaded_blas():  # many small systems
+            for left_out, members in excluded_sets(related, len(self.x)):
+                if len(left_out) == 1:
+                    alone.append(members)
+                elif len(left_out) == len(self.x):
+                    raise ValueError(
+                        f"related: clip {members[0]} is related to all {len(self.x)} clips, so none is left"
+                    )
+                else:
+                    squared = self._excluding_set(left_out, members)
+                    out[members] = self._refit_excluding(left_out, members) if squared is None else np.sqrt(squared)
+        if alone:
+            rows = np.concatenate(alone)
+            out[rows] = self._excluding_each()[rows]
+        return out
+
+    def _excluding_each(self) -> Array:
         n = len(self.x)
-        if self.standardize:
-            return self._solve_each()
         weight, isotropic = self._shrink_excluding
         h = (self.coordinates**2 / (n / (n - 1) * weight[:, None] * self.variances + isotropic[:, None])).sum(axis=1)
         left = 1 - weight * n / (n - 1) ** 2 * h
         out = n / (n - 1) * np.sqrt(h / np.maximum(left, SOLVABLE))
         for i in np.flatnonzero(left < SOLVABLE):
-            out[i] = self._refit(int(i))
+            out[i] = self._refit_excluding([int(i)], [int(i)])[0]
         return np.asarray(out)
 
     def whiten(self, q: Array) -> Array:
@@ -185,7 +228,7 @@ class Gaussian:
             cancelled = (variances <= CANCELLED * whole) & (whole > 0)  # the other clips coincide, nearly
             safe = ~cancelled.any(axis=1)
             variances = np.where(safe[:, None], variances, whole)
-            scale = _scale(self.scale * np.sqrt(variances)) / self.scale
+            scale = scale_of(self.scale * np.sqrt(variances)) / self.scale
             weight, isotropic = self._shrink_scaled(c, covariance, rows, variances, scale**-2)
 
             def times(
@@ -213,12 +256,76 @@ class Gaussian:
         lengths[np.arange(len(own)), np.arange(n)[rows]] = 0
         return self._shrink(n - 1, trace, np.maximum(squares, 0), (lengths**2).sum(axis=1))
 
+    def _excluding_set(self, left_out: Array, members: Array) -> Array | None:
+        """Squared distances of `members` without the clips `left_out`; None if too many digits cancel."""
+        y, squares = self.coordinates, self._squared_lengths
+        own, n, rank = y[left_out], len(y) - len(left_out), y.shape[1]
+        towards = own.sum(axis=0) / n  # from the mean of the rest to that of all clips
+        kept = np.delete(squares, left_out).sum()
+        total = kept - n * (towards @ towards)
+        if total <= CANCELLED * kept:
+            return None
+        adaptive = self.shrinkage == "ledoit_wolf"
+        if adaptive or len(left_out) >= rank:
+            covariance = (np.diag(len(y) * self.variances) - own.T @ own) / n - np.outer(towards, towards)
+            trace_squared = np.array([(covariance**2).sum()]) if adaptive else np.zeros(1)
+            lengths = np.delete(squares + 2 * y @ towards, left_out) + towards @ towards if adaptive else np.zeros(1)
+            weight, isotropic = self._shrink(n, np.array([total / n]), trace_squared, (lengths**2).sum()[None])
+            covariance *= weight
+            covariance[np.diag_indices(rank)] += isotropic
+            factor = _cholesky(covariance, len(y) / n * self.variances[0])
+            return None if factor is None else _squares(_solve_lower(factor, (y[members] + towards).T).T)
+        unused = np.zeros(1)  # a fixed rho needs the trace alone
+        weight, isotropic = self._shrink(n, np.array([total / n]), unused, unused)
+        if not weight[0]:
+            return np.asarray(_squares(y[members] + towards) / isotropic)
+        axes, values = own / np.sqrt(len(y) * self.variances), len(y) * self.variances
+        ridge = n * isotropic / weight
+        own_part = (axes * (values / (values + ridge))) @ axes.T  # Y_R (Y^T Y + l I)^-1 Y_R^T
+        b = (axes * (ridge / (values + ridge))) @ axes.T
+        if rank < len(y) - 1:  # else the clips span all but the mean, and the next line adds 0
+            b += np.eye(len(own)) - 1 / len(y) - axes @ axes.T
+        factor = _cholesky(b, b.diagonal().max())
+        if factor is None:
+            return None
+        # B^-1 - I - 1 1^T / n, as a product: the difference would cancel where the ridge is large
+        index = np.searchsorted(left_out, members)
+        inverse_rows = _solve_lower(factor, _solve_lower(factor, np.eye(len(own))[:, index]), transposed=True).T
+        product = inverse_rows @ own_part
+        return np.asarray(n / weight * (product[np.arange(len(index)), index] + product.sum(axis=1) / n))
+
+    @cached_property
+    def _squared_lengths(self) -> Array:  # (N,) squared lengths of the clips
+        return _squares(self.coordinates)
+
+    def _refit_excluding(self, left_out: Array | list[int], members: Array | list[int]) -> Array:
+        """Distances of the clips `members` from the Gaussian without the clips `left_out`; scale of all."""
+        x = self.x / self.scale
+        return Gaussian(np.delete(x, left_out, axis=0), shrinkage=self.shrinkage).distance(x[members])
+
     def _refit(self, i: int) -> float:
         others = Gaussian(np.delete(self.x, i, axis=0), shrinkage=self.shrinkage, standardize=self.standardize)
         return float(others.distance(self.x[i : i + 1])[0])
 
 
-def _scale(deviations: Array) -> Array:  # (..., D) -> (..., D)
+def excluded_sets(related: Array, count: int) -> Iterator[tuple[Array, Array]]:
+    """(clips left out, the clips whose row this is), both ascending, for each distinct row of related (N, N) bool.
+
+    ValueError if `related` is not (count, count) or a clip is not related to itself.
+    """
+    if related.shape != (count, count) or related.dtype != bool:
+        raise ValueError(f"related must be ({count}, {count}) bool, not {related.shape} {related.dtype}")
+    if not related.diagonal().all():
+        raise ValueError(f"related: clip {int(np.argmin(related.diagonal()))} is not related to itself")
+    rows: dict[bytes, list[int]] = {}
+    for i, row in enumerate(related):
+        rows.setdefault(np.packbits(row).tobytes(), []).append(i)
+    for members in rows.values():
+        yield np.flatnonzero(related[members[0]]), np.array(members)
+
+
+def scale_of(deviations: Array) -> Array:
+    """Scales of features from their standard deviations, (..., D) -> (..., D): at least a tenth of the median one."""
     floor = SCALE_FLOOR * np.median(deviations, axis=-1, keepdims=True)
     most = deviations.max(axis=-1, keepdims=True)
     return np.maximum(deviations, np.where(floor > 0, floor, np.where(most > 0, most, 1.0)))
@@ -245,6 +352,24 @@ def _energies(times: Callable[[Array], Array], y: Array, preconditioner: Array, 
         before, rz = rz, _dot(r, z)
         p = z + (rz / np.where(before > 0, before, 1))[:, None] * p
     return energy, np.asarray(solved)
+
+
+def _cholesky(a: Array, unit: float) -> Array | None:
+    """The lower factor of a (n, n); None if a pivot is below CANCELLED times `unit`, the scale of its rounding."""
+    from scipy import linalg
+
+    try:
+        factor: Array = linalg.cholesky(a, lower=True, check_finite=False)
+    except linalg.LinAlgError:
+        return None
+    return factor if (factor.diagonal() ** 2).min(initial=np.inf) > CANCELLED * unit else None
+
+
+def _solve_lower(factor: Array, y: Array, *, transposed: bool = False) -> Array:
+    from scipy import linalg
+
+    solved: Array = linalg.solve_triangular(factor, y, trans=int(transposed), lower=True, check_finite=False)
+    return solved
 
 
 def _dot(a: Array, b: Array) -> Array:  # (M, D), (M, D) -> (M,)

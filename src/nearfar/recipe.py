@@ -2,7 +2,7 @@
 
     Recipe   one system: encoder, view, frame preprocessing, pooling, back end
     Fusion   a weighted average of systems, aligned by the scores of their normals                  eq. 17-18
-    Watch    systems for different kinds of faults that share one false-alarm budget; an alarm names the system
+    Watch    systems for different kinds of faults under one set-point; an alarm names the system that found it
 
 `TABLE_3` holds the report's eight best single systems, `FUSION` its five-system fusion, `SPACE` its search space.
 
@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from nearfar.backend import COUNTS, BackendConfig
@@ -37,6 +37,7 @@ from nearfar.support.check import choose, integer, number, one_of, switch
 from nearfar.views import VIEWS, needs_far
 
 BEAM = "beam"  # each frequency row is pooled, composed and scored by itself; the score is the mean over the rows
+RAREST, ROOT_SUM = "rarest", "root_sum"  # how a watch combines its parts, see `Watch`
 WHOLE = (*COUNTS, "layer")  # the fields of a recipe that are whole numbers
 WITHOUT_LAYERS = tuple(name for name, entry in TABLE.items() if entry.weights != "published")
 SOFT_MASKS = {"a03f05": (0.3, 0.5), "a05f07": (0.5, 0.7)}  # alpha, floor
@@ -116,6 +117,8 @@ class Recipe(BackendConfig):
         the vectors are concatenated; "beam": each row is scored by itself and the scores are averaged.
     normalize : bool
         Whether the clip's vector is scaled to length 1 (the report); False for features in decibels.
+    plus : tuple of Recipe
+        Recipes whose vectors are appended to this one's before the back end; their back ends are not used.
     method, metric, k, density_k ...
         As in `backend.fit`.
     """
@@ -130,6 +133,7 @@ class Recipe(BackendConfig):
     p: float = 3.0
     freq: str = "concat"
     normalize: bool = True
+    plus: tuple[Recipe, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -151,6 +155,10 @@ class Recipe(BackendConfig):
         if self.low is not None and self.spike is not None:
             number("spike", self.spike, above=self.low)
         switch("normalize", self.normalize)
+        if not all(isinstance(part, Recipe) and not part.plus for part in self.plus):
+            raise ValueError("plus must hold recipes that have no plus of their own")
+        if self.plus and (self.freq == BEAM or self.parsed_view.kind == "sfsoft"):
+            raise ValueError("plus does not go with freq 'beam' or with a fusion of three waveforms (sfsoft)")
 
     @property
     def backend(self) -> BackendConfig:
@@ -162,10 +170,15 @@ class Recipe(BackendConfig):
         """The parts of `view`."""
         return parse_view(self.view)
 
+    @cached_property
+    def parts(self) -> tuple[Recipe, ...]:
+        """The recipes whose vectors are concatenated: this one without `plus`, then those of `plus`."""
+        return (replace(self, plus=()), *self.plus) if self.plus else (self,)
+
     @property
     def needs_far(self) -> bool:
         """True if the recipe needs the far microphone."""
-        return self.parsed_view.needs_far
+        return any(part.parsed_view.needs_far for part in self.parts)
 
     def expand(self) -> System:
         """The recipe itself, or the fusion of eq. 13 that an `sfsoft_*` view stands for."""
@@ -208,15 +221,20 @@ class Fusion:
 class Watch:
     """Systems that each watch for one kind of change.
 
-    `parts` are (name, share of the false-alarm budget, system); names differ, shares are > 0 and sum to 1.
+    parts     (name, weight, system); names differ, weights are > 0
+    combine   how the p-values p_j of the parts, by the normals' own scores, become one score:
+              "rarest"    max_j (log w_j - log p_j): the parts share one false-alarm budget, and the weights sum to 1
+              "root_sum"  sqrt(sum_j (w_j log p_j)^2): parts that deviate a little together count too
     """
 
     parts: tuple[tuple[str, float, System], ...]
+    combine: str = RAREST
 
     def __post_init__(self) -> None:
-        check_weights([share for _, share, _ in self.parts], len(self.parts))
-        if any(share <= 0 for _, share, _ in self.parts):
-            raise ValueError("every part of a watch needs a share of the false-alarm budget above 0")
+        one_of("combine", self.combine, (RAREST, ROOT_SUM))
+        weights = [number("the weight of a part", weight, above=0) for _, weight, _ in self.parts]
+        if self.combine == RAREST:
+            check_weights(weights, len(self.parts))
         names = [name for name, _, _ in self.parts]
         if not all(names) or len(set(names)) < len(names):
             raise ValueError(f"every part of a watch needs a name of its own; they are {', '.join(map(repr, names))}")
@@ -264,10 +282,13 @@ def dominant_recipe(system: System, part_scores: Mapping[str, float]) -> int:
 def as_data(system: System) -> dict[str, Any]:
     """A system as plain data for JSON, with a version."""
     if isinstance(system, Recipe):
-        return {"recipe": 1, **asdict(system)}
+        plain = {"recipe": 1, **asdict(system)}
+        plus = plain.pop("plus")
+        return {**plain, "plus": list(plus)} if plus else plain
     if isinstance(system, Fusion):
         return {"fusion": 1, "parts": [{"weight": w, "system": as_data(s)} for w, s in system.parts]}
-    return {"watch": 1, "parts": [{"name": n, "share": w, "system": as_data(s)} for n, w, s in system.parts]}
+    parts = [{"name": n, "weight": w, "system": as_data(s)} for n, w, s in system.parts]
+    return {"watch": 1, "combine": system.combine, "parts": parts}
 
 
 def from_data(data: Any) -> System:
@@ -285,13 +306,17 @@ def from_data(data: Any) -> System:
         if kind == "recipe":
             known = [f.name for f in fields(Recipe)]
             _only(data, known)
-            return Recipe(**{key: _without_point(value) if key in WHOLE else value for key, value in data.items()})
-        _only(data, ["parts"])
+            plus = tuple(from_data(part) for part in data.pop("plus", ()))
+            values = {key: _without_point(value) if key in WHOLE else value for key, value in data.items()}
+            return Recipe(**values, plus=plus)  # type: ignore[arg-type]
+        _only(data, ["parts", "combine"] if kind == "watch" else ["parts"])
         if kind == "fusion":
             _each_only(data["parts"], ["weight", "system"])
             return Fusion(tuple((p["weight"], from_data(p["system"])) for p in data["parts"]))
-        _each_only(data["parts"], ["name", "share", "system"])
-        return Watch(tuple((str(p["name"]), p["share"], from_data(p["system"])) for p in data["parts"]))
+        parts = [{"weight" if key == "share" else key: value for key, value in p.items()} for p in data["parts"]]
+        _each_only(parts, ["name", "weight", "system"])
+        each = tuple((str(p["name"]), p["weight"], from_data(p["system"])) for p in parts)
+        return Watch(each, data.get("combine", RAREST))
     except (TypeError, KeyError) as error:
         raise ValueError(f"the {kind} is damaged: {error}") from None
 

@@ -1,8 +1,10 @@
 """The result of scoring one clip.
 
 score      standard deviations of the normals' own leave-one-out scores above their mean; higher is more anomalous
-p          share of normal clips expected to score as high
+p          share of normal clips expected to score as high, with calibration by groups also in a new session
 anomalous  score > threshold, or None where the recording itself cannot be judged (dead microphone, saturated)
+unusual    score > unusual_threshold: rare even for a session like those of the normals; True for every alarm, None as
+           `anomalous`
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ class Score:
     p: float
     triggered_by: tuple[str, ...] = ()  # parts of a watch above the set-point, rarest first; if none is, the rarest
     part_scores: Mapping[str, float] = field(default_factory=dict)
+    unusual: bool | None = None
+    unusual_threshold: float = math.inf
     problem: str = ""  # why the clip cannot be judged
     warnings: Sequence[str] = ()
 
@@ -34,8 +38,10 @@ class Score:
 
     @property
     def status(self) -> str:
-        """ "normal", "ANOMALOUS" or "cannot judge"."""
-        return {None: "cannot judge", True: "ANOMALOUS", False: "normal"}[self.anomalous]
+        """ "normal", "unusual", "ANOMALOUS" or "cannot judge"."""
+        if self.anomalous is None:
+            return "cannot judge"
+        return "ANOMALOUS" if self.anomalous else "unusual" if self.unusual else "normal"
 
 
 def worst_window(scores: Sequence[Score], name: str) -> Score:

@@ -133,6 +133,7 @@ def evaluate(
             far=far,
             false_alarm_rate=false_alarm_rate,
             method=method,
+            calibration="clips",
             threads=threads,
             precision=precision,
             store=store,
@@ -299,7 +300,14 @@ class ScoreCache:
             if scores is None:
                 if encoders is None:
                     encoders = load_encoders(hashes, self.weights, threads=self.threads, precision=self.precision)
-                detector = Detector(system, near=self.near, far=self.far, threads=self.threads, store=self.store)
+                detector = Detector(
+                    system,
+                    near=self.near,
+                    far=self.far,
+                    calibration="clips",
+                    threads=self.threads,
+                    store=self.store,
+                )
                 if system is not None:
                     detector.use_encoders(encoders)
                 try:

@@ -52,6 +52,7 @@ def fit(
     recipe: opt.RecipeName = None,
     manifest: opt.Manifest = None,
     false_alarm_rate: opt.FalseAlarmRate = None,
+    calibration: opt.Calibration = "groups",
     store: opt.StoreFolder = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a detector that is there; it is kept beside the new one.")
@@ -76,6 +77,7 @@ def fit(
         system,
         networks.weights_of(system),
         false_alarm_rate=false_alarm_rate,
+        calibration=calibration,
         store=opt.open_store(store),
         **channels.settings(),
         **networks.settings(),
@@ -246,7 +248,7 @@ def threshold(
             price = price_of(records, machine, detector.threshold.value, alarm)
     if changed and not dry_run:
         detector.save(model)
-    choices = [(share, detector.tail.score_at(share)) for share in SHARES]
+    choices = [(share, detector.threshold_for(share).value) for share in SHARES]
     per_day = rhythm.occasions_per_day
     facts = results.set_point(detector, rhythm) | {"price": price and {**vars(price), "text": price.text()}}
     if json:

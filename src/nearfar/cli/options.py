@@ -43,6 +43,12 @@ Machines = Annotated[list[str] | None, typer.Option("--machine", help="Only this
 Truth = Annotated[Path | None, typer.Option(help="Ground-truth CSV of the evaluation files, or a folder of them.")]
 Rounds = Annotated[int, typer.Option(help="Bootstrap rounds of the intervals.")]
 Page = Annotated[Path | None, typer.Option(help="HTML page to write.")]
+Calibration = Annotated[
+    str,
+    typer.Option(
+        help="groups: false alarms are counted as in a new session; clips: each recording alone, as in the report."
+    ),
+]
 FalseAlarmRate = Annotated[
     float | None, typer.Option(help="Share of healthy recordings that may alarm [0.05, more with few normals].")
 ]

@@ -139,7 +139,19 @@ def print_summary(facts: dict[str, Any]) -> None:
     echo(f"Next          nearfar score {quote(facts['model'])} RECORDINGS")
 
 
-COLUMNS = ["file", "score", "threshold", "anomalous", "nearest", "status", "p", "triggered_by", "problem", "warnings"]
+COLUMNS = [
+    "file",
+    "score",
+    "threshold",
+    "anomalous",
+    "unusual",
+    "nearest",
+    "status",
+    "p",
+    "triggered_by",
+    "problem",
+    "warnings",
+]
 
 
 def as_row(name: str, score: Score) -> dict[str, Any]:
@@ -149,6 +161,7 @@ def as_row(name: str, score: Score) -> dict[str, Any]:
         "score": score.score,
         "threshold": score.threshold,
         "anomalous": score.anomalous,
+        "unusual": score.unusual,
         "nearest": score.nearest[0] if score.nearest else "",
         "status": score.status,
         "p": score.p,
@@ -159,15 +172,15 @@ def as_row(name: str, score: Score) -> dict[str, Any]:
 
 
 def as_csv(scores: Sequence[Named]) -> str:
-    """Scores as CSV, one row each; `anomalous` is 1, 0 or empty."""
+    """Scores as CSV, one row each; `anomalous` and `unusual` are 1, 0 or empty."""
     out = io.StringIO()
     rows = [as_row(name, score) for name, score in scores]
     table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     table.writeheader()
     for row in rows:
-        flag = "" if row["anomalous"] is None else int(row["anomalous"])
+        flags = {name: "" if row[name] is None else int(row[name]) for name in ("anomalous", "unusual")}
         texts = {"triggered_by": " and ".join(row["triggered_by"]), "warnings": "; ".join(row["warnings"])}
-        row |= {"anomalous": flag, **texts}
+        row |= flags | texts
         table.writerow(dict(zip(row, escaped(row.values()), strict=True)))
     return out.getvalue()
 
@@ -204,7 +217,9 @@ def print_scores(scores: Sequence[Named], failures: Failures) -> None:
             f"note: all {alarms} that can be judged are anomalous: a permanent fault, an operating condition "
             "that is not among the normals, swapped microphones, or another machine?"
         )
+    unusual = sum(s.status == "unusual" for _, s in scores)
     parts = [f"{len(scores)} scored", f"{alarms} anomalous"]
+    parts += [f"{unusual} unusual"] if unusual else []
     parts += [f"{dead} cannot be judged"] if dead else []
     parts += [f"{len(failures.files)} could not be used"] if failures.files else []
     echo(f"{', '.join(parts)}; score and threshold are in standard deviations of the normals")

@@ -1,33 +1,39 @@
 """The recipe of a detector without the weights of a network, chosen from the normals.
 
-It is a `Watch` of two parts on log-mel spectra with half of the false-alarm budget each:
+It is a `Watch` of up to four parts, each with a Gaussian and p-values of its own, combined as a root sum of squares:
 
-    steady     25 % quantile and mean power of every band: a changed tone, hiss, load
-    transient  maximum over time minus the mean of every band: a knock
+    clean    the quietest quarter of every band after the cleaning, and its mean power unless that follows the noise
+    near     the quietest quarter of every band of the near microphone itself, with a lower weight beside clean
+    burst    maximum over time minus the mean of every fourth band, after the cleaning: a knock
+    rhythm   how far the weakest beat of a machine that ticks falls short of the others: a missing stroke
 
-The rarer of the two p-values decides. The normals decide the rest (docs/decisions.md gives reasons and figures):
+The cleaning is the weighted leakage subtraction with a window as long as the room's response. The normals decide the
+rest (docs/decisions.md gives reasons and figures):
 
     far channel   used if every normal has one and it is neither dead (`microphones`) nor a copy of near
-    window        of the leakage subtraction: the longest that the shortest normal allows, at best as long as the room's
-                  response; the inside of the subtracted wave is used (`w1i_*`)
-    guard         nothing is subtracted if far receives the machine directly (`direct_sound_ratio`)
+    guard         nothing is subtracted if far receives the machine directly (`direct_sound_ratio`): no clean watch
+    window        of the cleaning: as long as the shortest normal allows, 1 s from clips of 2 s on
+    mean power    joins the clean watch if it follows the noise hardly more than the quietest quarter does
+    rhythm        watched if nearly all normals tick
     domains       one Gaussian over all normals, labelled or not
-    shrinkage     less with fewer normals than features
 
-References: Carter et al. 1973 (smoothed coherence transform); `enhance.leakage_subtract`.
+References: Carter et al. 1973 (smoothed coherence transform); `enhance.leakage_subtract`; `pooling`; `encoders.rhythm`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import fft
 
 from nearfar.audio import Clip, microphones
+from nearfar.detector.calibration import follows
+from nearfar.embedding.embedder import EmbeddedClip
 from nearfar.embedding.vectors import ENHANCE_RATE
 from nearfar.enhance import longest_window
-from nearfar.recipe import Recipe, System, Watch
+from nearfar.recipe import ROOT_SUM, Recipe, Watch
 from nearfar.support.check import Array
 
 MAX_DIRECT = 0.45  # above this `direct_sound_ratio`, far is taken to receive the machine itself
@@ -37,34 +43,69 @@ PEAK_HALF_WIDTH = 8  # samples: 0.5 ms
 MAX_NEAR_DELAY = 16  # samples: 1 ms
 MIN_BIN_POWER = 1e-8  # of the strongest bin's: below it a bin holds rounding errors alone
 MAX_FAULTY = 0.1  # share of normals with a dead or copied far channel, above which far is not used
-FEATURES = 256  # of the steady part; fewer normals than features need less shrinkage
-LONGEST_TRANSIENT = 8192  # half a second: a longer window smears a knock
+MAX_FOLLOWS = 0.06  # the mean power joins the clean watch while it follows the noise less than this more
+TICKS, FEW = 0.4, 0.1  # the rhythm is watched if all but this share of the normals tick at least so strongly
+NEAR_BESIDE_CLEAN = 0.7  # weight of the near watch beside the clean one; all other weights are 1
+SHRINKAGE = {"clean": 0.1, "near": 0.1, "burst": 0.3}
 
 
-def choose_recipe(clips: Sequence[Clip], count: int | None = None) -> tuple[System, str]:
-    """The default system for some normals, and a paragraph for the user: the choice and its reasons.
+def features(clips: Sequence[Clip]) -> tuple[dict[str, Recipe], str]:
+    """The recipes whose vectors `choose_system` needs, by name, and the reason for the choice of microphones.
 
-    `clips` are the normals or an even sample of them, `count` the number of all normals (None: of `clips`).
+    `clips` are the normals or an even sample of them.
     """
     if not clips:
         raise ValueError("the default recipe is chosen from normals, and there are none")
-    few = (len(clips) if count is None else count) < FEATURES
-    window = longest_window(min(round(clip.seconds * ENHANCE_RATE) for clip in clips))
-    steady, transient = f"w1i_{window}", f"w1i_{min(window, LONGEST_TRANSIENT)}"
     subtract, why = _subtract_far(clips)
-    if subtract:
-        shortest = min(clip.seconds for clip in clips)
-        why += f" The window is {window / ENHANCE_RATE:.2g} s, as the shortest recording lasts {shortest:.3g} s."
-    else:
-        steady = transient = "near_only"
-    why += " Two watches share the false-alarm budget equally: one for steady changes of the sound, one for knocks."
-    if few:
-        why += f" The watch for steady changes is set for few normal recordings (fewer than {FEATURES})."
-    parts = (
-        ("steady", 0.5, _gaussian(steady, "quantile", 0.03 if few else 0.1)),
-        ("transient", 0.5, _gaussian(transient, "peak", 0.1)),
-    )
-    return Watch(parts), why
+    recipes = {
+        "near": Recipe(encoder="logmel-4096", pooling="quiet", normalize=False),
+        "burst": Recipe(pooling="burst", normalize=False),
+        "rhythm": Recipe(encoder="rhythm", normalize=False, method="as_is"),
+    }
+    if not subtract:
+        return recipes, why
+    shortest = min(clip.seconds for clip in clips)
+    window = longest_window(round(shortest * ENHANCE_RATE))
+    view = f"w1w_{window}"
+    quiet = replace(recipes["near"], view=view)
+    recipes |= {
+        "quiet": quiet,
+        "loud": replace(quiet, pooling="power"),
+        "mean": Recipe(view=view, pooling="power", normalize=False),
+        "burst": replace(recipes["burst"], view=view),
+    }
+    why += f" The window is {window / ENHANCE_RATE:.2g} s, as the shortest recording lasts {shortest:.3g} s."
+    return recipes, why
+
+
+def choose_system(
+    features: Mapping[str, Recipe], normals: Sequence[EmbeddedClip], why: str
+) -> tuple[Watch, str, list[EmbeddedClip]]:
+    """The default system, a paragraph for the user, and the normals with a vector per leaf of the system.
+
+    `normals` have a vector for each of `features`, in their order; `why` is the reason of `features`.
+    """
+    names = list(features)
+    x = {name: np.stack([clip.vectors[i] for clip in normals]) for i, name in enumerate(names)} if normals else {}
+    watches: dict[str, list[str]] = {"near": ["near"], "burst": ["burst"]}
+    if "quiet" in features:
+        noise = np.stack([clip.features.noise for clip in normals if clip.features])
+        steady = len(normals) < 2 or follows(x["loud"], noise) - follows(x["quiet"], noise) < MAX_FOLLOWS
+        watches = {"clean": ["quiet", "mean"] if steady else ["quiet"], **watches}
+    if normals and np.quantile(x["rhythm"][:, 0], FEW) >= TICKS:
+        watches["rhythm"] = ["rhythm"]
+    parts = []
+    for name, vectors in watches.items():
+        first, *plus = (features[each] for each in vectors)
+        recipe = replace(first, plus=tuple(plus))
+        if name in SHRINKAGE:
+            recipe = replace(
+                recipe, method="mahalanobis", shrinkage=SHRINKAGE[name], standardize=True, ignore_domains=True
+            )
+        parts.append((name, NEAR_BESIDE_CLEAN if name == "near" and "clean" in watches else 1.0, recipe))
+    chosen = [[names.index(each) for each in vectors] for vectors in watches.values()]
+    kept = [replace(c, vectors=[np.concatenate([c.vectors[i] for i in each]) for each in chosen]) for c in normals]
+    return Watch(tuple(parts), ROOT_SUM), f"{why} {_listens_for(watches)}", kept
 
 
 def direct_sound_ratio(near: Array, far: Array) -> float:
@@ -126,13 +167,8 @@ def _subtract_far(clips: Sequence[Clip]) -> tuple[bool, str]:
     )
 
 
-def _gaussian(view: str, pooling: str, shrinkage: float) -> Recipe:
-    return Recipe(
-        view=view,
-        pooling=pooling,
-        method="mahalanobis",
-        shrinkage=shrinkage,
-        standardize=True,
-        ignore_domains=True,
-        normalize=False,
-    )
+def _listens_for(watches: Mapping[str, Sequence[str]]) -> str:
+    heard = ["a change of the steady sound", "knocks"]
+    if "rhythm" in watches:
+        return f"It listens for {', '.join(heard)}, and missing strokes, because the machine ticks."
+    return f"It listens for {' and '.join(heard)}."

@@ -18,13 +18,15 @@ from numpy.typing import ArrayLike
 
 from nearfar import audio, threshold
 from nearfar.audio import Clip
+from nearfar.audio.sessions import sessions
 from nearfar.backend import Backend, fit
-from nearfar.detector import default
+from nearfar.detector import calibration, default
 from nearfar.detector import folder as saved
 from nearfar.detector.sources import is_one_clip, normals_in, recordings_in
 from nearfar.detector.system import FittedSystem, Scored
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin, Skip
+from nearfar.embedding.group_features import GroupFeatures
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import vectors
 from nearfar.encoders import PRECISIONS, Encoder
@@ -42,6 +44,7 @@ from nearfar.threshold import PValue, Threshold
 RATE = 0.05  # the default false-alarm rate, if the normals can back it: 1 / (N + 1) with fewer than 19
 BLANK = "nothing of it is left after preprocessing and pooling: it is as far from every normal as can be"
 LONGER = 1.5  # a recording this many times as long as the normals is scored in windows of their length
+GROUPS, CLIPS = CALIBRATIONS = ("groups", "clips")
 SAMPLE = 48  # normals that the default looks at before it chooses a recipe
 
 
@@ -52,6 +55,8 @@ class Detector:
     weights            the encoder's file, or {encoder name: file}
     near, far          channel numbers of the files; far is None for one microphone
     false_alarm_rate   share of normal clips that may alarm; None: 0.05, or 1 / (N + 1) with fewer than 19 normals
+    calibration        "groups": the promise is meant for new sessions, and normals are measured without their
+                       relatives (`detector.calibration`); "clips": exact leave-one-out, the report's
     method             how the set-point is found, see `threshold`
     device, precision  of the networks
     threads            recordings that are embedded side by side; None: one per processor
@@ -67,6 +72,7 @@ class Detector:
         far: int | None = 1,
         false_alarm_rate: float | None = None,
         method: str = "conformal",
+        calibration: str = "groups",
         device: str = "cpu",
         threads: int | None = None,
         precision: str = "float32",
@@ -79,6 +85,7 @@ class Detector:
         if false_alarm_rate is not None:
             number("false_alarm_rate", false_alarm_rate, above=0, below=1)
         self.method = one_of("threshold method", method, threshold.METHODS)
+        self.calibration = one_of("calibration", calibration, CALIBRATIONS)
         self.by_default = self.system is None
         self.why = "" if self.by_default else "the recipe that was asked for"
         self.loaded_encoders: Mapping[str, Encoder] | None = None
@@ -90,6 +97,9 @@ class Detector:
         self.window_s = audio.WINDOW_S
         self.normals: list[Origin] = []
         self.is_target = np.zeros(0, bool)
+        self.sessions: list[str] = []  # that file names, folders and times tell; "" where they tell none
+        self.groups = np.zeros((0, 2), int)  # (N, 2) machine group and noise group of each normal
+        self.group_features: list[GroupFeatures] = []
         self.band_levels = BandLevels()
         self.weights_known: Mapping[str, WeightsId] = {}  # that the bank was made with, by encoder
         self._fitted: FittedSystem | None = None
@@ -123,10 +133,15 @@ class Detector:
         is_target = domains if is_target is None else is_target
         targets = np.zeros(len(clips), bool) if is_target is None else flags("is_target", is_target, len(clips))
         self._forget()
-        if self.by_default:
-            reader = ClipEmbedder(self.near, self.far, self.window_s, [], {})
-            self.system, self.why = default.choose_recipe(*reader.sample(clips, SAMPLE))
-        return self.fit_embedded(*self.embedder.embed_normals(clips, targets, set(), skip, progress, copies=copies))
+        if not self.by_default:
+            return self.fit_embedded(*self.embedder.embed_normals(clips, targets, set(), skip, progress, copies=copies))
+        reader = ClipEmbedder(self.near, self.far, self.window_s, [], {})
+        features, why = default.features(reader.sample(clips, SAMPLE))
+        encoders = load_encoders([recipe.encoder for recipe in features.values()])
+        reader = self._reader(list(features.values()), encoders, groups=True)
+        normals, targets = reader.embed_normals(clips, targets, set(), skip, progress, copies=copies)
+        self.system, self.why, normals = default.choose_system(features, normals, why)
+        return self.fit_embedded(normals, targets)
 
     def add(
         self,
@@ -169,9 +184,12 @@ class Detector:
         targets = np.zeros(len(clips), bool) if is_target is None else flags("is_target", is_target, len(clips))
         self.is_target = np.concatenate([self.is_target, targets])
         self.normals = self.normals + [clip.origin for clip in clips]
+        self.sessions = self.sessions + sessions([clip.origin.path for clip in clips])
+        self.group_features = self.group_features + [clip.features for clip in clips if clip.features is not None]
         self.band_levels = BandLevels.total([self.band_levels, *(clip.levels for clip in clips)])
         self.weights_known = {name: weights_of(encoder) for name, encoder in self.encoders.items()}
-        self._combine([fit(z, self.is_target, **vars(r.backend)) for z, r in zip(banks, self.recipes, strict=True)])
+        backends = [fit(z, self.is_target, **vars(r.backend)) for z, r in zip(banks, self.recipes, strict=True)]
+        self._combine(backends, *self._calibrate(backends))
         self.set_threshold(value=by_hand)
         return self
 
@@ -255,17 +273,41 @@ class Detector:
         method: str | None = None,
     ) -> Threshold:
         """Change the set-point without refitting: a share of normal clips, false alarms per day, or a value by hand."""
-        if value is not None:
-            p = float(np.exp(self.fitted.tail.log_p([number("the threshold", value)])[0]))
-            self.threshold = Threshold(value, p, threshold.BY_HAND)
-            return self.threshold
-        if false_alarms_per_day is not None:
-            rate = threshold.rate_of(false_alarms_per_day, self.window_s)
-        self.false_alarm_rate = self.false_alarm_rate if rate is None else number("rate", rate, above=0, below=1)
-        self.method = self.method if method is None else one_of("threshold method", method, threshold.METHODS)
-        promised = self.false_alarm_rate or max(RATE, 1 / (1 + len(self.normals)))
-        self.threshold = threshold.from_normals(self.train_values, promised, self.method)
+        if value is None:
+            if false_alarms_per_day is not None:
+                rate = threshold.rate_of(false_alarms_per_day, self.window_s)
+            self.false_alarm_rate = self.false_alarm_rate if rate is None else number("rate", rate, above=0, below=1)
+            self.method = self.method if method is None else one_of("threshold method", method, threshold.METHODS)
+            self.threshold = self.threshold_for(self.promised)
+            self._set_unusual_threshold()
+        else:
+            self.threshold = Threshold(number("the threshold", value), self.rate_at(value), threshold.BY_HAND)
         return self.threshold
+
+    @property
+    def promised(self) -> float:
+        """The share of normal clips that may alarm."""
+        return self.false_alarm_rate or max(RATE, 1 / (1 + len(self.normals)))
+
+    def threshold_for(self, rate: float) -> Threshold:
+        """The set-point above which a share `rate` of normal clips is expected, with groups also in a new session."""
+        read = threshold.share(rate, len(self.normals)) if self.grouped else number("rate", rate, above=0, below=1)
+        return replace(threshold.from_normals(self.train_values, read, self.method), rate=rate)
+
+    def rate_at(self, value: float) -> float:
+        """The share of normal clips expected above a score; the inverse of `threshold_for`."""
+        p = float(np.exp(self.tail.log_p([value])[0]))
+        return threshold.promised(p, len(self.normals)) if self.grouped else p
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the normals were measured without their relatives."""
+        return len(self.groups) > 0
+
+    @property
+    def unusual_threshold(self) -> float:
+        """The score above which a clip is unusual even for a session that is known; at most the set-point."""
+        return min(self.threshold.value, self._unusual_threshold)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the detector to a readable folder (see `detector.folder`), replacing a detector that is there.
@@ -288,7 +330,12 @@ class Detector:
             normals=self.normals,
             is_target=self.is_target,
             banks=[b.z for b in self.backends],
-            train=[b.train_scores for b in self.backends],
+            own=self.fitted.own,
+            lone=self.fitted.lone,
+            calibration=self.calibration,
+            sessions=self.sessions,
+            groups=self.groups,
+            group_features=self.group_features,
             band_levels=self.band_levels,
             weights=self.weights_known,
             version=self.saved[1] if self.saved is not None and self.saved[0] == place else (),
@@ -311,7 +358,7 @@ class Detector:
 
     @property
     def train_values(self) -> Array:
-        """Leave-one-out scores (N,) of the normals, in standard deviations."""
+        """Scores (N,) of the normals in standard deviations, each without its relatives, or without itself alone."""
         return self.fitted.train_values
 
     @property
@@ -347,11 +394,9 @@ class Detector:
     @property
     def embedder(self) -> ClipEmbedder:
         """Reads, checks and embeds clips for the recipes; made once for these channels and this window."""
-        made, settings, whole_s = self._embedder, (self.near, self.far, self.window_s), self.whole_s
-        if made is None or (made.near, made.far, made.window_s, made.whole_s) != (*settings, whole_s):
-            self._embedder = made = ClipEmbedder(
-                *settings, self.recipes, self.encoders, self.threads, self.store, whole_s=whole_s
-            )
+        made, settings = self._embedder, (self.near, self.far, self.window_s, self.whole_s)
+        if made is None or (made.near, made.far, made.window_s, made.whole_s) != settings:
+            self._embedder = made = self._reader(self.recipes, self.encoders)
         return made
 
     @property
@@ -359,11 +404,27 @@ class Detector:
         """A recording up to this length is scored whole, a longer one in windows of `window_s` seconds."""
         return audio.LONG_S if self._fitted is None else min(audio.LONG_S, LONGER * self.window_s)
 
+    def _reader(
+        self, recipes: Sequence[Recipe], encoders: Mapping[str, Encoder], *, groups: bool = False
+    ) -> ClipEmbedder:
+        return ClipEmbedder(
+            self.near,
+            self.far,
+            self.window_s,
+            recipes,
+            encoders,
+            self.threads,
+            self.store,
+            whole_s=self.whole_s,
+            groups=groups or self.calibration == GROUPS,
+        )
+
     def _score(
         self, system: FittedSystem, found: Scored, name: str, rate: int, problems: Sequence[audio.Problem]
     ) -> Score:
         fatal = join_sentences(p.text for p in problems if p.fatal) if problems else ""
         warnings = [p.text for p in problems if not p.fatal] + [BLANK] * found.blank
+        unusual = self.unusual_threshold
         if rate not in self.band_levels.rates:
             highest = self.embedder.highest_rate
             fatal = join_sentences(filter(None, (fatal, self.band_levels.missing_band(rate, highest))))
@@ -373,17 +434,39 @@ class Detector:
             score=found.value,
             threshold=self.threshold.value,
             anomalous=None if fatal else found.value > self.threshold.value,
+            unusual=None if fatal else found.value > unusual,
+            unusual_threshold=unusual,
             nearest=[self.normals[i].name for i in found.nearest],
-            p=found.p,
+            p=threshold.promised(found.p, len(self.normals)) if self.grouped else found.p,
             triggered_by=system.triggers(found.part_scores, self.threshold.value) if found.part_scores else (),
             part_scores=found.part_scores,
             problem=fatal,
             warnings=warnings,
         )
 
-    def _combine(self, backends: Sequence[Backend]) -> None:
+    def _calibrate(self, backends: Sequence[Backend]) -> tuple[list[Array], list[Array]]:
+        """Scores (N,) of the normals by back end: `own` and `lone` of `FittedSystem`."""
+        features = self.group_features
+        if self.calibration != GROUPS or len(features) < len(self.normals):
+            scores = [b.train_scores for b in backends]
+            return scores, scores
+        machine, noise = (np.stack([getattr(f, name) for f in features]) for name in ("machine", "noise"))
+        self.groups = calibration.groups(machine, noise if noise.size else None)
+        files = [n.path or n.sha256 for n in self.normals]
+        known = [session or None for session in self.sessions]
+        related = calibration.related(self.groups, recordings=files, sessions=known)
+        alone = np.eye(len(related), dtype=bool)
+        # A Gaussian of standardized features keeps the scale of all normals in both, so that the two compare.
+        lone = [b.scores_excluding(alone) if b.config.standardize else b.train_scores for b in backends]
+        return [b.scores_excluding(related) for b in backends], lone
+
+    def _combine(self, backends: Sequence[Backend], own: Sequence[Array], lone: Sequence[Array]) -> None:
         assert self.system is not None
-        self._fitted = FittedSystem(self.system, backends)
+        self._fitted = FittedSystem(self.system, backends, own, lone)
+        self._set_unusual_threshold()
+
+    def _set_unusual_threshold(self) -> None:
+        self._unusual_threshold = threshold.from_normals(self.fitted.lone_values, self.promised, self.method).value
 
     def _require_fit(self) -> Detector:
         """Self. ValueError if it has no normals."""
@@ -394,13 +477,14 @@ class Detector:
         """Take over the state of a saved detector."""
         self.by_default, self.why, self.window_s = state.by_default, state.why, state.window_s
         self.normals, self.is_target, self.band_levels = state.normals, state.is_target, state.band_levels
-        self.weights_known = state.weights
-        self._combine(
-            [
-                fit(z, state.is_target, train_scores=train, **vars(recipe.backend))  # leave-one-out takes its time
-                for recipe, z, train in zip(self.recipes, state.banks, state.train, strict=True)
-            ]
-        )
+        self.weights_known, self.calibration = state.weights, state.calibration
+        self.sessions, self.groups, self.group_features = list(state.sessions), state.groups, list(state.group_features)
+        alone = [None] * len(state.own) if self.grouped else state.own  # exact leave-one-out takes its time
+        backends = [
+            fit(z, state.is_target, train_scores=train, **vars(recipe.backend))
+            for recipe, z, train in zip(self.recipes, state.banks, alone, strict=True)
+        ]
+        self._combine(backends, state.own, state.lone)
         self.threshold = state.threshold
         if state.format < saved.FORMAT and state.threshold.method in threshold.METHODS:
             self.set_threshold()

@@ -2,9 +2,9 @@
 
     detector.json          format, versions, channels, clip length, set-point, weights
     recipe.json            everything that changes a score
-    bank.safetensors       embeddings z0, z1, ... (N, D) of each leaf ("beam": N, F, D), their leave-one-out scores,
-                           domains, band levels
-    normals.csv            one row per normal: name, domain, sha256, seconds, path
+    bank.safetensors       embeddings z0, z1, ... (N, D) of each leaf ("beam": N, F, D), the normals' scores own0, ...
+                           and lone0, ... (N,), domains, band levels, what groups are found by
+    normals.csv            one row per normal: name, domain, sha256, seconds, path, session, groups
     card.md                the same for people
 
 The folder appears whole or not at all: it is written beside its place and renamed. A detector that was read from a
@@ -29,6 +29,7 @@ import numpy as np
 
 from nearfar.embedding.band_levels import CHANNELS, BandLevels
 from nearfar.embedding.embedder import Origin
+from nearfar.embedding.group_features import GroupFeatures
 from nearfar.encoders import PRECISIONS
 from nearfar.encoders.loading import WeightsId
 from nearfar.errors import Conflict
@@ -38,17 +39,18 @@ from nearfar.support.cells import escaped, unescaped
 from nearfar.support.check import Array, finite, integer, number, one_of
 from nearfar.threshold import METHODS, Threshold
 
-FORMAT = 2
-READABLE = (1, 2)  # format 1 has other p-values of a watch's normals: its set-point is found anew
+FORMAT = 3
+READABLE = (1, 2, 3)  # 1: other p-values of a watch's normals, so its set-point is found anew; 1 and 2: no groups
 FILES = ("detector.json", "recipe.json", "bank.safetensors", "normals.csv", "card.md")
-COLUMNS = ("name", "domain", "sha256", "seconds", "path")
+COLUMNS = ("name", "domain", "sha256", "seconds", "path", "session", "machine_group", "noise_group")
+OLD_COLUMNS = COLUMNS[:5]  # of formats 1 and 2
 Version = tuple[tuple[int, int, int], ...]  # inode, size and time of change of each file; () without a detector
 DAMAGED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, ValueError, csv.Error)
 
 
 @dataclass(frozen=True)
 class DetectorState:
-    """All that a fitted detector has to remember; `banks` (N, D) and `train` (N,) are one per leaf of `system`."""
+    """All that a fitted detector has to remember; `banks` (N, D), `own` and `lone` (N,) come per leaf of `system`."""
 
     system: System
     near: int
@@ -61,10 +63,15 @@ class DetectorState:
     normals: list[Origin]
     is_target: Array
     banks: Sequence[Array]
-    train: Sequence[Array]
+    own: Sequence[Array]
+    lone: Sequence[Array]
     band_levels: BandLevels
     weights: Mapping[str, WeightsId] = field(default_factory=dict)  # of each encoder
     by_default: bool = False
+    calibration: str = "clips"
+    sessions: Sequence[str] = ()
+    groups: Array = field(default_factory=lambda: np.zeros((0, 2), int))  # (N, 2), or (0, 2) where there are none
+    group_features: Sequence[GroupFeatures] = ()
     format: int = FORMAT
     version: Version = ()  # of the folder when it was read
 
@@ -129,9 +136,11 @@ def write(folder: str | os.PathLike[str], state: DetectorState, train_values: Ar
         with (draft / "normals.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as table:
             rows = csv.writer(table)
             rows.writerow(COLUMNS)
-            for n, target in zip(state.normals, state.is_target, strict=True):
+            groups = state.groups.tolist() or [["", ""]] * len(state.normals)
+            each = zip(state.normals, state.is_target, state.sessions, groups, strict=True)
+            for n, target, session, pair in each:
                 domain = "target" if target else "source"
-                rows.writerow(escaped([n.name, domain, n.sha256, f"{n.seconds:.6g}", n.path]))
+                rows.writerow(escaped([n.name, domain, n.sha256, f"{n.seconds:.6g}", n.path, session, *pair]))
     return folder
 
 
@@ -222,6 +231,7 @@ def _settings(state: DetectorState) -> dict[str, Any]:
         "by_default": state.by_default,
         "threshold": vars(state.threshold),
         "method": state.method,
+        "calibration": state.calibration,
         "false_alarm_rate": state.false_alarm_rate,
         "encoders": {name: _weights_as_data(weights) for name, weights in state.weights.items()},
     }
@@ -229,9 +239,12 @@ def _settings(state: DetectorState) -> dict[str, Any]:
 
 def _arrays(state: DetectorState) -> dict[str, Array]:
     arrays: dict[str, Array] = {"is_target": state.is_target.astype(np.uint8)}
-    for i, (z, train) in enumerate(zip(state.banks, state.train, strict=True)):
+    for i, (z, own, lone) in enumerate(zip(state.banks, state.own, state.lone, strict=True)):
         arrays[f"z{i}"] = np.ascontiguousarray(z, np.float32)
-        arrays[f"train{i}"] = np.ascontiguousarray(train, np.float32)
+        arrays[f"own{i}"], arrays[f"lone{i}"] = own.astype(np.float32), lone.astype(np.float32)
+    if state.group_features:
+        for name in ("machine", "noise"):
+            arrays[f"group_{name}"] = np.stack([getattr(f, name) for f in state.group_features])
     for channel, sums in state.band_levels.sums.items():
         arrays[f"profile_{channel}"] = np.ascontiguousarray(sums, np.float64)
     arrays["profile_rates"] = np.array(sorted(state.band_levels.rates), np.int64)
@@ -243,7 +256,11 @@ def _read(folder: Path) -> DetectorState:
     if settings.get("format") not in READABLE:
         raise ValueError(f"its format is {settings.get('format')!r} and this version reads {READABLE}; upgrade nearfar")
     system = _parse_file(folder / "recipe.json", from_json)
-    normals, domains = _normals(folder / "normals.csv")
+    new = settings["format"] >= 3
+    rows = _rows(folder / "normals.csv", COLUMNS if new else OLD_COLUMNS)
+    normals = [Origin(row["name"], row["path"], row["sha256"], float(row["seconds"])) for row in rows]
+    domains = [one_of("domain", row["domain"], ("source", "target")) for row in rows]
+    pairs = [[int(row["machine_group"]), int(row["noise_group"])] for row in rows if new and row["machine_group"]]
     arrays = _load_arrays(folder / "bank.safetensors")
     is_target = arrays["is_target"].astype(bool)
     if domains != ["target" if t else "source" for t in is_target]:
@@ -251,10 +268,18 @@ def _read(folder: Path) -> DetectorState:
     axes = [3 if recipe.freq == BEAM else 2 for recipe in leaves(system)]
     count = len(axes)
     banks = [finite(f"z{i}", arrays[f"z{i}"], ndim=ndim) for i, ndim in enumerate(axes)]
-    train = [finite(f"train{i}", arrays[f"train{i}"], ndim=1) for i in range(count)]
-    for i, a in enumerate([*banks, *train]):
-        if len(a) != len(normals):
-            raise ValueError(f"array {i % count} of the bank holds {len(a)} normals, normals.csv {len(normals)}")
+    own, lone = (
+        [finite(name, arrays[f"{name}{i}"], ndim=1) for i in range(count)]
+        for name in (("own", "lone") if new else ("train", "train"))
+    )
+    machine, noise = (
+        finite(name, arrays.get(f"group_{name}", np.zeros((0, 0), np.float32)), ndim=2) for name in ("machine", "noise")
+    )
+    features = [GroupFeatures(*pair) for pair in zip(machine, noise, strict=True)]
+    lengths = [len(a) for a in (*banks, *own, *lone)] + [len(x) for x in (pairs, features) if x]
+    for i, length in enumerate(lengths):
+        if length != len(normals):
+            raise ValueError(f"array {i % count} of the bank holds {length} normals, normals.csv {len(normals)}")
     profile = {c: finite(c, arrays[f"profile_{c}"], ndim=2) for c in CHANNELS if f"profile_{c}" in arrays}
     point = settings["threshold"]
     far, rate = settings["far"], settings["false_alarm_rate"]
@@ -274,10 +299,15 @@ def _read(folder: Path) -> DetectorState:
         normals=normals,
         is_target=is_target,
         banks=banks,
-        train=train,
+        own=own,
+        lone=lone,
         band_levels=BandLevels(profile, frozenset(arrays.get("profile_rates", np.zeros(0, np.int64)).ravel().tolist())),
         weights={name: _weights(data) for name, data in settings.get("encoders", {}).items()},
         by_default=bool(settings.get("by_default", False)),
+        calibration=one_of("calibration", settings.get("calibration", "clips"), ("groups", "clips")),
+        sessions=[row.get("session", "") for row in rows],
+        groups=np.array(pairs, int).reshape(-1, 2),
+        group_features=features,
         format=settings["format"],
     )
 
@@ -320,17 +350,12 @@ def _load_arrays(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def _normals(path: Path) -> tuple[list[Origin], list[str]]:
-    normals, domains = [], []
+def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.DictReader(file)
-        if tuple(rows.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"normals.csv has columns {rows.fieldnames}, expected {list(COLUMNS)}")
-        for row in rows:
-            name, origin = unescaped(row["name"]), unescaped(row["path"])
-            normals.append(Origin(name, origin, row["sha256"], float(row["seconds"])))
-            domains.append(one_of("domain", row["domain"], ("source", "target")))
-    return normals, domains
+        if tuple(rows.fieldnames or ()) != tuple(columns):
+            raise ValueError(f"normals.csv has columns {rows.fieldnames}, expected {list(columns)}")
+        return [{key: unescaped(value) for key, value in row.items()} for row in rows]
 
 
 def _write_text(path: Path, text: str) -> None:

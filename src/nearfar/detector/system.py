@@ -1,12 +1,14 @@
 """A fitted system: back ends put together as a Recipe, Fusion or Watch says (report section 2.8).
 
     scores   one (M,) array per leaf of the system, in the order of `recipe.leaves`; higher is more anomalous
-    train    (N,) leave-one-out scores of the normals         combine(scores) (M,), higher is more anomalous
+    lone     (N,) leave-one-out scores of the normals: the unit of a score, and the alignment of a fusion
+    own      (N,) scores of the normals without their relatives (`detector.calibration`), or `lone`: all p-values
+    combine(scores) (M,), higher is more anomalous
 
-A watch turns each part's score into the share p of normals that reach it and takes the rarest, each part weighing by
-its share w of the false-alarm budget: s = max_j (log w_j - log p_j). Whichever part is rarest is what was heard.
-The scores that p and the statistics of a fusion are taken from are leave-one-out and include each normal's own: normals
-and new clips go through the same function, so a set-point from the normals holds for new clips (docs/decisions.md).
+A watch turns each part's score into the share p of normals that reach it, and combines these as `recipe.Watch` says.
+Whichever part is rarest is what was heard.
+The scores that p and the statistics of a fusion are taken from include each normal's own: normals and new clips go
+through the same function, so a set-point from the normals holds for new clips (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 
 from nearfar.backend import Backend
 from nearfar.fusion import align, divisor, fuse, in_sigmas, statistics
-from nearfar.recipe import Recipe, System, Watch, dominant_recipe
+from nearfar.recipe import RAREST, Recipe, System, Watch, dominant_recipe
 from nearfar.support.check import Array
 from nearfar.threshold import PValue
 
@@ -48,13 +50,21 @@ class Scored:
 
 
 class FittedSystem:
-    """The back ends of a system, combined and aligned by the scores of the normals."""
+    """The back ends of a system, combined and aligned by the scores of the normals.
 
-    def __init__(self, system: System, backends: Sequence[Backend]) -> None:
-        self.system, self.backends = system, backends
-        self.combined = build(system, iter(backends))
-        self.mu, self.sigma = statistics(self.combined.train)
-        self.train_values = in_sigmas(self.combined.train, self.mu, self.sigma)  # (N,) of the normals
+    own, lone      (N,) per leaf, see the module
+    train_values   (N,) the normals' combined `own` scores in standard deviations
+    lone_values    (N,) their combined `lone` scores in standard deviations
+    """
+
+    def __init__(
+        self, system: System, backends: Sequence[Backend], own: Sequence[Array], lone: Sequence[Array]
+    ) -> None:
+        self.system, self.backends, self.own, self.lone = system, backends, own, lone
+        self.combined = build(system, iter(own), iter(lone))
+        self.mu, self.sigma = statistics(self.combined.lone)
+        self.train_values = in_sigmas(self.combined.own, self.mu, self.sigma)
+        self.lone_values = in_sigmas(self.combined.lone, self.mu, self.sigma)
         self._divisor = float(divisor(self.mu, self.sigma))
         self.tail = PValue(self.train_values)
         self._leaf = None if isinstance(system, Watch) else dominant_recipe(system, {})  # of a watch, the clip decides
@@ -81,21 +91,23 @@ class FittedSystem:
 
 
 class Fitted(Protocol):
-    """A recipe, fusion or watch on fitted back ends."""
+    """A recipe, fusion or watch on fitted back ends; `own` and `lone` (N,) are its normals' combined scores."""
 
     @property
-    def train(self) -> Array: ...
+    def own(self) -> Array: ...
+    @property
+    def lone(self) -> Array: ...
     def combine(self, scores: Iterator[Array]) -> tuple[Array, dict[str, Array]]: ...
 
 
-def build(system: System, backends: Iterator[Backend]) -> Fitted:
-    """The fitted form of `system`; `backends` are its leaves' back ends in the order of `recipe.leaves`."""
+def build(system: System, own: Iterator[Array], lone: Iterator[Array]) -> Fitted:
+    """The fitted form of `system`; `own` and `lone` come by its leaves, in the order of `recipe.leaves`."""
     if isinstance(system, Recipe):
         expanded = system.expand()
-        return FittedRecipe(next(backends)) if expanded is system else build(expanded, backends)
-    children = [build(part[-1], backends) for part in system.parts]
+        return FittedRecipe(next(own), next(lone)) if expanded is system else build(expanded, own, lone)
+    children = [build(part[-1], own, lone) for part in system.parts]
     if isinstance(system, Watch):
-        return FittedWatch([name for name, _, _ in system.parts], [share for _, share, _ in system.parts], children)
+        return FittedWatch(system, children)
     return FittedFusion([weight for weight, _ in system.parts], children)
 
 
@@ -103,12 +115,8 @@ def build(system: System, backends: Iterator[Backend]) -> Fitted:
 class FittedRecipe:
     """One back end."""
 
-    backend: Backend
-
-    @property
-    def train(self) -> Array:
-        """Leave-one-out scores (N,) of the normals."""
-        return self.backend.train_scores
+    own: Array
+    lone: Array
 
     def combine(self, scores: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
         """The leaf's own scores (M,); a leaf has no parts."""
@@ -123,38 +131,52 @@ class FittedFusion:
     children: list[Fitted]
 
     @cached_property
-    def train(self) -> Array:
+    def own(self) -> Array:
+        """Fused scores (N,) of the normals without their relatives."""
+        return fuse([(child.lone, child.own) for child in self.children], self.weights)
+
+    @cached_property
+    def lone(self) -> Array:
         """Fused leave-one-out scores (N,)."""
-        return fuse([(child.train, child.train) for child in self.children], self.weights)
+        return fuse([(child.lone, child.lone) for child in self.children], self.weights)
 
     def combine(self, scores: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
         """Fused scores (M,) and each part's aligned scores by number."""
-        pairs = [(child.train, child.combine(scores)[0]) for child in self.children]
+        pairs = [(child.lone, child.combine(scores)[0]) for child in self.children]
         return fuse(pairs, self.weights), {str(i + 1): align(*pair) for i, pair in enumerate(pairs)}
 
 
 @dataclass(frozen=True)
 class FittedWatch:
-    """Parts under one false-alarm budget; a part is reported as -log10 of its budgeted p."""
+    """Parts combined by their p-values; a part is reported as -log10 of its p, weighted as in the combination."""
 
-    names: list[str]
-    shares: list[float]
+    system: Watch
     children: list[Fitted]
 
     @cached_property
     def _tails(self) -> list[PValue]:
-        return [PValue(child.train) for child in self.children]
+        return [PValue(child.own) for child in self.children]
 
     @cached_property
-    def train(self) -> Array:
-        """Rarity (N,) of each normal's leave-one-out scores."""
-        return self._combined([child.train for child in self.children]).max(axis=0)
+    def own(self) -> Array:
+        """Combined rarity (N,) of the normals without their relatives."""
+        return self._combined(self._rarity([child.own for child in self.children]))
+
+    @cached_property
+    def lone(self) -> Array:
+        """Combined rarity (N,) of the normals' leave-one-out scores."""
+        return self._combined(self._rarity([child.lone for child in self.children]))
 
     def combine(self, scores: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
-        """Rarity (M,) of the rarest part, and every part's by name."""
-        combined = self._combined([child.combine(scores)[0] for child in self.children])
-        return combined.max(axis=0), dict(zip(self.names, combined / np.log(10), strict=True))
+        """Combined rarity (M,), and every part's by name."""
+        rarity = self._rarity([child.combine(scores)[0] for child in self.children])
+        names = [name for name, _, _ in self.system.parts]
+        return self._combined(rarity), dict(zip(names, rarity / np.log(10), strict=True))
 
-    def _combined(self, scores: list[Array]) -> Array:  # of the parts (M,) -> (parts, M)
-        rarity = [-tail.log_p(s) for tail, s in zip(self._tails, scores, strict=True)]
-        return np.stack(rarity) + np.log(self.shares)[:, None]
+    def _rarity(self, scores: list[Array]) -> Array:  # of the parts (M,) -> (parts, M)
+        rarity = np.stack([-tail.log_p(s) for tail, s in zip(self._tails, scores, strict=True)])
+        weights = np.array([[weight] for _, weight, _ in self.system.parts])
+        return rarity + np.log(weights) if self.system.combine == RAREST else weights * rarity
+
+    def _combined(self, rarity: Array) -> Array:  # (parts, M) -> (M,)
+        return rarity.max(axis=0) if self.system.combine == RAREST else np.sqrt((rarity**2).sum(axis=0))

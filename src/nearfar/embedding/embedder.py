@@ -21,6 +21,7 @@ from nearfar.audio import Clip
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.batches import EXPECTED, map_batched
 from nearfar.embedding.cache import CachedEncoders, PendingClip
+from nearfar.embedding.group_features import GroupFeatures
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import EncoderInput, check_channels, encode, grids_of, inputs_of, vectors, waveforms_for
 from nearfar.encoders import Encoder
@@ -55,6 +56,7 @@ class EmbeddedClip:
     problems   what is wrong with the recording
     rate       Hz at which it was recorded
     levels     its band levels; empty unless it was embedded as a normal
+    features   what its relatives are found by; None unless it was embedded as a normal of a detector with groups
     """
 
     origin: Origin
@@ -62,6 +64,7 @@ class EmbeddedClip:
     problems: list[audio.Problem]
     rate: int
     levels: BandLevels = field(default_factory=BandLevels)
+    features: GroupFeatures | None = None
 
     @property
     def fatal(self) -> str:
@@ -78,6 +81,7 @@ class ClipEmbedder:
     encoders    by name, those of the recipes
     threads     recordings embedded side by side; None: one per processor
     store       keeps what the encoders give for files
+    groups      whether normals get `GroupFeatures`
     """
 
     def __init__(
@@ -91,10 +95,10 @@ class ClipEmbedder:
         store: Store | None = None,
         *,
         whole_s: float = audio.LONG_S,
+        groups: bool = False,
     ) -> None:
         self.near, self.far, self.window_s, self.recipes, self.threads = near, far, window_s, recipes, threads
-        self.whole_s = whole_s
-        self.encoders = encoders
+        self.whole_s, self.encoders, self.groups = whole_s, encoders, groups
         self.grids = CachedEncoders(encoders, store, near=near, far=far)
         self.inputs = list(dict.fromkeys(i for recipe in recipes for i in inputs_of(recipe)))
         self.grid_inputs = list(dict.fromkeys(i for recipe in recipes for i in grids_of(recipe)))
@@ -206,11 +210,8 @@ class ClipEmbedder:
             warnings.warn(f"{cut[0]}{more}", stacklevel=2)
         return kept, np.array(targets, bool)
 
-    def sample(self, sources: Sequence[Any], count: int) -> tuple[list[Clip], int]:
-        """About `count` clips, evenly from all that the sources hold, and how many these are by the files' headers.
-
-        ValueError if none of them can be read.
-        """
+    def sample(self, sources: Sequence[Any], count: int) -> list[Clip]:
+        """About `count` clips, evenly from all that the sources hold. ValueError if none of them can be read."""
         sample, why = [], ""
         counts = [self._count(source) for source in sources]
         ends = np.cumsum(counts)
@@ -223,7 +224,7 @@ class ClipEmbedder:
                 why = why or f": {error}"  # `embed_many` reports the others
         if not sample:
             raise ValueError(f"none of the recordings can be read, so there is nothing to fit on{why}")
-        return sample, total
+        return sample
 
     def _count(self, source: Any) -> int:
         """How many clips a source holds; 1 if it cannot be read, which `embed_many` reports."""
@@ -282,7 +283,9 @@ class ClipEmbedder:
             sha256 = of_file or (_hash_samples(clip) if as_normals else "")
             origin = Origin(clip.name, str(path.resolve()) if path else "", sha256, clip.seconds)
             levels = BandLevels.of(clip) if as_normals else BandLevels()
-            yield EmbeddedClip(origin, [], problems, clip.rate, levels), clip, of_file
+            grouped = as_normals and self.groups
+            features = GroupFeatures.of(clip, with_far=self.needs_far) if grouped else None
+            yield EmbeddedClip(origin, [], problems, clip.rate, levels, features), clip, of_file
 
 
 def batch_of(inputs: Sequence[EncoderInput], workers: int) -> int:

@@ -63,7 +63,9 @@ def embed(clip: Clip, recipes: Sequence[Recipe], encoders: Mapping[str, Encoder]
 
 @cache
 def inputs_of(recipe: Recipe) -> tuple[EncoderInput, ...]:
-    """The pooled inputs of a recipe, one per waveform of its view."""
+    """The pooled inputs of a recipe, one per waveform of its view, and those of the recipes appended to it."""
+    if recipe.plus:
+        return tuple(i for part in recipe.parts for i in inputs_of(part))
     settings = json.dumps({name: getattr(recipe, name) for name in POOLED})
     waveforms = recipe.parsed_view.waveforms
     return tuple(EncoderInput(name, recipe.encoder, recipe.layer, settings) for name in waveforms)
@@ -125,16 +127,21 @@ def vectors(
     """
     out = []
     for recipe in recipes:
-        inputs = inputs_of(recipe)
-        grids = {i: found[grid] for i, grid in zip(inputs, grids_of(recipe), strict=True) if i not in found}
-        if without is not None:
-            grids = {i: _without(grid, without) for i, grid in grids.items()}
-        pooled = dict(zip(grids, pool(list(grids.values()), recipe), strict=True))
-        each = [pooled[i] if i in pooled else found[i] for i in inputs]
-        far = each[1] if len(each) > 1 else None
-        vector = composed(parse_view(recipe.view).pooled, each[0], far, normalize=recipe.normalize).astype(np.float32)
-        out.append(vector if np.isfinite(vector).all() else finite(f"the vector of encoder {recipe.encoder!r}", vector))
+        each = [_vector(part, found, without) for part in recipe.parts]
+        out.append(np.concatenate(each) if recipe.plus else each[0])
     return out
+
+
+def _vector(recipe: Recipe, found: Mapping[EncoderInput, Array], without: tuple[float, float] | None) -> Array:
+    inputs = inputs_of(recipe)
+    grids = {i: found[grid] for i, grid in zip(inputs, grids_of(recipe), strict=True) if i not in found}
+    if without is not None:
+        grids = {i: _without(grid, without) for i, grid in grids.items()}
+    pooled = dict(zip(grids, pool(list(grids.values()), recipe), strict=True))
+    each = [pooled[i] if i in pooled else found[i] for i in inputs]
+    far = each[1] if len(each) > 1 else None
+    vector = composed(parse_view(recipe.view).pooled, each[0], far, normalize=recipe.normalize).astype(np.float32)
+    return vector if np.isfinite(vector).all() else finite(f"the vector of encoder {recipe.encoder!r}", vector)
 
 
 def pool(grids: Sequence[Array], recipe: Recipe) -> list[Array]:

@@ -31,7 +31,6 @@ from nearfar.live.sources.windows import RingBuffer
 from nearfar.live.trend import Ramp, Trend
 from nearfar.live.watchdog import Watchdog
 from nearfar.support.check import number
-from nearfar.threshold import from_normals
 
 if TYPE_CHECKING:
     from nearfar.live.config import MachineConfig
@@ -93,7 +92,7 @@ class Machine:
         self.watchdog.band_levels = detector.band_levels
         if self.configured_per_week is not None:  # the set-point in the model folder does not change
             rate = min(self.configured_per_week / self.rhythm.per_week(1.0), MOST_RATE)
-            detector.threshold = from_normals(detector.train_values, rate, detector.method)
+            detector.threshold = detector.threshold_for(rate)
         elif self.streamed:
             detector.threshold = set_point(detector, self.rhythm)
         self.alarm.on = detector.threshold.value

@@ -32,7 +32,7 @@ from nearfar.live.alarm import WEEK_S, Alarm
 from nearfar.live.records import FAULT, Event, ScoreRecord
 from nearfar.live.rhythm import Rhythm, count_text
 from nearfar.support.check import Array, number
-from nearfar.threshold import BY_HAND, Backing, Threshold, backing, from_normals
+from nearfar.threshold import BY_HAND, Backing, Threshold, backing
 
 if TYPE_CHECKING:
     from nearfar.detector import Detector
@@ -50,7 +50,7 @@ def set_point(detector: Detector, rhythm: Rhythm) -> Threshold:
     if detector.false_alarm_rate is not None or detector.threshold.method == BY_HAND:
         return detector.threshold
     rate = first_rate(len(detector.normals), rhythm)
-    point = from_normals(detector.train_values, rate, detector.method)
+    point = detector.threshold_for(rate)
     if rate > rarest_rate(len(detector.normals)):
         return point
     return replace(point, value=max(point.value, float(detector.train_values.max())))  # above every normal

@@ -180,9 +180,11 @@ def _set_point(machine: Machine, detector: Detector, price: Price | None = None)
 
 
 def _curve(machine: Machine) -> list[schemas.CurvePoint]:
-    tail, rhythm = machine.detector.tail, machine.rhythm
+    detector, rhythm = machine.detector, machine.rhythm
     return [
-        schemas.CurvePoint(value=tail.score_at(float(rate)), false_alarms_per_week=rhythm.per_week(float(rate)))
+        schemas.CurvePoint(
+            value=detector.threshold_for(float(rate)).value, false_alarms_per_week=rhythm.per_week(float(rate))
+        )
         for rate in RATES
     ]
 

@@ -1,0 +1,134 @@
+"""Calibration by groups: which normals belong together, and are left out together when one of them is scored.
+
+Pieces of one recording, clips over one background and clips of one session resemble each other. A normal that is
+scored with such relatives in the bank tells how a known session scores, not how a new one will.
+
+    machine group   Ward cluster of what the machine sounds like
+    noise group     Ward cluster of the noise around it, each clip's mean over bands taken off
+    related         same machine group, or same noise group, or pieces of one recording, or same known session
+
+Clusters are made of the first principal components of the scaled features, at most COUNT of them and at most half the
+number of clips. Above MOST clips, the clusters are those of an even sample, and each other clip joins the nearest one.
+
+Conventions
+    machine (N, D)   dB, any features of the machine's sound     noise (N, F)   dB by band, or None: one microphone
+    groups (N, 2)    labels from 1 of the machine group and the noise group; 0: not known
+    related (N, N)   bool, symmetric, the diagonal is True: what `Gaussian.excluding` takes
+
+>>> sound = np.array([[0.0, 0], [0.1, 0], [9, 9], [9, 9.1], [0, 9], [0.1, 9]])
+>>> same = related(groups(sound))
+>>> same.sum(axis=1).tolist()
+[2, 2, 2, 2, 2, 2]
+>>> related(groups(sound), recordings=["a", "b", "b", "c", "d", "e"])[0].tolist()
+[True, True, False, False, False, False]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from nearfar.gaussian import scale_of
+from nearfar.support.check import Array
+
+COUNT = 10  # most groups of either kind
+FEWEST_LEFT = 2  # fewest clips that a clip may be compared with
+MACHINE_AXES, NOISE_AXES = 20, 10  # principal components that are clustered
+MOST = 2000  # clips that are clustered at once: the cost grows with their square
+
+
+def groups(machine: Array, noise: Array | None = None) -> Array:
+    """Machine group and noise group (N, 2) of each clip, from 1; without `noise` its group is 0."""
+    n = len(machine)
+    count = max(2, min(COUNT, n // 2))
+    labels = np.zeros((n, 2), int)
+    labels[:, 0] = clusters(machine, count, MACHINE_AXES)
+    if noise is not None:
+        labels[:, 1] = clusters(noise - noise.mean(axis=1, keepdims=True), count, NOISE_AXES)
+    return labels
+
+
+def clusters(x: Array, count: int, axes: int) -> Array:
+    """Ward clusters (N,), labels from 1 to at most `count`, of the first `axes` principal components of x (N, D)."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    sample = _even_sample(len(x))
+    mean = x[sample].mean(axis=0)
+    scale = scale_of(x[sample].std(axis=0))
+    _, _, directions = np.linalg.svd((x[sample] - mean) / scale, full_matrices=False)
+    points = ((x - mean) / scale) @ directions[:axes].T
+    found = fcluster(linkage(points[sample], "ward"), count, "maxclust")
+    if len(sample) == len(x):
+        return np.asarray(found)
+    names = np.unique(found)
+    centres = np.stack([points[sample[found == name]].mean(axis=0) for name in names])
+    squared = (centres**2).sum(axis=1) - 2 * points @ centres.T  # less the clip's own square, the same for all centres
+    labels = names[squared.argmin(axis=1)]
+    labels[sample] = found
+    return np.asarray(labels)
+
+
+def related(
+    groups: Array, recordings: Sequence[Hashable] | None = None, sessions: Sequence[Hashable] | None = None
+) -> Array:
+    """Which clips are left out together.
+
+    Parameters
+    ----------
+    groups : (N, 2) int
+        From `groups`.
+    recordings : (N,), or None
+        The file that each clip is a piece of; None where it is not known.
+    sessions : (N,), or None
+        The session of each clip; None where it is not known.
+
+    Returns
+    -------
+    (N, N) bool
+        If this left some clip fewer than two others, only recordings and sessions count; if these do too, each clip is
+        related to itself alone.
+    """
+    known = np.eye(len(groups), dtype=bool)
+    for names in (recordings, sessions):
+        if names is not None:
+            _join(known, _numbered(names))
+    joined = known.copy()
+    for labels in groups.T:
+        _join(joined, labels)
+    for candidate in (joined, known):
+        if len(groups) - candidate.sum(axis=1).max() >= FEWEST_LEFT:
+            return candidate
+    return np.eye(len(groups), dtype=bool)
+
+
+def follows(x: Array, noise: Array) -> float:
+    """How far the levels x (N, F) follow the noise (N, F), both dB: the median over bands of their correlation.
+
+    The correlation is taken over the clips, after each clip's mean over bands; that of a band that does not vary is 0.
+    """
+    x, noise = (a - a.mean(axis=1, keepdims=True) for a in (x, noise))
+    x, noise = x - x.mean(axis=0), noise - noise.mean(axis=0)
+    lengths = np.sqrt((x**2).sum(axis=0) * (noise**2).sum(axis=0))
+    return float(np.median((x * noise).sum(axis=0) / np.where(lengths > 0, lengths, 1)))
+
+
+def _even_sample(n: int) -> Array:
+    """MOST indices below n, one from each of as many equal stretches, or all; the same ones every time."""
+    if n <= MOST:
+        return np.arange(n)
+    edges = np.linspace(0, n, MOST + 1)
+    return np.asarray((edges[:-1] + np.random.default_rng(0).random(MOST) * np.diff(edges)).astype(int))
+
+
+def _numbered(names: Sequence[Hashable]) -> Array:
+    """Labels (N,) from 1; 0 for None."""
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(n for n in names if n is not None), start=1)}
+    return np.array([0 if name is None else numbers[name] for name in names])
+
+
+def _join(related: Array, labels: Array) -> None:
+    """Mark the clips of one label as related to each other, in place; label 0 joins nothing."""
+    for label in np.unique(labels[labels > 0]):
+        members = np.flatnonzero(labels == label)
+        related[np.ix_(members, members)] = True

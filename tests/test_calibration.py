@@ -1,0 +1,114 @@
+"""Groups of normals: Ward clusters as the formula has them, who is related, and what is left out for a clip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.cluster.hierarchy import fcluster, linkage
+
+from nearfar.detector import calibration
+from nearfar.detector.calibration import clusters, follows, groups, related
+
+
+def bands(n, d, seed=0, kinds=4):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(kinds, d))[rng.integers(kinds, size=n)] * 5 + rng.normal(size=(n, d))
+
+
+def naive_clusters(x, count, axes):
+    c = x - x.mean(axis=0)
+    deviation = c.std(axis=0)
+    c = c / np.maximum(deviation, 0.1 * np.median(deviation))
+    values, vectors = np.linalg.eigh(c.T @ c)
+    return fcluster(linkage(c @ vectors[:, np.argsort(-values)[:axes]], "ward"), count, "maxclust")
+
+
+def same(labels):
+    return labels[:, None] == labels
+
+
+@pytest.mark.parametrize("shape", [(30, 12), (12, 40), (100, 64)])
+def test_clusters_are_ward_s_of_the_principal_components(shape):
+    x = bands(*shape) * np.geomspace(0.01, 100, shape[1])
+    np.testing.assert_array_equal(same(clusters(x, 6, 5)), same(naive_clusters(x, 6, 5)))
+
+
+def test_the_number_of_groups_is_bounded_and_half_the_clips_at_most():
+    assert groups(bands(7, 5))[:, 0].max() == 3
+    found = groups(bands(400, 20, kinds=40), bands(400, 20, 1, kinds=40))
+    assert found.shape == (400, 2)
+    assert found.min() == 1
+    assert found.max(axis=0).tolist() == [10, 10]
+    assert (groups(bands(3, 5))[:, 1] == 0).all()
+
+
+def test_a_noise_s_level_makes_no_group():
+    noise = bands(40, 16, kinds=3)
+    louder = noise + np.random.default_rng(1).normal(0, 30, (40, 1))
+    np.testing.assert_array_equal(groups(noise, louder)[:, 1], groups(noise, noise)[:, 1])
+
+
+def test_many_clips_are_clustered_by_a_sample_and_join_the_nearest_cluster(monkeypatch):
+    rng = np.random.default_rng(0)
+    kind = rng.integers(5, size=900)
+    x = 20 * rng.normal(size=(5, 8))[kind] + rng.normal(size=(900, 8))
+    whole = clusters(x, 5, 6)
+    monkeypatch.setattr(calibration, "MOST", 100)
+    np.testing.assert_array_equal(same(clusters(x, 5, 6)), same(whole))
+    np.testing.assert_array_equal(same(whole), same(kind))
+    np.testing.assert_array_equal(clusters(x, 5, 6), clusters(x, 5, 6))
+
+
+def test_the_sample_is_even(monkeypatch):
+    monkeypatch.setattr(calibration, "MOST", 50)
+    sample = calibration._even_sample(777)
+    assert len(set(sample)) == 50
+    assert (np.abs(sample - (np.arange(50) + 0.5) * 777 / 50) <= 777 / 100 + 1).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 14), st.integers(0, 9999))
+def test_related_is_same_group_or_recording_or_session(n, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 6, (n, 2))
+    files = [None if v == 0 else f"{v}.wav" for v in rng.integers(0, 8, n)]
+    sessions = [None if v == 0 else int(v) for v in rng.integers(0, 8, n)]
+
+    def by_rule(heard):
+        return np.array(
+            [
+                [
+                    i == j
+                    or (heard and any(labels[i, c] == labels[j, c] != 0 for c in (0, 1)))
+                    or (files[i] is not None and files[i] == files[j])
+                    or (sessions[i] is not None and sessions[i] == sessions[j])
+                    for j in range(n)
+                ]
+                for i in range(n)
+            ]
+        )
+
+    want = next((r for r in (by_rule(True), by_rule(False)) if (n - r.sum(axis=1)).min() >= 2), np.eye(n, dtype=bool))
+    np.testing.assert_array_equal(related(labels, files, sessions), want)
+
+
+def test_groups_that_leave_too_few_leave_each_clip_alone():
+    np.testing.assert_array_equal(related(np.array([[1, 1]] * 5)), np.eye(5, dtype=bool))
+    coinciding = groups(np.ones((6, 4)), np.ones((6, 4)))
+    np.testing.assert_array_equal(related(coinciding), np.eye(6, dtype=bool))
+    two_files = related(np.array([[1, 1]] * 5), recordings=[0, 0, 1, 1, 1])  # the files alone leave two
+    np.testing.assert_array_equal(two_files, same(np.array([0, 0, 1, 1, 1])))
+
+
+def test_levels_follow_the_noise_as_their_correlation_says():
+    rng = np.random.default_rng(0)
+    noise, own = rng.normal(size=(50, 9)), rng.normal(size=(50, 9))
+    assert follows(noise * 3 + 7, noise) == pytest.approx(1)
+    assert follows(-noise, noise) == pytest.approx(-1)
+    x = noise + own
+    a, b = (v - v.mean(axis=1, keepdims=True) for v in (x, noise))
+    want = np.median([np.corrcoef(a[:, f], b[:, f])[0, 1] for f in range(9)])
+    assert follows(x, noise) == pytest.approx(want)
+    assert follows(np.zeros((5, 3)), rng.normal(size=(5, 3))) == 0
