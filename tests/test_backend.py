@@ -6,7 +6,7 @@ import inspect
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 
 import numpy as np
 import pytest
@@ -506,3 +506,105 @@ def test_two_banks_compute_their_densities_at_the_same_time(monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda bank: bank.densities, banks)
     assert first is not second and [bank.densities for bank in banks] == [first, second], "computed once each"
+
+
+# --- without relatives -----------------------------------------------------------------------------------------------
+
+
+def relation(n, kinds, seed):
+    rng = np.random.default_rng(seed)
+    related = np.eye(n, dtype=bool)
+    for labels in rng.integers(0, max(2, n // 3), (kinds, n)):
+        related |= labels[:, None] == labels
+    related[related.all(axis=1)] = np.eye(n, dtype=bool)[related.all(axis=1)]
+    return related
+
+
+def refitted_without(z, is_target, config, related):
+    """By refitting; a Gaussian of standardized features that are not whitened keeps the scale of all normals."""
+    out = []
+    for i, row in enumerate(related):
+        y, keep, c = z, ~row, config
+        if c.method == "mahalanobis" and c.standardize and not c.whiten:
+            y, c = standardized_like_all(z, is_target, keep, c), replace(c, standardize=False)
+        out.append(build(y[keep], is_target[keep], c).score(y[i : i + 1])[0])
+    return np.array(out)
+
+
+def standardized_like_all(z, is_target, keep, config):
+    assert config.ignore_domains or min(is_target.sum(), (~is_target).sum()) < 3
+    deviation = z.std(axis=0)
+    floor = 0.1 * np.median(deviation)
+    return z / np.maximum(deviation, floor if floor > 0 else deviation.max() or 1.0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(CASES)), st.sampled_from(sorted(BANKS)), st.integers(0, 2), st.integers(0, 99))
+def test_scores_without_relatives_are_those_of_refitting(case, bank, kinds, seed):
+    z, is_target = BANKS[bank]
+    config = BackendConfig(**CASES[case])
+    if config.standardize:
+        is_target = np.zeros(len(z), bool)
+    related = relation(len(z), kinds, seed)
+    backend = build(z, is_target, config)
+    got = backend.scores_excluding(related)
+    assert got.dtype == np.float32
+    if (case, bank) not in TIES:
+        agree(got, refitted_without(z, is_target, config, related))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_scores_without_themselves_alone_are_the_train_scores(case):
+    z, is_target = BANKS["five target clips"]
+    backend = fit(z, is_target, **CASES[case])
+    got, want = backend.scores_excluding(np.eye(len(z), dtype=bool)), backend.train_scores
+    if CASES[case].get("standardize"):
+        assert not np.array_equal(got, want)
+    else:
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_scores_without_relatives_do_not_depend_on_the_order_of_the_rows(case):
+    z, is_target = normals(20, 7)
+    related, order = relation(20, 2, 0), np.random.default_rng(1).permutation(20)
+    scores = fit(z, is_target, **CASES[case]).scores_excluding(related)
+    shuffled = fit(z[order], is_target[order], **CASES[case]).scores_excluding(related[np.ix_(order, order)])
+    np.testing.assert_allclose(shuffled, scores[order], rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bands_without_relatives(case):
+    z, is_target = normals(12, 5, width=12)
+    z, related = z.reshape(12, 3, 4), relation(12, 2, 0)
+    each = [fit(z[:, f], is_target, **CASES[case]).scores_excluding(related) for f in range(3)]
+    agree(fit(z, is_target, **CASES[case]).scores_excluding(related), np.mean(each, axis=0))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_normal_that_is_left_gives_a_score_and_none_is_an_error(case):
+    z, is_target = normals(6, 3)
+    related = np.ones((6, 6), bool)
+    related[np.arange(6), np.arange(6)[::-1]] = False
+    assert np.isfinite(fit(z, is_target, **CASES[case]).scores_excluding(related)).all()
+    with pytest.raises(ValueError, match="clip 0 is related to all 6 clips"):
+        fit(z, is_target, **CASES[case]).scores_excluding(np.ones((6, 6), bool))
+
+
+def test_a_clip_without_the_other_normals_of_its_domain_and_two_gaussians():
+    z, is_target = normals(30, 12, width=4)
+    related = np.eye(30, dtype=bool) | (is_target[:, None] & is_target)
+    for standardize in (False, True):
+        backend = fit(z, is_target, method="mahalanobis", shrinkage=0.1, standardize=standardize)
+        got = backend.scores_excluding(related)
+        scale = oracles.gaussian(z, 0.1, standardize)[1]
+        rest = z[~is_target]
+        want = [oracles.mahalanobis(q / scale, rest / scale, 0.1) for q in z[is_target]]
+        agree(got[is_target], want)
+        pairs = relation(30, 1, 3)
+        scales = [oracles.gaussian(z[d], 0.1, standardize)[1] for d in (~is_target, is_target)]
+        for i, score in enumerate(backend.scores_excluding(pairs)):
+            rests = [z[~pairs[i] & d] for d in (~is_target, is_target)]
+            if len(rests[0]) >= 3 <= len(rests[1]) and (standardize or pairs[i].sum() > 1):
+                want = min(oracles.mahalanobis(z[i] / s, r / s, 0.1) for r, s in zip(rests, scales, strict=True))
+                agree(score, want)

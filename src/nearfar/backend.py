@@ -33,7 +33,7 @@ Conventions
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -42,8 +42,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nearfar.bank import METRICS, Bank, NeighbourIndex, bank_of
-from nearfar.gaussian import Gaussian
-from nearfar.ldn import DensityBank, VarMinBank, density_bank_of
+from nearfar.gaussian import Gaussian, excluded_sets
+from nearfar.ldn import DensityBank, KnownNormals, VarMinBank, density_bank_of
 from nearfar.support.check import Array, finite, flags, integer, number, one_of, switch
 from nearfar.support.threads import map_in_order, threads
 
@@ -266,18 +266,61 @@ class Backend:
         scores = self._method.leave_one_out() if self._whitener is None else self._refit_each(self._whitener)
         return scores.astype(np.float32)
 
-    def scores_excluding(self, related: Array) -> Array:  # TEMP
-        if related.sum() == len(related) and not isinstance(self._method, Mahalanobis):
+    def scores_excluding(self, related: Array) -> Array:
+        """Scores of the normals, each as `score` would give it if the back end had been fitted without its relatives.
+
+        Parameters
+        ----------
+        related : (N, N) bool
+            related[i, j]: clip j is left out for clip i. The diagonal is True.
+
+        Returns
+        -------
+        (N,) float32
+            `train_scores` where a clip is related to itself alone. A Gaussian of standardized features that are not
+            whitened keeps the scale of all normals. A domain that is left out plays no part; where one normal is left,
+            it is at distance d with density 1, and a Gaussian measures it by Euclid.
+
+        Raises
+        ------
+        ValueError
+            If a row leaves no clip, or the diagonal is not True.
+        """
+        if isinstance(self._method, Beam):
+            return self._method.excluding(related).astype(np.float32)
+        if isinstance(self._method, Mahalanobis) and self._whitener is None:
+            return self._method.excluding(related).astype(np.float32)
+        sets = list(excluded_sets(related, len(self.z)))
+        if isinstance(self._method, AsIs):
             return self.train_scores
         out = np.empty(len(self.z), np.float32)
-        if isinstance(self._method, Mahalanobis) and len(self._method.parts) == 1:
-            return self._method.parts[0].excluding(related).astype(np.float32)
-        for i in range(len(self.z)):
-            keep = ~related[i]
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                out[i] = build(self.z[keep], self.is_target[keep], self.config).score(self.z[i : i + 1])[0]
+        several = [pair for pair in sets if len(pair[0]) > 1]
+        score = self._score_without if self._whitener is not None or not several else self._by_distances()
+        for left_out, members in sets:
+            if len(left_out) == 1:
+                out[members] = self.train_scores[members]
+        for (_, members), scores in zip(several, map_in_order(score, several, threads()), strict=True):
+            out[members] = scores
         return out
+
+    def _score_without(self, pair: tuple[Array, Array]) -> Array:
+        """Scores of clips by a back end without others; the pair is one of `excluded_sets`."""
+        left_out, members = pair
+        rest = np.delete(np.arange(len(self.z)), left_out)
+        return build(self.z[rest], self.is_target[rest], self.config).score(self.z[members])
+
+    def _by_distances(self) -> Callable[[tuple[Array, Array]], Array]:
+        """`_score_without` for methods of neighbours, from the distances between all normals, measured once."""
+        normals = KnownNormals.of(self.z, self.config.metric)
+
+        def score(pair: tuple[Array, Array]) -> Array:
+            left_out, members = pair
+            rest = np.delete(np.arange(len(self.z)), left_out)
+            method = build_method(normals[rest], self.is_target[rest], self.config)
+            assert isinstance(method, FROM_DISTANCES)
+            return method.score_distances(normals.distances[np.ix_(members, rest)])
+
+        return score
 
     def nearest(self, q: ArrayLike, k: int = 3) -> tuple[Array, Array]:
         """The normals nearest to each query by plain distance, for a person to listen to.
@@ -556,6 +599,24 @@ class Mahalanobis:
                 out[rows] = np.minimum(self.parts[d].leave_one_out(), self.parts[1 - d].distance(self.z[rows]))
         return out
 
+    def excluding(self, related: Array) -> Array:
+        """Scores (N,) of the normals without their relatives, related (N, N); scales of features stay."""
+        if not self.two:
+            return self.parts[0].excluding(related)
+        out, whole, alone = np.empty(len(self.z)), self._gaussian(self.z), None
+        for left_out, members in excluded_sets(related, len(self.z)):
+            if len(left_out) == 1 and not self.config.standardize:
+                alone = self.leave_one_out() if alone is None else alone
+                out[members] = alone[members]
+                continue
+            q, missing = self.z[members], [np.flatnonzero(np.isin(rows, left_out)) for rows in self.rows]
+            if min(len(rows) - len(gone) for rows, gone in zip(self.rows, missing, strict=True)) < FEW:
+                out[members] = whole.distance_excluding(q, left_out)
+            else:
+                pairs = zip(self.parts, missing, strict=True)
+                out[members] = np.min([part.distance_excluding(q, gone) for part, gone in pairs], axis=0)
+        return out
+
     def _gaussian(self, x: Array) -> Gaussian:
         return Gaussian(x, shrinkage=self.config.shrinkage, standardize=self.config.standardize)
 
@@ -571,6 +632,10 @@ class Beam:
 
     def leave_one_out(self) -> Array:
         return beam_score([band.train_scores for band in self.bands])
+
+    def excluding(self, related: Array) -> Array:
+        """Scores (N,) of the normals without their relatives, related (N, N)."""
+        return beam_score([band.scores_excluding(related) for band in self.bands])
 
 
 FROM_DISTANCES = (DensityBank, VarMinBank, DualDensity, DomainZ)  # the distances to all normals give their scores

@@ -209,6 +209,35 @@ class Bank:
         return np.not_equal(zero[:, None], self._zero)
 
 
+class KnownNeighbours(Bank):
+    """Some members of a larger bank, whose nearest others are found in sorted lists of all.
+
+    order (N, N - 1)   the others of each of all members, nearest first        rows (n,)   these members
+    """
+
+    def __init__(self, z: Array, metric: str, distances: Array, order: Array, rows: Array) -> None:
+        super().__init__(z[rows], metric)
+        self._lists, self._rows = (distances, order), rows
+
+    def nearest(self, q: ArrayLike | None, k: int) -> tuple[Array, Array]:
+        """As `Bank.nearest`; ties go to the member with the lower index, too."""
+        if q is not None:
+            return super().nearest(q, k)
+        distances, order = self._lists
+        k = min(integer("k", k), len(self) - 1)
+        place = np.full(len(distances), -1)
+        place[self._rows] = np.arange(len(self))
+        found, todo, length = np.empty((len(self), k), np.int64), np.arange(len(self)), 2 * k + 32
+        while len(todo):  # lists in which too many are no members of this bank are read further
+            listed = place[order[self._rows[todo], :length]]
+            there = listed >= 0
+            enough = there.sum(axis=1) >= k
+            first = there[enough] & (np.cumsum(there[enough], axis=1) <= k)
+            found[todo[enough]] = listed[enough][first].reshape(-1, k)
+            todo, length = todo[~enough], 4 * length
+        return distances[self._rows[:, None], self._rows[found]], found
+
+
 def bank_of(z: Array | PrecomputedNormals, metric: str) -> NeighbourIndex:
     """The bank of normals z, given as vectors (N, D) or by the distances between them."""
     return Bank(z, metric) if isinstance(z, np.ndarray) else z.bank(metric)

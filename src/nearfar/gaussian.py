@@ -127,17 +127,20 @@ class Gaussian:
             for left_out, members in excluded_sets(related, len(self.x)):
                 if len(left_out) == 1:
                     alone.append(members)
-                elif len(left_out) == len(self.x):
-                    raise ValueError(
-                        f"related: clip {members[0]} is related to all {len(self.x)} clips, so none is left"
-                    )
                 else:
                     squared = self._excluding_set(left_out, members)
-                    out[members] = self._refit_excluding(left_out, members) if squared is None else np.sqrt(squared)
+                    out[members] = (
+                        self.distance_excluding(self.x[members], left_out) if squared is None else np.sqrt(squared)
+                    )
         if alone:
             rows = np.concatenate(alone)
             out[rows] = self._excluding_each()[rows]
         return out
+
+    def distance_excluding(self, q: Array, left_out: Array | list[int]) -> Array:
+        """Distances (M,) of q (M, D) from the Gaussian without the clips `left_out`; the scale is that of all."""
+        rest = np.delete(self.x, left_out, axis=0) / self.scale
+        return Gaussian(rest, shrinkage=self.shrinkage).distance(q / self.scale)
 
     def _excluding_each(self) -> Array:
         n = len(self.x)
@@ -146,7 +149,7 @@ class Gaussian:
         left = 1 - weight * n / (n - 1) ** 2 * h
         out = n / (n - 1) * np.sqrt(h / np.maximum(left, SOLVABLE))
         for i in np.flatnonzero(left < SOLVABLE):
-            out[i] = self._refit_excluding([int(i)], [int(i)])[0]
+            out[i] = self.distance_excluding(self.x[[i]], [int(i)])[0]
         return np.asarray(out)
 
     def whiten(self, q: Array) -> Array:
@@ -298,11 +301,6 @@ class Gaussian:
     def _squared_lengths(self) -> Array:  # (N,) squared lengths of the clips
         return _squares(self.coordinates)
 
-    def _refit_excluding(self, left_out: Array | list[int], members: Array | list[int]) -> Array:
-        """Distances of the clips `members` from the Gaussian without the clips `left_out`; scale of all."""
-        x = self.x / self.scale
-        return Gaussian(np.delete(x, left_out, axis=0), shrinkage=self.shrinkage).distance(x[members])
-
     def _refit(self, i: int) -> float:
         others = Gaussian(np.delete(self.x, i, axis=0), shrinkage=self.shrinkage, standardize=self.standardize)
         return float(others.distance(self.x[i : i + 1])[0])
@@ -311,12 +309,15 @@ class Gaussian:
 def excluded_sets(related: Array, count: int) -> Iterator[tuple[Array, Array]]:
     """(clips left out, the clips whose row this is), both ascending, for each distinct row of related (N, N) bool.
 
-    ValueError if `related` is not (count, count) or a clip is not related to itself.
+    ValueError if `related` is not (count, count), or a clip is not related to itself, or to all clips.
     """
     if related.shape != (count, count) or related.dtype != bool:
         raise ValueError(f"related must be ({count}, {count}) bool, not {related.shape} {related.dtype}")
     if not related.diagonal().all():
         raise ValueError(f"related: clip {int(np.argmin(related.diagonal()))} is not related to itself")
+    if related.all(axis=1).any():
+        clip = int(related.all(axis=1).argmax())
+        raise ValueError(f"related: clip {clip} is related to all {count} clips, so none is left")
     rows: dict[bytes, list[int]] = {}
     for i, row in enumerate(related):
         rows.setdefault(np.packbits(row).tobytes(), []).append(i)

@@ -39,7 +39,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nearfar.bank import NeighbourIndex, PrecomputedNormals, bank_of, entries_below, kth_upper_bound, pad_ragged
+from nearfar.bank import (
+    Bank,
+    KnownNeighbours,
+    NeighbourIndex,
+    PrecomputedNormals,
+    bank_of,
+    entries_below,
+    kth_upper_bound,
+    pad_ragged,
+)
 from nearfar.support.check import Array, integer, number, one_of
 
 RHO_FLOOR = 1e-6
@@ -371,6 +380,36 @@ class DensityNormals(PrecomputedNormals, Protocol):
     """Normals given by the distances between them: they make their own `DensityBank` too."""
 
     def density(self, metric: str, **settings: Any) -> DensityBank: ...
+
+
+class KnownNormals:
+    """Normals z (N, D) with the distances between all of them, (N, N), of which `rows` are used."""
+
+    def __init__(self, z: Array, distances: Array, order: Array, rows: Array) -> None:
+        self.z, self.distances, self.order, self.rows = z, distances, order, rows
+
+    @classmethod
+    def of(cls, z: Array, metric: str) -> KnownNormals:
+        """All normals; N^2 numbers of 12 bytes."""
+        distances = Bank(z, metric).distances(z)
+        others = distances.copy()
+        np.fill_diagonal(others, np.inf)
+        order = np.argsort(others, axis=1, kind="stable")[:, :-1].astype(np.int32)
+        return cls(z, distances, order, np.arange(len(z)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Array) -> KnownNormals:
+        return KnownNormals(self.z, self.distances, self.order, self.rows[rows])
+
+    def bank(self, metric: str) -> KnownNeighbours:
+        """These normals as a bank; the metric is that of the distances."""
+        return KnownNeighbours(self.z, metric, self.distances, self.order, self.rows)
+
+    def density(self, metric: str, **settings: Any) -> DensityBank:
+        """These normals as a bank calibrated by density."""
+        return DensityBank(self, metric, **settings)
 
 
 def density_bank_of(z: Array | DensityNormals, metric: str, **settings: Any) -> DensityBank:
