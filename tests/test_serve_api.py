@@ -77,7 +77,7 @@ def test_an_upload_scores_as_the_command_line_does_bit_for_bit(client, plant, tm
     ]
     files.append(write_wav(tmp_path / "up" / "long.wav", hum(710, seconds=41)))
     folder = plant[0].machines["pump"].model
-    done = CliRunner().invoke(command_line, ["score", str(folder), str(tmp_path / "up"), "--json"])
+    done = CliRunner().invoke(command_line, ["score", str(folder), str(tmp_path / "up"), "--windows", "--json"])
     rows = json.loads(done.stdout)["scores"]
     said = {row["file"].rsplit("/")[-1]: row for row in rows}
     for file in files:
