@@ -323,6 +323,21 @@ def test_what_is_missing_is_said_in_words(page, listening):
     page.expected.clear()
 
 
+def test_a_full_disk_is_a_bar_on_every_page(chromium, listening):
+    problems = ["the history cannot be written: no space left on device"]
+    with server_of(make_app(listening.plant, source_problems=lambda: problems)) as address:
+        for page in paged(chromium, address):
+            for path in ("/", "/machine/pump", "/model/pump"):
+                open_page(page, path)
+                page.locator("#bar", has_text="no space left on device.").wait_for()
+            open_page(page, "/health")
+            page.locator("main .trouble", has_text="no space left").wait_for()
+            assert page.locator("#bar").is_hidden()
+            problems.clear()
+            open_page(page, "/")
+            assert page.locator("#bar").is_hidden()
+
+
 def test_a_connection_that_is_lost_is_said_and_found_again(chromium, listening):
     app = make_app(listening.plant)
     with server_of(app) as address:

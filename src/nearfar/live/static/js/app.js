@@ -1,6 +1,7 @@
 // Loads the script of the screen that belongs to the URL.
 
 import { ApiError } from "./api.js";
+import { watchProblems } from "./bar.js";
 import { at, h, here, note, replaceContent } from "./dom.js";
 import { refreshTimes, timeZone } from "./time.js";
 import { asSentence } from "./words.js";
@@ -16,6 +17,7 @@ const SCREENS = [
 async function start() {
   const main = document.getElementById("main");
   const path = here();
+  if (path !== "/health") watchProblems(); // which shows the same, and more
   document.getElementById("zone").textContent = timeZone();
   document.getElementById("leave").hidden = document.cookie === "" && !document.documentElement.dataset.session;
   for (const link of document.querySelectorAll(".top nav a")) {
