@@ -23,6 +23,7 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.detector import Detector, load
+from nearfar.detector.detector import GROUPS
 from nearfar.detector.folder import digest
 from nearfar.embedding.embedder import ClipEmbedder, Origin
 from nearfar.errors import BadInput, Conflict, NotFound
@@ -240,8 +241,9 @@ class Operator:
         paths: list[Path] = []
         old = machine.detector
         reader = ClipEmbedder(
-            0, 1, old.window_s, old.recipes, old.encoders, old.threads, old.store, whole_s=old.whole_s
-        )
+            0, 1, old.window_s, old.recipes, old.encoders, old.threads, old.store, whole_s=old.whole_s,
+            groups=old.calibration == GROUPS,
+        )  # fmt: skip
         new = copy.copy(old)
         try:
             for number, clip in enumerate(map(audio.as_clip, clips), len(old.normals)):
