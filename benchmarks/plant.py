@@ -10,6 +10,7 @@ disk and `kill -9` are real. The listening process is a child of this one and go
     minute 34  no file may grow (a full disk), until minute 37
     minute 34  the valve's stream stops, until minute 36
     minute 48  the process is killed with SIGKILL, and started again
+    at the end `nearfar serve` of the three machines with live streams gets SIGTERM while the broker hangs
 
     python benchmarks/plant.py       writes results/plant.md; needs mosquitto
 """
@@ -18,11 +19,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +50,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 MACHINES = ("fan", "gearbox", "valve")
 T0, MINUTES, WINDOW_S, NORMALS, LEVEL = 1_800_000_000.0, 60, 10.0, 150, 0.03
-SECRET = "shared secret"
+SECRET, SILENCE_S = "shared secret", 30.0
 DEAD, FULL, STALLED = range(26, 30), range(34, 37), range(34, 36)
 BROKER_DOWN, BROKER_UP, HOOK_DOWN, HOOK_UP, KILL = 25, 29, 28, 32, 48
 
@@ -91,8 +95,11 @@ def child(folder: Path, port: int, hook: str, first: int) -> None:
     history = History(folder / "history")
     mqtt = Mqtt(MqttConfig(host="127.0.0.1", port=port), machines, history, longest_wait_s=1)
     webhook = Webhook(hook, history, clock=clock, secret=SECRET, first_wait_s=0.05)
-    plant = Plant(machines, history, [mqtt, webhook], clock=clock)
+    plant = Plant(machines, history, [mqtt, webhook], clock=clock, steady=clock)
     plant.end_interrupted_events()
+    for each in machines:
+        each.source_health.silence_s = SILENCE_S
+        each.source_health.start(clock())
     for line in sys.stdin:
         minute = int(line)
         if minute < 0:
@@ -109,6 +116,8 @@ def child(folder: Path, port: int, hook: str, first: int) -> None:
                     plant.check_source(kind)
                     continue
                 gap = kind == "valve" and minute == STALLED.stop and i == 0
+                plant.machines[kind].source_health.on_window(now[0])
+                plant.check_source(kind)
                 plant.process_window(kind, Window(at, sounds[kind][i], RATE, gap))
                 taken += 1
         problems = [p for p in (history.problem, mqtt.problem, webhook.problem) if p]
@@ -156,17 +165,56 @@ def main() -> None:
         tell(process, -1)
         process.wait(30)
         receiver.close()
+        stopped_s = stop_with_a_hung_broker(folder, broker)
         history = History(folder / "history")
-        report(history, said, listener, [*posts, *receiver.taken], before_kill, time.perf_counter() - start)
+        report(history, said, listener, [*posts, *receiver.taken], before_kill, stopped_s, time.perf_counter() - start)
         listener.close()
         broker.stop()
         history.close()
 
 
-def state_of(plant: Plant, kind: str) -> dict[str, str]:
-    """The alarm's state and the microphones' health."""
-    machine = plant.machines[kind]
-    return {"state": machine.alarm.state(plant.clock()), "health": "problem" if machine.health else "ok"}
+def stop_with_a_hung_broker(folder: Path, broker: Any) -> float:
+    """Seconds from SIGTERM to the end of a whole plant, when its broker hangs and the webhook's receiver is away."""
+    from brokers import free_port, wait_for
+
+    tables = [f'[history]\nfolder = "{folder}/live"', f'[mqtt]\nhost = "127.0.0.1"\nport = {broker.port}']
+    tables += [f'[webhook]\nurl = "http://127.0.0.1:{free_port()}/"', f"[metrics]\nport = {free_port()}"]
+    tables += [f'[opcua]\nendpoint = "opc.tcp://127.0.0.1:{free_port()}/"', f'[jsonl]\nfile = "{folder}/all.jsonl"']
+    noise = 'source = "anoisesrc=r=16000:a=0.1"\nffmpeg = ["-re", "-f", "lavfi"]'
+    tables += [f'[machines.{kind}]\nmodel = "{folder / kind}"\nhop_s = 2\n{noise}' for kind in MACHINES]
+    (folder / "plant.toml").write_text("\n".join(tables))
+    port = free_port()
+    command = [sys.executable, "-m", "nearfar", "serve", "--config", str(folder / "plant.toml"), "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def hears() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/machines", timeout=2) as answer:
+                return all(machine["last_heard"] for machine in json.load(answer)["machines"])
+        except OSError:
+            return False
+
+    assert wait_for(hears, 90), "the plant hears nothing"
+    os.kill(broker.process.pid, signal.SIGSTOP)
+    time.sleep(5)
+    start = time.perf_counter()
+    process.terminate()
+    process.wait(60)
+    seconds = time.perf_counter() - start
+    os.kill(broker.process.pid, signal.SIGCONT)
+    return seconds
+
+
+def state_of(plant: Plant, kind: str) -> dict[str, Any]:
+    """The alarm's state, the newest score with its set-point, and the microphones' health."""
+    watched = plant.machines[kind]
+    last = watched.last
+    return {
+        "state": watched.alarm.state(plant.clock()),
+        "health": "problem" if watched.health else "ok",
+        "score": 0.0 if last is None else last.score,
+        "threshold": watched.detector.threshold.value,
+    }
 
 
 def begin(where: list[str], first: int) -> subprocess.Popen[str]:
@@ -194,7 +242,15 @@ def _events(listener: Any) -> list[dict[str, Any]]:
     return [json.loads(payload) for payload in listener.of("/event")]
 
 
-def report(history: History, said: list[dict], listener: Any, posts: list, before_kill: int, seconds: float) -> None:
+def report(
+    history: History,
+    said: list[dict],
+    listener: Any,
+    posts: list,
+    before_kill: int,
+    stopped_s: float,
+    seconds: float,
+) -> None:
     """results/plant.md."""
     events = sorted(history.events(limit=1000), key=lambda e: e.id)
     raised_mqtt = {(e["event"]["id"]) for e in _events(listener) if e["what"] == "raised"}
@@ -222,7 +278,8 @@ def report(history: History, said: list[dict], listener: Any, posts: list, befor
     shown = ("X-Nearfar-Id", "X-Nearfar-Signature", "Content-Type")
     lines += [f"{h}: {posts[0][0].get(h)}" for h in shown] + [posts[0][1].decode(), "```", ""]
     lines += _faults(history, events, ids, raised_mqtt, raised_hook, said, before_kill)
-    lines += ["", f"The hour took {seconds:.0f} s, {sum(s['taken'] for s in said)} windows heard.", ""]
+    lines += ["", f"SIGTERM with live streams, a hung broker and no receiver of the webhook: {stopped_s:.1f} s.", ""]
+    lines += [f"The hour took {seconds:.0f} s, {sum(s['taken'] for s in said)} windows heard.", ""]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "plant.md").write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))

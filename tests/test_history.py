@@ -350,3 +350,14 @@ def test_medians_are_of_what_was_judged_normal_by_day(history):
         history.record_score(scored(day * DAY_S + 50, 99.0, anomalous=True))
         history.record_score(scored(day * DAY_S + 60, -99.0, anomalous=None))
     assert history.daily_medians("pump", 0, 1e9) == [(0.0, 2, 3), (DAY_S, 6.5, 4)]
+
+
+def test_what_changes_while_the_disk_is_full_is_seen_at_once(history):
+    event = history.record_event(Event(0, "pump", "alarm", 100.0))
+    history.database.writer.execute("PRAGMA query_only = 1")
+    history.change_event(event.id, ended=200.0)
+    assert history.problem and history.event(event.id).ended == 200.0
+    assert history.events() == [history.event(event.id)] and not history.events(since=300.0)
+    history.database.writer.execute("PRAGMA query_only = 0")
+    history.change_event(event.id, text="seen")
+    assert not history.problem and history.events()[0].ended == 200.0

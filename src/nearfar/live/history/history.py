@@ -75,8 +75,7 @@ class History:
         """Set some fields of an event, and keep the message about it. NotFound if there is no such event."""
         with self.database.lock:
             event = replace(self.event(event_id), **changes)
-            if event_id in self._unsaved:
-                self._unsaved[event_id] = event
+            self._unsaved[event_id] = event
             names = ", ".join(f"{name} = ?" for name in changes)
             update = f"UPDATE events SET {names} WHERE id = ?", [*map(_as_column, changes.values()), event_id]
             self._write_event(update, event, describe)
@@ -146,6 +145,8 @@ class History:
                 named = machine in (None, e.machine) and kind in (None, e.kind)
                 if in_time and named and e.id < below:
                     found[e.id] = e
+                else:
+                    found.pop(e.id, None)
         return [found[i] for i in sorted(found, reverse=True)[:limit]]
 
     def event(self, event_id: int) -> Event:
