@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
 
 from nearfar.detector import calibration
-from nearfar.detector.calibration import clusters, follows, groups, related
+from nearfar.detector.calibration import Backing, clusters, follows, groups, related
 
 
 def bands(n, d, seed=0, kinds=4):
@@ -112,3 +112,18 @@ def test_levels_follow_the_noise_as_their_correlation_says():
     want = np.median([np.corrcoef(a[:, f], b[:, f])[0, 1] for f in range(9)])
     assert follows(x, noise) == pytest.approx(want)
     assert follows(np.zeros((5, 3)), rng.normal(size=(5, 3))) == 0
+
+
+@pytest.mark.parametrize(
+    ("backing", "text", "warning"),
+    [
+        (Backing(40, 40, 5), "40 recordings, of 5 sessions", ""),
+        (Backing(40, 8, 3), "40 clips cut from 8 recordings, of 3 sessions", ""),
+        (Backing(40, 2, 0), "40 clips cut from 2 recordings, of sessions that no name", "2 recordings cannot show how"),
+        (Backing(40, 40, 2), "40 recordings, of 2 sessions", "2 sessions cannot show how"),
+        (Backing(40, 40, 0), "40 recordings, of sessions that no name, folder or time tells", "If all of this was"),
+    ],
+)
+def test_what_stands_behind_the_normals_is_told(backing: Backing, text: str, warning: str) -> None:
+    assert str(backing).startswith(text)
+    assert backing.warning.startswith(warning) and bool(backing.warning) == bool(warning)

@@ -113,6 +113,10 @@ def summary(detector: Detector) -> dict[str, Any]:
         "minutes": sum(n.seconds for n in detector.normals) / 60,
         "source": int((~detector.is_target).sum()),
         "target": int(detector.is_target.sum()),
+        "recordings": detector.backing.recordings,
+        "sessions": detector.backing.sessions,
+        "backing": str(detector.backing),
+        "warning": detector.backing.warning if detector.grouped else "",
         "why": detector.why,
         "set_point": set_point(detector),
         "odd_ones_out": [{"file": detector.normals[i].name, "score": float(detector.train_values[i])} for i in odd],
@@ -126,6 +130,7 @@ def print_summary(facts: dict[str, Any]) -> None:
     domains = f" ({facts['source']} source, {facts['target']} target)" if facts["target"] else ""
     added = f", {facts['added']} of them new" if "added" in facts else ""
     echo(f"Fitted on     {facts['normals']} normal recordings{domains}, {facts['minutes']:.1f} minutes{added}")
+    echo_wrapped(f"Behind them   {facts['backing']}")
     if facts["left_out"]:
         echo(f"Left out      {plural(len(facts['left_out']), 'recording')}; reasons above")
     echo_wrapped(f"Method        {facts['why']}")
@@ -133,7 +138,7 @@ def print_summary(facts: dict[str, Any]) -> None:
     echo("Odd ones out  listen to these: are they really normal?")
     for odd in facts["odd_ones_out"]:
         echo(f"              {odd['file']}  ({odd['score']:+.1f} standard deviations)")
-    if note := few(facts["normals"], 60 * facts["minutes"]):
+    for note in filter(None, [few(facts["normals"], 60 * facts["minutes"]), facts["warning"]]):
         echo_wrapped(f"Note          {note}")
     echo(f"Detector      {facts['model']}")
     echo(f"Next          nearfar score {quote(facts['model'])} RECORDINGS")

@@ -26,16 +26,54 @@ Conventions
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from nearfar.gaussian import scale_of
 from nearfar.support.check import Array
+from nearfar.support.words import plural
 
+FEW_RECORDINGS, FEW_SESSIONS = 5, 3  # fewer show nothing of another day
 COUNT = 10  # most groups of either kind
 FEWEST_LEFT = 2  # fewest clips that a clip may be compared with
 MACHINE_AXES, NOISE_AXES = 20, 10  # principal components that are clustered
 MOST = 2000  # clips that are clustered at once: the cost grows with their square
+
+
+@dataclass(frozen=True)
+class Backing:
+    """What stands behind a number of `clips`: the `recordings` they were cut from, and `sessions`, 0 if not known."""
+
+    clips: int
+    recordings: int
+    sessions: int
+
+    def __str__(self) -> str:
+        clips, recordings = plural(self.clips, "clip"), plural(self.recordings, "recording")
+        cut = recordings if self.clips == self.recordings else f"{clips} cut from {recordings}"
+        known = (
+            f"of {plural(self.sessions, 'session')}"
+            if self.sessions
+            else "of sessions that no name, folder or time tells"
+        )
+        return f"{cut}, {known}"
+
+    @property
+    def warning(self) -> str:
+        """Why the clips cannot promise anything for another day, or ""."""
+        if self.recordings < FEW_RECORDINGS:
+            what = f"{plural(self.recordings, 'recording')} cannot show"
+        elif self.sessions and self.sessions < FEW_SESSIONS:
+            what = f"{plural(self.sessions, 'session')} cannot show"
+        elif not self.sessions:
+            what = "If all of this was recorded on one day, it does not show"
+        else:
+            return ""
+        return (
+            f"{what} how the machine sounds on another day: expect more alarms there than promised, until recordings "
+            f"of {FEW_SESSIONS} days or more are among the normals."
+        )
 
 
 def groups(machine: Array, noise: Array | None = None) -> Array:

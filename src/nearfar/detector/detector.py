@@ -305,6 +305,12 @@ class Detector:
         return len(self.groups) > 0
 
     @property
+    def backing(self) -> calibration.Backing:
+        """How many recordings and sessions stand behind the normals."""
+        files = {normal.path or normal.sha256 for normal in self.normals}
+        return calibration.Backing(len(self.normals), len(files), len(set(self.sessions) - {""}))
+
+    @property
     def unusual_threshold(self) -> float:
         """The score above which a clip is unusual even for a session that is known; at most the set-point."""
         return min(self.threshold.value, self._unusual_threshold)
@@ -338,6 +344,7 @@ class Detector:
             group_features=self.group_features,
             band_levels=self.band_levels,
             weights=self.weights_known,
+            backing=str(self.backing),
             version=self.saved[1] if self.saved is not None and self.saved[0] == place else (),
         )
         written = saved.write(folder, state, self.train_values)

@@ -72,6 +72,7 @@ class DetectorState:
     sessions: Sequence[str] = ()
     groups: Array = field(default_factory=lambda: np.zeros((0, 2), int))  # (N, 2), or (0, 2) where there are none
     group_features: Sequence[GroupFeatures] = ()
+    backing: str = ""  # of the normals, for the card
     format: int = FORMAT
     version: Version = ()  # of the folder when it was read
 
@@ -198,6 +199,7 @@ def card(state: DetectorState, train_values: Array) -> str:
         "# What this detector is",
         "",
         f"- Fitted on {total} normal recordings, {minutes:.1f} minutes: {total - target} source, {target} target.",
+        *([f"- Behind them: {state.backing}."] if state.backing else []),
         f"- The near microphone is channel {state.near}, the far one {far}.",
         f"- Method: {state.why}",
         "",
