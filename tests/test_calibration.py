@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from nearfar import Detector
+from nearfar.audio import Clip
+from nearfar.demo import synth
 from nearfar.detector import calibration
-from nearfar.detector.calibration import Backing, clusters, follows, groups, related
+from nearfar.detector.calibration import Backing, clusters, follows, groups, related, unlike_the_others
 
 
 def bands(n, d, seed=0, kinds=4):
@@ -127,3 +130,53 @@ def test_levels_follow_the_noise_as_their_correlation_says():
 def test_what_stands_behind_the_normals_is_told(backing: Backing, text: str, warning: str) -> None:
     assert str(backing).startswith(text)
     assert backing.warning.startswith(warning) and bool(backing.warning) == bool(warning)
+# --- faults among the normals ----------------------------------------------------------------------------------------
+
+
+def test_normals_unlike_the_others_are_those_of_the_formula():
+    rng = np.random.default_rng(0)
+    steady, other = np.exp(rng.normal(size=50)), rng.normal(size=50)
+    steady[7], other[30], other[31] = 1e3, 9.0, 8.0
+
+    def excess(x):
+        return (x - np.median(x)) / (1.4826 * np.median(np.abs(x - np.median(x))))
+
+    z = np.maximum(excess(np.log(steady)), excess(other))
+    want = [(i, pytest.approx(z[i])) for i in np.argsort(-z) if z[i] > 3.5]
+    assert unlike_the_others([steady, other]) == want
+    assert {i for i, _ in want} >= {7, 30, 31}
+
+
+def test_a_tenth_of_the_normals_is_named_at_most():
+    x = np.r_[np.linspace(1, 2, 30), 1e3 + np.arange(9)]
+    assert [i for i, _ in unlike_the_others([x])] == [38, 37, 36]
+    assert [i for i, _ in unlike_the_others([x[20:32]])] == [11]
+    assert unlike_the_others([np.ones(9)]) == []
+
+
+def clips(count, fault=None, seed=0):
+    machine = synth.machine("gearbox", np.random.default_rng(3))
+    return [
+        Clip(
+            *synth.render(machine, np.random.default_rng([seed, i]), 2.0, fault=fault, severity=1), name=f"{fault} {i}"
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_faults_among_the_normals_are_named_and_without_them_the_fault_is_heard(count):
+    normals = [*clips(40 - count), *clips(count, "tooth", 1)]
+    faults = clips(10, "tooth", 2)
+    detector = Detector().fit(normals)
+    assert sum(bool(s.anomalous) for s in detector.score(faults)) <= 2
+    left_out = []
+    while any("tooth" in clip.name for clip in normals):  # of two faults, each makes the other look less rare
+        named = [detector.normals[i].name for i, _ in detector.unlike_the_others()]
+        (fault,) = [name for name in named if "tooth" in name]
+        normals = [clip for clip in normals if clip.name != fault]
+        left_out.append(fault)
+        detector = Detector().fit(normals)
+    assert len(left_out) == count
+    assert all(s.anomalous for s in detector.score(faults))

@@ -476,3 +476,15 @@ def test_prose_is_broken_between_words_on_a_terminal_alone(monkeypatch, capsys):
         "              the machine itself",
         "  in --two-words",
     ]
+
+
+def test_a_normal_unlike_the_others_is_named_and_can_be_left_out(normals_folder, tmp_path):
+    folder = shutil.copytree(normals_folder, tmp_path / "normals")
+    write_wav(folder / "grinding.wav", hum(77, fault="hiss"))
+    code, out, _ = nearfar("fit", folder, "-o", tmp_path / "m")
+    assert code == 0 and "grinding.wav" in out.split("Unlike all")[1].split("--without FILE")[0]
+    assert "- grinding.wav (" in (tmp_path / "m" / "card.md").read_text(encoding="utf-8").split("# Unlike all")[1]
+    code, out, _ = nearfar("fit", folder, "-o", tmp_path / "n", "--without", "grinding.wav")
+    assert code == 0 and "grinding" not in out
+    code, _, err = nearfar("fit", folder, "-o", tmp_path / "o", "--without", "griding.wav")
+    assert code == 2 and "similar names: grinding.wav" in err

@@ -64,6 +64,7 @@ def test_scores_of_new_clips_and_of_each_watch(watching):
         assert np.array(list(score.part_scores.values())) * np.log(10) == pytest.approx(parts, abs=5e-4)
 
 
+@pytest.mark.slow
 def test_the_gate_of_the_mean_power_is_that_of_the_formulas():
     quiet = replace(STEADY, method="raw", shrinkage="ledoit_wolf", standardize=False, ignore_domains=False)
     noise = replace(quiet, encoder="logmel-4096-4096", view="noise_16384", pooling="power")
@@ -75,6 +76,7 @@ def test_the_gate_of_the_mean_power_is_that_of_the_formulas():
     assert found == pytest.approx(EXPECTED["gate_difference"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_default_hears_the_faults_of_the_motor_and_no_healthy_clip():
     detector = Detector().fit(NORMALS)
     assert natural(detector, detector.threshold.value) == pytest.approx(

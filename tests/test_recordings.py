@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearfar.audio.recordings import find, machines, parse
+from nearfar.audio.recordings import find, leave_out, machines, parse
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -296,3 +296,14 @@ def test_the_real_folders_are_read_as_they_are() -> None:
     assert len(bldc) == 105 and len(train) == 30 and not any(r.is_anomaly for r in train)
     assert all(r.attributes.startswith("thr_") for r in bldc)
     assert [r.is_anomaly for r in find(SHARED / "mimii-8ch")].count(True) == 4
+
+
+def test_files_are_left_out_by_path_or_name(tmp_path: Path) -> None:
+    root = touch(tmp_path, "day 1/a.wav", "day 1/b.wav", "day 2/a.wav", "c.wav")
+    recordings = find(root)
+    assert [r.name for r in leave_out(recordings, ["day 1/a.wav", "b.wav"])] == ["c.wav", "day 2/a.wav"]
+    assert len(leave_out(recordings, [str(root / "day 2" / "a.wav"), "c.wav", "c.wav"])) == 2
+    with pytest.raises(ValueError, match=r"--without a.wav: 2 recordings have this name: give the folder too"):
+        leave_out(recordings, ["a.wav"])
+    with pytest.raises(ValueError, match=r"none of the 4 recordings; similar names: day 1/b.wav"):
+        leave_out(recordings, ["day 1/bb.wav"])

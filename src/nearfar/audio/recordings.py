@@ -19,6 +19,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from nearfar.support.cells import unescaped
@@ -180,6 +181,25 @@ def select_normals(recordings: Sequence[Recording]) -> tuple[list[Recording], li
         anomalous = plural(len(faulty), "recording")
         notes.append(f"left out: {anomalous} named or listed as anomalous, {faulty[0].name} first")
     return [r for r in kept if not r.is_anomaly], notes
+
+
+def leave_out(recordings: Sequence[Recording], files: Sequence[str]) -> list[Recording]:
+    """The recordings without `files`: paths, names below the folder, or file names.
+
+    ValueError for a file that is none of the recordings, and for a file name that several have.
+    """
+    left_out: set[Path] = set()
+    for file in files:
+        exact = [r.path for r in recordings if file == r.name or Path(file).absolute() == r.path.absolute()]
+        found = exact or [r.path for r in recordings if r.path.name == file]
+        if len(found) > 1:
+            raise ValueError(f"--without {file}: {len(found)} recordings have this name: give the folder too")
+        if not found:
+            near = get_close_matches(file, [r.name for r in recordings])
+            guess = f"; similar names: {', '.join(near)}" if near else ""
+            raise ValueError(f"--without {file}: it is none of the {plural(len(recordings), 'recording')}{guess}")
+        left_out.update(found)
+    return [r for r in recordings if r.path not in left_out]
 
 
 @dataclass

@@ -53,6 +53,10 @@ def fit(
     manifest: opt.Manifest = None,
     false_alarm_rate: opt.FalseAlarmRate = None,
     calibration: opt.Calibration = "groups",
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="FILE", help="Leave this recording out; may be repeated."),
+    ] = None,
     store: opt.StoreFolder = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a detector that is there; it is kept beside the new one.")
@@ -63,7 +67,7 @@ def fit(
 
     Fit a detector on normal recordings and write its folder.
     """
-    from nearfar.audio.recordings import find
+    from nearfar.audio.recordings import find, leave_out
     from nearfar.detector import Detector
     from nearfar.detector.folder import check_place, keep_old
 
@@ -82,7 +86,7 @@ def fit(
         **channels.settings(),
         **networks.settings(),
     )
-    recordings = opt.normals_of(find(opt.one_or_many(folder), manifest))
+    recordings = leave_out(opt.normals_of(find(opt.one_or_many(folder), manifest)), without or [])
     with progress_bar() as progress:
         detector.fit(
             [r.path for r in recordings],

@@ -120,6 +120,9 @@ def summary(detector: Detector) -> dict[str, Any]:
         "why": detector.why,
         "set_point": set_point(detector),
         "odd_ones_out": [{"file": detector.normals[i].name, "score": float(detector.train_values[i])} for i in odd],
+        "unlike_the_others": [
+            {"file": detector.normals[i].name, "robust_z": z} for i, z in detector.unlike_the_others()
+        ],
     }
 
 
@@ -138,6 +141,11 @@ def print_summary(facts: dict[str, Any]) -> None:
     echo("Odd ones out  listen to these: are they really normal?")
     for odd in facts["odd_ones_out"]:
         echo(f"              {odd['file']}  ({odd['score']:+.1f} standard deviations)")
+    if facts["unlike_the_others"]:
+        echo("Unlike all    listen to these, a fault among the normals makes the detector deaf to it:")
+        for odd in facts["unlike_the_others"]:
+            echo(f"              {odd['file']}  ({odd['robust_z']:.1f} standard deviations from the others)")
+        echo("              To leave one out: nearfar fit ... --without FILE")
     for note in filter(None, [few(facts["normals"], 60 * facts["minutes"]), facts["warning"]]):
         echo_wrapped(f"Note          {note}")
     echo(f"Detector      {facts['model']}")

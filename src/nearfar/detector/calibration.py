@@ -38,6 +38,8 @@ FEW_RECORDINGS, FEW_SESSIONS = 5, 3  # fewer show nothing of another day
 COUNT = 10  # most groups of either kind
 FEWEST_LEFT = 2  # fewest clips that a clip may be compared with
 MACHINE_AXES, NOISE_AXES = 20, 10  # principal components that are clustered
+UNLIKE = 3.5  # robust standard deviations from which on a normal is unlike the others
+NAMED = 10  # one of so many normals may be named, at least one
 MOST = 2000  # clips that are clustered at once: the cost grows with their square
 
 
@@ -138,6 +140,23 @@ def related(
         if len(groups) - candidate.sum(axis=1).max() >= FEWEST_LEFT:
             return candidate
     return np.eye(len(groups), dtype=bool)
+
+
+def unlike_the_others(scores: Sequence[Array]) -> list[tuple[int, float]]:
+    """The normals to listen to, farthest first: index and robust standard deviations above the median.
+
+    `scores` (N,) are the normals' leave-one-out scores by each part of a system; the largest excess of any part counts,
+    on a logarithmic scale where all scores of the part are positive. At most a tenth of the normals, or one, are named.
+    """
+    excess = np.full(len(scores[0]), -np.inf)
+    for each in scores:
+        x = np.log(each) if (each > 0).all() else each
+        above = x - np.median(x)
+        scatter = 1.4826 * np.median(np.abs(above))
+        excess = np.maximum(excess, above / max(scatter, 1e-3 * np.abs(x).max(), 1e-12))
+    found = np.flatnonzero(excess > UNLIKE)
+    farthest = found[np.argsort(-excess[found], kind="stable")][: max(1, len(excess) // NAMED)]
+    return [(int(i), float(excess[i])) for i in farthest]
 
 
 def follows(x: Array, noise: Array) -> float:

@@ -315,6 +315,15 @@ class Detector:
         """The score above which a clip is unusual even for a session that is known; at most the set-point."""
         return min(self.threshold.value, self._unusual_threshold)
 
+    def unlike_the_others(self) -> list[tuple[int, float]]:
+        """Normals that sound unlike all others, farthest first: index and robust standard deviations above the median.
+
+        A fault among the normals is one of these. Parts that measure a clip by itself (`as_is`) play no part.
+        """
+        pairs = zip(self.fitted.lone, self.recipes, strict=True)
+        compared = [scores for scores, recipe in pairs if recipe.method != "as_is"]
+        return calibration.unlike_the_others(compared) if compared else []
+
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the detector to a readable folder (see `detector.folder`), replacing a detector that is there.
 
@@ -347,7 +356,7 @@ class Detector:
             backing=str(self.backing),
             version=self.saved[1] if self.saved is not None and self.saved[0] == place else (),
         )
-        written = saved.write(folder, state, self.train_values)
+        written = saved.write(folder, state, self.train_values, self.unlike_the_others())
         self.saved = place, saved.version(place)
         return written
 

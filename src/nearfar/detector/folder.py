@@ -115,7 +115,9 @@ def keep_old(folder: Path) -> Path:
     return kept
 
 
-def write(folder: str | os.PathLike[str], state: DetectorState, train_values: Array) -> Path:
+def write(
+    folder: str | os.PathLike[str], state: DetectorState, train_values: Array, unlike: Sequence[tuple[int, float]]
+) -> Path:
     """Write a state to `folder`, replacing a detector there; raises as `check_place` does.
 
     Conflict if the state was read from this folder (it has a `version`) and the folder has been written since.
@@ -133,7 +135,7 @@ def write(folder: str | os.PathLike[str], state: DetectorState, train_values: Ar
         (draft / "bank.safetensors").write_bytes(save(_arrays(state)))  # a full disk is then an OSError like any other
         _write_text(draft / "detector.json", json.dumps(_settings(state), indent=2))
         _write_text(draft / "recipe.json", state.system.to_json())
-        _write_text(draft / "card.md", card(state, train_values))
+        _write_text(draft / "card.md", card(state, train_values, unlike))
         with (draft / "normals.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as table:
             rows = csv.writer(table)
             rows.writerow(COLUMNS)
@@ -189,8 +191,11 @@ def read_card(folder: Path) -> str:
         return ""
 
 
-def card(state: DetectorState, train_values: Array) -> str:
-    """The detector in words, as Markdown; `train_values` (N,) are the normals' own scores in standard deviations."""
+def card(state: DetectorState, train_values: Array, unlike: Sequence[tuple[int, float]]) -> str:
+    """The detector in words, as Markdown.
+
+    `train_values` (N,) are the normals' own scores in standard deviations, `unlike` what `unlike_the_others` names.
+    """
     target, total, point = int(state.is_target.sum()), len(state.normals), state.threshold
     odd = np.argsort(-train_values, kind="stable")[:3]
     minutes = sum(n.seconds for n in state.normals) / 60
@@ -217,6 +222,16 @@ def card(state: DetectorState, train_values: Array) -> str:
         *(f"- {state.normals[i].name} ({train_values[i]:+.1f} standard deviations)" for i in odd),
         "",
     ]
+    if unlike:
+        lines += [
+            "# Unlike all other normals",
+            "",
+            "Listen to them. A fault among the normals makes the detector deaf to that fault. To leave one out: "
+            "nearfar fit with --without FILE.",
+            "",
+            *(f"- {state.normals[i].name} ({z:.1f} standard deviations from the others)" for i, z in unlike),
+            "",
+        ]
     return "\n".join(lines)
 
 
