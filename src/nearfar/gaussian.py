@@ -17,8 +17,10 @@ of all clips, whose inverse is the preconditioner of conjugate gradients: these 
 `excluding` leaves a set R of clips out, exactly too: mean, covariance and rho are those of the n = N - |R| others, the
 scales those of all clips. With the clips y in principal axes, m the mean of the others and w = 1 - rho, it is
 
-    |R| >= r   d_i^2 = (y_i - m)^T (w C + iso I)^-1 (y_i - m),   C = (Y^T Y - Y_R^T Y_R) / n - m m^T
-    |R| <  r   d_i^2 = n / w (B^-1 - I - 1 1^T / n)_ii,   B = I - 1 1^T / N - Y_R (Y^T Y + l I)^-1 Y_R^T,  l = n iso / w
+    2 |R| >= r   d_i^2 = (y_i - m)^T (w C + iso I)^-1 (y_i - m),   C = (Y^T Y - Y_R^T Y_R) / n - m m^T
+    2 |R| <  r   d_i^2 = n / w (B^-1 - I - 1 1^T / n)_ii,   B = I - 1 1^T / N - Y_R (Y^T Y + l I)^-1 Y_R^T
+
+with l = n iso / w.
 
 Conventions
     x (N, D)   training clips     q (M, D)   queries     distances (M,) float64
@@ -38,6 +40,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
+from scipy import linalg  # here, so that its BLAS is loaded when `single_threaded_blas` begins
 
 from nearfar.support.check import Array, number
 from nearfar.support.threads import single_threaded_blas
@@ -47,6 +50,7 @@ RHO_FLOOR = 1e-6  # smallest rho: with D >= N, a direction in which no clip vari
 RANK = 1e-10  # axes whose singular value is below this share of the largest one are rounding
 SOLVABLE = 1e-7  # a smaller denominator in Sherman and Morrison's formula has lost too many digits
 CANCELLED = 1e-6  # if less than this share of a variance is left without some clips, it has lost too many digits
+MOST_SETS = 128  # sets of clips whose scatter is kept while others are left out
 ROWS = 256  # clips that are left out in one pass
 STEPS = 60  # most steps of conjugate gradients
 ENOUGH = 1e-13  # largest share of the squared distance that may be missing after them
@@ -123,12 +127,13 @@ class Gaussian:
         """
         out = np.empty(len(self.x))
         alone: list[Array] = []
+        scatters = _Scatters(self.coordinates)
         with single_threaded_blas():  # many small systems
             for left_out, members in excluded_sets(related, len(self.x)):
                 if len(left_out) == 1:
                     alone.append(members)
                 else:
-                    squared = self._excluding_set(left_out, members)
+                    squared = self._excluding_set(left_out, members, scatters)
                     out[members] = (
                         self.distance_excluding(self.x[members], left_out) if squared is None else np.sqrt(squared)
                     )
@@ -259,7 +264,7 @@ class Gaussian:
         lengths[np.arange(len(own)), np.arange(n)[rows]] = 0
         return self._shrink(n - 1, trace, np.maximum(squares, 0), (lengths**2).sum(axis=1))
 
-    def _excluding_set(self, left_out: Array, members: Array) -> Array | None:
+    def _excluding_set(self, left_out: Array, members: Array, scatters: _Scatters) -> Array | None:
         """Squared distances of `members` without the clips `left_out`; None if too many digits cancel."""
         y, squares = self.coordinates, self._squared_lengths
         own, n, rank = y[left_out], len(y) - len(left_out), y.shape[1]
@@ -269,8 +274,8 @@ class Gaussian:
         if total <= CANCELLED * kept:
             return None
         adaptive = self.shrinkage == "ledoit_wolf"
-        if adaptive or len(left_out) >= rank:
-            covariance = (np.diag(len(y) * self.variances) - own.T @ own) / n - np.outer(towards, towards)
+        if adaptive or 2 * len(left_out) >= rank:
+            covariance = (np.diag(len(y) * self.variances) - scatters.of(left_out)) / n - np.outer(towards, towards)
             trace_squared = np.array([(covariance**2).sum()]) if adaptive else np.zeros(1)
             lengths = np.delete(squares + 2 * y @ towards, left_out) + towards @ towards if adaptive else np.zeros(1)
             weight, isotropic = self._shrink(n, np.array([total / n]), trace_squared, (lengths**2).sum()[None])
@@ -304,6 +309,29 @@ class Gaussian:
     def _refit(self, i: int) -> float:
         others = Gaussian(np.delete(self.x, i, axis=0), shrinkage=self.shrinkage, standardize=self.standardize)
         return float(others.distance(self.x[i : i + 1])[0])
+
+
+class _Scatters:
+    """Y_R^T Y_R of sets R of clips y (N, r): from that of an earlier set, if the two differ in few clips."""
+
+    def __init__(self, y: Array) -> None:
+        self.y = y
+        self.sets, self.scatters = np.zeros((0, len(y)), bool), list[Array]()
+
+    def of(self, left_out: Array) -> Array:
+        row = np.zeros(len(self.y), bool)
+        row[left_out] = True
+        if len(self.sets):
+            different = (self.sets != row).sum(axis=1)
+            nearest = int(different.argmin())
+            if 3 * different[nearest] <= len(left_out):
+                more, less = (self.y[part] for part in (row & ~self.sets[nearest], self.sets[nearest] & ~row))
+                return np.asarray(self.scatters[nearest] + more.T @ more - less.T @ less)
+        scatter = self.y[left_out].T @ self.y[left_out]
+        if len(self.sets) < MOST_SETS:
+            self.sets = np.concatenate([self.sets, row[None]])
+            self.scatters.append(scatter)
+        return np.asarray(scatter)
 
 
 def excluded_sets(related: Array, count: int) -> Iterator[tuple[Array, Array]]:
@@ -357,8 +385,6 @@ def _energies(times: Callable[[Array], Array], y: Array, preconditioner: Array, 
 
 def _cholesky(a: Array, unit: float) -> Array | None:
     """The lower factor of a (n, n); None if a pivot is below CANCELLED times `unit`, the scale of its rounding."""
-    from scipy import linalg
-
     try:
         factor: Array = linalg.cholesky(a, lower=True, check_finite=False)
     except linalg.LinAlgError:
@@ -367,8 +393,6 @@ def _cholesky(a: Array, unit: float) -> Array | None:
 
 
 def _solve_lower(factor: Array, y: Array, *, transposed: bool = False) -> Array:
-    from scipy import linalg
-
     solved: Array = linalg.solve_triangular(factor, y, trans=int(transposed), lower=True, check_finite=False)
     return solved
 
