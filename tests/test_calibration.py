@@ -130,6 +130,8 @@ def test_levels_follow_the_noise_as_their_correlation_says():
 def test_what_stands_behind_the_normals_is_told(backing: Backing, text: str, warning: str) -> None:
     assert str(backing).startswith(text)
     assert backing.warning.startswith(warning) and bool(backing.warning) == bool(warning)
+
+
 # --- faults among the normals ----------------------------------------------------------------------------------------
 
 
