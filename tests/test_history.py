@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_months_of_scores_are_looked_at_a_few_at_a_time(history):
     columns = vars(scored(0.0)) | {"triggered_by": "[]"}
     rows = ([*{**columns, "t0": t0, "t1": t0 + 10.0}.values()] for t0 in range(0, 40 * int(DAY_S), 240))
     history.database.writer.execute("BEGIN")
-    history.database.writer.executemany(f"INSERT INTO scores VALUES ({', '.join('?' * 11)})", rows)
+    history.database.writer.executemany(f"INSERT INTO scores VALUES ({', '.join('?' * 12)})", rows)
     history.database.writer.execute("COMMIT")
     tracemalloc.start()
     assert [(count, middle) for _, middle, count in history.daily_medians("pump", 0, 1e12)] == [(360, 0.0)] * 40
@@ -304,7 +305,9 @@ def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path):
     old.close()
     again = History(tmp_path)
     (row,), (kept,) = again.scores("pump", 0, 10), again.events()
-    assert (row.score, row.triggered_by) == (4.5, ("transient", "steady"))
+    assert (row.score, row.triggered_by, row.unusual) == (4.5, ("transient", "steady"), None)
+    again.record_score(replace(row, t0=1.0, unusual=True))
+    assert [r.unusual for r in again.scores("pump", 0, 10)] == [None, True]
     assert (kept.peak_score, kept.triggered_by, kept.interrupted) == (4.5, ("steady",), False)
     assert again.outbox.mailbox("mqtt", ()).waiting() == []
     again.close()

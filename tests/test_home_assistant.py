@@ -12,7 +12,7 @@ from test_sinks import PUMP, health, score
 
 SHARED = {
     "name": str, "unique_id": str, "state_topic": str, "value_template": str, "availability": list, "device": dict,
-    "origin": dict, "device_class": str, "entity_category": str, "expire_after": int,
+    "origin": dict, "device_class": str, "entity_category": str, "expire_after": int, "icon": str,
 }  # fmt: skip
 KEYS = {
     "sensor": {**SHARED, "unit_of_measurement": str, "state_class": str, "suggested_display_precision": int},
@@ -55,7 +55,7 @@ def test_a_score_that_cannot_be_relied_on_is_not_available():
     found = configs()
     for word, reliable in (("ok", True), ("problem", False), ("offline", False), ("waiting", False)):
         body = json.loads(health(word).json())
-        for name in ("Score", "Set-point", "Alarm"):
+        for name in ("Score", "Set-point", "Alarm", "Unusual"):
             (place,) = found[name]["availability"]
             assert (render(place["value_template"], body) == "online") is reliable, (name, word)
         (place,) = found["Microphones"]["availability"]
@@ -70,6 +70,8 @@ def test_the_numbers_are_those_of_the_message():
     assert render(found["Alarm"]["value_template"], body) == "OFF"
     assert render(found["Alarm"]["value_template"], {**body, "state": "acknowledged alarm"}) == "ON"
     assert render(found["Score"]["value_template"], json.loads(score(anomalous=None).json())) == "None"  # unknown
+    assert render(found["Unusual"]["value_template"], body) == "OFF"
+    assert render(found["Unusual"]["value_template"], json.loads(score(unusual=True).json())) == "ON"
 
 
 def test_values_expire_when_a_stream_falls_silent_and_a_folder_may_stay_empty():

@@ -84,7 +84,7 @@ def test_an_upload_scores_as_the_command_line_does_bit_for_bit(client, plant, tm
         answer = client.post("/v1/machines/pump/score", files={"file": (file.name, file.read_bytes())}).json()
         for window in answer["windows"]:
             row = said.pop(window["file"])
-            for key in ("score", "threshold", "anomalous", "p", "triggered_by", "status", "problem"):
+            for key in ("score", "threshold", "anomalous", "p", "triggered_by", "status", "problem", "unusual"):
                 assert window[key] == row[key], key
             assert window["nearest"][0] == row["nearest"]
     assert not said

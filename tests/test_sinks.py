@@ -52,9 +52,16 @@ PUMP = SimpleNamespace(
 FAN = SimpleNamespace(**{**vars(PUMP), "id": "fan"})
 
 
-def score(value: float = 1.5, machine: str = "pump", anomalous: bool | None = False, t0: float = 100.0) -> ScoreMessage:
-    row = ScoreRecord(machine, t0, t0 + 10, value, 3.0, anomalous, 0.5, level_near_dbfs=-30.0)
-    return ScoreMessage(machine, "north", t0 + 10, row, "normal", "pump3", "logmel/near_only")
+def score(
+    value: float = 1.5,
+    machine: str = "pump",
+    anomalous: bool | None = False,
+    t0: float = 100.0,
+    unusual: bool | None = None,
+) -> ScoreMessage:
+    row = ScoreRecord(machine, t0, t0 + 10, value, 3.0, anomalous, 0.5, level_near_dbfs=-30.0, unusual=unusual)
+    words = ("normal", "pump3", "logmel/near_only")
+    return ScoreMessage(machine, "north", t0 + 10, row, *words, unusual_stands=bool(unusual))
 
 
 def event(number: int, what: str = "raised") -> EventMessage:
@@ -72,6 +79,7 @@ def state(state: str) -> StateMessage:
 def test_the_json_of_each_kind_stays_what_receivers_parse():
     body = {"model": "pump3", "recipe": "logmel/near_only", "score": 1.5, "threshold": 3.0, "t0": 100.0, "t1": 110.0}
     more = {"anomalous": False, "p": 0.5, "triggered_by": [], "problem": "", "state": "normal", "near_dbfs": -30.0}
+    more |= {"unusual": None, "unusual_stands": False}
     at = {"at": 100.0, "at_iso": "1970-01-01T00:01:40.000+00:00"}
     head = {"machine": "pump", "site": "north"}
     then = {"at": 110.0, "at_iso": "1970-01-01T00:01:50.000+00:00"}
@@ -79,7 +87,8 @@ def test_the_json_of_each_kind_stays_what_receivers_parse():
         "kind": "score", **head, **then, **body, **more, "far_dbfs": None, "warnings": []
     }  # fmt: skip
     assert json.loads(state("shelved").json()) == {
-        "kind": "state", **head, "at": 1.0, "at_iso": "1970-01-01T00:00:01.000+00:00", "state": "shelved"
+        "kind": "state", **head, "at": 1.0, "at_iso": "1970-01-01T00:00:01.000+00:00", "state": "shelved",
+        "unusual_stands": False,
     }  # fmt: skip
     assert json.loads(health("problem", "dead").json()) == {
         "kind": "health", **head, **at, "health": "problem", "text": "dead"
@@ -132,7 +141,7 @@ def test_a_queue_tries_again_in_order_and_gives_up_on_what_never_works():
 
 def test_json_lines_and_csv(tmp_path):
     one, two = lines.json_lines(tmp_path / "a.jsonl"), lines.csv_lines(tmp_path / "b.csv")
-    for message in (score(1.5), event(1), score(2.5, anomalous=None), health("ok")):
+    for message in (score(1.5, unusual=True), event(1), score(2.5, anomalous=None), health("ok")):
         one.put(message)
         two.put(message)
     one.close()
@@ -141,6 +150,7 @@ def test_json_lines_and_csv(tmp_path):
     assert kinds == ["score", "event", "score", "health"]
     rows = list(csv.DictReader((tmp_path / "b.csv").open()))
     assert [r["score"] for r in rows] == ["1.5", "2.5"] and [r["anomalous"] for r in rows] == ["0", ""]
+    assert [r["unusual"] for r in rows] == ["1", ""]
     assert rows[0]["time"] == "1970-01-01T00:01:40.000+00:00"
 
 
@@ -346,8 +356,8 @@ def test_mqtt_topics_and_what_is_retained(broker, tmp_path):
     listener = Listener(broker.port)
     sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port), [PUMP, FAN], History(tmp_path))
     assert wait_for(lambda: len(listener.of("/health")) == 2)
-    sink.put(score(4.5, anomalous=True))
-    sink.put(state("unacknowledged alarm"))
+    sink.put(score(4.5, anomalous=True, unusual=True))
+    sink.put(StateMessage("pump", "north", 1.0, "unacknowledged alarm", unusual_stands=True))
     sink.put(event(7))
     sink.put(health("problem", "dead"))
     assert wait_for(lambda: b"problem" in b"".join(listener.of("pump/health")) and listener.of("/event"))
@@ -372,14 +382,14 @@ def test_mqtt_topics_and_what_is_retained(broker, tmp_path):
 def test_home_assistant_finds_the_machine_and_again_when_it_starts(broker, tmp_path):
     listener = Listener(broker.port, "homeassistant/#")
     sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port), [PUMP], History(tmp_path))
-    assert wait_for(lambda: len(listener.of("/config")) == 4)
+    assert wait_for(lambda: len(listener.of("/config")) == 5)
     configs = [json.loads(p) for p in listener.of("/config")]
-    assert len({c["unique_id"] for c in configs}) == 4 and {c["device"]["name"] for c in configs} == {"Pump 3"}
+    assert len({c["unique_id"] for c in configs}) == 5 and {c["device"]["name"] for c in configs} == {"Pump 3"}
     for config in configs:
         assert config["state_topic"].startswith("nearfar/north/pump/") and "value_json" in config["value_template"]
         assert config["availability"][0]["topic"] == "nearfar/north/pump/health"
     listener.client.publish("homeassistant/status", "online", qos=1)
-    assert wait_for(lambda: len(listener.of("/config")) == 8)
+    assert wait_for(lambda: len(listener.of("/config")) == 10)
     sink.close()
     listener.close()
 
@@ -460,9 +470,10 @@ def test_mqtt_over_tls_with_a_password(tmp_path):
 
 def test_metrics_have_the_names_that_were_promised():
     metrics = Metrics()
-    metrics.put(score(4.5, anomalous=True))
+    metrics.put(score(2.5, unusual=True))
+    metrics.put(score(4.5, anomalous=True, unusual=True))
     metrics.put(score(anomalous=None))
-    metrics.put(state("acknowledged alarm"))
+    metrics.put(StateMessage("pump", "north", 1.0, "acknowledged alarm", unusual_stands=True))
     metrics.put(health("problem"))
     metrics.put(event(1))
     metrics.count_dropped("pump")
@@ -474,6 +485,8 @@ def test_metrics_have_the_names_that_were_promised():
         'nearfar_score{machine="pump"} 4.5',
         'nearfar_threshold{machine="pump"} 3.0',
         'nearfar_alarm{machine="pump"} 1.0',
+        'nearfar_unusual{machine="pump"} 1.0',
+        'nearfar_windows_total{machine="pump",result="unusual"} 1.0',
         'nearfar_windows_total{machine="pump",result="anomalous"} 1.0',
         'nearfar_windows_total{machine="pump",result="cannot_judge"} 1.0',
         "nearfar_windows_dropped_total 1.0",
@@ -550,8 +563,8 @@ def test_opc_ua_shows_each_machine_to_a_client():
 
     endpoint = f"opc.tcp://127.0.0.1:{free_port()}/nearfar/"
     sink = OpcUa([PUMP, FAN], OpcUaConfig(endpoint=endpoint))
-    sink.put(score(4.5, anomalous=True))
-    sink.put(state("unacknowledged alarm"))
+    sink.put(score(4.5, anomalous=True, unusual=True))
+    sink.put(StateMessage("pump", "north", 1.0, "unacknowledged alarm", unusual_stands=True))
     sink.put(health("problem", "dead"))
     with Client(endpoint) as client:
         space = client.get_namespace_index(NAMESPACE)
@@ -562,6 +575,7 @@ def test_opc_ua_shows_each_machine_to_a_client():
 
         assert wait_for(lambda: read("pump", "Health") == "problem: dead")
         assert read("pump", "Score") == 4.5 and read("pump", "Threshold") == 3.0 and read("pump", "Alarm") is True
+        assert read("pump", "Unusual") is True
         assert read("pump", "LastUpdate").timestamp() == 110.0 or read("pump", "LastUpdate").second == 50
         assert read("fan", "Health") == "ok"
         node = client.nodes.objects.get_child([f"{space}:{p}" for p in ("nearfar", "pump", "Score")])

@@ -39,9 +39,7 @@ class Score:
     @property
     def status(self) -> str:
         """ "normal", "unusual", "ANOMALOUS" or "cannot judge"."""
-        if self.anomalous is None:
-            return "cannot judge"
-        return "ANOMALOUS" if self.anomalous else "unusual" if self.unusual else "normal"
+        return status(self.anomalous, self.unusual)
 
 
 def worst_window(scores: Sequence[Score], name: str) -> Score:
@@ -55,6 +53,13 @@ def worst_window(scores: Sequence[Score], name: str) -> Score:
     if mute := [s.problem for s in scores if s.problem and not worst.problem]:
         notes.append(f"{len(mute)} of them cannot be judged: {mute[0]}")
     return replace(worst, name=name, warnings=[*worst.warnings, *notes])
+
+
+def status(anomalous: bool | None, unusual: bool | None) -> str:
+    """ "normal", "unusual", "ANOMALOUS" or "cannot judge": the word for a score."""
+    if anomalous is None:
+        return "cannot judge"
+    return "ANOMALOUS" if anomalous else "unusual" if unusual else "normal"
 
 
 def unusual(score: Score) -> tuple[bool, float]:

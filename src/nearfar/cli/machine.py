@@ -118,7 +118,8 @@ def score(
 ) -> None:
     """Example: nearfar score pump3 today/
 
-    Print one row per recording: score, threshold, anomalous or not, nearest normal recording. A recording that is more
+    Print one row per recording: score, threshold, verdict (normal, unusual: rare even for a session like those of the
+    normals, or ANOMALOUS: rare in a new session, too), nearest normal recording. A recording that is more
     than 1.5 times as long as the normals is heard in windows of their length, and its row is that of its worst window.
     """
     from nearfar.audio.recordings import find
@@ -138,7 +139,7 @@ def score(
     if json:
         echo_json({"scores": [results.as_row(name, s) for name, s in rows], "failures": failures.to_list()})
     else:
-        results.print_scores(rows, failures)
+        results.print_scores(rows, failures, str(model))
     if csv_file:
         atomic_write(csv_file, results.as_csv(rows))
     if fail_on_alarm and any(s.anomalous is not False for _, s in rows):
@@ -201,13 +202,14 @@ def add(
     check_place(model)
     detector = _load(model, weights)
     before, failures = len(detector.normals), Failures()
+    points = {key: results.set_point(detector)[key] for _, key in results.LAMPS}
     paths = [r.path for r in opt.normals_of(find(opt.one_or_many(folder)))]
     if note := domain_shift_warning(detector.score(paths[:: max(1, len(paths) // 10)], skip=lambda *_: None)):
         warn(f"note: {note}")
     with progress_bar() as progress:
         detector.add(paths, domain == "target", skip=failures, progress=titled(progress, "listening"))
     detector.save(model)
-    _print_fitted(detector, model, failures, json, added=len(detector.normals) - before)
+    _print_fitted(detector, model, failures, json, added=len(detector.normals) - before, before=points)
 
 
 @opt.command
@@ -276,6 +278,6 @@ def _load(model: Path, weights: list[str] | None = None, **settings: Any) -> Det
     return detector
 
 
-def _print_fitted(detector: Detector, model: Path, failures: Failures, as_json: bool, **more: int) -> None:
+def _print_fitted(detector: Detector, model: Path, failures: Failures, as_json: bool, **more: Any) -> None:
     facts = results.summary(detector) | {"model": str(model), "left_out": failures.to_list(), **more}
     (echo_json if as_json else results.print_summary)(facts)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nearfar.score import Score
 
 Named = tuple[str, "Score"]
+UNUSUAL, UNUSUAL_SHARE = 3, 0.1  # recordings, and more than this share of those judged: a known session has fewer
 MANY = 5  # recordings, all anomalous: from this number on, warn that the cause may not be a fault
 NO_PICTURES = "needs matplotlib: pip install 'nearfar[pictures]'"
 CHOSEN = "chosen with the labels of these very test clips"
@@ -42,7 +43,7 @@ RULE_HEADS = ("rule", "picks", "score", "rank correlation", "regret")
 def set_point(detector: Detector, rhythm: Rhythm | None = None) -> dict[str, Any]:
     """A detector's set-point and the false alarms to expect, by default of a day of clips end to end."""
     from nearfar.live.rhythm import all_day
-    from nearfar.live.setpoint import consequences
+    from nearfar.live.setpoint import consequences, unusual_text
     from nearfar.threshold import backing
 
     rhythm = rhythm or all_day(detector.window_s)
@@ -50,6 +51,8 @@ def set_point(detector: Detector, rhythm: Rhythm | None = None) -> dict[str, Any
     shown = backing(detector.train_values, point, detector.method)
     return {
         "threshold": point.value,
+        "unusual_threshold": detector.unusual_threshold,
+        "unusual": unusual_text(detector),
         "method": point.method,
         "rate": point.rate,
         "false_alarms_per_day": rhythm.per_week(point.rate) / 7,
@@ -75,7 +78,7 @@ def print_set_point(point: dict[str, Any], title: str = "Set-point") -> None:
     )
     often = f"1 false alarm in {1 / max(point['rate'], 1e-12):.4g} healthy recordings"
     echo_wrapped(f"              {often}, {point['false_alarms_per_day']:.4g} a day of {point['rhythm']}")
-    for sentence in point["consequences"]:
+    for sentence in [*point["consequences"], point["unusual"]]:
         echo_wrapped(f"              {sentence[0].upper()}{sentence[1:]}.")
 
 
@@ -138,6 +141,9 @@ def print_summary(facts: dict[str, Any]) -> None:
         echo(f"Left out      {plural(len(facts['left_out']), 'recording')}; reasons above")
     echo_wrapped(f"Method        {facts['why']}")
     print_set_point(facts["set_point"])
+    if before := facts.get("before"):
+        changes = [f"{word} above {before[key]:.2f} before, {facts['set_point'][key]:.2f} now" for word, key in LAMPS]
+        echo_wrapped(f"Changed       {'; '.join(changes)}")
     echo("Odd ones out  listen to these: are they really normal?")
     for odd in facts["odd_ones_out"]:
         echo(f"              {odd['file']}  ({odd['score']:+.1f} standard deviations)")
@@ -152,14 +158,16 @@ def print_summary(facts: dict[str, Any]) -> None:
     echo(f"Next          nearfar score {quote(facts['model'])} RECORDINGS")
 
 
+LAMPS = (("unusual", "unusual_threshold"), ("alarm", "threshold"))
 COLUMNS = [
     "file",
     "score",
     "threshold",
     "anomalous",
-    "unusual",
     "nearest",
     "status",
+    "unusual",
+    "unusual_threshold",
     "p",
     "triggered_by",
     "problem",
@@ -174,9 +182,10 @@ def as_row(name: str, score: Score) -> dict[str, Any]:
         "score": score.score,
         "threshold": score.threshold,
         "anomalous": score.anomalous,
-        "unusual": score.unusual,
         "nearest": score.nearest[0] if score.nearest else "",
         "status": score.status,
+        "unusual": score.unusual,
+        "unusual_threshold": score.unusual_threshold,
         "p": score.p,
         "triggered_by": list(score.triggered_by),
         "problem": score.problem,
@@ -198,8 +207,8 @@ def as_csv(scores: Sequence[Named]) -> str:
     return out.getvalue()
 
 
-def print_scores(scores: Sequence[Named], failures: Failures) -> None:
-    """Print scores as a table, then the numbers of alarms, of unjudged and of unread recordings."""
+def print_scores(scores: Sequence[Named], failures: Failures, model: str) -> None:
+    """Print scores as a table, then the numbers of alarms, of unjudged and of unread recordings, and what to do."""
     if scores:
         echo_table(
             ["file", "score", "threshold", "verdict", "triggered by", "nearest normal"],
@@ -236,6 +245,11 @@ def print_scores(scores: Sequence[Named], failures: Failures) -> None:
     parts += [f"{dead} cannot be judged"] if dead else []
     parts += [f"{len(failures.files)} could not be used"] if failures.files else []
     echo(f"{', '.join(parts)}; score and threshold are in standard deviations of the normals")
+    if unusual >= UNUSUAL and unusual > UNUSUAL_SHARE * (len(scores) - dead):
+        echo_wrapped(
+            f"{unusual} recordings are unusual: another session, or the beginning of a fault? Listen; those that are "
+            f"fine: nearfar add {quote(model)} FILES"
+        )
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

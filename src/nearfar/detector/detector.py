@@ -42,6 +42,7 @@ from nearfar.support.words import join_sentences
 from nearfar.threshold import PValue, Threshold
 
 RATE = 0.05  # the default false-alarm rate, if the normals can back it: 1 / (N + 1) with fewer than 19
+LEAST_UNUSUAL = 0.01  # share of clips of a session that is known that may be called unusual, however few may alarm
 BLANK = "nothing of it is left after preprocessing and pooling: it is as far from every normal as can be"
 LONGER = 1.5  # a recording this many times as long as the normals is scored in windows of their length
 GROUPS, CLIPS = CALIBRATIONS = ("groups", "clips")
@@ -311,6 +312,14 @@ class Detector:
         return calibration.Backing(len(self.normals), len(files), len(set(self.sessions) - {""}))
 
     @property
+    def unusual_rate(self) -> float:
+        """The share of clips of a session that is known that may be unusual: as promised, but at least LEAST_UNUSUAL.
+
+        A wish for fewer alarms must not make this lamp deaf, too.
+        """
+        return max(self.promised, LEAST_UNUSUAL)
+
+    @property
     def unusual_threshold(self) -> float:
         """The score above which a clip is unusual even for a session that is known; at most the set-point."""
         return min(self.threshold.value, self._unusual_threshold)
@@ -482,7 +491,7 @@ class Detector:
         self._set_unusual_threshold()
 
     def _set_unusual_threshold(self) -> None:
-        self._unusual_threshold = threshold.from_normals(self.fitted.lone_values, self.promised, self.method).value
+        self._unusual_threshold = threshold.from_normals(self.fitted.lone_values, self.unusual_rate, self.method).value
 
     def _require_fit(self) -> Detector:
         """Self. ValueError if it has no normals."""

@@ -19,7 +19,7 @@ from nearfar.live.health import STALE
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine
 from nearfar.live.messages import OK, PROBLEM, EventMessage, HealthMessage, Message, Sink, StateMessage
-from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, Event, ScoreRecord
+from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event, ScoreRecord
 from nearfar.live.trend import HOUR_S, Ramp
 
 SOURCE = "source "  # begins the kind of a problem of a source, and then comes its state
@@ -58,6 +58,7 @@ class EventRecorder:
         self.machine, self.history, self.reporter = machine, history, reporter
         self.alarm_event: Event | None = None  # the alarm that stands
         self.health_event: Event | None = None  # the health event that stands
+        self.unusual_event: Event | None = None  # begun when the lamp "unusual" was lit
         self._unreadable = self._no_sound = ""  # problems that no single window ends
         self._no_sound_at = -math.inf, -math.inf  # when sound stopped, by `plant.clock` and by the source's clock
         self.trend_event: Event | None = None  # the slow rise that stands
@@ -65,7 +66,7 @@ class EventRecorder:
         self.recording_event: Event | None = None  # the event whose audio is incomplete
         self.record_until = math.inf  # when its audio is to be saved again
         self._peak: ScoreRecord | None = None  # the highest score since the last window below the set-point
-        self._reported_state = NORMAL
+        self._reported_state = (NORMAL, False)
 
     def on_score(self, score: ScoreRecord, change: str) -> None:
         """Take the score of a window, and `change`: what `Alarm.update` returned for it."""
@@ -85,6 +86,7 @@ class EventRecorder:
             ended = max(score.t1, self.alarm_event.started)  # the clock may have been set back
             self.change(self.alarm_event, CLEARED, ended, ended=ended)
             self.alarm_event = self._peak = None
+        self._follow_lamp(score)
         if self.recording_event is not None and score.t1 >= self.record_until:
             complete = self.recording_event.peak_t0 + self.machine.detector.window_s + AFTER_S
             self._save_audio(again_at=complete if complete > score.t1 else math.inf)
@@ -153,10 +155,10 @@ class EventRecorder:
         self.reporter.report(HealthMessage(machine.id, machine.site, at, health, text))
 
     def report_state(self, at: float) -> None:
-        """Report the alarm's state if it has changed since the last report."""
-        if (state := self.machine.alarm.state(at)) != self._reported_state:
+        """Report the alarm's state and the lamp if one of them has changed since the last report."""
+        if (state := (self.machine.alarm.state(at), self.machine.lamp.lit)) != self._reported_state:
             self._reported_state = state
-            self.reporter.report(StateMessage(self.machine.id, self.machine.site, at, state))
+            self.reporter.report(StateMessage(self.machine.id, self.machine.site, at, *state))
 
     def change(self, event: Event, what: str, at: float, **changes: Any) -> Event:
         """Keep an event that begins (its id is 0) or changes, and report it."""
@@ -175,6 +177,21 @@ class EventRecorder:
         """Save the audio that the buffer holds."""
         if self.recording_event is not None:
             self._save_audio()
+
+    def _follow_lamp(self, score: ScoreRecord) -> None:
+        """Raise the event of the lamp "unusual" when it is lit, and clear the event when it is out."""
+        lamp = self.machine.lamp
+        if lamp.lit and self.unusual_event is None:
+            limit = self.machine.detector.unusual_threshold
+            event = Event(0, self.machine.id, UNUSUAL, score.t1, None, score.score, score.t0, limit, text=lamp.text())
+            self.unusual_event, message = self._keep(event, RAISED, score.t1)
+            self.recording_event = self.unusual_event
+            self._save_audio(again_at=score.t1 + AFTER_S)
+            self.reporter.send(message)
+        elif self.unusual_event is not None and not lamp.lit:
+            ended = max(score.t1, self.unusual_event.started)
+            self.change(self.unusual_event, CLEARED, ended, ended=ended)
+            self.unusual_event = None
 
     def _raise_alarm(self, peak: ScoreRecord, at: float) -> None:
         triggers = f" ({' and '.join(peak.triggered_by)})" if peak.triggered_by else ""
@@ -208,6 +225,8 @@ class EventRecorder:
             self.recording_event = changed
         if self.health_event is not None and self.health_event.id == changed.id:
             self.health_event = changed
+        if self.unusual_event is not None and self.unusual_event.id == changed.id:
+            self.unusual_event = changed
 
     def _save_audio(self, again_at: float = math.inf) -> None:
         """Save the audio around the peak of the event; infinite `again_at`: for the last time."""

@@ -23,6 +23,7 @@ from nearfar.errors import NotFound
 from nearfar.live.alarm import Alarm
 from nearfar.live.evidence import FEWEST_NORMALS, design
 from nearfar.live.health import SourceHealth
+from nearfar.live.lamp import FILES, HOUR_S, Lamp
 from nearfar.live.records import ScoreRecord
 from nearfar.live.rhythm import Listening, Rhythm, all_day
 from nearfar.live.setpoint import MOST_RATE, PER_WEEK, expected_alarms, set_point
@@ -67,6 +68,7 @@ class Machine:
     buffer: RingBuffer = field(default_factory=RingBuffer, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     last: ScoreRecord | None = None
+    lamp: Lamp = field(default_factory=lambda: Lamp(FILES))
     trend: Trend = field(default_factory=Trend, repr=False)
     ramp: Ramp | None = None  # the slow rise that is plain now
     _refused: Version = ()  # of the model folder that cannot be used
@@ -88,6 +90,7 @@ class Machine:
     def use_detector(self, detector: Detector) -> None:
         """Score with this detector from now on, sharing the encoders that are loaded."""
         share_encoders(detector, self.weights, self.shared)
+        before = self.detector.unusual_threshold, self.detector.normals
         self.detector = detector
         self.watchdog.band_levels = detector.band_levels
         if self.configured_per_week is not None:  # the set-point in the model folder does not change
@@ -101,6 +104,9 @@ class Machine:
             often = min(self.false_alarms_per_week, PER_WEEK) / EVIDENCE_SHARE
             overlap = rhythm.windows_per_day / rhythm.clips_per_day
             self.alarm.evidence = design(p, overlap, 7 * rhythm.windows_per_day / often)
+        if (detector.unusual_threshold, detector.normals) != before:
+            self.lamp = self.lamp.fresh()  # it counts windows that other normals called unusual
+        self.lamp.share = detector.unusual_rate
         self.recipe = "+".join(sorted({f"{r.encoder}/{r.view}" for r in detector.recipes}))
 
     def reload(self) -> bool:
@@ -179,6 +185,7 @@ def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared:
         watchdog=Watchdog(detector.band_levels),
         source_health=SourceHealth(config.silence_s or silence_s, FOLDER_QUIET_S if folder else SILENCE_HOPS * hop_s),
         buffer=RingBuffer(max(BUFFER_S, 2 * detector.window_s)),
+        lamp=Lamp(FILES if folder else math.ceil(HOUR_S / hop_s), detector.window_s / hop_s, settings.on_delay),
     )
     machine.use_detector(detector)
     return machine

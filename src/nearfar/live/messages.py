@@ -1,8 +1,8 @@
 """What a plant reports to the outside: a message class per kind, and the protocol of the sinks that take them.
 
 score    every window                  ScoreMessage
-state    when the alarm's state changes    StateMessage      one of `alarm.STATES`
-event    alarm or health event         EventMessage      raised, cleared, acknowledged, verdict
+state    when the alarm's state changes    StateMessage      one of `alarm.STATES`, and the lamp "unusual"
+event    alarm, health, trend, unusual EventMessage      raised, cleared, acknowledged, verdict
 health   when it changes               HealthMessage     waiting | ok | problem | offline
 """
 
@@ -51,7 +51,10 @@ class Message(ABC):
 
 @dataclass(frozen=True)
 class ScoreMessage(Message):
-    """A window was scored; `state` is the alarm's state after it, `warnings` are problems that do not spoil it."""
+    """A window was scored; `state` is the alarm's state after it, `warnings` are problems that do not spoil it.
+
+    `unusual_stands`: whether the lamp "unusual" of the machine is lit (`lamp`); the window's own flag is `unusual`.
+    """
 
     kind = SCORE
     record: ScoreRecord
@@ -59,26 +62,28 @@ class ScoreMessage(Message):
     model: str = ""
     recipe: str = ""
     warnings: tuple[str, ...] = ()
+    unusual_stands: bool = False
 
     def body(self) -> dict[str, Any]:
         """See `Message`."""
         row = asdict(self.record)
         levels = {f"{channel}_dbfs": row.pop(f"level_{channel}_dbfs") for channel in ("near", "far")}
         del row["machine"]
-        facts = {"model": self.model, "recipe": self.recipe, "state": self.state}
+        facts = {"model": self.model, "recipe": self.recipe, "state": self.state, "unusual_stands": self.unusual_stands}
         return {**facts, **row, **levels, "warnings": list(self.warnings)}
 
 
 @dataclass(frozen=True)
 class StateMessage(Message):
-    """The alarm's state has changed."""
+    """The alarm's state has changed, or the lamp "unusual" (`lamp`) is lit or out."""
 
     kind = STATE
     state: str
+    unusual_stands: bool = False
 
     def body(self) -> dict[str, Any]:
         """See `Message`."""
-        return {"state": self.state}
+        return {"state": self.state, "unusual_stands": self.unusual_stands}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from nearfar.live.events import EventRecorder
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine
-from nearfar.live.records import ALARM, FAULT, FINE, Audit, Event
+from nearfar.live.records import ALARM, FAULT, FINE, UNUSUAL, Audit, Event
 from nearfar.score import domain_shift_warning
 from nearfar.support import files
 from nearfar.support.check import number, one_of
@@ -76,7 +76,10 @@ class Operator:
         return self._shelve(machine_id, -math.inf, who, "unshelve")
 
     def mark_fine(self, event_id: int, who: str) -> Audit:
-        """The event was a false alarm: its windows above the set-point go into the bank. Conflict without audio."""
+        """The event was no fault: its windows above the set-point go into the bank. Conflict without audio.
+
+        Of an event "unusual" these are its windows above the set-point of unusual ones.
+        """
         with self._locked(event_id) as (machine, event):
             if event.verdict == FINE:
                 raise Conflict(f"event {event_id} was called fine already, by {event.verdict_by}")
@@ -214,7 +217,7 @@ class Operator:
             return self._audit(who, machine_id, action, **detail)
 
     def _crossings(self, machine: Machine, event: Event) -> list[audio.Clip]:
-        """The windows of an event's audio, end to end from its peak, that cross the set-point; the peak at least."""
+        """The windows of an event's audio, end to end from its peak, that cross its set-point; the peak at least."""
         path = self.history.event_audio.path(event.audio)
         if path is None:
             raise Conflict(
@@ -227,7 +230,8 @@ class Operator:
         for start in range(peak % size, len(whole.near) - size + 1, size):
             far = None if whole.far is None else whole.far[start : start + size]
             clip = audio.Clip(whole.near[start : start + size], far, whole.rate, f"{path.stem}@{start / whole.rate:g}s")
-            if start == peak or machine.detector.score([clip])[0].anomalous:
+            score = machine.detector.score([clip])[0]
+            if start == peak or (score.unusual if event.kind == UNUSUAL else score.anomalous):
                 clips.append(clip)
         return clips or [whole]
 
@@ -256,7 +260,9 @@ class Operator:
             for path in paths:
                 path.unlink(missing_ok=True)
             raise
-        return self._replace_model(machine, new, who, action, files=[p.name for p in paths], note=note, **detail)
+        unusual = {"unusual_was": old.unusual_threshold, "unusual": new.unusual_threshold}
+        names = [path.name for path in paths]
+        return self._replace_model(machine, new, who, action, files=names, note=note, **unusual, **detail)
 
     def _replace_model(self, machine: Machine, new: Detector, who: str, action: str, **detail: Any) -> Audit:
         undo = self.history.folder / UNDO / machine.id

@@ -67,6 +67,8 @@ class Plant:
             machine.buffer.add(window)
             self._keep_sample(machine, score, window)
             change = machine.alarm.update(None if score.anomalous is None else score.score, score.t1, score.p)
+            if not machine.alarm.standing and not machine.alarm.suppressed(score.t1):
+                machine.lamp.update(score.unusual)
             recorder.on_score(score, change)
             healthy = score.anomalous is False and not machine.alarm.standing
             if healthy and machine.trend.update(score.score, score.t1):
@@ -82,6 +84,7 @@ class Plant:
                     machine.model.name,
                     machine.recipe,
                     warnings,
+                    machine.lamp.lit,
                 )
             )
             if clip is not None:
@@ -142,7 +145,8 @@ def score_window(
         unusable = ScoreRecord(machine, window.t0, window.t1, 0.0, threshold, None, 1.0, (), str(error), *levels)
         return unusable, None, []
     judged = (score.score, score.threshold, score.anomalous, score.p, score.triggered_by, score.problem)
-    return ScoreRecord(machine, window.t0, window.t1, *judged, *levels), clip, embedded.problems
+    record = ScoreRecord(machine, window.t0, window.t1, *judged, *levels, unusual=score.unusual)
+    return record, clip, embedded.problems
 
 
 def _restore_alarm(machine: Machine, history: History) -> None:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-ALARM, HEALTH_EVENT, TREND = "alarm", "health", "trend"  # kinds of events
+from nearfar.score import status
+
+ALARM, HEALTH_EVENT, TREND, UNUSUAL = "alarm", "health", "trend", "unusual"  # kinds of events
 FINE, FAULT = "fine", "fault"  # verdicts
 
 
@@ -17,7 +19,7 @@ class ScoreRecord:
     """The score of one window; `anomalous` is None where the window cannot be judged, and `problem` says why.
 
     `triggered_by` names the watches that crossed their set-point; `p` is the share of healthy windows
-    that score as high.
+    that score as high. `unusual` is None, too, in rows of versions that did not know it.
     """
 
     machine: str
@@ -31,15 +33,22 @@ class ScoreRecord:
     problem: str = ""
     level_near_dbfs: float | None = None
     level_far_dbfs: float | None = None
+    unusual: bool | None = None
+
+    @property
+    def status(self) -> str:
+        """ "normal", "unusual", "ANOMALOUS" or "cannot judge"."""
+        return status(self.anomalous, self.unusual)
 
 
 @dataclass(frozen=True)
 class Event:
-    """An alarm, a health problem or a slow rise ("trend"), from `started` to `ended` (None: it still stands).
+    """An alarm, a health problem, a slow rise ("trend") or a time of many unusual windows ("unusual", see `lamp`).
 
-    `audio` is a file below the history's `audio` folder or "", and starts at `audio_t0`. `verdict` is what people
-    answered: "", "fine" or "fault". `interrupted`: the monitor stopped while the event stood, so `ended` is the end of
-    its last window.
+    It lasts from `started` to `ended` (None: it still stands). `audio` is a file below the history's `audio` folder or
+    "", and starts at `audio_t0`. `threshold` is the set-point of the alarm, or of unusual windows. `verdict` is what
+    people answered: "", "fine" or "fault". `interrupted`: the monitor stopped while the event stood, so `ended` is the
+    end of its last window.
     """
 
     id: int

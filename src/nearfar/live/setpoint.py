@@ -98,6 +98,16 @@ def expected_alarms(detector: Detector, point: Threshold, rhythm: Rhythm, alarm:
     return [*lines, f"counted for {rhythm.text()}", *consequences(shown, rhythm)]
 
 
+def unusual_text(detector: Detector) -> str:
+    """The set-point of unusual recordings, and how many to expect of a healthy machine, as a sentence."""
+    if detector.unusual_threshold >= detector.threshold.value:
+        return "no recording is called unusual below the alarm: both set-points are the same"
+    return (
+        f"unusual above {detector.unusual_threshold:.2f}: about {100 * detector.unusual_rate:.3g} of 100 healthy "
+        "recordings while everything is as recorded, many more in a new session; listen, and add those that are fine"
+    )
+
+
 def consequences(shown: Backing, rhythm: Rhythm) -> list[str]:
     """What it means that a set-point lies beyond what the normals can show, as sentences; [] if it does not."""
     if not shown.beyond:

@@ -57,6 +57,9 @@ CREATE TABLE alarms (
     """
 ALTER TABLE alarms ADD COLUMN within INTEGER NOT NULL DEFAULT 0;
 """,
+    """
+ALTER TABLE scores ADD COLUMN unusual INTEGER;
+""",
 )
 VERSION = len(SCHEMA)
 TABLES = ("scores", "events", "audits")  # the tables for people; `outbox` is internal

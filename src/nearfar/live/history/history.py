@@ -288,5 +288,5 @@ def _audit(row: Sequence[Any]) -> Audit:
 
 def _score(row: Sequence[Any]) -> ScoreRecord:
     score = ScoreRecord(*row)
-    anomalous = None if score.anomalous is None else bool(score.anomalous)
-    return replace(score, anomalous=anomalous, triggered_by=trigger_names(score.triggered_by))
+    anomalous, unusual = (None if flag is None else bool(flag) for flag in (score.anomalous, score.unusual))
+    return replace(score, anomalous=anomalous, unusual=unusual, triggered_by=trigger_names(score.triggered_by))

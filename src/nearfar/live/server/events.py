@@ -27,7 +27,7 @@ def events(
     service: ServiceDep,
     request: Request,
     machine: Name = None,
-    kind: Literal["alarm", "health", "trend"] | None = None,
+    kind: Literal["alarm", "health", "trend", "unusual"] | None = None,
     since: Time = None,
     until: Time = None,
     before_id: Before = None,

@@ -19,7 +19,7 @@ from nearfar.live.server import schemas
 from nearfar.live.server.playback import gain_db, normal_clip
 from nearfar.live.server.serializers import audit_entries, machine_state, next_page, window
 from nearfar.live.server.service import ERRORS, ServiceDep, caller_name
-from nearfar.live.setpoint import expected_alarms, independent_per_week, rarest_rate
+from nearfar.live.setpoint import expected_alarms, independent_per_week, rarest_rate, unusual_text
 from nearfar.threshold import backing
 
 router = APIRouter(prefix="/v1/machines", tags=["machines"], responses=ERRORS)
@@ -175,6 +175,8 @@ def _set_point(machine: Machine, detector: Detector, price: Price | None = None)
         lowest_value=shown.lowest_value,
         lowest_per_week=rhythm.per_week(shown.lowest_rate),
         promise=expected_alarms(detector, point, rhythm, machine.alarm),
+        unusual_value=detector.unusual_threshold,
+        unusual_promise=unusual_text(detector),
         price=None if price is None else schemas.Price(**asdict(price), text=price.text()),
     )
 

@@ -16,7 +16,7 @@ from nearfar.live.records import ScoreRecord
 
 Channel = Literal["near", "far"]
 T0 = 1_790_000_000.0  # the time in the examples
-SCORED = asdict(ScoreRecord("pump3", T0, T0 + 10, 1.2, 3.42, False, 0.1, (), "", -38.2, -44.0))
+SCORED = asdict(ScoreRecord("pump3", T0, T0 + 10, 1.2, 3.42, False, 0.1, (), "", -38.2, -44.0, False))
 EXAMPLE_NOTE = (
     "of 1 of these, 1 would be an alarm (up to 24.1): a way to run that was not heard before, or another machine?"
 )
@@ -63,13 +63,16 @@ class Error(Schema):
 class ClipScore(Schema):
     """The score of a recording of up to 30 s, or of one window of a longer one.
 
-    `anomalous` is null if the clip cannot be judged; `problem` then gives the reason.
+    `anomalous` and `unusual` are null if the clip cannot be judged; `problem` then gives the reason. `unusual`: above
+    `unusual_threshold`, so rare even for a session like those of the normal recordings; true for every alarm.
     """
 
     file: str = Field(examples=["0815.wav"])
     score: float = Field(examples=[7.31])
     threshold: float = Field(examples=[3.42])
     anomalous: bool | None = Field(examples=[True])
+    unusual: bool | None = Field(examples=[True])
+    unusual_threshold: float = Field(examples=[1.68])
     status: str = Field(examples=["ANOMALOUS"])
     p: float = Field(examples=[0.0012])
     triggered_by: tuple[str, ...] = Field(examples=[["steady"]])
@@ -86,7 +89,11 @@ class RecordingScore(ClipScore):
 
 
 class Window(Schema):
-    """The score of one window; `anomalous` is null where it cannot be judged, and `problem` says why."""
+    """The score of one window; `anomalous` is null where it cannot be judged, and `problem` says why.
+
+    `unusual`: rare even for a session like those of the normal recordings; null, too, for windows of versions that did
+    not know it.
+    """
 
     machine: str = Field(examples=["pump3"])
     t0: float = Field(examples=[T0])
@@ -101,6 +108,7 @@ class Window(Schema):
     problem: str = Field(examples=[""])
     level_near_dbfs: float | None = Field(examples=[-38.2])
     level_far_dbfs: float | None = Field(examples=[-44.0])
+    unusual: bool | None = Field(examples=[False])
 
 
 class SlowRise(Schema):
@@ -116,9 +124,11 @@ class SlowRise(Schema):
 class MachineState(Schema):
     """A machine now. `state` is the alarm state of ISA-18.2, but instead of `normal` it is
 
-    `no sound`, `waiting` before the first window, `ended` after the last of a file, or `quiet` if a folder has had no
-    new file for a day. `source` is `none`, `hearing`, `quiet`, `stale`, `ended` or `failed`. `score` is that of the
-    newest `window`, null if it cannot be judged. `health` lists what is wrong with the microphones and the source.
+    `no sound`, `waiting` before the first window, `ended` after the last of a file, `quiet` if a folder has had no
+    new file for a day, or `unusual`. `source` is `none`, `hearing`, `quiet`, `stale`, `ended` or `failed`. `score` is
+    that of the newest `window`, null if it cannot be judged. `health` lists what is wrong with the microphones and the
+    source. `unusual_stands`: more of the last windows are above `unusual_threshold` than a session that is known
+    explains; `unusual_text` says how many, and `unusual_event_id` is the event.
     """
 
     id: str = Field(examples=["pump3"])
@@ -133,6 +143,10 @@ class MachineState(Schema):
     health: list[str] = Field(examples=[[]])
     shelved_until: float | None = Field(examples=[None])
     event_id: int | None = Field(examples=[None])
+    unusual_stands: bool = Field(examples=[False])
+    unusual_text: str = Field(examples=[""])
+    unusual_event_id: int | None = Field(examples=[None])
+    unusual_threshold: float = Field(examples=[1.68])
     trend: SlowRise | None = Field(examples=[None])
     threshold: float = Field(examples=[3.42])
     false_alarms_per_week: float = Field(examples=[1.0])
@@ -201,7 +215,8 @@ class SetPoint(Schema):
     `rate` is the share of healthy clips expected above it, `occasions_per_day` the number of clips a day, as the
     history of the machine shows (`rhythm`). `beyond_normals`: the normal recordings cannot show so few false alarms;
     the fewest are `lowest_per_week`, with the set-point `lowest_value`. `times_loudest` is the set-point as a multiple
-    of the highest score of a normal recording. `price` is given where the set-point changes.
+    of the highest score of a normal recording. `unusual_value` is the score above which a recording is unusual, and
+    `unusual_promise` says how many are. `price` is given where the set-point changes.
     """
 
     value: float = Field(examples=[3.42])
@@ -216,6 +231,8 @@ class SetPoint(Schema):
     lowest_value: float = Field(examples=[2.4])
     lowest_per_week: float = Field(examples=[251.0])
     promise: list[str] = Field(examples=[["alarm when 3 windows in a row each score above 3.4"]])
+    unusual_value: float = Field(examples=[1.68])
+    unusual_promise: str = Field(examples=["unusual above 1.68: about 5 of 100 healthy recordings"])
     price: Price | None = Field(examples=[None])
 
 
@@ -283,7 +300,9 @@ class Model(Schema):
 
 
 class Event(Schema):
-    """An alarm, or a problem with a microphone. `ended` is null until it is over.
+    """An alarm, a problem with a microphone, a slow rise, or a time of unusual windows.
+
+    `ended` is null until it is over. `threshold` is the set-point of the alarm, or of unusual windows.
 
     `url` is its page, "" if the server does not know its own address. `interrupted`: the server stopped while it
     stood, so `ended` is the end of the last window before that.
@@ -292,7 +311,7 @@ class Event(Schema):
     id: int = Field(examples=[7])
     machine: str = Field(examples=["pump3"])
     name: str = Field(examples=["Pump 3"])
-    kind: Literal["alarm", "health", "trend"] = Field(examples=["alarm"])
+    kind: Literal["alarm", "health", "trend", "unusual"] = Field(examples=["alarm"])
     url: str = Field(examples=["https://plant.example/hall2/event/7"])
     started: float = Field(examples=[T0])
     started_iso: str = Field(examples=[ISO])

@@ -17,7 +17,7 @@ from nearfar.live.events import SOURCE
 from nearfar.live.health import ENDED, QUIET
 from nearfar.live.operator import CHANGES
 from nearfar.live.plant import Plant
-from nearfar.live.records import Audit, Event, ScoreRecord, iso_time
+from nearfar.live.records import UNUSUAL, Audit, Event, ScoreRecord, iso_time
 from nearfar.live.server import schemas
 from nearfar.live.server.playback import gain_db
 from nearfar.live.trend import Ramp
@@ -45,6 +45,7 @@ def machine_state(plant: Plant, id: str) -> schemas.MachineState:
     """The state of a machine now. Where the alarm is "normal" but no sound was judged, the state says so."""
     machine, now, event = plant.machines[id], plant.clock(), plant.recorders[id].alarm_event
     alarm, last, health, detector = machine.alarm, machine.last, machine.health, machine.detector
+    unusual = plant.recorders[id].unusual_event
     state, source = alarm.state(now), machine.source_health.state(plant.steady())
     if state == "normal":
         if any(kind.startswith(SOURCE) for kind in health) or (last is not None and last.anomalous is None):
@@ -53,6 +54,8 @@ def machine_state(plant: Plant, id: str) -> schemas.MachineState:
             state = source  # a file that is over; a folder without a new file for a day
         elif last is None:
             state = "waiting"
+        elif machine.lamp.lit:
+            state = UNUSUAL
     return schemas.MachineState(
         id=id,
         name=machine.name,
@@ -66,6 +69,10 @@ def machine_state(plant: Plant, id: str) -> schemas.MachineState:
         health=list(health.values()),
         shelved_until=alarm.shelved_until if alarm.suppressed(now) else None,
         event_id=None if event is None else event.id,
+        unusual_stands=machine.lamp.lit,
+        unusual_text=machine.lamp.text() if machine.lamp.lit else "",
+        unusual_event_id=None if unusual is None else unusual.id,
+        unusual_threshold=detector.unusual_threshold,
         trend=None if machine.ramp is None else _slow_rise(machine.ramp),
         threshold=detector.threshold.value,
         false_alarms_per_week=machine.false_alarms_per_week,
@@ -105,6 +112,8 @@ def audit_entry(audit: Audit, standing: Sequence[int] | None = None) -> schemas.
         text = f"for {detail['hours']:g} h"
     elif "files" in detail:
         text = plural(len(detail["files"]), "recording")
+        if "unusual" in detail:
+            text += f"; unusual above {detail['unusual']:.2f}, before {detail['unusual_was']:.2f}"
     return schemas.AuditEntry(
         id=audit.id,
         at=audit.at,
@@ -162,6 +171,8 @@ def _score_fields(score: Score) -> dict[str, Any]:
         "score": score.score,
         "threshold": score.threshold,
         "anomalous": score.anomalous,
+        "unusual": score.unusual,
+        "unusual_threshold": score.unusual_threshold,
         "status": score.status,
         "p": score.p,
         "triggered_by": score.triggered_by,

@@ -27,6 +27,7 @@ COLUMNS = (
     "problem",
     "near_dbfs",
     "far_dbfs",
+    "unusual",
 )
 
 
@@ -62,18 +63,19 @@ def append(path: Path, text: str) -> None:
 
 
 def _row(s: ScoreRecord) -> list[object]:
-    flag = "" if s.anomalous is None else int(s.anomalous)
+    anomalous, unusual = ("" if flag is None else int(flag) for flag in (s.anomalous, s.unusual))
     levels = s.level_near_dbfs, s.level_far_dbfs
     return [
         iso_time(s.t0),
         s.machine,
         s.score,
         s.threshold,
-        flag,
+        anomalous,
         s.p,
         " and ".join(s.triggered_by),
         s.problem,
         *levels,
+        unusual,
     ]
 
 

@@ -1,7 +1,8 @@
 """MQTT: one connection per machine, so that the last will names the machine that is no longer monitored.
 
     nearfar/<site>/<machine>/score    every window, while the broker is connected
-    nearfar/<site>/<machine>/state    when it changes            normal | unacknowledged alarm | ...
+    nearfar/<site>/<machine>/state    when it changes            {"state": "normal" | "unacknowledged alarm" | ...,
+                                                                  "unusual_stands": true | false}
     nearfar/<site>/<machine>/event    raised, cleared, acknowledged, verdict: never lost
     nearfar/<site>/<machine>/health   {"health": "waiting" | "ok" | "problem" | "offline"}; "offline" is the last will
 
@@ -281,7 +282,13 @@ def _why(error: OSError | None, host: str, port: int, *, tls: bool) -> str:
     return f"{host} port {port} does not answer{why}"
 
 
-ENTITIES = {"Score": "sensor", "Set-point": "sensor", "Alarm": "binary_sensor", "Microphones": "binary_sensor"}
+ENTITIES = {
+    "Score": "sensor",
+    "Set-point": "sensor",
+    "Alarm": "binary_sensor",
+    "Unusual": "binary_sensor",
+    "Microphones": "binary_sensor",
+}
 
 
 def _unique_id(site: str, machine: str, name: str) -> str:
@@ -294,9 +301,9 @@ def discovery_topics(site: str, machine: str) -> list[str]:
 
 
 def discovery(machine: Machine, prefix: str, url: str = "") -> list[tuple[str, dict[str, Any]]]:
-    """(topic, configuration) of the entities of a machine in Home Assistant: score, set-point, alarm, microphones.
+    """(topic, configuration) of the entities of a machine in Home Assistant, one for each of ENTITIES.
 
-    The first three are available while the microphones work, and expire when no window comes.
+    All but the microphones are available while the microphones work, and expire when no window comes.
     """
     base, version = f"{prefix}/{machine.site}/{machine.id}", version_of("nearfar")
     score, health = f"{base}/score", f"{base}/health"
@@ -315,6 +322,7 @@ def discovery(machine: Machine, prefix: str, url: str = "") -> list[tuple[str, d
         return {"availability": [{"topic": health, "value_template": template}]}
 
     alarm = "{{ 'ON' if value_json.state in ['unacknowledged alarm', 'acknowledged alarm'] else 'OFF' }}"
+    unusual = "{{ 'ON' if value_json.unusual_stands else 'OFF' }}"
     trouble = "{{ 'ON' if value_json.health == 'problem' else 'OFF' }}"
     measured = {"unit_of_measurement": "σ", "state_class": "measurement", "suggested_display_precision": 1}
     heard = available("'ok'")
@@ -325,6 +333,7 @@ def discovery(machine: Machine, prefix: str, url: str = "") -> list[tuple[str, d
         "Score": (score, "{{ value_json.score if value_json.anomalous is not none else none }}", {**measured, **heard}),
         "Set-point": (score, "{{ value_json.threshold }}", {**measured, **heard}),
         "Alarm": (score, alarm, {**problem, **heard}),
+        "Unusual": (score, unusual, {"icon": "mdi:ear-hearing", **heard}),
         "Microphones": (
             health,
             trouble,

@@ -1,10 +1,11 @@
 """OPC-UA: a server with an object per machine, which SCADA systems read.
 
-    Objects/nearfar/<machine>/{Score, Threshold, Alarm, Health, LastUpdate}     Double Double Boolean String DateTime
+    Objects/nearfar/<machine>/{Score, Threshold, Alarm, Unusual, Health, LastUpdate}
+                               Double Double Boolean Boolean String DateTime
 
-Nobody can write, add or delete a node, or call a method. Score and Alarm are `BadWaitingForInitialData` before the
-first window, and `UncertainLastUsableValue` while the machine has a health problem, or its newest window could not be
-judged.
+Nobody can write, add or delete a node, or call a method. Score, Alarm and Unusual are `BadWaitingForInitialData`
+before the first window, and `UncertainLastUsableValue` while the machine has a health problem, or its newest window
+could not be judged.
 An alarm event of the history is an event of type OffNormalAlarmType of the machine's object (ActiveState, AckedState,
 Severity, Message): it is reported, not acknowledged here.
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from nearfar.live.machine import Machine
 
 NAMESPACE = "urn:nearfar:plant"
-MEASURED = ("Score", "Alarm")  # the variables whose status says whether they can be trusted
+MEASURED = ("Score", "Alarm", "Unusual")  # the variables whose status says whether they can be trusted
 SEVERITY_STANDING, SEVERITY_OVER = 700, 100  # of 1000
 
 
@@ -114,7 +115,8 @@ class OpcUa:
         ua = self._ua
         node = self._root.add_object(self._space, id)
         never = datetime(1970, 1, 1, tzinfo=timezone.utc)
-        start = {"Score": 0.0, "Threshold": threshold, "Alarm": False, "Health": OK, "LastUpdate": never}
+        measured = {"Score": 0.0, "Alarm": False, "Unusual": False}
+        start = {**measured, "Threshold": threshold, "Health": OK, "LastUpdate": never}
         self._nodes[id] = {key: node.add_variable(self._space, key, value) for key, value in start.items()}
         self._values[id] = {key: start[key] for key in MEASURED}
         self._well[id] = True
@@ -134,13 +136,13 @@ class OpcUa:
             s = message.record
             nodes["Threshold"].write_value(float(s.threshold))
             nodes["LastUpdate"].write_value(datetime.fromtimestamp(s.t1, timezone.utc))
-            values["Alarm"] = message.state in IN_ALARM
+            values["Alarm"], values["Unusual"] = message.state in IN_ALARM, message.unusual_stands
             if s.anomalous is not None:
                 values["Score"] = float(s.score)
             if s.anomalous is not None or status != ua.StatusCodes.BadWaitingForInitialData:
                 status = good if self._well[id] and s.anomalous is not None else uncertain
         elif isinstance(message, StateMessage):
-            values["Alarm"] = message.state in IN_ALARM
+            values["Alarm"], values["Unusual"] = message.state in IN_ALARM, message.unusual_stands
         elif isinstance(message, HealthMessage):
             self._well[id] = message.health == OK
             nodes["Health"].write_value(OK if message.health == OK else f"{message.health}: {message.text}")
@@ -152,10 +154,11 @@ class OpcUa:
         self._write_measured(id, status)
 
     def _write_measured(self, id: str, status: Any) -> None:
-        """Write Score and Alarm with their status."""
+        """Write Score, Alarm and Unusual with their status."""
         ua = self._ua
         self._status[id] = status
-        for key, kind in zip(MEASURED, (ua.VariantType.Double, ua.VariantType.Boolean), strict=True):
+        kinds = (ua.VariantType.Double, ua.VariantType.Boolean, ua.VariantType.Boolean)
+        for key, kind in zip(MEASURED, kinds, strict=True):
             value = ua.DataValue(ua.Variant(self._values[id][key], kind), ua.StatusCode(status))
             self._nodes[id][key].write_value(value)
 

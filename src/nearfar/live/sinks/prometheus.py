@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from nearfar.live.alarm import IN_ALARM, RAISED
 from nearfar.live.messages import CLOSE_S, OK, EventMessage, HealthMessage, Message, ScoreMessage, Sink, StateMessage
-from nearfar.live.records import ALARM, HEALTH_EVENT, TREND
+from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL
 
 if TYPE_CHECKING:
     from nearfar.live.history.history import History
 
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
-RESULTS = {False: "normal", True: "anomalous", None: "cannot_judge"}
+RESULTS = {"normal": "normal", "unusual": "unusual", "ANOMALOUS": "anomalous", "cannot judge": "cannot_judge"}
 
 
 class Metrics:
@@ -51,6 +51,7 @@ class Metrics:
         self.score = gauge("score", "Standard deviations above the machine's normals", "machine")
         self.threshold = gauge("threshold", "Set-point, in the score's unit", "machine")
         self.alarm = gauge("alarm", "1 while an alarm stands", "machine")
+        self.unusual = gauge("unusual", "1 while more windows are unusual than a known session explains", "machine")
         self.rising = gauge("rising", "1 while a slow rise of the healthy score is plain", "machine")
         self.health = gauge("health_problem", "1 while a microphone or stream has a problem", "machine")
         self.windows = counter("windows", "Windows processed, by result", "machine", "result")
@@ -75,9 +76,10 @@ class Metrics:
         for machine in machines:
             self.health.labels(machine)
             self.rising.labels(machine)
+            self.unusual.labels(machine)
             for result in (*RESULTS.values(), "failed"):
                 self.windows.labels(machine, result)
-            for kind in (ALARM, HEALTH_EVENT, TREND):
+            for kind in (ALARM, HEALTH_EVENT, TREND, UNUSUAL):
                 self.events.labels(machine, kind)
 
     def put(self, message: Message) -> None:
@@ -85,10 +87,11 @@ class Metrics:
         machine = message.machine
         if isinstance(message, ScoreMessage):
             s = message.record
-            self.windows.labels(machine, RESULTS[s.anomalous]).inc()
+            self.windows.labels(machine, RESULTS[s.status]).inc()
             self.threshold.labels(machine).set(s.threshold)
             self.last.labels(machine).set(s.t1)
             self.alarm.labels(machine).set(message.state in IN_ALARM)
+            self.unusual.labels(machine).set(message.unusual_stands)
             for channel, level in (("near", s.level_near_dbfs), ("far", s.level_far_dbfs)):
                 if level is not None:
                     self.level.labels(machine, channel).set(level)
@@ -96,6 +99,7 @@ class Metrics:
                 self.score.labels(machine).set(s.score)
         elif isinstance(message, StateMessage):
             self.alarm.labels(machine).set(message.state in IN_ALARM)
+            self.unusual.labels(machine).set(message.unusual_stands)
         elif isinstance(message, HealthMessage):
             self.health.labels(machine).set(message.health != OK)
         elif isinstance(message, EventMessage):

@@ -9,10 +9,10 @@ from datetime import datetime
 
 from nearfar.live.alarm import CLEARED, RAISED
 from nearfar.live.messages import CLOSE_S, EventMessage, Message, ScoreMessage
-from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, Event
+from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event
 from nearfar.support.words import plural
 
-RESULTS = {False: "normal", True: "anomalous", None: "cannot be judged"}
+RESULTS = {"normal": "normal", "unusual": "unusual", "ANOMALOUS": "anomalous", "cannot judge": "cannot be judged"}
 
 
 class Printer:
@@ -29,7 +29,7 @@ class Printer:
         """Count a message, and print it if it is for people."""
         with self._lock:
             if isinstance(message, ScoreMessage):
-                self.counts[RESULTS[message.record.anomalous]] += 1
+                self.counts[RESULTS[message.record.status]] += 1
             elif isinstance(message, EventMessage) and message.what == RAISED:
                 self.counts[message.event.kind] += 1
             if self.as_json:
@@ -60,6 +60,10 @@ def sentence(message: EventMessage) -> str:
         return f"{start}  HEALTH   {event.text}  {number}"
     if message.what == RAISED and event.kind == TREND:
         return f"{start}  RISING   {event.text}  {number}"
+    if message.what == RAISED and event.kind == UNUSUAL:
+        return f"{start}  UNUSUAL  {event.text}  {number}"
+    if message.what == CLEARED and event.kind == UNUSUAL:
+        return f"{start}  cleared  no longer unusual, after {_duration(event)}  {number}"
     if message.what == CLEARED and event.kind == TREND:
         return f"{start}  cleared  no longer rising  {number}"
     if message.what == RAISED:
