@@ -147,15 +147,14 @@ def _eps(power: Array) -> Array:
 
 def _smooth_bins(power: Array) -> Array:
     # Mean over the NEIGHBOURS bins around each bin; over fewer at the two ends.
+    from scipy.ndimage import uniform_filter1d  # slow to import
+
     half, bins = NEIGHBOURS // 2, power.shape[-1]
-    zeros = np.zeros((*power.shape[:-1], 1))
-    total = np.concatenate([zeros, np.cumsum(power, axis=-1, dtype=np.float64)], axis=-1)
-    total = np.concatenate(
-        [total[..., :1].repeat(half, axis=-1), total, total[..., -1:].repeat(half, axis=-1)], axis=-1
-    )
     count = np.minimum(np.arange(bins) + half + 1, bins) - np.maximum(np.arange(bins) - half, 0)
-    mean: Array = (total[..., NEIGHBOURS:] - total[..., :-NEIGHBOURS]) / count
-    return np.maximum(mean, 0).astype(power.dtype)
+    mean: Array = uniform_filter1d(power, NEIGHBOURS, axis=-1, mode="constant") * (NEIGHBOURS / count).astype(
+        power.dtype
+    )
+    return np.maximum(mean, 0)
 
 
 def _through_stft(
