@@ -38,6 +38,11 @@ def test_clusters_are_ward_s_of_the_principal_components(shape):
     np.testing.assert_array_equal(same(clusters(x, 6, 5)), same(naive_clusters(x, 6, 5)))
 
 
+@pytest.mark.filterwarnings("error")
+def test_equal_points_give_no_warning_of_scipy():
+    assert len(clusters(np.zeros((4, 6)), 2, 4)) == 4
+
+
 def test_the_number_of_groups_is_bounded_and_half_the_clips_at_most():
     assert groups(bands(7, 5))[:, 0].max() == 3
     found = groups(bands(400, 20, kinds=40), bands(400, 20, 1, kinds=40))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearfar.audio.sessions import sessions
+from nearfar.audio.sessions import extended, sessions
 
 FORMS = [
     "{:%Y%m%d_%H%M%S}",
@@ -148,3 +148,27 @@ def test_a_gap_of_more_than_an_hour_starts_a_session(minutes, rng: random.Random
         assert (found[a] != found[b]) == (b - a > 60)
     rng.shuffle(minutes)
     assert sessions([name(m) for m in minutes]) == [found[m] for m in minutes]
+
+
+def test_new_files_get_the_sessions_of_known_ones_or_new_names(tmp_path):
+    days = [f"/d/2026030{day}_{hour}0500.wav" for day in (1, 2) for hour in (14, 15)]
+    assert extended([], [], days) == sessions(days)
+    assert extended(days[:2], ["", ""], days[2:]) == ["2026-03-01 14h"] * 2 + ["2026-03-02 14h"] * 2
+    assert extended(days[1:2], ["2026-03-01 15h"], [days[0], days[2]]) == (
+        ["2026-03-01 15h", "2026-03-01 15h", "2026-03-02 14h"]
+    )
+    assert extended(["/d/monday/1.wav", "/d/monday/2.wav"], ["", ""], ["/d/night/3.wav", "/d/night/4.wav"]) == (
+        ["monday"] * 2 + ["night"] * 2
+    )
+    assert extended(days[:1], [""], days[1:2]) == ["", ""]
+    first, second = (written(tmp_path, names, at) for names, at in ((["a", "b"], [0, 5]), (["c", "d"], [900, 905])))
+    assert extended(first, ["", ""], second) == ["2026-03-01 14h"] * 2 + ["2026-03-02 05h"] * 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 3000), min_size=2, max_size=20), st.data())
+def test_adding_files_in_two_steps_tells_the_same_sessions_as_all_at_once(minutes, data):
+    paths = [f"/d/{FIRST + timedelta(minutes=m):%Y%m%d_%H%M}.wav" for m in sorted(minutes)]
+    cut = data.draw(st.integers(1, len(paths) - 1))
+    both = extended(paths[:cut], sessions(paths[:cut]), paths[cut:])
+    assert both == sessions(paths)

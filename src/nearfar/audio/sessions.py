@@ -52,6 +52,20 @@ def sessions(paths: Sequence[str]) -> list[str]:
     return written if len(set(written)) > 1 else [""] * len(paths)
 
 
+def extended(paths: Sequence[str], known: Sequence[str], new: Sequence[str]) -> list[str]:
+    """The sessions (N + M) of files whose sessions are `known` (N,), and of M `new` files beside them.
+
+    A file of a known session gets its name; a known "" gets a name if the new files tell one session from another.
+
+    >>> extended(["a/20260301_140500.wav"], [""], ["a/20260301_143500.wav", "a/20260302_090000.wav"])
+    ['2026-03-01 14h', '2026-03-01 14h', '2026-03-02 09h']
+    """
+    together = sessions([*paths, *new])
+    names = {now: before for now, before in reversed(list(zip(together, known, strict=False))) if now and before}
+    found = [names.get(now, now) for now in together]
+    return [before or now for before, now in zip([*known, *([""] * len(new))], found, strict=True)]
+
+
 @dataclass(frozen=True)
 class _Stamp:
     """The day in a name, and the time of day; None where the name tells none."""

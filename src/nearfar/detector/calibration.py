@@ -92,13 +92,14 @@ def groups(machine: Array, noise: Array | None = None) -> Array:
 def clusters(x: Array, count: int, axes: int) -> Array:
     """Ward clusters (N,), labels from 1 to at most `count`, of the first `axes` principal components of x (N, D)."""
     from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import pdist
 
     sample = _even_sample(len(x))
     mean = x[sample].mean(axis=0)
     scale = scale_of(x[sample].std(axis=0))
     _, _, directions = np.linalg.svd((x[sample] - mean) / scale, full_matrices=False)
     points = ((x - mean) / scale) @ directions[:axes].T
-    found = fcluster(linkage(points[sample], "ward"), count, "maxclust")
+    found = fcluster(linkage(pdist(points[sample]), "ward"), count, "maxclust")
     if len(sample) == len(x):
         return np.asarray(found)
     names = np.unique(found)

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from nearfar import audio, threshold
 from nearfar.audio import Clip
-from nearfar.audio.sessions import sessions
+from nearfar.audio.sessions import extended
 from nearfar.backend import Backend, fit
 from nearfar.detector import calibration, default
 from nearfar.detector import folder as saved
@@ -184,8 +184,9 @@ class Detector:
                 )
         targets = np.zeros(len(clips), bool) if is_target is None else flags("is_target", is_target, len(clips))
         self.is_target = np.concatenate([self.is_target, targets])
+        before, new = ([origin.path for origin in each] for each in (self.normals, [clip.origin for clip in clips]))
+        self.sessions = extended(before, self.sessions, new)
         self.normals = self.normals + [clip.origin for clip in clips]
-        self.sessions = self.sessions + sessions([clip.origin.path for clip in clips])
         self.group_features = self.group_features + [clip.features for clip in clips if clip.features is not None]
         self.band_levels = BandLevels.total([self.band_levels, *(clip.levels for clip in clips)])
         self.weights_known = {name: weights_of(encoder) for name, encoder in self.encoders.items()}
