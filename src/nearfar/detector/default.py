@@ -11,7 +11,8 @@ The cleaning is the weighted leakage subtraction with a window as long as the ro
 rest (docs/decisions.md gives reasons and figures):
 
     far channel   used if every normal has one and it is neither dead (`microphones`) nor a copy of near
-    guard         nothing is subtracted if far receives the machine directly (`direct_sound_ratio`): no clean watch
+    guard         nothing is subtracted if far receives the machine directly (`direct_sound_ratio`) or stands beside
+                  near (`stands_beside`): no clean watch
     window        of the cleaning: as long as the shortest normal allows, 1 s from clips of 2 s on
     mean power    joins the clean watch if it follows the noise hardly more than the quietest quarter does
     rhythm        watched if nearly all normals tick
@@ -37,9 +38,12 @@ from nearfar.recipe import ROOT_SUM, Recipe, Watch
 from nearfar.support.check import Array
 
 MAX_DIRECT = 0.45  # above this `direct_sound_ratio`, far is taken to receive the machine itself
+MAX_APART = 10  # samples: 0.6 ms, 0.2 m; within it sound reaches both microphones of a head or a phone from anywhere
+BESIDE = 0.9  # share of recordings with at most that delay, from which far is taken to stand beside near
 CSD_WINDOW = 2048  # samples at 16 kHz: 128 ms
 MAX_DELAY = 320  # samples: 20 ms
 PEAK_HALF_WIDTH = 8  # samples: 0.5 ms
+SPEED_OF_SOUND = 343.0  # m/s
 MAX_NEAR_DELAY = 16  # samples: 1 ms
 MIN_BIN_POWER = 1e-8  # of the strongest bin's: below it a bin holds rounding errors alone
 MAX_FAULTY = 0.1  # share of normals with a dead or copied far channel, above which far is not used
@@ -108,10 +112,17 @@ def choose_system(
     return Watch(tuple(parts), ROOT_SUM), f"{why} {_listens_for(watches)}", kept
 
 
-def direct_sound_ratio(near: Array, far: Array) -> float:
-    """Energy ratio in [0, 1] of `coherent_peak`; 0 if the sound reaches far more than `MAX_NEAR_DELAY` before near."""
-    ratio, delay = coherent_peak(near, far)
-    return 0.0 if delay > MAX_NEAR_DELAY else ratio
+def direct_sound_ratio(peaks: Sequence[tuple[float, int]]) -> float:
+    """Median energy ratio in [0, 1] of the `coherent_peak` of every recording.
+
+    A recording whose sound reaches far more than `MAX_NEAR_DELAY` before near counts as 0.
+    """
+    return float(np.median([0.0 if delay > MAX_NEAR_DELAY else ratio for ratio, delay in peaks]))
+
+
+def stands_beside(peaks: Sequence[tuple[float, int]]) -> bool:
+    """Whether far stands beside near, by the `coherent_peak` of every recording: it is early whatever sounds."""
+    return float(np.mean([abs(delay) <= MAX_APART for _, delay in peaks])) >= BESIDE
 
 
 def coherent_peak(near: Array, far: Array) -> tuple[float, int]:
@@ -154,12 +165,19 @@ def _subtract_far(clips: Sequence[Clip]) -> tuple[bool, str]:
     if same > MAX_FAULTY * count:
         return False, f"Near and far carry the same signal in {same} of {count} recordings, {near_only}"
     pairs = [(clip.near, clip.far) for clip in (clip.at(ENHANCE_RATE) for clip in clips)]
-    ratio = float(np.median([direct_sound_ratio(near, far) for near, far in pairs if far is not None]))
+    peaks = [coherent_peak(near, far) for near, far in pairs if far is not None]
+    ratio = direct_sound_ratio(peaks)
     direct = f"{ratio:.0%} of what the two microphones have in common is one direct sound that near hears first"
     if ratio > MAX_DIRECT:
         return False, (
             f"The far microphone hears the machine itself: {direct} (limit {MAX_DIRECT:.0%}). Subtracting would cancel"
             f" the machine, {near_only} A far microphone further from the machine would help."
+        )
+    if stands_beside(peaks):
+        return False, (
+            f"The far microphone stands within {100 * MAX_APART * SPEED_OF_SOUND / ENHANCE_RATE:.0f} cm of the near"
+            " one: every sound reaches both at nearly the same time. Subtracting would cancel the machine,"
+            f" {near_only} A far microphone further from the machine would help."
         )
     return True, (
         "Both microphones are used: what far hears of the surroundings is subtracted from near. Far hears the room more"
