@@ -165,9 +165,20 @@ def densities(z, metric, density_k, agg="mean", fallback=1.0):
         return np.array([fallback])
     out = []
     for i in range(len(z)):
-        d = np.sort(distances(z[i], z[np.arange(len(z)) != i], metric))[:density_k]
+        d = np.sort(distances(z[i], z[np.arange(len(z)) != i], metric))
+        d = d[: cluster_exit(d[:64]) if density_k == "auto" else density_k]
         out.append(d.sum() if agg == "sum" else d.mean())
     return np.array(out)
+
+
+def cluster_exit(d):
+    """arXiv 2602.18777: the number of ascending distances d up to the first jump."""
+    if len(d) <= 2:
+        return len(d)
+    r = [d[k] / d[k + 1] if d[k + 1] > 0 else 1.0 for k in range(len(d) - 1)]
+    smooth = [(r[k] + r[k + 1]) / 2 for k in range(len(r) - 1)]
+    below = [k for k, value in enumerate(smooth) if value < np.quantile(smooth, 0.04)]
+    return max(below[0] + 1 if below else len(d) - 2, 2)
 
 
 def floored(rho):
@@ -296,6 +307,76 @@ def whiten(x, z):
     return y @ (vectors / np.sqrt(values)) @ vectors.T
 
 
+def pca(q, z, components=0.95):
+    """Distance from the mean outside the principal axes, by eigenvectors of the covariance."""
+    mean = z.mean(axis=0)
+    x = z - mean
+    x[np.abs(x) <= 1e-12 * np.abs(z).max(axis=0)] = 0
+    values, vectors = np.linalg.eigh(x.T @ x / len(x))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    rank = int((values > 1e-13 * max(values[0], 1e-300)).sum())
+    m = components
+    if isinstance(components, float):
+        m = 0
+        while m < rank and values[:m].sum() < components * values.sum() * (1 - 1e-9):
+            m += 1
+        m = max(m, 1)
+    m = min(m, rank, z.shape[1] - 1)
+    y = q - mean
+    return np.linalg.norm(y - vectors[:, :m] @ (vectors[:, :m].T @ y))
+
+
+def zmin(q, z, **s):  # arXiv 2606.19269
+    scores = []
+    for method in ("raw", "ldn", "mahalanobis", "pca"):
+        own = leave_one_out(z, None, **s, method=method) if len(z) >= FEW else np.zeros(0)
+        mu, sigma = (own.mean(), own.std()) if len(own) else (0.0, 1.0)
+        scores.append((score(q, z, None, **s, method=method) - mu) / max(sigma, 1e-6 * abs(mu) or 1e-6))
+    return min(scores)
+
+
+def kmeans(x, clusters):
+    if len(x) <= clusters:
+        return x
+    centres = [min(x, key=lambda v: ((v - x.mean(axis=0)) ** 2).sum())]
+    while len(centres) < clusters:
+        centres.append(max(x, key=lambda v: min(((v - c) ** 2).sum() for c in centres)))
+    for _ in range(100):
+        of = np.array([np.argmin([((v - c) ** 2).sum() for c in centres]) for v in x])
+        centres = [x[of == c].mean(axis=0) if (of == c).any() else centres[c] for c in range(clusters)]
+    return np.array(centres)
+
+
+def smote(x, count, seed):
+    rng = np.random.default_rng(seed)
+    if len(x) < 2 or count < 1:
+        return x[:0]
+    x = np.array(sorted(x.tolist()))
+    order = [
+        sorted((j for j in range(len(x)) if j != i), key=lambda j: ((x[i] - x[j]) ** 2).sum())[:5]
+        for i in range(len(x))
+    ]
+    row, column, share = rng.integers(len(x), size=count), rng.integers(len(order[0]), size=count), rng.random(count)
+    return np.array([x[i] + u * (x[order[i][c]] - x[i]) for i, c, u in zip(row, column, share, strict=True)])
+
+
+def memmixup(source, target):
+    rows = [0.9 * t + 0.1 * s for t in target for s in sorted(source, key=lambda s: ((s - t) ** 2).sum())[:990]]
+    return np.array(rows).reshape(-1, target.shape[1])
+
+
+def altered(q, z, is_target, metric, k, method, *, clusters=16, seed=0):
+    x = l2(z) if metric == "cosine" else z
+    source, target = x[~is_target], x[is_target]
+    if method == "kmeans":
+        source = kmeans(source, clusters)
+    elif method == "smote":
+        target = np.r_[target, smote(target, len(source) - len(target), seed)]
+    else:
+        target = np.r_[target, memmixup(source, target)]
+    return knn(q, np.r_[source, target], metric, k)
+
+
 def score(q, z, is_target=None, *, method="raw", metric="cosine", k=1, whitened=False, **s):
     """Score of one query (D,) by any method; settings as `nearfar.backend.fit` names them."""
     q, z = np.asarray(q, np.float64), np.asarray(z, np.float64)
@@ -316,6 +397,12 @@ def score(q, z, is_target=None, *, method="raw", metric="cosine", k=1, whitened=
         return domain_z(q, z, is_target, metric, k=k, z_sigma=s.get("z_sigma", "target"))
     if method == "as_is":
         return float(q[-1])
+    if method == "pca":
+        return pca(q, z, s.get("components", 0.95))
+    if method == "zmin":
+        return zmin(q, z, metric=metric, k=k, **s)
+    if method in ("kmeans", "smote", "memmixup"):
+        return altered(q, z, is_target, metric, k, method, **s)
     if method == "mahalanobis":
         shape = {"shrinkage": s.get("shrinkage", "ledoit_wolf"), "standardize": s.get("standardize", False)}
         if min(is_target.sum(), (~is_target).sum()) < FEW:

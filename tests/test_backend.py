@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import oracles
 from nearfar.backend import METHODS, BackendConfig, build, fit
 from nearfar.bank import Bank
-from nearfar.ldn import DensityBank
+from nearfar.gaussian import PrincipalSubspace
+from nearfar.ldn import DensityBank, exits
 
 pytestmark = pytest.mark.filterwarnings("ignore:method .* compares two domains", "ignore:a domain has fewer")
 DOMAIN_AWARE = ("domain_z", "dldn", "dbldn")
@@ -57,6 +58,22 @@ CASES = {
     "mahalanobis standardized": {"method": "mahalanobis", "standardize": True},
     "mahalanobis 0.1 standardized": {"method": "mahalanobis", "shrinkage": 0.1, "standardize": True},
     "mahalanobis whitened": {"method": "mahalanobis", "shrinkage": 0.2, "whiten": True},
+    "ldn auto": {"method": "ldn", "density_k": "auto", "metric": "euclidean"},
+    "ldn auto difference k2": {"method": "ldn", "density_k": "auto", "form": "difference", "k": 2},
+    "dldn auto": {"method": "dldn", "density_k": "auto"},
+    "varmin auto": {"method": "varmin", "density_k": "auto", "metric": "euclidean"},
+    "pca": {"method": "pca"},
+    "pca 0.5": {"method": "pca", "components": 0.5},
+    "pca 2": {"method": "pca", "components": 2},
+    "pca whitened": {"method": "pca", "components": 0.7, "whiten": True},
+    "zmin": {"method": "zmin"},
+    "zmin K2 euclidean": {"method": "zmin", "density_k": 2, "metric": "euclidean", "components": 0.8},
+    "kmeans": {"method": "kmeans", "clusters": 3},
+    "kmeans euclidean k2": {"method": "kmeans", "clusters": 3, "metric": "euclidean", "k": 2},
+    "smote": {"method": "smote", "metric": "euclidean"},
+    "smote cosine seed 3": {"method": "smote", "seed": 3},
+    "memmixup": {"method": "memmixup", "metric": "euclidean"},
+    "memmixup cosine": {"method": "memmixup"},
     "as_is": {"method": "as_is"},
     "as_is whitened": {"method": "as_is", "whiten": True},
 }  # fmt: skip
@@ -183,7 +200,7 @@ def test_calibrated_scores_do_not_depend_on_the_scale_of_the_embeddings(case, ba
 
 @pytest.mark.parametrize("case", [c for c in CASES if CASES[c].get("metric") is None and not CASES[c].get("whiten")])
 def test_cosine_scores_do_not_depend_on_the_length_of_any_embedding(case):
-    if CASES[case]["method"] in ("mahalanobis", "as_is"):
+    if CASES[case]["method"] in ("mahalanobis", "pca", "zmin", "as_is"):  # not by a metric
         return
     z, is_target = BANKS["five target clips"]
     q, rng = z[:4] + 0.3, np.random.default_rng(0)
@@ -608,3 +625,57 @@ def test_a_clip_without_the_other_normals_of_its_domain_and_two_gaussians():
             if len(rests[0]) >= 3 <= len(rests[1]) and (standardize or pairs[i].sum() > 1):
                 want = min(oracles.mahalanobis(z[i] / s, r / s, 0.1) for r, s in zip(rests, scales, strict=True))
                 agree(score, want)
+
+
+# --- the principal subspace and cluster exit at size -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("components", [0.5, 0.95, 0.999, 3, 20, 10**6])
+@pytest.mark.parametrize(("count", "width"), [(60, 20), (40, 90)])
+def test_the_subspace_without_a_clip_needs_no_refit(count, width, components):
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(count, width)) * np.exp(-np.arange(width) / 8)) @ rng.normal(size=(width, width))
+    x[:5] = x[5:10]
+    want = [PrincipalSubspace(np.delete(x, i, 0), components).distance(x[[i]])[0] for i in range(count)]
+    np.testing.assert_allclose(PrincipalSubspace(x, components).leave_one_out(), want, rtol=1e-6, atol=1e-12)
+
+
+def test_cluster_exit_cuts_at_the_first_jump_and_keeps_two():
+    jump = np.r_[np.linspace(1, 1.2, 9), np.linspace(3, 3.2, 40)]  # nine neighbours, then another cluster
+    alone = np.r_[1.0, np.linspace(5, 5.5, 30)]
+    even = np.ones(20)
+    assert [int(exits(d[None])[0]) for d in (jump, alone, even, even[:2])] == [8, 2, 18, 2]
+
+
+def test_cluster_exit_looks_at_no_more_than_64_neighbours():
+    z = normals(90, width=3)[0]
+    for switches in ({"method": "ldn", "density_k": "auto"}, {"method": "varmin", "density_k": "auto"}):
+        backend = fit(z, metric="euclidean", **switches)
+        agree(backend.score(z[:4] + 0.2), [oracles.score(q, z, metric="euclidean", **switches) for q in z[:4] + 0.2])
+        rest = np.delete(np.arange(90), 7)
+        agree(backend.train_scores[[7]], fit(z[rest], metric="euclidean", **switches).score(z[[7]]))
+
+
+def test_a_space_of_one_axis_measures_the_distance_from_the_mean():
+    z = np.array([[0.0], [2.0], [7.0]])
+    np.testing.assert_allclose(fit(z, method="pca").score([[5.0]]), [2.0])
+
+
+@pytest.mark.parametrize("method", ["pca", "zmin", "kmeans", "smote", "memmixup"])
+def test_new_methods_are_scored_without_relatives_by_a_refit(method):
+    z, is_target = BANKS["five target clips"]
+    related = np.eye(12, dtype=bool) | (np.arange(12)[:, None] // 2 == np.arange(12) // 2)
+    backend = fit(z, is_target, method=method, clusters=3)
+    rest = np.arange(2, 12)
+    want = fit(z[rest], is_target[rest], method=method, clusters=3).score(z[:2])
+    np.testing.assert_array_equal(backend.scores_excluding(related)[:2], want)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"components": 0}, {"components": 1.0}, {"components": 1.5}, {"clusters": 0}, {"seed": -1}]
+)
+def test_options_of_the_new_methods_are_checked(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        fit(Z, method="pca", **wrong)
+    with pytest.raises(ValueError, match="density_k"):
+        fit(Z, method="ldn", density_k="most")

@@ -7,6 +7,12 @@
     dbldn        w LDN_source + (1 - w) LDN_target: our reading of "weighted DB-LDN", which no source defines
     varmin       min_r d - alpha rho(r), alpha from the normals' own scores                    Matsumoto et al. 2025
     mahalanobis  distance from a Gaussian with shrunk covariance; with domains the smaller of the two
+    pca          distance from the mean, outside the axes that hold the share `components` of the variance     [14]
+    zmin         min over raw, ldn, mahalanobis and pca of (s - mu) / sigma, statistics of each one's exact    [14]
+                 leave-one-out scores; domains and labels play no part
+    kmeans       raw on the centres of `clusters` clusters of the source, and all targets                     ASDKit
+    smote        raw with targets interpolated up to the number of sources (k = 5 neighbours, `seed`)          ASDKit
+    memmixup     raw with 0.9 t + 0.1 s for each target t and its 990 nearest sources s               GenRep 2024
     as_is        the last number of the embedding, for encoders that measure a distance themselves (`rhythm`); metric, k
                  and whiten play no part
 
@@ -19,6 +25,12 @@ Conventions
                   the score is the mean of theirs (BEAM), taken after each band's calibration
     is_target (N,)   True for normals of the target domain, or None
     scores (M,)      float32; higher is more anomalous
+    kmeans, smote and memmixup work on unit vectors if the metric is cosine; mahalanobis and pca know no metric. A bank
+    of fewer than FEW clips has no leave-one-out statistics: zmin then takes mu = 0 and sigma = 1.
+    Leave-one-out of zmin, kmeans, smote and memmixup is N fits, for 1,000 normals a minute (zmin: hours); that of all
+    others has closed forms or lists.
+    [14] Zhou and Wang 2026, arXiv 2606.19269: it names the four back ends, standardised by the training scores, and the
+    minimum. Its subspace's size, and whether a Gaussian belongs to a domain, are our choices.
     If all normals are of one domain, the methods that compare domains use one bank and warn. A domain with fewer than
     FEW clips has no spread of its own and borrows that of the other domain.
 
@@ -34,7 +46,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -42,13 +54,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nearfar.bank import METRICS, Bank, NeighbourIndex, bank_of
-from nearfar.gaussian import Gaussian, excluded_sets
-from nearfar.ldn import DensityBank, KnownNormals, VarMinBank, density_bank_of
+from nearfar.gaussian import Gaussian, PrincipalSubspace, excluded_sets
+from nearfar.ldn import AUTO, DensityBank, KnownNormals, VarMinBank, density_bank_of
 from nearfar.support.check import Array, finite, flags, integer, number, one_of, switch
 from nearfar.support.threads import map_in_order, threads
+from nearfar.views import unit
 
-METHODS = ("raw", "ldn", "domain_z", "dldn", "dbldn", "varmin", "mahalanobis", "as_is")
+ALTERED_BANKS = ("kmeans", "smote", "memmixup")  # raw kNN on other vectors than the normals
+METHODS = ("raw", "ldn", "domain_z", "dldn", "dbldn", "varmin", "mahalanobis", "pca", "zmin", *ALTERED_BANKS, "as_is")
 DOMAIN_AWARE = ("domain_z", "dldn", "dbldn")
+ZMIN_PARTS = ("raw", "ldn", "mahalanobis", "pca")
+SMOTE_K = 5  # neighbours of a target that another target is interpolated with
+LLOYD = 100  # most rounds of k-means
+MIXED, MIX = 990, 0.9  # MemMixup: sources that a target is mixed with, and the weight of the target
 DENSITY_K = {"ldn": 16, "dldn": 16, "dbldn": 16, "varmin": 4}  # where density_k is None ([12]; VarMin: K = 4)
 DENSITY_K_TARGET = 9  # of a target bank where density_k is None [12]
 FEW = 3  # a domain with fewer clips has no spread of its own
@@ -68,9 +86,9 @@ class BackendConfig:
     method: str = "raw"
     metric: str = "cosine"
     k: int = 1
-    density_k: int | None = None
-    density_k_source: int | None = None
-    density_k_target: int | None = None
+    density_k: int | str | None = None
+    density_k_source: int | str | None = None
+    density_k_target: int | str | None = None
     density_agg: str = "mean"
     neighbour_selection: str = "normalized"
     form: str = "ratio"
@@ -81,6 +99,9 @@ class BackendConfig:
     standardize: bool = False
     whiten: bool = False
     ignore_domains: bool = False
+    components: int | float = 0.95
+    clusters: int = 16
+    seed: int = 0
 
     def __post_init__(self) -> None:
         one_of("method", self.method, METHODS)
@@ -94,8 +115,14 @@ class BackendConfig:
         for name in ("standardize", "whiten", "ignore_domains"):
             switch(name, getattr(self, name))
         for name in COUNTS:
-            if name == "k" or getattr(self, name) is not None:
+            if name == "k" or getattr(self, name) not in (None, AUTO):
                 integer(name, getattr(self, name))
+        if isinstance(self.components, float):
+            number("components", self.components, above=0, below=1)
+        else:
+            integer("components", self.components)
+        integer("clusters", self.clusters)
+        integer("seed", self.seed, low=0)
 
     def density_settings(self, domain: str = "") -> dict[str, Any]:
         """Keyword arguments for the `DensityBank` of a domain ("source", "target") or of all clips ("")."""
@@ -118,9 +145,9 @@ def fit(
     method: str = "raw",
     metric: str = "cosine",
     k: int = 1,
-    density_k: int | None = None,
-    density_k_source: int | None = None,
-    density_k_target: int | None = None,
+    density_k: int | str | None = None,
+    density_k_source: int | str | None = None,
+    density_k_target: int | str | None = None,
     density_agg: str = "mean",
     neighbour_selection: str = "normalized",
     form: str = "ratio",
@@ -131,6 +158,9 @@ def fit(
     standardize: bool = False,
     whiten: bool = False,
     ignore_domains: bool = False,
+    components: int | float = 0.95,
+    clusters: int = 16,
+    seed: int = 0,
     train_scores: ArrayLike | None = None,
 ) -> Backend:
     """Fit a back end on normals.
@@ -141,14 +171,15 @@ def fit(
         Embeddings of the normals, N >= 2, or one embedding per frequency band.
     is_target : (N,) bool, or None
         True for normals of the target domain.
-    method : "raw" | "ldn" | "domain_z" | "dldn" | "dbldn" | "varmin" | "mahalanobis" | "as_is"
+    method : "raw" | "ldn" | "domain_z" | "dldn" | "dbldn" | "varmin" | "mahalanobis" | "pca" | "zmin" | "kmeans" | ...
         See the module.
     metric : "cosine" | "euclidean"
         Distance between embeddings; cosine is 1 - cos.
     k : int
         Number of neighbours of a query; clipped to the bank.
-    density_k, density_k_source, density_k_target : int or None
+    density_k, density_k_source, density_k_target : int, "auto" or None
         Number of neighbours that make a density, of any bank and of each domain's. None: 16, varmin 4, target 9.
+        "auto": each normal's own, by cluster exit (`ldn`).
     density_agg : "mean" | "sum"
         How these neighbours' distances make a density; "sum" is GenRep 2025.
     neighbour_selection : "normalized" | "raw"
@@ -169,6 +200,12 @@ def fit(
         Whether the embeddings are whitened before the bank, with Ledoit and Wolf's shrinkage.
     ignore_domains : bool
         Whether mahalanobis uses one Gaussian, whatever is_target is.
+    components : int, or float in (0, 1)
+        Axes that pca leaves out of the distance, or the share of the variance that the fewest possible of them hold.
+    clusters : int
+        Centres of kmeans; clipped to the source clips.
+    seed : int
+        Of the draws of smote.
     train_scores : (N,), or None
         Leave-one-out scores of a former fit on the same normals. None: computed at the first use.
 
@@ -199,12 +236,15 @@ def fit(
         standardize=standardize,
         whiten=whiten,
         ignore_domains=ignore_domains,
+        components=components,
+        clusters=integer("clusters", clusters),
+        seed=integer("seed", seed, low=0),
     )
     z = finite("z", z)
     if z.ndim not in (2, 3) or len(z) < 2 or not z[0].size:
         raise ValueError(f"a back end needs at least 2 normal clips, and z has shape {z.shape}")
     target = np.zeros(len(z), bool) if is_target is None else flags("is_target", is_target, len(z))
-    if method in DOMAIN_AWARE and not (target.any() and not target.all()):
+    if method in (*DOMAIN_AWARE, "smote", "memmixup") and not (target.any() and not target.all()):
         warnings.warn(f"method {method!r} compares two domains and there is one: it works as one bank", stacklevel=2)
     elif method in DOMAIN_AWARE and min(target.sum(), (~target).sum()) < FEW:
         warnings.warn(f"a domain has fewer than {FEW} clips: it borrows the other domain's spread", stacklevel=2)
@@ -295,7 +335,8 @@ class Backend:
             return self.train_scores
         out = np.empty(len(self.z), np.float32)
         several = [pair for pair in sets if len(pair[0]) > 1]
-        score = self._score_without if self._whitener is not None or not several else self._by_distances()
+        by_vectors = self._whitener is not None or not isinstance(self._method, FROM_DISTANCES)
+        score = self._score_without if by_vectors or not several else self._by_distances()
         for left_out, members in sets:
             if len(left_out) == 1:
                 out[members] = self.train_scores[members]
@@ -391,7 +432,7 @@ class Backend:
         # Leaving a clip out changes the whitening, and so all distances.
         def one(i: int) -> float:
             others = np.arange(len(self.z)) != i
-            if self.config.method == "mahalanobis":  # not in the rotated axes below: the features may be standardized
+            if isinstance(self._method, OF_VECTORS):  # not in the rotated axes below, which are fewer
                 refitted = build(self.z[others], self.is_target[others], self.config)
                 return float(refitted.score(self.z[i : i + 1])[0])
             y = whitener.whiten_excluding(i).astype(np.float32)
@@ -420,6 +461,12 @@ def build_method(z: Any, is_target: Array, config: BackendConfig) -> Method:
         return DomainZ(z, is_target, config)
     if config.method == "as_is":
         return AsIs(z)
+    if config.method == "pca":
+        return PrincipalResidual(z, config)
+    if config.method == "zmin":
+        return ZMin(z, is_target, config)
+    if config.method in ALTERED_BANKS:
+        return AlteredBank(z, is_target, config)
     return Mahalanobis(z, is_target, config) if config.method == "mahalanobis" else DualDensity(z, is_target, config)
 
 
@@ -621,6 +668,123 @@ class Mahalanobis:
         return Gaussian(x, shrinkage=self.config.shrinkage, standardize=self.config.standardize)
 
 
+class PrincipalResidual:
+    """pca: distance from the subspace in which the normals vary most."""
+
+    def __init__(self, z: Array, config: BackendConfig) -> None:
+        self.subspace = PrincipalSubspace(z, config.components)
+
+    def score(self, q: Array) -> Array:
+        return self.subspace.distance(q)
+
+    def leave_one_out(self) -> Array:
+        return self.subspace.leave_one_out()
+
+
+class ZMin:
+    """zmin: the smallest of several scores, each in standard deviations of its own leave-one-out scores."""
+
+    def __init__(self, z: Array, is_target: Array, config: BackendConfig) -> None:
+        self.z, self.is_target, self.config = z, is_target, config
+        self.parts = [build_method(z, is_target, replace(config, method=m, ignore_domains=True)) for m in ZMIN_PARTS]
+
+    def score(self, q: Array) -> Array:
+        scores = zip(self.parts, self.statistics, strict=True)
+        return np.asarray(np.min([(part.score(q) - mu) / sigma for part, (mu, sigma) in scores], axis=0))
+
+    def leave_one_out(self) -> Array:
+        return refitted(self.z, self.is_target, self.config)
+
+    @cached_property
+    def statistics(self) -> list[tuple[Array, Array]]:
+        """Mean and standard deviation of each part's leave-one-out scores."""
+        if len(self.z) < FEW:
+            return [(np.zeros(()), np.ones(()))] * len(self.parts)
+        own = [part.leave_one_out() for part in self.parts]
+        return [(each.mean(), _at_least_rounding(each.std(), each.mean())) for each in own]
+
+
+class AlteredBank:
+    """kmeans, smote and memmixup: raw kNN on a bank that is made of the normals."""
+
+    def __init__(self, z: Array, is_target: Array, config: BackendConfig) -> None:
+        self.z, self.is_target, self.config = z, is_target, config
+        x = unit(z) if config.metric == "cosine" else z
+        source, target = x[~is_target], x[is_target]
+        if config.method == "kmeans":
+            source = cluster_centres(source, config.clusters)
+        elif config.method == "smote":
+            target = np.concatenate([target, interpolated(target, len(source) - len(target), config.seed)])
+        else:
+            target = np.concatenate([target, mixed(source, target)])
+        bank = np.concatenate([source, target]).astype(z.dtype)
+        self.bank = DensityBank(bank, config.metric, k=config.k, density_k=1, exponent=0.0)
+
+    def score(self, q: Array) -> Array:
+        return self.bank.score(q)
+
+    def leave_one_out(self) -> Array:
+        return refitted(self.z, self.is_target, self.config)
+
+
+def cluster_centres(x: Array, clusters: int) -> Array:
+    """Lloyd's centres (K, D) of x (N, D), K = min(clusters, N); N may be 0.
+
+    The first centre is the clip nearest to the mean, each next one the clip farthest from those before: no seed. A
+    cluster that loses all clips keeps its centre.
+    """
+    if len(x) <= clusters:
+        return x
+    x = x.astype(np.float64)
+    first = int(((x - x.mean(axis=0)) ** 2).sum(axis=1).argmin())
+    nearest = ((x - x[first]) ** 2).sum(axis=1)
+    chosen = [first]
+    while len(chosen) < clusters:
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, ((x - x[chosen[-1]]) ** 2).sum(axis=1))
+    centres, of = x[chosen], np.full(len(x), -1)
+    for _ in range(LLOYD):
+        before, of = of, Bank(centres, "euclidean").nearest(x, 1)[1][:, 0]
+        if (of == before).all():
+            break
+        for cluster in np.unique(of):
+            centres[cluster] = x[of == cluster].mean(axis=0)
+    return centres
+
+
+def interpolated(x: Array, count: int, seed: int) -> Array:
+    """SMOTE (Chawla et al. 2002): `count` vectors between a drawn row of x (N, D) and one of its SMOTE_K nearest."""
+    if len(x) < 2 or count < 1:
+        return x[:0]
+    x = x[np.lexsort(x.T[::-1])]  # the draws do not depend on the order of the rows
+    nearest = Bank(x, "euclidean").nearest(None, SMOTE_K)[1]
+    rng = np.random.default_rng(seed)
+    row, column, share = (
+        rng.integers(len(x), size=count),
+        rng.integers(nearest.shape[1], size=count),
+        rng.random(count)[:, None],
+    )
+    return np.asarray(x[row] + share * (x[nearest[row, column]] - x[row]))
+
+
+def mixed(source: Array, target: Array) -> Array:
+    """MemMixup: MIX t + (1 - MIX) s for each target t and its MIXED nearest sources s, (rows, D)."""
+    if not len(source) or not len(target):
+        return target[:0]
+    nearest = Bank(source, "euclidean").nearest(target, MIXED)[1]
+    return np.asarray((MIX * target[:, None] + (1 - MIX) * source[nearest]).reshape(-1, target.shape[1]))
+
+
+def refitted(z: Array, is_target: Array, config: BackendConfig) -> Array:
+    """Leave-one-out scores (N,) by fitting a method of vectors N times."""
+
+    def one(i: int) -> float:
+        others = np.arange(len(z)) != i
+        return float(build_method(z[others], is_target[others], config).score(z[i : i + 1])[0])
+
+    return np.array(list(map_in_order(one, range(len(z)), threads())))
+
+
 class Beam:
     """A back end for each band of z (N, F, D); a score is the mean of theirs, and so is the exact leave-one-out."""
 
@@ -638,6 +802,7 @@ class Beam:
         return beam_score([band.scores_excluding(related) for band in self.bands])
 
 
+OF_VECTORS = (Mahalanobis, PrincipalResidual, ZMin, AlteredBank)  # rotating the vectors into fewer axes changes them
 FROM_DISTANCES = (DensityBank, VarMinBank, DualDensity, DomainZ)  # the distances to all normals give their scores
 
 
@@ -656,5 +821,5 @@ def _at_least_rounding(sigma: Array, mu: Array) -> Array:
     return np.maximum(sigma, np.where(floor > 0, floor, 1e-6))
 
 
-def _count(name: str, value: int | None) -> int | None:
-    return None if value is None else integer(name, value)
+def _count(name: str, value: int | str | None) -> int | str | None:
+    return value if value is None or value == AUTO else integer(name, value)  # type: ignore[arg-type]

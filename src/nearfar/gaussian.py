@@ -22,6 +22,14 @@ scales those of all clips. With the clips y in principal axes, m the mean of the
 
 with l = n iso / w.
 
+`PrincipalSubspace` measures what a clip has outside the axes in which the normals vary most. Without clip i the
+covariance is C = diag(d) - b y y^T in principal axes, d = a S. Its eigenvalues mu_k are the roots of a secular
+equation, one between each two of d, and the part of y along eigenvector k follows from the root alone:
+
+    1 = b sum_j y_j^2 / (d_j - mu_k)        (y . v_k)^2 = 1 / (b^2 sum_j y_j^2 / (d_j - mu_k)^2)
+
+so the exact leave-one-out needs no eigenvectors: N root searches for each axis that is kept.
+
 Conventions
     x (N, D)   training clips     q (M, D)   queries     distances (M,) float64
     D may be far above N: everything is computed in the r <= min(N, D) principal axes of x.
@@ -31,7 +39,8 @@ Conventions
 >>> gaussian.distance(np.array([[1.0, 0], [0, 4]])).round(2).tolist()
 [1.41, 2.83]
 
-References: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices".
+References: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices"; Golub 1973,
+"Some modified matrix eigenvalue problems" (secular equation).
 """
 
 from __future__ import annotations
@@ -54,6 +63,9 @@ MOST_SETS = 128  # sets of clips whose scatter is kept while others are left out
 ROWS = 256  # clips that are left out in one pass
 STEPS = 60  # most steps of conjugate gradients
 ENOUGH = 1e-13  # largest share of the squared distance that may be missing after them
+SHARE_ROUNDING = 1e-9  # a share of the variance is reached to rounding
+CERTAIN = 1e-6  # if less than this share of a squared distance is left outside the axes, it has lost too many digits
+NO_AXIS = 1e-10  # a variance below this share of all is that of no axis, or of one that is refitted to be sure
 ROUNDING = 1e-12  # deviations from the mean below this share of a feature's largest value are rounding and become 0
 
 
@@ -332,6 +344,106 @@ class _Scatters:
             self.sets = np.concatenate([self.sets, row[None]])
             self.scatters.append(scatter)
         return np.asarray(scatter)
+
+
+class PrincipalSubspace:
+    """The distance of clips from the mean of x (N, D), outside the axes in which x varies most.
+
+    Parameters
+    ----------
+    x : (N, D)
+        Training clips.
+    components : int, or float in (0, 1)
+        Number of axes, or the share of the variance that the fewest possible axes hold. At most D - 1, and at most as
+        many as x varies in: else no clip would be outside.
+    """
+
+    def __init__(self, x: Array, components: float = 0.95) -> None:
+        self.x, self.components = x, components
+        self.gaussian = Gaussian(x, shrinkage=0.0)  # mean and principal axes
+        variances = self.gaussian.variances
+        if isinstance(components, float):
+            least = components * variances.sum() * (1 - SHARE_ROUNDING)
+            asked = int(np.searchsorted(variances.cumsum(), least)) + 1
+        else:
+            asked = components
+        self.count = min(asked, len(variances), x.shape[1] - 1)
+        self.axes = self.gaussian.axes[: self.count]
+
+    def distance(self, q: Array) -> Array:
+        """Distances (M,) of q (M, D) from the subspace."""
+        y = self.gaussian._deviation(q)
+        inside = _rows_times(_rows_times(y, self.axes), np.ascontiguousarray(self.axes.T))
+        return np.asarray(np.sqrt(_squares(y - inside)))
+
+    def leave_one_out(self) -> Array:
+        """Distance (N,) of each training clip from the subspace of the others."""
+        y, n = self.gaussian.coordinates, len(self.x)
+        a, b = n / (n - 1), n / (n - 1) ** 2
+        d, weights, square = a * self.gaussian.variances, b * y**2, _squares(y)
+        total = d.sum() - b * square  # variance of the others
+        rest, held, unsure = square.copy(), np.zeros(n), np.zeros(n, bool)
+        flat = total <= NO_AXIS * d.sum() if len(d) else np.ones(n, bool)  # the others coincide, nearly
+        unsure |= flat
+        share = isinstance(self.components, float)
+        open_rows = np.flatnonzero(~flat)
+        most = self.x.shape[1] - 1 if share else min(int(self.components), self.x.shape[1] - 1)
+        for k in range(min(most, len(d))):
+            if share:
+                least = self.components * total[open_rows] * (1 - SHARE_ROUNDING)
+                open_rows = open_rows[held[open_rows] < least]
+            if not len(open_rows):
+                break
+            if k == len(d) - 1:  # there is no axis below it to end the search
+                unsure[open_rows] = True
+                break
+            mu, along = _secular_root(d, weights[open_rows], k)
+            unsure[open_rows[mu <= NO_AXIS * total[open_rows]]] = True
+            held[open_rows] += mu
+            rest[open_rows] -= along / b
+        unsure |= rest <= CERTAIN * square
+        out = a * np.sqrt(np.maximum(rest, 0))
+        for i in np.flatnonzero(unsure):
+            out[i] = PrincipalSubspace(np.delete(self.x, i, axis=0), self.components).distance(self.x[[i]])[0]
+        return np.asarray(out)
+
+
+def _secular_root(d: Array, weights: Array, k: int) -> tuple[Array, Array]:
+    """(mu, along), both (M,): eigenvalue k of diag(d) - w w^T, and (w . v_k)^2, for weights w^2 (M, r); d descends.
+
+    Each step matches the poles on either side of the root by one pole each, value and slope, and bisects where that
+    leaves the bracket. An axis that w does not touch stays, and its `along` is 0.
+    """
+    gap = float(d[k] - d[k + 1])
+    t, along = np.full(len(weights), gap / 2), np.zeros(len(weights))  # mu = d_k - t
+    if not gap:
+        return d[k] - t, along
+    above, below = d[: k + 1] - d[k], d[k] - d[k + 1 :]
+    low, high, rows = np.zeros(len(t)), np.full(len(t), gap), np.arange(len(t))
+    for _ in range(STEPS):
+        left = 1 / (above + t[rows, None])
+        right = 1 / (below - t[rows, None])
+        upper, lower = weights[rows, : k + 1] * left, weights[rows, k + 1 :] * right
+        psi, phi = upper.sum(axis=1), lower.sum(axis=1)
+        slope_psi, slope_phi = _dot(upper, left), _dot(lower, right)  # of -psi and of phi
+        value, now = 1 - psi + phi, t[rows]
+        found = np.abs(value) <= 1e-13 * (1 + psi + phi)
+        along[rows] = np.where(np.abs(value) <= 1e-7 * (1 + psi + phi), 1 / (slope_psi + slope_phi), 0)
+        low[rows] = np.where(value < 0, now, low[rows])
+        high[rows] = np.where(value < 0, high[rows], now)
+        q, s = slope_psi * now**2, slope_phi * (gap - now) ** 2
+        c = 1 - psi + slope_psi * now + phi - slope_phi * (gap - now)
+        sum_ = c * gap + q + s
+        new = 2 * q * gap / (sum_ + np.sqrt(np.maximum(sum_**2 - 4 * c * q * gap, 0)))
+        inside = (new > low[rows]) & (new < high[rows])
+        middle = (low[rows] + high[rows]) / 2
+        new = np.where(inside, new, middle)
+        stuck = (new <= low[rows]) | (new >= high[rows]) | (new >= gap)
+        t[rows] = np.where(found | stuck, now, new)
+        rows = rows[~(found | stuck)]
+        if not len(rows):
+            break
+    return d[k] - t, along
 
 
 def excluded_sets(related: Array, count: int) -> Iterator[tuple[Array, Array]]:

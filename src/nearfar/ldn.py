@@ -4,6 +4,15 @@
     ratio        s(q) = mean of the k smallest over r of  d(q, r) / rho(r)^exponent        exponent 1: LDN, 0: raw kNN
     difference   s(q) = mean of the k smallest over r of  d(q, r) - exponent rho(r)
     VarMin       the difference form with the exponent that minimises the variance of the members' own scores
+    auto         K of each member by cluster exit: its K_MAX nearest are cut where their distances jump
+
+Cluster exit looks at the ratios of one member's ascending distances S, k = 1 ... K_MAX - 1, and averages neighbours:
+
+    r_k = S_k / S_k+1,   R_k = (r_k + r_k+1) / 2
+    K   = the first k with R_k below the 4 % quantile of R; without one K_MAX - 2; at least FEWEST
+
+The paper also falls back to two neighbours in sparse regions, below a threshold that its abstract does not give. Here
+two neighbours are the least everywhere. S_k / S_k+1 is 1 where both are 0.
 
 The minimum is taken after the calibration (`neighbour_selection="normalized"`): the member that wins need not be the
 nearest one. "raw" takes the k nearest members by d, and then mean d / (mean rho)^exponent of them.
@@ -28,7 +37,8 @@ Conventions
 >>> bank.leave_one_out().round(2).tolist()  # without member 0 the density of member 1 is 9
 [0.11, 0.1, 0.31, 0.44]
 
-References: [12] GenRep 2025, eq. 4 (sum); [13] Wilkinghoff et al. 2025 (ratio, mean); VarMin: Matsumoto et al. 2025.
+References: [12] GenRep 2025, eq. 4 (sum); [13] Wilkinghoff et al. 2025 (ratio, mean); VarMin: Matsumoto et al. 2025;
+cluster exit: Wilkinghoff et al. 2026, arXiv 2602.18777.
 `tests/oracles.py` has the same formulas in twenty lines, without speed.
 """
 
@@ -52,6 +62,10 @@ from nearfar.bank import (
 from nearfar.support.check import Array, integer, number, one_of
 
 RHO_FLOOR = 1e-6
+AUTO = "auto"  # density_k by cluster exit
+K_MAX = 64  # neighbours that cluster exit looks at
+FEWEST = 2  # fewest neighbours that it leaves
+EXIT_QUANTILE = 0.04  # of a member's ratios: a lower one is an exit
 PIECE = 1 << 17  # densities that are looked up at a time: each needs a list of K + 1 distances
 
 
@@ -65,6 +79,7 @@ class Densities:
     mean                 mean of rho
     floored              (N,) densities, after the floor
     density_k, summed    K, and whether a density is the sum of the K distances or their mean
+    auto                 whether each member has a K of its own, by cluster exit; density_k is then the most
     fallback             density of a member without others
     """
 
@@ -75,19 +90,19 @@ class Densities:
     floored: Array
     density_k: int
     summed: bool
+    auto: bool
     fallback: float
 
     @classmethod
-    def of(cls, index: NeighbourIndex, density_k: int, summed: bool, fallback: float) -> Densities:
+    def of(cls, index: NeighbourIndex, density_k: int, summed: bool, auto: bool, fallback: float) -> Densities:
         """The densities of all members of `index`."""
         if len(index) == 1:
             distances, nearest, rho = np.empty((1, 0)), np.empty((1, 0), int), np.array([fallback])
         else:
             distances, nearest = index.nearest(None, density_k + 1)
-            listed = distances[:, :density_k]
-            rho = listed.sum(axis=1) if summed else listed.mean(axis=1)
+            rho = _density(distances[:, :density_k], summed, auto)
         mean = float(rho.mean())
-        return cls(distances, nearest, rho, mean, _floored(rho, mean), density_k, summed, fallback)
+        return cls(distances, nearest, rho, mean, _floored(rho, mean), density_k, summed, auto, fallback)
 
     def excluding(self, r: Array, i: Array) -> Array:
         """rho_-i(r): the densities of members `r` in the bank without member `i`; both broadcast to one shape."""
@@ -99,6 +114,14 @@ class Densities:
         )  # neighbours that r has without i: the next one takes its place, if there is one
         if left == 0:
             return np.full(r.shape, self.fallback)
+        if self.auto:
+            out, (at, place) = self.rho[r], np.nonzero(hit.reshape(-1, hit.shape[-1]))
+            for start in range(0, len(at), PIECE // K_MAX):
+                piece = slice(start, start + PIECE // K_MAX)
+                lists = self.distances[r.ravel()[at[piece]]]
+                kept = np.arange(lists.shape[1]) != place[piece, None]
+                out.ravel()[at[piece]] = _density(lists[kept].reshape(len(lists), -1)[:, :left], self.summed, auto=True)
+            return out
         total = self.distances[r].sum(axis=-1) - (self.distances[r, :k] * hit).sum(axis=-1)
         changed = total if self.summed else total / left
         return np.where(hit.any(axis=-1), changed, self.rho[r])
@@ -145,7 +168,7 @@ class DensityBank:
         metric: str,
         *,
         k: int = 1,
-        density_k: int = 16,
+        density_k: int | str = 16,
         density_agg: str = "mean",
         neighbour_selection: str = "normalized",
         form: str = "ratio",
@@ -157,7 +180,9 @@ class DensityBank:
         one_of("density_agg", density_agg, ("mean", "sum"))
         self.index = bank_of(z, metric)
         self.k = integer("k", k)
-        self.density_k = min(integer("density_k", density_k), max(len(self.index) - 1, 1))
+        self.auto = density_k == AUTO
+        most = K_MAX if density_k == AUTO else integer("density_k", density_k)  # type: ignore[arg-type]
+        self.density_k = min(most, max(len(self.index) - 1, 1))
         self.summed = density_agg == "sum"
         self.raw_selection, self.ratio = neighbour_selection == "raw", form == "ratio"
         self.exponent, self.fallback_density = number("exponent", exponent), fallback_density
@@ -170,7 +195,7 @@ class DensityBank:
     def densities(self) -> Densities:
         """The members' densities, computed at the first use: raw kNN never needs them."""
         if self._densities is None:  # no lock: two threads would compute the same values
-            self._densities = Densities.of(self.index, self.density_k, self.summed, self.fallback_density)
+            self._densities = Densities.of(self.index, self.density_k, self.summed, self.auto, self.fallback_density)
         return self._densities
 
     def score(self, q: Any, *, exponent: float | None = None, fallback_density: Array | None = None) -> Array:
@@ -322,7 +347,7 @@ class VarMinBank:
     alpha is 0 if Var(v) is at most 1e-12, or at most 1e-12 of the squared mean of v (rounding).
     """
 
-    def __init__(self, z: Array | PrecomputedNormals, metric: str, *, k: int = 1, density_k: int = 4) -> None:
+    def __init__(self, z: Array | PrecomputedNormals, metric: str, *, k: int = 1, density_k: int | str = 4) -> None:
         self.bank = DensityBank(z, metric, k=k, density_k=density_k, form="difference")
         n = len(self.bank)
         alphas = _variance_minimising(self.bank.densities) if n > 1 else np.zeros(1)
@@ -415,6 +440,26 @@ class KnownNormals:
 def density_bank_of(z: Array | DensityNormals, metric: str, **settings: Any) -> DensityBank:
     """The `DensityBank` of normals z, with its keyword arguments."""
     return DensityBank(z, metric, **settings) if isinstance(z, np.ndarray) else z.density(metric, **settings)
+
+
+def exits(listed: Array) -> Array:
+    """Neighbours (P,) that cluster exit keeps of ascending distances (P, K); see the module."""
+    count, k = listed.shape
+    if k <= FEWEST:
+        return np.full(count, k)
+    ratio = np.divide(listed[:, :-1], listed[:, 1:], out=np.ones((count, k - 1)), where=listed[:, 1:] > 0)
+    smooth = (ratio[:, :-1] + ratio[:, 1:]) / 2  # (P, K - 2)
+    below = smooth < np.quantile(smooth, EXIT_QUANTILE, axis=1, keepdims=True)
+    return np.maximum(np.where(below.any(axis=1), below.argmax(axis=1) + 1, k - 2), FEWEST)
+
+
+def _density(listed: Array, summed: bool, auto: bool) -> Array:
+    """Densities (P,) of members whose K nearest others are at the ascending distances `listed` (P, K)."""
+    if auto:
+        kept = exits(listed)
+        total = np.where(np.arange(listed.shape[1]) < kept[:, None], listed, 0).sum(axis=1)
+        return np.asarray(total if summed else total / kept)
+    return np.asarray(listed.sum(axis=1) if summed else listed.mean(axis=1))
 
 
 def _moments(u: Array, v: Array) -> Array:  # (N,), (N,) -> (5, N)

@@ -25,9 +25,11 @@ def _pooling(r: Recipe) -> str:
 
 def _back_end(r: Recipe) -> str:
     """The method with its metric, its k (of LDN: density_k, as in Table 2) and the options that are not the default."""
-    parts = [r.method] if r.method in ("mahalanobis", "as_is") else [r.method, r.metric]
+    parts = [r.method] if r.method in ("mahalanobis", "pca", "as_is") else [r.method, r.metric]
     parts += [f"k={r.density_k or r.k}"] if r.density_k or r.method == "raw" else []
     parts += [f"query k={r.k}"] if r.method != "raw" and r.k > 1 else []
+    parts += [f"components {r.components:g}"] if r.method == "pca" else []
+    parts += [f"{r.clusters} clusters"] if r.method == "kmeans" else []
     parts += [f"exponent {r.exponent:g}"] if r.exponent != 1 else []
     return ", ".join(parts + [name for name in ("whiten", "ignore_domains") if getattr(r, name)])
 

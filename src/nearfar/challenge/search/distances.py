@@ -233,13 +233,15 @@ class PrecomputedDensity(DensityBank):
         return np.asarray(self.members.once(self._key("mean density", self.members), super().mean_density_excluding))
 
     def _key(self, what: str, q: Precomputed) -> tuple[Any, ...]:
-        density = (self.index.metric, self.density_k, self.summed, self.fallback_density)
+        density = (self.index.metric, self.density_k, self.summed, self.auto, self.fallback_density)
         score = (self.k, self.raw_selection, self.ratio, float(self.exponent))
         return (what, self.members.key, q.key, *density, *score)
 
     @cached_property
     def _nearest_decides(self) -> bool:
         if self.k > 1 or not self.ratio or self.raw_selection or self.exponent <= 0:
+            return False
+        if self.auto:  # taking a clip out can lower a density
             return False
         if self.densities.distances.shape[1] <= self.density_k:  # K is clipped: taking a clip out can lower a density
             return False

@@ -46,6 +46,7 @@ from nearfar.support.threads import map_in_order
 
 MEMORY = 2 << 30
 GRIDS = "grids"  # folder of the store below the records, if the caller gives no store
+MOST_FOR_ZMIN = 200  # normals: leave-one-out of zmin fits all its parts once per normal
 PSEUDO = 64  # most normals of other machines that stand for anomalies in the rules without labels
 
 
@@ -311,6 +312,10 @@ def _usable(
         if skipped := len(space) - len(near_only):
             notes.append(f"no far microphone: {skipped:,} configurations of two-channel views are skipped")
         space, far = near_only, None
+    largest = max(len(m.train) for m in machines)
+    if largest > MOST_FOR_ZMIN and len(space) > len(without := space.without_method("zmin")):
+        notes.append(f"zmin is skipped: its leave-one-out scores of {largest:,} normals would take hours")
+        space = without
     if not any(r.is_target for m in machines for r in m.train):
         notes.append("no target domain among the normals: the domain-aware methods work as one bank")
     return space, far, notes

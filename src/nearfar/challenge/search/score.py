@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from nearfar.backend import BackendConfig, beam_score, build_method, fit
+from nearfar.backend import ALTERED_BANKS, BackendConfig, beam_score, build_method, fit
 from nearfar.challenge.search.distances import Precomputed, combine, part, squared_distances, weights_of
 from nearfar.challenge.search.records import QUANTILES, Results, TestSet
 from nearfar.challenge.search.space import parts_of
@@ -25,7 +25,7 @@ from nearfar.recipe import COMPOSITE, Recipe
 from nearfar.support.check import Array
 from nearfar.views import VIEWS, compose
 
-VECTORS_ONLY = ("mahalanobis", "as_is")  # methods that distances alone do not decide
+VECTORS_ONLY = ("mahalanobis", "pca", "zmin", *ALTERED_BANKS, "as_is")  # methods that distances alone do not decide
 WEIGHTS = [weight for _, weight in COMPOSITE]  # eq. 13
 Scores = tuple[Array, Array]  # leave-one-out (N,), queries (M,)
 Key = TypeVar("Key")
@@ -93,14 +93,15 @@ def _score(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # one domain, or a small one: a note of the search reports it
         for view, backends in wanted.items():
-            normals, queries = matrices.of_view(view)
-            halves[view] = to_halves(normals.squared[:count], is_target)
+            by_metric = matrices.of_view(view)
+            halves[view] = to_halves(by_metric["euclidean"][0].squared[:count], is_target)
             for config in backends:
                 if config.method in VECTORS_ONLY or config.whiten:
                     z = compose(view, pooled["near"], pooled.get("far")) if view in VIEWS else pooled[view]
                     backend = fit(z[:count], is_target, **vars(config))
                     scores[view, config] = backend.train_scores, backend.score(z[count:])
                 else:
+                    normals, queries = by_metric[config.metric]
                     method = build_method(normals, is_target, config)
                     own, new = method.leave_one_out(), method.score(queries)
                     scores[view, config] = own.astype(np.float32), new.astype(np.float32)
@@ -128,8 +129,11 @@ class Matrices:
         self._squared: dict[str, Array] = {}
         self._present: dict[str, Array] = {}
 
-    def of_view(self, view: str) -> tuple[Precomputed, Precomputed]:
-        """The normals and the queries, by their distances in a view."""
+    def of_view(self, view: str) -> dict[str, tuple[Precomputed, Precomputed]]:
+        """{metric: the normals and the queries, by their distances in a view}; the same for both, but for zero vectors.
+
+        The cosine of a zero vector and another one is 0, as of two unit vectors with the squared distance 2.
+        """
         weights = weights_of(view)
         for name in weights:
             if name not in self._squared:
@@ -137,6 +141,13 @@ class Matrices:
                 self._present[name] = np.einsum("nd,nd->n", x, x) > 0.5
                 self._squared[name] = squared_distances(x, self.count)
         matrix = combine(weights, self._squared, self._present)
+        both = {"euclidean": self._clips(matrix)}
+        zero = ~np.any([self._present[name] for name in weights], axis=0)
+        if zero.any():
+            matrix = np.where(zero[:, None] != zero[: self.count], np.float32(2), matrix)
+        return {**both, "cosine": self._clips(matrix) if zero.any() else both["euclidean"]}
+
+    def _clips(self, matrix: Array) -> tuple[Precomputed, Precomputed]:
         rows = np.arange(len(matrix))
         clips = Precomputed(matrix, rows)
         return clips[rows[: self.count]], clips[rows[self.count :]]

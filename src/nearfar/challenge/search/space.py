@@ -17,9 +17,10 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from nearfar.backend import BackendConfig
+from nearfar.backend import ALTERED_BANKS, BackendConfig
 from nearfar.embedding.vectors import POOLED
 from nearfar.encoders import FREQS
+from nearfar.ldn import AUTO
 from nearfar.recipe import BEAM, SPACE, Recipe, leaves, parse_view
 from nearfar.support.check import one_of
 
@@ -44,6 +45,10 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {  # Table 2; "k = 3 LDN" is de
         for m in METRICS for k in (1, 4, 16) for e in (0.25, 0.5, 0.75)
     ),
     "mahalanobis": ({"method": "mahalanobis"}, {"method": "mahalanobis", "ignore_domains": True}),
+    "auto": tuple({"method": each, "metric": m, "density_k": AUTO} for each in ("ldn", "varmin") for m in METRICS),
+    "pca": tuple({"method": "pca", "components": share} for share in (0.8, 0.95)),
+    "zmin": ({"method": "zmin"},),
+    "altered": tuple({"method": method} for method in ALTERED_BANKS),
     "whitened": ({"method": "raw", "metric": "cosine", "whiten": True},),
 }  # fmt: skip
 BACKENDS = {name: tuple(BackendConfig(**each) for each in options) for name, options in OPTIONS.items()}
@@ -66,7 +71,8 @@ REPORT = (Combinations(SPACE["view"], PREPROCESSINGS, POOLINGS, IN_REPORT),)
 EXTENDED = (
     Combinations((*LEAKAGE, "far_only", "residual_0.5"), NONE, POOLINGS, IN_REPORT),
     Combinations(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("varmin", "exponent", "mahalanobis")),
-    Combinations(("near_only",), NONE, FEW_POOLINGS[:1], ("whitened",)),
+    Combinations(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("auto", "pca")),
+    Combinations(("near_only",), NONE, FEW_POOLINGS[:1], ("whitened", "zmin", "altered")),
     Combinations(("near_only", "n_f", *LEAKAGE), NONE, DECIBEL_POOLINGS, ("raw", "ldn", "mahalanobis")),
     Combinations(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("raw", "ldn", "varmin"), ("bands",)),
     Combinations(("near_only", "n_f", *LEAKAGE), NONE, BEAM_POOLINGS, ("raw", "ldn", "varmin"), (BEAM,)),
@@ -123,6 +129,14 @@ class Space:
         """Names of the waveforms of a clip that are encoded."""
         views = dict.fromkeys(view for views in self.plan.values() for view in views)
         return tuple(dict.fromkeys(w for view in views for v in parts_of(view) for w in parse_view(v).waveforms))
+
+    def without_method(self, method: str) -> Space:
+        """The space without the back ends of a method."""
+        left = {
+            s: {v: tuple(b for b in backends if b.method != method) for v, backends in views.items()}
+            for s, views in self.plan.items()
+        }
+        return Space({s: {v: b for v, b in views.items() if b} for s, views in left.items() if any(views.values())})
 
     def without_far(self) -> Space:
         """The part of the space that needs the near channel alone."""
