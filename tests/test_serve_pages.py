@@ -22,6 +22,8 @@ playwright = pytest.importorskip("playwright.sync_api", reason="the dashboard is
 CHROMIUM = "/usr/bin/chromium"
 TOKEN = "a-token-that-is-long-enough"
 WAIT_MS = 20_000
+LOUDER = 1.1  # another session: unusual, and far below the alarm at HIGH
+HIGH = 40.0
 PHONE = {"width": 390, "height": 844}
 
 # Contrast of every text with what is painted behind it, names of what can be used, text that runs out of the page.
@@ -279,6 +281,40 @@ def test_every_page_can_be_read(chromium, address, listening, look):
             if path.startswith("/machine/") or path == "/":
                 assert HOSTILE.replace("\u2028", " ")[:20] in text  # shown, not run
             assert page.locator("main img[onerror]").count() == 0
+
+
+def test_unusual_windows_are_listened_to_and_become_normal(page, listening):
+    plant = listening.plant
+    machine = plant.machines["pump"]
+    machine.detector.set_threshold(value=HIGH)
+    machine.use_detector(machine.detector)
+    machine.lamp.n = 6  # instead of an hour
+    for i in range(6):
+        clip = hum(400 + i, seconds=machine.detector.window_s)
+        samples = np.stack([clip.near, clip.far]) * LOUDER
+        plant.process_window("pump", Window(time.time() - 20 + 2 * i, samples.astype(np.float32), RATE))
+    was = machine.detector.unusual_threshold
+    open_page(page, "/")
+    card = page.locator(".card", has_text="pump")
+    assert "Unusual" in card.locator(".badge").inner_text() and "windows are unusual" in card.inner_text()
+    assert "2 machines, none in alarm, 1 unusual." in page.locator("main").inner_text()
+    open_page(page, "/model/pump")
+    assert f"unusual above {was:.1f}" in page.locator("main").inner_text()
+    open_page(page, "/machine/pump")
+    assert page.locator(".chart .odd-mark").count() and page.locator(".chart .odd-windows").count()
+    (event,) = plant.history.events("pump", kind="unusual")
+    play = page.get_by_role("button", name=f"near: event {event.id}")
+    play.click()
+    until(lambda: play.get_attribute("aria-pressed") == "true")
+    page.get_by_role("button", name="Fine, add to the normals").click()
+    named(page)
+    page.wait_for_selector("#message:has-text('unusual above')")
+    now = machine.detector.unusual_threshold
+    assert f"unusual above {now:.2f}, before {was:.2f}" in page.locator("#message").inner_text()
+    assert plant.history.event(event.id).verdict == "fine" and not machine.lamp.lit
+    until(lambda: not page.get_by_role("button", name="Fine, add to the normals").count())
+    open_page(page, f"/event/{event.id}")
+    assert "Was fine, Anna" in page.locator("main").inner_text()
 
 
 def test_a_set_point_and_shelving(page, listening):

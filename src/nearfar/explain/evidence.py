@@ -63,6 +63,7 @@ def explain(
         anomalous=score.anomalous,
         p=score.p,
         seconds=clip.seconds,
+        unusual=score.unusual,
         triggered_by=score.triggered_by,
         problem=score.problem,
         warnings=tuple(score.warnings),

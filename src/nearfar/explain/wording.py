@@ -12,6 +12,7 @@ import numpy as np
 
 from nearfar.audio import Clip
 from nearfar.explain.deviation import DeviationMap
+from nearfar.score import status
 from nearfar.support.words import as_sentence
 
 SHORT_S = 0.3
@@ -45,6 +46,7 @@ class Explanation:
     anomalous: bool | None
     p: float
     seconds: float
+    unusual: bool | None = None
     triggered_by: tuple[str, ...] = ()
     problem: str = ""
     warnings: tuple[str, ...] = ()
@@ -86,7 +88,7 @@ class Explanation:
         """The score beside the set-point, and how rare such a score is."""
         if self.anomalous is None:
             return f"Cannot be judged: {as_sentence(self.problem or 'the recording is not usable')}"
-        word = "ANOMALOUS" if self.anomalous else "normal"
+        word = status(self.anomalous, self.unusual)
         return f"{word}: {self.score:.1f}, alarm above {self.threshold:.1f}. {rarity(self.p)}"
 
     def sentence(self) -> str:
@@ -121,9 +123,10 @@ def difference(e: Explanation) -> str:
     """The difference itself: when, which microphone, how much, which pitch."""
     if e.problem or e.anomalous is None:
         return f"This recording cannot be judged: {as_sentence(e.problem or 'it is not usable')}"
-    start = "" if e.anomalous else "Sounds like the normal recordings. "
+    odd = e.anomalous or e.unusual
+    start = "" if odd else "Sounds like the normal recordings. "
     if not e.clear:
-        rest = ": many small things differ at once." if e.anomalous else "."
+        rest = ": many small things differ at once." if odd else "."
         return f"{start}No single moment or pitch stands out{rest}"
     if start:
         start += "The largest difference: "

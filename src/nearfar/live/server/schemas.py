@@ -355,6 +355,7 @@ class Explanation(Schema):
     score: float = Field(examples=[7.31])
     threshold: float = Field(examples=[3.42])
     anomalous: bool | None = Field(examples=[True])
+    unusual: bool | None = Field(examples=[True])
     p: float = Field(examples=[0.0012])
     what: str = Field(examples=[WHERE])
     sentence: str = Field(examples=[f"{WHERE} Most similar: normal_12.wav."])

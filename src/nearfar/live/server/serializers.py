@@ -25,7 +25,19 @@ from nearfar.score import Score
 from nearfar.support.words import plural
 
 SAME_IN_EXPLANATION = (
-    *("score", "threshold", "anomalous", "p", "clear", "throughout", "start_s", "end_s", "low_hz", "high_hz"),
+    *(
+        "score",
+        "threshold",
+        "anomalous",
+        "unusual",
+        "p",
+        "clear",
+        "throughout",
+        "start_s",
+        "end_s",
+        "low_hz",
+        "high_hz",
+    ),
     *("change_db", "microphone", "problem"),
 )
 

@@ -60,6 +60,14 @@ export function actionButton(text, work, { main = false, after, ...rest } = {}) 
   return button;
 }
 
+// The work of a button that answers an event with `verdict`; returns `text`, or what the server says.
+export function answerAction(event, verdict, text) {
+  return async (name) => {
+    const done = await post(apiPath("events", event.id, "feedback"), { verdict, who: name });
+    return text || `${done.message} ${asSentence(done.note)}`;
+  };
+}
+
 // Audit entries as a list; the newest change of a model gets a button that takes it back and announces `undone`.
 export function auditList(entries, after, undone) {
   const item = (entry) => {

@@ -61,7 +61,7 @@ function path(run, x, y, value) {
   return run.map((p, i) => `${i ? "L" : "M"}${x(p.t0).toFixed(1)} ${y(value(p)).toFixed(1)}`).join("");
 }
 
-export function trendChart({ scores, events, since, until, threshold, clip_s, name, width }) {
+export function trendChart({ scores, events, since, until, threshold, unusual_threshold, clip_s, name, width }) {
   const W = Math.max(300, Math.min(1200, width || 960));
   const judged = scores.filter((p) => p.anomalous !== null);
   const x = (t) => LEFT + ((W - LEFT - RIGHT) * (t - since)) / (until - since);
@@ -103,6 +103,11 @@ export function trendChart({ scores, events, since, until, threshold, clip_s, na
       s("rect", { class: "span", x: x(from), y: TOP, width: Math.max(2, x(to) - x(from)), height: H - TOP - BOTTOM }),
     );
   }
+  const odd = judged.filter((p) => p.unusual && !p.anomalous);
+  if (odd.length) {
+    const d = odd.map((p) => `M${x(p.t0).toFixed(1)} ${H - BOTTOM}v-7`).join("");
+    svg.append(s("path", { class: "odd-windows", d }));
+  }
   for (const run of splitAtGaps(judged, gap))
     svg.append(
       s("path", {
@@ -110,6 +115,17 @@ export function trendChart({ scores, events, since, until, threshold, clip_s, na
         d: run.length > 1 ? path(run, x, y, (p) => p.score) : `M${x(run[0].t0)} ${y(run[0].score)}h1`,
       }),
     );
+  if (unusual_threshold < threshold) {
+    const level = y(unusual_threshold);
+    svg.append(
+      s("path", { class: "limit odd", d: `M${LEFT} ${level}H${W - RIGHT}` }),
+      s(
+        "text",
+        { class: "limit-text odd", x: W - RIGHT, y: level - 5, "text-anchor": "end" },
+        `unusual above ${scoreText(unusual_threshold)}`,
+      ),
+    );
+  }
   const limits = splitAtGaps(scores, Infinity)[0] || [];
   const first = limits[0]?.threshold ?? threshold;
   const steps = limits
@@ -140,6 +156,18 @@ export function trendChart({ scores, events, since, until, threshold, clip_s, na
       ),
     );
   }
+  for (const e of events.filter((e) => e.kind === "unusual")) {
+    const at = Math.max(x(since) + 4, x(e.started));
+    const diamond = s("path", { class: "odd-mark", d: `M${at} ${TOP - 16}l7 7 -7 7 -7 -7z` });
+    svg.append(
+      s(
+        "a",
+        { href: `/event/${e.id}`, "aria-label": `Unusual since ${clockText(e.started)}` },
+        diamond,
+        s("title", {}, `Unusual, ${clockText(e.started)}`),
+      ),
+    );
+  }
   return withReadout(svg, scores, x, y, W);
 }
 
@@ -166,7 +194,8 @@ function withReadout(svg, scores, x, y, W) {
     cursor.firstChild.setAttribute("x2", x(p.t0));
     cursor.lastChild.setAttribute("cx", x(p.t0));
     cursor.lastChild.setAttribute("cy", p.anomalous === null ? H - BOTTOM : y(p.score));
-    const judged = `${scoreText(p.score)}, alarm above ${scoreText(p.threshold)}${p.anomalous ? ": above it" : ""}`;
+    const above = p.anomalous ? ": above it" : p.unusual ? "; unusual" : "";
+    const judged = `${scoreText(p.score)}, alarm above ${scoreText(p.threshold)}${above}`;
     readout.textContent = `${clockText(p.t0)}: ${p.anomalous === null ? `cannot be judged. ${p.problem}` : judged}`;
   };
   if (!scores.length) return [svg, readout];
@@ -211,6 +240,15 @@ export function legend() {
       ),
       "alarm",
     ),
+    h(
+      "span",
+      {},
+      sample(
+        s("path", { class: "odd-mark", d: "M8 0l6 6 -6 6 -6 -6z" }),
+        s("path", { class: "odd-windows", d: "M18 13v-7M22 13v-7" }),
+      ),
+      "unusual, unusual windows",
+    ),
     h("span", {}, sample(s("rect", { class: "gap", x: 3, y: 0, width: 20, height: 14 })), "no usable sound"),
   );
 }
@@ -254,21 +292,30 @@ export function sparkline(scores, threshold) {
   return svg;
 }
 
-// The score as a bar; the set-point is at two thirds of its length.
-export function gauge(value, threshold) {
+// The score as a bar; the set-point is at two thirds of its length, and that of unusual windows is a thin line.
+export function gauge(value, threshold, unusual) {
   if (value === null) return null;
   const low = Math.min(-2, threshold - 1);
-  const share = Math.max(0.01, Math.min(1, ((value - low) / (threshold - low)) * (2 / 3)));
+  const place = (score) => Math.max(0.01, Math.min(1, ((score - low) / (threshold - low)) * (2 / 3)));
   return s(
     "svg",
     {
-      class: value > threshold ? "gauge over" : "gauge",
+      class: value > threshold ? "gauge over" : value > unusual ? "gauge odd" : "gauge",
       viewBox: "0 0 300 14",
       preserveAspectRatio: "none",
       "aria-hidden": "true",
     },
     s("rect", { class: "bed", y: 4, width: 300, height: 6 }),
-    s("rect", { class: "fill", y: 4, width: 300 * share, height: 6 }),
+    s("rect", { class: "fill", y: 4, width: 300 * place(value), height: 6 }),
+    unusual < threshold &&
+      s("line", {
+        class: "mark odd",
+        x1: 300 * place(unusual),
+        x2: 300 * place(unusual),
+        y1: 0,
+        y2: 14,
+        "vector-effect": "non-scaling-stroke",
+      }),
     s("line", { class: "mark", x1: 200, x2: 200, y1: 0, y2: 14, "vector-effect": "non-scaling-stroke" }),
   );
 }

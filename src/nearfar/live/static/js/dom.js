@@ -48,6 +48,7 @@ const ICONS = {
       "stroke-width": 2,
       "stroke-dasharray": "3 2.2",
     }),
+  odd: () => s("path", { d: "M8 .800 15.200 8 8 15.200 .800 8Z", fill: "currentColor" }),
   alarm: () => s("path", { d: "M8 1.500 15.500 14.500H.5Z", fill: "currentColor" }),
   seen: () =>
     s("path", {

@@ -1,22 +1,24 @@
 // One event: its facts, where its sound differs, similar normal recordings to compare it with, and the verdict.
 
-import { actionButton, auditList } from "./actions.js";
+import { actionButton, answerAction, auditList } from "./actions.js";
 import { apiPath, get, post } from "./api.js";
 import { badge, breadcrumbs, h, note, panel, replaceContent, setTitle } from "./dom.js";
 import { player } from "./player.js";
 import { subscribe } from "./stream.js";
 import { durationText, timeElement } from "./time.js";
-import { asSentence, scoreText, triggerText, verdictLabel } from "./words.js";
+import { asSentence, eventWord, isHeard, limitText, scoreText, triggerText, verdictLabel } from "./words.js";
 
 const AUDIO_GONE =
   "The sound of this event has been deleted: the space for sounds is limited, and the oldest go first.";
 const FINE_HINT =
   "“It was fine” adds this sound to the normal recordings, so that similar sounds raise no alarm. You can take that back.";
+const ODD_HINT =
+  "Another session (noise, load, season), or the beginning of a fault? “Fine” adds its unusual windows to the normal recordings, so that the session is known. You can take that back.";
 const PLACES = ["most similar", "second", "third"];
 
 export async function show(main, id) {
   let event = await get(apiPath("events", id));
-  const kind = { health: "Microphone", trend: "Slow rise" }[event.kind] || "Alarm";
+  const kind = eventWord(event);
   const heading = `${kind}: ${event.name}`;
   setTitle(heading);
   const head = h("div", { class: "title" });
@@ -59,7 +61,7 @@ export async function show(main, id) {
     audit: (message) => reloadIf(message.machine === event.machine),
     resync: reload,
   });
-  if (event.kind !== "alarm") return;
+  if (!isHeard(event)) return;
   if (!event.has_audio) {
     replaceContent(evidence, h("section", { class: "panel" }, note(AUDIO_GONE)));
     return;
@@ -75,7 +77,7 @@ export async function show(main, id) {
 function eventFacts(event) {
   const duration = event.ended ? `It lasted ${durationText(event.ended - event.started)}.` : "It is not over.";
   const interrupted = event.interrupted && "The server was stopped during this event, so its true end is not known.";
-  if (event.kind !== "alarm") {
+  if (!isHeard(event)) {
     return [
       h("p", { class: "lead" }, asSentence(event.text)),
       h("p", {}, "Since ", timeElement(event.started), `. ${duration} Until it is over, do not rely on the scores of this machine.`),
@@ -87,35 +89,37 @@ function eventFacts(event) {
       "div",
       { class: "now" },
       h("b", {}, scoreText(event.peak_score)),
-      h("span", { class: "small" }, `at its highest; alarm above ${scoreText(event.threshold)}`),
+      h("span", { class: "small" }, `at its highest; ${limitText(event)}`),
     ),
     h("p", {}, "Began ", timeElement(event.started), `. ${duration}`),
+    event.kind === "unusual" && h("p", { class: "odd-text" }, asSentence(event.text)),
     h("p", { class: "small" }, triggerText(event), interrupted),
   ];
 }
 
 function answerButtons(event, after) {
-  const answer = (path, body, text) => async (name) => {
-    const done = await post(apiPath("events", event.id, path), { ...body, who: name });
-    return text || `${done.message} ${asSentence(done.note)}`;
-  };
   const shelve = async (name) => {
     await post(apiPath("machines", event.machine, "shelve"), { hours: 8, who: name });
     return `${event.name} is shelved for 8 h: no alarm is raised, everything is recorded.`;
   };
-  const isAlarm = event.kind === "alarm";
-  const acknowledged = answer("acknowledge", {}, "Acknowledged: others see that somebody looks after it.");
-  const fine = answer("feedback", { verdict: "fine" });
-  const fault = answer("feedback", { verdict: "fault" }, "Recorded as a real fault.");
+  const acknowledged = async (name) => {
+    await post(apiPath("events", event.id, "acknowledge"), { who: name });
+    return "Acknowledged: others see that somebody looks after it.";
+  };
+  const [heard, odd] = [isHeard(event), event.kind === "unusual"];
+  const fine = answerAction(event, "fine");
+  const fault = answerAction(event, "fault", "Recorded as a real fault.");
   return [
     h("h2", { id: "answer" }, "What was it?"),
-    h("p", { class: "small" }, isAlarm ? FINE_HINT : "Acknowledge it when somebody looks after the microphone."),
+    h("p", { class: "small" }, odd ? ODD_HINT : heard ? FINE_HINT : "Acknowledge it when somebody looks after the microphone."),
     h(
       "div",
       { class: "row actions" },
       !event.acknowledged && actionButton("Acknowledge", acknowledged, { main: !event.ended, after }),
-      isAlarm && event.verdict !== "fine" && actionButton("It was fine", fine, { after, disabled: !event.has_audio }),
-      isAlarm && !event.verdict && actionButton("Real fault", fault, { after }),
+      heard &&
+        event.verdict !== "fine" &&
+        actionButton(odd ? "Fine, add to the normals" : "It was fine", fine, { after, disabled: !event.has_audio }),
+      heard && !event.verdict && actionButton(odd ? "Not fine" : "Real fault", fault, { after }),
       actionButton("Shelve 8 h", shelve, { after }),
     ),
   ];

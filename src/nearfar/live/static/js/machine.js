@@ -1,12 +1,23 @@
 // One machine: its trend with set-point and alarms, its events, and shelving.
 
-import { actionButton } from "./actions.js";
+import { actionButton, answerAction } from "./actions.js";
 import { apiPath, get, post, remove } from "./api.js";
 import { gauge, legend, onWidth, trendChart } from "./chart.js";
 import { badge, breadcrumbs, h, icon, note, panel, replaceContent, setTitle, table } from "./dom.js";
+import { player } from "./player.js";
 import { subscribe, throttle } from "./stream.js";
 import { durationText, now, timeElement } from "./time.js";
-import { afterWindow, asSentence, levelText, rarityText, scoreText, stateLabel, verdictLabel } from "./words.js";
+import {
+  afterWindow,
+  asSentence,
+  eventWord,
+  isHeard,
+  levelText,
+  rarityText,
+  scoreText,
+  stateLabel,
+  verdictLabel,
+} from "./words.js";
 
 const RANGES = [
   ["1 h", 1],
@@ -15,6 +26,8 @@ const RANGES = [
   ["30 d", 720],
 ];
 const POINTS = 700;
+const LISTENED = 10; // unusual sounds that wait for an answer are shown, newest first
+const PLAYED_DBFS = -26; // the level at which they are played
 const FEWEST_DAYS = 8; // before a trend over days is shown
 
 export async function show(main, id) {
@@ -27,6 +40,7 @@ export async function show(main, id) {
   const drift = h("p", { class: "small" });
   const events = h("div", {});
   const actions = h("div", { class: "row actions" });
+  const unusual = h("div", {});
   const choose = (value) => {
     hours = value;
     RANGES.forEach(([, each], i) => ranges.children[i].setAttribute("aria-pressed", String(each === value)));
@@ -56,7 +70,8 @@ export async function show(main, id) {
       legend(),
       drift,
     ),
-    panel("events", "Alarms and microphone problems", events),
+    unusual,
+    panel("events", "Alarms, unusual sounds and microphone problems", events),
     panel(
       "shelving",
       "Shelve",
@@ -112,6 +127,7 @@ export async function show(main, id) {
             since,
             until,
             threshold: machine.threshold,
+            unusual_threshold: machine.unusual_threshold,
             clip_s: machine.clip_seconds,
             name: machine.name,
             width: figure.clientWidth,
@@ -122,6 +138,13 @@ export async function show(main, id) {
     replaceContent(events, eventTable(found.events));
     return past.scores[0];
   };
+  const drawUnusual = async () => {
+    const found = await get(`/v1/events?machine=${encodeURIComponent(id)}&kind=unusual&limit=100`);
+    const waiting = found.events.filter((event) => !event.verdict && event.has_audio).slice(0, LISTENED);
+    if (unusual.contains(document.activeElement) && waiting.length) return;
+    replaceContent(unusual, waiting.length ? unusualSounds(machine, waiting, drawUnusual) : null);
+  };
+  drawUnusual().catch(() => {});
   drawHeader();
   const first = await draw();
   if (first && first.t0 > now() - 3000) await choose(1); // the first sound is new: a day would show it as one stroke
@@ -151,11 +174,14 @@ export async function show(main, id) {
       drawSoon();
     },
     event: (message) => {
-      if (message.machine === id) draw().catch(() => {});
+      if (message.machine !== id) return;
+      draw().catch(() => {});
+      drawUnusual().catch(() => {});
     },
     resync: async () => {
       await reloadHeader();
       await draw();
+      await drawUnusual();
     },
   });
 }
@@ -175,10 +201,10 @@ function currentScore(machine) {
         { class: "small" },
         unjudged
           ? "the last window could not be judged"
-          : `standard deviations above its normal recordings; alarm above ${scoreText(machine.threshold)}`,
+          : `standard deviations above its normal recordings; unusual above ${scoreText(machine.unusual_threshold)}, alarm above ${scoreText(machine.threshold)}`,
       ),
     ),
-    gauge(value, machine.threshold),
+    gauge(value, machine.threshold, machine.unusual_threshold),
     machine.event_id &&
       h(
         "p",
@@ -186,6 +212,7 @@ function currentScore(machine) {
         h("a", { class: "button", href: `/event/${machine.event_id}` }, icon("alarm"), "Look at the alarm"),
       ),
     value !== null && h("p", {}, rarityText(last.p)),
+    machine.unusual_stands && h("p", { class: "odd-text" }, asSentence(machine.unusual_text)),
     machine.trend && h("p", { class: "warning" }, asSentence(machine.trend.text)),
     warnings.map((text) => h("p", { class: "warning" }, asSentence(text))),
     h(
@@ -197,13 +224,42 @@ function currentScore(machine) {
   ];
 }
 
+// The sounds of times with many unusual windows that nobody has answered yet, each with its two answers.
+function unusualSounds(machine, events, after) {
+  const levels = machine.window || {};
+  const channels = levels.level_far_dbfs === null ? ["near"] : ["near", "far"];
+  const gain = Math.max(0, Math.min(40, Math.round(PLAYED_DBFS - (levels.level_near_dbfs ?? PLAYED_DBFS))));
+  const sound = (event) => ({
+    label: [h("a", { href: `/event/${event.id}` }, `Event ${event.id}`), ", ", timeElement(event.started)],
+    name: `event ${event.id}`,
+    hint: `score ${scoreText(event.peak_score)}`,
+    sounds: channels.map((name) => ({
+      name,
+      src: `${apiPath("events", event.id, "audio", name)}?gain_db=${gain}&whole=true`,
+    })),
+    answers: [
+      actionButton("Fine, add to the normals", answerAction(event, "fine"), { after }),
+      actionButton("Not fine", answerAction(event, "fault", "Recorded as a real fault."), { after }),
+    ],
+  });
+  return panel(
+    "unusual",
+    "Unusual: is it fine?",
+    h(
+      "p",
+      {},
+      "Another session (noise, load, season), or the beginning of a fault: listen. What is fine becomes a normal recording, and the session is known from then on. You can take that back.",
+    ),
+    player(events.map(sound)),
+  );
+}
+
 // Events, newest first; with `machine`, each with the name of its machine.
 export function eventTable(events, { machine = false } = {}) {
   if (!events.length) return note("There were none in this period.");
   const row = (event) => {
-    const health = event.kind !== "alarm";
-    const word = { health: "Microphone", trend: "Slow rise" }[event.kind] || "Alarm";
-    const link = h("a", { href: `/event/${event.id}` }, word);
+    const health = !isHeard(event);
+    const link = h("a", { href: `/event/${event.id}` }, eventWord(event));
     return h(
       "tr",
       {},

@@ -93,8 +93,9 @@ function machineCard(machine, scores) {
     { class: `card ${label.kind}`, href: `/machine/${encodeURIComponent(machine.id)}` },
     h("header", {}, h("h2", {}, machine.name, site), badge(label)),
     h("div", { class: "now" }, h("b", {}, scoreText(value)), h("span", { class: "small" }, limit)),
-    gauge(value, machine.threshold),
+    gauge(value, machine.threshold, machine.unusual_threshold),
     sparkline(scores, machine.threshold),
+    machine.unusual_stands && h("p", { class: "odd-text" }, asSentence(machine.unusual_text)),
     machine.health.map((text) => h("p", { class: "warning" }, asSentence(text))),
     h("p", { class: "last" }, last, machine.last_heard && !machine.health.length ? " · microphones fine" : ""),
   );

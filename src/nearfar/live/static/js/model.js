@@ -23,6 +23,9 @@ const FREQUENCIES = [
   [0.1 / 52.18, "1 in 10 years"],
 ]; // [per week, label]
 
+const LAMPS =
+  "Two lamps: an alarm is meant to be rare in a new session, too (other noise, load, season); unusual means rare for a session that the normal recordings know.";
+
 export async function show(main, id) {
   let model = await get(apiPath("machines", id, "model"));
   setTitle(`Model of ${model.name}`);
@@ -122,8 +125,15 @@ function setPoint(id, model, after) {
   return panel(
     "set-point",
     "Set-point",
-    h("p", { class: "lead" }, `Alarm above ${scoreText(point.value)}`),
+    h(
+      "p",
+      { class: "lead" },
+      `Alarm above ${scoreText(point.value)}, `,
+      h("span", { class: "odd-text" }, `unusual above ${scoreText(point.unusual_value)}`),
+    ),
     point.promise.map((line) => h("p", {}, asSentence(line))),
+    h("p", { class: "odd-text" }, asSentence(point.unusual_promise)),
+    h("p", { class: "small" }, LAMPS),
     h(
       "p",
       { class: "small" },

@@ -2,7 +2,7 @@
 
 import { at, h, icon, replaceContent } from "./dom.js";
 
-// groups: [{ label, hint, sounds: [{ name, src }] }]
+// groups: [{ label, hint, sounds: [{ name, src }] }]; with `answers`, buttons behind them, and `name` for screen readers
 export function player(groups) {
   const audio = new Audio();
   audio.preload = "none";
@@ -18,7 +18,7 @@ export function player(groups) {
   const status = h("output", { role: "status" }, "stopped");
   let current = null;
   const showButtons = () => {
-    for (const button of list.querySelectorAll("button")) {
+    for (const button of list.querySelectorAll("button[data-name]")) {
       const on = button === current && !audio.paused;
       button.setAttribute("aria-pressed", String(on));
       replaceContent(button, icon(on ? "stop" : "play"), button.dataset.name);
@@ -46,7 +46,7 @@ export function player(groups) {
   const list = h(
     "ul",
     { class: "sounds" },
-    groups.map(({ label, hint, sounds }) =>
+    groups.map(({ label, name: spoken, hint, sounds, answers }) =>
       h(
         "li",
         {},
@@ -54,7 +54,7 @@ export function player(groups) {
         sounds.map(({ name, src }) => {
           const button = h(
             "button",
-            { type: "button", "data-name": name, "aria-label": `${name}: ${label}`, "aria-pressed": "false" },
+            { type: "button", "data-name": name, "aria-label": `${name}: ${spoken || label}`, "aria-pressed": "false" },
             icon("play"),
             name,
           );
@@ -62,6 +62,7 @@ export function player(groups) {
           return button;
         }),
         !sounds.length && h("span", { class: "small" }, "file deleted or changed"),
+        answers,
       ),
     ),
   );

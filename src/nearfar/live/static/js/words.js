@@ -3,15 +3,16 @@
 import { clockText } from "./time.js";
 
 const STATES = {
-  normal: { word: "Normal", sign: "fine", kind: "fine", rank: 5 },
+  normal: { word: "Normal", sign: "fine", kind: "fine", rank: 6 },
+  unusual: { word: "Unusual", sign: "odd", kind: "odd", rank: 4 },
   "unacknowledged alarm": { word: "Alarm", sign: "alarm", kind: "alarm", rank: 0 },
   "acknowledged alarm": { word: "Alarm, seen", sign: "seen", kind: "alarm", rank: 1 },
   "returned unacknowledged": { word: "Was in alarm", sign: "seen", kind: "alarm", rank: 3 },
-  shelved: { word: "Shelved", sign: "shelf", kind: "mute", rank: 4 },
+  shelved: { word: "Shelved", sign: "shelf", kind: "mute", rank: 5 },
   "no sound": { word: "No sound", sign: "cross", kind: "mute", rank: 2 },
   quiet: { word: "No new sound", sign: "wait", kind: "mute", rank: 3 },
-  ended: { word: "Recording over", sign: "wait", kind: "mute", rank: 4 },
-  waiting: { word: "No sound yet", sign: "wait", kind: "mute", rank: 4 },
+  ended: { word: "Recording over", sign: "wait", kind: "mute", rank: 5 },
+  waiting: { word: "No sound yet", sign: "wait", kind: "mute", rank: 5 },
 };
 
 export function stateLabel(machine) {
@@ -28,6 +29,8 @@ export function summaryText(machines) {
     mute = count("no sound");
   const trouble = machines.filter((m) => m.health.length).length;
   parts.push(alarms ? `${alarms} in alarm` : "none in alarm");
+  const odd = machines.filter((m) => m.unusual_stands).length;
+  if (odd) parts.push(`${odd} unusual`);
   const missed = count("returned unacknowledged");
   if (missed) parts.push(`${missed} ${missed === 1 ? "was" : "were"} in alarm and nobody acknowledged it`);
   if (mute) parts.push(`${mute} without sound`);
@@ -81,6 +84,7 @@ export function verdictLabel(event) {
   if (event.acknowledged)
     return { word: `Seen${by(event.acknowledged_by)}`, sign: "seen", kind: event.ended ? "mute" : "alarm" };
   if (event.ended) return { word: "Over, unanswered", sign: "wait", kind: "mute" };
+  if (event.kind === "unusual") return { word: "Unanswered", sign: "odd", kind: "odd" };
   return {
     word: "Unanswered",
     sign: event.kind === "health" ? "cross" : "alarm",
@@ -111,6 +115,21 @@ const TRIGGERS = { steady: "its steady sound", transient: "single moments" };
 export function triggerText(event) {
   const what = event.triggered_by.map((name) => TRIGGERS[name] || name).join(" and ");
   return what ? `Noticed in ${what}. ` : "";
+}
+
+// The kind of an event in a word.
+export function eventWord(event) {
+  return { health: "Microphone", trend: "Slow rise", unusual: "Unusual" }[event.kind] || "Alarm";
+}
+
+// Whether an event has a sound that can be judged.
+export function isHeard(event) {
+  return event.kind === "alarm" || event.kind === "unusual";
+}
+
+// Under which set-point an event stands: "alarm above 3.4".
+export function limitText(event) {
+  return `${event.kind === "unusual" ? "unusual" : "alarm"} above ${scoreText(event.threshold)}`;
 }
 
 export function asSentence(text) {
