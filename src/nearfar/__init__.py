@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nearfar.audio import Clip
+    from nearfar.backend import register_backend
     from nearfar.detector import Detector, load
+    from nearfar.encoders import register_encoder
     from nearfar.errors import AudioError, ConfigError, DamagedHistory, DownloadError, NearfarError, StoreError
+    from nearfar.pooling import register_pooling
     from nearfar.recipe import Fusion, Recipe, Watch
     from nearfar.score import Score
+    from nearfar.views import register_view
 
     __version__: str
 
@@ -35,6 +39,10 @@ _WHERE = {
     "StoreError": "errors",
     "Watch": "recipe",
     "load": "detector",
+    "register_backend": "backend",
+    "register_encoder": "encoders",
+    "register_pooling": "pooling",
+    "register_view": "views",
 }
 __all__ = [
     "AudioError",
@@ -51,6 +59,10 @@ __all__ = [
     "Watch",
     "__version__",
     "load",
+    "register_backend",
+    "register_encoder",
+    "register_pooling",
+    "register_view",
 ]
 
 

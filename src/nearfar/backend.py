@@ -57,6 +57,7 @@ from nearfar.bank import METRICS, Bank, NeighbourIndex, bank_of
 from nearfar.gaussian import Gaussian, PrincipalSubspace, excluded_sets
 from nearfar.ldn import AUTO, DensityBank, KnownNormals, VarMinBank, density_bank_of
 from nearfar.support.check import Array, finite, flags, integer, number, one_of, switch
+from nearfar.support.plugins import Plugins, accepted
 from nearfar.support.threads import map_in_order, threads
 from nearfar.views import unit
 
@@ -77,6 +78,37 @@ CHOICES = {
     "z_sigma": ("target", "own"),
 }
 COUNTS = ("k", "density_k", "density_k_source", "density_k_target")
+
+
+class FittedPlugin(Protocol):
+    """What the fit of a back end of the user returns."""
+
+    @property
+    def train_scores(self) -> ArrayLike: ...
+
+    def score(self, q: Array) -> ArrayLike: ...
+
+
+FITS: dict[str, Callable[..., FittedPlugin]] = {}  # back ends of the user
+PLUGINS = Plugins("back end", "nearfar.register_backend", FITS)
+
+
+def register_backend(name: str, fit: Callable[..., FittedPlugin]) -> None:
+    """Add a back end to recipes as their method `name`.
+
+    `fit(z, is_target, **options)` gets normals (N, D), their domains (N,) bool and those of the other keyword arguments
+    of `backend.fit` that its signature names, or all for **options. What it returns has `score(q)`, (M, D) -> (M,), and
+    `train_scores` (N,): what `score` would give each normal if fitted without it. Higher is more anomalous.
+    ValueError for the name of a method of nearfar.
+    """
+    if name in METHODS:
+        raise ValueError(f"{name!r} is a back end of nearfar: register yours under another name")
+    PLUGINS.register(name, fit, fit)
+
+
+def name_of_backend(fit: Callable[..., FittedPlugin]) -> str:
+    """The name of a callable back end, which is registered if it is not yet."""
+    return PLUGINS.name_of(fit, lambda given: given)
 
 
 @dataclass(frozen=True)
@@ -104,7 +136,7 @@ class BackendConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        one_of("method", self.method, METHODS)
+        one_of("method", self.method, [*METHODS, *FITS])
         one_of("metric", self.metric, METRICS)
         for name, choices in CHOICES.items():
             one_of(name, getattr(self, name), choices)
@@ -451,6 +483,8 @@ class Method(Protocol):
 
 def build_method(z: Any, is_target: Array, config: BackendConfig) -> Method:
     """The method of `config`, fitted on normals z: vectors (N, D), or normals given by the distances between them."""
+    if config.method in FITS:
+        return PluginMethod(z, is_target, config)
     if config.method == "raw":
         return density_bank_of(z, config.metric, k=config.k, density_k=1, exponent=0.0)
     if config.method == "ldn":
@@ -607,6 +641,27 @@ class OwnDistances:
             each = np.delete(np.where(hit.any(axis=1), (changed * hit).sum(axis=1), self.mean_distance), out)
             mu[out], sigma[out] = each.mean(), each.std()
         return mu, sigma if n - 1 >= FEW else np.full(n, np.nan)
+
+
+class PluginMethod:
+    """A back end of the user; its scores are checked."""
+
+    def __init__(self, z: Array, is_target: Array, config: BackendConfig) -> None:
+        self.name, self.count, function = config.method, len(z), FITS[config.method]
+        options = {key: value for key, value in vars(config).items() if key not in ("method", "whiten")}
+        self.fitted = function(z, is_target, **accepted(function, options))
+
+    def score(self, q: Array) -> Array:
+        return self._checked("scores", self.fitted.score(q), len(q))
+
+    def leave_one_out(self) -> Array:
+        return self._checked("train_scores", self.fitted.train_scores, self.count)
+
+    def _checked(self, what: str, scores: ArrayLike, count: int) -> Array:
+        found = finite(f"{what} of the back end {self.name!r}", scores)
+        if found.shape != (count,):
+            raise ValueError(f"{what} of the back end {self.name!r} have shape {found.shape} for {count} clips")
+        return found
 
 
 class AsIs:

@@ -23,6 +23,8 @@ Conventions
     Beyond that the order of the frames does not matter to any pooling.
     gem uses max(0, x): a clip whose frames are all negative pools to zero, by design.
 
+`register_pooling` adds poolings of your own.
+
 >>> frames = np.array([[1.0, 0], [1, 0], [4, 0]])
 >>> mean(frames).tolist(), gem(frames, p=1).tolist()
 ([2.0, 0.0], [2.0, 0.0])
@@ -40,6 +42,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nearfar.support.check import Array, choose, finite, number
+from nearfar.support.plugins import Plugins
+
+Rule = Callable[[Array, float, float], Array]
 
 EPS = 1e-12
 QUIET = 0.25  # quantile over time
@@ -142,7 +147,7 @@ def _burst(x: Array) -> Array:
 
 
 # The poolings of float arrays that are checked already, with the settings p and alpha.
-POOLINGS: dict[str, Callable[[Array, float, float], Array]] = {
+POOLINGS: dict[str, Rule] = {
     "mean": lambda x, p, alpha: _mean(x),
     "gem": lambda x, p, alpha: _gem(x, p),
     "rdp": lambda x, p, alpha: _rdp(x, alpha),
@@ -154,6 +159,31 @@ POOLINGS: dict[str, Callable[[Array, float, float], Array]] = {
     "peak": lambda x, p, alpha: x.max(axis=-2) - x.mean(axis=-2),
     "mean_std": lambda x, p, alpha: np.concatenate([x.mean(axis=-2), x.std(axis=-2)], axis=-1),
 }
+PLUGINS = Plugins("pooling", "nearfar.register_pooling", POOLINGS)
+
+
+def register_pooling(name: str, pooling: Callable[[Array], Array]) -> None:
+    """Add a pooling to recipes: `pooling(frames)` makes a vector (D',) of the frames (T, D) of a clip.
+
+    ValueError for the name of a pooling of nearfar.
+    """
+    PLUGINS.register(name, pooling, _clipwise(pooling))
+
+
+def name_of_pooling(pooling: Callable[[Array], Array]) -> str:
+    """The name of a callable pooling, which is registered if it is not yet."""
+    return PLUGINS.name_of(pooling, _clipwise)
+
+
+def _clipwise(pooling: Callable[[Array], Array]) -> Rule:
+    """A pooling of (T, D) as one of (..., T, D)."""
+
+    def rule(x: Array, p: float, alpha: float) -> Array:
+        each = x.reshape(-1, *x.shape[-2:])
+        made = np.stack([finite("the result of a pooling", pooling(frames), ndim=1) for frames in each])
+        return made.reshape(*x.shape[:-2], -1).astype(x.dtype)
+
+    return rule
 
 
 def pool(frames: ArrayLike, kind: str, *, p: float = 3, alpha: float = 1) -> Array:
@@ -181,6 +211,8 @@ def pool(frames: ArrayLike, kind: str, *, p: float = 3, alpha: float = 1) -> Arr
 
 def length(kind: str, features: int) -> int:
     """Length of the vector that frames with `features` features are pooled to."""
+    if kind in PLUGINS.paths:
+        return len(POOLINGS[kind](np.ones((2, features), np.float32), 3.0, 1.0))
     if kind == "burst":
         return -(-features // GROUP)
     return 2 * features if kind in ("quantile", "mean_std") else features

@@ -23,23 +23,26 @@ True
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, cached_property
 from typing import Any
 
+from nearfar import backend, pooling, views
 from nearfar.backend import COUNTS, BackendConfig
-from nearfar.encoders import FREQS, TABLE, names
+from nearfar.encoders import FREQS, TABLE, name_of_encoder, names
+from nearfar.encoders.plugins import PLUGINS as ENCODER_PLUGINS
 from nearfar.enhance import LONGEST, SHORTEST
 from nearfar.fusion import check_weights
 from nearfar.pooling import POOLINGS
 from nearfar.support.check import choose, integer, number, one_of, switch
-from nearfar.views import VIEWS, needs_far
+from nearfar.support.plugins import Plugins
+from nearfar.views import FAMILIES, VIEWS, is_view, needs_far
 
 BEAM = "beam"  # each frequency row is pooled, composed and scored by itself; the score is the mean over the rows
 RAREST, ROOT_SUM = "rarest", "root_sum"  # how a watch combines its parts, see `Watch`
 WHOLE = (*COUNTS, "layer")  # the fields of a recipe that are whole numbers
-WITHOUT_LAYERS = tuple(name for name, entry in TABLE.items() if entry.weights != "published")
 SOFT_MASKS = {"a03f05": (0.3, 0.5), "a05f07": (0.5, 0.7)}  # alpha, floor
 WINDOWS = [1 << n for n in range(SHORTEST.bit_length() - 1, LONGEST.bit_length())]
 SUBTRACTIONS = ("w1", "w1w", "w1i", "noise")
@@ -48,6 +51,8 @@ WAVE_VIEWS = (
     + [f"enh_{m}" for m in SOFT_MASKS]
     + [f"{kind}_{n}" for kind in SUBTRACTIONS for n in WINDOWS]
 )
+MASK = re.compile(r"(?:sfsoft|enh)_a(\d{2,5})f(\d{2,5})")  # the first digit of a number stands before the point
+MASK_VIEWS = ("sfsoft_a<alpha>f<floor>", "enh_a<alpha>f<floor>")
 COMPOSITE = (("near_only", 0.6), ("enh", 0.2), ("n_f", 0.2))  # eq. 13: near, enhanced, stereo
 
 
@@ -83,31 +88,60 @@ def parse_view(name: str) -> View:
     """The view called `name`; the name of a waveform ("near", "far", "enh_a03f05") is the view of it alone."""
     if name in ("near", "far"):
         return View(name, "plain", name, "near_only", (name,), needs_far=name == "far")
-    one_of("view", name, [*VIEWS, *WAVE_VIEWS])
-    if name in VIEWS:
+    if is_view(name):
         far = needs_far(name)
         return View(name, "plain", "near", name, ("near", "far") if far else ("near",), needs_far=far)
+    mask = MASK.fullmatch(name) if isinstance(name, str) else None
+    if name in (*FAMILIES, *MASK_VIEWS):
+        raise ValueError(f"the view {name!r} needs its numbers, such as n_0.25f or sfsoft_a07f03")
+    if mask is None:
+        one_of("view", name, [*VIEWS, *FAMILIES, *WAVE_VIEWS, *MASK_VIEWS])
     kind, _, setting = name.partition("_")
-    if kind in SUBTRACTIONS:
+    if mask is None:
         return View(name, kind, name, "near_only", (name,), needs_far=True, n_fft=int(setting))
-    alpha, floor = SOFT_MASKS[setting]
+    alpha, floor = (
+        number(f"{what} of view {name!r}", int(digits) / 10 ** (len(digits) - 1), low=0, high=1)
+        for what, digits in zip(("alpha", "floor"), mask.groups(), strict=True)
+    )
     waveforms = ("near", f"enh_{setting}", "far") if kind == "sfsoft" else (name,)
     return View(name, kind, name, "near_only", waveforms, needs_far=True, alpha=alpha, floor=floor)
 
 
+NAMES: dict[str, Callable[[Any], str]] = {  # the name of a plug-in that is given itself, by field of a recipe
+    "encoder": name_of_encoder,
+    "view": lambda given: views.name_of_view(given) if callable(given) else given,
+    "pooling": lambda given: pooling.name_of_pooling(given) if callable(given) else given,
+    "method": lambda given: backend.name_of_backend(given) if callable(given) else given,
+}
+PLUGINS: dict[str, Plugins[Any]] = {
+    "encoder": ENCODER_PLUGINS,
+    "view": views.PLUGINS,
+    "pooling": pooling.PLUGINS,
+    "method": backend.PLUGINS,
+}
+
+
+class TakesPlugins(type):
+    """Makes a recipe hold the name of an encoder, view, pooling or back end where the thing itself is given."""
+
+    def __call__(cls, **values: Any) -> Any:
+        return super().__call__(**{key: NAMES[key](v) if key in NAMES else v for key, v in values.items()})
+
+
 @dataclass(frozen=True, kw_only=True)
-class Recipe(BackendConfig):
+class Recipe(BackendConfig, metaclass=TakesPlugins):
     """One system, from waveform to score.
 
     Parameters
     ----------
-    encoder : str
-        A name of `encoders.names()`.
+    encoder : str, or object
+        A name of `encoders.names()`, or an encoder of your own as `encoders.plugins` describes it. An object, and a
+        function for view, pooling or method, is registered, and the recipe holds its name.
     layer : int or None
         Layer of the network, counted from 1; None: the final one.
     view : str
-        A view of `views.compose`, or a waveform made of both channels: sfsoft_a03f05, enh_a03f05, w1_1024,
-        noise_16384 ...
+        A view of `views.compose`, or a waveform made of both channels: sfsoft_a03f05 (alpha 0.3, floor 0.5),
+        enh_a03f05, w1_1024, noise_16384 ...
     low, spike : float or None
         Thresholds of `frames.suppress`.
     pooling, alpha, p
@@ -142,9 +176,9 @@ class Recipe(BackendConfig):
             if isinstance(self.layer, float):
                 raise ValueError(f"layer must be a whole number >= 1, not {self.layer!r}")
             integer("layer", self.layer)
-            if self.encoder in WITHOUT_LAYERS:
+            if not TABLE[self.encoder].has_layers:
                 raise ValueError(f"encoder {self.encoder!r} has no layers to choose from, so leave layer at None")
-        one_of("view", self.view, [*VIEWS, *WAVE_VIEWS])
+        parse_view(self.view)
         one_of("pooling", self.pooling, POOLINGS)
         one_of("freq", self.freq, [*FREQS, BEAM])
         number("p", self.p, above=0)
@@ -249,6 +283,11 @@ class Watch:
 System = Recipe | Fusion | Watch
 
 
+def is_parametric(view: str) -> bool:
+    """Whether a view has a number that a person chooses: n_0.25f, absdif_2, sfsoft_a07f03."""
+    return views.parameter(view) is not None or MASK.fullmatch(view) is not None
+
+
 def leaves(system: System) -> Iterator[Recipe]:
     """The recipes that a system consists of; an `sfsoft` view counts as the three recipes of eq. 13."""
     if isinstance(system, Recipe):
@@ -260,6 +299,24 @@ def leaves(system: System) -> Iterator[Recipe]:
     else:
         for part in system.parts:
             yield from leaves(part[-1])
+
+
+def plugins_of(system: System) -> dict[str, dict[str, str]]:
+    """The plug-ins that a system needs: {field of a recipe: {name: import path}}."""
+    found: dict[str, dict[str, str]] = {}
+    for recipe in (part for leaf in leaves(system) for part in leaf.parts):
+        for field, plugins in PLUGINS.items():
+            name = getattr(recipe, field)
+            if name in plugins.paths:
+                found.setdefault(field, {})[name] = plugins.paths[name]
+    return found
+
+
+def require_plugins(needed: Any) -> None:
+    """ValueError with the way out if a plug-in that `plugins_of` a saved system named is not registered."""
+    for field, paths in dict(needed).items():
+        for name, path in dict(paths).items():
+            choose("kind of plug-in", field, PLUGINS).require(str(name), str(path))
 
 
 def dominant_recipe(system: System, part_scores: Mapping[str, float]) -> int:
@@ -334,8 +391,35 @@ def from_json(text: str) -> System:
 
 
 def by_name(name: str) -> System | None:
-    """The system called `name` in `NAMED`; None if the normals decide. ValueError lists the names."""
-    return choose("recipe", name, NAMED)
+    """The system called `name` in `NAMED`, or that of the encoder of this name; None if the normals decide.
+
+    ValueError lists the names.
+    """
+    return NAMED[name] if name in NAMED else of_encoder(one_of("recipe", name, [*NAMED, *names()]))
+
+
+def of_encoder(name: str) -> Recipe:
+    """A recipe for an encoder: its row of Table 3, else the row of its family, else plain nearest neighbours.
+
+    The log-mel encoders have the baseline's Gaussian; `rhythm` measures the distance itself.
+    """
+    if name == "rhythm":
+        return Recipe(encoder=name, method="as_is", normalize=False)
+    if name.startswith("logmel"):
+        return replace(BASELINE, encoder=name)
+    if name in TABLE_3:
+        return TABLE_3[name]
+    family = max((f for f in FAMILY if name.startswith(f)), key=len, default="")
+    return replace(TABLE_3[FAMILY[family]], encoder=name) if family else Recipe(encoder=name)
+
+
+def with_settings(system: System, settings: Mapping[str, Any]) -> System:
+    """A system with other values for some fields of all of its recipes. ValueError names a wrong key or value."""
+    if isinstance(system, Recipe):
+        return from_data({**as_data(system), **settings})
+    if isinstance(system, Fusion):
+        return Fusion(tuple((weight, with_settings(part, settings)) for weight, part in system.parts))
+    return replace(system, parts=tuple((name, w, with_settings(part, settings)) for name, w, part in system.parts))
 
 
 def _as_json(system: System) -> str:
@@ -377,6 +461,15 @@ _FUSION = {"eat-large": 0.55, "dasheng": 0.20, "sslam": 0.05, "eat-as2m": 0.05, 
 FUSION = Fusion(tuple((weight, TABLE_3[name]) for name, weight in _FUSION.items()))
 # What twenty lines of scikit-learn do, as a recipe: the least that a detector without weights must beat.
 BASELINE = Recipe(pooling="mean_std", method="mahalanobis", ignore_domains=True, normalize=False)
+FAMILY = {  # encoders of other sizes and training stages -> the row of Table 3 that they share
+    "eat-": "eat-as2m",
+    "eat-large": "eat-large",
+    "sslam": "sslam",
+    "beats": "beats",
+    "ced": "ced-base",
+    "dasheng": "dasheng",
+    "openl3": "openl3",
+}
 NAMED: dict[str, System | None] = {"logmel": None, "logmel-floor": BASELINE, **TABLE_3, "fusion": FUSION}
 
 SPACE: dict[str, tuple[Any, ...]] = {  # report 2.3 and 2.5-2.7, Table 2

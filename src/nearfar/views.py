@@ -1,10 +1,12 @@
 """Views: the pooled embeddings of the near and the far microphone -> one vector (report section 2.3, eq. 2-5).
 
     near_only      near                                                              eq. 2
-    n_0.5f, n_f    [near, beta far], beta = 0.5 or 1                                 eq. 3
-    absdif_1, absdif_0.5   [near, far, gamma unit(|near - far|)], gamma = 1 or 0.5   eq. 4, 5
+    n_f, n_0.5f, n_<beta>f   [near, beta far]; n_f has beta = 1                      eq. 3
+    absdif_1, absdif_0.5, absdif_<gamma>   [near, far, gamma unit(|near - far|)]     eq. 4, 5
     far_only       far: the control
-    residual_0.5   near - 0.5 far: the view of Turtle et al.'s DCASE 2026 system
+    residual_0.5, residual_<beta>   near - beta far: the view of Turtle et al.'s DCASE 2026 system
+
+A number is decimal, such as n_0.25f. `register` adds views of your own.
 
 Method 4 changes the waveform before the encoder: see `enhance`.
 
@@ -18,12 +20,17 @@ Conventions
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.support.check import Array, choose, finite
+from nearfar.support.check import Array, finite, one_of
+from nearfar.support.plugins import Plugins
+
+Rule = Callable[[Array, Array], Array]
+NUMBER = r"\d{1,3}(?:\.\d{1,9})?"
 
 
 def unit(z: Array) -> Array:
@@ -38,28 +45,88 @@ def unit(z: Array) -> Array:
     return np.asarray(z / np.where(squares > 0, np.sqrt(squares), 1))
 
 
-def _concat(beta: float) -> Callable[[Array, Array], Array]:  # eq. 3, before its L2 norm
+def _concat(beta: float) -> Rule:  # eq. 3, before its L2 norm
     return lambda near, far: np.concatenate([near, beta * far], axis=-1)
 
 
-def _absdif(gamma: float) -> Callable[[Array, Array], Array]:  # eq. 4 and 5, before the last L2 norm
+def _absdif(gamma: float) -> Rule:  # eq. 4 and 5, before the last L2 norm
     return lambda near, far: np.concatenate([near, far, gamma * unit(np.abs(near - far))], axis=-1)
 
 
-VIEWS: dict[str, Callable[[Array, Array], Array]] = {
+def _residual(beta: float) -> Rule:
+    return lambda near, far: near - beta * far
+
+
+VIEWS: dict[str, Rule] = {
     "near_only": lambda near, far: near,  # eq. 2
     "n_0.5f": _concat(0.5),
     "n_f": _concat(1.0),
     "absdif_1": _absdif(1.0),
     "absdif_0.5": _absdif(0.5),
     "far_only": lambda near, far: far,
-    "residual_0.5": lambda near, far: near - 0.5 * far,
+    "residual_0.5": _residual(0.5),
 }
+FAMILIES: dict[str, Callable[[float], Rule]] = {
+    "n_<beta>f": _concat,
+    "absdif_<gamma>": _absdif,
+    "residual_<beta>": _residual,
+}
+PLUGINS = Plugins("view", "nearfar.register_view", VIEWS)
+
+
+def register_view(name: str, view: Rule) -> None:
+    """Add a view to recipes: `view(near, far)` makes a vector (D',) of pooled embeddings (D,) of length 1.
+
+    The result is scaled to length 1. ValueError for the name of a view of nearfar.
+    """
+    PLUGINS.register(name, view, _rowwise(view))
+
+
+def name_of_view(view: Rule) -> str:
+    """The name of a callable view, which is registered if it is not yet."""
+    return PLUGINS.name_of(view, _rowwise)
+
+
+def _rowwise(view: Rule) -> Rule:
+    """A view of single vectors as a view of (..., D)."""
+
+    def rule(near: Array, far: Array) -> Array:
+        pairs = zip(near.reshape(-1, near.shape[-1]), far.reshape(-1, far.shape[-1]), strict=True)
+        made = np.stack([finite("the result of a view", view(*pair), ndim=1) for pair in pairs])
+        return made.reshape(*near.shape[:-1], -1)
+
+    return rule
+
+
+def parameter(view: str) -> tuple[str, float] | None:
+    """(family of `FAMILIES`, its number) of a view such as "n_0.25f"; None for one that is in no family."""
+    for family in FAMILIES:
+        before, after = re.split("<.*>", family)
+        if found := re.fullmatch(rf"{before}({NUMBER}){after}", "n_1f" if view == "n_f" else view):
+            return family, float(found[1])
+    return None
+
+
+def is_view(view: str) -> bool:
+    """Whether `view` names a view of pooled embeddings."""
+    return isinstance(view, str) and (view in VIEWS or parameter(view) is not None)
+
+
+def _rule(view: str) -> Rule:
+    """The rule of a view. ValueError naming the choices."""
+    if view in VIEWS:
+        return VIEWS[view]
+    found = parameter(view) if isinstance(view, str) else None
+    if found is None:
+        one_of("view", view, [*VIEWS, *FAMILIES])
+        raise ValueError(f"the view {view!r} needs a number, such as n_0.25f")
+    family, value = found
+    return FAMILIES[family](value)
 
 
 def composed(view: str, near: Array, far: Array | None, *, normalize: bool) -> Array:
     """`compose` for arrays that are checked already; `far` is None for a view without far."""
-    rule = VIEWS[view]
+    rule = _rule(view)
     if not normalize:
         return rule(near, near if far is None else far)
     near = unit(near)
@@ -68,7 +135,7 @@ def composed(view: str, near: Array, far: Array | None, *, normalize: bool) -> A
 
 def needs_far(view: str) -> bool:
     """True if `view` uses the far microphone's embedding."""
-    choose("view", view, VIEWS)
+    _rule(view)
     return view != "near_only"
 
 
@@ -77,8 +144,8 @@ def compose(view: str, near: ArrayLike, far: ArrayLike | None = None, *, normali
 
     Parameters
     ----------
-    view : "near_only" | "n_0.5f" | "n_f" | "absdif_1" | "absdif_0.5" | "far_only" | "residual_0.5"
-        See the module.
+    view : str
+        near_only, n_0.5f, n_f, absdif_1, absdif_0.5, far_only, residual_0.5 ...; see the module.
     near : (..., D)
         Pooled embeddings of the near channel.
     far : (..., D), or None
@@ -91,7 +158,7 @@ def compose(view: str, near: ArrayLike, far: ArrayLike | None = None, *, normali
     (..., D')
         The composed vector.
     """
-    choose("view", view, VIEWS)
+    _rule(view)
     near = finite("near", near)
     if far is None and needs_far(view):
         raise ValueError(f"view {view!r} needs the far channel, but far is None. Did you mean view='near_only'?")

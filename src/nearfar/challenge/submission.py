@@ -129,7 +129,7 @@ def metadata(evaluation: Evaluation, label: str) -> str:
     parameters = [TABLE[name].parameters for name in encoders]
     total = None if None in parameters else sum(p for p in parameters if p is not None)
     about = {
-        "input_sampling_rate": f"{max(TABLE[name].sample_rate for name in encoders) / 1000:g}kHz",
+        "input_sampling_rate": f"{max(detector.encoders[name].sample_rate for name in encoders) / 1000:g}kHz",
         "data_augmentation": None,
         "front_end": ", ".join(dict.fromkeys(r.view for r in recipes)),
         "acoustic_features": "embeddings of frozen networks" if networks else "log-mel energies",

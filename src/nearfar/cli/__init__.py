@@ -13,9 +13,9 @@ import typer
 from nearfar.cli import bench, data, live, machine, search, weights
 from nearfar.cli.embed import embed
 from nearfar.cli.history import history
-from nearfar.cli.options import register
+from nearfar.cli.options import import_plugin, register
 from nearfar.cli.serve import serve
-from nearfar.cli.terminal import BAD_INPUT, BUG, DONE, STOPPED, echo
+from nearfar.cli.terminal import BAD_INPUT, BUG, DONE, STOPPED, echo, handle_errors
 
 COMMANDS = (
     data.demo,
@@ -29,6 +29,7 @@ COMMANDS = (
     serve,
     embed,
     bench.evaluate,
+    search.recipe,
     search.search,
     search.fuse,
     bench.reproduce,
@@ -70,8 +71,17 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
     ] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE", help="Module or .py file of yours that registers encoders or back ends; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """The options of `nearfar` itself, which is described above."""
+    with handle_errors():
+        for name in plugin or ():
+            import_plugin(name)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +27,7 @@ def evaluate(
     data: opt.Data,
     channels: opt.Channels,
     networks: opt.Networks,
-    recipe: opt.RecipeName = None,
+    choice: opt.RecipeChoice,
     truth: opt.Truth = None,
     machine: opt.Machines = None,
     rounds: opt.Rounds = 1000,
@@ -44,7 +44,7 @@ def evaluate(
     """
     from nearfar.challenge import evaluate as bench
 
-    system = opt.load_recipe(recipe)
+    system = choice.system()
     with progress_bar() as progress:
         evaluation = bench.evaluate(
             data,
@@ -84,6 +84,7 @@ def reproduce(
     recipe: Annotated[
         list[str] | None, typer.Option(help="A further recipe, by name or JSON file; may be repeated.")
     ] = None,
+    settings: opt.RecipeSettings = None,
     truth: opt.Truth = None,
     machine: opt.Machines = None,
     page: opt.Page = None,
@@ -100,7 +101,7 @@ def reproduce(
     from nearfar.recipe import TABLE_3
 
     found = layout.read(data, truth, machine or ())
-    others = _further_systems(recipe or ())
+    others = _further_systems(recipe or (), settings or ())
     with progress_bar() as progress:
         runs = ScoreCache(
             results,
@@ -127,11 +128,11 @@ def reproduce(
 def submit(
     channels: opt.Channels,
     networks: opt.Networks,
+    choice: opt.RecipeChoice,
     data: Annotated[
         Path | None, typer.Argument(help="The data set; with --check, the files that must have rows.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the submission.")] = None,
-    recipe: opt.RecipeName = None,
     check: Annotated[Path | None, typer.Option(help="Check this folder of CSV files instead of writing one.")] = None,
     label: Annotated[str | None, typer.Option(help="Label of the submission: Lastname_Institute_task2_1.")] = None,
     set_point: Annotated[
@@ -153,14 +154,14 @@ def submit(
     from nearfar.challenge import submission
 
     if check is not None:
-        if output is not None or recipe is not None:
+        if output is not None or choice.recipe is not None:
             raise ValueError("--check reads a submission: give it without --recipe and -o")
         found = submission.check(check, data, only=machine)
         _print_findings(found, check, data, json)
         raise typer.Exit(BAD_INPUT if found else DONE)
     if data is None or output is None:
         raise ValueError("give the data set and -o FOLDER, or --check FOLDER")
-    system = opt.load_recipe(recipe)
+    system = choice.system()
     rate = BASELINE_RATE if false_alarm_rate is None and set_point == "gamma" else false_alarm_rate
     with progress_bar() as progress:
         evaluation = bench.evaluate(
@@ -185,7 +186,7 @@ def submit(
     raise typer.Exit(BAD_INPUT if found else DONE)
 
 
-def _further_systems(names: Iterable[str]) -> dict[str, System | None]:
+def _further_systems(names: Iterable[str], settings: Sequence[str]) -> dict[str, System | None]:
     """Systems to run beside those of the report, by a title that is not taken; the default system first."""
     from nearfar.challenge.pages import tables
     from nearfar.recipe import TABLE_3
@@ -195,7 +196,7 @@ def _further_systems(names: Iterable[str]) -> dict[str, System | None]:
     for name in dict.fromkeys(names):
         if name not in (*reported, *others):
             titles = Path(name).stem, Path(name).name, f"{Path(name).stem}-{len(others)}"
-            others[next(t for t in titles if t not in (*reported, *others))] = opt.load_recipe(name)
+            others[next(t for t in titles if t not in (*reported, *others))] = opt.load_recipe(name, settings)
     return others
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nearfar.cli.options import Json, Machines, RecipeName, command, group, load_recipe, subcommand
+from nearfar.cli.options import Json, Machines, RecipeChoice, command, group, subcommand
 from nearfar.cli.output import NO_PICTURES, has_pictures, print_evaluation
 from nearfar.cli.terminal import echo, echo_json, progress_bar, warn
 from nearfar.support.files import atomic_write
@@ -17,13 +17,13 @@ from nearfar.support.progress import titled
 
 @command
 def demo(
+    choice: RecipeChoice,
     folder: Annotated[Path, typer.Argument(help="Folder for data, detectors and report.")] = Path("nearfar-demo"),
     machine_count: Annotated[int, typer.Option("--machines", help="How many machines.")] = 3,
     train: Annotated[int, typer.Option(help="Normal recordings per machine.")] = 60,
     test: Annotated[int, typer.Option(help="Test recordings per machine, half of them faulty.")] = 40,
     seconds: Annotated[float, typer.Option(help="Length of a recording.")] = 10.0,
     seed: Annotated[int, typer.Option(help="Seed of the machines and recordings.")] = 0,
-    recipe: RecipeName = None,
     json: Json = False,
 ) -> None:
     """Example: nearfar demo
@@ -45,8 +45,8 @@ def demo(
             seed=seed,
             progress=titled(progress, "recording the demo machines"),
         )
-        evaluation = bench.evaluate(data, load_recipe(recipe), progress=progress)
-        floor = None if recipe else bench.evaluate(data, "logmel-floor", rounds=1, progress=progress)
+        evaluation = bench.evaluate(data, choice.system(), progress=progress)
+        floor = None if choice.recipe else bench.evaluate(data, "logmel-floor", rounds=1, progress=progress)
     for machine in evaluation.machines:
         machine.detector.save(folder / "models" / machine.name)
     first = evaluation.machines[0]

@@ -49,7 +49,7 @@ def fit(
     output: Annotated[Path, typer.Option("-o", "--output", help="Detector folder to write.")],
     channels: opt.Channels,
     networks: opt.Networks,
-    recipe: opt.RecipeName = None,
+    choice: opt.RecipeChoice,
     manifest: opt.Manifest = None,
     false_alarm_rate: opt.FalseAlarmRate = None,
     calibration: opt.Calibration = "groups",
@@ -76,7 +76,7 @@ def fit(
         raise FileExistsError(
             f"{output} holds a detector already: name another folder, or give --force, which keeps the old beside it"
         )
-    failures, system = Failures(), opt.load_recipe(recipe)
+    failures, system = Failures(), choice.system()
     detector = Detector(
         system,
         networks.weights_of(system),

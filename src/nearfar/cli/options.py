@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,10 @@ Manifest = Annotated[
 RecipeName = Annotated[
     str | None,
     typer.Option("--recipe", help="Name of a recipe, such as beats, or a JSON file [chosen by the normals]."),
+]
+RecipeSettings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, such as k=3 or view=n_0.25f; may be repeated."),
 ]
 Weights = Annotated[
     list[str] | None,
@@ -76,6 +81,18 @@ class Channels:
     def settings(self) -> dict[str, Any]:
         """Arguments `near` and `far` of the library; far is None if there is no far microphone."""
         return {"near": self.near, "far": None if self.far < 0 else self.far}
+
+
+@dataclass(frozen=True)
+class RecipeChoice:
+    """Options: the recipe, and changes of it."""
+
+    recipe: RecipeName = None
+    settings: RecipeSettings = None
+
+    def system(self) -> System | None:
+        """The system that was asked for; None if the normals decide."""
+        return load_recipe(self.recipe, self.settings or ())
 
 
 @dataclass(frozen=True)
@@ -158,18 +175,58 @@ def subcommand(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], C
     return decorate
 
 
-def load_recipe(recipe: str | None) -> System | None:
-    """A system by its name or from a JSON file; None is the default, which is chosen from the normals."""
+def load_recipe(recipe: str | None, settings: Sequence[str] = ()) -> System | None:
+    """A system by its name or from a JSON file, with `settings` KEY=VALUE; None is the default, by the normals."""
     from nearfar.recipe import by_name, from_json
 
-    if recipe is None:
-        return None
-    if recipe.endswith(".json") or Path(recipe).is_file():
+    if recipe is not None and (recipe.endswith(".json") or Path(recipe).is_file()):
         try:
-            return from_json(Path(recipe).read_text(encoding="utf-8"))
+            system: System | None = from_json(Path(recipe).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{recipe}: {error}") from None
-    return by_name(recipe)
+    else:
+        system = None if recipe is None else by_name(recipe)
+    return changed(system, settings)
+
+
+def changed(system: System | None, settings: Sequence[str]) -> System | None:
+    """A system with settings KEY=VALUE; a value is JSON, or else text. ValueError names a wrong one."""
+    from nearfar.recipe import with_settings
+
+    values: dict[str, Any] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set {text}: give KEY=VALUE, such as k=3")
+        try:
+            values[key] = json.loads(value)
+        except ValueError:
+            values[key] = value
+    if values and system is None:
+        raise ValueError(
+            "--set changes a recipe, and this one is chosen by the normals: name another with --recipe, such as "
+            "logmel-floor or a file made by: nearfar recipe logmel > my.json"
+        )
+    return system if system is None or not values else with_settings(system, values)
+
+
+def import_plugin(name: str) -> None:
+    """Import a module of the user by its name, as seen from this folder, or by its file."""
+    import importlib
+    import sys
+
+    file = Path(name)
+    folder, module = (file.parent, file.stem) if file.suffix == ".py" else (Path(), name)
+    place = str(folder.resolve())
+    sys.path.insert(0, place)
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise ValueError(f"--plugin {name}: there is no such module in {place}, nor installed") from None
+    finally:
+        sys.path.remove(place)
 
 
 def open_store(store: Path | None) -> Store | None:

@@ -9,7 +9,7 @@ import typer
 
 from nearfar.cli import options as opt
 from nearfar.cli.output import print_fused, print_search, rank, search_json, tables
-from nearfar.cli.terminal import BAD_INPUT, DONE, echo_json, left_out, progress_bar, warn
+from nearfar.cli.terminal import BAD_INPUT, DONE, echo, echo_json, left_out, progress_bar, warn
 from nearfar.support.files import atomic_write
 
 if TYPE_CHECKING:
@@ -78,6 +78,26 @@ def search(
         html = search_page(found.records.recipes, found.records.overall, f"nearfar search {data}", tables(ranked))
         atomic_write(page, html)
     raise typer.Exit(BAD_INPUT if found.failures else DONE)
+
+
+@opt.command
+def recipe(
+    name: Annotated[str, typer.Argument(help="Name of a recipe or of an encoder, or a JSON file.")],
+    settings: opt.RecipeSettings = None,
+) -> None:
+    """Example: nearfar recipe beats --set view=n_0.25f > my.json
+
+    Print a recipe as JSON, for --recipe. Every encoder has one.
+    """
+    from nearfar.recipe import of_encoder
+
+    system = opt.load_recipe(name)
+    if system is None:
+        warn(f"note: --recipe {name} lets the normals choose; this is a recipe for the encoder alone")
+        system = of_encoder(name)
+    found = opt.changed(system, settings or ())
+    assert found is not None
+    echo(found.to_json())
 
 
 @opt.command

@@ -147,7 +147,7 @@ def _facts(name: str, folder: Path | None) -> dict[str, Any]:
     from nearfar.encoders import TABLE
 
     entry = TABLE[name]
-    needs = {"none": (), "own": ("onnxruntime",)}.get(entry.weights, ("torch",))
+    needs = {"none": (), "plug-in": (), "own": ("onnxruntime",)}.get(entry.weights, ("torch",))
     path, problem = _look(name, folder) if entry.weights == "published" else (None, None)
     return {
         "encoder": name,

@@ -33,7 +33,7 @@ from nearfar.embedding.group_features import GroupFeatures
 from nearfar.encoders import PRECISIONS
 from nearfar.encoders.loading import WeightsId
 from nearfar.errors import Conflict
-from nearfar.recipe import BEAM, System, from_json, leaves
+from nearfar.recipe import BEAM, System, from_json, leaves, plugins_of, require_plugins
 from nearfar.support import files
 from nearfar.support.cells import escaped, unescaped
 from nearfar.support.check import Array, finite, integer, number, one_of
@@ -251,6 +251,7 @@ def _settings(state: DetectorState) -> dict[str, Any]:
         "calibration": state.calibration,
         "false_alarm_rate": state.false_alarm_rate,
         "encoders": {name: _weights_as_data(weights) for name, weights in state.weights.items()},
+        "plugins": plugins_of(state.system),
     }
 
 
@@ -272,6 +273,7 @@ def _read(folder: Path) -> DetectorState:
     settings = _parse_file(folder / "detector.json", json.loads)
     if settings.get("format") not in READABLE:
         raise ValueError(f"its format is {settings.get('format')!r} and this version reads {READABLE}; upgrade nearfar")
+    require_plugins(settings.get("plugins", {}))
     system = _parse_file(folder / "recipe.json", from_json)
     new = settings["format"] >= 3
     rows = _rows(folder / "normals.csv", COLUMNS if new else OLD_COLUMNS)

@@ -25,13 +25,13 @@ from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import CHANNELS, EncoderInput, inputs_of, pool
 from nearfar.encoders.loading import load_encoders
 from nearfar.errors import StoreError
-from nearfar.recipe import SOFT_MASKS, WAVE_VIEWS, Recipe
+from nearfar.recipe import SOFT_MASKS, WAVE_VIEWS, Recipe, parse_view
 from nearfar.support.check import Array, integer, one_of
 from nearfar.support.files import sha256_of
 from nearfar.support.progress import Progress
 from nearfar.support.threads import single_threaded_blas
 
-WAVEFORMS = (*CHANNELS, *(view for view in WAVE_VIEWS if not view.startswith("sfsoft_")))
+WAVEFORMS = (*CHANNELS, *(view for view in WAVE_VIEWS if not view.startswith("sfsoft_")), "enh_a<alpha>f<floor>")
 REPORT = (*CHANNELS, *(f"enh_{mask}" for mask in SOFT_MASKS))  # the waveforms of the report's seven input methods
 SAMPLE = 32  # recordings that are looked up in the store to estimate how many are there
 TRIES = 10  # recordings that are tried before the forecast gives up
@@ -64,7 +64,8 @@ class Order:
         if bool(self.encoders) == bool(self.pooled):
             raise ValueError("give the encoders whose grids are to be kept, or recipes to keep their vectors alone")
         for name in self.waveforms:
-            one_of("waveform", name, WAVEFORMS)
+            if parse_view(name).waveforms != (name,):
+                one_of("waveform", name, WAVEFORMS)
         for name in self.encoders:
             for layer in self.layers:
                 Recipe(encoder=name, layer=layer)  # raises for what does not exist

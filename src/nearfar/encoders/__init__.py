@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from nearfar.encoders.plugins import name_of_encoder, register_encoder, source_hash
 from nearfar.encoders.table import (
     EVALUATION_ONLY,
     FREQS,
@@ -36,7 +37,9 @@ __all__ = [
     "as_frames",
     "hash_of",
     "load",
+    "name_of_encoder",
     "names",
+    "register_encoder",
 ]
 
 
@@ -70,10 +73,13 @@ def hash_of(name: str, weights: Any = None) -> str:
     Raises as `load` does where the files are not there.
     """
     file = _weights_file(name, weights)
-    if not TABLE[name].has_weights:
+    entry = TABLE[name]
+    if not entry.has_weights:
         return ""
-    module = "exported" if TABLE[name].weights == "own" else "checkpoint"
-    return str(_module(f"nearfar.encoders.{module}", name).source_hash(file))
+    if entry.weights == "plug-in":
+        return source_hash(name, file)
+    module = entry.module if entry.weights == "own" else "nearfar.encoders.checkpoint"
+    return str(_module(module, name).source_hash(file))
 
 
 def _weights_file(name: str, weights: Any) -> Any:

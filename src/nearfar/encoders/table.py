@@ -26,7 +26,8 @@ class Entry:
 
     module         builds the encoder
     parameters     trained numbers without classifier and fixed positions; None for the user's own network
-    weights        "none", "published" (a file of `sources.SOURCES`) or "own" (the manifest of the user's network)
+    weights        "none", "published" (a file of `sources.SOURCES`), "own" (a manifest or folder of the user's network)
+                   or "plug-in" (what the encoder of the user takes, see `plugins`)
     bf16           whether the network has linear layers, which can run in bfloat16
     """
 
@@ -41,8 +42,13 @@ class Entry:
 
     @property
     def has_weights(self) -> bool:
-        """Whether the encoder needs a weights file."""
+        """Whether the encoder needs a weights file, or may take one."""
         return self.weights != "none"
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether a recipe can choose a layer."""
+        return self.weights == "published"
 
 
 def _vit(dim: int, licence: str, frames_per_s: float, parameters: int) -> Entry:

@@ -23,35 +23,32 @@ import numpy as np
 from nearfar.bank import Block, entries_below, kth_upper_bound, pad_ragged
 from nearfar.ldn import RHO_FLOOR, DensityBank
 from nearfar.support.check import Array
-from nearfar.views import unit
+from nearfar.views import compose, parameter, unit
 
 TINY = 1e-7  # squared distance of unit vectors below which the product loses too many digits
 SLAB = 1024  # features of one piece of a product: only the piece is copied to float64
 LISTED = 21  # neighbours in a list: the largest k of the search, and one more for leaving a clip out
 ROWS = 64  # rows of the matrix that are calibrated at a time: they stay in the processor's cache
-PARTS: dict[str, dict[str, float]] = {  # view -> weight of each part in its squared distance (eq. 2-5)
-    "near_only": {"near": 1},
-    "n_0.5f": {"near": 1, "far": 0.25},
-    "n_f": {"near": 1, "far": 1},
-    "absdif_1": {"near": 1, "far": 1, "diff": 1},
-    "absdif_0.5": {"near": 1, "far": 1, "diff": 0.25},
-    "far_only": {"far": 1},
-    "residual_0.5": {"residual": 1},
-}
-COMPUTED_PARTS: dict[str, Callable[[Array, Array], Array]] = {  # parts computed from the vectors of the two microphones
-    "diff": lambda near, far: unit(np.abs(near - far)),
-    "residual": lambda near, far: unit(near - np.float32(0.5) * far),
-}
+DIFFERENCE = "diff"  # the part unit(|near - far|)
 
 
 def weights_of(view: str) -> dict[str, float]:
-    """{part: weight} of a view; an enhanced waveform is its own only part."""
-    return PARTS.get(view, {view: 1})
+    """{part: weight in the squared distance} of a view (eq. 2-5); one that is no sum of parts is its own only part."""
+    family, value = parameter(view) or ("", 1.0)
+    if family == "n_<beta>f":
+        return {"near": 1, "far": value**2}
+    if family == "absdif_<gamma>":
+        return {"near": 1, "far": 1, DIFFERENCE: value**2}
+    return {{"near_only": "near", "far_only": "far"}.get(view, view): 1}
 
 
 def part(name: str, pooled: Mapping[str, Array]) -> Array:
     """The unit vectors (n, D) of a part from those of the waveforms."""
-    return COMPUTED_PARTS[name](pooled["near"], pooled["far"]) if name in COMPUTED_PARTS else pooled[name]
+    if name == DIFFERENCE:
+        return unit(np.abs(pooled["near"] - pooled["far"]))
+    if name in pooled:
+        return pooled[name]
+    return compose(name, pooled["near"], pooled["far"]).astype(np.float32, copy=False)
 
 
 def squared_distances(x: Array, count: int) -> Array:

@@ -36,10 +36,9 @@ from nearfar.challenge.search.score import score_setting
 from nearfar.challenge.search.space import Setting, Space, space_of
 from nearfar.embedding.cache import CachedEncoders
 from nearfar.embedding.store import Store
-from nearfar.encoders import TABLE, names
 from nearfar.encoders.loading import load_encoders, weights_in
 from nearfar.recipe import Recipe
-from nearfar.support.check import Array, one_of
+from nearfar.support.check import Array
 from nearfar.support.files import file_fingerprint
 from nearfar.support.progress import Progress, titled
 from nearfar.support.threads import map_in_order
@@ -151,7 +150,7 @@ def search(
     Raises ValueError for unknown encoders and machines, for a machine that has too few usable clips, for data of a year
     with other rules, and FileExistsError if `folder` holds a search of other machines or clips.
     """
-    encoders = [one_of("encoder", name, names()) for name in encoders]
+    encoders = [Recipe(encoder=given).encoder for given in encoders]  # ValueError for an unknown name
     machines, left_out = _machines(data, truth, only, seed)
     _check_folder(Path(folder), machines)
     space, far, notes = _usable(space, machines, near, far)
@@ -159,8 +158,9 @@ def search(
     layers = list(dict.fromkeys(setting.layer for setting in space.plan))
     failures: dict[str, str] = {}
     for encoder in encoders:
-        grids = store or (Store(Path(folder) / GRIDS) if TABLE[encoder].has_weights else None)
-        weights_id, dtype = weights_in([encoder], weights, precision)[encoder], grids.dtype if grids else "float32"
+        weights_id = weights_in([encoder], weights, precision)[encoder]
+        grids = store or (Store(Path(folder) / GRIDS) if weights_id.sha256 else None)
+        dtype = grids.dtype if grids else "float32"
         how = f"channels {near} and {far}, weights {weights_id}, grids in {dtype}"
         plans = [plan(replace(m, how=f"{how}, files {_files_hash(m)}"), space, encoder, folder) for m in machines]
         plans = [each for each in plans if each.settings]

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from nearfar.backend import ALTERED_BANKS, BackendConfig, beam_score, build_method, fit
+from nearfar.backend import ALTERED_BANKS, FITS, BackendConfig, beam_score, build_method, fit
 from nearfar.challenge.search.distances import Precomputed, combine, part, squared_distances, weights_of
 from nearfar.challenge.search.records import QUANTILES, Results, TestSet
 from nearfar.challenge.search.space import parts_of
@@ -23,7 +23,7 @@ from nearfar.fusion import fuse
 from nearfar.metrics import Ranking, machine_values, spearman
 from nearfar.recipe import COMPOSITE, Recipe
 from nearfar.support.check import Array
-from nearfar.views import VIEWS, compose
+from nearfar.views import compose
 
 VECTORS_ONLY = ("mahalanobis", "pca", "zmin", *ALTERED_BANKS, "as_is")  # methods that distances alone do not decide
 WEIGHTS = [weight for _, weight in COMPOSITE]  # eq. 13
@@ -96,8 +96,8 @@ def _score(
             by_metric = matrices.of_view(view)
             halves[view] = to_halves(by_metric["euclidean"][0].squared[:count], is_target)
             for config in backends:
-                if config.method in VECTORS_ONLY or config.whiten:
-                    z = compose(view, pooled["near"], pooled.get("far")) if view in VIEWS else pooled[view]
+                if config.method in (*VECTORS_ONLY, *FITS) or config.whiten:
+                    z = pooled[view] if view in pooled else compose(view, pooled["near"], pooled.get("far"))
                     backend = fit(z[:count], is_target, **vars(config))
                     scores[view, config] = backend.train_scores, backend.score(z[count:])
                 else:

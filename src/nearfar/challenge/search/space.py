@@ -21,7 +21,7 @@ from nearfar.backend import ALTERED_BANKS, BackendConfig
 from nearfar.embedding.vectors import POOLED
 from nearfar.encoders import FREQS
 from nearfar.ldn import AUTO
-from nearfar.recipe import BEAM, SPACE, Recipe, leaves, parse_view
+from nearfar.recipe import BEAM, PLUGINS, SPACE, Recipe, is_parametric, leaves, parse_view
 from nearfar.support.check import one_of
 
 K, METRICS = SPACE["k"], SPACE["metric"]
@@ -154,9 +154,11 @@ def space(
 ) -> Space:
     """The report's space, with EXTENDED if `extended`, at each of the `layers` (None: the final one).
 
-    `views`, `poolings` and `methods` restrict it by name. Raises ValueError with the choices for an unknown name.
+    `views`, `poolings` and `methods` restrict it by name; those of plug-ins, and views with a number such as n_0.25f,
+    are tried where they are named. Raises ValueError with the choices for an unknown name.
     """
     parts = (*REPORT, *EXTENDED) if extended else REPORT
+    parts = (*parts, *_of_plugins(views, poolings, methods))
     _check_names("freq", freqs, {*FREQS, BEAM})
     _check_names("view", views, {view for part in parts for view in part.views})
     _check_names("pooling", poolings, {kind for part in parts for kind, _, _ in part.poolings})
@@ -164,7 +166,7 @@ def space(
     plan: dict[Setting, dict[str, dict[BackendConfig, None]]] = {}
     for part in parts:
         chosen = [view for view in part.views if not views or view in views]
-        backends = [each for name in part.backends if not methods or name in methods for each in BACKENDS[name]]
+        backends = [each for name in part.backends if not methods or name in methods for each in _options(name)]
         if chosen and backends:
             for setting in _settings(part, part.freqs or freqs, layers, poolings):
                 for view in chosen:
@@ -174,6 +176,23 @@ def space(
     # settings that share the frames of a clip are neighbours
     ordered = sorted(plan, key=lambda s: (s.freq, s.layer or 0, s.low or 0, s.spike or 0))
     return Space({s: {view: tuple(backends) for view, backends in plan[s].items()} for s in ordered})
+
+
+def _of_plugins(views: Sequence[str], poolings: Sequence[str], methods: Sequence[str]) -> Iterator[Combinations]:
+    """Parts for views with a number and for plug-ins, which are searched where they are asked for by name."""
+    own_views = tuple(v for v in views if is_parametric(v) or v in PLUGINS["view"].paths)
+    own_poolings = tuple((name, 1.0, 3.0) for name in poolings if name in PLUGINS["pooling"].paths)
+    own_methods = tuple(name for name in methods if name in PLUGINS["method"].paths)
+    if own_views:
+        yield Combinations(own_views, PREPROCESSINGS, POOLINGS, IN_REPORT)
+    if own_poolings or own_methods:
+        each_view = (*SPACE["view"], *own_views)
+        yield Combinations(each_view, NONE, (*POOLINGS, *own_poolings), (*IN_REPORT, *own_methods))
+
+
+def _options(method: str) -> tuple[BackendConfig, ...]:
+    """The back ends of a method, see `BACKENDS`; of a plug-in, with each metric."""
+    return BACKENDS.get(method) or tuple(BackendConfig(method=method, metric=metric) for metric in METRICS)
 
 
 def _check_names(what: str, names: Sequence[str], choices: set[str]) -> None:

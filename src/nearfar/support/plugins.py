@@ -1,0 +1,81 @@
+"""Plug-ins: what a program adds to a table of nearfar under a name of its own.
+
+A recipe holds the name alone. No file says which code to run: the program registers its plug-ins before it reads one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+NAME = re.compile(r"\w[\w.-]*")  # fit for a file name
+
+
+class Plugins(Generic[Item]):
+    """The plug-ins of one kind.
+
+    kind    "encoder", "pooling", "view" or "back end"
+    call    the function that registers one, for messages
+    table   holds nearfar's own items and the plug-ins, by name
+    paths   import path of each plug-in, "module:name"
+    """
+
+    def __init__(self, kind: str, call: str, table: MutableMapping[str, Item]) -> None:
+        self.kind, self.call, self.table = kind, call, table
+        self.paths: dict[str, str] = {}
+        self._given: dict[str, Any] = {}
+
+    def register(self, name: str, given: Any, item: Item) -> None:
+        """Add `item`, made of what the user has `given`; a plug-in of that name is replaced.
+
+        ValueError for the name of an item that is no plug-in, or one that does not fit a file name.
+        """
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ValueError(
+                f"the name of {self._a_kind} holds letters, digits, and . _ - after the first; {name!r} does not"
+            )
+        if name in self.table and name not in self.paths:
+            raise ValueError(f"{name!r} is {self._a_kind} of nearfar: register yours under another name")
+        self.table[name], self.paths[name], self._given[name] = item, path_of(given), given
+
+    def name_of(self, given: Any, make: Callable[[Any], Item]) -> str:
+        """The name under which `given` is registered; if it is not yet, it gets its import path as a name."""
+        for name, other in self._given.items():
+            if other is given:
+                return name
+        stem = re.sub(r"[^\w.-]", "", path_of(given).replace(":", "."))
+        count, name = 1, stem
+        while name in self.table:
+            count += 1
+            name = f"{stem}-{count}"
+        self.register(name, given, make(given))
+        return name
+
+    def require(self, name: str, path: str) -> None:
+        """ValueError with the way to register it, if the plug-in `name` that was imported from `path` is missing."""
+        if name not in self.paths:
+            module = path.partition(":")[0]
+            raise ValueError(
+                f"the {self.kind} {name!r} is a plug-in, {path}, and is not registered here: call "
+                f"{self.call}({name!r}, ...) first, or start the command as nearfar --plugin {module} ..."
+            )
+
+    @property
+    def _a_kind(self) -> str:
+        return f"an {self.kind}" if self.kind == "encoder" else f"a {self.kind}"
+
+
+def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the keyword arguments that the signature of a function names; all of them if it has **options."""
+    named = inspect.signature(function).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in named.values())
+    return {key: value for key, value in options.items() if takes_all or key in named}
+
+
+def path_of(given: Any) -> str:
+    """Import path "module:name" of a function or class, or of the class of an object."""
+    named = given if isinstance(given, type) or inspect.isroutine(given) else type(given)
+    return f"{named.__module__}:{named.__qualname__}"

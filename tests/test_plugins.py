@@ -1,0 +1,305 @@
+"""Encoders, poolings, views and back ends of the user: registered by name, or given as they are."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nearfar
+from commands import nearfar as run
+from conftest import hum, write_wav
+from nearfar import backend, pooling, recipe, views
+from nearfar.challenge import evaluate as bench
+from nearfar.challenge.search import run as searching
+from nearfar.challenge.search.space import space
+from nearfar.challenge.search.space import space as space_by_name
+from nearfar.encoders import plugins
+from nearfar.recipe import PLUGINS, Recipe, from_json, parse_view, with_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Bands:
+    """Loudness of 65 bands, a frame every 32 ms."""
+
+    sample_rate, dim = 16_000, 65
+
+    def frames(self, waves):
+        return [np.log1p(abs(np.fft.rfft(w[: len(w) // 512 * 512].reshape(-1, 512)))[:, ::4][:, :65]) for w in waves]
+
+
+class Grids(Bands):
+    """The same as a grid of 5 rows."""
+
+    dim = 13
+    weights_hash = "a:1"
+
+    def grid(self, waves):
+        return np.stack([f.reshape(-1, 5, 13) for f in self.frames(waves)])
+
+
+class Nearest:
+    """Distance to the nearest normal."""
+
+    def __init__(self, z, is_target, k=1, **options):
+        self.z, self.k, self.options = z, k, options
+
+    def score(self, q):
+        return np.sort(np.linalg.norm(q[:, None] - self.z, axis=-1), axis=1)[:, : self.k].mean(axis=1)
+
+    @property
+    def train_scores(self):
+        d = np.linalg.norm(self.z[:, None] - self.z, axis=-1)
+        return np.sort(d, axis=1)[:, 1 : self.k + 1].mean(axis=1)
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    """Each test starts without plug-ins."""
+    yield
+    for each in PLUGINS.values():
+        for name in list(each.paths):
+            del each.table[name], each.paths[name], each._given[name]
+    plugins.LOADS.clear()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for machine in ("fan", "pump"):
+        for i in range(6):
+            domain = "target" if i == 5 else "source"
+            write_wav(
+                tmp_path / f"data/{machine}/train/section_00_{domain}_train_normal_{i:04d}.wav", hum(i, seconds=0.5)
+            )
+        for i, label in enumerate(["normal", "anomaly"] * 4):
+            domain = "source" if i < 4 else "target"
+            clip = hum(50 + i, fault="hiss" if label == "anomaly" else "", seconds=0.5)
+            write_wav(tmp_path / f"data/{machine}/test/section_00_{domain}_test_{label}_{i:04d}.wav", clip)
+    return tmp_path / "data"
+
+
+def test_an_object_works_as_an_encoder_in_a_recipe_and_a_detector():
+    encoder = Bands()
+    made = Recipe(encoder=encoder, method="raw", metric="euclidean", normalize=False, view="near_only")
+    assert made.encoder == "test_plugins.Bands" and from_json(made.to_json()) == made
+    assert Recipe(encoder=encoder, method="raw", metric="euclidean", normalize=False) == made, "the same object"
+    assert Recipe(encoder=Bands()).encoder == "test_plugins.Bands-2", "another object has another name"
+    clips = [hum(i) for i in range(8)]
+    detector = nearfar.Detector(made, calibration="clips").fit(clips[:6])
+    vector = encoder.frames([clips[7].near])[0].mean(axis=0)
+    normals = np.stack([encoder.frames([c.near])[0].mean(axis=0) for c in clips[:6]])
+    distance = np.linalg.norm(normals - vector, axis=1).min()
+    lone = np.array([np.delete(np.linalg.norm(normals - z, axis=1), i).min() for i, z in enumerate(normals)])
+    assert detector.score([clips[7]])[0].score == pytest.approx((distance - lone.mean()) / lone.std(), rel=1e-3)
+
+
+def test_grids_frames_and_what_is_neither():
+    encoder = plugins.PluginEncoder("g", Grids())
+    waves = np.random.default_rng(0).normal(size=(2, 4096)).astype(np.float32)
+    assert encoder.grid(waves).shape == (2, 8, 5, 13) and encoder.frames(waves, "concat").shape == (2, 8, 65)
+    assert encoder.weights_hash == "a-1" and not encoder.batches
+    assert plugins.PluginEncoder("f", Bands()).grid(list(waves))[1].shape == (8, 1, 65)
+    one = encoder.grid([waves[0], waves[1, :1024]])
+    assert [g.shape[0] for g in one] == [8, 2] and np.array_equal(one[0], encoder.grid(waves[:1])[0])
+
+    class Wrong(Bands):
+        dim = 64
+
+    with pytest.raises(ValueError, match=r"'w' gives \(8, 65\) for a wave, and \(T, 64\)"):
+        plugins.PluginEncoder("w", Wrong()).grid(waves)
+    with pytest.raises(ValueError, match="no layers"):
+        encoder.grid(waves, layer=1)
+    with pytest.raises(ValueError, match="sample_rate, dim and grid"):
+        plugins.PluginEncoder("n", object())
+    with pytest.raises(ValueError, match="no layers"):
+        Recipe(encoder=Bands(), layer=3)
+    with pytest.raises(ValueError, match="unknown encoder 3"):
+        Recipe(encoder=3)
+
+
+def test_a_name_of_nearfar_s_own_is_refused_and_an_own_name_is_replaced():
+    for register, taken in (
+        (nearfar.register_encoder, "beats"),
+        (nearfar.register_backend, "ldn"),
+        (nearfar.register_pooling, "rdp"),
+        (nearfar.register_view, "n_f"),
+    ):
+        with pytest.raises(ValueError, match="register yours under another name"):
+            register(taken, Bands)
+        with pytest.raises(ValueError, match="letters, digits"):
+            register("a/b", Bands)
+    nearfar.register_encoder("mine", Bands)
+    nearfar.register_encoder("mine", lambda weights=None, device="cpu": Grids())
+    assert nearfar.encoders.load("mine").dim == 13
+
+
+def test_pooling_view_and_back_end_as_functions():
+    def peak(frames):
+        return frames.max(axis=0)
+
+    def difference(near, far):
+        return near - far
+
+    made = Recipe(encoder=Bands(), pooling=peak, view=difference, method=Nearest, k=2, metric="euclidean")
+    twin = Recipe(encoder=made.encoder, pooling="mean", view="residual_1", method="raw", k=2, metric="euclidean")
+    clips = [hum(i) for i in range(8)]
+    x = np.random.default_rng(1).normal(size=(3, 9, 4)).astype(np.float32)
+    assert np.array_equal(pooling.pool(x, made.pooling), x.max(axis=1)) and pooling.length(made.pooling, 7) == 7
+    near, far = x[:, 0], x[:, 1]
+    assert np.allclose(views.compose(made.view, near, far), views.compose("residual_1", near, far), atol=1e-6)
+    own = nearfar.Detector(made, calibration="clips").fit(clips[:6]).score(clips[6:])
+    same = nearfar.Detector(with_settings(twin, {"pooling": made.pooling}), calibration="clips").fit(clips[:6])
+    assert np.allclose([s.score for s in own], [s.score for s in same.score(clips[6:])], rtol=1e-3)
+    beam = nearfar.Detector(with_settings(made, {"freq": "beam"}), calibration="groups").fit(clips[:6])
+    assert np.isfinite(beam.score(clips[6:])[0].score)
+
+
+def test_a_back_end_gets_the_options_that_its_signature_names_and_its_scores_are_checked():
+    nearfar.register_backend("nearest", Nearest)
+    rng = np.random.default_rng(0)
+    z, q = rng.normal(size=(20, 5)), rng.normal(size=(4, 5))
+    fitted = backend.fit(z, method="nearest", k=3, density_k=5)
+    plain = backend.fit(z, method="raw", k=3, metric="euclidean")
+    assert np.allclose(fitted.score(q), plain.score(q), rtol=1e-5)
+    assert np.allclose(fitted.train_scores, plain.train_scores, rtol=1e-5)
+    related = np.eye(20, dtype=bool)
+    related[:4, :4] = True
+    assert np.allclose(fitted.scores_excluding(related), plain.scores_excluding(related), rtol=1e-5)
+    white = backend.fit(z, method="nearest", whiten=True), backend.fit(z, metric="euclidean", whiten=True)
+    assert np.allclose(white[0].train_scores, white[1].train_scores, rtol=1e-4)
+
+    def strict(z, is_target, density_k):
+        assert density_k == 5
+        return Nearest(z, is_target)
+
+    assert np.allclose(backend.fit(z, method=backend.name_of_backend(strict), density_k=5).score(z), 0, atol=1e-6)
+
+    class Bad(Nearest):
+        train_scores = np.full(20, np.nan)
+
+        def score(self, q):
+            return np.zeros(3)
+
+    bad = backend.fit(z, method=backend.name_of_backend(Bad))
+    with pytest.raises(ValueError, match=r"'test_plugins.test_.*Bad' have shape"):
+        bad.score(q)
+    with pytest.raises(ValueError, match="train_scores of the back end"):
+        _ = bad.train_scores
+
+
+def test_a_saved_detector_names_the_import_path_and_needs_the_plug_in(tmp_path: Path):
+    nearfar.register_encoder("bands", Bands)
+    clips = [hum(i) for i in range(6)]
+    detector = nearfar.Detector(Recipe(encoder="bands", method=Nearest), calibration="clips").fit(clips)
+    before = detector.score([hum(9)])[0].score
+    detector.save(tmp_path / "model")
+    named = json.loads((tmp_path / "model/detector.json").read_text())["plugins"]
+    assert named == {
+        "encoder": {"bands": "test_plugins:Bands"},
+        "method": {"test_plugins.Nearest": "test_plugins:Nearest"},
+    }
+    assert nearfar.load(tmp_path / "model").score([hum(9)])[0].score == before
+    del PLUGINS["encoder"].paths["bands"], PLUGINS["encoder"].table["bands"], PLUGINS["encoder"]._given["bands"]
+    with pytest.raises(ValueError, match=r"encoder 'bands' is a plug-in, test_plugins:Bands, and is not registered"):
+        nearfar.load(tmp_path / "model")
+
+
+def test_plug_ins_are_evaluated_searched_and_fused_with_the_same_scores(data: Path, tmp_path: Path):
+    nearfar.register_encoder("bands", Bands)
+    nearfar.register_backend("nearest", Nearest)
+    nearfar.register_pooling("top", lambda frames: frames.max(axis=0))
+    chosen = space(views=("near_only", "n_0.25f", "n_f"), poolings=("top", "mean"), methods=("nearest", "raw"))
+    found = searching.search(data, [Bands()], tmp_path / "other", space(views=("near_only",), poolings=("mean",)))
+    assert found.records.recipes[0].encoder == "test_plugins.Bands"
+    records = searching.search(data, ["bands"], tmp_path / "search", chosen).records
+    assert not (tmp_path / "search" / "grids").exists(), "no store keeps what has no weights_hash"
+    for view in ("n_0.25f", "near_only"):
+        one = Recipe(encoder="bands", view=view, pooling="top", method="nearest", metric="euclidean")
+        row = list(records.recipes).index(one)
+        result = bench.evaluate(data, one, rounds=1)
+        assert records.overall[row] == pytest.approx(result.overall)
+        detector = result.machines[0].detector
+        scores = records.aligned([row], "fan")[0]
+        assert np.allclose(scores, [s.score for s in result.machines[0].scores], rtol=1e-3, atol=1e-3)
+        assert detector.recipes[0].pooling == "top"
+    with pytest.raises(ValueError, match="unknown method of the search 'mahalanobos'"):
+        space_by_name(methods=("mahalanobos",))
+
+
+def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for i in range(8):
+        write_wav(tmp_path / f"normals/monday_{i}.wav", hum(i))
+        write_wav(tmp_path / f"today/0{i}00.wav", hum(20 + i, fault="hiss" if i == 7 else ""))
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (code,) = [block for block in blocks if "register" in block or "encoder=" in block]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 13
+    inside = {"__name__": "bands"}
+    exec(code, inside)
+    scores = inside["detector"].score("today")
+    assert max(scores, key=lambda s: s.score).name == "0700.wav"
+
+
+def test_the_command_line_takes_plug_ins(data: Path, tmp_path: Path):
+    page = (ROOT / "docs/tutorials/researcher.md").read_text()
+    (code,) = [b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "register_encoder" in b]
+    (tmp_path / "bands.py").write_text(code)
+    try:
+        options = ["--recipe", "bands", "--set", "view=n_0.25f", "--json"]
+        code, out, err = run("--plugin", "bands.py", "evaluate", data, *options, cwd=tmp_path)
+    finally:
+        sys.modules.pop("bands", None)
+    assert code == 0, err
+    assert set(json.loads(out)["machines"]) == {"fan", "pump"}
+    code, out, err = run("--plugin", "bunds.py", "recipe", "beats", cwd=tmp_path)
+    assert code == 2 and "--plugin bunds.py: there is no such module" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "value"),
+    [("n_0.25f", "n_<beta>f", 0.25), ("n_f", "n_<beta>f", 1), ("absdif_2", "absdif_<gamma>", 2)],
+)
+def test_views_with_a_number(name: str, family: str, value: float):
+    assert views.parameter(name) == (family, value)
+    rng = np.random.default_rng(0)
+    near, far = rng.normal(size=(2, 5, 3))
+    n, f = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (near, far))
+    d = abs(n - f) / np.linalg.norm(n - f, axis=1, keepdims=True)
+    whole = [n, value * f] if family.startswith("n_") else [n, f, value * d]
+    z = np.concatenate(whole, axis=1)
+    assert np.allclose(views.compose(name, near, far), z / np.linalg.norm(z, axis=1, keepdims=True), atol=1e-6)
+    assert from_json(Recipe(view=name).to_json()).view == name
+
+
+def test_views_of_soft_masks_with_any_alpha_and_floor():
+    view = parse_view("sfsoft_a07f03")
+    assert (view.alpha, view.floor, view.waveforms) == (0.7, 0.3, ("near", "enh_a07f03", "far"))
+    assert parse_view("enh_a025f10").alpha == 0.25 and parse_view("enh_a025f10").floor == 1.0
+    assert [leaf.view for leaf in recipe.leaves(Recipe(view="sfsoft_a07f03"))] == ["near_only", "enh_a07f03", "n_f"]
+    with pytest.raises(ValueError, match="alpha of view 'enh_a20f03' must be"):
+        Recipe(view="enh_a20f03")
+    for wrong in ("n_f0.5", "absdif_", "n_-1f", "n_<beta>f", "enh_a3f5"):
+        with pytest.raises(ValueError, match="view"):
+            Recipe(view=wrong)
+
+
+def test_the_recipe_command_prints_a_recipe_for_every_encoder_and_sets_keys():
+    for name in nearfar.encoders.names():
+        code, out, _ = run("recipe", name)
+        assert code == 0 and from_json(out).encoder == name
+    code, out, _ = run("recipe", "beats", "--set", "k=3", "--set", "view=absdif_2", "--set", "low=0.1")
+    made = from_json(out)
+    assert code == 0 and (made.k, made.view, made.low, made.density_k) == (3, "absdif_2", 0.1, 3)
+    code, out, _ = run("recipe", "fusion", "--set", "metric=euclidean")
+    assert code == 0 and {leaf.metric for leaf in recipe.leaves(from_json(out))} == {"euclidean"}
+    for given, message in (("k", "give KEY=VALUE"), ("q=1", "unknown recipe keys"), ("k=none", "whole number")):
+        code, _, err = run("recipe", "beats", "--set", given)
+        assert code == 2 and message in err, err
+    code, _, err = run("evaluate", "nowhere", "--recipe", "logmel", "--set", "k=2")
+    assert code == 2 and "chosen by the normals" in err
