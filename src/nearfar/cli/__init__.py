@@ -14,6 +14,7 @@ from nearfar.cli import bench, data, live, machine, search, weights
 from nearfar.cli.embed import embed
 from nearfar.cli.history import history
 from nearfar.cli.options import import_plugin, register
+from nearfar.cli.report import report
 from nearfar.cli.serve import serve
 from nearfar.cli.terminal import BAD_INPUT, BUG, DONE, STOPPED, echo, handle_errors
 
@@ -27,6 +28,7 @@ COMMANDS = (
     machine.threshold,
     live.monitor,
     serve,
+    report,
     embed,
     bench.evaluate,
     search.recipe,

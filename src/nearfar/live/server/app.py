@@ -59,7 +59,7 @@ def make_app(
         from fastapi.staticfiles import StaticFiles
     except ImportError:
         raise ImportError(NEEDS_FASTAPI) from None
-    from nearfar.live.server import events, machines, pages, sounds, status, uploads
+    from nearfar.live.server import events, machines, pages, reports, sounds, status, uploads
     from nearfar.live.server.serializers import machine_state
     from nearfar.live.server.service import Service
     from nearfar.live.server.stream import Stream
@@ -88,7 +88,7 @@ def make_app(
         dropped=dropped,
         source_problems=source_problems,
     )
-    for part in (status, machines, uploads, events, sounds, pages):
+    for part in (status, machines, uploads, events, sounds, reports, pages):
         app.include_router(part.router)
     mimetypes.add_type("text/javascript", ".js")  # Windows may say text/plain, which browsers then refuse
     app.mount("/static", StaticFiles(directory=pages.STATIC))

@@ -17,12 +17,21 @@ export async function show(main) {
   const items = new Map(); // list items
   const line = h("p", { class: "small", role: "status" });
   const cards = h("ul", { class: "cards" });
-  replaceContent(main, h("div", { class: "title" }, h("h1", {}, "Machines")), line, cards);
+  const reports = h(
+    "p",
+    { class: "row small" },
+    "Report to print and forward: ",
+    h("a", { class: "button", href: "/v1/report?span=day" }, "Day"),
+    h("a", { class: "button", href: "/v1/report?span=week" }, "Week"),
+    h("a", { class: "button", href: "/v1/report?span=week&format=xlsx" }, "Week for Excel"),
+  );
+  replaceContent(main, h("div", { class: "title" }, h("h1", {}, "Machines")), line, cards, reports);
 
   const draw = () => {
     const order = [...machines.values()].sort(
       (a, b) => stateLabel(a).rank - stateLabel(b).rank || a.name.localeCompare(b.name),
     );
+    reports.hidden = !order.length;
     const text = order.length ? summaryText(order) : "";
     if (line.textContent !== text) line.textContent = text;
     if (!order.length) {
