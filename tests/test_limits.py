@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearfar.live.server.errors import HttpError
-from nearfar.live.server.limits import ADDRESSES, SMALL, Buckets, Limits, RequestGuard, UploadSlots
+from nearfar.live.server.limits import SMALL, Limits, RequestGuard, UploadSlots
 from nearfar.live.server.security import Access
+from nearfar.support.buckets import KEYS, Buckets
 
 
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=60), st.integers(1, 9), st.floats(0.2, 9))
@@ -27,9 +28,9 @@ def test_a_bucket_gives_at_most_its_burst_and_what_has_flowed_in_since(gaps, bur
 
 def test_addresses_are_forgotten_and_time_does_not_run_backwards():
     bucket = Buckets(1, 1)
-    for i in range(ADDRESSES + 50):
+    for i in range(KEYS + 50):
         bucket.take(str(i), 5.0)
-    assert len(bucket.levels) == ADDRESSES
+    assert len(bucket.levels) == KEYS
     assert bucket.take("x", 10.0) == 0 and bucket.take("x", 2.0) > 0
 
 

@@ -379,6 +379,39 @@ def test_mqtt_topics_and_what_is_retained(broker, tmp_path):
     listener.close()
 
 
+def test_what_is_retained_for_a_machine_goes_with_it_and_a_new_one_is_announced(broker, tmp_path):
+    sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port), [PUMP], History(tmp_path))
+    first = Listener(broker.port)
+    sink.add_machine(FAN, 0.0)
+    assert wait_for(lambda: first.of("fan/health") and len(first.of("/config")) == 8)
+    sink.put(health("ok"))
+    sink.add_machine(PUMP, 0.0)  # another model: what Home Assistant knows stays
+    assert wait_for(lambda: json.loads(first.of("pump/health")[-1])["health"] == "waiting")
+    sink.remove_machine("fan")
+    sink.put(score(machine="fan"))  # comes too late
+    assert wait_for(lambda: first.of("fan/health")[-1] == b"")
+    late = Listener(broker.port)
+    assert wait_for(lambda: len(late.heard) == 5)  # health and four entities of the pump
+    assert not [topic for topic, _, _ in late.heard if "fan" in topic] and b"" not in first.of("pump/health")
+    assert json.loads((tmp_path / "mqtt-announced.json").read_text()) == [["nearfar", PUMP.site, "pump"]]
+    sink.close()
+    first.close()
+    late.close()
+
+
+def test_what_is_retained_for_a_machine_that_goes_while_the_broker_is_away_goes_later(tmp_path, broker):
+    sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port), [PUMP, FAN], History(tmp_path), longest_wait_s=1)
+    assert wait_for(lambda: not sink.problem)
+    broker.stop()
+    sink.remove_machine("fan")
+    assert ["nearfar", FAN.site, "fan"] in json.loads((tmp_path / "mqtt-announced.json").read_text())
+    broker.start()
+    assert wait_for(
+        lambda: ["nearfar", FAN.site, "fan"] not in json.loads((tmp_path / "mqtt-announced.json").read_text())
+    )
+    sink.close()
+
+
 def test_home_assistant_finds_the_machine_and_again_when_it_starts(broker, tmp_path):
     listener = Listener(broker.port, "homeassistant/#")
     sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port), [PUMP], History(tmp_path))
@@ -581,6 +614,37 @@ def test_opc_ua_shows_each_machine_to_a_client():
         node = client.nodes.objects.get_child([f"{space}:{p}" for p in ("nearfar", "pump", "Score")])
         with pytest.raises(Exception, match=r"(?i)user|access|writ"):
             node.write_value(0.0)
+    sink.close()
+
+
+def test_opc_ua_has_the_machines_of_now():
+    pytest.importorskip("asyncua")
+    from asyncua.sync import Client
+
+    from nearfar.live.sinks.opcua import NAMESPACE, OpcUa
+
+    endpoint = f"opc.tcp://127.0.0.1:{free_port()}/nearfar/"
+    sink = OpcUa([PUMP], OpcUaConfig(endpoint=endpoint))
+    with Client(endpoint) as client:
+        space = client.get_namespace_index(NAMESPACE)
+        root = client.nodes.objects.get_child(f"{space}:nearfar")
+
+        def names():
+            return [node.read_browse_name().Name for node in root.get_children()]
+
+        sink.add_machine(FAN, 0.0)
+        assert names() == ["pump", "fan"]
+        sink.put(score(4.5, machine="fan"))
+        assert wait_for(
+            lambda: root.get_child([f"{space}:fan", f"{space}:Score"]).read_data_value(False).Value.Value == 4.5
+        )
+        sink.remove_machine("fan")
+        sink.put(score(machine="fan"))
+        assert names() == ["pump"] and not sink.problem
+        sink.add_machine(FAN, 0.0)
+        assert names() == ["pump", "fan"]
+        score_of = root.get_child([f"{space}:fan", f"{space}:Score"])
+        assert not score_of.read_data_value(False).StatusCode.is_good()
     sink.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from nearfar.live.build import Assembly
     from nearfar.live.config import PlantConfig
     from nearfar.live.machine import Machine
+    from nearfar.live.roster import Roster
     from nearfar.live.sinks.terminal import Printer
 
 
@@ -112,7 +114,7 @@ def monitor(
 
         plant = read(config)
     with log_to_stderr(log_format):
-        _listen(plant, once, json, fail_on_alarm)
+        _listen(plant, config, once, json, fail_on_alarm)
 
 
 config = group("nearfar config check plant.toml", "Check a plant's configuration file.")
@@ -139,13 +141,15 @@ def check_config(
     echo(f"{file} is valid")
 
 
-def _listen(plant: PlantConfig, once: bool, as_json: bool, fail_on_alarm: bool) -> None:
+def _listen(plant: PlantConfig, config: Path | None, once: bool, as_json: bool, fail_on_alarm: bool) -> None:
     from nearfar.live.build import build_plant
     from nearfar.live.sinks.terminal import Printer
 
     printer, failures = Printer(echo, as_json=as_json), Failures()
     report = failures if once else log_left_out
     assembly = build_plant(plant, clock=time.time, warn=LOG.warning, report=report, sinks=[printer], once=once)
+    if config is not None:
+        reread_on_sighup(assembly.roster, config)
     folder = assembly.plant.history.folder
     for machine in assembly.plant.machines.values():
         introduce(machine, folder)
@@ -196,6 +200,13 @@ def stopped_by_signals() -> threading.Event:
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
     return stop
+
+
+def reread_on_sighup(roster: Roster, config: Path) -> None:
+    """Read the configuration again on SIGHUP: machines come, change and go."""
+    roster.file = config
+    if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, lambda number, frame: roster.asked.set())
 
 
 def introduce(machine: Machine, history: Path) -> None:

@@ -14,8 +14,7 @@ from typing import Annotated
 import typer
 
 from nearfar.cli.terminal import left_out
-from nearfar.live.server.limits import Buckets
-from nearfar.support.check import one_of
+from nearfar.support.buckets import Buckets
 
 LOG = logging.getLogger("nearfar")
 FORMATS = ("text", "json")
@@ -26,6 +25,8 @@ BURST, PER_S = 20, 1 / 30  # lines of one kind at once, and from then on
 @contextmanager
 def log_to_stderr(form: str) -> Iterator[None]:
     """Write the log of this process to stderr, as `text` or `json`; ValueError for another `form`."""
+    from nearfar.support.check import one_of  # imports numpy, which help does without
+
     handler, root = logging.StreamHandler(sys.stderr), logging.getLogger()
     handler.setFormatter(_Json() if one_of("--log-format", form, FORMATS) == "json" else _Text())
     handler.addFilter(FloodFilter())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nearfar.cli.live import introduce, machine_id, stopped_by_signals
+from nearfar.cli.live import introduce, machine_id, reread_on_sighup, stopped_by_signals
 from nearfar.cli.log import LOG, LogFormat, log_left_out, log_to_stderr
 from nearfar.cli.options import Weights, command, weights_of
 from nearfar.cli.terminal import echo
@@ -80,6 +80,8 @@ def serve(
         url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}{rules.root}/"
         if not plant.url and host not in ("0.0.0.0", "::"):
             assembly.plant.reporter.url = url
+        if config is not None:
+            reread_on_sighup(assembly.roster, config)
         try:
             _run(assembly, rules, listening, url, {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key})
         finally:
@@ -118,6 +120,7 @@ def _run(assembly: Assembly, rules: Access, listening: socket.socket, url: str, 
         on_refused_login=metrics.count_refused_login,
         dropped=lambda: monitor.dropped,
         source_problems=monitor.problems,
+        roster=assembly.roster,
     )
     for machine in assembly.plant.machines.values():
         if machine.id in monitor.queues:

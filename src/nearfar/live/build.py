@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
 
 from nearfar.encoders.loading import unused
-from nearfar.live.config import MqttConfig, OpcUaConfig, PlantConfig
+from nearfar.live.config import MachineConfig, MqttConfig, OpcUaConfig, PlantConfig
 from nearfar.live.history.database import lock_folder
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, Shared, open_machine
 from nearfar.live.messages import CLOSE_S, Sink
 from nearfar.live.monitor import Monitor, Warn
 from nearfar.live.plant import Plant
+from nearfar.live.roster import Roster, current
 from nearfar.live.sinks.lines import csv_lines, json_lines
 from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.webhook import Webhook, read_secret
@@ -27,10 +28,11 @@ from nearfar.support.threads import all_within
 
 @dataclass(frozen=True)
 class Assembly:
-    """A plant with its monitor and sinks; `folder_lock` keeps other processes from writing to the history."""
+    """A plant with its monitor, sinks and roster; `folder_lock` keeps other processes from writing to the history."""
 
     plant: Plant
     monitor: Monitor
+    roster: Roster
     sinks: Sequence[Sink]
     metrics: Metrics | None
     folder_lock: Connection
@@ -64,8 +66,14 @@ def build_plant(
 
     One process at a time may write to a history. `idle` allows a plant without sources.
     """
-    machines = open_machines(config)
-    sources = {m.id: _source(config, m, clock, report, once) for m in machines if config.machines[m.id].source}
+    shared: Shared = {}
+    configs = current(config)
+    machines = open_machines(config, configs, shared)
+
+    def open_one(machine: Machine, table: MachineConfig) -> Source:
+        return _source(machine, table, config.history.folder, clock, report, once)
+
+    sources = {m.id: open_one(m, configs[m.id]) for m in machines if configs[m.id].source}
     if not sources and not idle:
         raise ValueError("no machine has a source")
     h = config.history
@@ -83,13 +91,14 @@ def build_plant(
     meters = (metrics,) if metrics else ()
     if metrics:
         metrics.watch(history, all_sinks)
-    return Assembly(plant, Monitor(plant, sources, warn=warn, meters=meters), all_sinks, metrics, folder_lock)
+    monitor = Monitor(plant, sources, warn=warn, meters=meters)
+    roster = Roster(config, plant, monitor, shared, open_one, warn)
+    return Assembly(plant, monitor, roster, all_sinks, metrics, folder_lock)
 
 
-def open_machines(config: PlantConfig) -> list[Machine]:
-    """The machines of a configuration; machines that need the same encoder share it."""
-    shared: Shared = {}
-    machines = [open_machine(id, c, site=config.site, shared=shared) for id, c in config.machines.items()]
+def open_machines(config: PlantConfig, configs: Mapping[str, MachineConfig], shared: Shared) -> list[Machine]:
+    """The machines of `configs`; those that need the same encoder share it, in `shared`."""
+    machines = [open_machine(id, c, site=config.site, shared=shared) for id, c in configs.items()]
     for weights in {str(m.weights): m.weights for m in machines}.values():  # each must be used by its machines
         encoders = [r.encoder for m in machines if m.weights == weights for r in m.detector.recipes]
         if why := unused(weights, encoders):
@@ -99,7 +108,8 @@ def open_machines(config: PlantConfig) -> list[Machine]:
 
 def open_metrics(config: PlantConfig, clock: Callable[[], float]) -> Metrics:
     """The metrics of the machines of a configuration."""
-    return Metrics(config.machines, [id for id, c in config.machines.items() if c.source], clock())
+    configs = current(config)
+    return Metrics(configs, [id for id, c in configs.items() if c.source], clock())
 
 
 def open_sinks(
@@ -152,8 +162,10 @@ def _check_files(*paths: Path | None) -> None:
             raise FileNotFoundError(f"no such file: {file}")
 
 
-def _source(config: PlantConfig, machine: Machine, clock: Callable[[], float], report: Report, once: bool) -> Source:
-    c, detector = config.machines[machine.id], machine.detector
+def _source(
+    machine: Machine, c: MachineConfig, history: Path, clock: Callable[[], float], report: Report, once: bool
+) -> Source:
+    detector = machine.detector
     rates = [encoder.sample_rate for encoder in detector.encoders.values()]
     return open_source(
         c.source,
@@ -166,7 +178,7 @@ def _source(config: PlantConfig, machine: Machine, clock: Callable[[], float], r
             report=report,
             near=detector.near,
             far=detector.far,
-            ledger=config.history.folder / "heard" / f"{machine.id}.tsv",
+            ledger=history / "heard" / f"{machine.id}.tsv",
             once=once,
             channels=c.channels,
             form=c.format,
@@ -180,8 +192,9 @@ def check(config: PlantConfig) -> list[str]:
     from nearfar.live.sources.streams import hide
 
     lines = []
-    for machine in open_machines(config):
-        c = config.machines[machine.id]
+    configs = current(config)
+    for machine in open_machines(config, configs, {}):
+        c = configs[machine.id]
         if not c.source:
             lines.append(f"machine {machine.id}: {machine.model} scores recordings that are sent to `nearfar serve`")
             continue

@@ -292,6 +292,11 @@ def from_options(tables: Mapping[str, Any]) -> PlantConfig:
     return _validated(tables, tables, lambda key: "", None)
 
 
+def read_machine(id: str, table: Mapping[str, Any]) -> MachineConfig:
+    """The machine of one table, with paths as they are; ConfigError for a bad value."""
+    return from_options({"machines": {id: table}}).machines[id]
+
+
 Place = Callable[[str], str]  # the key of a mistake -> the file and the line before its message
 
 

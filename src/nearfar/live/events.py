@@ -173,6 +173,15 @@ class EventRecorder:
             ended = max(self.history.last_window_end(self.machine.id, event.started) or silent_until, event.started)
             self.change(event, CLEARED, ended, ended=ended, interrupted=True)
 
+    def end(self, at: float) -> None:
+        """End the events that stand, as the machine goes, and save their audio."""
+        self.close()
+        for event in (self.alarm_event, self.health_event, self.trend_event, self.unusual_event):
+            if event is not None:
+                ended = max(at, event.started)
+                self.change(event, CLEARED, ended, ended=ended)
+        self.alarm_event = self.health_event = self.trend_event = self.unusual_event = None
+
     def close(self) -> None:
         """Save the audio that the buffer holds."""
         if self.recording_event is not None:
@@ -227,6 +236,8 @@ class EventRecorder:
             self.health_event = changed
         if self.unusual_event is not None and self.unusual_event.id == changed.id:
             self.unusual_event = changed
+        if self.trend_event is not None and self.trend_event.id == changed.id:
+            self.trend_event = changed
 
     def _save_audio(self, again_at: float = math.inf) -> None:
         """Save the audio around the peak of the event; infinite `again_at`: for the last time."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import threading
+from collections.abc import Iterator, Mapping, ValuesView
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,7 @@ class Machine:
     lamp: Lamp = field(default_factory=lambda: Lamp(FILES))
     trend: Trend = field(default_factory=Trend, repr=False)
     ramp: Ramp | None = None  # the slow rise that is plain now
+    outdated: bool = False  # the model folder needs another source, so that the machine is to be opened anew
     _refused: Version = ()  # of the model folder that cannot be used
     recipe: str = ""  # encoder/view of each recipe of the detector
     model_problem: str = ""  # why the model folder, which has changed, cannot be used; the detector stays
@@ -110,28 +112,26 @@ class Machine:
         self.recipe = "+".join(sorted({f"{r.encoder}/{r.view}" for r in detector.recipes}))
 
     def reload(self) -> bool:
-        """Use the detector in the model folder if another process has written it; returns whether that was so."""
+        """Use the detector in the model folder if another process has written it; returns whether that was so.
+
+        A detector that needs other windows, channels or sample rates is not used: the machine is then `outdated`.
+        """
         found = version(self.model)
         known = None if self.detector.saved is None else self.detector.saved[1]
         if not found or found in (known, self._refused):  # not found: the folder is being replaced, or gone
             return False
         try:
             detector = load(self.model, self.weights, threads=1)
-            self._check_same_windows(detector)
         except (ValueError, OSError) as error:
             self._refused = found
             self.model_problem = f"the detector of before is used, as {self.model} cannot be: {error}"
             return False
-        self.use_detector(detector)
         self.model_problem = ""
+        self.outdated = source_needs(detector) != source_needs(self.detector)
+        if self.outdated:
+            return False
+        self.use_detector(detector)
         return True
-
-    def _check_same_windows(self, detector: Detector) -> None:
-        """ValueError if another detector needs another source: other windows, channels or sample rates."""
-        for what in ("window_s", "near", "far"):
-            was, now = getattr(self.detector, what), getattr(detector, what)
-            if was != now:
-                raise ValueError(f"its {what} is {now}, and was {was}: restart nearfar")
 
     @property
     def false_alarms_per_week(self) -> float:
@@ -143,11 +143,51 @@ class Machine:
         return expected_alarms(self.detector, self.detector.threshold, self.rhythm, self.alarm)
 
 
-class Machines(dict[str, Machine]):
-    """Machines by their ids; a missing id is a NotFound that lists the ids."""
+class Machines(Mapping[str, Machine]):
+    """Machines by their ids; a missing id is a NotFound that lists the ids.
 
-    def __missing__(self, id: str) -> Machine:
-        raise NotFound(f"there is no machine {id!r}; there are: {', '.join(self)}")
+    A change replaces the whole table, so that other threads may iterate meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Machine] = {}
+
+    def __getitem__(self, id: str) -> Machine:
+        try:
+            return self._by_id[id]
+        except KeyError:
+            raise NotFound(f"there is no machine {id!r}; there are: {', '.join(self)}") from None
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._by_id
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_id)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, id: str, default: Any = None) -> Any:
+        """The machine with this id, or `default`."""
+        return self._by_id.get(id, default)
+
+    def values(self) -> ValuesView[Machine]:
+        """The machines as they are now."""
+        return self._by_id.values()
+
+    def put(self, machine: Machine) -> None:
+        """Add a machine, or replace the one that has its id."""
+        self._by_id = {**self._by_id, machine.id: machine}
+
+    def remove(self, id: str) -> None:
+        """Remove a machine."""
+        self._by_id = {other: machine for other, machine in self._by_id.items() if other != id}
+
+
+def source_needs(detector: Detector) -> tuple[object, ...]:
+    """What the source of a detector depends on: windows, channels and the sample rate."""
+    rates = [encoder.sample_rate for encoder in detector.encoders.values()]
+    return detector.window_s, detector.whole_s, detector.near, detector.far, max(rates)
 
 
 def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared: Shared | None = None) -> Machine:

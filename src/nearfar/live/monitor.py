@@ -53,6 +53,7 @@ class MachineQueue:
     waiting: deque[Window] = field(default_factory=deque)
     busy: bool = False
     ended: bool = False
+    removed: bool = False  # its windows are not wanted any more
     failure: str = ""  # why the source failed, until a window comes
     stop: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None
@@ -82,18 +83,51 @@ class Monitor:
         tick_s: float = TICK_S,
     ) -> None:
         self.plant, self.warn, self.meters, self.limit, self.tick_s = plant, warn, meters, queue, tick_s
-        self.queues = {id: MachineQueue(source, plant.machines[id].source_health) for id, source in sources.items()}
+        self.queues: dict[str, MachineQueue] = {}
+        self.on_check: Callable[[], None] = plant.follow_models  # called every `tick_s`
         self.dropped = self.failed = 0
         self._warned: dict[str, str] = {}  # the last warning about each subject
         self._workers = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="nearfar-score")
         self._change = threading.Condition()
+        self._running = False
+        for id, source in sources.items():
+            self.add(id, source)
+
+    def add(self, machine: str, source: Source) -> None:
+        """Listen to the source of a machine of the plant, from the start of `run` or from now on."""
+        queue = MachineQueue(source, self.plant.machines[machine].source_health)
+        with self._change:
+            self.queues[machine] = queue
+            if self._running:
+                self._start(machine)
+
+    def remove(self, machine: str) -> None:
+        """Stop the source of a machine, if it has one, and process the windows that wait, for STOP_S at most."""
+        with self._change:
+            queue = self.queues.pop(machine, None)
+        if queue is None:
+            return
+        until = monotonic() + STOP_S
+        queue.stop.set()
+        with self._change:
+            self._change.notify_all()
+        if queue.thread is not None:
+            queue.thread.join(STOP_S)
+            with self._change:
+                self._change.wait_for(queue.is_done, timeout=max(0.0, until - monotonic()))
+                queue.removed = True
+                queue.waiting.clear()
+                self._change.wait_for(lambda: not queue.busy, timeout=STOP_S)
+        self._warned.pop(f"the source of {machine}", None)
 
     def run(self, stop: threading.Event, *, stay: bool = False) -> None:
         """Process windows until every source has ended or `stop` is set; `stay`: only `stop` ends it."""
         self.plant.end_interrupted_events()
         with single_threaded_blas():  # machines are scored in parallel; OpenBLAS obeys the main thread only
-            for machine in list(self.queues):
-                self._start(machine)
+            with self._change:
+                self._running = True
+                for machine in self.queues:
+                    self._start(machine)
             checked = -math.inf
             while not stop.is_set() and (stay or not self._all(lambda queue: queue.ended)):
                 with self._change:
@@ -121,14 +155,16 @@ class Monitor:
     def _finish(self, wait_s: float) -> None:
         """Close the sources and process the windows that wait, both for `wait_s` at most."""
         until = monotonic() + wait_s
-        for queue in self.queues.values():
+        with self._change:
+            self._running, queues = False, list(self.queues.values())
+        for queue in queues:
             queue.stop.set()
-        for queue in self.queues.values():
+        for queue in queues:
             if queue.thread is not None:
                 queue.thread.join(max(0.0, until - monotonic()))
         with self._change:
             self._change.wait_for(lambda: self._all(MachineQueue.is_done), timeout=max(0.0, until - monotonic()))
-        if left := sum(len(queue.waiting) for queue in self.queues.values()):
+        if left := sum(len(queue.waiting) for queue in queues):
             self.warn(f"{plural(left, 'window')} that had come could not be scored in time")
         self._workers.shutdown(wait=False, cancel_futures=True)
 
@@ -157,6 +193,8 @@ class Monitor:
         with self._change:
             if not queue.source.live:
                 self._change.wait_for(lambda: queue.stop.is_set() or not (queue.busy or queue.waiting))
+            if queue.removed:
+                return
             if len(queue.waiting) >= self.limit:
                 queue.waiting.popleft()
                 if queue.waiting:
@@ -172,6 +210,10 @@ class Monitor:
     def _process(self, machine: str, queue: MachineQueue) -> None:
         """Process one window; the machine's next window then queues up behind the other machines'."""
         with self._change:
+            if not queue.waiting:  # the machine has been removed
+                queue.busy = False
+                self._change.notify_all()
+                return
             window = queue.waiting.popleft()
         start = perf_counter()
         try:
@@ -191,7 +233,7 @@ class Monitor:
             self._change.notify_all()
 
     def _check(self) -> None:
-        self.plant.follow_models()
+        self.on_check()
         for m in self.plant.machines.values():
             self._warn_once(f"the model of {m.id}", m.model_problem and f"{m.id}: {m.model_problem}")
         for machine, queue in list(self.queues.items()):

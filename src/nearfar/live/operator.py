@@ -61,7 +61,7 @@ class Operator:
         with self._locked(event_id) as (_, event):
             if event.acknowledged is None:
                 event = self._change(event, "acknowledged", acknowledged=self.clock(), acknowledged_by=who)
-                self._audit(who, event.machine, "acknowledge", event=event_id)
+                self.audit(who, event.machine, "acknowledge", event=event_id)
             self._acknowledge_alarm(event)
             return event
 
@@ -83,9 +83,9 @@ class Operator:
         with self._locked(event_id) as (machine, event):
             if event.verdict == FINE:
                 raise Conflict(f"event {event_id} was called fine already, by {event.verdict_by}")
-            self.follow(machine)
-            clips = self._crossings(machine, event)
-            audit = self._add_to_bank(machine, clips, False, who, "fine", event=event_id)
+            with self._locked_model(machine):
+                clips = self._crossings(machine, event)
+                audit = self._add_to_bank(machine, clips, False, who, "fine", event=event_id)
             self._set_verdict(event, FINE, who)
             return audit
 
@@ -95,7 +95,7 @@ class Operator:
             if event.verdict == FINE:
                 raise Conflict(f"event {event_id} was called fine and is in the bank: undo that first")
             self._set_verdict(event, FAULT, who)
-            return self._audit(who, event.machine, "fault", event=event_id)
+            return self.audit(who, event.machine, "fault", event=event_id)
 
     def add_normals(self, machine_id: str, clips: Sequence[Any], domain: str, who: str) -> Audit:
         """Put more normals into the bank; `domain` is "source" or "target"."""
@@ -163,7 +163,7 @@ class Operator:
             if (event := change.detail.get("event")) is not None:
                 self._change(self.history.event(event), "verdict", verdict="", verdict_by="")
                 about = {"event": event}
-            audit = self._audit(who, machine.id, "undo", of=audit_id, **about)
+            audit = self.audit(who, machine.id, "undo", of=audit_id, **about)
             _forget(before)
             return audit
 
@@ -175,13 +175,18 @@ class Operator:
                 now = machine.detector
                 counts = {"normals": len(now.normals), "normals_before": len(was.normals)}
                 values = {"was": was.threshold.value, "value": now.threshold.value}
-                self._audit("another command", machine.id, "reload", **counts, **values)
+                self.audit("another command", machine.id, "reload", **counts, **values)
 
     @contextmanager
     def _locked_model(self, machine: Machine) -> Iterator[None]:
         """Lock a machine whose model is going to change, after taking over what somebody else has changed."""
         with machine.lock:
             self.follow(machine)
+            if machine.outdated:
+                raise Conflict(
+                    f"{machine.model} has been replaced by a model with other windows or channels, and is being opened "
+                    "anew: try again in a few seconds"
+                )
             yield
 
     @contextmanager
@@ -194,7 +199,8 @@ class Operator:
     def _change(self, event: Event, what: str, **changes: Any) -> Event:
         return self.recorders[event.machine].change(event, what, self.clock(), **changes)
 
-    def _audit(self, who: str, machine: str, action: str, **detail: Any) -> Audit:
+    def audit(self, who: str, machine: str, action: str, **detail: Any) -> Audit:
+        """Write down what somebody did to a machine."""
         return self.history.record_audit(Audit(0, self.clock(), who, machine, action, detail))
 
     def _set_verdict(self, event: Event, verdict: str, who: str) -> None:
@@ -214,7 +220,7 @@ class Operator:
         with machine.lock:
             machine.alarm.shelve(until)
             self.recorders[machine_id].report_state(self.clock())
-            return self._audit(who, machine_id, action, **detail)
+            return self.audit(who, machine_id, action, **detail)
 
     def _crossings(self, machine: Machine, event: Event) -> list[audio.Clip]:
         """The windows of an event's audio, end to end from its peak, that cross its set-point; the peak at least."""
@@ -271,13 +277,13 @@ class Operator:
         audit = None
         try:
             shutil.copytree(machine.model, before, dirs_exist_ok=True)
-            audit = self._audit(
+            audit = self.audit(
                 who, machine.id, action, kept=before.name, **detail
             )  # first, so that no change lacks one
             new.save(machine.model)
         except (OSError, Conflict) as error:
             if audit is not None:
-                self._audit(who, machine.id, "undo", of=audit.id, problem=str(error))
+                self.audit(who, machine.id, "undo", of=audit.id, problem=str(error))
             _forget(before)
             raise
         with suppress(

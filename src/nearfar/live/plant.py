@@ -42,20 +42,38 @@ class Plant:
         clock: Callable[[], float],
         steady: Callable[[], float] = monotonic,
     ) -> None:
-        self.machines = Machines({machine.id: machine for machine in machines})
-        if len(self.machines) < len(machines):
-            raise ValueError(f"two machines have the same id: {', '.join(m.id for m in machines)}")
+        self.machines = Machines()
         self.history, self.sinks, self.clock, self.steady = history, list(sinks), clock, steady
         self.reporter = Reporter(history, self.sinks)
-        self.recorders = {machine.id: EventRecorder(machine, history, self.reporter) for machine in machines}
+        self.recorders: dict[str, EventRecorder] = {}
         self.operator = Operator(self.machines, self.recorders, history, clock)
         self._sampled: dict[str, int] = {}  # the hour of each machine's last sample
         for machine in machines:
-            history.record_alarm_settings(machine.id, machine.alarm)
-            machine.heard(history.listening(machine.id))
-            _restore_alarm(machine, history)
-            for score, at in history.healthy_scores(machine.id, HOURS * HOUR_S):
-                machine.trend.update(score, at)
+            if machine.id in self.machines:
+                raise ValueError(f"two machines have the same id: {', '.join(m.id for m in machines)}")
+            self.put(machine)
+
+    def put(self, machine: Machine) -> None:
+        """Take a machine, with what the history knows of it; the events of the machine that it replaces end."""
+        if (old := self.recorders.get(machine.id)) is not None:
+            with old.machine.lock:
+                old.end(self.clock())
+        history = self.history
+        history.record_alarm_settings(machine.id, machine.alarm)
+        machine.heard(history.listening(machine.id))
+        _restore_alarm(machine, history)
+        for score, at in history.healthy_scores(machine.id, HOURS * HOUR_S):
+            machine.trend.update(score, at)
+        self.recorders[machine.id] = EventRecorder(machine, history, self.reporter)
+        self.machines.put(machine)
+
+    def remove(self, id: str) -> None:
+        """Let a machine go, whose source has stopped: its events end, and what is recorded stays."""
+        machine = self.machines[id]
+        with machine.lock:
+            self.recorders[id].end(self.clock())
+            self.machines.remove(id)
+            del self.recorders[id]
 
     def process_window(self, machine_id: str, window: Window) -> ScoreRecord:
         """Score the next window of a machine, keep the score, and update its alarm, watchdog, events and the sinks."""
@@ -101,19 +119,22 @@ class Plant:
             recorder.update_source(machine.source_health.problem(now), at, now)
 
     def follow_models(self) -> None:
-        """Take over the model folders that others have changed; reads nothing if none has changed."""
+        """Take over the model folders that others have changed; reads nothing if none has changed.
+
+        A machine whose new model needs another source is `outdated` from then on.
+        """
         for machine in self.machines.values():
             self.operator.follow(machine)
 
     def end_interrupted_events(self) -> None:
         """End the events that a killed process left open, before the first window."""
-        for recorder in self.recorders.values():
+        for recorder in list(self.recorders.values()):
             recorder.end_interrupted(self.clock())
 
     def close(self) -> None:
         """Save the audio of events whose recording is not complete."""
-        for id, recorder in self.recorders.items():
-            with self.machines[id].lock:
+        for recorder in list(self.recorders.values()):
+            with recorder.machine.lock:
                 recorder.close()
 
     def _keep_sample(self, machine: Machine, score: ScoreRecord, window: Window) -> None:

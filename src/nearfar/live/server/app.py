@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI, Request
     from fastapi.responses import Response
 
+    from nearfar.live.roster import Roster
+
 ABOUT = """Anomaly scores of machine sounds, alarms, and what people answer to them.
 
 Scores are in standard deviations of a machine's normal recordings; higher is more anomalous. Times are seconds since
@@ -45,12 +47,14 @@ def make_app(
     on_refused_login: Callable[[], None] = lambda: None,
     dropped: Callable[[], int] = lambda: 0,
     source_problems: Callable[[], list[str]] = list,
+    roster: Roster | None = None,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The ASGI application over a plant. `access` without a token is for this computer alone (see `security`).
 
     `metrics()` is the text for Prometheus, `on_refused_login()` is called for each wrong token, `dropped()` is the
     number of windows that were not scored in time, and `source_problems()` the reasons why sources give no sound.
+    `roster` adds and removes machines; without it the plant stays as it is.
     Raises ImportError without the extra `serve`.
     """
     try:
@@ -87,6 +91,7 @@ def make_app(
         metrics=metrics,
         dropped=dropped,
         source_problems=source_problems,
+        roster=roster,
     )
     for part in (status, machines, uploads, events, sounds, reports, pages):
         app.include_router(part.router)

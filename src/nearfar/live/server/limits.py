@@ -19,7 +19,6 @@ import logging
 import math
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,12 +26,12 @@ from typing import Any
 
 from nearfar.live.server.errors import COME_BACK_S, HttpError
 from nearfar.live.server.security import HEADERS, Access
+from nearfar.support.buckets import Buckets
 
 LOG = logging.getLogger("nearfar.server")
 MIB = 1 << 20
 SHORTEST_GZIP = 1000  # bytes
 SMALL = 64 << 10  # the most bytes of a request without a recording
-ADDRESSES = 4096  # addresses whose buckets are kept
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Any]
@@ -51,24 +50,6 @@ class Limits:
     waiting: int = 256
     body_s: float = 60.0  # time for a body to arrive
     listeners: int = 64
-
-
-class Buckets:
-    """Token buckets by key; the least recently used are dropped."""
-
-    def __init__(self, per_s: float, burst: float) -> None:
-        self.per_s, self.burst = per_s, burst
-        self.levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, key: str, now: float) -> float:
-        """Take one token of `key`: 0.0 if there was one, else the seconds until there is one."""
-        level, at = self.levels.pop(key, (self.burst, now))
-        level = min(self.burst, level + max(0.0, now - at) * self.per_s)
-        wait = 0.0 if level >= 1 else (1 - level) / self.per_s
-        self.levels[key] = (level if wait else level - 1, now)
-        if len(self.levels) > ADDRESSES:
-            self.levels.popitem(last=False)
-        return wait
 
 
 class Refusals:

@@ -60,6 +60,25 @@ def machine(service: ServiceDep, id: str) -> schemas.MachineState:
     return machine_state(service.plant, service.machine(id).id)
 
 
+@router.put("/{id}", operation_id="putMachine")
+def put_machine(service: ServiceDep, request: Request, id: str, body: schemas.NewMachine) -> schemas.MachineState:
+    """Add a machine, or replace it, without a restart; audited. Its model lies beside those of the plant.
+
+    A source is `mic` or a URL; paths, weights and options of ffmpeg are given in the configuration file.
+    """
+    audit = service.roster.put(id, body.table(), caller_name(request, body.who))
+    service.broadcast(audit)
+    return machine_state(service.plant, id)
+
+
+@router.delete("/{id}", operation_id="deleteMachine")
+def delete_machine(service: ServiceDep, request: Request, id: str, who: schemas.Who = "") -> schemas.Done:
+    """Stop watching a machine; audited. What is recorded of it stays."""
+    name = service.machine(id).name
+    audit = service.roster.remove(id, caller_name(request, who))
+    return schemas.Done(message=f"{name} is no longer watched. What was recorded stays.", audit_id=audit.id)
+
+
 @router.get("/{id}/scores", operation_id="listScores")
 def scores(
     service: ServiceDep,

@@ -451,3 +451,34 @@ class NewSetPoint(ByWhom):
     false_alarms_per_week: float | None = Field(default=None, gt=0, le=1e6, examples=[0.5])
     value: float | None = Field(default=None, ge=-1e6, le=1e6, examples=[None])
     dry_run: bool = Field(default=False, examples=[False])
+
+
+class NewAlarm(Schema):
+    """When a machine alarms; see [machines.pump.alarm] of plant.toml."""
+
+    model_config = ConfigDict(strict=True)
+
+    false_alarms_per_week: float | None = Field(default=None, gt=0, examples=[1.0])
+    deadband: float = Field(default=0.5, ge=0, examples=[0.5])
+    on_delay: int = Field(default=3, ge=1, examples=[3])
+    off_delay: int = Field(default=5, ge=1, examples=[5])
+    within: int = Field(default=0, ge=0, examples=[0])
+    evidence: bool = Field(default=True, examples=[True])
+
+
+class NewMachine(ByWhom):
+    """A machine, as its table in plant.toml. `source` is `mic` or a URL, two of them for near and far, or none."""
+
+    model: str = Field(min_length=1, max_length=4096, examples=["/var/lib/nearfar/models/pump3"])
+    source: list[str] = Field(default_factory=list, max_length=2, examples=[["rtsp://10.0.0.7/audio"]])
+    name: str = Field(default="", max_length=100, examples=["Pump 3"])
+    rate: int | None = Field(default=None, ge=1, examples=[None])
+    hop_s: float | None = Field(default=None, gt=0, examples=[None])
+    silence_s: float | None = Field(default=None, gt=0, examples=[None])
+    format: str = Field(default="f32le", examples=["f32le"])
+    channels: int = Field(default=2, ge=1, le=2, examples=[2])
+    alarm: NewAlarm = Field(default_factory=NewAlarm)
+
+    def table(self) -> dict[str, Any]:
+        """The table of plant.toml."""
+        return self.model_dump(exclude={"who"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,6 +19,7 @@ from nearfar.live.health import ENDED, QUIET
 from nearfar.live.operator import CHANGES
 from nearfar.live.plant import Plant
 from nearfar.live.records import UNUSUAL, Audit, Event, ScoreRecord, iso_time
+from nearfar.live.roster import ADDED, REPLACED
 from nearfar.live.server import schemas
 from nearfar.live.server.playback import gain_db
 from nearfar.live.trend import Ramp
@@ -120,6 +122,8 @@ def audit_entry(audit: Audit, standing: Sequence[int] | None = None) -> schemas.
         text = f"from {detail['was']:.2f} to {detail['value']:.2f}"
     elif audit.action == "reload":
         text = f"{detail['normals']} normals, set-point {detail['value']:.2f}"
+    elif audit.action in (ADDED, REPLACED):
+        text = " from ".join(filter(None, [Path(detail["model"]).name, " and ".join(detail["source"])]))
     elif audit.action == "shelve":
         text = f"for {detail['hours']:g} h"
     elif "files" in detail:

@@ -13,10 +13,12 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
+from nearfar.errors import Conflict
 from nearfar.live.drift import Drift, find_drift
 from nearfar.live.machine import Machine
 from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event
+from nearfar.live.roster import Roster
 from nearfar.live.server import schemas
 from nearfar.live.server.decode import Decoder
 from nearfar.live.server.limits import Limits, Refusals, UploadSlots
@@ -65,14 +67,23 @@ class Service:
         metrics: Callable[[], bytes] | None,
         dropped: Callable[[], int],
         source_problems: Callable[[], list[str]],
+        roster: Roster | None = None,
     ) -> None:
         self.plant, self.access, self.limits, self.decoder, self.stream = plant, access, limits, decoder, stream
         self.clock, self.metrics, self.dropped, self.source_problems = clock, metrics, dropped, source_problems
         self.started, self.refusals = clock(), refusals
+        self._roster = roster
         self.slots = UploadSlots(limits.at_once, limits.waiting)
         self.explanations = ExplanationCache(plant)
         self._workers = ThreadPoolExecutor(decoder.workers, "upload")
         self._cache: dict[str, tuple[float, object]] = {}
+
+    @property
+    def roster(self) -> Roster:
+        """What adds and removes machines; Conflict if this server cannot."""
+        if self._roster is None:
+            raise Conflict("the machines of this server cannot be changed")
+        return self._roster
 
     def machine(self, id: str) -> Machine:
         """The machine; NotFound if there is none."""

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from typing import Any
 
+from nearfar.live.machine import Machine
 from nearfar.live.messages import CLOSE_S, EVENT, SCORE, EventMessage, Message, ScoreMessage
 from nearfar.live.records import iso_time
 
@@ -67,6 +68,15 @@ class Stream:
             self.count += 1
             self._ring.append((self.count, f"id: {self.run}-{self.count}\nevent: {kind}\ndata: {text}\n\n".encode()))
         self._wake()
+
+    def add_machine(self, machine: Machine, at: float) -> None:
+        """Have all pages request everything again."""
+        self.send("resync", {})
+
+    def remove_machine(self, id: str) -> None:
+        """Have all pages request everything again."""
+        self._sent_states.pop(id, None)
+        self.send("resync", {})
 
     def close(self, wait_s: float = CLOSE_S) -> None:
         """End all connections."""

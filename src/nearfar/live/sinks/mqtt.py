@@ -21,6 +21,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any
 
@@ -73,11 +74,11 @@ class Mqtt:
         self._unheard = set(self.machines)
         self._announced = history.folder / ANNOUNCED
         self._gone = self._note_announced()
-        self._clients = {m.id: self._client(paho, m, password, longest_wait_s) for m in machines}
+        self._connect = partial(self._client, paho, password=password, longest_wait_s=longest_wait_s)
+        self._clients = {m.id: self._connect(m) for m in machines}
         self._events = RetryQueue(self.name, self._deliver, history.outbox.mailbox(self.name, (EVENT,)))
         for client in self._clients.values():
-            client.connect_async(broker.host, broker.port or (8883 if self.encrypted else 1883), keepalive=30)
-            client.loop_start()
+            self._begin(client)
 
     @property
     def problem(self) -> str:
@@ -91,12 +92,52 @@ class Mqtt:
             )
         return "; ".join(problems) or self._events.problem
 
+    def add_machine(self, machine: Machine, at: float) -> None:
+        """Connect for a machine that is new, or takes the place of the one with its id."""
+        old = self._clients.get(machine.id)
+        self.machines = {**self.machines, machine.id: machine}
+        self._health[machine.id] = json.dumps({"health": WAITING})
+        self._unheard.add(machine.id)
+        self._gone = [entry for entry in self._gone if entry not in self._announcements]
+        self._write_announced(self._gone)
+        self._clients = {**self._clients, machine.id: self._connect(machine)}
+        self._begin(self._clients[machine.id])
+        if old is not None:
+            self._end(old)
+
+    def remove_machine(self, id: str) -> None:
+        """Delete what is retained for a machine, now or after the next connection, and disconnect."""
+        machine, client = self.machines[id], self._clients[id]
+        self.machines = {other: m for other, m in self.machines.items() if other != id}
+        self._clients = {other: c for other, c in self._clients.items() if other != id}
+        for known in (self._problems, self._health):
+            known.pop(id, None)
+        self._unheard.discard(id)
+        self._gone.append([self.broker.prefix, machine.site, id])
+        self._write_announced(self._gone)
+        connected = next((c for c in self._clients.values() if c.is_connected()), None)
+        self._end(client)  # first: nothing is retained for the machine from here on
+        if connected is not None:
+            self._forget_gone(connected)
+
+    def _begin(self, client: Any) -> None:
+        """Connect in the background."""
+        client.connect_async(self.broker.host, self.broker.port or (8883 if self.encrypted else 1883), keepalive=30)
+        client.loop_start()
+
+    def _end(self, client: Any) -> None:
+        client.on_disconnect = None
+        client.disconnect()
+        client.loop_stop()
+
     def put(self, message: Message) -> None:
         """Publish; never waits."""
         if message.kind == EVENT:
             self._events.put(message)
             return
-        client, payload = self._clients[message.machine], _payload(message)
+        client, payload = self._clients.get(message.machine), _payload(message)
+        if client is None:  # the machine has gone
+            return
         if message.kind == HEALTH:
             self._health[message.machine] = payload
             self._unheard.discard(message.machine)
@@ -172,7 +213,7 @@ class Mqtt:
         if gone:
             self._write_announced([])
 
-    def _client(self, paho: Any, machine: Machine, password: str, longest_wait_s: int) -> Any:
+    def _client(self, paho: Any, machine: Machine, *, password: str, longest_wait_s: int) -> Any:
         broker = self.broker
         host, port = broker.host, broker.port or (8883 if self.encrypted else 1883)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -62,7 +63,8 @@ class OpcUa:
             if isinstance(error, OSError):
                 raise OSError(f"OPC-UA cannot be served at {config.endpoint}: {error.strerror or error}") from None
             raise
-        self._queue = RetryQueue(self.name, self._show)
+        self._lock = threading.Lock()
+        self._queue = RetryQueue(self.name, self._show_locked)
 
     @property
     def problem(self) -> str:
@@ -72,6 +74,26 @@ class OpcUa:
     def put(self, message: Message) -> None:
         """Show a message."""
         self._queue.put(message)
+
+    def add_machine(self, machine: Machine, at: float) -> None:
+        """Add the object of a machine that is new; one that takes the place of another keeps its object."""
+        ua, threshold = self._ua, float(machine.detector.threshold.value)
+        with self._lock:
+            if machine.id not in self._nodes:
+                self._add(machine.id, machine.name, threshold)
+                return
+            self._nodes[machine.id]["Threshold"].write_value(threshold)
+            self._well[machine.id] = True
+            self._nodes[machine.id]["Health"].write_value(OK)
+            self._values[machine.id] = {"Score": 0.0, "Alarm": False}
+            self._write_measured(machine.id, ua.StatusCodes.BadWaitingForInitialData)
+
+    def remove_machine(self, id: str) -> None:
+        """Delete the object of a machine."""
+        with self._lock:
+            for known in (self._nodes, self._values, self._status, self._well, self._alarms):
+                known.pop(id)
+            self._objects.pop(id).delete(recursive=True)
 
     def close(self, wait_s: float = CLOSE_S) -> None:
         """Stop the server."""
@@ -86,7 +108,8 @@ class OpcUa:
         self._secure(users)
         self._space = self._server.register_namespace(NAMESPACE)
         self._root = self._server.nodes.objects.add_object(self._space, "nearfar")
-        self._nodes: dict[str, dict[str, Any]] = {}
+        self._objects: dict[str, Any] = {}  # the object of each machine
+        self._nodes: dict[str, dict[str, Any]] = {}  # its variables
         self._values: dict[str, dict[str, Any]] = {}  # the last Score and Alarm of each machine
         self._status: dict[str, Any] = {}  # the status of both
         self._well: dict[str, bool] = {}  # whether each machine has no health problem
@@ -113,7 +136,7 @@ class OpcUa:
     def _add(self, id: str, name: str, threshold: float) -> None:
         """Add the object of a machine."""
         ua = self._ua
-        node = self._root.add_object(self._space, id)
+        node = self._objects[id] = self._root.add_object(self._space, id)
         never = datetime(1970, 1, 1, tzinfo=timezone.utc)
         measured = {"Score": 0.0, "Alarm": False, "Unusual": False}
         start = {**measured, "Threshold": threshold, "Health": OK, "LastUpdate": never}
@@ -124,6 +147,10 @@ class OpcUa:
         generator = self._server.get_event_generator(ua.ObjectIds.OffNormalAlarmType, node)
         generator.event.ConditionName, generator.event.SourceName = "sound", name
         self._alarms[id] = generator
+
+    def _show_locked(self, message: Message) -> None:
+        with self._lock:
+            self._show(message)
 
     def _show(self, message: Message) -> None:
         id, ua = message.machine, self._ua

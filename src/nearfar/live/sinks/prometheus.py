@@ -18,6 +18,7 @@ from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL
 
 if TYPE_CHECKING:
     from nearfar.live.history.history import History
+    from nearfar.live.machine import Machine
 
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 RESULTS = {"normal": "normal", "unusual": "unusual", "ANOMALOUS": "anomalous", "cannot judge": "cannot_judge"}
@@ -42,11 +43,19 @@ class Metrics:
         self._lags: dict[str, float] = {}
         self._servers: list[Any] = []
 
+        self._by_machine: list[tuple[Any, tuple[str, ...]]] = []  # metrics with a series for each machine, their labels
+
+        def made(kind: Any, name: str, help: str, labels: tuple[str, ...]) -> Any:
+            metric = kind(f"nearfar_{name}", help, labels, registry=registry)
+            if "machine" in labels:
+                self._by_machine.append((metric, labels))
+            return metric
+
         def gauge(name: str, help: str, *labels: str) -> Any:
-            return prometheus.Gauge(f"nearfar_{name}", help, labels, registry=registry)
+            return made(prometheus.Gauge, name, help, labels)
 
         def counter(name: str, help: str, *labels: str) -> Any:
-            return prometheus.Counter(f"nearfar_{name}", help, labels, registry=registry)
+            return made(prometheus.Counter, name, help, labels)
 
         self.score = gauge("score", "Standard deviations above the machine's normals", "machine")
         self.threshold = gauge("threshold", "Set-point, in the score's unit", "machine")
@@ -74,13 +83,31 @@ class Metrics:
         for machine in listening:
             self.last.labels(machine).set(started)
         for machine in machines:
-            self.health.labels(machine)
-            self.rising.labels(machine)
-            self.unusual.labels(machine)
-            for result in (*RESULTS.values(), "failed"):
-                self.windows.labels(machine, result)
-            for kind in (ALARM, HEALTH_EVENT, TREND, UNUSUAL):
-                self.events.labels(machine, kind)
+            self._begin(machine)
+
+    def _begin(self, machine: str) -> None:
+        """Start the series of a machine that are there before its first window."""
+        self.health.labels(machine)
+        self.rising.labels(machine)
+        self.unusual.labels(machine)
+        for result in (*RESULTS.values(), "failed"):
+            self.windows.labels(machine, result)
+        for kind in (ALARM, HEALTH_EVENT, TREND, UNUSUAL):
+            self.events.labels(machine, kind)
+
+    def add_machine(self, machine: Machine, at: float) -> None:
+        """Start the series of a machine that is new; one that takes the place of another continues them."""
+        self._begin(machine.id)
+        if machine.streamed:
+            self.last.labels(machine.id).set(at)
+
+    def remove_machine(self, id: str) -> None:
+        """Remove the series of a machine."""
+        for metric, labels in self._by_machine:
+            samples = [sample.labels for family in metric.collect() for sample in family.samples]
+            for values in {tuple(found[name] for name in labels) for found in samples if found["machine"] == id}:
+                metric.remove(*values)
+        self._lags.pop(id, None)
 
     def put(self, message: Message) -> None:
         """Count and show a message."""
@@ -133,7 +160,7 @@ class Metrics:
         """A window was processed in `seconds`, and ended `lag_s` ago."""
         self.inference.observe(seconds)
         self._lags[machine] = lag_s
-        self.lag.set(max(self._lags.values()))
+        self.lag.set(max(list(self._lags.values())))
 
     def text(self) -> bytes:
         """The metrics in the text format of Prometheus."""
