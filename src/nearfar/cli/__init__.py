@@ -14,12 +14,14 @@ from nearfar.cli import bench, data, live, machine, search, weights
 from nearfar.cli.embed import embed
 from nearfar.cli.history import history
 from nearfar.cli.options import import_plugin, register
+from nearfar.cli.record import record
 from nearfar.cli.report import report
 from nearfar.cli.serve import serve
 from nearfar.cli.terminal import BAD_INPUT, BUG, DONE, STOPPED, echo, handle_errors
 
 COMMANDS = (
     data.demo,
+    record,
     machine.doctor,
     machine.fit,
     machine.score,

@@ -13,17 +13,23 @@ from nearfar.support.check import Array
 SUFFIX = ".flac"
 
 
-def write_flac(path: Path, samples: Array, rate: int) -> None:
-    """Samples (C, N) in [-1, 1] as FLAC of 24 bits, whole or not at all; 16-bit recordings come back exactly.
-
-    Only this user may read the file: people near the machine may be heard.
-    """
+def flac(samples: Array, rate: int) -> bytes:
+    """Samples (C, N) in [-1, 1] as FLAC of 24 bits; 16-bit recordings come back exactly."""
     import soundfile
 
     file = io.BytesIO()
     soundfile.write(file, np.clip(samples, -1, 1).T, rate, format="FLAC", subtype="PCM_24")
+    return file.getvalue()
+
+
+def write_flac(path: Path, samples: Array, rate: int) -> None:
+    """Write `flac(samples, rate)`, whole or not at all.
+
+    Only this user may read the file and its folder: people near the machine may be heard.
+    """
+    content = flac(samples, rate)
     files.private_folder(path.parent)
-    files.atomic_write(path, file.getvalue(), mode=0o600)
+    files.atomic_write(path, content, mode=0o600)
 
 
 class AudioArchive:

@@ -3,6 +3,7 @@
     /path/to/folder               files as they are completed (`FolderSource`)
     mic, mic:2, mic:USB           a microphone by number or name (`Microphone`)
     -                             raw PCM on stdin (`Pcm`)
+    alsa:hw:1, dshow:audio=NAME   a microphone that ffmpeg opens, as `devices` lists it
     rtsp://..., http://..., file  whatever ffmpeg opens (`Ffmpeg`)
     two of those                  near and far from a stream each (`AlignedPair`)
 
@@ -16,10 +17,12 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from nearfar.live.sources.aligned import AlignedPair
+from nearfar.live.sources.devices import FORMATS
 from nearfar.live.sources.folder import FolderSource
 from nearfar.live.sources.options import SourceOptions
 from nearfar.live.sources.streams import Ffmpeg, Microphone, Pcm, SampleStream, hide
@@ -112,6 +115,9 @@ def _stream(name: str, options: SourceOptions, channels: int) -> SampleStream:
         return Microphone(
             int(device) if device.isdecimal() else device or None, options.rate, near=options.near, far=far
         )
+    if kind in FORMATS:
+        options = replace(options, options=("-f", kind, *options.options))
+        name = device
     if "://" not in name and not Path(name).exists() and not options.options:
         raise FileNotFoundError(f"no such source: {hide(name)} is not a folder, a file, a URL, mic or - (stdin)")
     return Ffmpeg(name, options.rate, channels=channels, near=options.near, far=options.far, options=options.options)

@@ -1,0 +1,133 @@
+"""Recordings of normal sound from a source: checked one by one, written whole, continued over days.
+
+The folder is the state: each recording is a file named by its time, so a session of another day only adds files.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from nearfar.audio import microphones
+from nearfar.audio.recordings import SUFFIXES
+from nearfar.audio.sessions import sessions
+from nearfar.detector.calibration import FEW_SESSIONS, Backing
+from nearfar.live.history.event_audio import flac
+from nearfar.live.sources.open import Source
+from nearfar.live.sources.windows import Window
+from nearfar.support.files import atomic_write
+from nearfar.support.words import plural
+
+ENOUGH = 20  # recordings that an alarm can be trusted with
+QUIET_DBFS, LOUD_PEAK = -60.0, 0.7  # the level below which gain is missing; the peak above which a knock would clip
+CHANNELS = ("near", "far")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A recording: its file (None: refused), the levels of its channels in dB of full scale, and what is wrong."""
+
+    file: Path | None
+    levels: tuple[float, ...]
+    problems: tuple[str, ...]
+
+    def text(self) -> str:
+        """ "near −31 dB, far −44 dB"."""
+        named = zip(CHANNELS, self.levels, strict=False)
+        return ", ".join(f"{name} {level:.0f} dB" for name, level in named).replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Stock:
+    """The recordings in a folder."""
+
+    recordings: int
+    sessions: int
+
+    @property
+    def missing(self) -> str:
+        """What is still missing for an alarm that can be trusted, as a sentence; "" if nothing is."""
+        more, days = ENOUGH - self.recordings, FEW_SESSIONS - self.sessions
+        parts = [plural(more, "more recording")] if more > 0 else []
+        parts += [f"{plural(days, 'more session')}, each on another day"] if days > 0 else []
+        if not parts:
+            return ""
+        return f"Still missing: {' and '.join(parts)}, at every speed and load that the machine runs at."
+
+
+def stock(folder: Path) -> Stock:
+    """The recordings that are in a folder, and their sessions; those of one session alone have no name."""
+    paths = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    known = len(set(sessions(paths)) - {""}) if paths else 0
+    return Stock(len(paths), known or min(1, len(paths)))
+
+
+def take(window: Window) -> Taken:
+    """Check a window: its levels, and what is wrong with the microphones. `file` is None."""
+    return _checked(window)[0]
+
+
+def _checked(window: Window) -> tuple[Taken, bool]:
+    """`take(window)`, and whether a detector could use the window."""
+    known = (window.level_dbfs(channel) for channel in range(len(window.samples)))
+    levels = tuple(-math.inf if level is None else level for level in known)
+    try:
+        clip = window.clip
+    except ValueError as error:
+        return Taken(None, levels, (str(error),)), False
+    found = microphones.problems(clip.near, clip.far, clip.rate)
+    texts = [p.text for p in found]
+    for name, level, samples in zip(CHANNELS, levels, window.samples, strict=False):
+        peak = float(np.abs(samples).max())
+        if any(p.channel == name for p in found):
+            continue
+        if level < QUIET_DBFS:
+            texts.append(f"{name} is too quiet ({level:.0f} dB of full scale): raise its gain, or move it closer")
+        elif peak > LOUD_PEAK:
+            texts.append(f"{name} comes close to clipping (peak {peak:.0%}): lower its gain")
+    return Taken(None, levels, tuple(texts)), not any(p.fatal for p in found)
+
+
+def record(
+    source: Source, folder: Path, stop: threading.Event, *, count: int, every_s: float = 0.0
+) -> Iterator[Taken | None]:
+    """Write the usable windows of a source as recordings, at most `count`, one per `every_s`; None while none comes.
+
+    Each file is on the disk, whole, when its `Taken` is given. An unusable window is given without a file.
+    """
+    written, due = 0, -math.inf
+    for window in source.windows(stop):
+        if written >= count or stop.is_set():
+            return
+        if window is None:
+            yield None
+            continue
+        if window.t0 < due:
+            continue
+        taken, usable = _checked(window)
+        if usable:
+            path = _free(folder, window.t0)
+            atomic_write(path, flac(window.samples, window.rate))
+            taken = Taken(path, taken.levels, taken.problems)
+            written, due = written + 1, window.t0 + every_s - 1e-3
+        yield taken
+        if written >= count:
+            return
+
+
+def backing(found: Stock) -> str:
+    """What stands behind the recordings, in words."""
+    return str(Backing(found.recordings, found.recordings, found.sessions))
+
+
+def _free(folder: Path, t0: float) -> Path:
+    """A file name by the time of this computer's zone that is not taken."""
+    name = f"{datetime.fromtimestamp(t0):%Y-%m-%d_%H-%M-%S}"
+    taken = (folder / f"{name}{f'_{n}' if n else ''}.flac" for n in range(10_000))
+    return next(path for path in taken if not path.exists())
