@@ -303,3 +303,53 @@ def test_the_recipe_command_prints_a_recipe_for_every_encoder_and_sets_keys():
         assert code == 2 and message in err, err
     code, _, err = run("evaluate", "nowhere", "--recipe", "logmel", "--set", "k=2")
     assert code == 2 and "chosen by the normals" in err
+
+
+def test_vectors_are_written_for_numpy_with_exact_leave_one_out(data: Path, tmp_path: Path):
+    code, _, err = run("vectors", data, "--recipe", "logmel-floor", "--set", "method=ldn", "-o", tmp_path / "x.npz")
+    assert code == 0, err
+    x = np.load(tmp_path / "x.npz", allow_pickle=False)
+    assert x["vectors"].shape == (2 * 14, 256) and x["vectors"].dtype == np.float32
+    assert set(x["machines"]) == {"fan", "pump"} and sorted(set(x["labels"])) == ["anomaly", "normal"]
+    train = (x["splits"] == "train") & (x["machines"] == "pump")
+    assert train.sum() == 6 and np.isnan(x["train_scores"][x["splits"] == "test"]).all()
+    chosen = from_json(run("recipe", "logmel-floor", "--set", "method=ldn")[1])
+    detector = nearfar.Detector(chosen, calibration="clips").fit(data / "pump", copies=True)
+    assert [n.name for n in detector.normals] == list(x["names"][train])
+    assert np.array_equal(detector.backends[0].z, x["vectors"][train])
+    assert np.allclose(detector.backends[0].train_scores, x["train_scores"][train], rtol=1e-6)
+    assert (x["domains"][train] == "target").sum() == 1
+    code, _, err = run("vectors", data, "-o", tmp_path / "y.npz")
+    assert code == 2 and "name one with --recipe" in err
+
+
+def test_a_wrong_device_is_one_line(data: Path, tmp_path: Path, ced_tiny_weights: Path):
+    (tmp_path / "my.json").write_text(Recipe().to_json())
+    for command in (["evaluate", data], ["search", data], ["fuse", data, "--systems", tmp_path / "my.json"]):
+        encoder = ["--encoder", "logmel"] if command[0] == "search" else []
+        code, _, err = run(*command, *encoder, "--device", "gpu")
+        assert code == 2 and "device 'gpu' is none of cpu, cuda and cuda:N" in err and "Traceback" not in err
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        options = [
+            "--recipe",
+            "ced-tiny",
+            "--weights",
+            ced_tiny_weights,
+            "--device",
+            "cuda:1",
+            "--set",
+            "view=near_only",
+        ]
+        code, _, err = run("evaluate", data, *options)
+        assert code == 2 and "device 'cuda:1' cannot be used here" in err and len(err.strip().splitlines()) <= 3
+
+
+def test_outputs_of_another_device_are_kept_apart_and_are_the_same_weights():
+    from nearfar.encoders.loading import WeightsId
+
+    for text in ("", "ab", "ab:bf16", "ab:cuda", "ab:bf16:cuda"):
+        assert str(WeightsId.parse(text)) == text
+    assert WeightsId.parse("ab:cuda") == WeightsId("ab") and str(WeightsId.parse("ab:cuda")) != "ab"
+    nearfar.register_encoder("grids", Grids)
+    assert nearfar.encoders.load("grids", device="cuda:0").weights_hash == "a-1:cuda"

@@ -107,6 +107,7 @@ def evaluate(
     method: str = "conformal",
     threads: int | None = None,
     precision: str = "float32",
+    device: str = "cpu",
     store: Store | None = None,
     rounds: int = 1000,
     seed: int = 0,
@@ -136,6 +137,7 @@ def evaluate(
             calibration="clips",
             threads=threads,
             precision=precision,
+            device=device,
             store=store,
         )
         if evaluations:
@@ -280,6 +282,7 @@ class ScoreCache:
     far: int | None = 1
     threads: int | None = None
     precision: str = "float32"
+    device: str = "cpu"
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
@@ -292,14 +295,18 @@ class ScoreCache:
         first file is missing; raises as `encoders.load` does, so FileNotFoundError for missing weights.
         """
         names = sorted({leaf.encoder for leaf in leaves(system)}) if system is not None else []
-        hashes = {n: str(weights_id) for n, weights_id in weights_in(names, self.weights, self.precision).items()}
+        hashes = {
+            n: str(weights_id) for n, weights_id in weights_in(names, self.weights, self.precision, self.device).items()
+        }
         encoders: dict[str, Encoder] | None = None
         for unit in units:
             path = self.folder / f"{name}-{unit.name.replace(' ', '-')}-{self._key(system, hashes, unit)}.json"
             scores = _read(path)
             if scores is None:
                 if encoders is None:
-                    encoders = load_encoders(hashes, self.weights, threads=self.threads, precision=self.precision)
+                    encoders = load_encoders(
+                        hashes, self.weights, device=self.device, threads=self.threads, precision=self.precision
+                    )
                 detector = Detector(
                     system,
                     near=self.near,

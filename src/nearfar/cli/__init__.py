@@ -38,6 +38,7 @@ COMMANDS = (
     search.fuse,
     bench.reproduce,
     bench.submit,
+    search.vectors,
     weights.encoders,
 )
 GROUPS = {"config": live.config, "history": history, "weights": weights.weights, "data": data.data}

@@ -44,7 +44,6 @@ def embed(
     verify: Annotated[
         bool, typer.Option("--verify", help="First read the whole store and remove damaged files.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu, or cuda for the networks.")] = "cpu",
     json: Json = False,
 ) -> None:
     """Example: nearfar embed data/ --encoder beats --weights BEATs_iter3.pt
@@ -69,7 +68,6 @@ def embed(
         pooled=recipes,
         weights=weights_for(networks.weights, [*encoders, *(recipe.encoder for recipe in recipes)]),
         dtype=dtype,
-        device=device,
         **channels.settings(),
         **networks.settings(),
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.cli.log import LOG, LogFormat, log_left_out, log_to_stderr
-from nearfar.cli.options import Json, Weights, command, group, subcommand, weights_of
+from nearfar.cli.options import Device, Json, Weights, command, group, subcommand, weights_of
 from nearfar.cli.terminal import ALARM, BAD_INPUT, DONE, Failures, echo, echo_json
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def monitor(
     within: Annotated[int, typer.Option(help="They are among this many last windows [0: in a row].")] = 0,
     evidence: Annotated[bool, typer.Option(help="Alarm for faint changes that last, too.")] = True,
     weights: Weights = None,
+    device: Device = "cpu",
     fail_on_alarm: Annotated[bool, typer.Option("--fail-on-alarm", help="Exit 1 if there was an alarm.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print every message as a line of JSON on stdout.")] = False,
     log_format: LogFormat = "text",
@@ -105,7 +106,13 @@ def monitor(
             "within": within,
             "evidence": evidence,
         }
-        machine = {**stream.table(), "weights": weights_of(weights), "alarm": alarm, "name": name or ""}
+        machine = {
+            **stream.table(),
+            "weights": weights_of(weights),
+            "device": device,
+            "alarm": alarm,
+            "name": name or "",
+        }
         plant = _plant_of(model, machine, site, sinks.tables())
     elif model is not None or stream.source or sinks.tables():
         raise ValueError("--config describes the whole plant: give it alone, or MODEL and --source without it")

@@ -114,6 +114,7 @@ def score(
     weights: opt.Weights = None,
     store: opt.StoreFolder = None,
     threads: opt.Threads = None,
+    device: opt.Device = "cpu",
     json: opt.Json = False,
 ) -> None:
     """Example: nearfar score pump3 today/
@@ -125,7 +126,7 @@ def score(
     from nearfar.audio.recordings import find
     from nearfar.score import worst_window
 
-    detector = _load(model, weights, threads=threads, store=opt.open_store(store))
+    detector = _load(model, weights, threads=threads, device=device, store=opt.open_store(store))
     recordings = find(opt.one_or_many(files))
     failures = Failures()
     rows: list[tuple[str, Score]] = []
@@ -154,13 +155,14 @@ def explain(
     page: Annotated[Path | None, typer.Option(help="HTML page to write [RECORDING.explained.html].")] = None,
     picture: Annotated[Path | None, typer.Option(help="PNG file to write.")] = None,
     weights: opt.Weights = None,
+    device: opt.Device = "cpu",
     json: opt.Json = False,
 ) -> None:
     """Example: nearfar explain pump3 today/0815.wav
 
     Show where and why a recording differs from the normals, with a page to look at and listen to.
     """
-    explanation = _load(model, weights).explain(file)
+    explanation = _load(model, weights, device=device).explain(file)
     if json:
         echo_json(explanation.to_dict())
     else:
@@ -187,6 +189,7 @@ def add(
         str, typer.Option(help="source: conditions as before; target: another operating point or place.")
     ] = "source",
     weights: opt.Weights = None,
+    device: opt.Device = "cpu",
     json: opt.Json = False,
 ) -> None:
     """Example: nearfar add pump3 night-shift/ --domain target
@@ -200,7 +203,7 @@ def add(
 
     one_of("domain", domain, ("source", "target"))
     check_place(model)
-    detector = _load(model, weights)
+    detector = _load(model, weights, device=device)
     before, failures = len(detector.normals), Failures()
     points = {key: results.set_point(detector)[key] for _, key in results.LAMPS}
     paths = [r.path for r in opt.normals_of(find(opt.one_or_many(folder)))]

@@ -68,6 +68,7 @@ StoreFolder = Annotated[
 Precision = Annotated[
     str, typer.Option(help="float32, or bf16: networks need about 0.6 of the time; their outputs differ by 0.3 %.")
 ]
+Device = Annotated[str, typer.Option(help="Where networks run: cpu, cuda, or cuda:N for one of several.")]
 Model = Annotated[Path, typer.Argument(help="Detector folder that `nearfar fit` wrote.")]
 
 
@@ -102,10 +103,11 @@ class Networks:
     weights: Weights = None
     threads: Threads = None
     precision: Precision = "float32"
+    device: Device = "cpu"
 
     def settings(self) -> dict[str, Any]:
-        """Arguments `threads` and `precision` of the library."""
-        return {"threads": self.threads, "precision": self.precision}
+        """Arguments `threads`, `precision` and `device` of the library."""
+        return {"threads": self.threads, "precision": self.precision, "device": self.device}
 
     def weights_of(self, *systems: System | None) -> Any:
         """Argument `weights` of the library, checked against the encoders of `systems`."""

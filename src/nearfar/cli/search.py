@@ -101,6 +101,36 @@ def recipe(
 
 
 @opt.command
+def vectors(
+    data: opt.Data,
+    out: Annotated[Path, typer.Option("-o", "--output", help="The npz file to write.")],
+    channels: opt.Channels,
+    networks: opt.Networks,
+    choice: opt.RecipeChoice,
+    truth: opt.Truth = None,
+    machine: opt.Machines = None,
+    store: opt.StoreFolder = None,
+) -> None:
+    """Example: nearfar vectors data/ --recipe beats -o beats.npz
+
+    Write the vectors of all recordings, with names, domains, labels and the normals' leave-one-out scores, for numpy.
+    """
+    from nearfar.challenge import vectors as bench
+
+    system = choice.system()
+    if system is None:
+        raise ValueError("vectors need a recipe that does not depend on the normals: name one with --recipe")
+    with progress_bar() as progress:
+        arrays = bench.vectors(
+            data, system, networks.weights_of(system), truth=truth, only=machine or (), store=opt.open_store(store),
+            progress=progress, **channels.settings(), **networks.settings(),
+        )  # fmt: skip
+    bench.write(out, arrays)
+    shapes = ", ".join(f"{name} {' x '.join(map(str, x.shape))}" for name, x in arrays.items() if x.dtype.kind == "f")
+    echo(f"Vectors       {out}: {shapes}")
+
+
+@opt.command
 def fuse(
     data: opt.Data,
     channels: opt.Channels,

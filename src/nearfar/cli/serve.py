@@ -15,7 +15,7 @@ import typer
 
 from nearfar.cli.live import introduce, machine_id, reread_on_sighup, stopped_by_signals
 from nearfar.cli.log import LOG, LogFormat, log_left_out, log_to_stderr
-from nearfar.cli.options import Weights, command, weights_of
+from nearfar.cli.options import Device, Weights, command, weights_of
 from nearfar.cli.terminal import echo
 from nearfar.support.threads import single_threaded_blas
 from nearfar.support.words import plural
@@ -52,6 +52,7 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM), for https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
     weights: Weights = None,
+    device: Device = "cpu",
     log_format: LogFormat = "text",
 ) -> None:
     """Example: nearfar serve pump3 fan7 --source pump3=rtsp://10.0.0.7/audio
@@ -63,7 +64,7 @@ def serve(
 
     if find_spec("fastapi") is None:  # else the error would name one package of several
         raise ImportError(NEEDS_FASTAPI)
-    plant = _plant(model or [], config, history, source or [], weights_of(weights))
+    plant = _plant(model or [], config, history, source or [], {"weights": weights_of(weights), "device": device})
     _check_tls(tls_cert, tls_key)
     with log_to_stderr(log_format), _listening_socket(host, port) as listening:
         rules = _access(
@@ -135,7 +136,11 @@ def _run(assembly: Assembly, rules: Access, listening: socket.socket, url: str, 
 
 
 def _plant(
-    models: Sequence[Path], config: Path | None, history: Path | None, sources: Sequence[str], weights: Any
+    models: Sequence[Path],
+    config: Path | None,
+    history: Path | None,
+    sources: Sequence[str],
+    networks: dict[str, Any],
 ) -> PlantConfig:
     """The configuration from a file, or of the models on the command line."""
     from nearfar.live.config import from_options, read
@@ -151,7 +156,7 @@ def _plant(
         id = machine_id(model.resolve().name)
         if id in machines:
             raise ValueError(f"two models are called {id!r}; rename one folder, or give each a name with --config")
-        machines[id] = {"model": model, "weights": weights, "source": []}
+        machines[id] = {"model": model, **networks, "source": []}
     for text in sources:
         id, equals, url = text.partition("=")
         if not equals or id not in machines:

@@ -29,7 +29,7 @@ from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin, Skip
 from nearfar.embedding.group_features import GroupFeatures
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import vectors
-from nearfar.encoders import PRECISIONS, Encoder
+from nearfar.encoders import PRECISIONS, Encoder, device_class
 from nearfar.encoders.loading import WeightsId, load_encoders, weights_of, with_weights
 from nearfar.explain import evidence
 from nearfar.explain.wording import Explanation
@@ -81,6 +81,7 @@ class Detector:
     ) -> None:
         self.system = by_name(system) if isinstance(system, str) else system
         self.near, self.far, self.weights, self.device, self.threads = near, far, weights, device, threads
+        device_class(device)
         self.precision, self.store = one_of("precision", precision, PRECISIONS), store
         self.false_alarm_rate = false_alarm_rate
         if false_alarm_rate is not None:

@@ -23,6 +23,7 @@ from nearfar.encoders.table import (
     Encoder,
     EncoderDescription,
     as_frames,
+    device_class,
     names,
 )
 from nearfar.support.check import choose, integer, one_of
@@ -35,6 +36,7 @@ __all__ = [
     "Encoder",
     "EncoderDescription",
     "as_frames",
+    "device_class",
     "hash_of",
     "load",
     "name_of_encoder",
@@ -54,6 +56,7 @@ def load(
     ways to get the weights, ImportError with the package to install.
     """
     entry = choose("encoder", name, TABLE)
+    device_class(device)
     one_of("precision", precision, PRECISIONS)
     if precision != "float32" and not entry.bf16:
         raise ValueError(f"encoder {name!r} has no linear layers, so precision={precision!r} changes nothing in it")

@@ -76,8 +76,9 @@ class FrozenEncoder:
 
     @cached_property
     def weights_hash(self) -> str:
-        """SHA-256 of the published file, also where a converted one was read; with ":bf16" in that precision."""
-        return source_hash(self.weights_path) + ("" if self.precision == "float32" else f":{self.precision}")
+        """SHA-256 of the published file, also where a converted one was read; ":bf16" and ":cuda" follow if so."""
+        how = [self.precision] * (self.precision != "float32") + [self.device.type] * (self.device.type != "cpu")
+        return ":".join([source_hash(self.weights_path), *how])
 
     def grid(self, waves: Any, layer: int | Sequence[int | None] | None = None) -> Any:
         """(B, N) -> (B, T, F, D), or a list of 1-D arrays -> a list of (T, F, D): the tokens of the last block.

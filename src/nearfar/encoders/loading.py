@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from nearfar.encoders import PRECISIONS, TABLE, Encoder, EncoderDescription, hash_of, load
+from nearfar.encoders import PRECISIONS, TABLE, Encoder, EncoderDescription, device_class, hash_of, load
 from nearfar.support.check import one_of
 
 
 @dataclass(frozen=True)
 class WeightsId:
-    """The identity of an encoder's weights: SHA-256 of their file ("" without a file) and the precision they run in."""
+    """The identity of an encoder's weights.
+
+    sha256      of their file, "" without a file
+    precision   that they run in
+    device      class of the device that they run on. Outputs on two devices differ in their last bits, so a store keeps
+                them apart; they are the same weights all the same
+    """
 
     sha256: str = ""
     precision: str = "float32"
+    device: str = field(default="cpu", compare=False)
 
     def __str__(self) -> str:
-        """The identity as stores keep it: the SHA-256, with ":bf16" behind it in that precision."""
-        return self.sha256 if self.precision == "float32" else f"{self.sha256}:{self.precision}"
+        """The identity as stores keep it: the SHA-256; ":bf16" and ":cuda" follow if so."""
+        how = [self.precision] * (self.precision != "float32") + [self.device] * (self.device != "cpu")
+        return ":".join([self.sha256, *how])
 
     @classmethod
     def parse(cls, text: str) -> WeightsId:
         """The identity that `str` gives as text."""
-        sha256, _, precision = text.partition(":")
-        return cls(sha256, one_of("precision", precision or "float32", PRECISIONS))
+        sha256, *how = text.split(":")
+        device = "cuda" if "cuda" in how else "cpu"
+        (precision,) = [each for each in how if each != device] or ["float32"]
+        return cls(sha256, one_of("precision", precision, PRECISIONS), device)
 
 
 def load_encoders(
@@ -67,15 +77,25 @@ def load_encoders(
     return encoders
 
 
-def weights_in(names: Iterable[str], weights: Any = None, precision: str = "float32") -> dict[str, WeightsId]:
+def weights_in(
+    names: Iterable[str], weights: Any = None, precision: str = "float32", device: str = "cpu"
+) -> dict[str, WeightsId]:
     """`weights_of` each encoder, from the files alone: nothing is loaded. Raises as `load` does."""
-    given = files_of(names, weights)
-    return {name: WeightsId(hash_of(name, given.get(name)), _precision_of(name, precision)) for name in names}
+    given, kind = files_of(names, weights), device_class(device)
+    found = {name: hash_of(name, given.get(name)) for name in names}
+    return {
+        name: WeightsId(sha256, _precision_of(name, precision), kind if _uses_device(name) else "cpu")
+        for name, sha256 in found.items()
+    }
 
 
 def weights_of(encoder: EncoderDescription) -> WeightsId:
     """The identity of an encoder's weights; empty if it has none."""
     return WeightsId.parse(encoder.weights_hash)
+
+
+def _uses_device(name: str) -> bool:
+    return TABLE[name].weights in ("published", "plug-in")
 
 
 def _precision_of(name: str, asked: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from nearfar.encoders.table import TABLE, Entry, as_frames, as_list
+from nearfar.encoders.table import TABLE, Entry, as_frames, as_list, device_class
 from nearfar.support.check import Array, finite, integer
 from nearfar.support.plugins import Plugins, accepted
 
@@ -100,7 +100,7 @@ class PluginEncoder:
 
     batches = False
 
-    def __init__(self, name: str, made: MakesGrids | MakesFrames) -> None:
+    def __init__(self, name: str, made: MakesGrids | MakesFrames, device: str = "cpu") -> None:
         if not isinstance(made, MakesGrids | MakesFrames):
             raise ValueError(
                 f"encoder {name!r} is a {type(made).__name__}: sample_rate, dim and grid(waves) or frames(waves) needed"
@@ -109,7 +109,8 @@ class PluginEncoder:
         self.sample_rate = integer(f"sample_rate of encoder {name!r}", made.sample_rate)
         self.dim = integer(f"dim of encoder {name!r}", made.dim)
         self.licence = str(getattr(made, "licence", "not stated"))
-        self.weights_hash = str(getattr(made, "weights_hash", "")).replace(":", "-")
+        given, kind = str(getattr(made, "weights_hash", "")).replace(":", "-"), device_class(device)
+        self.weights_hash = given if kind == "cpu" or not given else f"{given}:{kind}"
 
     def grid(self, waves: Any, layer: Any = None) -> Any:
         """(B, N) -> (B, T, F, D), a list of 1-D arrays -> a list of (T, F, D); F = 1 where the object gives frames."""
@@ -138,7 +139,7 @@ class PluginEncoder:
 def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> PluginEncoder:
     """The encoder of the user that is registered as `name`; `threads` is ignored."""
     make = LOADS[name]
-    return PluginEncoder(name, make(**accepted(make, {"weights": weights, "device": device})))
+    return PluginEncoder(name, make(**accepted(make, {"weights": weights, "device": device})), device)
 
 
 def source_hash(name: str, weights: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ FREQS: dict[str, Callable[[Any], Any]] = {  # a grid (..., T, F, D) as frames, b
     "bands": lambda grid: grid,
 }
 PRECISIONS = ("float32", "bf16")
+DEVICE = re.compile(r"(cpu|cuda)(:\d{1,3})?")
 OURS = "Apache-2.0, no weights"
 EVALUATION_ONLY = "NTT Software License Agreement for Evaluation: internal, non-commercial evaluation only"
 
@@ -139,6 +141,14 @@ class Encoder(EncoderDescription, Protocol):
 def names() -> tuple[str, ...]:
     """Names of all encoders, those of Table 1 in its order after `logmel`, then the extras."""
     return tuple(TABLE)
+
+
+def device_class(device: str) -> str:
+    """ "cpu" or "cuda". ValueError for what names no device."""
+    found = DEVICE.fullmatch(device) if isinstance(device, str) else None
+    if found is None:
+        raise ValueError(f"device {device!r} is none of cpu, cuda and cuda:N, such as cuda:0")
+    return found[1]
 
 
 def as_frames(grid: Any, freq: str) -> Any:

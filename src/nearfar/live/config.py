@@ -31,6 +31,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from nearfar.encoders.table import DEVICE
 from nearfar.errors import ConfigError
 from nearfar.live.sinks.webhook import hook_url
 from nearfar.live.sources.streams import FORMATS
@@ -71,6 +72,7 @@ EXPECTED = {  # by pydantic's name of an error; its context fills the braces
     "greater_than_equal": "must be >= {ge:g}",
     "less_than_equal": "must be <= {le:g}",
     "topic": "must be a topic without + and #, and without / at its ends",
+    "device": "must be cpu, cuda or cuda:N",
     "url": "must be the address of the dashboard, such as https://plant.example/hall2",
     "endpoint": "must be opc.tcp://HOST:PORT/",
 }
@@ -109,6 +111,12 @@ def _sources(value: Any, info: ValidationInfo) -> Any:
 def _topic(value: str) -> str:
     if not TOPIC.fullmatch(value):
         raise PydanticCustomError("topic", "no topic")
+    return value
+
+
+def _device(value: str) -> str:
+    if not DEVICE.fullmatch(value):
+        raise PydanticCustomError("device", "no device")
     return value
 
 
@@ -173,6 +181,7 @@ class MachineConfig(ConfigTable):
     source: Annotated[tuple[str, ...], BeforeValidator(_sources)] = ()
     name: str = ""
     weights: Annotated[Path | Mapping[str, Path] | None, PlainValidator(_weights)] = None
+    device: Annotated[str, AfterValidator(_device)] = "cpu"
     rate: int | None = Field(default=None, ge=1)
     hop_s: float | None = Field(default=None, gt=0)
     silence_s: float | None = Field(default=None, gt=0)

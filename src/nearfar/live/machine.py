@@ -57,6 +57,7 @@ class Machine:
     site: str = "plant"
     hop_s: float = 0.0
     weights: Any = None
+    device: str = "cpu"  # of its networks
     shared: Shared = field(default_factory=dict, repr=False)
     streamed: bool = False  # the machine is scored all the time, so its set-point allows few false alarms
     adds_up: bool = False  # faint changes that last raise alarms
@@ -121,7 +122,7 @@ class Machine:
         if not found or found in (known, self._refused):  # not found: the folder is being replaced, or gone
             return False
         try:
-            detector = load(self.model, self.weights, threads=1)
+            detector = load(self.model, self.weights, device=self.device, threads=1)
         except (ValueError, OSError) as error:
             self._refused = found
             self.model_problem = f"the detector of before is used, as {self.model} cannot be: {error}"
@@ -200,7 +201,8 @@ def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared:
     for what, word in (("machine id", id), ("site", site)):
         if not NAME.fullmatch(word):
             raise ValueError(f"{what} {word!r} must be letters, digits, - and _ (it becomes a topic and a file name)")
-    detector = load(config.model, config.weights, threads=1)  # machines are scored in parallel, each one in order
+    # machines are scored in parallel, each one in order
+    detector = load(config.model, config.weights, device=config.device, threads=1)
     if config.hop_s is not None:
         number("hop_s", config.hop_s, above=0, high=detector.window_s)  # above: sound between windows would be missed
     folder = is_folder(config.source)  # windows of files do not overlap, and a folder may stay empty
@@ -218,6 +220,7 @@ def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared:
         site=site,
         hop_s=hop_s,
         weights=config.weights,
+        device=config.device,
         shared={} if shared is None else shared,
         streamed=bool(config.source),
         adds_up=settings.evidence,
@@ -239,7 +242,7 @@ def share_encoders(detector: Detector, weights: Any, shared: Shared) -> None:
     for name in names:
         file = files.get(name)
         expected = {n: weights for n, weights in detector.weights_known.items() if n == name}
-        key = (name, str(file), *map(str, expected.values()))
+        key = (name, detector.device, str(file), *map(str, expected.values()))
         if key not in shared:
             loaded = load_encoders([name], {name: file}, expected, device=detector.device, threads=detector.threads)
             shared[key] = loaded[name]

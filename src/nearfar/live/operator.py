@@ -156,7 +156,7 @@ class Operator:
                 )
             _replace_folder(machine.model, before)
             machine.configured_per_week = change.detail.get("asked", machine.configured_per_week)
-            machine.use_detector(load(machine.model, machine.weights, threads=1))
+            machine.use_detector(load(machine.model, machine.weights, device=machine.device, threads=1))
             for name in change.detail.get("files", []):
                 (self.history.folder / NORMALS / machine.id / name).unlink(missing_ok=True)
             about = {}

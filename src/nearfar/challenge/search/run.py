@@ -133,6 +133,7 @@ def search(
     memory: int = MEMORY,
     threads: int | None = None,
     precision: str = "float32",
+    device: str = "cpu",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Searched:
@@ -158,14 +159,14 @@ def search(
     layers = list(dict.fromkeys(setting.layer for setting in space.plan))
     failures: dict[str, str] = {}
     for encoder in encoders:
-        weights_id = weights_in([encoder], weights, precision)[encoder]
+        weights_id = weights_in([encoder], weights, precision, device)[encoder]
         grids = store or (Store(Path(folder) / GRIDS) if weights_id.sha256 else None)
         dtype = grids.dtype if grids else "float32"
         how = f"channels {near} and {far}, weights {weights_id}, grids in {dtype}"
         plans = [plan(replace(m, how=f"{how}, files {_files_hash(m)}"), space, encoder, folder) for m in machines]
         plans = [each for each in plans if each.settings]
         if plans:  # otherwise no network is loaded
-            loaded = load_encoders([encoder], weights, threads=threads, precision=precision)
+            loaded = load_encoders([encoder], weights, device=device, threads=threads, precision=precision)
             cached = CachedEncoders(loaded, grids, near=near, far=far, layers=layers)
             for each in plans:
                 failures |= search_machine(each, cached, memory=memory, threads=threads, progress=progress)
