@@ -10,6 +10,7 @@ from scipy.stats import hmean
 from sklearn.metrics import roc_auc_score
 
 import oracles
+from nearfar import metrics
 from nearfar.metrics import (
     MachineResult,
     Ranking,
@@ -195,3 +196,31 @@ def test_the_bootstrap_s_rounds_are_scored_as_the_test_set_is():
     want = machine(scores, anomaly, target)
     assert (per["fan"]["pauc"].low, per["fan"]["pauc"].high) == pytest.approx((want.pauc, want.pauc))
     assert total.low == pytest.approx(want.omega)
+
+
+def test_decisions_count_each_domain_by_itself():
+    alarm = [True, True, False, False, True, False]
+    anomaly = [True, False, True, False, True, True]
+    target = [False, False, False, False, True, True]
+    got = metrics.decisions(alarm, anomaly, target)
+    assert got["source"] == metrics.Decisions(1 / 2, 1 / 2, 1 / 2)
+    assert got["target"] == metrics.Decisions(1.0, 1 / 2, 2 / 3)
+    assert metrics.decisions([False, False], [True, False], [False, False]) == {"source": metrics.Decisions(0, 0, 0)}
+
+
+def test_a_paired_bootstrap_draws_the_same_clips_for_both():
+    rng = np.random.default_rng(0)
+    anomalous, target = np.arange(80) % 2 == 0, np.arange(80) % 4 < 2
+    shared = rng.normal(size=80) + anomalous
+    a, b = shared + 0.3 * anomalous, shared
+    both = {"fan": (a, b, anomalous, target), "pump": (a[::-1], b[::-1], anomalous[::-1], target[::-1])}
+    got = metrics.compare(both, rounds=200)
+    results = [{m: metrics.machine(v[i], *v[2:]) for m, v in both.items()} for i in (0, 1)]
+    assert got.difference == pytest.approx(metrics.overall(results[0]) - metrics.overall(results[1]))
+    assert got.interval.low > 0 and got.a_better > 0.99
+    swapped = metrics.compare({m: (v[1], v[0], *v[2:]) for m, v in both.items()}, rounds=200)
+    assert swapped.interval.low == pytest.approx(-got.interval.high) and swapped.difference == -got.difference
+    same = metrics.compare({"fan": (a, a, anomalous, target)}, rounds=20)
+    assert (same.difference, same.interval.low, same.interval.high, same.a_better) == (0, 0, 0, 0.5)
+    alone = [metrics.bootstrap({m: (v[i], *v[2:]) for m, v in both.items()}, rounds=200)[1] for i in (0, 1)]
+    assert got.interval.high - got.interval.low < (alone[0].high - alone[0].low) / 2

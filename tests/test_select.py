@@ -56,6 +56,24 @@ def test_label_free_rules_say_how_well_they_agree():
     assert select.label_free(records)["pseudo"].row != rules["pseudo"].row
 
 
+def test_zmin_takes_the_smallest_aligned_score_of_all_back_ends_of_the_picked_view():
+    records = table(configurations=5, machines=2, signal=[1, 2])
+    records.statistics[:, :, :2] = np.random.default_rng(1).uniform(1, 2, (5, 2, 2))
+    back_ends = [{"method": "raw"}, {"method": "ldn"}, {"method": "pca"}]
+    recipes = [Recipe(**switches) for switches in back_ends] + [Recipe(view="n_f"), Recipe(view="n_f", method="ldn")]
+    records = replace(records, recipes=recipes)
+    rule = select.label_free(records)["zmin"]
+    rows = [0, 1, 2] if rule.row < 3 else [3, 4]
+    assert rule.parts == len(rows) and rule.row == select.label_free(records)["together"].row
+    results = {}
+    for m, name in enumerate(records.machines):
+        mean, sd = records.statistics[:, m, 0], records.statistics[:, m, 1]
+        lowest = np.min([(records.scores[name][i] - mean[i]) / sd[i] for i in rows], axis=0)
+        results[name] = metrics.machine(lowest, *records.test_sets[name].labels)
+    assert rule.overall == pytest.approx(metrics.overall(results))
+    assert rule.regret == pytest.approx(records.overall.max() - rule.overall) and np.isnan(rule.spearman)
+
+
 def test_stability_is_told_and_does_not_decide():
     records = table(machines=2)
     rules, order = select.label_free(records), select.label_free_score(records)

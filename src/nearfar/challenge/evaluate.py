@@ -29,7 +29,17 @@ from nearfar.embedding.store import Store
 from nearfar.encoders import PRECISIONS, Encoder
 from nearfar.encoders.loading import load_encoders, weights_in
 from nearfar.fusion import align, check_weights
-from nearfar.metrics import Interval, MachineResult, bootstrap, machine, overall
+from nearfar.metrics import (
+    Comparison,
+    Decisions,
+    Interval,
+    MachineResult,
+    bootstrap,
+    compare,
+    decisions,
+    machine,
+    overall,
+)
 from nearfar.recipe import System, as_data, leaves
 from nearfar.score import Score
 from nearfar.support.check import integer, one_of
@@ -61,6 +71,14 @@ class MachineEvaluation:
     section: str = "00"
     unscored: Sequence[str] = ()
     error: str = ""
+
+    @property
+    def decisions(self) -> dict[str, Decisions]:
+        """Precision, recall and F1 at the set-point by domain, if every test clip is labelled."""
+        if not self.labelled:
+            return {}
+        _, is_anomaly, is_target = _columns(self)
+        return decisions([bool(s.anomalous) for s in self.scores], is_anomaly, is_target)
 
     @property
     def labelled(self) -> bool:
@@ -158,6 +176,26 @@ def evaluate(
     return _with_metrics(evaluations, data_set, rounds, seed)
 
 
+def compare_evaluations(a: Evaluation, b: Evaluation, *, rounds: int = 1000, seed: int = 0) -> Comparison:
+    """Paired bootstrap of two systems on the labelled clips that both have scored.
+
+    Raises ValueError if there are none, or if the rules of the year are not those of 2022 and later.
+    """
+    if a.rules in ("2020", "2021"):
+        raise ValueError(f"systems are compared by the rules of 2022 and later, not by those of {a.rules}")
+    scores = {m.name: {r.name: s.score for r, s in zip(m.recordings, m.scores, strict=True)} for m in b.machines}
+    pairs = {}
+    for m in a.machines:
+        other = scores.get(m.name, {})
+        rows = [i for i, r in enumerate(m.recordings) if r.name in other]
+        if m.result is not None and rows:
+            mine, is_anomaly, is_target = ([column[i] for i in rows] for column in _columns(m))
+            pairs[m.name] = mine, [other[m.recordings[i].name] for i in rows], is_anomaly, is_target
+    if not pairs:
+        raise ValueError("there is nothing to compare: the two systems share no machine whose test clips are labelled")
+    return compare(pairs, rounds=rounds, seed=seed)
+
+
 def _share_encoders(fitted: Detector, detector: Detector) -> None:
     """Let a detector use the networks that `fitted`, of the same system, has loaded."""
     if fitted.loaded_encoders is not None and not fitted.by_default:
@@ -243,6 +281,7 @@ def _machine_dict(m: MachineEvaluation) -> dict[str, Any]:
         numbers = {key: None if np.isnan(value) else value for key, value in values.items()}
     return {
         "result": numbers,
+        "decisions": {domain: vars(each) for domain, each in m.decisions.items()},
         "intervals": {key: _interval_dict(value) for key, value in m.intervals.items()},
         "train": len(m.detector.normals),
         "test": len(m.scores),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nearfar.cli import options as opt
-from nearfar.cli.output import as_csv, print_evaluation, print_reproduction
+from nearfar.cli.output import as_csv, has_pictures, print_evaluation, print_reproduction
 from nearfar.cli.terminal import BAD_INPUT, DONE, echo, echo_json, echo_table, left_out, progress_bar, warn
 from nearfar.support.files import atomic_write
 from nearfar.support.words import plural
@@ -33,6 +34,10 @@ def evaluate(
     rounds: opt.Rounds = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     page: opt.Page = None,
+    against: Annotated[
+        str | None, typer.Option(help="Another recipe: a paired bootstrap says which of the two is better.")
+    ] = None,
+    tables_folder: opt.Tables = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every test clip's score to this file.")] = None,
     store: opt.StoreFolder = None,
     json: opt.Json = False,
@@ -44,25 +49,38 @@ def evaluate(
     """
     from nearfar.challenge import evaluate as bench
 
-    system = choice.system()
+    system, other = choice.system(), opt.load_recipe(against)
     with progress_bar() as progress:
-        evaluation = bench.evaluate(
-            data,
-            system,
-            networks.weights_of(system),
-            truth=truth,
-            only=machine or (),
-            store=opt.open_store(store),
-            rounds=rounds,
-            seed=seed,
-            progress=progress,
+        settings: dict[str, Any] = {
+            "truth": truth,
+            "only": machine or (),
+            "store": opt.open_store(store),
+            "seed": seed,
+            "progress": progress,
             **channels.settings(),
             **networks.settings(),
-        )
+        }
+        evaluation = bench.evaluate(data, system, networks.weights_of(system), rounds=rounds, **settings)
+        comparison = None
+        if against:
+            rival = bench.evaluate(data, other, networks.weights_of(other), rounds=1, **settings)
+            comparison = bench.compare_evaluations(evaluation, rival, rounds=rounds, seed=seed)
     if json:
-        echo_json(evaluation.to_dict())
+        echo_json({**evaluation.to_dict(), "against": asdict(comparison) if comparison else None})
     else:
         print_evaluation(evaluation)
+        if comparison:
+            low, high = (100 * end for end in (comparison.interval.low, comparison.interval.high))
+            echo(
+                f"Against {against}: {100 * comparison.difference:+.2f} points [{low:.1f}, {high:.1f}], better in "
+                f"{100 * comparison.a_better:.0f} % of the draws (paired bootstrap)"
+            )
+    if tables_folder:
+        from nearfar.challenge.pages import paper
+
+        paper.write_tables(tables_folder, paper.evaluation_tables(evaluation, comparison, against or ""))
+        if has_pictures():
+            paper.write_rocs(tables_folder, evaluation.machines)
     if csv_file:
         atomic_write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
     if page:
@@ -88,6 +106,7 @@ def reproduce(
     truth: opt.Truth = None,
     machine: opt.Machines = None,
     page: opt.Page = None,
+    tables_folder: opt.Tables = None,
     json: opt.Json = False,
 ) -> None:
     """Example: nearfar reproduce data/dcase2026t2/dev_data/raw
@@ -116,6 +135,10 @@ def reproduce(
         from nearfar.challenge.pages.report import tables_page
 
         atomic_write(page, tables_page(done, f"nearfar reproduce {data}"))
+    if tables_folder:
+        from nearfar.challenge.pages.paper import reproduction_tables, write_tables
+
+        write_tables(tables_folder, reproduction_tables(done))
     failed = any(run.failures for run in done.runs.values())
     if json:
         echo_json(done.to_dict())

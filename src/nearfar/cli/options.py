@@ -47,6 +47,9 @@ Threads = Annotated[
 Machines = Annotated[list[str] | None, typer.Option("--machine", help="Only this machine; may be repeated.")]
 Truth = Annotated[Path | None, typer.Option(help="Ground-truth CSV of the evaluation files, or a folder of them.")]
 Rounds = Annotated[int, typer.Option(help="Bootstrap rounds of the intervals.")]
+Tables = Annotated[
+    Path | None, typer.Option("--tables", help="Folder for the tables of a paper: LaTeX, Markdown and CSV.")
+]
 Page = Annotated[Path | None, typer.Option(help="HTML page to write.")]
 Calibration = Annotated[
     str,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nearfar.challenge.search.fuse import Fused
     from nearfar.challenge.search.records import Records
     from nearfar.challenge.search.run import Searched
-    from nearfar.challenge.search.select import Selection
+    from nearfar.challenge.search.select import Rule, Selection
     from nearfar.detector import Detector
     from nearfar.live.rhythm import Rhythm
     from nearfar.metrics import Interval
@@ -364,10 +364,8 @@ def rank(records: Records, *, labels: bool, rounds: int, seed: int) -> Ranked:
 def print_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
     """Print the best configurations, the estimate for new data, and the picks of the rules."""
     records = ranked.records
-    echo_table(
-        ["configuration", "score"],
-        [[_label(records.recipes[row]), _percent(records.overall[row])] for row in ranked.rows[:top]],
-    )
+    _, heads, rows = best_table(ranked, top)
+    echo_table(list(heads), [list(row) for row in rows])
     echo(f"\nConfigurations tried   {len(records):,} on {plural(len(records.machines), 'machine')}")
     for name, number, note in _worth(ranked):
         echo(f"{name:<22} {number}  {note}")
@@ -375,6 +373,13 @@ def print_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
         echo("\nWithout labels:")
         echo_table(RULE_HEADS, _rule_rows(ranked), words=2)
     echo(f"\nAll configurations     {table}\nBest as a recipe       {out / 'best.json'}")
+
+
+def best_table(ranked: Ranked, top: int) -> TextTable:
+    """The best configurations with their scores."""
+    records = ranked.records
+    rows = [[_label(records.recipes[row]), _percent(records.overall[row])] for row in ranked.rows[:top]]
+    return "Best configurations", ("configuration", "score"), rows
 
 
 def tables(ranked: Ranked) -> list[TextTable]:
@@ -443,10 +448,15 @@ def _worth(ranked: Ranked) -> list[list[str]]:
 
 def _rule_rows(ranked: Ranked) -> list[list[str]]:
     rows = [
-        [name, _label(ranked.records.recipes[r.row]), _percent(r.overall), f"{r.spearman:+.2f}", _percent(r.regret)]
+        [name, _picked(ranked, r), _percent(r.overall), f"{r.spearman:+.2f}", _percent(r.regret)]
         for name, r in ranked.rules.items()
     ]
     return [[cell.replace("+nan", "-") for cell in row] for row in rows]
+
+
+def _picked(ranked: Ranked, rule: Rule) -> str:
+    label = _label(ranked.records.recipes[rule.row])
+    return label if rule.parts == 1 else f"the smallest of {rule.parts} back ends, first: {label}"
 
 
 def _label(recipe: Recipe) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.cli import options as opt
-from nearfar.cli.output import print_fused, print_search, rank, search_json, tables
+from nearfar.cli.output import best_table, print_fused, print_search, rank, search_json, tables
 from nearfar.cli.terminal import BAD_INPUT, DONE, echo, echo_json, left_out, progress_bar, warn
 from nearfar.support.files import atomic_write
 
@@ -43,6 +43,7 @@ def search(
     memory: Memory = 2.0,
     seed: Seed = 0,
     page: opt.Page = None,
+    tables_folder: opt.Tables = None,
     json: opt.Json = False,
 ) -> None:
     """Example: nearfar search data/ --encoder logmel -o search/
@@ -72,6 +73,10 @@ def search(
         search_json(ranked, top, table, found)
     else:
         print_search(ranked, top, table, out)
+    if tables_folder:
+        from nearfar.challenge.pages.paper import write_tables
+
+        write_tables(tables_folder, [best_table(ranked, top), *tables(ranked)])
     if page:
         from nearfar.challenge.pages.effects import search_page
 

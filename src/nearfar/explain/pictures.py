@@ -173,6 +173,23 @@ def as_png(figure: Any, look: Look, axes: Sequence[Any]) -> bytes:
     """The figure as PNG, its axes in the colours of the look."""
     from PIL import Image  # a dependency of matplotlib
 
+    _dress(look, axes)
+    figure.canvas.draw()
+    out = io.BytesIO()
+    whole = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+    whole.quantize(colors=256, dither=Image.Dither.NONE).save(out, format="png", optimize=True)  # a third of the size
+    return out.getvalue()
+
+
+def as_pdf(figure: Any, look: Look, axes: Sequence[Any]) -> bytes:
+    """The figure as PDF, without a date: the same scores give the same bytes."""
+    _dress(look, axes)
+    out = io.BytesIO()
+    figure.savefig(out, format="pdf", metadata={"CreationDate": None})
+    return out.getvalue()
+
+
+def _dress(look: Look, axes: Sequence[Any]) -> None:
     for ax in axes:
         ax.set_facecolor(look.paper)
         ax.tick_params(colors=look.ink, labelsize=9)
@@ -181,11 +198,6 @@ def as_png(figure: Any, look: Look, axes: Sequence[Any]) -> bytes:
             label.set_fontsize(9.5)
         for spine in ax.spines.values():
             spine.set_color(look.faint)
-    figure.canvas.draw()
-    out = io.BytesIO()
-    whole = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-    whole.quantize(colors=256, dither=Image.Dither.NONE).save(out, format="png", optimize=True)  # a third of the size
-    return out.getvalue()
 
 
 def _kinds(scores: Sequence[Score], is_anomaly: Sequence[bool | None]) -> tuple[Any, Any]:

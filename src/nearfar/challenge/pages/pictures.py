@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.explain.pictures import TICKS_HZ, Look, as_png, blank, legend, look_of
+from nearfar.explain.pictures import TICKS_HZ, Look, as_pdf, as_png, blank, legend, look_of
 from nearfar.metrics import MAX_FPR, Interval, auc, partial_auc, roc_points
 from nearfar.support.check import Array
 
@@ -73,6 +73,17 @@ def roc_png(
     values: Sequence[float], is_anomaly: Sequence[bool], is_target: Sequence[bool | None], *, dark: bool = False
 ) -> bytes:
     """ROC of all clips and of each domain's normals against all anomalies; the part that pAUC measures is shaded."""
+    return as_png(*_roc(values, is_anomaly, is_target, dark))
+
+
+def roc_pdf(values: Sequence[float], is_anomaly: Sequence[bool], is_target: Sequence[bool | None]) -> bytes:
+    """`roc_png` as a vector figure."""
+    return as_pdf(*_roc(values, is_anomaly, is_target, dark=False))
+
+
+def _roc(
+    values: Sequence[float], is_anomaly: Sequence[bool], is_target: Sequence[bool | None], dark: bool
+) -> tuple[Any, Look, list[Any]]:
     look, figure = look_of(dark), blank(4.3, dark)
     ax = figure.subplots()
     s, a = np.asarray(values, float), np.asarray(is_anomaly, bool)
@@ -94,7 +105,7 @@ def roc_png(
     ax.set_xlabel("share of normal clips above the set-point")
     ax.set_ylabel("share of anomalous clips above it")
     ax.legend(loc="lower right", fontsize=9, labelcolor=look.ink, facecolor=look.paper, edgecolor=look.faint)
-    return as_png(figure, look, [ax])
+    return figure, look, [ax]
 
 
 def up_to(fpr: Array, tpr: Array, limit: float) -> tuple[Array, Array]:

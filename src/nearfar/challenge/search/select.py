@@ -15,6 +15,8 @@ machine the same score: it comes last by every rule, and no correlation counts i
     tail          - (q99 - q50) / (q50 - q05): no normal stands out
     together      mean rank by these three: the order without labels
     stable        rank correlation of the normals' distances to two halves of the bank
+    zmin          chooses no back end: the minimum over all of them of the scores in standard deviations of the
+                  normals, at the setting and view that `together` picks (arXiv 2606.19269)
 
 `pseudo`, `calibration` and `tail` each measure one thing that the official score punishes, and miss the others: other
 machines are easier to tell apart than faults, and a blind configuration is calibrated and has no tail. So their mean
@@ -30,7 +32,9 @@ from typing import Any
 import numpy as np
 
 from nearfar.challenge.search.records import Records
-from nearfar.metrics import Interval, Ranking, draws, harmonic_mean, harmonic_means, spearman
+from nearfar.challenge.search.space import Setting
+from nearfar.metrics import Interval, Ranking, draws, harmonic_mean, harmonic_means, machine_values, spearman
+from nearfar.recipe import Recipe
 from nearfar.support.check import Array, integer
 
 DECIDING = ("pseudo", "calibration", "tail")  # rules that make up "together"
@@ -41,13 +45,15 @@ TOP = 100  # configurations that a bootstrap of the procedure chooses among
 class Rule:
     """A label-free rule: the row it picks, its score, Spearman's correlation with the labelled ranking, its regret.
 
-    Without labels, score, correlation and regret are NaN.
+    `parts` is the number of configurations that it combines: 1, but for zmin, which ranks none. Without labels, score,
+    correlation and regret are NaN.
     """
 
     row: int
     overall: float
     spearman: float
     regret: float
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,30 @@ def leave_one_machine_out(numbers: Array) -> float:
 
 def label_free(records: Records) -> dict[str, Rule]:
     """What each rule picks, and how well it agrees with the labels if there are any."""
-    return {name: _rule(score, records.overall) for name, score in _rule_scores(records).items()}
+    scores = _rule_scores(records)
+    rules = {name: _rule(score, records.overall) for name, score in scores.items()}
+    order = next((scores[name] for name in ("together", *RULES) if name in scores), None)
+    return rules if order is None else {**rules, **_zmin(records, order)}
+
+
+def _zmin(records: Records, order: Array) -> dict[str, Rule]:
+    """Z-MIN over the back ends that share encoder, setting and view with the best by `order`; {} if it is alone."""
+    pick = int(np.argmax(order))
+    same = _place(records.recipes[pick])
+    rows = [i for i, recipe in enumerate(records.recipes) if _place(recipe) == same and np.isfinite(order[i])]
+    if len(rows) < 2:
+        return {}
+    overall = float("nan")
+    if records.labelled:
+        lowest = {machine: records.aligned(rows, machine).min(axis=0) for machine in records.machines}
+        sets = records.test_sets.items()
+        overall = harmonic_mean([machine_values(lowest[name][None], *each.labels)[0] for name, each in sets])
+    regret = float(records.overall.max() - overall)
+    return {"zmin": Rule(pick, overall, float("nan"), regret, len(rows))}
+
+
+def _place(recipe: Recipe) -> tuple[str, Setting, str]:
+    return recipe.encoder, Setting.of(recipe), recipe.view
 
 
 def label_free_score(records: Records) -> Array:

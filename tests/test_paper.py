@@ -1,0 +1,99 @@
+"""Tables of a paper, the comparison of two systems, and the decisions by domain."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import pytest
+
+from commands import nearfar
+from nearfar import metrics
+from nearfar.challenge.evaluate import compare_evaluations, evaluate
+from nearfar.challenge.pages import paper
+from nearfar.recipe import BASELINE, Recipe
+
+TABLE = ("A & B", ("machine_1", "score"), [["fan 100%", "61.20 [50.00, 70.10]"], ["a|b\\c", "-3.10"]])
+
+
+def test_latex_has_booktabs_rules_escapes_and_right_aligned_numbers():
+    text = paper.latex(TABLE)
+    assert r"\begin{tabular}{lr}" in text and r"\caption{A \& B}" in text
+    assert r"machine\_1 & score \\" in text and r"fan 100\% & 61.20 [50.00, 70.10] \\" in text
+    assert r"a\textbar{}b\textbackslash{}c & -3.10 \\" in text
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+
+
+def test_markdown_and_csv_keep_every_cell():
+    lines = paper.markdown(TABLE).splitlines()
+    assert lines[:2] == ["| machine_1 | score |", "| --- | --- |"] and lines[3] == "| a\\|b\\c | -3.10 |"
+    rows = list(csv.reader(paper.as_csv(TABLE).splitlines()))
+    assert rows == [list(TABLE[1]), TABLE[2][0], ["a|b\\c", "-3.10"]]
+    assert paper.as_csv(("x", ("a",), [["=1+1"]])) == "a\n'=1+1\n"
+
+
+@pytest.fixture(scope="module")
+def evaluations(demo_set):
+    return [evaluate(demo_set, recipe, rounds=20) for recipe in (BASELINE, Recipe())]
+
+
+def test_two_systems_are_compared_clip_by_clip_on_the_same_draws(evaluations):
+    a, b = evaluations
+    got = compare_evaluations(a, b, rounds=50)
+    assert got.difference == pytest.approx(a.overall - b.overall)
+    assert got.interval.low <= got.difference <= got.interval.high
+    assert compare_evaluations(a, a, rounds=5).difference == 0
+
+
+def test_decisions_are_those_of_the_set_point(evaluations):
+    for m in evaluations[0].machines:
+        for name, target in (("source", False), ("target", True)):
+            mine = [
+                (s.anomalous, r.is_anomaly)
+                for s, r in zip(m.scores, m.recordings, strict=True)
+                if r.is_target is target
+            ]
+            hits = sum(bool(alarm and odd) for alarm, odd in mine)
+            alarms, anomalies = sum(bool(alarm) for alarm, _ in mine), sum(bool(odd) for _, odd in mine)
+            got = m.decisions[name]
+            assert (got.precision, got.recall) == (hits / max(alarms, 1), hits / anomalies)
+            assert got.f1 == pytest.approx(2 * hits / (alarms + anomalies))
+
+
+def test_evaluate_writes_tables_figures_and_the_comparison(demo_set, tmp_path):
+    arguments = ("--recipe", "logmel-floor", "--against", "logmel-floor", "--rounds", 5, "--tables", tmp_path, "--json")
+    code, out, err = nearfar("evaluate", demo_set, *arguments)
+    assert code == 0, err
+    done = json.loads(out)
+    assert done["against"]["difference"] == 0 and done["against"]["a_better"] == 0.5
+    machine, values = next(iter(done["machines"].items()))
+    assert set(values["decisions"]) == {"source", "target"}
+    rows = list(csv.DictReader((tmp_path / "results.csv").open(encoding="utf-8")))
+    assert [row["machine"] for row in rows] == [*done["machines"], "official score"]
+    assert rows[0]["AUC source"].startswith(f"{100 * values['result']['auc_source']:.2f} [")
+    assert re.search(r"logmel-floor & 0\.00 \[0\.00, 0\.00\] & 50\.00", (tmp_path / "comparison.tex").read_text())
+    assert "| precision | recall | F1 |" in (tmp_path / "decisions.md").read_text()
+    assert (tmp_path / f"roc-{machine}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_search_and_reproduce_write_tables(demo_set, tmp_path):
+    chosen = ("--encoder", "logmel", "--views", "near_only", "--poolings", "mean", "--methods", "raw", "--rounds", 5)
+    code, _, err = nearfar("search", demo_set, *chosen, "-o", tmp_path / "search", "--tables", tmp_path / "s")
+    assert code == 0, err
+    worth = (tmp_path / "s" / "what-the-best-one-is-worth.csv").read_text()
+    assert (
+        "Nested" in worth
+        and "Optimism" in worth
+        and "logmel" in (tmp_path / "s" / "best-configurations.md").read_text()
+    )
+    code, _, err = nearfar("reproduce", demo_set, "--results", tmp_path / "runs", "--tables", tmp_path / "r")
+    assert code == 0, err
+    assert {p.stem for p in (tmp_path / "r").glob("*.tex")} == {"table-3", "table-4", "table-5"}
+    assert r"score, report" in (tmp_path / "r" / "table-3.tex").read_text()
+
+
+def test_intervals_are_left_out_where_there_is_no_number():
+    assert (
+        paper._number(float("nan")) == "" and paper._number(0.5, metrics.Interval(0.4, 0.6)) == "50.00 [40.00, 60.00]"
+    )
