@@ -219,3 +219,28 @@ def test_a_long_file_that_is_cut_short_is_said_once_and_not_of_its_windows(tmp_p
     (tmp_path / "long.wav").write_bytes((tmp_path / "long.wav").read_bytes()[: 44 + RATE * 4 * 45])
     text = str(doctor.check_recordings(tmp_path))
     assert "1 recording is incomplete" in text and "long.wav: the file lacks its last 15 s\n" in text
+
+
+def test_two_groups_are_listed_and_asked_about(tmp_path: Path) -> None:
+    healthy(tmp_path, 12)
+    for i in range(8):
+        tone = 0.05 * np.sin(2 * np.pi * np.outer(np.arange(RATE) / RATE, 1000 * np.arange(1, 8))).sum(axis=1)
+        soundfile.write(tmp_path / f"pump_{i}.wav", hum(100 + i) + np.c_[tone, 0 * tone], RATE)
+        soundfile.write(tmp_path / f"slow_{i}.wav", signal.resample(hum(200 + i), 8000), 8000)
+    report = doctor.check_recordings(tmp_path)
+    (rate,) = report.two_groups
+    assert (rate.kind, rate.values) == ("rate", ("16,000 Hz", "8,000 Hz"))
+    assert rate.files[1] == [f"slow_{i}.wav" for i in range(8)] and not kinds(report)
+    assert report.ok and report.verdict.startswith("One question first: do all 28 recordings belong together?")
+    assert "Two groups by rate" in str(report) and "8 recordings of 8,000 Hz" in str(report)
+    assert report.to_dict()["two_groups"][0]["files"][1] == rate.files[1]
+
+
+def test_another_place_of_the_microphones_is_a_group_by_sound(tmp_path: Path) -> None:
+    healthy(tmp_path, 12)
+    for i in range(8):
+        near, far = hum(100 + i).T
+        pair = np.c_[signal.lfilter([1, 0.95], [1], near), signal.lfilter([1, -0.9], [1], far)]
+        soundfile.write(tmp_path / f"pump_{i}.wav", pair * [1, 2], RATE)
+    (sound,) = doctor.check_recordings(tmp_path).two_groups
+    assert sound.kind == "sound" and sound.files[1] == [f"pump_{i}.wav" for i in range(8)]

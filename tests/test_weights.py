@@ -5,6 +5,7 @@ import json
 import os
 import zipfile
 
+import numpy as np
 import pytest
 
 import commands
@@ -301,3 +302,34 @@ def test_one_folder_with_two_files_does_not_spoil_the_table(here):
         assert err == f"beats-iter3: {here / 'beats-iter3'} holds 2 weights files (a.pt, b.pt): keep one\n"
     code, out, _ = nearfar("weights", "beats-iter3", "--json")
     assert code == 0 and json.loads(out)["problem"].endswith("keep one") and json.loads(out)["here"] is None
+
+
+def test_tensors_that_are_zero_throughout_are_named(published, here, tmp_path, recwarn):
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(published)
+    keys = sorted(tensors)
+    half = [key for key in keys[len(keys) // 2 :] if tensors[key].size > 1]
+    cut = tmp_path / "model.safetensors"
+    save_file(tensors | {key: 0 * tensors[key] for key in half}, cut)
+    weights.check("ced-tiny", published)
+    assert not recwarn.list
+    with pytest.warns(
+        UserWarning, match=f"{len(half)} of .* tensors hold nothing but zeros .* and {len(half) - 3} more"
+    ):
+        weights.check("ced-tiny", cut)
+
+
+def test_a_detector_is_not_fitted_on_weights_that_hear_nothing(published, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    from conftest import hum
+    from nearfar import Detector
+    from nearfar.recipe import Recipe
+
+    cut = tmp_path / "model.safetensors"
+    tensors = load_file(published)
+    save_file({key: np.where(key.startswith("encoder.norm"), 0 * x, x) for key, x in tensors.items()}, cut)
+    detector = Detector(Recipe(encoder="ced-tiny"), cut)
+    with pytest.raises(ValueError, match="ced-tiny gives a vector of zeros for all 3 recordings, though they differ"):
+        detector.fit([hum(i, seconds=1.0) for i in range(3)])

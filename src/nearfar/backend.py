@@ -77,6 +77,8 @@ CHOICES = {
     "form": ("ratio", "difference"),
     "z_sigma": ("target", "own"),
 }
+FEWEST = {"ldn": 3, "dldn": 3, "dbldn": 3, "domain_z": 4, "zmin": 4}  # normals, see `BackendConfig.fewest`; elsewhere 2
+FEWEST_FOR_COVARIANCE = 3  # where Ledoit and Wolf's shrinkage is estimated
 COUNTS = ("k", "density_k", "density_k_source", "density_k_target")
 
 
@@ -155,6 +157,16 @@ class BackendConfig:
             integer("components", self.components)
         integer("clusters", self.clusters)
         integer("seed", self.seed, low=0)
+
+    @property
+    def fewest(self) -> int:
+        """Fewest normals whose leave-one-out scores have the scale of new clips' scores.
+
+        The density of one clip, the spread of two distances and the shrinkage of two clips are not defined.
+        """
+        if self.whiten or (self.method == "mahalanobis" and self.shrinkage == "ledoit_wolf"):
+            return FEWEST_FOR_COVARIANCE
+        return FEWEST.get(self.method, 2)
 
     def density_settings(self, domain: str = "") -> dict[str, Any]:
         """Keyword arguments for the `DensityBank` of a domain ("source", "target") or of all clips ("")."""

@@ -78,8 +78,12 @@ def fuse(
     (M,) float32
         Fused scores, in standard deviations of the training normals.
     """
-    lam = check_weights(weights, len(parts))
-    aligned = [align(train, scores, is_target) for train, scores in parts]
+    return weighted_sum([align(train, scores, is_target) for train, scores in parts], weights)
+
+
+def weighted_sum(aligned: Sequence[Array], weights: Sequence[float]) -> Array:
+    """The sum of eq. 18, (M,) float32, of aligned scores (M,), one array for each of `weights`."""
+    lam = check_weights(weights, len(aligned))
     if len({len(a) for a in aligned}) > 1:
         raise ValueError(f"every part must score the same clips; the parts hold {[len(a) for a in aligned]} scores")
     return np.asarray(np.tensordot(lam, np.stack(aligned), axes=1), np.float32)

@@ -38,16 +38,19 @@ SAFETY = 2.0  # clips of a new session that exceed a score, for each normal that
 
 
 class PValue:
-    """p-values of scores, from the normals' own scores (N,), N >= 2; see the module for the formula."""
+    """p-values of scores, from the normals' own scores (N,), N >= 2; see the module for the formula.
 
-    def __init__(self, scores: ArrayLike) -> None:
+    The mean excess is at least `least`; None: above 0, of N equal scores 1 / (N - 1)^2.
+    """
+
+    def __init__(self, scores: ArrayLike, least: float | None = None) -> None:
         s = np.sort(_scores(scores))
         n = len(s)
         self.k = min(max(n // 10, min(n // 2, 10)), n - 1)
         self.scores, self.start = s, s[n - self.k - 1]
         equal = s[0] == s[-1]  # then s.std() is 0 or rounding
-        spread = max(abs(float(s[0])), 1.0) * 1e-6 if equal else float(s.std())
-        self.excess = float((s[n - self.k :] - self.start).mean()) or spread
+        spread = (least or (n - 1) ** -2) if equal else float(s.std())
+        self.excess = max(float((s[n - self.k :] - self.start).mean()), least or 0) or spread
         body = s[: n - self.k]
         self._x, first = np.unique(body, return_index=True)
         last = np.r_[first[1:], len(body)]  # index after the last of equal scores: n - last scores are higher

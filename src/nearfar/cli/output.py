@@ -120,6 +120,7 @@ def summary(detector: Detector) -> dict[str, Any]:
         "sessions": detector.backing.sessions,
         "backing": str(detector.backing),
         "warning": detector.backing.warning if detector.grouped else "",
+        "remarks": detector.remarks,
         "why": detector.why,
         "set_point": set_point(detector),
         "odd_ones_out": [{"file": detector.normals[i].name, "score": float(detector.train_values[i])} for i in odd],
@@ -152,8 +153,9 @@ def print_summary(facts: dict[str, Any]) -> None:
         for odd in facts["unlike_the_others"]:
             echo(f"              {odd['file']}  ({odd['robust_z']:.1f} standard deviations from the others)")
         echo("              To leave one out: nearfar fit ... --without FILE")
-    for note in filter(None, [few(facts["normals"], 60 * facts["minutes"]), facts["warning"]]):
-        echo_wrapped(f"Note          {note}")
+    for note in (few(facts["normals"], 60 * facts["minutes"]), facts["warning"]):
+        if note and note not in facts["remarks"]:  # which are on stderr
+            echo_wrapped(f"Note          {note}")
     echo(f"Detector      {facts['model']}")
     echo(f"Next          nearfar score {quote(facts['model'])} RECORDINGS")
 

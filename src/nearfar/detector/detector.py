@@ -7,6 +7,7 @@ monitor take the same steps, and every clip is embedded and scored alone.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -20,7 +21,7 @@ from nearfar import audio, threshold
 from nearfar.audio import Clip
 from nearfar.audio.sessions import extended
 from nearfar.backend import Backend, fit
-from nearfar.detector import calibration, default
+from nearfar.detector import calibration, default, review
 from nearfar.detector import folder as saved
 from nearfar.detector.sources import is_one_clip, normals_in, recordings_in
 from nearfar.detector.system import FittedSystem, Scored
@@ -103,6 +104,7 @@ class Detector:
         self.groups = np.zeros((0, 2), int)  # (N, 2) machine group and noise group of each normal
         self.group_features: list[GroupFeatures] = []
         self.band_levels = BandLevels()
+        self.remarks: list[str] = []  # about the normals of the last `fit` or `add`
         self.weights_known: Mapping[str, WeightsId] = {}  # that the bank was made with, by encoder
         self._fitted: FittedSystem | None = None
         self._embedder: ClipEmbedder | None = None
@@ -136,7 +138,8 @@ class Detector:
         targets = np.zeros(len(clips), bool) if is_target is None else flags("is_target", is_target, len(clips))
         self._forget()
         if not self.by_default:
-            return self.fit_embedded(*self.embedder.embed_normals(clips, targets, set(), skip, progress, copies=copies))
+            normals, targets = self.embedder.embed_normals(clips, targets, set(), skip, progress, copies=copies)
+            return self.fit_embedded(normals, targets)
         reader = ClipEmbedder(self.near, self.far, self.window_s, [], {})
         features, why = default.features(reader.sample(clips, SAMPLE))
         encoders = load_encoders([recipe.encoder for recipe in features.values()])
@@ -169,14 +172,17 @@ class Detector:
 
     def fit_embedded(self, clips: Sequence[EmbeddedClip], is_target: ArrayLike | None = None) -> Detector:
         """Put embedded clips into the bank and fit on all of it; a set-point given by hand stays."""
-        if len(self.normals) + len(clips) < 2:
-            raise ValueError(f"a detector needs at least 2 usable normal recordings, not {len(clips)}")
+        count, hardest = len(self.normals) + len(clips), max(self.recipes, key=lambda recipe: recipe.backend.fewest)
+        if count < (fewest := hardest.backend.fewest):
+            what = f"method {hardest.method!r}" if fewest > 2 else "a detector"
+            raise ValueError(f"{what} needs at least {fewest} usable normal recordings, not {count}")
         banks = [np.stack([clip.vectors[i] for clip in clips]) for i in range(len(self.recipes))]
         by_hand = None
         if self._fitted is not None:
             banks = [np.concatenate([b.z, new]) for b, new in zip(self.backends, banks, strict=True)]
             by_hand = self.threshold.value if self.threshold.method == threshold.BY_HAND else None
-        else:
+        review.check_vectors(self.recipes, banks, [self.band_levels, *(clip.levels for clip in clips)])
+        if self._fitted is None:
             self.window_s = float(np.median([clip.origin.seconds for clip in clips]))
             networks = with_weights(recipe.encoder for recipe in self.recipes)
             if networks and self.store is not None and self.store.dtype == "float16":
@@ -184,6 +190,7 @@ class Detector:
                     f" The store rounds what {', '.join(networks)} gives to float16, which moves a score a little."
                 )
         targets = np.zeros(len(clips), bool) if is_target is None else flags("is_target", is_target, len(clips))
+        self._review(clips, targets)
         self.is_target = np.concatenate([self.is_target, targets])
         before, new = ([origin.path for origin in each] for each in (self.normals, [clip.origin for clip in clips]))
         self.sessions = extended(before, self.sessions, new)
@@ -494,6 +501,13 @@ class Detector:
 
     def _set_unusual_threshold(self) -> None:
         self._unusual_threshold = threshold.from_normals(self.fitted.lone_values, self.unusual_rate, self.method).value
+
+    def _review(self, new: Sequence[EmbeddedClip], is_target: Array) -> None:
+        """Make the `remarks` about the normals that are to come in, which are Python warnings too."""
+        few = review.too_few(len(self.normals) + len(new))
+        self.remarks = [*review.remarks(new, is_target), *([few] if few else [])]
+        for text in self.remarks:
+            warnings.warn(text, stacklevel=4)
 
     def _require_fit(self) -> Detector:
         """Self. ValueError if it has no normals."""

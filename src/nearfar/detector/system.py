@@ -21,12 +21,14 @@ from typing import Protocol
 import numpy as np
 
 from nearfar.backend import Backend
-from nearfar.fusion import align, divisor, fuse, in_sigmas, statistics
+from nearfar.fusion import divisor, in_sigmas, statistics, weighted_sum
 from nearfar.recipe import RAREST, Recipe, System, Watch, dominant_recipe
 from nearfar.support.check import Array
 from nearfar.threshold import PValue
 
 NEAREST = 3  # normals that are named beside a score
+ROUNDING = 1e-6  # scores that differ by less than this share of the highest are equal
+OF_COPIES = 1e-3  # standard deviation where all normals are at distance 0 from each other
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class FittedSystem:
     ) -> None:
         self.system, self.backends, self.own, self.lone = system, backends, own, lone
         self.combined = build(system, iter(own), iter(lone))
-        self.mu, self.sigma = statistics(self.combined.lone)
+        self.mu, self.sigma = unit_of(self.combined.lone)
         self.train_values = in_sigmas(self.combined.own, self.mu, self.sigma)
         self.lone_values = in_sigmas(self.combined.lone, self.mu, self.sigma)
         self._divisor = float(divisor(self.mu, self.sigma))
@@ -88,6 +90,24 @@ class FittedSystem:
         limit = (threshold * self.sigma + self.mu) / np.log(10)  # the unit of the part scores
         order = sorted(part_scores, key=lambda name: -part_scores[name])
         return tuple([name for name in order if part_scores[name] > limit] or order[:1])
+
+
+def unit_of(lone: Array) -> tuple[float, float]:
+    """Mean and standard deviation of the normals' leave-one-out scores (N,), the latter at least `least_spread`.
+
+    Where all scores are 0, as those of copies are, the standard deviation is `OF_COPIES`.
+    """
+    mu, sigma = statistics(lone)
+    return mu, max(sigma, least_spread(lone)) or OF_COPIES
+
+
+def least_spread(lone: Array) -> float:
+    """The smallest standard deviation that N leave-one-out scores can show: |mean| / (N - 1)^2, of equal ones |mean|.
+
+    The scores of two normals are always equal, and those of three or four may be by chance (docs/decisions.md).
+    """
+    mean, highest = abs(float(lone.mean())), float(np.abs(lone).max())
+    return mean if np.ptp(lone) <= ROUNDING * highest else mean / (len(lone) - 1) ** 2
 
 
 class Fitted(Protocol):
@@ -131,19 +151,26 @@ class FittedFusion:
     children: list[Fitted]
 
     @cached_property
+    def _units(self) -> list[tuple[float, float]]:
+        return [unit_of(child.lone) for child in self.children]
+
+    @cached_property
     def own(self) -> Array:
         """Fused scores (N,) of the normals without their relatives."""
-        return fuse([(child.lone, child.own) for child in self.children], self.weights)
+        return weighted_sum(self._aligned([child.own for child in self.children]), self.weights)
 
     @cached_property
     def lone(self) -> Array:
         """Fused leave-one-out scores (N,)."""
-        return fuse([(child.lone, child.lone) for child in self.children], self.weights)
+        return weighted_sum(self._aligned([child.lone for child in self.children]), self.weights)
 
     def combine(self, scores: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
         """Fused scores (M,) and each part's aligned scores by number."""
-        pairs = [(child.lone, child.combine(scores)[0]) for child in self.children]
-        return fuse(pairs, self.weights), {str(i + 1): align(*pair) for i, pair in enumerate(pairs)}
+        aligned = self._aligned([child.combine(scores)[0] for child in self.children])
+        return weighted_sum(aligned, self.weights), {str(i): part for i, part in enumerate(aligned, start=1)}
+
+    def _aligned(self, scores: Sequence[Array]) -> list[Array]:
+        return [in_sigmas(s, *unit) for s, unit in zip(scores, self._units, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -155,7 +182,7 @@ class FittedWatch:
 
     @cached_property
     def _tails(self) -> list[PValue]:
-        return [PValue(child.own) for child in self.children]
+        return [PValue(child.own, least_spread(child.lone) or None) for child in self.children]
 
     @cached_property
     def own(self) -> Array:

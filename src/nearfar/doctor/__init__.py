@@ -3,7 +3,8 @@
 Every file is read once, a long one window by window, so memory does not grow with its length. A file is checked by its
 own samples (`audio.problems`), then against the others: rate, channels, length, copies, and how it sounds. For the
 last, `recipe.BASELINE` (near channel alone) is fitted to all recordings; each gets its exact leave-one-out score,
-expressed in robust standard deviations above the median.
+expressed in robust standard deviations above the median. Recordings that fall into two groups are told apart by
+`detector.review`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from nearfar import audio, backend, encoders
 from nearfar.audio import Clip
 from nearfar.audio.microphones import Problem, balance_db
 from nearfar.audio.recordings import Files, Recording, find
+from nearfar.detector import review
 from nearfar.detector.default import MAX_FAULTY, coherent_peak
-from nearfar.doctor.report import FileReport, Outlier, Report, brief, clock, few
+from nearfar.doctor.report import FileReport, Outlier, Report, TwoGroups, brief, clock, few
+from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.vectors import ENHANCE_RATE, embed
 from nearfar.errors import AudioError
 from nearfar.recipe import BASELINE
@@ -59,32 +62,38 @@ def check_recordings(
     found = find(folder_or_files, manifest)
     files: list[FileReport] = []
     embedded: list[Vectors] = []
+    levels: list[BandLevels] = []
     first_with: dict[str, str] = {}
     encoder = {BASELINE.encoder: encoders.load(BASELINE.encoder)}
     for recording in found:
-        file_report, content, vectors = _check_file(recording, near, far, encoder)
+        file_report, content, vectors, of_file = _check_file(recording, near, far, encoder)
         if file_report.usable and (twin := first_with.setdefault(content, recording.name)) != recording.name:
             file_report.copy_of, vectors = twin, []
             file_report.add("duplicate", f"the same sound as {twin}")
         files.append(file_report)
         embedded.append(vectors if file_report.usable else [])
+        levels.append(of_file)
         if progress:
             progress(len(files), len(found))
-    for group in _groups(files, lambda f: f.machine):
-        _compare(group)
+    apart: list[TwoGroups] = []
+    for members in _groups(zip(found, files, levels, strict=True), lambda each: each[1].machine):
+        of_machine = _two_groups(members)
+        _compare([f for _, f, _ in members], {groups.kind for groups in of_machine})
+        apart += of_machine
     outliers, too_few = _outliers(found, embedded)
-    return Report(files, [*_notes(files), *too_few], outliers)
+    return Report(files, [*_notes(files), *too_few], outliers, apart)
 
 
 def _check_file(
     recording: Recording, near: int, far: int | None, encoder: dict[str, encoders.Encoder]
-) -> tuple[FileReport, str, Vectors]:
-    """One file -> its report, a digest of its decoded sound, and a vector for each usable window."""
+) -> tuple[FileReport, str, Vectors, BandLevels]:
+    """One file -> its report, a digest of its decoded sound, the vectors and the levels of its usable windows."""
     file_report = FileReport(recording.name, recording.machine)
     digest, at = hashlib.sha256(), 0.0
     vectors: Vectors = []
     balances: list[float] = []
     delays_ms: list[float] = []
+    levels: list[BandLevels] = []
     problems: dict[str, list[tuple[float, Problem]]] = defaultdict(list)
     try:
         header = audio.header(recording.path)
@@ -95,6 +104,7 @@ def _check_file(
                 problems[problem.kind].append((at, problem))
             if not any(problem.fatal for problem in found):
                 vectors.append((at if header.seconds > audio.LONG_S else None, embed(clip, [BASELINE], encoder)[0]))
+                levels.append(BandLevels.of(clip))
                 if clip.far is not None:
                     balances.append(balance_db(clip.near, clip.far, clip.rate))
                     delays_ms.append(_delay_ms(clip))
@@ -103,14 +113,15 @@ def _check_file(
     except (ValueError, OSError) as error:
         kind = error.kind if isinstance(error, AudioError) else "unreadable"
         file_report.add(kind, str(error).removeprefix(f"{recording.path.name}: "), fatal=True)
-        return file_report, "", []
+        return file_report, "", [], BandLevels()
     file_report.seconds = header.seconds if np.isfinite(header.seconds) else at
     file_report.near_minus_far_db = round(float(np.median(balances)), 1) if balances else None
     file_report.near_later_ms = round(float(np.median(delays_ms)), 2) if delays_ms else None
     file_report.clips = max(1, len(vectors))
     for hits in problems.values():
         _merge(file_report, hits, alive=bool(vectors))
-    return file_report, f"{file_report.rate} {file_report.seconds} {digest.hexdigest()}", vectors
+    sound = f"{file_report.rate} {file_report.seconds} {digest.hexdigest()}"
+    return file_report, sound, vectors, BandLevels.total(levels)
 
 
 def _delay_ms(clip: Clip) -> float:
@@ -142,13 +153,32 @@ def _merge(file_report: FileReport, hits: list[tuple[float, Problem]], alive: bo
     file_report.add(hits[0][1].kind, text, hits[0][1].fatal and not alive, channels.pop() if len(channels) == 1 else "")
 
 
-def _compare(files: list[FileReport]) -> None:
-    """Compare rate, number of channels, length and delay of the files of one machine."""
+def _two_groups(members: list[tuple[Recording, FileReport, BandLevels]]) -> list[TwoGroups]:
+    """The groups that the usable normals of one machine fall into, unless these are its two domains."""
+    normal = [each for each in members if each[1].usable and not each[1].copy_of and not each[0].is_anomaly]
+    fitted = [each for each in normal if each[0].split != "test"] or normal
+    if not fitted:
+        return []
+    found, files, levels = zip(*fitted, strict=True)
+    names, targets = [f.file for f in files], np.array([bool(r.is_target) for r in found])
+    near_means, far_means = review.band_means(levels)
+    splits = review.splits(
+        [f.rate for f in files], [f.channels for f in files], [f.seconds for f in files], near_means, far_means
+    )
+    apart = [split for split in splits if not split.is_same(targets)]
+    return [TwoGroups(split.kind, files[0].machine, split.values, split.files(names)) for split in apart]
+
+
+def _compare(files: list[FileReport], split: set[str]) -> None:
+    """Compare rate, number of channels, length and delay of the files of one machine; not by the kinds of `split`."""
     readable = [f for f in files if f.rate and f.seconds]
-    _mark_minority("odd_rate", readable, [f.rate for f in readable], "{:,} Hz", 0)
-    _mark_minority("odd_channels", readable, [f.channels for f in readable], "{} channels", 0)
     whole = [f for f in readable if not any(p.kind == audio.INCOMPLETE for p in f.problems)]
-    _mark_minority("odd_length", whole, [round(f.seconds, 1) for f in whole], "{:g} s", LENGTH_OFF)
+    if "rate" not in split:
+        _mark_minority("odd_rate", readable, [f.rate for f in readable], "{:,} Hz", 0)
+    if "channels" not in split:
+        _mark_minority("odd_channels", readable, [f.channels for f in readable], "{} channels", 0)
+    if "length" not in split:
+        _mark_minority("odd_length", whole, [round(f.seconds, 1) for f in whole], "{:g} s", LENGTH_OFF)
     _mark_exchanged([f for f in files if f.near_later_ms is not None])
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from nearfar.audio import SHORTEST_S, WINDOW_S
 from nearfar.audio.microphones import Problem
+from nearfar.detector.review import ASK, too_few
 from nearfar.support.words import plural
 
 UNLIKE = 3.0  # robust standard deviations from which on a recording is called unlike the others
@@ -86,12 +87,26 @@ class Outlier:
 
 
 @dataclass(frozen=True)
+class TwoGroups:
+    """Recordings of a machine that fall into two groups, by `kind`: rate, channels, length or sound.
+
+    `values` are what the larger and the smaller group have, "" by sound; `files` are the recordings of both.
+    """
+
+    kind: str
+    machine: str
+    values: tuple[str, str]
+    files: tuple[list[str], list[str]]
+
+
+@dataclass(frozen=True)
 class Report:
-    """Each file, notes about all of them, and the outliers."""
+    """Each file, notes about all of them, the outliers, and groups that may not belong together."""
 
     files: list[FileReport]
     notes: list[str]
     outliers: list[Outlier]
+    two_groups: list[TwoGroups] = field(default_factory=list)
 
     @property
     def usable(self) -> int:
@@ -118,6 +133,11 @@ class Report:
         if bad:
             others = f"The other {self.usable:,} can."
             return f"Fix these first: {bad:,} of {plural(total, 'recording')} cannot be used. {others}"
+        if self.two_groups:
+            return (
+                f"One question first: do all {total:,} recordings belong together? If so, they are ready to fit; if "
+                "not, fit each group for itself: nearfar fit FILES -o MODEL."
+            )
         doubtful = sum(bool(f.problems) for f in self.files)
         if total == 1:
             return f"Ready to fit: the recording can be used{', and is worth a look first' if doubtful else ''}."
@@ -134,6 +154,7 @@ class Report:
             "usable": self.usable,
             "seconds": sum(f.seconds for f in self.files),
             "notes": self.notes,
+            "two_groups": [asdict(groups) for groups in self.two_groups],
             "listen_to": [asdict(outlier) for outlier in self.outliers],
             "files": [asdict(f) for f in self.files],
         }
@@ -148,6 +169,13 @@ class Report:
                 out.append(f"  {plural(len(found), 'recording')} {_agree(ADVICE[kind], len(found))}")
                 out += [f"      {name}: {brief(text)}" for name, text in found[:NAMED]]
                 out += [f"      and {len(found) - NAMED:,} more"] if len(found) > NAMED else []
+        for apart in self.two_groups:
+            of = f" of {apart.machine}" if apart.machine else ""
+            out += ["", f"Two groups{of} by {apart.kind}: {ASK[apart.kind]}"]
+            for value, names in zip(apart.values, apart.files, strict=True):
+                out.append(f"  {plural(len(names), 'recording')}{f' of {value}' if value else ''}")
+                out += [f"      {name}" for name in names[:NAMED]]
+                out += [f"      and {len(names) - NAMED:,} more"] if len(names) > NAMED else []
         machines = list(dict.fromkeys(outlier.machine for outlier in self.outliers))
         for machine in machines:
             mine = [outlier for outlier in self.outliers if outlier.machine == machine]
@@ -165,6 +193,8 @@ class Report:
 
 def few(count: int, seconds: float) -> str:
     """Advice if `count` usable recordings of `seconds` in all are few for a detector, else ""."""
+    if note := too_few(count):
+        return note
     if count >= FEW_NORMALS or seconds >= FEW_NORMALS * WINDOW_S:
         return ""
     return (

@@ -63,6 +63,12 @@ def read(path: str | Path) -> Checkpoint:
     return _torch(path, zipped=head[:2] == b"PK")
 
 
+def zero_tensors(path: str | Path) -> tuple[list[str], int]:
+    """The keys of a file's tensors of two numbers or more that are zero throughout, and the number of such tensors."""
+    tensors = {key: value for key, value in read(path).tensors.items() if value.numel() > 1}
+    return [key for key, value in tensors.items() if not value.any()], len(tensors)
+
+
 def configuration(file: Checkpoint, encoder: str, names: Sequence[str]) -> dict[str, Any] | None:
     """The entries `names` of the configuration in a converted file; None for a published file.
 

@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from importlib import import_module
@@ -29,10 +30,11 @@ from nearfar.support.check import choose
 from nearfar.support.download import Expected, fetch, hub_file, one_process_at
 from nearfar.support.files import atomic_file, atomic_write, sha256_of
 from nearfar.support.progress import Progress
-from nearfar.support.words import as_sentence
+from nearfar.support.words import as_sentence, plural
 
 LOCK = "lock.json"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")
+NAMED = 3  # tensors that a warning names
 LARGEST_MEMBER = 8 << 30  # bytes; the largest published file has 4.5 GB
 Folder = str | os.PathLike[str] | None
 
@@ -167,9 +169,22 @@ def _check_found_first(name: str, here: Path, target: Path) -> Path:
 
 
 def check(name: str, path: Path) -> None:
-    """Load a file strictly as encoder `name`; ValueError if it holds another network."""
+    """Load a file strictly as encoder `name`; ValueError if it holds another network.
+
+    A Python warning names tensors that are zero throughout, as in a file whose end was never written.
+    """
     with _needing_torch(f"checking {path}"):
+        from nearfar.encoders import checkpoint
+
         import_module(TABLE[name].module).read(name, path)
+        empty, count = checkpoint.zero_tensors(path)
+    if empty:
+        named = f"{', '.join(empty[:NAMED])}{f' and {len(empty) - NAMED:,} more' if len(empty) > NAMED else ''}"
+        warnings.warn(
+            f"{path.name}: {len(empty):,} of {plural(count, 'tensor')} hold nothing but zeros ({named}): was it cut "
+            f"off or damaged? Compare its size and hash with the published file: nearfar weights {name}",
+            stacklevel=3,
+        )
 
 
 def convert(name: str, file: Path, target: Path) -> Path:
