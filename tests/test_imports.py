@@ -25,7 +25,7 @@ LAYERS = [
     ["embedding"],
     ["explain"],
     ["detector", "demo"],
-    ["doctor", "challenge", "live"],
+    ["doctor", "challenge", "live", "sklearn"],
     ["cli"],
     ["__main__"],
 ]
