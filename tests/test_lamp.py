@@ -199,3 +199,11 @@ def test_add_says_how_both_set_points_changed(model, tmp_path):
     words = f"Changed unusual above {before.unusual_threshold:.2f} before, {now.unusual_threshold:.2f} now; "
     words += f"alarm above {before.threshold.value:.2f} before, {now.threshold.value:.2f} now"
     assert code == 0 and words in " ".join(out.split()), out + err
+
+
+def test_an_explanation_has_the_word_of_the_score(model):
+    detector = load(model)
+    for level, word, start in ((1.0, "normal", "Sounds like"), (1.3, "unusual", "No single moment")):
+        explained = detector.explain(Clip(*hiss(900, level), HZ))
+        assert explained.verdict().startswith(f"{word}: ") and explained.unusual is (word == "unusual")
+        assert explained.sentence().startswith(start) or explained.clear

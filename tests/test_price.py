@@ -34,6 +34,13 @@ def test_alarms_and_faults_are_counted_at_the_new_set_point(history, value, kept
     assert price_of(history, "pump", value, Alarm(3.0)) == Price(value, 6, kept, 0, 2, heard)
 
 
+def test_an_unusual_sound_that_was_no_fine_one_is_a_fault_to_hear(history):
+    for verdict in ("fault", "fine", ""):
+        history.record_event(Event(0, "pump", "unusual", 2 * DAY, 2 * DAY + 60, 2.0, 0.0, 1.5, verdict=verdict))
+    found = price_of(history, "pump", 3.0, Alarm(3.0))
+    assert (found.alarms, found.faults, found.heard) == (6, 3, 2)
+
+
 def test_a_lower_set_point_adds_alarms_and_older_faults_count(history):
     assert price_of(history, "pump", 0.5, Alarm(3.0)).added == 0  # one alarm that never clears is all of them
     for minute in range(int(20 * DAY / HOP), int(21 * DAY / HOP)):  # a quiet week later: only the faults are left

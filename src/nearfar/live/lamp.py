@@ -9,7 +9,7 @@ such a session explains. o is the length of a window / hop: neighbours that shar
 
 Pure and clock-free, as `alarm`: judged windows are counted. Windows during a standing alarm, and while the machine is
 shelved, are not given to it, so it keeps its state meanwhile. Other normals, or another set-point of unusual windows,
-make a new lamp that is out.
+make a new lamp that is out; so does a restart.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The recorded windows are replayed through the alarm, with its deadband and delays:
 
     alarms   of the RECENT_DAYS before the newest window: how many of them would have been raised, and how many others
-    faults   events with the verdict "fault", of all recorded time: how many of them would have been raised
+    faults   alarms and unusual sounds with the verdict "fault", of all recorded time: how many would have been raised
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nearfar.live.alarm import RAISED, Alarm
-from nearfar.live.records import ALARM, FAULT, Event, ScoreRecord
+from nearfar.live.records import ALARM, FAULT, UNUSUAL, Event, ScoreRecord
 from nearfar.live.rhythm import DAY_S, RECENT_DAYS
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def price_of(history: History, machine: str, value: float, alarm: Alarm) -> Pric
     spans = list(_alarms(history.iter_scores(machine, since - LEAD_S, float("inf")), alarm.fresh(value)))
     kept = sum(_overlaps(e, spans) for e in recent)
     added = sum(start >= since and not any(_overlaps(e, [(start, end)]) for e in recent) for start, end in spans)
-    faults = [e for e in events if e.verdict == FAULT]
+    faults = [e for e in [*events, *history.events(machine, kind=UNUSUAL, limit=EVENTS)] if e.verdict == FAULT]
     earlier = [e for e in faults if e.started < since]
     heard = sum(_overlaps(e, spans) for e in faults if e.started >= since)
     heard += sum(_would_alarm(history, e, alarm.fresh(value)) for e in earlier)
