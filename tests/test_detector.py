@@ -277,7 +277,7 @@ def test_a_folder_without_a_detector_is_a_clear_error(tmp_path):
 
 def test_on_a_full_disk_the_detector_that_was_there_stays(normals, fresh, small_disk):
     folder = small_disk / "model"
-    before = nearfar.Detector(recipe.BASELINE).fit(normals[:3])
+    before = nearfar.Detector(recipe.BASELINE).fit(normals[:4])
     before.save(folder)
     with pytest.raises(OSError, match="No space left") as error:
         nearfar.Detector(recipe.BASELINE).fit(normals).save(folder)
@@ -289,7 +289,7 @@ def test_on_a_full_disk_the_detector_that_was_there_stays(normals, fresh, small_
 def test_a_power_cut_leaves_no_detector_of_empty_files(normals, tmp_path, monkeypatch):
     on_disk, sync = set(), os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (on_disk.add(os.fstat(handle).st_ino), sync(handle)))
-    folder = nearfar.Detector(recipe.BASELINE).fit(normals[:3]).save(tmp_path / "model")
+    folder = nearfar.Detector(recipe.BASELINE).fit(normals[:4]).save(tmp_path / "model")
     assert {path.stat().st_ino for path in folder.iterdir()} <= on_disk
 
 

@@ -156,6 +156,9 @@ SYSTEMS = {
     "ldn": Recipe(method="ldn"),
     "varmin": Recipe(method="varmin"),
     "domain_z": Recipe(method="domain_z"),
+    "zmin": Recipe(method="zmin"),
+    "mahalanobis": Recipe(method="mahalanobis"),
+    "whitened": Recipe(whiten=True),
     "fusion": Fusion(((0.5, Recipe()), (0.5, Recipe(method="ldn")))),
 }
 
@@ -165,7 +168,7 @@ SYSTEMS = {
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
 def test_few_normals_give_sensible_numbers(name: str, count: int) -> None:
     detector = nearfar.Detector(SYSTEMS[name])
-    fewest = {"ldn": 3, "fusion": 3, "domain_z": 4}.get(name, 2)
+    fewest = {"ldn": 3, "fusion": 3, "domain_z": 4, "zmin": 4, "mahalanobis": 4, "whitened": 4}.get(name, 2)
     if count < fewest:
         with pytest.raises(ValueError, match=f"needs at least {fewest} usable normal recordings, not {count}"):
             detector.fit(CLIPS[:count])

@@ -78,7 +78,7 @@ CHOICES = {
     "z_sigma": ("target", "own"),
 }
 FEWEST = {"ldn": 3, "dldn": 3, "dbldn": 3, "domain_z": 4, "zmin": 4}  # normals, see `BackendConfig.fewest`; elsewhere 2
-FEWEST_FOR_COVARIANCE = 3  # where Ledoit and Wolf's shrinkage is estimated
+FEWEST_FOR_COVARIANCE = 4  # where Ledoit and Wolf's shrinkage is estimated
 COUNTS = ("k", "density_k", "density_k_source", "density_k_target")
 
 

@@ -174,7 +174,7 @@ class Detector:
         """Put embedded clips into the bank and fit on all of it; a set-point given by hand stays."""
         count, hardest = len(self.normals) + len(clips), max(self.recipes, key=lambda recipe: recipe.backend.fewest)
         if count < (fewest := hardest.backend.fewest):
-            what = f"method {hardest.method!r}" if fewest > 2 else "a detector"
+            what = f"method {hardest.method!r}{' with whiten' * hardest.whiten}" if fewest > 2 else "a detector"
             raise ValueError(f"{what} needs at least {fewest} usable normal recordings, not {count}")
         banks = [np.stack([clip.vectors[i] for clip in clips]) for i in range(len(self.recipes))]
         by_hand = None
