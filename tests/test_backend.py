@@ -74,6 +74,7 @@ CASES = {
     "smote cosine seed 3": {"method": "smote", "seed": 3},
     "memmixup": {"method": "memmixup", "metric": "euclidean"},
     "memmixup cosine": {"method": "memmixup"},
+    "memmixup k3": {"method": "memmixup", "k": 3},
     "as_is": {"method": "as_is"},
     "as_is whitened": {"method": "as_is", "whiten": True},
 }  # fmt: skip

@@ -308,3 +308,11 @@ def test_layers_and_beam_are_recorded_as_the_detector_scores_them(machine, tmp_p
         detector = Detector(found.recipes[row], weights).fit(paths, domains)
         expected = [s.value for s in detector.score([r.path for r in machine.test])]
         np.testing.assert_allclose(found.aligned([row], "m")[0], expected, rtol=1e-5, atol=1e-5, err_msg=str(row))
+
+
+def test_zmin_is_left_out_where_its_leave_one_out_takes_too_long(demo_set, tmp_path, monkeypatch):
+    wanted = space.space(extended=True, views=["near_only"], poolings=["mean"], methods=["zmin", "pca"])
+    monkeypatch.setattr(run, "MOST_FOR_ZMIN", 10)
+    found = run.search(demo_set, ["logmel"], tmp_path, wanted)
+    assert {r.method for r in found.records.recipes} == {"pca"} and len(found.records) == len(wanted) - 1
+    assert any("zmin is skipped" in note for note in found.notes)

@@ -315,7 +315,7 @@ def _usable(
         space, far = near_only, None
     largest = max(len(m.train) for m in machines)
     if largest > MOST_FOR_ZMIN and len(space) > len(without := space.without_method("zmin")):
-        notes.append(f"zmin is skipped: its leave-one-out scores of {largest:,} normals would take hours")
+        notes.append(f"zmin is skipped: its leave-one-out scores of {largest:,} normals would take too long")
         space = without
     if not any(r.is_target for m in machines for r in m.train):
         notes.append("no target domain among the normals: the domain-aware methods work as one bank")
