@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearfar.live.alarm import CLEARED, RAISED, STATES, Alarm
+from nearfar.live.alarm import ANEW, CLEARED, RAISED, SETTLE, STATES, Alarm
 
 SCORES = st.lists(st.one_of(st.none(), st.floats(0, 6)), max_size=120)
 DELAYS = st.integers(1, 5)
@@ -140,3 +140,69 @@ def test_no_run_of_windows_makes_more_alarms_than_the_promise_allows(scores, on_
 def test_nonsense_is_refused(bad):
     with pytest.raises(ValueError):
         Alarm(**bad)
+
+
+def in_alarm(**options):
+    """An alarm at 3 that stands since its first windows, which went up to 5 by "steady"."""
+    alarm = Alarm(3.0, **options)
+    for at in range(3 + SETTLE):
+        alarm.update(5.0 if at == 4 else 4.0, at, kinds=("steady",))
+    assert alarm.standing and (alarm.far, alarm.kinds) == (5.0, {"steady"})
+    alarm.acknowledge()
+    return alarm
+
+
+def changes(alarm, scores, kinds=("steady",), at=100.0):
+    return [alarm.update(score, at + i, kinds=kinds) for i, score in enumerate(scores)]
+
+
+def test_a_fault_twice_as_far_raises_a_standing_alarm_anew_once():
+    alarm = in_alarm()
+    assert changes(alarm, [9.9] * 30) == [""] * 30  # farther, not twice
+    assert changes(alarm, [10.1] * 40) == ["", "", ANEW, *[""] * 37]
+    assert alarm.state(0.0) == "unacknowledged alarm" and alarm.new_kinds == frozenset()
+    assert changes(alarm, [20.3] * 20).count(ANEW) == 1
+    assert changes(alarm, [0.0] * 5)[-1] == CLEARED
+
+
+def test_a_fault_of_another_kind_raises_a_standing_alarm_anew_once():
+    alarm = in_alarm()
+    assert changes(alarm, [4.0] * 2, ("burst", "steady")) == ["", ""]
+    assert changes(alarm, [4.0] * 3) == [""] * 3  # it did not last
+    assert changes(alarm, [4.0] * 30, ("burst", "steady")) == ["", "", ANEW, *[""] * 27]
+    assert alarm.new_kinds == {"burst"} and not alarm.acknowledged
+    assert changes(alarm, [2.9] * 4, ("rhythm",)) == [""] * 4  # below the set-point, nothing has crossed
+
+
+def test_x_of_y_holds_for_what_comes_on_top():
+    alarm = in_alarm(on_delay=3, within=6)
+    assert changes(alarm, [11.0, 4.0, 11.0, 4.0, 11.0]) == ["", "", "", "", ANEW]
+
+
+def test_a_loud_fault_on_top_of_a_faint_one_is_raised_from_the_set_point_on():
+    alarm = Alarm(9.0)
+    alarm.condition = alarm.standing = alarm.faint = True
+    alarm.far = 2.0
+    assert changes(alarm, [8.9] * 5) == [""] * 5 and changes(alarm, [9.1] * 3) == ["", "", ANEW]
+
+
+def test_nothing_is_raised_anew_while_it_is_shelved():
+    alarm = in_alarm()
+    alarm.shelve(200.0)
+    assert changes(alarm, [11.0] * 5) == [""] * 5
+    assert changes(alarm, [11.0] * 5, at=200.0).count(ANEW) == 1
+
+
+@given(
+    st.lists(st.tuples(st.floats(-5, 500), st.sets(st.sampled_from("abcd"), max_size=3)), max_size=300),
+    st.integers(1, 4),
+    st.integers(0, 3),
+)
+def test_a_standing_alarm_is_raised_anew_a_few_times_at_most(windows, on_delay, more):
+    alarm, since, most = Alarm(3.0, on_delay=on_delay, within=on_delay + more), 0, 0.0
+    for i, (score, kinds) in enumerate(windows):
+        change = alarm.update(score, float(i), kinds=kinds)
+        since = 0 if change == RAISED else since + (change == ANEW)
+        most = score if change == RAISED else max(most, score)
+        assert change != ANEW or alarm.standing
+        assert since <= 4 + math.log2(max(most, 1.0)) + 3  # each kind once, and each doubling once

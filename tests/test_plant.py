@@ -1,19 +1,24 @@
 """The plant: one scoring path, alarms with audio, verdicts that change the bank and undo that restores it exactly."""
 
 import hashlib
+import math
 import threading
 import time
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 import soundfile
 
 import nearfar
-from conftest import hum
+from conftest import RATE, hum
 from nearfar.errors import BadInput, Conflict, NearfarError, NotFound
+from nearfar.live.evidence import Evidence
 from nearfar.live.operator import CHANGES
+from nearfar.live.records import ScoreRecord
 from nearfar.live.server.serializers import machine_state
+from nearfar.live.sources.windows import Window
 from plants import T0, Clock, fitted, plant_of, sound, windows
 
 FAULTY = ["", "", ""] + ["hiss"] * 4 + [""] * 8
@@ -359,3 +364,72 @@ def test_a_disk_that_is_full_for_the_audio_does_not_stop_the_alarm(plant, monkey
     full[0] = False
     listen(plant, [""] * 10, end)
     assert plant.history.event_audio.path(plant.history.events()[0].audio)
+
+
+def give(plant, monkeypatch, rows, start=T0, apart=2.0):
+    """Let the pump have windows with these scores: (score, p, triggered_by)."""
+    given = iter(rows)
+
+    def score_window(detector, machine, window):
+        value, p, triggers = next(given)
+        on = plant.machines[machine].alarm.on
+        return ScoreRecord(machine, window.t0, window.t1, value, on, value > on, p, triggers), None, []
+
+    monkeypatch.setattr("nearfar.live.plant.score_window", score_window)
+    samples = sound(1).astype(np.float32)
+    for i in range(len(rows)):
+        plant.process_window("pump", Window(start + apart * i, samples, RATE))
+
+
+def test_a_fault_on_top_of_an_alarm_is_an_event_of_its_own_linked_to_the_first(model, tmp_path, monkeypatch):
+    plant, sink, _ = plant_of(model, tmp_path / "history")
+    on = plant.machines["pump"].alarm.on
+    steady, burst = (1.2 * on, 1e-4, ("steady",)), (1.2 * on, 1e-4, ("burst", "steady"))
+    give(plant, monkeypatch, [(0.0, 0.5, ())] * 3 + [steady] * 20)
+    plant.operator.acknowledge(1, "anna")
+    assert plant.machines["pump"].alarm.state(T0) == "acknowledged alarm"
+    give(plant, monkeypatch, [burst] * 16, start=T0 + 46)
+    assert plant.machines["pump"].alarm.state(T0) == "unacknowledged alarm"
+    second, first = plant.history.events("pump")
+    assert (first.on_top_of, first.ended, second.on_top_of, second.ended) == (None, None, 1, None)
+    assert second.text == "sounds unlike its normals in another way too (burst), while event 1 stands"
+    assert second.triggered_by == ("burst", "steady") and second.started == T0 + 52
+    give(plant, monkeypatch, [(2.5 * on, 1e-6, ("steady",))] * 14, start=T0 + 78)
+    third = plant.history.events("pump")[0]
+    assert third.on_top_of == 1 and third.text.endswith("twice as much as before, while event 1 stands")
+    assert all(plant.history.event_audio.path(e.audio) for e in plant.history.events("pump"))
+    give(plant, monkeypatch, [(0.0, 0.5, ())] * 6, start=T0 + 106)
+    assert [e.ended for e in plant.history.events("pump")] == [T0 + 116] * 3
+    said = [(m.what, m.event.id, m.event.on_top_of) for m in sink.messages if m.kind == "event"]
+    told = [("raised", 1, None), ("acknowledged", 1, None), ("raised", 2, 1), ("raised", 3, 1)]
+    assert said == [*told, ("cleared", 3, 1), ("cleared", 1, None), ("cleared", 2, 1)]
+    give(plant, monkeypatch, [steady] * 4, start=T0 + 118)
+    assert plant.history.events("pump")[0].on_top_of is None  # a new alarm
+
+
+def test_a_faint_change_that_lasts_becomes_an_alarm_below_the_set_point(model, tmp_path, monkeypatch):
+    plant, sink, _ = plant_of(model, tmp_path / "history", streamed=True)
+    alarm = plant.machines["pump"].alarm
+    alarm.evidence = Evidence(0.3, 8.0)
+    give(plant, monkeypatch, [(0.0, 0.5, ())] * 20 + [(0.6 * alarm.on, 0.02, ("steady",))] * 30)
+    (event,) = plant.history.events("pump")
+    assert event.text.startswith("faintly unlike its normals for a while") and event.threshold > event.peak_score
+    z = NormalDist().inv_cdf(0.98) - 0.3  # 2 z - 2 = 1.5 a window by the largest shift
+    assert event.started == T0 + 2 * (20 + math.floor(8 / max(d * z - d * d / 2 for d in (0.5, 1, 2))) + 1)
+    assert sink.values("event", "what") == ["raised"]
+
+
+def test_a_slow_rise_becomes_an_event_and_is_told(model, tmp_path, monkeypatch):
+    plant, sink, _ = plant_of(model, tmp_path / "history")
+    on = plant.machines["pump"].alarm.on
+    hours = np.arange(13 * 24)
+    level = 0.05 * np.random.default_rng(0).normal(size=len(hours)) + np.maximum(0, hours - 8 * 24) / 24 * on / 8
+    give(plant, monkeypatch, [(float(x), 0.5, ()) for x in level], apart=3600.0)
+    (event,) = plant.history.events("pump")
+    assert event.kind == "trend" and event.ended is None and "at this rate it alarms on" in event.text
+    reaches = T0 + 3600 * (8 * 24 + 8 * 24)
+    assert abs(plant.machines["pump"].ramp.alarm_at - reaches) < 24 * 3600
+    assert sink.values("event", "what") == ["raised"]
+    scores = [m for m in sink.messages if m.kind == "score"]
+    assert scores[0].body()["trend"] is None
+    assert scores[-1].body()["trend"]["text"] == event.text == plant.machines["pump"].ramp.text()

@@ -36,7 +36,7 @@ from nearfar.live.messages import (
 )
 from nearfar.live.records import Event, ScoreRecord
 from nearfar.live.sinks import lines
-from nearfar.live.sinks.mqtt import Mqtt
+from nearfar.live.sinks.mqtt import ENTITIES, Mqtt
 from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.live.sinks.webhook import Webhook, read_secret
@@ -79,7 +79,7 @@ def state(state: str) -> StateMessage:
 def test_the_json_of_each_kind_stays_what_receivers_parse():
     body = {"model": "pump3", "recipe": "logmel/near_only", "score": 1.5, "threshold": 3.0, "t0": 100.0, "t1": 110.0}
     more = {"anomalous": False, "p": 0.5, "triggered_by": [], "problem": "", "state": "normal", "near_dbfs": -30.0}
-    more |= {"unusual": None, "unusual_stands": False}
+    more |= {"unusual": None, "unusual_stands": False, "trend": None}
     at = {"at": 100.0, "at_iso": "1970-01-01T00:01:40.000+00:00"}
     head = {"machine": "pump", "site": "north"}
     then = {"at": 110.0, "at_iso": "1970-01-01T00:01:50.000+00:00"}
@@ -88,7 +88,7 @@ def test_the_json_of_each_kind_stays_what_receivers_parse():
     }  # fmt: skip
     assert json.loads(state("shelved").json()) == {
         "kind": "state", **head, "at": 1.0, "at_iso": "1970-01-01T00:00:01.000+00:00", "state": "shelved",
-        "unusual_stands": False,
+        "unusual_stands": False, "trend": None,
     }  # fmt: skip
     assert json.loads(health("problem", "dead").json()) == {
         "kind": "health", **head, **at, "health": "problem", "text": "dead"
@@ -383,7 +383,7 @@ def test_what_is_retained_for_a_machine_goes_with_it_and_a_new_one_is_announced(
     sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port), [PUMP], History(tmp_path))
     first = Listener(broker.port)
     sink.add_machine(FAN, 0.0)
-    assert wait_for(lambda: first.of("fan/health") and len(first.of("/config")) == 8)
+    assert wait_for(lambda: first.of("fan/health") and len(first.of("/config")) == 2 * len(ENTITIES))
     sink.put(health("ok"))
     sink.add_machine(PUMP, 0.0)  # another model: what Home Assistant knows stays
     assert wait_for(lambda: json.loads(first.of("pump/health")[-1])["health"] == "waiting")
@@ -391,7 +391,7 @@ def test_what_is_retained_for_a_machine_goes_with_it_and_a_new_one_is_announced(
     sink.put(score(machine="fan"))  # comes too late
     assert wait_for(lambda: first.of("fan/health")[-1] == b"")
     late = Listener(broker.port)
-    assert wait_for(lambda: len(late.heard) == 5)  # health and four entities of the pump
+    assert wait_for(lambda: len(late.heard) == 1 + len(ENTITIES))  # health and the entities of the pump
     assert not [topic for topic, _, _ in late.heard if "fan" in topic] and b"" not in first.of("pump/health")
     assert json.loads((tmp_path / "mqtt-announced.json").read_text()) == [["nearfar", PUMP.site, "pump"]]
     sink.close()
@@ -403,6 +403,7 @@ def test_what_is_retained_for_a_machine_that_goes_while_the_broker_is_away_goes_
     sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port), [PUMP, FAN], History(tmp_path), longest_wait_s=1)
     assert wait_for(lambda: not sink.problem)
     broker.stop()
+    assert wait_for(lambda: not any(client.is_connected() for client in sink._clients.values()))
     sink.remove_machine("fan")
     assert ["nearfar", FAN.site, "fan"] in json.loads((tmp_path / "mqtt-announced.json").read_text())
     broker.start()

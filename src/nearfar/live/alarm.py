@@ -3,6 +3,10 @@
     raise    `on_delay` of the last `within` judged windows above `on`    (in a row, if `within` = `on_delay`)
              or evidence that adds up over windows (`evidence`)
     clear    `off_delay` windows in a row below `off` <= `on`, and no such evidence
+    anew     while an alarm stands, `on_delay` of the last `within` judged windows are of another kind (a watch crossed
+             its set-point that did not in the first SETTLE windows of the alarm), or TWICE as far as those were
+
+Each time that an alarm is raised anew, its kinds grow or its distance doubles, so this happens a few times at most.
 
 Pure and clock-free: windows are counted, and where time matters (shelving) the time is an argument. A window that
 cannot be judged has the score None: it neither raises nor clears, and does not break a run. The states are those of
@@ -23,7 +27,8 @@ Reference: ANSI/ISA-18.2-2016, basic alarm design.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nearfar.live.evidence import Evidence
@@ -33,7 +38,9 @@ NORMAL, UNACKNOWLEDGED, ACKNOWLEDGED = "normal", "unacknowledged alarm", "acknow
 RETURNED, SHELVED = "returned unacknowledged", "shelved"
 STATES = (NORMAL, UNACKNOWLEDGED, ACKNOWLEDGED, RETURNED, SHELVED)
 IN_ALARM = (UNACKNOWLEDGED, ACKNOWLEDGED)  # the states in which an alarm stands
-RAISED, CLEARED = "raised", "cleared"
+RAISED, ANEW, CLEARED = "raised", "raised anew", "cleared"
+SETTLE = 10  # windows after an alarm is raised that show of what kind it is, and how far it goes
+TWICE = 2.0
 WEEK_S = 7 * 86_400.0
 
 
@@ -54,6 +61,11 @@ class Alarm:
     run: int = 0  # windows in a row below `off`
     faint: bool = False  # the condition began by evidence, not by windows above the set-point
     shelved_until: float = -math.inf
+    far: float = -math.inf  # highest score of the alarm that stands, of its first windows
+    kinds: frozenset[str] = frozenset()  # the watches that crossed their set-point in these
+    new_kinds: frozenset[str] = frozenset()  # those that came on top when the alarm was raised anew last
+    settling: int = 0  # windows that still belong to these
+    beyond: deque[tuple[float, bool, frozenset[str]]] = field(default_factory=deque)  # score, farther, new kinds
 
     def __post_init__(self) -> None:
         number("the set-point", self.on)
@@ -79,8 +91,11 @@ class Alarm:
         """The alarm is cleared below this score."""
         return self.on - self.deadband
 
-    def update(self, value: float | None, at: float, p: float | None = None) -> str:
-        """Take the score of a window (None: it cannot be judged), its time and its p; "raised", "cleared" or ""."""
+    def update(self, value: float | None, at: float, p: float | None = None, kinds: Iterable[str] = ()) -> str:
+        """Take the score of a window (None: it cannot be judged), its time, its p, and the watches that crossed.
+
+        Returns RAISED, ANEW, CLEARED or "".
+        """
         if value is not None:
             lasting = self.evidence is not None and p is not None and self.evidence.update(p)
             if self.condition:
@@ -100,8 +115,33 @@ class Alarm:
             return CLEARED
         if self.condition and not self.standing and not self.suppressed(at):
             self.standing, self.acknowledged = True, False
+            self.far, self.kinds, self.settling = -math.inf if value is None else value, frozenset(kinds), SETTLE
+            self.beyond.clear()
             return RAISED
+        if self.standing and value is not None and not self.suppressed(at) and self._is_new(value, frozenset(kinds)):
+            self.acknowledged = False
+            return ANEW
         return ""
+
+    def _is_new(self, value: float, kinds: frozenset[str]) -> bool:
+        """Take a window of the alarm that stands; whether another fault has come on top, by the rule above."""
+        if self.settling:
+            self.settling -= 1
+            self.far, self.kinds = max(self.far, value), self.kinds | kinds
+            return False
+        farther = value > max(TWICE * self.far, self.far + 1, self.on)
+        self.beyond.append((value, farther, kinds - self.kinds if value > self.on else frozenset()))
+        if len(self.beyond) > self.within:
+            self.beyond.popleft()
+        found = Counter(kind for _, _, new in self.beyond for kind in new)
+        lasting = frozenset(kind for kind, count in found.items() if count >= self.on_delay)
+        if sum(farther for _, farther, _ in self.beyond) < self.on_delay and not lasting:
+            return False
+        self.far = max(self.far, *(score for score, _, _ in self.beyond))
+        self.kinds, self.new_kinds = self.kinds | found.keys(), lasting
+        self.settling = SETTLE
+        self.beyond.clear()
+        return True
 
     def suppressed(self, at: float) -> bool:
         """Whether the machine is shelved at this time, so that nothing is raised."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from nearfar.live.alarm import CLEARED, NORMAL, RAISED
+from nearfar.live.alarm import ANEW, CLEARED, NORMAL, RAISED
 from nearfar.live.health import STALE
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine
@@ -56,7 +56,8 @@ class EventRecorder:
 
     def __init__(self, machine: Machine, history: History, reporter: Reporter) -> None:
         self.machine, self.history, self.reporter = machine, history, reporter
-        self.alarm_event: Event | None = None  # the alarm that stands
+        self.alarm_event: Event | None = None  # the alarm that stands, the newest if it was raised anew
+        self.earlier_events: list[Event] = []  # those that it stands on top of
         self.health_event: Event | None = None  # the health event that stands
         self.unusual_event: Event | None = None  # begun when the lamp "unusual" was lit
         self._unreadable = self._no_sound = ""  # problems that no single window ends
@@ -66,7 +67,7 @@ class EventRecorder:
         self.recording_event: Event | None = None  # the event whose audio is incomplete
         self.record_until = math.inf  # when its audio is to be saved again
         self._peak: ScoreRecord | None = None  # the highest score since the last window below the set-point
-        self._reported_state = (NORMAL, False)
+        self._reported_state = ((NORMAL, False), False)
 
     def on_score(self, score: ScoreRecord, change: str) -> None:
         """Take the score of a window, and `change`: what `Alarm.update` returned for it."""
@@ -78,14 +79,18 @@ class EventRecorder:
             self._peak = None
         if change == RAISED:
             self._raise_alarm(self._peak or score, score.t1)
+        elif change == ANEW:
+            self._raise_anew(score)
         elif self.alarm_event is not None and judged and score.score > self.alarm_event.peak_score:
             peak: dict[str, Any] = {"peak_score": score.score, "peak_t0": score.t0, "triggered_by": score.triggered_by}
             self.alarm_event = self.recording_event = self.history.change_event(self.alarm_event.id, **peak)
             self._save_audio(again_at=score.t1 + AFTER_S)
         if change == CLEARED and self.alarm_event is not None:
             ended = max(score.t1, self.alarm_event.started)  # the clock may have been set back
-            self.change(self.alarm_event, CLEARED, ended, ended=ended)
+            for event in (self.alarm_event, *self.earlier_events):
+                self.change(event, CLEARED, ended, ended=ended)
             self.alarm_event = self._peak = None
+            self.earlier_events = []
         self._follow_lamp(score)
         if self.recording_event is not None and score.t1 >= self.record_until:
             complete = self.recording_event.peak_t0 + self.machine.detector.window_s + AFTER_S
@@ -104,6 +109,7 @@ class EventRecorder:
         elif self.trend_event is not None and at >= self._ramp_at + PLAIN_H * HOUR_S:
             self.change(self.trend_event, CLEARED, at, ended=at)
             self.trend_event = None
+        self.report_state(at)
 
     def save_late_audio(self, now: float) -> None:
         """Save the audio that the buffer holds if it is time for that: no more sound may come."""
@@ -155,10 +161,12 @@ class EventRecorder:
         self.reporter.report(HealthMessage(machine.id, machine.site, at, health, text))
 
     def report_state(self, at: float) -> None:
-        """Report the alarm's state and the lamp if one of them has changed since the last report."""
-        if (state := (self.machine.alarm.state(at), self.machine.lamp.lit)) != self._reported_state:
-            self._reported_state = state
-            self.reporter.report(StateMessage(self.machine.id, self.machine.site, at, *state))
+        """Report the alarm's state, the lamp and the slow rise if one of them has changed since the last report."""
+        machine = self.machine
+        state = machine.alarm.state(at), machine.lamp.lit
+        if (state, self.trend_event is not None) != self._reported_state:
+            self._reported_state = state, self.trend_event is not None
+            self.reporter.report(StateMessage(machine.id, machine.site, at, *state, machine.ramp))
 
     def change(self, event: Event, what: str, at: float, **changes: Any) -> Event:
         """Keep an event that begins (its id is 0) or changes, and report it."""
@@ -176,11 +184,13 @@ class EventRecorder:
     def end(self, at: float) -> None:
         """End the events that stand, as the machine goes, and save their audio."""
         self.close()
-        for event in (self.alarm_event, self.health_event, self.trend_event, self.unusual_event):
+        standing = [self.alarm_event, *self.earlier_events, self.health_event, self.trend_event, self.unusual_event]
+        for event in standing:
             if event is not None:
                 ended = max(at, event.started)
                 self.change(event, CLEARED, ended, ended=ended)
         self.alarm_event = self.health_event = self.trend_event = self.unusual_event = None
+        self.earlier_events = []
 
     def close(self) -> None:
         """Save the audio that the buffer holds."""
@@ -207,11 +217,28 @@ class EventRecorder:
         text = f"sounds unlike its normals{triggers}"
         if self.machine.alarm.faint:
             text = f"faintly unlike its normals for a while: window after window a little above them{triggers}"
-        event = Event(0, self.machine.id, ALARM, at, None, peak.score, peak.t0, peak.threshold, peak.triggered_by, text)
+        self._begin_alarm(peak, at, text)
+
+    def _begin_alarm(self, peak: ScoreRecord, at: float, text: str, on_top_of: int | None = None) -> None:
+        """Begin the event of an alarm, with its audio, and report it."""
+        of_peak = (peak.score, peak.t0, peak.threshold, peak.triggered_by)
+        event = Event(0, self.machine.id, ALARM, at, None, *of_peak, text, on_top_of=on_top_of)
         self.alarm_event, message = self._keep(event, RAISED, at)
         self.recording_event = self.alarm_event
         self._save_audio(again_at=at + AFTER_S)  # before the message is sent: its receiver may request the audio
         self.reporter.send(message)
+
+    def _raise_anew(self, score: ScoreRecord) -> None:
+        """Begin the event of a fault that has come on top of the alarm that stands."""
+        if self.alarm_event is None:
+            return
+        if self.recording_event is not None:
+            self._save_audio()
+        self.earlier_events.append(self.alarm_event)
+        first, others = self.earlier_events[0], sorted(self.machine.alarm.new_kinds)
+        how = f"in another way too ({' and '.join(others)})" if others else "twice as much as before"
+        text = f"sounds unlike its normals {how}, while event {first.id} stands"
+        self._begin_alarm(score, score.t1, text, on_top_of=first.id)
 
     def _keep(self, event: Event, what: str, at: float, **changes: Any) -> tuple[Event, Message]:
         """Write an event, and in the same transaction the message about it, which is still to be sent."""
@@ -230,6 +257,7 @@ class EventRecorder:
         """Replace the event in each attribute that holds it."""
         if self.alarm_event is not None and self.alarm_event.id == changed.id:
             self.alarm_event = changed
+        self.earlier_events = [changed if event.id == changed.id else event for event in self.earlier_events]
         if self.recording_event is not None and self.recording_event.id == changed.id:
             self.recording_event = changed
         if self.health_event is not None and self.health_event.id == changed.id:

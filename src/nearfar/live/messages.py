@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
 from nearfar.live.records import Event, ScoreRecord, iso_time, trigger_names
+from nearfar.live.trend import Ramp
 
 SCORE, STATE, EVENT, HEALTH = "score", "state", "event", "health"
 OK, PROBLEM, OFFLINE, WAITING = "ok", "problem", "offline", "waiting"
@@ -54,6 +55,7 @@ class ScoreMessage(Message):
     """A window was scored; `state` is the alarm's state after it, `warnings` are problems that do not spoil it.
 
     `unusual_stands`: whether the lamp "unusual" of the machine is lit (`lamp`); the window's own flag is `unusual`.
+    `trend` is the slow rise of the healthy score that is plain, or None.
     """
 
     kind = SCORE
@@ -63,6 +65,7 @@ class ScoreMessage(Message):
     recipe: str = ""
     warnings: tuple[str, ...] = ()
     unusual_stands: bool = False
+    trend: Ramp | None = None
 
     def body(self) -> dict[str, Any]:
         """See `Message`."""
@@ -70,20 +73,21 @@ class ScoreMessage(Message):
         levels = {f"{channel}_dbfs": row.pop(f"level_{channel}_dbfs") for channel in ("near", "far")}
         del row["machine"]
         facts = {"model": self.model, "recipe": self.recipe, "state": self.state, "unusual_stands": self.unusual_stands}
-        return {**facts, **row, **levels, "warnings": list(self.warnings)}
+        return {**facts, **row, **levels, "warnings": list(self.warnings), "trend": _plain(self.trend)}
 
 
 @dataclass(frozen=True)
 class StateMessage(Message):
-    """The alarm's state has changed, or the lamp "unusual" (`lamp`) is lit or out."""
+    """The alarm's state has changed, the lamp "unusual" (`lamp`) is lit or out, or a slow rise is plain or over."""
 
     kind = STATE
     state: str
     unusual_stands: bool = False
+    trend: Ramp | None = None
 
     def body(self) -> dict[str, Any]:
         """See `Message`."""
-        return {"state": self.state, "unusual_stands": self.unusual_stands}
+        return {"state": self.state, "unusual_stands": self.unusual_stands, "trend": _plain(self.trend)}
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,10 @@ class HealthMessage(Message):
     def body(self) -> dict[str, Any]:
         """See `Message`."""
         return {"health": self.health, "text": self.text}
+
+
+def _plain(ramp: Ramp | None) -> dict[str, Any] | None:
+    return None if ramp is None else ramp.plain()
 
 
 def parse_message(text: str) -> Message:

@@ -84,7 +84,9 @@ class Plant:
             self.history.record_score(score)
             machine.buffer.add(window)
             self._keep_sample(machine, score, window)
-            change = machine.alarm.update(None if score.anomalous is None else score.score, score.t1, score.p)
+            change = machine.alarm.update(
+                None if score.anomalous is None else score.score, score.t1, score.p, score.triggered_by
+            )
             if not machine.alarm.standing and not machine.alarm.suppressed(score.t1):
                 machine.lamp.update(score.unusual)
             recorder.on_score(score, change)
@@ -103,6 +105,7 @@ class Plant:
                     machine.recipe,
                     warnings,
                     machine.lamp.lit,
+                    machine.ramp,
                 )
             )
             if clip is not None:

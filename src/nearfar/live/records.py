@@ -48,7 +48,7 @@ class Event:
     It lasts from `started` to `ended` (None: it still stands). `audio` is a file below the history's `audio` folder or
     "", and starts at `audio_t0`. `threshold` is the set-point of the alarm, or of unusual windows. `verdict` is what
     people answered: "", "fine" or "fault". `interrupted`: the monitor stopped while the event stood, so `ended` is the
-    end of its last window.
+    end of its last window. `on_top_of`: the alarm event that stood already when this one was raised anew.
     """
 
     id: int
@@ -68,6 +68,7 @@ class Event:
     verdict_by: str = ""
     audio_t0: float = 0.0
     interrupted: bool = False
+    on_top_of: int | None = None
 
 
 @dataclass(frozen=True)

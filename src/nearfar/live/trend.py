@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from statistics import median
+from typing import Any
 
 import numpy as np
 
+from nearfar.live.records import iso_time
 from nearfar.support.check import Array
 
 HOUR_S = 3600.0
@@ -55,6 +57,10 @@ class Ramp:
             f"the healthy score has been rising for {self.hours} h, by {self.per_day:.2g} a day; "
             f"at this rate it alarms on {day:%A, %d %B, about %H:00} UTC"
         )
+
+    def plain(self) -> dict[str, Any]:
+        """The rise as plain data, with the time in ISO 8601 too and the sentence."""
+        return {**asdict(self), "alarm_at_iso": iso_time(self.alarm_at), "text": self.text()}
 
 
 class Trend:

@@ -60,6 +60,9 @@ ALTER TABLE alarms ADD COLUMN within INTEGER NOT NULL DEFAULT 0;
     """
 ALTER TABLE scores ADD COLUMN unusual INTEGER;
 """,
+    """
+ALTER TABLE events ADD COLUMN on_top_of INTEGER;
+""",
 )
 VERSION = len(SCHEMA)
 TABLES = ("scores", "events", "audits")  # the tables for people; `outbox` is internal

@@ -305,7 +305,8 @@ class Event(Schema):
     `ended` is null until it is over. `threshold` is the set-point of the alarm, or of unusual windows.
 
     `url` is its page, "" if the server does not know its own address. `interrupted`: the server stopped while it
-    stood, so `ended` is the end of the last window before that.
+    stood, so `ended` is the end of the last window before that. `on_top_of` is the alarm that stood already when
+    this one was raised anew.
     """
 
     id: int = Field(examples=[7])
@@ -329,6 +330,7 @@ class Event(Schema):
     verdict: Literal["", "fine", "fault"] = Field(examples=["fine"])
     verdict_by: str = Field(examples=["Anna"])
     interrupted: bool = Field(examples=[False])
+    on_top_of: int | None = Field(examples=[None])
     audit: list[AuditEntry]
 
 

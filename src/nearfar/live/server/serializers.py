@@ -22,7 +22,6 @@ from nearfar.live.records import UNUSUAL, Audit, Event, ScoreRecord, iso_time
 from nearfar.live.roster import ADDED, REPLACED
 from nearfar.live.server import schemas
 from nearfar.live.server.playback import gain_db
-from nearfar.live.trend import Ramp
 from nearfar.score import Score
 from nearfar.support.words import plural
 
@@ -87,7 +86,7 @@ def machine_state(plant: Plant, id: str) -> schemas.MachineState:
         unusual_text=machine.lamp.text() if machine.lamp.lit else "",
         unusual_event_id=None if unusual is None else unusual.id,
         unusual_threshold=detector.unusual_threshold,
-        trend=None if machine.ramp is None else _slow_rise(machine.ramp),
+        trend=None if machine.ramp is None else schemas.SlowRise(**machine.ramp.plain()),
         threshold=detector.threshold.value,
         false_alarms_per_week=machine.false_alarms_per_week,
         clip_seconds=detector.window_s,
@@ -105,10 +104,6 @@ def event_with_audit(plant: Plant, event: Event, audit: Sequence[schemas.AuditEn
     fields |= {f"{name}_iso": _iso(fields[name]) for name in ("started", "ended", "acknowledged")}
     link = plant.reporter.link(event)
     return schemas.Event(**fields, name=name, url=link, has_audio=has_audio, audit=list(audit))
-
-
-def _slow_rise(ramp: Ramp) -> schemas.SlowRise:
-    return schemas.SlowRise(**asdict(ramp), alarm_at_iso=iso_time(ramp.alarm_at), text=ramp.text())
 
 
 def _iso(seconds: float | None) -> str | None:

@@ -93,6 +93,7 @@ function eventFacts(event) {
     ),
     h("p", {}, "Began ", timeElement(event.started), `. ${duration}`),
     event.kind === "unusual" && h("p", { class: "odd-text" }, asSentence(event.text)),
+    event.on_top_of && h("p", {}, asSentence(event.text), " ", h("a", { href: `/event/${event.on_top_of}` }, "See that event.")),
     h("p", { class: "small" }, triggerText(event), interrupted),
   ];
 }
