@@ -122,7 +122,8 @@ def encoders(
     columns += ["s per 10 s clip"] if bench else []
     echo_table([*columns, "licence"], [_encoder_row(row, bench) for row in rows])
     _warn_of(rows)
-    echo("\nWeights: nearfar weights. A network of your own: encoder 'exported' with --weights MANIFEST.json.")
+    echo("\nWeights: nearfar weights. A network of your own: encoder 'exported' with --weights MANIFEST.json,")
+    echo("or 'huggingface' with --weights FOLDER.")
 
 
 def _encoder_row(row: dict[str, Any], bench: bool) -> list[str]:
@@ -147,7 +148,9 @@ def _facts(name: str, folder: Path | None) -> dict[str, Any]:
     from nearfar.encoders import TABLE
 
     entry = TABLE[name]
-    needs = {"none": (), "plug-in": (), "own": ("onnxruntime",)}.get(entry.weights, ("torch",))
+    needs = {"none": (), "plug-in": (), "own": ("onnxruntime",), "folder": ("transformers",)}.get(
+        entry.weights, ("torch",)
+    )
     path, problem = _look(name, folder) if entry.weights == "published" else (None, None)
     return {
         "encoder": name,

@@ -81,7 +81,7 @@ def hash_of(name: str, weights: Any = None) -> str:
         return ""
     if entry.weights == "plug-in":
         return source_hash(name, file)
-    module = entry.module if entry.weights == "own" else "nearfar.encoders.checkpoint"
+    module = entry.module if entry.weights in ("own", "folder") else "nearfar.encoders.checkpoint"
     return str(_module(module, name).source_hash(file))
 
 

@@ -66,7 +66,7 @@ class FrozenEncoder:
         entry = TABLE[name]
         self.name, self.network, self.weights_path = name, network, Path(path)
         self.sample_rate, self.licence, self.dim = entry.sample_rate, entry.licence, network.dim
-        self.device, self.threads, self.precision = _device(device), threads, precision
+        self.device, self.threads, self.precision = torch_device(device), threads, precision
         if precision == "bf16":
             for layer in network.module.modules():
                 if isinstance(layer, Linear):
@@ -143,7 +143,7 @@ class FrozenEncoder:
         return chosen
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
     """The device, or a ValueError if this machine or this build of torch has none of that name."""
     try:
         device = torch.device(name)

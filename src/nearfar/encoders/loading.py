@@ -95,7 +95,7 @@ def weights_of(encoder: EncoderDescription) -> WeightsId:
 
 
 def _uses_device(name: str) -> bool:
-    return TABLE[name].weights in ("published", "plug-in")
+    return TABLE[name].weights in ("published", "folder", "plug-in")
 
 
 def _precision_of(name: str, asked: str) -> str:

@@ -28,8 +28,8 @@ class Entry:
 
     module         builds the encoder
     parameters     trained numbers without classifier and fixed positions; None for the user's own network
-    weights        "none", "published" (a file of `sources.SOURCES`), "own" (a manifest or folder of the user's network)
-                   or "plug-in" (what the encoder of the user takes, see `plugins`)
+    weights        "none", "published" (a file of `sources.SOURCES`), "own" (the manifest of the user's network),
+                   "folder" (a model of Hugging Face) or "plug-in" (what the encoder of the user takes, see `plugins`)
     bf16           whether the network has linear layers, which can run in bfloat16
     """
 
@@ -50,7 +50,7 @@ class Entry:
     @property
     def has_layers(self) -> bool:
         """Whether a recipe can choose a layer."""
-        return self.weights == "published"
+        return self.weights in ("published", "folder")
 
 
 def _vit(dim: int, licence: str, frames_per_s: float, parameters: int) -> Entry:
@@ -104,6 +104,7 @@ TABLE = {
         for content in ("env", "music")
         for dim in (512, 6144)
     },
+    "huggingface": Entry("nearfar.encoders.huggingface", 16_000, 0, "of the model", 0, None, "folder", bf16=False),
     "exported": Entry("nearfar.encoders.exported", 16_000, 0, "of the file", 0, None, "own", bf16=False),
 }
 
