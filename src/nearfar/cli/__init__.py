@@ -16,7 +16,7 @@ from nearfar.cli.history import history
 from nearfar.cli.options import import_plugin, register
 from nearfar.cli.record import record
 from nearfar.cli.report import report
-from nearfar.cli.serve import serve
+from nearfar.cli.serve import open_in_browser, serve
 from nearfar.cli.terminal import BAD_INPUT, BUG, DONE, STOPPED, echo, handle_errors
 
 COMMANDS = (
@@ -46,12 +46,13 @@ GROUPS = {"config": live.config, "history": history, "weights": weights.weights,
 UsageError: Any = typer.BadParameter.__base__  # which typer, unlike click, does not export
 
 app = typer.Typer(
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Detects when a machine sounds wrong, from recordings of it sounding right.\n\n\b\n"
+    "nearfar                              opens it in the browser of this computer\n"
     "nearfar doctor normals/              are the recordings sound?\n"
     "nearfar fit normals/ -o pump3        normal recordings in, a detector folder out\n"
     "nearfar score pump3 today/           which of these sound wrong?\n"
@@ -73,6 +74,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
     ] = False,
@@ -83,10 +85,12 @@ def _options(
         ),
     ] = None,
 ) -> None:
-    """The options of `nearfar` itself, which is described above."""
+    """The options of `nearfar` itself, which is described above; without a command it opens the first page."""
     with handle_errors():
         for name in plugin or ():
             import_plugin(name)
+        if context.invoked_subcommand is None:
+            open_in_browser()
 
 
 def main() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 import threading
 import time
+import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from nearfar.live.config import PlantConfig
     from nearfar.live.server.security import Access
 
+HOME = "NEARFAR_HOME"  # of the environment: the folder of `nearfar` without a command [~/nearfar]
 CLOSE_S = 3  # for requests under way when it is stopped
 
 
@@ -59,11 +63,7 @@ def serve(
 
     Serve a dashboard, a REST API and metrics for Prometheus, until Ctrl-C.
     """
-    from nearfar.live.build import build_plant, open_metrics
-    from nearfar.live.server.app import NEEDS_FASTAPI
-
-    if find_spec("fastapi") is None:  # else the error would name one package of several
-        raise ImportError(NEEDS_FASTAPI)
+    _check_installed()
     plant = _plant(model or [], config, history, source or [], {"weights": weights_of(weights), "device": device})
     _check_tls(tls_cert, tls_key)
     with log_to_stderr(log_format), _listening_socket(host, port) as listening:
@@ -75,19 +75,63 @@ def serve(
             root=root_path,
             proxies=trusted_proxy or [],
         )
-        sinks = [] if plant.metrics else [open_metrics(plant, time.time)]
-        assembly = build_plant(plant, clock=time.time, warn=LOG.warning, report=log_left_out, sinks=sinks, idle=True)
         address = f"[{host}]" if ":" in host else host
         url = f"{'https' if tls_cert else 'http'}://{address}:{listening.getsockname()[1]}{rules.root}/"
-        if not plant.url and host not in ("0.0.0.0", "::"):
-            assembly.plant.reporter.url = url
-        if config is not None:
-            reread_on_sighup(assembly.roster, config)
-        try:
-            _run(assembly, rules, listening, url, {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key})
-        finally:
-            assembly.close()
-        LOG.info("stopped")
+        known = "" if host in ("0.0.0.0", "::") else url
+        _serve(plant, config, rules, listening, url, known, {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key})
+
+
+def open_in_browser() -> None:
+    """Serve the plant in this user's folder on a free port of this computer, and open its first page."""
+    from nearfar.live.config import from_options
+    from nearfar.live.server.security import access
+
+    _check_installed()
+    home = Path(os.environ.get(HOME) or Path.home() / "nearfar")
+    plant = from_options({"models": home / "models", "history": {"folder": home / "history"}})
+    with log_to_stderr("text"), _listening_socket("127.0.0.1", 0) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        LOG.info(f"machines and their history are in {home}; stop with Ctrl-C")
+        _serve(plant, None, access("127.0.0.1", ()), listening, url, url, {}, show=True)
+
+
+def _check_installed() -> None:
+    from nearfar.live.server.app import NEEDS_FASTAPI
+
+    if find_spec("fastapi") is None:  # else the error would name one package of several
+        raise ImportError(NEEDS_FASTAPI)
+
+
+def _has_display() -> bool:
+    """Whether a browser can open a window; without one, Linux would open a browser of text in this terminal."""
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _serve(
+    plant: PlantConfig,
+    config: Path | None,
+    rules: Access,
+    listening: socket.socket,
+    url: str,
+    known: str,
+    options: dict[str, Any],
+    *,
+    show: bool = False,
+) -> None:
+    """Build the plant and serve it at `url` until it is stopped; `known` is the address that messages may name."""
+    from nearfar.live.build import build_plant, open_metrics
+
+    sinks = [] if plant.metrics else [open_metrics(plant, time.time)]
+    assembly = build_plant(plant, clock=time.time, warn=LOG.warning, report=log_left_out, sinks=sinks, idle=True)
+    if not plant.url and known:
+        assembly.plant.reporter.url = known
+    if config is not None:
+        reread_on_sighup(assembly.roster, config)
+    try:
+        _run(assembly, rules, listening, url, options, show=show)
+    finally:
+        assembly.close()
+    LOG.info("stopped")
 
 
 def _check_tls(cert: Path | None, key: Path | None) -> None:
@@ -108,7 +152,9 @@ def _check_tls(cert: Path | None, key: Path | None) -> None:
         raise ValueError(f"no https with {both}: give a certificate and its key, both PEM ({error.reason})") from None
 
 
-def _run(assembly: Assembly, rules: Access, listening: socket.socket, url: str, options: dict[str, Any]) -> None:
+def _run(
+    assembly: Assembly, rules: Access, listening: socket.socket, url: str, options: dict[str, Any], *, show: bool
+) -> None:
     """Serve, and process live sources, until the process is stopped."""
     from nearfar.live.server.app import make_app
 
@@ -132,6 +178,8 @@ def _run(assembly: Assembly, rules: Access, listening: socket.socket, url: str, 
     with single_threaded_blas(), _running_server(app, listening, options, stop):
         count = len(assembly.plant.machines)
         echo(f"nearfar serves {plural(count, 'machine')} at {url}")
+        if show and _has_display():
+            webbrowser.open(url)
         monitor.run(stop, stay=True)
 
 

@@ -253,9 +253,13 @@ class LinesConfig(ConfigTable):
 
 
 class PlantConfig(ConfigTable):
-    """The whole plant. `url` is the address at which people see its dashboard; messages about events link to it."""
+    """The whole plant. `url` is the address at which people see its dashboard, for messages.
+
+    `models` is the folder of detectors that are fitted in the browser; with it, a plant may begin without a machine.
+    """
 
     machines: Mapping[str, MachineConfig] = Field(default_factory=dict)
+    models: FilePath | None = None
     site: str = "plant"
     url: Annotated[str, AfterValidator(_url)] = ""
     history: HistoryConfig = HistoryConfig()
@@ -268,7 +272,7 @@ class PlantConfig(ConfigTable):
 
     @model_validator(mode="after")
     def _has_a_machine(self) -> PlantConfig:
-        if not self.machines:
+        if not self.machines and self.models is None:
             raise ValueError("there is no machine: at least one table such as [machines.pump] is needed")
         return self
 

@@ -79,13 +79,17 @@ class Roster:
         self._lock = threading.RLock()
         monitor.on_check = self.check
 
-    def put(self, id: str, table: Mapping[str, Any], who: str) -> Audit:
-        """Add or replace a machine for the API. BadInput for a table that is wrong, or that the API may not give."""
+    def put(self, id: str, table: Mapping[str, Any], who: str, *, here: bool = False) -> Audit:
+        """Add or replace a machine for the API. BadInput for a table that is wrong, or that the API may not give.
+
+        `here`: it is asked for at this computer, whose user may give paths.
+        """
         with self._lock:
             old = self.configs.get(id)
             try:
                 config = read_machine(id, table)
-                self._check_allowed(config)
+                if not here:
+                    self._check_allowed(config)
                 if old is not None:  # what the API cannot give stays
                     config = config.model_copy(update={"weights": old.weights, "ffmpeg": old.ffmpeg})
                 audit = self._put(id, config, who)
@@ -168,7 +172,7 @@ class Roster:
 
     def _remove(self, id: str, who: str) -> Audit:
         machine = self.plant.machines[id]
-        if len(self.plant.machines) == 1:
+        if len(self.plant.machines) == 1 and self.config.models is None:
             raise Conflict(f"{machine.name} is the only machine, and a plant has at least one: add another one first")
         self.monitor.remove(id)
         self.plant.remove(id)

@@ -63,7 +63,7 @@ def make_app(
         from fastapi.staticfiles import StaticFiles
     except ImportError:
         raise ImportError(NEEDS_FASTAPI) from None
-    from nearfar.live.server import events, machines, pages, reports, sounds, status, uploads
+    from nearfar.live.server import events, jobs, machines, pages, reports, sounds, status, uploads
     from nearfar.live.server.serializers import machine_state
     from nearfar.live.server.service import Service
     from nearfar.live.server.stream import Stream
@@ -93,7 +93,7 @@ def make_app(
         source_problems=source_problems,
         roster=roster,
     )
-    for part in (status, machines, uploads, events, sounds, reports, pages):
+    for part in (status, jobs, machines, uploads, events, sounds, reports, pages):
         app.include_router(part.router)
     mimetypes.add_type("text/javascript", ".js")  # Windows may say text/plain, which browsers then refuse
     app.mount("/static", StaticFiles(directory=pages.STATIC))

@@ -49,6 +49,27 @@ class Schema(BaseModel):
         return found
 
 
+class Job(Schema):
+    """A machine that is being fitted. `state`: waiting, listening, done, failed or cancelled; `what` says more."""
+
+    id: int = Field(examples=[1])
+    machine: str = Field(examples=["pump4"])
+    name: str = Field(examples=["Pump 4"])
+    folder: str = Field(examples=["/home/anna/normals/pump4"])
+    state: str = Field(examples=["listening"])
+    done: int = Field(examples=[12])
+    total: int | None = Field(examples=[40])
+    what: str = Field(examples=["listening to the normals"])
+    notes: list[str] = Field(examples=[["Behind it: 40 recordings, of 3 sessions"]])
+
+
+class Jobs(Schema):
+    """The newest first; `possible`: this server fits machines, and is asked at its own computer."""
+
+    possible: bool = Field(examples=[True])
+    jobs: list[Job]
+
+
 class Error(Schema):
     """Every error: a code for programs, a sentence for people, and the HTTP status."""
 
@@ -466,6 +487,15 @@ class NewAlarm(Schema):
     off_delay: int = Field(default=5, ge=1, examples=[5])
     within: int = Field(default=0, ge=0, examples=[0])
     evidence: bool = Field(default=True, examples=[True])
+
+
+class NewFit(ByWhom):
+    """A machine that is to be fitted on a folder of this computer; `source` is what it listens to then, or ""."""
+
+    id: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", examples=["pump4"])
+    folder: str = Field(min_length=1, max_length=4096, examples=["/home/anna/normals/pump4"])
+    name: str = Field(default="", max_length=100, examples=["Pump 4"])
+    source: str = Field(default="", max_length=4096, examples=["mic"])
 
 
 class NewMachine(ByWhom):

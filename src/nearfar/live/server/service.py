@@ -15,6 +15,7 @@ from fastapi import Depends, Request
 
 from nearfar.errors import Conflict
 from nearfar.live.drift import Drift, find_drift
+from nearfar.live.fitting import Fitting
 from nearfar.live.machine import Machine
 from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event
@@ -73,6 +74,7 @@ class Service:
         self.clock, self.metrics, self.dropped, self.source_problems = clock, metrics, dropped, source_problems
         self.started, self.refusals = clock(), refusals
         self._roster = roster
+        self.fitting = None if roster is None else Fitting(roster, self.announce_machine)
         self.slots = UploadSlots(limits.at_once, limits.waiting)
         self.explanations = ExplanationCache(plant)
         self._workers = ThreadPoolExecutor(decoder.workers, "upload")
@@ -84,6 +86,15 @@ class Service:
         if self._roster is None:
             raise Conflict("the machines of this server cannot be changed")
         return self._roster
+
+    @property
+    def can_fit(self) -> bool:
+        """Whether machines are fitted here: a request may name any folder, so only for users of this computer."""
+        return self.fitting is not None and self.fitting.roster.config.models is not None and not self.access.tokens
+
+    def announce_machine(self, id: str) -> None:
+        """Tell all open pages about a machine that is new."""
+        self.stream.send("state", machine_state(self.plant, id).model_dump())
 
     def machine(self, id: str) -> Machine:
         """The machine; NotFound if there is none."""
@@ -118,7 +129,9 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._workers, work, *arguments)
 
     def close(self) -> None:
-        """Stop decoding and streaming."""
+        """Stop fitting, decoding and streaming."""
+        if self.fitting is not None:
+            self.fitting.close()
         self.stream.close()
         self._workers.shutdown(cancel_futures=True)
         self.decoder.close()

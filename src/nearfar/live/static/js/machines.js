@@ -2,7 +2,8 @@
 
 import { apiPath, get } from "./api.js";
 import { gauge, sparkline } from "./chart.js";
-import { badge, h, note, replaceContent, setTitle } from "./dom.js";
+import { badge, h, replaceContent, setTitle } from "./dom.js";
+import { newMachine } from "./new.js";
 import { subscribe, throttle } from "./stream.js";
 import { now, timeElement } from "./time.js";
 import { afterWindow, asSentence, scoreText, stateLabel, summaryText } from "./words.js";
@@ -17,6 +18,7 @@ export async function show(main) {
   const items = new Map(); // list items
   const line = h("p", { class: "small", role: "status" });
   const cards = h("ul", { class: "cards" });
+  const adding = newMachine(() => load().catch(() => {}));
   const reports = h(
     "p",
     { class: "row small" },
@@ -25,23 +27,17 @@ export async function show(main) {
     h("a", { class: "button", href: "/v1/report?span=week" }, "Week"),
     h("a", { class: "button", href: "/v1/report?span=week&format=xlsx" }, "Week for Excel"),
   );
-  replaceContent(main, h("div", { class: "title" }, h("h1", {}, "Machines")), line, cards, reports);
+  replaceContent(main, h("div", { class: "title" }, h("h1", {}, "Machines")), line, cards, reports, adding.element);
 
   const draw = () => {
     const order = [...machines.values()].sort(
       (a, b) => stateLabel(a).rank - stateLabel(b).rank || a.name.localeCompare(b.name),
     );
     reports.hidden = !order.length;
+    adding.first(!order.length);
     const text = order.length ? summaryText(order) : "";
     if (line.textContent !== text) line.textContent = text;
-    if (!order.length) {
-      const fit = h("code", {}, "nearfar fit NORMALS -o pump3");
-      const serve = h("code", {}, "nearfar serve pump3");
-      replaceContent(
-        cards,
-        h("li", {}, note("There is no machine yet. Fit one with ", fit, " and start ", serve, ".")),
-      );
-    }
+    cards.hidden = !order.length;
     const shown = order.map((machine) => {
       const item = items.get(machine.id) || h("li", {});
       items.set(machine.id, item);
@@ -68,7 +64,7 @@ export async function show(main) {
     await Promise.all(found.map(scoresOf));
     draw();
   };
-  await load();
+  await Promise.all([load(), adding.load()]);
   const redraw = throttle(draw);
   subscribe({
     state: (machine) => {
