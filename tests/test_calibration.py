@@ -187,3 +187,32 @@ def test_faults_among_the_normals_are_named_and_without_them_the_fault_is_heard(
         detector = Detector().fit(normals)
     assert len(left_out) == count
     assert all(s.anomalous for s in detector.score(faults))
+
+
+def test_normals_that_deafen_are_measured_by_a_detector_of_the_others():
+    rng = np.random.default_rng(0)
+
+    def clip(i, whistle=0.0):
+        t = np.arange(16_000) / 16_000
+        x = rng.normal(0, 0.01, 16_000).cumsum() * 0.02 + rng.normal(0, 0.01, 16_000) + whistle * np.sin(2e4 * t)
+        return Clip(x.astype(np.float32), None, 16_000, f"clip {i}")
+
+    clips = [clip(i, 0.02 if i in (4, 9) else 0) for i in range(26)]
+    detector = Detector("logmel-floor").fit(clips)
+    found = detector.deafening()
+    assert found is not None and sorted(found.indices) == [4, 9] and found.threshold == detector.threshold.value
+    rest = Detector("logmel-floor").fit([c for i, c in enumerate(clips) if i not in (4, 9)])
+    assert found.threshold_without == pytest.approx(rest.threshold.value)
+    assert found.scores == pytest.approx([rest.score_clip(clips[i]).score for i in found.indices])
+    assert all(not detector.score_clip(clips[i]).anomalous for i in found.indices)
+    assert rest.deafening() is None
+
+
+def test_what_stands_out_in_one_feature():
+    x = np.random.default_rng(3).normal(size=(30, 50))
+    x[[3, 8], 7] += 40
+    found = calibration.standing_out(x)
+    above = x - np.median(x, axis=0)
+    mad = 1.4826 * np.median(np.abs(above), axis=0)
+    assert found == pytest.approx((above / mad).max(axis=1))
+    assert set(np.flatnonzero(found > calibration.STANDS_OUT)) == {3, 8}

@@ -116,6 +116,25 @@ def test_the_one_that_sounds_otherwise_is_first_to_listen_to(tmp_path: Path) -> 
     assert "a_whistle.wav: UNLIKE THE OTHERS" in str(report)
 
 
+def test_faults_among_the_normals_that_would_deafen_are_not_ready(tmp_path: Path) -> None:
+    healthy(tmp_path, 24)
+    t = np.arange(RATE)[:, None] / RATE
+    for i, hz in enumerate((3000, 3050)):
+        soundfile.write(tmp_path / f"bad {i}.wav", hum(99 + i) + 0.02 * np.sin(2 * np.pi * hz * t) * [1, 0.1], RATE)
+    report = doctor.check_recordings(tmp_path)
+    assert not report.ok and report.verdict.startswith("Not ready: 2 recordings would make the detector deaf")
+    assert "--without 'bad 0.wav'" in report.verdict and "--without 'bad 1.wav'" in report.verdict
+    (deaf,) = report.deaf
+    assert set(deaf.files) == {"bad 0.wav", "bad 1.wav"} and min(deaf.scores) > deaf.set_point_without
+    assert f"set-point {deaf.set_point_without:.2f}" in str(report) and f"{deaf.set_point:.2f}" in str(report)
+    assert not JARGON.search(str(report)), JARGON.findall(str(report))
+    assert report.to_dict()["deafening"][0]["files"] == deaf.files
+    for name in deaf.files:
+        (tmp_path / name).unlink()
+    report = doctor.check_recordings(tmp_path)
+    assert report.ok and not report.deaf
+
+
 def test_few_recordings_are_not_compared(tmp_path: Path) -> None:
     report = doctor.check_recordings(healthy(tmp_path, 7))
     assert report.outliers == [] and report.ok and "8 are needed" in str(report) and "are few" in str(report)

@@ -39,6 +39,8 @@ COUNT = 10  # most groups of either kind
 FEWEST_LEFT = 2  # fewest clips that a clip may be compared with
 MACHINE_AXES, NOISE_AXES = 20, 10  # principal components that are clustered
 UNLIKE = 3.5  # robust standard deviations from which on a normal is unlike the others
+DEAFENING = 5.0  # from which on it makes a detector deaf: healthy recordings stay below
+STANDS_OUT = 10.0  # the same in a single feature, of the largest of hundreds
 NAMED = 10  # one of so many normals may be named, at least one
 MOST = 2000  # clips that are clustered at once: the cost grows with their square
 
@@ -76,6 +78,19 @@ class Backing:
             f"{what} how the machine sounds on another day: expect more alarms there than promised, until recordings "
             f"of {FEW_SESSIONS} days or more are among the normals."
         )
+
+
+@dataclass(frozen=True)
+class Deafening:
+    """Normals without which they would alarm: their indices, and their scores by a detector fitted on the others.
+
+    `threshold` is its set-point with them among the normals, `threshold_without` that of the others.
+    """
+
+    indices: list[int]
+    scores: list[float]
+    threshold: float
+    threshold_without: float
 
 
 def groups(machine: Array, noise: Array | None = None) -> Array:
@@ -149,6 +164,8 @@ def unlike_the_others(scores: Sequence[Array]) -> list[tuple[int, float]]:
     `scores` (N,) are the normals' leave-one-out scores by each part of a system; the largest excess of any part counts,
     on a logarithmic scale where all scores of the part are positive. At most a tenth of the normals, or one, are named.
     """
+    if not scores:
+        return []
     excess = np.full(len(scores[0]), -np.inf)
     for each in scores:
         x = np.log(each) if (each > 0).all() else each
@@ -158,6 +175,16 @@ def unlike_the_others(scores: Sequence[Array]) -> list[tuple[int, float]]:
     found = np.flatnonzero(excess > UNLIKE)
     farthest = found[np.argsort(-excess[found], kind="stable")][: max(1, len(excess) // NAMED)]
     return [(int(i), float(excess[i])) for i in farthest]
+
+
+def standing_out(x: Array) -> Array:
+    """Robust standard deviations (N,) above the median of the feature of x (N, D) in which each clip is farthest.
+
+    A whistle in two of thirty clips widens the scatter of its band so far that a Gaussian finds neither of them.
+    """
+    above = x - np.median(x, axis=0)
+    scatter = 1.4826 * np.median(np.abs(above), axis=0)
+    return np.asarray((above / np.maximum(scatter, max(0.25 * float(np.median(scatter)), 1e-12))).max(axis=1))
 
 
 def follows(x: Array, noise: Array) -> float:

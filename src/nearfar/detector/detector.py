@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -338,9 +338,43 @@ class Detector:
 
         A fault among the normals is one of these. Parts that measure a clip by itself (`as_is`) play no part.
         """
-        pairs = zip(self.fitted.lone, self.recipes, strict=True)
-        compared = [scores for scores, recipe in pairs if recipe.method != "as_is"]
-        return calibration.unlike_the_others(compared) if compared else []
+        return calibration.unlike_the_others(self._compared(self.fitted.lone))
+
+    def deafening(self) -> calibration.Deafening | None:
+        """The normals that make the detector deaf to sounds like theirs, or None.
+
+        They are far from all others (`calibration.DEAFENING`), by themselves or with their relatives left out, or in a
+        single feature (`STANDS_OUT`): two faults of one kind hide each other. A detector of the others alarms on them.
+        """
+        far = calibration.unlike_the_others(self._compared([*self.fitted.lone, *self.fitted.own]))
+        odd = {i for i, robust_z in far if robust_z > calibration.DEAFENING}
+        for backend, recipe in zip(self.backends, self.recipes, strict=True):
+            if recipe.method == "as_is" or recipe.pooling == "burst":  # extremes over time are far apart as such
+                continue
+            out = calibration.standing_out(backend.z.reshape(len(backend.z), -1))
+            first = np.argsort(-out, kind="stable")[: max(1, len(out) // calibration.NAMED)]
+            odd |= {int(i) for i in first if out[i] > calibration.STANDS_OUT}
+        return self._deafening(sorted(odd))
+
+    def _deafening(self, odd: list[int]) -> calibration.Deafening | None:
+        """Of the normals `odd`, those on which a detector of the others alarms."""
+        rest = np.delete(np.arange(len(self.normals)), odd)
+        if not odd or len(rest) < 2:
+            return None
+        other = Detector(self.system, false_alarm_rate=self.false_alarm_rate, method=self.method)
+        other.calibration, other.is_target = self.calibration, self.is_target[rest]
+        other.normals, other.sessions = [self.normals[i] for i in rest], [self.sessions[i] for i in rest]
+        if self.group_features:
+            other.group_features = [self.group_features[i] for i in rest]
+        pairs = zip(self.backends, self.recipes, strict=True)
+        backends = [fit(b.z[rest], other.is_target, **vars(recipe.backend)) for b, recipe in pairs]
+        other._combine(backends, *other._calibrate(backends))
+        limit = other.set_threshold().value
+        scores = [other.fitted.score([b.z[i] for b in self.backends]).value for i in odd]
+        heard = [(i, score) for i, score in zip(odd, scores, strict=True) if score > limit]
+        if not heard:
+            return None
+        return calibration.Deafening([i for i, _ in heard], [s for _, s in heard], self.threshold.value, limit)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the detector to a readable folder (see `detector.folder`), replacing a detector that is there.
@@ -493,6 +527,10 @@ class Detector:
         # A Gaussian of standardized features keeps the scale of all normals in both, so that the two compare.
         lone = [b.scores_excluding(alone) if b.config.standardize else b.train_scores for b in backends]
         return [b.scores_excluding(related) for b in backends], lone
+
+    def _compared(self, scores: Sequence[Array]) -> list[Array]:
+        """Of arrays by leaf, once or twice, those of the leaves that compare a clip with the normals."""
+        return [x for x, r in zip(scores, cycle(self.recipes), strict=False) if r.method != "as_is"]
 
     def _combine(self, backends: Sequence[Backend], own: Sequence[Array], lone: Sequence[Array]) -> None:
         assert self.system is not None

@@ -5,12 +5,16 @@ own samples (`audio.problems`), then against the others: rate, channels, length,
 last, `recipe.BASELINE` (near channel alone) is fitted to all recordings; each gets its exact leave-one-out score,
 expressed in robust standard deviations above the median. Recordings that fall into two groups are told apart by
 `detector.review`.
+
+At last the default detector is fitted on the normals of each machine that are single clips, to say which would make it
+deaf: faults among the normals (`Detector.deafening`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -22,9 +26,9 @@ from nearfar import audio, backend, encoders
 from nearfar.audio import Clip
 from nearfar.audio.microphones import Problem, balance_db
 from nearfar.audio.recordings import Files, Recording, find
-from nearfar.detector import review
+from nearfar.detector import Detector, review
 from nearfar.detector.default import MAX_FAULTY, coherent_peak
-from nearfar.doctor.report import FileReport, Outlier, Report, TwoGroups, brief, clock, few
+from nearfar.doctor.report import FEW_NORMALS, Deaf, FileReport, Outlier, Report, TwoGroups, brief, clock, few
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.vectors import ENHANCE_RATE, embed
 from nearfar.errors import AudioError
@@ -81,7 +85,8 @@ def check_recordings(
         _compare([f for _, f, _ in members], {groups.kind for groups in of_machine})
         apart += of_machine
     outliers, too_few = _outliers(found, embedded)
-    return Report(files, [*_notes(files), *too_few], outliers, apart)
+    usable = [r for r, vectors in zip(found, embedded, strict=True) if len(vectors) == 1]
+    return Report(files, [*_notes(files), *too_few], outliers, apart, _deaf(usable, near, far))
 
 
 def _check_file(
@@ -251,6 +256,37 @@ def _outliers(found: list[Recording], embedded: list[Vectors]) -> tuple[list[Out
             r, at, _ = parts[i]
             outliers.append(Outlier(r.name, r.machine, at, round(float(z[i]), 1), len(parts)))
     return outliers, notes
+
+
+def _deaf(found: list[Recording], near: int, far: int | None) -> list[Deaf]:
+    """The recordings of each machine that would make the default detector deaf, as it is fitted on all of them.
+
+    `found` are recordings of one clip each. Fewer than FEW_NORMALS do not tell what is usual.
+    """
+    deaf = []
+    for group in _groups(_normals(found), lambda r: r.machine):
+        if len(group) < FEW_NORMALS:
+            continue
+        names = {str(r.path.resolve()): r.name for r in group}
+        detector = Detector(near=near, far=far)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is wrong with the files has been reported
+                detector.fit([r.path for r in group], [bool(r.is_target) for r in group], skip=lambda *_: None)
+        except (ValueError, OSError):
+            continue
+        if (heard := detector.deafening()) is not None:
+            files = [names[detector.normals[i].path] for i in heard.indices]
+            points = heard.threshold, heard.threshold_without
+            deaf.append(Deaf(group[0].machine, files, [round(score, 1) for score in heard.scores], *points))
+    return deaf
+
+
+def _normals(found: list[Recording]) -> list[Recording]:
+    """The recordings that a fit would take: no labelled faults, and no test split where a machine has another."""
+    normals = [r for r in found if not r.is_anomaly]
+    trained = {r.machine for r in normals if r.split != "test"}
+    return [r for r in normals if r.split != "test" or r.machine not in trained]
 
 
 def _robust_z(scores: Array, is_target: Array) -> Array:

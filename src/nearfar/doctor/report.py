@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
+from shlex import quote
 from typing import Any
 
 from nearfar.audio import SHORTEST_S, WINDOW_S
@@ -100,13 +101,28 @@ class TwoGroups:
 
 
 @dataclass(frozen=True)
+class Deaf:
+    """Recordings of a machine that would make a detector deaf to sounds like theirs; see `Detector.deafening`.
+
+    `scores` are those by a detector of the others, in standard deviations, as the set-points with and without them.
+    """
+
+    machine: str
+    files: list[str]
+    scores: list[float]
+    set_point: float
+    set_point_without: float
+
+
+@dataclass(frozen=True)
 class Report:
-    """Each file, notes about all of them, the outliers, and groups that may not belong together."""
+    """Each file, notes, outliers, groups that may not belong together, recordings that would make a detector deaf."""
 
     files: list[FileReport]
     notes: list[str]
     outliers: list[Outlier]
     two_groups: list[TwoGroups] = field(default_factory=list)
+    deaf: list[Deaf] = field(default_factory=list)
 
     @property
     def usable(self) -> int:
@@ -120,8 +136,8 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """True if every file is usable and there are enough for a fit."""
-        return self.usable == len(self.files) and self.clips >= FEWEST
+        """True if every file is usable, there are enough for a fit, and none would make the detector deaf."""
+        return self.usable == len(self.files) and self.clips >= FEWEST and not self.deaf
 
     @property
     def verdict(self) -> str:
@@ -137,6 +153,14 @@ class Report:
             return (
                 f"One question first: do all {total:,} recordings belong together? If so, they are ready to fit; if "
                 "not, fit each group for itself: nearfar fit FILES -o MODEL."
+            )
+        if self.deaf:
+            names = [name for each in self.deaf for name in each.files]
+            options = " ".join(f"--without {quote(name)}" for name in names[:NAMED])
+            return (
+                f"Not ready: {plural(len(names), 'recording')} would make the detector deaf to sounds like "
+                f"{'its own' if len(names) == 1 else 'theirs'}. Listen first; what is no normal sound is left out by "
+                f"nearfar fit ... {options}{' ...' if len(names) > NAMED else ''}"
             )
         doubtful = sum(bool(f.problems) for f in self.files)
         if total == 1:
@@ -156,6 +180,7 @@ class Report:
             "notes": self.notes,
             "two_groups": [asdict(groups) for groups in self.two_groups],
             "listen_to": [asdict(outlier) for outlier in self.outliers],
+            "deafening": [asdict(each) for each in self.deaf],
             "files": [asdict(f) for f in self.files],
         }
 
@@ -183,6 +208,12 @@ class Report:
             compared = f"the least usual of {mine[0].compared:,} compared{of}"
             out += ["", f"Listen to these: are they really normal? ({compared})"]
             out += [f"  {_place(outlier)}: {_unlike(outlier.robust_z)}" for outlier in mine]
+        for each in self.deaf:
+            of = f" of {each.machine}" if len(machines) > 1 else ""
+            out += ["", f"A fault among the normals{of}? A detector of the others alarms on these:"]
+            pairs = zip(each.files, each.scores, strict=True)
+            out += [f"  {name}: {score:.1f}, set-point {each.set_point_without:.2f}" for name, score in pairs]
+            out.append(f"  With them among the normals the set-point is {each.set_point:.2f}, and they are no alarm.")
         if self.notes:
             out += ["", "In general:", *(f"  {note}" for note in self.notes)]
         return [*out, "", self.verdict]
