@@ -51,13 +51,17 @@ def evaluation_tables(
         for domain, d in m.decisions.items()
     ]
     tables: list[TextTable] = [
-        ("results", HEADS, rows),
-        ("decisions", ("machine", "domain", "precision", "recall", "F1"), decided),
+        ("Results: official metrics in percent, with 95 % bootstrap intervals", HEADS, rows),
+        (
+            "Decisions: precision, recall and F1 at the set-point, in percent",
+            ("machine", "domain", "precision", "recall", "F1"),
+            decided,
+        ),
     ]
     if comparison:
         heads = ("against", "difference of the official scores", "draws in which it is better")
         row = [against, _number(comparison.difference, comparison.interval), _number(comparison.a_better)]
-        tables.append(("comparison", heads, [row]))
+        tables.append(("Comparison: paired bootstrap of the official score, in percent", heads, [row]))
     return tables
 
 
@@ -70,15 +74,15 @@ def reproduction_tables(done: Reproduction) -> list[TextTable]:
         for row in table.rows:
             cells = [number for cell in row.cells for number in (cell.report, cell.here, cell.difference)]
             rows.append([*row.heads, *("" if number is None else f"{number:.2f}" for number in cells)])
-        tables.append((table.title.partition(":")[0], heads, rows))
+        tables.append((table.title, heads, rows))
     return tables
 
 
 def write_tables(folder: Path, tables: Sequence[TextTable]) -> None:
-    """Write FOLDER/NAME.tex, .md and .csv of each table with rows; the name is the heading in small letters."""
+    """Write FOLDER/NAME.tex, .md and .csv of each table with rows; NAME is the heading up to a colon."""
     for heading, heads, rows in tables:
         if rows:
-            name = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+            name = re.sub(r"[^a-z0-9]+", "-", heading.partition(":")[0].lower()).strip("-")
             for suffix, text in (("tex", latex), ("md", markdown), ("csv", as_csv)):
                 atomic_write(folder / f"{name}.{suffix}", text((heading, heads, rows)))
 
