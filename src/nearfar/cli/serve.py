@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nearfar.live.server.security import Access
 
 HOME = "NEARFAR_HOME"  # of the environment: the folder of `nearfar` without a command [~/nearfar]
+ADDRESS, ANSWER_S = "address", 3.0  # file of that folder: where its server listens
 CLOSE_S = 3  # for requests under way when it is stopped
 
 
@@ -85,12 +86,19 @@ def open_in_browser() -> None:
     """Serve the plant in this user's folder on a free port of this computer, and open its first page."""
     from nearfar.live.config import from_options
     from nearfar.live.server.security import access
+    from nearfar.support.files import atomic_write, private_folder
 
     _check_installed()
     home = Path(os.environ.get(HOME) or Path.home() / "nearfar")
     plant = from_options({"models": home / "models", "history": {"folder": home / "history"}})
+    if url := _running_at(home / ADDRESS):
+        echo(f"nearfar runs already, at {url}")
+        _show(url)
+        return
     with log_to_stderr("text"), _listening_socket("127.0.0.1", 0) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        private_folder(home)
+        atomic_write(home / ADDRESS, url)
         LOG.info(f"machines and their history are in {home}; stop with Ctrl-C")
         _serve(plant, None, access("127.0.0.1", ()), listening, url, url, {}, show=True)
 
@@ -102,9 +110,22 @@ def _check_installed() -> None:
         raise ImportError(NEEDS_FASTAPI)
 
 
-def _has_display() -> bool:
-    """Whether a browser can open a window; without one, Linux would open a browser of text in this terminal."""
-    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+def _running_at(file: Path) -> str:
+    """The address in a file, if a server answers there; else ""."""
+    from urllib.request import urlopen
+
+    try:
+        url = file.read_text(encoding="utf-8")
+        with urlopen(f"{url}healthz", timeout=ANSWER_S) as answer:
+            return url if b'"ok"' in answer.read(1000) else ""
+    except (OSError, ValueError):  # no such file, nobody answers there, or no address
+        return ""
+
+
+def _show(url: str) -> None:
+    """Open a browser, if it can open a window: without one, Linux would open a browser of text in this terminal."""
+    if sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(url)
 
 
 def _serve(
@@ -178,8 +199,8 @@ def _run(
     with single_threaded_blas(), _running_server(app, listening, options, stop):
         count = len(assembly.plant.machines)
         echo(f"nearfar serves {plural(count, 'machine')} at {url}")
-        if show and _has_display():
-            webbrowser.open(url)
+        if show:
+            _show(url)
         monitor.run(stop, stay=True)
 
 
