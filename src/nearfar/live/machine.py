@@ -22,7 +22,7 @@ from nearfar.encoders import Encoder
 from nearfar.encoders.loading import files_of, load_encoders
 from nearfar.errors import NotFound
 from nearfar.live.alarm import Alarm
-from nearfar.live.evidence import FEWEST_NORMALS, design
+from nearfar.live.evidence import FEWEST_SESSIONS, PER_SESSION, design
 from nearfar.live.health import SourceHealth
 from nearfar.live.lamp import FILES, HOUR_S, Lamp
 from nearfar.live.records import ScoreRecord
@@ -102,11 +102,12 @@ class Machine:
         elif self.streamed:
             detector.threshold = set_point(detector, self.rhythm)
         self.alarm.on = detector.threshold.value
-        if self.adds_up and self.streamed and len(detector.normals) >= FEWEST_NORMALS:
+        if self.adds_up and self.streamed:
             p, rhythm = np.exp(detector.tail.log_p(detector.train_values)), self.rhythm
             often = min(self.false_alarms_per_week, PER_WEEK) / EVIDENCE_SHARE
             overlap = rhythm.windows_per_day / rhythm.clips_per_day
-            self.alarm.evidence = design(p, overlap, 7 * rhythm.windows_per_day / often)
+            per_session = min(often / 14, PER_SESSION)  # with a session a day, half of the alarms that may come
+            self.alarm.evidence = design(p, detector.sessions, overlap, 7 * rhythm.windows_per_day / often, per_session)
         if (detector.unusual_threshold, detector.normals) != before:
             self.lamp = self.lamp.fresh()  # it counts windows that other normals called unusual
         self.lamp.share = detector.unusual_rate
@@ -141,7 +142,13 @@ class Machine:
 
     def expected_alarms(self) -> list[str]:
         """The set-point in words, and the false alarms to expect."""
-        return expected_alarms(self.detector, self.detector.threshold, self.rhythm, self.alarm)
+        lines = expected_alarms(self.detector, self.detector.threshold, self.rhythm, self.alarm)
+        if self.adds_up and self.streamed and self.alarm.evidence is None:
+            lines.append(
+                "faint changes that last raise no alarm yet: that needs normals of "
+                f"{FEWEST_SESSIONS} sessions or more, told by file names, folders or times"
+            )
+        return lines
 
 
 class Machines(Mapping[str, Machine]):
