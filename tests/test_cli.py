@@ -239,7 +239,7 @@ def test_no_error_ends_with_the_exit_code_of_an_alarm(monkeypatch, capsys, model
     assert ended.value.code == code and said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["nosuch"], ["score"], ["score", "--nosuch"], []])
+@pytest.mark.parametrize("arguments", [["nosuch"], ["score"], ["score", "--nosuch"]])
 def test_wrong_usage_is_exit_2_and_the_version_is_exit_0(monkeypatch, capsys, arguments):
     monkeypatch.setattr(sys, "argv", ["nearfar", *arguments])
     with pytest.raises(SystemExit) as ended:
