@@ -218,7 +218,7 @@ def _replay(run_minima: Array, run_maxima: Array, on: float, off: float) -> tupl
     count = windows = at = 0
     while (i := int(np.searchsorted(raised, at))) < len(raised):
         start = int(raised[i])
-        j = int(np.searchsorted(cleared, start))
+        j = int(np.searchsorted(cleared, start, side="right"))  # some of the last windows may be high, the newest low
         at = int(cleared[j]) if j < len(cleared) else len(run_minima)
         count, windows = count + 1, windows + at - start
     return count, windows
