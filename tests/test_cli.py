@@ -78,7 +78,8 @@ def test_score_prints_a_row_per_recording_and_writes_csv(model, today, tmp_path)
     rows = {r["file"]: r for r in csv.DictReader((tmp_path / "scores.csv").open())}
     assert rows["hiss.wav"]["anomalous"] == "1" and rows["good.wav"]["anomalous"] == "0"
     assert rows["good.wav"]["nearest"].startswith("normal_")
-    assert list(rows["good.wav"])[:6] == ["file", "score", "threshold", "anomalous", "unusual", "nearest"]
+    assert list(rows["good.wav"])[:6] == ["file", "score", "threshold", "anomalous", "nearest", "status"]
+    assert rows["good.wav"]["unusual"] in ("0", "1") and rows["hiss.wav"]["unusual"] == "1"
 
 
 def test_json_is_one_document_on_stdout_and_equals_the_library(model, today):

@@ -74,7 +74,8 @@ def test_check_says_what_would_happen_and_no_secret(folder):
 
 
 def test_machines_are_as_configured_and_share_an_encoder(folder):
-    pump, fan = open_machines(read(written(folder), {"PASSWORD": "x"}))
+    config = read(written(folder), {"PASSWORD": "x"})
+    pump, fan = open_machines(config, config.machines, {})
     assert pump.detector.encoders["logmel"] is fan.detector.encoders["logmel"]
     assert pump.source_health.silence_s == float("inf") and fan.source_health.silence_s == 90
     assert pump.false_alarms_per_week == pytest.approx(5) and fan.alarm.on == 6.0  # the model's, as somebody chose it

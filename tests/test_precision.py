@@ -44,7 +44,7 @@ def test_fit_takes_a_precision(ced_tiny_weights, tmp_path, normals_folder):
     done = CliRunner().invoke(app, ["fit", str(normals_folder), *options, "--precision", "bf16"])
     assert done.exit_code == 0, done.output
     assert nearfar.load(model, weights).encoders["ced-tiny"].precision == "bf16"
-    done = CliRunner().invoke(app, ["fit", str(normals_folder), *options, "--precision", "bf17"])
+    done = CliRunner().invoke(app, ["fit", str(normals_folder), *options, "--force", "--precision", "bf17"])
     assert done.exit_code == 2 and "bf17" in done.output
 
 

@@ -5,6 +5,10 @@
 Signs are scikit-learn's: `score_samples` and `decision_function` are higher for what is more normal. It is a novelty
 detector: a normal of the bank is at distance 0 from itself, so there is no `fit_predict`. The exact leave-one-out
 scores of the normals are `backend_.train_scores` and `detector_.train_values`, higher for what is more anomalous.
+
+>>> normals = np.random.default_rng(0).normal(size=(40, 3)) + [5, 0, 0]
+>>> AnomalyDetector().fit(normals).predict([[5.0, 0, 0], [0, 5, 0]]).tolist()
+[1, -1]
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ CHUNKS = {
 def _chunks(file: IO[bytes], layout: Layout, size: int) -> Extent | None:
     """The extent of the chunk of sound; what follows it is sound too, unless it is chunks."""
     at, long_data = layout.first, 0
-    while True:
+    while at < size:  # a damaged length points anywhere
         file.seek(at)
         head = file.read(layout.head)
         if len(head) < layout.head:
@@ -114,6 +114,8 @@ def _chunks(file: IO[bytes], layout: Layout, size: int) -> Extent | None:
         if head[:4] == layout.data:
             break
         at = layout.end(at, length)
+    else:
+        return None
     if layout.head == 8 and length >= STREAMED:
         length = long_data
     if not length or length >= 1 << 62:
