@@ -1,11 +1,13 @@
 """Pictures and pages: that they are whole, safe, self-contained and small. What they look like was looked at."""
 
 import builtins
+import errno
 import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,8 +114,12 @@ def test_the_sounds_can_be_played_and_share_one_gain(page):
     assert max(peaks) == pytest.approx(0.7, abs=0.01) and min(peaks) < 0.4
 
 
-def test_long_sounds_at_high_rates_are_cut_around_the_moment(detector, monkeypatch):
+def test_long_sounds_at_high_rates_are_cut_around_the_moment(detector, tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "evidence_figures", lambda e: [])
+    for i in range(6):  # so long that the recording is scored whole, not in windows
+        c = clip(i, seconds=20.0)
+        soundfile.write(tmp_path / f"{i}.wav", np.stack([c.near, c.far], axis=1), RATE)
+    detector = Detector(detector.system, threads=1).fit(sorted(tmp_path.glob("*.wav")))
     long = clip(51, seconds=25.0, burst=0.2)
     page = pages.explanation_page(detector.explain(Clip(long.near, long.far, 48_000, "long.wav")))
     reader = check(page)
@@ -231,6 +237,15 @@ def test_shares_are_written_in_percent():
 
 def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
     target = files.atomic_write(tmp_path / "new" / "page.html", "first")
-    with pytest.raises(UnicodeEncodeError):
-        files.atomic_write(target, "broken \ud800")
+    with monkeypatch.context() as full:
+        full.setattr(
+            Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
+        )
+        with pytest.raises(OSError, match="No space left"):
+            files.atomic_write(target, "second")
+    with pytest.raises(TypeError), files.atomic_file(target) as draft:
+        draft.write_text("half of it")
+        raise TypeError
     assert target.read_text() == "first" and [p.name for p in target.parent.iterdir()] == ["page.html"]
+    files.atomic_write(target, "a name \ud800")  # of a file that is not UTF-8: shown, rather than no page
+    assert target.read_text() == "a name \\ud800"
