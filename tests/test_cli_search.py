@@ -237,9 +237,10 @@ def test_a_search_has_a_bank_for_each_section_as_evaluate_has(data, tmp_path):
     run("search", tmp_path / "d", "--encoder", "logmel", "-o", tmp_path / "out", *few)
     found = records.read(tmp_path / "out")
     assert found.machines == ["fan section 00", "fan section 01"]
-    wanted = evaluate(tmp_path / "d", found.recipes[0], rounds=2)
+    best = int(np.argmax(found.overall))  # some recipes take out all that differs, and a detector refuses them
+    wanted = evaluate(tmp_path / "d", found.recipes[best], rounds=2)
     assert [m.name for m in wanted.machines] == found.machines
-    assert float(found.overall[0]) == pytest.approx(wanted.overall, abs=1e-9)
+    assert float(found.overall[best]) == pytest.approx(wanted.overall, abs=1e-9)
 
 
 def test_data_of_a_year_with_other_rules_are_refused_by_the_search(data, tmp_path):

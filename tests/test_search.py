@@ -218,7 +218,12 @@ def test_recorded_scores_are_those_of_the_detector_on_the_files(machine, encoder
     found = records.read(tmp_path / "out")
     assert len(found) == len(few) and found.labelled
     paths, domains = [r.path for r in machine.train], [bool(r.is_target) for r in machine.train]
-    for row in np.random.default_rng(0).choice(len(found), 6, replace=False):
+    heard = np.ptp(found.aligned(range(len(found)), "m"), axis=1) > 0
+    rng = np.random.default_rng(0)
+    for row in np.flatnonzero(~heard)[:1]:  # all clips score the same in the search, so the detector refuses the recipe
+        with pytest.raises(ValueError, match="gives the same vector for all 14 recordings"):
+            Detector(found.recipes[row], weights).fit(paths, domains)
+    for row in rng.choice(np.flatnonzero(heard), 6, replace=False):
         detector = Detector(found.recipes[row], weights).fit(paths, domains)
         expected = [s.value for s in detector.score([r.path for r in machine.test])]
         np.testing.assert_allclose(found.aligned([row], "m")[0], expected, rtol=1e-5, atol=1e-5, err_msg=str(row))
