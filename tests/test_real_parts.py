@@ -91,7 +91,7 @@ def hears(closed, topic="#"):
 def test_everything_arrives_over_tls_with_a_password(closed, tmp_path):
     listener = hears(closed)
     sink = sink_of(closed, tmp_path)
-    assert wait_for(lambda: len(listener.of("/config")) == 4) and not sink.problem
+    assert wait_for(lambda: len(listener.of("/config")) == 5) and not sink.problem
     sink.put(event(7))
     sink.put(score(4.5))
     assert wait_for(lambda: listener.of("pump/event") and listener.of("pump/score"))
@@ -132,7 +132,7 @@ def test_a_broker_without_tls_is_no_silent_one(tmp_path):
 
 def test_a_topic_that_is_denied_is_named(closed, tmp_path):
     sink = sink_of(closed, tmp_path, user="nearfar")
-    said = "does not allow nearfar to publish to homeassistant/binary_sensor/nearfar_north_pump_alarm/config and 3 more"
+    said = "does not allow nearfar to publish to homeassistant/binary_sensor/nearfar_north_pump_alarm/config and 4 more"
     assert wait_for(lambda: said in sink.problem), sink.problem
     listener = hears(closed, "nearfar/#")
     sink.put(event(8))  # what is allowed goes on
@@ -147,15 +147,15 @@ def test_a_topic_that_is_denied_is_named(closed, tmp_path):
 def test_what_a_machine_left_behind_is_deleted_when_it_goes(closed, tmp_path):
     sink = sink_of(closed, tmp_path, PUMP, FAN)
     watcher = hears(closed)
-    assert wait_for(lambda: len({topic for topic, _, _ in watcher.heard if "config" in topic}) == 8)
+    assert wait_for(lambda: len({topic for topic, _, _ in watcher.heard if "config" in topic}) == 10)
     sink.close()
     sink = sink_of(closed, tmp_path, PUMP)
     assert wait_for(lambda: watcher.of("fan/health")[-1:] == [b""])
     sink.close()
     late = hears(closed)
-    assert wait_for(lambda: len(late.of("/config")) == 4)
+    assert wait_for(lambda: len(late.of("/config")) == 5)
     kept = [topic for topic, _, retained in late.heard if retained]
-    assert not [topic for topic in kept if "fan" in topic] and len([t for t in kept if "pump" in t]) == 5
+    assert not [topic for topic in kept if "fan" in topic] and len([t for t in kept if "pump" in t]) == 6
     late.close()
     watcher.close()
 
