@@ -28,7 +28,8 @@ from measure import in_fresh_process, report
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 NAMES = ("eat-large", "eat-as2m", "beats", "ced-base", "m2d-clap", "sslam", "openl3", "dasheng", "ced-tiny")
-SEEDS = {"10s": 1, "12s": 2, "3s": 3}  # of the golden waves
+NAMES += ("fisher-tiny", "fisher-mini", "fisher-small", "echo-small", "openbeats-base")
+SEEDS = {"10s": 1, "12s": 2, "3s": 3, "24s": 6}  # of the golden waves at the encoder's rate
 BATCHES = (1, 8)
 BUDGET_S, TURNS = 10.0, (3, 9)  # for one network and batch: as many turns as fit, within these
 SGEMM = 2e10  # operations of a turn's products, at least
@@ -120,7 +121,7 @@ def measured(name: str, path: str) -> list[str]:
     manifest = json.loads((GOLDEN / "manifests" / f"{name}.json").read_text())
     encoder, rate = loaded(encoders.load, manifest["encoder"], path), manifest["sample_rate"]
     golden, worst, means = np.load(GOLDEN / f"{name}.npz"), 0.0, []
-    for length in (key.removeprefix("grid_") for key in golden.files if key.startswith("grid_")):
+    for length in (length for length in SEEDS if f"grid_{length}" in golden.files):
         wanted = golden[f"grid_{length}"]
         found = encoder.grid(fake_wave(float(length[:-1]), rate, seed=SEEDS[length])[None])[0][..., ::8]
         apart = np.abs(found - wanted) / wanted.std()

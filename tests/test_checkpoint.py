@@ -5,6 +5,7 @@ import json
 import pickle
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from nearfar import encoders
 
 torch = pytest.importorskip("torch")
 
-from nearfar.encoders import beats, checkpoint, layouts  # noqa: E402
+from nearfar.encoders import beats, checkpoint, layouts, subbands, weights  # noqa: E402
 from nearfar.encoders.transformers import EAT, M2D  # noqa: E402
 
 
@@ -198,3 +199,51 @@ def test_a_converted_file_counts_as_its_source_and_not_as_another_network(tmp_pa
     assert encoders.load("ced-tiny", path).weights_hash == encoders.load("ced-tiny", published).weights_hash
     for name in ("beats", "openl3"):
         refused(path, f"holds ced-tiny, not {name}", name=name)
+
+
+@pytest.fixture(scope="module")
+def fisher():
+    shape = subbands.SIZES["fisher-tiny"]
+    rng = np.random.default_rng(0)
+    keys = layouts.FISHER.keys(shape)
+    tensors = {key: 0.1 * rng.normal(size=size).astype(np.float32) for key, size in keys.items()}
+    return {f"fisher.{key}": value for key, value in tensors.items()}
+
+
+def test_one_fisher_file_serves_every_sampling_rate(fisher, tmp_path, wave):
+    path = saved(tmp_path / "fisher.safetensors", fisher)
+    assert weights.guess(path) == "fisher-tiny"
+    for name, columns in (("fisher-tiny", 12), ("fisher-tiny-44k", 30), ("fisher-tiny-48k", 36)):
+        encoder = encoders.load(name, path)
+        second = np.resize(wave, (1, encoder.sample_rate))
+        assert encoder.grid(second)[0].shape == (6, columns, 192)
+    with pytest.raises(ValueError, match="1600 samples is too short for FISHER: at least 2800"):
+        encoders.load("fisher-tiny", path).grid(wave[:, :1600])
+
+
+def test_of_a_table_of_positions_the_first_rows_are_used_and_a_shorter_one_is_refused(fisher, tmp_path, wave):
+    table = "fisher.fixed_positional_encoder.positions"
+    longer = fisher | {table: np.concatenate([fisher[table], np.ones((1, 9, 192), np.float32)], axis=1)}
+    short, long = (
+        encoders.load("fisher-tiny", saved(tmp_path / f"{i}.safetensors", t)) for i, t in enumerate((fisher, longer))
+    )
+    np.testing.assert_array_equal(short.grid(wave), long.grid(wave))
+    cut = saved(tmp_path / "cut.safetensors", fisher | {table: fisher[table][:, :383]})
+    refused(cut, "positions is (1, 383, 192), not (1, 384, 192)", name="fisher-tiny")
+
+
+def test_openbeats_is_told_from_beats_and_takes_the_normalisation_of_its_file(tmp_path):
+    config = beats.Config(1, 768, 64, 4, 16, conv_pos=8, conv_pos_groups=2)
+    cfg = vars(config) | {"fbank_mean": 15.0, "fbank_std": 6.0}
+    tensors = {k: torch.zeros(size) for k, size in (beats.published_keys(config) | beats.OPEN_ONLY).items()}
+    path = tmp_path / "epoch_latest.pt"
+    torch.save({"cfg": cfg, "model": tensors}, path)
+    network, stored = beats.read("openbeats-base", path)
+    assert (stored["fbank_mean"], stored["fbank_std"]) == (15.0, 6.0)
+    silence = torch.zeros(1, 4000)
+    plain = (network.spectrogram(silence) * 12 + 15 - beats.MEAN) / (2 * beats.STD)
+    torch.testing.assert_close(beats.BeatsNetwork(beats.Beats(replace(config))).spectrogram(silence), plain)
+    refused(path, "patch_embedding_pad.weight", name="beats")
+    refused(path, "layers of width 1024", name="openbeats-large")
+    torch.save({"cfg": cfg | {"fbank_std": "wide"}, "model": tensors}, path)
+    refused(path, "fbank_std = 'wide', not a number", name="openbeats-base")

@@ -19,12 +19,13 @@ from nearfar import encoders
 
 torch = pytest.importorskip("torch")
 
-from nearfar.encoders import beats, openl3, transformers  # noqa: E402
+from nearfar.encoders import beats, openl3, subbands, transformers  # noqa: E402
 
 FILES = {path.stem: json.loads(path.read_text()) for path in (SHARED / "golden" / "manifests").glob("*.json")}
 # The folder may hold golden answers of networks that the table of encoders does not have.
 MANIFESTS = sorted(name for name, m in FILES.items() if m["encoder"] in encoders.names()) or ["no manifests here"]
-SEEDS = {"10s": 1, "12s": 2, "3s": 3}
+SEEDS = {"10s": 1, "12s": 2, "3s": 3, "24s": 6, "44k": 10, "6k": 8}
+OTHER_RATES = {"44k": 44_100, "6k": 6_400}  # of clips of 4 s
 PARAMETERS = {  # of the encoder itself: without classifier and what is fixed by a formula
     "eat-large": 302_575_616,
     "eat-as2m": 85_254_144,
@@ -37,6 +38,11 @@ PARAMETERS = {  # of the encoder itself: without classifier and what is fixed by
     "m2d-clap": 85_254_144,
     "dasheng": 85_447_808,
     "openl3": 4_687_042,
+    "fisher-tiny": 5_388_288,
+    "fisher-mini": 9_543_680,
+    "fisher-small": 21_393_408,
+    "echo-small": 21_491_712,
+    "openbeats-base": 90_311_792,
 }
 
 
@@ -73,7 +79,10 @@ def test_the_grid_is_the_reference_s(network):
     lengths = [key.removeprefix("grid_") for key in golden.files if key.startswith("grid_")]
     assert lengths
     for length in lengths:
-        wave = fake_wave(float(length[:-1]), manifest["sample_rate"], seed=SEEDS[length])
+        rate = OTHER_RATES.get(length, manifest["sample_rate"])
+        wave = fake_wave(4.0 if length in OTHER_RATES else float(length[:-1]), rate, seed=SEEDS[length])
+        if isinstance(encoder.network, subbands.SubBands):
+            encoder.network.rate = rate
         grid = encoder.grid(wave[None])[0]
         assert grid.shape == tuple(golden[f"shape_{length}"]) and grid.shape[-1] == encoder.dim
         close(grid[..., ::8], golden[f"grid_{length}"])
@@ -90,7 +99,9 @@ def check_front_end(encoder, wave, golden, shape):
             assert found.shape == tuple(shape)
             np.testing.assert_allclose(found[::8, ::8], golden, atol=3e-3)
             return
-        if encoder.name.startswith("beats"):
+        if isinstance(network, subbands.SubBands):
+            found = network.spectrum(waves)[0]
+        elif isinstance(network, beats.BeatsNetwork):
             found = network.spectrogram(waves)[0]
         elif encoder.name.startswith(("ced", "dasheng")):
             found = network.family.front_end(waves)[0]
@@ -103,15 +114,24 @@ def check_front_end(encoder, wave, golden, shape):
 FIXED = ("running_", "fixed_positional_encoder.", "norm_stats")  # statistics and formulas: nobody trained them
 
 
+def described(name):
+    """(family, layout, shape) of a network of the trunk."""
+    if name in subbands.SIZES:
+        family = name.partition("-")[0]
+        return family, subbands.FAMILIES[family].layout, subbands.SIZES[name]
+    family, shape = transformers.NETWORKS[name]
+    return family, transformers.FAMILIES[family].layout, shape
+
+
 @pytest.mark.parametrize(("name", "published"), PARAMETERS.items())
 def test_the_published_number_of_parameters(name, published):
-    if name == "beats":
+    if name in ("beats", "openbeats-base"):
         keys = beats.published_keys(beats.Config())
     elif name == "openl3":
         keys = {key: shape for key, shape in openl3.published_keys("mel128").items() if "speclayer" not in key}
     else:
-        family, shape = transformers.NETWORKS[name]
-        fixed = ("pos_embed",) if family == "m2d" else ()
-        keys = {k: s for k, s in transformers.FAMILIES[family].layout.keys(shape).items() if k not in fixed}
+        family, layout, shape = described(name)
+        fixed = ("pos_embed",) if family in ("m2d", "echo") else ()
+        keys = {k: s for k, s in layout.keys(shape).items() if k not in fixed}
     count = sum(math.prod(shape) for key, shape in keys.items() if not any(part in key for part in FIXED))
     assert count == published == encoders.TABLE[name].parameters

@@ -333,3 +333,14 @@ def test_a_detector_is_not_fitted_on_weights_that_hear_nothing(published, tmp_pa
     detector = Detector(Recipe(encoder="ced-tiny"), cut)
     with pytest.raises(ValueError, match="ced-tiny gives a vector of zeros for all 3 recordings, though they differ"):
         detector.fit([hum(i, seconds=1.0) for i in range(3)])
+
+
+def test_licences_stand_in_every_table_and_where_a_network_is_chosen():
+    for command in (("weights",), ("encoders",), ("weights", "echo-small")):
+        _, out, _ = nearfar(*command)
+        assert next(line for line in out.splitlines() if "echo-small" in line or "licence" in line)
+        assert " MIT" in out
+    code, out, err = nearfar("recipe", "fisher-mini")
+    assert code == 0 and json.loads(out)["encoder"] == "fisher-mini" and "weights of fisher-mini: MIT" in err
+    _, _, err = nearfar("search", "nowhere", "--encoder", "openbeats-base", "--encoder", "logmel")
+    assert "weights of openbeats-base: CC-BY-4.0" in err and "of logmel" not in err

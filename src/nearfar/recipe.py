@@ -466,6 +466,7 @@ FAMILY = {  # encoders of other sizes and training stages -> the row of Table 3 
     "eat-large": "eat-large",
     "sslam": "sslam",
     "beats": "beats",
+    "openbeats": "beats",
     "ced": "ced-base",
     "dasheng": "dasheng",
     "openl3": "openl3",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +61,7 @@ def search(
     restricted = {"views": views or (), "poolings": poolings or (), "methods": methods or ()}
     chosen = space(extended=extended, freqs=freq or ("concat",), layers=_layers(layer), **restricted)
     number("memory", memory, above=0)
+    _say_licences(encoder)
     with progress_bar() as progress:
         found = bench.search(
             data, encoder, out, chosen, opt.weights_for(networks.weights, encoder), truth=truth, only=machine or (),
@@ -94,7 +96,7 @@ def recipe(
 
     Print a recipe as JSON, for --recipe. Every encoder has one.
     """
-    from nearfar.recipe import of_encoder
+    from nearfar.recipe import leaves, of_encoder
 
     system = opt.load_recipe(name)
     if system is None:
@@ -102,6 +104,7 @@ def recipe(
         system = of_encoder(name)
     found = opt.changed(system, settings or ())
     assert found is not None
+    _say_licences(part.encoder for leaf in leaves(found) for part in leaf.parts)
     echo(found.to_json())
 
 
@@ -185,6 +188,15 @@ def fuse(
         echo_json(fused.to_dict())
     else:
         print_fused(fused, out, chosen_by_labels=bool(folder) and records.labelled and not layers)
+
+
+def _say_licences(encoders: Iterable[str]) -> None:
+    """Write to stderr under which licence the weights of networks are."""
+    from nearfar.encoders import TABLE
+
+    for name in dict.fromkeys(encoders):
+        if name in TABLE and TABLE[name].weights == "published":
+            warn(f"Licence of the weights of {name}: {TABLE[name].licence}")
 
 
 def _layers(named: list[str] | None) -> list[int | None]:

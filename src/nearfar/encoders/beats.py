@@ -4,7 +4,11 @@
 
 Every layer adds a bias to its attention: layer 0's table at the distance in the flattened sequence (time, then
 frequency), times a gate that each query computes. The file states the configuration.
-Source: Chen et al. 2023, "BEATs", and the published checkpoints.
+
+OpenBEATs is this network, trained anew: its files state a mean and a deviation of their own, and hold two constant
+tensors for padding masks.
+
+Source: Chen et al. 2023, "BEATs"; Bharadwaj et al. 2025, "OpenBEATs"; the published checkpoints.
 """
 
 from __future__ import annotations
@@ -22,10 +26,10 @@ from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 from nearfar.encoders import checkpoint, frontend
 from nearfar.encoders.checkpoint import Checkpoint
 from nearfar.encoders.frozen import FrozenEncoder
+from nearfar.encoders.table import TABLE
 from nearfar.encoders.vit import Linear
 
-MEAN = 15.41663
-DOUBLE_STD = 2 * 6.55582
+MEAN, STD = 15.41663, 6.55582
 LEVEL = 2.0**15  # the network was trained on 16-bit integers
 PATCH = 16  # frames, and bands
 BANDS = 128
@@ -40,6 +44,7 @@ SUPPORTED: dict[str, Any] = {  # the settings that this file implements
     "input_patch_size": PATCH,
     "conv_bias": False,
 }
+OPEN_ONLY = {"patch_embedding_pad.weight": (1, 1, PATCH, PATCH), "raw2fbank_pad.weight": (1, 1, frontend.KALDI_FRAME)}
 DROPPED = (r"predictor\.", r"encoder\.layers\.[1-9]\d*\.self_attn\.relative_attention_bias\.weight$")
 
 
@@ -56,6 +61,12 @@ class Config:
     conv_pos_groups: int = 16
     num_buckets: int = 320
     max_distance: int = 800
+    fbank_mean: float = MEAN
+    fbank_std: float = STD
+
+
+SIZES = [field.name for field in fields(Config) if isinstance(field.default, int)]
+NORMALISATION = {"fbank_mean": MEAN, "fbank_std": STD}  # of files that do not state theirs
 
 
 class Beats(nn.Module):
@@ -142,8 +153,8 @@ class BeatsNetwork:
 
     def spectrogram(self, waves: Tensor) -> Tensor:
         """(B, N) -> (B, frames, 128), normalised."""
-        waves = pad(waves, (0, max(0, SHORTEST - waves.shape[-1])))
-        return (frontend.kaldi_fbank(waves * LEVEL, "povey") - MEAN) / DOUBLE_STD
+        waves, config = pad(waves, (0, max(0, SHORTEST - waves.shape[-1]))), self.module.config
+        return (frontend.kaldi_fbank(waves * LEVEL, "povey") - config.fbank_mean) / (2 * config.fbank_std)
 
 
 def load(name: str, weights: Any, **settings: Any) -> FrozenEncoder:
@@ -155,14 +166,19 @@ def load(name: str, weights: Any, **settings: Any) -> FrozenEncoder:
 def read(name: str, path: str | Path) -> tuple[BeatsNetwork, dict[str, Any]]:
     """The network from a file, and the configuration that a converted file stores."""
     file = checkpoint.read(path)
-    stored = checkpoint.configuration(file, name, [field.name for field in fields(Config)])
+    stored = checkpoint.configuration(file, name, SIZES, NORMALISATION)
     config = configuration(file) if stored is None else Config(**stored)
+    if config.encoder_embed_dim != TABLE[name].dim:
+        raise ValueError(
+            f"{name} has layers of width {TABLE[name].dim}, but those of {file} are {config.encoder_embed_dim}"
+        )
     with torch.device("meta"):
         module = Beats(config)
     if file.converted:
         checkpoint.restore(file, module)
     else:
-        found = checkpoint.match(file, file.tensors, published_keys(config), DROPPED)
+        wanted = published_keys(config) | (OPEN_ONLY if name.startswith("openbeats") else {})
+        found = checkpoint.match(file, file.tensors, wanted, DROPPED)
         checkpoint.fill(module, canonical(config, found))
     return BeatsNetwork(module), asdict(config)
 
@@ -173,11 +189,12 @@ def configuration(file: Checkpoint) -> Config:
     if not isinstance(cfg, Mapping):
         raise ValueError(f"{file} holds no 'cfg', as every BEATs file does: is it another network's?")
     odd = [f"{key} = {cfg[key]!r}, not {value!r}" for key, value in SUPPORTED.items() if cfg.get(key, value) != value]
-    names = [field.name for field in fields(Config)]
-    missing = [f"no {name}" for name in names if not (isinstance(cfg.get(name), int) and 0 < cfg[name] < LARGEST_SIZE)]
+    missing = [f"no {name}" for name in SIZES if not (isinstance(cfg.get(name), int) and 0 < cfg[name] < LARGEST_SIZE)]
+    stated = {name: cfg.get(name, value) for name, value in NORMALISATION.items()}
+    odd += [f"{name} = {v!r}, not a number" for name, v in stated.items() if not isinstance(v, int | float)]
     if odd or missing:
         raise ValueError(f"the cfg of {file} is not one of BEATs: {'; '.join(odd + missing)}")
-    config = Config(**{name: cfg[name] for name in names})
+    config = Config(**{name: cfg[name] for name in SIZES}, **stated)
     layers = [key for key in file.tensors if re.fullmatch(r"encoder\.layers\.\d+\.fc1\.weight", key)]
     width = file.tensors.get("encoder.layer_norm.weight", torch.empty(0)).numel()
     if (len(layers), width) != (config.encoder_layers, config.encoder_embed_dim):

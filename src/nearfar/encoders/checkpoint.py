@@ -69,8 +69,10 @@ def zero_tensors(path: str | Path) -> tuple[list[str], int]:
     return [key for key, value in tensors.items() if not value.any()], len(tensors)
 
 
-def configuration(file: Checkpoint, encoder: str, names: Sequence[str]) -> dict[str, Any] | None:
-    """The entries `names` of the configuration in a converted file; None for a published file.
+def configuration(
+    file: Checkpoint, encoder: str, names: Sequence[str], defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """The entries `names` of the configuration in a converted file, and those of `defaults`; None for a published file.
 
     Raises ValueError for a file of another family, and for a damaged configuration.
     """
@@ -81,7 +83,7 @@ def configuration(file: Checkpoint, encoder: str, names: Sequence[str]) -> dict[
         raise ValueError(f"{file} holds {found}, not {encoder}")
     try:
         config = json.loads(file.converted["config"])
-        return {name: config[name] for name in names}
+        return {name: config[name] for name in names} | {n: config.get(n, v) for n, v in (defaults or {}).items()}
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{file}: its configuration of {found} is damaged; convert the published file again") from None
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
-from nearfar.encoders import beats, frontend, openl3
+from nearfar.encoders import beats, frontend, openl3, subbands
 from nearfar.encoders import load as load_encoder
 from nearfar.encoders.frozen import SHORTEST_S
 from nearfar.encoders.onnxfile import ENDLESS, Integer, Plan, build
@@ -71,6 +71,8 @@ def export(name: str, weights: Any, target: str | Path) -> Path:
     """
     target = Path(target)
     encoder: Any = load_encoder(name, weights)
+    if isinstance(encoder.network, subbands.SubBands):
+        raise ValueError(f"{name} cannot be exported: its sub-bands are no part of the ONNX plan. Use it with torch")
     plan = plan_of(encoder.network)
     content = build(plan, encoder.dim)
     if len(content) > LARGEST:
@@ -127,8 +129,10 @@ def _transformer(network: Transformer) -> Plan:
 
 
 def _beats(network: beats.BeatsNetwork) -> Plan:
+    config = network.module.config
+
     def normalised(fbank: Tensor) -> Tensor:
-        return (frontend.floored_log(fbank) - beats.MEAN) / beats.DOUBLE_STD
+        return (frontend.floored_log(fbank) - config.fbank_mean) / (2 * config.fbank_std)
 
     front = _kaldi("povey", lambda waves: waves * beats.LEVEL, normalised)
     body = Part(lambda x: network.module(x, [network.depth])[0], network.module)

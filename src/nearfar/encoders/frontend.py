@@ -3,6 +3,7 @@
     kaldi_fbank      log mel of Kaldi: EAT, SSLAM (window "hanning"), BEATs ("povey")
     mel_db           HTK mel in decibels, floor 120 dB below the clip's own maximum: CED, Dasheng
     log_mel          Slaney mel, natural logarithm: M2D
+    log_spectrum     natural logarithm of the magnitudes, at any rate: FISHER, ECHO
     window_db        decibels below the maximum of each one-second window: OpenL3
 
 Windows and filterbanks are computed in float64 and used in float32. Leading axes are independent: the maximum that sets
@@ -62,6 +63,21 @@ def log_mel(wave: Tensor) -> Tensor:
     """
     power = _power(hann_spectrum(_centred(wave, 400)))
     return (power @ mel("slaney", 400, 80, wave.device)).add_(LOG_FLOOR).log_()
+
+
+def log_spectrum(wave: Tensor, rate: int, eps: float) -> Tensor:
+    """(..., N) -> (..., frames, bins) log of magnitude plus `eps`: windows of 25 ms every 10 ms, not padded.
+
+    frames = 1 + (N - n) // hop with n = 25 rate // 1000 and hop = 10 rate // 1000; bins = n // 2 + 1.
+    Source: the inference code of FISHER and of ECHO.
+    """
+    frames = without_mean(wave).unfold(-1, 25 * rate // 1000, 10 * rate // 1000)
+    return hann_spectrum(frames).abs().add_(eps).log_()
+
+
+def without_mean(wave: Tensor) -> Tensor:
+    """(..., N) minus its mean, which in float32 would depend on the number of threads."""
+    return wave - wave.mean(-1, keepdim=True, dtype=torch.float64).float()
 
 
 def window_db(windows: Tensor, basis: Tensor | None) -> Tensor:

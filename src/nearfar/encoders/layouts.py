@@ -1,4 +1,4 @@
-"""Published files of EAT, SSLAM, CED, Dasheng and M2D: which keys they hold, and what each is to the trunk.
+"""Published files of the trunk's networks: which keys they hold, and what each is to the trunk.
 
 A `Layout` is a pair of functions and a list. `keys` says what a file of a given shape must hold, `trunk` turns it into
 the trunk's tensors (patches and positions in the order of time, then frequency), `dropped` are patterns of what a file
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,24 +21,29 @@ Shapes = dict[str, tuple[int, ...]]
 Tensors = Mapping[str, Tensor]
 
 EAT_MEAN, EAT_DOUBLE_STD = -4.268, 2 * 4.569
+FISHER_MEAN, FISHER_DOUBLE_STD = -3.017344307886898, 2 * 2.1531635155379805
+ECHO_MEAN, ECHO_DOUBLE_STD = -5.874158, 2 * 5.223174
 M2D_STATS = (-7.1, 4.2)  # files before 2025 do not store theirs
 BATCH_NORM_EPS = 1e-5
 BLOCK = {"norm1": (1,), "attn.qkv": (3, 1), "attn.proj": (1, 1), "norm2": (1,), "mlp.fc1": (4, 1), "mlp.fc2": (1, 4)}
+ECHO_BLOCK = {"norm1": (1,), "self_attn.out_proj": (1, 1), "norm2": (1,), "linear1": (4, 1), "linear2": (1, 4)}
+ECHO_NAMES = {"self_attn.out_proj": "proj", "linear1": "fc1", "linear2": "fc2"}  # published name -> the trunk's
 
 
 @dataclass(frozen=True)
 class Layout:
-    """See the module. Keys in `optional` may be missing."""
+    """See the module. Keys in `optional` may be missing; of `longest` {key: rows} only the first rows are used."""
 
     keys: Callable[[Shape], Shapes]
     trunk: Callable[[Shape, Tensors], dict[str, Tensor]]
     dropped: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    longest: Mapping[str, int] = field(default_factory=dict)
 
 
 def plain(key: str) -> str:
     """A key without the prefixes of its file, EAT's fairseq names as in its safetensors."""
-    key = re.sub(r"^(module\.ar\.runtime\.backbone|backbone|model|encoder)\.", "", key)
+    key = re.sub(r"^(module\.ar\.runtime\.backbone|backbone|model|fisher|encoder)\.", "", key.removeprefix("encoder/"))
     key = key.removeprefix("modality_encoders.IMAGE.").replace("context_encoder.norm.", "pre_norm.")
     return key.replace("init_bn.1.", "init_bn.")
 
@@ -63,8 +68,38 @@ def _eat_trunk(shape: Shape, found: Tensors) -> dict[str, Tensor]:
         "embed_norm.bias": found["pre_norm.bias"],
         "positions": found["fixed_positional_encoder.positions"].reshape(shape.rows, shape.columns, -1),
         "cls": found["extra_tokens"][0],
-        "scale": torch.full((shape.bands,), 1 / EAT_DOUBLE_STD),
-        "offset": torch.full((shape.bands,), -EAT_MEAN / EAT_DOUBLE_STD),
+        **_constant_scale(shape, EAT_MEAN, EAT_DOUBLE_STD),
+    }
+
+
+def _fisher_trunk(shape: Shape, found: Tensors) -> dict[str, Tensor]:
+    return _eat_trunk(shape, found) | _constant_scale(shape, FISHER_MEAN, FISHER_DOUBLE_STD)
+
+
+def _echo_keys(shape: Shape) -> Shapes:
+    d, keys = shape.width, Shapes()
+    for i in range(shape.depth):
+        for part, size in ECHO_BLOCK.items():
+            keys |= _pair(f"layers.{i}.{part}", tuple(n * d for n in size))
+        keys[f"layers.{i}.self_attn.in_proj_weight"] = (3 * d, d)
+        keys[f"layers.{i}.self_attn.in_proj_bias"] = (3 * d,)
+    embedding = {"cls_token": (1, 1, d), "pos_embed": (1, 1 + shape.rows, d)}
+    return {**keys, **_patch_and_norm(shape), **embedding}
+
+
+def _echo_trunk(shape: Shape, found: Tensors) -> dict[str, Tensor]:
+    blocks = {}
+    for key, value in found.items():
+        part, dot, kind = key.replace("self_attn.in_proj_", "qkv.").rpartition(".")
+        if part.startswith("layers."):
+            at, _, name = part.removeprefix("layers.").partition(".")
+            blocks[f"blocks.{at}.{ECHO_NAMES.get(name, name)}{dot}{kind}"] = value
+    return {
+        **blocks,
+        **_patch_and_norm_trunk(found),
+        "positions": found["pos_embed"][0, 1:, None],  # row 0 is the class token's: zeros, never added
+        "cls": found["cls_token"][0],
+        **_constant_scale(shape, ECHO_MEAN, ECHO_DOUBLE_STD),
     }
 
 
@@ -119,9 +154,13 @@ def _blocks(shape: Shape) -> Shapes:
     return keys
 
 
-def _patched(shape: Shape) -> Shapes:  # patches as (bands, frames)
+def _patched(shape: Shape) -> Shapes:
+    return {**_blocks(shape), **_patch_and_norm(shape)}
+
+
+def _patch_and_norm(shape: Shape) -> Shapes:  # patches as (bands, frames)
     d, (time, band) = shape.width, shape.patch
-    return {**_blocks(shape), **_pair("patch_embed.proj", (d, 1, band, time)), **_pair("norm", (d,))}
+    return {**_pair("patch_embed.proj", (d, 1, band, time)), **_pair("norm", (d,))}
 
 
 def _pair(name: str, shape: tuple[int, ...]) -> Shapes:
@@ -133,8 +172,11 @@ def _plain_blocks(found: Tensors) -> dict[str, Tensor]:
 
 
 def _patched_trunk(found: Tensors) -> dict[str, Tensor]:
+    return {**_plain_blocks(found), **_patch_and_norm_trunk(found)}
+
+
+def _patch_and_norm_trunk(found: Tensors) -> dict[str, Tensor]:
     return {
-        **_plain_blocks(found),
         "patch.weight": found["patch_embed.proj.weight"][:, 0].transpose(1, 2).flatten(1),
         "patch.bias": found["patch_embed.proj.bias"],
         "norm.weight": found["norm.weight"],
@@ -142,9 +184,19 @@ def _patched_trunk(found: Tensors) -> dict[str, Tensor]:
     }
 
 
+def _constant_scale(shape: Shape, mean: float, double_std: float) -> dict[str, Tensor]:
+    return {
+        "scale": torch.full((shape.bands,), 1 / double_std),
+        "offset": torch.full((shape.bands,), -mean / double_std),
+    }
+
+
 _CLASSIFIER = (r"outputlayer\.", r"front_end\.", r"init_bn\.num_batches_tracked$")
 
 EAT = Layout(_eat_keys, _eat_trunk, (r"fc_norm\.", r"head\.", r"decoder\.", r"_ema/"))
+# A token takes the row of its number, so that of a longer table (published: 6400 rows) the first ones are all.
+FISHER = Layout(_eat_keys, _fisher_trunk, (), longest={"fixed_positional_encoder.positions": 384})
+ECHO = Layout(_echo_keys, _echo_trunk, (r"decoder[./]", r"optimizer/"))
 CED = Layout(_ced_keys, _ced_trunk, _CLASSIFIER)
 M2D = Layout(
     _m2d_keys,

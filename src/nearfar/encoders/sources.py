@@ -78,6 +78,15 @@ def _beats(file: str) -> Source:
     return Source(file, 361_500_000, BEATS_PAGE, credit="BEATs, Chen et al. 2023, github.com/microsoft/unilm")
 
 
+def _fisher(size: str, rough_size: int) -> Source:
+    return _hub(f"jiangab/FISHER-{size}-0723", rough_size, "FISHER, Fan et al. 2025, github.com/jianganbai/FISHER")
+
+
+def _openbeats(size: str, rough_size: int) -> Source:
+    credit = "OpenBEATs, Bharadwaj et al. 2025, github.com/espnet/espnet"
+    return Source("epoch_latest.pt", rough_size, f"{HUB}/shikhar7ssu/OpenBEATs-{size}-i3", credit=credit)
+
+
 def _openl3(bands: str, content: str, dim: int) -> Source:
     file = f"torchopenl3_{bands}_{content}_{dim}.pth.tar"
     page = "https://github.com/torchopenl3/torchopenl3-models"
@@ -120,6 +129,20 @@ SOURCES = {
     "ced-small": _ced("small", 86_500_000),
     "dasheng-0.6b": _dasheng("dasheng_06b.pt", 2_520_000_000),
     "dasheng-1.2b": _dasheng("dasheng_12b.pt", 4_520_000_000),
+    **{
+        f"{name}{suffix}": source
+        for name, source in {
+            "fisher-tiny": _fisher("tiny", 26_500_000),
+            "fisher-mini": _fisher("mini", 44_700_000),
+            "fisher-small": _fisher("small", 95_400_000),
+            "echo-small": _hub(
+                "yucongzh/echo-small-0824", 86_200_000, "ECHO, Zhang et al. 2025, github.com/yucongzh/ECHO"
+            ),
+        }.items()
+        for suffix in ("", "-44k", "-48k")
+    },
+    "openbeats-base": _openbeats("Base", 361_300_000),
+    "openbeats-large": _openbeats("Large", 1_246_000_000),
     **{
         f"openl3-{bands}-{content}-{dim}": _openl3(bands, content, dim)
         for bands in ("mel128", "mel256", "linear")

@@ -19,6 +19,7 @@ FREQS: dict[str, Callable[[Any], Any]] = {  # a grid (..., T, F, D) as frames, b
 PRECISIONS = ("float32", "bf16")
 DEVICE = re.compile(r"(cpu|cuda)(:\d{1,3})?")
 OURS = "Apache-2.0, no weights"
+OPENBEATS = "CC-BY-4.0: as the pages of the fine-tuned OpenBEATs say; those of these files were not seen"
 EVALUATION_ONLY = "NTT Software License Agreement for Evaluation: internal, non-commercial evaluation only"
 
 
@@ -31,6 +32,7 @@ class Entry:
     weights        "none", "published" (a file of `sources.SOURCES`), "own" (the manifest of the user's network),
                    "folder" (a model of Hugging Face) or "plug-in" (what the encoder of the user takes, see `plugins`)
     bf16           whether the network has linear layers, which can run in bfloat16
+    class_tokens   whether the network has class tokens, which a recipe with freq "cls" pools in place of the grid
     """
 
     module: str
@@ -41,6 +43,7 @@ class Entry:
     parameters: int | None
     weights: str = "published"
     bf16: bool = True
+    class_tokens: bool = False
 
     @property
     def has_weights(self) -> bool:
@@ -53,12 +56,16 @@ class Entry:
         return self.weights in ("published", "folder")
 
 
-def _vit(dim: int, licence: str, frames_per_s: float, parameters: int) -> Entry:
-    return Entry("nearfar.encoders.transformers", 16_000, dim, licence, frames_per_s, parameters)
+def _vit(dim: int, licence: str, frames_per_s: float, parameters: int, *, cls: bool = False) -> Entry:
+    return Entry("nearfar.encoders.transformers", 16_000, dim, licence, frames_per_s, parameters, class_tokens=cls)
 
 
-def _beats() -> Entry:
-    return Entry("nearfar.encoders.beats", 16_000, 768, "MIT", 6.25, 90_311_792)
+def _sub_bands(dim: int, parameters: int, rate: int = 16_000) -> Entry:
+    return Entry("nearfar.encoders.subbands", rate, dim, "MIT", 6.25, parameters, class_tokens=True)
+
+
+def _beats(dim: int = 768, licence: str = "MIT", parameters: int = 90_311_792) -> Entry:
+    return Entry("nearfar.encoders.beats", 16_000, dim, licence, 6.25, parameters)
 
 
 def _openl3(dim: int = 512) -> Entry:
@@ -72,12 +79,12 @@ def _logmel(frames_per_s: float) -> Entry:
 TABLE = {
     "logmel": _logmel(31.25),
     # Table 1 of the report
-    "eat-large": _vit(1024, "MIT", 6.25, 302_575_616),
-    "eat-as2m": _vit(768, "MIT", 6.25, 85_254_144),
+    "eat-large": _vit(1024, "MIT", 6.25, 302_575_616, cls=True),
+    "eat-as2m": _vit(768, "MIT", 6.25, 85_254_144, cls=True),
     "beats": _beats(),
     "ced-base": _vit(768, "Apache-2.0", 6.25, 85_304_960),
-    "m2d-clap": _vit(768, EVALUATION_ONLY, 6.25, 85_254_144),
-    "sslam": _vit(768, "MIT", 6.25, 85_254_144),
+    "m2d-clap": _vit(768, EVALUATION_ONLY, 6.25, 85_254_144, cls=True),
+    "sslam": _vit(768, "MIT", 6.25, 85_254_144, cls=True),
     "openl3": _openl3(),
     "dasheng": _vit(768, "Apache-2.0", 25, 85_447_808),
     # other windows of the log-mel spectrum
@@ -87,9 +94,9 @@ TABLE = {
     "rhythm": Entry("nearfar.encoders.rhythm", 16_000, 2, OURS, 0.1, 0, "none", bf16=False),
     "modulation": Entry("nearfar.encoders.modulation", 16_000, 16, OURS, 0.1, 0, "none", bf16=False),
     # other sizes and training stages of the same networks
-    "eat-base": _vit(768, "MIT", 6.25, 85_254_144),
-    "eat-large-as2m": _vit(1024, "MIT", 6.25, 302_575_616),
-    "sslam-as2m": _vit(768, "MIT", 6.25, 85_254_144),
+    "eat-base": _vit(768, "MIT", 6.25, 85_254_144, cls=True),
+    "eat-large-as2m": _vit(1024, "MIT", 6.25, 302_575_616, cls=True),
+    "sslam-as2m": _vit(768, "MIT", 6.25, 85_254_144, cls=True),
     "beats-iter3": _beats(),
     "beats-as2m-cpt1": _beats(),
     "beats-as2m-cpt2": _beats(),
@@ -104,6 +111,19 @@ TABLE = {
         for content in ("env", "music")
         for dim in (512, 6144)
     },
+    # made for machines, at the rate of the recordings: 16 kHz, and others by name
+    **{
+        f"{name}{suffix}": _sub_bands(dim, parameters, rate)
+        for name, dim, parameters in (
+            ("fisher-tiny", 192, 5_388_288),
+            ("fisher-mini", 256, 9_543_680),
+            ("fisher-small", 384, 21_393_408),
+            ("echo-small", 384, 21_491_712),
+        )
+        for suffix, rate in (("", 16_000), ("-44k", 44_100), ("-48k", 48_000))
+    },
+    "openbeats-base": _beats(licence=OPENBEATS),
+    "openbeats-large": _beats(1024, OPENBEATS, 311_376_576),
     "huggingface": Entry("nearfar.encoders.huggingface", 16_000, 0, "of the model", 0, None, "folder", bf16=False),
     "exported": Entry("nearfar.encoders.exported", 16_000, 0, "of the file", 0, None, "own", bf16=False),
 }

@@ -46,8 +46,7 @@ class Family:
 
 
 def _eat_fbank(waves: Tensor) -> Tensor:
-    mean = waves.mean(-1, keepdim=True, dtype=torch.float64)  # in float32 it would depend on the number of threads
-    return frontend.kaldi_fbank(waves - mean.float(), "hanning")
+    return frontend.kaldi_fbank(frontend.without_mean(waves), "hanning")
 
 
 def _eat_padding(frames: int, chunk: int) -> int:
@@ -66,7 +65,7 @@ FAMILIES = {
     "dasheng": Family(frontend.mel_db, layouts.CED, 1008),
 }
 
-EAT = Shape(768, 12, cls=1, post_norm=True)
+EAT = Shape(768, 12, cls=1, post_norm=True, embed_norm=True)
 CED = Shape(768, 12, bands=64, rows=63)
 M2D = Shape(768, 12, bands=80, rows=62, cls=1)
 DASHENG = Shape(768, 12, patch=(4, 64), bands=64, rows=252)
@@ -121,48 +120,64 @@ def load(name: str, weights: Any, **settings: Any) -> FrozenEncoder:
 
 def read(name: str, path: str | Path) -> tuple[Transformer, dict[str, Any]]:
     """The network `name` from a file, and the configuration that a converted file stores."""
-    family_name, shape = NETWORKS[name]
-    family, file = FAMILIES[family_name], checkpoint.read(path)
-    keys = {layouts.plain(key): value for key, value in file.tensors.items()}
-    _check_size(name, file, keys, shape)
-    stored = checkpoint.configuration(file, name, ("family", "chunk", "rows"))
-    if stored is not None:
-        config = stored
-        if config["family"] != family_name:
-            raise ValueError(f"{file} holds {file.converted['encoder']}, not {name}")
-        trunk = _empty(replace(shape, rows=config["rows"]))
-        checkpoint.restore(file, trunk)
-    else:
-        shape, chunk = _stated_size(family_name, shape, file, keys)
-        layout = family.layout
-        wanted = {key: size for key, size in layout.keys(shape).items() if key in keys or key not in layout.optional}
-        found = checkpoint.match(file, keys, wanted, layout.dropped)
-        trunk, config = _empty(shape), {"family": family_name, "chunk": chunk, "rows": shape.rows}
-        checkpoint.fill(trunk, layout.trunk(shape, found))
+    family_name, _ = NETWORKS[name]
+    family = FAMILIES[family_name]
+    sizes = {n: s for n, (_, s) in NETWORKS.items()}
+    trunk, config = read_trunk(name, path, family_name, sizes, family.layout, family.chunk)
     return Transformer(family, trunk, config["chunk"]), config
 
 
-def _empty(shape: Shape) -> Trunk:
+def read_trunk(
+    name: str, path: str | Path, family: str, sizes: Mapping[str, Shape], layout: Layout, chunk: int
+) -> tuple[Trunk, dict[str, Any]]:
+    """The trunk of network `name` from a file, and {family, chunk, rows} as a converted file stores them.
+
+    `sizes` are the shapes of all networks of the module, `chunk` the frames of a chunk unless the file states them.
+    """
+    file, shape = checkpoint.read(path), sizes[name]
+    keys = {layouts.plain(key): value for key, value in file.tensors.items()}
+    keys |= {key: keys[key][:, :rows] for key, rows in layout.longest.items() if key in keys and keys[key].ndim > 1}
+    _check_size(name, file, keys, sizes)
+    stored = checkpoint.configuration(file, name, ("family", "chunk", "rows"))
+    if stored is not None:
+        config = stored
+        if config["family"] != family:
+            raise ValueError(f"{file} holds {file.converted['encoder']}, not {name}")
+        trunk = empty(replace(shape, rows=config["rows"]))
+        checkpoint.restore(file, trunk)
+    else:
+        if family == "m2d":
+            shape, chunk = _stated_size(shape, chunk, file, keys)
+        wanted = {key: size for key, size in layout.keys(shape).items() if key in keys or key not in layout.optional}
+        found = checkpoint.match(file, keys, wanted, layout.dropped)
+        trunk, config = empty(shape), {"family": family, "chunk": chunk, "rows": shape.rows}
+        checkpoint.fill(trunk, layout.trunk(shape, found))
+    return trunk, config
+
+
+def empty(shape: Shape) -> Trunk:
+    """A trunk on the meta device, without numbers."""
     with torch.device("meta"):
         return Trunk(shape)
 
 
-def _check_size(name: str, file: Checkpoint, keys: Mapping[str, Tensor], shape: Shape) -> None:
+def _check_size(name: str, file: Checkpoint, keys: Mapping[str, Tensor], sizes: Mapping[str, Shape]) -> None:
     """ValueError for a network of another size, in place of a list of a hundred shapes that differ."""
-    blocks = {key: value for key, value in keys.items() if re.fullmatch(r"blocks\.\d+\.norm1\.weight", key)}
+    blocks = {key: value for key, value in keys.items() if re.fullmatch(r"(blocks|layers)\.\d+\.norm1\.weight", key)}
+    shape = sizes[name]
     found = (len(blocks), next((norm.numel() for norm in blocks.values()), 0))
     if blocks and found != (shape.depth, shape.width):
-        likely = [n for n, (_, s) in NETWORKS.items() if (s.depth, s.width) == found]
+        likely = [n for n, s in sizes.items() if (s.depth, s.width) == found]
         raise ValueError(
             f"{name} has {shape.depth} blocks of width {shape.width}, but {file} has {found[0]} of width {found[1]}"
             + (f": is it {' or '.join(likely)}?" if likely else "")
         )
 
 
-def _stated_size(family: str, shape: Shape, file: Checkpoint, keys: Mapping[str, Tensor]) -> tuple[Shape, int]:
+def _stated_size(shape: Shape, chunk: int, file: Checkpoint, keys: Mapping[str, Tensor]) -> tuple[Shape, int]:
     """The shape with the file's number of rows, and the frames of a chunk: M2D's files differ in both."""
-    if family != "m2d" or "pos_embed" not in keys or keys["pos_embed"].ndim != 3:
-        return shape, FAMILIES[family].chunk
+    if "pos_embed" not in keys or keys["pos_embed"].ndim != 3:
+        return shape, chunk
     rows = (keys["pos_embed"].shape[1] - 1) // shape.columns
     stated = getattr(file.rest.get("args"), "input_size", None)
     if not (stated and isinstance(stated, list | tuple)):

@@ -1,4 +1,4 @@
-"""One transformer over patches of a spectrogram: the trunk of EAT, SSLAM, CED, M2D and Dasheng (report section 2.4).
+"""One transformer over patches of a spectrogram: the trunk of EAT, SSLAM, CED, M2D, Dasheng, FISHER and ECHO.
 
     spectrogram (B, frames, bands) -> patches -> tokens + positions -> blocks -> grid (B, T, F, D)
 
@@ -27,7 +27,8 @@ class Shape:
     bands: int = 128
     rows: int = 768
     cls: int = 0
-    post_norm: bool = False  # EAT: norms after each sum and after the embedding, none after the last block
+    post_norm: bool = False  # norms after each sum: EAT, FISHER, ECHO
+    embed_norm: bool = False  # a norm after the embedding, and none after the last block: EAT, FISHER
     heads: int = 0  # 0: one for every 64 features
 
     @property
@@ -57,25 +58,27 @@ class Trunk(nn.Module):
         self.patch = Linear(shape.patch[0] * shape.patch[1], width)
         self.positions = nn.Parameter(torch.empty(shape.rows, shape.columns, width))
         self.cls = nn.Parameter(torch.empty(shape.cls, width))
-        self.embed_norm = nn.LayerNorm(width, eps=1e-6) if shape.post_norm else nn.Identity()
+        self.embed_norm = nn.LayerNorm(width, eps=1e-6) if shape.embed_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.depth))
-        self.norm = nn.Identity() if shape.post_norm else nn.LayerNorm(width, eps=1e-6)
+        self.norm = nn.Identity() if shape.embed_norm else nn.LayerNorm(width, eps=1e-6)
 
     def normalised(self, spectrogram: Tensor) -> Tensor:
         """The spectrogram (..., frames, bands), scaled and shifted per band."""
         return spectrogram * self.scale + self.offset
 
-    def forward(self, spectrogram: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    def forward(self, spectrogram: Tensor, layers: Sequence[int], place: Tensor | None = None) -> list[Tensor]:
         """Grids (B, T, F, D) after the blocks numbered `layers` (from 1), each through the final norm if there is one.
 
-        `spectrogram` (B, frames, bands) is normalised; frames beyond the last whole patch are dropped.
+        `spectrogram` (B, frames, bands) is normalised; frames beyond the last whole patch are dropped. `place` (B, D)
+        is added to all tokens of an item, the class tokens too.
         """
         (time, band), columns = self.shape.patch, self.shape.columns
         batch, rows = len(spectrogram), spectrogram.shape[1] // time
         patches = spectrogram[:, : rows * time].reshape(batch, rows, time, columns, band).transpose(2, 3)
         tokens = self.patch(patches.reshape(batch, rows * columns, time * band))
         tokens = tokens + self.positions[:rows].flatten(0, 1)
-        tokens = self.embed_norm(torch.cat([self.cls.expand(batch, -1, -1), tokens], dim=1))
+        tokens = torch.cat([self.cls.expand(batch, -1, -1), tokens], dim=1)
+        tokens = self.embed_norm(tokens if place is None else tokens + place[:, None])
         grids = {}
         for number, block in enumerate(self.blocks[: max(layers)], start=1):
             tokens = block(tokens)

@@ -65,9 +65,11 @@ def find(name: str, folder: Folder = None) -> Path:
 def present(name: str, folder: Folder = None) -> Path | None:
     """The weights file of encoder `name`, the converted one first, or None. ValueError if there are several."""
     source, here = choose("encoder with weights", name, SOURCES), folder_of(folder)
-    if (converted := here / f"{name}.safetensors").is_file():
-        return converted
-    names = [name, *(n for n, other in SOURCES.items() if n != name and other == source)]  # openl3 and its long name
+    # openl3 and its long name, and one file at several sampling rates
+    names = [name, *(n for n, other in SOURCES.items() if n != name and other == source)]
+    for converted in (here / f"{n}.safetensors" for n in names):
+        if converted.is_file():
+            return converted
     for own in (*(here / n for n in names), *(here for n in names if n == here.name)):
         files = sorted(f for f in own.rglob("*") if f.suffix in SUFFIXES and f.is_file()) if own.is_dir() else []
         published = [f for f in files if f.name in (source.file, PurePosixPath(source.member).name)]
@@ -216,7 +218,7 @@ def guess(file: str | os.PathLike[str]) -> str:
             why[name] = str(error)
     named = [name for name in fits if SOURCES[name].file == Path(file).name != "model.safetensors"] or fits
     named = [name for name in named if name != "openl3"] if len(named) > 1 else named
-    if len(named) == 1:
+    if named and all(SOURCES[name] == SOURCES[named[0]] for name in named):  # one file at several sampling rates
         return named[0]
     if named:
         raise ValueError(f"{file} could be {', '.join(named)}: say which with --encoder NAME")
