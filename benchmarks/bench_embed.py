@@ -125,8 +125,9 @@ def main(divide: int) -> None:
         error = rounding(paths[:12], "ced-base", weights(folder, "ced-base"))
     notes = [
         "Ten-second stereo recordings, random weights. The network alone takes waveforms from memory; `embed` hashes, "
-        "decodes, enhances (near, far and the two soft masks), runs the network and writes float16 frames.",
-        f"float16 on disk (ced-base, {size:.0f} kB a waveform), relative error of the cosine distances between clips: "
+        "decodes, enhances (near, far and the two soft masks), runs the network and writes float32 frames.",
+        f"On disk: {size:.0f} kB a waveform (ced-base), half of it with --dtype float16, whose relative error of the "
+        "cosine distances between clips is: "
         + "; ".join(f"{pooling}: at most {largest}, median {median}" for pooling, largest, median in error)
         + ".",
     ]

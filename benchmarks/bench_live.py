@@ -47,7 +47,7 @@ SOUNDS = [np.stack([(c := hum(700 + i, seconds=SECONDS)).near, c.far]).astype(np
 class Arriving:
     """A source whose windows come at given times (s from `start`); time 0 is the end of its first window's sound."""
 
-    problem = ""
+    problem, finite = "", True
 
     def __init__(self, times: list[float], start: float, live: bool = True) -> None:
         self.times, self.start, self.live = times, start, live
@@ -185,12 +185,12 @@ def trend(folder: Path) -> float:
     """Seconds to draw 30 days of one machine (518,400 windows) in 1,000 points."""
     history = History(folder)
     rng = np.random.default_rng(0)
-    rows = [
-        ("pump", 5.0 * i, 5.0 * i + 10, v, 3.0, 0, 0.5, "", "", -30.0, -40.0)
-        for i, v in enumerate(rng.normal(size=518_400))
-    ]
+    record = ScoreRecord("pump", 0.0, 10.0, 0.0, 3.0, False, 0.5, level_near_dbfs=-30.0, level_far_dbfs=-40.0)
+    row = {**vars(record), "triggered_by": ""}
+    rows = [row | {"t0": 5.0 * i, "t1": 5.0 * i + 10, "score": v} for i, v in enumerate(rng.normal(size=518_400))]
     history.database.writer.execute("BEGIN")
-    history.database.writer.executemany(f"INSERT INTO scores VALUES ({','.join('?' * 11)})", rows)
+    into = f"INSERT INTO scores ({', '.join(row)}) VALUES ({', '.join(f':{name}' for name in row)})"
+    history.database.writer.executemany(into, rows)
     history.database.writer.execute("COMMIT")
     start = time.perf_counter()
     points = history.scores("pump", 0, 1e9, points=1000)

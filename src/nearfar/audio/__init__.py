@@ -19,7 +19,7 @@ from nearfar.audio.clip import (
     seconds,
     windows,
 )
-from nearfar.audio.limits import Limits
+from nearfar.audio.extent import Limits
 
 __all__ = [
     "INCOMPLETE",

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.audio import microphones
-from nearfar.audio.extent import UNKNOWN_S, missing_s
-from nearfar.audio.limits import Limits, check_rate, whole_rate
+from nearfar.audio.extent import UNKNOWN_S, Limits, check_rate, missing_s, whole_rate
 from nearfar.audio.microphones import Problem as Problem
 from nearfar.errors import AudioError
 from nearfar.support.check import Array, finite
@@ -105,9 +104,10 @@ def read(path: str | os.PathLike[str], *, near: int = 0, far: int | None = 1, st
         raise ValueError("frames is 0, and a clip needs samples: -1 reads all")
     path = Path(path)
     with _opened(path) as file:
+        KEYBOARD.check(path.name, file.samplerate, file.channels)
         if start:
             file.seek(start)
-        return _clip(path, file, frames, _channels(shown(path.name), file.channels, near, far))
+        return _clip(path, file, frames, _channels(path.name, file.channels, near, far))
 
 
 def windows(
@@ -126,15 +126,17 @@ def windows(
     not read. Raises as `read` does, and AudioError for a file beyond the `limits`.
     """
     path = Path(path)
-    with _opened(path, limits) as file:
-        rate, channels = file.samplerate, _channels(shown(path.name), file.channels, near, far)
+    with _opened(path) as file:
+        rate, channels = file.samplerate, _channels(path.name, file.channels, near, far)
+        limits.check(path.name, rate, file.channels)
+        if file.frames < UNKNOWN:
+            limits.check_length(path.name, file.frames / rate, file.frames * len(channels))
         if not _is_long(path, file, whole_s):
             clip = _clip(path, file, -1, channels)
-            limits.check_length(shown(path.name), clip.seconds, len(clip.near) * len(channels))
+            if file.frames >= UNKNOWN:
+                limits.check_length(path.name, clip.seconds, len(clip.near) * len(channels))
             yield clip
             return
-        if file.frames < UNKNOWN:
-            limits.check_length(shown(path.name), file.frames / rate, file.frames * len(channels))
         step = round(length_s * rate)
         if first:
             file.seek(first * step)
@@ -143,7 +145,7 @@ def windows(
             if start and len(samples) < step / 2:
                 return
             stop = start + len(samples)
-            limits.check_length(shown(path.name), stop / rate, stop * len(channels))
+            limits.check_length(path.name, stop / rate, stop * len(channels))
             clip = _as_recorded(path, samples, rate, 0.0 if start else _missing_s(path, file))
             yield replace(clip, name=f"{clip.name}@{start / rate:g}s", window=(start, step))
             if len(samples) < step:
@@ -182,7 +184,9 @@ class Header:
 
 def header(path: str | os.PathLike[str]) -> Header:
     """The header of a recording; raises as `read` does."""
+    path = Path(path)
     with _opened(path) as file:
+        KEYBOARD.check(path.name, file.samplerate, file.channels)
         seconds = file.frames / file.samplerate if file.frames < UNKNOWN else float("inf")
         return Header(file.samplerate, file.channels, seconds)
 
@@ -241,10 +245,9 @@ def incomplete(clip: Clip) -> list[Problem]:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str], limits: Limits = KEYBOARD) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[Any]:
     import soundfile
 
-    path = Path(path)
     if path.is_dir():
         raise ValueError(f"{shown(path)} is a folder, and one recording is expected here: give a file in it")
     if not path.is_file():
@@ -254,7 +257,6 @@ def _opened(path: str | os.PathLike[str], limits: Limits = KEYBOARD) -> Iterator
     try:
         # as bytes: a name need not be UTF-8
         with soundfile.SoundFile(os.fspath(path) if os.name == "nt" else os.fsencode(path)) as file:
-            limits.check(shown(path.name), file.samplerate, file.channels)
             yield file
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise _unreadable(path, error) from None
@@ -304,7 +306,7 @@ def _channels(name: str, channels: int, near: int, far: int | None) -> list[int]
     for label, channel in (("near", near), ("far", far)):
         if channel is not None and not 0 <= channel < channels:
             has = "one channel, 0" if channels == 1 else f"channels 0 to {channels - 1}"
-            raise AudioError(f"{name}: has {has}, so --{label} {channel} does not exist", "channel")
+            raise AudioError(f"{shown(name)}: has {has}, so --{label} {channel} does not exist", "channel")
     return [near] if far is None else [near, far]
 
 

@@ -1,4 +1,7 @@
-"""Whether a file holds as much sound as its header says.
+"""Whether a recording may be heard, on every path: its rate, channels and length, and whether its file is whole.
+
+`Limits()` is for files given by path: a rate or a number of channels that no microphone has is a damaged header, and
+would cost minutes. The server adds a length and a number of samples, because its senders are strangers.
 
 `missing_s` compares the bytes or pages that a header promises with those of the file, container by container: WAV
 (RIFF, RIFX, RF64, BW64), W64, CAF, AIFF, AU, VOC, NIST, OGG, MP3. A FLAC file is measured by its decoder, see `clip`.
@@ -9,11 +12,17 @@ tags.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from nearfar.errors import AudioError
+from nearfar.support.check import number
+from nearfar.support.words import shown
+
+RATES_HZ = (1_000, 384_000)  # of a recording
 STREAMED = 0x7FFF_0000  # 32-bit data sizes from here on are what tools write that cannot go back to the header
 UNKNOWN_S = float("inf")  # the end is missing, and how much it is cannot be told
 MP3_KBIT = {  # bit rates by (MPEG 1, layer)
@@ -27,6 +36,51 @@ MP3_KBIT = {  # bit rates by (MPEG 1, layer)
 MP3_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}  # by version bits
 
 Extent = tuple[int, int]  # bytes of sound: promised by the header, held by the file
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest recording: `seconds`, `channels`, and `samples` of all channels that are used together.
+
+    Both checks raise AudioError with the kind "rate", "channel" or "too_long".
+    """
+
+    seconds: float = math.inf
+    channels: int = 256
+    samples: float = math.inf
+
+    def check(self, name: str, rate: int, channels: int) -> None:
+        """AudioError if the file called `name` cannot be a recording by its `rate` in Hz and its `channels`."""
+        if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
+            check_rate(name, rate)
+        if channels > self.channels:
+            what = f"has {channels} channels, and at most {self.channels} are allowed: is its header damaged?"
+            raise AudioError(f"{shown(name)}: {what}", "channel")
+
+    def check_length(self, name: str, seconds: float, samples: float) -> None:
+        """AudioError if the recording called `name` is too long, by its header or by what was read so far."""
+        if seconds > self.seconds and math.isfinite(seconds):
+            what = f"lasts longer than {self.seconds / 60:g} min, which is the limit; send it in parts"
+            raise AudioError(f"{shown(name)}: {what}", "too_long")
+        if samples > self.samples and math.isfinite(samples):
+            what = f"holds more than {self.samples / 1e6:g} million samples, which is the limit; send it in parts"
+            raise AudioError(f"{shown(name)}: {what}", "too_long")
+
+
+def whole_rate(name: str, rate: float) -> int:
+    """`rate` in Hz as an int; ValueError if it is no whole number above 0."""
+    if number(f"the rate of {name!r}", rate, above=0) != int(rate):
+        raise ValueError(f"the rate of {name!r} must be a whole number of Hz, not {rate!r}")
+    return int(rate)
+
+
+def check_rate(name: str, rate: float) -> int:
+    """`whole_rate`; AudioError out of `RATES_HZ`."""
+    rate = whole_rate(name, rate)
+    if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
+        allowed = f"{RATES_HZ[0]:,} to {RATES_HZ[1]:,} Hz are allowed"
+        raise AudioError(f"{shown(name)}: a rate of {rate:,} Hz is out of range; {allowed}", "rate")
+    return rate
 
 
 def missing_s(path: Path, seconds: float) -> float:

@@ -12,7 +12,7 @@ number of clips. Above MOST clips, the clusters are those of an even sample, and
 
 Conventions
     machine (N, D)   dB, any features of the machine's sound     noise (N, F)   dB by band, or None: one microphone
-    groups (N, 2)    labels from 1 of the machine group and the noise group; 0: not known
+    groups (N, 2)    int, labels from 1 of the machine group and the noise group; 0: not known
     related (N, N)   bool, symmetric, the diagonal is True: what `Gaussian.excluding` takes
 
 >>> sound = np.array([[0.0, 0], [0.1, 0], [9, 9], [9, 9.1], [0, 9], [0.1, 9]])
@@ -35,6 +35,7 @@ from nearfar.support.check import Array
 from nearfar.support.words import plural
 
 FEW_RECORDINGS, FEW_SESSIONS = 5, 3  # fewer show nothing of another day
+NO_GROUPS = np.zeros((0, 2), int)  # of normals that are measured one by one
 COUNT = 10  # most groups of either kind
 FEWEST_LEFT = 2  # fewest clips that a clip may be compared with
 MACHINE_AXES, NOISE_AXES = 20, 10  # principal components that are clustered

@@ -24,7 +24,7 @@ from nearfar.backend import Backend, fit
 from nearfar.detector import calibration, default, review
 from nearfar.detector import folder as saved
 from nearfar.detector.sources import is_one_clip, normals_in, recordings_in
-from nearfar.detector.system import FittedSystem, Scored
+from nearfar.detector.system import FittedSystem, Scored, fit_system
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin, Skip
 from nearfar.embedding.group_features import GroupFeatures
@@ -101,7 +101,6 @@ class Detector:
         self.normals: list[Origin] = []
         self.is_target = np.zeros(0, bool)
         self.sessions: list[str] = []  # that file names, folders and times tell; "" where they tell none
-        self.groups = np.zeros((0, 2), int)  # (N, 2) machine group and noise group of each normal
         self.group_features: list[GroupFeatures] = []
         self.band_levels = BandLevels()
         self.remarks: list[str] = []  # about the normals of the last `fit` or `add`
@@ -198,8 +197,7 @@ class Detector:
         self.group_features = self.group_features + [clip.features for clip in clips if clip.features is not None]
         self.band_levels = BandLevels.total([self.band_levels, *(clip.levels for clip in clips)])
         self.weights_known = {name: weights_of(encoder) for name, encoder in self.encoders.items()}
-        backends = [fit(z, self.is_target, **vars(r.backend)) for z, r in zip(banks, self.recipes, strict=True)]
-        self._combine(backends, *self._calibrate(backends))
+        self._use(self._fit(banks, np.arange(len(self.normals))))
         self.set_threshold(value=by_hand)
         return self
 
@@ -297,17 +295,23 @@ class Detector:
     @property
     def promised(self) -> float:
         """The share of normal clips that may alarm."""
-        return self.false_alarm_rate or max(RATE, 1 / (1 + len(self.normals)))
+        return self._promised(len(self.normals))
+
+    def _promised(self, normals: int) -> float:
+        return self.false_alarm_rate or max(RATE, 1 / (1 + normals))
 
     def threshold_for(self, rate: float) -> Threshold:
         """The set-point above which a share `rate` of normal clips is expected, with groups also in a new session."""
-        read = threshold.share(rate, len(self.normals)) if self.grouped else number("rate", rate, above=0, below=1)
-        return replace(threshold.from_normals(self.train_values, read, self.method), rate=rate)
+        return self.fitted.threshold_for(rate, self.method)
 
     def rate_at(self, value: float) -> float:
         """The share of normal clips expected above a score; the inverse of `threshold_for`."""
-        p = float(np.exp(self.tail.log_p([value])[0]))
-        return threshold.promised(p, len(self.normals)) if self.grouped else p
+        return self.fitted.rate_at(value)
+
+    @property
+    def groups(self) -> Array:
+        """Machine group and noise group (N, 2) of each normal; (0, 2) if each was measured by itself."""
+        return calibration.NO_GROUPS if self._fitted is None else self._fitted.groups
 
     @property
     def grouped(self) -> bool:
@@ -361,16 +365,9 @@ class Detector:
         rest = np.delete(np.arange(len(self.normals)), odd)
         if not odd or len(rest) < 2:
             return None
-        other = Detector(self.system, false_alarm_rate=self.false_alarm_rate, method=self.method)
-        other.calibration, other.is_target = self.calibration, self.is_target[rest]
-        other.normals, other.sessions = [self.normals[i] for i in rest], [self.sessions[i] for i in rest]
-        if self.group_features:
-            other.group_features = [self.group_features[i] for i in rest]
-        pairs = zip(self.backends, self.recipes, strict=True)
-        backends = [fit(b.z[rest], other.is_target, **vars(recipe.backend)) for b, recipe in pairs]
-        other._combine(backends, *other._calibrate(backends))
-        limit = other.set_threshold().value
-        scores = [other.fitted.score([b.z[i] for b in self.backends]).value for i in odd]
+        others = self._fit([b.z for b in self.backends], rest)
+        limit = others.threshold_for(self._promised(len(rest)), self.method).value
+        scores = [others.score([b.z[i] for b in self.backends]).value for i in odd]
         heard = [(i, score) for i, score in zip(odd, scores, strict=True) if score > limit]
         if not heard:
             return None
@@ -505,36 +502,32 @@ class Detector:
             unusual=None if fatal else found.value > unusual,
             unusual_threshold=unusual,
             nearest=[self.normals[i].name for i in found.nearest],
-            p=threshold.promised(found.p, len(self.normals)) if self.grouped else found.p,
+            p=found.p,
             triggered_by=system.triggers(found.part_scores, self.threshold.value) if found.part_scores else (),
             part_scores=found.part_scores,
             problem=fatal,
             warnings=warnings,
         )
 
-    def _calibrate(self, backends: Sequence[Backend]) -> tuple[list[Array], list[Array]]:
-        """Scores (N,) of the normals by back end: `own` and `lone` of `FittedSystem`."""
-        features = self.group_features
-        if self.calibration != GROUPS or len(features) < len(self.normals):
-            scores = [b.train_scores for b in backends]
-            return scores, scores
-        machine, noise = (np.stack([getattr(f, name) for f in features]) for name in ("machine", "noise"))
-        self.groups = calibration.groups(machine, noise if noise.size else None)
-        files = [n.path or n.sha256 for n in self.normals]
-        known = [session or None for session in self.sessions]
-        related = calibration.related(self.groups, recordings=files, sessions=known)
-        alone = np.eye(len(related), dtype=bool)
-        # A Gaussian of standardized features keeps the scale of all normals in both, so that the two compare.
-        lone = [b.scores_excluding(alone) if b.config.standardize else b.train_scores for b in backends]
-        return [b.scores_excluding(related) for b in backends], lone
+    def _fit(self, banks: Sequence[Array], rows: Array) -> FittedSystem:
+        """The system fitted on the normals `rows` of the banks (N, D), one bank per leaf."""
+        assert self.system is not None
+        groups, related = calibration.NO_GROUPS, None
+        if self.calibration == GROUPS and len(self.group_features) == len(self.normals):
+            features, normals = [self.group_features[i] for i in rows], [self.normals[i] for i in rows]
+            machine, noise = (np.stack([getattr(f, name) for f in features]) for name in ("machine", "noise"))
+            groups = calibration.groups(machine, noise if noise.size else None)
+            files = [n.path or n.sha256 for n in normals]
+            known = [self.sessions[i] or None for i in rows]
+            related = calibration.related(groups, recordings=files, sessions=known)
+        return fit_system(self.system, [z[rows] for z in banks], self.is_target[rows], groups, related)
 
     def _compared(self, scores: Sequence[Array]) -> list[Array]:
         """Of arrays by leaf, once or twice, those of the leaves that compare a clip with the normals."""
         return [x for x, r in zip(scores, cycle(self.recipes), strict=False) if r.method != "as_is"]
 
-    def _combine(self, backends: Sequence[Backend], own: Sequence[Array], lone: Sequence[Array]) -> None:
-        assert self.system is not None
-        self._fitted = FittedSystem(self.system, backends, own, lone)
+    def _use(self, fitted: FittedSystem) -> None:
+        self._fitted = fitted
         self._set_unusual_threshold()
 
     def _set_unusual_threshold(self) -> None:
@@ -557,13 +550,14 @@ class Detector:
         self.by_default, self.why, self.window_s = state.by_default, state.why, state.window_s
         self.normals, self.is_target, self.band_levels = state.normals, state.is_target, state.band_levels
         self.weights_known, self.calibration = state.weights, state.calibration
-        self.sessions, self.groups, self.group_features = list(state.sessions), state.groups, list(state.group_features)
-        alone = [None] * len(state.own) if self.grouped else state.own  # exact leave-one-out takes its time
+        self.sessions, self.group_features = list(state.sessions), list(state.group_features)
+        alone = [None] * len(state.own) if len(state.groups) else state.own  # exact leave-one-out takes its time
         backends = [
             fit(z, state.is_target, train_scores=train, **vars(recipe.backend))
             for recipe, z, train in zip(self.recipes, state.banks, alone, strict=True)
         ]
-        self._combine(backends, state.own, state.lone)
+        assert self.system is not None
+        self._use(FittedSystem(self.system, backends, state.own, state.lone, state.groups))
         self.threshold = state.threshold
         if state.format < saved.FORMAT and state.threshold.method in threshold.METHODS:
             self.set_threshold()

@@ -14,17 +14,18 @@ through the same function, so a set-point from the normals holds for new clips (
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
-from nearfar.backend import Backend
+from nearfar import threshold
+from nearfar.backend import Backend, fit
 from nearfar.fusion import divisor, in_sigmas, statistics, weighted_sum
-from nearfar.recipe import RAREST, Recipe, System, Watch, dominant_recipe
-from nearfar.support.check import Array
-from nearfar.threshold import PValue
+from nearfar.recipe import RAREST, Recipe, System, Watch, dominant_recipe, leaves
+from nearfar.support.check import Array, number
+from nearfar.threshold import PValue, Threshold
 
 NEAREST = 3  # normals that are named beside a score
 ROUNDING = 1e-6  # scores that differ by less than this share of the highest are equal
@@ -55,14 +56,16 @@ class FittedSystem:
     """The back ends of a system, combined and aligned by the scores of the normals.
 
     own, lone      (N,) per leaf, see the module
+    groups         (N, 2) of the normals if `own` was measured without relatives, else (0, 2)
     train_values   (N,) the normals' combined `own` scores in standard deviations
     lone_values    (N,) their combined `lone` scores in standard deviations
     """
 
     def __init__(
-        self, system: System, backends: Sequence[Backend], own: Sequence[Array], lone: Sequence[Array]
+        self, system: System, backends: Sequence[Backend], own: Sequence[Array], lone: Sequence[Array], groups: Array
     ) -> None:
-        self.system, self.backends, self.own, self.lone = system, backends, own, lone
+        self.system, self.backends, self.own, self.lone, self.groups = system, backends, own, lone, groups
+        self.grouped = len(groups) > 0  # whether the normals were measured without their relatives
         self.combined = build(system, iter(own), iter(lone))
         self.mu, self.sigma = unit_of(self.combined.lone)
         self.train_values = in_sigmas(self.combined.own, self.mu, self.sigma)
@@ -76,12 +79,21 @@ class FittedSystem:
         leaves = [b.score_with_nearest(v[None], NEAREST) for b, v in zip(self.backends, vectors, strict=True)]
         combined, parts = self.combined.combine(iter([scores for scores, _, _ in leaves]))
         value = (float(combined[0]) - self.mu) / self._divisor
-        p = float(np.exp(self.tail.log_p_unchecked(np.array([value]))[0]))
         part_scores = {name: float(part[0]) for name, part in parts.items()}
         leaf = dominant_recipe(self.system, part_scores) if self._leaf is None else self._leaf
         _, distances, nearest = leaves[leaf]
         blank = any(not vector.any() for vector in vectors)
-        return Scored(value, p, part_scores, distances[0], nearest[0], blank)
+        return Scored(value, self.rate_at(value), part_scores, distances[0], nearest[0], blank)
+
+    def threshold_for(self, rate: float, method: str) -> Threshold:
+        """The set-point above which a share `rate` of normal clips is expected, with groups also in a new session."""
+        read = threshold.share(rate, len(self.train_values)) if self.grouped else number("rate", rate, above=0, below=1)
+        return replace(threshold.from_normals(self.train_values, read, method), rate=rate)
+
+    def rate_at(self, value: float) -> float:
+        """The share of normal clips expected above a score; the inverse of `threshold_for`."""
+        p = float(np.exp(self.tail.log_p_unchecked(np.array([value]))[0]))
+        return threshold.promised(p, len(self.train_values)) if self.grouped else p
 
     def triggers(self, part_scores: Mapping[str, float], threshold: float) -> tuple[str, ...]:
         """The parts of a watch whose score exceeds the `threshold`, rarest first; if none does, the rarest."""
@@ -90,6 +102,24 @@ class FittedSystem:
         limit = (threshold * self.sigma + self.mu) / np.log(10)  # the unit of the part scores
         order = sorted(part_scores, key=lambda name: -part_scores[name])
         return tuple([name for name in order if part_scores[name] > limit] or order[:1])
+
+
+def fit_system(
+    system: System, banks: Sequence[Array], is_target: Array, groups: Array, related: Array | None
+) -> FittedSystem:
+    """A system fitted on a bank (N, D) of normals per leaf.
+
+    `related` (N, N) says which normals are left out together, and `groups` (N, 2) is kept; None: each normal alone.
+    """
+    pairs = zip(banks, leaves(system), strict=True)
+    backends = [fit(z, is_target, **vars(recipe.backend)) for z, recipe in pairs]
+    if related is None:
+        scores = [b.train_scores for b in backends]
+        return FittedSystem(system, backends, scores, scores, groups)
+    alone = np.eye(len(related), dtype=bool)
+    # A Gaussian of standardized features keeps the scale of all normals in both, so that the two compare.
+    lone = [b.scores_excluding(alone) if b.config.standardize else b.train_scores for b in backends]
+    return FittedSystem(system, backends, [b.scores_excluding(related) for b in backends], lone, groups)
 
 
 def unit_of(lone: Array) -> tuple[float, float]:
