@@ -23,7 +23,7 @@ clip = Clip(near, far, RATE, "pump 3")
 class Loudness:
     """Tokens on a 10 x 2 grid: mean, deviation and maximum of a tenth of the clip, and ten times that."""
 
-    dim, licence, batches = 3, "none", False
+    dim, licence, batches, device = 3, "none", False, "cpu"
 
     def __init__(self, sample_rate=RATE):
         self.sample_rate, self.heard = sample_rate, []

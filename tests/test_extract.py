@@ -41,7 +41,7 @@ class Counted:
 
     def __init__(self, encoder):
         self.encoder, self.heard = encoder, 0
-        for name in ("sample_rate", "dim", "licence", "batches", "weights_hash"):
+        for name in ("sample_rate", "dim", "licence", "batches", "weights_hash", "device"):
             if hasattr(encoder, name):
                 setattr(self, name, getattr(encoder, name))
 

@@ -9,7 +9,7 @@ from the surroundings, H F (eq. 6, 7). Two functions remove this leakage from ne
                        weighted by 1 / (power of N - H F)
 
 Conventions
-    near, far (..., N)   waveforms of one rate; the result has the same shape and dtype
+    near, far (..., N)   waveforms of one rate, arrays or tensors; the result has the same shape and dtype
     The STFT has a periodic Hann window, centred frames and mirrored edges. H is estimated over the whole clip.
     Every eps is relative to the mean power of the term it is added to: a clip c times as loud gives c times the result.
     A silent far channel leaves near unchanged. The result is at most twice as large as the peak of near.
@@ -30,8 +30,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import fft
 
+from nearfar.support.arrays import cast, irfft, like, moving_mean, namespace, new, rfft, windows
 from nearfar.support.check import Array, finite, integer, number
 
 EPS = 1e-10  # share of the mean power that is added to a denominator
@@ -78,7 +78,8 @@ def soft_masks(
         power = _power(n)
         r = _power(p) / (power + _eps(power))  # eq. 8
         leaked = r / (1 + r)
-        return [np.clip(1 - alpha * leaked, floor, 1) * n for alpha, floor in settings]  # eq. 9, 10
+        xp = namespace(n)
+        return [xp.clip(1 - alpha * leaked, floor, 1) * n for alpha, floor in settings]  # eq. 9, 10
 
     return _through_stft(near, far, masked, n_fft, hop)
 
@@ -113,7 +114,7 @@ def leakage_subtract(
             r = _smooth_bins(_power(rest))
             level = r.mean(axis=-2, keepdims=True)
             # Scaled to about 1 in every bin: only the proportions of the weights matter.
-            rest = n - _transfer(n, f, level / np.maximum(r + RESIDUAL_FLOOR * level, TINY)) * f
+            rest = n - _transfer(n, f, (level + TINY) / namespace(r).clip(r + RESIDUAL_FLOOR * level, TINY, None)) * f
         return [rest]
 
     return _through_stft(near, far, subtract, n_fft, hop)[0]
@@ -131,7 +132,7 @@ def _transfer(n: Array, f: Array, weights: Array | None = None) -> Array:
     # eq. 6, spectra (..., frames, bins) -> (..., 1, bins)
     weighted = f if weights is None else weights * f
     total = (weighted.real * f.real + weighted.imag * f.imag).sum(axis=-2, keepdims=True)
-    h: Array = (n * np.conj(weighted)).sum(axis=-2, keepdims=True) / (total + _eps(total))
+    h: Array = (n * namespace(n).conj(weighted)).sum(axis=-2, keepdims=True) / (total + _eps(total))
     return h
 
 
@@ -147,14 +148,11 @@ def _eps(power: Array) -> Array:
 
 def _smooth_bins(power: Array) -> Array:
     # Mean over the NEIGHBOURS bins around each bin; over fewer at the two ends.
-    from scipy.ndimage import uniform_filter1d  # slow to import
-
     half, bins = NEIGHBOURS // 2, power.shape[-1]
     count = np.minimum(np.arange(bins) + half + 1, bins) - np.maximum(np.arange(bins) - half, 0)
-    mean: Array = uniform_filter1d(power, NEIGHBOURS, axis=-1, mode="constant") * (NEIGHBOURS / count).astype(
-        power.dtype
-    )
-    return np.maximum(mean, 0)
+    mean = moving_mean(power, NEIGHBOURS) * cast(like(power, NEIGHBOURS / count), power.dtype)
+    smooth: Array = namespace(power).clip(mean, 0, None)
+    return smooth
 
 
 def _through_stft(
@@ -168,35 +166,36 @@ def _through_stft(
         raise ValueError(f"near and far must have the same shape, not {x.shape} and {y.shape}")
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError("near holds no samples")
-    dtype = x.dtype
+    xp = namespace(x)
     scale, scale_far = _peak(x), _peak(y)  # each channel at peak 1, so that squares neither overflow nor vanish
-    window = (np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2).astype(dtype)  # periodic Hann
+    window = cast(like(x, np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2), x.dtype)  # periodic Hann
     n, f = _stft(x / scale, window, hop), _stft(y / scale_far, window, hop)
-    limit = 2 * np.abs(x).max(axis=-1, keepdims=True)
+    limit = 2 * xp.amax(abs(x), axis=-1, keepdims=True)
     silent = ~y.any(axis=-1, keepdims=True)
     outs = [_istft(spectrum, window, hop, x.shape[-1]) * scale for spectrum in change(n, f)]
-    return [np.where(silent, x, np.clip(out, -limit, limit)).astype(dtype) for out in outs]
+    return [cast(xp.where(silent, x, xp.clip(out, -limit, limit)), x.dtype) for out in outs]
 
 
 def _peak(x: Array) -> Array:
-    peak = np.abs(x).max(axis=-1, keepdims=True)
-    return np.where(peak > 0, peak, 1)
+    xp = namespace(x)
+    peak = xp.amax(abs(x), axis=-1, keepdims=True)
+    scale: Array = xp.where(peak > 0, peak, 1)
+    return scale
 
 
 def _stft(x: Array, window: Array, hop: int) -> Array:  # (..., N) -> (..., frames, bins)
-    pad = len(window) // 2
-    mode = "reflect" if x.shape[-1] > 1 else "edge"
-    x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(pad, pad)], mode=mode)  # type: ignore[call-overload]
+    pad, length = len(window) // 2, x.shape[-1]
+    x = x[..., like(x, np.pad(np.arange(length), pad, mode="reflect" if length > 1 else "edge"))]
     rest = -(x.shape[-1] - len(window)) % hop  # zeros, so that a frame covers the last samples
-    x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, rest)])
-    frames = np.lib.stride_tricks.sliding_window_view(x, len(window), axis=-1)[..., ::hop, :]
-    return np.asarray(fft.rfft(frames * window, axis=-1))
+    x = namespace(x).concatenate([x, new(x, (*x.shape[:-1], rest))], axis=-1)
+    spectrum: Array = rfft(windows(x, len(window), hop) * window)
+    return spectrum
 
 
 def _istft(spectrum: Array, window: Array, hop: int, length: int) -> Array:  # (..., frames, bins) -> (..., N)
     # Least squares: windowed again, divided by the sum of the squared windows. The mirrored edges are cut off.
-    frames = fft.irfft(spectrum, n=len(window), axis=-1) * window
-    norm = _overlapped(np.broadcast_to(window**2, frames.shape[-2:]), hop)
+    frames = irfft(spectrum, len(window)) * window
+    norm = _overlapped(namespace(window).broadcast_to(window**2, frames.shape[-2:]), hop)
     keep = slice(len(window) // 2, len(window) // 2 + length)
     return _overlapped(frames, hop)[..., keep] / norm[keep]
 
@@ -204,7 +203,7 @@ def _istft(spectrum: Array, window: Array, hop: int, length: int) -> Array:  # (
 def _overlapped(frames: Array, hop: int) -> Array:
     # (..., frames, n_fft) -> (..., N): the sum of the frames, frame t beginning at sample t hop.
     *lead, count, n_fft = frames.shape
-    out = np.zeros((*lead, count + -(-n_fft // hop) - 1, hop), frames.dtype)
+    out = new(frames, (*lead, count + -(-n_fft // hop) - 1, hop))
     # One hop of all frames at a time. In reversed order each sample receives its frames in the order of time.
     for start in reversed(range(0, n_fft, hop)):
         part = frames[..., start : start + hop]

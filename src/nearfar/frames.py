@@ -4,7 +4,7 @@
     value -> tanh(value)   where value > spike
 
 Conventions
-    frames (..., T, D)   frames of an encoder; the result has the same shape and dtype
+    frames (..., T, D)   frames of an encoder, array or tensor; the result has the same shape and dtype
     This is the report's wording, read literally: the comparison is signed, so with `low` every negative value becomes
     0, and a value just above `spike` becomes smaller than one just below it. `symmetric` and `continuous` are the other
     readings. The thresholds apply to raw activations: they fit one encoder, checkpoint and layer.
@@ -20,6 +20,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nearfar.support.arrays import namespace
 from nearfar.support.check import Array, finite, number
 
 
@@ -56,13 +57,10 @@ def suppress(
         number("low", low)
     if spike is not None:
         number("spike", spike, above=low if low is not None else -np.inf)
-    size = np.abs(x) if symmetric else x
-    out = x.copy()
-    if spike is not None:
-        high = size > spike
-        spikes = x[high]
-        edge = np.where(spikes < 0, -spike, spike)
-        out[high] = edge + np.tanh(spikes - edge) if continuous else np.tanh(spikes)
+    xp, size, out = namespace(x), abs(x) if symmetric else x, 1 * x
+    if spike is not None:  # tanh of all values: it is quicker than to pick the few that need it
+        edge = xp.where(x < 0, 0 * x - spike, 0 * x + spike) if continuous else 0
+        out = xp.where(size > spike, edge + xp.tanh(x - edge), x)
     if low is not None:
-        out[size < low] = 0
+        out = xp.where(size < low, 0, out)
     return out

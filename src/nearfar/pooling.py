@@ -16,7 +16,8 @@ For frames in decibels (log-mel); P_t = 10^(x_t / 10) is the power of frame t:
     mean_std  mean and standard deviation over t of x_t
 
 Conventions
-    frames (..., T, D)   T frames in order of time, D features. Results are (..., D); quantile, mean_std: (..., 2 D);
+    frames (..., T, D)   T frames in order of time, D features: an array or a tensor.
+                         Results are (..., D); quantile, mean_std: (..., 2 D);
                          burst: (..., ceil(D / 4)), the last group may have fewer features
     burst leaves out the first and the last min(8, ceil((T - 1) / 8)) frames, where a window reaches over the end of the
     clip, but at least one frame is left. Its b_t is at least -130 dB.
@@ -41,6 +42,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nearfar.support.arrays import cast, like, namespace, new, on_host, ranked
 from nearfar.support.check import Array, choose, finite, number
 from nearfar.support.plugins import Plugins
 
@@ -104,46 +106,71 @@ def mean_std(frames: ArrayLike) -> Array:
 
 
 def _mean(x: Array) -> Array:
-    return x.mean(axis=-2, dtype=np.float64).astype(x.dtype)
+    mean: Array = cast(x.mean(axis=-2, dtype=namespace(x).float64), x.dtype)
+    return mean
 
 
 def _gem(x: Array, p: float) -> Array:
-    return _power_mean(x, np.full(x.shape[:-1], 1 / x.shape[-2], x.dtype), p)
+    return _power_mean(x, new(x, x.shape[:-1], 1 / x.shape[-2]), p)
 
 
 def _rdp(x: Array, alpha: float) -> Array:
-    return np.einsum("...t,...td->...d", deviation_weights(x, alpha), x)
+    pooled: Array = namespace(x).einsum("...t,...td->...d", deviation_weights(x, alpha), x)
+    return pooled
 
 
 def _quantile(x: Array, q: float) -> Array:
-    return np.concatenate([np.quantile(x, q, axis=-2).astype(x.dtype), _power(x)], axis=-1)
+    xp = namespace(x)
+    both: Array = xp.concatenate([cast(xp.quantile(x, q, axis=-2), x.dtype), _power(x)], axis=-1)
+    return both
 
 
 def _power(x: Array) -> Array:
-    top = x.max(axis=-2, keepdims=True)
-    decibels: Array = top[..., 0, :] + 10 * np.log10(np.mean(10 ** ((x - top) / 10), axis=-2))
+    xp = namespace(x)
+    top = xp.amax(x, axis=-2, keepdims=True)
+    decibels: Array = top[..., 0, :] + 10 * xp.log10((10 ** ((x - top) / 10)).mean(axis=-2))
     return decibels
 
 
 def _quiet(x: Array) -> Array:
     lower, share = divmod(QUIET * (x.shape[-2] - 1), 1)
     at = [int(lower), min(int(lower) + 1, x.shape[-2] - 1)]
-    low, high = np.moveaxis(np.partition(x, at, axis=-2)[..., at, :].astype(np.float64), -2, 0)
+    xp = namespace(x)
+    both = cast(ranked(x, at), xp.float64)
+    low, high = both[..., 0, :], both[..., 1, :]
     # (1 - share) P_low + share P_high, relative to P_high so that no power overflows
-    decibels = high + 10 * np.log10((1 - share) * 10 ** ((low - high) / 10) + share) if share else low
-    return decibels.astype(x.dtype)
+    decibels = high + 10 * xp.log10((1 - share) * 10 ** ((low - high) / 10) + share) if share else low
+    quiet: Array = cast(decibels, x.dtype)
+    return quiet
 
 
 def _burst(x: Array) -> Array:
     frames, features = x.shape[-2:]
     edge = min(EDGE, -(-(frames - 1) // EDGE), (frames - 1) // 2)
-    inside = x[..., edge : frames - edge, :].astype(np.float64)
-    relative = 10 ** ((inside - inside.max(axis=-2, keepdims=True)) / 10)
+    xp = namespace(x)
+    inside = cast(x[..., edge : frames - edge, :], xp.float64)
+    relative = 10 ** ((inside - xp.amax(inside, axis=-2, keepdims=True)) / 10)
     relative /= relative.mean(axis=-2, keepdims=True)
-    first = np.arange(0, features, GROUP)
-    grouped = np.add.reduceat(relative, first, axis=-1) / np.diff(np.append(first, features))
-    level = 10 * np.log10(np.maximum(grouped, RELATIVE_FLOOR))
-    return (level.max(axis=-2) - level.mean(axis=-2)).astype(x.dtype)
+    grouped, whole = 1 * relative[..., ::GROUP], features // GROUP
+    for i in range(1, GROUP):  # the last group may have fewer features
+        each = relative[..., i::GROUP]
+        grouped[..., : each.shape[-1]] += each
+    grouped[..., :whole] /= GROUP
+    grouped[..., whole:] /= max(1, features - GROUP * whole)
+    level = 10 * xp.log10(xp.clip(grouped, RELATIVE_FLOOR, None))
+    burst: Array = cast(xp.amax(level, axis=-2) - level.mean(axis=-2), x.dtype)
+    return burst
+
+
+def _peak(x: Array) -> Array:
+    peak: Array = namespace(x).amax(x, axis=-2) - x.mean(axis=-2)
+    return peak
+
+
+def _mean_std(x: Array) -> Array:
+    xp, mean = namespace(x), x.mean(axis=-2, keepdims=True)
+    both: Array = xp.concatenate([mean[..., 0, :], xp.sqrt(((x - mean) ** 2).mean(axis=-2))], axis=-1)
+    return both
 
 
 # The poolings of float arrays that are checked already, with the settings p and alpha.
@@ -156,8 +183,8 @@ POOLINGS: dict[str, Rule] = {
     "power": lambda x, p, alpha: _power(x),
     "burst": lambda x, p, alpha: _burst(x),
     "quantile": lambda x, p, alpha: _quantile(x, QUIET),
-    "peak": lambda x, p, alpha: x.max(axis=-2) - x.mean(axis=-2),
-    "mean_std": lambda x, p, alpha: np.concatenate([x.mean(axis=-2), x.std(axis=-2)], axis=-1),
+    "peak": lambda x, p, alpha: _peak(x),
+    "mean_std": lambda x, p, alpha: _mean_std(x),
 }
 PLUGINS = Plugins("pooling", "nearfar.register_pooling", POOLINGS)
 
@@ -179,9 +206,10 @@ def _clipwise(pooling: Callable[[Array], Array]) -> Rule:
     """A pooling of (T, D) as one of (..., T, D)."""
 
     def rule(x: Array, p: float, alpha: float) -> Array:
-        each = x.reshape(-1, *x.shape[-2:])
+        each = on_host(x).reshape(-1, *x.shape[-2:])
         made = np.stack([finite("the result of a pooling", pooling(frames), ndim=1) for frames in each])
-        return made.reshape(*x.shape[:-2], -1).astype(x.dtype)
+        pooled: Array = cast(like(x, made.reshape(*x.shape[:-2], -1)), x.dtype)
+        return pooled
 
     return rule
 
@@ -220,32 +248,37 @@ def length(kind: str, features: int) -> int:
 
 def deviation_weights(frames: Array, alpha: float) -> Array:
     """Weights w_t (..., T) of frames (..., T, D); those of a clip sum to 1. Source: eq. 15."""
-    return emphasis(deviations(frames), alpha).astype(frames.dtype)
+    weights: Array = cast(emphasis(deviations(frames), alpha), frames.dtype)
+    return weights
 
 
 def deviations(frames: Array) -> Array:
     """Relative deviations d_t (..., T) of frames (..., T, D) from the clip's mean, at most 1. Source: eq. 15."""
-    difference = frames - frames.mean(axis=-2, keepdims=True, dtype=np.float64)
-    largest = np.abs(difference).max(axis=(-2, -1), keepdims=True, initial=np.finfo(np.float64).tiny)
-    d = np.linalg.norm(difference / largest, axis=-1) * largest[..., 0]  # (..., T), without overflow
-    relative: Array = d / (d.max(axis=-1, keepdims=True) + EPS)
+    xp = namespace(frames)
+    difference = frames - frames.mean(axis=-2, keepdims=True, dtype=xp.float64)
+    largest = xp.clip(xp.amax(abs(difference), axis=(-2, -1), keepdims=True), np.finfo(np.float64).tiny, None)
+    scaled = difference / largest
+    d = xp.sqrt((scaled * scaled).sum(axis=-1)) * largest[..., 0]  # (..., T), without overflow
+    relative: Array = d / (xp.amax(d, axis=-1, keepdims=True) + EPS)
     return relative
 
 
 def emphasis(deviations: Array, alpha: float) -> Array:
     """Weights (..., T) of frames by their relative deviations (..., T). Source: eq. 15."""
-    w = ((1 + deviations) / (1 + deviations.max(axis=-1, keepdims=True))) ** alpha
+    w = ((1 + deviations) / (1 + namespace(deviations).amax(deviations, axis=-1, keepdims=True))) ** alpha
     weights: Array = w / w.sum(axis=-1, keepdims=True)
     return weights
 
 
 def _power_mean(x: Array, weights: Array, p: float) -> Array:
     # Each feature is scaled to a maximum of 1 first, because x ** 9 could under- or overflow in float32.
-    x = np.maximum(x, 0)
-    top = x.max(axis=-2, keepdims=True)
-    ratio = x / np.where(top > 0, top, 1)
-    power = np.einsum("...t,...td->...d", weights, ratio**p)
-    return np.minimum(power, 1) ** (1 / p) * top[..., 0, :]  # the weights may sum to more than 1 by rounding
+    xp = namespace(x)
+    x = xp.clip(x, 0, None)
+    top = xp.amax(x, axis=-2, keepdims=True)
+    ratio = x / xp.where(top > 0, top, 1)
+    power = xp.einsum("...t,...td->...d", weights, ratio**p)
+    pooled: Array = xp.clip(power, None, 1) ** (1 / p) * top[..., 0, :]  # rounded weights may sum to more than 1
+    return pooled
 
 
 def _frames(frames: ArrayLike) -> Array:

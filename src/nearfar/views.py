@@ -11,7 +11,7 @@ A number is decimal, such as n_0.25f. `register` adds views of your own.
 Method 4 changes the waveform before the encoder: see `enhance`.
 
 Conventions
-    near, far (..., D)   pooled embeddings of any length; they are scaled to length 1 first
+    near, far (..., D)   pooled embeddings of any length, arrays or tensors; they are scaled to length 1 first
     The result (..., D') has length 1; D' is D, 2 D or 3 D. A zero vector stays zero.
 
 >>> compose("n_f", [3.0, 0], [0, 0.1]).round(2).tolist()
@@ -26,6 +26,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nearfar.support.arrays import like, namespace, on_host
 from nearfar.support.check import Array, finite, one_of
 from nearfar.support.plugins import Plugins
 
@@ -35,22 +36,24 @@ NUMBER = r"\d{1,3}(?:\.\d{1,9})?"
 
 def unit(z: Array) -> Array:
     """Vectors (..., D) at length 1, the L2 norm of eq. 3; a zero vector stays zero."""
+    xp = namespace(z)
     with np.errstate(over="ignore"):
-        squares = np.einsum("...d,...d->...", z, z)[..., None]
+        squares = xp.einsum("...d,...d->...", z, z)[..., None]
     usual = (squares > 1e-20) & (squares < 1e30)
     if not usual.all():  # scale the other vectors to peak 1, so that their squares neither overflow nor vanish
-        peak = np.abs(z).max(axis=-1, keepdims=True, initial=0)
-        z = z / np.where(usual | (peak == 0), 1, peak)
-        squares = np.where(usual, squares, np.einsum("...d,...d->...", z, z)[..., None])
-    return np.asarray(z / np.where(squares > 0, np.sqrt(squares), 1))
+        peak = xp.amax(abs(z), axis=-1, keepdims=True)
+        z = z / xp.where(usual | (peak == 0), 1, peak)
+        squares = xp.where(usual, squares, xp.einsum("...d,...d->...", z, z)[..., None])
+    scaled: Array = z / xp.where(squares > 0, xp.sqrt(squares), 1)
+    return scaled
 
 
 def _concat(beta: float) -> Rule:  # eq. 3, before its L2 norm
-    return lambda near, far: np.concatenate([near, beta * far], axis=-1)
+    return lambda near, far: namespace(near).concatenate([near, beta * far], axis=-1)
 
 
 def _absdif(gamma: float) -> Rule:  # eq. 4 and 5, before the last L2 norm
-    return lambda near, far: np.concatenate([near, far, gamma * unit(np.abs(near - far))], axis=-1)
+    return lambda near, far: namespace(near).concatenate([near, far, gamma * unit(abs(near - far))], axis=-1)
 
 
 def _residual(beta: float) -> Rule:
@@ -91,9 +94,10 @@ def _rowwise(view: Rule) -> Rule:
     """A view of single vectors as a view of (..., D)."""
 
     def rule(near: Array, far: Array) -> Array:
-        pairs = zip(near.reshape(-1, near.shape[-1]), far.reshape(-1, far.shape[-1]), strict=True)
-        made = np.stack([finite("the result of a view", view(*pair), ndim=1) for pair in pairs])
-        return made.reshape(*near.shape[:-1], -1)
+        rows = [on_host(x).reshape(-1, x.shape[-1]) for x in (near, far)]
+        made = np.stack([finite("the result of a view", view(*pair), ndim=1) for pair in zip(*rows, strict=True)])
+        out: Array = like(near, made.reshape(*near.shape[:-1], -1))
+        return out
 
     return rule
 

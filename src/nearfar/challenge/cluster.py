@@ -1,31 +1,40 @@
-"""Filling the store on a Ray cluster: the functions of `embedding.fill.embed_shard` as a Ray Data pipeline.
+"""Work on a Ray cluster with a shared disk: filling the store, and the jobs of a search.
+
+`embed_on_ray` has the functions of `embedding.fill.embed_shard` as a Ray Data pipeline:
 
     recordings -> _Prepare (tasks, any processor): hash, decode, enhance
                -> Embedder (actors, one GPU each if the cluster has GPUs): networks, and the store (a shared disk)
 
-Each step is idempotent: Ray repeats the steps of a killed worker.
+`map_on_ray` runs functions as tasks, one GPU each if the cluster has GPUs. Each step and each task is idempotent: Ray
+repeats those of a killed worker. The plug-ins of this process are registered in the workers.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nearfar.embedding.batches import run_batch
 from nearfar.embedding.cache import CachedEncoders, EmbeddingCache, PendingClip
 from nearfar.embedding.embedder import Skip, batch_of
 from nearfar.embedding.fill import Done, Order, finish, prepare
 from nearfar.embedding.store import Store
-from nearfar.encoders.loading import weights_of
+from nearfar.encoders import register_encoder
+from nearfar.encoders.loading import full_paths, weights_of
+from nearfar.encoders.plugins import LOADS
 from nearfar.errors import StoreError
+from nearfar.recipe import PLUGINS
 from nearfar.support.progress import Progress
 from nearfar.support.threads import single_threaded_blas
 
+Result = TypeVar("Result")
 NOTHING = PendingClip("", None, {}, {})
 BLOCKS = 1000  # most blocks that the recordings are divided into
 
@@ -36,6 +45,7 @@ class Description:
 
     sample_rate: int
     weights_hash: str
+    device: str = "cpu"  # of `_Prepare`, which has no GPU
 
 
 def embed_on_ray(
@@ -51,35 +61,104 @@ def embed_on_ray(
 
     Raises ImportError if Ray is not installed; otherwise as `embed_shard`.
     """
-    try:
-        ray: Any = import_module("ray")
-        import_module("ray.data")
-    except ImportError as error:
-        raise ImportError("the engine ray needs Ray: pip install 'nearfar[ray]'") from error
-
+    ray = _ray()
     if not paths:
         return Done()
-    order = _with_full_paths(order)
+    order = replace(order, store=str(Path(order.store).resolve()), weights=full_paths(order.weights))
     source = grids or order.cached_encoders()
     described = {n: Description(e.sample_rate, str(weights_of(e))) for n, e in source.encoders.items()}
+    plugins = _plugins(ray)
     with _connected(ray):
-        gpus = int(ray.cluster_resources().get("GPU", 0)) if order.device != "cpu" else 0
+        gpus = _gpus(ray, order.device != "cpu")
         rows = (
             ray.data.from_items(
                 [{"at": at, "path": str(Path(path).resolve())} for at, path in enumerate(paths)],
                 override_num_blocks=max(1, min(len(paths), BLOCKS)),
             )
-            .flat_map(_Prepare(order, described))
+            .flat_map(_Prepare(order, described, plugins))
             .map_batches(
                 Embedder,
-                fn_constructor_args=(order,),
-                batch_size=batch_of(order.inputs, order.threads or 1),
+                fn_constructor_args=(order, plugins),
+                batch_size=batch_of(order.inputs, order.threads or 1, source.encoders),
                 compute=ray.data.ActorPoolStrategy(size=actors or gpus or 1),
                 num_gpus=1 if gpus else 0,
                 num_cpus=0 if gpus else 1,
             )
         )
         return _collect(rows.iter_rows(), paths, skip, progress)
+
+
+def map_on_ray(
+    works: Sequence[Callable[[], Result]], *, on_gpu: bool = False, progress: Progress | None = None
+) -> list[Result]:
+    """The result of each work, in order, on the cluster that Ray is connected to or a local one.
+
+    Raises ImportError if Ray is not installed; the first ValueError or OSError of a work, when all others are done.
+    """
+    ray = _ray()
+    plugins = _plugins(ray)
+    with _connected(ray):
+        task = ray.remote(num_cpus=1, num_gpus=1 if _gpus(ray, on_gpu) else 0)(_outcome)
+        running = {task.remote(plugins, work): at for at, work in enumerate(works)}
+        outcomes: dict[int, Any] = {}
+        while len(outcomes) < len(works):
+            ready, _ = ray.wait([each for each, at in running.items() if at not in outcomes])
+            outcomes |= {running[each]: ray.get(each) for each in ready}
+            if progress:
+                progress(len(outcomes), len(works))
+    found = [outcomes[at] for at in range(len(works))]
+    for each in found:
+        if isinstance(each, Exception):
+            raise each
+    return found
+
+
+def _outcome(plugins: bytes, work: Callable[[], Result]) -> Result | Exception:
+    """The result of a work in a worker, or its ValueError or OSError."""
+    _register(plugins)
+    try:
+        return work()
+    except (ValueError, OSError) as error:
+        return error
+
+
+def _plugins(ray: Any) -> bytes:
+    """The plug-ins of this process for `_register` in another: code that is not installed travels along."""
+    modules = {path.partition(":")[0] for each in PLUGINS.values() for path in each.paths.values()}
+    own = [
+        sys.modules[name] for name in modules if "site-packages" not in str(getattr(sys.modules[name], "__file__", ""))
+    ]
+    for module in own:
+        ray.cloudpickle.register_pickle_by_value(module)
+    try:
+        others = {kind: each.items() for kind, each in PLUGINS.items() if kind != "encoder"}
+        content: bytes = ray.cloudpickle.dumps((dict(LOADS), others))
+        return content
+    finally:
+        for module in own:
+            ray.cloudpickle.unregister_pickle_by_value(module)
+
+
+@lru_cache(maxsize=1)
+def _register(content: bytes) -> None:
+    loads, others = import_module("ray").cloudpickle.loads(content)
+    for name, load in loads.items():
+        register_encoder(name, load)
+    for kind, items in others.items():
+        for item in items:
+            PLUGINS[kind].register(*item)
+
+
+def _ray() -> Any:
+    try:
+        import_module("ray.data")
+        return import_module("ray")
+    except ImportError as error:
+        raise ImportError("the engine ray needs Ray: pip install 'nearfar[ray]'") from error
+
+
+def _gpus(ray: Any, wanted: bool) -> int:
+    return int(ray.cluster_resources().get("GPU", 0)) if wanted else 0
 
 
 @contextmanager
@@ -97,23 +176,14 @@ def _connected(ray: Any) -> Iterator[None]:
             ray.shutdown()
 
 
-def _with_full_paths(order: Order) -> Order:
-    """The order with full paths: the workers' current folders are others."""
-    weights = order.weights
-    if isinstance(weights, Mapping):
-        weights = {name: str(Path(file).resolve()) for name, file in weights.items()}
-    elif weights is not None:
-        weights = str(Path(weights).resolve())
-    return replace(order, store=str(Path(order.store).resolve()), weights=weights)
-
-
 class _Prepare:
     """A row with a path -> a row per pending clip, then one with an empty clip: a path has at least one row."""
 
-    def __init__(self, order: Order, described: Mapping[str, Description]) -> None:
-        self.order, self.described = order, described
+    def __init__(self, order: Order, described: Mapping[str, Description], plugins: bytes) -> None:
+        self.order, self.described, self.plugins = order, described, plugins
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        _register(self.plugins)
         order = self.order
         cache = EmbeddingCache(self.described, Store(order.store, order.dtype), near=order.near, far=order.far)
         try:
@@ -128,7 +198,8 @@ class _Prepare:
 class Embedder:
     """An actor that loads the encoders once: a batch of pending clips -> their grids in the store."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, plugins: bytes) -> None:
+        _register(plugins)
         self.order, self.source = order, order.cached_encoders()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

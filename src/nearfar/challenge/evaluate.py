@@ -126,6 +126,7 @@ def evaluate(
     threads: int | None = None,
     precision: str = "float32",
     device: str = "cpu",
+    batch: int | None = None,
     store: Store | None = None,
     rounds: int = 1000,
     seed: int = 0,
@@ -156,6 +157,7 @@ def evaluate(
             threads=threads,
             precision=precision,
             device=device,
+            batch=batch,
             store=store,
         )
         if evaluations:
@@ -322,6 +324,7 @@ class ScoreCache:
     threads: int | None = None
     precision: str = "float32"
     device: str = "cpu"
+    batch: int | None = None
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
@@ -344,7 +347,12 @@ class ScoreCache:
             if scores is None:
                 if encoders is None:
                     encoders = load_encoders(
-                        hashes, self.weights, device=self.device, threads=self.threads, precision=self.precision
+                        hashes,
+                        self.weights,
+                        device=self.device,
+                        threads=self.threads,
+                        precision=self.precision,
+                        batch=self.batch,
                     )
                 detector = Detector(
                     system,

@@ -46,6 +46,7 @@ def vectors(
     threads: int | None = None,
     precision: str = "float32",
     device: str = "cpu",
+    batch: int | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Array]:
@@ -55,7 +56,12 @@ def vectors(
     """
     recipes = list(leaves(system))
     encoders = load_encoders(
-        sorted({r.encoder for r in recipes}), weights, device=device, threads=threads, precision=precision
+        sorted({r.encoder for r in recipes}),
+        weights,
+        device=device,
+        threads=threads,
+        precision=precision,
+        batch=batch,
     )
     embedder = ClipEmbedder(near, far, WHOLE_S, recipes, encoders, threads, store, whole_s=WHOLE_S)
     units = layout.read(data, truth, only).units

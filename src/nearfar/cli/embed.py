@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nearfar.cli.options import Channels, Json, Networks, command, load_recipe, weights_for
+from nearfar.cli.options import Channels, Engine, Json, Networks, command, load_recipe, weights_for
 from nearfar.cli.terminal import BAD_INPUT, DONE, Failures, echo, echo_json, progress_bar, warn
 from nearfar.support.cells import escaped
 from nearfar.support.files import atomic_write
@@ -40,7 +40,7 @@ def embed(
         list[str] | None, typer.Option(help="Keep only this recipe's pooled vectors, no grids; may be repeated.")
     ] = None,
     shard: Annotated[str | None, typer.Option(help="Part i/n of the recordings, for one of n jobs.")] = None,
-    engine: Annotated[str, typer.Option(help="local, or ray (a cluster; needs nearfar[ray]).")] = "local",
+    engine: Engine = "local",
     verify: Annotated[
         bool, typer.Option("--verify", help="First read the whole store and remove damaged files.")
     ] = False,

@@ -69,9 +69,16 @@ StoreFolder = Annotated[
     typer.Option("--store", help="Folder that keeps the outputs of networks, so that each recording is computed once."),
 ]
 Precision = Annotated[
-    str, typer.Option(help="float32, or bf16: networks need about 0.6 of the time; their outputs differ by 0.3 %.")
+    str,
+    typer.Option(
+        help="float32; bf16: networks need about 0.6 of the time and differ by 0.3 %; tf32: NVIDIA GPUs only."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="Where networks run: cpu, cuda, or cuda:N for one of several.")]
+Batch = Annotated[
+    int | None, typer.Option(min=1, help="Waveforms that a GPU computes together [as many as its free memory holds].")
+]
+Engine = Annotated[str, typer.Option(help="local, or ray (a cluster; needs nearfar[ray]).")]
 Model = Annotated[Path, typer.Argument(help="Detector folder that `nearfar fit` wrote.")]
 
 
@@ -107,10 +114,11 @@ class Networks:
     threads: Threads = None
     precision: Precision = "float32"
     device: Device = "cpu"
+    batch: Batch = None
 
     def settings(self) -> dict[str, Any]:
-        """Arguments `threads`, `precision` and `device` of the library."""
-        return {"threads": self.threads, "precision": self.precision, "device": self.device}
+        """Arguments `threads`, `precision`, `device` and `batch` of the library."""
+        return {name: getattr(self, name) for name in ("threads", "precision", "device", "batch")}
 
     def weights_of(self, *systems: System | None) -> Any:
         """Argument `weights` of the library, checked against the encoders of `systems`."""

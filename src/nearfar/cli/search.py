@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from nearfar.challenge.search.run import Searched
     from nearfar.recipe import Recipe
 
-Memory = Annotated[float, typer.Option(help="Memory for pooled vectors, in GB.")]
+Memory = Annotated[
+    float | None, typer.Option(help="Memory for pooled vectors, in GB [2; on a GPU half of what is free].")
+]
 Seed = Annotated[int, typer.Option(help="Seed of bootstrap draws and of the clips borrowed from other machines.")]
 
 
@@ -41,7 +43,8 @@ def search(
     truth: opt.Truth = None,
     machine: opt.Machines = None,
     store: opt.StoreFolder = None,
-    memory: Memory = 2.0,
+    memory: Memory = None,
+    engine: opt.Engine = "local",
     seed: Seed = 0,
     page: opt.Page = None,
     tables_folder: opt.Tables = None,
@@ -60,12 +63,13 @@ def search(
     one_of("way to select", select, ("labels", "label-free"))
     restricted = {"views": views or (), "poolings": poolings or (), "methods": methods or ()}
     chosen = space(extended=extended, freqs=freq or ("concat",), layers=_layers(layer), **restricted)
-    number("memory", memory, above=0)
     _say_licences(encoder)
+    bytes_of_memory = None if memory is None else int(number("memory", memory, above=0) * (1 << 30))
     with progress_bar() as progress:
         found = bench.search(
             data, encoder, out, chosen, opt.weights_for(networks.weights, encoder), truth=truth, only=machine or (),
-            store=opt.open_store(store), memory=int(memory * (1 << 30)), seed=seed, progress=progress,
+            store=opt.open_store(store), memory=bytes_of_memory, engine=engine, seed=seed,
+            progress=progress,
             **channels.settings(), **networks.settings(),
         )  # fmt: skip
     ranked = rank(found.records, labels=_by_labels(found, select), rounds=rounds, seed=seed)
@@ -118,10 +122,13 @@ def vectors(
     truth: opt.Truth = None,
     machine: opt.Machines = None,
     store: opt.StoreFolder = None,
+    page: opt.Page = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder for maps of the vectors, as PDF and SVG.")] = None,
 ) -> None:
-    """Example: nearfar vectors data/ --recipe beats -o beats.npz
+    """Example: nearfar vectors data/ --recipe beats -o beats.npz --page map.html
 
     Write the vectors of all recordings, with names, domains, labels and the normals' leave-one-out scores, for numpy.
+    --page and --figures draw them: PCA of normals, targets and anomalies, and UMAP where umap-learn is installed.
     """
     from nearfar.challenge import vectors as bench
 
@@ -134,6 +141,13 @@ def vectors(
             progress=progress, **channels.settings(), **networks.settings(),
         )  # fmt: skip
     bench.write(out, arrays)
+    if page or figures:
+        from nearfar.challenge.pages.map import map_page, write_maps
+
+        if page:
+            atomic_write(page, map_page(arrays, f"nearfar vectors {data}"))
+        if figures:
+            write_maps(figures, arrays)
     shapes = ", ".join(f"{name} {' x '.join(map(str, x.shape))}" for name, x in arrays.items() if x.dtype.kind == "f")
     echo(f"Vectors       {out}: {shapes}")
 

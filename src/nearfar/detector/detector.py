@@ -36,7 +36,7 @@ from nearfar.explain import evidence
 from nearfar.explain.wording import Explanation
 from nearfar.recipe import Recipe, System, by_name, leaves
 from nearfar.score import Score
-from nearfar.support.check import Array, flags, number, one_of
+from nearfar.support.check import Array, flags, integer, number, one_of
 from nearfar.support.progress import Progress
 from nearfar.support.threads import single_threaded_blas
 from nearfar.support.words import join_sentences
@@ -61,6 +61,7 @@ class Detector:
                        relatives (`detector.calibration`); "clips": exact leave-one-out, the report's
     method             how the set-point is found, see `threshold`
     device, precision  of the networks
+    batch              waves that a GPU computes together; None: as many as its free memory holds
     threads            recordings that are embedded side by side; None: one per processor
     store              keeps what the encoders give for files
     """
@@ -78,11 +79,13 @@ class Detector:
         device: str = "cpu",
         threads: int | None = None,
         precision: str = "float32",
+        batch: int | None = None,
         store: Store | None = None,
     ) -> None:
         self.system = by_name(system) if isinstance(system, str) else system
         self.near, self.far, self.weights, self.device, self.threads = near, far, weights, device, threads
         device_class(device)
+        self.batch = None if batch is None else integer("batch", batch)
         self.precision, self.store = one_of("precision", precision, PRECISIONS), store
         self.false_alarm_rate = false_alarm_rate
         if false_alarm_rate is not None:
@@ -449,6 +452,7 @@ class Detector:
                 device=self.device,
                 threads=self.threads,
                 precision=self.precision,
+                batch=self.batch,
             )
         return self.loaded_encoders
 

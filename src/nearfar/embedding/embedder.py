@@ -24,7 +24,7 @@ from nearfar.embedding.cache import CachedEncoders, PendingClip
 from nearfar.embedding.group_features import GroupFeatures
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import EncoderInput, check_channels, encode, grids_of, inputs_of, vectors, waveforms_for
-from nearfar.encoders import Encoder
+from nearfar.encoders import Encoder, EncoderDescription
 from nearfar.errors import AudioError
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array
@@ -34,6 +34,7 @@ from nearfar.support.threads import map_in_order, single_threaded_blas
 from nearfar.support.words import join_sentences, plural
 
 WAVES = 4  # waveforms per worker that go to a network together: all processors are busy, and memory stays small
+GPU_WAVES = 512  # waveforms that go to a GPU together: several batches, so that copies and products overlap
 
 Skip = Callable[[str, Exception], None]
 
@@ -270,7 +271,7 @@ class ClipEmbedder:
                 lambda pieces: self.grids.encode([pending for _, pending in pieces]),
                 finish,
                 workers=workers,
-                batch=batch_of(self.inputs, workers),
+                batch=batch_of(self.inputs, workers, self.encoders),
             )
 
     def _checked(self, source: Any, as_normals: bool) -> Iterator[tuple[EmbeddedClip, Clip, str]]:
@@ -288,9 +289,10 @@ class ClipEmbedder:
             yield EmbeddedClip(origin, [], problems, clip.rate, levels, features), clip, of_file
 
 
-def batch_of(inputs: Sequence[EncoderInput], workers: int) -> int:
+def batch_of(inputs: Sequence[EncoderInput], workers: int, encoders: Mapping[str, EncoderDescription]) -> int:
     """How many clips go to a network together, if each has these inputs."""
-    return max(1, WAVES * workers // max(1, len({i.waveform for i in inputs})))
+    waves = WAVES * workers if all(encoders[i.encoder].device == "cpu" for i in inputs) else GPU_WAVES
+    return max(1, waves // max(1, len({i.waveform for i in inputs})))
 
 
 def source_name(source: Any) -> str:

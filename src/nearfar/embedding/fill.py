@@ -59,6 +59,7 @@ class Order:
     device: str = "cpu"
     threads: int | None = None
     precision: str = "float32"
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         if bool(self.encoders) == bool(self.pooled):
@@ -81,7 +82,12 @@ class Order:
         """The encoders, loaded, and the store, opened."""
         names = sorted({i.encoder for i in self.inputs})
         encoders = load_encoders(
-            names, self.weights, device=self.device, threads=self.threads, precision=self.precision
+            names,
+            self.weights,
+            device=self.device,
+            threads=self.threads,
+            precision=self.precision,
+            batch=self.batch,
         )
         return CachedEncoders(encoders, Store(self.store, self.dtype), near=self.near, far=self.far, must_keep=True)
 
@@ -122,7 +128,7 @@ def embed_shard(
             encoders.encode,
             lambda pending, new: finish(pending, new, order, encoders.cache),
             workers=workers,
-            batch=batch_of(order.inputs, workers),
+            batch=batch_of(order.inputs, workers, encoders.encoders),
         )
         for count, (path, outcome) in enumerate(outcomes, start=1):
             if isinstance(outcome, StoreError):

@@ -25,6 +25,7 @@ from nearfar.errors import AudioError
 from nearfar.frames import suppress
 from nearfar.pooling import POOLINGS
 from nearfar.recipe import BEAM, Recipe, parse_view
+from nearfar.support.arrays import Place, on_host, place
 from nearfar.support.check import Array, finite
 from nearfar.views import composed
 
@@ -93,10 +94,15 @@ def check_channels(clip: Clip, recipes: Iterable[Recipe]) -> None:
 def waveforms_for(
     clip: Clip, inputs: Iterable[EncoderInput], encoders: Mapping[str, EncoderDescription]
 ) -> dict[EncoderInput, Array]:
-    """The waveform (N,) of each input at the rate of its encoder."""
-    keys = {i: (i.waveform, encoders[i.encoder].sample_rate) for i in inputs}
-    made = waveforms(clip, keys.values())
-    return {i: made[key] for i, key in keys.items()}
+    """The waveform (N,) of each input at the rate of its encoder, enhanced on the encoder's device."""
+    inputs = list(inputs)
+    out: dict[EncoderInput, Array] = {}
+    for device in dict.fromkeys(encoders[i.encoder].device for i in inputs):
+        mine = [i for i in inputs if encoders[i.encoder].device == device]
+        keys = {i: (i.waveform, encoders[i.encoder].sample_rate) for i in mine}
+        made = waveforms(clip, keys.values(), device)
+        out |= {i: made[key] for i, key in keys.items()}
+    return out
 
 
 def encode(
@@ -163,8 +169,8 @@ def waveform(clip: Clip, name: str, rate: int) -> Array:
     return waveforms(clip, [(name, rate)])[name, rate]
 
 
-def waveforms(clip: Clip, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Array]:
-    """Several waveforms of a clip, by (name, rate in Hz); each is resampled and enhanced once."""
+def waveforms(clip: Clip, wanted: Iterable[tuple[str, int]], device: Place = "cpu") -> dict[tuple[str, int], Array]:
+    """Several waveforms of a clip, by (name, rate in Hz); each is resampled and, on the device, enhanced once."""
     wanted = dict.fromkeys(wanted)
     names = {name for name, _ in wanted}
     if clip.far is None and names - {"near"}:
@@ -178,7 +184,7 @@ def waveforms(clip: Clip, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, 
         if name in CHANNELS
     }
     if enhanced:
-        made = _enhanced(waves["near", ENHANCE_RATE], waves["far", ENHANCE_RATE], enhanced)
+        made = _enhanced(waves["near", ENHANCE_RATE], waves["far", ENHANCE_RATE], enhanced, device)
         waves |= {
             (name, rate): made[name] if rate == ENHANCE_RATE else resample(made[name], ENHANCE_RATE, rate)
             for name, rate in wanted
@@ -187,14 +193,15 @@ def waveforms(clip: Clip, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, 
     return {key: waves[key] for key in wanted}
 
 
-def _enhanced(near: Array, far: Array, names: Sequence[str]) -> dict[str, Array]:
+def _enhanced(near: Array, far: Array, names: Sequence[str], device: Place) -> dict[str, Array]:
     """Waveforms (N,) made of the pair (N,), all at `ENHANCE_RATE`, by name."""
     views = [parse_view(name) for name in names]
     masks = {v.name: (v.alpha, v.floor) for v in views if v.alpha is not None and v.floor is not None}
-    made = dict(zip(masks, enhance.soft_masks(near, far, [*masks.values()]) if masks else [], strict=True))
+    pair = place(near, device), place(far, device)
+    made = dict(zip(masks, map(on_host, enhance.soft_masks(*pair, [*masks.values()]) if masks else []), strict=True))
     subtractions = [(v.name, v.kind, v.n_fft) for v in views if v.n_fft is not None]
     cleaned = {
-        (n_fft, weighted): enhance.leakage_subtract(near, far, n_fft=n_fft, weighted=weighted)
+        (n_fft, weighted): on_host(enhance.leakage_subtract(*pair, n_fft=n_fft, weighted=weighted))
         for n_fft, weighted in {(n_fft, kind != "w1") for _, kind, n_fft in subtractions}
     }
     for name, kind, n_fft in subtractions:

@@ -46,26 +46,37 @@ __all__ = [
 
 
 def load(
-    name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None, precision: str = "float32"
+    name: str,
+    weights: Any = None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    precision: str = "float32",
+    batch: int | None = None,
 ) -> Encoder:
     """The encoder `name`, with its weights: a file, a folder of weights, or None for the user's own folder.
 
     `precision="bf16"` runs the linear layers of a transformer in bfloat16: faster on a processor with instructions for
-    it, less exact (benchmarks/results/precision.md). The grid is float32.
+    it, less exact (benchmarks/results/precision.md). `precision="tf32"` lets an NVIDIA GPU round the factors of
+    products and convolutions to 11 bits; "float32" never does. The grid is float32.
+    `batch` is the number of waves that a GPU computes together; None: as many as its free memory holds.
     Nothing is downloaded. Raises ValueError for unknown names and files of other networks, FileNotFoundError with the
     ways to get the weights, ImportError with the package to install.
     """
     entry = choose("encoder", name, TABLE)
-    device_class(device)
+    kind = device_class(device)
     one_of("precision", precision, PRECISIONS)
-    if precision != "float32" and not entry.bf16:
+    if precision not in entry.precisions:
         raise ValueError(f"encoder {name!r} has no linear layers, so precision={precision!r} changes nothing in it")
-    if threads is not None:
-        integer("threads", threads)
+    if precision == "tf32" and kind == "cpu":
+        raise ValueError("precision 'tf32' is a mode of NVIDIA GPUs, and the device is 'cpu': give --device cuda")
+    for what, count in (("threads", threads), ("batch", batch)):
+        if count is not None:
+            integer(what, count)
     weights = _weights_file(name, weights)
     if entry.licence == EVALUATION_ONLY:
         warnings.warn(f"the weights of {name} are for evaluation only: {EVALUATION_ONLY}", stacklevel=2)
-    more = {"precision": precision} if entry.bf16 else {}
+    more = {"precision": precision, "batch": batch} if entry.weights == "published" else {}
     encoder: Encoder = _module(entry.module, name).load(name, weights, device=device, threads=threads, **more)
     return encoder
 

@@ -128,7 +128,7 @@ def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | 
 class Exported:
     """An encoder around a network's file; `weights_hash` is over network and manifest."""
 
-    batches = False
+    batches, device = False, "cpu"
 
     def __init__(self, name: str, manifest: Manifest, path: Path, run: Run) -> None:
         self.name, self.manifest, self.weights_path, self._run = name, manifest, path, run

@@ -1,7 +1,9 @@
 """A frozen network as an encoder: the `Encoder` protocol over torch, for every network of Table 1.
 
 On a CPU clips run one by one, as a batch is no faster there: a clip's grid has the same bits in every list of clips. On
-a GPU clips of one length run together, and a grid may differ by rounding: the batch size chooses the kernels.
+a GPU clips of one length run together, as many as its free memory holds, and a grid may differ by rounding: the batch
+size chooses the kernels. While the GPU computes a batch, the next one is copied to it and the last one's grids are
+copied back, through pinned memory. Products and convolutions are float32 unless the precision is "tf32".
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from nearfar.encoders.table import TABLE, as_frames, as_list
 from nearfar.encoders.vit import Linear
 from nearfar.support.check import Array
 
-GPU_BATCH = 16
+MEMORY_SHARE = 0.7  # of a GPU's free memory that a batch may take
+MOST = 256  # waves of a batch
 SHORTEST_S = 0.1
 ONE_THREAD_S = 1.0  # shorter clips use one thread: BLAS splits sums of few rows, and bits would depend on the threads
 M_TRIM_THRESHOLD = -1  # numbers of mallopt's settings
@@ -62,22 +65,29 @@ class FrozenEncoder:
         device: str = "cpu",
         threads: int | None = None,
         precision: str = "float32",
+        batch: int | None = None,
     ) -> None:
         entry = TABLE[name]
         self.name, self.network, self.weights_path = name, network, Path(path)
         self.sample_rate, self.licence, self.dim = entry.sample_rate, entry.licence, network.dim
-        self.device, self.threads, self.precision = torch_device(device), threads, precision
+        self.place, self.threads, self.precision = torch_device(device), threads, precision
+        self.batch, self._fits = batch, dict[int, int]()  # samples of a wave -> waves that fit
         if precision == "bf16":
             for layer in network.module.modules():
                 if isinstance(layer, Linear):
                     layer.bfloat16()
-        network.module.to(self.device)
+        network.module.to(self.place)
         _keep_freed_memory()
+
+    @property
+    def device(self) -> str:
+        """Where the network is, as torch names it."""
+        return str(self.place)
 
     @cached_property
     def weights_hash(self) -> str:
-        """SHA-256 of the published file, also where a converted one was read; ":bf16" and ":cuda" follow if so."""
-        how = [self.precision] * (self.precision != "float32") + [self.device.type] * (self.device.type != "cpu")
+        """SHA-256 of the published file, also where a converted one was read, and what `loading.WeightsId` adds."""
+        how = [self.precision] * (self.precision != "float32") + [self.place.type] * (self.place.type != "cpu")
         return ":".join([source_hash(self.weights_path), *how])
 
     def grid(self, waves: Any, layer: int | Sequence[int | None] | None = None) -> Any:
@@ -112,28 +122,50 @@ class FrozenEncoder:
         return as_frames(self.grid(waves), freq)
 
     def _grids(self, waves: list[Array], layers: list[int]) -> list[list[Array]]:
-        """For each wave a grid per layer. Waves of one length form batches: one wave on a CPU, GPU_BATCH on a GPU."""
-        size = 1 if self.device.type == "cpu" else GPU_BATCH
-        order = sorted(range(len(waves)), key=lambda i: len(waves[i]))
-        batches = [
-            same[low : low + size]
-            for same in (list(group) for _, group in groupby(order, key=lambda i: len(waves[i])))
-            for low in range(0, len(same), size)
-        ]
+        """For each wave a grid per layer."""
+        if self.place.type != "cpu":
+            return self._in_batches(waves, layers, Copies(self.place))
+        with _parallel_map(len(waves)) as parallel_map:
+            return list(parallel_map(lambda wave: self._alone(wave, layers), waves))
+
+    def _alone(self, wave: Array, layers: list[int]) -> list[Array]:
+        """A wave on the CPU -> a grid (T, F, D) per layer."""
+        short = len(wave) < ONE_THREAD_S * self.sample_rate
+        with torch.inference_mode(), _torch_threads(1 if short else None):  # both hold for the calling thread alone
+            batch = torch.from_numpy(wave[None].astype(np.float32, copy=False))
+            return [grid[0].numpy() for grid in self.network.grids(batch, layers)]
+
+    def _in_batches(self, waves: list[Array], layers: list[int], copies: Copies) -> list[list[Array]]:
+        """`_grids` of waves of which those of one length run together; copies and products overlap."""
         out: list[list[Array]] = [[] for _ in waves]
-        with _parallel_map(len(batches) if size == 1 else 1) as parallel_map:
-            results = parallel_map(lambda batch: self._run([waves[i] for i in batch], layers), batches)
-            for batch, grids in zip(batches, results, strict=True):
-                for row, i in enumerate(batch):
-                    out[i] = [grid[row] for grid in grids]
+        before: tuple[list[int], list[Callable[[], Array]]] = [], []
+
+        def finish(batch: list[int], coming: list[Callable[[], Array]]) -> None:
+            fetched = [wait() for wait in coming]
+            for row, i in enumerate(batch):
+                out[i] = [grid[row] for grid in fetched]
+
+        with torch.inference_mode(), rounded_factors(self.precision == "tf32"):
+            order = sorted(range(len(waves)), key=lambda i: len(waves[i]))
+            for length, same in groupby(order, key=lambda i: len(waves[i])):
+                left = list(same)
+                size = self.batch or self._fitting(length, layers, copies)
+                for low in range(0, len(left), size):
+                    batch = left[low : low + size]
+                    sent = copies.send(np.stack([waves[i] for i in batch]).astype(np.float32, copy=False))
+                    coming = [copies.fetch(grid) for grid in self.network.grids(sent, layers)]
+                    finish(*before)  # while this batch is being computed
+                    before = batch, coming
+            finish(*before)
         return out
 
-    def _run(self, waves: list[Array], layers: list[int]) -> list[Array]:
-        """Waves of one length -> a grid (B, T, F, D) per layer."""
-        short = len(waves[0]) < ONE_THREAD_S * self.sample_rate
-        with torch.inference_mode(), _torch_threads(1 if short else None):  # both hold for the calling thread alone
-            batch = torch.from_numpy(np.stack(waves).astype(np.float32, copy=False)).to(self.device)
-            return [grid.cpu().numpy() for grid in self.network.grids(batch, layers)]
+    def _fitting(self, length: int, layers: list[int], copies: Copies) -> int:
+        """How many waves of this length fit into the free memory, by what one of them takes."""
+        if length not in self._fits:
+            silence = copies.send(np.zeros((1, length), np.float32))
+            need, free = copies.memory_of(lambda: self.network.grids(silence, layers))
+            self._fits[length] = waves_that_fit(need, free)
+        return self._fits[length]
 
     def _layer(self, number: Any) -> int:
         depth = self.network.depth
@@ -141,6 +173,75 @@ class FrozenEncoder:
         if not isinstance(chosen, int) or not 1 <= chosen <= depth:
             raise ValueError(f"{self.name} has layers 1 to {depth}, so layer={number!r} does not exist")
         return chosen
+
+
+class Copies:
+    """Copies to a GPU and back through pinned memory, on streams of their own, so that they overlap with products."""
+
+    def __init__(self, place: torch.device) -> None:
+        self.place = place
+        self._up, self._down = torch.cuda.Stream(place), torch.cuda.Stream(place)
+
+    def send(self, values: Array) -> Tensor:
+        """An array on the GPU, ready for the current stream."""
+        pinned = torch.from_numpy(values).pin_memory()
+        now = torch.cuda.current_stream(self.place)
+        with torch.cuda.stream(self._up):
+            there = pinned.to(self.place, non_blocking=True)
+        now.wait_stream(self._up)
+        there.record_stream(now)
+        return there
+
+    def fetch(self, values: Tensor) -> Callable[[], Array]:
+        """Begin to copy a tensor back; the function waits for it."""
+        self._down.wait_stream(torch.cuda.current_stream(self.place))
+        with torch.cuda.stream(self._down):
+            pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            pinned.copy_(values, non_blocking=True)
+            done = self._down.record_event()
+        values.record_stream(self._down)
+
+        def wait() -> Array:
+            done.synchronize()
+            array: Array = pinned.numpy()
+            return array
+
+        return wait
+
+    def memory_of(self, work: Callable[[], Any]) -> tuple[int, int]:
+        """(bytes that a work takes at its peak, bytes that are free for it)."""
+        torch.cuda.synchronize(self.place)
+        torch.cuda.reset_peak_memory_stats(self.place)
+        before = torch.cuda.memory_allocated(self.place)
+        work()
+        peak = torch.cuda.max_memory_allocated(self.place) - before
+        return peak, free_memory(self.place)
+
+
+def free_memory(place: torch.device) -> int:
+    """Bytes of a GPU that torch can still use: those that are free, and those that it keeps for itself."""
+    kept = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
+    return int(torch.cuda.mem_get_info(place)[0]) + kept
+
+
+def waves_that_fit(need: int, free: int) -> int:
+    """Waves of a batch, of which each needs `need` bytes of `free`: at least 1, at most MOST."""
+    return int(min(MOST, max(1, MEMORY_SHARE * free // max(1, need))))
+
+
+@contextlib.contextmanager
+def rounded_factors(allowed: bool) -> Iterator[None]:
+    """Whether NVIDIA GPUs may round the factors of float32 products and convolutions to TF32, inside the block.
+
+    torch itself allows it for convolutions.
+    """
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
 
 
 def torch_device(name: str) -> torch.device:

@@ -28,7 +28,7 @@ class WeightsId:
     device: str = field(default="cpu", compare=False)
 
     def __str__(self) -> str:
-        """The identity as stores keep it: the SHA-256; ":bf16" and ":cuda" follow if so."""
+        """The identity as stores keep it: the SHA-256; ":bf16" or ":tf32", and ":cuda" follow if so."""
         how = [self.precision] * (self.precision != "float32") + [self.device] * (self.device != "cpu")
         return ":".join([self.sha256, *how])
 
@@ -49,12 +49,14 @@ def load_encoders(
     device: str = "cpu",
     threads: int | None = None,
     precision: str = "float32",
+    batch: int | None = None,
 ) -> dict[str, Encoder]:
     """Encoders by name.
 
     weights     a file or folder for all encoders that need weights, or {name: file or folder}
     known       {name: the weights that the file must have, and the precision they run in}
-    precision   for networks with linear layers that `known` does not name
+    precision   for networks that `known` does not name
+    batch       waves that a GPU computes together; None: as many as its memory holds
 
     Raises ValueError naming both hashes if a file holds other weights.
     """
@@ -66,7 +68,9 @@ def load_encoders(
             warnings.warn(f"{name} has no linear layers that could run in {precision}: it stays as it is", stacklevel=2)
         if name in known:
             own_precision = known[name].precision
-        encoders[name] = load(name, given.get(name), device=device, threads=threads, precision=own_precision)
+        encoders[name] = load(
+            name, given.get(name), device=device, threads=threads, precision=own_precision, batch=batch
+        )
     for name, wanted in known.items():
         found = weights_of(encoders[name]) if name in encoders else wanted
         if found != wanted:
@@ -100,7 +104,7 @@ def _uses_device(name: str) -> bool:
 
 def _precision_of(name: str, asked: str) -> str:
     one_of("precision", asked, PRECISIONS)
-    return asked if TABLE[name].bf16 else "float32"
+    return asked if asked in TABLE[name].precisions else "float32"
 
 
 def with_weights(encoders: Iterable[str]) -> list[str]:
@@ -120,6 +124,13 @@ def unused(weights: Any, encoders: Iterable[str]) -> str:
         f"the weights of {', '.join(needed)} are" if needed else "this recipe has no network with weights, so none are"
     )
     return f"{', '.join(spare)} would not be used: {what} needed here"
+
+
+def full_paths(weights: Any) -> Any:
+    """`weights` with full paths, for a process in another folder."""
+    if isinstance(weights, Mapping):
+        return {name: str(Path(file).resolve()) for name, file in weights.items()}
+    return None if weights is None else str(Path(weights).resolve())
 
 
 def files_of(names: Iterable[str], weights: Any) -> Mapping[str, Any]:

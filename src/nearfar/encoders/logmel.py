@@ -36,7 +36,7 @@ class LogMel:
     """A log-mel encoder with windows of `n_fft` samples every `hop` samples."""
 
     sample_rate, dim, licence = RATE, BANDS, OURS
-    batches, weights_hash = False, ""
+    batches, weights_hash, device = False, "", "cpu"
 
     def __init__(self, n_fft: int = N_FFT, hop: int = HOP) -> None:
         self.n_fft, self.hop = n_fft, hop

@@ -43,7 +43,7 @@ class Modulation:
     """The modulation encoder."""
 
     sample_rate, dim, licence = RATE, MODULATIONS, OURS
-    batches, weights_hash = False, ""
+    batches, weights_hash, device = False, "", "cpu"
 
     def grid(self, waves: Any, layer: Any = None) -> Any:
         """(B, N) -> (B, 1, 12, 16), a list of 1-D arrays -> a list of (1, 12, 16)."""

@@ -30,7 +30,8 @@ HOP = RATE // 10
 CENTRE = RATE // 2  # zeros before the clip
 CHANNELS = (1, 64, 64, 128, 128, 256, 256, 512, 512)  # before the first convolution, then after each
 POOLED_AFTER = (2, 4, 6)
-WINDOWS = 8  # windows of a batch: the activations of a convolution stay small enough for the cache
+WINDOWS = 8  # windows of a batch on a CPU: the activations of a convolution stay small enough for the cache
+GPU_WINDOWS = 512  # on a GPU: a convolution that fills it
 EPS = 1e-3  # of the batch norms
 REPRESENTATIONS = {"mel128": 128, "mel256": 256, "linear": 257}  # bands
 LAST_POOL = {  # (representation, embedding size) -> size of the last max pooling over (bands, frames)
@@ -79,7 +80,8 @@ class OpenL3Network:
     def grids(self, waves: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Waveforms (B, N) at 48 kHz -> [grid (B, T, 1, dim)]."""
         windows = self.windows(waves)
-        rows = [self.module(self.spectrogram(batch)) for batch in torch.split(windows.flatten(0, 1), WINDOWS)]
+        size = WINDOWS if waves.device.type == "cpu" else GPU_WINDOWS
+        rows = [self.module(self.spectrogram(batch)) for batch in torch.split(windows.flatten(0, 1), size)]
         return [torch.cat(rows).reshape(*windows.shape[:2], 1, self.dim)] * len(layers)
 
     def windows(self, waves: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class PluginEncoder:
             raise ValueError(
                 f"encoder {name!r} is a {type(made).__name__}: sample_rate, dim and grid(waves) or frames(waves) needed"
             )
-        self.name, self.made, self._lock = name, made, threading.Lock()
+        self.name, self.made, self.device, self._lock = name, made, device, threading.Lock()
         self.sample_rate = integer(f"sample_rate of encoder {name!r}", made.sample_rate)
         self.dim = integer(f"dim of encoder {name!r}", made.dim)
         self.licence = str(getattr(made, "licence", "not stated"))

@@ -45,7 +45,7 @@ class Rhythm:
     """The rhythm encoder."""
 
     sample_rate, dim, licence = RATE, 2, OURS
-    batches, weights_hash = False, ""
+    batches, weights_hash, device = False, "", "cpu"
 
     def grid(self, waves: Any, layer: Any = None) -> Any:
         """(B, N) -> (B, 1, 1, 2), a list of 1-D arrays -> a list of (1, 1, 2)."""

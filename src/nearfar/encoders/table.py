@@ -16,7 +16,7 @@ FREQS: dict[str, Callable[[Any], Any]] = {  # a grid (..., T, F, D) as frames, b
     "mean": lambda grid: grid.mean(axis=-2),
     "bands": lambda grid: grid,
 }
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "tf32", "bf16")
 DEVICE = re.compile(r"(cpu|cuda)(:\d{1,3})?")
 OURS = "Apache-2.0, no weights"
 OPENBEATS = "CC-BY-4.0: as the pages of the fine-tuned OpenBEATs say; those of these files were not seen"
@@ -33,6 +33,7 @@ class Entry:
                    "folder" (a model of Hugging Face) or "plug-in" (what the encoder of the user takes, see `plugins`)
     bf16           whether the network has linear layers, which can run in bfloat16
     class_tokens   whether the network has class tokens, which a recipe with freq "cls" pools in place of the grid
+    precisions     those that the network can run in
     """
 
     module: str
@@ -49,6 +50,11 @@ class Entry:
     def has_weights(self) -> bool:
         """Whether the encoder needs a weights file, or may take one."""
         return self.weights != "none"
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """ "float32" for all; "tf32" for networks of nearfar; "bf16" for those with linear layers."""
+        return PRECISIONS[:1] if self.weights != "published" else PRECISIONS if self.bf16 else PRECISIONS[:2]
 
     @property
     def has_layers(self) -> bool:
@@ -137,6 +143,11 @@ class EncoderDescription(Protocol):
 
     @property
     def weights_hash(self) -> str: ...
+
+    @property
+    def device(self) -> str:
+        """Where it computes: "cpu", or a device of torch. Its waveforms are enhanced there too."""
+        ...
 
 
 class Encoder(EncoderDescription, Protocol):

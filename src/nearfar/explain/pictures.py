@@ -181,12 +181,18 @@ def as_png(figure: Any, look: Look, axes: Sequence[Any]) -> bytes:
     return out.getvalue()
 
 
-def as_pdf(figure: Any, look: Look, axes: Sequence[Any]) -> bytes:
-    """The figure as PDF, without a date: the same scores give the same bytes."""
+def as_vectors(figure: Any, look: Look, axes: Sequence[Any]) -> dict[str, bytes]:
+    """The figure as {"pdf": ..., "svg": ...}, without a date: the same scores give the same bytes."""
+    from matplotlib import rc_context
+
     _dress(look, axes)
-    out = io.BytesIO()
-    figure.savefig(out, format="pdf", metadata={"CreationDate": None})
-    return out.getvalue()
+    found = {}
+    with rc_context({"svg.hashsalt": "nearfar"}):
+        for kind, date in (("pdf", "CreationDate"), ("svg", "Date")):
+            out = io.BytesIO()
+            figure.savefig(out, format=kind, metadata={date: None})
+            found[kind] = out.getvalue()
+    return found
 
 
 def _dress(look: Look, axes: Sequence[Any]) -> None:

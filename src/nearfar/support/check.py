@@ -16,8 +16,18 @@ Array = NDArray[Any]
 Item = TypeVar("Item")
 
 
+def is_tensor(x: Any) -> bool:
+    """Whether x is a tensor of torch, which is not imported to find out."""
+    return type(x).__module__ == "torch"
+
+
 def finite(name: str, values: ArrayLike, *, ndim: int | None = None) -> Array:
-    """`values` as a float32 array (float64 stays); NaN, infinity or a wrong shape is a ValueError."""
+    """`values` as a float32 array (float64 stays); NaN, infinity or a wrong shape is a ValueError.
+
+    A tensor of torch stays a tensor where it is.
+    """
+    if is_tensor(values):
+        return _finite_tensor(name, values, ndim)
     array = np.asarray(values)
     if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
         raise ValueError(f"{name} must hold real numbers, not {array.dtype}")
@@ -32,6 +42,13 @@ def finite(name: str, values: ArrayLike, *, ndim: int | None = None) -> Array:
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name} holds {array[where]} at index {where}; every value must be finite")
     return array
+
+
+def _finite_tensor(name: str, x: Any, ndim: int | None) -> Any:
+    x = x if str(x.dtype) == "torch.float64" else x.float()
+    if (ndim is not None and x.ndim != ndim) or not bool(x.sum().isfinite()):
+        finite(name, x.cpu().numpy(), ndim=ndim)  # raises, unless the sum has overflowed
+    return x
 
 
 def number(

@@ -54,6 +54,10 @@ class Plugins(Generic[Item]):
         self.register(name, given, make(given))
         return name
 
+    def items(self) -> list[tuple[str, Any, Item]]:
+        """The arguments of `register` that gave the plug-ins, for another process."""
+        return [(name, self._given[name], self.table[name]) for name in self.paths]
+
     def require(self, name: str, path: str) -> None:
         """ValueError with the way to register it, if the plug-in `name` that was imported from `path` is missing."""
         if name not in self.paths:

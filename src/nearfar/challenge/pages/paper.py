@@ -1,4 +1,4 @@
-"""Tables and figures for a paper: each table as LaTeX (booktabs), Markdown and CSV; ROC curves as PDF.
+"""Tables and figures for a paper: each table as LaTeX (booktabs), Markdown and CSV; ROC curves as PDF and SVG.
 
     evaluation_tables     results with intervals, decisions by domain, a comparison of two systems
     reproduction_tables   Tables 3, 4 and 5 of the report beside the numbers computed here
@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,14 +88,19 @@ def write_tables(folder: Path, tables: Sequence[TextTable]) -> None:
 
 
 def write_rocs(folder: Path, machines: Sequence[MachineEvaluation]) -> None:
-    """Write FOLDER/roc-MACHINE.pdf of every machine with labels of both kinds; needs matplotlib."""
-    from nearfar.challenge.pages.pictures import roc_pdf
+    """Write FOLDER/roc-MACHINE.pdf and .svg of every machine with labels of both kinds; needs matplotlib."""
+    from nearfar.challenge.pages.pictures import roc_vectors
 
     for m in machines:
         if m.result is not None:
             labels, domains = [bool(r.is_anomaly) for r in m.recordings], [r.is_target for r in m.recordings]
-            name = re.sub(r"[^A-Za-z0-9]+", "-", m.name)
-            atomic_write(folder / f"roc-{name}.pdf", roc_pdf([s.score for s in m.scores], labels, domains))
+            write_figure(folder, f"roc {m.name}", roc_vectors([s.score for s in m.scores], labels, domains))
+
+
+def write_figure(folder: Path, name: str, figure: Mapping[str, bytes]) -> None:
+    """Write a vector figure as FOLDER/NAME.KIND for each of its kinds."""
+    for kind, content in figure.items():
+        atomic_write(folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', name)}.{kind}", content)
 
 
 def latex(table: TextTable) -> str:

@@ -11,12 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.explain.pictures import TICKS_HZ, Look, as_pdf, as_png, blank, legend, look_of
+from nearfar.explain.pictures import TICKS_HZ, Look, as_png, as_vectors, blank, legend, look_of
 from nearfar.metrics import MAX_FPR, Interval, auc, partial_auc, roc_points
 from nearfar.support.check import Array
 
 MARKS = ("D", "v", "o", "s")  # shapes of the marks beside the bars
 BINS = 24  # of a histogram
+MAP_KINDS = {  # kinds of clips on a map: mark, and whether it is filled
+    "source normal": ("o", True),
+    "target normal": ("D", True),
+    "normal test clip": ("o", False),
+    "anomaly": ("^", False),
+    "not labelled": ("s", False),
+}
 
 
 @dataclass(frozen=True)
@@ -76,9 +83,11 @@ def roc_png(
     return as_png(*_roc(values, is_anomaly, is_target, dark))
 
 
-def roc_pdf(values: Sequence[float], is_anomaly: Sequence[bool], is_target: Sequence[bool | None]) -> bytes:
-    """`roc_png` as a vector figure."""
-    return as_pdf(*_roc(values, is_anomaly, is_target, dark=False))
+def roc_vectors(
+    values: Sequence[float], is_anomaly: Sequence[bool], is_target: Sequence[bool | None]
+) -> dict[str, bytes]:
+    """`roc_png` as vector figures, by kind."""
+    return as_vectors(*_roc(values, is_anomaly, is_target, dark=False))
 
 
 def _roc(
@@ -171,6 +180,31 @@ def coherence_png(frequency: Array, rows: Array, *, dark: bool = False) -> bytes
     ax.set_ylabel("coherence")
     legend(ax, look)
     return as_png(figure, look, [ax])
+
+
+def map_png(points: Array, kinds: Sequence[str], *, dark: bool = False) -> bytes:
+    """Clips as points (n, 2), with a colour and a mark for each of `MAP_KINDS`."""
+    return as_png(*_map(points, kinds, dark))
+
+
+def map_vectors(points: Array, kinds: Sequence[str]) -> dict[str, bytes]:
+    """`map_png` as vector figures, by kind."""
+    return as_vectors(*_map(points, kinds, dark=False))
+
+
+def _map(points: Array, kinds: Sequence[str], dark: bool) -> tuple[Any, Look, list[Any]]:
+    look, figure = look_of(dark), blank(4.3, dark)
+    ax = figure.subplots()
+    for kind, (mark, filled) in MAP_KINDS.items():
+        mine = points[[each == kind for each in kinds]]
+        if len(mine):
+            colour = look.odd if kind == "anomaly" else look.ink if kind == "not labelled" else look.normal
+            face = colour if filled else "none"
+            ax.scatter(*mine.T, marker=mark, s=26, facecolor=face, edgecolor=colour, lw=1.2, alpha=0.85, label=kind)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    legend(ax, look, 3)
+    return figure, look, [ax]
 
 
 def _style(kind: str, look: Look) -> dict[str, Any]:

@@ -9,6 +9,9 @@ The products are taken in float64; pairs nearer than TINY are then measured dire
 
 `Precomputed` takes the place of vectors in `backend.build_method` (scikit-learn's word for a metric whose distances are
 given). It makes the banks that the methods search, with one sorted list of neighbours per pair of sets of clips.
+
+The parts and the matrices are arrays, or tensors on a device: what takes n N D or n N steps is done there. Lists of
+neighbours, densities and scores, which take n K steps, are numpy's.
 Memory: 4 n N bytes for each part and view, and twice that as float64 while a part is measured.
 """
 
@@ -22,7 +25,8 @@ import numpy as np
 
 from nearfar.bank import Block, entries_below, kth_upper_bound, pad_ragged
 from nearfar.ldn import RHO_FLOOR, DensityBank
-from nearfar.support.check import Array
+from nearfar.support.arrays import cast, fill_diagonal, like, namespace, new, on_host, take
+from nearfar.support.check import Array, is_tensor
 from nearfar.views import compose, parameter, unit
 
 TINY = 1e-7  # squared distance of unit vectors below which the product loses too many digits
@@ -45,45 +49,48 @@ def weights_of(view: str) -> dict[str, float]:
 def part(name: str, pooled: Mapping[str, Array]) -> Array:
     """The unit vectors (n, D) of a part from those of the waveforms."""
     if name == DIFFERENCE:
-        return unit(np.abs(pooled["near"] - pooled["far"]))
+        return unit(abs(pooled["near"] - pooled["far"]))
     if name in pooled:
         return pooled[name]
-    return compose(name, pooled["near"], pooled["far"]).astype(np.float32, copy=False)
+    near = pooled["near"]
+    vectors: Array = cast(compose(name, near, pooled["far"]), near.dtype)
+    return vectors
 
 
 def squared_distances(x: Array, count: int) -> Array:
     """(n, N) float32 from unit vectors x (n, D) to the first N = `count` of them; inf from a clip to itself."""
-    n = len(x)
-    inner = np.zeros((n, count))
+    xp, n = namespace(x), len(x)
+    inner = cast(new(x, (n, count)), xp.float64)
+    norms = inner[:, 0] * 0
     for at in range(0, x.shape[1], SLAB):
-        piece = x[:, at : at + SLAB].astype(np.float64)
+        piece = cast(x[:, at : at + SLAB], xp.float64)
         bank = piece[:count]
         inner[:count] += bank @ bank.T  # symmetric: BLAS computes one triangle
         inner[count:] += piece[count:] @ bank.T
-    norms = np.einsum("nd,nd->n", x, x, dtype=np.float64)
+        norms += xp.einsum("nd,nd->n", piece, piece)
     inner *= -2
     inner += norms[:, None]
     inner += norms[:count]
-    own = np.arange(count)
-    inner[own, own] = np.inf
-    row, column = np.nonzero(inner < TINY)
+    fill_diagonal(inner[:count], np.inf)
+    row, column = xp.where(inner < TINY)
     for at in range(0, len(row), SLAB):
         r, c = row[at : at + SLAB], column[at : at + SLAB]
-        apart = x[r].astype(np.float64) - x[c]
-        inner[r, c] = np.einsum("pd,pd->p", apart, apart)
-    return inner.astype(np.float32)
+        apart = cast(x[r], xp.float64) - x[c]
+        inner[r, c] = xp.einsum("pd,pd->p", apart, apart)
+    squared: Array = cast(inner, xp.float32)
+    return squared
 
 
 def combine(weights: Mapping[str, float], squared: Mapping[str, Array], present: Mapping[str, Array]) -> Array:
-    """Squared distances of a view from its parts'; `present` (n,) says which clips' part is not a zero vector."""
+    """Squared distances of a view from its parts'; `present` (n,), of numpy, says whose part is not a zero vector."""
     names = list(weights)
     count = squared[names[0]].shape[1]
     length = np.sum([w * present[name] for name, w in weights.items()], axis=0)  # squared, before the last L2 norm
-    total = squared[names[0]] * np.float32(weights[names[0]])
+    total = squared[names[0]] * float(weights[names[0]])
     for name in names[1:]:
-        total += squared[name] * np.float32(weights[name])
+        total += squared[name] * float(weights[name])
     if (length == length[0]).all() and length[0] > 0:
-        total *= np.float32(1 / length[0])
+        total *= float(1 / length[0])
         return total
     c = np.sqrt(length)
     there, safe = c > 0, np.where(c > 0, c, 1)
@@ -91,11 +98,11 @@ def combine(weights: Mapping[str, float], squared: Mapping[str, Array], present:
         there[:, None], c[:count] / safe[:, None], 0
     )
     with np.errstate(invalid="ignore"):  # inf * 0 on the diagonal, which is set below
-        total *= np.outer(there / safe, (there / safe)[:count])
+        total *= like(total, np.outer(there / safe, (there / safe)[:count]))
     # vectors of other lengths: |a/x - b/y|^2 = |a - b|^2 / xy + 2 - x/y - y/x
-    total += (np.add.outer(there.astype(float), there[:count]) - ratio).astype(np.float32)
-    result: Array = np.maximum(total, 0)
-    result[np.arange(count), np.arange(count)] = np.inf
+    total += like(total, (np.add.outer(there.astype(float), there[:count]) - ratio).astype(np.float32))
+    result: Array = namespace(total).clip(total, 0, None)
+    fill_diagonal(result[:count], np.inf)
     return result
 
 
@@ -134,14 +141,19 @@ class Precomputed:
 
         def columns_of_bank() -> Array:
             whole = len(self) == self.squared.shape[1]
-            return self.squared if whole else np.ascontiguousarray(self.squared[:, self.rows])
+            return self.squared if whole else take(self.squared, self.rows, 1)
 
         columns: Array = self.once(("columns", self.key), columns_of_bank)
         first, count = int(queries.rows[0]), len(queries)
         if np.array_equal(queries.rows, np.arange(first, first + count)):
             return columns[first : first + count]
-        rows: Array = self.once(("block", self.key, queries.key), lambda: columns[queries.rows])
+        rows: Array = self.once(("block", self.key, queries.key), lambda: take(columns, queries.rows, 0))
         return rows
+
+    def host_block(self, queries: Precomputed) -> Array:
+        """`block` as a numpy array."""
+        block: Array = self.once(("on the host", self.key, queries.key), lambda: on_host(self.block(queries)))
+        return block
 
     def listed(self, queries: Precomputed, k: int) -> tuple[Array, Array]:
         """Squared distances (M, k) ascending and columns (M, k) of the k nearest other clips."""
@@ -184,11 +196,11 @@ class PrecomputedBank:
     def blocks(self, points: Precomputed, *, exclude_self: bool) -> Iterator[Block]:
         """As `Bank.blocks`: one block without rounding errors; the distance of a clip to itself is infinite anyway."""
         if len(points):
-            yield slice(0, len(points)), self.members.block(points).copy(), np.zeros(len(points))
+            yield slice(0, len(points)), self.members.host_block(points).copy(), np.zeros(len(points))
 
     def exact(self, points: Precomputed, row: Array, index: Array) -> Array:
         """As `Bank.exact`."""
-        return self._distance(self.members.block(points)[row, index])
+        return self._distance(self.members.host_block(points)[row, index])
 
     def _listed(self, points: Precomputed, k: int) -> tuple[Array, Array]:
         squared, index = self.members.listed(points, max(k, LISTED))
@@ -257,12 +269,7 @@ class PrecomputedDensity(DensityBank):
         rho, unit_rho = self.densities.rho, self.densities.mean
         squared = self.index.metric == "euclidean"  # then d / rho^e is the root of s / rho^2e
         weights = ((unit_rho / rho) ** (float(self.exponent) * (2 if squared else 1))).astype(np.float32)
-        block = self.members.block(q)
-        lowest, buffer = np.empty(len(block), np.float32), np.empty((ROWS, len(self)), np.float32)
-        for at in range(0, len(block), ROWS):
-            rows = block[at : at + ROWS]
-            np.multiply(rows, weights, out=buffer[: len(rows)]).min(axis=1, out=lowest[at : at + ROWS])
-        low = lowest.astype(np.float64)
+        low = _lowest_product(self.members.block(q), weights).astype(np.float64)
         scores: Array = (np.sqrt(low) if squared else low / 2) / unit_rho ** float(self.exponent)
         return scores
 
@@ -274,8 +281,22 @@ class PrecomputedDensity(DensityBank):
         return scores
 
 
+def _lowest_product(block: Array, weights: Array) -> Array:
+    """The smallest of weights (N,) times a row, (M,), for each row of a block (M, N); of numpy."""
+    if is_tensor(block):
+        return on_host(namespace(block).amin(block * like(block, weights), axis=1))
+    lowest, buffer = np.empty(len(block), np.float32), np.empty((ROWS, len(weights)), np.float32)
+    for at in range(0, len(block), ROWS):
+        rows = block[at : at + ROWS]
+        np.multiply(rows, weights, out=buffer[: len(rows)]).min(axis=1, out=lowest[at : at + ROWS])
+    return lowest
+
+
 def _sorted(block: Array, k: int) -> tuple[Array, Array]:
-    """The k smallest of each row, ascending, and their columns; ties go to the lower column."""
+    """The k smallest of each row, ascending, and their columns, of numpy; ties go to the lower column."""
+    if is_tensor(block):
+        values, places = namespace(block).sort(block, dim=1, stable=True)
+        return on_host(values[:, :k]), on_host(places[:, :k])
     row, column = entries_below(block, kth_upper_bound(block, k))
     listed = pad_ragged(row, block[row, column], len(block))
     order = np.argsort(listed, axis=1, kind="stable")[:, :k]

@@ -5,6 +5,8 @@
                                         row of unit length; D' depends on the setting's pooling
     pooled    {waveform: S times (n, D')}   of n clips
 
+A grid is an array, or a tensor: pooling is then done on its device, where the vectors stay.
+
 For each preprocessing the deviations of eq. 15 are computed once for all alphas, and the powers x^p once for all
 weights. RDP, GeM and RDP+GeM are then products of weights (alphas, T) with powers (T, D'). x^9 is safe in float32
 because every feature is first scaled to a maximum of 1; what would fall below 1e-30 is set to 0, as denormal numbers
@@ -24,74 +26,64 @@ from nearfar import pooling
 from nearfar.audio.recordings import Recording
 from nearfar.challenge.search.space import Setting
 from nearfar.encoders import as_frames
+from nearfar.frames import suppress
 from nearfar.recipe import BEAM
+from nearfar.support.arrays import Place, cast, namespace, new, place, take
 from nearfar.support.check import Array, finite
 from nearfar.support.progress import Progress
 from nearfar.support.threads import map_in_order
 from nearfar.views import unit
 
 LEAST = 1e-30  # a smaller power vanishes in a float32 sum beside the largest, which is 1
+TOGETHER = 16  # clips that a device pools at a time
 
 
 def pool_many(grid: Array, settings: Sequence[Setting]) -> list[Array]:
-    """Unit vectors (D',) of a clip's grid (T, F, D), one per setting, all with one `freq`.
+    """Unit vectors (..., D') of grids (..., T, F, D), one per setting, all with one `freq`.
 
     Neighbours in the list that have the same preprocessing share its work.
     """
-    grid = finite("grid", grid, ndim=3).astype(np.float32, copy=False)
-    freq = settings[0].freq
-    join = np.stack if freq == BEAM else np.concatenate
-    frames = np.moveaxis(grid, -2, 0) if freq in ("bands", BEAM) else as_frames(grid, freq)[None]  # (F or 1, T, D')
+    xp, freq = namespace(grid), settings[0].freq
+    grid = cast(finite("grid", grid), xp.float32)
+    bands = xp.moveaxis(grid, -2, 0) if freq in ("bands", BEAM) else as_frames(grid, freq)[None]  # (F or 1, ..., T, D')
     out: list[Array] = []
     for (low, spike), same in groupby(settings, key=lambda s: (s.low, s.spike)):
         group = list(same)
-        bands = [_poolings(_suppress(band, low, spike), group) for band in frames]
-        out += [unit(join(rows)) for rows in zip(*bands, strict=True)]
+        each = [_poolings(suppress(band, low, spike), group) for band in bands]
+        rows = zip(*each, strict=True)
+        out += [unit(xp.stack(r, axis=-2) if freq == BEAM else xp.concatenate(r, axis=-1)) for r in rows]
     return out
 
 
-def _suppress(frames: Array, low: float | None, spike: float | None) -> Array:
-    # As `frames.suppress`, but tanh of all values: it is quicker than picking the few that need it.
-    out = frames
-    if spike is not None:
-        out = np.where(frames > np.float32(spike), np.tanh(frames), frames)
-    if low is not None:
-        out = np.where(frames < np.float32(low), np.float32(0), out)
-    return out
-
-
-def _poolings(x: Array, settings: Sequence[Setting]) -> list[Array]:  # (T, D) -> S times (D',)
+def _poolings(x: Array, settings: Sequence[Setting]) -> list[Array]:  # (..., T, D) -> S times (..., D')
     alphas = sorted({s.alpha for s in settings if "rdp" in s.pooling})
-    weights = np.full((1 + len(alphas), len(x)), 1 / len(x), np.float32)
+    weights = new(x, (*x.shape[:-2], 1 + len(alphas), x.shape[-2]), 1 / x.shape[-2])
     if alphas:
         deviations = pooling.deviations(x)
         for row, alpha in enumerate(alphas):
-            weights[1 + row] = pooling.emphasis(deviations, alpha)
+            weights[..., 1 + row, :] = cast(pooling.emphasis(deviations, alpha), x.dtype)
     row_of = {alpha: 1 + row for row, alpha in enumerate(alphas)}
     powers = _power_means(x, weights, sorted({s.p for s in settings if "gem" in s.pooling}))
-    weighted = weights @ x if any(s.pooling == "rdp" for s in settings) else x[:0]
+    weighted = weights @ x if any(s.pooling == "rdp" for s in settings) else x
 
     def vector(s: Setting) -> Array:
         if s.pooling == "rdp":
-            return weighted[row_of[s.alpha]]
+            return weighted[..., row_of[s.alpha], :]
         if s.pooling in ("gem", "rdp_gem"):
-            return powers[s.p][row_of[s.alpha] if s.pooling == "rdp_gem" else 0]
+            return powers[s.p][..., row_of[s.alpha] if s.pooling == "rdp_gem" else 0, :]
         return pooling.pool(x, s.pooling, p=s.p, alpha=s.alpha)
 
     return [vector(s) for s in settings]
 
 
-def _power_means(x: Array, weights: Array, powers: Sequence[float]) -> dict[float, Array]:  # {p: (A, D)}
+def _power_means(x: Array, weights: Array, powers: Sequence[float]) -> dict[float, Array]:  # {p: (..., A, D)}
     if not powers:
         return {}
-    ratio = np.maximum(x, 0)
-    top = ratio.max(axis=0)
-    ratio *= 1 / np.where(top > 0, top, 1)
-    out = {}
-    for p in powers:
-        sums = np.minimum(weights @ _power(ratio, p), 1)
-        out[p] = (sums if p == 1 else np.cbrt(sums) if p == 3 else sums ** np.float32(1 / p)) * top
-    return out
+    xp = namespace(x)
+    ratio = xp.clip(x, 0, None)
+    top = xp.amax(ratio, axis=-2, keepdims=True)
+    ratio *= 1 / xp.where(top > 0, top, 1)
+    return {p: xp.clip(weights @ _power(ratio, p), None, 1) ** (1 / p) * top for p in powers}
 
 
 def _power(ratio: Array, p: float) -> Array:
@@ -101,7 +93,7 @@ def _power(ratio: Array, p: float) -> Array:
     if p in (3, 9):
         cube = seen * seen * seen
         return cube if p == 3 else cube * cube * cube
-    power: Array = seen ** np.float32(p)
+    power: Array = seen**p
     return power
 
 
@@ -122,40 +114,61 @@ def pool_clips(
     waveforms: Sequence[str],
     *,
     threads: int | None = None,
+    device: Place = "cpu",
     progress: Progress | None = None,
 ) -> tuple[dict[str, list[Array]], dict[str, str]]:
     """({waveform: S times (n, D')}, {file: why}) of the n clips whose grids can be had, and of the files of the others.
 
-    Every grid is read once; the S settings have one layer and one `freq`. Raises ValueError if grids of different
-    shapes give vectors of different lengths.
+    Every grid is read once; the S settings have one layer and one `freq`. The vectors are arrays, or tensors on the
+    `device`. Raises ValueError if grids of different shapes give vectors of different lengths.
     """
-    layer = settings[0].layer
+    layer, step = settings[0].layer, 1 if device == "cpu" else TOGETHER
     pooled: dict[str, list[Array]] = {}
     usable = np.ones(len(clips), bool)
     failures: dict[str, str] = {}
 
-    def vectors_of(clip: Recording) -> dict[str, list[Array]] | str:
+    def grids_of(at: int) -> Mapping[str, Array] | str:
         try:
-            grids = source.grids(clip.path, waveforms, layer)
-            return {name: pool_many(grid, settings) for name, grid in grids.items()}
+            return source.grids(clips[at].path, waveforms, layer)
         except (ValueError, OSError) as error:
             return str(error)
 
-    for at, vectors in enumerate(map_in_order(vectors_of, clips, threads)):
-        if isinstance(vectors, str):
-            usable[at], failures[str(clips[at].path)] = False, vectors
-        else:
+    def vectors_of(some: range) -> tuple[dict[int, str], list[tuple[list[int], dict[str, list[Array]]]]]:
+        """{clip: why it has no grid}, and the vectors of the other clips, those with grids of one length together."""
+        read = {at: grids_of(at) for at in some}
+        bad = {at: grids for at, grids in read.items() if isinstance(grids, str)}
+        by_length: dict[tuple[int, ...], list[int]] = {}
+        for at, grids in read.items():
+            if not isinstance(grids, str):
+                by_length.setdefault(tuple(n for name in waveforms for n in grids[name].shape), []).append(at)
+        out = []
+        for same in by_length.values():
+            try:
+                stacked = {name: np.stack([read[at][name] for at in same]) for name in waveforms}  # type: ignore[index]
+                out.append((same, {name: pool_many(place(x, device), settings) for name, x in stacked.items()}))
+            except ValueError as error:
+                bad |= dict.fromkeys(same, str(error))
+        return bad, out
+
+    pieces = [range(at, min(at + step, len(clips))) for at in range(0, len(clips), step)]
+    for piece, (bad, found) in zip(pieces, map_in_order(vectors_of, pieces, threads), strict=True):
+        for at, why in bad.items():
+            usable[at], failures[str(clips[at].path)] = False, why
+        for same, vectors in found:
             for name, x in vectors.items():
                 if name not in pooled:
-                    pooled[name] = [np.empty((len(clips), *vector.shape), np.float32) for vector in x]
+                    pooled[name] = [new(vector, (len(clips), *vector.shape[1:])) for vector in x]
                 for rows, vector in zip(pooled[name], x, strict=True):
-                    if rows.shape[1:] != vector.shape:
-                        raise ValueError(f"{clips[at].path}: its grid has another shape than those of the other clips")
-                    rows[at] = vector
+                    if rows.shape[1:] != vector.shape[1:]:
+                        raise ValueError(
+                            f"{clips[same[0]].path}: its grid has another shape than those of the other clips"
+                        )
+                    rows[same] = vector
         if progress:
-            progress(at + 1, len(clips))
+            progress(piece.stop, len(clips))
     if failures:
-        pooled = {name: [rows[usable] for rows in x] for name, x in pooled.items()}
+        kept = np.flatnonzero(usable)
+        pooled = {name: [take(rows, kept, 0) for rows in x] for name, x in pooled.items()}
     return pooled, failures
 
 

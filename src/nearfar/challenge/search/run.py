@@ -11,6 +11,8 @@
 Memory: the vectors of a group stay below `memory` bytes (settings x waveforms x clips x D x 4); a setting that alone
 needs more is a group by itself. Each thread also needs about 9 matrices of 4 n N bytes (n clips, N of them normals)
 and one clip's frames. Scores equal those of `Detector` with the same recipe.
+
+On a GPU the store is filled first, many clips at a time; grids then go there, and vectors and matrices stay there.
 """
 
 from __future__ import annotations
@@ -35,15 +37,19 @@ from nearfar.challenge.search.records import TABLE as TABLE_FILE
 from nearfar.challenge.search.score import score_setting
 from nearfar.challenge.search.space import Setting, Space, space_of
 from nearfar.embedding.cache import CachedEncoders
+from nearfar.embedding.fill import Order, embed_shard
 from nearfar.embedding.store import Store
-from nearfar.encoders.loading import load_encoders, weights_in
+from nearfar.encoders import device_class
+from nearfar.encoders.loading import full_paths, load_encoders, weights_in
 from nearfar.recipe import Recipe
-from nearfar.support.check import Array
+from nearfar.support.arrays import Place
+from nearfar.support.check import Array, one_of
 from nearfar.support.files import file_fingerprint
 from nearfar.support.progress import Progress, titled
 from nearfar.support.threads import map_in_order
 
 MEMORY = 2 << 30
+GPU_SHARE = 0.5  # of a GPU's free memory, for pooled vectors
 GRIDS = "grids"  # folder of the store below the records, if the caller gives no store
 MOST_FOR_ZMIN = 200  # normals: leave-one-out of zmin fits all its parts once per normal
 PSEUDO = 64  # most normals of other machines that stand for anomalies in the rules without labels
@@ -118,6 +124,54 @@ class Plan:
     settings: Sequence[Setting]
 
 
+@dataclass(frozen=True)
+class Job:
+    """Plans of one encoder and how it runs, as plain data that travels to other processes.
+
+    networks   the keyword arguments of `load_encoders`
+    """
+
+    plans: Sequence[Plan]
+    weights: Any
+    store: Store | None
+    layers: Sequence[int | None]
+    near: int
+    far: int | None
+    memory: int | None
+    networks: Mapping[str, Any]
+
+    def run(self, progress: Progress | None = None) -> dict[str, str]:
+        """Score the configurations of the plans and record them; {file: why it could not be used}."""
+        encoder, failures = self.plans[0].encoder, dict[str, str]()
+        loaded = load_encoders([encoder], self.weights, **self.networks)
+        cached = CachedEncoders(loaded, self.store, near=self.near, far=self.far, layers=self.layers)
+        for each in self.plans:
+            if loaded[encoder].device != "cpu" and self.store:
+                self._fill(self.store, each, cached, titled(progress, f"{encoder} {each.machine.name}: networks"))
+            failures |= search_machine(
+                each,
+                cached,
+                memory=self.memory,
+                threads=self.networks["threads"],
+                device=self.networks["device"],
+                progress=progress,
+            )
+        return failures
+
+    def _fill(self, store: Store, each: Plan, cached: CachedEncoders, progress: Progress | None) -> None:
+        """Put the grids of all clips into the store, many clips at a time."""
+        order = Order(
+            str(store.folder),
+            (each.encoder,),
+            tuple(each.waveforms),
+            tuple(self.layers),
+            near=self.near,
+            far=self.far,
+            **self.networks,
+        )
+        embed_shard([r.path for r in each.machine.clips], order, grids=cached, progress=progress)
+
+
 def search(
     data: str | os.PathLike[str],
     encoders: Sequence[str],
@@ -130,10 +184,12 @@ def search(
     store: Store | None = None,
     near: int = 0,
     far: int | None = 1,
-    memory: int = MEMORY,
+    memory: int | None = None,
     threads: int | None = None,
     precision: str = "float32",
     device: str = "cpu",
+    batch: int | None = None,
+    engine: str = "local",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Searched:
@@ -142,7 +198,9 @@ def search(
     truth    ground truth of evaluation files, a CSV or a folder of them
     only     names of the machines; () for all
     store    of the grids; None: networks get one below `folder`, so no clip is encoded twice
-    memory   bytes of pooled vectors at a time
+    memory   bytes of pooled vectors at a time; None: MEMORY, or half of a GPU's free memory
+    device   of the networks, and of pooling and distances
+    engine   "local", or "ray": a task for each machine and encoder on a cluster with a shared disk
     seed     draws the normals of other machines that stand for anomalies
 
     A machine with sections is searched section by section, as `evaluate` scores it. The records are those of all
@@ -152,12 +210,16 @@ def search(
     with other rules, and FileExistsError if `folder` holds a search of other machines or clips.
     """
     encoders = [Recipe(encoder=given).encoder for given in encoders]  # ValueError for an unknown name
+    if one_of("engine", engine, ("local", "ray")) == "ray":  # the workers' current folders are others
+        data, folder, weights = Path(data).resolve(), Path(folder).resolve(), full_paths(weights)
+        store = Store(store.folder.resolve()) if store else None
     machines, left_out = _machines(data, truth, only, seed)
     _check_folder(Path(folder), machines)
     space, far, notes = _usable(space, machines, near, far)
     notes = [*left_out, *notes]
     layers = list(dict.fromkeys(setting.layer for setting in space.plan))
-    failures: dict[str, str] = {}
+    networks = {"device": device, "threads": threads, "precision": precision, "batch": batch}
+    jobs: list[Job] = []
     for encoder in encoders:
         weights_id = weights_in([encoder], weights, precision, device)[encoder]
         grids = store or (Store(Path(folder) / GRIDS) if weights_id.sha256 else None)
@@ -166,10 +228,21 @@ def search(
         plans = [plan(replace(m, how=f"{how}, files {_files_hash(m)}"), space, encoder, folder) for m in machines]
         plans = [each for each in plans if each.settings]
         if plans:  # otherwise no network is loaded
-            loaded = load_encoders([encoder], weights, device=device, threads=threads, precision=precision)
-            cached = CachedEncoders(loaded, grids, near=near, far=far, layers=layers)
-            for each in plans:
-                failures |= search_machine(each, cached, memory=memory, threads=threads, progress=progress)
+            jobs.append(Job(plans, weights, grids, layers, near, far, memory, networks))
+    if engine == "ray":
+        from nearfar.challenge.cluster import map_on_ray
+
+        tasks = [
+            replace(job, plans=[plan], networks=networks | {"threads": threads or 1})
+            for job in jobs
+            for plan in job.plans
+        ]
+        failed = map_on_ray(
+            [task.run for task in tasks], on_gpu=device != "cpu", progress=titled(progress, "searching")
+        )
+    else:
+        failed = [job.run(progress) for job in jobs]
+    failures = {file: why for each in failed for file, why in each.items()}
     return Searched(read(folder, (), [machine.name for machine in machines]), notes, failures)
 
 
@@ -207,18 +280,21 @@ def search_machine(
     plan: Plan,
     source: GridSource,
     *,
-    memory: int = MEMORY,
+    memory: int | None = None,
     threads: int | None = None,
+    device: Place = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, str]:
     """Score the configurations of a plan and record them; returns {file: why it could not be used}.
 
+    Vectors and distances are computed by numpy where `device` is "cpu", else by torch on the device.
     A file that cannot be read is left out of all results of the machine. Raises ValueError if results with that file
     are recorded already, and if fewer than 2 normals or no test clip is usable.
     """
     if not plan.settings:
         return {}
     machine, recorder, failures = plan.machine, plan.recorder, dict[str, str]()
+    memory = memory or _memory_of(device)
     label, done = f"{plan.encoder} {machine.name}", len(plan.configurations) - len(plan.settings)
     shape = first_shape(machine.clips, source, plan.waveforms[0], plan.settings[0].layer)
     for group in groups(plan.settings, shape, len(machine.clips) * len(plan.waveforms), memory):
@@ -227,7 +303,9 @@ def search_machine(
         if not missing:  # an earlier search recorded all for the clips that are usable
             continue
         reading = titled(progress, f"{label}: grids")
-        pooled, failed = pool_clips(machine.clips, source, missing, plan.waveforms, threads=threads, progress=reading)
+        pooled, failed = pool_clips(
+            machine.clips, source, missing, plan.waveforms, threads=threads, device=device, progress=reading
+        )
         if failed:
             if recorder.begun:
                 raise ValueError(f"machine {machine.name!r}: {_first(failed)}")
@@ -256,6 +334,15 @@ def _score_and_record(
     if missing := recorder.missing(setting, plan.configurations[setting]):
         vectors = {name: x[index] for name, x in pooled.items()}
         recorder.keep(setting, score_setting(missing, vectors, is_target, recorder.test_set))
+
+
+def _memory_of(device: Place) -> int:
+    """Bytes of pooled vectors at a time on a device."""
+    if device_class(str(device)) == "cpu":
+        return MEMORY
+    from nearfar.encoders.frozen import free_memory, torch_device
+
+    return int(GPU_SHARE * free_memory(torch_device(str(device))))
 
 
 def _first(failures: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """All configurations of one setting, scored from the pooled vectors of its waveforms (report 2.2, 2.3 and 2.7).
 
-    pooled   {waveform: (n, D)}   unit vectors of the N normals, then of the clips to score; (n, F, D) for "beam"
+    pooled   {waveform: (n, D)}   unit vectors of the N normals, then of the clips to score; (n, F, D) for "beam";
+                                  arrays, or tensors on a device, where the distances are then computed
     scores   leave-one-out scores (N,) and scores (M,) of each configuration, float32, as `Backend` gives them
 
 Methods that distances decide go through `distances`; a Gaussian and whitening need the vectors and go through
@@ -22,6 +23,7 @@ from nearfar.challenge.search.space import parts_of
 from nearfar.fusion import fuse
 from nearfar.metrics import Ranking, machine_values, spearman
 from nearfar.recipe import COMPOSITE, Recipe
+from nearfar.support.arrays import like, namespace, on_host
 from nearfar.support.check import Array
 from nearfar.views import compose
 
@@ -75,10 +77,7 @@ def _score_bands(
     some = next(iter(pooled.values()))
     if some.ndim == 2:
         return _score(wanted, pooled, is_target)
-    bands = [
-        _score(wanted, {name: np.ascontiguousarray(x[:, f]) for name, x in pooled.items()}, is_target)
-        for f in range(some.shape[1])
-    ]
+    bands = [_score(wanted, {name: 1 * x[:, f] for name, x in pooled.items()}, is_target) for f in range(some.shape[1])]
     scores, halves = zip(*bands, strict=True)
     return _mean_over(scores), _mean_over(halves)
 
@@ -97,7 +96,7 @@ def _score(
             halves[view] = to_halves(by_metric["euclidean"][0].squared[:count], is_target)
             for config in backends:
                 if config.method in (*VECTORS_ONLY, *FITS) or config.whiten:
-                    z = pooled[view] if view in pooled else compose(view, pooled["near"], pooled.get("far"))
+                    z = on_host(pooled[view] if view in pooled else compose(view, pooled["near"], pooled.get("far")))
                     backend = fit(z[:count], is_target, **vars(config))
                     scores[view, config] = backend.train_scores, backend.score(z[count:])
                 else:
@@ -117,8 +116,9 @@ def to_halves(squared: Array, is_target: Array) -> tuple[Array, Array]:
     second = np.zeros(len(is_target), bool)
     for domain in (False, True):
         second[np.flatnonzero(is_target == domain)[1::2]] = True
-    nearest = [squared[:, half].min(axis=1, initial=np.inf) for half in (~second, second)]
-    return np.sqrt(nearest[0]), np.sqrt(nearest[1])
+    xp = namespace(squared)
+    first, other = (xp.amin(xp.where(like(squared, half), squared, np.inf), axis=1) for half in (~second, second))
+    return np.sqrt(on_host(first)), np.sqrt(on_host(other))
 
 
 class Matrices:
@@ -138,13 +138,14 @@ class Matrices:
         for name in weights:
             if name not in self._squared:
                 x = part(name, self.pooled)
-                self._present[name] = np.einsum("nd,nd->n", x, x) > 0.5
+                self._present[name] = on_host(namespace(x).einsum("nd,nd->n", x, x)) > 0.5
                 self._squared[name] = squared_distances(x, self.count)
         matrix = combine(weights, self._squared, self._present)
         both = {"euclidean": self._clips(matrix)}
         zero = ~np.any([self._present[name] for name in weights], axis=0)
         if zero.any():
-            matrix = np.where(zero[:, None] != zero[: self.count], np.float32(2), matrix)
+            unlike = like(matrix, zero[:, None] != zero[: self.count])
+            matrix = namespace(matrix).where(unlike, 2, matrix)
         return {**both, "cosine": self._clips(matrix) if zero.any() else both["euclidean"]}
 
     def _clips(self, matrix: Array) -> tuple[Precomputed, Precomputed]:
