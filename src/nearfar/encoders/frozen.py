@@ -180,7 +180,7 @@ class Copies:
 
     def __init__(self, place: torch.device) -> None:
         self.place = place
-        self._up, self._down = torch.cuda.Stream(place), torch.cuda.Stream(place)
+        self._up, self._down = (torch.cuda.Stream(place) for _ in range(2))  # type: ignore[no-untyped-call]
 
     def send(self, values: Array) -> Tensor:
         """An array on the GPU, ready for the current stream."""

@@ -127,24 +127,23 @@ def pool_clips(
     usable = np.ones(len(clips), bool)
     failures: dict[str, str] = {}
 
-    def grids_of(at: int) -> Mapping[str, Array] | str:
-        try:
-            return source.grids(clips[at].path, waveforms, layer)
-        except (ValueError, OSError) as error:
-            return str(error)
-
     def vectors_of(some: range) -> tuple[dict[int, str], list[tuple[list[int], dict[str, list[Array]]]]]:
-        """{clip: why it has no grid}, and the vectors of the other clips, those with grids of one length together."""
-        read = {at: grids_of(at) for at in some}
-        bad = {at: grids for at, grids in read.items() if isinstance(grids, str)}
-        by_length: dict[tuple[int, ...], list[int]] = {}
-        for at, grids in read.items():
-            if not isinstance(grids, str):
-                by_length.setdefault(tuple(n for name in waveforms for n in grids[name].shape), []).append(at)
-        out = []
-        for same in by_length.values():
+        """{clip: why it has no grid}, and the vectors of the other clips, those with grids of one shape together."""
+        read: dict[int, dict[str, Array]] = {}
+        bad: dict[int, str] = {}
+        for at in some:
             try:
-                stacked = {name: np.stack([read[at][name] for at in same]) for name in waveforms}  # type: ignore[index]
+                grids = source.grids(clips[at].path, waveforms, layer)
+                read[at] = {name: finite("grid", grids[name], ndim=3) for name in waveforms}
+            except (ValueError, OSError) as error:
+                bad[at] = str(error)
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for at, found in read.items():
+            by_shape.setdefault(tuple(n for grid in found.values() for n in grid.shape), []).append(at)
+        out = []
+        for same in by_shape.values():
+            try:
+                stacked = {name: np.stack([read[at][name] for at in same]) for name in waveforms}
                 out.append((same, {name: pool_many(place(x, device), settings) for name, x in stacked.items()}))
             except ValueError as error:
                 bad |= dict.fromkeys(same, str(error))
