@@ -21,18 +21,20 @@ PARTS = {
     "burst": (32, {**GAUSSIAN, "shrinkage": 0.3}),
     "local density": (768, {"method": "ldn"}),
 }
-REFITS = 8
+REFITS, PIECES = 8, 3
 
 
 def clips(count: int, width: int, seed: int) -> np.ndarray:
-    """Vectors (count, width) of 30 kinds of clips, float32."""
+    """Vectors (count, width) of 30 kinds of recordings, cut into three clips each, float32."""
     rng = np.random.default_rng(seed)
-    return (rng.normal(size=(30, width))[rng.integers(30, size=count)] + rng.normal(size=(count, width))).astype("f4")
+    of = np.arange(count) // PIECES
+    kinds = rng.normal(size=(30, width))[rng.integers(30, size=of[-1] + 1)]
+    return (kinds[of] + rng.normal(size=(of[-1] + 1, width))[of] + 0.5 * rng.normal(size=(count, width))).astype("f4")
 
 
 def relatives(count: int) -> np.ndarray:
     found = calibration.groups(clips(count, 256, 1), clips(count, 128, 2))
-    return calibration.related(found, recordings=(np.arange(count) // 3).tolist())
+    return calibration.related(found, recordings=(np.arange(count) // PIECES).tolist())
 
 
 def groups(count: int) -> float:

@@ -109,6 +109,16 @@ def test_fit_asks_about_two_machines_and_not_about_two_domains() -> None:
     assert detector.remarks == []
 
 
+def test_add_says_that_the_new_recordings_are_unlike_the_bank(tmp_path) -> None:
+    detector = nearfar.Detector(Recipe()).fit([hum(i, seconds=0.5) for i in range(8)])
+    with pytest.warns(UserWarning, match="of 4 of these, 4 would be an alarm"):
+        detector.add([hum(i, seconds=0.5, fault="hiss") for i in range(20, 24)])
+    assert len(detector.remarks) == 1 and "another machine?" in detector.remarks[0]
+    assert nearfar.load(detector.save(tmp_path / "m")).remarks == detector.remarks == detector.doubts[:1]
+    detector.add([hum(30, seconds=0.5)])
+    assert detector.remarks == []
+
+
 def test_vectors_that_are_the_same_for_different_recordings_are_refused() -> None:
     levels = [BandLevels.of(clip) for clip in CLIPS]
     varied = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearfar import backend
+from nearfar import Detector, backend
 from nearfar.audio import Clip
 from nearfar.embedding.vectors import embed
 from nearfar.encoders import load, names
-from nearfar.encoders.rhythm import Rhythm, rhythm
+from nearfar.encoders.rhythm import Rhythm, rhythm, weakest_stroke
 from nearfar.recipe import Recipe
 
 RATE = 16_000
@@ -110,6 +110,30 @@ def test_a_missing_beat_is_missed_and_a_quiet_one_is_missed_in_part(period_s):
     whole, quiet, missing = (rhythm(ticking(period_s, 8, silent=4, quieter=q, level=0.003)) for q in (0, 0.9, 1))
     assert min(whole[0], quiet[0], missing[0]) > 0.6, "all three tick"
     assert whole[1] < 0.25 < quiet[1] < 0.9 < missing[1] + 0.05, (whole, quiet, missing)
+
+
+def test_the_weakest_stroke_is_where_one_is_missing():
+    for silent, quieter in ((3, 1.0), (6, 0.8)):
+        x = ticking(0.5, 5, silent=silent, quieter=quieter, level=0.003)
+        found = weakest_stroke(x)
+        assert found is not None
+        assert found.at_s == pytest.approx(0.1 + 0.5 * silent, abs=0.04)
+        assert found.every_s == pytest.approx(0.5, abs=0.005)
+        assert found.strength == pytest.approx(max(0, 1 - rhythm(x)[1]))
+    assert weakest_stroke(np.zeros(RATE, np.float32)) is None
+
+
+def test_an_explanation_tells_which_stroke_is_missing():
+    clips = [Clip(ticking(0.5, 4, seed=i), None, RATE, str(i)) for i in range(12)]
+    detector = Detector().fit(clips)
+    missing = Clip(np.concatenate([clips[3].near, ticking(0.5, 4, seed=20, silent=4)]), None, RATE, "missing")
+    found = detector.explain(missing)
+    assert found.anomalous and "rhythm" in found.triggered_by
+    assert found.stroke is not None and found.stroke.at_s == pytest.approx(4 + 2.1, abs=0.04)
+    assert found.sentence().startswith("A stroke is missing at 6.1 s; one was due there, as every 0.50 s.")
+    assert found.to_dict()["stroke"]["every_s"] == found.stroke.every_s
+    healthy = detector.explain(clips[3])
+    assert healthy.stroke is None and not healthy.anomalous
 
 
 def test_noise_hardly_ticks():

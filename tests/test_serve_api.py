@@ -293,13 +293,15 @@ def test_acknowledge_fine_and_undo(alarmed, plant):
     assert alarmed.get("/v1/events/1").json()["verdict_by"] == "Ben"
 
 
-def test_shelving_and_the_set_point(client):
+def test_shelving_and_the_set_point(client, plant):
     assert client.post("/v1/machines/pump/shelve", json={"hours": 8, "who": "Anna"}).status_code == 200
     pump = client.get("/v1/machines/pump").json()
     assert pump["state"] == "shelved" and pump["shelved_until"] == T0 + 40 + 8 * 3600
     assert client.delete("/v1/machines/pump/shelve?who=Anna").status_code == 200
     assert client.get("/v1/machines/pump").json()["state"] == "waiting"
     model = client.get("/v1/machines/pump/model").json()
+    detector = plant[0].machines["pump"].detector
+    assert model["backing"] == str(detector.backing) and model["remarks"] == detector.doubts != []
     wish = {"false_alarms_per_week": 100, "who": "Anna"}
     dry = client.put("/v1/machines/pump/threshold", json=wish | {"dry_run": True}).json()
     assert dry["price"]["text"] and client.get("/v1/machines/pump/model").json() == model  # nothing has changed

@@ -198,7 +198,6 @@ def add(
     """
     from nearfar.audio.recordings import find
     from nearfar.detector.folder import check_place
-    from nearfar.score import domain_shift_warning
     from nearfar.support.check import one_of
 
     one_of("domain", domain, ("source", "target"))
@@ -207,8 +206,6 @@ def add(
     before, failures = len(detector.normals), Failures()
     points = {key: results.set_point(detector)[key] for _, key in results.LAMPS}
     paths = [r.path for r in opt.normals_of(find(opt.one_or_many(folder)))]
-    if note := domain_shift_warning(detector.score(paths[:: max(1, len(paths) // 10)], skip=lambda *_: None)):
-        warn(f"note: {note}")
     with progress_bar() as progress:
         detector.add(paths, domain == "target", skip=failures, progress=titled(progress, "listening"))
     detector.save(model)

@@ -35,7 +35,7 @@ from nearfar.encoders.loading import WeightsId, load_encoders, weights_of, with_
 from nearfar.explain import evidence
 from nearfar.explain.wording import Explanation
 from nearfar.recipe import Recipe, System, by_name, leaves
-from nearfar.score import Score
+from nearfar.score import Score, domain_shift_warning
 from nearfar.support.check import Array, flags, integer, number, one_of
 from nearfar.support.progress import Progress
 from nearfar.support.threads import single_threaded_blas
@@ -170,7 +170,11 @@ class Detector:
         new, targets = self.embedder.embed_normals(clips, targets, in_bank, skip, progress, copies=copies)
         if not new:
             raise ValueError("there is nothing to add: none of the recordings is usable and new")
-        return self.fit_embedded(new, targets)
+        unlike = domain_shift_warning([self.score_embedded(clip) for clip in new])
+        self.fit_embedded(new, targets)
+        if unlike:
+            self._remark(unlike)
+        return self
 
     def fit_embedded(self, clips: Sequence[EmbeddedClip], is_target: ArrayLike | None = None) -> Detector:
         """Put embedded clips into the bank and fit on all of it; a set-point given by hand stays."""
@@ -267,6 +271,7 @@ class Detector:
         return evidence.explain(
             clip,
             replace(scores[worst], warnings=[*scores[worst].warnings, *notes]),
+            system=system.system,
             score_without=lambda span: system.score(vectors(self.recipes, grids, span)).value,
             band_levels=self.band_levels,
             leaves=[(recipe, b.z) for recipe, b in zip(self.recipes, self.backends, strict=True)],
@@ -328,6 +333,12 @@ class Detector:
         return calibration.Backing(len(self.normals), len(files), len(set(self.sessions) - {""}))
 
     @property
+    def doubts(self) -> list[str]:
+        """What is doubtful about the normals: the remarks, and too few recordings or sessions behind them."""
+        few = self.backing.warning if self.grouped else ""
+        return [*self.remarks, *([few] if few else [])]
+
+    @property
     def unusual_rate(self) -> float:
         """The share of clips of a session that is known that may be unusual: as promised, but at least LEAST_UNUSUAL.
 
@@ -343,25 +354,34 @@ class Detector:
     def unlike_the_others(self) -> list[tuple[int, float]]:
         """Normals that sound unlike all others, farthest first: index and robust standard deviations above the median.
 
-        A fault among the normals is one of these. Parts that measure a clip by itself (`as_is`) play no part.
+        A fault among the normals is one of these. Those that are `deafening` are among them: two faults of one kind
+        hide each other from leave-one-out. Parts that measure a clip by itself (`as_is`) play no part.
         """
-        return calibration.unlike_the_others(self._compared(self.fitted.lone))
+        found = dict(calibration.unlike_the_others(self._compared(self.fitted.lone)))
+        odd = self._odd()
+        deaf = self._deafening(sorted(odd))
+        found |= {i: max(found.get(i, 0.0), odd[i]) for i in (deaf.indices if deaf else [])}
+        return sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
 
     def deafening(self) -> calibration.Deafening | None:
         """The normals that make the detector deaf to sounds like theirs, or None.
 
         They are far from all others (`calibration.DEAFENING`), by themselves or with their relatives left out, or in a
-        single feature (`STANDS_OUT`): two faults of one kind hide each other. A detector of the others alarms on them.
+        single feature (`STANDS_OUT`). A detector of the others alarms on them.
         """
+        return self._deafening(sorted(self._odd()))
+
+    def _odd(self) -> dict[int, float]:
+        """The normals that may deafen, and how far they are out, in robust standard deviations."""
         far = calibration.unlike_the_others(self._compared([*self.fitted.lone, *self.fitted.own]))
-        odd = {i for i, robust_z in far if robust_z > calibration.DEAFENING}
+        odd = {i: robust_z for i, robust_z in far if robust_z > calibration.DEAFENING}
         for backend, recipe in zip(self.backends, self.recipes, strict=True):
             if recipe.method == "as_is" or recipe.pooling == "burst":  # extremes over time are far apart as such
                 continue
             out = calibration.standing_out(backend.z.reshape(len(backend.z), -1))
             first = np.argsort(-out, kind="stable")[: max(1, len(out) // calibration.NAMED)]
-            odd |= {int(i) for i in first if out[i] > calibration.STANDS_OUT}
-        return self._deafening(sorted(odd))
+            odd |= {int(i): max(odd.get(int(i), 0.0), float(out[i])) for i in first if out[i] > calibration.STANDS_OUT}
+        return odd
 
     def _deafening(self, odd: list[int]) -> calibration.Deafening | None:
         """Of the normals `odd`, those on which a detector of the others alarms."""
@@ -406,6 +426,7 @@ class Detector:
             band_levels=self.band_levels,
             weights=self.weights_known,
             backing=str(self.backing),
+            remarks=self.remarks,
             version=self.saved[1] if self.saved is not None and self.saved[0] == place else (),
         )
         written = saved.write(folder, state, self.train_values, self.unlike_the_others())
@@ -540,9 +561,13 @@ class Detector:
     def _review(self, new: Sequence[EmbeddedClip], is_target: Array) -> None:
         """Make the `remarks` about the normals that are to come in, which are Python warnings too."""
         few = review.too_few(len(self.normals) + len(new))
-        self.remarks = [*review.remarks(new, is_target), *([few] if few else [])]
-        for text in self.remarks:
-            warnings.warn(text, stacklevel=4)
+        self.remarks = []
+        for text in [*review.remarks(new, is_target), *([few] if few else [])]:
+            self._remark(text)
+
+    def _remark(self, text: str) -> None:
+        self.remarks.append(text)
+        warnings.warn(text, stacklevel=5)
 
     def _require_fit(self) -> Detector:
         """Self. ValueError if it has no normals."""
@@ -552,6 +577,7 @@ class Detector:
     def _restore(self, state: saved.DetectorState) -> None:
         """Take over the state of a saved detector."""
         self.by_default, self.why, self.window_s = state.by_default, state.why, state.window_s
+        self.remarks = list(state.remarks)
         self.normals, self.is_target, self.band_levels = state.normals, state.is_target, state.band_levels
         self.weights_known, self.calibration = state.weights, state.calibration
         self.sessions, self.group_features = list(state.sessions), list(state.group_features)

@@ -73,6 +73,7 @@ class DetectorState:
     groups: Array = field(default_factory=lambda: np.zeros((0, 2), int))  # (N, 2), or (0, 2) where there are none
     group_features: Sequence[GroupFeatures] = ()
     backing: str = ""  # of the normals, for the card
+    remarks: Sequence[str] = ()  # about the normals of the last fit or add
     format: int = FORMAT
     version: Version = ()  # of the folder when it was read
 
@@ -245,6 +246,7 @@ def _settings(state: DetectorState) -> dict[str, Any]:
         "far": state.far,
         "clip_seconds": state.window_s,
         "why": state.why,
+        "remarks": list(state.remarks),
         "by_default": state.by_default,
         "threshold": vars(state.threshold),
         "method": state.method,
@@ -308,6 +310,7 @@ def _read(folder: Path) -> DetectorState:
         far=None if far is None else integer("far", far, low=0),
         window_s=number("clip_seconds", settings["clip_seconds"], above=0),
         why=str(settings["why"]),
+        remarks=[str(text) for text in settings.get("remarks", [])],
         threshold=Threshold(
             number("the threshold", point["value"]),
             number("its rate", point["rate"], low=0, high=1),

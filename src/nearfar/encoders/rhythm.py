@@ -21,6 +21,7 @@ so the back end method `as_is` suits this encoder.
 from __future__ import annotations
 
 from bisect import insort
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,27 +68,65 @@ def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | 
     return Rhythm()
 
 
+@dataclass(frozen=True)
+class Stroke:
+    """The weakest beat of a clip.
+
+    at_s      when it was due, in s from the start
+    every_s   usual time from beat to beat
+    strength  as a share of the usual beat's: 0 is silent
+    """
+
+    at_s: float
+    every_s: float
+    strength: float
+
+
 def rhythm(wave: Array) -> tuple[float, float]:
     """(N,) at 16 kHz -> (S, miss)."""
+    strength, beats, _, rest = _followed(wave)
+    return strength, _short(beats, rest) if len(beats) else 0.0
+
+
+def weakest_stroke(wave: Array) -> Stroke | None:
+    """The beat of a wave (N,) at 16 kHz that `rhythm` measures; None if it follows none."""
+    _, beats, at, rest = _followed(wave)
+    if not len(beats):
+        return None
+    weakest, others = int(beats.argmin()), np.delete(np.arange(len(beats)), beats.argmin())
+    every, start = np.polyfit(others, at[others], 1)  # the largest value beside a silent beat may lie anywhere
+    return Stroke(
+        float(start + weakest * every) / FRAMES_PER_S, float(every) / FRAMES_PER_S, max(0.0, 1 - _short(beats, rest))
+    )
+
+
+def _short(beats: Array, rest: float) -> float:
+    """miss, of the beats and the median of the clip."""
+    middle = float(np.median(beats))
+    return float((middle - beats.min()) / (middle - rest + 1e-3))
+
+
+def _followed(wave: Array) -> tuple[float, Array, Array, float]:
+    """S, the strengths and frames of the beats (none if they are too few), and the median of the clip."""
     if not len(wave):
         raise ValueError("a wave holds no samples")
+    none = np.zeros(0)
     rise = _rise(_levels(wave))
     onset = rise.mean(axis=1)
     found = _period(onset)
     if found is None:
-        return 0.0, 0.0
+        return 0.0, none, none, 0.0
     lag, strength = found
     period = _refined(onset, lag)
     strengths, at = _beats(onset, period)
     if len(strengths) < FEWEST_BEATS:
-        return strength, 0.0
+        return strength, none, none, 0.0
     template = np.median(rise[(at[:, None] + np.array(SPAN)).clip(0, len(rise) - 1)], axis=0)
     padded = np.pad(rise, ((-SPAN[0], SPAN[-1]), (0, 0)))
     match = sum(padded[k : k + len(rise)] @ row for k, row in enumerate(template)) / ((template**2).sum() + 1e-9)
-    beats, _ = _beats(match, period)
-    beats = beats[1:-1] if len(beats) > FEWEST_BEATS else beats
-    middle = np.median(beats)
-    return strength, float((middle - beats.min()) / (middle - np.median(match) + 1e-3))
+    beats, at = _beats(match, period)
+    inner = slice(1, -1) if len(beats) > FEWEST_BEATS else slice(None)
+    return strength, beats[inner], at[inner], float(np.median(match))
 
 
 def _levels(wave: Array) -> Array:

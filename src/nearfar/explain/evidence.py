@@ -3,6 +3,7 @@
     span        the moment without which the score falls, narrowed to where its band stands out; or throughout
     band        the pitches that are louder or quieter, and by how many dB
     microphone  near, far or both: the same region of both maps, each against its own normals
+    stroke      the weakest one, if a part that follows the rhythm was heard
     nearest     the most similar normal recordings
 
 The moment is found by leaving out: the detector scores the clip again without each piece of it. So the moment belongs
@@ -22,11 +23,14 @@ from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.embedder import Origin
+from nearfar.embedding.vectors import waveform
+from nearfar.encoders import rhythm
 from nearfar.encoders.logmel import HOP, RATE
 from nearfar.explain import deviation
 from nearfar.explain.deviation import DeviationMap, Region
 from nearfar.explain.wording import Explanation, Neighbour
-from nearfar.recipe import Recipe
+from nearfar.recipe import Recipe, System, Watch
+from nearfar.recipe import leaves as leaves_of
 from nearfar.score import Score
 from nearfar.support.check import Array
 
@@ -43,6 +47,7 @@ def explain(
     clip: Clip,
     score: Score,
     *,
+    system: System,
     score_without: Callable[[tuple[float, float]], float],
     band_levels: BandLevels,
     leaves: Sequence[tuple[Recipe, Array]],
@@ -52,6 +57,7 @@ def explain(
 ) -> Explanation:
     """Explain the `score` of a clip.
 
+    system                  the detector's
     score_without((a, b))   the score without the frames from a to b, as shares of the clip
     leaves                  the detector's recipes with the vectors (N, D) of their normals
     offset_s                where in its file the clip begins
@@ -85,7 +91,7 @@ def explain(
     start, end = deviation.seconds_of(region.start, region.stop, clip.seconds)
     whole = region.whole or end - start > 0.9 * clip.seconds
     low, high = deviation.hz_of(region.low, region.high)
-    return replace(
+    explained = replace(
         without_region,
         clear=region.strength >= (CLEAR_WHOLE if region.whole and region.times == 1 else CLEAR_MOMENT),
         start_s=offset_s + (0.0 if whole else start),
@@ -100,6 +106,8 @@ def explain(
         shown=chosen,
         **_microphones(maps, chosen, region),
     )
+    stroke = _stroke(clip, score, system)
+    return explained if stroke is None else _with_stroke(explained, stroke)
 
 
 def find_span(
@@ -146,6 +154,29 @@ def choose_map(
     rival = max(found, key=lambda sound: found[sound].strength)
     sound = rival if found[rival].strength > 2 * found[best].strength else best
     return maps[sound], found[sound]
+
+
+def _stroke(clip: Clip, score: Score, system: System) -> rhythm.Stroke | None:
+    """The weakest stroke of a clip, if a part that follows the rhythm was heard."""
+    if not (score.anomalous or score.unusual):
+        return None
+    parts: list[System] = [system] if isinstance(system, Recipe) else []
+    if isinstance(system, Watch):
+        parts = [part for name, _, part in system.parts if name in score.triggered_by]
+    for recipe in (recipe for part in parts for recipe in leaves_of(part) if recipe.encoder == "rhythm"):
+        return rhythm.weakest_stroke(waveform(clip, recipe.parsed_view.waveform, rhythm.RATE))
+    return None
+
+
+def _with_stroke(e: Explanation, stroke: rhythm.Stroke) -> Explanation:
+    """The explanation with a weak stroke of its clip; if nothing else was heard, the span is where it was due."""
+    e = replace(e, stroke=replace(stroke, at_s=e.offset_s + stroke.at_s))
+    if len(e.triggered_by) > 1:
+        return e
+    start, end = (
+        e.offset_s + min(max(stroke.at_s + half, 0.0), e.seconds) for half in (-stroke.every_s / 2, stroke.every_s / 2)
+    )
+    return replace(e, clear=False, throughout=False, times=1, start_s=start, end_s=end)
 
 
 def neighbours(distances: Sequence[float], normals: Sequence[Origin]) -> list[Neighbour]:

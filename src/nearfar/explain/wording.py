@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from nearfar.audio import Clip
+from nearfar.encoders.rhythm import Stroke
 from nearfar.explain.deviation import DeviationMap
 from nearfar.score import status
 from nearfar.support.words import as_sentence
 
 SHORT_S = 0.3
+SILENT = 0.25  # a stroke that has less than this share of the usual strength is missing
 NARROW = 0.25  # octaves
 
 
@@ -37,7 +39,7 @@ class Explanation:
     `level_db` is how much louder the recording is as a whole; the other changes do not contain it.
     `clear` is False if nothing stands out; span and band are then those of the largest deviation.
     `isolated` is True if the change shows only once the far microphone's sound is taken away from near.
-    `without` is the score of the clip without the span.
+    `without` is the score of the clip without the span. `stroke` is the weakest one, if a missing stroke was heard.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Explanation:
     isolated: bool = False
     level_db: float = 0.0
     without: float | None = None
+    stroke: Stroke | None = None
     nearest: tuple[Neighbour, ...] = ()
     timeline: tuple[tuple[float, float], ...] = ()
     offset_s: float = 0.0
@@ -79,6 +82,7 @@ class Explanation:
             "triggered_by": list(self.triggered_by),
             "warnings": list(self.warnings),
             "channels": list(self.channels),
+            "stroke": None if self.stroke is None else asdict(self.stroke),
             "nearest": [asdict(n) for n in self.nearest],
             "timeline": [[round(t, 3), round(v, 2)] for t, v in self.timeline],
             "sentence": self.sentence(),
@@ -123,19 +127,31 @@ def difference(e: Explanation) -> str:
     """The difference itself: when, which microphone, how much, which pitch."""
     if e.problem or e.anomalous is None:
         return f"This recording cannot be judged: {as_sentence(e.problem or 'it is not usable')}"
+    stroke = missing_stroke(e)
+    if stroke and not e.clear:
+        return stroke
     odd = e.anomalous or e.unusual
-    start = "" if odd else "Sounds like the normal recordings. "
+    start = f"{stroke} " if stroke else "" if odd else "Sounds like the normal recordings. "
     if not e.clear:
         rest = ": many small things differ at once." if odd else "."
         return f"{start}No single moment or pitch stands out{rest}"
-    if start:
+    if not odd:
         start += "The largest difference: "
     more = f"{abs(e.change_db):.0f} dB {'more' if e.change_db > 0 else 'less'} than usual"
     more += " for its loudness" if allows_for_loudness(e) else ""
     isolated = ", with the sound at the far one taken away," if e.isolated else ""
     verb = "hear" if e.microphone == "both" else "hears"
     text = f"{when(e)} {microphone(e)}{isolated} {verb} {more} {band(e)}{likeness(e)}."
-    return start + (text[0].lower() + text[1:] if start else text)
+    return start + (text if odd else text[0].lower() + text[1:])
+
+
+def missing_stroke(e: Explanation) -> str:
+    """The weak stroke of a machine that ticks: when it was due, and how often one comes; "" if none was heard."""
+    if e.stroke is None:
+        return ""
+    left = e.stroke.strength
+    what = "is missing" if left < SILENT else f"has {left:.0%} of its usual strength"
+    return f"A stroke {what} at {e.stroke.at_s:.1f} s; one was due there, as every {e.stroke.every_s:.2f} s."
 
 
 def when(e: Explanation) -> str:

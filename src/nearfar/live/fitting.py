@@ -163,8 +163,7 @@ class Fitting:
             for i, _ in detector.unlike_the_others()
         ]
         backing = f"Behind it: {detector.backing}"
-        warning = [detector.backing.warning] if detector.grouped and detector.backing.warning else []
-        return [backing, detector.why, *warning, *unlike, *(f"left out: {text}" for text in left_out), *notes]
+        return [backing, detector.why, *detector.doubts, *unlike, *(f"left out: {text}" for text in left_out), *notes]
 
 
 class _Cancelled(Exception):

@@ -137,6 +137,8 @@ def model(service: ServiceDep, id: str) -> schemas.Model:
         far=detector.far,
         clip_seconds=detector.window_s,
         why=detector.why,
+        backing=str(detector.backing),
+        remarks=detector.doubts,
         card=read_card(machine.model),
         set_point=_set_point(machine, detector),
         curve=_curve(machine),

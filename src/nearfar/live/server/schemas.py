@@ -299,6 +299,7 @@ class Audits(Schema):
 class Model(Schema):
     """The model of a machine: its normal recordings and its set-point.
 
+    `backing` says how many recordings and sessions stand behind it, `remarks` what is doubtful about them;
     `backed_per_week` is the smallest rate of false alarms that the normal recordings can confirm.
     """
 
@@ -311,6 +312,8 @@ class Model(Schema):
     far: int | None = Field(examples=[1])
     clip_seconds: float = Field(examples=[10.0])
     why: str = Field(examples=["the far microphone explains most of the room, so it is taken out of near"])
+    backing: str = Field(examples=["240 recordings, of 6 sessions"])
+    remarks: list[str] = Field(examples=[[]])
     card: str = Field(examples=["# What this detector is"])
     set_point: SetPoint
     curve: list[CurvePoint]

@@ -70,9 +70,11 @@ function modelFacts(model) {
       ["Fitted on", `${model.normals.toLocaleString()} normal recordings, ${model.minutes.toFixed(1)} minutes`],
       ...model.domains.map((domain) => [domains[domain.name], `${domain.normals.toLocaleString()} recordings`]),
       ["Microphones", model.far === null ? `only ${near}` : `${near} and far (channel ${model.far})`],
+      ["Behind them", model.backing],
       ["Window", `${model.clip_seconds} s`],
       ["Method", model.why],
     ]),
+    model.remarks.map((text) => note(asSentence(text))),
   );
 }
 
