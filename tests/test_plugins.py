@@ -301,8 +301,10 @@ def test_the_recipe_command_prints_a_recipe_for_every_encoder_and_sets_keys():
     for given, message in (("k", "give KEY=VALUE"), ("q=1", "unknown recipe keys"), ("k=none", "whole number")):
         code, _, err = run("recipe", "beats", "--set", given)
         assert code == 2 and message in err, err
-    code, _, err = run("evaluate", "nowhere", "--recipe", "logmel", "--set", "k=2")
+    code, _, err = run("evaluate", "nowhere", "--recipe", "default", "--set", "k=2")
     assert code == 2 and "chosen by the normals" in err
+    code, out, err = run("recipe", "default")
+    assert code == 0 and from_json(out) == recipe.of_encoder("logmel") and "lets the normals choose" in err
 
 
 def test_vectors_are_written_for_numpy_with_exact_leave_one_out(data: Path, tmp_path: Path):

@@ -471,7 +471,13 @@ FAMILY = {  # encoders of other sizes and training stages -> the row of Table 3 
     "dasheng": "dasheng",
     "openl3": "openl3",
 }
-NAMED: dict[str, System | None] = {"logmel": None, "logmel-floor": BASELINE, **TABLE_3, "fusion": FUSION}
+NAMED: dict[str, System | None] = {  # None: the normals choose; no network is needed
+    "default": None,
+    "logmel": None,
+    "logmel-floor": BASELINE,
+    **TABLE_3,
+    "fusion": FUSION,
+}
 
 SPACE: dict[str, tuple[Any, ...]] = {  # report 2.3 and 2.5-2.7, Table 2
     "view": ("near_only", "n_0.5f", "n_f", "absdif_1", "absdif_0.5", "sfsoft_a03f05", "sfsoft_a05f07"),

@@ -42,7 +42,7 @@ def evaluate(
     store: opt.StoreFolder = None,
     json: opt.Json = False,
 ) -> None:
-    """Example: nearfar evaluate data/ --recipe logmel
+    """Example: nearfar evaluate data/ --recipe default
 
     Compute the challenge's metrics per machine, with bootstrap intervals. Evaluation files without labels are scored;
     give their labels with --truth, or write the challenge's files with `nearfar submit`.

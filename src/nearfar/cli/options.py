@@ -27,7 +27,7 @@ Manifest = Annotated[
 ]
 RecipeName = Annotated[
     str | None,
-    typer.Option("--recipe", help="Name of a recipe, such as beats, or a JSON file [chosen by the normals]."),
+    typer.Option("--recipe", help="Name of a recipe, such as beats, or a JSON file [default: chosen by the normals]."),
 ]
 RecipeSettings = Annotated[
     list[str] | None,
@@ -217,8 +217,8 @@ def changed(system: System | None, settings: Sequence[str]) -> System | None:
             values[key] = value
     if values and system is None:
         raise ValueError(
-            "--set changes a recipe, and this one is chosen by the normals: name another with --recipe, such as "
-            "logmel-floor or a file made by: nearfar recipe logmel > my.json"
+            "--set changes a recipe, and the default is chosen by the normals: name another with --recipe, such as "
+            "logmel-floor, or a file made by: nearfar recipe logmel-floor > my.json"
         )
     return system if system is None or not values else with_settings(system, values)
 

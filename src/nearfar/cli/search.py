@@ -104,8 +104,8 @@ def recipe(
 
     system = opt.load_recipe(name)
     if system is None:
-        warn(f"note: --recipe {name} lets the normals choose; this is a recipe for the encoder alone")
-        system = of_encoder(name)
+        warn(f"note: --recipe {name} lets the normals choose; this is a recipe for the encoder logmel alone")
+        system = of_encoder("logmel")
     found = opt.changed(system, settings or ())
     assert found is not None
     _say_licences(part.encoder for leaf in leaves(found) for part in leaf.parts)
