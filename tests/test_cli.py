@@ -350,7 +350,13 @@ def test_demo_runs_from_nothing_to_a_report_page(tmp_path):
     page = (tmp_path / "d" / "report.html").read_text()
     assert (tmp_path / "d" / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert page.startswith("<!doctype html>") and "http://" not in page.replace("http://www.w3.org", "")
+    assert "1 machine, " in page and "Promised: at most" in page and 'href="researcher.html"' in page
+    assert "Official score" in (tmp_path / "d" / "researcher.html").read_text()
     machine = next((tmp_path / "d" / "models").iterdir())
+    assert load(machine).calibration == "groups"  # as a plant would fit it; the evaluation has exact leave-one-out
+    code, out, err = nearfar("report", tmp_path / "d" / "history", "--machine", machine.name, "-o", tmp_path / "r.html")
+    assert code == 0 and f"<h2>{machine.name}</h2>" in (tmp_path / "r.html").read_text(), err
+    assert nearfar("report", tmp_path / "d" / "history", "--machine", "x")[0] == 2
     file = next((tmp_path / "d" / "data" / machine.name / "test").glob("*anomaly*"))
     code, out, err = nearfar("explain", machine, file, "--json")
     assert code == 0, err

@@ -175,3 +175,8 @@ def test_the_http_page_is_that_of_the_server():
 def test_every_relative_link_leads_to_a_file(page):
     for target, _, source in LINK.findall(page.read_text(encoding="utf-8")):
         assert (page.parent / (target or source)).exists(), f"{page.name}: {target or source}"
+
+
+def test_the_pictures_of_microphones_are_those_of_their_script():
+    for name, content in tool("microphone_pictures").pictures().items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == content, "run: python tools/microphone_pictures.py"

@@ -263,7 +263,7 @@ def test_two_processes_at_once_fetch_it_once(target):
 @pytest.mark.parametrize("module", ["requests", "filelock", "huggingface_hub"])
 def test_without_the_extra_it_says_what_to_install_and_how_to_do_without(module, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    extra = rf"needs {module}: pip install 'nearfar\[pull\]'\. Fetch "
+    extra = rf'needs {module}: pip install "nearfar\[pull\]"\. Fetch '
     zenodo = r"dev_\*\.zip by hand from https://zenodo\.org/records/19336329 and"
     if module != "huggingface_hub":
         with pytest.raises(DownloadError, match=extra + zenodo):

@@ -213,7 +213,7 @@ def test_without_a_library_of_the_extra_the_error_says_what_to_install(monkeypat
 
     monkeypatch.setattr(builtins, "__import__", missing)
     render._environment.cache_clear()
-    with pytest.raises(ImportError, match=r"pip install 'nearfar\[pictures\]'"):
+    with pytest.raises(ImportError, match=r'pip install "nearfar\[pictures\]"'):
         pages.explanation_page(explained)
 
 

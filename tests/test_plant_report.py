@@ -210,8 +210,11 @@ def test_the_server_gives_the_report_of_the_plant(pump_model, tmp_path):
         assert "script-src" not in page.headers["content-security-policy"]
         assert "Promised: at most" in page.text and page.headers["content-disposition"].startswith("inline")
         assert client.get("/v1/report?span=year").status_code == 422
+        only = client.get("/v1/report?machine=fan").text
+        assert "1 machine, no alarm." in only and "pump" not in only
+        assert client.get("/v1/report?machine=nobody").status_code == 404
         pytest.importorskip("openpyxl")
         book = client.get("/v1/report?span=week&format=xlsx")
-        assert book.content[:2] == b"PK" and 'filename="nearfar-week-' in book.headers["content-disposition"]
+        assert book.content[:2] == b"PK" and 'filename="nearfar-plant-week-' in book.headers["content-disposition"]
     plant.close()
     plant.history.close()

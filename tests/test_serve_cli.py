@@ -188,4 +188,4 @@ def test_a_token_file_that_others_can_read_is_refused(model, tmp_path, monkeypat
 def test_without_its_extra_it_asks_for_all_of_it_at_once(model, monkeypatch):
     monkeypatch.setattr(sys.modules["nearfar.cli.serve"], "find_spec", lambda name: None)
     done = serve(model)
-    assert done.exit_code == 2 and "pip install 'nearfar[serve]'" in done.stderr
+    assert done.exit_code == 2 and 'pip install "nearfar[serve]"' in done.stderr

@@ -841,5 +841,5 @@ def test_a_broker_that_hangs_holds_nobody_up_at_the_end(tmp_path):
 )
 def test_what_is_not_installed_is_named_with_its_extra(monkeypatch, missing, make):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=r"pip install 'nearfar\[live\]'"):
+    with pytest.raises(ImportError, match=r'pip install "nearfar\[live\]"'):
         make()

@@ -154,7 +154,7 @@ def _ray() -> Any:
         import_module("ray.data")
         return import_module("ray")
     except ImportError as error:
-        raise ImportError("the engine ray needs Ray: pip install 'nearfar[ray]'") from error
+        raise ImportError('the engine ray needs Ray: pip install "nearfar[ray]"') from error
 
 
 def _gpus(ray: Any, wanted: bool) -> int:

@@ -13,10 +13,12 @@ import typer
 from nearfar.cli import bench, data, live, machine, search, weights
 from nearfar.cli.embed import embed
 from nearfar.cli.history import history
+from nearfar.cli.notify import notify
 from nearfar.cli.options import import_plugin, register
 from nearfar.cli.record import record
 from nearfar.cli.report import report
 from nearfar.cli.serve import open_in_browser, serve
+from nearfar.cli.shortcut import install_shortcut
 from nearfar.cli.terminal import BAD_INPUT, BUG, DONE, STOPPED, echo, handle_errors
 
 COMMANDS = (
@@ -30,6 +32,7 @@ COMMANDS = (
     machine.threshold,
     live.monitor,
     serve,
+    install_shortcut,
     report,
     embed,
     bench.evaluate,
@@ -41,7 +44,7 @@ COMMANDS = (
     search.vectors,
     weights.encoders,
 )
-GROUPS = {"config": live.config, "history": history, "weights": weights.weights, "data": data.data}
+GROUPS = {"config": live.config, "history": history, "notify": notify, "weights": weights.weights, "data": data.data}
 
 UsageError: Any = typer.BadParameter.__base__  # which typer, unlike click, does not export
 

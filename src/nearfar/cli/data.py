@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +16,13 @@ from nearfar.cli.options import Json, Machines, RecipeChoice, command, group, su
 from nearfar.cli.output import NO_PICTURES, has_pictures, print_evaluation
 from nearfar.cli.terminal import echo, echo_json, progress_bar, warn
 from nearfar.support.files import atomic_write
-from nearfar.support.progress import titled
+from nearfar.support.progress import Progress, titled
+
+if TYPE_CHECKING:
+    from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
+    from nearfar.detector import Detector
+
+EVERY_S = 1200.0  # between two recordings of a machine in the day of the demo
 
 
 @command
@@ -47,17 +57,19 @@ def demo(
         )
         evaluation = bench.evaluate(data, choice.system(), progress=progress)
         floor = None if choice.recipe else bench.evaluate(data, "logmel-floor", rounds=1, progress=progress)
-    for machine in evaluation.machines:
-        machine.detector.save(folder / "models" / machine.name)
+        detectors = {m.name: _detector_of(m, choice, folder, progress) for m in evaluation.machines}
     first = evaluation.machines[0]
     scored = zip(first.scores, first.recordings, strict=True)
     shown = max((r.is_anomaly, s.score, r.path) for s, r in scored)[-1]  # the fault that is heard best
+    history = _a_day(evaluation, detectors, folder / "history")
     page = None
     if has_pictures():
         from nearfar.explain.pictures import deviation_png
 
-        page = atomic_write(folder / "report.html", bench_page(evaluation, f"nearfar demo, seed {seed}"))
-        atomic_write(folder / "picture.png", deviation_png(first.detector.explain(shown)))
+        researcher = folder / "researcher.html"
+        atomic_write(researcher, bench_page(evaluation, f"nearfar demo, seed {seed}"))
+        page = atomic_write(folder / "report.html", _report(history, detectors, researcher.name))
+        atomic_write(folder / "picture.png", deviation_png(detectors[first.name][1].explain(shown)))
     if json:
         echo_json(evaluation.to_dict() | {"data": data, "report": page})
         return
@@ -67,6 +79,47 @@ def demo(
     echo(f"\nReport page   {page or NO_PICTURES}")
     echo(f"Data          {data}")
     echo(f"Try           nearfar explain {quote(str(folder / 'models' / first.name))} {quote(str(shown))}")
+
+
+def _detector_of(
+    machine: MachineEvaluation, choice: RecipeChoice, folder: Path, progress: Progress
+) -> tuple[Path, Detector]:
+    """The detector that a plant would use: like the one that was evaluated, with a set-point for new sessions."""
+    from nearfar.detector import Detector
+
+    normals = machine.detector.normals
+    detector = Detector(choice.system())
+    found = titled(progress, f"{machine.name}: set-point for new sessions")
+    detector.fit([n.path for n in normals], machine.detector.is_target, progress=found, copies=True)
+    return detector.save(folder / "models" / machine.name), detector
+
+
+def _a_day(evaluation: Evaluation, detectors: Mapping[str, tuple[Path, Detector]], folder: Path) -> Path:
+    """A history in which each machine is heard every EVERY_S, first healthy, then with its faults; until now."""
+    from nearfar.live.history.history import History
+    from nearfar.live.rehearsal import rehearse
+
+    shutil.rmtree(folder, ignore_errors=True)
+    recordings = {
+        m.name: [Path(r.path) for r in sorted(m.recordings, key=lambda r: (bool(r.is_anomaly), r.name))]
+        for m in evaluation.machines
+    }
+    with closing(History(folder)) as history:
+        rehearse(history, detectors, recordings, until=time.time(), every_s=EVERY_S)
+    return folder
+
+
+def _report(folder: Path, detectors: Mapping[str, tuple[Path, Detector]], researcher: str) -> str:
+    """The page of that day, with a link to the page for researchers."""
+    from nearfar.cli.report import expected_of
+    from nearfar.live.history.history import History
+    from nearfar.live.report.gather import SPANS, plant_report
+    from nearfar.live.report.pages import report_page
+
+    with closing(History(folder)) as history:
+        expected = {name: expected_of(history, name, detector) for name, (_, detector) in detectors.items()}
+        made = plant_report(history, time.time(), SPANS["day"], title="Demo plant", expected=expected)
+    return report_page(made, link=(researcher, "The same detectors in figures for researchers"))
 
 
 data = group("nearfar data pull dcase2026-dev", "Data sets of the challenge.")

@@ -196,7 +196,7 @@ def machine_id(name: str) -> str:
 
 
 def stopped_by_signals() -> threading.Event:
-    """An event that SIGTERM and Ctrl-C set; a second Ctrl-C ends the process."""
+    """An event that SIGTERM, Ctrl-C and on Windows Ctrl-Break set; a second Ctrl-C ends the process."""
     stop = threading.Event()
 
     def ask(number: int, frame: Any) -> None:
@@ -206,6 +206,8 @@ def stopped_by_signals() -> threading.Event:
 
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
+    if sys.platform == "win32":
+        signal.signal(signal.SIGBREAK, ask)  # what stops a service, or a process of another console
     return stop
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Named = tuple[str, "Score"]
 UNUSUAL, UNUSUAL_SHARE = 3, 0.1  # recordings, and more than this share of those judged: a known session has fewer
 MANY = 5  # recordings, all anomalous: from this number on, warn that the cause may not be a fault
-NO_PICTURES = "needs matplotlib: pip install 'nearfar[pictures]'"
+NO_PICTURES = 'needs matplotlib: pip install "nearfar[pictures]"'
 CHOSEN = "chosen with the labels of these very test clips"
 USES_LABELS = f"{CHOSEN}: expect the nested score on others"
 WORTH_HEADS = ("", "percent", "which is")

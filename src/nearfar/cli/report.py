@@ -15,6 +15,7 @@ from nearfar.cli.options import command
 from nearfar.cli.terminal import echo
 
 if TYPE_CHECKING:
+    from nearfar.detector import Detector
     from nearfar.live.history.history import History
     from nearfar.live.report.gather import DetectorReport, Expected, PlantReport
 
@@ -27,6 +28,7 @@ def report(
     model: Annotated[
         list[Path] | None, typer.Option(help="Detector of a machine of the history, for what is promised; repeatable.")
     ] = None,
+    machine: Annotated[str | None, typer.Option(help="Only this machine of the history, by its id.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write, .html or .xlsx.")] = Path(
         "report.html"
     ),
@@ -43,20 +45,26 @@ def report(
     ending = one_of("the ending of -o", output.suffix.lower(), (".html", ".xlsx"))
     if (source / "history.db").is_file():
         with open_history(source) as history:
-            made: PlantReport | DetectorReport = _of_history(history, week, until, model or [])
+            made: PlantReport | DetectorReport = _of_history(history, week, until, model or [], machine)
     else:
-        made = _of_detector(source, bool(week or until or model))
+        made = _of_detector(source, bool(week or until or model or machine))
     atomic_write(output, report_page(made) if ending == ".html" else report_workbook(made))
     echo(f"Report        {output}")
 
 
-def _of_history(history: History, week: bool, until: datetime | None, models: list[Path]) -> PlantReport:
+def _of_history(
+    history: History, week: bool, until: datetime | None, models: list[Path], only: str | None
+) -> PlantReport:
     from nearfar.live.report.gather import SPANS, newest_record, plant_report
     from nearfar.live.report.pages import clock_text
+    from nearfar.support.check import one_of
 
     end = time.time() if until is None else until.timestamp()
     name = history.folder.resolve().name
-    made = plant_report(history, end, SPANS["week" if week else "day"], title=name, expected=_expected(history, models))
+    if only is not None:
+        one_of("machine", only, tuple(history.machines()))
+    span, expected = SPANS["week" if week else "day"], _expected(history, models)
+    made = plant_report(history, end, span, title=only or name, expected=expected, only=only)
     newest = newest_record(history)
     if newest is not None and newest < made.since and not any(m.alarms for m in made.machines):
         at = datetime.fromtimestamp(newest + 60)
@@ -72,25 +80,31 @@ def _of_detector(folder: Path, asks_for_a_span: bool) -> DetectorReport:
     from nearfar.live.report.gather import detector_report
 
     if asks_for_a_span:
-        raise ValueError(f"{folder} holds no history.db: --week, --until and --model are for the folder of a history")
+        raise ValueError(
+            f"{folder} holds no history.db: --week, --until, --model and --machine are for the folder of a history"
+        )
     return detector_report(load(folder), folder.resolve().name)
 
 
 def _expected(history: History, models: list[Path]) -> dict[str, Expected]:
     """What the detectors promise, by the machine of the history that each one scores."""
     from nearfar.detector import load
+
+    machines = history.machines()
+    found = {_machine_of(folder, machines): load(folder) for folder in models}
+    return {id: expected_of(history, id, detector) for id, detector in found.items()}
+
+
+def expected_of(history: History, id: str, detector: Detector) -> Expected:
+    """What a detector promises of a machine in the rhythm in which its history shows it was heard."""
     from nearfar.live.report.gather import Expected
     from nearfar.live.rhythm import all_day
     from nearfar.live.setpoint import set_point
 
-    machines, expected = history.machines(), {}
-    for folder in models:
-        detector, id = load(folder), _machine_of(folder, machines)
-        alarm, listening = history.alarm_settings(id), history.listening(id)
-        known = listening and listening.rhythm(detector.window_s, alarm.on_delay)
-        rhythm = known or all_day(detector.window_s, detector.window_s / 2, alarm.on_delay)
-        expected[id] = Expected(id, rhythm.per_week(set_point(detector, rhythm).rate))
-    return expected
+    alarm, listening = history.alarm_settings(id), history.listening(id)
+    known = listening and listening.rhythm(detector.window_s, alarm.on_delay)
+    rhythm = known or all_day(detector.window_s, detector.window_s / 2, alarm.on_delay)
+    return Expected(id, rhythm.per_week(set_point(detector, rhythm).rate))
 
 
 def _machine_of(model: Path, machines: list[str]) -> str:

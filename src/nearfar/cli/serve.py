@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 HOME = "NEARFAR_HOME"  # of the environment: the folder of `nearfar` without a command [~/nearfar]
 ADDRESS, ANSWER_S = "address", 3.0  # file of that folder: where its server listens
+PLANT = "plant.toml"  # file of that folder, which may say more of the plant, such as channels to people
 CLOSE_S = 3  # for requests under way when it is stopped
 
 
@@ -84,13 +85,11 @@ def serve(
 
 def open_in_browser() -> None:
     """Serve the plant in this user's folder on a free port of this computer, and open its first page."""
-    from nearfar.live.config import from_options
     from nearfar.live.server.security import access
     from nearfar.support.files import atomic_write, private_folder
 
     _check_installed()
-    home = Path(os.environ.get(HOME) or Path.home() / "nearfar")
-    plant = from_options({"models": home / "models", "history": {"folder": home / "history"}})
+    home, plant = home_folder(), read_home()
     if url := _running_at(home / ADDRESS):
         echo(f"nearfar runs already, at {url}")
         _show(url)
@@ -101,6 +100,22 @@ def open_in_browser() -> None:
         atomic_write(home / ADDRESS, url)
         LOG.info(f"machines and their history are in {home}; stop with Ctrl-C")
         _serve(plant, None, access("127.0.0.1", ()), listening, url, url, {}, show=True)
+
+
+def home_folder() -> Path:
+    """The folder of `nearfar` without a command."""
+    return Path(os.environ.get(HOME) or Path.home() / "nearfar")
+
+
+def read_home() -> PlantConfig:
+    """The plant in the home folder: its plant.toml, if there is one, with models and history beside it."""
+    from nearfar.live.config import from_options, read
+
+    home = home_folder()
+    here = {"models": home / "models", "history": {"folder": home / "history"}}
+    if not (home / PLANT).is_file():
+        return from_options(here)
+    return read(home / PLANT, beside=here)
 
 
 def _check_installed() -> None:

@@ -112,4 +112,4 @@ def _module(path: str, encoder: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise ImportError(f"encoder {encoder!r} needs torch: pip install 'nearfar[torch]'") from None
+        raise ImportError(f'encoder {encoder!r} needs torch: pip install "nearfar[torch]"') from None

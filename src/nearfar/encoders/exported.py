@@ -199,7 +199,7 @@ def _onnx(network: Path, manifest: Manifest) -> Run:
     try:
         import onnxruntime
     except ImportError:
-        raise ImportError(f"{network.name} needs onnxruntime: pip install 'nearfar[onnx]'") from None
+        raise ImportError(f'{network.name} needs onnxruntime: pip install "nearfar[onnx]"') from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -231,7 +231,7 @@ def _litert(network: Path, manifest: Manifest) -> Run:
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError:
-        raise ImportError(f"{network.name} needs ai-edge-litert: pip install 'nearfar[litert]'") from None
+        raise ImportError(f'{network.name} needs ai-edge-litert: pip install "nearfar[litert]"') from None
 
     def interpreter(*, all_tensors: bool) -> Any:
         """No delegates: their kernels depend on the processor, and so would the rounding of 8-bit networks."""

@@ -76,7 +76,7 @@ def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | 
     try:
         from transformers import AutoFeatureExtractor, AutoModel
     except ImportError:
-        raise ImportError("encoder 'huggingface' needs transformers: pip install 'nearfar[huggingface]'") from None
+        raise ImportError("encoder 'huggingface' needs transformers: pip install \"nearfar[huggingface]\"") from None
     from nearfar.encoders.frozen import torch_device
 
     torch_device(device)  # ValueError if it is not here

@@ -98,7 +98,7 @@ def build(plan: Plan, dim: int) -> bytes:
         import onnxscript  # noqa: F401 - torch's exporter needs it
         from onnx import TensorProto, compose, helper
     except ImportError:
-        raise ImportError("exporting needs onnx and onnxscript: pip install 'nearfar[onnx]'") from None
+        raise ImportError('exporting needs onnx and onnxscript: pip install "nearfar[onnx]"') from None
     free = None if plan.piece[1] == plan.size else (16, plan.size if plan.size < ENDLESS else None)
     example = (1, max(plan.shortest, EXAMPLE))
     front = compose.add_prefix(_exported(plan.front, example, (plan.shortest, None)), "front/").graph

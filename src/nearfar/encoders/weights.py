@@ -204,7 +204,7 @@ def _needing_torch(what: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise ImportError(f"{what} needs torch: pip install 'nearfar[torch]'") from None
+        raise ImportError(f'{what} needs torch: pip install "nearfar[torch]"') from None
 
 
 def guess(file: str | os.PathLike[str]) -> str:

@@ -146,7 +146,7 @@ def blank(height: float, dark: bool) -> Any:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("pictures need matplotlib, an extra: pip install 'nearfar[pictures]'") from None
+        raise ImportError('pictures need matplotlib, an extra: pip install "nearfar[pictures]"') from None
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor=look_of(dark).paper)
     FigureCanvasAgg(figure)
     return figure

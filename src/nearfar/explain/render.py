@@ -71,7 +71,7 @@ def _environment(package: str) -> Environment:
     try:
         from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
     except ImportError:
-        raise ImportError("pages need Jinja2, an extra: pip install 'nearfar[pictures]'") from None
+        raise ImportError('pages need Jinja2, an extra: pip install "nearfar[pictures]"') from None
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("nearfar.explain")]),
         autoescape=True,

@@ -1,6 +1,7 @@
 """The smallest alarm that does not chatter: set-point, deadband, on-delay, off-delay, shelving, acknowledgement.
 
-    raise    `on_delay` of the last `within` judged windows above `on`    (in a row, if `within` = `on_delay`)
+    raise    `on_delay` of the last `within` judged windows above `on`    (in a row, if `within` = `on_delay`),
+             or too loud (`loudness`)
              or evidence that adds up over windows (`evidence`)
     clear    `off_delay` windows in a row below `off` <= `on`, and no such evidence
     anew     while an alarm stands, `on_delay` of the last `within` judged windows are of another kind (a watch crossed
@@ -91,24 +92,32 @@ class Alarm:
         """The alarm is cleared below this score."""
         return self.on - self.deadband
 
-    def update(self, value: float | None, at: float, p: float | None = None, kinds: Iterable[str] = ()) -> str:
+    def update(
+        self,
+        value: float | None,
+        at: float,
+        p: float | None = None,
+        kinds: Iterable[str] = (),
+        loud: bool = False,
+    ) -> str:
         """Take the score of a window (None: it cannot be judged), its time, its p, and the watches that crossed.
 
+        `loud`: it is too loud, which counts as above the set-point whatever its score.
         Returns RAISED, ANEW, CLEARED or "".
         """
         if value is not None:
             lasting = self.evidence is not None and p is not None and self.evidence.update(p)
             if self.condition:
-                self.run = self.run + 1 if value < self.off and not lasting else 0
+                self.run = self.run + 1 if value < self.off and not lasting and not loud else 0
                 if self.run >= self.off_delay:
                     self.condition, self.run = False, 0
             else:
-                self.above.append(value > self.on)
+                self.above.append(loud or value > self.on)
                 if len(self.above) > self.within:
                     self.above.popleft()
-                loud = sum(self.above) >= self.on_delay
-                if loud or lasting:
-                    self.condition, self.faint = True, not loud
+                plain = sum(self.above) >= self.on_delay
+                if plain or lasting:
+                    self.condition, self.faint = True, not plain
                     self.above.clear()  # a window counts for one alarm only
         if self.standing and not self.condition:
             self.standing = False

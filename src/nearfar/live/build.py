@@ -10,15 +10,18 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from nearfar.encoders.loading import unused
+from nearfar.live.calendar import Maintenance
 from nearfar.live.config import MachineConfig, MqttConfig, OpcUaConfig, PlantConfig
 from nearfar.live.history.database import lock_folder
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, Shared, open_machine
 from nearfar.live.messages import CLOSE_S, Sink
 from nearfar.live.monitor import Monitor, Warn
+from nearfar.live.operator import TakesCommands
 from nearfar.live.plant import Plant
 from nearfar.live.roster import Roster, current
 from nearfar.live.sinks.lines import csv_lines, json_lines
+from nearfar.live.sinks.notify import Channel, open_address
 from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.webhook import Webhook, read_secret
 from nearfar.live.sources.open import Source, open_source
@@ -85,7 +88,10 @@ def build_plant(
             undo.callback(sink.close)
         all_sinks = [*sinks, *open_sinks(config, machines, history, clock)]
         undo.pop_all()
-    plant = Plant(machines, history, all_sinks, clock=clock)
+    plant = Plant(machines, history, all_sinks, clock=clock, maintenance=maintenance(config))
+    for sink in all_sinks:
+        if isinstance(sink, TakesCommands):
+            sink.operator = plant.operator
     plant.reporter.url = config.url
     metrics = next((sink for sink in all_sinks if isinstance(sink, Metrics)), None)
     meters = (metrics,) if metrics else ()
@@ -129,6 +135,8 @@ def open_sinks(
         if config.webhook:
             secret = read_secret(config.webhook.secret_file) if config.webhook.secret_file else ""
             sinks.append(Webhook(config.webhook.url, history, clock=clock, secret=secret))
+        for name, rules in config.notify.items():
+            sinks.append(Channel(name, rules, machines, history, clock=clock))
         if config.opcua:
             sinks.append(_opcua(config.opcua, machines))
         if config.mqtt:
@@ -138,6 +146,11 @@ def open_sinks(
             sink.close()
         raise
     return sinks
+
+
+def maintenance(config: PlantConfig) -> list[Maintenance]:
+    """The times of a configuration in which machines are not judged."""
+    return [Maintenance(m.when, m.machines, m.why) for m in config.maintenance]
 
 
 def _mqtt(broker: MqttConfig, machines: Sequence[Machine], history: History, url: str) -> Sink:
@@ -206,9 +219,15 @@ def check(config: PlantConfig) -> list[str]:
         _check_files(m.ca, m.cert, m.key)
         lines.append(
             f"mqtt: {m.host} as {m.username or 'a client without a user name'}, topics {m.prefix}/{config.site}/..."
+            + (", takes commands" if m.commands else "")
         )
     if config.webhook:
         lines.append(f"webhook: {hide(config.webhook.url)}, {'signed' if config.webhook.secret_file else 'NOT signed'}")
+    for name, rules in config.notify.items():
+        whom = " and ".join(rules.machines) or "all machines"
+        lines.append(f"notify {name}: {open_address(rules).service}, {' and '.join(rules.events)} of {whom}")
+    for entry in config.maintenance:
+        lines.append(f"maintenance: {entry.when}, {' and '.join(entry.machines) or 'all machines'} are not judged")
     if config.metrics:
         lines.append(f"metrics: http://{config.metrics.address}:{config.metrics.port}/metrics")
     if config.opcua:

@@ -33,6 +33,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from nearfar.encoders.table import DEVICE
 from nearfar.errors import ConfigError
+from nearfar.live.calendar import Span
+from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL
 from nearfar.live.sinks.webhook import hook_url
 from nearfar.live.sources.streams import FORMATS
 from nearfar.support.check import one_of
@@ -51,7 +53,7 @@ try:
     )
     from pydantic_core import PydanticCustomError
 except ImportError:
-    raise ImportError("this needs pydantic, an extra: pip install 'nearfar[live]'") from None
+    raise ImportError('this needs pydantic, an extra: pip install "nearfar[live]"') from None
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
@@ -132,6 +134,17 @@ def _endpoint(value: str) -> str:
     return value
 
 
+def _event_kind(value: str) -> str:
+    return one_of("kind of event", value, (ALARM, HEALTH_EVENT, TREND, UNUSUAL))
+
+
+def _when(value: str) -> str:
+    Span.parse(value)
+    return value
+
+
+When = Annotated[str, AfterValidator(_when)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_strings)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 SampleFormat = Annotated[str, AfterValidator(lambda value: one_of("sample format", value, FORMATS))]
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -156,7 +169,7 @@ class ConfigTable(BaseModel):
 class AlarmConfig(ConfigTable):
     """The alarm of a machine. Without `false_alarms_per_week` it uses the model's set-point if somebody chose one,
     else the one that the normal recordings can confirm. It is raised by `on_delay` of the last `within` windows (0: in
-    a row), or with `evidence` by a faint change that lasts."""
+    a row), or with `evidence` by a faint change that lasts. `loud_db`: see `loudness`."""
 
     false_alarms_per_week: float | None = Field(default=None, gt=0)
     deadband: float = Field(default=0.5, ge=0)
@@ -164,6 +177,7 @@ class AlarmConfig(ConfigTable):
     off_delay: int = Field(default=5, ge=1)
     within: int = Field(default=0, ge=0)
     evidence: bool = True
+    loud_db: float = Field(default=10.0, ge=0)
 
     @model_validator(mode="after")
     def _within_holds_the_delay(self) -> AlarmConfig:
@@ -213,6 +227,7 @@ class MqttConfig(ConfigTable):
     version: Literal[3, 5] = 5
     prefix: Annotated[str, AfterValidator(_topic)] = "nearfar"
     discovery: bool = True
+    commands: bool = False
 
 
 class WebhookConfig(ConfigTable):
@@ -220,6 +235,39 @@ class WebhookConfig(ConfigTable):
 
     url: Annotated[str, AfterValidator(hook_url)]
     secret_file: FilePath | None = None
+
+
+class NotifyConfig(ConfigTable):
+    """A channel to people, by its address (a URL of apprise), and what it is told; see `sinks.notify`.
+
+    `machines` () are all. `events` are kinds of events, `over`: their ends too. In `quiet` hours (`calendar`) messages
+    wait. `sound`: an alarm carries a picture and its sound, where the channel takes attachments.
+    """
+
+    url: str = ""
+    url_file: FilePath | None = None
+    machines: Texts = ()
+    events: Annotated[tuple[Annotated[str, AfterValidator(_event_kind)], ...], BeforeValidator(_strings)] = (
+        ALARM,
+        HEALTH_EVENT,
+    )
+    over: bool = True
+    quiet: Annotated[tuple[When, ...], BeforeValidator(_strings)] = ()
+    sound: bool = True
+
+    @model_validator(mode="after")
+    def _has_one_address(self) -> NotifyConfig:
+        if bool(self.url) == (self.url_file is not None):
+            raise ValueError("a channel has url, or url_file, the file that holds it")
+        return self
+
+
+class MaintenanceConfig(ConfigTable):
+    """A time in which machines (() are all) are not judged; see `calendar`."""
+
+    when: When
+    machines: Texts = ()
+    why: str = ""
 
 
 class MetricsConfig(ConfigTable):
@@ -267,18 +315,33 @@ class PlantConfig(ConfigTable):
     webhook: WebhookConfig | None = None
     metrics: MetricsConfig | None = None
     opcua: OpcUaConfig | None = None
+    notify: Mapping[str, NotifyConfig] = Field(default_factory=dict)
+    maintenance: Annotated[tuple[MaintenanceConfig, ...], BeforeValidator(_strings)] = ()
     jsonl: LinesConfig | None = None
     csv: LinesConfig | None = None
 
     @model_validator(mode="after")
-    def _has_a_machine(self) -> PlantConfig:
+    def _machines_exist(self) -> PlantConfig:
         if not self.machines and self.models is None:
             raise ValueError("there is no machine: at least one table such as [machines.pump] is needed")
+        named = [("maintenance", m.machines) for m in self.maintenance]
+        named += [(f"notify.{name}", channel.machines) for name, channel in self.notify.items()]
+        for table, ids in named if self.models is None else ():
+            if unknown := [id for id in ids if id not in self.machines]:
+                raise ValueError(f"{table} names a machine {unknown[0]!r}; there are: {', '.join(self.machines)}")
         return self
 
 
-def read(path: str | os.PathLike[str], environment: Mapping[str, str] | None = None) -> PlantConfig:
-    """The configuration in a TOML file; FileNotFoundError if there is no such file, ConfigError for each mistake."""
+def read(
+    path: str | os.PathLike[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    beside: Mapping[str, Any] | None = None,
+) -> PlantConfig:
+    """The configuration in a TOML file; FileNotFoundError if there is no such file, ConfigError for each mistake.
+
+    `beside`: tables and values that count where the file has none.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -297,7 +360,7 @@ def read(path: str | os.PathLike[str], environment: Mapping[str, str] | None = N
         return f"{path}{_line(text, key)}: "
 
     data = _substituted(written, os.environ if environment is None else environment, place)
-    return _validated(data, written, place, path.parent)
+    return _validated({**(beside or {}), **data}, written, place, path.parent)
 
 
 def from_options(tables: Mapping[str, Any]) -> PlantConfig:

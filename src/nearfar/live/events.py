@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from typing import Any
 
 from nearfar.live.alarm import ANEW, CLEARED, NORMAL, RAISED
 from nearfar.live.health import STALE
 from nearfar.live.history.history import History
+from nearfar.live.loudness import LOUD
 from nearfar.live.machine import Machine
 from nearfar.live.messages import OK, PROBLEM, EventMessage, HealthMessage, Message, Sink, StateMessage
 from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event, ScoreRecord
 from nearfar.live.trend import HOUR_S, Ramp
+from nearfar.support.times import utc_time
 
 SOURCE = "source "  # begins the kind of a problem of a source, and then comes its state
 PLAIN_H = 12  # hours without a plain rise after which its event is over
@@ -215,7 +216,9 @@ class EventRecorder:
     def _raise_alarm(self, peak: ScoreRecord, at: float) -> None:
         triggers = f" ({' and '.join(peak.triggered_by)})" if peak.triggered_by else ""
         text = f"sounds unlike its normals{triggers}"
-        if self.machine.alarm.faint:
+        if LOUD in peak.triggered_by and peak.score <= peak.threshold:
+            text = f"far louder than all its normals: near is at {peak.level_near_dbfs:.0f} dB of full scale"
+        elif self.machine.alarm.faint:
             text = f"faintly unlike its normals for a while: window after window a little above them{triggers}"
         self._begin_alarm(peak, at, text)
 
@@ -286,4 +289,4 @@ class EventRecorder:
 
 def file_time(at: float) -> str:
     """A time (UTC) for a file name; such names sort by time."""
-    return f"{datetime.fromtimestamp(at, timezone.utc):%Y%m%dT%H%M%SZ}"
+    return f"{utc_time(at):%Y%m%dT%H%M%SZ}"

@@ -25,6 +25,7 @@ from nearfar.live.alarm import Alarm
 from nearfar.live.evidence import FEWEST_SESSIONS, PER_SESSION, design
 from nearfar.live.health import SourceHealth
 from nearfar.live.lamp import FILES, HOUR_S, Lamp
+from nearfar.live.loudness import Loudness
 from nearfar.live.records import ScoreRecord
 from nearfar.live.rhythm import Listening, Rhythm, all_day
 from nearfar.live.setpoint import MOST_RATE, PER_WEEK, expected_alarms, set_point
@@ -42,6 +43,7 @@ FOLDER_QUIET_S = 86_400.0  # a folder without a new file for a day is shown as q
 EVIDENCE_SHARE = 10  # of the promised false alarms one in this many may come from faint changes that last
 BUFFER_S = 60.0  # of sound in memory, for the audio of events
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(1, 10))}
 Shared = dict[tuple[str, ...], Encoder]  # loaded encoders by name, file and expected hash of the weights
 
 
@@ -63,6 +65,8 @@ class Machine:
     adds_up: bool = False  # faint changes that last raise alarms
     configured_per_week: float | None = None  # most false alarms a week; overrides the set-point of the model
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(BandLevels()))
+    loud_db: float = 0.0  # above the normals, for the alarm of `loudness`
+    loudness: Loudness = field(default_factory=lambda: Loudness(BandLevels(), 0.0))
     source_health: SourceHealth = field(default_factory=SourceHealth)
     health: dict[str, str] = field(
         default_factory=dict
@@ -96,6 +100,7 @@ class Machine:
         before = self.detector.unusual_threshold, self.detector.normals
         self.detector = detector
         self.watchdog.band_levels = detector.band_levels
+        self.loudness = Loudness(detector.band_levels, self.loud_db)
         if self.configured_per_week is not None:  # the set-point in the model folder does not change
             rate = min(self.configured_per_week / self.rhythm.per_week(1.0), MOST_RATE)
             detector.threshold = detector.threshold_for(rate)
@@ -208,6 +213,8 @@ def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared:
     for what, word in (("machine id", id), ("site", site)):
         if not NAME.fullmatch(word):
             raise ValueError(f"{what} {word!r} must be letters, digits, - and _ (it becomes a topic and a file name)")
+        if word.upper() in RESERVED:
+            raise ValueError(f"{what} {word!r} cannot be a file name on Windows: choose another one")
     # machines are scored in parallel, each one in order
     detector = load(config.model, config.weights, device=config.device, threads=1)
     if config.hop_s is not None:
@@ -233,6 +240,7 @@ def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared:
         adds_up=settings.evidence,
         configured_per_week=settings.false_alarms_per_week,
         watchdog=Watchdog(detector.band_levels),
+        loud_db=settings.loud_db,
         source_health=SourceHealth(config.silence_s or silence_s, FOLDER_QUIET_S if folder else SILENCE_HOPS * hop_s),
         buffer=RingBuffer(max(BUFFER_S, 2 * detector.window_s)),
         lamp=Lamp(FILES if folder else math.ceil(HOUR_S / hop_s), detector.window_s / hop_s, settings.on_delay),

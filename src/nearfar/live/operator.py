@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -44,6 +44,13 @@ BEYOND = 1.5  # times the highest normal score: all windows of an event alarm, s
 MOST_SHELVED_H = 24.0 * 31
 
 
+@runtime_checkable
+class TakesCommands(Protocol):
+    """A sink through which people can act, too; it is given the operator before the first window."""
+
+    operator: Operator | None
+
+
 class Operator:
     """What people do to `machines`; `who` is the name that the audit shows."""
 
@@ -64,6 +71,13 @@ class Operator:
                 self.audit(who, event.machine, "acknowledge", event=event_id)
             self._acknowledge_alarm(event)
             return event
+
+    def acknowledge_newest(self, machine_id: str, who: str) -> Event:
+        """Acknowledge the newest alarm of a machine. Conflict if there is none that waits for it."""
+        for event in self.history.events(self.machines[machine_id].id, kind=ALARM, limit=1):
+            if event.acknowledged is None:
+                return self.acknowledge(event.id, who)
+        raise Conflict(f"no alarm of {self.machines[machine_id].name} waits to be acknowledged")
 
     def shelve(self, machine_id: str, hours: float, who: str) -> Audit:
         """Raise no alarm for some hours; windows are scored and kept all the same."""

@@ -1,6 +1,6 @@
 """The plant: scores the windows of all machines, and passes each score on.
 
-    window -> score -> history, alarm, watchdog -> events with audio -> sinks
+    window -> score, unless there is maintenance -> history, alarm, watchdog -> events with audio -> sinks
     source -> hearing, quiet, stale, ended, failed (`health`) -> the same health event
 
 A window has the same score here as on the command line, to the last bit. Each machine has a lock of its own, so
@@ -10,13 +10,16 @@ machines do not wait for each other. A window carries its own time; `clock` date
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic
 
 from nearfar import audio
 from nearfar.detector import Detector
+from nearfar.live.calendar import Calendar, Maintenance
 from nearfar.live.events import EventRecorder, Reporter, file_time
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History
+from nearfar.live.loudness import LOUD
 from nearfar.live.machine import Machine, Machines
 from nearfar.live.messages import ScoreMessage, Sink
 from nearfar.live.operator import Operator
@@ -41,10 +44,12 @@ class Plant:
         *,
         clock: Callable[[], float],
         steady: Callable[[], float] = monotonic,
+        maintenance: Sequence[Maintenance] = (),
     ) -> None:
         self.machines = Machines()
         self.history, self.sinks, self.clock, self.steady = history, list(sinks), clock, steady
         self.reporter = Reporter(history, self.sinks)
+        self.calendar = Calendar(maintenance, history.folder)
         self.recorders: dict[str, EventRecorder] = {}
         self.operator = Operator(self.machines, self.recorders, history, clock)
         self._sampled: dict[str, int] = {}  # the hour of each machine's last sample
@@ -80,12 +85,17 @@ class Plant:
         machine, recorder = self.machines[machine_id], self.recorders[machine_id]
         with machine.lock:
             score, clip, problems = score_window(machine.detector, machine_id, window)
+            if why := self.calendar.why(machine_id, window.t0):
+                score, clip = replace(score, anomalous=None, unusual=None, problem=why), None
+            loud = clip is not None and machine.loudness.is_over(clip)
+            if loud:
+                score = replace(score, triggered_by=(*score.triggered_by, LOUD))
             machine.last = score
             self.history.record_score(score)
             machine.buffer.add(window)
             self._keep_sample(machine, score, window)
             change = machine.alarm.update(
-                None if score.anomalous is None else score.score, score.t1, score.p, score.triggered_by
+                None if score.anomalous is None else score.score, score.t1, score.p, score.triggered_by, loud
             )
             if not machine.alarm.standing and not machine.alarm.suppressed(score.t1):
                 machine.lamp.update(score.unusual)
@@ -110,7 +120,7 @@ class Plant:
             )
             if clip is not None:
                 machine.watchdog.check(clip, problems)
-            recorder.update_health(unreadable="" if clip is not None else score.problem, at=score.t1)
+            recorder.update_health(unreadable="" if clip is not None or why else score.problem, at=score.t1)
             return score
 
     def check_source(self, machine_id: str) -> None:
@@ -120,6 +130,23 @@ class Plant:
             at, now = self.clock(), self.steady()
             recorder.save_late_audio(at)
             recorder.update_source(machine.source_health.problem(now), at, now)
+
+    def add_maintenance(self, when: str, machines: Sequence[str], why: str, who: str) -> Maintenance:
+        """Mark a time in which machines (() are all) are not judged. BadInput for a time that is none; audited."""
+        concerned = [self.machines[id].id for id in machines] or list(self.machines)
+        entry = self.calendar.add(when, machines, why)
+        self._audit_maintenance("maintenance", entry, concerned, who)
+        return entry
+
+    def remove_maintenance(self, id: int, who: str) -> Maintenance:
+        """Remove such a time, if it was added. NotFound if there is none; audited."""
+        entry = self.calendar.remove(id)
+        self._audit_maintenance("no maintenance", entry, entry.machines or list(self.machines), who)
+        return entry
+
+    def _audit_maintenance(self, action: str, entry: Maintenance, machines: Sequence[str], who: str) -> None:
+        for machine in machines:
+            self.operator.audit(who, machine, action, when=entry.when, why=entry.why)
 
     def follow_models(self) -> None:
         """Take over the model folders that others have changed; reads nothing if none has changed.

@@ -9,7 +9,6 @@ import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from nearfar.live.history.event_audio import flac
 from nearfar.live.sources.open import Source
 from nearfar.live.sources.windows import Window
 from nearfar.support.files import atomic_write
+from nearfar.support.times import local_time
 from nearfar.support.words import plural
 
 ENOUGH = 20  # recordings that an alarm can be trusted with
@@ -128,6 +128,6 @@ def backing(found: Stock) -> str:
 
 def _free(folder: Path, t0: float) -> Path:
     """A file name by the time of this computer's zone that is not taken."""
-    name = f"{datetime.fromtimestamp(t0):%Y-%m-%d_%H-%M-%S}"
+    name = f"{local_time(t0):%Y-%m-%d_%H-%M-%S}"
     taken = (folder / f"{name}{f'_{n}' if n else ''}.flac" for n in range(10_000))
     return next(path for path in taken if not path.exists())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any
 
 from nearfar.score import status
+from nearfar.support.times import utc_time
 
 ALARM, HEALTH_EVENT, TREND, UNUSUAL = "alarm", "health", "trend", "unusual"  # kinds of events
 FINE, FAULT = "fine", "fault"  # verdicts
@@ -85,7 +85,7 @@ class Audit:
 
 def iso_time(seconds: float) -> str:
     """A time as ISO 8601 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+    return utc_time(seconds).isoformat(timespec="milliseconds")
 
 
 def trigger_names(value: str | Sequence[str]) -> tuple[str, ...]:

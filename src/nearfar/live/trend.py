@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from statistics import median
 from typing import Any
 
@@ -27,6 +26,7 @@ import numpy as np
 
 from nearfar.live.records import iso_time
 from nearfar.support.check import Array
+from nearfar.support.times import utc_time
 
 HOUR_S = 3600.0
 HOURS = 14 * 24
@@ -52,7 +52,7 @@ class Ramp:
 
     def text(self) -> str:
         """The warning as a sentence without its full stop."""
-        day = datetime.fromtimestamp(self.alarm_at, timezone.utc)
+        day = utc_time(self.alarm_at)
         return (
             f"the healthy score has been rising for {self.hours} h, by {self.per_day:.2g} a day; "
             f"at this rate it alarms on {day:%A, %d %B, about %H:00} UTC"

@@ -29,7 +29,7 @@ try:
     from sklearn.base import BaseEstimator, TransformerMixin
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError:
-    raise ImportError("this needs scikit-learn 1.6 or newer, an extra: pip install 'nearfar[sklearn]'") from None
+    raise ImportError('this needs scikit-learn 1.6 or newer, an extra: pip install "nearfar[sklearn]"') from None
 
 
 class AnomalyDetector(TransformerMixin, BaseEstimator):  # type: ignore[misc]

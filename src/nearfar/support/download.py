@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nearfar.errors import DownloadError, TryAgainError
-from nearfar.support.files import atomic_write, hash_file
+from nearfar.support.files import atomic_write, hash_file, replace
 from nearfar.support.progress import Progress
 from nearfar.support.words import as_sentence
 
@@ -43,7 +43,7 @@ REASONS = {
 }
 WEB_PAGE = re.compile(rb"\s*<(!doctype\s+html|html|head)", re.IGNORECASE)
 HELP = "A proxy is set by HTTPS_PROXY, a mirror by NEARFAR_MIRROR or HF_ENDPOINT"
-EXTRA = "pip install 'nearfar[pull]'"
+EXTRA = 'pip install "nearfar[pull]"'
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class _Download:
                 time.sleep(min(max(error.wait, pause_s * 2.0 ** max(0, failed - 1)), LONGEST_PAUSE_S))
         with self.part.open("rb+") as file:
             os.fsync(file.fileno())
-        self.part.replace(self.target)
+        replace(self.part, self.target)
         self.drop()
 
     def _request(self) -> None:

@@ -19,6 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 
 SETTLED_NS = 2_000_000_000  # coarsest time stamp of a file system (FAT): a younger file may change and keep its stamp
+OPEN_TRIES, OPEN_WAIT_S = 40, 0.05  # two seconds for other programs on Windows to close a file
+LOCK, LOCK_TRIES = ".nearfar-lock", 6
 
 
 @contextlib.contextmanager
@@ -51,7 +53,7 @@ def atomic_file(path: str | os.PathLike[str], *, drafts: Path | None = None, mod
         try:
             draft.chmod(stat.S_IMODE(path.stat().st_mode) if path.is_file() else mode)
             yield draft
-            draft.replace(path)
+            replace(draft, path)
         finally:
             draft.unlink(missing_ok=True)
 
@@ -85,12 +87,27 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 file.chmod(0o644)
             fsync_folder(draft)
             if path.exists():
-                path.replace(old)
-            draft.replace(path)
+                replace(path, old)
+            replace(draft, path)
         finally:
             if old.exists() and not path.exists():
-                old.replace(path)
+                replace(old, path)
             shutil.rmtree(room, ignore_errors=True)
+
+
+def replace(path: Path, target: Path) -> None:
+    """Rename `path` to `target`, which it replaces. On Windows another program may have either open for a moment."""
+    for attempt in range(OPEN_TRIES):
+        try:
+            path.replace(target)
+            return
+        except PermissionError as error:
+            if sys.platform != "win32":
+                raise
+            if attempt == OPEN_TRIES - 1:
+                why = "another program (Excel, a virus scanner) has it open, or this user may not write there"
+                raise PermissionError(error.errno, why, str(target)) from error
+            time.sleep(OPEN_WAIT_S)
 
 
 def _followed(path: Path) -> Path:
@@ -100,9 +117,17 @@ def _followed(path: Path) -> Path:
 
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, after waiting for the thread or process that has it. Windows has no such lock."""
+    """Hold a folder's lock, after waiting for the thread or process that has it. On Windows it is a file in there."""
     with contextlib.ExitStack() as held:
-        if sys.platform != "win32":
+        if sys.platform == "win32":
+            import msvcrt
+
+            file = held.enter_context((folder / LOCK).open("ab"))
+            for _ in range(LOCK_TRIES):
+                with contextlib.suppress(OSError):  # after ten seconds
+                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+                    break
+        else:
             import fcntl
 
             with contextlib.suppress(OSError):  # some network shares cannot lock

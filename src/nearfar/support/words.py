@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 
 
@@ -29,3 +30,10 @@ def shown(name: str | os.PathLike[str]) -> str:
 def plural(n: int, noun: str) -> str:
     """ "1 recording", "1,000 recordings"."""
     return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def install_command(apt: str, brew: str, winget: str) -> str:
+    """The command that installs a program on this system, by its name in each package manager."""
+    return {"win32": f"winget install {winget}", "darwin": f"brew install {brew}"}.get(
+        sys.platform, f"apt install {apt}"
+    )

@@ -1,16 +1,22 @@
-"""Event audio: FLAC files (24 bits) in one folder under a cap on their size, oldest deleted first."""
+"""Event audio: FLAC files (24 bits) in one folder under a cap on their size, oldest deleted first; WAV to play them."""
 
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from nearfar import audio
+from nearfar.audio import Clip
 from nearfar.support import files
 from nearfar.support.check import Array
 
 SUFFIX = ".flac"
+PLAY_PEAK = 0.7
+MOST_DB = 60
 
 
 def flac(samples: Array, rate: int) -> bytes:
@@ -30,6 +36,30 @@ def write_flac(path: Path, samples: Array, rate: int) -> None:
     content = flac(samples, rate)
     files.private_folder(path.parent)
     files.atomic_write(path, content, mode=0o600)
+
+
+def gain_db(clips: Sequence[Clip | None]) -> int:
+    """The largest gain, in whole dB, with which all of these clips can be played without clipping."""
+    peaks = [float(np.abs(x).max()) for c in clips if c for x in (c.near, c.far) if x is not None]
+    peak = max(peaks, default=0.0)
+    return min(MOST_DB, math.floor(20 * math.log10(PLAY_PEAK / peak))) if peak > 0 else 0
+
+
+def wav(wave: Array, rate: int, gain: float) -> bytes:
+    """A channel (N,) as a WAV file, `gain` dB louder."""
+    import soundfile
+
+    out = io.BytesIO()
+    soundfile.write(out, np.clip(wave * np.float32(10 ** (gain / 20)), -1, 1), rate, subtype="PCM_16", format="WAV")
+    return out.getvalue()
+
+
+def peak_clip(path: Path, peak_s: float, window_s: float, seconds: float = 0.0) -> Clip:
+    """The window that begins at `peak_s` of a file, with as much around it as makes `seconds`."""
+    rate, seconds = audio.header(path).rate, max(seconds, window_s)
+    size, length = round(seconds * rate), round(audio.seconds(path) * rate)
+    start = round((peak_s - (seconds - window_s) / 2) * rate)
+    return audio.read(path, start=min(max(0, start), max(0, length - size)), frames=size)
 
 
 class AudioArchive:

@@ -16,7 +16,7 @@ def to_parquet(folder: Path, out: Path) -> dict[str, int]:
         import pyarrow
         import pyarrow.parquet as parquet
     except ImportError:
-        raise ImportError("Parquet needs pyarrow: pip install 'nearfar[parquet]'") from None
+        raise ImportError('Parquet needs pyarrow: pip install "nearfar[parquet]"') from None
     if not (folder / "history.db").is_file():
         raise FileNotFoundError(f"there is no history in {folder}: history.db is missing")
     types = {"INTEGER": pyarrow.int64(), "REAL": pyarrow.float64(), "TEXT": pyarrow.string()}

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
 
-from nearfar.errors import BadInput
+from nearfar.errors import BadInput, NotFound
 from nearfar.live.alarm import WEEK_S
+from nearfar.live.calendar import MAINTENANCE
 from nearfar.live.records import ALARM, FAULT, FINE, HEALTH_EVENT, Audit, Event, ScoreRecord
 from nearfar.live.rhythm import DAY_S, all_day, count_text
 from nearfar.live.setpoint import expected_alarms, how_often
@@ -54,6 +55,7 @@ class MachineReport:
     heard_s: float
     last_heard: float | None
     last_anomalous: bool | None
+    in_maintenance: bool  # at the end of the span
     silent: bool  # at the end of the span, for longer than the machine's rhythm explains
     set_point: float | None
     highest: float | None
@@ -79,7 +81,7 @@ class MachineReport:
         if self.silent:
             return "No new sound"
         if self.last_anomalous is None:
-            return "Cannot judge"
+            return "Maintenance" if self.in_maintenance else "Cannot judge"
         return "Had alarms" if self.alarms else "Fine"
 
     @property
@@ -184,18 +186,25 @@ def plant_report(
     *,
     title: str = "Plant",
     expected: Mapping[str, Expected] | None = None,
+    only: str | None = None,
 ) -> PlantReport:
     """The machines of a history in the `span_s` before `until`; those in `expected` are listed though not heard.
 
-    BadInput if there is neither a record nor an expected machine.
+    `only` is the id of the single machine that is wanted.
+
+    BadInput if there is neither a record nor an expected machine, NotFound if `only` is unknown.
     """
     known = dict(expected or {})
     ids = sorted({*history.machines(), *known})
+    if only is not None:
+        if only not in ids:
+            raise NotFound(f"there is no machine {only!r} in {history.folder}; there are: {', '.join(ids)}")
+        ids = [only]
     if not ids:
         raise BadInput(f"{history.folder} holds no scores yet, so there is nothing to report")
     since = until - span_s
     machines = [_machine_report(history, id, since, until, known.get(id)) for id in ids]
-    order = ("Alarm", "Had alarms", "Cannot judge", "Not heard", "No new sound", "Fine")
+    order = ("Alarm", "Had alarms", "Cannot judge", "Not heard", "No new sound", "Maintenance", "Fine")
     return PlantReport(title, since, until, tuple(sorted(machines, key=lambda m: (order.index(m.word), m.name))))
 
 
@@ -262,6 +271,7 @@ def _machine_report(history: History, id: str, since: float, until: float, expec
         heard_s=heard_s,
         last_heard=end if windows else _before(history.last_window_end(id, 0.0), since),
         last_anomalous=last.anomalous if last else None,
+        in_maintenance=last is not None and last.problem.startswith(MAINTENANCE),
         silent=until - end > max(SILENT_S, SILENT_GAPS * (end - first) / max(windows, 1)),
         set_point=last.threshold if last else None,
         highest=highest,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import pairwise
 
 from nearfar.explain.render import NONE, render
 from nearfar.live.records import ALARM, FAULT, FINE, HEALTH_EVENT, Event, ScoreRecord
 from nearfar.live.report.gather import DetectorReport, MachineReport, PlantReport
 from nearfar.live.rhythm import DAY_S
+from nearfar.support.times import local_time
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 200, 40, 8, 14, 24
 FEWEST_GAPS = 90  # a gap longer than 1 in this many of the span is no line
@@ -27,6 +27,8 @@ ACTIONS = {
     "add": "added normal recordings",
     "undo": "undid a change",
     "reload": "changed the model from the command line",
+    "maintenance": "marked maintenance",
+    "no maintenance": "removed maintenance",
 }
 
 
@@ -43,8 +45,8 @@ class Trend:
     marks: tuple[tuple[float, str], ...]
 
 
-def report_page(report: PlantReport | DetectorReport) -> str:
-    """The page (HTML) of a report."""
+def report_page(report: PlantReport | DetectorReport, *, link: tuple[str, str] | None = None) -> str:
+    """The page (HTML) of a report; `link` (address, words) stands at its end."""
     if isinstance(report, DetectorReport):
         return render(
             "detector.html.j2", "nearfar.live.report", title=f"{report.title}: what it was fitted on", r=report
@@ -54,6 +56,7 @@ def report_page(report: PlantReport | DetectorReport) -> str:
         "nearfar.live.report",
         title=f"{report.title}, {span_text(report)}",
         r=report,
+        link=link,
         trends={m.id: trend(m, report.since, report.until) for m in report.machines},
         size=(WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM),
         kinds=KINDS,
@@ -64,7 +67,7 @@ def report_page(report: PlantReport | DetectorReport) -> str:
         lasted=lasted_text,
         hours=hours_text,
         level=level_text,
-        zone=datetime.fromtimestamp(report.until).astimezone().strftime("UTC%z"),
+        zone=local_time(report.until).astimezone().strftime("UTC%z"),
     )
 
 
@@ -75,7 +78,7 @@ def span_text(report: PlantReport) -> str:
 
 def clock_text(at: float | None) -> str:
     """A time in the time zone of this computer: "Fri 2026-11-27 14:05"."""
-    return NONE if at is None else f"{datetime.fromtimestamp(at):%a %Y-%m-%d %H:%M}"
+    return NONE if at is None else f"{local_time(at):%a %Y-%m-%d %H:%M}"
 
 
 def lasted_text(event: Event, until: float) -> str:
@@ -150,11 +153,11 @@ def _runs(rows: Sequence[ScoreRecord], apart: float) -> list[list[ScoreRecord]]:
 def _times(since: float, until: float) -> Iterator[tuple[float, str]]:
     """Labels of the axis: hours of a day, else days, in the time zone of this computer."""
     step, form = (4 * 3600.0, "%H:%M") if until - since <= 1.5 * DAY_S else (DAY_S, "%a %d")
-    offset = datetime.fromtimestamp(since).astimezone().utcoffset()
+    offset = local_time(since).astimezone().utcoffset()
     zone = offset.total_seconds() if offset else 0.0
     at = -(-(since + zone) // step) * step - zone
     while at < until:
-        yield at, datetime.fromtimestamp(at).strftime(form)
+        yield at, local_time(at).strftime(form)
         at += step
 
 

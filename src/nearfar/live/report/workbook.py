@@ -9,9 +9,10 @@ from typing import Any
 
 from nearfar.live.report.gather import DetectorReport, PlantReport
 from nearfar.live.report.pages import ACTIONS, EVENT_KINDS, SAID, span_text
+from nearfar.support.times import local_time
 
 Sheet = tuple[str, Sequence[str], Iterable[Sequence[Any]]]
-NEEDS_OPENPYXL = "an Excel workbook needs openpyxl: pip install 'nearfar[xlsx]', or write the report as .html"
+NEEDS_OPENPYXL = 'an Excel workbook needs openpyxl: pip install "nearfar[xlsx]", or write the report as .html'
 WIDEST = 60  # characters of a column
 
 
@@ -69,7 +70,7 @@ def _detector_sheets(r: DetectorReport) -> list[Sheet]:
 
 def _time(at: float | None) -> datetime | None:
     """A time of this computer's zone, as Excel knows no zones."""
-    return None if at is None else datetime.fromtimestamp(at).replace(microsecond=0)
+    return None if at is None else local_time(at).replace(microsecond=0)
 
 
 def _write(sheets: Iterable[Sheet]) -> bytes:

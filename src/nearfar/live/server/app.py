@@ -32,7 +32,7 @@ ABOUT = """Anomaly scores of machine sounds, alarms, and what people answer to t
 Scores are in standard deviations of a machine's normal recordings; higher is more anomalous. Times are seconds since
 1970 (UTC), and beside them in ISO 8601; queries take both. Send `Authorization: Bearer TOKEN` if the server has a
 token. Errors: `{code, message, status}`."""
-NEEDS_FASTAPI = "a server needs fastapi, an extra: pip install 'nearfar[serve]'"
+NEEDS_FASTAPI = 'a server needs fastapi, an extra: pip install "nearfar[serve]"'
 OPEN_PATHS = ("/healthz", "/readyz")
 CODES = {404: "not_found", 405: "wrong_method"}
 
@@ -63,7 +63,18 @@ def make_app(
         from fastapi.staticfiles import StaticFiles
     except ImportError:
         raise ImportError(NEEDS_FASTAPI) from None
-    from nearfar.live.server import events, jobs, machines, pages, reports, sounds, status, uploads
+    from nearfar.live.server import (
+        channels,
+        events,
+        jobs,
+        machines,
+        maintenance,
+        pages,
+        reports,
+        sounds,
+        status,
+        uploads,
+    )
     from nearfar.live.server.serializers import machine_state
     from nearfar.live.server.service import Service
     from nearfar.live.server.stream import Stream
@@ -93,7 +104,7 @@ def make_app(
         source_problems=source_problems,
         roster=roster,
     )
-    for part in (status, jobs, machines, uploads, events, sounds, reports, pages):
+    for part in (status, jobs, machines, uploads, events, sounds, channels, maintenance, reports, pages):
         app.include_router(part.router)
     mimetypes.add_type("text/javascript", ".js")  # Windows may say text/plain, which browsers then refuse
     app.mount("/static", StaticFiles(directory=pages.STATIC))

@@ -4,7 +4,7 @@
     an answer that is not read          closed after STALLED_S, and so is a refused body that does not end
     more than `most` are open           the one that has waited longest for its request is closed for the new one;
                                         if all have requests under way, the new one is closed
-    handshakes of TLS                   a quarter of `most` beside the others; further ones are closed
+    handshakes of TLS                   a quarter of `most` beside the others; further ones are closed (not on Windows)
 
 Every connection needs a file handle, as do sources, decoders and the history: `most_connections` leaves them half.
 """

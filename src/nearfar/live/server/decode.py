@@ -17,6 +17,7 @@ import multiprocessing
 import queue
 import re
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,6 +195,8 @@ def _work(pipe: Connection, memory_bytes: int) -> None:
     import soundfile  # noqa: F401  loaded before memory is limited
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its workers
+    if sys.platform == "win32":
+        signal.signal(signal.SIGBREAK, signal.SIG_IGN)
     _limit_memory(memory_bytes)
     pipe.send_bytes(b"ready")
     with contextlib.suppress(EOFError, OSError):

@@ -13,10 +13,11 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from nearfar.detector import Detector
 from nearfar.detector.folder import read_card
+from nearfar.live.history.event_audio import gain_db
 from nearfar.live.machine import Machine
 from nearfar.live.price import Price, price_of
 from nearfar.live.server import schemas
-from nearfar.live.server.playback import gain_db, normal_clip
+from nearfar.live.server.playback import normal_clip
 from nearfar.live.server.serializers import audit_entries, machine_state, next_page, window
 from nearfar.live.server.service import ERRORS, ServiceDep, caller_name
 from nearfar.live.setpoint import expected_alarms, independent_per_week, rarest_rate, unusual_text

@@ -6,15 +6,11 @@ that a forged model folder cannot make the server send other files. Every sound 
 
 from __future__ import annotations
 
-import io
-import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
-
-import numpy as np
 
 from nearfar import audio
 from nearfar.audio import Clip
@@ -23,14 +19,12 @@ from nearfar.embedding.embedder import Origin
 from nearfar.errors import NotFound
 from nearfar.explain.evidence import neighbours, recording
 from nearfar.explain.wording import Explanation
+from nearfar.live.history.event_audio import peak_clip
 from nearfar.live.operator import is_written_here
 from nearfar.live.plant import Plant
 from nearfar.live.records import Event
-from nearfar.support.check import Array
 from nearfar.support.files import hash_file
 
-PLAY_PEAK = 0.7
-MOST_DB = 60
 CACHED = 16  # explanations, and pictures, that are kept
 Value = TypeVar("Value")
 Key = tuple[object, ...]
@@ -64,22 +58,6 @@ def nearest_clips(explained: Explanation, detector: Detector) -> dict[str, Clip 
     return {n.name: normal_clip(n, detector) for n in nearest_normals(explained, detector)}
 
 
-def gain_db(clips: Sequence[Clip | None]) -> int:
-    """The largest gain, in whole dB, with which all of these clips can be played without clipping."""
-    peaks = [float(np.abs(x).max()) for c in clips if c for x in (c.near, c.far) if x is not None]
-    peak = max(peaks, default=0.0)
-    return min(MOST_DB, math.floor(20 * math.log10(PLAY_PEAK / peak))) if peak > 0 else 0
-
-
-def wav(wave: Array, rate: int, gain: float) -> bytes:
-    """A channel (N,) as a WAV file, `gain` dB louder."""
-    import soundfile
-
-    out = io.BytesIO()
-    soundfile.write(out, np.clip(wave * np.float32(10 ** (gain / 20)), -1, 1), rate, subtype="PCM_16", format="WAV")
-    return out.getvalue()
-
-
 class ExplanationCache:
     """Sounds, explanations and pictures of events; the newest explanations and pictures are kept. Thread-safe."""
 
@@ -101,11 +79,8 @@ class ExplanationCache:
         path = self.recording(event)
         if whole:
             return audio.read(path)
-        rate = audio.header(path).rate
-        size = round(self.plant.machines[event.machine].detector.window_s * rate)
-        length = round(audio.seconds(path) * rate)
-        start = min(max(0, round((event.peak_t0 - event.audio_t0) * rate)), max(0, length - size))
-        return audio.read(path, start=start, frames=size)
+        window_s = self.plant.machines[event.machine].detector.window_s
+        return peak_clip(path, event.peak_t0 - event.audio_t0, window_s)
 
     def explanation(self, event: Event) -> Explanation:
         """Where and why the peak of an event differs from the normals that the machine has now."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -13,6 +12,7 @@ from nearfar.live.report.workbook import report_workbook
 from nearfar.live.server.errors import HttpError
 from nearfar.live.server.machines import Time
 from nearfar.live.server.service import ERRORS, ServiceDep
+from nearfar.support.times import local_time
 
 router = APIRouter(tags=["server"], responses=ERRORS)
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -33,6 +33,7 @@ def report(
     service: ServiceDep,
     span: Annotated[Literal["day", "week"], Query(description="The last 24 hours or 7 days.")] = "day",
     until: Time = None,
+    machine: Annotated[str | None, Query(max_length=100, description="Only this machine, by its id.")] = None,
     form: Annotated[Literal["html", "xlsx"], Query(alias="format", description="A page or a workbook.")] = "html",
 ) -> Response:
     """What alarmed, what people said of it, the trend, the microphones' health, and what is promised and came."""
@@ -40,8 +41,9 @@ def report(
     machines = plant.machines.values()
     expected = {m.id: Expected(m.name, m.false_alarms_per_week) for m in machines}
     end = service.clock() if until is None else until
-    made = plant_report(plant.history, end, SPANS[span], expected=expected)
-    name = f"nearfar-{span}-{datetime.fromtimestamp(end):%Y-%m-%d}.{form}"
+    title = "Plant" if machine is None else service.machine(machine).name
+    made = plant_report(plant.history, end, SPANS[span], title=title, expected=expected, only=machine)
+    name = f"nearfar-{machine or 'plant'}-{span}-{local_time(end):%Y-%m-%d}.{form}"
     try:
         content = report_page(made) if form == "html" else report_workbook(made)
     except ImportError as error:

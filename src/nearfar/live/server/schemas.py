@@ -146,10 +146,10 @@ class MachineState(Schema):
     """A machine now. `state` is the alarm state of ISA-18.2, but instead of `normal` it is
 
     `no sound`, `waiting` before the first window, `ended` after the last of a file, `quiet` if a folder has had no
-    new file for a day, or `unusual`. `source` is `none`, `hearing`, `quiet`, `stale`, `ended` or `failed`. `score` is
-    that of the newest `window`, null if it cannot be judged. `health` lists what is wrong with the microphones and the
-    source. `unusual_stands`: more of the last windows are above `unusual_threshold` than a session that is known
-    explains; `unusual_text` says how many, and `unusual_event_id` is the event.
+    new file for a day, `maintenance`, or `unusual`. `source` is `none`, `hearing`, `quiet`, `stale`, `ended` or
+    `failed`. `score` is that of the newest `window`, null if it cannot be judged. `health` lists what is wrong with the
+    microphones and the source. `unusual_stands`: more of the last windows are above `unusual_threshold` than a session
+    that is known explains; `unusual_text` says how many, and `unusual_event_id` is the event.
     """
 
     id: str = Field(examples=["pump3"])
@@ -443,6 +443,51 @@ class Done(Schema):
     note: str = Field(default="", examples=[""])
 
 
+class PeopleChannel(Schema):
+    """A channel to people: what it is told (`machines` [] are all), and why messages do not get through, or "".
+
+    `attaches`: alarms bring a picture and sound. `quiet_until`: messages wait until then, null if they do not.
+    """
+
+    name: str = Field(examples=["shift"])
+    service: str = Field(examples=["ntfy"])
+    attaches: bool = Field(examples=[True])
+    machines: list[str] = Field(examples=[["pump3"]])
+    events: list[str] = Field(examples=[["alarm", "health"]])
+    quiet: list[str] = Field(examples=[["22:00-06:00"]])
+    quiet_until: float | None = Field(examples=[None])
+    problem: str = Field(examples=[""])
+    dropped: int = Field(examples=[0])
+
+
+class Channels(Schema):
+    """All channels to people."""
+
+    channels: list[PeopleChannel]
+
+
+class Tested(Schema):
+    """Whether a test message was taken, and a sentence about it."""
+
+    ok: bool = Field(examples=[True])
+    message: str = Field(examples=["ntfy took the message. Has it arrived?"])
+
+
+class Maintenance(Schema):
+    """A time in which machines ([] are all) are not judged, every week or once; id 0: it stands in plant.toml."""
+
+    id: int = Field(examples=[1])
+    when: str = Field(examples=["Sun 06:00-10:00"])
+    machines: list[str] = Field(examples=[["pump3"]])
+    why: str = Field(examples=["cleaning"])
+
+
+class MaintenanceList(Schema):
+    """All times of maintenance."""
+
+    maintenance: list[Maintenance]
+
+
 # ---- What the server accepts, beside recordings ---------------------------------------------------------------------
 
 Who = Annotated[str, Field(max_length=40, description="Who does it; kept in the audit.", examples=["Anna"])]
@@ -490,6 +535,7 @@ class NewAlarm(Schema):
     off_delay: int = Field(default=5, ge=1, examples=[5])
     within: int = Field(default=0, ge=0, examples=[0])
     evidence: bool = Field(default=True, examples=[True])
+    loud_db: float = Field(default=10.0, ge=0, examples=[10.0])
 
 
 class NewFit(ByWhom):
@@ -499,6 +545,17 @@ class NewFit(ByWhom):
     folder: str = Field(min_length=1, max_length=4096, examples=["/home/anna/normals/pump4"])
     name: str = Field(default="", max_length=100, examples=["Pump 4"])
     source: str = Field(default="", max_length=4096, examples=["mic"])
+
+
+class NewMaintenance(ByWhom):
+    """A time in which machines ([] are all) are not judged: `Sun 06:00-10:00`, `22:00-06:00`, `Sat-Sun`, or once as
+
+    `2026-12-24T06:00/2026-12-26T18:00`; in the time zone of the server.
+    """
+
+    when: str = Field(min_length=1, max_length=100, examples=["2026-12-24T06:00/2026-12-26T18:00"])
+    machines: list[str] = Field(default_factory=list, max_length=1000, examples=[["pump3"]])
+    why: str = Field(default="", max_length=200, examples=["bearing change"])
 
 
 class NewMachine(ByWhom):

@@ -14,14 +14,15 @@ from fastapi import Request
 from nearfar.audio import Clip
 from nearfar.explain import wording
 from nearfar.explain.wording import Explanation
+from nearfar.live.calendar import MAINTENANCE
 from nearfar.live.events import SOURCE
 from nearfar.live.health import ENDED, QUIET
+from nearfar.live.history.event_audio import gain_db
 from nearfar.live.operator import CHANGES
 from nearfar.live.plant import Plant
 from nearfar.live.records import UNUSUAL, Audit, Event, ScoreRecord, iso_time
 from nearfar.live.roster import ADDED, REPLACED
 from nearfar.live.server import schemas
-from nearfar.live.server.playback import gain_db
 from nearfar.score import Score
 from nearfar.support.words import plural
 
@@ -61,7 +62,9 @@ def machine_state(plant: Plant, id: str) -> schemas.MachineState:
     unusual = plant.recorders[id].unusual_event
     state, source = alarm.state(now), machine.source_health.state(plant.steady())
     if state == "normal":
-        if any(kind.startswith(SOURCE) for kind in health) or (last is not None and last.anomalous is None):
+        if plant.calendar.why(id, now):
+            state = MAINTENANCE
+        elif any(kind.startswith(SOURCE) for kind in health) or (last is not None and last.anomalous is None):
             state = "no sound"
         elif source == ENDED or (source == QUIET and last is not None and math.isinf(machine.source_health.silence_s)):
             state = source  # a file that is over; a folder without a new file for a day
@@ -119,6 +122,8 @@ def audit_entry(audit: Audit, standing: Sequence[int] | None = None) -> schemas.
         text = f"{detail['normals']} normals, set-point {detail['value']:.2f}"
     elif audit.action in (ADDED, REPLACED):
         text = " from ".join(filter(None, [Path(detail["model"]).name, " and ".join(detail["source"])]))
+    elif "when" in detail:
+        text = ", ".join(filter(None, [detail["when"], detail["why"]]))
     elif audit.action == "shelve":
         text = f"for {detail['hours']:g} h"
     elif "files" in detail:

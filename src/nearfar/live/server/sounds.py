@@ -13,10 +13,11 @@ from nearfar.audio import Clip
 from nearfar.detector import Detector
 from nearfar.embedding.embedder import Origin
 from nearfar.errors import NotFound
+from nearfar.live.history.event_audio import MOST_DB, wav
 from nearfar.live.server import schemas
 from nearfar.live.server.errors import HttpError
 from nearfar.live.server.events import Id
-from nearfar.live.server.playback import MOST_DB, normal_clip, wav
+from nearfar.live.server.playback import normal_clip
 from nearfar.live.server.service import ERRORS, ServiceDep
 
 router = APIRouter(prefix="/v1", tags=["sounds"], responses=ERRORS)

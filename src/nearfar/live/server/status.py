@@ -46,7 +46,7 @@ def ready(service: ServiceDep) -> Response:
 def metrics(service: ServiceDep) -> Response:
     """Metrics in the Prometheus text format."""
     if service.metrics is None:
-        raise HttpError(501, "no_metrics", "metrics need an extra: pip install 'nearfar[serve]'")
+        raise HttpError(501, "no_metrics", 'metrics need an extra: pip install "nearfar[serve]"')
     return Response(service.metrics(), media_type="text/plain; version=0.0.4")
 
 

@@ -5,11 +5,14 @@
                                                                   "unusual_stands": true | false}
     nearfar/<site>/<machine>/event    raised, cleared, acknowledged, verdict: never lost
     nearfar/<site>/<machine>/health   {"health": "waiting" | "ok" | "problem" | "offline"}; "offline" is the last will
+    nearfar/<site>/<machine>/command/acknowledge | shelve | set-point    taken, with `commands`: see `commands`
+    nearfar/<site>/<machine>/answer   what came of a command  {"command": ..., "ok": true | false, "message": ...}
 
 JSON, QoS 1. Only health and Home Assistant's discovery are retained: a retained score or state would look current long
 after it was true. While the broker is unreachable, events, state and health wait (up to MOST_WAITING); scores are
 dropped. MQTT 5, in which a broker says what it denies; `version = 3` in [mqtt] for an older broker. What was retained
-for machines that have left the configuration is deleted; a file of the history remembers their topics.
+for machines that have left the configuration is deleted; a file of the history remembers their topics. Who may
+command is a matter of the broker's ACL: it names who may publish to `.../command/#`.
 """
 
 from __future__ import annotations
@@ -19,13 +22,15 @@ import math
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any
 
 from nearfar.live.messages import CLOSE_S, EVENT, HEALTH, OFFLINE, OK, SCORE, WAITING, Message
+from nearfar.live.sinks import commands
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.support.files import atomic_write
 
@@ -33,11 +38,16 @@ if TYPE_CHECKING:
     from nearfar.live.config import MqttConfig
     from nearfar.live.history.history import History
     from nearfar.live.machine import Machine
+    from nearfar.live.operator import Operator
 
 MOST_WAITING = 5000
 CONFIRM_S = 5.0  # for a connected broker to confirm an event
-ANNOUNCED = "mqtt-announced.json"  # of the history: [prefix, site, machine] of all that has been retained
+ANNOUNCED = (
+    "mqtt-announced.json"  # of the history: [prefix, site, machine(, COMMAND for COMMANDING)] of what is retained
+)
 DISCOVERY = "homeassistant"
+COMMAND, ANSWER = "command", "answer"
+SHELVED_H = 8  # by the switch in Home Assistant
 _OFFLINE = json.dumps({"health": OFFLINE})
 
 
@@ -63,7 +73,7 @@ class Mqtt:
         try:
             from paho.mqtt import client as paho
         except ImportError:
-            raise ImportError("MQTT needs paho-mqtt: pip install 'nearfar[live]'") from None
+            raise ImportError('MQTT needs paho-mqtt: pip install "nearfar[live]"') from None
         self.broker, self.machines, self.url = broker, {m.id: m for m in machines}, url
         self.encrypted = broker.tls or broker.ca is not None
         self._problems: dict[str, str] = {}
@@ -75,6 +85,9 @@ class Mqtt:
         self._announced = history.folder / ANNOUNCED
         self._gone = self._note_announced()
         self._connect = partial(self._client, paho, password=password, longest_wait_s=longest_wait_s)
+        self.operator: Operator | None = None
+        self._commands = ThreadPoolExecutor(1, "mqtt-commands")  # a command may wait for a window to be scored
+        self._deaf = ""  # the topic that the broker does not let this client subscribe to
         self._clients = {m.id: self._connect(m) for m in machines}
         self._events = RetryQueue(self.name, self._deliver, history.outbox.mailbox(self.name, (EVENT,)))
         for client in self._clients.values():
@@ -90,6 +103,8 @@ class Mqtt:
             problems.append(
                 f"mqtt: {self.broker.host} does not allow {who} to publish to {denied[0]}{more}: see its ACL"
             )
+        if self._deaf:
+            problems.append(f"mqtt: {self.broker.host} does not allow commands, at {self._deaf}: see its ACL")
         return "; ".join(problems) or self._events.problem
 
     def add_machine(self, machine: Machine, at: float) -> None:
@@ -113,7 +128,8 @@ class Mqtt:
         for known in (self._problems, self._health):
             known.pop(id, None)
         self._unheard.discard(id)
-        self._gone.append([self.broker.prefix, machine.site, id])
+        entry = [self.broker.prefix, machine.site, id]
+        self._gone += [entry, *([[*entry, COMMAND]] if self.broker.commands else [])]
         self._write_announced(self._gone)
         connected = next((c for c in self._clients.values() if c.is_connected()), None)
         self._end(client)  # first: nothing is retained for the machine from here on
@@ -153,6 +169,7 @@ class Mqtt:
 
     def close(self, wait_s: float = CLOSE_S) -> None:
         """Publish "offline" and disconnect; events that could not be delivered are sent after the next start."""
+        self._commands.shutdown(wait=False, cancel_futures=True)
         self._events.close(wait_s / 2)
         until, sent = time.monotonic() + wait_s / 4, []
         for id, client in self._clients.items():
@@ -198,7 +215,8 @@ class Mqtt:
 
     @property
     def _announcements(self) -> list[list[str]]:
-        return [[self.broker.prefix, m.site, m.id] for m in self.machines.values()]
+        made = [[self.broker.prefix, m.site, m.id] for m in self.machines.values()]
+        return made + [[*entry, COMMAND] for entry in made if self.broker.commands]
 
     def _write_announced(self, gone: list[list[str]]) -> None:
         with suppress(OSError):  # a full disk: what is retained then stays on the broker
@@ -207,8 +225,9 @@ class Mqtt:
     def _forget_gone(self, client: Any) -> None:
         """Delete what is retained for machines that have left the configuration."""
         gone, self._gone = self._gone, []
-        for prefix, site, id in gone:
-            for topic in (f"{prefix}/{site}/{id}/{HEALTH}", *discovery_topics(site, id)):
+        for prefix, site, id, *what in gone:
+            all_of_it = (f"{prefix}/{site}/{id}/{HEALTH}", *discovery_topics(site, id))
+            for topic in discovery_topics(site, id, COMMANDING) if what else all_of_it:
                 client.publish(topic, b"", qos=1, retain=True)
         if gone:
             self._write_announced([])
@@ -248,7 +267,8 @@ class Mqtt:
         client.on_disconnect = self._on_disconnect(machine)
         client.on_connect_fail = not_connected
         client.on_publish = self._on_publish(machine)
-        client.on_message = lambda client, *_: self._announce(client, machine)  # Home Assistant has started
+        client.on_message = self._on_message(machine)
+        client.on_subscribe = self._on_subscribe(machine)
         return client
 
     def _on_connect(self, machine: Machine) -> Callable[..., None]:
@@ -260,8 +280,11 @@ class Mqtt:
             self._refused.discard(machine.id)
             self._problems.pop(machine.id, None)
             self._denied.clear()
+            self._deaf = ""
             if self.broker.discovery:
                 client.subscribe(f"{DISCOVERY}/status", qos=1)
+            if self.broker.commands:
+                client.subscribe(self._topic(machine.site, machine.id, f"{COMMAND}/+"), qos=1)
             self._forget_gone(client)
             self._announce(client, machine)
             self._events.retry_now()
@@ -295,12 +318,43 @@ class Mqtt:
 
         return published
 
+    def _on_subscribe(self, machine: Machine) -> Callable[..., None]:
+        def subscribed(client: Any, userdata: Any, mid: int, reasons: Sequence[Any], properties: Any) -> None:
+            topic = self._topic(machine.site, machine.id, COMMAND)
+            if any(reason.is_failure for reason in reasons):
+                self._deaf = f"{topic}/+"
+
+        return subscribed
+
+    def _on_message(self, machine: Machine) -> Callable[..., None]:
+        def received(client: Any, userdata: Any, message: Any) -> None:
+            if message.topic == f"{DISCOVERY}/status":  # Home Assistant has started
+                self._announce(client, machine)
+            else:
+                name = message.topic.rpartition("/")[2]
+                self._commands.submit(self._obey, client, machine, name, message.payload, message.retain)
+
+        return received
+
+    def _obey(self, client: Any, machine: Machine, name: str, payload: bytes, retained: bool) -> None:
+        """Carry out a command, and publish what came of it."""
+        ok, said = False, "this plant is not ready yet"
+        try:
+            if retained:  # it would be carried out again after each connection
+                raise ValueError("a retained command is not carried out: publish it without retain")
+            if self.operator is not None:
+                ok, said = True, commands.carry_out(self.operator, machine.id, name, payload)
+        except (ValueError, LookupError, OSError) as error:
+            ok, said = False, str(error)
+        answer = {"command": name, "ok": ok, "message": said}
+        self._publish(client, machine.id, self._topic(machine.site, machine.id, ANSWER), json.dumps(answer))
+
     def _announce(self, client: Any, machine: Machine) -> None:
         """Publish the retained topics after a connection: health, and Home Assistant's discovery."""
         topic = self._topic(machine.site, machine.id, HEALTH)
         self._publish(client, machine.id, topic, self._health[machine.id], retain=True)
         if self.broker.discovery:
-            for topic, config in discovery(machine, self.broker.prefix, self.url):
+            for topic, config in discovery(machine, self.broker.prefix, self.url, commands=self.broker.commands):
                 self._publish(client, machine.id, topic, json.dumps(config), retain=True)
 
     def _topic(self, site: str, machine: str, kind: str) -> str:
@@ -330,19 +384,22 @@ ENTITIES = {
     "Unusual": "binary_sensor",
     "Microphones": "binary_sensor",
 }
+COMMANDING = {"Acknowledge": "button", "Shelved": "switch", "Alarm above": "number"}  # with `commands`
 
 
 def _unique_id(site: str, machine: str, name: str) -> str:
-    return f"nearfar_{site}_{machine}_{name.lower().replace('-', '_')}"
+    return f"nearfar_{site}_{machine}_{name.lower().replace('-', '_').replace(' ', '_')}"
 
 
-def discovery_topics(site: str, machine: str) -> list[str]:
-    """The topics of Home Assistant's discovery for a machine, one for each of ENTITIES."""
-    return [f"{DISCOVERY}/{kind}/{_unique_id(site, machine, name)}/config" for name, kind in ENTITIES.items()]
+def discovery_topics(site: str, machine: str, entities: Mapping[str, str] = ENTITIES) -> list[str]:
+    """The topics of Home Assistant's discovery for a machine, one for each of `entities`."""
+    return [f"{DISCOVERY}/{kind}/{_unique_id(site, machine, name)}/config" for name, kind in entities.items()]
 
 
-def discovery(machine: Machine, prefix: str, url: str = "") -> list[tuple[str, dict[str, Any]]]:
-    """(topic, configuration) of the entities of a machine in Home Assistant, one for each of ENTITIES.
+def discovery(
+    machine: Machine, prefix: str, url: str = "", *, commands: bool = False
+) -> list[tuple[str, dict[str, Any]]]:
+    """(topic, configuration) of the entities of a machine in Home Assistant: ENTITIES, with `commands` COMMANDING too.
 
     All but the microphones are available while the microphones work, and expire when no window comes.
     """
@@ -381,12 +438,37 @@ def discovery(machine: Machine, prefix: str, url: str = "") -> list[tuple[str, d
             {**problem, "entity_category": "diagnostic", **available("'ok', 'problem', 'waiting'")},
         ),
     }
-    out = []
-    for (name, (topic, template, more)), at in zip(
-        parts.items(), discovery_topics(machine.site, machine.id), strict=True
-    ):
-        id = _unique_id(machine.site, machine.id, name)
-        out.append(
-            (at, {"name": name, "unique_id": id, "state_topic": topic, "value_template": template, **more, **shared})
-        )
-    return out
+    found: dict[str, dict[str, Any]] = {
+        name: {"state_topic": topic, "value_template": template, **more}
+        for name, (topic, template, more) in parts.items()
+    }
+    told = available("'ok', 'problem', 'waiting'")
+    to = f"{base}/{COMMAND}"
+    found["Acknowledge"] = {"command_topic": f"{to}/acknowledge", "payload_press": '{"who": "Home Assistant"}', **told}
+    found["Shelved"] = {
+        "command_topic": f"{to}/shelve",
+        "payload_on": json.dumps({"hours": SHELVED_H, "who": "Home Assistant"}),
+        "payload_off": '{"hours": 0, "who": "Home Assistant"}',
+        "state_topic": f"{base}/state",
+        "value_template": "{{ 'ON' if value_json.state == 'shelved' else 'OFF' }}",
+        "state_on": "ON",
+        "state_off": "OFF",
+        **told,
+    }
+    found["Alarm above"] = {
+        "command_topic": f"{to}/set-point",
+        "command_template": '{"value": {{ value }}, "who": "Home Assistant"}',
+        "state_topic": score,
+        "value_template": "{{ value_json.threshold }}",
+        "unit_of_measurement": "σ",
+        "min": 0,
+        "max": 1000,
+        "step": 0.1,
+        "mode": "box",
+        **told,
+    }
+    entities = {**ENTITIES, **(COMMANDING if commands else {})}
+    return [
+        (at, {"name": name, "unique_id": _unique_id(machine.site, machine.id, name), **found[name], **shared})
+        for name, at in zip(entities, discovery_topics(machine.site, machine.id, entities), strict=True)
+    ]

@@ -19,7 +19,6 @@ import hmac
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from nearfar.live.alarm import CLEARED, IN_ALARM, NORMAL
 from nearfar.live.messages import CLOSE_S, OK, EventMessage, HealthMessage, Message, ScoreMessage, StateMessage
 from nearfar.live.records import ALARM
 from nearfar.live.sinks.retry import RetryQueue
+from nearfar.support.times import EPOCH, utc_time
 
 if TYPE_CHECKING:
     from nearfar.live.config import OpcUaConfig
@@ -52,7 +52,7 @@ class OpcUa:
             from asyncua import ua
             from asyncua.sync import Server
         except ImportError:
-            raise ImportError("OPC-UA needs asyncua: pip install 'nearfar[opcua]'") from None
+            raise ImportError('OPC-UA needs asyncua: pip install "nearfar[opcua]"') from None
         self._ua, self.config = ua, config
         self._server = Server()
         try:
@@ -137,7 +137,7 @@ class OpcUa:
         """Add the object of a machine."""
         ua = self._ua
         node = self._objects[id] = self._root.add_object(self._space, id)
-        never = datetime(1970, 1, 1, tzinfo=timezone.utc)
+        never = EPOCH
         measured = {"Score": 0.0, "Alarm": False, "Unusual": False}
         start = {**measured, "Threshold": threshold, "Health": OK, "LastUpdate": never}
         self._nodes[id] = {key: node.add_variable(self._space, key, value) for key, value in start.items()}
@@ -162,7 +162,7 @@ class OpcUa:
         if isinstance(message, ScoreMessage):
             s = message.record
             nodes["Threshold"].write_value(float(s.threshold))
-            nodes["LastUpdate"].write_value(datetime.fromtimestamp(s.t1, timezone.utc))
+            nodes["LastUpdate"].write_value(utc_time(s.t1))
             values["Alarm"], values["Unusual"] = message.state in IN_ALARM, message.unusual_stands
             if s.anomalous is not None:
                 values["Score"] = float(s.score)
@@ -198,7 +198,7 @@ class OpcUa:
         emitted.AckedState = ua.LocalizedText("Acknowledged" if acknowledged else "Unacknowledged")
         setattr(emitted, "AckedState/Id", acknowledged)
         emitted.Severity = SEVERITY_STANDING if active else SEVERITY_OVER
-        emitted.Time = datetime.fromtimestamp(message.at, timezone.utc)
+        emitted.Time = utc_time(message.at)
         text = (
             f"{message.machine}: {event.text} (event {event.id}, {NORMAL if message.what == CLEARED else message.what})"
         )

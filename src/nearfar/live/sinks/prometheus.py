@@ -37,7 +37,7 @@ class Metrics:
         try:
             import prometheus_client as prometheus
         except ImportError:
-            raise ImportError("metrics need prometheus-client: pip install 'nearfar[live]'") from None
+            raise ImportError('metrics need prometheus-client: pip install "nearfar[live]"') from None
         self._prometheus = prometheus
         self.registry = registry = prometheus.CollectorRegistry()
         self._lags: dict[str, float] = {}

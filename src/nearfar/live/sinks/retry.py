@@ -1,8 +1,8 @@
 """A thread that delivers messages one after the other, so that the sender never waits.
 
-If `deliver` raises OSError, the message is tried again after 1, 2, 4 ... 60 s; after any other exception it is dropped
-and counted. If more than `limit` messages wait, the oldest are dropped and counted. With a `mailbox` waiting messages
-survive the process, and those of an earlier process are delivered first.
+If `deliver` raises OSError, the message is tried again after 1, 2, 4 ... 60 s; after `Later`, when that says;
+after any other exception it is dropped and counted. If more than `limit` messages wait, the oldest are dropped and
+counted. With a `mailbox` waiting messages survive the process, and those of an earlier process are delivered first.
 """
 
 from __future__ import annotations
@@ -16,6 +16,14 @@ from nearfar.live.messages import CLOSE_S, Message
 
 LIMIT = 10_000
 LONGEST_WAIT_S = 60.0
+
+
+class Later(Exception):
+    """Raised by `deliver`: the message is to wait for some seconds, which is no problem."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"in {seconds:.0f} s")
+        self.seconds = seconds
 
 
 class RetryQueue:
@@ -74,6 +82,12 @@ class RetryQueue:
             try:
                 self._deliver(message)
                 self.problem, wait = "", self._first_wait_s
+            except Later as later:
+                self.problem = ""
+                with self._change:
+                    if self._change.wait_for(lambda: self._closing, timeout=min(later.seconds, LONGEST_WAIT_S)):
+                        return
+                continue
             except OSError as error:
                 self.problem = f"{self.name}: {error}"
                 with self._change:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
 
 from nearfar.live.alarm import CLEARED, RAISED
 from nearfar.live.messages import CLOSE_S, EventMessage, Message, ScoreMessage
 from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event
+from nearfar.support.times import local_time
 from nearfar.support.words import plural
 
 RESULTS = {"normal": "normal", "unusual": "unusual", "ANOMALOUS": "anomalous", "cannot judge": "cannot be judged"}
@@ -54,7 +54,7 @@ class Printer:
 
 def sentence(message: EventMessage) -> str:
     """An event as a line: when, which machine, what; "" for what people did themselves."""
-    event, at = message.event, datetime.fromtimestamp(message.at).strftime("%Y-%m-%d %H:%M:%S")
+    event, at = message.event, local_time(message.at).strftime("%Y-%m-%d %H:%M:%S")
     start, number = f"{at}  {message.machine:<12}", f"(event {event.id})"
     if message.what == RAISED and event.kind == HEALTH_EVENT:
         return f"{start}  HEALTH   {event.text}  {number}"

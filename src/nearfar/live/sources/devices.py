@@ -10,7 +10,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from nearfar.support.words import install_command
+
 FORMATS = ("alsa", "pulse", "dshow", "avfoundation")  # of ffmpeg, in front of the name of a device
+INSTALL_FFMPEG = install_command("ffmpeg", "ffmpeg", "Gyan.FFmpeg")
 QUIET = ["ffmpeg", "-hide_banner", "-nostdin"]
 COMMANDS = {
     "linux": [[*QUIET, "-sources", "alsa"], [*QUIET, "-sources", "pulse"]],
@@ -40,8 +43,8 @@ def devices() -> list[Device]:
         except FileNotFoundError:
             if sounddevice is None:
                 raise FileNotFoundError(
-                    "microphones are listed by ffmpeg or by sounddevice, and neither is installed: install ffmpeg, or "
-                    "pip install 'nearfar[mic]'"
+                    "microphones are listed by ffmpeg or by sounddevice, and neither is installed: "
+                    f'{INSTALL_FFMPEG}, or pip install "nearfar[mic]"'
                 ) from None
             break
         except subprocess.TimeoutExpired:

@@ -12,6 +12,7 @@ import math
 import queue
 import re
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
+from nearfar.live.sources.devices import INSTALL_FFMPEG
 from nearfar.support.check import Array, integer, one_of
 
 CHUNK_S, POLL_S = 0.25, 0.5
@@ -206,7 +208,7 @@ class Ffmpeg:
             )
         except FileNotFoundError:
             raise FileNotFoundError(
-                "ffmpeg is needed for URLs and is not installed: apt install ffmpeg (or monitor a folder instead)"
+                f"ffmpeg is needed for URLs and is not installed: {INSTALL_FFMPEG} (or monitor a folder instead)"
             ) from None
         threading.Thread(target=self._keep_messages, args=(process.stderr,), daemon=True).start()
         return process
@@ -232,10 +234,12 @@ class Microphone:
     def __init__(self, device: str | int | None, rate: int, *, near: int = 0, far: int | None = 1) -> None:
         try:
             import sounddevice
-        except (ImportError, OSError) as error:  # OSError: PortAudio itself is missing
-            raise ImportError(
-                f"a microphone needs sounddevice and PortAudio ({error}): pip install 'nearfar[mic]'"
-            ) from None
+        except ImportError:
+            raise ImportError('a microphone needs sounddevice: pip install "nearfar[mic]"') from None
+        except OSError as error:  # the wheels for Windows and macOS bring PortAudio along
+            repair = {"win32": "pip install --force-reinstall sounddevice", "darwin": "brew install portaudio"}
+            install = repair.get(sys.platform, "apt install libportaudio2")
+            raise ImportError(f"a microphone needs PortAudio ({error}): {install}") from None
         self.device, self.rate, self.near, self.far = device, integer("rate", rate), near, far
         self.finite, self.is_ahead, self.problem = False, False, ""
         self._sounddevice: Any = sounddevice

@@ -36,6 +36,21 @@ export function replaceContent(parent, ...children) {
   parent.replaceChildren(...children.flat(9).filter((child) => child));
 }
 
+// The reports of a day and of a week, of the plant or of one machine, as pages and as workbooks.
+export function reportLinks(machine = "") {
+  const only = machine && `&machine=${encodeURIComponent(machine)}`;
+  const link = (text, query) => h("a", { class: "button", href: `/v1/report?${query}${only}` }, text);
+  return h(
+    "p",
+    { class: "row small" },
+    "Report to print and forward: ",
+    link("Day", "span=day"),
+    link("Week", "span=week"),
+    link("Day for Excel", "span=day&format=xlsx"),
+    link("Week for Excel", "span=week&format=xlsx"),
+  );
+}
+
 const ICONS = {
   fine: () => s("circle", { cx: 8, cy: 8, r: 6, fill: "currentColor" }),
   wait: () =>

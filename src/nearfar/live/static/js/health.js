@@ -1,6 +1,7 @@
 // The health of the microphones, the history and the server.
 
-import { get } from "./api.js";
+import { actionButton } from "./actions.js";
+import { apiPath, get, post } from "./api.js";
 import { badge, facts, h, note, panel, replaceContent, setTitle, table } from "./dom.js";
 import { eventTable } from "./machine.js";
 import { subscribe, throttle } from "./stream.js";
@@ -12,8 +13,9 @@ export async function show(main) {
   const body = h("div", {});
   replaceContent(main, h("div", { class: "title" }, h("h1", {}, "Health")), body);
   const load = async () => {
-    const [health, found] = await Promise.all([
+    const [health, people, found] = await Promise.all([
       get("/v1/health"),
+      get("/v1/channels"),
       get(`/v1/events?kind=health&limit=20&since=${now() - 30 * 86400}`),
     ]);
     const focused = document.activeElement?.getAttribute("href");
@@ -22,6 +24,7 @@ export async function show(main) {
       health.problems.map((text) => h("p", { class: "panel trouble", role: "alert" }, asSentence(text))),
       microphones(health.machines),
       panel("problems", "Microphone problems in the last 30 days", eventTable(found.events, { machine: true })),
+      messages(people.channels),
       server(health),
     );
     if (focused) body.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
@@ -70,6 +73,38 @@ function microphones(machines) {
       "Levels are in dB of full scale, in the last window: about −60 to −20 is usual, below −90 is silence.",
     ),
   );
+}
+
+// The channels to people, each with a test.
+function messages(channels) {
+  if (!channels.length)
+    return panel(
+      "messages",
+      "Messages to people",
+      note("There is no channel yet. plant.toml takes ntfy, Telegram, Slack, Teams, Discord, Pushover and e-mail as [notify.NAME]."),
+    );
+  const send = (channel) => async () => {
+    const done = await post(apiPath("channels", channel.name, "test"), {});
+    return done.message;
+  };
+  const row = (channel) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, channel.name, h("span", { class: "small" }, ` `)),
+      h("td", { "data-is": "about" }, ` of `),
+      h(
+        "td",
+        { "data-is": "now" },
+        channel.problem
+          ? h("span", { class: "warning" }, asSentence(channel.problem))
+          : channel.quiet_until
+            ? ["Quiet until ", timeElement(channel.quiet_until)]
+            : "Ready",
+      ),
+      h("td", {}, actionButton("Send a test", send(channel))),
+    );
+  return panel("messages", "Messages to people", table(["Channel", "About", "Now", "Test"], channels.map(row)));
 }
 
 function server(health) {

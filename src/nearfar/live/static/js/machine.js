@@ -3,7 +3,7 @@
 import { actionButton, answerAction } from "./actions.js";
 import { apiPath, get, post, remove } from "./api.js";
 import { gauge, legend, onWidth, trendChart } from "./chart.js";
-import { badge, breadcrumbs, h, icon, note, panel, replaceContent, setTitle, table } from "./dom.js";
+import { badge, breadcrumbs, h, icon, note, panel, replaceContent, reportLinks, setTitle, table } from "./dom.js";
 import { player } from "./player.js";
 import { subscribe, throttle } from "./stream.js";
 import { durationText, now, timeElement } from "./time.js";
@@ -82,6 +82,7 @@ export async function show(main, id) {
       ),
       actions,
     ),
+    reportLinks(id),
   );
 
   const reloadHeader = async () => {

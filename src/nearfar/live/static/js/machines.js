@@ -2,7 +2,7 @@
 
 import { apiPath, get } from "./api.js";
 import { gauge, sparkline } from "./chart.js";
-import { badge, h, replaceContent, setTitle } from "./dom.js";
+import { badge, h, replaceContent, reportLinks, setTitle } from "./dom.js";
 import { newMachine } from "./new.js";
 import { subscribe, throttle } from "./stream.js";
 import { now, timeElement } from "./time.js";
@@ -19,14 +19,7 @@ export async function show(main) {
   const line = h("p", { class: "small", role: "status" });
   const cards = h("ul", { class: "cards" });
   const adding = newMachine(() => load().catch(() => {}));
-  const reports = h(
-    "p",
-    { class: "row small" },
-    "Report to print and forward: ",
-    h("a", { class: "button", href: "/v1/report?span=day" }, "Day"),
-    h("a", { class: "button", href: "/v1/report?span=week" }, "Week"),
-    h("a", { class: "button", href: "/v1/report?span=week&format=xlsx" }, "Week for Excel"),
-  );
+  const reports = reportLinks();
   replaceContent(main, h("div", { class: "title" }, h("h1", {}, "Machines")), line, cards, reports, adding.element);
 
   const draw = () => {

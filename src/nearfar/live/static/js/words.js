@@ -9,6 +9,7 @@ const STATES = {
   "acknowledged alarm": { word: "Alarm, seen", sign: "seen", kind: "alarm", rank: 1 },
   "returned unacknowledged": { word: "Was in alarm", sign: "seen", kind: "alarm", rank: 3 },
   shelved: { word: "Shelved", sign: "shelf", kind: "mute", rank: 5 },
+  maintenance: { word: "Maintenance", sign: "shelf", kind: "mute", rank: 5 },
   "no sound": { word: "No sound", sign: "cross", kind: "mute", rank: 2 },
   quiet: { word: "No new sound", sign: "wait", kind: "mute", rank: 3 },
   ended: { word: "Recording over", sign: "wait", kind: "mute", rank: 5 },
@@ -104,13 +105,15 @@ const ACTIONS = {
   "set-point": "changed the set-point",
   add: "added normal recordings",
   reload: "changed the model folder",
+  maintenance: "marked maintenance",
+  "no maintenance": "removed maintenance",
 };
 
 export function actionText(name) {
   return ACTIONS[name] || name;
 }
 
-const TRIGGERS = { steady: "its steady sound", transient: "single moments" };
+const TRIGGERS = { steady: "its steady sound", transient: "single moments", loudness: "its loudness" };
 
 export function triggerText(event) {
   const what = event.triggered_by.map((name) => TRIGGERS[name] || name).join(" and ");
