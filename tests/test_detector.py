@@ -395,3 +395,18 @@ def test_any_iterable_one_path_and_folders_are_recordings(normals_folder):
             detector.score(wrong)
     with pytest.raises(ValueError, match=r"shape \(16000, 3\) is no pair"):
         detector.score((np.zeros((16_000, 3), np.float32), 16_000))
+
+
+def test_a_detector_of_some_normals_is_as_if_fitted_without_the_others(normals, fresh):
+    whole = nearfar.Detector(WATCH).fit(normals)
+    rows = [i for i in range(len(normals)) if i % 3]
+    some, fitted = whole.select(rows), nearfar.Detector(WATCH).fit([normals[i] for i in rows])
+    assert [n.name for n in some.normals] == [normals[i].name for i in rows]
+    assert (some.train_values == fitted.train_values).all() and some.threshold == fitted.threshold
+    assert values(some, fresh) == values(fitted, fresh) and len(whole.normals) == len(normals)
+    whole.set_threshold(value=9.0)
+    assert whole.select(rows).threshold.value == 9.0
+    named = whole.select(range(len(normals)), ["a", "b"] * (len(normals) // 2))
+    assert named.sessions[:2] == ["a", "b"] and (named.train_values != whole.train_values).any()
+    with pytest.raises(ValueError, match="at least"):
+        whole.select([0])

@@ -109,7 +109,7 @@ def test_months_of_scores_are_looked_at_a_few_at_a_time(history):
     columns = vars(scored(0.0)) | {"triggered_by": "[]"}
     rows = ([*{**columns, "t0": t0, "t1": t0 + 10.0}.values()] for t0 in range(0, 40 * int(DAY_S), 240))
     history.database.writer.execute("BEGIN")
-    history.database.writer.executemany(f"INSERT INTO scores VALUES ({', '.join('?' * 12)})", rows)
+    history.database.writer.executemany(f"INSERT INTO scores VALUES ({', '.join('?' * len(columns))})", rows)
     history.database.writer.execute("COMMIT")
     tracemalloc.start()
     assert [(count, middle) for _, middle, count in history.daily_medians("pump", 0, 1e12)] == [(360, 0.0)] * 40

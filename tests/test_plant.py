@@ -15,7 +15,7 @@ import nearfar
 from conftest import RATE, hum
 from nearfar.errors import BadInput, Conflict, NearfarError, NotFound
 from nearfar.live.evidence import Evidence
-from nearfar.live.operator import CHANGES
+from nearfar.live.operator import CHANGES, normal_key
 from nearfar.live.records import ScoreRecord
 from nearfar.live.server.serializers import machine_state
 from nearfar.live.sources.windows import Window
@@ -433,3 +433,23 @@ def test_a_slow_rise_becomes_an_event_and_is_told(model, tmp_path, monkeypatch):
     scores = [m for m in sink.messages if m.kind == "score"]
     assert scores[0].body()["trend"] is None
     assert scores[-1].body()["trend"]["text"] == event.text == plant.machines["pump"].ramp.text()
+
+
+def test_normals_are_taken_out_and_get_sessions_and_undo_restores_every_byte(plant, model):
+    machine = plant.machines["pump"]
+    before = digests(machine.model)
+    keys = [normal_key(i, normal) for i, normal in enumerate(machine.detector.normals)]
+    audit = plant.operator.remove_normals("pump", keys[3:5], "Anna")
+    assert len(machine.detector.normals) == len(keys) - 2 and len(audit.detail["normals"]) == 2
+    with pytest.raises(NotFound, match="changed meanwhile"):
+        plant.operator.tag_normals("pump", [keys[-1]], "Monday", "Anna")
+    plant.operator.undo(audit.id, "Anna")
+    assert digests(machine.model) == before
+    tagged = plant.operator.tag_normals("pump", keys[:4], "Monday", "Anna")
+    assert machine.detector.sessions[:5] == ["Monday"] * 4 + [""]
+    assert nearfar.load(machine.model).sessions == machine.detector.sessions
+    plant.operator.undo(tagged.id, "Anna")
+    assert digests(machine.model) == before
+    with pytest.raises(Conflict, match="at least"):
+        plant.operator.remove_normals("pump", keys[1:], "Anna")
+    assert digests(machine.model) == before

@@ -10,7 +10,7 @@ import soundfile
 
 import commands
 from conftest import RATE
-from nearfar.live.record import Stock, record, stock, take
+from nearfar.live.record import Stock, check, record, stock
 from nearfar.live.sources.devices import Device, parse
 from nearfar.live.sources.open import open_source
 from nearfar.live.sources.options import SourceOptions
@@ -79,11 +79,11 @@ NOISE = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
 def test_a_window_is_checked(samples, says, kept, tmp_path):
     (taken,) = record(Given([window(0, samples)]), tmp_path, threading.Event(), count=1)
     assert says in "; ".join(taken.problems) and bool(taken.file) == kept == bool(list(tmp_path.iterdir()))
-    assert take(window(0, samples)).problems == taken.problems
+    assert check(window(0, samples))[0].problems == taken.problems
 
 
 def test_levels_are_those_of_the_channels():
-    quiet = take(window(0, np.stack([0.1 * NOISE, 0.01 * NOISE])))
+    quiet, _ = check(window(0, np.stack([0.1 * NOISE, 0.01 * NOISE])))
     assert quiet.levels == pytest.approx((-20.0, -40.0), abs=0.1) and quiet.text() == "near −20 dB, far −40 dB"
 
 

@@ -104,8 +104,8 @@ def test_what_the_api_may_not_do_is_refused_and_changes_nothing(running, models,
     for table, says in [
         ({"model": str(elsewhere)}, "must lie beside the models of the plant"),
         ({"model": str(models[1]), "source": [str(tmp_path / "elsewhere")]}, "a path is given in plant.toml"),
-        ({"model": str(models[1]), "source": ["file:///etc/passwd"]}, "must be mic or a URL"),
-        ({"model": str(models[1]), "source": ["-"]}, "must be mic or a URL"),
+        ({"model": str(models[1]), "source": ["file:///etc/passwd"]}, "must be a microphone or a URL"),
+        ({"model": str(models[1]), "source": ["-"]}, "must be a microphone or a URL"),
         ({"model": str(tmp_path / "models" / "none")}, "is not a detector"),
         ({"model": str(models[1]), "alarm": {"on_delay": 3, "within": 2}}, "within = 2 windows"),
     ]:

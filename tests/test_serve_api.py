@@ -427,7 +427,7 @@ def test_a_small_body_has_to_arrive_in_time_too(plant):
 
 
 def test_a_bug_is_a_500_and_a_line_of_the_log_that_names_the_request(client, plant, monkeypatch, caplog):
-    monkeypatch.setattr(plant[0].machines["pump"].detector, "score", lambda *_: {}["a secret"])
+    monkeypatch.setattr(plant[0].machines["pump"].detector, "embed_clip", lambda *_: {}["a secret"])
     answer = send(client, wav(hum(1)))
     body, number = answer.json(), answer.headers["x-request-id"]
     assert answer.status_code == 500 and body.keys() == {"code", "message", "status"} and "secret" not in answer.text
@@ -539,13 +539,13 @@ def test_nothing_that_was_sent_stays(client, plant, tmp_path, monkeypatch):
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))  # after the start: systems clean up what rests there
     detector = plant[0].machines["pump"].detector
-    seen, score = [], detector.score
+    seen, embed = [], detector.embed_clip
 
     def looked_at(*given):
         seen.extend(p.stat().st_mode & 0o077 for p in place.iterdir())
-        return score(*given)
+        return embed(*given)
 
-    monkeypatch.setattr(detector, "score", looked_at)
+    monkeypatch.setattr(detector, "embed_clip", looked_at)
     assert send(client, wav(hum(1))).status_code == 200 and seen == [0]
     assert send(client, b"broken").status_code == 422
     assert list(place.iterdir()) == []

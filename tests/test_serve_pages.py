@@ -172,10 +172,10 @@ def test_from_alarm_to_feedback_and_back(page, listening):
     open_page(page, "/")
     listening.start()
     card = page.locator(".card", has_text="pump")
-    card.get_by_text("Normal", exact=True).wait_for()
+    card.get_by_text("Fine", exact=True).wait_for()
     assert (
         page.locator(".card").count() == 2
-        and page.locator(".card", has_text="fan").get_by_text("No sound yet").count() == 1
+        and page.locator(".card", has_text="fan").get_by_text("Not heard yet").count() == 1
     )
     listening.fault = "hiss"
     card.get_by_text("Alarm", exact=True).wait_for()  # nobody reloaded the page
@@ -190,7 +190,7 @@ def test_from_alarm_to_feedback_and_back(page, listening):
     page.get_by_role("link", name="Alarm", exact=True).click()
     page.get_by_role("heading", name="What differs").wait_for()
     assert "kHz" in page.locator(".lead").inner_text()
-    until(lambda: page.locator("figure img").evaluate("i => i.complete && i.naturalWidth > 100"))
+    until(lambda: page.locator(".large img").evaluate("i => i.complete && i.naturalWidth > 100"))
 
     for name in (r"near: This event", r"far: This event", r"near: normal_"):  # one at a time
         button = page.get_by_role("button", name=re.compile(name)).first
@@ -233,11 +233,14 @@ def test_by_keyboard_alone(page, listening):
     page.keyboard.press("Enter")
     page.wait_for_url("**/event/1")
     page.get_by_role("button", name="Acknowledge").wait_for()
+    reach(page, "#fault")
+    page.keyboard.type("leak")
     reach(page, "button.main")
     page.keyboard.press("Enter")
     page.keyboard.type("Ben")
     page.keyboard.press("Enter")
-    page.locator(".badge", has_text="Seen, Ben").wait_for()
+    page.locator(".badge", has_text="Real fault, Ben").wait_for()
+    page.get_by_text("a real fault leak").wait_for()
     assert page.evaluate("document.querySelector('section[aria-labelledby=answer]').contains(document.activeElement)")
     page.get_by_role("button", name="near: This event").wait_for()
     reach(page, ".sounds button")
@@ -320,7 +323,7 @@ def test_unusual_windows_are_listened_to_and_become_normal(page, listening):
 def test_a_set_point_and_shelving(page, listening):
     plant = listening.plant
     open_page(page, "/model/pump")
-    page.get_by_label("False alarms a week").fill("100")
+    page.get_by_label("Another number a week").fill("100")
     page.locator("#means", has_text="At most 14 a day").wait_for()
     said = page.locator("#means").inner_text()
     assert "no alarm last week" in said or "of last week" in said

@@ -79,7 +79,7 @@ def state(state: str) -> StateMessage:
 def test_the_json_of_each_kind_stays_what_receivers_parse():
     body = {"model": "pump3", "recipe": "logmel/near_only", "score": 1.5, "threshold": 3.0, "t0": 100.0, "t1": 110.0}
     more = {"anomalous": False, "p": 0.5, "triggered_by": [], "problem": "", "state": "normal", "near_dbfs": -30.0}
-    more |= {"unusual": None, "unusual_stands": False, "trend": None}
+    more |= {"unusual": None, "unusual_stands": False, "trend": None, "file": ""}
     at = {"at": 100.0, "at_iso": "1970-01-01T00:01:40.000+00:00"}
     head = {"machine": "pump", "site": "north"}
     then = {"at": 110.0, "at_iso": "1970-01-01T00:01:50.000+00:00"}

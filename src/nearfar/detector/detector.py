@@ -6,6 +6,7 @@ monitor take the same steps, and every clip is embedded and scored alone.
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -207,6 +208,27 @@ class Detector:
         self._use(self._fit(banks, np.arange(len(self.normals))))
         self.set_threshold(value=by_hand)
         return self
+
+    def select(self, rows: Sequence[int], sessions: Sequence[str] | None = None) -> Detector:
+        """A detector of some of these normals, as if fitted without the others; a set-point given by hand stays.
+
+        Parameters
+        ----------
+        rows : (M,) int
+            Indices of the normals that stay. The usual levels of bands stay those of all.
+        sessions : (M,) str, or None
+            Their sessions, "" where none is known; None: as they are.
+        """
+        rows, new = list(rows), copy.copy(self)
+        fewest = max(recipe.backend.fewest for recipe in self.recipes)
+        if len(rows) < fewest:
+            raise ValueError(f"a detector of this kind needs at least {fewest} normal recordings, not {len(rows)}")
+        new.normals, new.is_target = [self.normals[i] for i in rows], self.is_target[rows]
+        new.sessions = [self.sessions[i] for i in rows] if sessions is None else list(sessions)
+        new.group_features = [self.group_features[i] for i in rows] if self.group_features else []
+        new._use(new._fit([b.z[rows] for b in self.backends], np.arange(len(rows))))
+        new.set_threshold(value=self.threshold.value if self.threshold.method == threshold.BY_HAND else None)
+        return new
 
     def score_file(self, path: str | os.PathLike[str]) -> Iterator[Score]:
         """The scores of a recording, clip by clip: one, or one for each window of a file longer than `whole_s`."""

@@ -61,6 +61,7 @@ class Machine:
     weights: Any = None
     device: str = "cpu"  # of its networks
     shared: Shared = field(default_factory=dict, repr=False)
+    folder: Path | None = None  # that it listens to
     streamed: bool = False  # the machine is scored all the time, so its set-point allows few false alarms
     adds_up: bool = False  # faint changes that last raise alarms
     configured_per_week: float | None = None  # most false alarms a week; overrides the set-point of the model
@@ -236,6 +237,7 @@ def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared:
         weights=config.weights,
         device=config.device,
         shared={} if shared is None else shared,
+        folder=Path(config.source[0]) if folder else None,
         streamed=bool(config.source),
         adds_up=settings.evidence,
         configured_per_week=settings.false_alarms_per_week,

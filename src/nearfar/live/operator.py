@@ -37,7 +37,7 @@ from nearfar.support import files
 from nearfar.support.check import number, one_of
 
 UNDO, NORMALS = "undo", "normals"  # folders of the history
-CHANGES = ("fine", "add", "set-point")  # the actions that change a model, and can be undone
+CHANGES = ("fine", "add", "set-point", "remove", "tag")  # the actions that change a model, and can be undone
 KEEP = 20  # newest changes of each machine that can be undone
 FEW = 10  # about this many new normals are scored, to warn if they may be of another machine
 BEYOND = 1.5  # times the highest normal score: all windows of an event alarm, so only higher ones cause a warning
@@ -89,7 +89,7 @@ class Operator:
         """End the shelving; if the alarm condition holds, the next window raises the alarm."""
         return self._shelve(machine_id, -math.inf, who, "unshelve")
 
-    def mark_fine(self, event_id: int, who: str) -> Audit:
+    def mark_fine(self, event_id: int, who: str, *, said: str = "") -> Audit:
         """The event was no fault: its windows above the set-point go into the bank. Conflict without audio.
 
         Of an event "unusual" these are its windows above the set-point of unusual ones.
@@ -99,17 +99,19 @@ class Operator:
                 raise Conflict(f"event {event_id} was called fine already, by {event.verdict_by}")
             with self._locked_model(machine):
                 clips = self._crossings(machine, event)
-                audit = self._add_to_bank(machine, clips, False, who, "fine", event=event_id)
+                about = {"said": said} if said else {}
+                audit = self._add_to_bank(machine, clips, False, who, "fine", event=event_id, **about)
             self._set_verdict(event, FINE, who)
             return audit
 
-    def mark_fault(self, event_id: int, who: str) -> Audit:
-        """The event was a real fault; nothing but the verdict changes."""
+    def mark_fault(self, event_id: int, who: str, *, fault: str = "", said: str = "") -> Audit:
+        """The event was a real fault, of a kind such as "bearing", with a remark; only the verdict changes."""
         with self._locked(event_id) as (_, event):
             if event.verdict == FINE:
                 raise Conflict(f"event {event_id} was called fine and is in the bank: undo that first")
             self._set_verdict(event, FAULT, who)
-            return self.audit(who, event.machine, "fault", event=event_id)
+            about = {key: text for key, text in (("fault", fault), ("said", said)) if text}
+            return self.audit(who, event.machine, "fault", event=event_id, **about)
 
     def add_normals(self, machine_id: str, clips: Sequence[Any], domain: str, who: str) -> Audit:
         """Put more normals into the bank; `domain` is "source" or "target"."""
@@ -117,6 +119,27 @@ class Operator:
         machine = self.machines[machine_id]
         with self._locked_model(machine):
             return self._add_to_bank(machine, clips, domain == "target", who, "add", domain=domain)
+
+    def remove_normals(self, machine_id: str, normals: Sequence[str], who: str) -> Audit:
+        """Take normals, named by their keys, out of the bank; their files stay. NotFound for an unknown one."""
+        machine = self.machines[machine_id]
+        with self._locked_model(machine):
+            old = machine.detector
+            out = set(_rows(old, normals))
+            names = [old.normals[i].name for i in sorted(out)]
+            new = _selected(old, [i for i in range(len(old.normals)) if i not in out])
+            return self._replace_model(machine, new, who, "remove", normals=names)
+
+    def tag_normals(self, machine_id: str, normals: Sequence[str], session: str, who: str) -> Audit:
+        """Name the session of normals, named by their keys: relatives are left out together when they are scored."""
+        machine = self.machines[machine_id]
+        with self._locked_model(machine):
+            old = machine.detector
+            rows = set(_rows(old, normals))
+            sessions = [session if i in rows else known for i, known in enumerate(old.sessions)]
+            new = _selected(old, range(len(sessions)), sessions)
+            names = [old.normals[i].name for i in sorted(rows)]
+            return self._replace_model(machine, new, who, "tag", normals=names, session=session)
 
     def change_set_point(
         self, machine_id: str, *, who: str, false_alarms_per_week: float | None = None, value: float | None = None
@@ -314,6 +337,26 @@ class Operator:
     def _model_before(self, change: Audit) -> Path:
         """The copy of the model folder from before a change."""
         return self.history.folder / UNDO / change.machine / str(change.detail["kept"])
+
+
+def normal_key(index: int, normal: Origin) -> str:
+    """What a normal is called in requests: its place, and its content, so that a page that is old is noticed."""
+    return f"{index}-{normal.sha256[:12]}"
+
+
+def _rows(detector: Detector, keys: Sequence[str]) -> list[int]:
+    """The rows of normals with these keys; NotFound for an unknown one."""
+    rows = {normal_key(i, normal): i for i, normal in enumerate(detector.normals)}
+    if not set(keys) <= set(rows):
+        raise NotFound("the normal recordings have changed meanwhile: load the page again")
+    return [rows[key] for key in keys]
+
+
+def _selected(detector: Detector, rows: Sequence[int], sessions: Sequence[str] | None = None) -> Detector:
+    try:
+        return detector.select(rows, sessions)
+    except ValueError as error:
+        raise Conflict(str(error)) from None
 
 
 def is_written_here(normal: Origin) -> bool:

@@ -9,14 +9,21 @@ machines do not wait for each other. A window carries its own time; `clock` date
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
 from time import monotonic
+
+import numpy as np
 
 from nearfar import audio
 from nearfar.detector import Detector
 from nearfar.live.calendar import Calendar, Maintenance
 from nearfar.live.events import EventRecorder, Reporter, file_time
+from nearfar.live.heard import APART_S, file_of
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History
 from nearfar.live.loudness import LOUD
@@ -26,7 +33,9 @@ from nearfar.live.operator import Operator
 from nearfar.live.records import ALARM, ScoreRecord
 from nearfar.live.sources.windows import Window
 from nearfar.live.trend import HOUR_S, HOURS
+from nearfar.score import Score
 
+SAMPLE_FOLDER = "samples"  # of the history
 SAMPLES = 48  # recent normal windows of each machine that are kept as files, one an hour
 
 
@@ -82,46 +91,79 @@ class Plant:
 
     def process_window(self, machine_id: str, window: Window) -> ScoreRecord:
         """Score the next window of a machine, keep the score, and update its alarm, watchdog, events and the sinks."""
-        machine, recorder = self.machines[machine_id], self.recorders[machine_id]
+        machine = self.machines[machine_id]
         with machine.lock:
-            score, clip, problems = score_window(machine.detector, machine_id, window)
-            if why := self.calendar.why(machine_id, window.t0):
-                score, clip = replace(score, anomalous=None, unusual=None, problem=why), None
-            loud = clip is not None and machine.loudness.is_over(clip)
-            if loud:
-                score = replace(score, triggered_by=(*score.triggered_by, LOUD))
-            machine.last = score
-            self.history.record_score(score)
-            machine.buffer.add(window)
-            self._keep_sample(machine, score, window)
-            change = machine.alarm.update(
-                None if score.anomalous is None else score.score, score.t1, score.p, score.triggered_by, loud
+            return self._take(machine, window, *score_window(machine.detector, machine_id, window))
+
+    def hear(self, machine_id: str, clips: Iterable[audio.Clip], seconds: float, *, name: str) -> Iterator[Score]:
+        """Score the clips of a recording of `seconds` that was sent. A machine without a source hears it, as of now.
+
+        Each window is then kept with its sound, and counts for the alarm, as one from a source would.
+        """
+        machine, t0 = self.machines[machine_id], math.nan
+        for clip in clips:
+            embedded = machine.detector.embed_clip(clip)
+            score = machine.detector.score_embedded(embedded)
+            if not machine.streamed:
+                with machine.lock:
+                    if math.isnan(t0):
+                        last = -math.inf if machine.last is None else machine.last.t1
+                        t0 = max(self.clock() - seconds, last + APART_S)
+                    samples = np.stack([clip.near] if clip.far is None else [clip.near, clip.far])
+                    window = Window(t0, samples, clip.rate, name=name, missing_s=clip.missing_s)
+                    self._take(machine, window, _record(machine_id, window, score), clip, embedded.problems)
+                    t0 = window.t1
+                with suppress(OSError):  # a full disk must not stop the scoring
+                    self.history.sent_audio.save(sent_name(machine_id, window.t0), samples, clip.rate)
+            yield score
+
+    def _take(
+        self,
+        machine: Machine,
+        window: Window,
+        score: ScoreRecord,
+        clip: audio.Clip | None,
+        problems: Sequence[audio.Problem],
+    ) -> ScoreRecord:
+        """Take a window that was scored; its machine is locked."""
+        machine_id, recorder = machine.id, self.recorders[machine.id]
+        if why := self.calendar.why(machine_id, window.t0):
+            score, clip = replace(score, anomalous=None, unusual=None, problem=why), None
+        loud = clip is not None and machine.loudness.is_over(clip)
+        if loud:
+            score = replace(score, triggered_by=(*score.triggered_by, LOUD))
+        machine.last = score
+        self.history.record_score(score)
+        machine.buffer.add(window)
+        self._keep_sample(machine, score, window)
+        change = machine.alarm.update(
+            None if score.anomalous is None else score.score, score.t1, score.p, score.triggered_by, loud
+        )
+        if not machine.alarm.standing and not machine.alarm.suppressed(score.t1):
+            machine.lamp.update(score.unusual)
+        recorder.on_score(score, change)
+        healthy = score.anomalous is False and not machine.alarm.standing
+        if healthy and machine.trend.update(score.score, score.t1):
+            recorder.update_trend(machine.trend.ramp(machine.alarm.on), score.t1)
+        warnings = tuple(problem.text for problem in problems if not problem.fatal)
+        self.reporter.report(
+            ScoreMessage(
+                machine_id,
+                machine.site,
+                score.t1,
+                score,
+                machine.alarm.state(score.t1),
+                machine.model.name,
+                machine.recipe,
+                warnings,
+                machine.lamp.lit,
+                machine.ramp,
             )
-            if not machine.alarm.standing and not machine.alarm.suppressed(score.t1):
-                machine.lamp.update(score.unusual)
-            recorder.on_score(score, change)
-            healthy = score.anomalous is False and not machine.alarm.standing
-            if healthy and machine.trend.update(score.score, score.t1):
-                recorder.update_trend(machine.trend.ramp(machine.alarm.on), score.t1)
-            warnings = tuple(problem.text for problem in problems if not problem.fatal)
-            self.reporter.report(
-                ScoreMessage(
-                    machine_id,
-                    machine.site,
-                    score.t1,
-                    score,
-                    machine.alarm.state(score.t1),
-                    machine.model.name,
-                    machine.recipe,
-                    warnings,
-                    machine.lamp.lit,
-                    machine.ramp,
-                )
-            )
-            if clip is not None:
-                machine.watchdog.check(clip, problems)
-            recorder.update_health(unreadable="" if clip is not None or why else score.problem, at=score.t1)
-            return score
+        )
+        if clip is not None:
+            machine.watchdog.check(clip, problems)
+        recorder.update_health(unreadable="" if clip is not None or why else score.problem, at=score.t1)
+        return score
 
     def check_source(self, machine_id: str) -> None:
         """Raise or end the health event of a machine's source."""
@@ -173,9 +215,9 @@ class Plant:
         if score.anomalous is not False or hour <= self._sampled.get(machine.id, -1):
             return
         self._sampled[machine.id] = hour
-        folder = self.history.folder / "samples" / machine.id
+        folder = self.history.folder / SAMPLE_FOLDER / machine.id
         try:
-            write_flac(folder / f"{file_time(score.t0)}.flac", window.samples, window.rate)
+            write_flac(sample_path(folder, score.t0), window.samples, window.rate)
             for old in sorted(folder.glob("*.flac"))[:-SAMPLES]:
                 old.unlink()
         except OSError:
@@ -184,20 +226,44 @@ class Plant:
 
 def score_window(
     detector: Detector, machine: str, window: Window
-) -> tuple[ScoreRecord, audio.Clip | None, list[audio.Problem]]:
+) -> tuple[ScoreRecord, audio.Clip | None, Sequence[audio.Problem]]:
     """The score of a window, its clip (None if the samples are unusable), and the problems of its channels."""
-    levels = window.level_dbfs(0), window.level_dbfs(1)
     try:
         clip = window.clip
         embedded = detector.embed_clip(clip)
         score = detector.score_embedded(embedded)
     except ValueError as error:
-        threshold = detector.threshold.value
-        unusable = ScoreRecord(machine, window.t0, window.t1, 0.0, threshold, None, 1.0, (), str(error), *levels)
+        levels, file = (window.level_dbfs(0), window.level_dbfs(1)), file_of(window.name)
+        point = detector.threshold.value
+        unusable = ScoreRecord(machine, window.t0, window.t1, 0.0, point, None, 1.0, (), str(error), *levels, file=file)
         return unusable, None, []
+    return _record(machine, window, score), clip, embedded.problems
+
+
+def _record(machine: str, window: Window, score: Score) -> ScoreRecord:
     judged = (score.score, score.threshold, score.anomalous, score.p, score.triggered_by, score.problem)
-    record = ScoreRecord(machine, window.t0, window.t1, *judged, *levels, unusual=score.unusual)
-    return record, clip, embedded.problems
+    levels = window.level_dbfs(0), window.level_dbfs(1)
+    return ScoreRecord(
+        machine, window.t0, window.t1, *judged, *levels, unusual=score.unusual, file=file_of(window.name)
+    )
+
+
+def sample_path(folder: Path, t0: float) -> Path:
+    """The file of a sample that begins at `t0`."""
+    return folder / f"{file_time(t0)}.flac"
+
+
+def sample_time(path: Path) -> float | None:
+    """When a sample begins, to the second below; None for another file."""
+    try:
+        return datetime.strptime(path.stem, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc).timestamp()
+    except ValueError:
+        return None
+
+
+def sent_name(machine: str, t0: float) -> str:
+    """The name of the sound of a window that was sent; such names sort by time."""
+    return f"{t0:014.3f}-{machine}.flac"
 
 
 def _restore_alarm(machine: Machine, history: History) -> None:

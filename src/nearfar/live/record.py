@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,10 +45,15 @@ class Taken:
 
 @dataclass(frozen=True)
 class Stock:
-    """The recordings in a folder."""
+    """The recordings in a folder; those of one session alone have no name."""
 
     recordings: int
     sessions: int
+
+    @classmethod
+    def of(cls, sessions: Sequence[str]) -> Stock:
+        """The stock of recordings with these sessions, "" where nothing tells it."""
+        return cls(len(sessions), len(set(sessions) - {""}) or min(1, len(sessions)))
 
     @property
     def missing(self) -> str:
@@ -62,19 +67,13 @@ class Stock:
 
 
 def stock(folder: Path) -> Stock:
-    """The recordings that are in a folder, and their sessions; those of one session alone have no name."""
+    """The recordings that are in a folder, and their sessions."""
     paths = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    known = len(set(sessions(paths)) - {""}) if paths else 0
-    return Stock(len(paths), known or min(1, len(paths)))
+    return Stock.of(sessions(paths) if paths else [])
 
 
-def take(window: Window) -> Taken:
-    """Check a window: its levels, and what is wrong with the microphones. `file` is None."""
-    return _checked(window)[0]
-
-
-def _checked(window: Window) -> tuple[Taken, bool]:
-    """`take(window)`, and whether a detector could use the window."""
+def check(window: Window) -> tuple[Taken, bool]:
+    """The levels of a window and what is wrong with the microphones (`file` is None); whether it can be used."""
     known = (window.level_dbfs(channel) for channel in range(len(window.samples)))
     levels = tuple(-math.inf if level is None else level for level in known)
     try:
@@ -110,7 +109,7 @@ def record(
             continue
         if window.t0 < due:
             continue
-        taken, usable = _checked(window)
+        taken, usable = check(window)
         if usable:
             path = _free(folder, window.t0)
             atomic_write(path, flac(window.samples, window.rate))

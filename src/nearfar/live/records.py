@@ -19,7 +19,8 @@ class ScoreRecord:
     """The score of one window; `anomalous` is None where the window cannot be judged, and `problem` says why.
 
     `triggered_by` names the watches that crossed their set-point; `p` is the share of healthy windows
-    that score as high. `unusual` is None, too, in rows of versions that did not know it.
+    that score as high. `unusual` is None, too, in rows of versions that did not know it. `file` is the recording that
+    the window is of, as its folder or its sender names it, "" for a stream.
     """
 
     machine: str
@@ -34,6 +35,7 @@ class ScoreRecord:
     level_near_dbfs: float | None = None
     level_far_dbfs: float | None = None
     unusual: bool | None = None
+    file: str = ""
 
     @property
     def status(self) -> str:

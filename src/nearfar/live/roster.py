@@ -25,6 +25,7 @@ from nearfar.live.machine import Machine, Shared, open_machine
 from nearfar.live.monitor import Monitor, Warn
 from nearfar.live.plant import Plant
 from nearfar.live.records import Audit
+from nearfar.live.sources.devices import FORMATS as DEVICES
 from nearfar.live.sources.open import Source
 from nearfar.live.sources.streams import hide
 from nearfar.support.files import atomic_write
@@ -191,15 +192,19 @@ class Roster:
 
     def _check_allowed(self, config: MachineConfig) -> None:
         """BadInput for what the API may not open: other folders of models, paths, further options of ffmpeg."""
-        places = sorted({str(c.model.resolve().parent) for c in self.configs.values()})
+        homes = [self.config.models] if self.config.models else []
+        places = sorted({str(place.resolve()) for place in [*homes, *(c.model.parent for c in self.configs.values())]})
         if str(config.model.resolve().parent) not in places:
             raise BadInput(f"{config.model} must lie beside the models of the plant, in {' or '.join(places)}")
         known = {name for c in self.configs.values() for name in c.source}
         for name in config.source:
             scheme, colon, _ = name.partition("://")
-            if not (name in known or (colon and scheme.lower() in SCHEMES) or name.partition(":")[0] == "mic"):
+            if not (
+                name in known or (colon and scheme.lower() in SCHEMES) or name.partition(":")[0] in ("mic", *DEVICES)
+            ):
                 raise BadInput(
-                    f"source {hide(name)!r} must be mic or a URL ({', '.join(SCHEMES)}): a path is given in plant.toml"
+                    f"source {hide(name)!r} must be a microphone or a URL ({', '.join(SCHEMES)}); a path is given in "
+                    "plant.toml"
                 )
 
     def _remember(self, id: str, config: MachineConfig | None) -> None:

@@ -63,6 +63,9 @@ ALTER TABLE scores ADD COLUMN unusual INTEGER;
     """
 ALTER TABLE events ADD COLUMN on_top_of INTEGER;
 """,
+    """
+ALTER TABLE scores ADD COLUMN file TEXT NOT NULL DEFAULT '';
+""",
 )
 VERSION = len(SCHEMA)
 TABLES = ("scores", "events", "audits")  # the tables for people; `outbox` is internal

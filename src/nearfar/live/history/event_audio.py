@@ -45,6 +45,14 @@ def gain_db(clips: Sequence[Clip | None]) -> int:
     return min(MOST_DB, math.floor(20 * math.log10(PLAY_PEAK / peak))) if peak > 0 else 0
 
 
+def alike_db(gain: int, clip: Clip | None, other: Clip | None) -> int:
+    """The gain in dB that makes near of `other` as loud as that of `clip` is with `gain`."""
+    if clip is None or other is None:
+        return gain
+    power, of_other = (max(float(np.var(c.near, dtype=np.float64)), 1e-14) for c in (clip, other))
+    return gain + max(-MOST_DB, min(MOST_DB, round(10 * math.log10(power / of_other))))
+
+
 def wav(wave: Array, rate: int, gain: float) -> bytes:
     """A channel (N,) as a WAV file, `gain` dB louder."""
     import soundfile

@@ -1,7 +1,8 @@
 """The record of a plant: scores, events and audit in a database, event audio beside it.
 
     folder/history.db        scores for `keep_days`; events and audit for ever
-    folder/audio/*.flac      at most `audio_bytes`, oldest deleted first
+    folder/audio/*.flac      of events, at most `audio_bytes`, oldest deleted first
+    folder/sent/*.flac       windows of recordings that were sent, the same with a fifth of that
 
 Safe from any thread and against `kill -9`: a row is on disk when its `record_` method has returned, unless `problem`
 says otherwise. While the disk is full, rows wait in memory (all events and audit entries, about WAITING scores) and are
@@ -31,6 +32,8 @@ from nearfar.live.records import Audit, Event, ScoreRecord, trigger_names
 from nearfar.live.rhythm import DAY_S, RECENT_DAYS, Listening
 from nearfar.support.check import number
 
+SENT_SHARE = 5  # recordings that were sent may take a fifth of the space for the sound of events
+SAME_S = 1e-3  # two times that differ by less are one
 PRUNE_S = 3600.0  # between deletions of old scores
 SPAN = "WHERE machine = ? AND t0 >= ? AND t0 < ?"
 COLUMNS = ", ".join(f.name for f in fields(ScoreRecord))
@@ -45,6 +48,7 @@ class History:
         self.folder = Path(folder)
         self.keep_s = number("keep_days", keep_days, above=0) * DAY_S
         self.event_audio = AudioArchive(self.folder / "audio", number("audio_bytes", audio_bytes, low=0))
+        self.sent_audio = AudioArchive(self.folder / "sent", self.event_audio.most_bytes / SENT_SHARE)
         self.database = Database(self.folder)
         self.outbox = Outbox(self.database)
         self._unsaved: dict[int, Event] = {}  # by id: events whose newest state may not be on disk yet
@@ -117,6 +121,19 @@ class History:
         with self.database.reader() as connection:
             for row in connection.execute(f"SELECT {COLUMNS} FROM scores {SPAN} ORDER BY t0", [machine, since, until]):
                 yield _score(row)
+
+    def scores_of_files(self, machine: str, since: float, until: float) -> Iterator[ScoreRecord]:
+        """Windows of recordings that begin in [since, until), newest first, read one at a time."""
+        query = f"SELECT {COLUMNS} FROM scores {SPAN} AND file != '' ORDER BY t0 DESC"
+        with self.database.reader() as connection:
+            for row in connection.execute(query, [machine, since, until]):
+                yield _score(row)
+
+    def score_at(self, machine: str, t0: float) -> ScoreRecord | None:
+        """The window of a machine that begins at `t0`, or None."""
+        query = f"SELECT {COLUMNS} FROM scores {SPAN} LIMIT 1"
+        rows = self.database.read(query, [machine, t0 - SAME_S, t0 + SAME_S])
+        return _score(rows[0]) if rows else None
 
     def events(
         self,

@@ -66,11 +66,11 @@ def make_app(
     from nearfar.live.server import (
         channels,
         events,
-        jobs,
         machines,
         maintenance,
         pages,
         reports,
+        setup,
         sounds,
         status,
         uploads,
@@ -104,7 +104,7 @@ def make_app(
         source_problems=source_problems,
         roster=roster,
     )
-    for part in (status, jobs, machines, uploads, events, sounds, channels, maintenance, reports, pages):
+    for part in (status, setup, machines, uploads, events, sounds, channels, maintenance, reports, pages):
         app.include_router(part.router)
     mimetypes.add_type("text/javascript", ".js")  # Windows may say text/plain, which browsers then refuse
     app.mount("/static", StaticFiles(directory=pages.STATIC))

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Request
 
 from nearfar.live.server import schemas
-from nearfar.live.server.machines import Time
 from nearfar.live.server.playback import nearest_clips
+from nearfar.live.server.queries import Before, Id, Limit, Name, Time
 from nearfar.live.server.serializers import audit_entries, audit_entry, event_with_audit, next_page
 from nearfar.live.server.serializers import explanation as explanation_of
 from nearfar.live.server.service import ERRORS, ServiceDep, caller_name
 
 router = APIRouter(prefix="/v1", tags=["events"], responses=ERRORS)
-Id = Annotated[int, Path(ge=1, le=2**53)]
-Before = Annotated[int | None, Query(ge=1, le=2**53, description="Only entries older than this id.")]
-Limit = Annotated[int, Query(ge=1, le=1000)]
-Name = Annotated[str | None, Query(max_length=100)]
 NOBODY = schemas.ByWhom()
 MOST_AUDITS = 500  # newest audit entries of a machine that are searched for those of an event
 
@@ -67,8 +63,11 @@ def acknowledge(service: ServiceDep, request: Request, id: Id, body: schemas.ByW
 def feedback(service: ServiceDep, request: Request, id: Id, body: schemas.Feedback) -> schemas.Done:
     """Record what the event was. "fine" adds its sound to the normals and can be undone; "fault" is a real fault."""
     (_, machine), operator = service.event_of_machine(id), service.plant.operator
-    mark = operator.mark_fine if body.verdict == "fine" else operator.mark_fault
-    audit = mark(id, caller_name(request, body.who))
+    who, said = caller_name(request, body.who), body.said.strip()
+    if body.verdict == "fine":
+        audit = operator.mark_fine(id, who, said=said)
+    else:
+        audit = operator.mark_fault(id, who, fault=body.fault.strip(), said=said)
     service.broadcast(audit)
     entry = audit_entry(audit)
     text = f"Recorded as a real fault of {machine.name}."

@@ -180,7 +180,7 @@ class RequestGuard:
         return error
 
     def _most(self, path: str) -> int:
-        return self.limits.upload_bytes if path.endswith(("/score", "/explain", "/add")) else SMALL
+        return self.limits.upload_bytes if path.endswith(("/score", "/explain", "/add", "/recordings")) else SMALL
 
 
 def _bounded(receive: Receive, send: Send, most: int, seconds: float) -> tuple[Receive, Send]:

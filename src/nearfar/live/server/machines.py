@@ -2,51 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime, timezone
 from itertools import islice
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
-from pydantic import BeforeValidator, WithJsonSchema
+from fastapi.responses import Response
 
 from nearfar.detector import Detector
 from nearfar.detector.folder import read_card
-from nearfar.live.history.event_audio import gain_db
+from nearfar.errors import BadInput, NotFound
+from nearfar.live.heard import Heard, recordings
+from nearfar.live.history.event_audio import gain_db as playback_gain
 from nearfar.live.machine import Machine
+from nearfar.live.operator import normal_key
+from nearfar.live.plant import SAMPLE_FOLDER, sample_time
 from nearfar.live.price import Price, price_of
+from nearfar.live.records import ScoreRecord
 from nearfar.live.server import schemas
-from nearfar.live.server.playback import normal_clip
+from nearfar.live.server.playback import heard_clip, is_stream, is_unchanged, normal_clip, sound_path
+from nearfar.live.server.queries import Time
 from nearfar.live.server.serializers import audit_entries, machine_state, next_page, window
-from nearfar.live.server.service import ERRORS, ServiceDep, caller_name
+from nearfar.live.server.serializers import heard as serialize_heard
+from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
+from nearfar.live.server.sounds import Gain, Range, content, sound
 from nearfar.live.setpoint import expected_alarms, independent_per_week, rarest_rate, unusual_text
+from nearfar.support.words import plural
 from nearfar.threshold import backing
 
 router = APIRouter(prefix="/v1/machines", tags=["machines"], responses=ERRORS)
 RATES = np.geomspace(0.2, 1e-6, 48)  # rates of false alarms, as shares of windows, along the curve
 ODD = 3  # most unusual normals that are shown
 SINCE_H = 24.0
-
-
-def _seconds(value: object) -> object:
-    """A time of a query: seconds since 1970, or ISO 8601, UTC unless it says otherwise."""
-    if not isinstance(value, str) or "-" not in value[1:]:
-        return value
-    try:
-        at = datetime.fromisoformat(value.replace(" ", "+").replace("Z", "+00:00"))
-    except ValueError:
-        return value  # which is no number either
-    return (at if at.tzinfo else at.replace(tzinfo=timezone.utc)).timestamp()
-
-
-TIME_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string", "format": "date-time"}]}
-Time = Annotated[
-    float | None,
-    BeforeValidator(_seconds),
-    WithJsonSchema(TIME_SCHEMA),
-    Query(ge=0, le=1e11, description="Seconds since 1970 (UTC), or ISO 8601."),
-]
+HEARD_S = 30 * 86_400.0
 
 
 @router.get("", operation_id="listMachines")
@@ -180,6 +171,108 @@ def unshelve(service: ServiceDep, request: Request, id: str, who: schemas.Who = 
     return schemas.Done(message=f"{name} is watched again.", audit_id=audit.id)
 
 
+@router.get("/{id}/heard", operation_id="listHeard")
+def heard(
+    service: ServiceDep,
+    request: Request,
+    id: str,
+    since: Time = None,
+    until: Time = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> schemas.HeardRecordings:
+    """The recordings that a machine has heard in [since, until), by default of the last 30 days; of a stream, samples
+    that were kept, one an hour at most."""
+    machine, history = service.machine(id), service.plant.history
+    end = service.clock() + 60 if until is None else until
+    start = end - HEARD_S if since is None else since
+    rows = history.scores_of_files(id, start, end)
+    found = list(islice(recordings(_samples(service, id, start, end) if is_stream(machine) else rows), limit + 1))
+    shown = [
+        serialize_heard(h, machine.detector.unusual_rate, playable=_sound_of(service, machine, h) is not None)
+        for h in found[:limit]
+    ]
+    following = next_page(request, len(found) > limit, until=repr(found[limit - 1].t0) if len(found) > limit else "")
+    return schemas.HeardRecordings(recordings=shown, next=following)
+
+
+@router.get(
+    "/{id}/heard/{channel}", operation_id="getHeardSound", response_class=Response, responses=content("audio/wav")
+)
+def heard_sound(
+    service: ServiceDep,
+    id: str,
+    channel: schemas.Channel,
+    t0: Annotated[float, Query(ge=0, le=1e11, description="When the recording begins.")],
+    at: Annotated[float, Query(ge=0, le=1e6, description="Seconds from there on.")] = 0.0,
+    gain_db: Gain = 0,
+    part: Range = None,
+) -> Response:
+    """One channel of a window of a recording that was heard."""
+    machine, history = service.machine(id), service.plant.history
+    first, row = history.score_at(id, t0), history.score_at(id, t0 + at)
+    path = None if first is None or row is None or row.file != first.file else sound_path(history, machine, row)
+    if path is None:
+        raise NotFound("this recording is no longer kept, or its file has gone")
+    clip = heard_clip(path, machine, at)
+    return sound(clip, channel, gain_db or playback_gain([clip]), part)
+
+
+@router.get("/{id}/normals", operation_id="listNormals")
+def normals(service: ServiceDep, id: str, limit: Annotated[int, Query(ge=1, le=10_000)] = 200) -> schemas.Normals:
+    """The normal recordings of a model, the most unusual first."""
+    detector = service.machine(id).detector
+    order = [int(i) for i in np.argsort(-detector.train_values, kind="stable")]
+    unlike = {i for i, _ in detector.unlike_the_others()}
+    found = [
+        schemas.Normal(
+            key=normal_key(i, detector.normals[i]),
+            index=i,
+            name=detector.normals[i].name,
+            session=detector.sessions[i],
+            domain="target" if detector.is_target[i] else "source",
+            seconds=detector.normals[i].seconds,
+            score=float(detector.train_values[i]),
+            unlike=i in unlike,
+            playable=is_unchanged(detector.normals[i]),
+        )
+        for i in order[:limit]
+    ]
+    channels: list[schemas.Channel] = ["near"] if detector.far is None else ["near", "far"]
+    return schemas.Normals(normals=found, channels=channels, total=len(order))
+
+
+@router.put("/{id}/normals", operation_id="changeNormals")
+def change_normals(service: ServiceDep, request: Request, id: str, body: schemas.NormalsChange) -> schemas.Done:
+    """Take normal recordings out of a model, or name their session; audited, and can be undone. Files stay."""
+    machine, operator, who = service.machine(id), service.plant.operator, caller_name(request, body.who)
+    if body.remove == (body.session is not None):
+        raise BadInput("give remove or session: one of them")
+    was = machine.detector.threshold.value
+    if body.session is None:
+        audit = operator.remove_normals(id, body.keys, who)
+    else:
+        audit = operator.tag_normals(id, body.keys, body.session.strip(), who)
+    service.broadcast(audit)
+    what = plural(len(body.keys), "recording")
+    done = f"{what} taken out of the normals" if body.session is None else f"{what}: session {body.session or 'none'}"
+    now = machine.detector.threshold.value
+    return schemas.Done(message=f"{done}. Alarm above {now:.1f}, before {was:.1f}.", audit_id=audit.id)
+
+
+def _samples(service: Service, id: str, start: float, end: float) -> Iterator[ScoreRecord]:
+    """The windows of a stream of which a sample is kept, newest first."""
+    history = service.plant.history
+    for path in sorted((history.folder / SAMPLE_FOLDER / id).glob("*.flac"), reverse=True):
+        at = sample_time(path)
+        if at is not None and start <= at < end:
+            yield from list(history.iter_scores(id, at, at + 1))[:1]
+
+
+def _sound_of(service: Service, machine: Machine, heard: Heard) -> Path | None:
+    row = service.plant.history.score_at(machine.id, heard.worst_t0)
+    return None if row is None else sound_path(service.plant.history, machine, row)
+
+
 def _set_point(machine: Machine, detector: Detector, price: Price | None = None) -> schemas.SetPoint:
     """The set-point of `detector`, which is or would be the machine's."""
     point, rhythm = detector.threshold, machine.rhythm
@@ -228,4 +321,4 @@ def _odd(machine: Machine) -> tuple[list[schemas.OddNormal], int]:
         )
         for i, clip in zip(order, clips, strict=True)
     ]
-    return odd, gain_db(clips)
+    return odd, playback_gain(clips)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,9 +20,11 @@ from nearfar.errors import NotFound
 from nearfar.explain.evidence import neighbours, recording
 from nearfar.explain.wording import Explanation
 from nearfar.live.history.event_audio import peak_clip
+from nearfar.live.history.history import History
+from nearfar.live.machine import Machine
 from nearfar.live.operator import is_written_here
-from nearfar.live.plant import Plant
-from nearfar.live.records import Event
+from nearfar.live.plant import SAMPLE_FOLDER, Plant, sample_path, sent_name
+from nearfar.live.records import Event, ScoreRecord
 from nearfar.support.files import hash_file
 
 CACHED = 16  # explanations, and pictures, that are kept
@@ -45,6 +47,31 @@ def is_unchanged(normal: Origin) -> bool:
         return False
     now = path.stat()
     return _hash(str(path), now.st_mtime_ns, now.st_size) == normal.sha256
+
+
+def is_stream(machine: Machine) -> bool:
+    """Whether a machine listens to a stream, whose windows are of no file."""
+    return machine.streamed and machine.folder is None
+
+
+def sound_path(history: History, machine: Machine, row: ScoreRecord) -> Path | None:
+    """The file with the sound of a window: in the machine's folder, as it was sent, or a sample of a stream."""
+    if machine.folder is not None and row.file:
+        path = (machine.folder / row.file).resolve()
+        return path if path.is_relative_to(machine.folder.resolve()) and path.is_file() else None
+    sample = sample_path(history.folder / SAMPLE_FOLDER / machine.id, row.t0)
+    return history.sent_audio.path(sent_name(machine.id, row.t0)) or (sample if sample.is_file() else None)
+
+
+def heard_clip(path: Path, machine: Machine, at: float) -> Clip:
+    """The sound of a window: of a file in the machine's folder, from `at` s on; else the file has it alone."""
+    if machine.folder is None:
+        return audio.read(path)
+    detector, rate = machine.detector, audio.header(path).rate
+    long = audio.seconds(path) > detector.whole_s
+    size = round(detector.window_s * rate) if long else -1
+    start = round(at * rate) if long else 0
+    return audio.read(path, near=detector.near, far=detector.far, start=start, frames=size)
 
 
 def nearest_normals(explained: Explanation, detector: Detector) -> list[Origin]:
@@ -98,6 +125,14 @@ class ExplanationCache:
 
         with self._lock:
             return _cached(self._pictures, (*self._key(event), dark), draw)
+
+    def change(self, event: Event, *, dark: bool) -> bytes:
+        """How an event differs from usual over time and pitch, PNG. ImportError without matplotlib."""
+        from nearfar.explain.pictures import deviation_png
+
+        with self._lock:
+            draw = partial(deviation_png, self._explanation(event), dark=dark)
+            return _cached(self._pictures, (*self._key(event), dark, "change"), draw)
 
     def nearest(self, event: Event) -> list[Origin]:
         """The normals that are most similar to an event, most similar first."""

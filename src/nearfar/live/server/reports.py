@@ -10,7 +10,7 @@ from nearfar.live.report.gather import SPANS, Expected, plant_report
 from nearfar.live.report.pages import report_page
 from nearfar.live.report.workbook import report_workbook
 from nearfar.live.server.errors import HttpError
-from nearfar.live.server.machines import Time
+from nearfar.live.server.queries import Time
 from nearfar.live.server.service import ERRORS, ServiceDep
 from nearfar.support.times import local_time
 

@@ -50,24 +50,133 @@ class Schema(BaseModel):
 
 
 class Job(Schema):
-    """A machine that is being fitted. `state`: waiting, listening, done, failed or cancelled; `what` says more."""
+    """Work of `kind` doctor or fit. `state`: waiting, working, done, failed, cancelled or interrupted."""
 
     id: int = Field(examples=[1])
+    kind: str = Field(examples=["fit"])
     machine: str = Field(examples=["pump4"])
     name: str = Field(examples=["Pump 4"])
-    folder: str = Field(examples=["/home/anna/normals/pump4"])
-    state: str = Field(examples=["listening"])
+    who: str = Field(examples=["Anna"])
+    state: str = Field(examples=["working"])
     done: int = Field(examples=[12])
     total: int | None = Field(examples=[40])
-    what: str = Field(examples=["listening to the normals"])
+    what: str = Field(examples=["listening to the normal recordings"])
     notes: list[str] = Field(examples=[["Behind it: 40 recordings, of 3 sessions"]])
 
 
 class Jobs(Schema):
-    """The newest first; `possible`: this server fits machines, and is asked at its own computer."""
+    """The newest first."""
+
+    jobs: list[Job]
+
+
+class Taken(Schema):
+    """A recording that was made: its file ("" if it was refused), levels of near and far in dB, what is wrong."""
+
+    file: str = Field(examples=["2026-09-21_12-53-20.flac"])
+    levels: list[float] = Field(examples=[[-31.0, -44.5]])
+    problems: list[str] = Field(examples=[["near is too quiet (-74 dB of full scale): raise its gain"]])
+
+
+class Session(Schema):
+    """A use of the microphones. `state`: listening (levels alone), recording, ended or failed."""
+
+    machine: str = Field(examples=["pump4"])
+    state: str = Field(examples=["recording"])
+    count: int = Field(examples=[20])
+    taken: int = Field(examples=[3])
+    levels: list[float] = Field(examples=[[-31.0, -44.5]])
+    last: Taken | None = Field(examples=[None])
+    problem: str = Field(examples=[""])
+
+
+class Device(Schema):
+    """A microphone of the server's computer: its name as a source, and what the system calls it."""
+
+    source: str = Field(examples=["alsa:hw:1"])
+    label: str = Field(examples=["UMC202HD"])
+
+
+class Microphones(Schema):
+    """The microphones of the server's computer, or why they cannot be listed."""
+
+    devices: list[Device]
+    problem: str = Field(examples=[""])
+
+
+class FileFindings(Schema):
+    """What doctor says of a recording; `deaf`: with it among the normals the detector would not hear such a fault."""
+
+    file: str = Field(examples=["monday_07.wav"])
+    usable: bool = Field(examples=[True])
+    deaf: bool = Field(examples=[False])
+    texts: list[str] = Field(examples=[["unlike the others, 8.2 standard deviations out"]])
+
+
+class FileGroups(Schema):
+    """Two groups of recordings that may not belong together, by `kind`: rate, channels, length or sound."""
+
+    kind: str = Field(examples=["sound"])
+    values: list[str] = Field(examples=[["", ""]])
+    files: list[list[str]] = Field(examples=[[["monday_07.wav"], ["friday_01.wav"]]])
+
+
+class Findings(Schema):
+    """What doctor found. `verdict`: ready, few, unusable, deaf or groups; `stale`: the recordings are others now."""
+
+    recordings: int = Field(examples=[40])
+    usable: int = Field(examples=[40])
+    seconds: float = Field(examples=[400.0])
+    verdict: str = Field(examples=["ready"])
+    files: list[FileFindings]
+    groups: list[FileGroups]
+    notes: list[str] = Field(examples=[[]])
+    stale: bool = Field(examples=[False])
+
+
+class Recording(Schema):
+    """A recording of a collection; `left_out_by` is who threw it out, "" if nobody did."""
+
+    file: str = Field(examples=["monday_07.wav"])
+    session: str = Field(examples=["2026-03-01 14h"])
+    left_out_by: str = Field(examples=[""])
+
+
+CollectionKind = Literal["browser", "microphone", "folder", "stream", "files"]
+
+
+class CollectionBrief(Schema):
+    """The recordings of a machine that is set up: how many count, of how many sessions, and what is missing."""
+
+    id: str = Field(examples=["pump4"])
+    name: str = Field(examples=["Pump 4"])
+    kind: CollectionKind = Field(examples=["microphone"])
+    source: list[str] = Field(examples=[["alsa:hw:1"]])
+    live: bool = Field(examples=[False])
+    recordings: int = Field(examples=[12])
+    sessions: int = Field(examples=[1])
+    missing: str = Field(examples=["Still missing: 8 more recordings and 2 more sessions, each on another day."])
+    left_out: int = Field(examples=[0])
+
+
+class Collection(CollectionBrief):
+    """The recordings of a machine that is set up, and what is under way."""
+
+    folder: str = Field(examples=["/home/anna/nearfar/recordings/pump4/normals"])
+    mono: bool = Field(examples=[False])
+    files: list[Recording]
+    findings: Findings | None = Field(examples=[None])
+    job: Job | None = Field(examples=[None])
+    microphone: Session | None = Field(examples=[None])
+    tested: bool = Field(examples=[False])
+
+
+class Collections(Schema):
+    """The machines that are set up. `possible`: this server can; `here`: its users may name its folders."""
 
     possible: bool = Field(examples=[True])
-    jobs: list[Job]
+    here: bool = Field(examples=[True])
+    collections: list[CollectionBrief]
 
 
 class Error(Schema):
@@ -130,6 +239,48 @@ class Window(Schema):
     level_near_dbfs: float | None = Field(examples=[-38.2])
     level_far_dbfs: float | None = Field(examples=[-44.0])
     unusual: bool | None = Field(examples=[False])
+    file: str = Field(examples=["0815.wav"])
+
+
+class Span(Schema):
+    """Unusual windows in a row, in s from the start of their recording, and the highest score in them."""
+
+    start_s: float = Field(examples=[2000.0])
+    end_s: float = Field(examples=[2040.0])
+    score: float = Field(examples=[14.4])
+    windows: int = Field(examples=[4])
+
+
+class HeardRecording(Schema):
+    """A recording that a machine has heard, or a sample of a stream (`file` is ""): its highest score, its worst spans.
+
+    `status`: normal, unusual, wrong or cannot judge. `expected`: windows that are unusual by chance. `playable`: its
+    sound can be asked for.
+    """
+
+    file: str = Field(examples=["0815.wav"])
+    t0: float = Field(examples=[T0])
+    t0_iso: str = Field(examples=[ISO])
+    t1: float = Field(examples=[T0 + 3600])
+    score: float = Field(examples=[14.4])
+    threshold: float = Field(examples=[3.42])
+    worst_t0: float = Field(examples=[T0 + 2000])
+    windows: int = Field(examples=[360])
+    judged: int = Field(examples=[360])
+    unusual: int = Field(examples=[25])
+    anomalous: int = Field(examples=[4])
+    expected: float = Field(examples=[18.0])
+    status: str = Field(examples=["wrong"])
+    problem: str = Field(examples=[""])
+    spans: list[Span]
+    playable: bool = Field(examples=[True])
+
+
+class HeardRecordings(Schema):
+    """Recordings, the newest first; `next` is the address of older ones, null after the last."""
+
+    recordings: list[HeardRecording]
+    next: str | None = Field(examples=[None])
 
 
 class SlowRise(Schema):
@@ -274,6 +425,28 @@ class OddNormal(Schema):
     channels: list[Channel] = Field(examples=[["near", "far"]])
 
 
+class Normal(Schema):
+    """A normal recording of a model; `key` names it in requests, and `score` is its own, without its relatives."""
+
+    key: str = Field(examples=["17-0f343b0931"])
+    index: int = Field(examples=[17])
+    name: str = Field(examples=["normal_17.wav"])
+    session: str = Field(examples=["2026-03-01 14h"])
+    domain: str = Field(examples=["source"])
+    seconds: float = Field(examples=[10.0])
+    score: float = Field(examples=[0.4])
+    unlike: bool = Field(examples=[False])
+    playable: bool = Field(examples=[True])
+
+
+class Normals(Schema):
+    """The normal recordings of a model, the most unusual first; `total` is how many there are."""
+
+    normals: list[Normal]
+    channels: list[Channel] = Field(examples=[["near", "far"]])
+    total: int = Field(examples=[240])
+
+
 class AuditEntry(Schema):
     """One action of a person. `can_undo` is true for the newest change of a model; `note` is a warning about it."""
 
@@ -348,6 +521,7 @@ class Event(Schema):
     triggered_by: tuple[str, ...] = Field(examples=[["steady"]])
     text: str = Field(examples=["sounds unlike its normals (steady)"])
     has_audio: bool = Field(examples=[True])
+    file: str = Field(examples=["0815.wav"])
     acknowledged: float | None = Field(examples=[T0 + 200])
     acknowledged_iso: str | None = Field(examples=["2026-09-21T12:56:40.000+00:00"])
     acknowledged_by: str = Field(examples=["Anna"])
@@ -366,11 +540,12 @@ class Events(Schema):
 
 
 class Neighbour(Schema):
-    """A similar normal recording; `playable` if its file still exists."""
+    """A similar normal recording; `playable` if its file still exists, with `gain_db` as loud as the recording."""
 
     name: str = Field(examples=["normal_12.wav"])
     distance: float = Field(examples=[0.31])
     playable: bool = Field(examples=[True])
+    gain_db: int = Field(examples=[19])
 
 
 class Explanation(Schema):
@@ -505,6 +680,16 @@ class Feedback(ByWhom):
     """What an event was: "fine" adds its sound to the normals, "fault" records a real fault."""
 
     verdict: Literal["fine", "fault"] = Field(examples=["fine"])
+    fault: str = Field(default="", max_length=60, description="The kind of a fault.", examples=["bearing"])
+    said: str = Field(default="", max_length=500, description="A remark.", examples=["screeches when cold"])
+
+
+class NormalsChange(ByWhom):
+    """What becomes of normal recordings, named by their keys: taken out, or of another session."""
+
+    keys: list[str] = Field(min_length=1, max_length=10_000, examples=[["17-0f343b0931"]])
+    remove: bool = Field(default=False, examples=[False])
+    session: str | None = Field(default=None, max_length=60, examples=["Monday, full load"])
 
 
 class Shelving(ByWhom):
@@ -538,13 +723,33 @@ class NewAlarm(Schema):
     loud_db: float = Field(default=10.0, ge=0, examples=[10.0])
 
 
-class NewFit(ByWhom):
-    """A machine that is to be fitted on a folder of this computer; `source` is what it listens to then, or ""."""
+class NewCollection(ByWhom):
+    """A machine that is to be set up."""
 
     id: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", examples=["pump4"])
-    folder: str = Field(min_length=1, max_length=4096, examples=["/home/anna/normals/pump4"])
     name: str = Field(default="", max_length=100, examples=["Pump 4"])
-    source: str = Field(default="", max_length=4096, examples=["mic"])
+
+
+class CollectionChange(ByWhom):
+    """What changes: where the recordings come from, or what `files` are: thrown out, or of a session."""
+
+    name: str | None = Field(default=None, min_length=1, max_length=100, examples=["Pump 4"])
+    kind: CollectionKind | None = Field(default=None, examples=["microphone"])
+    source: list[str] | None = Field(default=None, max_length=2, examples=[["alsa:hw:1"]])
+    folder: str | None = Field(default=None, max_length=4096, examples=[None])
+    mono: bool | None = Field(default=None, examples=[False])
+    files: list[str] | None = Field(default=None, max_length=10_000, examples=[["monday_07.wav"]])
+    left_out: bool | None = Field(default=None, examples=[True])
+    session: str | None = Field(default=None, max_length=60, examples=[None])
+
+
+class UseMicrophone(Schema):
+    """Levels alone, a test, or `count` recordings of `seconds`, one per `every_s`."""
+
+    what: Literal["levels", "test", "record"] = Field(examples=["record"])
+    seconds: float = Field(default=10.0, ge=1, le=600, examples=[10.0])
+    count: int = Field(default=20, ge=1, le=1000, examples=[20])
+    every_s: float = Field(default=0.0, ge=0, le=86_400, examples=[0.0])
 
 
 class NewMaintenance(ByWhom):

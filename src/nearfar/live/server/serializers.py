@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -17,15 +18,21 @@ from nearfar.explain.wording import Explanation
 from nearfar.live.calendar import MAINTENANCE
 from nearfar.live.events import SOURCE
 from nearfar.live.health import ENDED, QUIET
-from nearfar.live.history.event_audio import gain_db
+from nearfar.live.heard import Heard
+from nearfar.live.history.event_audio import MOST_DB, alike_db, gain_db
 from nearfar.live.operator import CHANGES
 from nearfar.live.plant import Plant
+from nearfar.live.record import Taken
 from nearfar.live.records import UNUSUAL, Audit, Event, ScoreRecord, iso_time
 from nearfar.live.roster import ADDED, REPLACED
 from nearfar.live.server import schemas
+from nearfar.live.setup.jobs import Job
+from nearfar.live.setup.microphones import Session
+from nearfar.live.sources.streams import hide
 from nearfar.score import Score
-from nearfar.support.words import plural
+from nearfar.support.words import plural, shown
 
+QUIETEST_DB = -200.0  # of a level
 SAME_IN_EXPLANATION = (
     *(
         "score",
@@ -106,7 +113,9 @@ def event_with_audit(plant: Plant, event: Event, audit: Sequence[schemas.AuditEn
     name = machine.name if machine else event.machine  # the plant may no longer have the machine
     fields |= {f"{name}_iso": _iso(fields[name]) for name in ("started", "ended", "acknowledged")}
     link = plant.reporter.link(event)
-    return schemas.Event(**fields, name=name, url=link, has_audio=has_audio, audit=list(audit))
+    peak = plant.history.score_at(event.machine, event.peak_t0)
+    file = "" if peak is None else peak.file
+    return schemas.Event(**fields, name=name, url=link, has_audio=has_audio, file=file, audit=list(audit))
 
 
 def _iso(seconds: float | None) -> str | None:
@@ -126,10 +135,17 @@ def audit_entry(audit: Audit, standing: Sequence[int] | None = None) -> schemas.
         text = ", ".join(filter(None, [detail["when"], detail["why"]]))
     elif audit.action == "shelve":
         text = f"for {detail['hours']:g} h"
+    elif audit.action == "score":
+        text = f"{detail['file']}: {detail['score']:.1f}, {detail['status'].lower()}"
+    elif "normals" in detail and audit.action in ("remove", "tag"):
+        names = detail["normals"]
+        text = names[0] if len(names) == 1 else plural(len(names), "recording")
+        text += f" as {detail['session'] or 'of no session'}" if audit.action == "tag" else ""
     elif "files" in detail:
         text = plural(len(detail["files"]), "recording")
         if "unusual" in detail:
             text += f"; unusual above {detail['unusual']:.2f}, before {detail['unusual_was']:.2f}"
+    text = "; ".join(filter(None, [detail.get("fault", ""), text, detail.get("said", "")]))
     return schemas.AuditEntry(
         id=audit.id,
         at=audit.at,
@@ -153,6 +169,16 @@ def audit_entries(
     return [audit_entry(row, standing[row.machine]) for row in rows]
 
 
+def heard(recording: Heard, share: float, *, playable: bool) -> schemas.HeardRecording:
+    """A recording that was heard; `share` of its windows are unusual by chance."""
+    fields = {field.name: getattr(recording, field.name) for field in dataclass_fields(recording)}
+    spans = [schemas.Span(**asdict(span)) for span in fields.pop("spans")]
+    expected = round(share * recording.judged, 1)
+    return schemas.HeardRecording(
+        **fields, t0_iso=iso_time(recording.t0), expected=expected, spans=spans, playable=playable
+    )
+
+
 def recording_score(machine: str, scores: Sequence[Score], worst: Score) -> schemas.RecordingScore:
     """The scores of the windows of a recording; `worst` stands for the recording."""
     windows = [schemas.ClipScore(**_score_fields(score)) for score in scores]
@@ -163,6 +189,8 @@ def explanation(e: Explanation, machine: str, normals: Mapping[str, Clip | None]
     """An explanation; `normals` are the sounds of its nearest normals by name, None where the file is gone."""
     elsewhere = (e.verdict(), wording.difference(e), wording.most_similar(e) if e.nearest else "")
     lines = [line for line in e.lines() if line not in elsewhere]
+    similar = [clip for clip in normals.values() if clip is not None]
+    gain = min(gain_db([e.clip]), *(gain_db([clip]) - alike_db(0, e.clip, clip) for clip in similar), MOST_DB)
     return schemas.Explanation(
         **{name: getattr(e, name) for name in SAME_IN_EXPLANATION},
         machine=machine,
@@ -172,11 +200,16 @@ def explanation(e: Explanation, machine: str, normals: Mapping[str, Clip | None]
         lines=lines,
         warnings=list(e.warnings),
         nearest=[
-            schemas.Neighbour(name=n.name, distance=n.distance, playable=normals.get(n.name) is not None)
+            schemas.Neighbour(
+                name=n.name,
+                distance=n.distance,
+                playable=normals.get(n.name) is not None,
+                gain_db=alike_db(gain, e.clip, normals.get(n.name)),
+            )
             for n in e.nearest
         ],
         channels=["near"] if e.clip is None or e.clip.far is None else ["near", "far"],
-        gain_db=gain_db([e.clip, *normals.values()]),
+        gain_db=gain,
     )
 
 
@@ -196,3 +229,33 @@ def _score_fields(score: Score) -> dict[str, Any]:
         "problem": score.problem,
         "warnings": list(score.warnings),
     }
+
+
+def job(job: Job) -> schemas.Job:
+    """A job."""
+    names = schemas.Job.model_fields
+    return schemas.Job(**{name: getattr(job, name) for name in names if name != "notes"}, notes=list(job.notes))
+
+
+def session(session: Session) -> schemas.Session:
+    """A session of the microphones."""
+    return schemas.Session(
+        machine=session.machine,
+        state=session.state,
+        count=session.count,
+        taken=session.taken,
+        levels=_levels(session.levels),
+        last=None if session.last is None else taken(session.last),
+        problem=hide(session.problem),
+    )
+
+
+def taken(taken: Taken) -> schemas.Taken:
+    """A recording that was made or refused."""
+    name = "" if taken.file is None else shown(taken.file.name)
+    return schemas.Taken(file=name, levels=_levels(taken.levels), problems=list(taken.problems))
+
+
+def _levels(levels: Sequence[float]) -> list[float]:
+    """Levels in dB; JSON has no infinity."""
+    return [round(max(level, QUIETEST_DB), 1) for level in levels]

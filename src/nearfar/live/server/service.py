@@ -15,20 +15,26 @@ from fastapi import Depends, Request
 
 from nearfar.errors import Conflict
 from nearfar.live.drift import Drift, find_drift
-from nearfar.live.fitting import Fitting
 from nearfar.live.machine import Machine
 from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event
 from nearfar.live.roster import Roster
 from nearfar.live.server import schemas
 from nearfar.live.server.decode import Decoder
+from nearfar.live.server.errors import HttpError
 from nearfar.live.server.limits import Limits, Refusals, UploadSlots
 from nearfar.live.server.playback import ExplanationCache
 from nearfar.live.server.security import Access, is_local
 from nearfar.live.server.serializers import audit_entry, machine_state
+from nearfar.live.server.serializers import job as as_job
+from nearfar.live.server.serializers import session as as_session
 from nearfar.live.server.stream import Stream
+from nearfar.live.setup.jobs import Job
+from nearfar.live.setup.microphones import Session
+from nearfar.live.setup.preparation import Preparation
 
 MINUTE_S, HOUR_S = 60.0, 3600.0
+NO_SETUP = "this server sets up no machines: start it as `nearfar`, or set models in its configuration"
 Value = TypeVar("Value")
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Error, "description": text}
@@ -74,7 +80,15 @@ class Service:
         self.clock, self.metrics, self.dropped, self.source_problems = clock, metrics, dropped, source_problems
         self.started, self.refusals = clock(), refusals
         self._roster = roster
-        self.fitting = None if roster is None else Fitting(roster, self.announce_machine)
+        self.preparation: Preparation | None = None
+        if roster is not None and roster.config.models is not None:
+            self.preparation = Preparation(
+                roster,
+                here=not access.tokens,
+                on_job=self._on_job,
+                on_session=self._on_session,
+                live=self._on_live,
+            )
         self.slots = UploadSlots(limits.at_once, limits.waiting)
         self.explanations = ExplanationCache(plant)
         self._workers = ThreadPoolExecutor(decoder.workers, "upload")
@@ -88,13 +102,11 @@ class Service:
         return self._roster
 
     @property
-    def can_fit(self) -> bool:
-        """Whether machines are fitted here: a request may name any folder, so only for users of this computer."""
-        return self.fitting is not None and self.fitting.roster.config.models is not None and not self.access.tokens
-
-    def announce_machine(self, id: str) -> None:
-        """Tell all open pages about a machine that is new."""
-        self.stream.send("state", machine_state(self.plant, id).model_dump())
+    def setup(self) -> Preparation:
+        """What sets up machines; HttpError 403 if this server does not."""
+        if self.preparation is None:
+            raise HttpError(403, "no_setup", NO_SETUP)
+        return self.preparation
 
     def machine(self, id: str) -> Machine:
         """The machine; NotFound if there is none."""
@@ -129,12 +141,21 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._workers, work, *arguments)
 
     def close(self) -> None:
-        """Stop fitting, decoding and streaming."""
-        if self.fitting is not None:
-            self.fitting.close()
+        """Stop jobs, microphones, decoding and streaming."""
+        if self.preparation is not None:
+            self.preparation.close()
         self.stream.close()
         self._workers.shutdown(cancel_futures=True)
         self.decoder.close()
+
+    def _on_job(self, job: Job) -> None:
+        self.stream.send("job", as_job(job).model_dump())
+
+    def _on_session(self, session: Session) -> None:
+        self.stream.send("microphone", as_session(session).model_dump())
+
+    def _on_live(self, id: str) -> None:
+        self.stream.send("state", machine_state(self.plant, id).model_dump())
 
     def _cached(self, key: str, seconds: float, compute: Callable[[], Value]) -> Value:
         """The value of `compute`, at most `seconds` old."""

@@ -16,8 +16,8 @@ from nearfar.errors import NotFound
 from nearfar.live.history.event_audio import MOST_DB, wav
 from nearfar.live.server import schemas
 from nearfar.live.server.errors import HttpError
-from nearfar.live.server.events import Id
 from nearfar.live.server.playback import normal_clip
+from nearfar.live.server.queries import Id
 from nearfar.live.server.service import ERRORS, ServiceDep
 
 router = APIRouter(prefix="/v1", tags=["sounds"], responses=ERRORS)
@@ -26,7 +26,8 @@ Range = Annotated[str | None, Header(alias="range", include_in_schema=False)]
 CACHED = {"cache-control": "private, max-age=600"}
 
 
-def _content(kind: str) -> dict[int | str, dict[str, object]]:
+def content(kind: str) -> dict[int | str, dict[str, object]]:
+    """The description of an answer that is a file of this kind."""
     return {200: {"description": kind, "content": {kind: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
@@ -34,7 +35,7 @@ def _content(kind: str) -> dict[int | str, dict[str, object]]:
     "/events/{id}/spectrogram.png",
     operation_id="getSpectrogram",
     response_class=Response,
-    responses=_content("image/png"),
+    responses=content("image/png"),
 )
 def spectrogram(service: ServiceDep, id: Id, dark: bool = False) -> Response:
     """The spectrogram at the peak of an event, the deviation outlined, above that of a normal recording."""
@@ -46,10 +47,24 @@ def spectrogram(service: ServiceDep, id: Id, dark: bool = False) -> Response:
 
 
 @router.get(
+    "/events/{id}/change.png", operation_id="getChange", response_class=Response, responses=content("image/png")
+)
+def change(service: ServiceDep, id: Id, dark: bool = False) -> Response:
+    """How the sound at the peak of an event differs from usual, over time and pitch."""
+    event, _ = service.event_of_machine(id)
+    try:
+        return Response(service.explanations.change(event, dark=dark), media_type="image/png", headers=CACHED)
+    except ImportError as error:
+        raise HttpError(501, "no_pictures", str(error)) from None
+    except ValueError as error:
+        raise NotFound(str(error)) from None
+
+
+@router.get(
     "/events/{id}/audio/both.flac",
     operation_id="getEventRecording",
     response_class=Response,
-    responses=_content("audio/flac"),
+    responses=content("audio/flac"),
 )
 def event_recording(service: ServiceDep, id: Id) -> Response:
     """The whole recording of an event, both channels."""
@@ -62,21 +77,21 @@ def event_recording(service: ServiceDep, id: Id) -> Response:
     "/events/{id}/audio/{channel}",
     operation_id="getEventSound",
     response_class=Response,
-    responses=_content("audio/wav"),
+    responses=content("audio/wav"),
 )
 def event_sound(
     service: ServiceDep, id: Id, channel: schemas.Channel, gain_db: Gain = 0, whole: bool = False, part: Range = None
 ) -> Response:
     """One channel of an event: the window at its peak, or with `whole` the whole recording."""
     event, _ = service.event_of_machine(id)
-    return _sound(service.explanations.clip(event, whole=whole), channel, gain_db, part)
+    return sound(service.explanations.clip(event, whole=whole), channel, gain_db, part)
 
 
 @router.get(
     "/events/{id}/nearest/{place}/{channel}",
     operation_id="getNearestSound",
     response_class=Response,
-    responses=_content("audio/wav"),
+    responses=content("audio/wav"),
 )
 def nearest_sound(
     service: ServiceDep,
@@ -96,7 +111,7 @@ def nearest_sound(
     "/machines/{id}/normals/{index}/{channel}",
     operation_id="getNormalSound",
     response_class=Response,
-    responses=_content("audio/wav"),
+    responses=content("audio/wav"),
 )
 def normal_sound(
     service: ServiceDep,
@@ -117,10 +132,10 @@ def _normal_sound(
     clip = normal_clip(normals[0], detector) if normals else None
     if clip is None:
         raise NotFound("there is no such normal recording, or its file no longer exists")
-    return _sound(clip, channel, gain_db, part)
+    return sound(clip, channel, gain_db, part)
 
 
-def _sound(clip: Clip, channel: str, gain_db: int, part: str | None) -> Response:
+def sound(clip: Clip, channel: str, gain_db: int, part: str | None) -> Response:
     """A channel of a clip as WAV, or the bytes of it that a Range header requests."""
     wave = clip.near if channel == "near" else clip.far
     if wave is None:

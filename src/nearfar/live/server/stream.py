@@ -1,7 +1,8 @@
 """Server-sent events: the messages of the plant, for open pages.
 
     id: RUN-NUMBER        a page that reconnects sends the last id that it has, and continues from there
-    event: score | state | event | audit, data: JSON        resync: some messages are lost, request everything again
+    event: score | state | event | audit | job | microphone, data: JSON
+    event: resync         some messages are lost, request everything again
 
 All pages share one ring of messages. A page that is slow, or was away for longer than the ring reaches back, gets
 `resync`. So memory depends neither on the number of pages nor on their speed, and no page can delay the plant.

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Annotated, Literal
 
@@ -85,17 +86,35 @@ class Upload:
             whole_s=detector.whole_s,
         )
 
+    def counted(self, service: Service, machine: Machine) -> tuple[Iterator[Clip], float]:
+        """The windows, and the seconds of all of them; a long recording is decoded twice for that."""
+        clips = self.clips(service, machine)
+        first = [clip for clip in (next(clips, None), next(clips, None)) if clip is not None]
+        if len(first) < 2:
+            return iter(first), sum(clip.seconds for clip in first)
+        return self.clips(service, machine), sum(clip.seconds for clip in chain(first, clips))
+
 
 @router.post("/score", operation_id="scoreRecording", openapi_extra=BODY)
-async def score(service: ServiceDep, request: Request, id: str, body_format: FormatDep) -> schemas.RecordingScore:
-    """Score a recording; the result is the same, bit for bit, as that of `nearfar score`. Nothing is stored."""
+async def score(
+    service: ServiceDep, request: Request, id: str, body_format: FormatDep, who: schemas.Who = ""
+) -> schemas.RecordingScore:
+    """Score a recording; the result is the same, bit for bit, as that of `nearfar score`.
+
+    A machine without a source hears it: its windows come into the history, and raise alarms. For a machine with a
+    source the audit keeps the result.
+    """
     machine = service.machine(id)
 
     def work(upload: Upload) -> schemas.RecordingScore:
-        scores = machine.detector.score(upload.clips(service, machine))
-        return recording_score(id, scores, max(scores, key=unusual))
+        scores = list(service.plant.hear(id, *upload.counted(service, machine), name=upload.name))
+        answer = recording_score(id, scores, max(scores, key=unusual))
+        if machine.streamed:
+            about = {"file": upload.name, "score": answer.score, "status": answer.status}
+            service.broadcast(service.plant.operator.audit(caller_name(request, who), id, "score", **about))
+        return answer
 
-    async with _received_upload(service, request, body_format) as upload:
+    async with received_upload(service, request, body_format) as upload:
         return await service.run(work, upload)
 
 
@@ -110,7 +129,7 @@ async def explain(service: ServiceDep, request: Request, id: str, body_format: F
         explained = detector.explain(max(scored, key=lambda pair: unusual(pair[0]))[1])
         return explanation(explained, id, nearest_clips(explained, detector))
 
-    async with _received_upload(service, request, body_format) as upload:
+    async with received_upload(service, request, body_format) as upload:
         return await service.run(work, upload)
 
 
@@ -142,12 +161,12 @@ async def add(
             note=join_sentences(filter(None, warnings)),
         )
 
-    async with _received_upload(service, request, body_format) as upload:
+    async with received_upload(service, request, body_format) as upload:
         return await service.run(work, upload)
 
 
 @asynccontextmanager
-async def _received_upload(service: Service, request: Request, body_format: BodyFormat) -> AsyncIterator[Upload]:
+async def received_upload(service: Service, request: Request, body_format: BodyFormat) -> AsyncIterator[Upload]:
     """Wait for a slot and receive the body; when the work is done, the slot is free again and the file deleted."""
     if body_format.pcm is None and not _content_type(request).startswith(("audio/", FORM)):
         text = f"send a file as {FORM} or audio/wav, or raw samples with ?pcm=s16le&rate=16000&channels=2"

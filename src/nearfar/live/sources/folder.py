@@ -104,7 +104,8 @@ class FolderSource:
                 for problem in audio.incomplete(clip):
                     warnings.warn(f"{shown(name)}: {problem.text}", stacklevel=2)
                 gap = at == 0.0
-                yield Window(start + at, samples, clip.rate, gap, clip.name, missing_s=clip.missing_s)
+                of = shown(name) + clip.name.removeprefix(shown(path.name))
+                yield Window(start + at, samples, clip.rate, gap, of, missing_s=clip.missing_s)
                 at += clip.seconds
         except (ValueError, OSError) as error:
             self.options.report(shown(name), error)

@@ -60,10 +60,10 @@ export function actionButton(text, work, { main = false, after, ...rest } = {}) 
   return button;
 }
 
-// The work of a button that answers an event with `verdict`; returns `text`, or what the server says.
-export function answerAction(event, verdict, text) {
+// The work of a button that answers an event with `verdict` and `remark()`; returns `text`, or what the server says.
+export function answerAction(event, verdict, text, remark = () => ({})) {
   return async (name) => {
-    const done = await post(apiPath("events", event.id, "feedback"), { verdict, who: name });
+    const done = await post(apiPath("events", event.id, "feedback"), { verdict, who: name, ...remark() });
     return text || `${done.message} ${asSentence(done.note)}`;
   };
 }

@@ -11,7 +11,10 @@ export class ApiError extends Error {
 
 async function ask(method, path, body) {
   const options = { method, headers: { accept: "application/json" } };
-  if (body !== undefined) {
+  if (body instanceof Blob) {
+    options.headers["content-type"] = body.type.startsWith("audio/") ? body.type : "audio/wav";
+    options.body = body; // a sound, as it is
+  } else if (body !== undefined) {
     options.headers["content-type"] = "application/json";
     options.body = JSON.stringify(body);
   }

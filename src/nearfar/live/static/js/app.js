@@ -12,6 +12,7 @@ const SCREENS = [
   [/^\/event\/(\d+)$/, () => import("./event.js")],
   [/^\/model\/([^/]+)$/, () => import("./model.js")],
   [/^\/health$/, () => import("./health.js")],
+  [/^\/setup(?:\/([^/]+))?$/, () => import("./setup.js")],
 ];
 
 async function start() {
@@ -22,14 +23,14 @@ async function start() {
   document.getElementById("leave").hidden = document.cookie === "" && !document.documentElement.dataset.session;
   for (const link of document.querySelectorAll(".top nav a")) {
     const exact = link.pathname === at(path);
-    if (exact || (link.pathname === at("/") && /^\/(machine|event|model)\//.test(path)))
+    if (exact || (link.pathname === at("/") && /^\/(machine|event|model|setup)\b/.test(path)))
       link.setAttribute("aria-current", exact ? "page" : "true");
   }
   try {
     for (const [pattern, load] of SCREENS) {
       const found = pattern.exec(path);
       if (found) {
-        await (await load()).show(main, ...found.slice(1).map(decodeURIComponent));
+        await (await load()).show(main, ...found.slice(1).map((part) => part && decodeURIComponent(part)));
         main.setAttribute("aria-busy", "false");
         refreshTimes();
         return;

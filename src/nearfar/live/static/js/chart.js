@@ -4,6 +4,10 @@ import { h, s } from "./dom.js";
 import { clockText, dayText, hourText, now } from "./time.js";
 import { scoreText } from "./words.js";
 
+const ZONES = ["fine", "unusual", "alarm"];
+const AXIS = "Score, in standard deviations of its normal recordings";
+const BENT = (from) => `; the scale is compressed above ${from}`;
+const READ = "Point at the line, or use the arrow keys on it, to read a value. Drag it, or Shift and an arrow, for another time; + and − zoom.";
 const H = 300;
 const LEFT = 44;
 const RIGHT = 12;
@@ -24,6 +28,7 @@ export function scale(values, limit) {
     marks: steps.filter((v, i) => v >= low && v <= high && (i === 0 || y(steps[i - 1]) - y(v) > 16)),
     low,
     high,
+    bent: bent && knee,
   };
 }
 
@@ -58,14 +63,15 @@ function splitAtGaps(points, gap) {
 }
 
 function path(run, x, y, value) {
-  return run.map((p, i) => `${i ? "L" : "M"}${x(p.t0).toFixed(1)} ${y(value(p)).toFixed(1)}`).join("");
+  return run.map((p, i) => `${i ? "L" : "M"}${x(p.t0, p).toFixed(1)} ${y(value(p)).toFixed(1)}`).join("");
 }
 
-export function trendChart({ scores, events, since, until, threshold, unusual_threshold, clip_s, name, width }) {
+// `onMove({ by, zoom })` is called when the reader drags or uses the keys: by a share of the span, or zooming by a factor.
+export function trendChart({ scores, events, since, until, threshold, unusual_threshold, clip_s, name, width, onMove }) {
   const W = Math.max(300, Math.min(1200, width || 960));
   const judged = scores.filter((p) => p.anomalous !== null);
   const x = (t) => LEFT + ((W - LEFT - RIGHT) * (t - since)) / (until - since);
-  const { y, marks } = scale([...judged.map((p) => p.score), ...scores.map((p) => p.threshold)], threshold);
+  const { y, marks, low, high, bent } = scale([...judged.map((p) => p.score), ...scores.map((p) => p.threshold)], threshold);
   const gap = Math.max(6 * clip_s, (until - since) / 90);
   const svg = s("svg", {
     class: "chart",
@@ -73,6 +79,17 @@ export function trendChart({ scores, events, since, until, threshold, unusual_th
     role: "group",
     "aria-label": `How unusual ${name} sounded`,
   });
+  const zones = [
+    [ZONES[0], low, Math.min(unusual_threshold, threshold), "fine"],
+    [ZONES[1], unusual_threshold, threshold, "odd"],
+    [ZONES[2], threshold, high, "alarm"],
+  ];
+  for (const [word, from, to, kind] of zones) {
+    const [top, bottom] = [Math.max(TOP, y(to)), Math.min(H - BOTTOM, y(from))];
+    if (bottom - top < 3) continue;
+    svg.append(s("rect", { class: `zone ${kind}`, x: LEFT, y: top, width: W - LEFT - RIGHT, height: bottom - top }));
+    if (bottom - top > 17) svg.append(s("text", { class: "zone-text", x: W - RIGHT - 6, y: bottom - 6, "text-anchor": "end" }, word));
+  }
   for (const v of marks) {
     svg.append(
       s("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y(v), y2: y(v) }),
@@ -121,7 +138,7 @@ export function trendChart({ scores, events, since, until, threshold, unusual_th
       s("path", { class: "limit odd", d: `M${LEFT} ${level}H${W - RIGHT}` }),
       s(
         "text",
-        { class: "limit-text odd", x: W - RIGHT, y: level - 5, "text-anchor": "end" },
+        { class: "limit-text odd", x: LEFT + 6, y: level - 5 },
         `unusual above ${scoreText(unusual_threshold)}`,
       ),
     );
@@ -168,15 +185,16 @@ export function trendChart({ scores, events, since, until, threshold, unusual_th
       ),
     );
   }
-  return withReadout(svg, scores, x, y, W);
+  const title = h("p", { class: "small axis-title" }, AXIS, bent && BENT(scoreText(bent)));
+  return [title, ...withReadout(svg, scores, x, y, W, onMove)];
 }
 
 // The point under the pointer, or selected with the arrow keys, is described in words below the chart.
-function withReadout(svg, scores, x, y, W) {
+function withReadout(svg, scores, x, y, W, onMove) {
   const readout = h(
     "p",
     { class: "readout small", role: "status" },
-    scores.length ? "Point at the line, or use the arrow keys on it, to read a value." : "",
+    scores.length ? READ : "",
   );
   const cursor = s(
     "g",
@@ -198,8 +216,16 @@ function withReadout(svg, scores, x, y, W) {
     const judged = `${scoreText(p.score)}, alarm above ${scoreText(p.threshold)}${above}`;
     readout.textContent = `${clockText(p.t0)}: ${p.anomalous === null ? `cannot be judged. ${p.problem}` : judged}`;
   };
-  if (!scores.length) return [svg, readout];
   svg.setAttribute("tabindex", "0");
+  let grabbed = null;
+  svg.addEventListener("pointerdown", (e) => {
+    grabbed = e.clientX;
+  });
+  svg.addEventListener("pointerup", (e) => {
+    const moved = grabbed === null ? 0 : e.clientX - grabbed;
+    grabbed = null;
+    if (Math.abs(moved) > 12) onMove?.({ by: -moved / svg.getBoundingClientRect().width });
+  });
   svg.addEventListener("pointermove", (e) => {
     const box = svg.getBoundingClientRect(),
       px = ((e.clientX - box.left) / box.width) * W;
@@ -212,9 +238,11 @@ function withReadout(svg, scores, x, y, W) {
     const step = { ArrowLeft: -1, ArrowRight: 1, PageUp: -25, PageDown: 25, Home: -scores.length, End: scores.length }[
       e.key
     ];
-    if (!step || e.target !== svg) return;
+    const move = { "+": { zoom: 0.5 }, "-": { zoom: 2 } }[e.key] || (e.shiftKey && { ArrowLeft: { by: -0.5 }, ArrowRight: { by: 0.5 } }[e.key]);
+    if (e.target !== svg || (!move && !(step && scores.length))) return;
     e.preventDefault();
-    show(index + step);
+    if (move) onMove?.(move);
+    else show(index + step);
   });
   return [svg, readout];
 }
@@ -277,18 +305,21 @@ export function sparkline(scores, threshold) {
   });
   const judged = scores.filter((p) => p.anomalous !== null);
   if (judged.length < 2) return svg;
-  const since = scores[0].t0;
-  const until = scores.at(-1).t0;
+  const byFile = Boolean(scores.at(-1).file); // recordings now and then: one after the other, however long they are apart
+  const place = (p) => (byFile ? judged.indexOf(p) : p.t0);
+  const since = byFile ? 0 : scores[0].t0;
+  const until = byFile ? judged.length - 1 : scores.at(-1).t0;
   const sc = scale(
     judged.map((p) => p.score),
     threshold,
   );
   const y = (v) => ((sc.y(v) - TOP) / (H - TOP - BOTTOM)) * (hgt - 4) + 2;
   const x = (t) => (w * (t - since)) / (until - since || 1);
+  const runs = byFile ? [judged] : splitAtGaps(judged, (until - since) / 20);
   svg.classList.add("chart");
   svg.append(s("path", { class: "limit", d: `M0 ${y(threshold)}H${w}`, "vector-effect": "non-scaling-stroke" }));
-  for (const run of splitAtGaps(judged, (until - since) / 20))
-    svg.append(s("path", { class: "line", d: path(run, x, y, (p) => p.score), "vector-effect": "non-scaling-stroke" }));
+  for (const run of runs)
+    svg.append(s("path", { class: "line", d: path(run, (_, p) => x(place(p)), y, (p) => p.score), "vector-effect": "non-scaling-stroke" }));
   return svg;
 }
 

@@ -1,12 +1,16 @@
 // One machine: its trend with set-point and alarms, its events, and shelving.
 
 import { actionButton, answerAction } from "./actions.js";
-import { apiPath, get, post, remove } from "./api.js";
+import { apiPath, get, post, remove, savedName } from "./api.js";
 import { gauge, legend, onWidth, trendChart } from "./chart.js";
 import { badge, breadcrumbs, h, icon, note, panel, replaceContent, reportLinks, setTitle, table } from "./dom.js";
+import { dropZone, uploadPath } from "./drop.js";
+import { levelMeters } from "./levels.js";
+import { allowed, openMicrophone } from "./microphone.js";
 import { player } from "./player.js";
+import { fileTime, saved } from "./setup.js";
 import { subscribe, throttle } from "./stream.js";
-import { durationText, now, timeElement } from "./time.js";
+import { clockText, durationText, now, timeElement } from "./time.js";
 import {
   afterWindow,
   asSentence,
@@ -14,17 +18,38 @@ import {
   isHeard,
   levelText,
   rarityText,
+  recordingLabel,
   scoreText,
   stateLabel,
   verdictLabel,
 } from "./words.js";
 
+const TEXT = {
+  earlier: "Earlier",
+  later: "Later",
+  zoomIn: "Zoom in",
+  zoomOut: "Zoom out",
+  heard: "Recordings",
+  heardNone: "No recording was heard in the last 30 days.",
+  samples: "Of a stream, a sample is kept each hour while it sounds normal; the sound of alarms is with them.",
+  some: (r) => `${r.unusual} of ${r.judged} windows unusual, ${Math.round(r.expected)} expected`,
+  spans: (r) => r.spans.map((s) => `${clockSpan(s.start_s)} to ${clockSpan(s.end_s)} (${scoreText(s.score)})`).join(", "),
+  worst: "Worst: ",
+  more: "Show older ones",
+  drop: "Score recordings: choose them, or drop them here",
+  listen: "Listen with the microphone of this device",
+  listenHow: "While this page is open, each recording is sent to nearfar, kept, and counts for the alarm.",
+  stop: "Stop listening",
+  listening: (s) => `Listening: a recording of ${s} s at a time.`,
+  insecure: "Only at the computer that runs nearfar, or over https.",
+};
 const RANGES = [
   ["1 h", 1],
   ["24 h", 24],
   ["7 d", 168],
-  ["30 d", 720],
+  ["90 d", 2160],
 ];
+const [SHORTEST_H, LONGEST_H] = [1 / 12, 2160];
 const POINTS = 700;
 const LISTENED = 10; // unusual sounds that wait for an answer are shown, newest first
 const PLAYED_DBFS = -26; // the level at which they are played
@@ -33,6 +58,7 @@ const FEWEST_DAYS = 8; // before a trend over days is shown
 export async function show(main, id) {
   let machine = await get(apiPath("machines", id));
   let hours = 24;
+  let end = null; // of what is shown; null: now
   setTitle(machine.name);
   const head = h("div", { class: "title" });
   const current = h("section", { class: "panel" });
@@ -41,8 +67,11 @@ export async function show(main, id) {
   const events = h("div", {});
   const actions = h("div", { class: "row actions" });
   const unusual = h("div", {});
-  const choose = (value) => {
-    hours = value;
+  const heard = h("div", {});
+  const send = h("section", { class: "panel" }, sending(() => machine, () => drawHeard().catch(() => {})));
+  const choose = (value, until = null) => {
+    hours = Math.min(LONGEST_H, Math.max(SHORTEST_H, value));
+    end = until !== null && until < now() - 1 ? until : null;
     RANGES.forEach(([, each], i) => ranges.children[i].setAttribute("aria-pressed", String(each === value)));
     return draw();
   };
@@ -56,21 +85,38 @@ export async function show(main, id) {
       },
       text,
     );
+  const move = ({ by = 0, zoom = 1 }) => {
+    const until = end ?? now();
+    const middle = until - hours * 1800;
+    return choose(hours * zoom, zoom === 1 ? until + by * hours * 3600 : Math.min(now(), middle + hours * zoom * 1800)).catch(() => {});
+  };
+  const moves = h(
+    "div",
+    { class: "ranges", role: "group", "aria-label": "Move" },
+    [
+      [TEXT.earlier, { by: -0.5 }],
+      [TEXT.later, { by: 0.5 }],
+      [TEXT.zoomIn, { zoom: 0.5 }],
+      [TEXT.zoomOut, { zoom: 2 }],
+    ].map(([text, how]) => h("button", { type: "button", onclick: () => move(how) }, text)),
+  );
   const ranges = h("div", { class: "ranges", role: "group", "aria-label": "Time shown" }, RANGES.map(rangeButton));
   replaceContent(
     main,
     breadcrumbs(["Machines", "/"], [machine.name]),
     head,
     current,
+    send,
     h(
       "section",
       { class: "panel", "aria-labelledby": "trend" },
-      h("div", { class: "title" }, h("h2", { id: "trend" }, "Trend"), h("div", { class: "end" }, ranges)),
+      h("div", { class: "title" }, h("h2", { id: "trend" }, "Trend"), h("div", { class: "end" }, moves, ranges)),
       figure,
       legend(),
       drift,
     ),
     unusual,
+    panel("heard", TEXT.heard, heard),
     panel("events", "Alarms, unusual sounds and microphone problems", events),
     panel(
       "shelving",
@@ -101,7 +147,7 @@ export async function show(main, id) {
     return "Alarms are raised again.";
   };
   const drawHeader = () => {
-    const model = h("a", { class: "button", href: `/model/${encodeURIComponent(id)}` }, "Model and set-point");
+    const model = h("a", { class: "button", href: `/model/${encodeURIComponent(id)}` }, "Normals and set-point");
     replaceContent(head, h("h1", {}, machine.name), badge(stateLabel(machine)), h("div", { class: "end" }, model));
     replaceContent(current, currentScore(machine));
     const shelved = machine.state === "shelved";
@@ -111,14 +157,14 @@ export async function show(main, id) {
     actions.dataset.shelved = String(shelved);
   };
   const draw = async () => {
-    const until = now();
+    const until = end ?? now();
     const since = until - hours * 3600;
     const [past, found] = await Promise.all([
       get(`${apiPath("machines", id, "scores")}?since=${since}&until=${until + 60}&points=${POINTS}`),
-      get(`/v1/events?machine=${encodeURIComponent(id)}&since=${since}&limit=200`),
+      get(`/v1/events?machine=${encodeURIComponent(id)}&since=${since}&until=${until + 60}&limit=200`),
     ]);
     const focused = figure.contains(document.activeElement);
-    const range = RANGES.find(([, value]) => value === hours)[0];
+    const range = RANGES.find(([, value]) => value === hours)?.[0] || "time shown";
     replaceContent(
       figure,
       past.scores.length
@@ -132,8 +178,9 @@ export async function show(main, id) {
             clip_s: machine.clip_seconds,
             name: machine.name,
             width: figure.clientWidth,
+            onMove: move,
           })
-        : note(`No sound arrived in the last ${range}. Is the source running? `, h("a", { href: "/health" }, "Health")),
+        : note(`No sound arrived in the ${end ? "time shown" : `last ${range}`}. Is the source running? `, h("a", { href: "/health" }, "Health")),
     );
     if (focused) figure.querySelector(".chart")?.focus();
     replaceContent(events, eventTable(found.events));
@@ -145,7 +192,11 @@ export async function show(main, id) {
     if (unusual.contains(document.activeElement) && waiting.length) return;
     replaceContent(unusual, waiting.length ? unusualSounds(machine, waiting, drawUnusual) : null);
   };
+  const drawHeard = async () => {
+    if (!heard.contains(document.activeElement)) await heardList(machine, heard);
+  };
   drawUnusual().catch(() => {});
+  drawHeard().catch(() => {});
   drawHeader();
   const first = await draw();
   if (first && first.t0 > now() - 3000) await choose(1); // the first sound is new: a day would show it as one stroke
@@ -159,7 +210,8 @@ export async function show(main, id) {
     () => {},
   );
   const drawSoon = throttle(() => {
-    if (!figure.contains(document.activeElement)) draw().catch(() => {});
+    if (end === null && !figure.contains(document.activeElement)) draw().catch(() => {});
+    drawHeard().catch(() => {});
   }, 5000);
   const drawHeaderSoon = throttle(drawHeader);
   subscribe({
@@ -196,12 +248,14 @@ function currentScore(machine) {
     h(
       "div",
       { class: "now" },
-      h("b", {}, scoreText(value)),
+      h("b", {}, unjudged ? "" : scoreText(value)),
       h(
         "span",
         { class: "small" },
         unjudged
-          ? "the last window could not be judged"
+          ? "The last recording could not be judged."
+          : value === null
+            ? "Nothing was heard yet: drop recordings below, or listen with a microphone."
           : `standard deviations above its normal recordings; unusual above ${scoreText(machine.unusual_threshold)}, alarm above ${scoreText(machine.threshold)}`,
       ),
     ),
@@ -210,7 +264,7 @@ function currentScore(machine) {
       h(
         "p",
         { class: "row" },
-        h("a", { class: "button", href: `/event/${machine.event_id}` }, icon("alarm"), "Look at the alarm"),
+        h("a", { class: "button main", href: `/event/${machine.event_id}` }, icon("alarm"), "Look at the alarm"),
       ),
     value !== null && h("p", {}, rarityText(last.p)),
     machine.unusual_stands && h("p", { class: "odd-text" }, asSentence(machine.unusual_text)),
@@ -223,6 +277,91 @@ function currentScore(machine) {
       last ? `. Near ${levelText(last.level_near_dbfs)}, far ${levelText(last.level_far_dbfs)}.` : ".",
     ),
   ];
+}
+
+const statusOf = (answer) =>
+  answer.anomalous === null ? "cannot judge" : answer.anomalous ? "wrong" : answer.unusual ? "unusual" : "normal";
+
+const clockSpan = (s) => `${Math.floor(s / 60)}:${String(Math.round(s % 60)).padStart(2, "0")}`;
+
+// Where recordings are dropped, and the microphone of this device for a machine that has no source.
+function sending(machine, after) {
+  const results = h("ul", { class: "plain", role: "status" });
+  const tell = (file, answer) => {
+    const label = recordingLabel(statusOf(answer));
+    results.prepend(h("li", { class: "row" }, badge(label), h("span", {}, `${file}: ${scoreText(answer.score)}`)));
+    while (results.children.length > 20) results.lastChild.remove();
+  };
+  const { id } = machine();
+  const path = (file) => uploadPath(id, "score", file.name, `&who=${encodeURIComponent(savedName())}`);
+  const zone = dropZone({ label: TEXT.drop, path, sent: (file, answer) => tell(file.name, answer), done: after });
+  if (machine().source !== "none") return [zone, results];
+  const state = h("p", { class: "small", role: "status" }, allowed() ? TEXT.listenHow : TEXT.insecure);
+  const meters = levelMeters();
+  let microphone = null;
+  const button = h("button", { type: "button", disabled: !allowed() }, icon("play"), TEXT.listen);
+  const stop = () => {
+    microphone?.close();
+    microphone = null;
+    meters.show([]);
+    replaceContent(button, icon("play"), TEXT.listen);
+    state.textContent = TEXT.listenHow;
+  };
+  const start = async () => {
+    microphone = await openMicrophone({ ...saved(id), onLevels: meters.show, onEnd: stop });
+    replaceContent(button, icon("stop"), TEXT.stop);
+    state.textContent = TEXT.listening(scoreText(machine().clip_seconds));
+    const sends = new Set();
+    while (microphone) {
+      const name = `${fileTime(Date.now())}.wav`;
+      const file = await microphone.record(machine().clip_seconds).catch(() => null);
+      if (!file || sends.size > 3) continue; // the server is slower than the sound: the oldest wait, this one is lost
+      const sent = post(uploadPath(id, "score", name), file)
+        .then((answer) => tell(name, answer), (error) => { state.textContent = asSentence(error.message); })
+        .finally(() => sends.delete(sent));
+      sends.add(sent);
+      sent.then(after);
+    }
+  };
+  button.addEventListener("click", () =>
+    microphone ? stop() : start().catch((error) => { stop(); state.textContent = asSentence(error.message); }));
+  return [h("p", { class: "row" }, button), meters.element, state, zone, results];
+}
+
+// The recordings that a machine has heard, newest first, with their sound and worst spans.
+async function heardList(machine, into) {
+  const channels = machine.window?.level_far_dbfs === null ? ["near"] : ["near", "far"];
+  const source = (r, name) => `${apiPath("machines", machine.id, "heard", name)}?t0=${r.t0}&at=${Math.max(0, r.worst_t0 - r.t0)}`;
+  const item = (r) => ({
+    label: [
+      h("b", {}, r.file || clockText(r.t0)),
+      h("span", { class: "small" }, r.file && [" ", timeElement(r.t0)], ` · ${scoreText(r.score)}`),
+      r.windows > 1 && h("span", { class: "small" }, ` · ${TEXT.some(r)}`),
+      r.windows > 1 && r.spans.length > 0 && h("span", { class: "small spans" }, TEXT.worst, TEXT.spans(r)),
+      r.problem && h("span", { class: "small" }, ` · ${r.problem}`),
+    ],
+    name: r.file || clockText(r.t0),
+    sounds: r.playable ? channels.map((name) => ({ name, src: source(r, name) })) : [],
+    missing: "",
+    answers: badge(recordingLabel(r.status)),
+  });
+  const found = await get(`${apiPath("machines", machine.id, "heard")}?limit=20`);
+  const all = found.recordings;
+  const draw = (next) => {
+    const button = h("button", { type: "button", onclick: () => more(next).catch(() => {}) }, TEXT.more);
+    replaceContent(
+      into,
+      machine.source !== "none" && !all.some((r) => r.file) && h("p", { class: "small" }, TEXT.samples),
+      all.length ? player(all.map(item)) : note(TEXT.heardNone),
+      next && h("p", { class: "row" }, button),
+    );
+  };
+  const more = async (next) => {
+    const older = await get(next);
+    all.push(...older.recordings);
+    draw(older.next);
+  };
+  draw(found.next);
 }
 
 // The sounds of times with many unusual windows that nobody has answered yet, each with its two answers.

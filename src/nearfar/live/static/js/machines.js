@@ -2,14 +2,25 @@
 
 import { apiPath, get } from "./api.js";
 import { gauge, sparkline } from "./chart.js";
-import { badge, h, replaceContent, reportLinks, setTitle } from "./dom.js";
-import { newMachine } from "./new.js";
+import { badge, h, panel, replaceContent, reportLinks, setTitle } from "./dom.js";
+import { waitingItem } from "./setup.js";
 import { subscribe, throttle } from "./stream.js";
 import { now, timeElement } from "./time.js";
 import { afterWindow, asSentence, scoreText, stateLabel, summaryText } from "./words.js";
 
+const TEXT = {
+  add: "Add a machine",
+  find: "Find a machine",
+  none: "No machine is watched yet.",
+  first: "Add one: nearfar learns how it sounds when it runs as it should, and tells you when it does not.",
+  nothing: "No machine has this name.",
+  report: "Report to print and forward: ",
+  going: "Being set up",
+  hours: "the last 6 h",
+};
 const HOURS = 6;
 const POINTS = 90;
+const MANY = 8; // machines, from which on they can be searched
 
 export async function show(main) {
   setTitle("Machines");
@@ -18,20 +29,28 @@ export async function show(main) {
   const items = new Map(); // list items
   const line = h("p", { class: "small", role: "status" });
   const cards = h("ul", { class: "cards" });
-  const adding = newMachine(() => load().catch(() => {}));
+  const going = h("div", {});
+  const find = h("input", { type: "search", id: "find", autocomplete: "off", oninput: () => draw() });
+  const search = h("div", { class: "find", hidden: true }, h("label", { for: "find" }, TEXT.find), find);
+  const add = h("a", { class: "button main", href: "/setup" }, TEXT.add);
+  const empty = h("section", { class: "panel", hidden: true }, h("p", { class: "lead" }, TEXT.none), h("p", {}, TEXT.first));
   const reports = reportLinks();
-  replaceContent(main, h("div", { class: "title" }, h("h1", {}, "Machines")), line, cards, reports, adding.element);
+  const title = h("div", { class: "title" }, h("h1", {}, "Machines"), h("div", { class: "end" }, add));
+  replaceContent(main, title, line, search, empty, cards, going, reports);
 
   const draw = () => {
     const order = [...machines.values()].sort(
       (a, b) => stateLabel(a).rank - stateLabel(b).rank || a.name.localeCompare(b.name),
     );
     reports.hidden = !order.length;
-    adding.first(!order.length);
+    empty.hidden = Boolean(order.length);
+    search.hidden = order.length < MANY;
+    const wanted = find.value.trim().toLowerCase();
+    const isWanted = (machine) => `${machine.name} ${machine.site} ${machine.id}`.toLowerCase().includes(wanted);
     const text = order.length ? summaryText(order) : "";
     if (line.textContent !== text) line.textContent = text;
     cards.hidden = !order.length;
-    const shown = order.map((machine) => {
+    const shown = order.filter((machine) => search.hidden || isWanted(machine)).map((machine) => {
       const item = items.get(machine.id) || h("li", {});
       items.set(machine.id, item);
       const focused = item.contains(document.activeElement);
@@ -39,7 +58,7 @@ export async function show(main) {
       if (focused) item.firstChild.focus();
       return item;
     });
-    if (order.length && shown.some((item, i) => cards.children[i] !== item)) {
+    if (cards.children.length !== shown.length || shown.some((item, i) => cards.children[i] !== item)) {
       const focused = document.activeElement;
       replaceContent(cards, shown);
       if (cards.contains(focused)) focused.focus();
@@ -57,7 +76,13 @@ export async function show(main) {
     await Promise.all(found.map(scoresOf));
     draw();
   };
-  await Promise.all([load(), adding.load()]);
+  const loadGoing = async () => {
+    const found = await get("/v1/collections");
+    add.hidden = !found.possible;
+    const waiting = found.collections.filter((each) => !each.live);
+    replaceContent(going, waiting.length ? panel("going", TEXT.going, h("ul", { class: "plain" }, waiting.map(waitingItem))) : null);
+  };
+  await Promise.all([load(), loadGoing()]);
   const redraw = throttle(draw);
   subscribe({
     state: (machine) => {
@@ -74,6 +99,7 @@ export async function show(main) {
       while (scores[0].t0 < now() - HOURS * 3600 && scores.length > 2) scores.shift();
       redraw();
     },
+    job: () => loadGoing().catch(() => {}),
     resync: () => load().catch(() => {}),
   });
 }
@@ -85,16 +111,16 @@ function machineCard(machine, scores) {
     ? ["Last sound ", timeElement(machine.last_heard, { absolute: false })]
     : "No sound since the start";
   const site = machine.site && h("span", { class: "site" }, machine.site);
-  const limit = value === null && machine.window ? "cannot be judged" : `alarm above ${scoreText(machine.threshold)}`;
+  const limit = value === null ? "" : `${scoreText(value)}, alarm above ${scoreText(machine.threshold)}`;
   return h(
     "a",
     { class: `card ${label.kind}`, href: `/machine/${encodeURIComponent(machine.id)}` },
-    h("header", {}, h("h2", {}, machine.name, site), badge(label)),
-    h("div", { class: "now" }, h("b", {}, scoreText(value)), h("span", { class: "small" }, limit)),
+    h("header", {}, h("h2", {}, machine.name, site)),
+    h("div", { class: "now" }, badge(label), h("span", { class: "small" }, limit)),
     gauge(value, machine.threshold, machine.unusual_threshold),
     sparkline(scores, machine.threshold),
     machine.unusual_stands && h("p", { class: "odd-text" }, asSentence(machine.unusual_text)),
     machine.health.map((text) => h("p", { class: "warning" }, asSentence(text))),
-    h("p", { class: "last" }, last, machine.last_heard && !machine.health.length ? " · microphones fine" : ""),
+    h("p", { class: "last" }, last, label.kind === "fine" && !machine.health.length ? " · microphones fine" : ""),
   );
 }

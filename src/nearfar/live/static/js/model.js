@@ -1,9 +1,10 @@
 // The model of a machine: its normal recordings, its set-point, and the false alarms that other set-points would cause.
 
 import { actionButton, auditList } from "./actions.js";
-import { apiPath, get, update } from "./api.js";
+import { apiPath, get, savedName, update } from "./api.js";
 import { onWidth } from "./chart.js";
 import { breadcrumbs, facts, h, note, panel, replaceContent, s, setTitle } from "./dom.js";
+import { dropZone, uploadPath } from "./drop.js";
 import { player } from "./player.js";
 import { subscribe, throttle } from "./stream.js";
 import { asSentence, frequencyText, scoreText } from "./words.js";
@@ -26,28 +27,60 @@ const FREQUENCIES = [
 const LAMPS =
   "Two lamps: an alarm is meant to be rare in a new session, too (other noise, load, season); unusual means rare for a session that the normal recordings know.";
 
+const TEXT = {
+  question: "How many false alarms do you accept?",
+  choices: [
+    [70, "10 a day"],
+    [7, "1 a day"],
+    [1, "1 a week"],
+    [7 / 30.44, "1 a month"],
+  ],
+  asIs: "As now",
+  other: "Another number a week",
+  wait: "…",
+  estimate: " (estimated)",
+  beyond: "Estimated: so few false alarms cannot be shown by these normal recordings, and faint faults may stay below.",
+  above: (value) => `alarm above ${value}`,
+  curve: "The curve, and the details",
+  normals: "Normal recordings",
+  normalsHow: "What nearfar takes for normal, the most unusual first. Listen: what is not normal is taken out, and what was recorded together has one session.",
+  total: (shown, n) => (shown < n ? `The ${shown} most unusual of ${n}.` : `${n} recordings.`),
+  unlike: "unlike all others",
+  remove: "Take out",
+  session: "Session of those that are chosen",
+  name: "Name the session",
+  removeAll: "Take out those that are chosen",
+  choose: (name) => `Choose ${name}`,
+  none: "Choose recordings first.",
+  drop: "Add normal recordings: choose them, or drop them here. You can take that back.",
+  addSetup: "More normal recordings: on another day, or of another way to run",
+};
+
 export async function show(main, id) {
   let model = await get(apiPath("machines", id, "model"));
-  setTitle(`Model of ${model.name}`);
+  const setup = (await get("/v1/collections")).collections.some((each) => each.id === id);
+  setTitle(`Normals and set-point of ${model.name}`);
   const body = h("div", {});
   replaceContent(
     main,
-    breadcrumbs(["Machines", "/"], [model.name, `/machine/${encodeURIComponent(id)}`], ["Model"]),
-    h("div", { class: "title" }, h("h1", {}, `Model of ${model.name}`)),
+    breadcrumbs(["Machines", "/"], [model.name, `/machine/${encodeURIComponent(id)}`], ["Normals and set-point"]),
+    h("div", { class: "title" }, h("h1", {}, `Normals and set-point of ${model.name}`)),
     body,
   );
   const reload = async () => {
     model = await get(apiPath("machines", id, "model"));
     draw();
   };
+  const normals = h("div", {});
   const draw = () => {
+    normalList(id, reload).then((found) => replaceContent(normals, found), () => {});
     const audit = model.audit.length
       ? auditList(model.audit, reload, "Taken back.")
       : note("Nothing was changed since the model was fitted.");
     replaceContent(
       body,
-      h("div", { class: "pair" }, setPoint(id, model, reload), modelFacts(model)),
-      oddNormals(id, model),
+      h("div", { class: "pair" }, setPoint(id, model, reload), modelFacts(model, setup)),
+      normals,
       panel("audit", "Who changed what", audit),
     );
   };
@@ -60,7 +93,7 @@ export async function show(main, id) {
   });
 }
 
-function modelFacts(model) {
+function modelFacts(model, setup) {
   const domains = { source: "Usual operating mode", target: "Other operating mode" };
   const near = `near (channel ${model.near})`;
   return panel(
@@ -71,59 +104,58 @@ function modelFacts(model) {
       ...model.domains.map((domain) => [domains[domain.name], `${domain.normals.toLocaleString()} recordings`]),
       ["Microphones", model.far === null ? `only ${near}` : `${near} and far (channel ${model.far})`],
       ["Behind them", model.backing],
-      ["Window", `${model.clip_seconds} s`],
-      ["Method", model.why],
+      ["Window", `${scoreText(model.clip_seconds)} s`],
     ]),
+    h("details", {}, h("summary", {}, "How it was chosen"), h("p", {}, asSentence(model.why))),
     model.remarks.map((text) => note(asSentence(text))),
+    setup && h("p", {}, h("a", { class: "button", href: `/setup/${encodeURIComponent(model.id)}#2` }, TEXT.addSetup)),
   );
 }
 
 function setPoint(id, model, after) {
   const point = model.set_point;
-  const input = h("input", {
-    type: "number",
-    id: "week",
-    min: 0.001,
-    max: 1e6,
-    step: "any",
-    required: true,
-    value: Number(point.false_alarms_per_week.toPrecision(3)),
-    "aria-describedby": "means",
-  });
+  const other = h("input", { type: "number", id: "week", min: 0.001, max: 1e6, step: "any", "aria-describedby": "means" });
   const means = h("p", { id: "means", class: "small", role: "status" });
   const figure = h("figure", {});
+  const dryRun = (perWeek) =>
+    update(apiPath("machines", id, "threshold"), { false_alarms_per_week: perWeek, dry_run: true }).catch(() => null);
+  let wish = null; // false alarms a week, or null: as now
   let asked = 0;
-  // What the wish means, as the server says: the same set-point that "Change the set-point" then makes.
-  const draw = async () => {
-    const perWeek = Number(input.value);
+  const say = (wished) => {
+    const estimate = wished.beyond_normals ? TEXT.estimate : "";
+    return [`${TEXT.above(scoreText(wished.value))}${estimate}`, wished.price.text].map(asSentence).join(" ");
+  };
+  const choice = (perWeek, label) => {
+    const input = h("input", { type: "radio", name: "wish", value: perWeek ?? "", checked: perWeek === null });
+    const price = h("span", { class: "small" }, perWeek === null ? ` ${TEXT.above(scoreText(point.value))}` : TEXT.wait);
+    input.addEventListener("change", () => choose(perWeek));
+    if (perWeek !== null) dryRun(perWeek).then((wished) => { price.textContent = wished ? ` ${say(wished)}` : ""; });
+    return h("label", { class: "choice" }, input, h("span", {}, label, price));
+  };
+  // What a wish means, as the server says: the same set-point that "Change the set-point" then makes.
+  const choose = async (perWeek) => {
+    wish = perWeek;
     const current = ++asked;
-    const body = { false_alarms_per_week: perWeek, dry_run: true };
-    const wished = perWeek > 0 ? await update(apiPath("machines", id, "threshold"), body).catch(() => null) : null;
+    const wished = wish === null ? null : await dryRun(wish);
     if (current !== asked) return;
-    const caption = "In the grey area the normal recordings are too few: the line is a cautious estimate.";
+    means.textContent = wished ? `At most ${frequencyText(wish)}: ${say(wished)}` : "";
+    drawCurve(wished);
+  };
+  const drawCurve = (wished) =>
     replaceContent(
       figure,
-      costCurve(model, perWeek, wished && wished.value, figure.clientWidth),
-      h("figcaption", {}, caption),
+      costCurve(model, wish ?? point.false_alarms_per_week, wished && wished.value, figure.clientWidth),
+      h("figcaption", {}, "In the grey area the normal recordings are too few: the line is a cautious estimate."),
     );
-    if (!wished) {
-      means.textContent = "Give a number above 0, and below the number of windows a week.";
-      return;
-    }
-    const said = [`At most ${frequencyText(perWeek)}: alarm above ${scoreText(wished.value)}`, wished.price.text];
-    if (wished.beyond_normals) said.push(...wished.promise.slice(-2));
-    means.textContent = said.map(asSentence).join(" ");
-  };
   const save = async (name) => {
-    if (!input.reportValidity()) return "Nothing was changed.";
-    const body = { false_alarms_per_week: Number(input.value), who: name };
-    const answer = await update(apiPath("machines", id, "threshold"), body);
+    if (wish === null) return "Nothing was changed.";
+    const answer = await update(apiPath("machines", id, "threshold"), { false_alarms_per_week: wish, who: name });
     return `Alarm above ${scoreText(answer.value)} from now on: ${asSentence(answer.price.text)}`;
   };
-  const drawSoon = throttle(draw, 300);
-  input.addEventListener("input", drawSoon);
-  onWidth(figure, draw);
-  draw();
+  const otherSoon = throttle(() => Number(other.value) > 0 && choose(Number(other.value)), 300);
+  other.addEventListener("input", otherSoon);
+  onWidth(figure, () => drawCurve(null));
+  drawCurve(null);
   return panel(
     "set-point",
     "Set-point",
@@ -133,20 +165,26 @@ function setPoint(id, model, after) {
       `Alarm above ${scoreText(point.value)}, `,
       h("span", { class: "odd-text" }, `unusual above ${scoreText(point.unusual_value)}`),
     ),
-    point.promise.map((line) => h("p", {}, asSentence(line))),
-    h("p", { class: "odd-text" }, asSentence(point.unusual_promise)),
-    h("p", { class: "small" }, LAMPS),
+    point.promise.map((line) => h("p", { class: "small" }, asSentence(line))),
     h(
-      "p",
-      { class: "small" },
-      "For a measured figure, fit with more normal recordings, or after some days run ",
-      h("code", {}, "nearfar history set-point"),
-      ".",
+      "fieldset",
+      {},
+      h("legend", {}, TEXT.question),
+      choice(null, TEXT.asIs),
+      TEXT.choices.map(([perWeek, label]) => choice(perWeek, label)),
     ),
-    figure,
-    h("label", { for: "week" }, "False alarms a week that you would accept"),
-    h("div", { class: "row" }, input, actionButton("Change the set-point", save, { main: true, after })),
+    h("div", {}, h("label", { for: "week" }, TEXT.other), other),
     means,
+    h("p", { class: "small" }, TEXT.beyond),
+    h("p", { class: "row" }, actionButton("Change the set-point", save, { main: true, after })),
+    h(
+      "details",
+      {},
+      h("summary", {}, TEXT.curve),
+      figure,
+      h("p", { class: "odd-text" }, asSentence(point.unusual_promise)),
+      h("p", { class: "small" }, LAMPS),
+    ),
   );
 }
 
@@ -206,17 +244,41 @@ function costCurve(model, perWeek, chosen, width) {
   return svg;
 }
 
-function oddNormals(id, model) {
-  const source = (odd, name) => `${apiPath("machines", id, "normals", odd.index, name)}?gain_db=${model.gain_db}`;
-  const groups = model.odd_ones_out.map((odd) => ({
-    label: odd.name,
-    hint: `score ${scoreText(odd.score)}`,
-    sounds: odd.playable ? odd.channels.map((name) => ({ name, src: source(odd, name) })) : [],
-  }));
+// The normal recordings: listen, take out, name their session.
+async function normalList(id, after) {
+  const found = await get(apiPath("machines", id, "normals"));
+  const chosen = new Set();
+  const change = (body) => async (who) => {
+    const done = await update(apiPath("machines", id, "normals"), { who, ...body });
+    return done.message;
+  };
+  const item = (normal) => {
+    const box = h("input", { type: "checkbox", "aria-label": TEXT.choose(normal.name) });
+    box.addEventListener("change", () => chosen[box.checked ? "add" : "delete"](normal.key));
+    return {
+      label: [
+        box,
+        " ",
+        h("b", {}, normal.name),
+        h("span", { class: "small" }, ` ${scoreText(normal.score)}${normal.session ? ` · ${normal.session}` : ""}`),
+        normal.unlike && h("span", { class: "warning" }, ` ${TEXT.unlike}`),
+      ],
+      name: normal.name,
+      sounds: normal.playable ? found.channels.map((name) => ({ name, src: apiPath("machines", id, "normals", normal.index, name) })) : [],
+      answers: actionButton(TEXT.remove, change({ keys: [normal.key], remove: true }), { after }),
+    };
+  };
+  const session = h("input", { type: "text", id: "session", maxlength: 60, autocomplete: "off" });
+  const tag = (who) => (chosen.size ? change({ keys: [...chosen], session: session.value })(who) : TEXT.none);
+  const removeAll = (who) => (chosen.size ? change({ keys: [...chosen], remove: true })(who) : TEXT.none);
   return panel(
-    "odd",
-    "The most unusual normal recordings",
-    h("p", {}, "Listen to them: are they really normal? If one is not, fit the model again without it."),
-    player(groups),
+    "normals",
+    TEXT.normals,
+    h("p", {}, TEXT.normalsHow),
+    h("p", { class: "small" }, TEXT.total(found.normals.length, found.total)),
+    dropZone({ label: TEXT.drop, path: (file) => uploadPath(id, "add", file.name, `&who=${encodeURIComponent(savedName())}`), done: after }),
+    h("div", { class: "scroll", tabindex: 0, "aria-label": TEXT.normals, role: "group" }, player(found.normals.map(item))),
+    h("div", {}, h("label", { for: "session" }, TEXT.session), session),
+    h("p", { class: "row" }, actionButton(TEXT.name, tag, { after }), actionButton(TEXT.removeAll, removeAll, { after })),
   );
 }

@@ -2,7 +2,8 @@
 
 import { at, h, icon, replaceContent } from "./dom.js";
 
-// groups: [{ label, hint, sounds: [{ name, src }] }]; with `answers`, buttons behind them, and `name` for screen readers
+// groups: [{ label, hint, sounds: [{ name, src }] }]; with `answers`, buttons behind them, `name` for screen readers, and
+// `missing`, the words where there is no sound
 export function player(groups) {
   const audio = new Audio();
   audio.preload = "none";
@@ -46,7 +47,7 @@ export function player(groups) {
   const list = h(
     "ul",
     { class: "sounds" },
-    groups.map(({ label, name: spoken, hint, sounds, answers }) =>
+    groups.map(({ label, name: spoken, hint, sounds, answers, missing = "file deleted or changed" }) =>
       h(
         "li",
         {},
@@ -61,7 +62,7 @@ export function player(groups) {
           button.addEventListener("click", () => toggle(button, src));
           return button;
         }),
-        !sounds.length && h("span", { class: "small" }, "file deleted or changed"),
+        !sounds.length && missing && h("span", { class: "small" }, missing),
         answers,
       ),
     ),
@@ -84,4 +85,33 @@ export function player(groups) {
     audio.currentTime = Number(position.value);
   });
   return [list, h("div", { class: "playing" }, position, status)];
+}
+
+// One button that goes back and forth between two sounds at the same place: { label, src } each.
+export function switchPlayer(first, second, { both, start }) {
+  const audio = [first, second].map((sound) => Object.assign(new Audio(at(sound.src)), { preload: "auto" }));
+  let now = 0;
+  const names = [first, second].map((sound, i) => h("span", { class: "side", "data-side": "AB"[i] }, sound.label));
+  const button = h("button", { type: "button", class: "main" });
+  const stop = h("button", { type: "button" }, icon("stop"), "Stop");
+  const show = () => {
+    const playing = audio.some((each) => !each.paused);
+    replaceContent(button, icon("play"), playing ? both : start);
+    names.forEach((name, i) => name.toggleAttribute("data-on", playing && i === now));
+    stop.disabled = !playing;
+  };
+  const play = () => {
+    const was = audio.find((each) => !each.paused);
+    if (was) {
+      now = 1 - now;
+      was.pause();
+      audio[now].currentTime = Math.min(was.currentTime, (audio[now].duration || was.currentTime) - 0.05);
+    }
+    audio[now].play().catch(() => {});
+  };
+  for (const each of audio) for (const kind of ["play", "pause", "ended"]) each.addEventListener(kind, show);
+  button.addEventListener("click", play);
+  stop.addEventListener("click", () => audio.forEach((each) => each.pause()));
+  show();
+  return h("div", { class: "switch" }, h("p", { class: "row" }, button, stop), h("p", { class: "sides", role: "status" }, names));
 }

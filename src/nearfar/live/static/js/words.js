@@ -3,25 +3,40 @@
 import { clockText } from "./time.js";
 
 const STATES = {
-  normal: { word: "Normal", sign: "fine", kind: "fine", rank: 6 },
+  normal: { word: "Fine", sign: "fine", kind: "fine", rank: 6 },
   unusual: { word: "Unusual", sign: "odd", kind: "odd", rank: 4 },
   "unacknowledged alarm": { word: "Alarm", sign: "alarm", kind: "alarm", rank: 0 },
   "acknowledged alarm": { word: "Alarm, seen", sign: "seen", kind: "alarm", rank: 1 },
   "returned unacknowledged": { word: "Was in alarm", sign: "seen", kind: "alarm", rank: 3 },
   shelved: { word: "Shelved", sign: "shelf", kind: "mute", rank: 5 },
   maintenance: { word: "Maintenance", sign: "shelf", kind: "mute", rank: 5 },
-  "no sound": { word: "No sound", sign: "cross", kind: "mute", rank: 2 },
-  quiet: { word: "No new sound", sign: "wait", kind: "mute", rank: 3 },
+  "no sound": { word: "Not heard", sign: "cross", kind: "mute", rank: 2 },
+  quiet: { word: "Not heard for a day", sign: "wait", kind: "mute", rank: 3 },
   ended: { word: "Recording over", sign: "wait", kind: "mute", rank: 5 },
-  waiting: { word: "No sound yet", sign: "wait", kind: "mute", rank: 5 },
+  waiting: { word: "Not heard yet", sign: "wait", kind: "mute", rank: 5 },
+};
+const UNJUDGED = { word: "Cannot judge", sign: "cross", kind: "mute", rank: 2 };
+const RECORDINGS = {
+  normal: { word: "Sounds normal", sign: "fine", kind: "fine" },
+  unusual: { word: "Unusual", sign: "odd", kind: "odd" },
+  wrong: { word: "Sounds wrong", sign: "alarm", kind: "alarm" },
+  "cannot judge": UNJUDGED,
 };
 
 export function stateLabel(machine) {
   const known = STATES[machine.state] || STATES.waiting;
+  const failing = machine.source === "stale" || machine.source === "failed";
+  if (machine.state === "no sound" && machine.window?.anomalous === null && !failing) return UNJUDGED;
   if (machine.state === "shelved" && machine.shelved_until)
     return { ...known, word: `Shelved until ${clockText(machine.shelved_until, { seconds: false })}` };
   return known;
 }
+
+// A recording that was heard: normal, unusual, wrong or cannot judge.
+export const recordingLabel = (status) => RECORDINGS[status] || UNJUDGED;
+
+// "1.2 standard deviations", as everywhere beside a score.
+export const scoreUnit = (value) => `${scoreText(value)} standard deviations above normal`;
 
 export function summaryText(machines) {
   const count = (...states) => machines.filter((m) => states.includes(m.state)).length;
@@ -107,6 +122,12 @@ const ACTIONS = {
   reload: "changed the model folder",
   maintenance: "marked maintenance",
   "no maintenance": "removed maintenance",
+  remove: "took recordings out of the normals",
+  tag: "named a session",
+  score: "scored a recording",
+  "machine added": "added the machine",
+  "machine replaced": "fitted or changed the machine",
+  "machine removed": "removed the machine",
 };
 
 export function actionText(name) {

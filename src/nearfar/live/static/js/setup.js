@@ -1,0 +1,718 @@
+// Setting up a machine: where its sound comes from, its normal recordings, listening to the odd ones, fitting.
+
+import { actionButton } from "./actions.js";
+import { ApiError, apiPath, get, post, remove, update } from "./api.js";
+import { announce, at, badge, breadcrumbs, h, icon, note, panel, replaceContent, setTitle } from "./dom.js";
+import { dropZone, uploadPath } from "./drop.js";
+import { levelMeters } from "./levels.js";
+import { allowed, microphones, NONE, openMicrophone, RIGHT } from "./microphone.js";
+import { player } from "./player.js";
+import { subscribe, throttle } from "./stream.js";
+import { asSentence } from "./words.js";
+
+const TEXT = {
+  title: "New machine",
+  intro: "nearfar learns how a machine sounds when it runs as it should, and tells you when it does not.",
+  plan: [
+    "Say where the sound comes from: a microphone, a folder, a stream, or files.",
+    "Collect normal recordings: 20 of 10 s or more, at every speed and load. Ten minutes on each of three days promise more than an hour today.",
+    "Listen to the odd ones, and throw out what is not normal.",
+    "nearfar listens to them all, and then watches the machine.",
+  ],
+  name: "Name of the machine",
+  begin: "Begin",
+  going: "Machines that are being set up",
+  goOn: "Go on",
+  steps: ["Where from", "Collect", "Listen", "Fit"],
+  kinds: [
+    ["browser", "A microphone of this device", "Works with no further program. This page must stay open while it listens."],
+    ["microphone", "A microphone of the computer that runs nearfar", "Goes on when this page is closed."],
+    ["folder", "A folder of recordings", "On the computer that runs nearfar; new files there are heard as they come."],
+    ["stream", "A stream", "Such as rtsp://camera/audio or http://…"],
+    ["files", "Files that I drop here", "From any recorder; later files are dropped on the machine's page."],
+  ],
+  near: "Near: at the machine",
+  far: "Far: a few metres away",
+  noFar: "There is none",
+  rightChannel: "The right channel of the same device",
+  place:
+    "Put near within a hand's breadth of the machine, and far two to five metres away, where it hears the room. Far tells the machine from the room.",
+  allow: "Use the microphone",
+  stop: "Stop",
+  levels: "Show levels",
+  test: "Test for 10 s",
+  testing: "Recording 10 s…",
+  tested: "The test: listen to it",
+  testGood: "The microphones are fine.",
+  insecure: "This browser gives its microphone only to pages of this computer, or of https. Open nearfar at the computer itself, or choose another way.",
+  folder: "Folder of normal recordings",
+  stream: ["Address of near, or of both", "Address of far, if it is another one"],
+  save: "Save",
+  saved: "Saved.",
+  next: "Next",
+  collectHow: "Run the machine as it should run, at every speed and load that it has. Stop whenever you like, and go on on another day: every recording counts.",
+  record: "Record",
+  recordCount: "Recordings",
+  recordSeconds: "Seconds each",
+  recordEvery: "One every … seconds (0: one after the other)",
+  recording: (taken, count) => `${taken} of ${count} recorded`,
+  counter: (c) => `${c.recordings} of 20 recordings, ${c.sessions} of 3 sessions`,
+  collected: ["Collected recordings", "Collected sessions"],
+  enough: "That is enough for an alarm that can be trusted. More days make it better.",
+  check: "Check the recordings",
+  checkWhy: "nearfar listens to each recording: dead or clipped microphones, copies, and what sounds unlike the others.",
+  stale: "The recordings have changed since they were checked.",
+  notChecked: "Not checked yet.",
+  verdicts: {
+    ready: "Ready to fit: every recording can be used.",
+    few: "Too few recordings can be used: two are needed, and 20 are good.",
+    unusable: "Some recordings cannot be used. They are left out, or recorded again.",
+    deaf: "Listen first: with these among the normals, nearfar would not hear such a fault.",
+    groups: "One question first: do these two groups belong together?",
+  },
+  groups: { rate: "sample rate", channels: "channels", length: "length", sound: "sound" },
+  group: (kind) => `Two groups by ${kind}`,
+  groupHow: "Two speeds, or two days? Then name them, and keep both. Another machine, or a moved microphone? Then throw one out.",
+  groupName: "Name of this group, such as “half load”",
+  nameIt: "Name it",
+  throwAll: "Throw all of these out",
+  keep: "Keep",
+  kept: "Kept.",
+  throwOut: "Throw out",
+  takeBack: "Take in again",
+  thrown: (who) => `thrown out by ${who}`,
+  findings: "Listen: are these really normal?",
+  all: (n) => `All ${n} recordings`,
+  fit: "Fit",
+  fitAgain: "Fit again",
+  fitWhat: (c) => `nearfar listens to ${c.recordings} recordings of ${Math.max(1, c.sessions)} ${c.sessions > 1 ? "sessions" : "session"}, and works out what is normal. The machine is watched as soon as that is done, and not before.`,
+  thrownOut: (n) => `${n} thrown out, and not used.`,
+  live: "It is live.",
+  chosen: "What was chosen, and why",
+  promise: "What may be promised",
+  toMachine: "To the machine",
+  toModel: "Its normal recordings and set-point",
+  jobs: { doctor: "Checking the recordings", fit: "Fitting" },
+  states: { waiting: "waiting", working: "", done: "done", failed: "failed", cancelled: "cancelled", interrupted: "interrupted" },
+  cancel: "Cancel",
+  impossible: "This server sets up no machines. Start it as nearfar, or set models in its configuration.",
+};
+const ENDED = ["done", "failed", "cancelled", "interrupted"];
+const TEST_S = 10;
+const MOST_SHOWN = 200; // recordings in the list of all
+
+export async function show(main, id) {
+  return id === undefined ? showStart(main) : showMachine(main, id);
+}
+
+async function showStart(main) {
+  setTitle(TEXT.title);
+  const found = await get("/v1/collections");
+  document.getElementById("live").hidden = true;
+  if (!found.possible) {
+    replaceContent(main, h("h1", {}, TEXT.title), note(TEXT.impossible));
+    return;
+  }
+  const name = h("input", { type: "text", id: "name", required: true, maxlength: 64, autocomplete: "off" });
+  const problem = h("p", { class: "warning", role: "alert", hidden: true });
+  const begin = async (event) => {
+    event.preventDefault();
+    const id = name.value.trim().replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^[-_]+|-+$/g, "") || "machine";
+    try {
+      const made = await post("/v1/machines", { id, name: name.value.trim() });
+      window.location.assign(at(`/setup/${encodeURIComponent(made.id)}`));
+    } catch (error) {
+      problem.textContent = asSentence(error.message);
+      problem.hidden = false;
+    }
+  };
+  const waiting = found.collections.filter((each) => !each.live);
+  replaceContent(
+    main,
+    breadcrumbs(["Machines", "/"], [TEXT.title]),
+    h("div", { class: "title" }, h("h1", {}, TEXT.title)),
+    h(
+      "section",
+      { class: "panel" },
+      h("p", { class: "lead" }, TEXT.intro),
+      h("ol", {}, TEXT.plan.map((text) => h("li", {}, text))),
+      h(
+        "form",
+        { class: "new-machine", onsubmit: begin },
+        h("div", {}, h("label", { for: "name" }, TEXT.name), name),
+        problem,
+        h("p", { class: "row" }, h("button", { class: "main" }, TEXT.begin)),
+      ),
+    ),
+    waiting.length > 0 && panel("going", TEXT.going, h("ul", { class: "plain" }, waiting.map(waitingItem))),
+  );
+}
+
+// A machine that is being set up, as a list item with a link.
+export function waitingItem(made) {
+  const link = h("a", { class: "button", href: `/setup/${encodeURIComponent(made.id)}` }, TEXT.goOn);
+  return h("li", {}, h("div", { class: "row" }, h("b", {}, made.name), h("span", { class: "small" }, TEXT.counter(made)), link));
+}
+
+async function showMachine(main, id) {
+  let made = await get(apiPath("machines", id, "recordings"));
+  const { here } = await get("/v1/collections");
+  const first = made.live || made.recordings >= 20 ? 2 : made.recordings ? 1 : 0;
+  let step = Math.max(0, TEXT.steps.findIndex((_, i) => window.location.hash === `#${i + 1}`));
+  if (!window.location.hash) step = first;
+  setTitle(`${TEXT.title}: ${made.name}`);
+  const steps = h("nav", { class: "steps", "aria-label": "Steps" });
+  const work = h("div", {});
+  const body = h("div", {});
+  const shared = { id, here, get made() { return made; }, reload, go, microphone: null };
+  const pages = [whereFrom(shared), collect(shared), listen(shared), fitting(shared)];
+  replaceContent(
+    main,
+    breadcrumbs(["Machines", "/"], [TEXT.title, "/setup"], [made.name]),
+    h("div", { class: "title" }, h("h1", {}, made.name)),
+    steps,
+    work,
+    body,
+  );
+
+  async function reload() {
+    made = await get(apiPath("machines", id, "recordings"));
+    draw();
+  }
+  function go(to) {
+    step = to;
+    history.replaceState(null, "", `#${to + 1}`);
+    draw();
+    body.querySelector("h2")?.focus();
+  }
+  function draw() {
+    const focused = steps.contains(document.activeElement) ? step : -1;
+    const button = (name, i) =>
+      h("li", {}, h("button", { type: "button", "aria-current": i === step ? "step" : null, onclick: () => go(i) }, `${i + 1}. ${name}`));
+    replaceContent(steps, h("ol", {}, TEXT.steps.map(button)));
+    if (focused >= 0) steps.querySelectorAll("button")[step].focus();
+    drawJob();
+    const page = pages[step];
+    if (body.firstChild !== page.element) replaceContent(body, page.element);
+    page.draw();
+  }
+  function drawJob() {
+    const job = made.job;
+    const shown = job && job.state !== "done" && job.state !== "cancelled";
+    replaceContent(work, shown ? jobPanel(job, reload) : null);
+  }
+  subscribe({
+    job: (message) => {
+      if (message.machine !== id) return;
+      const news = made.job?.state !== message.state;
+      made = { ...made, job: message };
+      if (news && ENDED.includes(message.state)) {
+        announce(`${TEXT.jobs[message.kind]}: ${TEXT.states[message.state] || message.what}`);
+        reload().catch(() => {});
+      } else drawJob();
+    },
+    microphone: (message) => {
+      if (message.machine !== id) return;
+      made = { ...made, microphone: message };
+      pages[step].onSession?.(message);
+      if (message.state === "ended" || message.state === "failed") reload().catch(() => {});
+    },
+    resync: () => reload().catch(() => {}),
+  });
+  draw();
+}
+
+function jobPanel(job, after) {
+  const running = !ENDED.includes(job.state);
+  const failed = job.state === "failed" || job.state === "interrupted";
+  const again = async () => {
+    await post(`/v1/jobs/${job.id}/resume`);
+    return TEXT.states.waiting;
+  };
+  const cancel = async () => {
+    await remove(apiPath("jobs", job.id));
+    return TEXT.states.cancelled;
+  };
+  const state = TEXT.states[job.state];
+  return h(
+    "section",
+    { class: `panel${failed ? " trouble" : ""}`, role: failed ? "alert" : null, "aria-label": TEXT.jobs[job.kind] },
+    h("p", {}, h("b", {}, `${TEXT.jobs[job.kind]}${state ? `: ${state}` : ""}`), job.what && ` · ${asSentence(job.what)}`),
+    running &&
+      h("progress", { "aria-label": TEXT.jobs[job.kind], max: job.total || 1, value: job.total ? job.done : false }),
+    h(
+      "p",
+      { class: "row" },
+      running && plainButton(TEXT.cancel, cancel, after),
+      failed && plainButton(TEXT.goOn, again, after),
+    ),
+  );
+}
+
+// A button for work that needs no name.
+function plainButton(text, work, after = () => {}, { main = false, sign } = {}) {
+  const button = h("button", { type: "button", class: main ? "main" : null }, sign && icon(sign), text);
+  button.addEventListener("click", async () => {
+    if (button.getAttribute("aria-disabled") === "true") return;
+    button.setAttribute("aria-disabled", "true");
+    try {
+      const said = await work();
+      if (said) announce(said);
+      await after();
+    } catch (error) {
+      announce(error instanceof ApiError ? asSentence(error.message) : `That failed: ${error.message}`);
+    }
+    button.removeAttribute("aria-disabled");
+  });
+  return button;
+}
+
+const heading = (text) => h("h2", { tabindex: -1 }, text);
+
+// ---- Where from -----------------------------------------------------------------------------------------------------
+
+function whereFrom(shared) {
+  const { id } = shared;
+  const element = h("section", { class: "panel" });
+  const detail = h("div", { class: "detail" });
+  const meters = levelMeters();
+  const verdict = h("div", { role: "status" });
+  const kinds = TEXT.kinds.filter(([kind]) => shared.here || kind !== "folder");
+  const change = (body) => update(apiPath("machines", id, "recordings"), body);
+  const radio = ([kind, label, hint]) => {
+    const input = h("input", { type: "radio", name: "kind", value: kind, checked: kind === shared.made.kind });
+    input.addEventListener("change", async () => {
+      closeMicrophone(shared);
+      await change({ kind, source: kind === shared.made.kind ? undefined : [] }).catch((error) => announce(error.message));
+      await shared.reload();
+      drawDetail();
+    });
+    return h("label", { class: "choice" }, input, h("span", {}, label, h("span", { class: "small" }, ` ${hint}`)));
+  };
+  const details = { browser, microphone, folder, stream, files };
+  let drawn = "";
+
+  function drawDetail() {
+    drawn = shared.made.kind;
+    meters.show([]);
+    replaceContent(verdict);
+    replaceContent(detail, details[drawn]());
+  }
+  function showTest(taken) {
+    const problems = taken.problems.map((text) => h("p", { class: "warning" }, icon("cross"), " ", asSentence(text)));
+    const channels = taken.levels.length > 1 ? ["near", "far"] : ["near"];
+    const sounds = channels.map((name) => ({ name, src: `${apiPath("machines", id, "test", name)}?t=${Date.now()}` }));
+    replaceContent(
+      verdict,
+      problems.length ? problems : h("p", {}, badge({ word: TEXT.testGood, sign: "fine", kind: "fine" })),
+      taken.file && player([{ label: TEXT.tested, sounds }]),
+    );
+  }
+  function browser() {
+    if (!allowed()) return h("p", { class: "warning" }, TEXT.insecure);
+    const near = h("select", { id: "near" });
+    const far = h("select", { id: "far" });
+    const fill = async () => {
+      const found = await microphones();
+      const option = ({ id, label }, i) => h("option", { value: id }, label || `Microphone ${i + 1}`);
+      const [wasNear, wasFar] = [near.value, far.value];
+      replaceContent(near, found.map(option));
+      replaceContent(far, h("option", { value: RIGHT }, TEXT.rightChannel), h("option", { value: NONE }, TEXT.noFar), found.map(option));
+      near.value = wasNear || near.value;
+      far.value = wasFar || saved(id).far || (shared.made.mono ? NONE : RIGHT);
+    };
+    const open = async () => {
+      closeMicrophone(shared);
+      shared.microphone = await openMicrophone({ near: near.value, far: far.value, onLevels: meters.show, onEnd: () => meters.show([]) });
+      await fill();
+      save(id, { near: near.value, far: far.value });
+      await change({ mono: shared.microphone.channels === 1 });
+    };
+    const stop = () => {
+      closeMicrophone(shared);
+      meters.show([]);
+    };
+    const test = async () => {
+      if (!shared.microphone) await open();
+      replaceContent(verdict, h("p", {}, TEXT.testing));
+      const file = await shared.microphone.record(TEST_S);
+      try {
+        showTest(await post(uploadPath(id, "recordings", "test.wav", "&test=true"), file));
+      } catch (error) {
+        showTest({ file: "", levels: [], problems: [error.message] });
+      }
+    };
+    for (const select of [near, far]) select.addEventListener("change", () => shared.microphone && open().catch((e) => announce(e.message)));
+    fill().catch(() => {});
+    return [
+      h("p", { class: "small" }, TEXT.place),
+      h("div", { class: "fields" }, labelled(TEXT.near, near), labelled(TEXT.far, far)),
+      h("p", { class: "row" }, plainButton(TEXT.allow, open), plainButton(TEXT.test, test, undefined, { main: true }), plainButton(TEXT.stop, stop)),
+    ];
+  }
+  function serverButtons(before) {
+    const use = (what) => async () => {
+      await before();
+      if (what === "test") replaceContent(verdict, h("p", {}, TEXT.testing));
+      await post(apiPath("machines", id, "microphone"), { what, seconds: TEST_S });
+    };
+    const stop = () => remove(apiPath("machines", id, "microphone")).then(() => meters.show([]), () => {});
+    return h(
+      "p",
+      { class: "row" },
+      plainButton(TEXT.levels, use("levels")),
+      plainButton(TEXT.test, use("test"), undefined, { main: true }),
+      plainButton(TEXT.stop, stop),
+    );
+  }
+  function microphone() {
+    const [near, far] = [h("select", { id: "near" }), h("select", { id: "far" })];
+    const problem = h("p", { class: "warning" });
+    get("/v1/microphones").then((found) => {
+      const option = (d) => h("option", { value: d.source }, d.label || d.source);
+      replaceContent(near, found.devices.map(option));
+      replaceContent(far, h("option", { value: RIGHT }, TEXT.rightChannel), h("option", { value: NONE }, TEXT.noFar), found.devices.map(option));
+      const [wasNear, wasFar] = shared.made.source;
+      near.value = wasNear || near.value;
+      far.value = wasFar || (shared.made.mono ? NONE : RIGHT);
+      problem.textContent = asSentence(found.problem);
+    }, (error) => { problem.textContent = asSentence(error.message); });
+    const store = async () => {
+      const two = far.value !== RIGHT && far.value !== NONE;
+      await change({ source: two ? [near.value, far.value] : [near.value], mono: far.value === NONE });
+    };
+    return [
+      h("p", { class: "small" }, TEXT.place),
+      h("div", { class: "fields" }, labelled(TEXT.near, near), labelled(TEXT.far, far)),
+      problem,
+      serverButtons(store),
+    ];
+  }
+  function folder() {
+    const input = h("input", { type: "text", id: "folder", value: shared.made.folder, autocomplete: "off", required: true });
+    const store = async () => {
+      await change({ folder: input.value, source: [input.value] });
+      return TEXT.saved;
+    };
+    return [labelled(TEXT.folder, input), h("p", { class: "row" }, plainButton(TEXT.save, store, shared.reload, { main: true }))];
+  }
+  function stream() {
+    const inputs = TEXT.stream.map((text, i) => h("input", { type: "text", id: `stream${i}`, autocomplete: "off", value: shared.made.source[i] || "" }));
+    const store = () => change({ source: inputs.map((input) => input.value).filter(Boolean) });
+    return [
+      h("div", { class: "fields" }, inputs.map((input, i) => labelled(TEXT.stream[i], input))),
+      serverButtons(store),
+    ];
+  }
+  function files() {
+    return uploads(shared);
+  }
+  replaceContent(
+    element,
+    heading(TEXT.steps[0]),
+    h("fieldset", {}, h("legend", { class: "hidden" }, TEXT.steps[0]), kinds.map(radio)),
+    detail,
+    meters.element,
+    verdict,
+    h("p", { class: "row" }, h("button", { type: "button", class: "main", onclick: () => shared.go(1) }, TEXT.next)),
+  );
+  return {
+    element,
+    draw: () => drawn !== shared.made.kind && drawDetail(),
+    onSession: (session) => {
+      meters.show(session.levels);
+      if (session.last) showTest(session.last);
+      else if (session.problem) replaceContent(verdict, h("p", { class: "warning" }, asSentence(session.problem)));
+    },
+  };
+}
+
+// What this browser remembers of its microphones for a machine.
+export function saved(id) {
+  try {
+    return JSON.parse(localStorage.getItem(`nearfar.microphone.${id}`)) || {};
+  } catch {
+    return {};
+  }
+}
+
+function save(id, chosen) {
+  try {
+    localStorage.setItem(`nearfar.microphone.${id}`, JSON.stringify(chosen));
+  } catch {
+    /* this browser stores nothing */
+  }
+}
+
+function closeMicrophone(shared) {
+  shared.microphone?.close();
+  shared.microphone = null;
+}
+
+function labelled(text, input) {
+  return h("div", {}, h("label", { for: input.id }, text), input);
+}
+
+function uploads(shared) {
+  return dropZone({ path: (file) => uploadPath(shared.id, "recordings", file.name), done: () => shared.reload() });
+}
+
+// ---- Collect --------------------------------------------------------------------------------------------------------
+
+function collect(shared) {
+  const { id } = shared;
+  const element = h("section", { class: "panel" });
+  const counter = h("div", {});
+  const state = h("div", { role: "status" });
+  const meters = levelMeters();
+  const number = (name, value, more) => h("input", { type: "number", id: name, value, required: true, ...more });
+  const count = number("count", 20, { min: 1, max: 1000 });
+  const seconds = number("seconds", 10, { min: 1, max: 600 });
+  const every = number("every", 0, { min: 0, max: 86400 });
+  let stopped = true;
+  const reloadSoon = throttle(() => shared.reload().catch(() => {}), 2000);
+
+  const begin = async () => {
+    for (const input of [count, seconds, every]) if (!input.reportValidity()) return;
+    stopped = false;
+    if (shared.made.kind === "browser") await recordHere();
+    else await post(apiPath("machines", id, "microphone"), settings());
+  };
+  const settings = () => ({ what: "record", count: Number(count.value), seconds: Number(seconds.value), every_s: Number(every.value) });
+  const stop = async () => {
+    stopped = true;
+    closeMicrophone(shared);
+    meters.show([]);
+    if (shared.made.kind !== "browser") await remove(apiPath("machines", id, "microphone")).catch(() => {});
+  };
+  const tell = (text, problems = []) =>
+    replaceContent(state, text && h("p", {}, text), problems.map((each) => h("p", { class: "warning" }, icon("cross"), " ", asSentence(each))));
+  const recordHere = async () => {
+    const { near, far } = saved(id);
+    shared.microphone ||= await openMicrophone({ near, far, onLevels: (levels) => meters.show(levels), onEnd: stop });
+    const wanted = settings();
+    for (let taken = 0; taken < wanted.count && !stopped; ) {
+      const began = Date.now();
+      let said;
+      try {
+        const file = await shared.microphone.record(wanted.seconds);
+        said = await post(uploadPath(id, "recordings", `${fileTime(began)}.wav`), file);
+        taken += 1;
+      } catch (error) {
+        if (stopped) break;
+        said = { problems: [error.message] };
+        if (!(error instanceof ApiError) || error.status === 0) throw error;
+      }
+      tell(TEXT.recording(taken, wanted.count), said.problems);
+      await shared.reload();
+      const wait = began + 1000 * wanted.every_s - Date.now();
+      if (wait > 0 && taken < wanted.count) await new Promise((done) => setTimeout(done, wait));
+    }
+    await stop();
+  };
+  const canRecord = () => ["browser", "microphone", "stream"].includes(shared.made.kind);
+  const controls = h(
+    "div",
+    {},
+    h("div", { class: "fields" }, labelled(TEXT.recordCount, count), labelled(TEXT.recordSeconds, seconds), labelled(TEXT.recordEvery, every)),
+    h("p", { class: "row" }, plainButton(TEXT.record, begin, undefined, { main: true, sign: "alarm" }), plainButton(TEXT.stop, stop, shared.reload)),
+    meters.element,
+    state,
+  );
+  replaceContent(
+    element,
+    heading(TEXT.steps[1]),
+    h("p", {}, TEXT.collectHow),
+    counter,
+    controls,
+    uploads(shared),
+    h("p", { class: "row" }, h("button", { type: "button", class: "main", onclick: () => shared.go(2) }, TEXT.next)),
+  );
+  return {
+    element,
+    draw: () => {
+      const { made } = shared;
+      const bar = (done, most, label) => h("progress", { max: most, value: Math.min(done, most), "aria-label": label });
+      replaceContent(
+        counter,
+        h("p", { class: "lead" }, TEXT.counter(made)),
+        bar(made.recordings, 20, TEXT.collected[0]),
+        bar(made.sessions, 3, TEXT.collected[1]),
+        h("p", { class: "small" }, made.missing || TEXT.enough),
+      );
+      controls.hidden = !canRecord();
+    },
+    onSession: (session) => {
+      meters.show(session.levels);
+      const text = session.state === "recording" || session.taken ? TEXT.recording(session.taken, session.count) : "";
+      tell(text, [...(session.last?.problems || []), session.problem].filter(Boolean));
+      reloadSoon();
+    },
+  };
+}
+
+// ---- Listen ---------------------------------------------------------------------------------------------------------
+
+function listen(shared) {
+  const { id } = shared;
+  const element = h("section", { class: "panel" });
+  const verdict = h("div", { role: "status" });
+  const odd = h("div", {});
+  const groups = h("div", {});
+  const all = h("details", {});
+  const kept = new Set(); // what somebody has listened to and kept, on this page
+  const check = async (name) => {
+    await post(apiPath("machines", id, "doctor"), { who: name });
+    return TEXT.jobs.doctor;
+  };
+  const mark = (files, change, text) =>
+    actionButton(
+      text,
+      async (who) => {
+        await update(apiPath("machines", id, "recordings"), { files, who, ...change });
+        return TEXT.saved;
+      },
+      { after: shared.reload },
+    );
+  const sound = (file) => {
+    const channels = shared.made.mono ? ["near"] : ["near", "far"];
+    return channels.map((name) => ({
+      name,
+      src: `${apiPath("machines", id, "recordings", name)}?file=${encodeURIComponent(file)}`,
+    }));
+  };
+  const left = (file) => shared.made.files.find((each) => each.file === file)?.left_out_by;
+  const decide = (file) =>
+    left(file)
+      ? [h("span", { class: "small" }, TEXT.thrown(left(file))), mark([file], { left_out: false }, TEXT.takeBack)]
+      : [
+          plainButton(TEXT.keep, async () => {
+            kept.add(file);
+            return TEXT.kept;
+          }, drawAll),
+          mark([file], { left_out: true }, TEXT.throwOut),
+        ];
+
+  function drawAll() {
+    const { made } = shared;
+    const found = made.findings;
+    const word = !found ? TEXT.notChecked : found.stale ? TEXT.stale : TEXT.verdicts[found.verdict];
+    replaceContent(
+      verdict,
+      h("p", { class: "lead" }, word),
+      found && found.notes.map((text) => h("p", { class: "small" }, text)),
+    );
+    const shown = (found?.files || []).filter((each) => !kept.has(each.file) && made.files.some((f) => f.file === each.file));
+    const playing = odd.contains(document.activeElement);
+    if (!playing || !shown.length || odd.dataset.of !== JSON.stringify([shown, made.files]))
+      replaceContent(odd, shown.length ? [h("h3", {}, TEXT.findings), player(shown.map(oddItem))] : null);
+    odd.dataset.of = JSON.stringify([shown, made.files]);
+    replaceContent(groups, (found?.groups || []).map(groupItem));
+    const open = all.open;
+    const items = made.files.slice(0, MOST_SHOWN).map((each) => ({
+      label: [each.file, each.session && h("span", { class: "small" }, ` · ${each.session}`)],
+      name: each.file,
+      sounds: sound(each.file),
+      answers: [each.left_out_by && h("span", { class: "small" }, TEXT.thrown(each.left_out_by)), each.left_out_by ? mark([each.file], { left_out: false }, TEXT.takeBack) : mark([each.file], { left_out: true }, TEXT.throwOut)],
+    }));
+    if (!all.contains(document.activeElement) || all.dataset.of !== JSON.stringify(made.files))
+      replaceContent(all, h("summary", {}, TEXT.all(made.files.length)), items.length > 0 && player(items));
+    all.dataset.of = JSON.stringify(made.files);
+    all.open = open;
+  }
+  const oddItem = (each) => ({
+    label: [h("b", {}, each.file), h("span", { class: each.usable ? "small" : "warning" }, ` ${each.texts.map(asSentence).join(" ")}`)],
+    name: each.file,
+    sounds: each.usable ? sound(each.file) : [],
+    missing: "",
+    answers: decide(each.file),
+  });
+  const groupItem = (each, g) => [
+    h("h3", {}, TEXT.group(TEXT.groups[each.kind])),
+    h("p", { class: "small" }, TEXT.groupHow),
+    each.files.map((files, i) => {
+      const input = h("input", { type: "text", id: `group-${g}-${i}`, maxlength: 60, autocomplete: "off" });
+      const name = async (who) => {
+        if (!input.value.trim()) return TEXT.groupName;
+        await update(apiPath("machines", id, "recordings"), { files, session: input.value.trim(), who });
+        return TEXT.saved;
+      };
+      return h(
+        "div",
+        { class: "group" },
+        player([{ label: `${files.length} recordings${each.values[i] ? ` of ${each.values[i]}` : ""}: ${files.slice(0, 3).join(", ")}${files.length > 3 ? " …" : ""}`, name: files[0], sounds: sound(files[0]) }]),
+        labelled(TEXT.groupName, input),
+        h("p", { class: "row" }, actionButton(TEXT.nameIt, name, { after: shared.reload }), mark(files, { left_out: true }, TEXT.throwAll)),
+      );
+    }),
+  ];
+  replaceContent(
+    element,
+    heading(TEXT.steps[2]),
+    h("p", {}, TEXT.checkWhy),
+    h("p", { class: "row" }, actionButton(TEXT.check, check, { main: true, after: shared.reload })),
+    verdict,
+    odd,
+    groups,
+    all,
+    h("p", { class: "row" }, h("button", { type: "button", class: "main", onclick: () => shared.go(3) }, TEXT.next)),
+  );
+  return { element, draw: drawAll };
+}
+
+// ---- Fit ------------------------------------------------------------------------------------------------------------
+
+function fitting(shared) {
+  const { id } = shared;
+  const element = h("section", { class: "panel" });
+  const what = h("div", {});
+  const done = h("div", {});
+  const fit = async (name) => {
+    await post(apiPath("machines", id, "fit"), { who: name });
+    return TEXT.jobs.fit;
+  };
+  const button = h("p", { class: "row" });
+  replaceContent(element, heading(TEXT.steps[3]), what, button, done);
+  return {
+    element,
+    draw: async () => {
+      const { made } = shared;
+      replaceContent(
+        what,
+        h("p", {}, TEXT.fitWhat(made)),
+        made.left_out > 0 && h("p", { class: "small" }, TEXT.thrownOut(made.left_out)),
+        made.missing && h("p", { class: "warning" }, made.missing),
+      );
+      if (!button.contains(document.activeElement))
+        replaceContent(button, actionButton(made.live ? TEXT.fitAgain : TEXT.fit, fit, { main: !made.live, after: shared.reload }));
+      if (!made.live) {
+        replaceContent(done);
+        return;
+      }
+      const model = await get(apiPath("machines", id, "model"));
+      const notes = made.job?.kind === "fit" && made.job.state === "done" ? made.job.notes : [model.why];
+      replaceContent(
+        done,
+        h("p", { class: "lead" }, badge({ word: TEXT.live, sign: "fine", kind: "fine" })),
+        h("h3", {}, TEXT.chosen),
+        h("ul", {}, notes.map((text) => h("li", {}, asSentence(text)))),
+        h("h3", {}, TEXT.promise),
+        h("ul", {}, model.set_point.promise.map((text) => h("li", {}, asSentence(text)))),
+        h(
+          "p",
+          { class: "row" },
+          h("a", { class: "button main", href: `/machine/${encodeURIComponent(id)}` }, TEXT.toMachine),
+          h("a", { class: "button", href: `/model/${encodeURIComponent(id)}` }, TEXT.toModel),
+        ),
+      );
+    },
+  };
+}
+
+// A time for a file name in this device's zone: recordings of one day are one session.
+export function fileTime(ms) {
+  const t = new Date(ms);
+  const two = (x) => String(x).padStart(2, "0");
+  const day = `${t.getFullYear()}-${two(t.getMonth() + 1)}-${two(t.getDate())}`;
+  return `${day}_${two(t.getHours())}-${two(t.getMinutes())}-${two(t.getSeconds())}`;
+}

@@ -1,0 +1,150 @@
+"""The recordings that a machine has heard: a row each, with their worst spans and their sound."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import RATE, hum, write_wav
+from nearfar.live.heard import APART_S, file_of, recordings, summary
+from nearfar.live.records import ScoreRecord
+from servers import a_plant, client_of
+from test_setup import wav
+
+LENGTH = 10.0
+
+
+def rows(scores, file="hour.wav", t0=1000.0, unusual=2.0, alarm=4.0):
+    """Windows of a recording; None cannot be judged."""
+    return [
+        ScoreRecord("pump", t0 + i * LENGTH, t0 + (i + 1) * LENGTH, score or 0.0, alarm,
+                    None if score is None else score > alarm, 0.1, unusual=None if score is None else score > unusual,
+                    file=file, problem="silent" if score is None else "")
+        for i, score in enumerate(scores)
+    ]  # fmt: skip
+
+
+def test_an_hour_is_one_row_with_its_four_worst_spans():
+    scores = [0.0] * 360
+    for at, values in {
+        20: [3.0],
+        50: [4.5],
+        90: [2.5, 2.6],
+        200: [12.0, 14.4, 13.0, 12.5],
+        300: [3.5],
+        330: [None],
+    }.items():
+        scores[at : at + len(values)] = values
+    found = summary(rows(scores))
+    assert (found.windows, found.judged, found.unusual, found.anomalous) == (360, 359, 9, 5)
+    assert (
+        found.status == "wrong" and found.score == 14.4 and found.worst_t0 == 1000 + 2010 and found.problem == "silent"
+    )
+    spans = [(s.start_s, s.end_s, s.score, s.windows) for s in found.spans]
+    assert spans == [(2000, 2040, 14.4, 4), (500, 510, 4.5, 1), (3000, 3010, 3.5, 1), (200, 210, 3.0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "status"),
+    [
+        ([1.0], "normal"),
+        ([3.0], "unusual"),
+        ([5.0], "wrong"),
+        ([5.0, 1.0, 5.0, 1.0], "unusual"),  # by chance: never three in a row
+        ([5.0, 5.0], "wrong"),
+        ([1.0, 5.0, 5.0, 5.0, 1.0], "wrong"),
+        ([None, None], "cannot judge"),
+        ([None, 5.0], "wrong"),
+    ],
+)
+def test_a_recording_has_one_word(scores, status):
+    assert summary(rows(scores)).status == status
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 4)), max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_windows_of_one_recording_stay_together(lengths):
+    made, t0 = [], 0.0
+    for file, count in lengths:  # the same name again is another recording
+        made.append(rows([1.0] * count, file, t0))
+        t0 = made[-1][-1].t1 + APART_S
+    found = list(recordings(row for of in reversed(made) for row in reversed(of)))
+    assert [(h.file, h.windows) for h in found] == lengths[::-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("a.wav", "a.wav"),
+        ("a.wav@20s", "a.wav"),
+        ("x/a@3s.wav@1.5s", "x/a@3s.wav"),
+        ("a.wav@1e+06s", "a.wav"),
+        ("", ""),
+    ],
+)
+def test_the_file_of_a_window(name, file):
+    assert file_of(name) == file
+
+
+def post(client, name, clip):
+    path = f"/v1/machines/pump/score?name={name}"
+    answer = client.post(path, content=wav(clip), headers={"content-type": "audio/wav"})
+    assert answer.status_code == 200
+    return answer.json()
+
+
+def test_what_is_sent_leaves_a_trace_with_sound_and_can_alarm(pump3, tmp_path):
+    plant, _ = a_plant(pump3, tmp_path, "pump", clock=time.time)
+    with client_of(plant, time.time) as client:
+        answers = [post(client, "same.wav", hum(500 + i, fault="hiss" if i else "")) for i in range(4)]
+        state = client.get("/v1/machines/pump").json()
+        assert state["state"] == "unacknowledged alarm" and state["window"]["file"] == "same.wav"
+        found = client.get("/v1/machines/pump/heard").json()["recordings"]
+        assert [h["score"] for h in found] == [a["score"] for a in answers[::-1]]  # the very same scores
+        assert [h["status"] for h in found] == ["wrong"] * 3 + ["normal"] and all(h["playable"] for h in found)
+        page = client.get("/v1/machines/pump/heard?limit=3").json()
+        older = client.get(page["next"]).json()
+        assert [h["t0"] for h in page["recordings"] + older["recordings"]] == [h["t0"] for h in found]
+        sound = client.get("/v1/machines/pump/heard/near", params={"t0": found[0]["t0"]})
+        assert sound.status_code == 200
+        assert client.get("/v1/machines/pump/heard/near", params={"t0": found[0]["t0"] + 99}).status_code == 404
+        event = client.get("/v1/events/1").json()
+        assert event["file"] == "same.wav" and event["has_audio"]
+        long = post(client, "long.wav", hum(600, seconds=40.0))
+        found = client.get("/v1/machines/pump/heard").json()["recordings"][0]
+        assert found["file"] == "long.wav" and found["windows"] == len(long["windows"]) == 20
+        assert found["t1"] - found["t0"] == pytest.approx(40.0, abs=0.1)
+    plant.close()
+    plant.history.close()
+
+
+def test_a_machine_with_a_source_keeps_what_is_sent_in_its_audit_alone(pump3, tmp_path):
+    plant, _ = a_plant(pump3, tmp_path, "pump", clock=time.time, streamed=True)
+    with client_of(plant, time.time) as client:
+        post(client, "one.wav", hum(1))
+        assert client.get("/v1/machines/pump/heard").json()["recordings"] == []
+        (entry,) = client.get("/v1/audit").json()["audit"]
+        assert entry["action"] == "score" and entry["text"].startswith("one.wav: ")
+    plant.close()
+    plant.history.close()
+
+
+def test_a_folder_gives_the_sound_of_its_own_files_alone(pump3, tmp_path):
+    from nearfar.live.server.playback import heard_clip, sound_path
+
+    plant, _ = a_plant(pump3, tmp_path, "pump")
+    machine, inbox = plant.machines["pump"], tmp_path / "inbox"
+    machine.folder = inbox
+    clip = hum(7, seconds=40.0)
+    path = write_wav(inbox / "sub" / "hour.wav", clip)
+    write_wav(tmp_path / "secret.wav", clip)
+    (row,) = rows([1.0], "sub/hour.wav")
+    assert sound_path(plant.history, machine, row) == path.resolve()
+    part = heard_clip(path, machine, 6.0)
+    assert np.abs(part.near - clip.near[6 * RATE : 8 * RATE]).max() < 1e-4
+    for name in ("../secret.wav", "sub/none.wav", str(tmp_path / "secret.wav")):
+        assert sound_path(plant.history, machine, rows([1.0], name)[0]) is None
+    plant.close()
+    plant.history.close()
