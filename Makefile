@@ -31,6 +31,7 @@ check: $(VENV)/.test-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file benchmarks/mypy.ini benchmarks tools
 
 docs: $(VENV)/.docs-ready  ## the documentation as a site, in site/
 	@echo "== docs"

@@ -11,11 +11,10 @@ from scipy import fft
 
 from measure import interleaved_seconds, report
 from nearfar.audio import Clip
-from nearfar.detector.default import choose_recipe
+from nearfar.detector.default import features
 from nearfar.embedding.vectors import embed
 from nearfar.encoders import load
 from nearfar.enhance import leakage_subtract, soft_mask
-from nearfar.recipe import leaves
 from nearfar.support.threads import single_threaded_blas
 
 SECONDS, RATE = 10, 16_000
@@ -32,9 +31,9 @@ def main() -> None:
     near, far = rng.normal(size=(2, SECONDS * RATE)).astype(np.float32) * 0.1
     clip = Clip(near, far, RATE)
     encoder = load("logmel")
-    system, _ = choose_recipe([clip] * 4)
-    recipes = list(leaves(system))
-    works = [
+    recipes = list(features([clip] * 4)[0].values())
+    encoders = {recipe.encoder: load(recipe.encoder) for recipe in recipes}
+    works: list[tuple[str, Callable[[], object], Callable[[], object] | None]] = [
         ("soft mask (1024, hop 256)", lambda: soft_mask(near, far, alpha=0.5, floor=0.7), transforms(1024, 256)),
         ("leakage subtraction, w1_1024", lambda: leakage_subtract(near, far), transforms(1024, 512)),
         (
@@ -43,7 +42,7 @@ def main() -> None:
             transforms(16384, 4096),
         ),
         ("log-mel", lambda: encoder.frames([near]), None),
-        ("the default, a clip to its vectors", lambda: embed(clip, recipes, {"logmel": encoder}), None),
+        ("the default, a clip to its vectors", lambda: embed(clip, recipes, encoders), None),
     ]
     rows = []
     with single_threaded_blas():

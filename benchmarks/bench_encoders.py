@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ import numpy as np
 from measure import in_fresh_process, report
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
-NAMES = ("eat-large", "eat-as2m", "beats", "ced-base", "m2d-clap", "sslam", "openl3", "dasheng", "ced-tiny")
-NAMES += ("fisher-tiny", "fisher-mini", "fisher-small", "echo-small", "openbeats-base")
+NAMES = [
+    *("eat-large", "eat-as2m", "beats", "ced-base", "m2d-clap", "sslam", "openl3", "dasheng", "ced-tiny"),
+    *("fisher-tiny", "fisher-mini", "fisher-small", "echo-small", "openbeats-base"),
+]
 SEEDS = {"10s": 1, "12s": 2, "3s": 3, "24s": 6}  # of the golden waves at the encoder's rate
 BATCHES = (1, 8)
 BUDGET_S, TURNS = 10.0, (3, 9)  # for one network and batch: as many turns as fit, within these
@@ -120,7 +123,7 @@ def measured(name: str, path: str) -> list[str]:
 
     manifest = json.loads((GOLDEN / "manifests" / f"{name}.json").read_text())
     encoder, rate = loaded(encoders.load, manifest["encoder"], path), manifest["sample_rate"]
-    golden, worst, means = np.load(GOLDEN / f"{name}.npz"), 0.0, []
+    golden, worst, means = np.load(GOLDEN / f"{name}.npz"), 0.0, list[float]()
     for length in (length for length in SEEDS if f"grid_{length}" in golden.files):
         wanted = golden[f"grid_{length}"]
         found = encoder.grid(fake_wave(float(length[:-1]), rate, seed=SEEDS[length])[None])[0][..., ::8]
@@ -131,7 +134,7 @@ def measured(name: str, path: str) -> list[str]:
     operations, plain = count_operations(encoder, clip), sgemm(encoder)
     for batch in BATCHES:
         waves = np.repeat(clip, batch, axis=0)
-        wall, ratio, processor = turns(lambda waves=waves: encoder.grid(waves), operations * batch, *plain)
+        wall, ratio, processor = turns(partial(encoder.grid, waves), operations * batch, *plain)
         row += [f"{wall / batch:.3f}", f"{ratio:.2f}", f"{processor:.2f}"]
     return row
 

@@ -37,12 +37,13 @@ def main(machines: int) -> None:
     for sessions in (3, 5, 10):
         for apart in (0.0, 0.5):
             rng = np.random.default_rng([sessions, int(10 * apart)])
-            alarmed, delays = 0, {shift: [] for shift in SHIFTS}
+            alarmed, delays = 0, {shift: list[int]() for shift in SHIFTS}
             for _ in range(machines):
                 normals = [machine(rng, 2 * EACH, apart * rng.normal())[::2] for _ in range(sessions)]
                 tail = PValue(np.concatenate(normals))
                 p = np.exp(tail.log_p(np.concatenate(normals)))
                 evidence = design(p, np.repeat(np.arange(1, sessions + 1), EACH).tolist(), 2.0, 10.0 * WINDOWS)
+                assert evidence is not None
                 for _ in range(NEW):
                     watch = evidence.fresh()
                     healthy = np.exp(tail.log_p(machine(rng, SESSION, apart * rng.normal())))

@@ -53,7 +53,7 @@ SHORT = [("fan", "room", 0), ("clock", "room", 0), ("gearbox", "head", 0)]  # ma
 UNRELATED = (120, 200)  # normals and healthy test clips of a demo machine in which nothing changes
 
 
-GAUSSIAN = {"method": "mahalanobis", "standardize": True, "ignore_domains": True, "normalize": False}
+GAUSSIAN: dict[str, Any] = {"method": "mahalanobis", "standardize": True, "ignore_domains": True, "normalize": False}
 MODULATION = Recipe(encoder="modulation", shrinkage=0.1, **GAUSSIAN)
 
 
@@ -94,7 +94,7 @@ def without(name: str) -> Named:
     return Named(f"without {name}", change)
 
 
-def each_part(change: Callable[[str, Recipe], Recipe]) -> Callable[[Watch], System]:
+def each_part(change: Callable[[str, Any], Recipe]) -> Callable[[Watch], Watch]:
     return lambda default: replace(default, parts=tuple((n, w, change(n, s)) for n, w, s in default.parts))
 
 
@@ -102,7 +102,7 @@ def plus_modulation(default: Watch) -> System:
     return replace(default, parts=(*default.parts, ("modulation", 1.0, MODULATION)))
 
 
-def near_only(default: Watch) -> System:
+def near_only(default: Watch) -> Watch:
     """The default of one microphone."""
     own = replace(default, parts=tuple((n, 1.0, s) for n, _, s in default.parts if n != "clean"))
     return each_part(lambda _, recipe: replace(recipe, view="near_only"))(own)
@@ -323,7 +323,8 @@ def unrelated(seeds: int, kinds: int) -> Table:
             clips = []
             for i in range(sum(UNRELATED)):
                 wave = make_clip(subject, plan(index, 0, i, seed=seed), index, sessions.CLIP_S, seed=seed)
-                clips.append(Clip(*(wave.T.astype(np.float32) / 32768), RATE, f"clip {i:04d}"))
+                near, far = wave.T.astype(np.float32) / 32768
+                clips.append(Clip(near, far, RATE, f"clip {i:04d}"))
             heard = Heard(clips, UNRELATED[0])
             for named in [named for named in SYSTEMS if named.everywhere and not named.told]:
                 for count in (20, 60, UNRELATED[0]):
@@ -398,7 +399,7 @@ def factory() -> dict[str, list[str]]:
             labels = [False] * len(normals[held]) + [True] * len(broken)
             for name, (values, _) in scores(train, normals[held] + broken, [False] * len(train)).items():
                 found[name].append(auc(values, labels))
-    return {name: [_percent(np.mean(values))] for name, values in found.items()}
+    return {name: [_percent(float(np.mean(values)))] for name, values in found.items()}
 
 
 def _read(recordings: Sequence) -> list[Clip]:

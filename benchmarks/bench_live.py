@@ -41,7 +41,7 @@ from nearfar.live.sources.streams import Ffmpeg
 from nearfar.live.sources.windows import Window
 
 SECONDS, NORMALS, MACHINES = 10.0, 40, 20
-SOUNDS = [np.stack([(c := hum(700 + i, seconds=SECONDS)).near, c.far]).astype(np.float32) for i in range(4)]
+SOUNDS = [np.asarray([(c := hum(700 + i, seconds=SECONDS)).near, c.far], np.float32) for i in range(4)]
 
 
 class Arriving:

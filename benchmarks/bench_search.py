@@ -9,6 +9,7 @@ Pooling one clip takes no notice of the others, so a twelfth of the clips is poo
 back ends get as many vectors as there are. Limits: 300 times faster for mean, 100 for concat, under 8 GB.
 """
 
+import os
 import sys
 import tempfile
 import time
@@ -60,7 +61,9 @@ class Synthetic:
         sound = rng.normal(size=(1, F, width)).astype(np.float32)
         self.tiles = 0.3 * sound + 0.3 * rng.normal(size=(TILES, T, F, width)).astype(np.float32)
 
-    def grids(self, path: Path, waveforms: Iterable[str], layer: int | None = None) -> dict[str, np.ndarray]:
+    def grids(
+        self, path: str | os.PathLike[str], waveforms: Iterable[str], layer: int | None = None
+    ) -> dict[str, np.ndarray]:
         return {name: self._grid(4 * int(str(path)) + WAVES.index(name)) for name in waveforms}
 
     def _grid(self, number: int) -> np.ndarray:
@@ -107,8 +110,8 @@ def plain(case: Case) -> tuple[float, float, int, list[float]]:
         count = min(max(2, case.sample // grids), len(recipes))
         seconds = [alone(recipes[i], frames, case, rng) for i in rng.choice(len(recipes), count, replace=False)]
         share = len(recipes) / whole
-        mean, taken = mean + share * np.mean(seconds), taken + count
-        variance += share**2 * np.var(seconds, ddof=1) / count
+        mean, taken = mean + share * float(np.mean(seconds)), taken + count
+        variance += share**2 * float(np.var(seconds, ddof=1)) / count
     one = next(chosen(case).configurations("beats"))
     return float(mean), float(variance**0.5), taken, [alone(one, frames, case, rng, share) for share in (1, TWELFTH)]
 

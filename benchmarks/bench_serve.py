@@ -76,11 +76,13 @@ def main() -> None:
         detector.save(root / "m")
         files = sorted((machine / "test").glob("*.wav"))
         bodies = [file.read_bytes() for file in files]
-        clips = [Clip(*soundfile.read(io.BytesIO(b), dtype="float32")[0].T, 16_000) for b in bodies]
+        pairs = [soundfile.read(io.BytesIO(body), dtype="float32")[0].T for body in bodies]
+        clips = [Clip(near, far, 16_000) for near, far in pairs]
         command = [sys.executable, "-m", "nearfar", "serve", str(root / "m"), "--port", "0"]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
         try:
-            url = re.search(r"http\S+", server.stdout.readline())[0]
+            assert server.stdout is not None
+            url = next(word for word in server.stdout.readline().split() if word.startswith("http"))
             rows = measured(url, detector, bodies, clips, server.pid)
         finally:
             server.terminate()

@@ -70,7 +70,8 @@ def _drawn(kind: str) -> Machine:
 def fit(folder: Path) -> None:
     """A detector per machine, on 25 minutes of its normals."""
     for kind in MACHINES:
-        normals = [Clip(*sound(kind, 10_000 + i), RATE, f"{kind}_{i:02d}") for i in range(NORMALS)]
+        pairs = [sound(kind, 10_000 + i) for i in range(NORMALS)]
+        normals = [Clip(near, far, RATE, f"{kind}_{i:02d}") for i, (near, far) in enumerate(pairs)]
         Detector().fit(normals).save(folder / kind)
 
 
@@ -225,6 +226,7 @@ def begin(where: list[str], first: int) -> subprocess.Popen[str]:
 
 def tell(process: subprocess.Popen[str], minute: int) -> str:
     """Let it live through a minute; what it says of it."""
+    assert process.stdin is not None and process.stdout is not None
     process.stdin.write(f"{minute}\n")
     process.stdin.flush()
     return process.stdout.readline()

@@ -130,7 +130,7 @@ def requests(rng: random.Random, document: dict[str, Any], sounds: list[bytes]) 
             elif parameter["in"] == "path" and rng.random() < 0.15:
                 ids[parameter["name"]] = value.replace("/", "%2f").replace("\0", "%00") or "x"
         request: dict[str, Any] = {"method": method.upper(), "params": query, "headers": {}}
-        request["url"] = re.sub(r"\{(\w+)\}", lambda name, ids=ids: ids[name[1]], path)
+        request["url"] = path.format_map(ids)
         content = call.get("requestBody", {}).get("content", {})
         if "application/json" in content:
             schema = content["application/json"]["schema"]

@@ -125,8 +125,8 @@ def run(page: Path, folder: Path) -> str:
 
 def differences(old: str, new: str) -> str:
     """A diff of two pages whose numbers are masked: times and last digits are not what a page promises."""
-    masked = [NUMBER.sub("#", text).splitlines() for text in (old, new)]
-    return "\n".join(difflib.unified_diff(*masked, "written", "printed now", lineterm="", n=1))
+    before, after = (NUMBER.sub("#", text).splitlines() for text in (old, new))
+    return "\n".join(difflib.unified_diff(before, after, "written", "printed now", lineterm="", n=1))
 
 
 def main() -> int:
