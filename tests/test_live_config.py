@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nearfar.cli.serve import read_home
 from nearfar.errors import ConfigError
 from nearfar.live.build import build_plant, check, open_machines
 from nearfar.live.config import from_options, read
@@ -111,6 +112,24 @@ def test_machines_are_as_configured_and_share_an_encoder(folder):
         ('host = "broker"', 'host = "b"\nprefix = "a/#"', r"mqtt.prefix must be a topic without .*, not 'a/#'"),
         ("https://example.org/hook", "htp://x", "line 28: webhook.url: url of a webhook must begin with http"),
         ("[metrics]", '[opcua]\nendpoint = "http://x"\n[metrics]', "opcua.endpoint must be opc.tcp://HOST:PORT/"),
+        ("[metrics]", "[notify.a]\n[metrics]", "line 31: notify.a: a channel has url, or url_file"),
+        (
+            "[metrics]",
+            '[notify.a]\nurl = "x"\nquiet = "at night"\n[metrics]',
+            "line 33: .*'at night' is no span of time",
+        ),
+        ("[metrics]", '[notify.a]\nurl = "x"\nevents = "fire"\n[metrics]', "unknown kind of event 'fire'"),
+        (
+            "[metrics]",
+            '[notify.a]\nurl = "x"\nmachines = "saw"\n[metrics]',
+            "notify.a names a machine 'saw'; there are: pump",
+        ),
+        ("[metrics]", '[[maintenance]]\nwhen = "25:00-26:00"\n[metrics]', "an hour that no day has"),
+        (
+            "[metrics]",
+            '[[maintenance]]\nwhen = "Sun"\nmachines = ["saw"]\n[metrics]',
+            "maintenance names a machine 'saw'",
+        ),
     ],
 )
 def test_mistakes_are_named_with_their_line(folder, old, new, says):
@@ -144,6 +163,16 @@ def test_options_of_the_command_line_are_checked_in_the_same_way(table, says):
     weights = {"eat-large": Path("eat.safetensors")}
     made = from_options({"machines": {"pump": {"model": Path("pump3"), "weights": weights}}})
     assert made.machines["pump"].weights == weights and made.history.folder == Path("nearfar-history")
+
+
+def test_the_home_folder_may_say_more_of_its_plant(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEARFAR_HOME", str(tmp_path))
+    plain = read_home()
+    assert (plain.models, plain.history.folder) == (tmp_path / "models", tmp_path / "history") and not plain.notify
+    written(tmp_path, '[notify.me]\nurl = "ntfy://ntfy.sh/x"\n[history]\nfolder = "h"\n')
+    more = read_home()
+    assert more.notify["me"].url == "ntfy://ntfy.sh/x" and more.notify["me"].events == ("alarm", "health")
+    assert (more.models, more.history.folder) == (tmp_path / "models", tmp_path / "h")
 
 
 def test_files_without_machines_or_that_are_not_there(folder):

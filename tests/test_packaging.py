@@ -3,9 +3,13 @@
 import configparser
 import importlib.util
 import json
+import os
 import plistlib
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +24,7 @@ from nearfar.live.server.connections import MOST
 from nearfar.live.sinks.prometheus import Metrics
 
 PACKAGING = Path(__file__).parents[1] / "packaging"
+HADOLINT = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 
 
 def exported() -> set[str]:
@@ -117,6 +122,13 @@ def test_container_files_keep_the_rules_of_small_and_safe_images(file):
                 assert "--no-cache-dir" in rest
         if name in ("CMD", "ENTRYPOINT"):
             assert json.loads(rest)
+
+
+@pytest.mark.skipif(HADOLINT is None, reason="needs hadolint")
+@pytest.mark.parametrize("file", ["Containerfile", "homeassistant/Dockerfile"])
+def test_hadolint_finds_nothing(file):
+    done = subprocess.run([HADOLINT, str(PACKAGING / file)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_the_image_serves_the_dashboard_as_a_user_without_rights():

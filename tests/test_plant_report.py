@@ -68,6 +68,11 @@ def test_a_report_counts_what_the_history_holds(history):
     assert later.word == "No new sound" and machine(plant_report(history, T0 + 3000, DAY)).word == "Had alarms"
     half = machine(plant_report(history, T0, DAY / 4))
     assert (half.windows, half.came, half.word) == (36, "no alarm", "Fine")
+    history.record_event(Event(0, "pump", "unusual", T0 - 3600, text="many"))
+    assert machine(plant_report(history, T0, DAY)).word == "Unusual"
+    record = ScoreRecord("pump", T0 - 20, T0 - 10, 0.0, 4.0, None, 0.5, (), "maintenance: cleaning")
+    history.record_score(record)
+    assert machine(plant_report(history, T0, DAY)).word == "Maintenance"
 
 
 def test_windows_that_overlap_are_heard_once_and_reasons_are_counted(history):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
     from nearfar.detector import Detector
 
-EVERY_S = 1200.0  # between two recordings of a machine in the day of the demo
+DAY_S = 25 * 3600.0  # of the demo: from a day on it is known how often a machine is heard
 
 
 @command
@@ -78,7 +78,9 @@ def demo(
         echo(f"Log-mel mean and standard deviation with a plain Gaussian, for comparison: {100 * floor.overall:.2f}")
     echo(f"\nReport page   {page or NO_PICTURES}")
     echo(f"Data          {data}")
-    echo(f"Try           nearfar explain {quote(str(folder / 'models' / first.name))} {quote(str(shown))}")
+    models = [quote(str(path)) for path, _ in detectors.values()]
+    echo(f"Try           nearfar explain {models[0]} {quote(str(shown))}")
+    echo(f"In a browser  nearfar serve {' '.join(models)} --history {quote(str(history))}")
 
 
 def _detector_of(
@@ -95,17 +97,18 @@ def _detector_of(
 
 
 def _a_day(evaluation: Evaluation, detectors: Mapping[str, tuple[Path, Detector]], folder: Path) -> Path:
-    """A history in which each machine is heard every EVERY_S, first healthy, then with its faults; until now."""
+    """A history of a day in which each machine is heard healthy, then with its faults, the plainest last; until now."""
     from nearfar.live.history.history import History
     from nearfar.live.rehearsal import rehearse
 
     shutil.rmtree(folder, ignore_errors=True)
-    recordings = {
-        m.name: [Path(r.path) for r in sorted(m.recordings, key=lambda r: (bool(r.is_anomaly), r.name))]
-        for m in evaluation.machines
-    }
+    recordings = {}
+    for m in evaluation.machines:
+        heard = zip(m.recordings, m.scores, strict=True)
+        order = sorted(heard, key=lambda pair: (bool(pair[0].is_anomaly), pair[1].score * bool(pair[0].is_anomaly)))
+        recordings[m.name] = [Path(r.path) for r, _ in order]
     with closing(History(folder)) as history:
-        rehearse(history, detectors, recordings, until=time.time(), every_s=EVERY_S)
+        rehearse(history, detectors, recordings, until=time.time(), span_s=DAY_S)
     return folder
 
 
@@ -117,7 +120,7 @@ def _report(folder: Path, detectors: Mapping[str, tuple[Path, Detector]], resear
     from nearfar.live.report.pages import report_page
 
     with closing(History(folder)) as history:
-        expected = {name: expected_of(history, name, detector) for name, (_, detector) in detectors.items()}
+        expected = {name: expected_of(history, name, d, d.threshold.rate) for name, (_, d) in detectors.items()}
         made = plant_report(history, time.time(), SPANS["day"], title="Demo plant", expected=expected)
     return report_page(made, link=(researcher, "The same detectors in figures for researchers"))
 

@@ -95,8 +95,8 @@ def _expected(history: History, models: list[Path]) -> dict[str, Expected]:
     return {id: expected_of(history, id, detector) for id, detector in found.items()}
 
 
-def expected_of(history: History, id: str, detector: Detector) -> Expected:
-    """What a detector promises of a machine in the rhythm in which its history shows it was heard."""
+def expected_of(history: History, id: str, detector: Detector, rate: float | None = None) -> Expected:
+    """What a detector promises of a machine in the rhythm of its history; `rate` above the set-point [as monitored]."""
     from nearfar.live.report.gather import Expected
     from nearfar.live.rhythm import all_day
     from nearfar.live.setpoint import set_point
@@ -104,7 +104,7 @@ def expected_of(history: History, id: str, detector: Detector) -> Expected:
     alarm, listening = history.alarm_settings(id), history.listening(id)
     known = listening and listening.rhythm(detector.window_s, alarm.on_delay)
     rhythm = known or all_day(detector.window_s, detector.window_s / 2, alarm.on_delay)
-    return Expected(id, rhythm.per_week(set_point(detector, rhythm).rate))
+    return Expected(id, rhythm.per_week(set_point(detector, rhythm).rate if rate is None else rate))
 
 
 def _machine_of(model: Path, machines: list[str]) -> str:

@@ -425,7 +425,7 @@ def _substituted(value: Any, environment: Mapping[str, str], place: Place, key: 
 
 def _line(text: str, key: str) -> str:
     """ ", line N" for the line on which a key or a table stands, or "" if it cannot be found."""
-    table, _, name = key.rpartition(".")
+    table, _, name = re.sub(r"\.\d+$", "", key).rpartition(".")  # an entry of a list stands on the line of the list
     inside = ""
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):

@@ -22,23 +22,24 @@ def rehearse(
     recordings: Mapping[str, Sequence[Path]],
     *,
     until: float,
-    every_s: float,
+    span_s: float,
 ) -> None:
-    """Write the day before `until` into a history: the `recordings` of each machine, one every `every_s`.
+    """Write the `span_s` before `until` into a history: the `recordings` of each machine, evenly spaced.
 
-    `detectors` holds the folder and the detector of each machine.
+    `detectors` holds the folder and the detector of each machine. Each recording alone may alarm: it is an occasion
+    of its own.
     """
-    machines = [
-        Machine(id, id, folder, detector, Alarm(detector.threshold.value), hop_s=detector.window_s)
-        for id, (folder, detector) in detectors.items()
-    ]
+    machines = []
+    for id, (folder, detector) in detectors.items():
+        alarm = Alarm(detector.threshold.value, on_delay=1, off_delay=1)
+        machines.append(Machine(id, id, folder, detector, alarm, hop_s=detector.window_s))
     plant = Plant(machines, history, clock=lambda: until)
     for machine in machines:
         machine.use_detector(machine.detector)
         files = recordings[machine.id]
-        for i, file in enumerate(files):
+        for i, file in enumerate(files, 1):
             clip = audio.read(file, near=machine.detector.near, far=machine.detector.far)
             samples = np.stack([clip.near] if clip.far is None else [clip.near, clip.far])
-            start = until - every_s * (len(files) - i) + every_s - samples.shape[1] / clip.rate
+            start = until - span_s * (1 - i / len(files)) - samples.shape[1] / clip.rate
             plant.process_window(machine.id, Window(start, samples, clip.rate, name=file.name))
     plant.close()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from nearfar.errors import BadInput, NotFound
 from nearfar.live.alarm import WEEK_S
 from nearfar.live.calendar import MAINTENANCE
-from nearfar.live.records import ALARM, FAULT, FINE, HEALTH_EVENT, Audit, Event, ScoreRecord
+from nearfar.live.records import ALARM, FAULT, FINE, HEALTH_EVENT, UNUSUAL, Audit, Event, ScoreRecord
 from nearfar.live.rhythm import DAY_S, all_day, count_text
 from nearfar.live.setpoint import expected_alarms, how_often
 from nearfar.support.words import plural
@@ -82,6 +82,8 @@ class MachineReport:
             return "No new sound"
         if self.last_anomalous is None:
             return "Maintenance" if self.in_maintenance else "Cannot judge"
+        if any(e.kind == UNUSUAL and e.ended is None for e in self.other):
+            return "Unusual"
         return "Had alarms" if self.alarms else "Fine"
 
     @property
@@ -204,7 +206,7 @@ def plant_report(
         raise BadInput(f"{history.folder} holds no scores yet, so there is nothing to report")
     since = until - span_s
     machines = [_machine_report(history, id, since, until, known.get(id)) for id in ids]
-    order = ("Alarm", "Had alarms", "Cannot judge", "Not heard", "No new sound", "Maintenance", "Fine")
+    order = ("Alarm", "Unusual", "Had alarms", "Cannot judge", "Not heard", "No new sound", "Maintenance", "Fine")
     return PlantReport(title, since, until, tuple(sorted(machines, key=lambda m: (order.index(m.word), m.name))))
 
 

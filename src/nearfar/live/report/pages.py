@@ -14,7 +14,12 @@ from nearfar.support.times import local_time
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 200, 40, 8, 14, 24
 FEWEST_GAPS = 90  # a gap longer than 1 in this many of the span is no line
-KINDS = {"Alarm": ("alarm", "▲"), "Had alarms": ("alarm", "△"), "Fine": ("fine", "●")}  # the others: mute
+KINDS = {
+    "Alarm": ("alarm", "▲"),
+    "Had alarms": ("alarm", "△"),
+    "Unusual": ("odd", "◆"),
+    "Fine": ("fine", "●"),
+}  # the others: mute
 SAID = {FINE: "It was fine", FAULT: "Real fault", "": "No answer yet"}
 EVENT_KINDS = {ALARM: "Alarm", HEALTH_EVENT: "Microphone", "trend": "Slow rise", "unusual": "Unusual for a time"}
 ACTIONS = {
