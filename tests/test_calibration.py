@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
 
-from nearfar import Detector
+from nearfar import Detector, load
 from nearfar.audio import Clip
 from nearfar.demo import synth
 from nearfar.detector import calibration
 from nearfar.detector.calibration import Backing, clusters, follows, groups, related, unlike_the_others
+from nearfar.threshold import PValue
 
 
 def bands(n, d, seed=0, kinds=4):
@@ -43,8 +46,9 @@ def test_equal_points_give_no_warning_of_scipy():
     assert len(clusters(np.zeros((4, 6)), 2, 4)) == 4
 
 
-def test_the_number_of_groups_is_bounded_and_half_the_clips_at_most():
-    assert groups(bands(7, 5))[:, 0].max() == 3
+def test_the_number_of_groups_is_bounded_and_a_third_of_the_clips_at_most():
+    assert groups(bands(7, 5))[:, 0].max() == 2
+    assert groups(bands(20, 5, kinds=20))[:, 0].max() == 6
     found = groups(bands(400, 20, kinds=40), bands(400, 20, 1, kinds=40))
     assert found.shape == (400, 2)
     assert found.min() == 1
@@ -69,9 +73,8 @@ def test_many_clips_are_clustered_by_a_sample_and_join_the_nearest_cluster(monke
     np.testing.assert_array_equal(clusters(x, 5, 6), clusters(x, 5, 6))
 
 
-def test_the_sample_is_even(monkeypatch):
-    monkeypatch.setattr(calibration, "MOST", 50)
-    sample = calibration._even_sample(777)
+def test_the_sample_is_even():
+    sample = calibration._even_sample(777, 50)
     assert len(set(sample)) == 50
     assert (np.abs(sample - (np.arange(50) + 0.5) * 777 / 50) <= 777 / 100 + 1).all()
 
@@ -100,6 +103,30 @@ def test_related_is_same_group_or_recording_or_session(n, seed):
 
     want = next((r for r in (by_rule(True), by_rule(False)) if (n - r.sum(axis=1)).min() >= 2), np.eye(n, dtype=bool))
     np.testing.assert_array_equal(related(labels, files, sessions), want)
+
+
+def test_clips_of_sessions_are_related_and_unrelated_ones_are_not():
+    for seed in range(5):
+        alone = np.random.default_rng(seed).normal(size=(300, 40)) * np.geomspace(1, 10, 40)
+        sessions = np.repeat(np.random.default_rng([seed, 1]).normal(size=(10, 40)), 30, axis=0)
+        assert calibration.are_related(alone + 5 * sessions)
+    found = [calibration.are_related(np.random.default_rng(s).normal(size=(120, 40))) for s in range(20)]
+    assert sum(found) <= 6  # about one in six by chance
+    assert calibration.are_related(np.ones((5, 4)))
+
+
+def test_only_related_normals_have_a_margin(tmp_path):
+    machine = synth.machine("fan", np.random.default_rng(0))
+    clips = [Clip(*synth.render(machine, np.random.default_rng([1, i]), 1.0), name=str(i)) for i in range(60)]
+    detector = Detector("logmel-floor").fit(clips)
+    assert detector.fitted.safety == 1
+    assert detector.threshold.value == pytest.approx(PValue(detector.train_values).score_at(0.05))
+    assert load(detector.save(tmp_path / "m")).fitted.safety == 1
+    bursts = [replace(clip, near=clip.near * (1 + 3 * (i % 5))) for i, clip in enumerate(clips)]
+    detector = Detector("logmel-floor").fit(bursts)
+    assert detector.fitted.safety == 2
+    assert detector.threshold.value == pytest.approx(PValue(detector.train_values).score_at(0.025))
+    assert load(detector.save(tmp_path / "m")).fitted.safety == 2
 
 
 def test_groups_that_leave_too_few_leave_each_clip_alone():

@@ -34,7 +34,7 @@ from nearfar.support.check import Array, finite, number, one_of
 METHODS = ("conformal", "gamma", "quantile")
 BY_HAND = "by hand"  # the method of a threshold that a person chose
 SECONDS_PER_DAY = 86_400.0
-SAFETY = 2.0  # clips of a new session that exceed a score, for each normal that does so without its relatives
+SAFETY = 2.0  # clips of a new session that exceed a score, for each related normal that does so without its relatives
 
 
 class PValue:
@@ -131,26 +131,26 @@ def rate_of(false_alarms_per_day: float, clip_seconds: float) -> float:
     return false_alarms_per_day / most
 
 
-def share(promised: float, normals: int) -> float:
+def share(promised: float, normals: int, safety: float = SAFETY) -> float:
     """The share of the normals' scores, each without its relatives, at which the set-point is read.
 
-    Half of the promised share, because twice as many clips of a new session exceed it as the groups tell, but for that
-    reason never below 1 / (normals + 1), the rarest share that these normals show by counting.
+    The promised share divided by `safety`, because so many more clips of a new session exceed it than the groups tell,
+    but for that reason never below 1 / (normals + 1), the rarest share that these normals show by counting.
 
     >>> share(0.05, 200), share(0.05, 30) == 1 / 31, share(0.01, 30)
     (0.025, True, 0.01)
     """
     number("the promised share", promised, above=0, below=1)
-    return min(promised, max(promised / SAFETY, 1 / (normals + 1)))
+    return min(promised, max(promised / safety, 1 / (normals + 1)))
 
 
-def promised(read: float, normals: int) -> float:
+def promised(read: float, normals: int, safety: float = SAFETY) -> float:
     """The promised share whose set-point is read at `read`; the smallest, where `share` gives several the same.
 
     >>> promised(share(0.05, 200), 200), promised(0.01, 30)
     (0.05, 0.01)
     """
-    return read if read <= 1 / (normals + 1) else min(1.0, SAFETY * read)
+    return read if read <= 1 / (normals + 1) else min(1.0, safety * read)
 
 
 def from_normals(scores: ArrayLike, rate: float, method: str = "conformal") -> Threshold:

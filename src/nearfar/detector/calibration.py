@@ -7,20 +7,21 @@ scored with such relatives in the bank tells how a known session scores, not how
     noise group     Ward cluster of the noise around it, each clip's mean over bands taken off
     related         same machine group, or same noise group, or pieces of one recording, or same known session
 
-Clusters are made of the first principal components of the scaled features, at most COUNT of them and at most half the
-number of clips. Above MOST clips, the clusters are those of an even sample, and each other clip joins the nearest one.
+Clusters are made of the first principal components of the scaled features, at most COUNT of them and at most one for
+PER_GROUP clips. Above MOST clips, they are those of an even sample, and each other clip joins the nearest one.
+`are_related` tells clips of sessions from unrelated ones, which lie in no clusters.
 
 Conventions
     machine (N, D)   dB, any features of the machine's sound     noise (N, F)   dB by band, or None: one microphone
     groups (N, 2)    int, labels from 1 of the machine group and the noise group; 0: not known
     related (N, N)   bool, symmetric, the diagonal is True: what `Gaussian.excluding` takes
 
->>> sound = np.array([[0.0, 0], [0.1, 0], [9, 9], [9, 9.1], [0, 9], [0.1, 9]])
+>>> sound = np.array([[0.0, 0], [0.1, 0], [0, 0.1], [9, 9], [9, 9.1], [9.1, 9]])
 >>> same = related(groups(sound))
 >>> same.sum(axis=1).tolist()
-[2, 2, 2, 2, 2, 2]
->>> related(groups(sound), recordings=["a", "b", "b", "c", "d", "e"])[0].tolist()
-[True, True, False, False, False, False]
+[3, 3, 3, 3, 3, 3]
+>>> related(groups(sound), recordings=["a", "b", "b", "a", "d", "e"])[0].tolist()
+[True, True, True, True, False, False]
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from nearfar.support.words import plural
 FEW_RECORDINGS, FEW_SESSIONS = 5, 3  # fewer show nothing of another day
 NO_GROUPS = np.zeros((0, 2), int)  # of normals that are measured one by one
 COUNT = 10  # most groups of either kind
+PER_GROUP = 3  # clips for each group at least: two pieces of one recording would be a group of their own
 FEWEST_LEFT = 2  # fewest clips that a clip may be compared with
 MACHINE_AXES, NOISE_AXES = 20, 10  # principal components that are clustered
 UNLIKE = 3.5  # robust standard deviations from which on a normal is unlike the others
@@ -44,6 +46,7 @@ DEAFENING = 5.0  # from which on it makes a detector deaf: healthy recordings st
 STANDS_OUT = 10.0  # the same in a single feature, of the largest of hundreds
 NAMED = 10  # one of so many normals may be named, at least one
 MOST = 2000  # clips that are clustered at once: the cost grows with their square
+COMPARED, DRAWS, CLOSER = 200, 20, 1.0  # of `are_related`: clips, draws, standard deviations
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,8 @@ class Deafening:
 
 def groups(machine: Array, noise: Array | None = None) -> Array:
     """Machine group and noise group (N, 2) of each clip, from 1; without `noise` its group is 0."""
-    n = len(machine)
-    count = max(2, min(COUNT, n // 2))
-    labels = np.zeros((n, 2), int)
+    count = _count(len(machine))
+    labels = np.zeros((len(machine), 2), int)
     labels[:, 0] = clusters(machine, count, MACHINE_AXES)
     if noise is not None:
         labels[:, 1] = clusters(noise - noise.mean(axis=1, keepdims=True), count, NOISE_AXES)
@@ -107,23 +109,29 @@ def groups(machine: Array, noise: Array | None = None) -> Array:
 
 def clusters(x: Array, count: int, axes: int) -> Array:
     """Ward clusters (N,), labels from 1 to at most `count`, of the first `axes` principal components of x (N, D)."""
-    from scipy.cluster.hierarchy import fcluster, linkage
-    from scipy.spatial.distance import pdist
-
-    sample = _even_sample(len(x))
-    mean = x[sample].mean(axis=0)
-    scale = scale_of(x[sample].std(axis=0))
-    _, _, directions = np.linalg.svd((x[sample] - mean) / scale, full_matrices=False)
-    points = ((x - mean) / scale) @ directions[:axes].T
-    found = fcluster(linkage(pdist(points[sample]), "ward"), count, "maxclust")
+    sample = _even_sample(len(x), MOST)
+    points = _coordinates(x, sample, axes)
+    found = _ward(points[sample], count)
     if len(sample) == len(x):
-        return np.asarray(found)
+        return found
     names = np.unique(found)
     centres = np.stack([points[sample[found == name]].mean(axis=0) for name in names])
     squared = (centres**2).sum(axis=1) - 2 * points @ centres.T  # less the clip's own square, the same for all centres
     labels = names[squared.argmin(axis=1)]
     labels[sample] = found
     return np.asarray(labels)
+
+
+def are_related(machine: Array) -> bool:
+    """Whether clips (N, D) lie in closer clusters than unrelated clips, of a Gaussian with the same variances, do.
+
+    The share of the scatter that is left within clusters is compared with those of DRAWS draws of as many clips.
+    """
+    sample = _even_sample(len(machine), COMPARED)
+    points, count = _coordinates(machine, sample, MACHINE_AXES)[sample], _count(len(sample))
+    rng, deviations = np.random.default_rng(0), points.std(axis=0)
+    drawn = [_within(rng.normal(size=points.shape) * deviations, count) for _ in range(DRAWS)]
+    return bool(_within(points, count) <= np.mean(drawn) - CLOSER * np.std(drawn))
 
 
 def related(
@@ -199,12 +207,39 @@ def follows(x: Array, noise: Array) -> float:
     return float(np.median((x * noise).sum(axis=0) / np.where(lengths > 0, lengths, 1)))
 
 
-def _even_sample(n: int) -> Array:
-    """MOST indices below n, one from each of as many equal stretches, or all; the same ones every time."""
-    if n <= MOST:
+def _count(n: int) -> int:
+    """The number of groups of n clips."""
+    return max(2, min(COUNT, n // PER_GROUP))
+
+
+def _coordinates(x: Array, sample: Array, axes: int) -> Array:
+    """x (N, D), scaled, along the first principal components of those in the sample: (N, axes)."""
+    mean, scale = x[sample].mean(axis=0), scale_of(x[sample].std(axis=0))
+    _, _, directions = np.linalg.svd((x[sample] - mean) / scale, full_matrices=False)
+    return np.asarray(((x - mean) / scale) @ directions[:axes].T)
+
+
+def _ward(points: Array, count: int) -> Array:
+    """Ward clusters (N,) of points, at most `count`."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import pdist
+
+    return np.asarray(fcluster(linkage(pdist(points), "ward"), count, "maxclust"))
+
+
+def _within(points: Array, count: int) -> float:
+    """The share of the scatter of points (N, D) that is left within their clusters."""
+    labels = _ward(points, count)
+    left = sum(len(part) * part.var(axis=0).sum() for part in (points[labels == name] for name in np.unique(labels)))
+    return float(left / max(len(points) * points.var(axis=0).sum(), 1e-300))
+
+
+def _even_sample(n: int, most: int) -> Array:
+    """At most `most` indices below n, one from each of as many equal stretches, or all; the same ones every time."""
+    if n <= most:
         return np.arange(n)
-    edges = np.linspace(0, n, MOST + 1)
-    return np.asarray((edges[:-1] + np.random.default_rng(0).random(MOST) * np.diff(edges)).astype(int))
+    edges = np.linspace(0, n, most + 1)
+    return np.asarray((edges[:-1] + np.random.default_rng(0).random(most) * np.diff(edges)).astype(int))
 
 
 def _numbered(names: Sequence[Hashable]) -> Array:

@@ -444,6 +444,7 @@ class Detector:
             calibration=self.calibration,
             sessions=self.sessions,
             groups=self.groups,
+            safety=self.fitted.safety,
             group_features=self.group_features,
             band_levels=self.band_levels,
             weights=self.weights_known,
@@ -559,7 +560,7 @@ class Detector:
     def _fit(self, banks: Sequence[Array], rows: Array) -> FittedSystem:
         """The system fitted on the normals `rows` of the banks (N, D), one bank per leaf."""
         assert self.system is not None
-        groups, related = calibration.NO_GROUPS, None
+        groups, related, safety = calibration.NO_GROUPS, None, 1.0
         if self.calibration == GROUPS and len(self.group_features) == len(self.normals):
             features, normals = [self.group_features[i] for i in rows], [self.normals[i] for i in rows]
             machine, noise = (np.stack([getattr(f, name) for f in features]) for name in ("machine", "noise"))
@@ -567,7 +568,8 @@ class Detector:
             files = [n.path or n.sha256 for n in normals]
             known = [self.sessions[i] or None for i in rows]
             related = calibration.related(groups, recordings=files, sessions=known)
-        return fit_system(self.system, [z[rows] for z in banks], self.is_target[rows], groups, related)
+            safety = threshold.SAFETY if calibration.are_related(machine) else 1.0
+        return fit_system(self.system, [z[rows] for z in banks], self.is_target[rows], groups, related, safety)
 
     def _compared(self, scores: Sequence[Array]) -> list[Array]:
         """Of arrays by leaf, once or twice, those of the leaves that compare a clip with the normals."""
@@ -609,7 +611,7 @@ class Detector:
             for recipe, z, train in zip(self.recipes, state.banks, alone, strict=True)
         ]
         assert self.system is not None
-        self._use(FittedSystem(self.system, backends, state.own, state.lone, state.groups))
+        self._use(FittedSystem(self.system, backends, state.own, state.lone, state.groups, state.safety))
         self.threshold = state.threshold
         if state.format < saved.FORMAT and state.threshold.method in threshold.METHODS:
             self.set_threshold()

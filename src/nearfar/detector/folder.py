@@ -37,7 +37,7 @@ from nearfar.recipe import BEAM, System, from_json, leaves, plugins_of, require_
 from nearfar.support import files
 from nearfar.support.cells import escaped, unescaped
 from nearfar.support.check import Array, finite, integer, number, one_of
-from nearfar.threshold import METHODS, Threshold
+from nearfar.threshold import METHODS, SAFETY, Threshold
 
 FORMAT = 3
 READABLE = (1, 2, 3)  # 1: other p-values of a watch's normals, so its set-point is found anew; 1 and 2: no groups
@@ -71,6 +71,7 @@ class DetectorState:
     calibration: str = "clips"
     sessions: Sequence[str] = ()
     groups: Array = field(default_factory=lambda: np.zeros((0, 2), int))  # (N, 2), or (0, 2) where there are none
+    safety: float = 1.0  # of `FittedSystem`
     group_features: Sequence[GroupFeatures] = ()
     backing: str = ""  # of the normals, for the card
     remarks: Sequence[str] = ()  # about the normals of the last fit or add
@@ -251,6 +252,7 @@ def _settings(state: DetectorState) -> dict[str, Any]:
         "threshold": vars(state.threshold),
         "method": state.method,
         "calibration": state.calibration,
+        "safety": state.safety,
         "false_alarm_rate": state.false_alarm_rate,
         "encoders": {name: _weights_as_data(weights) for name, weights in state.weights.items()},
         "plugins": plugins_of(state.system),
@@ -329,6 +331,7 @@ def _read(folder: Path) -> DetectorState:
         calibration=one_of("calibration", settings.get("calibration", "clips"), ("groups", "clips")),
         sessions=[row.get("session", "") for row in rows],
         groups=np.array(pairs, int).reshape(-1, 2),
+        safety=number("safety", settings.get("safety", SAFETY if pairs else 1.0), low=1),
         group_features=features,
         format=settings["format"],
     )

@@ -24,7 +24,7 @@ from nearfar import threshold
 from nearfar.backend import Backend, fit
 from nearfar.fusion import divisor, in_sigmas, statistics, weighted_sum
 from nearfar.recipe import RAREST, Recipe, System, Watch, dominant_recipe, leaves
-from nearfar.support.check import Array, number
+from nearfar.support.check import Array
 from nearfar.threshold import PValue, Threshold
 
 NEAREST = 3  # normals that are named beside a score
@@ -57,15 +57,22 @@ class FittedSystem:
 
     own, lone      (N,) per leaf, see the module
     groups         (N, 2) of the normals if `own` was measured without relatives, else (0, 2)
+    safety         clips of a new session that exceed a score, for each normal that does so by `own`
     train_values   (N,) the normals' combined `own` scores in standard deviations
     lone_values    (N,) their combined `lone` scores in standard deviations
     """
 
     def __init__(
-        self, system: System, backends: Sequence[Backend], own: Sequence[Array], lone: Sequence[Array], groups: Array
+        self,
+        system: System,
+        backends: Sequence[Backend],
+        own: Sequence[Array],
+        lone: Sequence[Array],
+        groups: Array,
+        safety: float,
     ) -> None:
-        self.system, self.backends, self.own, self.lone, self.groups = system, backends, own, lone, groups
-        self.grouped = len(groups) > 0  # whether the normals were measured without their relatives
+        self.system, self.backends, self.own, self.lone = system, backends, own, lone
+        self.groups, self.safety = groups, safety
         self.combined = build(system, iter(own), iter(lone))
         self.mu, self.sigma = unit_of(self.combined.lone)
         self.train_values = in_sigmas(self.combined.own, self.mu, self.sigma)
@@ -87,13 +94,13 @@ class FittedSystem:
 
     def threshold_for(self, rate: float, method: str) -> Threshold:
         """The set-point above which a share `rate` of normal clips is expected, with groups also in a new session."""
-        read = threshold.share(rate, len(self.train_values)) if self.grouped else number("rate", rate, above=0, below=1)
+        read = threshold.share(rate, len(self.train_values), self.safety)
         return replace(threshold.from_normals(self.train_values, read, method), rate=rate)
 
     def rate_at(self, value: float) -> float:
         """The share of normal clips expected above a score; the inverse of `threshold_for`."""
         p = float(np.exp(self.tail.log_p_unchecked(np.array([value]))[0]))
-        return threshold.promised(p, len(self.train_values)) if self.grouped else p
+        return threshold.promised(p, len(self.train_values), self.safety)
 
     def triggers(self, part_scores: Mapping[str, float], threshold: float) -> tuple[str, ...]:
         """The parts of a watch whose score exceeds the `threshold`, rarest first; if none does, the rarest."""
@@ -105,21 +112,27 @@ class FittedSystem:
 
 
 def fit_system(
-    system: System, banks: Sequence[Array], is_target: Array, groups: Array, related: Array | None
+    system: System,
+    banks: Sequence[Array],
+    is_target: Array,
+    groups: Array,
+    related: Array | None,
+    safety: float = 1.0,
 ) -> FittedSystem:
     """A system fitted on a bank (N, D) of normals per leaf.
 
-    `related` (N, N) says which normals are left out together, and `groups` (N, 2) is kept; None: each normal alone.
+    `related` (N, N) says which normals are left out together; None: each normal alone. `groups` (N, 2) and `safety` are
+    kept.
     """
     pairs = zip(banks, leaves(system), strict=True)
     backends = [fit(z, is_target, **vars(recipe.backend)) for z, recipe in pairs]
     if related is None:
         scores = [b.train_scores for b in backends]
-        return FittedSystem(system, backends, scores, scores, groups)
+        return FittedSystem(system, backends, scores, scores, groups, safety)
     alone = np.eye(len(related), dtype=bool)
     # A Gaussian of standardized features keeps the scale of all normals in both, so that the two compare.
     lone = [b.scores_excluding(alone) if b.config.standardize else b.train_scores for b in backends]
-    return FittedSystem(system, backends, [b.scores_excluding(related) for b in backends], lone, groups)
+    return FittedSystem(system, backends, [b.scores_excluding(related) for b in backends], lone, groups, safety)
 
 
 def unit_of(lone: Array) -> tuple[float, float]:
