@@ -24,6 +24,7 @@ from nearfar.audio.recordings import Recording
 from nearfar.backend import fit
 from nearfar.challenge.search import run, space
 from nearfar.embedding.vectors import pool
+from nearfar.encoders import Layers
 from nearfar.recipe import Recipe, leaves
 from nearfar.views import compose, unit
 
@@ -62,7 +63,7 @@ class Synthetic:
         self.tiles = 0.3 * sound + 0.3 * rng.normal(size=(TILES, T, F, width)).astype(np.float32)
 
     def grids(
-        self, path: str | os.PathLike[str], waveforms: Iterable[str], layer: int | None = None
+        self, path: str | os.PathLike[str], waveforms: Iterable[str], layer: Layers = None
     ) -> dict[str, np.ndarray]:
         return {name: self._grid(4 * int(str(path)) + WAVES.index(name)) for name in waveforms}
 

@@ -12,7 +12,7 @@ from nearfar.embedding.vectors import check_channels, embed, waveform, waveforms
 from nearfar.encoders import load
 from nearfar.enhance import leakage_subtract, soft_mask
 from nearfar.errors import AudioError
-from nearfar.recipe import Recipe
+from nearfar.recipe import Recipe, leaves
 
 RATE = 16_000
 rng = np.random.default_rng(0)
@@ -211,3 +211,59 @@ def test_a_network_that_gives_nan_is_named_before_any_back_end_sees_it():
     loud.grid = lambda waves: [np.array([3e38, -3e38] * 5, np.float32).reshape(10, 1, 1) for _ in waves]
     with np.errstate(over="ignore"), pytest.raises(ValueError, match="the vector of encoder 'logmel' holds inf"):
         one(Recipe(encoder="logmel", pooling="mean_std", normalize=False), encoder=loud)
+
+
+class Layers(Loudness):
+    """As `Loudness`: block n gives n times the grid, and one class token, the number of the block."""
+
+    def grid(self, waves, layer=None):
+        grids = {}
+        for each in layer or [None]:
+            block = int(str(each or 12).removeprefix("cls") or 12)
+            made = super().grid(waves)
+            grids[each] = (
+                [np.full((1, 1, 3), block, np.float32)] * len(waves)
+                if "cls" in str(each)
+                else [block * g for g in made]
+            )
+        return list(grids.values()) if layer else grids[None]
+
+
+def layered(**settings):
+    recipe = Recipe(encoder="eat-large", normalize=False, **settings)
+    return embed(clip, [recipe], {"eat-large": Layers()})[0]
+
+
+def test_several_layers_are_averaged_before_they_are_pooled():
+    np.testing.assert_allclose(layered(layer=(6, 9, 12)), 9 * flat(near), rtol=1e-5)
+    np.testing.assert_allclose(layered(layer=4), 4 * flat(near), rtol=1e-5)
+    same = Recipe.from_json(Recipe(encoder="eat-large", layer=(6, 9)).to_json())
+    assert same.layer == (6, 9) and hash(same) == hash(Recipe(encoder="eat-large", layer=(6, 9)))
+
+
+def test_several_layers_are_fused_as_systems_of_equal_weight():
+    fused = Recipe(encoder="eat-large", layer=(6, 12), layer_rule="fuse", view="sfsoft_a03f05").expand()
+    assert [(weight, part.layer) for weight, part in fused.parts] == [(0.5, 6), (0.5, 12)]
+    parts = list(leaves(fused))
+    assert [part.view for part in parts] == ["near_only", "enh_a03f05", "n_f"] * 2 and parts[-1].layer == 12
+    for wrong in ({"layer": (6, 6)}, {"layer": ()}, {"layer": (6, 2.5)}, {"layer": (6, None)}, {"layer_rule": "sum"}):
+        with pytest.raises(ValueError, match="layer"):
+            Recipe(encoder="eat-large", **wrong)
+
+
+def test_class_tokens_are_pooled_in_place_of_the_grid():
+    assert layered(freq="cls").tolist() == [12, 12, 12]
+    assert layered(freq="cls", layer=(2, 4)).tolist() == [3, 3, 3]
+    with pytest.raises(ValueError, match=r"'ced-base' has no class tokens .* eat-large, .*fisher-tiny"):
+        Recipe(encoder="ced-base", freq="cls")
+
+
+def test_the_soft_mask_takes_the_window_and_the_step_of_the_view():
+    wanted = soft_mask(near, far, alpha=0.3, floor=0.5, n_fft=2048, hop=128)
+    np.testing.assert_array_equal(waveform(clip, "enh_a03f05n2048h128", RATE), wanted)
+    np.testing.assert_array_equal(
+        waveform(clip, "enh_a03f05n1024h256", RATE), soft_mask(near, far, alpha=0.3, floor=0.5)
+    )
+    for view, what in (("enh_a03f05n200h100", "n_fft of view"), ("sfsoft_a03f05n1024h513", "hop of view")):
+        with pytest.raises(ValueError, match=what):
+            Recipe(view=view)

@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 
 from conftest import SHARED, shared
 from nearfar import encoders
+from nearfar.encoders.sources import SOURCES
 
 torch = pytest.importorskip("torch")
 
@@ -48,19 +50,24 @@ PARAMETERS = {  # of the encoder itself: without classifier and what is fixed by
 
 @pytest.fixture(scope="module", params=MANIFESTS)
 def network(request, tmp_path_factory):
+    with published(request.param, tmp_path_factory.mktemp(request.param)) as found:
+        yield found
+
+
+@contextmanager
+def published(name, home):
     """(manifest, encoder, golden arrays, `fake_wave`) of one published file, which is gone afterwards."""
     folder = shared("golden")
     sys.path.insert(0, str(folder))
     from fake_weights import fake_checkpoint, fake_wave
     from write_checkpoint import write_checkpoint
 
-    manifest = FILES[request.param]
-    home = tmp_path_factory.mktemp(request.param)
+    manifest = FILES[name]
     path = Path(write_checkpoint(manifest, fake_checkpoint(manifest, seed=1), str(home)))
     yield (
         manifest,
         encoders.load(manifest["encoder"], weights=path),
-        np.load(folder / f"{request.param}.npz"),
+        np.load(folder / f"{name}.npz"),
         fake_wave,
     )
     shutil.rmtree(home)
@@ -135,3 +142,26 @@ def test_the_published_number_of_parameters(name, published):
         keys = {k: s for k, s in layout.keys(shape).items() if k not in fixed}
     count = sum(math.prod(shape) for key, shape in keys.items() if not any(part in key for part in FIXED))
     assert count == published == encoders.TABLE[name].parameters
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fisher-tiny", "echo-small"])
+def test_class_tokens_are_the_authors_embedding_of_a_clip(name, tmp_path):
+    with published(name, tmp_path) as (manifest, encoder, golden, fake_wave):
+        wave = fake_wave(10.0, manifest["sample_rate"], seed=SEEDS["10s"])
+        found = encoder.grid(wave[None], layer="cls")[0]
+        assert found.shape == (1, golden["clip_10s"].size // encoder.dim, encoder.dim)
+        close(found.ravel(), golden["clip_10s"].ravel())
+
+
+@pytest.mark.parametrize("name", ["ced-tiny", "fisher-tiny", "fisher-tiny-48k", "beats", "openl3"])
+def test_gflop_in_the_table_are_counted_from_the_architecture(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "tools"))
+    from gflop import gflop
+
+    assert set(encoders.GFLOP) == set(SOURCES)
+    assert encoders.GFLOP[name] == pytest.approx(gflop(name), rel=5e-3)
+    if name == "ced-tiny":  # 62 x 4 tokens of 192: 12 blocks, patches, attention
+        tokens, width = 248, 192
+        block = 2 * tokens * 12 * width**2 + 4 * tokens**2 * width
+        assert gflop(name) == pytest.approx((12 * block + 2 * tokens * 256 * width) / 1e9, rel=0.02)

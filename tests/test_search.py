@@ -321,3 +321,20 @@ def test_zmin_is_left_out_where_its_leave_one_out_takes_too_long(demo_set, tmp_p
     found = run.search(demo_set, ["logmel"], tmp_path, wanted)
     assert {r.method for r in found.records.recipes} == {"pca"} and len(found.records) == len(wanted) - 1
     assert any("zmin is skipped" in note for note in found.notes)
+
+
+def test_an_average_of_layers_is_searched_as_the_detector_scores_it(machine, tmp_path):
+    pytest.importorskip("torch")
+    weights = write_ced_tiny(tmp_path / "weights")
+    recipe = Recipe(encoder="ced-tiny", layer=(3, 12), freq="mean", method="ldn")
+    library = CachedEncoders({"ced-tiny": load("ced-tiny", weights)}, Store(tmp_path / "store"))
+    run.search_machine(run.plan(machine, space.space_of([recipe]), "ced-tiny", tmp_path / "out"), library)
+    found = records.read(tmp_path / "out")
+    assert list(found.recipes) == [recipe]
+    detector = Detector(recipe, weights, calibration="clips").fit(
+        [r.path for r in machine.train], [bool(r.is_target) for r in machine.train]
+    )
+    expected = [s.value for s in detector.score([r.path for r in machine.test])]
+    np.testing.assert_allclose(found.aligned([0], "m")[0], expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="fuses layers"):
+        space.space_of([replace(recipe, layer_rule="fuse")])

@@ -37,12 +37,13 @@ from nearfar.support.check import Array, finite, integer, number
 EPS = 1e-10  # share of the mean power that is added to a denominator
 TINY = 1e-37  # keeps 0 / 0 at 0; close to the smallest float32
 SHORTEST, LONGEST = 256, 32_768  # n_fft
+MASK_STFT = 1024, 256  # n_fft and hop of the report's soft mask
 NEIGHBOURS = 9  # bins over which the residual power is smoothed before it becomes a weight
 RESIDUAL_FLOOR = 1e-3  # share of a bin's mean residual power: bounds the weight of a frame at 1000 times the average
 
 
 def soft_mask(
-    near: ArrayLike, far: ArrayLike, *, alpha: float, floor: float, n_fft: int = 1024, hop: int = 256
+    near: ArrayLike, far: ArrayLike, *, alpha: float, floor: float, n_fft: int = MASK_STFT[0], hop: int = MASK_STFT[1]
 ) -> Array:
     """Attenuate near where the leakage from far is strong. Source: eq. 6-11.
 
@@ -66,7 +67,12 @@ def soft_mask(
 
 
 def soft_masks(
-    near: ArrayLike, far: ArrayLike, settings: Sequence[tuple[float, float]], *, n_fft: int = 1024, hop: int = 256
+    near: ArrayLike,
+    far: ArrayLike,
+    settings: Sequence[tuple[float, float]],
+    *,
+    n_fft: int = MASK_STFT[0],
+    hop: int = MASK_STFT[1],
 ) -> list[Array]:
     """`soft_mask` for each pair (alpha, floor): the same arrays (..., N), but the spectra are computed once."""
     for alpha, floor in settings:

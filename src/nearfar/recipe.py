@@ -24,22 +24,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, cached_property
 from typing import Any
 
 from nearfar import backend, pooling, views
 from nearfar.backend import COUNTS, BackendConfig
-from nearfar.encoders import FREQS, TABLE, name_of_encoder, names
+from nearfar.encoders import CLS, FREQS, TABLE, Layer, name_of_encoder, names
 from nearfar.encoders.plugins import PLUGINS as ENCODER_PLUGINS
-from nearfar.enhance import LONGEST, SHORTEST
+from nearfar.enhance import LONGEST, MASK_STFT, SHORTEST
 from nearfar.fusion import check_weights
 from nearfar.pooling import POOLINGS
 from nearfar.support.check import choose, integer, number, one_of, switch
 from nearfar.support.plugins import Plugins
 from nearfar.views import FAMILIES, VIEWS, is_view, needs_far
 
+AVERAGE, FUSE = "average", "fuse"  # how several layers become one system
 BEAM = "beam"  # each frequency row is pooled, composed and scored by itself; the score is the mean over the rows
 RAREST, ROOT_SUM = "rarest", "root_sum"  # how a watch combines its parts, see `Watch`
 WHOLE = (*COUNTS, "layer")  # the fields of a recipe that are whole numbers
@@ -51,8 +52,9 @@ WAVE_VIEWS = (
     + [f"enh_{m}" for m in SOFT_MASKS]
     + [f"{kind}_{n}" for kind in SUBTRACTIONS for n in WINDOWS]
 )
-MASK = re.compile(r"(?:sfsoft|enh)_a(\d{2,5})f(\d{2,5})")  # the first digit of a number stands before the point
-MASK_VIEWS = ("sfsoft_a<alpha>f<floor>", "enh_a<alpha>f<floor>")
+# The first digit of alpha and floor stands before the point; n<n_fft>h<hop> may follow, in samples at 16 kHz.
+MASK = re.compile(r"(?:sfsoft|enh)_a(\d{2,5})f(\d{2,5})(?:n(\d{3,5})h(\d{1,5}))?")
+MASK_VIEWS = ("sfsoft_a<alpha>f<floor>", "enh_a<alpha>f<floor>", "sfsoft_a<alpha>f<floor>n<n_fft>h<hop>")
 COMPOSITE = (("near_only", 0.6), ("enh", 0.2), ("n_f", 0.2))  # eq. 13: near, enhanced, stereo
 
 
@@ -70,6 +72,7 @@ class View:
     needs_far   True if the clip needs a far channel
     alpha, floor   of the soft mask ("enh" and "sfsoft"), else None
     n_fft       window of the leakage subtraction in samples at 16 kHz (`SUBTRACTIONS`), else None
+    stft        n_fft and hop of the soft mask in samples at 16 kHz, else None
     """
 
     name: str
@@ -81,6 +84,7 @@ class View:
     alpha: float | None = None
     floor: float | None = None
     n_fft: int | None = None
+    stft: tuple[int, int] | None = None
 
 
 @cache
@@ -101,10 +105,13 @@ def parse_view(name: str) -> View:
         return View(name, kind, name, "near_only", (name,), needs_far=True, n_fft=int(setting))
     alpha, floor = (
         number(f"{what} of view {name!r}", int(digits) / 10 ** (len(digits) - 1), low=0, high=1)
-        for what, digits in zip(("alpha", "floor"), mask.groups(), strict=True)
+        for what, digits in zip(("alpha", "floor"), mask.groups()[:2], strict=True)
     )
+    n_fft, hop = (int(digits) if digits else usual for digits, usual in zip(mask.groups()[2:], MASK_STFT, strict=True))
+    integer(f"n_fft of view {name!r}", n_fft, low=SHORTEST, high=LONGEST)
+    integer(f"hop of view {name!r}", hop, high=n_fft // 2)
     waveforms = ("near", f"enh_{setting}", "far") if kind == "sfsoft" else (name,)
-    return View(name, kind, name, "near_only", waveforms, needs_far=True, alpha=alpha, floor=floor)
+    return View(name, kind, name, "near_only", waveforms, True, alpha, floor, stft=(n_fft, hop))
 
 
 NAMES: dict[str, Callable[[Any], str]] = {  # the name of a plug-in that is given itself, by field of a recipe
@@ -137,8 +144,11 @@ class Recipe(BackendConfig, metaclass=TakesPlugins):
     encoder : str, or object
         A name of `encoders.names()`, or an encoder of your own as `encoders.plugins` describes it. An object, and a
         function for view, pooling or method, is registered, and the recipe holds its name.
-    layer : int or None
-        Layer of the network, counted from 1; None: the final one.
+    layer : int, tuple of int, or None
+        Layer of the network, counted from 1; None: the final one. Several layers give one system, see `layer_rule`.
+    layer_rule : "average" | "fuse"
+        "average": the grids of several layers are averaged; "fuse": the layers are systems of their own, and their
+        scores are fused with equal weights (eq. 17-18).
     view : str
         A view of `views.compose`, or a waveform made of both channels: sfsoft_a03f05 (alpha 0.3, floor 0.5),
         enh_a03f05, w1_1024, noise_16384 ...
@@ -146,9 +156,10 @@ class Recipe(BackendConfig, metaclass=TakesPlugins):
         Thresholds of `frames.suppress`.
     pooling, alpha, p
         As in `pooling.pool`.
-    freq : "concat" | "mean" | "bands" | "beam"
+    freq : "concat" | "mean" | "bands" | "beam" | "cls"
         How the frequency rows of the encoder's grid become frames. "bands": each row is pooled with its own weights and
-        the vectors are concatenated; "beam": each row is scored by itself and the scores are averaged.
+        the vectors are concatenated; "beam": each row is scored by itself and the scores are averaged; "cls": no row is
+        used, but the network's class tokens.
     normalize : bool
         Whether the clip's vector is scaled to length 1 (the report); False for features in decibels.
     plus : tuple of Recipe
@@ -158,7 +169,8 @@ class Recipe(BackendConfig, metaclass=TakesPlugins):
     """
 
     encoder: str = "logmel"
-    layer: int | None = None
+    layer: int | tuple[int, ...] | None = None
+    layer_rule: str = AVERAGE
     view: str = "near_only"
     low: float | None = None
     spike: float | None = None
@@ -172,15 +184,23 @@ class Recipe(BackendConfig, metaclass=TakesPlugins):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("encoder", self.encoder, names())
-        if self.layer is not None:
-            if isinstance(self.layer, float):
-                raise ValueError(f"layer must be a whole number >= 1, not {self.layer!r}")
-            integer("layer", self.layer)
+        one_of("layer_rule", self.layer_rule, (AVERAGE, FUSE))
+        for layer in self.layers:
+            if layer is None and self.layer is None:
+                continue
+            if not isinstance(layer, int):
+                raise ValueError(f"layer must be a whole number >= 1, or a tuple of them, not {self.layer!r}")
+            integer("layer", layer)
             if not TABLE[self.encoder].has_layers:
                 raise ValueError(f"encoder {self.encoder!r} has no layers to choose from, so leave layer at None")
+        if len(set(self.layers)) < max(1, len(self.layers)):
+            raise ValueError(f"layer must hold different layers, not {self.layer!r}")
         parse_view(self.view)
         one_of("pooling", self.pooling, POOLINGS)
-        one_of("freq", self.freq, [*FREQS, BEAM])
+        one_of("freq", self.freq, [*FREQS, BEAM, CLS])
+        if self.freq == CLS and not TABLE[self.encoder].class_tokens:
+            those = ", ".join(name for name, entry in TABLE.items() if entry.class_tokens)
+            raise ValueError(f"encoder {self.encoder!r} has no class tokens for freq 'cls'; those that have: {those}")
         number("p", self.p, above=0)
         number("alpha", self.alpha, low=0)
         for name in ("low", "spike"):
@@ -191,13 +211,23 @@ class Recipe(BackendConfig, metaclass=TakesPlugins):
         switch("normalize", self.normalize)
         if not all(isinstance(part, Recipe) and not part.plus for part in self.plus):
             raise ValueError("plus must hold recipes that have no plus of their own")
-        if self.plus and (self.freq == BEAM or self.parsed_view.kind == "sfsoft"):
-            raise ValueError("plus does not go with freq 'beam' or with a fusion of three waveforms (sfsoft)")
+        if self.plus and (self.freq == BEAM or self.parsed_view.kind == "sfsoft" or self.layer_rule == FUSE):
+            raise ValueError("plus does not go with freq 'beam', layer_rule 'fuse' or a fusion of waveforms (sfsoft)")
 
     @property
     def backend(self) -> BackendConfig:
         """The back end's part of the recipe."""
         return BackendConfig(**{f.name: getattr(self, f.name) for f in fields(BackendConfig)})
+
+    @property
+    def layers(self) -> tuple[int | None, ...]:
+        """The layers that the system takes."""
+        return self.layer if isinstance(self.layer, tuple) else (self.layer,)
+
+    @property
+    def outputs(self) -> tuple[Layer, ...]:
+        """What the encoder is asked for, layer by layer; the average of several is used."""
+        return outputs(self.layers, self.freq)
 
     @property
     def parsed_view(self) -> View:
@@ -215,7 +245,10 @@ class Recipe(BackendConfig, metaclass=TakesPlugins):
         return any(part.parsed_view.needs_far for part in self.parts)
 
     def expand(self) -> System:
-        """The recipe itself, or the fusion of eq. 13 that an `sfsoft_*` view stands for."""
+        """The recipe itself, or the fusion of layers, or the one of eq. 13 that an `sfsoft_*` view stands for."""
+        if self.layer_rule == FUSE and len(self.layers) > 1:
+            layers = self.layers
+            return Fusion(tuple((1 / len(layers), replace(self, layer=n, layer_rule=AVERAGE)) for n in layers))
         if self.parsed_view.kind != "sfsoft":
             return self
         _, enhanced, _ = self.parsed_view.waveforms
@@ -281,6 +314,11 @@ class Watch:
 
 
 System = Recipe | Fusion | Watch
+
+
+def outputs(layers: Iterable[int | None], freq: str) -> tuple[Layer, ...]:
+    """What an encoder is asked for: the grids of these layers, or their class tokens."""
+    return tuple(f"{CLS}{'' if n is None else n}" if freq == CLS else n for n in layers)
 
 
 def is_parametric(view: str) -> bool:
@@ -365,6 +403,8 @@ def from_data(data: Any) -> System:
             _only(data, known)
             plus = tuple(from_data(part) for part in data.pop("plus", ()))
             values = {key: _without_point(value) if key in WHOLE else value for key, value in data.items()}
+            if isinstance(values.get("layer"), list):
+                values["layer"] = tuple(map(_without_point, values["layer"]))
             return Recipe(**values, plus=plus)  # type: ignore[arg-type]
         _only(data, ["parts", "combine"] if kind == "watch" else ["parts"])
         if kind == "fusion":

@@ -105,7 +105,7 @@ def encoders(
 ) -> None:
     """Example: nearfar encoders --bench
 
-    List the networks that a recipe can name: size, speed, licence, and which are here.
+    List the networks that a recipe can name: size, operations, speed, licence, and which are here.
     """
     from nearfar.encoders import TABLE
 
@@ -118,11 +118,12 @@ def encoders(
     if json:
         echo_json(rows)
         return
-    columns = ["encoder", "dimension", "frames/s", "parameters", "installed", "weights here"]
+    columns = ["encoder", "dimension", "frames/s", "parameters", "GFLOP", "installed", "weights here"]
     columns += ["s per 10 s clip"] if bench else []
     echo_table([*columns, "licence"], [_encoder_row(row, bench) for row in rows])
     _warn_of(rows)
-    echo("\nWeights: nearfar weights. A network of your own: encoder 'exported' with --weights MANIFEST.json,")
+    echo("\nGFLOP: operations of a network for a clip of 10 s, in billions; seconds: --bench.")
+    echo("Weights: nearfar weights. A network of your own: encoder 'exported' with --weights MANIFEST.json,")
     echo("or 'huggingface' with --weights FOLDER.")
 
 
@@ -134,6 +135,7 @@ def _encoder_row(row: dict[str, Any], bench: bool) -> list[str]:
         "of the file" if own else str(row["dimension"]),
         "" if own else f"{row['frames_per_s']:g}",
         f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "",
+        f"{row['gflop_per_clip']:,g}" if row["gflop_per_clip"] else "",
         _yes(row["installed"]),
         here,
     ]
@@ -145,7 +147,7 @@ def _encoder_row(row: dict[str, Any], bench: bool) -> list[str]:
 def _facts(name: str, folder: Path | None) -> dict[str, Any]:
     from importlib.util import find_spec
 
-    from nearfar.encoders import TABLE
+    from nearfar.encoders import GFLOP, TABLE
 
     entry = TABLE[name]
     needs = {"none": (), "plug-in": (), "own": ("onnxruntime",), "folder": ("transformers",)}.get(
@@ -157,6 +159,7 @@ def _facts(name: str, folder: Path | None) -> dict[str, Any]:
         "dimension": entry.dim or None,
         "frames_per_s": entry.frames_per_s or None,
         "parameters": entry.parameters,
+        "gflop_per_clip": GFLOP.get(name),
         "licence": entry.licence,
         "sample_rate": entry.sample_rate if entry.dim else None,
         "installed": all(find_spec(module) for module in needs),

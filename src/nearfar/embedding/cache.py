@@ -19,7 +19,7 @@ from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.embedding.store import Key, Store
 from nearfar.embedding.vectors import EncoderInput, encode, waveforms_for
-from nearfar.encoders import TABLE, Encoder, EncoderDescription
+from nearfar.encoders import TABLE, Encoder, EncoderDescription, Layers
 from nearfar.encoders.loading import weights_of
 from nearfar.errors import StoreError
 from nearfar.support.check import Array
@@ -125,13 +125,13 @@ class CachedEncoders:
         *,
         near: int = 0,
         far: int | None = 1,
-        layers: Sequence[int | None] = (),
+        layers: Sequence[Layers] = (),
         must_keep: bool = False,
     ) -> None:
         self.encoders, self.layers = encoders, layers
         self.cache = EmbeddingCache(encoders, store, near=near, far=far, must_keep=must_keep)
 
-    def grids(self, path: str | PathLike[str], waveforms: Iterable[str], layer: int | None = None) -> dict[str, Array]:
+    def grids(self, path: str | PathLike[str], waveforms: Iterable[str], layer: Layers = None) -> dict[str, Array]:
         """(T, F, D) float32 of each waveform of a whole recording, by the only encoder; the file is read once.
 
         Raises ValueError for a recording longer than `audio.LONG_S`, which has grids of its windows only, and as

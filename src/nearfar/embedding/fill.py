@@ -23,6 +23,7 @@ from nearfar.embedding.cache import CachedEncoders, EmbeddingCache, PendingClip
 from nearfar.embedding.embedder import Skip, batch_of
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import CHANNELS, EncoderInput, inputs_of, pool
+from nearfar.encoders import CLS, Layers
 from nearfar.encoders.loading import load_encoders
 from nearfar.errors import StoreError
 from nearfar.recipe import SOFT_MASKS, WAVE_VIEWS, Recipe, parse_view
@@ -50,7 +51,7 @@ class Order:
     store: str
     encoders: tuple[str, ...] = ()
     waveforms: tuple[str, ...] = REPORT
-    layers: tuple[int | None, ...] = (None,)
+    layers: tuple[Layers, ...] = (None,)
     pooled: tuple[Recipe, ...] = ()
     weights: Any = None
     near: int = 0
@@ -68,8 +69,9 @@ class Order:
             if parse_view(name).waveforms != (name,):
                 one_of("waveform", name, WAVEFORMS)
         for name in self.encoders:
-            for layer in self.layers:
-                Recipe(encoder=name, layer=layer)  # raises for what does not exist
+            for layer in self.layers:  # a recipe raises for what does not exist
+                for one in layer if isinstance(layer, tuple) else (layer,):
+                    Recipe(encoder=name, freq=CLS) if isinstance(one, str) else Recipe(encoder=name, layer=one)
 
     @cached_property
     def inputs(self) -> list[EncoderInput]:

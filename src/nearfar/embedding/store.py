@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from nearfar.encoders import Layers
 from nearfar.support.check import Array, finite, one_of
 from nearfar.support.files import atomic_write
 
@@ -53,7 +54,7 @@ class Key:
     waveform: str
     encoder: str
     weights: str
-    layer: int | None = None
+    layer: Layers = None
     pooled: str = ""
 
     @cached_property

@@ -20,7 +20,7 @@ import numpy as np
 
 from nearfar import enhance
 from nearfar.audio import Clip, resample
-from nearfar.encoders import FREQS, Encoder, EncoderDescription
+from nearfar.encoders import CLS, FREQS, Encoder, EncoderDescription, Layer, Layers
 from nearfar.errors import AudioError
 from nearfar.frames import suppress
 from nearfar.pooling import POOLINGS
@@ -31,11 +31,14 @@ from nearfar.views import composed
 
 ENHANCE_RATE = 16_000
 CHANNELS = ("near", "far")  # waveforms as recorded; all others are made of the pair
+FRAMES = FREQS | {CLS: FREQS["concat"]}  # a grid as frames, by the `freq` of a recipe
 POOLED = ("low", "spike", "pooling", "alpha", "p", "freq")  # the fields of a recipe that turn a grid into a vector
 
 
 class EncoderInput(NamedTuple):
     """A waveform, the encoder that it goes through, and the layer whose output is taken (None: the final one).
+
+    Of a tuple of layers, the average of their outputs is taken.
 
     `waveform` is a name as `recipe.View.waveforms` gives it. `pooled` is "" for the grid, or the settings (JSON) by
     which the frames of the grid are pooled.
@@ -43,8 +46,13 @@ class EncoderInput(NamedTuple):
 
     waveform: str
     encoder: str
-    layer: int | None = None
+    layer: Layers = None
     pooled: str = ""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers whose outputs are averaged."""
+        return self.layer if isinstance(self.layer, tuple) else (self.layer,)
 
     @property
     def grid(self) -> EncoderInput:
@@ -69,7 +77,12 @@ def inputs_of(recipe: Recipe) -> tuple[EncoderInput, ...]:
         return tuple(i for part in recipe.parts for i in inputs_of(part))
     settings = json.dumps({name: getattr(recipe, name) for name in POOLED})
     waveforms = recipe.parsed_view.waveforms
-    return tuple(EncoderInput(name, recipe.encoder, recipe.layer, settings) for name in waveforms)
+    return tuple(EncoderInput(name, recipe.encoder, layer_of(recipe.outputs), settings) for name in waveforms)
+
+
+def layer_of(outputs: tuple[Layer, ...]) -> Layers:
+    """The `layer` of an input that averages these outputs."""
+    return outputs if len(outputs) > 1 else outputs[0]
 
 
 @cache
@@ -113,12 +126,13 @@ def encode(
     for name in dict.fromkeys(i.encoder for clip in clips for i in clip):
         mine = [(at, i) for at, clip in enumerate(clips) for i in clip if i.encoder == name]
         waves = {(at, i.waveform): clips[at][i] for at, i in mine}
-        layers = list(dict.fromkeys(i.layer for _, i in mine))
+        layers = list(dict.fromkeys(layer for _, i in mine for layer in i.layers))
         encoder, batch = encoders[name], list(waves.values())
         each = [encoder.grid(batch)] if layers == [None] else encoder.grid(batch, layer=layers)
         grids = {layer: dict(zip(waves, found, strict=True)) for layer, found in zip(layers, each, strict=True)}
         for at, i in mine:
-            out[at][i] = grids[i.layer][at, i.waveform]
+            each = [grids[layer][at, i.waveform] for layer in i.layers]
+            out[at][i] = each[0] if len(each) == 1 else np.mean(each, axis=0)
     return out
 
 
@@ -157,7 +171,7 @@ def pool(grids: Sequence[Array], recipe: Recipe) -> list[Array]:
     if recipe.freq in ("bands", BEAM):  # each frequency row is pooled by its own weights
         frames = [np.moveaxis(grid, -2, 0) for grid in grids]
     else:
-        frames = [FREQS[recipe.freq](grid) for grid in grids]
+        frames = [FRAMES[recipe.freq](grid) for grid in grids]
     if recipe.low is not None or recipe.spike is not None:
         frames = [suppress(x, recipe.low, recipe.spike) for x in frames]
     pooled = [POOLINGS[recipe.pooling](x, recipe.p, recipe.alpha) for x in frames]
@@ -196,9 +210,12 @@ def waveforms(clip: Clip, wanted: Iterable[tuple[str, int]], device: Place = "cp
 def _enhanced(near: Array, far: Array, names: Sequence[str], device: Place) -> dict[str, Array]:
     """Waveforms (N,) made of the pair (N,), all at `ENHANCE_RATE`, by name."""
     views = [parse_view(name) for name in names]
-    masks = {v.name: (v.alpha, v.floor) for v in views if v.alpha is not None and v.floor is not None}
     pair = place(near, device), place(far, device)
-    made = dict(zip(masks, map(on_host, enhance.soft_masks(*pair, [*masks.values()]) if masks else []), strict=True))
+    made: dict[str, Array] = {}
+    for n_fft, hop in dict.fromkeys(v.stft for v in views if v.stft):
+        masks = {v.name: (v.alpha or 0.0, v.floor or 0.0) for v in views if v.stft == (n_fft, hop)}
+        waves = enhance.soft_masks(*pair, [*masks.values()], n_fft=n_fft, hop=hop)
+        made |= zip(masks, map(on_host, waves), strict=True)
     subtractions = [(v.name, v.kind, v.n_fft) for v in views if v.n_fft is not None]
     cleaned = {
         (n_fft, weighted): on_host(enhance.leakage_subtract(*pair, n_fft=n_fft, weighted=weighted))

@@ -16,12 +16,16 @@ from typing import Any
 
 from nearfar.encoders.plugins import name_of_encoder, register_encoder, source_hash
 from nearfar.encoders.table import (
+    CLS,
     EVALUATION_ONLY,
     FREQS,
+    GFLOP,
     PRECISIONS,
     TABLE,
     Encoder,
     EncoderDescription,
+    Layer,
+    Layers,
     as_frames,
     device_class,
     names,
@@ -29,12 +33,16 @@ from nearfar.encoders.table import (
 from nearfar.support.check import choose, integer, one_of
 
 __all__ = [
+    "CLS",
     "EVALUATION_ONLY",
     "FREQS",
+    "GFLOP",
     "PRECISIONS",
     "TABLE",
     "Encoder",
     "EncoderDescription",
+    "Layer",
+    "Layers",
     "as_frames",
     "device_class",
     "hash_of",

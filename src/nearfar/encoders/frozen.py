@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.encoders.checkpoint import source_hash
-from nearfar.encoders.table import TABLE, as_frames, as_list
-from nearfar.encoders.vit import Linear
+from nearfar.encoders.table import CLS, TABLE, Layer, as_frames, as_list
+from nearfar.encoders.vit import ClassTokens, Linear
 from nearfar.support.check import Array
 
 MEMORY_SHARE = 0.7  # of a GPU's free memory that a batch may take
@@ -90,10 +90,11 @@ class FrozenEncoder:
         how = [self.precision] * (self.precision != "float32") + [self.place.type] * (self.place.type != "cpu")
         return ":".join([source_hash(self.weights_path), *how])
 
-    def grid(self, waves: Any, layer: int | Sequence[int | None] | None = None) -> Any:
+    def grid(self, waves: Any, layer: Layer | Sequence[Layer] = None) -> Any:
         """(B, N) -> (B, T, F, D), or a list of 1-D arrays -> a list of (T, F, D): the tokens of the last block.
 
         `layer` chooses another block, from 1 to the depth (-1 is the last); several blocks give a list of results.
+        "cls", or "cls6" after block 6: the class tokens (chunks, F, D), if the network has them, in place of the grid.
         Raises ValueError for a wave shorter than 0.1 s, a layer that does not exist, and a grid that is not finite.
         """
         wave_list, stacked = as_list(waves)
@@ -103,8 +104,9 @@ class FrozenEncoder:
                     f"waves[{i}] holds {len(wave)} samples, less than {SHORTEST_S} s at {self.sample_rate} Hz: "
                     "was it recorded at another rate, or cut?"
                 )
-        several = isinstance(layer, Sequence)
-        layers = [self._layer(number) for number in (layer if isinstance(layer, Sequence) else [layer])]
+        several = isinstance(layer, Sequence) and not isinstance(layer, str)
+        asked: Any = layer if several else [layer]
+        layers = [self._layer(number) for number in asked]
         with _torch_threads(self.threads):
             grids_of_waves = self._grids(wave_list, layers)
         for i, grids in enumerate(grids_of_waves):
@@ -168,11 +170,14 @@ class FrozenEncoder:
         return self._fits[length]
 
     def _layer(self, number: Any) -> int:
-        depth = self.network.depth
-        chosen = depth if number in (None, -1) else number
+        depth, of_cls = self.network.depth, isinstance(number, str) and number.startswith(CLS)
+        block = number[len(CLS) :] if of_cls else number
+        chosen = depth if block in (None, -1, "") else int(block) if of_cls and block.isdecimal() else block
         if not isinstance(chosen, int) or not 1 <= chosen <= depth:
             raise ValueError(f"{self.name} has layers 1 to {depth}, so layer={number!r} does not exist")
-        return chosen
+        if of_cls and not TABLE[self.name].class_tokens:
+            raise ValueError(f"{self.name} has no class tokens, so layer={number!r} does not exist")
+        return ClassTokens(chosen) if of_cls else chosen
 
 
 class Copies:

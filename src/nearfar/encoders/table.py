@@ -17,6 +17,9 @@ FREQS: dict[str, Callable[[Any], Any]] = {  # a grid (..., T, F, D) as frames, b
     "bands": lambda grid: grid,
 }
 PRECISIONS = ("float32", "tf32", "bf16")
+CLS = "cls"  # as a layer: the class tokens after the last block; "cls6": after block 6
+Layer = int | str | None  # what an encoder gives: the grid after a block (None: the last), or its class tokens
+Layers = Layer | tuple[Layer, ...]  # of several, the average is taken
 DEVICE = re.compile(r"(cpu|cuda)(:\d{1,3})?")
 OURS = "Apache-2.0, no weights"
 OPENBEATS = "CC-BY-4.0: as the pages of the fine-tuned OpenBEATs say; those of these files were not seen"
@@ -135,6 +138,25 @@ TABLE = {
 }
 
 
+GFLOP: dict[str, float] = {  # of a network for a clip of 10 s, counted from its architecture by tools/gflop.py
+    "eat-large": 336, "eat-as2m": 97.1, "eat-base": 97.1, "eat-large-as2m": 336, "sslam": 97.1, "sslam-as2m": 97.1,
+    "beats": 98.7, "beats-iter3": 98.7, "beats-as2m-cpt1": 98.7, "beats-as2m-cpt2": 98.7,
+    "openbeats-base": 98.7, "openbeats-large": 333, "m2d-clap": 56.5,
+    "ced-base": 44.5, "ced-small": 11.7, "ced-mini": 5.5, "ced-tiny": 3.26,
+    "dasheng": 44.9, "dasheng-0.6b": 325, "dasheng-1.2b": 582,
+    "fisher-tiny": 10.6, "fisher-tiny-44k": 26.4, "fisher-tiny-48k": 31.7,
+    "fisher-mini": 17.6, "fisher-mini-44k": 44, "fisher-mini-48k": 52.8,
+    "fisher-small": 37, "fisher-small-44k": 92.4, "fisher-small-48k": 111,
+    "echo-small": 19.7, "echo-small-44k": 50.7, "echo-small-48k": 53.5, "openl3": 984,
+    **{
+        f"openl3-{bands}-{content}-{dim}": count
+        for bands, count in (("mel128", 984), ("mel256", 1970), ("linear", 1950))
+        for content in ("env", "music")
+        for dim in (512, 6144)
+    },
+}  # fmt: skip
+
+
 class EncoderDescription(Protocol):
     """What is needed to prepare the input of an encoder, and to say which weights it has ("" if it has none)."""
 
@@ -161,7 +183,7 @@ class Encoder(EncoderDescription, Protocol):
     def grid(self, waves: Any, layer: Any = None) -> Any:
         """(B, N) -> (B, T, F, D); a list of 1-D arrays -> a list of (T, F, D).
 
-        `layer`: the number of a block, None for the last; a list of numbers gives a list of results.
+        `layer`: the number of a block, None for the last, "cls" for class tokens; a list gives a list of results.
         """
         ...
 

@@ -37,6 +37,10 @@ class Shape:
         return self.bands // self.patch[1]
 
 
+class ClassTokens(int):
+    """The number of a block, for its class tokens (B, 1, C, D); a plain number is for its grid."""
+
+
 class Linear(nn.Linear):
     """A linear layer that computes in the type of its weights, float32 or bfloat16, and returns the type of its input.
 
@@ -67,7 +71,9 @@ class Trunk(nn.Module):
         return spectrogram * self.scale + self.offset
 
     def forward(self, spectrogram: Tensor, layers: Sequence[int], place: Tensor | None = None) -> list[Tensor]:
-        """Grids (B, T, F, D) after the blocks numbered `layers` (from 1), each through the final norm if there is one.
+        """Grids (B, T, F, D), or `ClassTokens`, after the blocks numbered `layers` (from 1).
+
+        Each goes through the final norm if there is one.
 
         `spectrogram` (B, frames, bands) is normalised; frames beyond the last whole patch are dropped. `place` (B, D)
         is added to all tokens of an item, the class tokens too.
@@ -79,13 +85,15 @@ class Trunk(nn.Module):
         tokens = tokens + self.positions[:rows].flatten(0, 1)
         tokens = torch.cat([self.cls.expand(batch, -1, -1), tokens], dim=1)
         tokens = self.embed_norm(tokens if place is None else tokens + place[:, None])
-        grids = {}
+        made, cls = {}, self.shape.cls
         for number, block in enumerate(self.blocks[: max(layers)], start=1):
             tokens = block(tokens)
             if number in layers:
-                kept = self.norm(tokens[:, self.shape.cls :])
-                grids[number] = kept.reshape(batch, rows, columns, -1)
-        return [grids[number] for number in layers]
+                made[number] = self.norm(tokens)
+        return [
+            made[n][:, None, :cls] if isinstance(n, ClassTokens) else made[n][:, cls:].reshape(batch, rows, columns, -1)
+            for n in layers
+        ]
 
 
 class Block(nn.Module):

@@ -36,7 +36,7 @@ def _back_end(r: Recipe) -> str:
 
 CHOICES: dict[str, Callable[[Recipe], str]] = {
     "encoder": lambda r: r.encoder,
-    "layer": lambda r: f"layer {r.layer}" if r.layer else "final",
+    "layer": lambda r: f"layer {'+'.join(map(str, r.layers))}" if r.layer else "final",
     "view": lambda r: r.view,
     "frequency rows": lambda r: r.freq,
     "preprocessing": _preprocessing,

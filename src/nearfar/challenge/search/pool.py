@@ -25,7 +25,8 @@ import numpy as np
 from nearfar import pooling
 from nearfar.audio.recordings import Recording
 from nearfar.challenge.search.space import Setting
-from nearfar.encoders import as_frames
+from nearfar.embedding.vectors import FRAMES
+from nearfar.encoders import Layers
 from nearfar.frames import suppress
 from nearfar.recipe import BEAM
 from nearfar.support.arrays import Place, cast, namespace, new, place, take
@@ -45,7 +46,7 @@ def pool_many(grid: Array, settings: Sequence[Setting]) -> list[Array]:
     """
     xp, freq = namespace(grid), settings[0].freq
     grid = cast(finite("grid", grid), xp.float32)
-    bands = xp.moveaxis(grid, -2, 0) if freq in ("bands", BEAM) else as_frames(grid, freq)[None]  # (F or 1, ..., T, D')
+    bands = xp.moveaxis(grid, -2, 0) if freq in ("bands", BEAM) else FRAMES[freq](grid)[None]  # (F or 1, ..., T, D')
     out: list[Array] = []
     for (low, spike), same in groupby(settings, key=lambda s: (s.low, s.spike)):
         group = list(same)
@@ -100,9 +101,7 @@ def _power(ratio: Array, p: float) -> Array:
 class GridSource(Protocol):
     """Where the grids of recordings come from: a cache of embeddings, or arrays in memory."""
 
-    def grids(
-        self, path: str | PathLike[str], waveforms: Iterable[str], layer: int | None = None
-    ) -> Mapping[str, Array]:
+    def grids(self, path: str | PathLike[str], waveforms: Iterable[str], layer: Layers = None) -> Mapping[str, Array]:
         """(T, F, D) of each waveform of a recording, by layer (None: the final one); ValueError if it has none."""
         ...
 
@@ -122,7 +121,7 @@ def pool_clips(
     Every grid is read once; the S settings have one layer and one `freq`. The vectors are arrays, or tensors on the
     `device`. Raises ValueError if grids of different shapes give vectors of different lengths.
     """
-    layer, step = settings[0].layer, 1 if device == "cpu" else TOGETHER
+    layer, step = settings[0].output, 1 if device == "cpu" else TOGETHER
     pooled: dict[str, list[Array]] = {}
     usable = np.ones(len(clips), bool)
     failures: dict[str, str] = {}
@@ -171,7 +170,7 @@ def pool_clips(
     return pooled, failures
 
 
-def first_shape(clips: Sequence[Recording], source: GridSource, waveform: str, layer: int | None) -> tuple[int, int]:
+def first_shape(clips: Sequence[Recording], source: GridSource, waveform: str, layer: Layers) -> tuple[int, int]:
     """(F, D) of the first grid that can be had; (1, 1) if none can."""
     for clip in clips:
         try:

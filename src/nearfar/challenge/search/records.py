@@ -290,4 +290,8 @@ def _read(path: Path) -> Results:
 
 @lru_cache(maxsize=512)
 def _parsed(text: str) -> tuple[Recipe, ...]:
-    return tuple(Recipe(**row) for row in json.loads(text))
+    rows: list[dict[str, Any]] = json.loads(text)
+    for row in rows:
+        if isinstance(row.get("layer"), list):  # JSON has no tuples
+            row["layer"] = tuple(row["layer"])
+    return tuple(Recipe(**row) for row in rows)

@@ -39,7 +39,7 @@ from nearfar.challenge.search.space import Setting, Space, space_of
 from nearfar.embedding.cache import CachedEncoders
 from nearfar.embedding.fill import Order, embed_shard
 from nearfar.embedding.store import Store
-from nearfar.encoders import device_class
+from nearfar.encoders import Layers, device_class
 from nearfar.encoders.loading import full_paths, load_encoders, weights_in
 from nearfar.recipe import Recipe
 from nearfar.support.arrays import Place
@@ -134,7 +134,7 @@ class Job:
     plans: Sequence[Plan]
     weights: Any
     store: Store | None
-    layers: Sequence[int | None]
+    layers: Sequence[Layers]
     near: int
     far: int | None
     memory: int | None
@@ -217,7 +217,7 @@ def search(
     _check_folder(Path(folder), machines)
     space, far, notes = _usable(space, machines, near, far)
     notes = [*left_out, *notes]
-    layers = list(dict.fromkeys(setting.layer for setting in space.plan))
+    layers = list(dict.fromkeys(setting.output for setting in space.plan))
     networks = {"device": device, "threads": threads, "precision": precision, "batch": batch}
     jobs: list[Job] = []
     for encoder in encoders:
@@ -296,7 +296,7 @@ def search_machine(
     machine, recorder, failures = plan.machine, plan.recorder, dict[str, str]()
     memory = memory or _memory_of(device)
     label, done = f"{plan.encoder} {machine.name}", len(plan.configurations) - len(plan.settings)
-    shape = first_shape(machine.clips, source, plan.waveforms[0], plan.settings[0].layer)
+    shape = first_shape(machine.clips, source, plan.waveforms[0], plan.settings[0].output)
     for group in groups(plan.settings, shape, len(machine.clips) * len(plan.waveforms), memory):
         missing = [setting for setting in group if recorder.missing(setting, plan.configurations[setting])]
         done += len(group) - len(missing)

@@ -18,10 +18,10 @@ from itertools import product
 from typing import Any
 
 from nearfar.backend import ALTERED_BANKS, BackendConfig
-from nearfar.embedding.vectors import POOLED
-from nearfar.encoders import FREQS
+from nearfar.embedding.vectors import POOLED, layer_of
+from nearfar.encoders import CLS, FREQS, Layers
 from nearfar.ldn import AUTO
-from nearfar.recipe import BEAM, PLUGINS, SPACE, Recipe, is_parametric, leaves, parse_view
+from nearfar.recipe import BEAM, FUSE, PLUGINS, SPACE, Recipe, is_parametric, leaves, outputs, parse_view
 from nearfar.support.check import one_of
 
 K, METRICS = SPACE["k"], SPACE["metric"]
@@ -89,12 +89,22 @@ class Setting:
     alpha: float = 1.0
     p: float = 3.0
     freq: str = "concat"
-    layer: int | None = None
+    layer: int | tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> Setting:
         """The setting of a configuration."""
         return cls(**{f.name: getattr(recipe, f.name) for f in fields(cls)})
+
+    @property
+    def output(self) -> Layers:
+        """What the encoder is asked for; of a tuple the average."""
+        return layer_of(outputs(self.layers, self.freq))
+
+    @property
+    def layers(self) -> tuple[int | None, ...]:
+        """The layers that are taken."""
+        return self.layer if isinstance(self.layer, tuple) else (self.layer,)
 
     @property
     def name(self) -> str:
@@ -105,7 +115,7 @@ class Setting:
         parts += [f"alpha{self.alpha:g}"] if "rdp" in self.pooling else []
         parts += [f"p{self.p:g}"] if "gem" in self.pooling else []
         parts += [self.freq]
-        parts += [f"layer{self.layer}"] if self.layer is not None else []
+        parts += [f"layer{'+'.join(map(str, self.layers))}"] if self.layer is not None else []
         return "-".join(parts)
 
 
@@ -159,7 +169,7 @@ def space(
     """
     parts = (*REPORT, *EXTENDED) if extended else REPORT
     parts = (*parts, *_of_plugins(views, poolings, methods))
-    _check_names("freq", freqs, {*FREQS, BEAM})
+    _check_names("freq", freqs, {*FREQS, BEAM, CLS})
     _check_names("view", views, {view for part in parts for view in part.views})
     _check_names("pooling", poolings, {kind for part in parts for kind, _, _ in part.poolings})
     _check_names("method", methods, {method for part in parts for method in part.backends})
@@ -208,6 +218,10 @@ def space_of(recipes: Sequence[Recipe]) -> Space:
             raise ValueError(
                 "only recipes with normalised embeddings can be searched or fused, and normalize is false in that of "
                 f"{recipe.encoder}, {recipe.view}, {recipe.pooling}, {recipe.method}"
+            )
+        if recipe.layer_rule == FUSE:
+            raise ValueError(
+                f"a search scores single systems, and {recipe.encoder} fuses layers: fuse its rows instead"
             )
         views = plan.setdefault(Setting.of(recipe), {})
         views[recipe.view] = (*views.get(recipe.view, ()), recipe.backend)
