@@ -163,7 +163,7 @@ def search_rows(device: torch.device, case: Case, until: float) -> Iterator[tupl
             scores = records.read(folder).aligned(range(len(space)), "m")
         if place is device:
             mine = scores
-        apart = f"{np.abs(scores - mine).max():.1e}" if place == "cpu" else ""
+        apart = f"{(np.abs(scores - mine) / np.maximum(1, np.abs(mine))).max():.1e}" if place == "cpu" else ""
         where = "numpy" if place == "cpu" else f"torch, {device.type}"
         row = [where, f"{case.train:,} + {case.train // 5:,}", f"{case.dimensions:,}", f"{len(space):,}"]
         minutes = seconds * WHOLE / case.poolings / 60
@@ -223,7 +223,8 @@ def main(device: torch.device, quick: bool, minutes: float) -> None:
     notes = [
         f"Measured on: {described(device)}, torch {torch.__version__}.",
         "Weights are random numbers. Share: of the rate of a large product in the same precision on the same device; "
-        "in brackets, of the card's nominal peak.",
+        "in brackets, of the card's nominal peak. Apart: the largest difference from the other row's scores, in "
+        "standard deviations of the normals or, where a score is above 1, as a share of it.",
     ]
     if not on_gpu:
         notes.append(
@@ -261,7 +262,7 @@ def main(device: torch.device, quick: bool, minutes: float) -> None:
         ),
         Table(
             "search of one machine",
-            ("where", "clips", "dimensions", "configurations", "s", "whole grid, min", "peak GiB", "apart, sigmas"),
+            ("where", "clips", "dimensions", "configurations", "s", "whole grid, min", "peak GiB", "apart"),
             searches,
         ),
     ]

@@ -1,4 +1,5 @@
-"""Extraction on a local Ray cluster of two processors: the same bytes, also where a worker is killed in the middle."""
+"""Work on a local Ray cluster of two processors gives the same bytes: filling a store, also where a worker is killed in
+the middle, and searching; encoders, poolings and back ends of the user travel along."""
 
 import os
 import signal
@@ -6,11 +7,16 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import hum, write_wav
 from fake_encoders import write_ced_tiny
+from nearfar import backend, pooling
+from nearfar.challenge.search import records, run, space
 from nearfar.embedding.fill import Order, embed_shard
+from nearfar.encoders import plugins
+from nearfar.recipe import PLUGINS
 
 pytest.importorskip("torch")
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -85,3 +91,86 @@ def test_the_cluster_gives_the_same_bytes_also_if_a_worker_is_killed(cluster, se
     assert told[-1] == (COUNT + 1, COUNT + 1)
     again = embed_on_ray(paths, order, actors=1)
     assert (again.recordings, again.there) == (COUNT, COUNT)
+
+
+class Bands:
+    """An encoder of the user: loudness of 16 bands, a frame every 32 ms."""
+
+    sample_rate, dim, weights_hash = 16_000, 16, "bands 1"
+
+    def frames(self, waves):
+        return [np.log1p(np.abs(np.fft.rfft(w[: len(w) // 512 * 512].reshape(-1, 512))))[:, 1:65:4] for w in waves]
+
+
+def loudest(frames):
+    """A pooling of the user."""
+    return frames.max(axis=0)
+
+
+class Nearest:
+    """A back end of the user."""
+
+    def __init__(self, z, is_target):
+        self.z = z
+        d = np.linalg.norm(z[:, None] - z, axis=-1)
+        self.train_scores = np.sort(d, axis=1)[:, 1]
+
+    def score(self, q):
+        return np.linalg.norm(q[:, None] - self.z, axis=-1).min(axis=1)
+
+
+@pytest.fixture
+def registered():
+    plugins.register_encoder("bands", Bands)
+    pooling.register_pooling("loudest", loudest)
+    backend.register_backend("nearest", Nearest)
+    yield
+    for each in PLUGINS.values():
+        for name in list(each.paths):
+            del each.table[name], each.paths[name], each._given[name]
+    plugins.LOADS.clear()
+
+
+@pytest.mark.slow
+def test_an_encoder_of_the_user_fills_the_same_store_on_the_cluster(cluster, setting, registered, tmp_path):
+    from nearfar.challenge.cluster import embed_on_ray
+
+    paths = setting[0][:4]
+    embed_shard(paths, Order(str(tmp_path / "here"), ("bands",), ("near", "enh_a05f07")))
+    done = embed_on_ray(paths, Order(str(tmp_path / "there"), ("bands",), ("near", "enh_a05f07")), actors=2)
+    assert done.recordings == 4 and contents(tmp_path / "there") == contents(tmp_path / "here") != {}
+
+
+@pytest.mark.slow
+def test_a_search_on_the_cluster_records_the_same_bytes(cluster, demo_set, registered, tmp_path, monkeypatch):
+    weights = {"ced-tiny": write_ced_tiny(tmp_path)}
+    few = space.space(poolings=["mean", "loudest"], views=["near_only", "n_f"], methods=["raw", "nearest"])
+    few = space.Space({s: few.plan[s] for s in few.plan if s.low is s.spike is None})
+    found, told = {}, []
+    monkeypatch.chdir(demo_set.parent)  # workers have another current folder
+    for engine in ("local", "ray"):
+        out = tmp_path / engine
+        run.search(
+            demo_set.name, ["ced-tiny", "bands"], out, few, weights, engine=engine, threads=1,
+            progress=lambda i, n, what: told.append((i, n, what)),
+        )  # fmt: skip
+        found[engine] = {p.relative_to(out): p.read_bytes() for p in out.rglob("*.*") if p.is_file()}
+    assert found["local"] == found["ray"] and len(found["ray"]) > 100
+    assert told[-1] == (4, 4, "searching"), "a task for each of two machines and two encoders"
+    both = records.read(tmp_path / "ray")
+    assert {r.encoder for r in both.recipes} == {"ced-tiny", "bands"} and "nearest" in {r.method for r in both.recipes}
+    with pytest.raises(ValueError, match="usable normals"):
+        run.search(_without_tests(demo_set, tmp_path), ["logmel"], tmp_path / "bad", few, engine="ray")
+
+
+def _without_tests(demo_set, tmp_path):
+    """A machine whose test clips cannot be read."""
+    folder = tmp_path / "broken" / "fan"
+    for split in ("train", "test"):
+        (folder / split).mkdir(parents=True)
+        for i in range(3):
+            name = f"section_00_source_{split}_normal_{i:04d}.wav"
+            write_wav(folder / split / name, hum(i, seconds=1))
+    for path in (folder / "test").glob("*.wav"):
+        path.write_bytes(b"RIFF nonsense")
+    return folder.parent

@@ -6,11 +6,13 @@ import csv
 import json
 import re
 
+import numpy as np
 import pytest
 
 from commands import nearfar
 from nearfar import metrics
 from nearfar.challenge.evaluate import compare_evaluations, evaluate
+from nearfar.challenge.pages import map as maps
 from nearfar.challenge.pages import paper
 from nearfar.recipe import BASELINE, Recipe
 
@@ -75,6 +77,7 @@ def test_evaluate_writes_tables_figures_and_the_comparison(demo_set, tmp_path):
     assert re.search(r"logmel-floor & 0\.00 \[0\.00, 0\.00\] & 50\.00", (tmp_path / "comparison.tex").read_text())
     assert "| precision | recall | F1 |" in (tmp_path / "decisions.md").read_text()
     assert (tmp_path / f"roc-{machine}.pdf").read_bytes().startswith(b"%PDF")
+    assert b"<svg" in (tmp_path / f"roc-{machine}.svg").read_bytes()
 
 
 def test_search_and_reproduce_write_tables(demo_set, tmp_path):
@@ -91,9 +94,43 @@ def test_search_and_reproduce_write_tables(demo_set, tmp_path):
     assert code == 0, err
     assert {p.stem for p in (tmp_path / "r").glob("*.tex")} == {"table-3", "table-4", "table-5"}
     assert r"score, report" in (tmp_path / "r" / "table-3.tex").read_text()
+    (logmel,) = [row for row in csv.DictReader((tmp_path / "r" / "table-3.csv").open()) if row["encoder"] == "logmel"]
+    here, low, high = map(float, re.fullmatch(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", logmel["score, here"]).groups())
+    assert low < here < high
 
 
 def test_intervals_are_left_out_where_there_is_no_number():
     assert (
         paper._number(float("nan")) == "" and paper._number(0.5, metrics.Interval(0.4, 0.6)) == "50.00 [40.00, 60.00]"
     )
+
+
+def test_pca_is_that_of_the_covariance_and_ignores_what_does_not_vary():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(40, 6)) * [9, 5, 1, 1, 0.5, 0.1] + 100
+    points, shares = maps.pca(z.astype(np.float32))
+    values, axes = np.linalg.eigh(np.cov(z.T, bias=True))
+    wanted = (z - z.mean(axis=0)) @ axes[:, [-1, -2]]
+    np.testing.assert_allclose(np.abs(points), np.abs(wanted), atol=1e-3)
+    np.testing.assert_allclose(shares, values[[-1, -2]] / values.sum(), rtol=1e-4)
+    flat, none = maps.pca(np.ones((3, 4)))
+    assert not flat.any() and not none.any()
+    line, first = maps.pca(np.array([[0.0], [1], [5]]))
+    assert line[:, 1].tolist() == [0, 0, 0] and first.tolist() == [1, 0]
+
+
+def test_vectors_are_drawn_as_maps_of_each_machine(demo_set, tmp_path):
+    page, figures = tmp_path / "map.html", tmp_path / "figures"
+    drawn = ("--page", page, "--figures", figures)
+    code, _, err = nearfar("vectors", demo_set, "--recipe", "logmel-floor", "-o", tmp_path / "x.npz", *drawn)
+    assert code == 0, err
+    text = page.read_text(encoding="utf-8")
+    arrays = np.load(tmp_path / "x.npz")
+    for machine in set(arrays["machines"].tolist()):
+        assert f"{machine}: PCA of 28 clips; the axes hold" in text
+        assert (figures / f"map-{machine}-pca.pdf").read_bytes().startswith(b"%PDF")
+        svg = (figures / f"map-{machine}-pca.svg").read_bytes()
+        assert b"<svg" in svg and b"<dc:date>" not in svg
+    of = maps.kinds(arrays)
+    assert of.count("anomaly") == (arrays["labels"] == "anomaly").sum() > 0 and "target normal" in of
+    assert text.count("<figure>") == 2 and "6 anomaly" in text

@@ -69,7 +69,9 @@ def embed_on_ray(
     described = {n: Description(e.sample_rate, str(weights_of(e))) for n, e in source.encoders.items()}
     plugins = _plugins(ray)
     with _connected(ray):
-        gpus = _gpus(ray, order.device != "cpu")
+        gpus, cpus = _gpus(ray, order.device != "cpu"), int(ray.cluster_resources().get("CPU", 1))
+        if not gpus:  # a processor is left for `_Prepare`, which feeds the actors
+            actors = min(actors or 1, max(1, cpus - 1))
         rows = (
             ray.data.from_items(
                 [{"at": at, "path": str(Path(path).resolve())} for at, path in enumerate(paths)],
@@ -82,7 +84,7 @@ def embed_on_ray(
                 batch_size=batch_of(order.inputs, order.threads or 1, source.encoders),
                 compute=ray.data.ActorPoolStrategy(size=actors or gpus or 1),
                 num_gpus=1 if gpus else 0,
-                num_cpus=0 if gpus else 1,
+                num_cpus=0 if gpus or cpus < 2 else 1,
             )
         )
         return _collect(rows.iter_rows(), paths, skip, progress)

@@ -19,7 +19,7 @@ import numpy as np
 
 from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
 from nearfar.challenge.pages.effects import TextTable
-from nearfar.challenge.pages.tables import Reproduction
+from nearfar.challenge.pages.tables import Cell, Reproduction
 from nearfar.metrics import METRICS, Comparison, Interval
 from nearfar.support.cells import escaped
 from nearfar.support.files import atomic_write
@@ -72,8 +72,7 @@ def reproduction_tables(done: Reproduction) -> list[TextTable]:
         heads = [*table.heads, *(f"{m}, {what}" for m in table.metrics for what in ("report", "here", "difference"))]
         rows = []
         for row in table.rows:
-            cells = [number for cell in row.cells for number in (cell.report, cell.here, cell.difference)]
-            rows.append([*row.heads, *("" if number is None else f"{number:.2f}" for number in cells)])
+            rows.append([*row.heads, *(text for cell in row.cells for text in _cell(cell))])
         tables.append((table.title, heads, rows))
     return tables
 
@@ -135,6 +134,13 @@ def as_csv(table: TextTable) -> str:
 
 def _escape(text: str) -> str:
     return "".join(SPECIAL.get(mark, mark) for mark in text)
+
+
+def _cell(cell: Cell) -> list[str]:
+    texts = ["" if number is None else f"{number:.2f}" for number in (cell.report, cell.here, cell.difference)]
+    if cell.here is not None and cell.interval:
+        texts[1] = _number(cell.here / 100, cell.interval)
+    return texts
 
 
 def _number(value: float, interval: Interval | None = None) -> str:

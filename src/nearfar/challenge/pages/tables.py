@@ -11,7 +11,7 @@ cell of a system that could not run holds no number of same_machines; its row sa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,22 +19,27 @@ import numpy as np
 from nearfar.challenge.data.layout import RULES, DataSet, Unit, made_up
 from nearfar.challenge.evaluate import ScoreCache, UnitScores, fuse_units
 from nearfar.challenge.pages import published
-from nearfar.metrics import MachineResult, machine, overall
+from nearfar.metrics import Interval, MachineResult, bootstrap, machine, overall
 from nearfar.recipe import FUSION, TABLE_3, System
 
 FUSED = "fusion"
 NOT_OURS = "a trained network of the organisers, no part of nearfar"
 NO_WEIGHTS = "the weights are not here (see: nearfar weights)"
 METRICS = ("AUC source", "AUC target", "pAUC")
+ROUNDS = 300  # of the bootstrap of a system's score
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of the report and the one computed here (None: there is none); `comparable` if of the same machines."""
+    """A number of the report and the one computed here (None: there is none); `comparable` if of the same machines.
+
+    `interval` is the 95 % bootstrap interval of an official score computed here, in [0, 1].
+    """
 
     report: float | None = None
     here: float | None = None
     comparable: bool = True
+    interval: Interval | None = None
 
     @property
     def difference(self) -> float | None:
@@ -78,12 +83,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Run:
-    """The results of one system per machine (in [0, 1]), or the reason why it could not run."""
+    """The results of one system per machine (in [0, 1]) with the interval of its score, or why it could not run."""
 
     title: str
     results: Mapping[str, MachineResult] = field(default_factory=dict)
     why_not: str = ""
     failures: Sequence[tuple[str, str]] = ()
+    interval: Interval | None = None
 
     @property
     def score(self) -> float | None:
@@ -112,6 +118,7 @@ class Reproduction:
                 name: {
                     "title": run.title,
                     "score": run.score,
+                    "interval": [100 * end for end in astuple(run.interval)] if run.interval else None,
                     "why_not": run.why_not,
                     "machines": {m: _percent(r) for m, r in run.results.items()},
                     "failures": [{"file": f, "error": e} for f, e in run.failures],
@@ -156,7 +163,7 @@ def table_3(runs: Mapping[str, Run], comparable: bool = True) -> Table:
             words = (
                 (printed.title, printed.view, printed.pooling, printed.backend) if printed else (run.title, "", "", "")
             )
-            cell = Cell(printed.score if printed else None, run.score, comparable)
+            cell = Cell(printed.score if printed else None, run.score, comparable, run.interval)
             rows.append(Row(words, (cell,), run.why_not))
     return Table(
         "Table 3: best single system per encoder (official score: harmonic mean)",
@@ -175,8 +182,9 @@ def table_4(runs: Mapping[str, Run], comparable: bool = True) -> Table:
         run, average = _run_of(runs, name), published.TABLE_4.get(name)
         here = [run.mean(metric) for metric in ("auc_source", "auc_target", "pauc")] + [run.score]
         printed = astuple(average) if average else (None,) * 4
-        cells = tuple(Cell(p, h, comparable) for p, h in zip(printed, here, strict=True))
-        rows.append(Row((_title(name) if average else run.title,), cells, run.why_not))
+        cells = [Cell(p, h, comparable) for p, h in zip(printed, here, strict=True)]
+        cells[-1] = replace(cells[-1], interval=run.interval)
+        rows.append(Row((_title(name) if average else run.title,), tuple(cells), run.why_not))
     notes = [
         f"{_title(s)}: the report's Score is {published.TABLE_4[s].score:.2f}; its own Table 5 gives "
         f"{published.official(s):.2f}, as the organisers published."
@@ -227,16 +235,18 @@ def _fusion(units: Sequence[Unit], done: Mapping[str, Run], scored: Mapping[str,
 
 
 def _run_with_results(title: str, units: Sequence[Unit], scored: Mapping[str, UnitScores]) -> Run:
-    results = {}
+    results, clips = {}, {}
     for unit in units:
         test = [r for r in unit.test if r.path.name in scored.get(unit.name, UnitScores({}, {})).test]
         labels = [bool(r.is_anomaly) for r in test]
         if _labelled(unit) and len(set(labels)) == 2:
             values = [scored[unit.name].test[r.path.name] for r in test]
-            results[unit.name] = machine(values, labels, [bool(r.is_target) for r in test])
+            clips[unit.name] = values, labels, [bool(r.is_target) for r in test]
+            results[unit.name] = machine(*clips[unit.name])
     failures = [failure for s in scored.values() for failure in s.failures]
     why = "" if results else failures[0][1] if failures else "no machine has labels"
-    return Run(title, results, why, failures)
+    interval = bootstrap(clips, rounds=ROUNDS)[1] if clips else None
+    return Run(title, results, why, failures, interval)
 
 
 def _labelled(unit: Unit) -> bool:

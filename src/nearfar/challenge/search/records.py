@@ -45,6 +45,7 @@ from nearfar.support.files import atomic_write
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95, "q99": 0.99}
 STATISTICS = ("mean", "sd", *QUANTILES, "source_mean", "target_mean", "pseudo_auc", "tail", "stable")
 CLIPS, TABLE = "clips.json", "configurations"
+ABOUT = "nearfar"  # the entry of a file's metadata
 
 
 @dataclass(frozen=True)
@@ -132,12 +133,13 @@ class Recorder:
         if self._recorded.get(setting):
             results = _read(self._path(setting)) + results
         about = {"clips": self._digest, "recipes": json.dumps([as_row(recipe) for recipe in results.recipes])}
+        metadata = {ABOUT: json.dumps(about)}  # one entry: of several the order varies
         arrays = {
             "numbers": results.numbers,
             "statistics": results.statistics,
             "scores": results.scores.astype(np.float32),
         }
-        atomic_write(self._path(setting), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, about))
+        atomic_write(self._path(setting), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata))
         self._recorded[setting] = results.recipes
 
     def _path(self, setting: Setting) -> Path:
@@ -230,7 +232,7 @@ def read(folder: str | os.PathLike[str], encoders: Sequence[str] = (), machines:
 def _recorded(folder: Path, test_set: TestSet) -> Iterator[tuple[Recipe, tuple[Results, int]]]:
     """Each configuration that is recorded for these clips, with the results that hold it and its row in them."""
     for path in sorted(folder.glob("*.safetensors")):
-        if _metadata(path)["clips"] == test_set.digest:
+        if _metadata(path).get("clips") == test_set.digest:
             results = _read(path)
             yield from ((recipe, (results, row)) for row, recipe in enumerate(results.recipes))
 
@@ -277,7 +279,7 @@ def _metadata(path: Path) -> dict[str, str]:
     from safetensors import safe_open
 
     with safe_open(path, "np") as file:
-        about: dict[str, str] = file.metadata()
+        about: dict[str, str] = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
     return about
 
 
