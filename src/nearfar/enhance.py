@@ -31,7 +31,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.support.arrays import cast, irfft, like, moving_mean, namespace, new, rfft, windows
+from nearfar.support.arrays import irfft, like, moving_mean, namespace, new, rfft, windows
 from nearfar.support.check import Array, finite, integer, number
 
 EPS = 1e-10  # share of the mean power that is added to a denominator
@@ -156,7 +156,7 @@ def _smooth_bins(power: Array) -> Array:
     # Mean over the NEIGHBOURS bins around each bin; over fewer at the two ends.
     half, bins = NEIGHBOURS // 2, power.shape[-1]
     count = np.minimum(np.arange(bins) + half + 1, bins) - np.maximum(np.arange(bins) - half, 0)
-    mean = moving_mean(power, NEIGHBOURS) * cast(like(power, NEIGHBOURS / count), power.dtype)
+    mean = moving_mean(power, NEIGHBOURS) * namespace(power).asarray(like(power, NEIGHBOURS / count), dtype=power.dtype)
     smooth: Array = namespace(power).clip(mean, 0, None)
     return smooth
 
@@ -174,12 +174,12 @@ def _through_stft(
         raise ValueError("near holds no samples")
     xp = namespace(x)
     scale, scale_far = _peak(x), _peak(y)  # each channel at peak 1, so that squares neither overflow nor vanish
-    window = cast(like(x, np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2), x.dtype)  # periodic Hann
+    window = xp.asarray(like(x, np.sin(np.pi * np.arange(n_fft) / n_fft) ** 2), dtype=x.dtype)  # periodic Hann
     n, f = _stft(x / scale, window, hop), _stft(y / scale_far, window, hop)
     limit = 2 * xp.amax(abs(x), axis=-1, keepdims=True)
     silent = ~y.any(axis=-1, keepdims=True)
     outs = [_istft(spectrum, window, hop, x.shape[-1]) * scale for spectrum in change(n, f)]
-    return [cast(xp.where(silent, x, xp.clip(out, -limit, limit)), x.dtype) for out in outs]
+    return [xp.asarray(xp.where(silent, x, xp.clip(out, -limit, limit)), dtype=x.dtype) for out in outs]
 
 
 def _peak(x: Array) -> Array:

@@ -42,7 +42,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.support.arrays import cast, like, namespace, new, on_host, ranked
+from nearfar.support.arrays import like, namespace, new, on_host, ranked
 from nearfar.support.check import Array, choose, finite, number
 from nearfar.support.plugins import Plugins
 
@@ -106,7 +106,8 @@ def mean_std(frames: ArrayLike) -> Array:
 
 
 def _mean(x: Array) -> Array:
-    mean: Array = cast(x.mean(axis=-2, dtype=namespace(x).float64), x.dtype)
+    xp = namespace(x)
+    mean: Array = xp.asarray(x.mean(axis=-2, dtype=xp.float64), dtype=x.dtype)
     return mean
 
 
@@ -121,7 +122,7 @@ def _rdp(x: Array, alpha: float) -> Array:
 
 def _quantile(x: Array, q: float) -> Array:
     xp = namespace(x)
-    both: Array = xp.concatenate([cast(xp.quantile(x, q, axis=-2), x.dtype), _power(x)], axis=-1)
+    both: Array = xp.concatenate([xp.asarray(xp.quantile(x, q, axis=-2), dtype=x.dtype), _power(x)], axis=-1)
     return both
 
 
@@ -136,11 +137,11 @@ def _quiet(x: Array) -> Array:
     lower, share = divmod(QUIET * (x.shape[-2] - 1), 1)
     at = [int(lower), min(int(lower) + 1, x.shape[-2] - 1)]
     xp = namespace(x)
-    both = cast(ranked(x, at), xp.float64)
+    both = xp.asarray(ranked(x, at), dtype=xp.float64)
     low, high = both[..., 0, :], both[..., 1, :]
     # (1 - share) P_low + share P_high, relative to P_high so that no power overflows
     decibels = high + 10 * xp.log10((1 - share) * 10 ** ((low - high) / 10) + share) if share else low
-    quiet: Array = cast(decibels, x.dtype)
+    quiet: Array = xp.asarray(decibels, dtype=x.dtype)
     return quiet
 
 
@@ -148,7 +149,7 @@ def _burst(x: Array) -> Array:
     frames, features = x.shape[-2:]
     edge = min(EDGE, -(-(frames - 1) // EDGE), (frames - 1) // 2)
     xp = namespace(x)
-    inside = cast(x[..., edge : frames - edge, :], xp.float64)
+    inside = xp.asarray(x[..., edge : frames - edge, :], dtype=xp.float64)
     relative = 10 ** ((inside - xp.amax(inside, axis=-2, keepdims=True)) / 10)
     relative /= relative.mean(axis=-2, keepdims=True)
     grouped, whole = 1 * relative[..., ::GROUP], features // GROUP
@@ -158,7 +159,7 @@ def _burst(x: Array) -> Array:
     grouped[..., :whole] /= GROUP
     grouped[..., whole:] /= max(1, features - GROUP * whole)
     level = 10 * xp.log10(xp.clip(grouped, RELATIVE_FLOOR, None))
-    burst: Array = cast(xp.amax(level, axis=-2) - level.mean(axis=-2), x.dtype)
+    burst: Array = xp.asarray(xp.amax(level, axis=-2) - level.mean(axis=-2), dtype=x.dtype)
     return burst
 
 
@@ -208,7 +209,7 @@ def _clipwise(pooling: Callable[[Array], Array]) -> Rule:
     def rule(x: Array, p: float, alpha: float) -> Array:
         each = on_host(x).reshape(-1, *x.shape[-2:])
         made = np.stack([finite("the result of a pooling", pooling(frames), ndim=1) for frames in each])
-        pooled: Array = cast(like(x, made.reshape(*x.shape[:-2], -1)), x.dtype)
+        pooled: Array = namespace(x).asarray(like(x, made.reshape(*x.shape[:-2], -1)), dtype=x.dtype)
         return pooled
 
     return rule
@@ -248,7 +249,7 @@ def length(kind: str, features: int) -> int:
 
 def deviation_weights(frames: Array, alpha: float) -> Array:
     """Weights w_t (..., T) of frames (..., T, D); those of a clip sum to 1. Source: eq. 15."""
-    weights: Array = cast(emphasis(deviations(frames), alpha), frames.dtype)
+    weights: Array = namespace(frames).asarray(emphasis(deviations(frames), alpha), dtype=frames.dtype)
     return weights
 
 

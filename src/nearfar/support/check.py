@@ -10,15 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
+from array_api_compat import is_torch_array
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[Any]
 Item = TypeVar("Item")
-
-
-def is_tensor(x: Any) -> bool:
-    """Whether x is a tensor of torch, which is not imported to find out."""
-    return type(x).__module__ == "torch"
 
 
 def finite(name: str, values: ArrayLike, *, ndim: int | None = None) -> Array:
@@ -26,7 +22,7 @@ def finite(name: str, values: ArrayLike, *, ndim: int | None = None) -> Array:
 
     A tensor of torch stays a tensor where it is.
     """
-    if is_tensor(values):
+    if is_torch_array(values):
         return _finite_tensor(name, values, ndim)
     array = np.asarray(values)
     if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):

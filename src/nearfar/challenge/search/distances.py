@@ -22,11 +22,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_torch_array
 
 from nearfar.bank import Block, entries_below, kth_upper_bound, pad_ragged
 from nearfar.ldn import RHO_FLOOR, DensityBank
-from nearfar.support.arrays import cast, fill_diagonal, like, namespace, new, on_host, take
-from nearfar.support.check import Array, is_tensor
+from nearfar.support.arrays import fill_diagonal, like, namespace, new, on_host, take
+from nearfar.support.check import Array
 from nearfar.views import compose, parameter, unit
 
 TINY = 1e-7  # squared distance of unit vectors below which the product loses too many digits
@@ -53,17 +54,17 @@ def part(name: str, pooled: Mapping[str, Array]) -> Array:
     if name in pooled:
         return pooled[name]
     near = pooled["near"]
-    vectors: Array = cast(compose(name, near, pooled["far"]), near.dtype)
+    vectors: Array = namespace(near).asarray(compose(name, near, pooled["far"]), dtype=near.dtype)
     return vectors
 
 
 def squared_distances(x: Array, count: int) -> Array:
     """(n, N) float32 from unit vectors x (n, D) to the first N = `count` of them; inf from a clip to itself."""
     xp, n = namespace(x), len(x)
-    inner = cast(new(x, (n, count)), xp.float64)
+    inner = xp.asarray(new(x, (n, count)), dtype=xp.float64)
     norms = inner[:, 0] * 0
     for at in range(0, x.shape[1], SLAB):
-        piece = cast(x[:, at : at + SLAB], xp.float64)
+        piece = xp.asarray(x[:, at : at + SLAB], dtype=xp.float64)
         bank = piece[:count]
         inner[:count] += bank @ bank.T  # symmetric: BLAS computes one triangle
         inner[count:] += piece[count:] @ bank.T
@@ -75,9 +76,9 @@ def squared_distances(x: Array, count: int) -> Array:
     row, column = xp.where(inner < TINY)
     for at in range(0, len(row), SLAB):
         r, c = row[at : at + SLAB], column[at : at + SLAB]
-        apart = cast(x[r], xp.float64) - x[c]
+        apart = xp.asarray(x[r], dtype=xp.float64) - x[c]
         inner[r, c] = xp.einsum("pd,pd->p", apart, apart)
-    squared: Array = cast(inner, xp.float32)
+    squared: Array = xp.asarray(inner, dtype=xp.float32)
     return squared
 
 
@@ -283,7 +284,7 @@ class PrecomputedDensity(DensityBank):
 
 def _lowest_product(block: Array, weights: Array) -> Array:
     """The smallest of weights (N,) times a row, (M,), for each row of a block (M, N); of numpy."""
-    if is_tensor(block):
+    if is_torch_array(block):
         return on_host(namespace(block).amin(block * like(block, weights), axis=1))
     lowest, buffer = np.empty(len(block), np.float32), np.empty((ROWS, len(weights)), np.float32)
     for at in range(0, len(block), ROWS):
@@ -294,7 +295,7 @@ def _lowest_product(block: Array, weights: Array) -> Array:
 
 def _sorted(block: Array, k: int) -> tuple[Array, Array]:
     """The k smallest of each row, ascending, and their columns, of numpy; ties go to the lower column."""
-    if is_tensor(block):
+    if is_torch_array(block):
         values, places = namespace(block).sort(block, dim=1, stable=True)
         return on_host(values[:, :k]), on_host(places[:, :k])
     row, column = entries_below(block, kth_upper_bound(block, k))

@@ -29,7 +29,7 @@ from nearfar.embedding.vectors import FRAMES
 from nearfar.encoders import Layers
 from nearfar.frames import suppress
 from nearfar.recipe import BEAM
-from nearfar.support.arrays import Place, cast, namespace, new, place, take
+from nearfar.support.arrays import Place, namespace, new, place, take
 from nearfar.support.check import Array, finite
 from nearfar.support.progress import Progress
 from nearfar.support.threads import map_in_order
@@ -45,7 +45,7 @@ def pool_many(grid: Array, settings: Sequence[Setting]) -> list[Array]:
     Neighbours in the list that have the same preprocessing share its work.
     """
     xp, freq = namespace(grid), settings[0].freq
-    grid = cast(finite("grid", grid), xp.float32)
+    grid = xp.asarray(finite("grid", grid), dtype=xp.float32)
     bands = xp.moveaxis(grid, -2, 0) if freq in ("bands", BEAM) else FRAMES[freq](grid)[None]  # (F or 1, ..., T, D')
     out: list[Array] = []
     for (low, spike), same in groupby(settings, key=lambda s: (s.low, s.spike)):
@@ -62,7 +62,7 @@ def _poolings(x: Array, settings: Sequence[Setting]) -> list[Array]:  # (..., T,
     if alphas:
         deviations = pooling.deviations(x)
         for row, alpha in enumerate(alphas):
-            weights[..., 1 + row, :] = cast(pooling.emphasis(deviations, alpha), x.dtype)
+            weights[..., 1 + row, :] = pooling.emphasis(deviations, alpha)
     row_of = {alpha: 1 + row for row, alpha in enumerate(alphas)}
     powers = _power_means(x, weights, sorted({s.p for s in settings if "gem" in s.pooling}))
     weighted = weights @ x if any(s.pooling == "rdp" for s in settings) else x
