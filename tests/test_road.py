@@ -10,7 +10,7 @@ from conftest import hum, write_wav
 from nearfar.recipe import Recipe
 
 PACKAGE = Path(nearfar.__file__).parent
-CALLS = 82
+CALLS = 100
 FILES = 16
 CHANGES = 30
 
