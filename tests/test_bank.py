@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 import oracles
+from nearfar import backend
 from nearfar import bank as bank_module
-from nearfar.bank import METRICS, Bank, entries_below, kth_upper_bound
+from nearfar.bank import METRICS, Bank, MappedBank, coreset, entries_below, kth_upper_bound
 
 rng = np.random.default_rng(0)
 
@@ -154,3 +157,58 @@ def test_an_empty_bank_and_queries_of_another_width_are_refused():
         Bank(np.zeros((0, 3)))
     with pytest.raises(ValueError, match="length 2, the bank vectors of length 3"):
         Bank(np.ones((2, 3))).nearest(np.ones((1, 2)), 1)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_a_mapped_bank_gives_the_same_bits(name, metric, kind, monkeypatch):
+    monkeypatch.setattr(bank_module, "BLOCK", 1 << 9)  # pieces of a few members
+    monkeypatch.setattr(MappedBank, "fewest_rows", 3)
+    z = GEOMETRIES[name].astype(kind)
+    q = np.concatenate([z[:7], z[:7] + np.abs(z).mean().astype(kind)])
+    mapped, whole = MappedBank(z, metric), Bank(z, metric)
+    for queries, k in ((q, 4), (None, 5)):
+        for found, wanted in zip(mapped.nearest(queries, k), whole.nearest(queries, k), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(mapped.distances(q), whole.distances(q))
+
+
+def test_a_large_bank_is_mapped_and_every_method_scores_the_same(monkeypatch):
+    z, q = rng.normal(size=(2, 90, 16)).astype(np.float32)
+    is_target = np.arange(90) > 80
+    for method in ("raw", "ldn", "varmin", "domain_z", "dldn"):
+        small = backend.fit(z, is_target, method=method)
+        with monkeypatch.context() as patch:
+            patch.setattr(bank_module, "LARGE", 5)
+            large = backend.fit(z, is_target, method=method)
+            np.testing.assert_array_equal(large.score(q), small.score(q))
+            np.testing.assert_array_equal(large.train_scores, small.train_scores)
+
+
+def test_a_coreset_covers_within_twice_the_best_radius():
+    z = rng.normal(size=(12, 2))
+    best = min(
+        np.min([oracles.distances(z[list(kept)][i], z, "euclidean") for i in range(3)], axis=0).max()
+        for kept in combinations(range(12), 3)
+    )
+    found = coreset(z, 3, metric="euclidean")
+    assert len(set(found.kept)) == 3 and best <= found.radius <= 2 * best  # Gonzalez 1985
+    reach = np.min([oracles.distances(z[i], z, "euclidean") for i in found.kept], axis=0)
+    left_out = np.delete(reach, found.kept)
+    assert found.radius == pytest.approx(left_out.max()) and found.mean == pytest.approx(left_out.mean())
+
+
+def test_a_coreset_of_shards_has_the_asked_size_and_the_seed_decides(monkeypatch):
+    monkeypatch.setattr(bank_module, "SHARD", 30)
+    z = np.concatenate([rng.normal(size=(99, 80)), rng.normal(size=(1, 80)) + 50])
+    for keep in (1, 7, 50, 99):
+        found = coreset(z, keep, seed=1)
+        assert len(found.kept) == keep == len(set(found.kept))
+    assert 99 in coreset(z, 20, metric="euclidean").kept  # the one far off
+    np.testing.assert_array_equal(coreset(z, 20, seed=3).kept, coreset(z, 20, seed=3).kept)
+    assert not np.array_equal(coreset(z, 20, seed=3).kept, coreset(z, 20, seed=4).kept)
+    everything = coreset(z, 100)
+    assert len(everything.kept) == 100 and everything.radius == 0
+    duplicates = np.zeros((10, 3))
+    assert len(set(coreset(duplicates, 6).kept)) == 6

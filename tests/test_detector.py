@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -410,3 +411,24 @@ def test_a_detector_of_some_normals_is_as_if_fitted_without_the_others(normals, 
     assert named.sessions[:2] == ["a", "b"] and (named.train_values != whole.train_values).any()
     with pytest.raises(ValueError, match="at least"):
         whole.select([0])
+
+
+def test_added_over_years_a_bank_stays_as_large_as_it_may_and_keeps_what_covers_it(normals, tmp_path):
+    detector = nearfar.Detector(recipe.BASELINE).fit(normals[:4], np.arange(4) == 2)
+    for at in range(4, 30, 2):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            detector.add(normals[at : at + 2], keep=8)
+        assert len(detector.normals) == min(8, at + 2) == len(detector.is_target) == len(detector.sessions)
+        assert sum("normals stay" in str(w.message) for w in said) == (at >= 8)
+    assert [n.name for n, target in zip(detector.normals, detector.is_target, strict=True) if target] == [
+        normals[2].name
+    ]
+    assert any(text.startswith("8 of 10 normals stay. One that is left out differs") for text in detector.remarks)
+    fitted = nearfar.Detector(recipe.BASELINE).fit(
+        [next(c for c in normals if c.name == n.name) for n in detector.normals], detector.is_target
+    )
+    assert np.allclose(detector.train_values, fitted.train_values)
+    assert len(nearfar.load(detector.save(tmp_path / "model")).normals) == 8
+    with pytest.raises(ValueError, match=r"keep, with 1 normals of the target domain, must be .*4"):
+        nearfar.Detector(recipe.BASELINE).fit(normals[:9], np.arange(9) == 2).add(normals[9:10], keep=2)

@@ -53,7 +53,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.bank import METRICS, Bank, NeighbourIndex, bank_of
+from nearfar.bank import METRICS, Bank, NeighbourIndex, bank_of, bank_of_vectors
 from nearfar.gaussian import Gaussian, PrincipalSubspace, excluded_sets
 from nearfar.ldn import AUTO, DensityBank, KnownNormals, VarMinBank, density_bank_of
 from nearfar.support.check import Array, finite, flags, integer, number, one_of, switch
@@ -462,7 +462,7 @@ class Backend:
     @cached_property
     def _bank(self) -> Bank:
         metric = "euclidean" if isinstance(self._method, Mahalanobis) else self.config.metric
-        return Bank(self._transform(self.z), metric)
+        return bank_of_vectors(self._transform(self.z), metric)
 
     def _transform(self, q: Array) -> Array:
         # Vectors in the space whose distances the method uses; for a Gaussian, whitened by it.

@@ -8,6 +8,9 @@ the k-th distance; every member that rounding could have put on the wrong side o
 in the vectors' own precision. So no array of N x M x D numbers exists, and the result is that of brute force.
 `distances` is this brute force: for one clip it is as fast as the search.
 
+Above LARGE members the bank is a `MappedBank`: the product runs over a copy in float16 on disk, whose rounding is added
+to the bound, so its results are those of `Bank` to the last bit. `coreset` chooses members that stand for all.
+
 Conventions
     z (N, D)   embeddings of the normals, the members of the bank; N >= 1
     q (M, D)   queries
@@ -26,8 +29,9 @@ Conventions
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,6 +42,11 @@ from nearfar.views import unit
 METRICS = ("cosine", "euclidean")
 BLOCK = 1 << 23  # entries of one block of the distance matrix: 32 MiB
 ROWS = 256  # fewest rows of a block, whatever the size of the bank
+LARGE = 300_000  # members; a larger bank is a `MappedBank`
+MAPPED_ROWS = 64  # fewest rows of a block of a `MappedBank`
+SHARD = 20_000  # members among which `coreset` chooses at once
+PROJECTED = 64  # dimensions in which `coreset` measures
+SAMPLE = 2_000  # members left out by which `coreset` tells its cost
 CACHE = 1 << 18  # entries of one piece of the direct distances: the piece should stay in the processor's cache
 
 Block = tuple[slice, Array, Array]  # rows of the queries, squared distances (rows, N) float32, rounding error (rows,)
@@ -69,20 +78,27 @@ class Bank:
     Raises ValueError if z is empty or not finite, or if the metric is unknown.
     """
 
+    fewest_rows = ROWS
+
     def __init__(self, z: ArrayLike, metric: str = "cosine") -> None:
         self.metric = one_of("metric", metric, METRICS)
         z = finite("z", z, ndim=2)
         if not len(z) or not z.shape[1]:
             raise ValueError(f"the bank is empty: z has shape {z.shape}")
         self.width = z.shape[1]  # D
-        self._points = unit(z) if metric == "cosine" else z
-        self._zero = ~self._points.any(axis=1) if metric == "cosine" else np.zeros(len(z), bool)
+        self._hold(z)
+
+    def _hold(self, z: Array) -> None:
+        """Keep the members, and what the products need of them."""
+        self._points = unit(z) if self.metric == "cosine" else z
+        self._zero = ~self._points.any(axis=1) if self.metric == "cosine" else np.zeros(len(z), bool)
         self._centre = self._points.mean(axis=0, dtype=np.float64).astype(self._points.dtype)
         centred = (self._points - self._centre).astype(np.float32)
         # |q - r|^2 as one product: [q, 1, |q|^2] . [-2 r, |r|^2, 1]
         squares = np.einsum("nd,nd->n", centred, centred)[:, None]
         self._factors = np.concatenate([-2 * centred, squares, np.ones_like(squares)], axis=1)
         self._largest_square = float(squares.max())  # squared distance of the outermost member from the centre
+        self._rounded = 0.0  # largest distance between a member and the copy of it that the product uses
 
     def __len__(self) -> int:
         return len(self._points)
@@ -161,7 +177,7 @@ class Bank:
         """
         # Rounding of a float32 sum of `width` terms, as a share of (|q| + |r|)^2, with room to spare
         rounding = np.finfo(np.float32).eps * (8 + np.sqrt(self.width))
-        step = max(1, min(max(ROWS, BLOCK // len(self)), len(points)))
+        step = max(1, min(max(self.fewest_rows, BLOCK // len(self)), len(points)))
         # The two buffers are allocated once: fresh memory for every block costs as much as a pass over it.
         left, squared = np.empty((step, self.width + 2), np.float32), np.empty((step, len(self)), np.float32)
         for start in range(0, len(points), step):
@@ -171,13 +187,17 @@ class Bank:
             np.subtract(points[rows], self._centre, out=centred, casting="same_kind")
             left[:, -2] = 1
             np.einsum("md,md->m", centred, centred, out=squares)
-            block = np.matmul(left[:count], self._factors.T, out=squared[:count])
+            block = self._product(left[:count], squared[:count])
             if (other := self._one_is_zero(points[rows])) is not None:
                 block[other] = 2
             if exclude_self:
                 block[np.arange(count), np.arange(start, rows.stop)] = np.inf
-            error = rounding * (np.sqrt(squares.astype(np.float64)) + np.sqrt(self._largest_square)) ** 2
-            yield rows, block, error
+            reach = np.sqrt(squares.astype(np.float64)) + np.sqrt(self._largest_square)
+            yield rows, block, rounding * reach**2 + self._rounded * (2 * reach + self._rounded)
+
+    def _product(self, left: Array, out: Array) -> Array:
+        """Squared distances (M, N) of the queries, given as `left` (M, D + 2), to the members; written to `out`."""
+        return np.matmul(left, self._factors.T, out=out)
 
     def exact(self, points: Array, row: Array, index: Array) -> Array:
         """Distances (P,) float64 of points[row] to the members at `index`, by subtraction; row and index are (P,)."""
@@ -207,6 +227,108 @@ class Bank:
         if not (zero.any() or self._zero.any()):
             return None
         return np.not_equal(zero[:, None], self._zero)
+
+
+class MappedBank(Bank):
+    """A `Bank` whose members lie in scratch files, 6 bytes a number: memory holds one block of distances."""
+
+    fewest_rows = MAPPED_ROWS
+
+    def _hold(self, z: Array) -> None:
+        step = max(1, BLOCK // self.width)
+        pieces = [slice(start, start + step) for start in range(0, len(z), step)]
+        self._points, self._half = _scratch(z.shape, z.dtype), _scratch(z.shape, np.dtype(np.float16))
+        self._zero, self._squares = np.zeros(len(z), bool), np.empty(len(z), np.float32)
+        total, peak = np.zeros(self.width), 0.0
+        for piece in pieces:
+            points = unit(z[piece]) if self.metric == "cosine" else z[piece]
+            if self.metric == "cosine":
+                self._zero[piece] = ~points.any(axis=1)
+            self._points[piece] = points
+            total += points.sum(axis=0, dtype=np.float64)
+            peak = max(peak, float(np.abs(points).max()))
+        self._centre = (total / len(z)).astype(z.dtype)
+        # A power of two that brings the largest number near float16's largest
+        self._scale = np.float32(2.0 ** np.ceil(np.log2(2 * peak / 2**15))) if peak else np.float32(1)
+        self._rounded = 0.0
+        for piece in pieces:
+            centred = (self._points[piece] - self._centre).astype(np.float32)
+            self._half[piece] = centred / self._scale
+            kept = np.multiply(self._half[piece], self._scale, dtype=np.float32)
+            self._squares[piece] = np.einsum("nd,nd->n", kept, kept)
+            centred -= kept
+            self._rounded = max(self._rounded, 1.001 * float(np.sqrt(np.einsum("nd,nd->n", centred, centred).max())))
+        self._largest_square = float(self._squares.max())
+
+    def _product(self, left: Array, out: Array) -> Array:
+        step = max(1, (BLOCK >> 2) // self.width)
+        factors = np.empty((min(step, len(self)), self.width + 2), np.float32)
+        factors[:, -1] = 1
+        for start in range(0, len(self), step):
+            piece = slice(start, start + step)
+            part = factors[: len(self._squares[piece])]
+            np.multiply(self._half[piece], -2 * self._scale, out=part[:, :-2], dtype=np.float32)
+            part[:, -2] = self._squares[piece]
+            out[:, piece] = left @ part.T
+        return out
+
+
+def _scratch(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array in a file without a name in the folder for temporary files; the file goes with the array."""
+    return np.memmap(tempfile.TemporaryFile(), dtype, "w+", shape=shape)
+
+
+class Coreset(NamedTuple):
+    """Members that stand for a larger bank.
+
+    kept (K,) are their indices, ascending. radius and mean are the largest and the mean distance of a member that is
+    left out to the nearest of them, over at most SAMPLE members.
+    """
+
+    kept: Array
+    radius: float
+    mean: float
+
+
+def coreset(z: ArrayLike, keep: int, *, metric: str = "cosine", seed: int = 0) -> Coreset:
+    """`keep` of the vectors z (N, D) that cover all: each is the farthest from those chosen before it.
+
+    Above SHARD vectors, drawn shards choose their shares by themselves; above PROJECTED dimensions, distances are those
+    of a random projection. The same seed gives the same members. Sources: Gonzalez 1985; Malkomes et al. 2015 (shards);
+    Roth et al. 2022 (as a bank of normals).
+
+    >>> coreset([[0.0], [0.1], [5.0], [9.0]], 2, metric="euclidean").kept.tolist()
+    [0, 3]
+    """
+    z, keep = finite("z", z, ndim=2), integer("keep", keep)
+    if keep >= len(z):
+        return Coreset(np.arange(len(z)), 0.0, 0.0)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(z)) if len(z) > SHARD else np.arange(len(z))
+    shards = np.array_split(order, -(-len(z) // SHARD))
+    ends = np.cumsum([0, *map(len, shards)]) * keep // len(z)
+    onto = rng.normal(size=(z.shape[1], PROJECTED)) if z.shape[1] > PROJECTED else np.eye(z.shape[1])
+    chosen = []
+    for shard, count in zip(shards, np.diff(ends), strict=True):
+        points = unit(z[shard]) if metric == "cosine" else z[shard]
+        chosen.append(shard[_farthest(points @ onto.astype(z.dtype), int(count))])
+    kept = np.sort(np.concatenate(chosen))
+    left_out = np.setdiff1d(np.arange(len(z)), kept)
+    left_out = rng.choice(left_out, min(SAMPLE, len(left_out)), replace=False)
+    distances = bank_of_vectors(z[kept], metric).nearest(z[left_out], 1)[0]
+    return Coreset(kept, float(distances.max()), float(distances.mean()))
+
+
+def _farthest(x: Array, count: int) -> Array:
+    """Indices (count,) of rows of x: the first row, then always the one that is farthest from all before."""
+    chosen, squares = np.zeros(count, int), np.einsum("nd,nd->n", x, x)
+    reach = np.full(len(x), np.inf)
+    for i in range(1, count):
+        last = chosen[i - 1]
+        np.minimum(reach, squares - 2 * (x @ x[last]) + squares[last], out=reach)
+        reach[last] = -np.inf
+        chosen[i] = int(reach.argmax())
+    return chosen
 
 
 class KnownNeighbours(Bank):
@@ -240,7 +362,12 @@ class KnownNeighbours(Bank):
 
 def bank_of(z: Array | PrecomputedNormals, metric: str) -> NeighbourIndex:
     """The bank of normals z, given as vectors (N, D) or by the distances between them."""
-    return Bank(z, metric) if isinstance(z, np.ndarray) else z.bank(metric)
+    return bank_of_vectors(z, metric) if isinstance(z, np.ndarray) else z.bank(metric)
+
+
+def bank_of_vectors(z: Array, metric: str) -> Bank:
+    """The bank of vectors (N, D): in memory, or above LARGE members in scratch files."""
+    return (MappedBank if len(z) > LARGE else Bank)(z, metric)
 
 
 def pad_ragged(row: Array, values: Array, rows: int) -> Array:

@@ -188,6 +188,10 @@ def add(
     domain: Annotated[
         str, typer.Option(help="source: conditions as before; target: another operating point or place.")
     ] = "source",
+    keep: Annotated[
+        int | None,
+        typer.Option(help="Most normals that stay: all of the target domain, and of the source those that cover it."),
+    ] = None,
     weights: opt.Weights = None,
     device: opt.Device = "cpu",
     json: opt.Json = False,
@@ -207,7 +211,7 @@ def add(
     points = {key: results.set_point(detector)[key] for _, key in results.LAMPS}
     paths = [r.path for r in opt.normals_of(find(opt.one_or_many(folder)))]
     with progress_bar() as progress:
-        detector.add(paths, domain == "target", skip=failures, progress=titled(progress, "listening"))
+        detector.add(paths, domain == "target", skip=failures, progress=titled(progress, "listening"), keep=keep)
     detector.save(model)
     _print_fitted(detector, model, failures, json, added=len(detector.normals) - before, before=points)
 

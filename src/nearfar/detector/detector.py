@@ -22,6 +22,7 @@ from nearfar import audio, threshold
 from nearfar.audio import Clip
 from nearfar.audio.sessions import extended
 from nearfar.backend import Backend, fit
+from nearfar.bank import bank_of_vectors, coreset
 from nearfar.detector import calibration, default, review
 from nearfar.detector import folder as saved
 from nearfar.detector.sources import is_one_clip, normals_in, recordings_in
@@ -159,10 +160,13 @@ class Detector:
         skip: Skip | None = None,
         progress: Progress | None = None,
         copies: bool = False,
+        keep: int | None = None,
     ) -> Detector:
         """Put more normals into the bank; the others' embeddings stay. A recording in the bank already is an error.
 
-        `source`, `skip`, `progress` and `copies` as of `fit`; `is_target` is the domain of all, or (N,) of each.
+        `source`, `skip`, `progress` and `copies` as of `fit`; `is_target` is the domain of all, or (N,) of each. `keep`
+        is the most normals that the bank may hold: all of the target domain stay, and of the source domain a
+        `bank.coreset`. ValueError if `keep` leaves no room for the source domain.
         """
         in_bank = set() if copies else {n.sha256 for n in self._require_fit().normals}
         clips, _ = normals_in(source)
@@ -171,14 +175,20 @@ class Detector:
         new, targets = self.embedder.embed_normals(clips, targets, in_bank, skip, progress, copies=copies)
         if not new:
             raise ValueError("there is nothing to add: none of the recordings is usable and new")
+        if keep is not None:
+            of_target = int(self.is_target.sum() + targets.sum())
+            fewest = max(recipe.backend.fewest for recipe in self.recipes)
+            integer(f"keep, with {of_target} normals of the target domain,", keep, low=max(of_target + 1, fewest))
         unlike = domain_shift_warning([self.score_embedded(clip) for clip in new])
-        self.fit_embedded(new, targets)
+        self.fit_embedded(new, targets, keep)
         if unlike:
             self._remark(unlike)
         return self
 
-    def fit_embedded(self, clips: Sequence[EmbeddedClip], is_target: ArrayLike | None = None) -> Detector:
-        """Put embedded clips into the bank and fit on all of it; a set-point given by hand stays."""
+    def fit_embedded(
+        self, clips: Sequence[EmbeddedClip], is_target: ArrayLike | None = None, keep: int | None = None
+    ) -> Detector:
+        """Put embedded clips into the bank and fit on all of it, or on `keep`; a set-point given by hand stays."""
         count, hardest = len(self.normals) + len(clips), max(self.recipes, key=lambda recipe: recipe.backend.fewest)
         if count < (fewest := hardest.backend.fewest):
             what = f"method {hardest.method!r}{' with whiten' * hardest.whiten}" if fewest > 2 else "a detector"
@@ -204,6 +214,8 @@ class Detector:
         self.normals = self.normals + [clip.origin for clip in clips]
         self.group_features = self.group_features + [clip.features for clip in clips if clip.features is not None]
         self.band_levels = BandLevels.total([self.band_levels, *(clip.levels for clip in clips)])
+        if keep is not None and keep < len(self.normals):
+            banks = self._keep(banks, keep)
         self.weights_known = {name: weights_of(encoder) for name, encoder in self.encoders.items()}
         self._use(self._fit(banks, np.arange(len(self.normals))))
         self.set_threshold(value=by_hand)
@@ -592,6 +604,25 @@ class Detector:
     def _remark(self, text: str) -> None:
         self.remarks.append(text)
         warnings.warn(text, stacklevel=5)
+
+    def _keep(self, banks: Sequence[Array], keep: int) -> list[Array]:
+        """Forget normals of the source domain that others stand for; returns the banks (keep, D) of those that stay."""
+        source, target = np.flatnonzero(~self.is_target), np.flatnonzero(self.is_target)
+        flat = [bank.reshape(len(bank), -1) for bank in banks]
+        spread = [float(np.sqrt(np.mean((x - x.mean(axis=0)) ** 2))) or 1.0 for x in flat]  # recipes count alike
+        z = np.concatenate([x / scale for x, scale in zip(flat, spread, strict=True)], axis=1)[source]
+        cover = coreset(z, keep - len(target), metric="euclidean")
+        rows = np.sort(np.concatenate([source[cover.kept], target]))
+        usual = float(np.median(bank_of_vectors(z, "euclidean").nearest(None, 1)[0])) or 1.0
+        self._remark(
+            f"{len(rows):,} of {len(self.normals):,} normals stay. One that is left out differs from the nearest that "
+            f"stays {cover.mean / usual:.1f} times as much as neighbours usually differ, at most "
+            f"{cover.radius / usual:.1f} times."
+        )
+        self.normals, self.is_target = [self.normals[i] for i in rows], self.is_target[rows]
+        self.sessions = [self.sessions[i] for i in rows]
+        self.group_features = [self.group_features[i] for i in rows] if self.group_features else []
+        return [bank[rows] for bank in banks]
 
     def _require_fit(self) -> Detector:
         """Self. ValueError if it has no normals."""
