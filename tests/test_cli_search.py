@@ -12,6 +12,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from fake_encoders import write_ced_tiny
+from nearfar.audio.recordings import parse
 from nearfar.challenge.evaluate import evaluate
 from nearfar.challenge.search import records
 from nearfar.challenge.search import run as search_run
@@ -41,10 +42,13 @@ def searched(data, tmp_path_factory):
 
 def test_a_search_says_how_many_it_tried_and_what_the_best_is_worth(searched):
     out, result = searched
-    count = 3 * 6 * 4 * 26
+    found = records.read(out)
+    count = len(found)
+    assert [count + len(found.refused[machine]) for machine in found.machines] == 2 * [3 * 6 * 4 * 26]
+    assert "refused, as all normals have the same vector" in result.stderr
     assert f"{count:,} on 2 machines" in result.stdout and "Nested" in result.stdout and "Optimism" in result.stdout
     assert "labels of these very test clips" in result.stdout and "pseudo" in result.stdout
-    assert len(records.read(out)) == count and (out / "configurations.parquet").exists()
+    assert (out / "configurations.parquet").exists()
     assert isinstance(from_json((out / "best.json").read_text()), Recipe)
 
 
@@ -251,3 +255,46 @@ def test_data_of_a_year_with_other_rules_are_refused_by_the_search(data, tmp_pat
         path.write_bytes(source.read_bytes())
     refused = run("search", tmp_path / "d", "--encoder", "logmel", "-o", tmp_path / "out", code=2)
     assert "follows the rules of 2020" in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def unlabelled(data, tmp_path_factory):
+    """The data set as an evaluation set, whose file names tell nothing, and the folder of its ground truth."""
+    blind, truth = tmp_path_factory.mktemp("blind"), tmp_path_factory.mktemp("truth")
+    for machine in sorted(path for path in data.iterdir() if path.is_dir()):
+        shutil.copytree(machine / "train", blind / machine.name / "train")
+        (blind / machine.name / "test").mkdir()
+        rows = {"ground_truth_data": [], "ground_truth_domain": []}
+        for number, path in enumerate(sorted((machine / "test").glob("*.wav"))):
+            facts = parse(path.name)
+            name = f"section_00_{number:04d}.wav"
+            shutil.copy(path, blind / machine.name / "test" / name)
+            rows["ground_truth_data"].append(f"{name},{int(facts.is_anomaly)}")
+            rows["ground_truth_domain"].append(f"{name},{int(facts.is_target)}")
+        for about, lines in rows.items():
+            (truth / about).mkdir(exist_ok=True)
+            (truth / about / f"ground_truth_{machine.name}_section_00_test.csv").write_text("\n".join(lines))
+    return blind, truth
+
+
+def test_ground_truth_gives_search_and_fuse_the_scores_of_labelled_names(data, unlabelled, tmp_path):
+    blind, truth = unlabelled
+    few = ["--encoder", "logmel", "--views", "near_only", "--poolings", "mean", "--rounds", 3, "--json"]
+    expected = json.loads(run("search", data, *few, "-o", tmp_path / "a").stdout)
+    found = json.loads(run("search", blind, *few, "-o", tmp_path / "b", "--truth", truth).stdout)
+    assert found["uses_labels"] and found["best"] == expected["best"] and found["best"][0]["overall"] > 0
+    without = json.loads(run("search", blind, *few, "-o", tmp_path / "c").stdout)
+    assert not without["uses_labels"] and without["best"][0]["overall"] is None
+    for name in ("raw", "ldn"):
+        (tmp_path / f"{name}.json").write_text(Recipe(method=name).to_json())
+    systems = ["--systems", tmp_path / "raw.json", "--systems", tmp_path / "ldn.json", "--json"]
+    fused = json.loads(run("fuse", data, *systems).stdout)
+    assert json.loads(run("fuse", blind, *systems, "--truth", truth).stdout)["overall"] == fused["overall"] > 0
+    said = run("fuse", blind, "--systems", tmp_path / "b", "--truth", truth, code=2).stderr
+    assert "give --truth to nearfar search" in said
+    one = truth / "ground_truth_data" / "ground_truth_fan_section_00_test.csv"
+    assert "no ground truth" in run("search", blind, *few, "-o", tmp_path / "d", "--truth", tmp_path, code=2).stderr
+    lines = one.read_text().splitlines()
+    (tmp_path / one.name).write_text("\n".join(lines[1:]))
+    said = run("search", blind, *few, "-o", tmp_path / "e", "--truth", tmp_path / one.name, code=2).stderr
+    assert "1 test files without a row: section_00_0000.wav" in said

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +16,7 @@ from conftest import hum, write_wav
 from fake_encoders import write_ced_tiny
 from nearfar.audio.recordings import Recording
 from nearfar.backend import fit
+from nearfar.challenge.evaluate import evaluate
 from nearfar.challenge.search import distances, pool, records, run, score, space
 from nearfar.challenge.search.score import score_all
 from nearfar.detector import Detector
@@ -216,14 +219,15 @@ def test_recorded_scores_are_those_of_the_detector_on_the_files(machine, encoder
     library = CachedEncoders({encoder: load(encoder, weights)})
     assert not run.search_machine(run.plan(machine, few, encoder, tmp_path / "out"), library)
     found = records.read(tmp_path / "out")
-    assert len(found) == len(few) and found.labelled
+    refused = found.refused.get("m", [])
+    assert len(found) + len(refused) == len(few) and found.labelled
     paths, domains = [r.path for r in machine.train], [bool(r.is_target) for r in machine.train]
-    heard = np.ptp(found.aligned(range(len(found)), "m"), axis=1) > 0
+    assert (np.ptp(found.aligned(range(len(found)), "m"), axis=1) > 0).all()
     rng = np.random.default_rng(0)
-    for row in np.flatnonzero(~heard)[:1]:  # all clips score the same in the search, so the detector refuses the recipe
+    for recipe in refused[:1]:
         with pytest.raises(ValueError, match="gives the same vector for all 14 recordings"):
-            Detector(found.recipes[row], weights).fit(paths, domains)
-    for row in rng.choice(np.flatnonzero(heard), 6, replace=False):
+            Detector(recipe, weights).fit(paths, domains)
+    for row in rng.choice(len(found), 6, replace=False):
         detector = Detector(found.recipes[row], weights).fit(paths, domains)
         expected = [s.value for s in detector.score([r.path for r in machine.test])]
         np.testing.assert_allclose(found.aligned([row], "m")[0], expected, rtol=1e-5, atol=1e-5, err_msg=str(row))
@@ -246,7 +250,8 @@ def test_nobody_listens_again_when_all_is_recorded(machine, tmp_path):
     assert not asked
     more = space.space(poolings=["mean"], views=["near_only"], methods=["raw", "ldn"])
     run.search_machine(run.plan(machine, more, "logmel", tmp_path), Counting())
-    assert asked and len(records.read(tmp_path)) == len(more)
+    found = records.read(tmp_path)
+    assert asked and len(found) + len(found.refused["m"]) == len(more)
 
 
 def test_every_grid_is_read_once_and_a_broken_file_is_left_out_then_and_later(machine, tmp_path, monkeypatch):
@@ -269,7 +274,7 @@ def test_every_grid_is_read_once_and_a_broken_file_is_left_out_then_and_later(ma
     assert {file for file, _ in read} == others | {broken}
     assert len(read) == 1 + 2 * len(others) + 2, "the first grid's shape, and two waveforms of each clip"
     found = records.read(tmp_path)
-    assert len(found) == len(few) and found.scores["m"].shape[1] == len(machine.test) - 1
+    assert len(found) + len(found.refused["m"]) == len(few) and found.scores["m"].shape[1] == len(machine.test) - 1
     scored.clear()
     assert run.search_machine(run.plan(machine, few, "logmel", tmp_path), Counting()) == failures
     assert not scored, "what is recorded for the clips that are left is not scored again"
@@ -338,3 +343,38 @@ def test_an_average_of_layers_is_searched_as_the_detector_scores_it(machine, tmp
     np.testing.assert_allclose(found.aligned([0], "m")[0], expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="fuses layers"):
         space.space_of([replace(recipe, layer_rule="fuse")])
+
+
+def test_configurations_without_a_difference_are_refused_as_by_evaluate(demo_set, tmp_path):
+    flat, heard = Recipe(pooling="mean", low=1000.0), Recipe(pooling="mean")
+    both = space.space_of([flat, heard])
+    found = run.search(demo_set, ["logmel"], tmp_path / "both", both)
+    assert list(found.records.recipes) == [heard]
+    assert len(found.records.refused) == 2 and all(recipes == [flat] for recipes in found.records.refused.values())
+    assert sum("1 configuration refused, as all normals have the same vector" in note for note in found.notes) == 2
+    again = run.search(demo_set, ["logmel"], tmp_path / "both", both)
+    assert again.records.refused == found.records.refused and list(again.records.recipes) == [heard]
+    with pytest.raises(ValueError, match="a vector of zeros for all"):
+        evaluate(demo_set, flat, rounds=1)
+    for recipes in ([flat], [flat, heard]):
+        with pytest.raises(ValueError, match="all normals have the same vector"):
+            run.search_recipes(demo_set, recipes, tmp_path / str(len(recipes)), None)
+
+
+def test_a_clip_that_a_detector_hears_in_windows_is_left_out(demo_set, tmp_path):
+    from nearfar.challenge.data import layout
+
+    data = tmp_path / "data"
+    shutil.copytree(demo_set, data)
+    test = layout.read(data).units[0].test[0].path
+    x, rate = soundfile.read(test)
+    soundfile.write(test, np.concatenate([x, x]), rate)
+    few = space.space(views=["near_only"], poolings=["mean"], methods=["raw"])
+    found = run.search(data, ["logmel"], tmp_path / "out", few)
+    assert list(found.failures) == [str(test)]
+    assert (
+        "lasts 2 s, and the normals 1 s: from 1.5 times that on a clip is scored in windows"
+        in found.failures[str(test)]
+    )
+    whole = Detector(Recipe()).fit([r.path for r in layout.read(data).units[0].train])
+    assert len(whole.score([test])) == 2

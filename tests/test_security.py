@@ -219,3 +219,28 @@ def test_a_proxy_needs_a_token_an_address_and_a_path():
             access("127.0.0.1", (), root=wrong)
     assert access("127.0.0.1", (), root="/a/b/").root == "/a/b" and access("127.0.0.1", (), root="/").root == ""
     assert local_path("/event/1", "/hall2") == "/hall2/" and local_path("/hall2/event/1", "/hall2") == "/hall2/event/1"
+
+
+def test_tokens_that_change_on_the_disk_count_at_once_and_wrong_ones_never(tmp_path):
+    file = tmp_path / "token"
+    old, new = "the-old-token-of-the-plant", "the-new-token-of-the-plant"
+    file.write_text(old)
+    file.chmod(0o600)
+    rules = access("0.0.0.0", read_tokens(file), file=file)
+    assert rules.reread() == "" and rules.token(old)
+    cookie = rules.cookie(rules.tokens[0], 0.0, secure=False).partition(";")[0]
+    file.write_text(f"{new}\nwall read {'x' * 30}")
+    assert "2 tokens from now on" in rules.reread() and rules.reread() == ""
+    assert rules.token(old) is None and rules.token(new) and rules.token("x" * 30).read_only
+    assert rules.token_of({"cookie": cookie}, 1.0) is None, "a session of the old token is over"
+    for wrong in ("short", "", "# nothing", "a b c d-that-is-long-enough"):
+        file.write_text(wrong)
+        assert "the tokens of before go on" in rules.reread() and rules.reread() == "" and rules.token(new)
+    file.write_text(old)
+    file.chmod(0o644)
+    assert "can be read by other users" in rules.reread() and rules.token(new)
+    file.unlink()
+    assert "has gone" in rules.reread() and rules.token(new) and not file.exists()
+    file.write_text(old)
+    file.chmod(0o600)
+    assert "1 token from now on" in rules.reread() and rules.token(old)

@@ -568,7 +568,10 @@ def test_a_sender_that_goes_away_is_no_failure_of_the_server(client):
 
 def test_a_history_that_cannot_be_written_is_not_ready(client, plant):
     plant[0].history.database.problem = "history: disk full"
-    assert client.get("/readyz").status_code == 503 and client.get("/healthz").status_code == 200
+    answer = client.get("/readyz")
+    body = {"code": "not_ready", "message": "scores cannot be recorded; /v1/health says why", "status": 503}
+    assert answer.status_code == 503 and answer.json() == body and answer.headers["retry-after"] == "5"
+    assert client.get("/healthz").status_code == 200
     client.app.state.service.source_problems = lambda: ["pump: rtsp://x: refused; trying again"]
     assert client.get("/v1/health").json()["problems"] == [
         "history: disk full",
@@ -597,7 +600,7 @@ def test_every_schema_has_an_example_that_fits_it(client):
         for method, call in calls.items():
             assert "4XX" in call["responses"] or "422" in call["responses"], (path, method)
             for status, response in call["responses"].items():
-                if status.startswith(("4", "5")) and path != "/readyz":
+                if status.startswith(("4", "5")):
                     assert response["content"]["application/json"]["schema"]["$ref"].endswith("/Error")
 
 

@@ -30,6 +30,9 @@ class Score:
     unusual_threshold: float = math.inf
     problem: str = ""  # why the clip cannot be judged
     warnings: Sequence[str] = ()
+    codes: Sequence[
+        str
+    ] = ()  # kinds of the problem and the warnings, for programs: see `audio.microphones` and `setup`
 
     @property
     def value(self) -> float:

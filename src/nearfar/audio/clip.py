@@ -35,6 +35,9 @@ MISSING_S = 0.05  # a file that lacks more than this of what its header promises
 INCOMPLETE = "incomplete"
 UNKNOWN = 1 << 35  # a header with more samples than this does not know its length
 MAY_FAIL = ("FLAC", "OGG", "MPEG", "MP3")  # formats whose decoders fail where the file is cut short
+WITHOUT_LOSS = ("PCM", "FLOAT", "DOUBLE", "ALAC", "DWVW", "DPCM_16")  # how the names of such codecs begin
+PCM = "PCM"  # stands for all of them
+CODECS = {"MPEG_LAYER_III": "MP3", "MPEG_LAYER_II": "MP2", "MPEG_LAYER_I": "MP1", "VORBIS": "Vorbis", "OPUS": "Opus"}
 KEYBOARD = Limits()  # of a file that is given by path
 
 
@@ -44,7 +47,7 @@ class Clip:
 
     `window`: (first sample, most samples) where this is a piece of a longer file. `missing_s`: seconds that the file's
     header promises and the file does not hold (infinite if nobody can tell, below 0 if the file holds more than its
-    header says); of several windows, the first says so.
+    header says); of several windows, the first says so. `codec`: PCM, or the name of one with loss; "" if not known.
     """
 
     near: Array
@@ -53,6 +56,7 @@ class Clip:
     name: str = "clip"
     window: tuple[int, int] | None = None
     missing_s: float = 0.0
+    codec: str = ""
 
     def __post_init__(self) -> None:
         if type(self.rate) is not int or self.rate <= 0:
@@ -146,7 +150,7 @@ def windows(
                 return
             stop = start + len(samples)
             limits.check_length(path.name, stop / rate, stop * len(channels))
-            clip = _as_recorded(path, samples, rate, 0.0 if start else _missing_s(path, file))
+            clip = _as_recorded(path, file, samples, 0.0 if start else _missing_s(path, file))
             yield replace(clip, name=f"{clip.name}@{start / rate:g}s", window=(start, step))
             if len(samples) < step:
                 return
@@ -164,7 +168,7 @@ def cut(clip: Clip, length_s: float, whole_s: float) -> Iterator[Clip]:
             return
         far = None if clip.far is None else clip.far[start : start + step]
         name = f"{clip.name}@{start / clip.rate:g}s"
-        yield Clip(near, far, clip.rate, name, (start, step), 0.0 if start else clip.missing_s)
+        yield Clip(near, far, clip.rate, name, (start, step), 0.0 if start else clip.missing_s, clip.codec)
 
 
 def count_windows(path: str | os.PathLike[str], *, length_s: float = WINDOW_S, whole_s: float = LONG_S) -> int:
@@ -279,10 +283,10 @@ def _clip(path: Path, file: Any, frames: int, channels: Sequence[int]) -> Clip:
         if file.frames < UNKNOWN:
             lacks = (promised - len(samples)) / file.samplerate
         lacks = lacks or missing_s(path, len(samples) / file.samplerate)
-    return _as_recorded(path, samples, file.samplerate, lacks)
+    return _as_recorded(path, file, samples, lacks)
 
 
-def _as_recorded(path: Path, samples: Array, rate: int, missing_s: float) -> Clip:
+def _as_recorded(path: Path, file: Any, samples: Array, missing_s: float) -> Clip:
     if not len(samples):
         what = "holds no samples; was the recording stopped before it began?"
         if (size := path.stat().st_size) > 4096:
@@ -296,7 +300,8 @@ def _as_recorded(path: Path, samples: Array, rate: int, missing_s: float) -> Cli
         raise AudioError(f"{shown(path.name)}: {what}", "level")
     channels = [np.ascontiguousarray(channel) for channel in samples.T]
     far = channels[1] if len(channels) > 1 else None
-    return Clip(channels[0], far, rate, shown(path.name), missing_s=missing_s)
+    codec = PCM if file.subtype.startswith(WITHOUT_LOSS) else CODECS.get(file.subtype, file.subtype)
+    return Clip(channels[0], far, file.samplerate, shown(path.name), missing_s=missing_s, codec=codec)
 
 
 def _channels(name: str, channels: int, near: int, far: int | None) -> list[int]:

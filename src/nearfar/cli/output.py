@@ -174,6 +174,7 @@ COLUMNS = [
     "triggered_by",
     "problem",
     "warnings",
+    "codes",
 ]
 
 
@@ -192,6 +193,7 @@ def as_row(name: str, score: Score) -> dict[str, Any]:
         "triggered_by": list(score.triggered_by),
         "problem": score.problem,
         "warnings": list(score.warnings),
+        "codes": list(score.codes),
     }
 
 
@@ -204,6 +206,7 @@ def as_csv(scores: Sequence[Named]) -> str:
     for row in rows:
         flags = {name: "" if row[name] is None else int(row[name]) for name in ("anomalous", "unusual")}
         texts = {"triggered_by": " and ".join(row["triggered_by"]), "warnings": "; ".join(row["warnings"])}
+        texts["codes"] = " ".join(row["codes"])
         row |= flags | texts
         table.writerow(dict(zip(row, escaped(row.values()), strict=True)))
     return out.getvalue()
@@ -407,6 +410,7 @@ def search_json(ranked: Ranked, top: int, table: Path, searched: Searched) -> No
             "rules": {n: _plain(vars(r)) | {"picks": as_row(records.recipes[r.row])} for n, r in ranked.rules.items()},
             "table": table,
             "failures": [{"file": file, "error": error} for file, error in searched.failures.items()],
+            "notes": list(searched.notes),
         }
     )
 

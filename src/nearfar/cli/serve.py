@@ -263,7 +263,7 @@ def _access(host: str, file: Path, asked: bool, *, proxies: Sequence[str], **rul
     file.parent.mkdir(parents=True, exist_ok=True)
     tokens = read_tokens(file)
     LOG.info(f"the token is in {file}; give it at /login, or as Authorization: Bearer TOKEN")
-    return access(host, tokens, proxies=proxies, **rules)
+    return access(host, tokens, proxies=proxies, file=file, **rules)
 
 
 @contextmanager

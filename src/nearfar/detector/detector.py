@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from nearfar import audio, threshold
 from nearfar.audio import Clip
 from nearfar.audio.sessions import extended
+from nearfar.audio.setup import ROW, UsualSetup
 from nearfar.backend import Backend, fit
 from nearfar.bank import bank_of_vectors, coreset
 from nearfar.detector import calibration, default, review
@@ -108,6 +109,8 @@ class Detector:
         self.sessions: list[str] = []  # that file names, folders and times tell; "" where they tell none
         self.group_features: list[GroupFeatures] = []
         self.band_levels = BandLevels()
+        self.setup_rows = np.zeros((0, ROW), np.float32)  # (N, ROW) of the normals; empty if an old folder lacks them
+        self.setup = UsualSetup()
         self.remarks: list[str] = []  # about the normals of the last `fit` or `add`
         self.weights_known: Mapping[str, WeightsId] = {}  # that the bank was made with, by encoder
         self._fitted: FittedSystem | None = None
@@ -207,6 +210,7 @@ class Detector:
                     f" The store rounds what {', '.join(networks)} gives to float16, which moves a score a little."
                 )
         targets = np.zeros(len(clips), bool) if is_target is None else flags("is_target", is_target, len(clips))
+        self._take_setup(clips)
         self._review(clips, targets)
         self.is_target = np.concatenate([self.is_target, targets])
         before, new = ([origin.path for origin in each] for each in (self.normals, [clip.origin for clip in clips]))
@@ -250,7 +254,7 @@ class Detector:
             with single_threaded_blas():
                 vectors = embedder.embed(clip)  # waveforms -> grids -> pooled -> composed: a vector per recipe
                 found = system.score(vectors)  # back ends, alignment, nearest normals
-            yield self._score(system, found, clip.name, clip.rate, problems)
+            yield self._score(system, found, clip.name, problems)
 
     def score_clip(self, clip: Clip) -> Score:
         """The score of a clip in memory, in the calling thread."""
@@ -283,7 +287,7 @@ class Detector:
     def score_embedded(self, clip: EmbeddedClip) -> Score:
         """The score of an embedded clip."""
         system = self.fitted
-        return self._score(system, system.score(clip.vectors), clip.origin.name, clip.rate, clip.problems)
+        return self._score(system, system.score(clip.vectors), clip.origin.name, clip.problems)
 
     def explain(self, source: Any) -> Explanation:
         """Where and why a clip differs from the normals; of a long file, its most unusual window. See `evidence`.
@@ -294,7 +298,7 @@ class Detector:
         system, embedder = self.fitted, self.embedder
         clips = next(embedder.embed_many([source]))
         scored = [system.score(clip.vectors) for clip in clips]
-        scores = [self._score(system, s, c.origin.name, c.rate, c.problems) for s, c in zip(scored, clips, strict=True)]
+        scores = [self._score(system, s, c.origin.name, c.problems) for s, c in zip(scored, clips, strict=True)]
         worst = max(range(len(scores)), key=lambda i: (scores[i].anomalous is not None, scores[i].score))
         mute = [s.problem for s in scores if s.problem and not scores[worst].problem]
         notes = [f"{len(mute)} of {len(scores)} windows cannot be judged: {mute[0]}"] if mute else []
@@ -459,6 +463,8 @@ class Detector:
             safety=self.fitted.safety,
             group_features=self.group_features,
             band_levels=self.band_levels,
+            setup_rows=self.setup_rows,
+            setup=self.setup,
             weights=self.weights_known,
             backing=str(self.backing),
             remarks=self.remarks,
@@ -519,8 +525,8 @@ class Detector:
     @property
     def embedder(self) -> ClipEmbedder:
         """Reads, checks and embeds clips for the recipes; made once for these channels and this window."""
-        made, settings = self._embedder, (self.near, self.far, self.window_s, self.whole_s)
-        if made is None or (made.near, made.far, made.window_s, made.whole_s) != settings:
+        made, settings = self._embedder, (self.near, self.far, self.window_s, self.whole_s, self.setup)
+        if made is None or (made.near, made.far, made.window_s, made.whole_s, made.setup) != settings:
             self._embedder = made = self._reader(self.recipes, self.encoders)
         return made
 
@@ -542,18 +548,13 @@ class Detector:
             self.store,
             whole_s=self.whole_s,
             groups=groups or self.calibration == GROUPS,
+            setup=self.setup,
         )
 
-    def _score(
-        self, system: FittedSystem, found: Scored, name: str, rate: int, problems: Sequence[audio.Problem]
-    ) -> Score:
+    def _score(self, system: FittedSystem, found: Scored, name: str, problems: Sequence[audio.Problem]) -> Score:
         fatal = join_sentences(p.text for p in problems if p.fatal) if problems else ""
         warnings = [p.text for p in problems if not p.fatal] + [BLANK] * found.blank
         unusual = self.unusual_threshold
-        if rate not in self.band_levels.rates:
-            highest = self.embedder.highest_rate
-            fatal = join_sentences(filter(None, (fatal, self.band_levels.missing_band(rate, highest))))
-            warnings += self.band_levels.warn_of_rate(rate, highest)
         return Score(
             name=name,
             score=found.value,
@@ -567,6 +568,7 @@ class Detector:
             part_scores=found.part_scores,
             problem=fatal,
             warnings=warnings,
+            codes=(*(p.kind for p in problems), *["blank"] * found.blank),
         )
 
     def _fit(self, banks: Sequence[Array], rows: Array) -> FittedSystem:
@@ -594,11 +596,20 @@ class Detector:
     def _set_unusual_threshold(self) -> None:
         self._unusual_threshold = threshold.from_normals(self.fitted.lone_values, self.unusual_rate, self.method).value
 
+    def _take_setup(self, new: Sequence[EmbeddedClip]) -> None:
+        """Take what `new` normals show of how recordings are made, before they are among the `normals`."""
+        known = self.setup.rates or not self.normals
+        rates = self.setup.rates | {clip.rate for clip in new} if known else frozenset[int]()
+        codecs = self.setup.codecs | {clip.codec for clip in new if clip.codec}
+        if len(self.setup_rows) == len(self.normals) and all(clip.setup.size for clip in new):
+            self.setup_rows = np.concatenate([self.setup_rows, *(clip.setup[None] for clip in new)])
+        self.setup = UsualSetup.of(self.setup_rows, rates, codecs)
+
     def _review(self, new: Sequence[EmbeddedClip], is_target: Array) -> None:
         """Make the `remarks` about the normals that are to come in, which are Python warnings too."""
         few = review.too_few(len(self.normals) + len(new))
         self.remarks = []
-        for text in [*review.remarks(new, is_target), *([few] if few else [])]:
+        for text in [*review.exchanged(new, self.setup), *review.remarks(new, is_target), *([few] if few else [])]:
             self._remark(text)
 
     def _remark(self, text: str) -> None:
@@ -635,6 +646,7 @@ class Detector:
         self.remarks = list(state.remarks)
         self.normals, self.is_target, self.band_levels = state.normals, state.is_target, state.band_levels
         self.weights_known, self.calibration = state.weights, state.calibration
+        self.setup_rows, self.setup = state.setup_rows, state.setup
         self.sessions, self.group_features = list(state.sessions), list(state.group_features)
         alone = [None] * len(state.own) if len(state.groups) else state.own  # exact leave-one-out takes its time
         backends = [

@@ -1,9 +1,9 @@
 """A detector as a folder that a person can read: JSON, CSV, Markdown and safetensors; no pickle, nothing that runs.
 
-    detector.json          format, versions, channels, clip length, set-point, weights
+    detector.json          format, versions, channels, clip length, set-point, weights, `audio.setup.UsualSetup`
     recipe.json            everything that changes a score
     bank.safetensors       embeddings z0, z1, ... (N, D) of each leaf ("beam": N, F, D), the normals' scores own0, ...
-                           and lone0, ... (N,), domains, band levels, what groups are found by
+                           and lone0, ... (N,), domains, band levels, what groups are found by, rows of `audio.setup`
     normals.csv            one row per normal: name, domain, sha256, seconds, path, session, groups
     card.md                the same for people
 
@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from nearfar.audio.setup import ROW, UsualSetup
 from nearfar.embedding.band_levels import CHANNELS, BandLevels
 from nearfar.embedding.embedder import Origin
 from nearfar.embedding.group_features import GroupFeatures
@@ -73,6 +74,8 @@ class DetectorState:
     groups: Array = field(default_factory=lambda: np.zeros((0, 2), int))  # (N, 2), or (0, 2) where there are none
     safety: float = 1.0  # of `FittedSystem`
     group_features: Sequence[GroupFeatures] = ()
+    setup_rows: Array = field(default_factory=lambda: np.zeros((0, ROW), np.float32))  # (N, ROW) of the normals
+    setup: UsualSetup = field(default_factory=UsualSetup)
     backing: str = ""  # of the normals, for the card
     remarks: Sequence[str] = ()  # about the normals of the last fit or add
     format: int = FORMAT
@@ -256,6 +259,7 @@ def _settings(state: DetectorState) -> dict[str, Any]:
         "false_alarm_rate": state.false_alarm_rate,
         "encoders": {name: _weights_as_data(weights) for name, weights in state.weights.items()},
         "plugins": plugins_of(state.system),
+        "setup": state.setup.to_dict(),
     }
 
 
@@ -267,6 +271,8 @@ def _arrays(state: DetectorState) -> dict[str, Array]:
     if state.group_features:
         for name in ("machine", "noise"):
             arrays[f"group_{name}"] = np.stack([getattr(f, name) for f in state.group_features])
+    if len(state.setup_rows):
+        arrays["setup"] = state.setup_rows
     for channel, sums in state.band_levels.sums.items():
         arrays[f"profile_{channel}"] = np.ascontiguousarray(sums, np.float64)
     arrays["profile_rates"] = np.array(sorted(state.band_levels.rates), np.int64)
@@ -303,7 +309,11 @@ def _read(folder: Path) -> DetectorState:
     for i, length in enumerate(lengths):
         if length != len(normals):
             raise ValueError(f"array {i % count} of the bank holds {length} normals, normals.csv {len(normals)}")
+    setups = arrays.get("setup", np.zeros((0, ROW), np.float32))
+    if setups.shape != (len(normals), ROW):  # of a version with other rows
+        setups = np.zeros((0, ROW), np.float32)
     profile = {c: finite(c, arrays[f"profile_{c}"], ndim=2) for c in CHANNELS if f"profile_{c}" in arrays}
+    levels = BandLevels(profile, frozenset(arrays.get("profile_rates", np.zeros(0, np.int64)).ravel().tolist()))
     point = settings["threshold"]
     far, rate = settings["far"], settings["false_alarm_rate"]
     return DetectorState(
@@ -325,7 +335,7 @@ def _read(folder: Path) -> DetectorState:
         banks=banks,
         own=own,
         lone=lone,
-        band_levels=BandLevels(profile, frozenset(arrays.get("profile_rates", np.zeros(0, np.int64)).ravel().tolist())),
+        band_levels=levels,
         weights={name: _weights(data) for name, data in settings.get("encoders", {}).items()},
         by_default=bool(settings.get("by_default", False)),
         calibration=one_of("calibration", settings.get("calibration", "clips"), ("groups", "clips")),
@@ -333,6 +343,8 @@ def _read(folder: Path) -> DetectorState:
         groups=np.array(pairs, int).reshape(-1, 2),
         safety=number("safety", settings.get("safety", SAFETY if pairs else 1.0), low=1),
         group_features=features,
+        setup_rows=finite("setup", setups),
+        setup=UsualSetup.from_dict(settings["setup"]) if "setup" in settings else UsualSetup(levels.rates),
         format=settings["format"],
     )
 

@@ -1,6 +1,7 @@
 """What the normals show before a detector is fitted on them: vectors that do not vary, two groups, too few.
 
     check_vectors   ValueError where an encoder hears no difference between recordings that differ
+    exchanged       recordings whose near and far are the reverse of the others'
     splits          two groups of recordings, by rate, channels, length or sound, that may not belong together
     too_few         a sentence where the normals are so few that no set-point keeps a promise
 
@@ -33,6 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from nearfar.audio import LONG_S, WINDOW_S
+from nearfar.audio.setup import UsualSetup
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.embedder import EmbeddedClip
 from nearfar.encoders.loading import with_weights
@@ -132,9 +134,21 @@ def remarks(clips: Sequence[EmbeddedClip], is_target: Array) -> list[str]:
         return []
     near, far = band_means(levels)
     found = splits([c.rate for c in clips], [len(e.sums) for e in levels], [c.origin.seconds for c in clips], near, far)
-    names = [shown(Path(clip.origin.path).name) or clip.origin.name for clip in clips]
+    names = [_name(clip) for clip in clips]
     fit_each = "If they do not belong together, fit each group for itself; nearfar doctor lists the files."
     return [f"{split.text(names)} {fit_each}" for split in found if not split.is_same(is_target)]
+
+
+def exchanged(clips: Sequence[EmbeddedClip], setup: UsualSetup) -> list[str]:
+    """A sentence if near and far of some clips are the reverse of most normals', as `setup` tells."""
+    names = [_name(clip) for clip in clips if clip.setup.size and setup.exchanged(clip.setup)]
+    if not names:
+        return []
+    listed = _some(list(dict.fromkeys(names)))
+    return [
+        f"in {plural(len(names), 'normal')} near and far seem to be exchanged, by their levels or by the order of "
+        f"arrival ({listed}): swapped plugs? Exchange their channels, or leave them out with --without FILE."
+    ]
 
 
 def band_means(levels: Sequence[BandLevels]) -> tuple[Array, Array | None]:
@@ -155,9 +169,9 @@ def check_vectors(recipes: Sequence[Recipe], banks: Sequence[Array], levels: Seq
     if len(usual) < 2 or np.ptp(np.stack(usual), axis=0).max() < SAME_DB:
         return
     for recipe, z in zip(recipes, banks, strict=True):
-        largest = np.abs(z).max()
-        if recipe.method == "as_is" or np.ptp(z, axis=0).max() > SAME_VECTOR * largest:
+        if recipe.method == "as_is" or not is_flat(z):
             continue
+        largest = np.abs(z).max()
         what = "the same vector" if largest else "a vector of zeros"
         causes = []
         if with_weights([recipe.encoder]):
@@ -171,6 +185,11 @@ def check_vectors(recipes: Sequence[Recipe], banks: Sequence[Array], levels: Seq
             f"{recipe.encoder} gives {what} for all {len(z)} recordings, though they differ, so every clip would be "
             f"normal. Likely cause: {', or '.join(causes) or 'the recipe takes out all in which they differ'}"
         )
+
+
+def is_flat(z: Array) -> bool:
+    """Whether the vectors z (N, ...) are all the same, to rounding: a back end that compares them would be deaf."""
+    return bool(np.ptp(z, axis=0).max() <= SAME_VECTOR * np.abs(z).max())
 
 
 def too_few(count: int) -> str:
@@ -238,6 +257,10 @@ def _apart(x: Array, members: Array) -> bool:
     low, high = (x[part] @ between / distance for part in (~members, members))
     within = np.sqrt((len(low) * low.var() + len(high) * high.var()) / len(x))
     return bool(high.min() - low.max() >= LEAST_GAP * within)
+
+
+def _name(clip: EmbeddedClip) -> str:
+    return shown(Path(clip.origin.path).name) or clip.origin.name
 
 
 def _some(files: Sequence[str]) -> str:

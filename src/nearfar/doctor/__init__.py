@@ -26,11 +26,12 @@ from nearfar import audio, backend, encoders
 from nearfar.audio import Clip
 from nearfar.audio.microphones import Problem, balance_db
 from nearfar.audio.recordings import Files, Recording, find
+from nearfar.audio.setup import DELAY, DELAY_RATE, UsualSetup, row_of
 from nearfar.detector import Detector, review
-from nearfar.detector.default import MAX_FAULTY, coherent_peak
+from nearfar.detector.default import MAX_FAULTY
 from nearfar.doctor.report import FEW_NORMALS, Deaf, FileReport, Outlier, Report, TwoGroups, brief, clock, few
 from nearfar.embedding.band_levels import BandLevels
-from nearfar.embedding.vectors import ENHANCE_RATE, embed
+from nearfar.embedding.vectors import embed
 from nearfar.errors import AudioError
 from nearfar.recipe import BASELINE
 from nearfar.support.check import Array
@@ -40,7 +41,6 @@ from nearfar.support.words import plural
 ENOUGH_TO_COMPARE = 8  # fewest recordings that are compared with each other
 LISTEN_TO = 3  # outliers that are named for each machine
 WEAKER_DB = 3.0  # near below far, at the median of all recordings
-AHEAD_MS, SAME_MS = 1.0, 0.3  # least delay between the microphones; most difference of two equal delays
 LENGTH_OFF = 0.05  # tolerance, as a share of the usual length
 
 Vectors = list[tuple[float | None, Array]]  # start of the window in a long file (s) or None, embedding
@@ -67,22 +67,25 @@ def check_recordings(
     files: list[FileReport] = []
     embedded: list[Vectors] = []
     levels: list[BandLevels] = []
+    setups: list[Array] = []
     first_with: dict[str, str] = {}
     encoder = {BASELINE.encoder: encoders.load(BASELINE.encoder)}
     for recording in found:
-        file_report, content, vectors, of_file = _check_file(recording, near, far, encoder)
+        file_report, content, vectors, of_file, setup = _check_file(recording, near, far, encoder)
         if file_report.usable and (twin := first_with.setdefault(content, recording.name)) != recording.name:
             file_report.copy_of, vectors = twin, []
             file_report.add("duplicate", f"the same sound as {twin}")
         files.append(file_report)
         embedded.append(vectors if file_report.usable else [])
         levels.append(of_file)
+        setups.append(setup)
         if progress:
             progress(len(files), len(found))
     apart: list[TwoGroups] = []
-    for members in _groups(zip(found, files, levels, strict=True), lambda each: each[1].machine):
+    for members in _groups(zip(found, files, levels, setups, strict=True), lambda each: each[1].machine):
         of_machine = _two_groups(members)
-        _compare([f for _, f, _ in members], {groups.kind for groups in of_machine})
+        _compare([f for _, f, *_ in members], {groups.kind for groups in of_machine})
+        _mark_exchanged([(f, setup) for _, f, _, setup in members if f.usable])
         apart += of_machine
     outliers, too_few = _outliers(found, embedded)
     usable = [r for r, vectors in zip(found, embedded, strict=True) if len(vectors) == 1]
@@ -91,13 +94,13 @@ def check_recordings(
 
 def _check_file(
     recording: Recording, near: int, far: int | None, encoder: dict[str, encoders.Encoder]
-) -> tuple[FileReport, str, Vectors, BandLevels]:
-    """One file -> its report, a digest of its decoded sound, the vectors and the levels of its usable windows."""
+) -> tuple[FileReport, str, Vectors, BandLevels, Array]:
+    """One file -> its report, a digest of its decoded sound, vectors and levels of its usable windows, its set-up."""
     file_report = FileReport(recording.name, recording.machine)
     digest, at = hashlib.sha256(), 0.0
     vectors: Vectors = []
     balances: list[float] = []
-    delays_ms: list[float] = []
+    setups: list[Array] = []
     levels: list[BandLevels] = []
     problems: dict[str, list[tuple[float, Problem]]] = defaultdict(list)
     try:
@@ -110,30 +113,24 @@ def _check_file(
             if not any(problem.fatal for problem in found):
                 vectors.append((at if header.seconds > audio.LONG_S else None, embed(clip, [BASELINE], encoder)[0]))
                 levels.append(BandLevels.of(clip))
+                setups.append(row_of(clip))
                 if clip.far is not None:
                     balances.append(balance_db(clip.near, clip.far, clip.rate))
-                    delays_ms.append(_delay_ms(clip))
             _update_digest(digest, clip)
             at += clip.seconds
     except (ValueError, OSError) as error:
         kind = error.kind if isinstance(error, AudioError) else "unreadable"
         file_report.add(kind, str(error).removeprefix(f"{recording.path.name}: "), fatal=True)
-        return file_report, "", [], BandLevels()
+        return file_report, "", [], BandLevels(), np.zeros(0)
     file_report.seconds = header.seconds if np.isfinite(header.seconds) else at
     file_report.near_minus_far_db = round(float(np.median(balances)), 1) if balances else None
-    file_report.near_later_ms = round(float(np.median(delays_ms)), 2) if delays_ms else None
+    setup = np.median(setups, axis=0) if setups else np.zeros(0)
+    file_report.near_later_ms = round(1000 * float(setup[DELAY]) / DELAY_RATE, 2) if balances else None
     file_report.clips = max(1, len(vectors))
     for hits in problems.values():
         _merge(file_report, hits, alive=bool(vectors))
     sound = f"{file_report.rate} {file_report.seconds} {digest.hexdigest()}"
-    return file_report, sound, vectors, BandLevels.total(levels)
-
-
-def _delay_ms(clip: Clip) -> float:
-    """The delay of near behind far in ms, of the highest peak that both microphones share."""
-    pair = clip.at(ENHANCE_RATE)
-    assert pair.far is not None
-    return 1000 * coherent_peak(pair.near, pair.far)[1] / ENHANCE_RATE
+    return file_report, sound, vectors, BandLevels.total(levels), setup
 
 
 def _update_digest(digest: Any, clip: Clip) -> None:
@@ -158,13 +155,13 @@ def _merge(file_report: FileReport, hits: list[tuple[float, Problem]], alive: bo
     file_report.add(hits[0][1].kind, text, hits[0][1].fatal and not alive, channels.pop() if len(channels) == 1 else "")
 
 
-def _two_groups(members: list[tuple[Recording, FileReport, BandLevels]]) -> list[TwoGroups]:
+def _two_groups(members: list[tuple[Recording, FileReport, BandLevels, Array]]) -> list[TwoGroups]:
     """The groups that the usable normals of one machine fall into, unless these are its two domains."""
     normal = [each for each in members if each[1].usable and not each[1].copy_of and not each[0].is_anomaly]
     fitted = [each for each in normal if each[0].split != "test"] or normal
     if not fitted:
         return []
-    found, files, levels = zip(*fitted, strict=True)
+    found, files, levels, _ = zip(*fitted, strict=True)
     names, targets = [f.file for f in files], np.array([bool(r.is_target) for r in found])
     near_means, far_means = review.band_means(levels)
     splits = review.splits(
@@ -175,7 +172,7 @@ def _two_groups(members: list[tuple[Recording, FileReport, BandLevels]]) -> list
 
 
 def _compare(files: list[FileReport], split: set[str]) -> None:
-    """Compare rate, number of channels, length and delay of the files of one machine; not by the kinds of `split`."""
+    """Compare rate, number of channels and length of the files of one machine; not by the kinds of `split`."""
     readable = [f for f in files if f.rate and f.seconds]
     whole = [f for f in readable if not any(p.kind == audio.INCOMPLETE for p in f.problems)]
     if "rate" not in split:
@@ -184,21 +181,17 @@ def _compare(files: list[FileReport], split: set[str]) -> None:
         _mark_minority("odd_channels", readable, [f.channels for f in readable], "{} channels", 0)
     if "length" not in split:
         _mark_minority("odd_length", whole, [round(f.seconds, 1) for f in whole], "{:g} s", LENGTH_OFF)
-    _mark_exchanged([f for f in files if f.near_later_ms is not None])
 
 
-def _mark_exchanged(files: list[FileReport]) -> None:
-    """Mark files whose delay between the microphones is the usual one with the opposite sign."""
-    later = np.array([f.near_later_ms for f in files])
-    usual = float(np.median(later)) if len(files) >= ENOUGH_TO_COMPARE else 0.0
-    alike = np.abs(later - usual) < SAME_MS
-    if abs(usual) < AHEAD_MS or alike.sum() <= len(files) / 2:
+def _mark_exchanged(files: list[tuple[FileReport, Array]]) -> None:
+    """Mark usable files whose near and far are the reverse of most, by their set-up."""
+    if len(files) < ENOUGH_TO_COMPARE:
         return
-    first, second = ("near", "far") if usual < 0 else ("far", "near")
-    text = f"{second} hears the same sound {abs(usual):.1f} ms before {first}, in most {first} is first"
-    for f, opposite in zip(files, np.abs(later + usual) < SAME_MS, strict=True):
-        if opposite:
-            f.add("exchanged", text)
+    usual = UsualSetup.of(np.stack([setup for _, setup in files]), (), ())
+    for file_report, setup in files:
+        if text := usual.exchanged(setup):
+            file_report.problems = [p for p in file_report.problems if p.kind != "swapped"]  # which guesses
+            file_report.add("exchanged", text.replace("the normals", "most recordings"))
 
 
 def _mark_minority(kind: str, files: list[FileReport], values: list[Any], form: str, tolerance: float) -> None:

@@ -37,7 +37,7 @@ ADVICE = {
     "offset": "have a constant offset: harmless here, but check the sound card",
     "one_cable": "carry one signal on both channels: is the second microphone plugged in?",
     "swapped": "are louder at far than at near: swapped plugs, or something loud or windy at far?",
-    "exchanged": "have near and far exchanged, as the order of arrival shows: swapped plugs?",
+    "exchanged": "have near and far exchanged, as levels or the order of arrival show: exchange their channels",
     "duplicate": "repeat another recording: keep one, or the normal sound seems narrower than it is",
     "odd_rate": "have another sampling rate than most: another recorder or setting?",
     "odd_channels": "have another number of channels than most: another recorder or setting?",
@@ -136,8 +136,14 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """True if every file is usable, there are enough for a fit, and none would make the detector deaf."""
-        return self.usable == len(self.files) and self.clips >= FEWEST and not self.deaf
+        """True if every file is usable and none exchanged, they are enough, and none would make the detector deaf."""
+        unspoilt = self.usable == len(self.files) and not self.exchanged
+        return unspoilt and self.clips >= FEWEST and not self.deaf
+
+    @property
+    def exchanged(self) -> list[str]:
+        """The files whose near and far are the reverse of most."""
+        return [f.file for f in self.files if any(p.kind == "exchanged" for p in f.problems)]
 
     @property
     def verdict(self) -> str:
@@ -149,6 +155,11 @@ class Report:
         if bad:
             others = f"The other {self.usable:,} can."
             return f"Fix these first: {bad:,} of {plural(total, 'recording')} cannot be used. {others}"
+        if names := self.exchanged:
+            return (
+                f"Not ready: near and far are exchanged in {plural(len(names), 'recording')}. Exchange their channels, "
+                f"or leave them out: nearfar fit ... {_without(names)}"
+            )
         if self.two_groups:
             return (
                 f"One question first: do all {total:,} recordings belong together? If so, they are ready to fit; if "
@@ -156,11 +167,10 @@ class Report:
             )
         if self.deaf:
             names = [name for each in self.deaf for name in each.files]
-            options = " ".join(f"--without {quote(name)}" for name in names[:NAMED])
             return (
                 f"Not ready: {plural(len(names), 'recording')} would make the detector deaf to sounds like "
                 f"{'its own' if len(names) == 1 else 'theirs'}. Listen first; what is no normal sound is left out by "
-                f"nearfar fit ... {options}{' ...' if len(names) > NAMED else ''}"
+                f"nearfar fit ... {_without(names)}"
             )
         doubtful = sum(bool(f.problems) for f in self.files)
         if total == 1:
@@ -243,6 +253,11 @@ def clock(seconds: float) -> str:
 def brief(text: str) -> str:
     """The finding without the likely cause after it, which the advice contains already."""
     return text.split(": ")[0].split("; ")[0]
+
+
+def _without(names: list[str]) -> str:
+    options = " ".join(f"--without {quote(name)}" for name in names[:NAMED])
+    return f"{options}{' ...' if len(names) > NAMED else ''}"
 
 
 def _by_kind(files: list[FileReport], fatal: bool) -> dict[str, list[tuple[str, str]]]:

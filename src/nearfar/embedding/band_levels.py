@@ -48,23 +48,6 @@ class BandLevels:
         sums = {k: np.sum([levels.sums[k] for levels in each if k in levels.sums], axis=0) for k in sorted(keys)}
         return cls(sums, frozenset().union(*(levels.rates for levels in each)))
 
-    def warn_of_rate(self, rate: int, highest: int) -> list[str]:
-        """A warning if a clip was recorded at a `rate` in Hz that no normal has and that its highest band shows.
-
-        Rates above `highest`, the rate of the encoder in Hz, are alike: recordings are resampled down to it.
-        """
-        if not self.rates or any(rate == usual or min(rate, usual) > highest for usual in self.rates):
-            return []
-        usual = " and ".join(f"{rate:,}" for rate in sorted(self.rates))
-        return [f"recorded at {rate:,} Hz, the normals at {usual} Hz: that alone can raise a score"]
-
-    def missing_band(self, rate: int, highest: int) -> str:
-        """Why a clip at `rate` Hz cannot be judged, or "": it lacks a band that all normals have and that counts."""
-        if not self.rates or rate >= (needed := min(*self.rates, highest)):
-            return ""
-        band = f"{rate / 2000:g} to {needed / 2000:g} kHz"
-        return f"recorded at {rate:,} Hz, so it lacks {band}, which all normals have: record at {needed:,} Hz or more"
-
     def usual(self, channel: str) -> tuple[Array, Array]:
         """Mean and standard deviation (128,) of the normal frames of a channel, in dB."""
         count, total, squares = self.sums[channel]

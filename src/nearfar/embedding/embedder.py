@@ -18,6 +18,7 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.audio import Clip
+from nearfar.audio.setup import UsualSetup, row_of
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.batches import EXPECTED, map_batched
 from nearfar.embedding.cache import CachedEncoders, PendingClip
@@ -35,6 +36,7 @@ from nearfar.support.words import join_sentences, plural
 
 WAVES = 4  # waveforms per worker that go to a network together: all processors are busy, and memory stays small
 GPU_WAVES = 512  # waveforms that go to a GPU together: several batches, so that copies and products overlap
+NO_ROW: Array = np.zeros(0, np.float32)
 
 Skip = Callable[[str, Exception], None]
 
@@ -56,7 +58,9 @@ class EmbeddedClip:
     vectors    one (D,) per recipe
     problems   what is wrong with the recording
     rate       Hz at which it was recorded
+    codec      as of `Clip`
     levels     its band levels; empty unless it was embedded as a normal
+    setup      (audio.setup.ROW,) how it was recorded; empty unless it was embedded as a normal
     features   what its relatives are found by; None unless it was embedded as a normal of a detector with groups
     """
 
@@ -64,7 +68,9 @@ class EmbeddedClip:
     vectors: list[Array]
     problems: list[audio.Problem]
     rate: int
+    codec: str = ""
     levels: BandLevels = field(default_factory=BandLevels)
+    setup: Array = field(default_factory=lambda: NO_ROW)
     features: GroupFeatures | None = None
 
     @property
@@ -83,6 +89,7 @@ class ClipEmbedder:
     threads     recordings embedded side by side; None: one per processor
     store       keeps what the encoders give for files
     groups      whether normals get `GroupFeatures`
+    setup       how the normals were recorded, with which every clip is compared
     """
 
     def __init__(
@@ -97,9 +104,10 @@ class ClipEmbedder:
         *,
         whole_s: float = audio.LONG_S,
         groups: bool = False,
+        setup: UsualSetup | None = None,
     ) -> None:
         self.near, self.far, self.window_s, self.recipes, self.threads = near, far, window_s, recipes, threads
-        self.whole_s, self.encoders, self.groups = whole_s, encoders, groups
+        self.whole_s, self.encoders, self.groups, self.setup = whole_s, encoders, groups, setup or UsualSetup()
         self.grids = CachedEncoders(encoders, store, near=near, far=far)
         self.inputs = list(dict.fromkeys(i for recipe in recipes for i in inputs_of(recipe)))
         self.grid_inputs = list(dict.fromkeys(i for recipe in recipes for i in grids_of(recipe)))
@@ -120,12 +128,16 @@ class ClipEmbedder:
         if clip.far is None and self.needs_far:
             check_channels(clip, self.recipes)
         found = audio.problems(clip)
+        if self.setup.pair:  # which knows more
+            found = [p for p in found if p.kind != "swapped"]
         if not self.needs_far:
             found = [p for p in found if p.channel == "near" or p.kind == audio.INCOMPLETE]
         lasts = len(clip.near) / clip.rate
         if lasts < self.window_s / 2:
             lengths = f"it lasts {lasts:.3g} s where the normals last {self.window_s:.3g} s"
             found.append(audio.Problem("short", f"{lengths}: too short to be compared?"))
+        if not any(p.fatal for p in found):
+            found += self.setup.problems(clip, self.highest_rate, needs_far=self.needs_far)
         return found
 
     def embed(self, clip: Clip, sha256: str = "") -> list[Array]:
@@ -139,7 +151,7 @@ class ClipEmbedder:
     def embed_clip(self, clip: Clip) -> EmbeddedClip:
         """A clip in memory, checked and embedded in the calling thread."""
         problems = self.check(clip)
-        return EmbeddedClip(Origin(clip.name, "", "", clip.seconds), self.embed(clip), problems, clip.rate)
+        return EmbeddedClip(Origin(clip.name, "", "", clip.seconds), self.embed(clip), problems, clip.rate, clip.codec)
 
     def embed_many(
         self,
@@ -283,10 +295,10 @@ class ClipEmbedder:
             problems = self.check(clip)
             sha256 = of_file or (_hash_samples(clip) if as_normals else "")
             origin = Origin(clip.name, str(path.resolve()) if path else "", sha256, clip.seconds)
-            levels = BandLevels.of(clip) if as_normals else BandLevels()
+            levels, setup = (BandLevels.of(clip), row_of(clip)) if as_normals else (BandLevels(), NO_ROW)
             grouped = as_normals and self.groups
             features = GroupFeatures.of(clip, with_far=self.needs_far) if grouped else None
-            yield EmbeddedClip(origin, [], problems, clip.rate, levels, features), clip, of_file
+            yield EmbeddedClip(origin, [], problems, clip.rate, clip.codec, levels, setup, features), clip, of_file
 
 
 def batch_of(inputs: Sequence[EncoderInput], workers: int, encoders: Mapping[str, EncoderDescription]) -> int:

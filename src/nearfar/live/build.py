@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
+from time import monotonic
 
 from nearfar.encoders.loading import unused
 from nearfar.live.calendar import Maintenance
@@ -27,6 +29,8 @@ from nearfar.live.sinks.webhook import Webhook, read_secret
 from nearfar.live.sources.open import Source, open_source
 from nearfar.live.sources.options import Report, SourceOptions
 from nearfar.support.threads import all_within
+
+LEAST_S = 1.0  # for the sinks to close, however long the sources took
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Assembly:
     def close(self) -> None:
         """Close everything; the sinks first, since they write to the history."""
         self.plant.close()
-        all_within(CLOSE_S, [sink.close for sink in self.sinks])
+        wait_s = min(CLOSE_S, max(LEAST_S, self.monitor.until - monotonic()))
+        all_within(wait_s, [partial(sink.close, wait_s) for sink in self.sinks])
         self.plant.history.close()
         self.folder_lock.close()
 

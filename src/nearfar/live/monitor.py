@@ -32,6 +32,7 @@ TICK_S = 1.0
 LOOK_S = 0.2  # until `stop` is noticed
 DRAIN_S = 30.0  # for the windows that wait when the sources have ended
 STOP_S = 3.0  # for the same when `stop` is set, and for the sources to close
+ALL_S = 5.0  # from `stop` to the end of the process: what the sources leave of it is for the sinks
 
 Warn = Callable[[str], None]
 
@@ -86,6 +87,7 @@ class Monitor:
         self.queues: dict[str, MachineQueue] = {}
         self.on_check: Callable[[], None] = plant.follow_models  # called every `tick_s`
         self.dropped = self.failed = 0
+        self.until = math.inf  # by when all must be closed, on a steady clock, once `stop` is set
         self._warned: dict[str, str] = {}  # the last warning about each subject
         self._workers = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="nearfar-score")
         self._change = threading.Condition()
@@ -135,6 +137,8 @@ class Monitor:
                 if (now := monotonic()) - checked >= self.tick_s:
                     checked = now
                     self._check()
+            if stop.is_set():
+                self.until = monotonic() + ALL_S
             self._finish(STOP_S if stop.is_set() else DRAIN_S)
 
     def problems(self) -> list[str]:

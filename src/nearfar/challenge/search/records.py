@@ -1,7 +1,7 @@
 """Results of a search on disk: every configuration, resumable, readable without audio.
 
     OUT/<encoder>/<machine>/clips.json              files of the machine, labels and domains of the test clips
-    OUT/<encoder>/<machine>/<setting>.safetensors   one setting: its configurations and their results
+    OUT/<encoder>/<machine>/<setting>.safetensors   one setting: its configurations, their results, what was refused
     OUT/configurations.parquet or .csv              the table: one row per configuration, written at the end
 
 Columns of the table: the fields of the recipe (`encoder`, `view`, `low`, `spike`, `pooling`, `alpha`, `p`, `freq`,
@@ -25,7 +25,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -41,6 +41,7 @@ from nearfar.recipe import Recipe
 from nearfar.support.cells import escaped
 from nearfar.support.check import Array
 from nearfar.support.files import atomic_write
+from nearfar.support.words import plural
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95, "q99": 0.99}
 STATISTICS = ("mean", "sd", *QUANTILES, "source_mean", "target_mean", "pseudo_auc", "tail", "stable")
@@ -109,7 +110,7 @@ class Recorder:
         clips = self.folder / CLIPS
         # whether the folder's results belong to these clips
         self.begun = clips.exists() and clips.read_text(encoding="utf-8") == self._text
-        self._recorded: dict[Setting, Sequence[Recipe]] = {}
+        self._recorded: dict[Setting, tuple[Sequence[Recipe], Sequence[Recipe]]] = {}  # scored, refused
 
     def begin(self) -> None:
         """Write which clips the results of the folder belong to; results of other clips no longer count."""
@@ -118,21 +119,28 @@ class Recorder:
             self.begun = True
 
     def missing(self, setting: Setting, recipes: Sequence[Recipe]) -> list[Recipe]:
-        """Those of the configurations of a setting that are not recorded for these clips."""
+        """Those of the configurations of a setting that are not recorded for these clips, nor refused."""
         if setting not in self._recorded:
             path = self._path(setting)
             metadata = _metadata(path) if self.begun and path.exists() else {}
-            self._recorded[setting] = _parsed(metadata["recipes"]) if metadata.get("clips") == self._digest else ()
-        recorded = set(self._recorded[setting])
+            known = metadata if metadata.get("clips") == self._digest else {}
+            self._recorded[setting] = _parsed(known.get("recipes", "[]")), _parsed(known.get("refused", "[]"))
+        recorded = {recipe for recipes in self._recorded[setting] for recipe in recipes}
         return [recipe for recipe in recipes if recipe not in recorded]
 
-    def keep(self, setting: Setting, results: Results) -> None:
-        """Record results of a setting, beside those that `missing` has found there."""
+    def keep(self, setting: Setting, results: Results, refused: Sequence[Recipe] = ()) -> None:
+        """Record results of a setting, and what was refused, beside those that `missing` has found there."""
         from safetensors.numpy import save
 
-        if self._recorded.get(setting):
+        scored, before = self._recorded.get(setting, ((), ()))
+        if scored:
             results = _read(self._path(setting)) + results
-        about = {"clips": self._digest, "recipes": json.dumps([as_row(recipe) for recipe in results.recipes])}
+        refused = [*before, *refused]
+        about = {"clips": self._digest}
+        about |= {
+            name: json.dumps([as_row(recipe) for recipe in recipes])
+            for name, recipes in (("recipes", results.recipes), ("refused", refused))
+        }
         metadata = {ABOUT: json.dumps(about)}  # one entry: of several the order varies
         arrays = {
             "numbers": results.numbers,
@@ -140,7 +148,7 @@ class Recorder:
             "scores": results.scores.astype(np.float32),
         }
         atomic_write(self._path(setting), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata))
-        self._recorded[setting] = results.recipes
+        self._recorded[setting] = results.recipes, refused
 
     def _path(self, setting: Setting) -> Path:
         return self.folder / f"{setting.name}.safetensors"
@@ -151,6 +159,7 @@ class Records:
     """Configurations that are recorded for every machine.
 
     numbers (C, machines, 3), statistics (C, machines, len(STATISTICS)), scores {machine: (C, M)} of its test clips.
+    refused {machine: configurations whose vectors are the same for all of its normals}, which `evaluate` refuses too.
     """
 
     recipes: Sequence[Recipe]
@@ -158,6 +167,7 @@ class Records:
     numbers: Array
     statistics: Array
     scores: Mapping[str, Array]
+    refused: Mapping[str, Sequence[Recipe]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.recipes)
@@ -214,6 +224,7 @@ def read(folder: str | os.PathLike[str], encoders: Sequence[str] = (), machines:
         check_machines(machines, names, f"the search {folder}")
     test_sets: dict[str, TestSet] = {}
     results: dict[str, dict[Recipe, tuple[Results, int]]] = {}
+    refused: dict[str, list[Recipe]] = {}
     for each in folders:
         machine = each.name
         if machines and machine not in machines:
@@ -224,9 +235,10 @@ def read(folder: str | os.PathLike[str], encoders: Sequence[str] = (), machines:
                 f"{each / CLIPS}: another encoder's results for {machine} belong to other test clips; search anew"
             )
         results.setdefault(machine, {}).update(_recorded(each, test_set))
+        refused.setdefault(machine, []).extend(_refused(each, test_set))
     if not test_sets:
         raise FileNotFoundError(f"{folder} holds no records of a search (`nearfar search DATA -o {folder}` makes them)")
-    return _joined(folder, test_sets, results)
+    return _joined(folder, test_sets, results, {machine: each for machine, each in refused.items() if each})
 
 
 def _recorded(folder: Path, test_set: TestSet) -> Iterator[tuple[Recipe, tuple[Results, int]]]:
@@ -237,14 +249,38 @@ def _recorded(folder: Path, test_set: TestSet) -> Iterator[tuple[Recipe, tuple[R
             yield from ((recipe, (results, row)) for row, recipe in enumerate(results.recipes))
 
 
+def _refused(folder: Path, test_set: TestSet) -> Iterator[Recipe]:
+    """Each configuration that was refused for these clips."""
+    for path in sorted(folder.glob("*.safetensors")):
+        about = _metadata(path)
+        if about["clips"] == test_set.digest:
+            yield from _parsed(about.get("refused", "[]"))
+
+
+def refusals(refused: Mapping[str, Sequence[Recipe]]) -> list[str]:
+    """Why configurations were refused, a sentence for each machine."""
+    out = []
+    for machine, recipes in refused.items():
+        r = recipes[0]
+        first = f"{r.encoder}, low {r.low}, spike {r.spike}, pooling {r.pooling}, view {r.view}"
+        out.append(
+            f"{machine}: {plural(len(recipes), 'configuration')} refused, as all normals have the same vector, so "
+            f"every clip would be normal; the first: {first}"
+        )
+    return out
+
+
 def _joined(
     folder: str | os.PathLike[str],
     test_sets: Mapping[str, TestSet],
     results: Mapping[str, Mapping[Recipe, tuple[Results, int]]],
+    refused: Mapping[str, Sequence[Recipe]],
 ) -> Records:
     """The configurations that all machines have."""
     first, *others = results.values()
     recipes = [recipe for recipe in first if all(recipe in other for other in others)]
+    if not recipes and refused:
+        raise ValueError(f"{folder}: {refusals(refused)[0]}")
     if not recipes:
         raise ValueError(f"{folder}: no configuration is recorded for all of {', '.join(results)}; finish the search")
     rows = {machine: [found[recipe] for recipe in recipes] for machine, found in results.items()}
@@ -254,6 +290,7 @@ def _joined(
         np.stack([[part.numbers[i] for part, i in each] for each in rows.values()], axis=1),
         np.stack([[part.statistics[i] for part, i in each] for each in rows.values()], axis=1),
         {machine: np.stack([part.scores[i] for part, i in each]) for machine, each in rows.items()},
+        refused,
     )
 
 

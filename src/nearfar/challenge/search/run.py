@@ -32,10 +32,11 @@ from nearfar import audio
 from nearfar.audio.recordings import Recording
 from nearfar.challenge.data import layout
 from nearfar.challenge.search.pool import GridSource, first_shape, groups, pool_clips
-from nearfar.challenge.search.records import CLIPS, Recorder, Records, TestSet, read
+from nearfar.challenge.search.records import CLIPS, Recorder, Records, TestSet, read, refusals
 from nearfar.challenge.search.records import TABLE as TABLE_FILE
-from nearfar.challenge.search.score import score_setting
-from nearfar.challenge.search.space import Setting, Space, space_of
+from nearfar.challenge.search.score import flat_views, score_setting
+from nearfar.challenge.search.space import Setting, Space, parts_of, space_of
+from nearfar.detector.detector import LONGER
 from nearfar.embedding.cache import CachedEncoders
 from nearfar.embedding.fill import Order, embed_shard
 from nearfar.embedding.store import Store
@@ -220,6 +221,8 @@ def search(
     layers = list(dict.fromkeys(setting.output for setting in space.plan))
     networks = {"device": device, "threads": threads, "precision": precision, "batch": batch}
     jobs: list[Job] = []
+    failures = {file: why for m in machines for file, why in _too_long(m).items()}
+    machines = [machine.without(failures) for machine in machines]
     for encoder in encoders:
         weights_id = weights_in([encoder], weights, precision, device)[encoder]
         grids = store or (Store(Path(folder) / GRIDS) if weights_id.sha256 else None)
@@ -242,8 +245,9 @@ def search(
         )
     else:
         failed = [job.run(progress) for job in jobs]
-    failures = {file: why for each in failed for file, why in each.items()}
-    return Searched(read(folder, (), [machine.name for machine in machines]), notes, failures)
+    failures |= {file: why for each in failed for file, why in each.items()}
+    records = read(folder, (), [machine.name for machine in machines])
+    return Searched(records, [*notes, *refusals(records.refused)], failures)
 
 
 def search_recipes(
@@ -253,15 +257,21 @@ def search_recipes(
     weights: Any,
     **options: Any,
 ) -> Records:
-    """Records of these recipes on all machines; `options` are those of `search`. ValueError for a file that failed."""
+    """Records of these recipes on all machines; `options` are those of `search`.
+
+    ValueError for a file that failed and for a recipe that is refused.
+    """
     encoders = dict.fromkeys(recipe.encoder for recipe in recipes)
     spaces = {name: space_of([recipe for recipe in recipes if recipe.encoder == name]) for name in encoders}
     for name, space in spaces.items():  # all spaces are checked before the first clip is encoded
-        failures = search(data, [name], folder, space, weights, **options).failures
-        if failures:
-            file, why = next(iter(failures.items()))
+        found = search(data, [name], folder, space, weights, **options)
+        if found.failures:
+            file, why = next(iter(found.failures.items()))
             raise ValueError(f"{file}: {why}")
-    return read(folder)
+    records = read(folder)
+    if records.refused:
+        raise ValueError(refusals(records.refused)[0])
+    return records
 
 
 def plan(machine: MachineClips, space: Space, encoder: str, folder: str | os.PathLike[str]) -> Plan:
@@ -333,7 +343,10 @@ def _score_and_record(
     setting = settings[index]
     if missing := recorder.missing(setting, plan.configurations[setting]):
         vectors = {name: x[index] for name, x in pooled.items()}
-        recorder.keep(setting, score_setting(missing, vectors, is_target, recorder.test_set))
+        deaf = flat_views(missing, vectors, len(is_target))
+        refused = [r for r in missing if r.method != "as_is" and deaf.intersection(parts_of(r.view))]
+        heard = [r for r in missing if r not in refused]
+        recorder.keep(setting, score_setting(heard, vectors, is_target, recorder.test_set), refused)
 
 
 def _memory_of(device: Place) -> int:
@@ -388,6 +401,28 @@ def _files_hash(machine: MachineClips) -> str:
     """A hash of names, sizes and times of the recordings: a new file under an old name changes it."""
     files = [(r.split, r.path.name, *file_fingerprint(r.path)) for r in [*machine.train, *machine.test]]
     return sha256(json.dumps(files).encode()).hexdigest()[:16]
+
+
+def _too_long(machine: MachineClips) -> dict[str, str]:
+    """{file: why} of the test clips that a detector would score in windows, by the rule of `Detector.whole_s`."""
+    lasts = {str(r.path): _seconds(r.path) for r in [*machine.train, *machine.test]}
+    usual = float(np.median([lasts[str(r.path)] for r in machine.train] or [0.0]))
+    whole_s = min(audio.LONG_S, LONGER * usual)
+    rule = (
+        f"and the normals {usual:.3g} s: from {LONGER:g} times that on a clip is scored in windows, and a search "
+        "scores whole clips alone; cut it first, or use nearfar evaluate"
+    )
+    test = {str(r.path): lasts[str(r.path)] for r in machine.test}
+    return {file: f"lasts {seconds:.3g} s, {rule}" for file, seconds in test.items() if seconds > whole_s > 0}
+
+
+def _seconds(path: Path) -> float:
+    """Length of a file by its header; 0 if that does not know, or the file cannot be read, which is reported later."""
+    try:
+        seconds = audio.seconds(path)
+    except (ValueError, OSError):
+        return 0.0
+    return seconds if np.isfinite(seconds) else 0.0
 
 
 def _usable(

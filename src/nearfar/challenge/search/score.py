@@ -18,8 +18,9 @@ import numpy as np
 
 from nearfar.backend import ALTERED_BANKS, FITS, BackendConfig, beam_score, build_method, fit
 from nearfar.challenge.search.distances import Precomputed, combine, part, squared_distances, weights_of
-from nearfar.challenge.search.records import QUANTILES, Results, TestSet
+from nearfar.challenge.search.records import QUANTILES, STATISTICS, Results, TestSet
 from nearfar.challenge.search.space import parts_of
+from nearfar.detector.review import is_flat
 from nearfar.fusion import fuse
 from nearfar.metrics import Ranking, machine_values, spearman
 from nearfar.recipe import COMPOSITE, Recipe
@@ -43,6 +44,8 @@ def score_setting(
     The n clips are the machine's normals with domains `is_target`, its test clips, and other machines' normals.
     """
     tests = len(test_set.test)
+    if not recipes:
+        return Results([], np.zeros((0, 3)), np.zeros((0, len(STATISTICS))), np.zeros((0, tests), np.float32))
     scores, stable = score_all(recipes, pooled, is_target)
     train = np.stack([own for own, _ in scores])
     queries = np.stack([new for _, new in scores])
@@ -119,6 +122,19 @@ def to_halves(squared: Array, is_target: Array) -> tuple[Array, Array]:
     xp = namespace(squared)
     first, other = (xp.amin(xp.where(like(squared, half), squared, np.inf), axis=1) for half in (~second, second))
     return np.sqrt(on_host(first)), np.sqrt(on_host(other))
+
+
+def flat_views(recipes: Sequence[Recipe], pooled: Mapping[str, Array], count: int) -> set[str]:
+    """The views, of those that the recipes are made of, whose vectors are the same for all `count` normals."""
+    parts: dict[str, bool] = {}
+    flat = set()
+    for view in dict.fromkeys(view for recipe in recipes for view in parts_of(recipe.view)):
+        for name in weights_of(view):
+            if name not in parts:
+                parts[name] = is_flat(part(name, {key: x[:count] for key, x in pooled.items()}))
+        if all(parts[name] for name in weights_of(view)):
+            flat.add(view)
+    return flat
 
 
 class Matrices:

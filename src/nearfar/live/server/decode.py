@@ -164,12 +164,12 @@ class _Worker:
                 return
             yield clip
 
-    def _clip(self, name: str, start: str | None, channels: int, rate: int, missing_s: float) -> Clip:
+    def _clip(self, name: str, start: str | None, channels: int, rate: int, missing_s: float, codec: str) -> Clip:
         samples = np.frombuffer(self._receive(self.bounds.memory_bytes, self.left_s), np.float32)
         samples = samples.reshape(channels, -1)
         label = name if start is None else f"{name}@{start}"
         far = samples[1] if channels > 1 else None
-        return Clip(samples[0], far, rate, label, missing_s=float(missing_s))
+        return Clip(samples[0], far, rate, label, missing_s=float(missing_s), codec=str(codec))
 
     def _receive(self, most: int, seconds: float) -> bytes:
         start = monotonic()
@@ -218,12 +218,12 @@ def _work(pipe: Connection, memory_bytes: int) -> None:
 def _clips(
     path: str, near: int, far: int | None, window_s: float, whole_s: float, seconds: float, samples: int
 ) -> Iterator[tuple[list[Any], Any]]:
-    """([start, channels, rate, missing_s], samples (channels, N)) of each clip of the file."""
+    """([start, channels, rate, missing_s, codec], samples (channels, N)) of each clip of the file."""
     limits = Limits(seconds, MOST_CHANNELS, samples)
     for clip in audio.windows(path, near=near, far=far, length_s=window_s, whole_s=whole_s, limits=limits):
         start = clip.name.rpartition("@")[2] if "@" in clip.name else None
         channels = [clip.near] if clip.far is None else [clip.near, clip.far]
-        yield [start, len(channels), clip.rate, clip.missing_s], np.stack(channels)
+        yield [start, len(channels), clip.rate, clip.missing_s, clip.codec], np.stack(channels)
 
 
 def _refuse(pipe: Connection, text: str, kind: str) -> None:

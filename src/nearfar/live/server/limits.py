@@ -114,6 +114,8 @@ class RequestGuard:
             await self.app(scope, receive, send)
             return
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        if news := self.access.reread():
+            LOG.warning("%s", news)
         scope, path = self._scope(scope, headers)
         request_id = secrets.token_hex(4)
         send = _with_headers(send, request_id, cached=path.startswith("/static/"))

@@ -194,7 +194,8 @@ class ClipScore(Schema):
     """The score of a recording of up to 30 s, or of one window of a longer one.
 
     `anomalous` and `unusual` are null if the clip cannot be judged; `problem` then gives the reason. `unusual`: above
-    `unusual_threshold`, so rare even for a session like those of the normal recordings; true for every alarm.
+    `unusual_threshold`, so rare even for a session like those of the normal recordings; true for every alarm. `codes`
+    are those of `problem` and `warnings`.
     """
 
     file: str = Field(examples=["0815.wav"])
@@ -209,6 +210,7 @@ class ClipScore(Schema):
     nearest: list[str] = Field(examples=[["normal_12.wav", "normal_03.wav", "normal_27.wav"]])
     problem: str = Field(examples=[""])
     warnings: list[str] = Field(examples=[[]])
+    codes: list[str] = Field(examples=[[]])
 
 
 class RecordingScore(ClipScore):

@@ -26,6 +26,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from nearfar.live.server.errors import HttpError
+from nearfar.support.words import plural
 
 COOKIE = "nearfar"
 SESSION_S = 12 * 3600.0  # one shift
@@ -59,18 +60,35 @@ class Token:
     read_only: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Access:
     """The rules of one server: its tokens (none if only this computer can reach it) and its host names.
 
     `root` is the path that a proxy serves it at, "" or such as "/hall2"; `proxies` are those whose X-Forwarded headers
-    count.
+    count. `file` holds the tokens; what changes there counts from the next request on.
     """
 
     tokens: tuple[Token, ...] = ()
     hosts: frozenset[str] = frozenset({"localhost"})
     root: str = ""
     proxies: tuple[Network, ...] = ()
+    file: Path | None = None
+
+    def __post_init__(self) -> None:
+        self._seen = _stamp(self.file)
+
+    def reread(self) -> str:
+        """Take the tokens of the file if it has changed; returns what there is to say of it, or ""."""
+        if self.file is None or (stamp := _stamp(self.file)) == self._seen:
+            return ""
+        self._seen = stamp
+        if not stamp:
+            return f"{self.file} has gone; its tokens go on until there is another"
+        try:
+            self.tokens = read_tokens(self.file)
+        except (ValueError, OSError) as error:
+            return f"the tokens of before go on: {error}"
+        return f"the tokens in {self.file} have changed: {plural(len(self.tokens), 'token')} from now on"
 
     def check(self, method: str, path: str, headers: Mapping[str, str], now: float) -> HttpError | None:
         """The reason to refuse a request, or None; `headers` have lower-case names."""
@@ -157,6 +175,15 @@ class Access:
         return f"{COOKIE}={expiry}.{_mac(token, expiry)}; {rest}"
 
 
+def _stamp(file: Path | None) -> tuple[int, int, int] | tuple[()]:
+    """What differs between a file and the same file after it was written again; () without one."""
+    try:
+        status = file.stat() if file is not None else None
+    except OSError:
+        status = None
+    return () if status is None else (status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 def _mac(token: Token, expiry: str) -> str:
     return hmac.new(token.secret.encode(), b"session " + expiry.encode(), hashlib.sha256).hexdigest()
 
@@ -176,6 +203,7 @@ def access(
     *,
     root: str = "",
     proxies: Iterable[str] = (),
+    file: Path | None = None,
 ) -> Access:
     """The rules for a server bound to `host`; ValueError if it needs a token and has none, or for a wrong value."""
     tokens, trusted = tuple(tokens), tuple(_network(proxy) for proxy in proxies)
@@ -190,7 +218,7 @@ def access(
     if root and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", root):
         raise ValueError(f"--root-path must be a path such as /hall2, not {root!r}")
     own = {"localhost", host, *allowed} | (set() if is_local(host) else {socket.gethostname(), socket.getfqdn()})
-    return Access(tokens, frozenset(name.lower().rstrip(".") for name in own), root, trusted)
+    return Access(tokens, frozenset(name.lower().rstrip(".") for name in own), root, trusted, file)
 
 
 def read_tokens(path: str | os.PathLike[str]) -> tuple[Token, ...]:

@@ -228,6 +228,7 @@ def _score_fields(score: Score) -> dict[str, Any]:
         "nearest": list(score.nearest),
         "problem": score.problem,
         "warnings": list(score.warnings),
+        "codes": list(score.codes),
     }
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from nearfar.live.server import schemas
 from nearfar.live.server.errors import COME_BACK_S, HttpError
@@ -21,7 +21,6 @@ from nearfar.live.server.service import ERRORS, ServiceDep
 Responses = dict[int | str, dict[str, Any]]
 
 router = APIRouter(tags=["server"], responses=ERRORS)
-NOT_READY: Responses = {503: {"model": schemas.Ready, "description": "The server answers, but cannot record scores."}}
 EVENTS: Responses = {
     200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
@@ -35,11 +34,12 @@ def alive() -> schemas.Ready:
     return schemas.Ready(status="ok")
 
 
-@router.get("/readyz", operation_id="isReady", responses=NOT_READY)
-def ready(service: ServiceDep) -> Response:
-    """Whether the process can score and record."""
-    ok = not service.plant.history.problem
-    return JSONResponse({"status": "ok" if ok else "not ready"}, 200 if ok else 503)
+@router.get("/readyz", operation_id="isReady")
+def ready(service: ServiceDep) -> schemas.Ready:
+    """The process can score and record."""
+    if service.plant.history.problem:
+        raise HttpError(503, "not_ready", "scores cannot be recorded; /v1/health says why", COME_BACK_S)
+    return schemas.Ready(status="ok")
 
 
 @router.get("/metrics", operation_id="getMetrics", response_class=Response, responses=TEXT)

@@ -49,18 +49,19 @@ class SampleBlock:
 class Window(SampleBlock):
     """A block of the detector's window length; its last `fresh` samples were not in the window before (None: all).
 
-    `missing_s`: see `Clip`.
+    `missing_s`, `codec`: see `Clip`.
     """
 
     fresh: int | None = None
     missing_s: float = 0.0
+    codec: str = ""
 
     @property
     def clip(self) -> Clip:
         """The window as a clip. ValueError if it contains NaN."""
         far = self.samples[1] if len(self.samples) > 1 else None
         name = self.name or f"{self.t0:.3f}"
-        return Clip(self.samples[0], far, self.rate, name, missing_s=self.missing_s)
+        return Clip(self.samples[0], far, self.rate, name, missing_s=self.missing_s, codec=self.codec)
 
     def level_dbfs(self, channel: int) -> float | None:
         """RMS of a channel in dB of full scale, without its offset; None if there is no such channel."""
