@@ -105,13 +105,9 @@ class FolderSource:
                 for problem in audio.incomplete(clip):
                     warnings.warn(f"{shown(name)}: {problem.text}", stacklevel=2)
                 gap = at == 0.0
-<<<<<<< HEAD
                 of = shown(name) + clip.name.removeprefix(shown(path.name))
-                yield Window(start + at, samples, clip.rate, gap, of, missing_s=clip.missing_s)
-=======
-                window = Window(start + at, samples, clip.rate, gap, clip.name)
+                window = Window(start + at, samples, clip.rate, gap, of)
                 yield replace(window, missing_s=clip.missing_s, codec=clip.codec)
->>>>>>> 9050ec6 (Tell swapped microphones, open inputs, levels, codecs and lost bands)
                 at += clip.seconds
         except (ValueError, OSError) as error:
             self.options.report(shown(name), error)
