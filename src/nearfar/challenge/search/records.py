@@ -253,7 +253,7 @@ def _refused(folder: Path, test_set: TestSet) -> Iterator[Recipe]:
     """Each configuration that was refused for these clips."""
     for path in sorted(folder.glob("*.safetensors")):
         about = _metadata(path)
-        if about["clips"] == test_set.digest:
+        if about.get("clips") == test_set.digest:
             yield from _parsed(about.get("refused", "[]"))
 
 
