@@ -80,7 +80,7 @@ def soft_masks(
         number("floor", floor, low=0, high=1)
 
     def masked(n: Array, f: Array) -> list[Array]:
-        p = _transfer(n, f) * f  # eq. 6, 7
+        p = _transfer(*_spectral_products(n, f)) * f  # eq. 6, 7
         power = _power(n)
         r = _power(p) / (power + _eps(power))  # eq. 8
         leaked = r / (1 + r)
@@ -115,12 +115,18 @@ def leakage_subtract(
     hop = hop if hop is not None else n_fft // 4 if weighted else n_fft // 2
 
     def subtract(n: Array, f: Array) -> list[Array]:
-        rest = n - _transfer(n, f) * f
+        cross, power = _spectral_products(n, f)
+        rest = -_transfer(cross, power) * f
+        rest += n
         if weighted:
             r = _smooth_bins(_power(rest))
             level = r.mean(axis=-2, keepdims=True)
             # Scaled to about 1 in every bin: only the proportions of the weights matter.
-            rest = n - _transfer(n, f, (level + TINY) / namespace(r).clip(r + RESIDUAL_FLOOR * level, TINY, None)) * f
+            weights = (level + TINY) / namespace(r).clip(r + RESIDUAL_FLOOR * level, TINY, None)
+            cross *= weights
+            power *= weights
+            rest = -_transfer(cross, power) * f
+            rest += n
         return [rest]
 
     return _through_stft(near, far, subtract, n_fft, hop)[0]
@@ -134,11 +140,15 @@ def longest_window(samples: int) -> int:
     return n_fft
 
 
-def _transfer(n: Array, f: Array, weights: Array | None = None) -> Array:
-    # eq. 6, spectra (..., frames, bins) -> (..., 1, bins)
-    weighted = f if weights is None else weights * f
-    total = (weighted.real * f.real + weighted.imag * f.imag).sum(axis=-2, keepdims=True)
-    h: Array = (n * namespace(n).conj(weighted)).sum(axis=-2, keepdims=True) / (total + _eps(total))
+def _spectral_products(n: Array, f: Array) -> tuple[Array, Array]:
+    # N conj F and |F|^2
+    return n * namespace(n).conj(f), _power(f)
+
+
+def _transfer(cross: Array, power: Array) -> Array:
+    # eq. 6, (..., frames, bins) -> (..., 1, bins)
+    total = power.sum(axis=-2, keepdims=True)
+    h: Array = cross.sum(axis=-2, keepdims=True) / (total + _eps(total))
     return h
 
 
@@ -191,16 +201,20 @@ def _peak(x: Array) -> Array:
 
 def _stft(x: Array, window: Array, hop: int) -> Array:  # (..., N) -> (..., frames, bins)
     pad, length = len(window) // 2, x.shape[-1]
-    x = x[..., like(x, np.pad(np.arange(length), pad, mode="reflect" if length > 1 else "edge"))]
-    rest = -(x.shape[-1] - len(window)) % hop  # zeros, so that a frame covers the last samples
-    x = namespace(x).concatenate([x, new(x, (*x.shape[:-1], rest))], axis=-1)
+    mirrored = np.pad(np.arange(length), pad, mode="reflect" if length > 1 else "edge")
+    first, last = (x[..., like(x, at)] for at in (mirrored[:pad], mirrored[pad + length :]))
+    rest = new(
+        x, (*x.shape[:-1], -(length + 2 * pad - len(window)) % hop)
+    )  # zeros, so that a frame covers the last samples
+    x = namespace(x).concatenate([first, x, last, rest], axis=-1)
     spectrum: Array = rfft(windows(x, len(window), hop) * window)
     return spectrum
 
 
 def _istft(spectrum: Array, window: Array, hop: int, length: int) -> Array:  # (..., frames, bins) -> (..., N)
     # Least squares: windowed again, divided by the sum of the squared windows. The mirrored edges are cut off.
-    frames = irfft(spectrum, len(window)) * window
+    frames = irfft(spectrum, len(window))
+    frames *= window
     norm = _overlapped(namespace(window).broadcast_to(window**2, frames.shape[-2:]), hop)
     keep = slice(len(window) // 2, len(window) // 2 + length)
     return _overlapped(frames, hop)[..., keep] / norm[keep]

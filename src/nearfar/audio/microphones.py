@@ -85,8 +85,8 @@ class _Channel(NamedTuple):
         at_low, at_high = float(np.mean(x <= low + edge)), float(np.mean(x >= high - edge))
         levels = len(np.unique(x[:: max(1, len(x) // 16_384)]))
         step = np.diff(x)
-        turns = np.flatnonzero(np.diff(np.r_[False, step == 0, False]))
-        gaps = [(int(a), int(b) + 1) for a, b in zip(turns[::2], turns[1::2], strict=True) if b - a > GAP_S * rate]
+        runs = np.flatnonzero(np.diff(np.r_[False, step == 0, False])).reshape(-1, 2)  # quiet PCM has thousands
+        gaps = [(int(a), int(b) + 1) for a, b in runs[runs[:, 1] - runs[:, 0] > GAP_S * rate]]
         return cls(x, low, high, float(x.std()), at_low, at_high, levels, step, gaps)
 
 
