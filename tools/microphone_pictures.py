@@ -69,7 +69,7 @@ def right() -> str:
     parts = [line(20, floor, 740, floor), *machine(90, floor, 150, 90, "machine")]
     parts += [*microphone(290, floor - 70, "near", floor), *microphone(610, floor - 110, "far", floor)]
     parts += distance(240, 289, floor + 20, "20 to 50 cm")
-    parts += distance(330, 610, floor + 20, "2 to 5 m, towards the room")
+    parts += distance(291, 610, floor + 20, "2 to 5 m, towards the room")
     parts += [text(190, 50, "at the bearing or the coupling,"), text(190, 70, "not in the air stream")]
     parts += [text(610, 50, "hears the neighbours"), text(610, 70, "as loud as near does, or louder")]
     return picture(305, "Near stands 20 to 50 cm from the machine, far 2 to 5 m away towards the room", parts)
@@ -84,8 +84,8 @@ def wrong() -> str:
         parts += [line(left + 200, 12, left + 216, 28, FAR), line(left + 216, 12, left + 200, 28, FAR)]
     parts += [*microphone(150, floor - 60, "near", floor), *microphone(200, floor - 60, "far", floor)]
     parts += [wind(376, floor - 60 + 12 * k) for k in range(4)] + microphone(455, floor - 50, "near", floor)
-    parts += [*microphone(634, floor - 40, "near", floor), *machine(684, floor, 50, 40)]
-    parts += microphone(709, floor - 84, "far", floor - 56)
+    parts += [*microphone(646, floor - 40, "near", floor), *machine(694, floor, 42, 40)]
+    parts += microphone(715, floor - 84, "far", floor - 56)
     return picture(235, f"Three places that do not work: {', '.join(title for title, _ in WRONG)}", parts)
 
 

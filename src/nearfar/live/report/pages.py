@@ -13,6 +13,7 @@ from nearfar.live.rhythm import DAY_S
 from nearfar.support.times import local_time
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 200, 40, 8, 14, 24
+EDGE = 24  # half of a label of the axis
 FEWEST_GAPS = 90  # a gap longer than 1 in this many of the span is no line
 KINDS = {
     "Alarm": ("alarm", "▲"),
@@ -42,6 +43,7 @@ class Trend:
     """Scores over time as parts of an SVG picture of WIDTH x HEIGHT."""
 
     line: str
+    points: tuple[tuple[float, float], ...]  # windows without a neighbour
     limit: str
     dots: tuple[tuple[float, float], ...]  # peaks of alarms
     spans: tuple[tuple[float, float], ...]  # alarms: x and width
@@ -123,9 +125,9 @@ def trend(machine: MachineReport, since: float, until: float) -> Trend | None:
         return round(TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low), 1)
 
     apart = max((until - since) / FEWEST_GAPS, *(6 * (row.t1 - row.t0) for row in rows))
+    runs = _runs(judged, apart)
     line = " ".join(
-        " ".join(f"{'L' if i else 'M'}{x(p.t0)} {y(p.score)}" for i, p in enumerate(run)) + (" h1" * (len(run) == 1))
-        for run in _runs(judged, apart)
+        " ".join(f"{'L' if i else 'M'}{x(p.t0)} {y(p.score)}" for i, p in enumerate(run)) for run in runs if run[1:]
     )
     steps = [
         f"M{LEFT} {y(limits[0])}",
@@ -135,11 +137,12 @@ def trend(machine: MachineReport, since: float, until: float) -> Trend | None:
     spans = [(x(e.started), x(until if e.ended is None else e.ended)) for e in machine.alarms]
     return Trend(
         line=line,
+        points=tuple((x(run[0].t0), y(run[0].score)) for run in runs if not run[1:]),
         limit=f"{''.join(steps)}H{WIDTH - RIGHT}",
         dots=tuple((x(e.peak_t0), y(min(e.peak_score, high))) for e in machine.alarms if e.peak_t0 >= since),
         spans=tuple((a, max(2.0, round(b - a, 1))) for a, b in spans),
         gaps=tuple((x(run[0].t0), max(2.0, round(x(run[-1].t1) - x(run[0].t0), 1))) for run in unjudged),
-        times=tuple((x(t), text) for t, text in _times(since, until)),
+        times=tuple((x(t), text) for t, text in _times(since, until) if x(t) < WIDTH - EDGE),
         marks=tuple((y(v), f"{v:g}") for v in _marks(low, high)),
     )
 
