@@ -17,7 +17,8 @@ from aiosmtpd.controller import Controller
 
 from brokers import free_port, wait_for
 from commands import nearfar
-from nearfar.live.config import NotifyConfig
+from nearfar.live.config import NotifyConfig, from_options
+from nearfar.live.people import channels
 from nearfar.live.records import Event
 from nearfar.live.sinks.notify import Address, Channel, words
 from plants import T0, plant_of, windows
@@ -208,6 +209,42 @@ def test_an_alarm_by_mail_has_its_picture_and_sound(pump_model, tmp_path):
     assert "image/png" in kinds and any(kind.startswith("audio/") for kind in kinds)
     channel.close()
     server.stop()
+    plant.history.close()
+
+
+def test_channels_are_added_and_removed_while_the_plant_runs(pump_model, tmp_path, receiver):
+    config = from_options({"models": tmp_path / "models", "history": {"folder": tmp_path / "history"}})
+    plant, _, clock = plant_of(pump_model, config.history.folder)
+    add_channel(plant, clock, f"ntfy://127.0.0.1:{receiver.server_port}/x", "fixed")
+    url = f"ntfy://127.0.0.1:{receiver.server_port}/north?mode=private"
+    with client_of(plant, clock) as client:
+        body = {"url": url, "machines": ["pump"], "quiet": ["03:00-03:01"], "sound": False, "who": "Anna"}
+        made = client.put("/v1/channels/shift", json=body)
+        assert made.status_code == 200 and made.json()["added"] and made.json()["service"] == "ntfy"
+        assert client.put("/v1/channels/shift", json={**body, "over": False}).status_code == 200  # replaced
+        assert [c["name"] for c in client.get("/v1/channels").json()["channels"]] == ["fixed", "shift"]
+        for name, change, code in (
+            ("fixed", {}, 409),
+            ("other", {"url": "json://127.0.0.1/"}, 422),
+            ("other", {"url": "file:///etc/passwd"}, 422),
+            ("other", {"machines": ["saw"]}, 422),
+            ("other", {"quiet": ["at night"]}, 422),
+            ("other", {"events": ["fire"]}, 422),
+            ("a%20b", {}, 422),
+        ):
+            assert client.put(f"/v1/channels/{name}", json={**body, **change}).status_code == code, (name, change)
+        assert client.post("/v1/channels/shift/test").json()["ok"]
+        listen(plant, FAULTY[:7])
+        assert wait_for(lambda: any(b"Alarm: pump" in body and b"north" in body for _, _, body in receiver.taken))
+        assert (config.history.folder / "channels.json").stat().st_mode & 0o077 == 0
+        assert channels(config)["shift"].over is False  # after a restart
+        assert client.delete("/v1/channels/fixed").status_code == 409
+        assert client.delete("/v1/channels/shift", params={"who": "Anna"}).status_code == 200
+        assert client.post("/v1/channels/shift/test").status_code == 404 and channels(config) == {}
+        audit = [(e["action"], e["who"]) for e in client.get("/v1/audit").json()["audit"]]
+    assert audit == [("channel removed", "Anna"), ("channel added", "Anna"), ("channel added", "Anna")]
+    for sink in plant.sinks:
+        sink.close()
     plant.history.close()
 
 

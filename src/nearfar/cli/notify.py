@@ -22,24 +22,26 @@ def test(
 ) -> None:
     """Example: nearfar notify test plant.toml --channel shift
 
-    Send a test message through each channel [notify.NAME] of a configuration, in quiet hours too. Exit code 2 if one
-    did not take it.
+    Send a test message through each channel of a plant, in quiet hours too: those of its file and those added in the
+    browser. Exit code 2 if one did not take it.
     """
     from nearfar.live.config import read
+    from nearfar.live.people import channels
     from nearfar.live.sinks.notify import open_address, trial
     from nearfar.support.check import one_of
 
     config = read_home() if file is None else read(file)
-    if not config.notify:
+    known = channels(config)
+    if not known:
         where = file or home_folder() / "plant.toml"
         raise ValueError(
             f'{where} has no channel: add one, such as [notify.shift] with url = "ntfy://ntfy.sh/MY-TOPIC"'
         )
     for name in channel or ():
-        one_of("channel", name, tuple(config.notify))
+        one_of("channel", name, tuple(known))
     facts: dict[str, str] = {}
-    for name in channel or config.notify:
-        address = open_address(config.notify[name])
+    for name in channel or known:
+        address = open_address(known[name])
         try:
             address.send(*trial(name))
             facts[name] = ""

@@ -20,6 +20,7 @@ from nearfar.live.machine import Machine, Shared, open_machine
 from nearfar.live.messages import CLOSE_S, Sink
 from nearfar.live.monitor import Monitor, Warn
 from nearfar.live.operator import TakesCommands
+from nearfar.live.people import channels
 from nearfar.live.plant import Plant
 from nearfar.live.roster import Roster, current
 from nearfar.live.sinks.lines import csv_lines, json_lines
@@ -55,7 +56,8 @@ class Assembly:
         """Close everything; the sinks first, since they write to the history."""
         self.plant.close()
         wait_s = min(CLOSE_S, max(LEAST_S, self.monitor.until - monotonic()))
-        all_within(wait_s, [partial(sink.close, wait_s) for sink in self.sinks])
+        added = [sink for sink in self.plant.sinks if isinstance(sink, Channel) and sink not in self.sinks]
+        all_within(wait_s, [partial(sink.close, wait_s) for sink in (*self.sinks, *added)])
         self.plant.history.close()
         self.folder_lock.close()
 
@@ -140,7 +142,7 @@ def open_sinks(
         if config.webhook:
             secret = read_secret(config.webhook.secret_file) if config.webhook.secret_file else ""
             sinks.append(Webhook(config.webhook.url, history, clock=clock, secret=secret))
-        for name, rules in config.notify.items():
+        for name, rules in channels(config).items():
             sinks.append(Channel(name, rules, machines, history, clock=clock))
         if config.opcua:
             sinks.append(_opcua(config.opcua, machines))
@@ -228,7 +230,7 @@ def check(config: PlantConfig) -> list[str]:
         )
     if config.webhook:
         lines.append(f"webhook: {hide(config.webhook.url)}, {'signed' if config.webhook.secret_file else 'NOT signed'}")
-    for name, rules in config.notify.items():
+    for name, rules in channels(config).items():
         whom = " and ".join(rules.machines) or "all machines"
         lines.append(f"notify {name}: {open_address(rules).service}, {' and '.join(rules.events)} of {whom}")
     for entry in config.maintenance:

@@ -373,6 +373,11 @@ def read_machine(id: str, table: Mapping[str, Any]) -> MachineConfig:
     return from_options({"machines": {id: table}}).machines[id]
 
 
+def read_channel(name: str, table: Mapping[str, Any]) -> NotifyConfig:
+    """The channel of one table; ConfigError for a bad value."""
+    return from_options({"models": Path(), "notify": {name: table}}).notify[name]
+
+
 Place = Callable[[str], str]  # the key of a mistake -> the file and the line before its message
 
 

@@ -48,7 +48,7 @@ class Reporter:
 
     def send(self, message: Message) -> None:
         """Hand a message to all sinks."""
-        for sink in self.sinks:
+        for sink in tuple(self.sinks):  # channels to people come and go
             sink.put(message)
 
 

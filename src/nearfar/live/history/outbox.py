@@ -25,8 +25,13 @@ class Outbox:
     def mailbox(self, sink: str, kinds: Sequence[str]) -> Mailbox:
         """Keep messages of these kinds for a sink from now on."""
         box = Mailbox(self.database, sink, kinds)
-        self._mailboxes.append(box)
+        self._mailboxes = [*(other for other in self._mailboxes if other.sink != sink), box]
         return box
+
+    def remove(self, sink: str) -> None:
+        """Keep no messages for a sink any more, and delete those that wait."""
+        self._mailboxes = [box for box in self._mailboxes if box.sink != sink]
+        self.database.write(("DELETE FROM outbox WHERE sink = ?", [sink]))
 
     def inserts(self, message: Message) -> list[Statement]:
         """The statements that keep a message for every sink that needs it."""

@@ -1,51 +1,60 @@
-"""The channels to people, each with a test."""
+"""The channels to people: listed, tested, added and removed."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
 
-from nearfar.errors import NotFound
+from fastapi import APIRouter, Path, Request
+
 from nearfar.live.server import schemas
-from nearfar.live.server.service import ERRORS, ServiceDep
+from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
 from nearfar.live.sinks.notify import Channel
 
 router = APIRouter(prefix="/v1/channels", tags=["channels"], responses=ERRORS)
+Name = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 
 @router.get("", operation_id="listChannels")
 def channels(service: ServiceDep) -> schemas.Channels:
     """The channels to people, without their addresses, which may hold secrets."""
-    now = service.clock()
-    return schemas.Channels(
-        channels=[
-            schemas.PeopleChannel(
-                name=channel.label,
-                service=channel.address.service,
-                attaches=channel.address.attaches,
-                machines=list(channel.rules.machines),
-                events=list(channel.rules.events),
-                quiet=list(channel.rules.quiet),
-                quiet_until=channel.quiet_until(now),
-                problem=channel.problem,
-                dropped=channel.dropped,
-            )
-            for channel in _channels(service).values()
-        ]
-    )
+    return schemas.Channels(channels=[_shown(service, channel) for channel in service.people.channels.values()])
+
+
+@router.put("/{name}", operation_id="putChannel")
+def put(service: ServiceDep, request: Request, name: Name, body: schemas.NewChannel) -> schemas.PeopleChannel:
+    """Add a channel, or replace one that was added; audited."""
+    who = caller_name(request, body.who)
+    return _shown(service, service.people.put(name, body.model_dump(exclude={"who"}), who))
+
+
+@router.delete("/{name}", operation_id="deleteChannel")
+def delete(service: ServiceDep, request: Request, name: Name, who: schemas.Who = "") -> schemas.Channels:
+    """Remove a channel that was added, with its undelivered messages; audited. The others are the answer."""
+    service.people.remove(name, caller_name(request, who))
+    return channels(service)
 
 
 @router.post("/{name}/test", operation_id="testChannel")
-def test(service: ServiceDep, name: str) -> schemas.Tested:
+def test(service: ServiceDep, name: Name) -> schemas.Tested:
     """Send a test message at once, and say what came of it; quiet hours do not hold it back."""
-    known = _channels(service)
-    if name not in known:
-        raise NotFound(f"there is no channel {name!r}; there are: {', '.join(known) or 'none'}")
+    channel = service.people.channel(name)
     try:
-        known[name].test()
+        channel.test()
     except OSError as error:
         return schemas.Tested(ok=False, message=f"{error}.")
-    return schemas.Tested(ok=True, message=f"{known[name].address.service} took the message. Has it arrived?")
+    return schemas.Tested(ok=True, message=f"{channel.address.service} took the message. Has it arrived?")
 
 
-def _channels(service: ServiceDep) -> dict[str, Channel]:
-    return {sink.label: sink for sink in service.plant.sinks if isinstance(sink, Channel)}
+def _shown(service: Service, channel: Channel) -> schemas.PeopleChannel:
+    return schemas.PeopleChannel(
+        name=channel.label,
+        service=channel.address.service,
+        attaches=channel.address.attaches,
+        machines=list(channel.rules.machines),
+        events=list(channel.rules.events),
+        quiet=list(channel.rules.quiet),
+        quiet_until=channel.quiet_until(service.clock()),
+        problem=channel.problem,
+        dropped=channel.dropped,
+        added=channel.label in service.people.added,
+    )

@@ -623,7 +623,8 @@ class Done(Schema):
 class PeopleChannel(Schema):
     """A channel to people: what it is told (`machines` [] are all), and why messages do not get through, or "".
 
-    `attaches`: alarms bring a picture and sound. `quiet_until`: messages wait until then, null if they do not.
+    `attaches`: alarms bring a picture and sound. `quiet_until`: messages wait until then, null if they do not. `added`:
+    here and not in plant.toml, so that it can be changed.
     """
 
     name: str = Field(examples=["shift"])
@@ -635,6 +636,7 @@ class PeopleChannel(Schema):
     quiet_until: float | None = Field(examples=[None])
     problem: str = Field(examples=[""])
     dropped: int = Field(examples=[0])
+    added: bool = Field(examples=[False])
 
 
 class Channels(Schema):
@@ -763,6 +765,19 @@ class NewMaintenance(ByWhom):
     when: str = Field(min_length=1, max_length=100, examples=["2026-12-24T06:00/2026-12-26T18:00"])
     machines: list[str] = Field(default_factory=list, max_length=1000, examples=[["pump3"]])
     why: str = Field(default="", max_length=200, examples=["bearing change"])
+
+
+class NewChannel(ByWhom):
+    """A channel to people, as its table [notify.NAME] in plant.toml."""
+
+    url: str = Field(min_length=1, max_length=2000, examples=["ntfy://ntfy.sh/north-hall-7f3a"])
+    machines: list[str] = Field(default_factory=list, max_length=1000, examples=[["pump3"]])
+    events: list[Literal["alarm", "health", "trend", "unusual"]] = Field(
+        default=["alarm", "health"], examples=[["alarm", "health"]]
+    )
+    over: bool = Field(default=True, examples=[True])
+    quiet: list[str] = Field(default_factory=list, max_length=20, examples=[["22:00-06:00"]])
+    sound: bool = Field(default=True, examples=[True])
 
 
 class NewMachine(ByWhom):

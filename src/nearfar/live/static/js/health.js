@@ -1,7 +1,7 @@
 // The health of the microphones, the history and the server.
 
 import { actionButton } from "./actions.js";
-import { apiPath, get, post } from "./api.js";
+import { apiPath, get, post, remove, update } from "./api.js";
 import { badge, facts, h, note, panel, replaceContent, setTitle, table } from "./dom.js";
 import { eventTable } from "./machine.js";
 import { subscribe, throttle } from "./stream.js";
@@ -11,7 +11,8 @@ import { asSentence, levelText, stateLabel } from "./words.js";
 export async function show(main) {
   setTitle("Health");
   const body = h("div", {});
-  replaceContent(main, h("div", { class: "title" }, h("h1", {}, "Health")), body);
+  const adding = channelForm(() => load());
+  replaceContent(main, h("div", { class: "title" }, h("h1", {}, "Health")), body, adding);
   const load = async () => {
     const [health, people, found] = await Promise.all([
       get("/v1/health"),
@@ -24,7 +25,7 @@ export async function show(main) {
       health.problems.map((text) => h("p", { class: "panel trouble", role: "alert" }, asSentence(text))),
       microphones(health.machines),
       panel("problems", "Microphone problems in the last 30 days", eventTable(found.events, { machine: true })),
-      messages(people.channels),
+      messages(people.channels, health.machines, load),
       server(health),
     );
     if (focused) body.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
@@ -75,24 +76,31 @@ function microphones(machines) {
   );
 }
 
-// The channels to people, each with a test.
-function messages(channels) {
-  if (!channels.length)
-    return panel(
-      "messages",
-      "Messages to people",
-      note("There is no channel yet. plant.toml takes ntfy, Telegram, Slack, Teams, Discord, Pushover and e-mail as [notify.NAME]."),
-    );
-  const send = (channel) => async () => {
-    const done = await post(apiPath("channels", channel.name, "test"), {});
-    return done.message;
+const CHANNELS = {
+  none: "Nobody is told of alarms yet. Add a channel: the free app ntfy is the quickest, an address such as ntfy://ntfy.sh/ and a name that nobody guesses.",
+  where: "ntfy://ntfy.sh/north-hall-7f3a",
+  more: "Telegram, Slack, Teams, Discord, Pushover, e-mail: tgram://, slack://, msteams://, discord://, pover://, mailto://; what follows is described at github.com/caronc/apprise.",
+  quiet: "22:00-06:00, Sat-Sun",
+};
+
+// The channels to people, each with a test, and a form that adds one. `after` loads the page again.
+function messages(channels, machines, after) {
+  const sendTest = (channel) => async () => (await post(apiPath("channels", channel.name, "test"))).message;
+  const forget = (channel) => async (who) => {
+    await remove(`${apiPath("channels", channel.name)}?who=${encodeURIComponent(who)}`);
+    return `${channel.name} is removed.`;
   };
+  const names = new Map(machines.map((machine) => [machine.id, machine.name]));
   const row = (channel) =>
     h(
       "tr",
       {},
-      h("th", { scope: "row" }, channel.name, h("span", { class: "small" }, ` `)),
-      h("td", { "data-is": "about" }, ` of `),
+      h("th", { scope: "row" }, channel.name, h("span", { class: "small" }, ` ${channel.service}`)),
+      h(
+        "td",
+        { "data-is": "about" },
+        `${channel.events.join(", ")} of ${channel.machines.map((id) => names.get(id) || id).join(", ") || "all machines"}`,
+      ),
       h(
         "td",
         { "data-is": "now" },
@@ -102,9 +110,53 @@ function messages(channels) {
             ? ["Quiet until ", timeElement(channel.quiet_until)]
             : "Ready",
       ),
-      h("td", {}, actionButton("Send a test", send(channel))),
+      h(
+        "td",
+        {},
+        h(
+          "div",
+          { class: "row" },
+          actionButton("Send a test", sendTest(channel)),
+          channel.added && actionButton("Remove", forget(channel), { after }),
+        ),
+      ),
     );
-  return panel("messages", "Messages to people", table(["Channel", "About", "Now", "Test"], channels.map(row)));
+  return panel(
+    "messages",
+    "Messages to people",
+    channels.length
+      ? table(["Channel", "About", "Now", "Do"], channels.map(row))
+      : h("p", {}, CHANNELS.none),
+  );
+}
+
+// The form that adds a channel; it outlives the redrawing of the page.
+function channelForm(after) {
+  const field = (name, attributes) => h("input", { type: "text", name, autocomplete: "off", ...attributes });
+  const name = field("channel", { required: true, maxlength: 64, pattern: "[A-Za-z0-9][A-Za-z0-9_\\-]*", placeholder: "shift" });
+  const url = field("url", { required: true, placeholder: CHANNELS.where });
+  const quiet = field("quiet", { placeholder: CHANNELS.quiet });
+  const machines = field("machines", { placeholder: "all" });
+  const list = (input) => input.value.split(/[,;]\s*/).filter(Boolean);
+  const add = async (who) => {
+    if (!form.reportValidity()) return "";
+    const body = { url: url.value.trim(), quiet: list(quiet), machines: list(machines), who };
+    await update(apiPath("channels", name.value), body);
+    const done = `${name.value} is added. Send a test.`;
+    form.reset();
+    return done;
+  };
+  const form = h(
+    "form",
+    { class: "new-machine", onsubmit: (event) => event.preventDefault() },
+    h("label", {}, "Name of the channel", name),
+    h("label", {}, "Address", url),
+    h("p", { class: "small" }, CHANNELS.more),
+    h("label", {}, "Quiet hours, in which messages wait (may stay empty)", quiet),
+    h("label", {}, "Only these machines, by their ids (may stay empty)", machines),
+    h("p", { class: "row" }, actionButton("Add the channel", add, { main: true, after })),
+  );
+  return h("details", { class: "panel" }, h("summary", {}, "Add a channel to people"), form);
 }
 
 function server(health) {

@@ -120,6 +120,8 @@ const ACTIONS = {
   "set-point": "changed the set-point",
   add: "added normal recordings",
   reload: "changed the model folder",
+  "channel added": "added a channel to people",
+  "channel removed": "removed a channel to people",
   maintenance: "marked maintenance",
   "no maintenance": "removed maintenance",
   remove: "took recordings out of the normals",

@@ -1,0 +1,118 @@
+"""Channels to people that come and go while the plant runs: `channels.json` of the history keeps those that were added.
+
+Their addresses are those of SCHEMES only: whoever may change the plant shall not make it send to other servers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nearfar.errors import BadInput, ConfigError, Conflict, NotFound
+from nearfar.live.config import NotifyConfig, PlantConfig, read_channel
+from nearfar.live.plant import Plant
+from nearfar.live.sinks.notify import Channel, open_address
+from nearfar.support.files import atomic_write
+
+ADDED = "channels.json"
+SCHEMES = (
+    "ntfy",
+    "ntfys",
+    "tgram",
+    "slack",
+    "msteams",
+    "workflows",
+    "discord",
+    "pover",
+    "mailto",
+    "mailtos",
+)
+
+
+def channels(config: PlantConfig) -> dict[str, NotifyConfig]:
+    """The channels of a configuration, and those that were added to its plant."""
+    return {
+        **{name: read_channel(name, table) for name, table in _read(config.history.folder).items()},
+        **config.notify,
+    }
+
+
+class People:
+    """The channels of a running plant."""
+
+    def __init__(self, plant: Plant) -> None:
+        self.plant = plant
+
+    @property
+    def channels(self) -> dict[str, Channel]:
+        """All channels by their names."""
+        return {sink.label: sink for sink in self.plant.sinks if isinstance(sink, Channel)}
+
+    @property
+    def added(self) -> frozenset[str]:
+        """The names of those that were added, and can be removed."""
+        return frozenset(_read(self.plant.history.folder))
+
+    def channel(self, name: str) -> Channel:
+        """One channel; NotFound if there is none."""
+        known = self.channels
+        if name not in known:
+            raise NotFound(f"there is no channel {name!r}; there are: {', '.join(known) or 'none'}")
+        return known[name]
+
+    def put(self, name: str, table: Mapping[str, Any], who: str) -> Channel:
+        """Add a channel, or replace one that was added. BadInput for a wrong table, Conflict for one of plant.toml."""
+        added = _read(self.plant.history.folder)
+        if name in self.channels and name not in added:
+            raise Conflict(f"the channel {name!r} stands in plant.toml: change it there")
+        scheme = str(table.get("url", "")).partition("://")[0].lower()
+        if scheme not in SCHEMES:
+            raise BadInput(f"an address begins with one of {', '.join(f'{s}://' for s in SCHEMES)}")
+        unknown = [id for id in table.get("machines", ()) if id not in self.plant.machines]
+        if unknown:
+            raise BadInput(f"there is no machine {unknown[0]!r}; there are: {', '.join(self.plant.machines)}")
+        plant = self.plant
+        try:
+            rules = read_channel(name, table)
+            open_address(rules)
+            if (old := self.channels.get(name)) is not None:
+                self._close(old)
+            made = Channel(name, rules, list(plant.machines.values()), plant.history, clock=plant.clock)
+        except (ConfigError, ImportError, ValueError) as error:
+            raise BadInput(str(error)) from None
+        plant.sinks.append(made)
+        self._write({**added, name: dict(table)})
+        plant.operator.audit(who, "", "channel added", name=name)
+        return made
+
+    def remove(self, name: str, who: str) -> None:
+        """Remove a channel that was added, with its undelivered messages."""
+        channel, added = self.channel(name), _read(self.plant.history.folder)
+        if name not in added:
+            raise Conflict(f"the channel {name!r} stands in plant.toml: remove it there")
+        self._close(channel)
+        self.plant.history.outbox.remove(channel.name)
+        self._write({other: table for other, table in added.items() if other != name})
+        self.plant.operator.audit(who, "", "channel removed", name=name)
+
+    def _close(self, channel: Channel) -> None:
+        self.plant.sinks.remove(channel)
+        channel.close(0.0)
+
+    def _write(self, added: Mapping[str, Any]) -> None:
+        atomic_write(self.plant.history.folder / ADDED, json.dumps(added, indent=1), mode=0o600)
+
+
+def _read(folder: Path) -> dict[str, dict[str, Any]]:
+    """{name: table} of the channels that were added. ValueError if the file is damaged."""
+    try:
+        found = json.loads((folder / ADDED).read_text(encoding="utf-8"))
+        return {str(name): dict(table) for name, table in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder / ADDED} is damaged ({error}): delete it, and channels are those of plant.toml"
+        ) from None
