@@ -7,6 +7,8 @@ import { scoreText } from "./words.js";
 const ZONES = ["fine", "unusual", "alarm"];
 const AXIS = "Score, in standard deviations of its normal recordings";
 const BENT = (from) => `; the scale is compressed above ${from}`;
+const FLAG = (e) => `Alarm at ${clockText(e.started)}, ${scoreText(e.peak_score)}`;
+const DIAMOND = (e) => `Unusual since ${clockText(e.started)}`;
 const READ = "Point at the line, or use the arrow keys on it, to read a value. Drag it, or Shift and an arrow, for another time; + and − zoom.";
 const H = 300;
 const LEFT = 44;
@@ -167,9 +169,9 @@ export function trendChart({ scores, events, since, until, threshold, unusual_th
     svg.append(
       s(
         "a",
-        { href: `/event/${e.id}`, "aria-label": `Alarm at ${clockText(e.started)}, ${scoreText(e.peak_score)}` },
+        { href: `/event/${e.id}`, "aria-label": FLAG(e) },
         flag,
-        s("title", {}, `Alarm, ${clockText(e.started)}`),
+        s("title", {}, FLAG(e)),
       ),
     );
   }
@@ -179,9 +181,9 @@ export function trendChart({ scores, events, since, until, threshold, unusual_th
     svg.append(
       s(
         "a",
-        { href: `/event/${e.id}`, "aria-label": `Unusual since ${clockText(e.started)}` },
+        { href: `/event/${e.id}`, "aria-label": DIAMOND(e) },
         diamond,
-        s("title", {}, `Unusual, ${clockText(e.started)}`),
+        s("title", {}, DIAMOND(e)),
       ),
     );
   }

@@ -16,7 +16,7 @@ const ACCEPT = ".wav,.flac,.ogg,.mp3,.aiff,.aif";
 export function dropZone({ label = TEXT.choose, path, sent = () => {}, done = () => {} }) {
   const input = h("input", { type: "file", multiple: true, accept: ACCEPT });
   const progress = h("p", { class: "small", role: "status" });
-  const problems = h("ul", { class: "plain warning", role: "alert" });
+  const problems = h("ul", { class: "plain warning" });
   const zone = h("label", { class: "drop" }, h("b", {}, label), h("span", { class: "small" }, TEXT.kinds), input);
   const send = async (files) => {
     const list = [...files];
@@ -47,7 +47,7 @@ export function dropZone({ label = TEXT.choose, path, sent = () => {}, done = ()
     event.preventDefault();
     send(event.dataTransfer.files);
   });
-  return h("div", { class: "drop-zone" }, zone, progress, problems);
+  return h("div", { class: "drop-zone" }, zone, progress, h("div", { role: "alert" }, problems));
 }
 
 // The address of a machine that takes recordings: its own `what`, such as score.

@@ -286,7 +286,8 @@ const clockSpan = (s) => `${Math.floor(s / 60)}:${String(Math.round(s % 60)).pad
 
 // Where recordings are dropped, and the microphone of this device for a machine that has no source.
 function sending(machine, after) {
-  const results = h("ul", { class: "plain", role: "status" });
+  const results = h("ul", { class: "plain" });
+  const shown = h("div", { role: "status" }, results);
   const tell = (file, answer) => {
     const label = recordingLabel(statusOf(answer));
     results.prepend(h("li", { class: "row" }, badge(label), h("span", {}, `${file}: ${scoreText(answer.score)}`)));
@@ -295,7 +296,7 @@ function sending(machine, after) {
   const { id } = machine();
   const path = (file) => uploadPath(id, "score", file.name, `&who=${encodeURIComponent(savedName())}`);
   const zone = dropZone({ label: TEXT.drop, path, sent: (file, answer) => tell(file.name, answer), done: after });
-  if (machine().source !== "none") return [zone, results];
+  if (machine().source !== "none") return [zone, shown];
   const state = h("p", { class: "small", role: "status" }, allowed() ? TEXT.listenHow : TEXT.insecure);
   const meters = levelMeters();
   let microphone = null;
@@ -325,7 +326,7 @@ function sending(machine, after) {
   };
   button.addEventListener("click", () =>
     microphone ? stop() : start().catch((error) => { stop(); state.textContent = asSentence(error.message); }));
-  return [h("p", { class: "row" }, button), meters.element, state, zone, results];
+  return [h("p", { class: "row" }, button), meters.element, state, zone, shown];
 }
 
 // The recordings that a machine has heard, newest first, with their sound and worst spans.
