@@ -198,6 +198,9 @@ def test_only_users_of_this_computer_may_name_folders(normals, tmp_path):
             client.post("/v1/machines", json={"id": "a"}, headers=headers)
             answer = client.put("/v1/machines/a/recordings", json={"folder": str(normals)}, headers=headers)
             assert answer.status_code == 403 and answer.json()["code"] == "not_here"
+            for source in ("/etc/passwd", "-", "file:///etc/passwd", "concat:/etc/passwd"):
+                answer = client.put("/v1/machines/a/recordings", json={"source": [source]}, headers=headers)
+                assert answer.status_code == 422 and "a path is given in plant.toml" in answer.json()["message"]
             found = client.get("/v1/collections", headers=headers).json()
             assert found["possible"] and not found["here"] and found["collections"][0]["recordings"] == 0
             for i in range(8):  # recordings that are sent need no folder

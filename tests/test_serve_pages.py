@@ -331,7 +331,7 @@ def test_a_set_point_and_shelving(page, listening):
     named(page)
     page.locator("li", has_text="changed the set-point").wait_for()
     value = plant.machines["pump"].detector.threshold.value
-    assert f"alarm above {value:.1f}" in said
+    assert f"Alarm above {value:.1f}" in said
     page.get_by_role("button", name="Take it back").click()
     page.locator("li", has_text="took that back").wait_for()
     assert plant.machines["pump"].detector.threshold.value == 6.0

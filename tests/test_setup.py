@@ -159,3 +159,17 @@ def test_microphones_are_metered_tested_and_recorded(tmp_path):
     wait_for(lambda: use.session("pump").state == "failed", 30)
     assert "3 recordings in a row" in use.session("pump").problem and not (tmp_path / "d").exists()
     use.close()
+
+
+def test_a_full_disk_refuses_and_goes_on_when_there_is_room(small_disk, tmp_path):
+    with server(tmp_path, models=small_disk / "models") as (client, _):
+        client.post("/v1/machines", json={"id": "pump"})
+        filler = small_disk / "filler"
+        filler.write_bytes(b"x" * 30_000)
+        answer = send(client, "1.wav", wav())
+        assert answer.status_code == 503 and "disk" in answer.json()["code"]
+        found = client.get("/v1/machines/pump/recordings").json()
+        assert found["recordings"] == 0 and not list((small_disk / "recordings" / "pump" / "normals").iterdir())
+        filler.unlink()
+        short = hum(3, seconds=0.3)
+        assert send(client, "1.wav", wav(short)).status_code == 200

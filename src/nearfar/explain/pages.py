@@ -46,26 +46,20 @@ def explanation_page(e: Explanation) -> str:
 
 
 def evidence_figures(e: Explanation) -> list[Figure]:
-    """The spectrogram beside a normal's, and the change against usual; [] without the sound."""
+    """The change against usual, and the spectrogram beside a normal's; [] without the sound."""
     if e.clip is None:
         return []
     normal = pictures.readable_neighbour(e)
     below = f" Below, to compare: {normal[0].name}." if normal else ""
     box = " The outlined part is what differs." if e.clear else ""
-    difference = wording.difference(e)
-    figures = [
-        figure(
-            pictures.spectrogram_png,
-            e.clip,
-            e,
-            alt=f"Spectrogram of {e.name}, with the most similar normal recording below. {difference}",
-            caption=f"Pitch over time.{box}{below}",
-        )
-    ]
+    difference, figures = wording.difference(e), []
     if e.shown is not None:
         alt = f"Change against usual over time and pitch. {difference}"
         caption = "Red is louder than usual, blue is quieter."
         figures.append(figure(pictures.deviation_png, e, alt=alt, caption=caption))
+    alt = f"Spectrogram of {e.name}, with the most similar normal recording below. {difference}"
+    caption = f"Pitch over time.{box}{below}"
+    figures.append(figure(pictures.spectrogram_png, e.clip, e, alt=alt, caption=caption))
     return figures
 
 

@@ -92,8 +92,9 @@ class Explanation:
         """The score beside the set-point, and how rare such a score is."""
         if self.anomalous is None:
             return f"Cannot be judged: {as_sentence(self.problem or 'the recording is not usable')}"
-        word = status(self.anomalous, self.unusual)
-        return f"{word}: {self.score:.1f}, alarm above {self.threshold:.1f}. {rarity(self.p)}"
+        word = "Sounds wrong" if self.anomalous else status(self.anomalous, self.unusual)
+        above = f"{self.score:.1f} standard deviations above normal, alarm above {self.threshold:.1f}"
+        return f"{word}: {above}. {rarity(self.p)}"
 
     def sentence(self) -> str:
         """What differs, where, by how much, and which normals are most alike."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -197,15 +197,7 @@ class Roster:
         if str(config.model.resolve().parent) not in places:
             raise BadInput(f"{config.model} must lie beside the models of the plant, in {' or '.join(places)}")
         known = {name for c in self.configs.values() for name in c.source}
-        for name in config.source:
-            scheme, colon, _ = name.partition("://")
-            if not (
-                name in known or (colon and scheme.lower() in SCHEMES) or name.partition(":")[0] in ("mic", *DEVICES)
-            ):
-                raise BadInput(
-                    f"source {hide(name)!r} must be a microphone or a URL ({', '.join(SCHEMES)}); a path is given in "
-                    "plant.toml"
-                )
+        check_sources(name for name in config.source if name not in known)
 
     def _remember(self, id: str, config: MachineConfig | None) -> None:
         table = None if config is None else config.model_dump(mode="json", exclude_defaults=True)
@@ -215,6 +207,17 @@ class Roster:
     def _write(self) -> None:
         plain = {id: {"table": c.table, "instead_of": c.instead_of} for id, c in self._changes.items()}
         atomic_write(self.config.history.folder / CHANGED, json.dumps(plain, indent=1), mode=0o600)
+
+
+def check_sources(names: Iterable[str]) -> None:
+    """BadInput for a source that the API may not open: it may open microphones and URLs, no paths."""
+    for name in names:
+        scheme, colon, _ = name.partition("://")
+        if not (colon and scheme.lower() in SCHEMES) and name.partition(":")[0] not in ("mic", *DEVICES):
+            raise BadInput(
+                f"source {hide(name)!r} must be a microphone or a URL ({', '.join(SCHEMES)}); "
+                "a path is given in plant.toml"
+            )
 
 
 def current(config: PlantConfig) -> dict[str, MachineConfig]:

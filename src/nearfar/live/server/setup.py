@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from nearfar.audio import Clip
 from nearfar.errors import BadInput, NotFound
 from nearfar.live.history.event_audio import gain_db
+from nearfar.live.roster import check_sources
 from nearfar.live.server import schemas
 from nearfar.live.server.errors import HttpError
 from nearfar.live.server.serializers import job as as_job
@@ -85,6 +86,8 @@ def change(service: ServiceDep, request: Request, id: str, body: schemas.Collect
         given["folder"] = str(Path(given["folder"].strip().strip('"')).expanduser())
     if "source" in given:
         given["source"] = tuple(name.strip() for name in given["source"] if name.strip())
+        if not setup.here:
+            check_sources(given["source"])
     if given:
         setup.collections.change(id, **given)
     if body.files:

@@ -11,6 +11,7 @@ recording is ever deleted: one that is thrown out is in a list.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -211,19 +212,23 @@ def _plain(name: str) -> str:
 
 
 def _written(path: Path, name: str, clips: Iterable[Clip], *, mono: bool) -> Taken:
-    """Write the clips of a recording as one FLAC file; AudioError if none of them can be used, or one be read."""
+    """Write the clips of a recording as one FLAC file; AudioError if none can be used, OSError for a full disk."""
     import soundfile
 
     found: list[tuple[Taken, bool]] = []
-    with atomic_file(path, mode=0o600) as draft, ExitStack() as opened:
-        out = None
-        for clip in clips:
-            samples = np.stack([clip.near] if clip.far is None or mono else [clip.near, clip.far])
-            if out is None:
-                form = {"format": "FLAC", "subtype": "PCM_24"}
-                out = opened.enter_context(soundfile.SoundFile(draft, "w", clip.rate, len(samples), **form))
-            out.write(np.clip(samples, -1, 1).T)
-            found.append(check(Window(0.0, samples, clip.rate)))
+    with atomic_file(path, mode=0o600) as draft:
+        try:
+            with ExitStack() as opened:
+                out = None
+                for clip in clips:
+                    samples = np.stack([clip.near] if clip.far is None or mono else [clip.near, clip.far])
+                    if out is None:
+                        form = {"format": "FLAC", "subtype": "PCM_24"}
+                        out = opened.enter_context(soundfile.SoundFile(draft, "w", clip.rate, len(samples), **form))
+                    out.write(np.clip(samples, -1, 1).T)
+                    found.append(check(Window(0.0, samples, clip.rate)))
+        except soundfile.LibsndfileError as error:  # of the writer: clips are read elsewhere
+            raise OSError(errno.ENOSPC, f"it cannot be written, is the disk full? ({error})", str(path)) from None
         taken = _together([taken for taken, _ in found])
         if not any(usable for _, usable in found):
             raise AudioError(f"{name} cannot be used: {'; '.join(taken.problems)}", "dead")

@@ -41,6 +41,10 @@ export async function show(main) {
   loadSoon();
 }
 
+const WEAKER = "Near is much weaker than far: are they swapped, or is near too far from the machine?";
+const WEAKER_DB = 6;
+const isWeaker = (w) => Boolean(w && w.level_far_dbfs !== null && w.level_far_dbfs - w.level_near_dbfs > WEAKER_DB);
+
 function microphones(machines) {
   if (!machines.length) return note("There is no machine yet.");
   const fine = { word: "Fine", sign: "fine", kind: "fine" };
@@ -55,6 +59,7 @@ function microphones(machines) {
         {},
         badge(machine.health.length ? problem : machine.last_heard ? fine : stateLabel(machine)),
         machine.health.map((text) => h("p", { class: "small" }, asSentence(text))),
+        isWeaker(machine.window) && h("p", { class: "warning" }, WEAKER),
       ),
       h(
         "td",

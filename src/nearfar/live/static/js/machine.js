@@ -19,6 +19,7 @@ import {
   levelText,
   rarityText,
   recordingLabel,
+  resultLabel,
   scoreText,
   stateLabel,
   verdictLabel,
@@ -279,9 +280,6 @@ function currentScore(machine) {
   ];
 }
 
-const statusOf = (answer) =>
-  answer.anomalous === null ? "cannot judge" : answer.anomalous ? "wrong" : answer.unusual ? "unusual" : "normal";
-
 const clockSpan = (s) => `${Math.floor(s / 60)}:${String(Math.round(s % 60)).padStart(2, "0")}`;
 
 // Where recordings are dropped, and the microphone of this device for a machine that has no source.
@@ -289,8 +287,7 @@ function sending(machine, after) {
   const results = h("ul", { class: "plain" });
   const shown = h("div", { role: "status" }, results);
   const tell = (file, answer) => {
-    const label = recordingLabel(statusOf(answer));
-    results.prepend(h("li", { class: "row" }, badge(label), h("span", {}, `${file}: ${scoreText(answer.score)}`)));
+    results.prepend(h("li", { class: "row" }, badge(resultLabel(answer)), h("span", {}, `${file}: ${scoreText(answer.score)}`)));
     while (results.children.length > 20) results.lastChild.remove();
   };
   const { id } = machine();

@@ -1,12 +1,13 @@
 // All machines, the most urgent first.
 
-import { apiPath, get } from "./api.js";
+import { apiPath, get, post, savedName } from "./api.js";
 import { gauge, sparkline } from "./chart.js";
-import { badge, h, panel, replaceContent, reportLinks, setTitle } from "./dom.js";
+import { announce, badge, h, panel, replaceContent, reportLinks, setTitle } from "./dom.js";
+import { uploadPath } from "./drop.js";
 import { waitingItem } from "./setup.js";
 import { subscribe, throttle } from "./stream.js";
 import { now, timeElement } from "./time.js";
-import { afterWindow, asSentence, scoreText, stateLabel, summaryText } from "./words.js";
+import { afterWindow, asSentence, resultText, scoreText, stateLabel, summaryText } from "./words.js";
 
 const TEXT = {
   add: "Add a machine",
@@ -51,7 +52,7 @@ export async function show(main) {
     if (line.textContent !== text) line.textContent = text;
     cards.hidden = !order.length;
     const shown = order.filter((machine) => search.hidden || isWanted(machine)).map((machine) => {
-      const item = items.get(machine.id) || h("li", {});
+      const item = items.get(machine.id) || droppable(machine.id);
       items.set(machine.id, item);
       const focused = item.contains(document.activeElement);
       replaceContent(item, machineCard(machine, past.get(machine.id) || []));
@@ -102,6 +103,21 @@ export async function show(main) {
     job: () => loadGoing().catch(() => {}),
     resync: () => load().catch(() => {}),
   });
+}
+
+// A list item of a machine that scores the recordings that are dropped on it.
+function droppable(id) {
+  const item = h("li", {});
+  item.addEventListener("dragover", (event) => event.preventDefault());
+  item.addEventListener("drop", async (event) => {
+    event.preventDefault();
+    for (const file of event.dataTransfer.files) {
+      const path = uploadPath(id, "score", file.name, `&who=${encodeURIComponent(savedName())}`);
+      const answer = await post(path, file).catch((error) => error);
+      announce(answer instanceof Error ? asSentence(answer.message) : `${file.name}: ${resultText(answer)}`);
+    }
+  });
+  return item;
 }
 
 function machineCard(machine, scores) {

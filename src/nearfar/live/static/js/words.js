@@ -35,6 +35,11 @@ export function stateLabel(machine) {
 // A recording that was heard: normal, unusual, wrong or cannot judge.
 export const recordingLabel = (status) => RECORDINGS[status] || UNJUDGED;
 
+// What the server answers to a recording: the label, and in words with the score.
+export const resultLabel = ({ anomalous, unusual }) =>
+  recordingLabel(anomalous === null ? "cannot judge" : anomalous ? "wrong" : unusual ? "unusual" : "normal");
+export const resultText = (answer) => `${resultLabel(answer).word}, ${scoreText(answer.score)}`;
+
 // "1.2 standard deviations", as everywhere beside a score.
 export const scoreUnit = (value) => `${scoreText(value)} standard deviations above normal`;
 
