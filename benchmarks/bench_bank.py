@@ -2,7 +2,7 @@
 
     python benchmarks/bench_bank.py [--most 1000000]
 
-The vectors have 32 directions of their own and a little noise in all others, as embeddings of one machine have. Half of
+The vectors have 8 directions of their own and a little noise in all others, as embeddings of one machine have. Half of
 the queries are moved, as anomalies are. Every engine runs in a process of its own. Needs 12 GB of memory and 6 GB of
 room for temporary files at a million.
 """
@@ -24,7 +24,7 @@ from nearfar.bank import LARGE, Bank, MappedBank, bank_of_vectors, coreset
 from nearfar.metrics import auc
 from nearfar.support.check import Array
 
-WIDTH, INNER = 768, 32
+WIDTH, INNER = 768, 8
 QUERIES, SINGLE, K = 400, 5, 10
 SIZES = (10_000, 100_000, 300_000, 1_000_000)
 LDN_SIZES = (5_000, 10_000, 20_000)
@@ -38,7 +38,7 @@ def normals(count: int) -> Array:
     rng = np.random.default_rng(0)
     onto = rng.normal(size=(INNER, WIDTH)).astype(np.float32)
     z = rng.standard_normal((count, WIDTH), np.float32)
-    z *= 0.5
+    z *= 0.3
     for start in range(0, count, 1 << 16):
         part = z[start : start + (1 << 16)]
         part += rng.standard_normal((len(part), INNER), np.float32) @ onto
@@ -49,9 +49,9 @@ def queries() -> tuple[Array, Array]:
     """(QUERIES, WIDTH) of the same machine, and which of them are moved."""
     rng = np.random.default_rng(1)
     onto = np.random.default_rng(0).normal(size=(INNER, WIDTH)).astype(np.float32)
-    q = rng.standard_normal((QUERIES, INNER)) @ onto + 0.5 * rng.standard_normal((QUERIES, WIDTH))
+    q = rng.standard_normal((QUERIES, INNER)) @ onto + 0.3 * rng.standard_normal((QUERIES, WIDTH))
     moved = np.arange(QUERIES) % 2 == 1
-    q[moved] += 0.12 * rng.standard_normal((moved.sum(), WIDTH))
+    q[moved] += 0.8 * rng.standard_normal((moved.sum(), WIDTH))
     return q.astype(np.float32), moved
 
 
