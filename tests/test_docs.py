@@ -178,5 +178,8 @@ def test_every_relative_link_leads_to_a_file(page):
 
 
 def test_the_pictures_of_microphones_are_those_of_their_script():
-    for name, content in tool("microphone_pictures").pictures().items():
-        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == content, "run: python tools/microphone_pictures.py"
+    script = tool("microphone_pictures")
+    for name, content in script.pictures().items():
+        for folder in script.FOLDERS:
+            text = (folder / name).read_text(encoding="utf-8")
+            assert text == content, "run: python tools/microphone_pictures.py"

@@ -274,7 +274,7 @@ def test_every_page_can_be_read(chromium, address, listening, look):
         listening.plant.process_window("fan", Window(listening.t0, np.zeros((2, 2 * RATE), np.float32), RATE))
         listening.t0 += 2
     for page in paged(chromium, address, **look):
-        for path in ("/", "/machine/pump", "/machine/fan", "/event/1", "/event/2", "/model/pump", "/health"):
+        for path in ("/", "/machine/pump", "/machine/fan", "/event/1", "/event/2", "/model/pump", "/health", "/guide"):
             open_page(page, path)
             if path == "/event/1":
                 page.get_by_role("heading", name="Listen").wait_for()
@@ -412,3 +412,25 @@ def test_the_login_lets_in_whoever_has_the_token(chromium, listening):
             assert page.url.endswith("/login")
             assert [text for text in page.expected if "401" not in text] == []
             page.expected.clear()
+
+
+def test_a_channel_to_people_is_added_tested_and_removed(page, listening):
+    open_page(page, "/health")
+    page.get_by_text("Nobody is told of alarms yet").wait_for()
+    page.get_by_text("Add a channel to people").click()
+    page.get_by_label("Name of the channel").fill("shift")
+    page.get_by_label("Address").fill("json://127.0.0.1/")
+    page.get_by_role("button", name="Add the channel").click()
+    named(page)
+    page.get_by_text("an address begins with one of").wait_for()
+    assert all("422" in line for line in page.expected)
+    page.expected.clear()
+    page.get_by_label("Address").fill("ntfy://127.0.0.1:9/hall")
+    page.get_by_label("Quiet hours").fill("22:00-06:00, Sat-Sun")
+    page.get_by_role("button", name="Add the channel").click()
+    row = page.locator("tr", has_text="shift")
+    row.get_by_text("alarm, health of all machines").wait_for()
+    row.get_by_role("button", name="Send a test").click()
+    page.get_by_text("ntfy did not take the message").wait_for()
+    row.get_by_role("button", name="Remove").click()
+    page.get_by_text("Nobody is told of alarms yet").wait_for()

@@ -1,10 +1,11 @@
-"""Draw the pictures of docs/microphones.md: where near and far go, and where they do not. Run without arguments."""
+"""Draw the pictures of docs/microphones.md and of the page /guide: where near and far go, and where they do not."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = (ROOT / "docs", ROOT / "src" / "nearfar" / "live" / "static")
 INK, FAINT, NEAR, FAR, PAPER, METAL = "#1b2530", "#5c6874", "#0072b2", "#c04c00", "#ffffff", "#eef2f5"
 WRONG = (
     ("side by side", "both hear the same machine"),
@@ -96,4 +97,5 @@ def pictures() -> dict[str, str]:
 
 if __name__ == "__main__":
     for name, content in pictures().items():
-        (DOCS / name).write_text(content, encoding="utf-8")
+        for folder in FOLDERS:
+            (folder / name).write_text(content, encoding="utf-8")

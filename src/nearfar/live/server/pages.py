@@ -1,4 +1,4 @@
-"""The dashboard: one HTML page for five screens, each with its own address, and the login."""
+"""The dashboard: one HTML page for all screens, each with its own address, and the login."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nearfar.live.server.security import COOKIE, local_path
 from nearfar.live.server.service import Service, ServiceDep
 
 STATIC = Path(__file__).parents[1] / "static"
-SCREENS = ("/", "/machine/{id}", "/event/{id}", "/model/{id}", "/health", "/setup", "/setup/{id}")
+SCREENS = ("/", "/machine/{id}", "/event/{id}", "/model/{id}", "/health", "/guide", "/setup", "/setup/{id}")
 WRONG = '<p class="panel trouble" role="alert">This is not the token of this server.</p>'
 PAGE_HEADERS = {"referrer-policy": "same-origin"}  # with no-referrer, forms would be sent without their origin
 

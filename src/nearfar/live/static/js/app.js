@@ -12,6 +12,7 @@ const SCREENS = [
   [/^\/event\/(\d+)$/, () => import("./event.js")],
   [/^\/model\/([^/]+)$/, () => import("./model.js")],
   [/^\/health$/, () => import("./health.js")],
+  [/^\/guide$/, () => import("./guide.js")],
   [/^\/setup(?:\/([^/]+))?$/, () => import("./setup.js")],
 ];
 

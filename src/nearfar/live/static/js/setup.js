@@ -37,6 +37,7 @@ const TEXT = {
   rightChannel: "The right channel of the same device",
   place:
     "Put near within a hand's breadth of the machine, and far two to five metres away, where it hears the room. Far tells the machine from the room.",
+  guide: "More about microphones",
   allow: "Use the microphone",
   stop: "Stop",
   levels: "Show levels",
@@ -345,7 +346,7 @@ function whereFrom(shared) {
     for (const select of [near, far]) select.addEventListener("change", () => shared.microphone && open().catch((e) => announce(e.message)));
     fill().catch(() => {});
     return [
-      h("p", { class: "small" }, TEXT.place),
+      h("p", { class: "small" }, TEXT.place, " ", h("a", { href: "/guide", target: "_blank" }, TEXT.guide)),
       h("div", { class: "fields" }, labelled(TEXT.near, near), labelled(TEXT.far, far)),
       h("p", { class: "row" }, plainButton(TEXT.allow, open), plainButton(TEXT.test, test, undefined, { main: true }), plainButton(TEXT.stop, stop)),
     ];
@@ -382,7 +383,7 @@ function whereFrom(shared) {
       await change({ source: two ? [near.value, far.value] : [near.value], mono: far.value === NONE });
     };
     return [
-      h("p", { class: "small" }, TEXT.place),
+      h("p", { class: "small" }, TEXT.place, " ", h("a", { href: "/guide", target: "_blank" }, TEXT.guide)),
       h("div", { class: "fields" }, labelled(TEXT.near, near), labelled(TEXT.far, far)),
       problem,
       serverButtons(store),
