@@ -1,7 +1,7 @@
 """How recordings were made, by their own sound, and whether a new one was made as the normals of a detector were.
 
     row (ROW,)   of a clip: levels of near by band, levels of far, delay, clear
-    levels       dB of full scale in BANDS bands of about a quarter of an octave from 39 Hz on; FLOOR where the rate is
+    levels       dB of full scale in BANDS bands of about a sixth of an octave from 39 Hz on; FLOOR where the rate is
                  too low, and at far where there is none
     delay        samples at 16 kHz by which near follows far, at the highest peak of the smoothed coherence transform
     clear        energy of that peak, relative to the mean over all delays
@@ -36,7 +36,8 @@ from nearfar.audio.microphones import Problem
 from nearfar.support.check import Array, finite, integer, number
 
 WINDOW_S, MOST_WINDOWS = 0.128, 32  # of a spectrum; of a clip, evenly spread
-EDGES = np.r_[5, np.unique(np.round(np.geomspace(9, 3072, 44)).astype(int))]  # bins; the first band holds the mains
+EDGES = np.unique(np.round(np.r_[5, np.geomspace(9, 1024, 36), np.geomspace(1024, 3072, 9)]).astype(int))  # bins; the
+# first band holds the mains, and one ends at 8 kHz
 BANDS = len(EDGES) - 1
 ROW = 2 * BANDS + 2
 DELAY, CLARITY = -2, -1  # columns of a row
@@ -46,7 +47,7 @@ LOWEST = int(EDGES[4])  # bin from which on it is taken: below are rumble and ma
 MAX_DELAY = 320  # samples: 20 ms
 FLOOR = -200.0  # dB
 FEWEST = 5  # normals that tell what is usual
-LEVEL_DB = 25.0  # near beyond all normals: sessions differ by up to 17 dB
+LEVEL_DB = 15.0  # near beyond all normals: healthy sessions stay below
 LOST_DB, STEP_DB = 15.0, 12.0  # highest bands below all normals; the step at their edge
 OPEN_DB, HUM_DB = 20.0, 15.0  # far below all normals; its lowest band above all normals, beside the other bands
 UNLIKE_DB = 2.0  # RMS over bands of near - far from which on the two microphones can be told apart by their levels
@@ -74,7 +75,7 @@ def row_of(clip: Clip) -> Array:
     padded = np.pad(power, ((0, 0), (0, EDGES[-1] + 1 - power.shape[1])))
     levels = np.full((2, BANDS), FLOOR)
     levels[: len(channels)] = 10 * np.log10(np.maximum(np.add.reduceat(padded, EDGES, axis=1)[:, :-1], 1e-20))
-    levels[:, 0.45 * clip.rate < TOP_HZ] = FLOOR  # clear of the anti-alias filter
+    levels[:, clip.rate / 2 < TOP_HZ] = FLOOR
     delay, clear = 0, 0.0
     if len(channels) == 2:
         top = LENGTH // 2 + 1
@@ -155,6 +156,8 @@ class UsualSetup:
         row = row_of(clip)
         levels = row[: 2 * BANDS].reshape(2, BANDS)
         heard = (levels[0] > FLOOR) & (self.usual > FLOOR)
+        if clip.rate not in self.rates:  # another rate, another filter at half of it
+            heard &= 0.45 * min(clip.rate, *self.rates) >= TOP_HZ
         if self.pair and clip.far is not None:
             text = self.exchanged(row)
             found += [Problem("exchanged", text)] if text else self._far(levels, heard) if needs_far else []
