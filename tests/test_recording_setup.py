@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from conftest import RATE, write_wav
 from nearfar import Detector, load
 from nearfar.audio import Clip, read
 from nearfar.audio.setup import BANDS, CLARITY, CLEAR, DELAY, EDGES, FLOOR, TOP_HZ, WINDOW_S, UsualSetup, row_of
+from nearfar.live.sources.windows import Window
 from nearfar.live.watchdog import OFF, ON, Watchdog
 
 NORMALS = 12
@@ -71,7 +73,7 @@ def low_passed(clip: Clip, hz: float) -> Clip:
 def test_the_level_of_a_band_is_the_power_in_it(rate):
     x = np.random.default_rng(0).normal(0, 0.1, 60 * rate).astype(np.float32)
     levels = row_of(Clip(x, None, rate))[:BANDS]
-    heard = ~(TOP_HZ > rate / 2)
+    heard = rate / 2 >= TOP_HZ
     width = np.diff(EDGES) / WINDOW_S  # white noise of power 0.01 fills rate / 2
     expected = 10 * np.log10(0.01 * width / (rate / 2))
     np.testing.assert_allclose(levels[heard], expected[heard], atol=2.5)  # 32 windows of some bins each
@@ -281,3 +283,32 @@ def test_exchanged_microphones_are_health_in_the_monitor(model):
     for i in range(OFF):
         said = hear(pair(120 + i))
     assert not said
+
+
+def test_what_is_added_is_told_where_it_was_recorded_otherwise(model, tmp_path):
+    detector = load(model)
+    with pytest.warns(UserWarning, match=r"a\.wav: near is 8 dB quieter than far.*\(1 more remark of this kind"):
+        detector.add(
+            [write_wav(tmp_path / f"{name}.wav", swapped(pair(seed))) for seed, name in ((300, "a"), (301, "b"))]
+        )
+
+
+@pytest.mark.parametrize("action", ["alarm", "add"])
+def test_the_plant_says_it_beside_an_alarm_and_beside_what_is_added(model, tmp_path, action):
+    from plants import plant_of
+
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    plant, sink, clock = plant_of(copy, tmp_path / "history")
+    said = "near is 8 dB quieter than far"
+    if action == "add":
+        audit = plant.operator.add_normals("pump", [swapped(pair(300))], "source", "me")
+        assert said.removeprefix("near ") in audit.detail["note"]
+    else:
+        for i in range(6):
+            clock.now += 4
+            clip = swapped(pair(300 + i))
+            plant.process_window("pump", Window(clock.now, np.stack([clip.near, clip.far]), RATE))
+        events = [message.body()["event"] for message in sink.messages if message.kind == "event"]
+        assert {e["kind"] for e in events if said in e["text"]} == {"alarm", "health"}
+    plant.history.close()

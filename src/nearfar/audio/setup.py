@@ -35,6 +35,7 @@ from nearfar.audio.clip import PCM, Clip
 from nearfar.audio.microphones import Problem
 from nearfar.support.check import Array, finite, integer, number
 
+KINDS = ("exchanged", "open", "hum", "level", "rate", "codec")  # of the problems that do not keep a clip from its score
 WINDOW_S, MOST_WINDOWS = 0.128, 32  # of a spectrum; of a clip, evenly spread
 EDGES = np.unique(np.round(np.r_[5, np.geomspace(9, 1024, 36), np.geomspace(1024, 3072, 9)]).astype(int))  # bins; the
 # first band holds the mains, and one ends at 8 kHz

@@ -609,7 +609,8 @@ class Detector:
         """Make the `remarks` about the normals that are to come in, which are Python warnings too."""
         few = review.too_few(len(self.normals) + len(new))
         self.remarks = []
-        for text in [*review.exchanged(new, self.setup), *review.remarks(new, is_target), *([few] if few else [])]:
+        exchanged = [] if self.normals else review.exchanged(new, self.setup)  # of others, `embed_normals` has told
+        for text in [*exchanged, *review.remarks(new, is_target), *([few] if few else [])]:
             self._remark(text)
 
     def _remark(self, text: str) -> None:

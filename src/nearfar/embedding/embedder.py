@@ -18,7 +18,7 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.audio import Clip
-from nearfar.audio.setup import UsualSetup, row_of
+from nearfar.audio.setup import KINDS, UsualSetup, row_of
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.batches import EXPECTED, map_batched
 from nearfar.embedding.cache import CachedEncoders, PendingClip
@@ -36,6 +36,7 @@ from nearfar.support.words import join_sentences, plural
 
 WAVES = 4  # waveforms per worker that go to a network together: all processors are busy, and memory stays small
 GPU_WAVES = 512  # waveforms that go to a GPU together: several batches, so that copies and products overlap
+REMARKED = (audio.INCOMPLETE, *KINDS)  # problems of a new normal that are said, though it is taken
 NO_ROW: Array = np.zeros(0, np.float32)
 
 Skip = Callable[[str, Exception], None]
@@ -191,9 +192,9 @@ class ClipEmbedder:
         A clip whose SHA-256 is `in_bank`, or that cannot be judged, raises or is reported to `skip`. Without `copies`,
         a recording that is the same as an earlier one is left out, reported to `skip` or with a Python warning: a
         duplicate makes leave-one-out useless, as its twin is still in the bank, at distance 0. Files that are cut
-        short stay, with a Python warning.
+        short, or recorded otherwise than the normals of before, stay, with a Python warning.
         """
-        kept, targets, cut, twins = [], [], [], []
+        kept, targets, odd, twins = [], [], [], []
         first: dict[str, tuple[int, str]] = {}  # hash -> number and name of the source that it was first met in
         each = self.embed_many(sources, skip, progress, as_normals=True)
         for i, (flag, clips) in enumerate(zip(is_target, each, strict=True)):
@@ -206,7 +207,7 @@ class ClipEmbedder:
                 if not why:
                     kept.append(clip)
                     targets.append(flag)
-                    cut += [f"{clip.origin.name}: {p.text}" for p in clip.problems if p.kind == audio.INCOMPLETE]
+                    odd += [f"{clip.origin.name}: {p.text}" for p in clip.problems if p.kind in REMARKED]
                     continue
                 error = AudioError(f"{clip.origin.name}: cannot serve as a normal: {why}")
                 if skip:
@@ -218,9 +219,9 @@ class ClipEmbedder:
         if twins:
             more = f" ({plural(len(twins) - 1, 'more duplicate')} left out)" if twins[1:] else ""
             warnings.warn(f"{twins[0]}{more}", stacklevel=3)
-        if cut:
-            more = f" ({plural(len(cut) - 1, 'more file')} cut short: see nearfar doctor)" if cut[1:] else ""
-            warnings.warn(f"{cut[0]}{more}", stacklevel=2)
+        if odd:
+            more = f" ({plural(len(odd) - 1, 'more remark')} of this kind: see nearfar doctor)" if odd[1:] else ""
+            warnings.warn(f"{odd[0]}{more}", stacklevel=2)
         return kept, np.array(targets, bool)
 
     def sample(self, sources: Sequence[Any], count: int) -> list[Clip]:

@@ -70,8 +70,8 @@ class EventRecorder:
         self._peak: ScoreRecord | None = None  # the highest score since the last window below the set-point
         self._reported_state = ((NORMAL, False), False)
 
-    def on_score(self, score: ScoreRecord, change: str) -> None:
-        """Take the score of a window, and `change`: what `Alarm.update` returned for it."""
+    def on_score(self, score: ScoreRecord, change: str, remarks: Sequence[str] = ()) -> None:
+        """Take the score of a window, `change`: what `Alarm.update` returned for it, and remarks on its recording."""
         alarm, judged = self.machine.alarm, score.anomalous is not None
         if judged and score.score > alarm.on:
             if self._peak is None or score.score > self._peak.score:
@@ -79,7 +79,7 @@ class EventRecorder:
         elif judged and self.alarm_event is None and not alarm.pending:
             self._peak = None
         if change == RAISED:
-            self._raise_alarm(self._peak or score, score.t1)
+            self._raise_alarm(self._peak or score, score.t1, remarks)
         elif change == ANEW:
             self._raise_anew(score)
         elif self.alarm_event is not None and judged and score.score > self.alarm_event.peak_score:
@@ -213,14 +213,14 @@ class EventRecorder:
             self.change(self.unusual_event, CLEARED, ended, ended=ended)
             self.unusual_event = None
 
-    def _raise_alarm(self, peak: ScoreRecord, at: float) -> None:
+    def _raise_alarm(self, peak: ScoreRecord, at: float, remarks: Sequence[str]) -> None:
         triggers = f" ({' and '.join(peak.triggered_by)})" if peak.triggered_by else ""
         text = f"sounds unlike its normals{triggers}"
         if LOUD in peak.triggered_by and peak.score <= peak.threshold:
             text = f"far louder than all its normals: near is at {peak.level_near_dbfs:.0f} dB of full scale"
         elif self.machine.alarm.faint:
             text = f"faintly unlike its normals for a while: window after window a little above them{triggers}"
-        self._begin_alarm(peak, at, text)
+        self._begin_alarm(peak, at, "; ".join([text, *remarks]))
 
     def _begin_alarm(self, peak: ScoreRecord, at: float, text: str, on_top_of: int | None = None) -> None:
         """Begin the event of an alarm, with its audio, and report it."""

@@ -35,6 +35,7 @@ from nearfar.live.records import ALARM, FAULT, FINE, UNUSUAL, Audit, Event
 from nearfar.score import domain_shift_warning
 from nearfar.support import files
 from nearfar.support.check import number, one_of
+from nearfar.support.words import join_sentences
 
 UNDO, NORMALS = "undo", "normals"  # folders of the history
 CHANGES = ("fine", "add", "set-point", "remove", "tag")  # the actions that change a model, and can be undone
@@ -284,7 +285,9 @@ class Operator:
         """Write clips to files whose channels are near and far, and add these files: they can be played later."""
         folder = self.history.folder / NORMALS / machine.id
         beyond = BEYOND * float(machine.detector.train_values.max()) if action == "fine" else -math.inf
-        note = domain_shift_warning(machine.detector.score(clips[:: max(1, len(clips) // FEW)]), beyond)
+        scores = machine.detector.score(clips[:: max(1, len(clips) // FEW)])
+        remarks = dict.fromkeys(text for score in scores for text in score.warnings)
+        note = join_sentences(filter(None, [domain_shift_warning(scores, beyond), *remarks]))
         paths: list[Path] = []
         old = machine.detector
         reader = ClipEmbedder(

@@ -141,11 +141,11 @@ class Plant:
         )
         if not machine.alarm.standing and not machine.alarm.suppressed(score.t1):
             machine.lamp.update(score.unusual)
-        recorder.on_score(score, change)
+        warnings = tuple(problem.text for problem in problems if not problem.fatal)
+        recorder.on_score(score, change, warnings)
         healthy = score.anomalous is False and not machine.alarm.standing
         if healthy and machine.trend.update(score.score, score.t1):
             recorder.update_trend(machine.trend.ramp(machine.alarm.on), score.t1)
-        warnings = tuple(problem.text for problem in problems if not problem.fatal)
         self.reporter.report(
             ScoreMessage(
                 machine_id,

@@ -1,7 +1,7 @@
 """Do the microphones work? A problem with a microphone is *health*, never "normal", whatever the score is.
 
     silent, stuck, saturated, clipped, gap, one_cable     found by `audio.microphones` in a window
-    exchanged, open, hum, missing_band                    found by `audio.setup` in a window
+    exchanged, open, hum, missing_band, rate, codec       found by `audio.setup` in a window
     level          a channel is far louder or quieter than the normals, band by band
 
 A fatal problem stands at once, another one after ON windows in a row; both end after OFF windows without it.
@@ -19,14 +19,8 @@ from nearfar.audio.microphones import Problem
 from nearfar.embedding.band_levels import BandLevels, frames
 
 ON, OFF = 2, 3
-WARNINGS = (
-    "clipped",
-    "gap",
-    "one_cable",
-    "exchanged",
-    "open",
-    "hum",
-)  # the other warnings describe the set-up, which was the same for the normals
+# The other warnings describe the set-up, which was the same for the normals.
+WARNINGS = ("clipped", "gap", "one_cable", "exchanged", "open", "hum", "rate", "codec")
 LEVEL_DB = 12.0  # median over bands of the shift beyond the spread of single frames of the normals
 CHECK_EVERY = 12  # windows between two checks of the level: it changes slowly, and a check costs an encoder pass
 
