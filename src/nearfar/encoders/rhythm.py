@@ -40,6 +40,7 @@ SHORTEST_S, LONGEST_S = 0.12, 1.6  # of the period
 FIRST_OF = 0.8  # a shorter period is taken if its peak has this share of the highest
 SPAN = range(-2, 5)  # frames of a beat's template
 FEWEST_BEATS = 5
+BLOCK = 128  # frames
 
 
 class Rhythm:
@@ -134,10 +135,14 @@ def _levels(wave: Array) -> Array:
     wave = np.asarray(wave, np.float32)
     padded = np.pad(wave, N_FFT // 2, mode="reflect") if len(wave) > 1 else np.pad(wave, N_FFT // 2, mode="edge")
     frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]
-    spectrum = fft.rfft(frames * np.hanning(N_FFT).astype(np.float32), axis=-1)
+    window = np.hanning(N_FFT).astype(np.float32)
     edges = np.round(np.geomspace(LOWEST_BIN, N_FFT // 2, BANDS + 1)).astype(int)
     edges[-1] += 1  # the last band has the last bin
-    power = np.add.reduceat(spectrum.real**2 + spectrum.imag**2, edges[:-1], axis=1) / np.diff(edges)
+    sums = []
+    for first in range(0, len(frames), BLOCK):  # small enough for the processor's cache
+        spectrum = fft.rfft(frames[first : first + BLOCK] * window, axis=-1)
+        sums.append(np.add.reduceat(spectrum.real**2 + spectrum.imag**2, edges[:-1], axis=1))
+    power = np.concatenate(sums) / np.diff(edges)
     decibels: Array = 10 * np.log10(power + QUIETEST * power.mean(axis=0) + 1e-12)
     return decibels
 
