@@ -27,15 +27,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench_search import WHOLE, Case, Synthetic, chosen, machine
 from measure import Table, report_tables
 from nearfar import encoders
-from nearfar.challenge.search import records, run
+from nearfar.challenge.search import pool, records, run, score, space
 from nearfar.encoders import beats, openl3, transformers
 from nearfar.encoders.frozen import FrozenEncoder, rounded_factors, torch_device
 from nearfar.encoders.table import TABLE
 from nearfar.encoders.vit import Trunk
+from nearfar.views import unit
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 REPORT = ("eat-large", "eat-as2m", "beats", "ced-base", "m2d-clap", "sslam", "openl3", "dasheng")
@@ -73,6 +75,8 @@ def network(name: str) -> Any:
         for key, parameter in made.module.named_parameters():
             if "norm" in key and key.endswith("weight"):
                 parameter.fill_(1)
+            elif key == "basis":  # of OpenL3: the logarithm of its products is taken
+                parameter.abs_()
     return made
 
 
@@ -118,14 +122,14 @@ def peak_gib(device: torch.device) -> str:
 
 
 def encoder_rows(
-    device: torch.device, names: tuple[str, ...], clips: int, product: int, until: float
+    device: torch.device, counts: dict[str, int], clips: int, product: int, until: float
 ) -> Iterator[tuple[list[str], str, str, float]]:
     """(row, encoder, precision, seconds a clip) of each encoder and precision."""
     precisions = ("float32", "tf32", "bf16") if device.type == "cuda" else ("float32", "bf16")
     rates = {precision: product_rate(device, precision, product) for precision in precisions}
     rng = np.random.default_rng(0)
-    for name in names:
-        rate, count = TABLE[name].sample_rate, operations(name)
+    for name in counts:
+        rate, count = TABLE[name].sample_rate, counts[name]
         waves = list(rng.normal(0, 0.1, (clips, SECONDS * rate)).astype(np.float32))
         for precision in precisions:
             if time.perf_counter() > until or precision not in TABLE[name].precisions:
@@ -154,20 +158,20 @@ def search_rows(device: torch.device, case: Case, until: float) -> Iterator[tupl
             return
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        space = chosen(case)
+        some = chosen(case)
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            run.search_machine(run.plan(machine(case), space, "beats", folder), Synthetic(case.width), device=place)
+            run.search_machine(run.plan(machine(case), some, "beats", folder), Synthetic(case.width), device=place)
             wait(device)
             seconds = time.perf_counter() - start
-            scores = records.read(folder).aligned(range(len(space)), "m")
+            scores = records.read(folder).aligned(range(len(some)), "m")
         if place is device:
             mine = scores
         apart = f"{(np.abs(scores - mine) / np.maximum(1, np.abs(mine))).max():.1e}" if place == "cpu" else ""
         where = "numpy" if place == "cpu" else f"torch, {device.type}"
-        row = [where, f"{case.train:,} + {case.train // 5:,}", f"{case.dimensions:,}", f"{len(space):,}"]
+        row = [where, f"{case.train:,} + {case.train // 5:,}", f"{case.dimensions:,}", f"{len(some):,}"]
         minutes = seconds * WHOLE / case.poolings / 60
-        yield [*row, f"{seconds:.1f}", f"{minutes:.2f}", peak_gib(device), apart], seconds / len(space)
+        yield [*row, f"{seconds:.1f}", f"{minutes:.2f}", peak_gib(device), apart], seconds / len(some)
 
 
 def golden_rows(device: torch.device, names: tuple[str, ...], until: float) -> Iterator[list[str]]:
@@ -196,17 +200,54 @@ def golden_rows(device: torch.device, names: tuple[str, ...], until: float) -> I
         yield row
 
 
-def whole(per_clip: dict[str, dict[str, float]], per_configuration: float, searched: str) -> list[list[str]]:
-    """The report's work, extrapolated: rows (what, hours)."""
-    rows = []
+class Queued(TorchDispatchMode):
+    """Counts the operations that torch queues."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def queue_rows() -> list[list[str]]:
+    """How many operations a device gets for the whole grid on one machine; their number depends on no size."""
+    grid, settings, rng = space.space(), list(space.space().plan), np.random.default_rng(0)
+    with Queued() as pooled:
+        pool.pool_many(torch.from_numpy(rng.normal(size=(pool.TOGETHER, 9, 2, 8)).astype(np.float32)), settings)
+    names = ("near", "far", "enh_a03f05", "enh_a05f07")
+    x = {name: unit(torch.from_numpy(rng.normal(size=(300, 16)).astype(np.float32))) for name in names}
+    recipes = list(grid.configurations("beats", settings[:1]))
+    with Queued() as scored:
+        score.score_all(recipes, x, np.arange(250) >= 240)
+    clips = 1200 + 64
+    pieces = -(-clips // pool.TOGETHER) * len(names)
+    return [
+        ["pooling", f"{pieces} pieces of {pool.TOGETHER} clips and a waveform", f"{pieces * pooled.count:,}"],
+        ["distances and scores", f"{len(settings)} settings of {len(recipes)}", f"{len(settings) * scored.count:,}"],
+    ]
+
+
+def whole(
+    per_clip: dict[str, dict[str, float]], per_configuration: float, searched: str, counts: dict[str, int]
+) -> list[list[str]]:
+    """The report's work, extrapolated: rows (what, minutes)."""
+    clips, total = CLIPS * MACHINES * WAVEFORMS, sum(counts.values())
+    rows = [
+        [
+            f"networks, {total * clips / 1e15:,.0f} PFLOP at 40 % of an H100's nominal {precision} peak, not measured",
+            f"{total * clips / (0.4e12 * peak) / 60:,.1f}",
+        ]
+        for precision, peak in zip(("float32", "tf32"), NOMINAL["H100"], strict=False)
+        if len(counts) == len(REPORT)
+    ]
     for precision in ("float32", "tf32", "bf16"):
         seconds = [times.get(precision, times["float32"]) for times in per_clip.values()]
         if len(seconds) == len(REPORT) and any(precision in times for times in per_clip.values()):
-            total = sum(seconds) * CLIPS * MACHINES * WAVEFORMS
-            rows.append([f"networks, {precision} where there is such", f"{total / 60:,.1f}"])
+            rows.append([f"networks, {precision} where there is such", f"{sum(seconds) * clips / 60:,.1f}"])
     if per_configuration:
         count = GRID * MACHINES * len(REPORT)
-        rows.append([f"search, {count:,} configurations ({searched})", f"{per_configuration * count / 60:,.1f}"])
+        rows.append([f"search, {count:,} configurations, {searched}", f"{per_configuration * count / 60:,.1f}"])
     return rows
 
 
@@ -233,7 +274,8 @@ def main(device: torch.device, quick: bool, minutes: float) -> None:
         )
     per_clip: dict[str, dict[str, float]] = {}
     encoded = []
-    for row, name, precision, seconds in encoder_rows(device, names, clips, product, clock.share(0.6)):
+    counts = {name: operations(name) for name in names}
+    for row, name, precision, seconds in encoder_rows(device, counts, clips, product, clock.share(0.6)):
         encoded.append(row)
         per_clip.setdefault(name, {})[precision] = seconds
         print(*row, sep=" | ", flush=True)
@@ -272,7 +314,9 @@ def main(device: torch.device, quick: bool, minutes: float) -> None:
             Table("exactness: difference from the golden arrays in their standard deviations", columns, exact)
         )
     if not quick:
-        rows = whole(per_clip, per_configuration, f"from {searches[-1][3]} of a machine" if searches else "")
+        columns = ("what", "how often", "operations queued for a device")
+        tables.append(Table("the whole grid on one machine", columns, queue_rows()))
+        rows = whole(per_clip, per_configuration, f"from {searches[-1][3]} of them" if searches else "", counts)
         tables.append(Table("the whole report, extrapolated", ("what", "minutes"), rows))
     if quick:
         print(*(f"{t.title}: {len(t.rows)} rows" for t in tables), sep="\n")

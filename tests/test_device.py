@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -233,3 +236,16 @@ def test_enhancement_runs_where_the_encoder_does(monkeypatch):
     made = vectors.waveforms_for(hum(0), inputs, {"logmel": load("logmel"), "e": Elsewhere()})
     assert seen == [np.ndarray, torch.Tensor] and list(made) == inputs
     np.testing.assert_allclose(made[inputs[1]], made[inputs[0]], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_gpu_runs_on_a_processor(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "benchmarks")
+    bench = import_module("bench_gpu")
+    bench.main(HERE, quick=True, minutes=5)
+    lines = capsys.readouterr().out.splitlines()
+    assert "encoders: 2 rows" in lines and "search of one machine: 2 rows" in lines
+    apart = float(next(line for line in lines if line.startswith("numpy")).split(" | ")[-1])
+    assert apart < SIGMA
+    assert [row[0] for row in bench.queue_rows()] == ["pooling", "distances and scores"]
+    assert bench.operations("ced-tiny") == pytest.approx(2 * 5.4e6 * 248, rel=0.3), "two for each weight and token"

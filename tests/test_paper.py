@@ -90,6 +90,16 @@ def test_search_and_reproduce_write_tables(demo_set, tmp_path):
         and "Optimism" in worth
         and "logmel" in (tmp_path / "s" / "best-configurations.md").read_text()
     )
+    by_machine = list(csv.DictReader((tmp_path / "s" / "by-machine.csv").open(encoding="utf-8")))
+    numbers = [1 / float(row[name]) for row in by_machine for name in ("AUC source", "AUC target", "pAUC")]
+    best = float(re.search(r"Best,([\d.]+)", worth)[1])
+    assert len(by_machine) == 2 and len(numbers) / sum(numbers) == pytest.approx(best, abs=0.02)
+    code, _, err = nearfar("fuse", demo_set, tmp_path / "search", "--tables", tmp_path / "f")
+    assert code == 0, err
+    rows = dict(csv.reader((tmp_path / "f" / "worth-of-the-fusion.csv").open(encoding="utf-8")))
+    assert float(rows["Optimism"]) == pytest.approx(float(rows["Fusion"]) - float(rows["Nested"]), abs=0.02)
+    weights = list(csv.DictReader((tmp_path / "f" / "weights-of-the-fusion.csv").open(encoding="utf-8")))
+    assert sum(float(row["weight"]) for row in weights) == pytest.approx(1, abs=0.03)
     code, _, err = nearfar("reproduce", demo_set, "--results", tmp_path / "runs", "--tables", tmp_path / "r")
     assert code == 0, err
     assert {p.stem for p in (tmp_path / "r").glob("*.tex")} == {"table-3", "table-4", "table-5"}

@@ -36,6 +36,7 @@ MANY = 5  # recordings, all anomalous: from this number on, warn that the cause 
 NO_PICTURES = 'needs matplotlib: pip install "nearfar[pictures]"'
 CHOSEN = "chosen with the labels of these very test clips"
 USES_LABELS = f"{CHOSEN}: expect the nested score on others"
+MACHINE_HEADS = ("machine", "AUC source", "AUC target", "pAUC", "harmonic mean")
 WORTH_HEADS = ("", "percent", "which is")
 RULE_HEADS = ("rule", "picks", "score", "rank correlation", "regret")
 
@@ -390,7 +391,37 @@ def best_table(ranked: Ranked, top: int) -> TextTable:
 def tables(ranked: Ranked) -> list[TextTable]:
     """The estimate for new data and the picks of the rules, as tables of a page."""
     found: list[TextTable] = [("What the best one is worth", WORTH_HEADS, _worth(ranked))] if ranked.selection else []
+    found += [_by_machine(ranked.records, ranked.rows[0])] if ranked.records.labelled else []
     return [*found, ("What rules without labels pick", RULE_HEADS, _rule_rows(ranked))] if ranked.rules else found
+
+
+def _by_machine(records: Records, row: int) -> TextTable:
+    """The official numbers of a configuration on each machine, or section."""
+    from nearfar.metrics import harmonic_mean
+
+    numbers = zip(records.machines, records.numbers[row], strict=True)
+    rows = [[name, *map(_percent, each), _percent(harmonic_mean(each))] for name, each in numbers]
+    return f"By machine: {_label(records.recipes[row])}", MACHINE_HEADS, rows
+
+
+def fused_tables(fused: Fused) -> list[TextTable]:
+    """The systems of a fusion with their weights, and what it is worth, as tables of a paper."""
+    weights = [[_label(r), f"{w:.2f}"] for r, w in zip(fused.recipes, fused.weights, strict=True)]
+    worth = [[what, _percent(value)] for what, value in _fused_worth(fused)]
+    return [
+        ("Weights of the fusion", ("system", "weight"), weights),
+        (f"Worth of the fusion: {fused.tried:,} weightings tried", ("what", "score"), worth),
+    ]
+
+
+def _fused_worth(fused: Fused) -> list[tuple[str, float]]:
+    return [
+        ("Best system alone", fused.single),
+        ("Equal weights", fused.equal),
+        ("Fusion", fused.overall),
+        ("Nested", fused.nested),
+        ("Optimism", fused.overall - fused.nested),
+    ]
 
 
 def search_json(ranked: Ranked, top: int, table: Path, searched: Searched) -> None:
@@ -421,10 +452,7 @@ def print_fused(fused: Fused, out: Path | None, *, chosen_by_labels: bool) -> No
         ["system", "weight"], [[_label(r), f"{w:.2f}"] for r, w in zip(fused.recipes, fused.weights, strict=True)]
     )
     echo(f"\nWeightings tried   {fused.tried:,}")
-    for what, value in (
-        ("Best system alone", fused.single), ("Equal weights", fused.equal), ("Fusion", fused.overall),
-        ("Nested", fused.nested), ("Optimism", fused.overall - fused.nested),
-    ):  # fmt: skip
+    for what, value in _fused_worth(fused):
         echo(f"{what:<18} {_percent(value)}")
     if fused.tried > 1:
         echo(f"The weights are {USES_LABELS}.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.cli import options as opt
-from nearfar.cli.output import best_table, print_fused, print_search, rank, search_json, tables
+from nearfar.cli.output import best_table, fused_tables, print_fused, print_search, rank, search_json, tables
 from nearfar.cli.terminal import BAD_INPUT, DONE, echo, echo_json, left_out, progress_bar, warn
 from nearfar.support.files import atomic_write
 
@@ -172,6 +172,7 @@ def fuse(
     truth: opt.Truth = None,
     machine: opt.Machines = None,
     store: opt.StoreFolder = None,
+    tables_folder: opt.Tables = None,
     json: opt.Json = False,
 ) -> None:
     """Example: nearfar fuse data/ --systems search/ -o fusion.json
@@ -198,6 +199,10 @@ def fuse(
     fused = bench.fuse(records, rows, search=not equal)
     if out:
         atomic_write(out, fused.system.to_json() + "\n")
+    if tables_folder:
+        from nearfar.challenge.pages.paper import write_tables
+
+        write_tables(tables_folder, fused_tables(fused))
     if json:
         echo_json(fused.to_dict())
     else:
