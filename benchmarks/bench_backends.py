@@ -1,7 +1,7 @@
 """What the back ends of the search are worth: by labels, nested, and without labels.
 
-Two data sets, log-mel, the near channel alone: the machines of `nearfar demo`, and the real motor of ../shared/data if it
-is there. For each back end, all of its configurations that the extended search has:
+Two data sets, log-mel, the near channel alone: the machines of `nearfar demo`, and the real motor of ../shared/data if
+it is there. For each back end, all of its configurations that the extended search has:
 
     best        highest official score, on the data that it was chosen on
     nested      each machine scored by what is best on the others; of one machine there is none

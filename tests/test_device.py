@@ -135,7 +135,7 @@ def test_scores_on_a_device_are_those_of_numpy(data):
 
 def test_a_search_of_the_demo_on_a_device_finds_the_same_best_recipe(demo_set, tmp_path):
     wanted = space.space(views=["near_only", "n_f", "absdif_0.5", "sfsoft_a05f07"])
-    few = space.Space({s: wanted.plan[s] for s in list(wanted.plan)[::29]})
+    few = space.Space({s: wanted.plan[s] for s in [s for s in wanted.plan if s.low is s.spike is None][::6]})
     machines, _ = run._machines(demo_set, None, [], 0)
     found = []
     for device, folder in (("cpu", tmp_path / "numpy"), (HERE, tmp_path / "torch")):
@@ -148,8 +148,7 @@ def test_a_search_of_the_demo_on_a_device_finds_the_same_best_recipe(demo_set, t
     order = [np.argsort(-each.overall, kind="stable") for each in found]
     assert ours.recipes[order[0][0]] == theirs.recipes[order[1][0]]
     for machine in ours.machines:
-        rows = np.flatnonzero((ours.statistic("sd") > 1e-6 * np.abs(ours.statistic("mean"))).all(axis=1))
-        a, b = (each.aligned(rows, machine) for each in found)  # in standard deviations of the normals
+        a, b = (each.aligned(range(len(ours)), machine) for each in found)  # in standard deviations of the normals
         np.testing.assert_allclose(b, a, rtol=SIGMA, atol=SIGMA)
         assert np.median(np.abs(a - b)) < SIGMA / 20
 

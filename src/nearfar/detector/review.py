@@ -39,6 +39,7 @@ from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.embedder import EmbeddedClip
 from nearfar.encoders.loading import with_weights
 from nearfar.recipe import Recipe
+from nearfar.support.arrays import namespace
 from nearfar.support.check import Array
 from nearfar.support.words import plural, shown
 
@@ -189,7 +190,9 @@ def check_vectors(recipes: Sequence[Recipe], banks: Sequence[Array], levels: Seq
 
 def is_flat(z: Array) -> bool:
     """Whether the vectors z (N, ...) are all the same, to rounding: a back end that compares them would be deaf."""
-    return bool(np.ptp(z, axis=0).max() <= SAME_VECTOR * np.abs(z).max())
+    xp = namespace(z)
+    spread = xp.amax(z, axis=0) - xp.amin(z, axis=0)
+    return bool(spread.max() <= SAME_VECTOR * abs(z).max())
 
 
 def too_few(count: int) -> str:
