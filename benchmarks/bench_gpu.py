@@ -37,12 +37,14 @@ from nearfar.encoders import beats, openl3, transformers
 from nearfar.encoders.frozen import FrozenEncoder, rounded_factors, torch_device
 from nearfar.encoders.table import TABLE
 from nearfar.encoders.vit import Trunk
+from nearfar.support.arrays import place
 from nearfar.views import unit
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 REPORT = ("eat-large", "eat-as2m", "beats", "ced-base", "m2d-clap", "sslam", "openl3", "dasheng")
 SEEDS = {"10s": 1, "12s": 2, "3s": 3}  # of the golden waves
 NOMINAL = {"H100": (67, 494, 989), "H200": (67, 494, 989)}  # TFLOP/s of the SXM cards: float32, tf32, bf16, dense
+HERE = torch.device("cpu")
 SECONDS = 10
 CLIPS, MACHINES, WAVEFORMS, GRID = 1200, 7, 4, 26_208  # of the report
 
@@ -214,9 +216,9 @@ def queue_rows() -> list[list[str]]:
     """How many operations a device gets for the whole grid on one machine; their number depends on no size."""
     grid, settings, rng = space.space(), list(space.space().plan), np.random.default_rng(0)
     with Queued() as pooled:
-        pool.pool_many(torch.from_numpy(rng.normal(size=(pool.TOGETHER, 9, 2, 8)).astype(np.float32)), settings)
+        pool.pool_many(place(rng.normal(size=(pool.TOGETHER, 9, 2, 8)).astype(np.float32), HERE), settings)
     names = ("near", "far", "enh_a03f05", "enh_a05f07")
-    x = {name: unit(torch.from_numpy(rng.normal(size=(300, 16)).astype(np.float32))) for name in names}
+    x = {name: place(unit(rng.normal(size=(300, 16)).astype(np.float32)), HERE) for name in names}
     recipes = list(grid.configurations("beats", settings[:1]))
     with Queued() as scored:
         score.score_all(recipes, x, np.arange(250) >= 240)

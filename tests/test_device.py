@@ -230,7 +230,7 @@ def test_enhancement_runs_where_the_encoder_does(monkeypatch):
         sample_rate, weights_hash, device = 16_000, "", HERE
 
     plain = enhance.soft_masks
-    monkeypatch.setattr(vectors.enhance, "soft_masks", lambda n, f, s: seen.append(type(n)) or plain(n, f, s))
+    monkeypatch.setattr(vectors.enhance, "soft_masks", lambda n, f, s, **k: seen.append(type(n)) or plain(n, f, s, **k))
     inputs = [EncoderInput("enh_a05f07", name) for name in ("logmel", "e")]
     made = vectors.waveforms_for(hum(0), inputs, {"logmel": load("logmel"), "e": Elsewhere()})
     assert seen == [np.ndarray, torch.Tensor] and list(made) == inputs
