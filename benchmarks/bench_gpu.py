@@ -155,7 +155,7 @@ def encoder_rows(
 
 def search_rows(device: torch.device, case: Case, until: float) -> Iterator[tuple[list[str], float]]:
     """(row, seconds a configuration) for the device, then for numpy where the case is small."""
-    for place in (device, "cpu") if case.train < 500 or device.type == "cpu" else (device,):
+    for on in (device, "cpu") if case.train < 500 or device.type == "cpu" else (device,):
         if time.perf_counter() > until:
             return
         if device.type == "cuda":
@@ -163,14 +163,14 @@ def search_rows(device: torch.device, case: Case, until: float) -> Iterator[tupl
         some = chosen(case)
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            run.search_machine(run.plan(machine(case), some, "beats", folder), Synthetic(case.width), device=place)
+            run.search_machine(run.plan(machine(case), some, "beats", folder), Synthetic(case.width), device=on)
             wait(device)
             seconds = time.perf_counter() - start
             scores = records.read(folder).aligned(range(len(some)), "m")
-        if place is device:
+        if on is device:
             mine = scores
-        apart = f"{(np.abs(scores - mine) / np.maximum(1, np.abs(mine))).max():.1e}" if place == "cpu" else ""
-        where = "numpy" if place == "cpu" else f"torch, {device.type}"
+        apart = f"{(np.abs(scores - mine) / np.maximum(1, np.abs(mine))).max():.1e}" if on == "cpu" else ""
+        where = "numpy" if on == "cpu" else f"torch, {device.type}"
         row = [where, f"{case.train:,} + {case.train // 5:,}", f"{case.dimensions:,}", f"{len(some):,}"]
         minutes = seconds * WHOLE / case.poolings / 60
         yield [*row, f"{seconds:.1f}", f"{minutes:.2f}", peak_gib(device), apart], seconds / len(some)

@@ -183,7 +183,7 @@ def test_beam_is_searched_and_scores_the_same_under_evaluate(data, tmp_path):
     assert best["freq"] == "beam" and "stable" in json.loads(found.stdout)["rules"]
     told = json.loads(run("evaluate", data, "--recipe", out / "best.json", "--rounds", 1, "--json").stdout)
     assert told["overall"] == pytest.approx(best["overall"], abs=1e-9)
-    assert "beam, concat, mean" in run("search", data, "--encoder", "logmel", "--freq", "rows", code=2).stderr
+    assert "beam, cls, concat, mean" in run("search", data, "--encoder", "logmel", "--freq", "rows", code=2).stderr
 
 
 @pytest.mark.slow
