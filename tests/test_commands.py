@@ -1,17 +1,20 @@
 """Commands by MQTT: what they do, who is in the audit, and what is refused."""
 
 import json
+import shutil
 
 import jinja2
 import pytest
 
 from brokers import Listener, Mosquitto, wait_for
 from nearfar.errors import BadInput, Conflict
-from nearfar.live.config import MqttConfig
+from nearfar.live.build import build_plant
+from nearfar.live.config import MqttConfig, from_options
 from nearfar.live.history.history import History
 from nearfar.live.sinks.commands import carry_out
 from nearfar.live.sinks.mqtt import COMMANDING, ENTITIES, Mqtt, discovery
-from plants import plant_of, windows
+from plants import T0, plant_of, windows
+from test_notify import Receiver
 from test_sinks import FAN, PUMP
 
 FAULTY = ["", "", "", *["hiss"] * 4, *[""] * 8]
@@ -19,8 +22,6 @@ FAULTY = ["", "", "", *["hiss"] * 4, *[""] * 8]
 
 @pytest.fixture
 def plant(pump_model, tmp_path):
-    import shutil
-
     model = shutil.copytree(pump_model, tmp_path / "pump")
     made, _, _ = plant_of(model, tmp_path / "history")
     yield made
@@ -87,6 +88,36 @@ def test_a_broker_carries_commands_and_answers(plant, tmp_path):
     assert plant.history.audit()[0].who == "Home Assistant (MQTT)" and not sink.problem
     sink.close()
     early.close()
+    broker.stop()
+
+
+def test_a_plant_of_a_configuration_obeys_and_tells_people(pump_model, tmp_path):
+    broker, receiver = Mosquitto(tmp_path), Receiver()
+    broker.start()
+    model = shutil.copytree(pump_model, tmp_path / "pump")
+    (tmp_path / "in").mkdir()
+    config = from_options(
+        {
+            "machines": {"pump": {"model": model, "source": str(tmp_path / "in")}},
+            "history": {"folder": tmp_path / "history"},
+            "mqtt": {"host": "127.0.0.1", "port": broker.port, "commands": True},
+            "notify": {"shift": {"url": f"json://127.0.0.1:{receiver.server_port}/", "sound": False}},
+            "maintenance": [{"when": "2026-12-24T06:00/2026-12-24T07:00", "why": "cleaning"}],
+        }
+    )
+    made = build_plant(config, clock=lambda: T0, warn=print, report=print)
+    listener = Listener(broker.port)
+    for window in windows(FAULTY[:7]):
+        made.plant.process_window("pump", window)
+    assert wait_for(lambda: receiver.titles == ["Alarm: pump"])
+    assert wait_for(lambda: not made.plant.sinks[-1].problem)
+    assert wait_for(lambda: listener.client.publish("nearfar/plant/pump/command/acknowledge", "", qos=1).rc == 0)
+    assert wait_for(lambda: listener.of("/answer"))
+    assert json.loads(listener.of("/answer")[0])["ok"] and made.plant.history.events()[0].acknowledged is not None
+    assert made.plant.calendar.entries[0].why == "cleaning"
+    made.close()
+    listener.close()
+    receiver.close()
     broker.stop()
 
 

@@ -157,10 +157,12 @@ def test_a_workbook_opens_with_numbers_times_and_no_formula(history):
     openpyxl = pytest.importorskip("openpyxl")
     write(history)
     book = openpyxl.load_workbook(io.BytesIO(report_workbook(plant_report(history, T0, DAY, title=HOSTILE))))
-    assert book.sheetnames == ["Machines", "Alarms", "Microphones and more", "What people did", "About"]
+    assert book.sheetnames == ["Machines", "Alarms", "Trend", "Microphones and more", "What people did", "About"]
     heads, row = book["Machines"].iter_rows(values_only=True)
     facts = dict(zip(heads, row, strict=True))
     assert (facts["machine"], facts["alarms"], facts["said: fine"], facts["heard, h"]) == ("pump", 1, 1, 0.4)
+    scores = [row[2:4] for row in book["Trend"].iter_rows(min_row=2, values_only=True)]
+    assert len(scores) == 144 and max(scores) == (8.0, 4.0)
     alarm = list(book["Alarms"][2])
     assert alarm[1].value == datetime.fromtimestamp(T0 - 36_000) and alarm[8].data_type == "s"
     assert alarm[8].value == HOSTILE.replace("\x07", "�")

@@ -7,6 +7,8 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
+import time
 import types
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +16,16 @@ from pathlib import Path
 import pytest
 
 from commands import nearfar
+from conftest import RATE, hum, write_wav
 from nearfar.cli import shortcut
 from nearfar.cli.live import stopped_by_signals
 from nearfar.cli.terminal import echo
 from nearfar.live.machine import open_machine
+from nearfar.live.sources import folder
+from nearfar.live.sources.folder import FolderSource
+from nearfar.live.sources.options import SourceOptions
 from nearfar.support import files, times
-from nearfar.support.words import install_command
+from nearfar.support.words import install_command, quoted
 from plants import configured
 
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="simulates Windows elsewhere")
@@ -190,6 +196,40 @@ def test_a_closed_pipe_of_windows_is_no_error(monkeypatch):
 def test_messages_name_the_command_of_the_system(system, command, monkeypatch):
     monkeypatch.setattr(sys, "platform", system)
     assert install_command("ffmpeg", "ffmpeg", "Gyan.FFmpeg") == command
+
+
+@pytest.mark.parametrize(
+    ("system", "argument", "typed"),
+    [
+        ("linux", "my pump", "'my pump'"),
+        ("linux", "a\\b", "'a\\b'"),
+        ("win32", "models\\fan", "models\\fan"),
+        ("win32", "my pump\\x", '"my pump\\x"'),
+        ("win32", "a&b", '"a&b"'),
+        ("win32", "", '""'),
+    ],
+)
+def test_commands_to_copy_are_quoted_for_the_shell_of_the_system(system, argument, typed, monkeypatch):
+    monkeypatch.setattr(sys, "platform", system)
+    assert quoted(argument) == typed
+
+
+def test_a_recording_that_its_recorder_has_for_itself_is_read_when_it_is_closed(tmp_path, monkeypatch):
+    write_wav(tmp_path / "in" / "a.wav", hum(1))
+    options = {"window_s": 2.0, "hop_s": 2.0, "rate": RATE, "clock": time.time, "report": lambda *_: None, "once": True}
+    source = FolderSource(tmp_path / "in", SourceOptions(**options))
+    opened, held = Path.open, [True]
+
+    def refusing(self, *arguments, **more):
+        if held[0] and self.suffix == ".wav":
+            raise PermissionError(errno.EACCES, "the file is used by another process", str(self))
+        return opened(self, *arguments, **more)
+
+    monkeypatch.setattr(folder.sys, "platform", "win32")
+    monkeypatch.setattr(Path, "open", refusing)
+    assert list(source.windows(threading.Event())) == [] and "a.wav waits: the file is used" in source.problem
+    held[0] = False
+    assert len(list(source.windows(threading.Event()))) == 1 and source.problem == ""
 
 
 @pytest.mark.parametrize("name", ["con", "COM1", "nul"])

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +16,7 @@ from nearfar.cli.output import NO_PICTURES, has_pictures, print_evaluation
 from nearfar.cli.terminal import echo, echo_json, progress_bar, warn
 from nearfar.support.files import atomic_write
 from nearfar.support.progress import Progress, titled
+from nearfar.support.words import quoted
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
@@ -78,9 +78,9 @@ def demo(
         echo(f"Log-mel mean and standard deviation with a plain Gaussian, for comparison: {100 * floor.overall:.2f}")
     echo(f"\nReport page   {page or NO_PICTURES}")
     echo(f"Data          {data}")
-    models = [quote(str(path)) for path, _ in detectors.values()]
-    echo(f"Try           nearfar explain {models[0]} {quote(str(shown))}")
-    echo(f"In a browser  nearfar serve {' '.join(models)} --history {quote(str(history))}")
+    models = [quoted(str(path)) for path, _ in detectors.values()]
+    echo(f"Try           nearfar explain {models[0]} {quoted(str(shown))}")
+    echo(f"In a browser  nearfar serve {' '.join(models)} --history {quoted(str(history))}")
 
 
 def _detector_of(
@@ -162,5 +162,5 @@ def pull(
     echo(f"Data          {raw}: {', '.join(folders)}")
     other = {"add": "eval", "eval": "add"}.get(found.record.part)
     if other:
-        echo(f"Other part    nearfar data pull {name.rpartition('-')[0]}-{other} --to {quote(str(to))}")
-    echo(f"Next          nearfar evaluate {quote(str(raw))}")
+        echo(f"Other part    nearfar data pull {name.rpartition('-')[0]}-{other} --to {quoted(str(to))}")
+    echo(f"Next          nearfar evaluate {quoted(str(raw))}")

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from nearfar.cli.terminal import Failures, echo, echo_json, echo_table, echo_wrapped, left_out, warn
 from nearfar.support.cells import escaped
-from nearfar.support.words import plural
+from nearfar.support.words import plural, quoted
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
@@ -158,7 +157,7 @@ def print_summary(facts: dict[str, Any]) -> None:
         if note and note not in facts["remarks"]:  # which are on stderr
             echo_wrapped(f"Note          {note}")
     echo(f"Detector      {facts['model']}")
-    echo(f"Next          nearfar score {quote(facts['model'])} RECORDINGS")
+    echo(f"Next          nearfar score {quoted(facts['model'])} RECORDINGS")
 
 
 LAMPS = (("unusual", "unusual_threshold"), ("alarm", "threshold"))
@@ -254,7 +253,7 @@ def print_scores(scores: Sequence[Named], failures: Failures, model: str) -> Non
     if unusual >= UNUSUAL and unusual > UNUSUAL_SHARE * (len(scores) - dead):
         echo_wrapped(
             f"{unusual} recordings are unusual: another session, or the beginning of a fault? Listen; those that are "
-            f"fine: nearfar add {quote(model)} FILES"
+            f"fine: nearfar add {quoted(model)} FILES"
         )
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
-from shlex import quote
 from typing import Any
 
 from nearfar.audio import SHORTEST_S, WINDOW_S
 from nearfar.audio.microphones import Problem
 from nearfar.detector.review import ASK, too_few
-from nearfar.support.words import plural
+from nearfar.support.words import plural, quoted
 
 UNLIKE = 3.0  # robust standard deviations from which on a recording is called unlike the others
 FEWEST, FEW_NORMALS = 2, 20  # clips: a fit needs the first number, an alarm to be trusted the second
@@ -256,7 +255,7 @@ def brief(text: str) -> str:
 
 
 def _without(names: list[str]) -> str:
-    options = " ".join(f"--without {quote(name)}" for name in names[:NAMED])
+    options = " ".join(f"--without {quoted(name)}" for name in names[:NAMED])
     return f"{options}{' ...' if len(names) > NAMED else ''}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterable
 
@@ -37,3 +38,10 @@ def install_command(apt: str, brew: str, winget: str) -> str:
     return {"win32": f"winget install {winget}", "darwin": f"brew install {brew}"}.get(
         sys.platform, f"apt install {apt}"
     )
+
+
+def quoted(argument: str) -> str:
+    """An argument of a command as it is typed in the shell of this system."""
+    if sys.platform != "win32":
+        return shlex.quote(argument)
+    return f'"{argument}"' if not argument or set(argument) & set(" &()^;,'") else argument

@@ -1,4 +1,4 @@
-"""A report as an Excel workbook: a sheet of machines, of alarms, of microphones, of people's actions; or of normals."""
+"""A report as an Excel workbook: sheets of machines, alarms, scores, microphones and what people did; or of normals."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ def _plant_sheets(r: PlantReport) -> list[Sheet]:
         for e in (*m.health, *m.other)
     ]
     actions = [(m.name, _time(a.at), a.who, ACTIONS.get(a.action, a.action)) for m in r.machines for a in m.audit]
+    trend = [
+        (m.name, _time(w.t0), None if w.anomalous is None else w.score, w.threshold, w.status, w.problem)
+        for m in r.machines
+        for w in m.trend
+    ]
     said = ("said: fault", "said: fine", "no answer", "promised false alarms", "kept")
     sound = ("heard, h", "not judged, windows", "set-point", "highest score", "near, dBFS", "far, dBFS", "last sound")
     heads = ("machine", "at the end", "alarms", *said, *sound)
@@ -49,6 +54,7 @@ def _plant_sheets(r: PlantReport) -> list[Sheet]:
             ("machine", "began", "ended", "highest score", "set-point", "said", "by", "seen by", "what was heard"),
             alarms,
         ),
+        ("Trend", ("machine", "time", "score", "set-point", "state", "why"), trend),
         ("Microphones and more", ("machine", "kind", "began", "ended", "what"), other),
         ("What people did", ("machine", "when", "who", "what"), actions),
         ("About", ("report", "span", "summary"), [(r.title, span_text(r), r.summary)]),
