@@ -151,6 +151,7 @@ def test_a_folder_by_keyboard_alone(tmp_path, size, scheme):
         page.keyboard.press("Control+a")
         page.keyboard.type(str(tmp_path / "normals"))
         page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         page.get_by_text("Saved.").wait_for()
         for step in (2, 3, 4):

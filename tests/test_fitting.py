@@ -157,7 +157,7 @@ def test_a_machine_that_is_fitted_again_keeps_its_old_detector(normals, tmp_path
         created(client, "pump", normals)
         client.post("/v1/machines/pump/fit", json={})
         ended(client)
-        body = {"files": ["03.wav"], "left_out": True, "who": "Anna"}
+        body = {"files": ["03.wav"], "keep": False, "who": "Anna"}
         after = client.put("/v1/machines/pump/recordings", json=body).json()
         assert after["left_out"] == 1 and after["files"][3]["left_out_by"] == "Anna" and after["recordings"] == 11
         client.post("/v1/machines/pump/fit", json={})
@@ -173,7 +173,7 @@ def test_a_machine_that_is_fitted_again_keeps_its_old_detector(normals, tmp_path
         ("POST", "", {"id": "a", "folder": "/"}, 422),
         ("PUT", "/pump/recordings", {"folder": "/no/such"}, 422),
         ("PUT", "/pump/recordings", {"kind": "tape"}, 422),
-        ("PUT", "/pump/recordings", {"files": ["../x.wav"], "left_out": True}, 404),
+        ("PUT", "/pump/recordings", {"files": ["../x.wav"], "keep": False}, 404),
         ("PUT", "/nobody/recordings", {"kind": "files"}, 404),
         ("POST", "/pump/microphone", {"what": "levels"}, 422),
         ("DELETE", "/pump/microphone", None, 404),

@@ -1,14 +1,16 @@
 """The recordings that a machine has heard: a row each, with their worst spans and their sound."""
 
+import itertools
 import time
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import RATE, hum, write_wav
-from nearfar.live.heard import APART_S, file_of, recordings, summary
+from nearfar.live.heard import begin_after, file_of, recordings, summary
 from nearfar.live.records import ScoreRecord
 from servers import a_plant, client_of
 from test_setup import wav
@@ -63,13 +65,15 @@ def test_a_recording_has_one_word(scores, status):
     assert summary(rows(scores)).status == status
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 4)), max_size=6))
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 4)), max_size=6), st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_windows_of_one_recording_stay_together(lengths):
+def test_windows_of_one_recording_stay_together(lengths, overlap):
     made, t0 = [], 0.0
     for file, count in lengths:  # the same name again is another recording
         made.append(rows([1.0] * count, file, t0))
-        t0 = made[-1][-1].t1 + APART_S
+        t0 = begin_after(made[-1][-1], t0 if overlap else made[-1][-1].t1)
+    if overlap:
+        assert all(a[-1].t0 < b[0].t0 for a, b in itertools.pairwise(made))
     found = list(recordings(row for of in reversed(made) for row in reversed(of)))
     assert [(h.file, h.windows) for h in found] == lengths[::-1]
 
@@ -106,12 +110,19 @@ def test_what_is_sent_leaves_a_trace_with_sound_and_can_alarm(pump3, tmp_path):
         assert [h["status"] for h in found] == ["wrong"] * 3 + ["normal"] and all(h["playable"] for h in found)
         page = client.get("/v1/machines/pump/heard?limit=3").json()
         older = client.get(page["next"]).json()
+        worst = client.get("/v1/machines/pump/heard?order=worst&limit=3").json()
+        assert [h["score"] for h in worst["recordings"]] == sorted((a["score"] for a in answers), reverse=True)[:3]
+        assert worst["next"] is None
         assert [h["t0"] for h in page["recordings"] + older["recordings"]] == [h["t0"] for h in found]
         sound = client.get("/v1/machines/pump/heard/near", params={"t0": found[0]["t0"]})
         assert sound.status_code == 200
         assert client.get("/v1/machines/pump/heard/near", params={"t0": found[0]["t0"] + 99}).status_code == 404
+        assert state["last_heard"] <= time.time()  # they were sent faster than they were made
         event = client.get("/v1/events/1").json()
         assert event["file"] == "same.wav" and event["has_audio"]
+        peak = max(range(4), key=lambda i: answers[i]["score"])
+        kept = plant.history.event_audio.path(plant.history.event(1).audio)
+        assert np.abs(soundfile.read(kept)[0][:, 0] - hum(500 + peak, fault="hiss").near).max() < 1e-4  # its own sound
         long = post(client, "long.wav", hum(600, seconds=40.0))
         found = client.get("/v1/machines/pump/heard").json()["recordings"][0]
         assert found["file"] == "long.wav" and found["windows"] == len(long["windows"]) == 20

@@ -90,9 +90,11 @@ def test_doctor_is_a_job_whose_findings_are_kept_until_the_recordings_change(pum
     by_file = {each["file"]: each for each in found["files"]}
     assert not by_file["bad.wav"]["usable"] and "unlike the others" in " ".join(by_file["odd.wav"]["texts"])
     assert found["files"][0]["file"] == "bad.wav"  # what cannot be used comes first
-    body = {"files": ["bad.wav", "odd.wav"], "left_out": True, "who": "Anna"}
+    body = {"files": ["bad.wav", "odd.wav"], "keep": False, "who": "Anna"}
     after = client.put("/v1/machines/pump/recordings", json=body).json()
     assert after["findings"]["stale"] and after["recordings"] == 10
+    kept = client.put("/v1/machines/pump/recordings", json={"files": ["9.wav"], "keep": True, "who": "Ben"}).json()
+    assert [f["kept_by"] for f in kept["files"] if f["file"] in ("9.wav", "8.wav")] == ["", "Ben"]
     client.post("/v1/machines/pump/doctor", json={})
     assert ended(client, 2)["state"] == "done"
     found = client.get("/v1/machines/pump/recordings").json()["findings"]

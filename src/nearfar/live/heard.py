@@ -16,7 +16,7 @@ from nearfar.live.records import ScoreRecord
 
 WORST = 4  # spans of a recording that are named
 IN_A_ROW = 3
-APART_S = 0.01  # between two recordings of one name; the windows of one follow each other without a gap
+APART_S = 0.01  # between the windows of two recordings; those of one follow each other without a gap
 WINDOW = re.compile(r"@\d+(?:\.\d+)?(?:e\+?\d+)?s$")  # behind the name of a file, for a window of a long one
 
 
@@ -50,6 +50,17 @@ class Heard:
     status: str
     problem: str
     spans: tuple[Span, ...]
+
+
+def begin_after(last: ScoreRecord | None, t0: float) -> float:
+    """When a recording begins that is to begin at `t0`: after the beginning of the last window, and not at its end.
+
+    Recordings may be sent faster than they were made, so they may overlap.
+    """
+    if last is None:
+        return t0
+    t0 = max(t0, last.t0 + APART_S)
+    return last.t1 + APART_S if abs(t0 - last.t1) < APART_S else t0
 
 
 def file_of(name: str) -> str:
@@ -93,7 +104,7 @@ def recordings(newest_first: Iterable[ScoreRecord]) -> Iterator[Heard]:
     """The recordings of these windows, which come newest first."""
     run: list[ScoreRecord] = []
     for row in newest_first:
-        if run and (row.file != run[-1].file or run[-1].t0 - row.t1 >= APART_S / 2):
+        if run and (row.file != run[-1].file or abs(run[-1].t0 - row.t1) >= APART_S / 2):
             yield summary(run[::-1])
             run = []
         run.append(row)

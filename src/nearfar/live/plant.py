@@ -9,7 +9,6 @@ machines do not wait for each other. A window carries its own time; `clock` date
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -23,7 +22,7 @@ from nearfar import audio
 from nearfar.detector import Detector
 from nearfar.live.calendar import Calendar, Maintenance
 from nearfar.live.events import EventRecorder, Reporter, file_time
-from nearfar.live.heard import APART_S, file_of
+from nearfar.live.heard import begin_after, file_of
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History
 from nearfar.live.loudness import LOUD
@@ -100,19 +99,18 @@ class Plant:
 
         Each window is then kept with its sound, and counts for the alarm, as one from a source would.
         """
-        machine, t0 = self.machines[machine_id], math.nan
+        machine, t0, begun = self.machines[machine_id], 0.0, False
         for clip in clips:
             embedded = machine.detector.embed_clip(clip)
             score = machine.detector.score_embedded(embedded)
             if not machine.streamed:
                 with machine.lock:
-                    if math.isnan(t0):
-                        last = -math.inf if machine.last is None else machine.last.t1
-                        t0 = max(self.clock() - seconds, last + APART_S)
+                    if not begun:
+                        t0 = begin_after(machine.last, self.clock() - seconds)
                     samples = np.stack([clip.near] if clip.far is None else [clip.near, clip.far])
-                    window = Window(t0, samples, clip.rate, name=name, missing_s=clip.missing_s)
+                    window = Window(t0, samples, clip.rate, not begun, name, missing_s=clip.missing_s)
                     self._take(machine, window, _record(machine_id, window, score), clip, embedded.problems)
-                    t0 = window.t1
+                    t0, begun = window.t1, True
                 with suppress(OSError):  # a full disk must not stop the scoring
                     self.history.sent_audio.save(sent_name(machine_id, window.t0), samples, clip.rate)
             yield score

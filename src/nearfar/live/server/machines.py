@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from heapq import nlargest
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
@@ -37,6 +38,7 @@ router = APIRouter(prefix="/v1/machines", tags=["machines"], responses=ERRORS)
 RATES = np.geomspace(0.2, 1e-6, 48)  # rates of false alarms, as shares of windows, along the curve
 ODD = 3  # most unusual normals that are shown
 SINCE_H = 24.0
+SEVERITY = {"wrong": 3, "unusual": 2, "cannot judge": 1, "normal": 0}
 HEARD_S = 30 * 86_400.0
 
 
@@ -179,19 +181,21 @@ def heard(
     since: Time = None,
     until: Time = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    order: Literal["newest", "worst"] = "newest",
 ) -> schemas.HeardRecordings:
     """The recordings that a machine has heard in [since, until), by default of the last 30 days; of a stream, samples
-    that were kept, one an hour at most."""
+    that were kept, one an hour at most. The worst first, or page by page the newest."""
     machine, history = service.machine(id), service.plant.history
     end = service.clock() + 60 if until is None else until
     start = end - HEARD_S if since is None else since
-    rows = history.scores_of_files(id, start, end)
-    found = list(islice(recordings(_samples(service, id, start, end) if is_stream(machine) else rows), limit + 1))
-    shown = [
-        serialize_heard(h, machine.detector.unusual_rate, playable=_sound_of(service, machine, h) is not None)
-        for h in found[:limit]
-    ]
-    following = next_page(request, len(found) > limit, until=repr(found[limit - 1].t0) if len(found) > limit else "")
+    of_stream = is_stream(machine)
+    every = recordings(_samples(service, id, start, end) if of_stream else history.scores_of_files(id, start, end))
+    if order == "worst":
+        every = iter(nlargest(limit, every, key=lambda heard: (SEVERITY[heard.status], heard.score)))
+    found = list(islice(every, limit + 1))
+    share = machine.detector.unusual_rate
+    shown = [serialize_heard(h, share, playable=_sound_of(service, machine, h) is not None) for h in found[:limit]]
+    following = next_page(request, True, until=repr(found[limit - 1].t0)) if len(found) > limit else None
     return schemas.HeardRecordings(recordings=shown, next=following)
 
 

@@ -135,11 +135,12 @@ class Findings(Schema):
 
 
 class Recording(Schema):
-    """A recording of a collection; `left_out_by` is who threw it out, "" if nobody did."""
+    """A recording of a collection; who threw it out, and who kept it although doctor named it, "" if nobody did."""
 
     file: str = Field(examples=["monday_07.wav"])
     session: str = Field(examples=["2026-03-01 14h"])
     left_out_by: str = Field(examples=[""])
+    kept_by: str = Field(examples=[""])
 
 
 CollectionKind = Literal["browser", "microphone", "folder", "stream", "files"]
@@ -735,7 +736,7 @@ class NewCollection(ByWhom):
 
 
 class CollectionChange(ByWhom):
-    """What changes: where the recordings come from, or what `files` are: thrown out, or of a session."""
+    """What changes: where the recordings come from, or what `files` are: kept or thrown out, or of a session."""
 
     name: str | None = Field(default=None, min_length=1, max_length=100, examples=["Pump 4"])
     kind: CollectionKind | None = Field(default=None, examples=["microphone"])
@@ -743,7 +744,7 @@ class CollectionChange(ByWhom):
     folder: str | None = Field(default=None, max_length=4096, examples=[None])
     mono: bool | None = Field(default=None, examples=[False])
     files: list[str] | None = Field(default=None, max_length=10_000, examples=[["monday_07.wav"]])
-    left_out: bool | None = Field(default=None, examples=[True])
+    keep: bool | None = Field(default=None, examples=[False])
     session: str | None = Field(default=None, max_length=60, examples=[None])
 
 

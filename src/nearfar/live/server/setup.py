@@ -58,7 +58,9 @@ def collection(service: ServiceDep, id: str) -> schemas.Collection:
     recordings = setup.collections.recordings(id)
     known = setup.collections.sessions(id, recordings)
     files = [
-        schemas.Recording(file=r.name, session=session, left_out_by=made.left_out.get(r.name, ""))
+        schemas.Recording(
+            file=r.name, session=session, left_out_by=made.left_out.get(r.name, ""), kept_by=made.kept.get(r.name, "")
+        )
         for r, session in zip(recordings, known, strict=True)
     ]
     found, job, session = setup.collections.findings(id), setup.jobs.of(id), setup.microphones.session(id)
@@ -79,7 +81,7 @@ def collection(service: ServiceDep, id: str) -> schemas.Collection:
 @router.put("/machines/{id}/recordings", operation_id="changeCollection")
 def change(service: ServiceDep, request: Request, id: str, body: schemas.CollectionChange) -> schemas.Collection:
     """Say where the recordings come from, throw some out or take them in again, or name their session."""
-    setup, given = service.setup, body.model_dump(exclude_none=True, exclude={"who", "files", "left_out", "session"})
+    setup, given = service.setup, body.model_dump(exclude_none=True, exclude={"who", "files", "keep", "session"})
     if given.get("folder"):
         if not setup.here:
             raise HttpError(403, "not_here", NOT_HERE)
@@ -92,7 +94,7 @@ def change(service: ServiceDep, request: Request, id: str, body: schemas.Collect
         setup.collections.change(id, **given)
     if body.files:
         who = caller_name(request, body.who)
-        setup.collections.mark(id, body.files, who, left_out=body.left_out, session=body.session)
+        setup.collections.mark(id, body.files, who, keep=body.keep, session=body.session)
     return collection(service, id)
 
 

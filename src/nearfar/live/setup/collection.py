@@ -51,6 +51,7 @@ class Collection:
     folder    of the user, "" for a folder of our own
     mono      there is no far microphone
     left_out  {file: who threw it out}; files are named as `find` names them
+    kept      {file: who kept it}, of those that doctor named
     sessions  {file: its session}, where people named one
     """
 
@@ -61,6 +62,7 @@ class Collection:
     folder: str = ""
     mono: bool = False
     left_out: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
     sessions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -107,23 +109,24 @@ class Collections:
                 raise BadInput(f"a machine has one source, or two (near and far), not {len(new.source)}")
             return self._write(new)
 
-    def mark(
-        self, id: str, files: Iterable[str], who: str, *, left_out: bool | None, session: str | None
-    ) -> Collection:
-        """Throw recordings out, or take them in again, and name their session ("": as their names tell). NotFound."""
+    def mark(self, id: str, files: Iterable[str], who: str, *, keep: bool | None, session: str | None) -> Collection:
+        """Keep recordings or throw them out, and name their session ("": as names tell); NotFound for unknown ones."""
         with self._lock:
-            old, known = self.get(id), {r.name for r in self.recordings(id)}
-            out, named = dict(old.left_out), dict(old.sessions)
-            for file in files:
-                if file not in known:
-                    raise NotFound(f"{old.name} has no recording {file!r}")
-                if left_out is not None:
-                    out.pop(file, None)
-                    out |= {file: who} if left_out else {}
-                if session is not None:
-                    named.pop(file, None)
-                    named |= {file: session} if session else {}
-            return self._write(replace(old, left_out=out, sessions=named))
+            old, files = self.get(id), list(files)
+            if unknown := set(files) - {r.name for r in self.recordings(id)}:
+                raise NotFound(f"{old.name} has no recording {min(unknown)!r}")
+            others = {name: who for name, who in old.left_out.items() if name not in files}
+            changes: dict[str, Any] = {}
+            if keep is not None:
+                by = dict.fromkeys(files, who)
+                changes = {
+                    "left_out": others if keep else others | by,
+                    "kept": {**old.kept, **by} if keep else old.kept,
+                }
+            if session is not None:
+                named = {name: known for name, known in old.sessions.items() if name not in files}
+                changes["sessions"] = named | (dict.fromkeys(files, session) if session else {})
+            return self._write(replace(old, **changes))
 
     def folder(self, id: str) -> Path:
         """The folder of a collection's recordings."""

@@ -120,7 +120,7 @@ class Preparation:
         table: dict[str, Any] = {"name": collection.name} if old is None else old.model_dump(exclude_defaults=True)
         if old is None or collection.source:
             table["source"] = list(collection.source)
-        kept = None if old is None else keep_old(model)
+        kept = keep_old(model) if model.exists() else None
         detector.save(model)
         try:
             self.roster.put(collection.id, table | {"model": model}, who, here=self.here)

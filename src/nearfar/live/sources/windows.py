@@ -169,7 +169,10 @@ class RingBuffer:
 
     def cut(self, at: float, before: float, after: float) -> SampleBlock | None:
         """Gapless audio from `before` s before `at` to `after` s after it; None if `at` is not in the buffer."""
-        runs = [run for run, piece in self._pieces if piece.t0 - 1e-3 <= at < piece.t1]
+        runs = [
+            run for run, piece in self._pieces if abs(piece.t0 - at) < 1e-3
+        ]  # recordings that were sent may overlap
+        runs = runs or [run for run, piece in self._pieces if piece.t0 <= at < piece.t1]
         if not runs:
             return None
         pieces = [piece for run, piece in self._pieces if run == runs[-1]]

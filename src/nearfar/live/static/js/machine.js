@@ -3,7 +3,7 @@
 import { actionButton, answerAction } from "./actions.js";
 import { apiPath, get, post, remove, savedName } from "./api.js";
 import { gauge, legend, onWidth, trendChart } from "./chart.js";
-import { badge, breadcrumbs, h, icon, note, panel, replaceContent, reportLinks, setTitle, table } from "./dom.js";
+import { at, badge, breadcrumbs, h, icon, note, panel, replaceContent, reportLinks, setTitle, table } from "./dom.js";
 import { dropZone, uploadPath } from "./drop.js";
 import { levelMeters } from "./levels.js";
 import { allowed, openMicrophone } from "./microphone.js";
@@ -37,6 +37,10 @@ const TEXT = {
   spans: (r) => r.spans.map((s) => `${clockSpan(s.start_s)} to ${clockSpan(s.end_s)} (${scoreText(s.score)})`).join(", "),
   worst: "Worst: ",
   more: "Show older ones",
+  order: "Order of the recordings",
+  orders: { newest: "Newest first", worst: "Worst first" },
+  remove: "Remove this machine",
+  removeHow: "It is no longer watched. What was recorded stays, and so does its model: it can be set up again.",
   drop: "Score recordings: choose them, or drop them here",
   listen: "Listen with the microphone of this device",
   listenHow: "While this page is open, each recording is sent to nearfar, kept, and counts for the alarm.",
@@ -130,8 +134,14 @@ export async function show(main, id) {
       actions,
     ),
     reportLinks(id),
+    h("details", {}, h("summary", {}, TEXT.remove), h("p", {}, TEXT.removeHow), h("p", {}, actionButton(TEXT.remove, removed))),
   );
 
+  async function removed(name) {
+    await remove(`${apiPath("machines", id)}?who=${encodeURIComponent(name)}`);
+    window.location.assign(at("/"));
+    return "";
+  }
   const reloadHeader = async () => {
     machine = await get(apiPath("machines", id));
     drawHeader();
@@ -343,12 +353,25 @@ async function heardList(machine, into) {
     missing: "",
     answers: badge(recordingLabel(r.status)),
   });
-  const found = await get(`${apiPath("machines", machine.id, "heard")}?limit=20`);
+  const order = into.dataset.order || "newest";
+  const found = await get(`${apiPath("machines", machine.id, "heard")}?limit=20&order=${order}`);
+  const choose = (wanted) => {
+    into.dataset.order = wanted;
+    heardList(machine, into).catch(() => {});
+  };
+  const orders = h(
+    "div",
+    { class: "ranges", role: "group", "aria-label": TEXT.order },
+    Object.entries(TEXT.orders).map(([value, text]) =>
+      h("button", { type: "button", "aria-pressed": String(value === order), onclick: () => choose(value) }, text),
+    ),
+  );
   const all = found.recordings;
   const draw = (next) => {
     const button = h("button", { type: "button", onclick: () => more(next).catch(() => {}) }, TEXT.more);
     replaceContent(
       into,
+      all.length > 1 && h("p", {}, orders),
       machine.source !== "none" && !all.some((r) => r.file) && h("p", { class: "small" }, TEXT.samples),
       all.length ? player(all.map(item)) : note(TEXT.heardNone),
       next && h("p", { class: "row" }, button),

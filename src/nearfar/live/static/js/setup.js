@@ -47,6 +47,8 @@ const TEXT = {
   testGood: "The microphones are fine.",
   insecure: "This browser gives its microphone only to pages of this computer, or of https. Open nearfar at the computer itself, or choose another way.",
   folder: "Folder of normal recordings",
+  watched: "Folder to listen to from then on (may stay empty)",
+  putThere: (folder) => `Put recordings into ${folder}: they are found there.`,
   stream: ["Address of near, or of both", "Address of far, if it is another one"],
   save: "Save",
   saved: "Saved.",
@@ -78,7 +80,6 @@ const TEXT = {
   nameIt: "Name it",
   throwAll: "Throw all of these out",
   keep: "Keep",
-  kept: "Kept.",
   throwOut: "Throw out",
   takeBack: "Take in again",
   thrown: (who) => `thrown out by ${who}`,
@@ -391,11 +392,12 @@ function whereFrom(shared) {
   }
   function folder() {
     const input = h("input", { type: "text", id: "folder", value: shared.made.folder, autocomplete: "off", required: true });
+    const watched = h("input", { type: "text", id: "watched", value: shared.made.source[0] || "", autocomplete: "off" });
     const store = async () => {
-      await change({ folder: input.value, source: [input.value] });
+      await change({ folder: input.value, source: [watched.value] });
       return TEXT.saved;
     };
-    return [labelled(TEXT.folder, input), h("p", { class: "row" }, plainButton(TEXT.save, store, shared.reload, { main: true }))];
+    return [labelled(TEXT.folder, input), labelled(TEXT.watched, watched), h("p", { class: "row" }, plainButton(TEXT.save, store, shared.reload, { main: true }))];
   }
   function stream() {
     const inputs = TEXT.stream.map((text, i) => h("input", { type: "text", id: `stream${i}`, autocomplete: "off", value: shared.made.source[i] || "" }));
@@ -464,6 +466,7 @@ function collect(shared) {
   const { id } = shared;
   const element = h("section", { class: "panel" });
   const counter = h("div", {});
+  const drop = h("div", {});
   const state = h("div", { role: "status" });
   const meters = levelMeters();
   const number = (name, value, more) => h("input", { type: "number", id: name, value, required: true, ...more });
@@ -516,7 +519,7 @@ function collect(shared) {
     "div",
     {},
     h("div", { class: "fields" }, labelled(TEXT.recordCount, count), labelled(TEXT.recordSeconds, seconds), labelled(TEXT.recordEvery, every)),
-    h("p", { class: "row" }, plainButton(TEXT.record, begin, undefined, { main: true, sign: "alarm" }), plainButton(TEXT.stop, stop, shared.reload)),
+    h("p", { class: "row" }, plainButton(TEXT.record, begin, undefined, { main: true, sign: "fine" }), plainButton(TEXT.stop, stop, shared.reload)),
     meters.element,
     state,
   );
@@ -526,7 +529,7 @@ function collect(shared) {
     h("p", {}, TEXT.collectHow),
     counter,
     controls,
-    uploads(shared),
+    drop,
     h("p", { class: "row" }, h("button", { type: "button", class: "main", onclick: () => shared.go(2) }, TEXT.next)),
   );
   return {
@@ -542,6 +545,9 @@ function collect(shared) {
         h("p", { class: "small" }, made.missing || TEXT.enough),
       );
       controls.hidden = !canRecord();
+      const own = shared.made.kind === "folder";
+      if (own || !drop.firstChild?.matches?.(".drop-zone"))
+        replaceContent(drop, own ? h("p", {}, TEXT.putThere(made.folder)) : uploads(shared));
     },
     onSession: (session) => {
       meters.show(session.levels);
@@ -561,7 +567,6 @@ function listen(shared) {
   const odd = h("div", {});
   const groups = h("div", {});
   const all = h("details", {});
-  const kept = new Set(); // what somebody has listened to and kept, on this page
   const check = async (name) => {
     await post(apiPath("machines", id, "doctor"), { who: name });
     return TEXT.jobs.doctor;
@@ -585,14 +590,8 @@ function listen(shared) {
   const left = (file) => shared.made.files.find((each) => each.file === file)?.left_out_by;
   const decide = (file) =>
     left(file)
-      ? [h("span", { class: "small" }, TEXT.thrown(left(file))), mark([file], { left_out: false }, TEXT.takeBack)]
-      : [
-          plainButton(TEXT.keep, async () => {
-            kept.add(file);
-            return TEXT.kept;
-          }, drawAll),
-          mark([file], { left_out: true }, TEXT.throwOut),
-        ];
+      ? [h("span", { class: "small" }, TEXT.thrown(left(file))), mark([file], { keep: true }, TEXT.takeBack)]
+      : [mark([file], { keep: true }, TEXT.keep), mark([file], { keep: false }, TEXT.throwOut)];
 
   function drawAll() {
     const { made } = shared;
@@ -603,7 +602,7 @@ function listen(shared) {
       h("p", { class: "lead" }, word),
       found && found.notes.map((text) => h("p", { class: "small" }, text)),
     );
-    const shown = (found?.files || []).filter((each) => !kept.has(each.file) && made.files.some((f) => f.file === each.file));
+    const shown = (found?.files || []).filter((each) => made.files.some((f) => f.file === each.file && !f.kept_by));
     const playing = odd.contains(document.activeElement);
     if (!playing || !shown.length || odd.dataset.of !== JSON.stringify([shown, made.files]))
       replaceContent(odd, shown.length ? [h("h3", {}, TEXT.findings), player(shown.map(oddItem))] : null);
@@ -614,7 +613,7 @@ function listen(shared) {
       label: [each.file, each.session && h("span", { class: "small" }, ` · ${each.session}`)],
       name: each.file,
       sounds: sound(each.file),
-      answers: [each.left_out_by && h("span", { class: "small" }, TEXT.thrown(each.left_out_by)), each.left_out_by ? mark([each.file], { left_out: false }, TEXT.takeBack) : mark([each.file], { left_out: true }, TEXT.throwOut)],
+      answers: [each.left_out_by && h("span", { class: "small" }, TEXT.thrown(each.left_out_by)), each.left_out_by ? mark([each.file], { keep: true }, TEXT.takeBack) : mark([each.file], { keep: false }, TEXT.throwOut)],
     }));
     if (!all.contains(document.activeElement) || all.dataset.of !== JSON.stringify(made.files))
       replaceContent(all, h("summary", {}, TEXT.all(made.files.length)), items.length > 0 && player(items));
@@ -643,7 +642,7 @@ function listen(shared) {
         { class: "group" },
         player([{ label: `${files.length} recordings${each.values[i] ? ` of ${each.values[i]}` : ""}: ${files.slice(0, 3).join(", ")}${files.length > 3 ? " …" : ""}`, name: files[0], sounds: sound(files[0]) }]),
         labelled(TEXT.groupName, input),
-        h("p", { class: "row" }, actionButton(TEXT.nameIt, name, { after: shared.reload }), mark(files, { left_out: true }, TEXT.throwAll)),
+        h("p", { class: "row" }, actionButton(TEXT.nameIt, name, { after: shared.reload }), mark(files, { keep: false }, TEXT.throwAll)),
       );
     }),
   ];
