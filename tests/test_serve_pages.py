@@ -434,3 +434,23 @@ def test_a_channel_to_people_is_added_tested_and_removed(page, listening):
     page.get_by_text("ntfy did not take the message").wait_for()
     row.get_by_role("button", name="Remove").click()
     page.get_by_text("Nobody is told of alarms yet").wait_for()
+
+
+def test_maintenance_is_marked_and_removed(page, listening):
+    open_page(page, "/machine/pump")
+    page.get_by_label("Or every week").fill("Mon-Sun")
+    page.get_by_label("Why").fill("cleaning")
+    page.get_by_role("button", name="Mark it").click()
+    named(page)
+    item = page.locator("li", has_text="Mon-Sun cleaning")
+    item.wait_for()
+    assert listening.plant.calendar.why("pump", time.time()) == "maintenance: cleaning"
+    assert listening.plant.calendar.why("fan", time.time()) == ""
+    page.get_by_label("From").fill("2026-12-24T06:00")
+    page.get_by_label("To", exact=True).fill("2026-12-24T18:30")
+    page.get_by_role("button", name="Mark it").click()
+    page.locator("#maintenance ~ ul li").nth(1).wait_for()
+    once = listening.plant.calendar.entries[1]  # the browser is in India, UTC+5:30
+    assert once.when == "2026-12-24T00:30:00.000Z/2026-12-24T13:00:00.000Z"
+    item.get_by_role("button", name="Remove").click()
+    until(lambda: listening.plant.calendar.entries == (once,))

@@ -6,6 +6,7 @@ import { gauge, legend, onWidth, trendChart } from "./chart.js";
 import { at, badge, breadcrumbs, h, icon, note, panel, replaceContent, reportLinks, setTitle, table } from "./dom.js";
 import { dropZone, uploadPath } from "./drop.js";
 import { levelMeters } from "./levels.js";
+import { maintenancePanel } from "./maintenance.js";
 import { allowed, openMicrophone } from "./microphone.js";
 import { player } from "./player.js";
 import { fileTime, saved } from "./setup.js";
@@ -133,6 +134,7 @@ export async function show(main, id) {
       ),
       actions,
     ),
+    maintenancePanel(id),
     reportLinks(id),
     h("details", {}, h("summary", {}, TEXT.remove), h("p", {}, TEXT.removeHow), h("p", {}, actionButton(TEXT.remove, removed))),
   );
