@@ -37,7 +37,7 @@ SOUND_S = 10.0
 NEEDS_APPRISE = 'messages to people need apprise: pip install "nearfar[notify]"'
 TITLES = {ALARM: "Alarm", HEALTH_EVENT: "Microphone", TREND: "Slow rise", UNUSUAL: "Unusual"}
 RAISED, CLEARED = "raised", "cleared"
-Files = list[tuple[str, bytes]]
+Files = Sequence[tuple[str, bytes]]  # name and content of each attachment
 
 _SENDING = threading.Lock()  # apprise sends in threads of its own, so its log is that of one message at a time
 
@@ -63,7 +63,7 @@ class Address:
         self._target.add(made)
         self.service, self.attaches = str(made.service_name), bool(made.attachment_support)
 
-    def send(self, title: str, text: str, files: Files = []) -> None:  # noqa: B006
+    def send(self, title: str, text: str, files: Files = ()) -> None:
         """Send a message. OSError says why it could not be sent."""
         log, said = logging.getLogger("apprise"), _Said(logging.WARNING)
         with _SENDING, tempfile.TemporaryDirectory(prefix="nearfar-") as folder:
@@ -134,7 +134,7 @@ class Channel(RetryQueue):
         if (end := self.quiet_until(now)) is not None:
             raise Later(end - now)
         machine, why = self.machines.get(event.machine), ""
-        files: Files = []
+        files: Files = ()
         if message.what == RAISED:
             with suppress(NotFound):
                 event = self.history.event(event.id)  # it may be over: the message has waited
@@ -190,7 +190,8 @@ def evidence(machine: Machine, path: Path | None, event: Event) -> tuple[str, Fi
     """What differs at the peak of an event in words, a picture of it, and SOUND_S of its sound; what there is."""
     if path is None:
         return "", []
-    detector, files, why = machine.detector, [], ""
+    detector, why = machine.detector, ""
+    files: Files = ()
     with suppress(OSError, ValueError):  # the sound has been deleted meanwhile: the message matters more
         peak_s = event.peak_t0 - event.audio_t0
         heard = peak_clip(path, peak_s, detector.window_s, SOUND_S)
