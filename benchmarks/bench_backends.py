@@ -96,7 +96,7 @@ def without_labels(records: Records) -> str:
     """What the rules that use normals alone pick from all."""
     rules = select.label_free(records)
     picks = ", ".join(f"{name} {100 * rules[name].overall:.1f}" for name in ("together", "zmin") if name in rules)
-    return f"{len(records.machines)} machines, rules without labels over all of these: {picks}."
+    return f"rules without labels over all of these: {picks}."
 
 
 def main() -> None:

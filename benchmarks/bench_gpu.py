@@ -2,6 +2,9 @@
 
     python benchmarks/bench_gpu.py [--device cuda] [--quick]      without a GPU: --device cpu, torch on the processor
 
+A machine without a network needs the packages beside the checkout: pip install --target .packages array-api-compat
+scipy soundfile soxr safetensors threadpoolctl typer rich; there, PYTHONPATH=src:.packages.
+
     encoders    random numbers at the published size, clips of 10 s, in each precision: clips a second as `embed`
                 computes them, copies included; operations a second, beside those of a large product; memory
     search      990 + 10 normals, 200 test clips, 64 of other machines, grids of 63 x 8 x 768 for four waveforms: a part
@@ -60,21 +63,20 @@ class Clock:
         return time.perf_counter() + part * (self.end - time.perf_counter())
 
 
-def network(name: str) -> Any:
+def network(name: str, device: torch.device) -> Any:
     """The network of an encoder at its published size, with random numbers."""
     torch.manual_seed(0)
-    if name == "beats":
-        made: Any = beats.BeatsNetwork(beats.Beats(beats.Config()))
-    elif name == "openl3":
-        made = openl3.OpenL3Network(openl3.OpenL3("mel128", 512), 512)
-    else:
-        family_name, shape = transformers.NETWORKS[name]
-        family = transformers.FAMILIES[family_name]
-        made = transformers.Transformer(family, Trunk(shape), family.chunk)
-    with torch.no_grad():
-        for parameter in made.module.parameters():
-            parameter.uniform_(-0.05, 0.05)
+    with torch.device(device), torch.no_grad():
+        if name == "beats":
+            made: Any = beats.BeatsNetwork(beats.Beats(beats.Config()))
+        elif name == "openl3":
+            made = openl3.OpenL3Network(openl3.OpenL3("mel128", 512), 512)
+        else:
+            family_name, shape = transformers.NETWORKS[name]
+            family = transformers.FAMILIES[family_name]
+            made = transformers.Transformer(family, Trunk(shape), family.chunk)
         for key, parameter in made.module.named_parameters():
+            parameter.uniform_(-0.05, 0.05)
             if "norm" in key and key.endswith("weight"):
                 parameter.fill_(1)
             elif key == "basis":  # of OpenL3: the logarithm of its products is taken
@@ -87,9 +89,8 @@ def operations(name: str) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    made = network(name)
-    made.module.to("meta")
-    wave = torch.zeros(1, SECONDS * TABLE[name].sample_rate, device="meta")
+    nowhere = torch.device("meta")
+    made, wave = network(name, nowhere), torch.zeros(1, SECONDS * TABLE[name].sample_rate, device=nowhere)
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         made.grids(wave, [made.depth])
     return int(counter.get_total_flops())
@@ -128,7 +129,8 @@ def encoder_rows(
 ) -> Iterator[tuple[list[str], str, str, float]]:
     """(row, encoder, precision, seconds a clip) of each encoder and precision."""
     precisions = ("float32", "tf32", "bf16") if device.type == "cuda" else ("float32", "bf16")
-    rates = {precision: product_rate(device, precision, product) for precision in precisions}
+    on_gpu = device.type == "cuda"  # a processor that does other work too gives no rate to compare with
+    rates = {precision: product_rate(device, precision, product) if on_gpu else 0.0 for precision in precisions}
     rng = np.random.default_rng(0)
     for name in counts:
         rate, count = TABLE[name].sample_rate, counts[name]
@@ -136,7 +138,7 @@ def encoder_rows(
         for precision in precisions:
             if time.perf_counter() > until or precision not in TABLE[name].precisions:
                 continue
-            encoder = FrozenEncoder(name, network(name), "random", device=str(device), precision=precision)
+            encoder = FrozenEncoder(name, network(name, device), "random", device=str(device), precision=precision)
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             encoder.grid(waves[: max(1, clips // 4)])  # finds the batch, picks the kernels
@@ -145,7 +147,7 @@ def encoder_rows(
             seconds = (time.perf_counter() - start) / clips
             batch = str(next(iter(encoder._fits.values()), 1))
             speed = count / seconds
-            share = f"{100 * speed / rates[precision]:.0f} %"
+            share = f"{100 * speed / rates[precision]:.0f} %" if on_gpu else ""
             nominal = next((peaks for card, peaks in NOMINAL.items() if card in described(device)), None)
             if nominal:
                 share += f" ({100 * speed / 1e12 / nominal[('float32', 'tf32', 'bf16').index(precision)]:.0f} %)"
@@ -176,18 +178,18 @@ def search_rows(device: torch.device, case: Case, until: float) -> Iterator[tupl
         yield [*row, f"{seconds:.1f}", f"{minutes:.2f}", peak_gib(device), apart], seconds / len(some)
 
 
-def golden_rows(device: torch.device, names: tuple[str, ...], until: float) -> Iterator[list[str]]:
+def golden_rows(device: torch.device, names: tuple[str, ...], folder_of: Path, until: float) -> Iterator[list[str]]:
     """The largest difference from the golden arrays, in their standard deviations, in each precision."""
-    sys.path.insert(0, str(GOLDEN))
+    sys.path.insert(0, str(folder_of))
     from fake_weights import fake_checkpoint, fake_wave
     from write_checkpoint import write_checkpoint
 
     for name in names:
-        manifest_file = GOLDEN / "manifests" / f"{name}.json"
+        manifest_file = folder_of / "manifests" / f"{name}.json"
         if time.perf_counter() > until or not manifest_file.exists():
             continue
         manifest = json.loads(manifest_file.read_text())
-        golden, row = np.load(GOLDEN / f"{name}.npz"), [name]
+        golden, row = np.load(folder_of / f"{name}.npz"), [name]
         with tempfile.TemporaryDirectory() as folder:
             path = write_checkpoint(manifest, fake_checkpoint(manifest, seed=1), folder)
             for precision in ("float32", "tf32") if device.type == "cuda" else ("float32",):
@@ -258,7 +260,7 @@ def described(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} processors, no GPU"
 
 
-def main(device: torch.device, quick: bool, minutes: float) -> None:
+def main(device: torch.device, quick: bool, minutes: float, golden: Path = GOLDEN) -> None:
     clock, on_gpu = Clock(minutes), device.type == "cuda"
     names = ("ced-tiny",) if quick else REPORT
     clips, product = (2, 512) if quick else (512, 8192) if on_gpu else (2, 1024)
@@ -272,7 +274,9 @@ def main(device: torch.device, quick: bool, minutes: float) -> None:
     if not on_gpu:
         notes.append(
             "No GPU was at hand: this is the same code of torch on the processor. It shows that the device path runs "
-            "and agrees with numpy; its times say nothing about a GPU."
+            "and agrees with numpy; its times, beside other work on the machine, say nothing about a GPU. For a GPU "
+            "there are the operations of the networks and those that a search queues. Exactness on a processor: "
+            "encoders.md."
         )
     per_clip: dict[str, dict[str, float]] = {}
     encoded = []
@@ -287,7 +291,7 @@ def main(device: torch.device, quick: bool, minutes: float) -> None:
             searches.append(row)
             per_configuration = seconds if row[0] != "numpy" else per_configuration
             print(*row, sep=" | ", flush=True)
-    exact = list(golden_rows(device, names, clock.share(0.8))) if GOLDEN.exists() else []
+    exact = list(golden_rows(device, names, golden, clock.share(0.8))) if golden.exists() else []
     tables = [
         Table(
             "encoders",
@@ -318,6 +322,8 @@ def main(device: torch.device, quick: bool, minutes: float) -> None:
     if not quick:
         columns = ("what", "how often", "operations queued for a device")
         tables.append(Table("the whole grid on one machine", columns, queue_rows()))
+        if not on_gpu:
+            per_clip, per_configuration = {}, 0.0
         rows = whole(per_clip, per_configuration, f"from {searches[-1][3]} of them" if searches else "", counts)
         tables.append(Table("the whole report, extrapolated", ("what", "minutes"), rows))
     if quick:
@@ -331,5 +337,6 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="small sizes, no results file")
     parser.add_argument("--minutes", type=float, default=7.5, help="when to end, at the latest")
+    parser.add_argument("--golden", type=Path, default=GOLDEN, help="folder of the golden arrays")
     given = parser.parse_args()
-    main(torch_device(given.device), given.quick, given.minutes)
+    main(torch_device(given.device), given.quick, given.minutes, given.golden)
