@@ -454,3 +454,54 @@ def test_maintenance_is_marked_and_removed(page, listening):
     assert once.when == "2026-12-24T00:30:00.000Z/2026-12-24T13:00:00.000Z"
     item.get_by_role("button", name="Remove").click()
     until(lambda: listening.plant.calendar.entries == (once,))
+
+
+def test_the_trend_moves_and_zooms_and_recordings_are_listed_with_sound(page, listening):
+    plant = listening.plant
+    plant.machines["pump"].folder = Path("/nowhere")  # what is heard has names
+    for i, fault in enumerate([""] * 3 + ["hiss"] * 3):
+        clip = hum(9000 + i, fault=fault)
+        samples = np.stack([clip.near, clip.far]).astype(np.float32)
+        plant.process_window("pump", Window(listening.t0 + 3 * i, samples, RATE, name=f"tuesday_{i}.wav"))
+    open_page(page, "/machine/pump")
+    assert page.locator(".chart .zone.alarm").count() == 1
+    assert "standard deviations" in page.locator(".axis-title").inner_text()
+    names = page.locator(".sounds b").all_inner_texts()
+    assert names == [f"tuesday_{i}.wav" for i in range(5, -1, -1)]
+    assert page.locator(".sounds .badge", has_text="Sounds wrong").count() == 3
+    page.get_by_role("button", name="Worst first").click()
+    until(lambda: page.locator(".sounds b").all_inner_texts()[0] != "tuesday_5.wav" or page.locator(
+        "[aria-pressed=true]", has_text="Worst first").count())  # fmt: skip
+    marks = page.locator(".chart text").all_inner_texts()
+    page.get_by_role("button", name="Zoom out").click()
+    until(lambda: page.locator(".chart text").all_inner_texts() != marks)
+    page.get_by_role("button", name="7 d").click()
+    page.get_by_role("button", name="Earlier").click()
+    page.get_by_text("No sound arrived in the time shown").wait_for()  # half a week back
+    page.get_by_role("button", name="Later").click()
+    until(lambda: page.locator(".chart a .flag").count() == 1)
+    page.locator("svg.chart[tabindex]").focus()
+    page.keyboard.press("Shift+ArrowLeft")
+    page.get_by_text("No sound arrived in the time shown").wait_for()
+
+
+def test_normals_are_taken_out_and_the_set_point_is_one_question(page, listening):
+    plant = listening.plant
+    open_page(page, "/model/pump")
+    page.get_by_text("How many false alarms do you accept?").wait_for()
+    page.get_by_role("radio", name="1 a week").check()
+    page.locator("#means", has_text="At most 1 a week: Alarm above").wait_for()
+    assert plant.machines["pump"].detector.threshold.value == 6.0  # asked, not changed
+    page.get_by_role("button", name="Take out", exact=True).first.click()
+    named(page)
+    page.wait_for_selector("#message:has-text('1 recording taken out of the normals')")
+    assert len(plant.machines["pump"].detector.normals) == 29
+    page.locator("li", has_text="took recordings out of the normals").get_by_role("button", name="Take it back").click()
+    until(lambda: len(plant.machines["pump"].detector.normals) == 30)
+    page.get_by_text("30 recordings.", exact=True).wait_for()
+    page.get_by_role("checkbox").nth(0).check()
+    page.get_by_role("checkbox").nth(1).check()
+    page.get_by_label("Session of those that are chosen").fill("half load")
+    page.get_by_role("button", name="Name the session").click()
+    page.get_by_text("· half load").first.wait_for()
+    assert plant.machines["pump"].detector.sessions.count("half load") == 2

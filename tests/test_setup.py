@@ -175,3 +175,24 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_room(small_disk, tmp_path
         filler.unlink()
         short = hum(3, seconds=0.3)
         assert send(client, "1.wav", wav(short)).status_code == 200
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs ffmpeg")
+def test_a_source_of_the_server_is_tested_and_recorded_over_the_api(pump, tmp_path):
+    client, _, folder = pump
+    line = write_wav(tmp_path / "line.wav", hum(5, seconds=5.0))
+    client.put("/v1/machines/pump/recordings", json={"kind": "stream", "source": [str(line)]})
+    started = client.post("/v1/machines/pump/microphone", json={"what": "test", "seconds": 1.0})
+    assert started.status_code == 202 and started.json()["state"] == "recording"
+    wait_for(lambda: client.get("/v1/machines/pump/recordings").json()["microphone"]["state"] == "ended", 30)
+    found = client.get("/v1/machines/pump/recordings").json()
+    assert found["tested"] and found["recordings"] == 0 and found["microphone"]["last"]["problems"] == []
+    assert client.get("/v1/machines/pump/test/far").status_code == 200
+    client.post("/v1/machines/pump/microphone", json={"what": "record", "seconds": 1.0, "count": 4})
+    wait_for(lambda: client.get("/v1/machines/pump/recordings").json()["recordings"] == 4, 30)
+    stopped = client.delete("/v1/machines/pump/microphone").json()
+    assert stopped["state"] == "ended" and stopped["taken"] == 4 and len(list((folder / "normals").iterdir())) == 4
+    missing = client.put("/v1/machines/pump/recordings", json={"source": ["mic:none-of-this-name"]})
+    assert missing.status_code == 200
+    refused = client.post("/v1/machines/pump/microphone", json={"what": "levels"})
+    assert refused.status_code in (202, 422)  # without PortAudio it cannot be opened
