@@ -24,7 +24,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from nearfar.audio import Clip, incomplete
+from nearfar.audio import Clip
 from nearfar.live.machine import Machine
 from nearfar.live.server import schemas
 from nearfar.live.server.decode import HEADER, display_name, wav_header
@@ -33,7 +33,7 @@ from nearfar.live.server.playback import nearest_clips
 from nearfar.live.server.serializers import audit_entry, explanation, recording_score
 from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
 from nearfar.score import unusual
-from nearfar.support.words import join_sentences, plural
+from nearfar.support.words import plural
 
 FORM = "multipart/form-data"
 BINARY = {"type": "string", "format": "binary"}
@@ -152,13 +152,12 @@ async def add(
         audit = service.plant.operator.add_normals(id, clips, domain, caller)
         service.broadcast(audit)
         count = len(audit.detail["files"])
-        warnings = [audit_entry(audit).note, *(problem.text for clip in clips for problem in incomplete(clip))]
         return schemas.Added(
             added=count,
             normals=len(machine.detector.normals),
             audit_id=audit.id,
             message=f"{plural(count, 'recording')} added to the normals of {machine.name}.",
-            note=join_sentences(filter(None, warnings)),
+            note=audit_entry(audit).note,
         )
 
     async with received_upload(service, request, body_format) as upload:
