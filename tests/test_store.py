@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors import safe_open
 
+from nearfar.audio import clip as clip_module
+from nearfar.challenge.evaluate import evaluate
 from nearfar.detector import Detector
 from nearfar.embedding.store import DRAFTS, STALE_S, Key, Store
 from nearfar.recipe import Recipe
@@ -224,3 +226,27 @@ def test_a_store_changes_no_score_and_no_set_point(normals_folder, tmp_path, dty
         assert kept.threshold == plain.threshold and np.array_equal(kept.train_values, plain.train_values)
         assert [s.score for s in kept.score(normals_folder)] == [s.score for s in plain.score(normals_folder)]
     assert list((tmp_path / "s").glob("*/*.safetensors"))
+
+
+def test_evaluate_reads_no_recording_whose_vectors_are_there(demo_set, tmp_path, monkeypatch):
+    opened = []
+    read = clip_module._opened
+    monkeypatch.setattr(clip_module, "_opened", lambda path: opened.append(path) or read(path))
+    recipe = Recipe(view="n_f", pooling="gem", method="ldn")
+
+    def run(store):
+        found = evaluate(demo_set, recipe, store=store, rounds=10)
+        assert not any(m.failures or m.error for m in found.machines)
+        detectors = [m.detector for m in found.machines]
+        return [m.scores for m in found.machines], [
+            (d.setup.to_dict(), d.band_levels.usual("far")[0].tolist(), d.remarks) for d in detectors
+        ]
+
+    plain = run(None)
+    first = run(Store(tmp_path / "store"))
+    assert first == plain and opened
+    opened.clear()
+    assert run(Store(tmp_path / "store")) == plain and not opened
+    shorter = Store(tmp_path / "store")
+    next(shorter._files(".json")).write_text("damaged")
+    assert run(shorter) == plain and len(opened) == 1

@@ -147,19 +147,25 @@ class UsualSetup:
 
         Far alone is looked at only if it is needed; exchanged microphones matter to near as well.
         """
+        has_far = clip.far is not None
+        return self.problems_of(row_of(clip), clip.rate, clip.codec, highest_rate, has_far=has_far, needs_far=needs_far)
+
+    def problems_of(
+        self, row: Array, rate: int, codec: str, highest_rate: int, *, has_far: bool, needs_far: bool
+    ) -> list[Problem]:
+        """`problems` of a clip of which the row, the rate, the codec and the channels are known."""
         found = []
-        if self.rates and clip.rate not in self.rates:
-            found += self._rate(clip.rate, highest_rate)
-        if clip.codec and self.codecs and clip.codec not in self.codecs:
-            found += self._codec(clip.codec)
+        if self.rates and rate not in self.rates:
+            found += self._rate(rate, highest_rate)
+        if codec and self.codecs and codec not in self.codecs:
+            found += self._codec(codec)
         if not len(self.usual):
             return found
-        row = row_of(clip)
         levels = row[: 2 * BANDS].reshape(2, BANDS)
         heard = (levels[0] > FLOOR) & (self.usual > FLOOR)
-        if clip.rate not in self.rates:  # another rate, another filter at half of it
-            heard &= 0.45 * min(clip.rate, *self.rates) >= TOP_HZ
-        if self.pair and clip.far is not None:
+        if rate not in self.rates:  # another rate, another filter at half of it
+            heard &= 0.45 * min(rate, *self.rates) >= TOP_HZ
+        if self.pair and has_far:
             text = self.exchanged(row)
             found += [Problem("exchanged", text)] if text else self._far(levels, heard) if needs_far else []
         return found + self._near(levels, heard, highest_rate)

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 
 from nearfar import audio
 from nearfar.audio import Clip
+from nearfar.embedding.facts import FORMAT, ClipFacts
 from nearfar.embedding.store import Key, Store
 from nearfar.embedding.vectors import EncoderInput, encode, waveforms_for
 from nearfar.encoders import TABLE, Encoder, EncoderDescription, Layers
@@ -89,6 +91,21 @@ class EmbeddingCache:
             warnings.warn(f"{why}; going on without a store", stacklevel=2)
             self.store = None
             return {**pending.found, **new}
+
+    def facts(self, source: str, what: str) -> ClipFacts | None:
+        """The facts of a recording that is one clip, if the store holds them; `what` says which they are."""
+        text = self.store.read_note(self._facts_key(source, what)) if self.store is not None else None
+        return None if text is None else ClipFacts.from_json(text)
+
+    def keep_facts(self, source: str, what: str, text: str) -> None:
+        """Keep the facts of a recording, as JSON; a disk that is full is told by `keep`."""
+        if self.store is not None:
+            with suppress(OSError):
+                self.store.write_note(self._facts_key(source, what), text)
+
+    def _facts_key(self, source: str, what: str) -> Key:
+        channels = tuple(channel for channel in (self.near, self.far) if channel is not None)
+        return Key(source, channels, None, f"facts {FORMAT}", "", "", None, what)
 
     def key(self, source: str, window: tuple[int, int] | None, each: EncoderInput) -> Key:
         """The store's key of an input."""

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.audio import Clip
-from nearfar.audio.setup import KINDS, UsualSetup, row_of
+from nearfar.audio.setup import KINDS, UsualSetup
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.batches import EXPECTED, map_batched
 from nearfar.embedding.cache import CachedEncoders, PendingClip
+from nearfar.embedding.facts import ClipFacts
 from nearfar.embedding.group_features import GroupFeatures
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import EncoderInput, check_channels, encode, grids_of, inputs_of, vectors, waveforms_for
@@ -32,7 +34,7 @@ from nearfar.support.check import Array
 from nearfar.support.files import sha256_of
 from nearfar.support.progress import Progress
 from nearfar.support.threads import map_in_order, single_threaded_blas
-from nearfar.support.words import join_sentences, plural
+from nearfar.support.words import join_sentences, plural, shown
 
 WAVES = 4  # waveforms per worker that go to a network together: all processors are busy, and memory stays small
 GPU_WAVES = 512  # waveforms that go to a GPU together: several batches, so that copies and products overlap
@@ -128,18 +130,22 @@ class ClipEmbedder:
         """What is wrong with a clip, as far as the recipes depend on it. AudioError if they need a missing channel."""
         if clip.far is None and self.needs_far:
             check_channels(clip, self.recipes)
-        found = audio.problems(clip)
+        return self._judged(audio.problems(clip), clip.seconds, partial(self.setup.problems, clip))
+
+    def _judged(
+        self, found: list[audio.Problem], seconds: float, of_setup: Callable[..., list[audio.Problem]]
+    ) -> list[audio.Problem]:
+        """Those of the problems found in a clip that matter, its length's, and those of its set-up."""
         if self.setup.pair:  # which knows more
             found = [p for p in found if p.kind != "swapped"]
         if not self.needs_far:
             found = [p for p in found if p.channel == "near" or p.kind == audio.INCOMPLETE]
-        lasts = len(clip.near) / clip.rate
-        if lasts < self.window_s / 2:
-            lengths = f"it lasts {lasts:.3g} s where the normals last {self.window_s:.3g} s"
-            found.append(audio.Problem("short", f"{lengths}: too short to be compared?"))
-        if not any(p.fatal for p in found):
-            found += self.setup.problems(clip, self.highest_rate, needs_far=self.needs_far)
-        return found
+        if seconds < self.window_s / 2:
+            lengths = f"it lasts {seconds:.3g} s where the normals last {self.window_s:.3g} s"
+            found = [*found, audio.Problem("short", f"{lengths}: too short to be compared?")]
+        if any(p.fatal for p in found):
+            return found
+        return found + of_setup(highest_rate=self.highest_rate, needs_far=self.needs_far)
 
     def embed(self, clip: Clip, sha256: str = "") -> list[Array]:
         """One vector (D,) per recipe of a clip, in the calling thread; `sha256` of its file is the store's key."""
@@ -257,7 +263,7 @@ class ClipEmbedder:
         def work(source: Any) -> tuple[Any, list[EmbeddedClip] | Exception]:
             try:
                 checked = self._checked(source, as_normals)
-                return source, [replace(clip, vectors=self.embed(raw, sha256)) for clip, raw, sha256 in checked]
+                return source, [replace(clip, vectors=self._vectors(raw, sha256)) for clip, raw, sha256 in checked]
             except EXPECTED as error:
                 return source, error
 
@@ -272,7 +278,7 @@ class ClipEmbedder:
 
         def prepare(source: Any) -> Iterator[tuple[EmbeddedClip, PendingClip]]:
             for clip, raw, sha256 in self._checked(source, as_normals):
-                yield clip, cache.prepare(raw, sha256, self.inputs)
+                yield clip, raw if isinstance(raw, PendingClip) else cache.prepare(raw, sha256, self.inputs)
 
         def finish(piece: tuple[EmbeddedClip, PendingClip], grids: Mapping[EncoderInput, Array]) -> EmbeddedClip:
             return replace(piece[0], vectors=vectors(self.recipes, cache.keep(piece[1], grids)))
@@ -287,19 +293,48 @@ class ClipEmbedder:
                 batch=batch_of(self.inputs, workers, self.encoders),
             )
 
-    def _checked(self, source: Any, as_normals: bool) -> Iterator[tuple[EmbeddedClip, Clip, str]]:
-        """The clips of a source before they are embedded: what is known of each, the clip, the SHA-256 of its file."""
+    def _vectors(self, raw: Clip | PendingClip, sha256: str) -> list[Array]:
+        return vectors(self.recipes, raw.found) if isinstance(raw, PendingClip) else self.embed(raw, sha256)
+
+    def _checked(self, source: Any, as_normals: bool) -> Iterator[tuple[EmbeddedClip, Clip | PendingClip, str]]:
+        """The clips of a source before they are embedded: what is known of each, the clip, the SHA-256 of its file.
+
+        A recording of which the store has facts and arrays is not read: its arrays take the place of the clip.
+        """
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None
         needed = as_normals or self.grids.cache.store is not None
         of_file = sha256_of(path) if needed and path and path.is_file() else ""
+        what = {"as_normal": as_normals, "grouped": as_normals and self.groups, "with_far": self.needs_far}
+        if path and of_file and (stored := self._stored(of_file, what)):
+            facts, pending = stored
+            yield self._described(facts, shown(path.name), path, of_file, as_normals), pending, of_file
+            return
         for clip in self.clips(source):
-            problems = self.check(clip)
+            if clip.far is None and self.needs_far:
+                check_channels(clip, self.recipes)
+            facts = ClipFacts.of(clip, **what)
+            if of_file and clip.window is None:
+                self.grids.cache.keep_facts(of_file, str(what), facts.to_json())
             sha256 = of_file or (_hash_samples(clip) if as_normals else "")
-            origin = Origin(clip.name, str(path.resolve()) if path else "", sha256, clip.seconds)
-            levels, setup = (BandLevels.of(clip), row_of(clip)) if as_normals else (BandLevels(), NO_ROW)
-            grouped = as_normals and self.groups
-            features = GroupFeatures.of(clip, with_far=self.needs_far) if grouped else None
-            yield EmbeddedClip(origin, [], problems, clip.rate, clip.codec, levels, setup, features), clip, of_file
+            yield self._described(facts, clip.name, path, sha256, as_normals), clip, of_file
+
+    def _described(self, facts: ClipFacts, name: str, path: Path | None, sha256: str, as_normal: bool) -> EmbeddedClip:
+        origin = Origin(name, str(path.resolve()) if path else "", sha256, facts.seconds)
+        row = facts.row if as_normal else NO_ROW
+        of_setup = partial(self.setup.problems_of, facts.row, facts.rate, facts.codec, has_far=facts.has_far)
+        problems = self._judged(facts.problems, facts.seconds, of_setup)
+        return EmbeddedClip(origin, [], problems, facts.rate, facts.codec, facts.levels, row, facts.features)
+
+    def _stored(self, sha256: str, what: Mapping[str, bool]) -> tuple[ClipFacts, PendingClip] | None:
+        """Facts and arrays of a recording that is one clip, if the store has all of them."""
+        cache = self.grids.cache
+        facts = cache.facts(sha256, str(what))
+        if facts is None or facts.seconds > self.whole_s or (self.needs_far and not facts.has_far):
+            return None
+        found = cache.read(sha256, None, self.inputs)
+        grids = [i.grid for i in self.inputs if i not in found]
+        found |= cache.read(sha256, None, grids)
+        return (facts, PendingClip(sha256, None, found, {})) if all(grid in found for grid in grids) else None
 
 
 def batch_of(inputs: Sequence[EncoderInput], workers: int, encoders: Mapping[str, EncoderDescription]) -> int:

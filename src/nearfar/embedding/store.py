@@ -2,6 +2,7 @@
 
     key    all that a grid depends on: bytes of the audio, channels, window, waveform, encoder, its weights, layer
     file   FOLDER/ab/cdef....safetensors, named by the hash of its key: a grid (T, F, D), or a pooled vector (D,)
+    note   FOLDER/ab/cdef....json, text with a checksum: what is known of a recording beside its vectors
 
 Safe for several processes at once and to be killed at any moment: a file appears whole, under a name that says what is
 in it, so two that write it write the same. Every file carries a checksum; one that is damaged counts as absent.
@@ -35,7 +36,7 @@ from nearfar.support.files import atomic_write
 
 FORMAT = 1  # raise it when the output of decoding, resampling, enhancement or an encoder changes
 DTYPES = ("float32", "float16")
-SETTINGS, DRAFTS = "store.json", "drafts"
+SETTINGS, DRAFTS, NOTE = "store.json", "drafts", ".json"
 STALE_S = 3600  # a draft older than this was left by a process that was killed
 
 
@@ -126,9 +127,22 @@ class Store:
         atomic_write(self.path(key), save({"x": kept}, {"nearfar": about}), drafts=self.folder / DRAFTS)
         return kept.astype(np.float32, copy=False)
 
+    def read_note(self, key: Key) -> str | None:
+        """The text that is kept under a key; None if it is absent or damaged."""
+        try:
+            checksum, _, text = self.path(key).with_suffix(NOTE).read_text(encoding="utf-8").partition("\n")
+        except (OSError, ValueError):
+            return None
+        return text if checksum == str(zlib.crc32(text.encode())) else None
+
+    def write_note(self, key: Key, text: str) -> None:
+        """Keep a text under a key. OSError if the disk is full."""
+        kept = f"{zlib.crc32(text.encode())}\n{text}"
+        atomic_write(self.path(key).with_suffix(NOTE), kept, drafts=self.folder / DRAFTS)
+
     def size(self) -> int:
         """Bytes that all files of the store hold together."""
-        return sum(path.stat().st_size for path in self._files())
+        return sum(path.stat().st_size for path in (*self._files(), *self._files(NOTE)))
 
     def verify(self) -> list[Path]:
         """Read every file and remove the damaged ones, which are returned; the next pass computes them again."""
@@ -156,8 +170,8 @@ class Store:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: {error}; name another folder") from None
 
-    def _files(self) -> Iterator[Path]:
-        return self.folder.glob("[0-9a-f][0-9a-f]/*.safetensors")
+    def _files(self, suffix: str = ".safetensors") -> Iterator[Path]:
+        return self.folder.glob(f"[0-9a-f][0-9a-f]/*{suffix}")
 
     def _remove_stale_drafts(self) -> None:
         """Remove what processes that were killed had begun to write."""
