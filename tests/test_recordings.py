@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearfar.audio.recordings import find, leave_out, machines, parse
+from nearfar.support.words import shown
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -147,9 +148,12 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
         (tmp_path / "data" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
         (tmp_path / "data" / "again").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
         (tmp_path / "data" / "broken.wav").symlink_to(tmp_path / "nowhere.wav")
+        (tmp_path / "data" / "self.wav").symlink_to(tmp_path / "data" / "self.wav")
     except OSError:
         pytest.skip("this system makes no links for this user")
-    with pytest.warns(UserWarning, match=r"broken\.wav is passed over: a link to a file that is not there"):
+    with pytest.warns(
+        UserWarning, match=r"broken\.wav \(and 1 more\) is passed over: a link to a file that is not there"
+    ):
         assert [r.name for r in find(tmp_path / "data")] == ["a.wav", "again/b.wav"]
 
 
@@ -307,3 +311,16 @@ def test_files_are_left_out_by_path_or_name(tmp_path: Path) -> None:
         leave_out(recordings, ["a.wav"])
     with pytest.raises(ValueError, match=r"none of the 4 recordings; similar names: day 1/b.wav"):
         leave_out(recordings, ["day 1/bb.wav"])
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [("a b.wav", "a b.wav"), ("ümläut.wav", "ümläut.wav"), ("new\nline.wav", r"new\nline.wav")]
+    + [
+        ("\x1b[31m.wav", r"\x1b[31m.wav"),
+        ("a\u202ewav.exe", r"a\u202ewav.exe"),
+        (os.fsdecode(b"n\xff.wav"), r"n\xff.wav"),
+    ],
+)
+def test_a_name_is_shown_on_one_line_and_steers_no_terminal(name: str, text: str) -> None:
+    assert shown(name) == text

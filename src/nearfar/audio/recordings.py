@@ -229,9 +229,13 @@ class _Walk:
                 if entry.name.startswith(".") or entry.name == "__MACOSX":
                     continue
                 path = here / entry.name
-                if entry.is_dir():
+                try:
+                    is_folder, is_file = entry.is_dir(), entry.is_file()
+                except OSError:  # a link that leads back to itself
+                    is_folder = is_file = False
+                if is_folder:
                     inside.append(path)
-                elif path.suffix.lower() in SUFFIXES and entry.is_file():
+                elif path.suffix.lower() in SUFFIXES and is_file:
                     yield path
                 elif entry.is_symlink() and not path.exists():
                     self.broken.append(path)

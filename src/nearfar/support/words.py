@@ -23,9 +23,15 @@ def join_sentences(texts: Iterable[str]) -> str:
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-    r"""The name of a file as text that can be printed and sent; bytes that are not UTF-8 are escaped (pump\xe4.wav)."""
+    r"""The name of a file as text that can be printed and sent: on one line, without codes that steer a terminal.
+
+    Bytes that are not UTF-8 and characters that cannot be printed are escaped: pump\xe4.wav, new\nline.wav.
+    """
     text = os.fspath(name)
-    return text if text.isascii() else os.fsencode(text).decode("utf-8", "backslashreplace")
+    if text.isascii() and text.isprintable():
+        return text
+    known = os.fsencode(text).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in known)
 
 
 def plural(n: int, noun: str) -> str:
