@@ -220,3 +220,14 @@ def test_test_clips_of_one_kind_have_no_auc(tmp_path: Path) -> None:
     result = evaluate(tmp_path, BASELINE, rounds=20)
     assert [m.result is None for m in result.machines] == [True, False]
     assert any("fan: its test clips are all normal" in note for note in result.notes)
+
+
+def test_ground_truth_is_read_in_any_encoding_and_what_is_no_table_is_named(evaluation_tree: Path, tmp_path: Path):
+    truth_of(tmp_path / "a", "Sander", LABELS, SIDES)
+    file = tmp_path / "a" / "ground_truth_data" / "ground_truth_Sander_section_00_test.csv"
+    file.write_bytes(file.read_bytes().decode("utf-8-sig").encode("utf-16"))
+    (sander,) = read(evaluation_tree, tmp_path / "a", ["Sander"]).units
+    assert [int(r.is_anomaly) for r in sander.test] == LABELS
+    file.write_text(200_000 * "[")
+    with pytest.raises(ValueError, match=r"Sander_section_00_test\.csv: cannot be read as a table"):
+        read(evaluation_tree, tmp_path / "a", ["Sander"])

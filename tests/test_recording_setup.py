@@ -312,3 +312,25 @@ def test_the_plant_says_it_beside_an_alarm_and_beside_what_is_added(model, tmp_p
         events = [message.body()["event"] for message in sink.messages if message.kind == "event"]
         assert {e["kind"] for e in events if said in e["text"]} == {"alarm", "health"}
     plant.history.close()
+
+
+def test_the_same_sound_in_another_container_is_a_copy(model, tmp_path):
+    files = [write_wav(tmp_path / f"{i:02d}.wav", pair(i)) for i in range(NORMALS)]
+    copies = [tmp_path / f"{i:02d}.flac" for i in range(NORMALS)]
+    for file, copy in zip(files, copies, strict=True):
+        soundfile.write(copy, *soundfile.read(file, dtype="int16"))
+    with pytest.warns(UserWarning, match=r"it is the same recording as 00\.wav \(11 more duplicates left out\)"):
+        detector = Detector().fit([*files, *copies])
+    assert len(detector.normals) == NORMALS
+    with pytest.raises(ValueError, match="it is in the bank already"):
+        load(model).add(copies[:1])
+    assert len(load(model).add(copies[:1], copies=True).normals) == NORMALS + 1
+
+
+def test_explain_takes_one_recording(model):
+    clips = [pair(400), pair(401)]
+    with pytest.raises(ValueError, match="explain takes one recording, and 2 were given"):
+        load(model).explain(clips)
+    with pytest.raises(ValueError, match="explain takes one recording, and 0 were given"):
+        load(model).explain(iter(()))
+    assert load(model).explain(clips[:1]).name == load(model).explain(clips[0]).name

@@ -324,3 +324,11 @@ def test_files_are_left_out_by_path_or_name(tmp_path: Path) -> None:
 )
 def test_a_name_is_shown_on_one_line_and_steers_no_terminal(name: str, text: str) -> None:
     assert shown(name) == text
+
+
+@pytest.mark.parametrize("text", ["file,label\n" + 200_000 * "[", 200_000 * "[" + "\na.wav"])
+def test_a_table_that_is_none_is_a_sentence_that_names_it(tmp_path: Path, text: str) -> None:
+    touch(tmp_path, "a.wav")
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"list\.csv: cannot be read as a table"):
+        find(tmp_path, tmp_path / "list.csv")

@@ -308,9 +308,16 @@ def _value(where: str, column: str, value: str, choices: dict[str, bool | None])
 
 def rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, {column: value}) of a CSV file as Excel writes it: comma, semicolon or tab, any usual encoding."""
+    try:
+        yield from _rows(manifest)
+    except csv.Error as error:
+        raise ValueError(f"{manifest}: cannot be read as a table ({error})") from None
+
+
+def _rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
     if not manifest.is_file():
         raise FileNotFoundError(f"no such manifest: {manifest}")
-    text = _decoded(manifest.read_bytes())
+    text = decoded(manifest.read_bytes())
     lines = text.splitlines()
     first = 1 if lines and lines[0].lower().startswith("sep=") else 0  # Excel's own first line
     header = lines[first] if len(lines) > first else ""
@@ -330,9 +337,10 @@ def rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
             raise ValueError(f"{manifest}, row {reader.line_num + first}: names no file")
 
 
-def _decoded(data: bytes) -> str:
+def decoded(data: bytes) -> str:
+    """The text of a file in any encoding that Excel writes."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16")
+        return data.decode("utf-16", errors="replace")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -168,7 +168,7 @@ def _text_of(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "the memory of this computer is too small for this: fewer --threads, or shorter recordings?"
     if isinstance(error, RecursionError):
-        return "a file that was given is nested too deeply to be read: is it a recipe or a detector?"
+        return "a file that was given is nested too deeply to be read: was it written by a faulty tool?"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{shown(error.filename)}: {error.strerror}"
     return str(error)

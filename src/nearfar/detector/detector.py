@@ -171,7 +171,7 @@ class Detector:
         is the most normals that the bank may hold: all of the target domain stay, and of the source domain a
         `bank.coreset`. ValueError if `keep` leaves no room for the source domain.
         """
-        in_bank = set() if copies else {n.sha256 for n in self._require_fit().normals}
+        in_bank = set() if copies else self._require_fit().in_bank
         clips, _ = normals_in(source)
         count = len(clips)
         targets = np.full(count, is_target) if isinstance(is_target, bool) else flags("is_target", is_target, count)
@@ -187,6 +187,11 @@ class Detector:
         if unlike:
             self._remark(unlike)
         return self
+
+    @property
+    def in_bank(self) -> set[str | bytes]:
+        """What tells that a recording is in the bank: the hashes of files, and the bytes of set-up rows."""
+        return {*(normal.sha256 for normal in self.normals), *(row.tobytes() for row in self.setup_rows)}
 
     def fit_embedded(
         self, clips: Sequence[EmbeddedClip], is_target: ArrayLike | None = None, keep: int | None = None
@@ -242,6 +247,7 @@ class Detector:
         new.normals, new.is_target = [self.normals[i] for i in rows], self.is_target[rows]
         new.sessions = [self.sessions[i] for i in rows] if sessions is None else list(sessions)
         new.group_features = [self.group_features[i] for i in rows] if self.group_features else []
+        new.setup_rows = self.setup_rows[rows] if len(self.setup_rows) else self.setup_rows
         new._use(new._fit([b.z[rows] for b in self.backends], np.arange(len(rows))))
         new.set_threshold(value=self.threshold.value if self.threshold.method == threshold.BY_HAND else None)
         return new
@@ -294,7 +300,10 @@ class Detector:
 
         The clip is scored as always, then again without each piece of it.
         """
-        (source,) = [source] if is_one_clip(source) else source
+        sources = [source] if is_one_clip(source) else list(recordings_in(source))
+        if len(sources) != 1:
+            raise ValueError(f"explain takes one recording, and {len(sources)} were given: explain each by itself")
+        (source,) = sources
         system, embedder = self.fitted, self.embedder
         clips = next(embedder.embed_many([source]))
         scored = [system.score(clip.vectors) for clip in clips]
@@ -634,6 +643,7 @@ class Detector:
         self.normals, self.is_target = [self.normals[i] for i in rows], self.is_target[rows]
         self.sessions = [self.sessions[i] for i in rows]
         self.group_features = [self.group_features[i] for i in rows] if self.group_features else []
+        self.setup_rows = self.setup_rows[rows] if len(self.setup_rows) else self.setup_rows
         return [bank[rows] for bank in banks]
 
     def _require_fit(self) -> Detector:

@@ -187,7 +187,7 @@ class ClipEmbedder:
         self,
         sources: Sequence[Any],
         is_target: Array,
-        in_bank: set[str],
+        in_bank: set[str | bytes],
         skip: Skip | None,
         progress: Progress | None,
         *,
@@ -195,19 +195,21 @@ class ClipEmbedder:
     ) -> tuple[list[EmbeddedClip], Array]:
         """The clips of the sources that can serve as normals, and their domains.
 
-        A clip whose SHA-256 is `in_bank`, or that cannot be judged, raises or is reported to `skip`. Without `copies`,
-        a recording that is the same as an earlier one is left out, reported to `skip` or with a Python warning: a
-        duplicate makes leave-one-out useless, as its twin is still in the bank, at distance 0. Files that are cut
-        short, or recorded otherwise than the normals of before, stay, with a Python warning.
+        A clip whose SHA-256 or set-up row is `in_bank`, or that cannot be judged, raises or is reported to `skip`.
+        Without `copies`, a recording that sounds the same as an earlier one, in whatever container, is left out,
+        reported to `skip` or with a Python warning: a duplicate makes leave-one-out useless, as its twin is still in
+        the bank, at distance 0. Files that are cut short, or recorded otherwise than the normals of before, stay, with
+        a Python warning.
         """
         kept, targets, odd, twins = [], [], [], []
-        first: dict[str, tuple[int, str]] = {}  # hash -> number and name of the source that it was first met in
+        first: dict[bytes, tuple[int, str]] = {}  # set-up row -> number and name of the source that had it first
         each = self.embed_many(sources, skip, progress, as_normals=True)
         for i, (flag, clips) in enumerate(zip(is_target, each, strict=True)):
             for clip in clips:
-                by, twin = first.setdefault(clip.origin.sha256, (i, clip.origin.name))
+                row = clip.setup.tobytes()
+                by, twin = first.setdefault(row, (i, clip.origin.name))
                 is_copy = by != i and not copies
-                why = "it is in the bank already" if clip.origin.sha256 in in_bank else clip.fatal
+                why = "it is in the bank already" if in_bank & {clip.origin.sha256, row} else clip.fatal
                 if is_copy:
                     why = why or f"it is the same recording as {twin}"
                 if not why:

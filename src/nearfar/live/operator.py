@@ -300,8 +300,8 @@ class Operator:
                 paths.append(folder / f"{number:05d}-{_plain(clip.name)}.flac")
                 channels = [clip.near] if clip.far is None else [clip.near, clip.far]
                 write_flac(paths[-1], np.stack(channels), clip.rate)
-            in_bank = {normal.sha256 for normal in old.normals}
-            new.fit_embedded(*reader.embed_normals(paths, np.full(len(paths), is_target), in_bank, None, None))
+            known = old.in_bank
+            new.fit_embedded(*reader.embed_normals(paths, np.full(len(paths), is_target), known, None, None))
         except BaseException:
             for path in paths:
                 path.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ files get their labels from `test_rename` or from ground-truth CSVs, joined by f
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from nearfar.audio.recordings import Recording, check_machines, machines, parse, rows
+from nearfar.audio.recordings import Recording, check_machines, decoded, machines, parse, rows
 
 RULES = {
     "2020": "arithmetic mean of AUC and pAUC over machine ids; there are no domains",
@@ -232,8 +233,8 @@ def _truth(truth: Path, machines: list[str]) -> tuple[dict[str, Truth], list[str
 def _rows(path: Path, column: str) -> Iterator[tuple[str, Labels]]:
     """(file name, labels) of a CSV's rows: 0 or 1 for `column`, words like "normal", or the file's labelled name."""
     seen: dict[str, int] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for line, cells in enumerate(csv.reader(file), start=1):
+    try:
+        for line, cells in enumerate(csv.reader(io.StringIO(decoded(path.read_bytes()), newline="")), start=1):
             cells = [cell.strip() for cell in cells]
             if not any(cells):
                 continue
@@ -247,6 +248,8 @@ def _rows(path: Path, column: str) -> Iterator[tuple[str, Labels]]:
             if not labels and "attribut" not in str(path).lower():
                 raise ValueError(f"{path}, row {line}: {','.join(cells)!r} is no row NAME.wav,0 or NAME.wav,1")
             yield name, labels
+    except csv.Error as error:
+        raise ValueError(f"{path}: cannot be read as a table ({error})") from None
 
 
 def _labels(cell: str, column: str) -> Labels:
