@@ -246,7 +246,7 @@ def test_no_page_breaks_a_rule_of_axe(tmp_path, axe):
                 f"{api}/pump/score?name={i}.wav", data=content, headers=headers, timeout=30
             ).raise_for_status()
         event = requests.get(f"{url}/v1/events", timeout=30).json()["events"][0]["id"]
-        paths = ["/", "/setup", "/machine/pump", f"/event/{event}", "/model/pump", "/health"]
+        paths = ["/", "/setup", "/machine/pump", f"/event/{event}", "/model/pump", "/health", "/guide"]
         paths += [f"/setup/pump#{step}" for step in (1, 2, 3, 4)] + ["/setup/fan#1"]
         found = {}
         for scheme in ("light", "dark"):
