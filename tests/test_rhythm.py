@@ -136,6 +136,11 @@ def test_an_explanation_tells_which_stroke_is_missing():
     assert healthy.stroke is None and not healthy.anomalous
 
 
+@pytest.mark.parametrize(("silent", "want"), [(None, (0.97435, 0.03154)), (6, (0.85398, 0.96694))])
+def test_eleven_ticks_with_and_without_the_seventh_give_the_values_of_other_code(silent, want):
+    assert rhythm(ticking(0.5, 5.6, silent=silent)) == pytest.approx(want, abs=1e-5)
+
+
 def test_noise_hardly_ticks():
     strengths = [rhythm(np.random.default_rng(i).normal(size=10 * RATE).astype(np.float32))[0] for i in range(5)]
     assert max(strengths) < 0.4
