@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from conftest import RATE, hum, write_wav
 from nearfar.live.heard import begin_after, file_of, recordings, summary
 from nearfar.live.records import ScoreRecord
-from servers import a_plant, client_of
+from nearfar.score import Score, worst_window
+from plants import T0
+from servers import a_plant, client_of, listen
 from test_setup import wav
 
 LENGTH = 10.0
@@ -159,3 +161,26 @@ def test_a_folder_gives_the_sound_of_its_own_files_alone(pump3, tmp_path):
         assert sound_path(plant.history, machine, rows([1.0], name)[0]) is None
     plant.close()
     plant.history.close()
+
+
+def test_a_stream_gives_the_samples_that_are_kept(pump3, tmp_path):
+    plant, clock = a_plant(pump3, tmp_path, "pump", streamed=True)
+    listen(plant, [""] * 3)
+    clock.now = T0 + 60
+    with client_of(plant, clock) as client:
+        (sample,) = client.get("/v1/machines/pump/heard").json()["recordings"]
+        assert sample["file"] == "" and sample["t0"] == T0 and sample["playable"] and sample["status"] == "normal"
+        assert client.get("/v1/machines/pump/heard/far", params={"t0": T0}).status_code == 200
+    plant.close()
+    plant.history.close()
+
+
+def test_a_long_recording_names_its_worst_spans_on_the_command_line_too():
+    def scored(start, value):
+        return Score(f"h.wav@{start}s", value, 4.0, value > 4, [], 0.1, unusual=value > 2, unusual_threshold=2.0)
+
+    values = [0, 3, 0, 5, 6, 0, 2.5, 0, 2.6, 0, 2.7]
+    worst = worst_window([scored(10 * i, v) for i, v in enumerate(values)], "h.wav")
+    assert worst.score == 6
+    assert "unusual from 30s, 2 windows (6.0); at 10s (3.0); at 100s (2.7); at 80s (2.6)" in worst.warnings
+    assert not any("unusual" in w for w in worst_window([scored(0, 5.0), scored(10, 0.0)], "h.wav").warnings)

@@ -12,6 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import TypeVar
+
+WORST = 4  # spans of a long recording that are named
+Flagged = TypeVar("Flagged")
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,23 @@ def worst_window(scores: Sequence[Score], name: str) -> Score:
     notes = [f"the highest of {len(scores)} windows, {worst.name.rpartition('@')[2]} from the start"]
     if anomalous := sum(bool(s.anomalous) for s in scores):
         notes.append(f"{anomalous} of them {'is' if anomalous == 1 else 'are'} anomalous")
+    if len(unusual_runs := runs(scores, "unusual")) > 1:
+        spans = sorted(unusual_runs, key=lambda run: -max(s.score for s in run))[:WORST]
+        notes.append(f"unusual {'; '.join(map(_span, spans))}")
     if mute := [s.problem for s in scores if s.problem and not worst.problem]:
         notes.append(f"{len(mute)} of them cannot be judged: {mute[0]}")
     return replace(worst, name=name, warnings=[*worst.warnings, *notes])
+
+
+def runs(windows: Sequence[Flagged], flag: str) -> list[list[Flagged]]:
+    """The runs of neighbouring windows whose flag, "unusual" or "anomalous", is set."""
+    return [list(run) for is_set, run in groupby(windows, lambda window: bool(getattr(window, flag))) if is_set]
+
+
+def _span(run: Sequence[Score]) -> str:
+    """ "at 500s (4.5)", "from 2000s, 4 windows (14.4)"."""
+    start, peak = run[0].name.rpartition("@")[2], max(s.score for s in run)
+    return f"at {start} ({peak:.1f})" if len(run) == 1 else f"from {start}, {len(run)} windows ({peak:.1f})"
 
 
 def status(anomalous: bool | None, unusual: bool | None) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Named = tuple[str, "Score"]
 UNUSUAL, UNUSUAL_SHARE = 3, 0.1  # recordings, and more than this share of those judged: a known session has fewer
+ORDER = ("ANOMALOUS", "unusual", "cannot judge", "normal")  # of the rows of scores
 MANY = 5  # recordings, all anomalous: from this number on, warn that the cause may not be a fault
 NO_PICTURES = 'needs matplotlib: pip install "nearfar[pictures]"'
 CHOSEN = "chosen with the labels of these very test clips"
@@ -213,8 +214,9 @@ def as_csv(scores: Sequence[Named]) -> str:
 
 
 def print_scores(scores: Sequence[Named], failures: Failures, model: str) -> None:
-    """Print scores as a table, then the numbers of alarms, of unjudged and of unread recordings, and what to do."""
+    """Print scores as a table, alarms first, then how many alarm, cannot be judged or read, and what to do."""
     if scores:
+        alarms_first = sorted(scores, key=lambda pair: ORDER.index(pair[1].status))
         echo_table(
             ["file", "score", "threshold", "verdict", "triggered by", "nearest normal"],
             [
@@ -226,7 +228,7 @@ def print_scores(scores: Sequence[Named], failures: Failures, model: str) -> Non
                     " and ".join(s.triggered_by) if s.anomalous else "",
                     s.nearest[0],
                 ]
-                for name, s in scores
+                for name, s in alarms_first
             ],
         )
         echo()

@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from nearfar.live.records import ScoreRecord
+from nearfar.score import WORST, runs
 
-WORST = 4  # spans of a recording that are named
 IN_A_ROW = 3
 APART_S = 0.01  # between the windows of two recordings; those of one follow each other without a gap
 WINDOW = re.compile(r"@\d+(?:\.\d+)?(?:e\+?\d+)?s$")  # behind the name of a file, for a window of a long one
@@ -73,7 +72,7 @@ def summary(rows: Sequence[ScoreRecord]) -> Heard:
     judged = [row for row in rows if row.anomalous is not None]
     worst = max(judged, key=lambda row: row.score, default=rows[0])
     unusual, anomalous = (sum(bool(getattr(row, name)) for row in judged) for name in ("unusual", "anomalous"))
-    in_a_row = max((len(run) for run in _runs(rows, "anomalous")), default=0)
+    in_a_row = max((len(run) for run in runs(rows, "anomalous")), default=0)
     status = "unusual" if unusual else "normal"
     if not judged:
         status = "cannot judge"
@@ -81,7 +80,7 @@ def summary(rows: Sequence[ScoreRecord]) -> Heard:
         status = "wrong"
     spans = [
         Span(run[0].t0 - rows[0].t0, run[-1].t1 - rows[0].t0, max(row.score for row in run), len(run))
-        for run in _runs(rows, "unusual")
+        for run in runs(rows, "unusual")
     ]
     return Heard(
         rows[0].file,
@@ -110,9 +109,3 @@ def recordings(newest_first: Iterable[ScoreRecord]) -> Iterator[Heard]:
         run.append(row)
     if run:
         yield summary(run[::-1])
-
-
-def _runs(rows: Sequence[ScoreRecord], flag: str) -> list[list[ScoreRecord]]:
-    """The runs of neighbouring windows whose flag is set."""
-    grouped = groupby(rows, lambda row: bool(getattr(row, flag)))
-    return [list(run) for is_set, run in grouped if is_set]

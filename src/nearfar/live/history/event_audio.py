@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,18 +76,30 @@ class AudioArchive:
 
     def __init__(self, folder: Path, most_bytes: float) -> None:
         self.folder, self.most_bytes = folder, most_bytes
+        self._bytes: int | None = None  # of all files; None: not known yet
+        self._lock = threading.Lock()
 
     def save(self, name: str, samples: Array, rate: int) -> None:
         """Keep samples (C, N) as `name`, and delete the oldest files above the cap. OSError if the disk is full."""
-        write_flac(self.folder / name, samples, rate)
+        path = self.folder / name
+        write_flac(path, samples, rate)
+        with self._lock:
+            if self._bytes is not None:
+                self._bytes += path.stat().st_size
+            if self._bytes is None or self._bytes > self.most_bytes:
+                self._bytes = self._trim()
+
+    def _trim(self) -> int:
+        """Delete the oldest files above the cap, but not the newest, however large it is; the bytes that are left."""
         paths = sorted(self.folder.glob(f"*{SUFFIX}"))
         sizes = [path.stat().st_size for path in paths]
         total = sum(sizes)
-        for path, size in zip(paths[:-1], sizes, strict=False):  # the newest stays, however large it is
+        for path, size in zip(paths[:-1], sizes, strict=False):
             if total <= self.most_bytes:
                 break
             path.unlink(missing_ok=True)
             total -= size
+        return total
 
     def path(self, name: str) -> Path | None:
         """The audio file of an event; None if the event has none, or if it was deleted."""

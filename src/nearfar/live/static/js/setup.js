@@ -101,6 +101,7 @@ const TEXT = {
 };
 const ENDED = ["done", "failed", "cancelled", "interrupted"];
 const TEST_S = 10;
+const MOST_REFUSED = 3; // recordings in a row that cannot be used
 const MOST_SHOWN = 200; // recordings in the list of all
 
 export async function show(main, id) {
@@ -182,6 +183,7 @@ async function showMachine(main, id) {
     draw();
   }
   function go(to) {
+    if (step === 0) closeMicrophone(shared); // of the test
     step = to;
     history.replaceState(null, "", `#${to + 1}`);
     draw();
@@ -495,17 +497,22 @@ function collect(shared) {
     const { near, far } = saved(id);
     shared.microphone ||= await openMicrophone({ near, far, onLevels: (levels) => meters.show(levels), onEnd: stop });
     const wanted = settings();
-    for (let taken = 0; taken < wanted.count && !stopped; ) {
+    for (let taken = 0, refused = 0; taken < wanted.count && refused < MOST_REFUSED && !stopped; ) {
       const began = Date.now();
       let said;
       try {
         const file = await shared.microphone.record(wanted.seconds);
         said = await post(uploadPath(id, "recordings", `${fileTime(began)}.wav`), file);
         taken += 1;
+        refused = 0;
       } catch (error) {
         if (stopped) break;
+        if (!(error instanceof ApiError) || error.status === 0) {
+          await stop();
+          throw error;
+        }
         said = { problems: [error.message] };
-        if (!(error instanceof ApiError) || error.status === 0) throw error;
+        refused += 1;
       }
       tell(TEXT.recording(taken, wanted.count), said.problems);
       await shared.reload();
