@@ -78,6 +78,7 @@ def test_evaluate_writes_tables_figures_and_the_comparison(demo_set, tmp_path):
     assert "| precision | recall | F1 |" in (tmp_path / "decisions.md").read_text()
     assert (tmp_path / f"roc-{machine}.pdf").read_bytes().startswith(b"%PDF")
     assert b"<svg" in (tmp_path / f"roc-{machine}.svg").read_bytes()
+    assert (tmp_path / "results.pdf").read_bytes().startswith(b"%PDF") and (tmp_path / "results.svg").exists()
 
 
 def test_search_and_reproduce_write_tables(demo_set, tmp_path):
@@ -90,6 +91,8 @@ def test_search_and_reproduce_write_tables(demo_set, tmp_path):
         and "Optimism" in worth
         and "logmel" in (tmp_path / "s" / "best-configurations.md").read_text()
     )
+    effects = sorted(p.name for p in (tmp_path / "s").glob("effect-*"))
+    assert effects == ["effect-back-end.pdf", "effect-back-end.svg"]
     by_machine = list(csv.DictReader((tmp_path / "s" / "by-machine.csv").open(encoding="utf-8")))
     numbers = [1 / float(row[name]) for row in by_machine for name in ("AUC source", "AUC target", "pAUC")]
     best = float(re.search(r"Best,([\d.]+)", worth)[1])

@@ -80,7 +80,7 @@ def evaluate(
 
         paper.write_tables(tables_folder, paper.evaluation_tables(evaluation, comparison, against or ""))
         if has_pictures():
-            paper.write_rocs(tables_folder, evaluation.machines)
+            paper.write_figures(tables_folder, evaluation.machines)
     if csv_file:
         atomic_write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
     if page:

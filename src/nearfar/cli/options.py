@@ -48,7 +48,8 @@ Machines = Annotated[list[str] | None, typer.Option("--machine", help="Only this
 Truth = Annotated[Path | None, typer.Option(help="Ground-truth CSV of the evaluation files, or a folder of them.")]
 Rounds = Annotated[int, typer.Option(help="Bootstrap rounds of the intervals.")]
 Tables = Annotated[
-    Path | None, typer.Option("--tables", help="Folder for the tables of a paper: LaTeX, Markdown and CSV.")
+    Path | None,
+    typer.Option("--tables", help="Folder for a paper: tables as LaTeX, Markdown and CSV, figures as PDF and SVG."),
 ]
 Page = Annotated[Path | None, typer.Option(help="HTML page to write.")]
 Calibration = Annotated[

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.cli import options as opt
-from nearfar.cli.output import best_table, fused_tables, print_fused, print_search, rank, search_json, tables
+from nearfar.cli.output import (
+    best_table,
+    fused_tables,
+    has_pictures,
+    print_fused,
+    print_search,
+    rank,
+    search_json,
+    tables,
+)
 from nearfar.cli.terminal import BAD_INPUT, DONE, echo, echo_json, left_out, progress_bar, warn
 from nearfar.support.files import atomic_write
 
@@ -80,9 +89,11 @@ def search(
     else:
         print_search(ranked, top, table, out)
     if tables_folder:
-        from nearfar.challenge.pages.paper import write_tables
+        from nearfar.challenge.pages import paper
 
-        write_tables(tables_folder, [best_table(ranked, top), *tables(ranked)])
+        paper.write_tables(tables_folder, [best_table(ranked, top), *tables(ranked)])
+        if has_pictures():
+            paper.write_effects(tables_folder, found.records.recipes, found.records.overall)
     if page:
         from nearfar.challenge.pages.effects import search_page
 

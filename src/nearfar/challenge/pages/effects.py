@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from nearfar.challenge.pages.words import CHOICES
-from nearfar.explain.pictures import as_png, blank, legend, look_of
+from nearfar.explain.pictures import Look, as_png, as_vectors, blank, legend, look_of
 from nearfar.explain.render import Figure, figure, render
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array
@@ -70,6 +71,10 @@ def effects(recipes: Sequence[Recipe], scores: ArrayLike) -> list[Effect]:
 
 def effect_png(effect: Effect, span: tuple[float, float], *, dark: bool = False) -> bytes:
     """A row per group of a choice, on an axis of scores from span[0] to span[1]: middle half, median and best."""
+    return as_png(*_effect(effect, span, dark))
+
+
+def _effect(effect: Effect, span: tuple[float, float], dark: bool) -> tuple[Any, Look, list[Any]]:
     groups = effect.groups[:MOST]
     look, figure = look_of(dark), blank(1.1 + 0.3 * len(groups), dark)
     ax = figure.subplots()
@@ -94,7 +99,14 @@ def effect_png(effect: Effect, span: tuple[float, float], *, dark: bool = False)
     ax.set_ylim(-0.7, len(groups) - 0.3)
     ax.set_xlabel("official score, percent")
     legend(ax, look)
-    return as_png(figure, look, [ax])
+    return figure, look, [ax]
+
+
+def effect_vectors(recipes: Sequence[Recipe], scores: Array) -> dict[str, dict[str, bytes]]:
+    """{choice: vector figures of its effect, by kind}; `recipes` and `scores` are those of `search_page`."""
+    rows = np.flatnonzero(~np.isnan(scores)).tolist()
+    found = effects([recipes[row] for row in rows], 100 * scores[rows]) if rows else []
+    return {each.choice: as_vectors(*_effect(each, _span(found), dark=False)) for each in found}
 
 
 def search_page(recipes: Sequence[Recipe], scores: Array, title: str, tables: Sequence[TextTable] = ()) -> str:
@@ -116,11 +128,8 @@ def search_page(recipes: Sequence[Recipe], scores: Array, title: str, tables: Se
 
 def effect_figures(recipes: Sequence[Recipe], scores: ArrayLike) -> list[Figure]:
     """A figure for every choice that was varied, all on one scale."""
-    found = effects(recipes, scores)
-    shown = [group for effect in found for group in effect.groups[:MOST]]
-    low, high = min((g.low for g in shown), default=0), max((g.best for g in shown), default=1)
-    span = (low - 0.04 * (high - low) - 1e-3, high + 0.04 * (high - low) + 1e-3)
-    figures = []
+    found, figures = effects(recipes, scores), []
+    span = _span(found)
     for effect in found:
         first = effect.groups[0]
         caption = f"{effect.choice}: {100 * effect.share:.0f} % of the variance of the scores lies between its values."
@@ -129,6 +138,13 @@ def effect_figures(recipes: Sequence[Recipe], scores: ArrayLike) -> list[Figure]
         alt = f"{effect.choice}: best median {first.median:.1f} percent with {first.value}"
         figures.append(figure(effect_png, effect, span, alt=alt, caption=caption))
     return figures
+
+
+def _span(found: Sequence[Effect]) -> tuple[float, float]:
+    """The axis of scores that holds all groups that are shown."""
+    shown = [group for effect in found for group in effect.groups[:MOST]]
+    low, high = min((g.low for g in shown), default=0), max((g.best for g in shown), default=1)
+    return low - 0.04 * (high - low) - 1e-3, high + 0.04 * (high - low) + 1e-3
 
 
 def _group(value: str, scores: Array) -> Group:

@@ -1,4 +1,4 @@
-"""Tables and figures for a paper: each table as LaTeX (booktabs), Markdown and CSV; ROC curves as PDF and SVG.
+"""Tables and figures for a paper: each table as LaTeX (booktabs), Markdown and CSV; figures as PDF and SVG.
 
     evaluation_tables     results with intervals, decisions by domain, a comparison of two systems
     reproduction_tables   Tables 3, 4 and 5 of the report beside the numbers computed here
@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
-from nearfar.challenge.pages.effects import TextTable
+from nearfar.challenge.pages.effects import TextTable, effect_vectors
 from nearfar.challenge.pages.tables import Cell, Reproduction
 from nearfar.metrics import METRICS, Comparison, Interval
+from nearfar.recipe import Recipe
 from nearfar.support.cells import escaped
+from nearfar.support.check import Array
 from nearfar.support.files import atomic_write
 
 SPECIAL = {
@@ -86,14 +88,26 @@ def write_tables(folder: Path, tables: Sequence[TextTable]) -> None:
                 atomic_write(folder / f"{name}.{suffix}", text((heading, heads, rows)))
 
 
-def write_rocs(folder: Path, machines: Sequence[MachineEvaluation]) -> None:
-    """Write FOLDER/roc-MACHINE.pdf and .svg of every machine with labels of both kinds; needs matplotlib."""
-    from nearfar.challenge.pages.pictures import roc_vectors
+def write_figures(folder: Path, machines: Sequence[MachineEvaluation]) -> None:
+    """Write roc-MACHINE of every machine with labels of both kinds, and their results, as .pdf and .svg into FOLDER.
 
+    Needs matplotlib.
+    """
+    from nearfar.challenge.pages.pictures import Bar, bars_vectors, roc_vectors
+
+    bars = [Bar(m.name, 100 * m.result.omega, m.intervals.get("omega")) for m in machines if m.result is not None]
+    if bars:
+        write_figure(folder, "results", bars_vectors(bars))
     for m in machines:
         if m.result is not None:
             labels, domains = [bool(r.is_anomaly) for r in m.recordings], [r.is_target for r in m.recordings]
             write_figure(folder, f"roc {m.name}", roc_vectors([s.score for s in m.scores], labels, domains))
+
+
+def write_effects(folder: Path, recipes: Sequence[Recipe], scores: Array) -> None:
+    """Write effect-CHOICE.pdf and .svg of every choice of a search into FOLDER; needs matplotlib."""
+    for choice, figures in effect_vectors(recipes, scores).items():
+        write_figure(folder, f"effect {choice}", figures)
 
 
 def write_figure(folder: Path, name: str, figure: Mapping[str, bytes]) -> None:

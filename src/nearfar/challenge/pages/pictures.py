@@ -38,6 +38,15 @@ class Bar:
 
 def bars_png(bars: Sequence[Bar], *, dark: bool = False) -> bytes:
     """The harmonic mean of each machine with its interval, and marks for other systems."""
+    return as_png(*_bars(bars, dark))
+
+
+def bars_vectors(bars: Sequence[Bar]) -> dict[str, bytes]:
+    """`bars_png` as vector figures, by kind."""
+    return as_vectors(*_bars(bars, dark=False))
+
+
+def _bars(bars: Sequence[Bar], dark: bool) -> tuple[Any, Look, list[Any]]:
     look, figure = look_of(dark), blank(1.3 + 0.36 * len(bars), dark)
     ax = figure.subplots()
     at = np.arange(len(bars))[::-1]
@@ -64,7 +73,7 @@ def bars_png(bars: Sequence[Bar], *, dark: bool = False) -> bytes:
     handles = dict(zip(labels, drawn, strict=True))
     order = sorted(handles, key=lambda label: label not in ("here", "95 % interval"))  # these two first
     legend(ax, look, 3, {label: handles[label] for label in order})
-    return as_png(figure, look, [ax])
+    return figure, look, [ax]
 
 
 def _whiskers(ax: Any, at: Array, bars: Sequence[Bar], look: Look) -> None:
