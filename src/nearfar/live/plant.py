@@ -127,7 +127,7 @@ class Plant:
         machine_id, recorder = machine.id, self.recorders[machine.id]
         if why := self.calendar.why(machine_id, window.t0):
             score, clip = replace(score, anomalous=None, unusual=None, problem=why), None
-        loud = clip is not None and machine.loudness.is_over(clip)
+        loud = clip is not None and machine.loudness.is_over(clip, score.level_near_dbfs)
         if loud:
             score = replace(score, triggered_by=(*score.triggered_by, LOUD))
         machine.last = score
