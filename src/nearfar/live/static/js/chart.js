@@ -45,7 +45,7 @@ function ticks(low, high) {
 function timeMarks(since, until) {
   const days = (until - since) / 86400;
   const step =
-    days > 15 ? 5 * 86400 : days > 4 ? 86400 : days > 1.5 ? 43200 : days > 0.5 ? 4 * 3600 : days > 0.1 ? 3600 : 600;
+    days > 15 ? 5 * 86400 : days > 4 ? 86400 : days > 1.5 ? 43200 : days > 0.5 ? 4 * 3600 : days > 0.1 ? 3600 : days > 0.01 ? 600 : 60;
   const zero = new Date(since * 1000).getTimezoneOffset() * 60;
   const marks = [];
   for (let t = Math.ceil((since - zero) / step) * step + zero; t < until; t += step)

@@ -212,7 +212,8 @@ export async function show(main, id) {
   drawHeard().catch(() => {});
   drawHeader();
   const first = await draw();
-  if (first && first.t0 > now() - 3000) await choose(1); // the first sound is new: a day would show it as one stroke
+  const age = first ? now() - first.t0 : Infinity; // a day would show a sound that is new as one stroke
+  if (age < 3000) await choose(age < 240 ? SHORTEST_H : 1);
   onWidth(figure, () => draw().catch(() => {}));
   get(apiPath("machines", id, "drift")).then(
     (found) => {
