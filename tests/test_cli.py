@@ -346,7 +346,7 @@ def test_demo_runs_from_nothing_to_a_report_page(tmp_path):
         "demo", tmp_path / "d", "--machines", 1, "--train", 12, "--test", 8, "--seconds", 4, cwd=tmp_path
     )
     assert code == 0, err
-    assert "Official score" in out
+    assert "Official score" in out and "A day of it   1 machine, " in out
     page = (tmp_path / "d" / "report.html").read_text()
     assert (tmp_path / "d" / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert page.startswith("<!doctype html>") and "http://" not in page.replace("http://www.w3.org", "")

@@ -224,3 +224,14 @@ def test_a_plant_is_put_together_and_taken_apart(folder):
     assembly.run(threading.Event())
     assert (folder / "h" / "history.db").is_file()
     build_plant(read(written(folder, text)), **how).close()
+
+
+def test_check_says_who_is_told_and_when_nothing_is_judged(folder):
+    more = (
+        '\n[notify.shift]\nurl = "ntfy://ntfy.sh/s3cret-topic"\nmachines = "pump"\n[[maintenance]]\nwhen = "Sat-Sun"\n'
+    )
+    said = check(read(written(folder, SOUND + more), {"PASSWORD": "x"}))
+    assert "notify shift: ntfy, alarm and health of pump" in said
+    assert "maintenance: Sat-Sun, all machines are not judged" in said and "s3cret" not in "\n".join(said)
+    with pytest.raises(ValueError, match="none that apprise understands"):
+        check(read(written(folder, SOUND + more.replace("ntfy://", "smoke://")), {"PASSWORD": "x"}))

@@ -21,6 +21,7 @@ from nearfar.support.words import quoted
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
     from nearfar.detector import Detector
+    from nearfar.live.report.gather import PlantReport
 
 DAY_S = 25 * 3600.0  # of the demo: from a day on it is known how often a machine is heard
 
@@ -62,13 +63,16 @@ def demo(
     scored = zip(first.scores, first.recordings, strict=True)
     shown = max((r.is_anomaly, s.score, r.path) for s, r in scored)[-1]  # the fault that is heard best
     history = _a_day(evaluation, detectors, folder / "history")
+    day = _report_of(history, detectors)
     page = None
     if has_pictures():
         from nearfar.explain.pictures import deviation_png
+        from nearfar.live.report.pages import report_page
 
         researcher = folder / "researcher.html"
         atomic_write(researcher, bench_page(evaluation, f"nearfar demo, seed {seed}"))
-        page = atomic_write(folder / "report.html", _report(history, detectors, researcher.name))
+        link = researcher.name, "The same detectors in figures for researchers"
+        page = atomic_write(folder / "report.html", report_page(day, link=link))
         atomic_write(folder / "picture.png", deviation_png(detectors[first.name][1].explain(shown)))
     if json:
         echo_json(evaluation.to_dict() | {"data": data, "report": page})
@@ -76,7 +80,8 @@ def demo(
     print_evaluation(evaluation)
     if floor is not None:
         echo(f"Log-mel mean and standard deviation with a plain Gaussian, for comparison: {100 * floor.overall:.2f}")
-    echo(f"\nReport page   {page or NO_PICTURES}")
+    echo(f"\nA day of it   {day.summary}")
+    echo(f"Report page   {page or NO_PICTURES}")
     echo(f"Data          {data}")
     models = [quoted(str(path)) for path, _ in detectors.values()]
     echo(f"Try           nearfar explain {models[0]} {quoted(str(shown))}")
@@ -112,17 +117,15 @@ def _a_day(evaluation: Evaluation, detectors: Mapping[str, tuple[Path, Detector]
     return folder
 
 
-def _report(folder: Path, detectors: Mapping[str, tuple[Path, Detector]], researcher: str) -> str:
-    """The page of that day, with a link to the page for researchers."""
+def _report_of(folder: Path, detectors: Mapping[str, tuple[Path, Detector]]) -> PlantReport:
+    """The report of that day."""
     from nearfar.cli.report import expected_of
     from nearfar.live.history.history import History
     from nearfar.live.report.gather import SPANS, plant_report
-    from nearfar.live.report.pages import report_page
 
     with closing(History(folder)) as history:
         expected = {name: expected_of(history, name, d, d.threshold.rate) for name, (_, d) in detectors.items()}
-        made = plant_report(history, time.time(), SPANS["day"], title="Demo plant", expected=expected)
-    return report_page(made, link=(researcher, "The same detectors in figures for researchers"))
+        return plant_report(history, time.time(), SPANS["day"], title="Demo plant", expected=expected)
 
 
 data = group("nearfar data pull dcase2026-dev", "Data sets of the challenge.")
