@@ -30,7 +30,7 @@ SIZES = (10_000, 100_000, 300_000, 1_000_000)
 LDN_SIZES = (5_000, 10_000, 20_000)
 ENGINES = ("exact", "mapped", "ivf", "ivf_pq", "coreset")
 SHARE = 0.01  # of the bank that the coreset keeps
-BEYOND = (3_000_000, 10_000_000, 100_000_000)
+BEYOND = (1_000_000, 3_000_000, 10_000_000, 100_000_000)
 
 
 def normals(count: int) -> Array:
@@ -134,7 +134,7 @@ def main(most: int) -> None:
     per_pair = float(ldn[-1][1]) / LDN_SIZES[-1] ** 2
     ldn += [[f"{count:,}", f"{per_pair * count**2:,.0f}", "extrapolated: grows with N^2"] for count in (100_000, most)]
     beyond = []
-    for count in BEYOND:
+    for count in (size for size in BEYOND if size > most):
         for engine in (each for each, size in measured if size == most and each != "exact"):
             one, times = measured[engine, most], count / most
             grows = times**0.5 if engine.startswith("ivf") else times
