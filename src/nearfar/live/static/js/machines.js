@@ -15,9 +15,7 @@ const TEXT = {
   none: "No machine is watched yet.",
   first: "Add one: nearfar learns how it sounds when it runs as it should, and tells you when it does not.",
   nothing: "No machine has this name.",
-  report: "Report to print and forward: ",
   going: "Being set up",
-  hours: "the last 6 h",
 };
 const HOURS = 6;
 const POINTS = 90;
@@ -31,13 +29,14 @@ export async function show(main) {
   const line = h("p", { class: "small", role: "status" });
   const cards = h("ul", { class: "cards" });
   const going = h("div", {});
+  const missing = h("p", { class: "empty", role: "status", hidden: true }, TEXT.nothing);
   const find = h("input", { type: "search", id: "find", autocomplete: "off", oninput: () => draw() });
   const search = h("div", { class: "find", hidden: true }, h("label", { for: "find" }, TEXT.find), find);
   const add = h("a", { class: "button main", href: "/setup" }, TEXT.add);
   const empty = h("section", { class: "panel", hidden: true }, h("p", { class: "lead" }, TEXT.none), h("p", {}, TEXT.first));
   const reports = reportLinks();
   const title = h("div", { class: "title" }, h("h1", {}, "Machines"), h("div", { class: "end" }, add));
-  replaceContent(main, title, line, search, empty, cards, going, reports);
+  replaceContent(main, title, line, search, missing, empty, cards, going, reports);
 
   const draw = () => {
     const order = [...machines.values()].sort(
@@ -59,6 +58,7 @@ export async function show(main) {
       if (focused) item.firstChild.focus();
       return item;
     });
+    missing.hidden = !order.length || shown.length > 0;
     if (cards.children.length !== shown.length || shown.some((item, i) => cards.children[i] !== item)) {
       const focused = document.activeElement;
       replaceContent(cards, shown);
