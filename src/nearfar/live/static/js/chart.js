@@ -9,7 +9,8 @@ const AXIS = "Score, in standard deviations of its normal recordings";
 const BENT = (from) => `; the scale is compressed above ${from}`;
 const FLAG = (e) => `Alarm at ${clockText(e.started)}, ${scoreText(e.peak_score)}`;
 const DIAMOND = (e) => `Unusual since ${clockText(e.started)}`;
-const READ = "Point at the line, or use the arrow keys on it, to read a value. Drag it, or Shift and an arrow, for another time; + and − zoom.";
+const READ =
+  "Point at the line, or use the arrow keys on it, to read a value. Drag it, or Shift and an arrow, for another time; + and − zoom.";
 const H = 300;
 const LEFT = 44;
 const RIGHT = 12;
@@ -45,7 +46,19 @@ function ticks(low, high) {
 function timeMarks(since, until) {
   const days = (until - since) / 86400;
   const step =
-    days > 15 ? 5 * 86400 : days > 4 ? 86400 : days > 1.5 ? 43200 : days > 0.5 ? 4 * 3600 : days > 0.1 ? 3600 : days > 0.01 ? 600 : 60;
+    days > 15
+      ? 5 * 86400
+      : days > 4
+        ? 86400
+        : days > 1.5
+          ? 43200
+          : days > 0.5
+            ? 4 * 3600
+            : days > 0.1
+              ? 3600
+              : days > 0.01
+                ? 600
+                : 60;
   const zero = new Date(since * 1000).getTimezoneOffset() * 60;
   const marks = [];
   for (let t = Math.ceil((since - zero) / step) * step + zero; t < until; t += step)
@@ -69,11 +82,25 @@ function path(run, x, y, value) {
 }
 
 // `onMove({ by, zoom })` is called when the reader drags or uses the keys: by a share of the span, or zooming by a factor.
-export function trendChart({ scores, events, since, until, threshold, unusual_threshold, clip_s, name, width, onMove }) {
+export function trendChart({
+  scores,
+  events,
+  since,
+  until,
+  threshold,
+  unusual_threshold,
+  clip_s,
+  name,
+  width,
+  onMove,
+}) {
   const W = Math.max(300, Math.min(1200, width || 960));
   const judged = scores.filter((p) => p.anomalous !== null);
   const x = (t) => LEFT + ((W - LEFT - RIGHT) * (t - since)) / (until - since);
-  const { y, marks, low, high, bent } = scale([...judged.map((p) => p.score), ...scores.map((p) => p.threshold)], threshold);
+  const { y, marks, low, high, bent } = scale(
+    [...judged.map((p) => p.score), ...scores.map((p) => p.threshold)],
+    threshold,
+  );
   const gap = Math.max(6 * clip_s, (until - since) / 90);
   const svg = s("svg", {
     class: "chart",
@@ -90,7 +117,8 @@ export function trendChart({ scores, events, since, until, threshold, unusual_th
     const [top, bottom] = [Math.max(TOP, y(to)), Math.min(H - BOTTOM, y(from))];
     if (bottom - top < 3) continue;
     svg.append(s("rect", { class: `zone ${kind}`, x: LEFT, y: top, width: W - LEFT - RIGHT, height: bottom - top }));
-    if (bottom - top > 17) svg.append(s("text", { class: "zone-text", x: W - RIGHT - 6, y: bottom - 6, "text-anchor": "end" }, word));
+    if (bottom - top > 17)
+      svg.append(s("text", { class: "zone-text", x: W - RIGHT - 6, y: bottom - 6, "text-anchor": "end" }, word));
   }
   for (const v of marks) {
     svg.append(
@@ -166,26 +194,12 @@ export function trendChart({ scores, events, since, until, threshold, unusual_th
   for (const e of alarms) {
     const at = Math.max(x(since) + 4, x(e.started));
     const flag = s("path", { class: "flag", d: `M${at} ${TOP - 2}l-8 -14h16z` });
-    svg.append(
-      s(
-        "a",
-        { href: `/event/${e.id}`, "aria-label": FLAG(e) },
-        flag,
-        s("title", {}, FLAG(e)),
-      ),
-    );
+    svg.append(s("a", { href: `/event/${e.id}`, "aria-label": FLAG(e) }, flag, s("title", {}, FLAG(e))));
   }
   for (const e of events.filter((e) => e.kind === "unusual")) {
     const at = Math.max(x(since) + 4, x(e.started));
     const diamond = s("path", { class: "odd-mark", d: `M${at} ${TOP - 16}l7 7 -7 7 -7 -7z` });
-    svg.append(
-      s(
-        "a",
-        { href: `/event/${e.id}`, "aria-label": DIAMOND(e) },
-        diamond,
-        s("title", {}, DIAMOND(e)),
-      ),
-    );
+    svg.append(s("a", { href: `/event/${e.id}`, "aria-label": DIAMOND(e) }, diamond, s("title", {}, DIAMOND(e))));
   }
   const title = h("p", { class: "small axis-title" }, AXIS, bent && BENT(scoreText(bent)));
   return [title, ...withReadout(svg, scores, x, y, W, onMove)];
@@ -193,11 +207,7 @@ export function trendChart({ scores, events, since, until, threshold, unusual_th
 
 // The point under the pointer, or selected with the arrow keys, is described in words below the chart.
 function withReadout(svg, scores, x, y, W, onMove) {
-  const readout = h(
-    "p",
-    { class: "readout small", role: "status" },
-    scores.length ? READ : "",
-  );
+  const readout = h("p", { class: "readout small", role: "status" }, scores.length ? READ : "");
   const cursor = s(
     "g",
     { visibility: "hidden" },
@@ -240,7 +250,9 @@ function withReadout(svg, scores, x, y, W, onMove) {
     const step = { ArrowLeft: -1, ArrowRight: 1, PageUp: -25, PageDown: 25, Home: -scores.length, End: scores.length }[
       e.key
     ];
-    const move = { "+": { zoom: 0.5 }, "-": { zoom: 2 } }[e.key] || (e.shiftKey && { ArrowLeft: { by: -0.5 }, ArrowRight: { by: 0.5 } }[e.key]);
+    const move =
+      { "+": { zoom: 0.5 }, "-": { zoom: 2 } }[e.key] ||
+      (e.shiftKey && { ArrowLeft: { by: -0.5 }, ArrowRight: { by: 0.5 } }[e.key]);
     if (e.target !== svg || (!move && !(step && scores.length))) return;
     e.preventDefault();
     if (move) onMove?.(move);
@@ -321,7 +333,18 @@ export function sparkline(scores, threshold) {
   svg.classList.add("chart");
   svg.append(s("path", { class: "limit", d: `M0 ${y(threshold)}H${w}`, "vector-effect": "non-scaling-stroke" }));
   for (const run of runs)
-    svg.append(s("path", { class: "line", d: path(run, (_, p) => x(place(p)), y, (p) => p.score), "vector-effect": "non-scaling-stroke" }));
+    svg.append(
+      s("path", {
+        class: "line",
+        d: path(
+          run,
+          (_, p) => x(place(p)),
+          y,
+          (p) => p.score,
+        ),
+        "vector-effect": "non-scaling-stroke",
+      }),
+    );
   return svg;
 }
 

@@ -78,8 +78,17 @@ export async function show(main, id) {
     );
   };
   draw();
-  get(apiPath("machines", event.machine)).then((found) => { machine = found; draw(); }, () => {});
-  neighbours(event).then((links) => replaceContent(around, links), () => {});
+  get(apiPath("machines", event.machine)).then(
+    (found) => {
+      machine = found;
+      draw();
+    },
+    () => {},
+  );
+  neighbours(event).then(
+    (links) => replaceContent(around, links),
+    () => {},
+  );
   const reloadIf = (condition) => condition && reload().catch(() => {});
   subscribe({
     event: (message) => reloadIf(String(message.id) === id),
@@ -103,7 +112,8 @@ async function neighbours(event) {
   const of = `/v1/events?machine=${encodeURIComponent(event.machine)}`;
   const before = (await get(`${of}&before_id=${event.id}&limit=1`)).events[0];
   const newer = (await get(`${of}&since=${event.started}&limit=1000`)).events.filter((each) => each.id > event.id);
-  const link = (each, text) => each && h("a", { class: "button", href: `/event/${each.id}` }, `${text}: ${eventWord(each)}`);
+  const link = (each, text) =>
+    each && h("a", { class: "button", href: `/event/${each.id}` }, `${text}: ${eventWord(each)}`);
   return [link(before, TEXT.previous), link(newer.at(-1), TEXT.next)];
 }
 
@@ -116,19 +126,32 @@ function remarkFields() {
     { class: "fields" },
     h("div", {}, h("label", { for: "fault" }, TEXT.kind), kind),
     h("div", {}, h("label", { for: "said" }, TEXT.said), said),
-    h("datalist", { id: "faults" }, TEXT.faults.map((value) => h("option", { value }))),
+    h(
+      "datalist",
+      { id: "faults" },
+      TEXT.faults.map((value) => h("option", { value })),
+    ),
   );
   return { element, read: () => ({ fault: kind.value, said: said.value }) };
 }
 
 function eventFacts(event, machine) {
-  const silent = machine?.last_heard && Date.now() / 1000 - machine.last_heard > 120 ? TEXT.nothing(agoText(machine.last_heard)) : ".";
+  const silent =
+    machine?.last_heard && Date.now() / 1000 - machine.last_heard > 120
+      ? TEXT.nothing(agoText(machine.last_heard))
+      : ".";
   const duration = event.ended ? `It lasted ${durationText(event.ended - event.started)}.` : `${TEXT.stands}${silent}`;
   const interrupted = event.interrupted && "The server was stopped during this event, so its true end is not known.";
   if (!isHeard(event)) {
     return [
       h("p", { class: "lead" }, asSentence(event.text)),
-      h("p", {}, "Since ", timeElement(event.started), `. ${duration} Until it is over, do not rely on the scores of this machine.`),
+      h(
+        "p",
+        {},
+        "Since ",
+        timeElement(event.started),
+        `. ${duration} Until it is over, do not rely on the scores of this machine.`,
+      ),
       interrupted && h("p", { class: "small" }, interrupted),
     ];
   }
@@ -142,7 +165,8 @@ function eventFacts(event, machine) {
     event.file && h("p", {}, TEXT.file, h("b", {}, event.file)),
     h("p", {}, "Began ", timeElement(event.started), `. ${duration}`),
     event.kind === "unusual" && h("p", { class: "odd-text" }, asSentence(event.text)),
-    event.on_top_of && h("p", {}, asSentence(event.text), " ", h("a", { href: `/event/${event.on_top_of}` }, "See that event.")),
+    event.on_top_of &&
+      h("p", {}, asSentence(event.text), " ", h("a", { href: `/event/${event.on_top_of}` }, "See that event.")),
     h("p", { class: "small" }, triggerText(event), interrupted),
   ];
 }
@@ -162,9 +186,19 @@ function answerButtons(event, remark, after) {
   const answered = heard && event.verdict === "fault";
   return [
     h("h2", { id: "answer" }, "What was it?"),
-    h("p", { class: "small" }, odd ? ODD_HINT : heard ? FINE_HINT : "Acknowledge it when somebody looks after the microphone."),
+    h(
+      "p",
+      { class: "small" },
+      odd ? ODD_HINT : heard ? FINE_HINT : "Acknowledge it when somebody looks after the microphone.",
+    ),
     heard && !event.verdict && remark.element,
-    answered && h("p", { class: "small" }, TEXT.after, h("a", { href: `/model/${encodeURIComponent(event.machine)}` }, TEXT.setPoint)),
+    answered &&
+      h(
+        "p",
+        { class: "small" },
+        TEXT.after,
+        h("a", { href: `/model/${encodeURIComponent(event.machine)}` }, TEXT.setPoint),
+      ),
     h(
       "div",
       { class: "row actions" },
@@ -182,11 +216,16 @@ async function explanation(event) {
   const found = await get(apiPath("events", event.id, "explanation"));
   const source = (gain, ...parts) => `${apiPath("events", event.id, ...parts)}?gain_db=${gain}`;
   const groups = [
-    { label: "This event", sounds: found.channels.map((name) => ({ name, src: source(found.gain_db, "audio", name) })) },
+    {
+      label: "This event",
+      sounds: found.channels.map((name) => ({ name, src: source(found.gain_db, "audio", name) })),
+    },
     ...found.nearest.map((normal, i) => ({
       label: normal.name,
       hint: PLACES[i],
-      sounds: normal.playable ? found.channels.map((name) => ({ name, src: source(normal.gain_db, "nearest", i + 1, name) })) : [],
+      sounds: normal.playable
+        ? found.channels.map((name) => ({ name, src: source(normal.gain_db, "nearest", i + 1, name) }))
+        : [],
     })),
   ];
   const twin = found.nearest.findIndex((normal) => normal.playable);
@@ -201,7 +240,13 @@ async function explanation(event) {
     ? "Above: the event, with the difference outlined. Below: a normal recording. Louder is brighter."
     : "Above: the event. Below: a normal recording. Louder is brighter.";
   const figure = pictureOf(event, "spectrogram.png", `Pitch over time. ${found.sentence}`, caption, 750);
-  const change = pictureOf(event, "change.png", `Change against usual over time and pitch. ${found.what}`, TEXT.changeCaption, 750);
+  const change = pictureOf(
+    event,
+    "change.png",
+    `Change against usual over time and pitch. ${found.what}`,
+    TEXT.changeCaption,
+    750,
+  );
   return [
     panel(
       "difference",

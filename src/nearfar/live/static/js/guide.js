@@ -44,7 +44,12 @@ const TEXT = {
 
 export function show(main) {
   setTitle(TEXT.title);
-  const list = (items) => h("ul", {}, items.map((item) => h("li", {}, item)));
+  const list = (items) =>
+    h(
+      "ul",
+      {},
+      items.map((item) => h("li", {}, item)),
+    );
   const drawn = (name, alt) => h("figure", {}, h("img", { src: `/static/${name}.svg`, alt, width: 760 }));
   replaceContent(
     main,

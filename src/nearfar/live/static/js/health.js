@@ -129,16 +129,19 @@ function messages(channels, machines, after) {
   return panel(
     "messages",
     "Messages to people",
-    channels.length
-      ? table(["Channel", "About", "Now", "Do"], channels.map(row))
-      : h("p", {}, CHANNELS.none),
+    channels.length ? table(["Channel", "About", "Now", "Do"], channels.map(row)) : h("p", {}, CHANNELS.none),
   );
 }
 
 // The form that adds a channel; it outlives the redrawing of the page.
 function channelForm(after) {
   const field = (name, attributes) => h("input", { type: "text", name, autocomplete: "off", ...attributes });
-  const name = field("channel", { required: true, maxlength: 64, pattern: "[A-Za-z0-9][A-Za-z0-9_\\-]*", placeholder: "shift" });
+  const name = field("channel", {
+    required: true,
+    maxlength: 64,
+    pattern: "[A-Za-z0-9][A-Za-z0-9_\\-]*",
+    placeholder: "shift",
+  });
   const url = field("url", { required: true, placeholder: CHANNELS.where });
   const quiet = field("quiet", { placeholder: CHANNELS.quiet });
   const machines = field("machines", { placeholder: "all" });

@@ -20,11 +20,21 @@ export function levelMeters() {
   const show = (levels) => {
     if (levels.length !== rows.length) {
       rows = levels.map((_, i) => {
-        const meter = h("meter", { min: LOWEST, max: 0, low: QUIET_DB, high: LOUD_DB, optimum: -30, "aria-label": TEXT.names[i] });
+        const meter = h("meter", {
+          min: LOWEST,
+          max: 0,
+          low: QUIET_DB,
+          high: LOUD_DB,
+          optimum: -30,
+          "aria-label": TEXT.names[i],
+        });
         const text = h("output", { class: "small" });
         return { meter, text, element: h("div", { class: "level" }, h("b", {}, TEXT.names[i]), meter, text) };
       });
-      replaceContent(element, rows.map((row) => row.element));
+      replaceContent(
+        element,
+        rows.map((row) => row.element),
+      );
     }
     levels.forEach((db, i) => {
       rows[i].meter.value = Math.max(LOWEST, db);

@@ -35,7 +35,8 @@ const TEXT = {
   heardNone: "No recording was heard in the last 30 days.",
   samples: "Of a stream, a sample is kept each hour while it sounds normal; the sound of alarms is with them.",
   some: (r) => `${r.unusual} of ${r.judged} windows unusual, ${Math.round(r.expected)} expected`,
-  spans: (r) => r.spans.map((s) => `${clockSpan(s.start_s)} to ${clockSpan(s.end_s)} (${scoreText(s.score)})`).join(", "),
+  spans: (r) =>
+    r.spans.map((s) => `${clockSpan(s.start_s)} to ${clockSpan(s.end_s)} (${scoreText(s.score)})`).join(", "),
   worst: "Worst: ",
   more: "Show older ones",
   order: "Order of the recordings",
@@ -74,7 +75,14 @@ export async function show(main, id) {
   const actions = h("div", { class: "row actions" });
   const unusual = h("div", {});
   const heard = h("div", {});
-  const send = h("section", { class: "panel" }, sending(() => machine, () => drawHeard().catch(() => {})));
+  const send = h(
+    "section",
+    { class: "panel" },
+    sending(
+      () => machine,
+      () => drawHeard().catch(() => {}),
+    ),
+  );
   const choose = (value, until = null) => {
     hours = Math.min(LONGEST_H, Math.max(SHORTEST_H, value));
     end = until !== null && until < now() - 1 ? until : null;
@@ -94,7 +102,10 @@ export async function show(main, id) {
   const move = ({ by = 0, zoom = 1 }) => {
     const until = end ?? now();
     const middle = until - hours * 1800;
-    return choose(hours * zoom, zoom === 1 ? until + by * hours * 3600 : Math.min(now(), middle + hours * zoom * 1800)).catch(() => {});
+    return choose(
+      hours * zoom,
+      zoom === 1 ? until + by * hours * 3600 : Math.min(now(), middle + hours * zoom * 1800),
+    ).catch(() => {});
   };
   const moves = h(
     "div",
@@ -136,7 +147,13 @@ export async function show(main, id) {
     ),
     maintenancePanel(id),
     reportLinks(id),
-    h("details", {}, h("summary", {}, TEXT.remove), h("p", {}, TEXT.removeHow), h("p", {}, actionButton(TEXT.remove, removed))),
+    h(
+      "details",
+      {},
+      h("summary", {}, TEXT.remove),
+      h("p", {}, TEXT.removeHow),
+      h("p", {}, actionButton(TEXT.remove, removed)),
+    ),
   );
 
   async function removed(name) {
@@ -193,7 +210,10 @@ export async function show(main, id) {
             width: figure.clientWidth,
             onMove: move,
           })
-        : note(`No sound arrived in the ${end ? "time shown" : `last ${range}`}. Is the source running? `, h("a", { href: "/health" }, "Health")),
+        : note(
+            `No sound arrived in the ${end ? "time shown" : `last ${range}`}. Is the source running? `,
+            h("a", { href: "/health" }, "Health"),
+          ),
     );
     if (focused) figure.querySelector(".chart")?.focus();
     replaceContent(events, eventTable(found.events));
@@ -270,7 +290,7 @@ function currentScore(machine) {
           ? "The last recording could not be judged."
           : value === null
             ? "Nothing was heard yet: drop recordings below, or listen with a microphone."
-          : `standard deviations above its normal recordings; unusual above ${scoreText(machine.unusual_threshold)}, alarm above ${scoreText(machine.threshold)}`,
+            : `standard deviations above its normal recordings; unusual above ${scoreText(machine.unusual_threshold)}, alarm above ${scoreText(machine.threshold)}`,
       ),
     ),
     gauge(value, machine.threshold, machine.unusual_threshold),
@@ -300,7 +320,9 @@ function sending(machine, after) {
   const results = h("ul", { class: "plain" });
   const shown = h("div", { role: "status" }, results);
   const tell = (file, answer) => {
-    results.prepend(h("li", { class: "row" }, badge(resultLabel(answer)), h("span", {}, `${file}: ${scoreText(answer.score)}`)));
+    results.prepend(
+      h("li", { class: "row" }, badge(resultLabel(answer)), h("span", {}, `${file}: ${scoreText(answer.score)}`)),
+    );
     while (results.children.length > 20) results.lastChild.remove();
   };
   const { id } = machine();
@@ -328,21 +350,33 @@ function sending(machine, after) {
       const file = await microphone.record(machine().clip_seconds).catch(() => null);
       if (!file || sends.size > 3) continue; // the server is slower than the sound: the oldest wait, this one is lost
       const sent = post(uploadPath(id, "score", name), file)
-        .then((answer) => tell(name, answer), (error) => { state.textContent = asSentence(error.message); })
+        .then(
+          (answer) => tell(name, answer),
+          (error) => {
+            state.textContent = asSentence(error.message);
+          },
+        )
         .finally(() => sends.delete(sent));
       sends.add(sent);
       sent.then(after);
     }
   };
   button.addEventListener("click", () =>
-    microphone ? stop() : start().catch((error) => { stop(); state.textContent = asSentence(error.message); }));
+    microphone
+      ? stop()
+      : start().catch((error) => {
+          stop();
+          state.textContent = asSentence(error.message);
+        }),
+  );
   return [h("p", { class: "row" }, button), meters.element, state, zone, shown];
 }
 
 // The recordings that a machine has heard, newest first, with their sound and worst spans.
 async function heardList(machine, into) {
   const channels = machine.window?.level_far_dbfs === null ? ["near"] : ["near", "far"];
-  const source = (r, name) => `${apiPath("machines", machine.id, "heard", name)}?t0=${r.t0}&at=${Math.max(0, r.worst_t0 - r.t0)}`;
+  const source = (r, name) =>
+    `${apiPath("machines", machine.id, "heard", name)}?t0=${r.t0}&at=${Math.max(0, r.worst_t0 - r.t0)}`;
   const item = (r) => ({
     label: [
       h("b", {}, r.file || clockText(r.t0)),

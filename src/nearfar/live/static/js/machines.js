@@ -33,7 +33,12 @@ export async function show(main) {
   const find = h("input", { type: "search", id: "find", autocomplete: "off", oninput: () => draw() });
   const search = h("div", { class: "find", hidden: true }, h("label", { for: "find" }, TEXT.find), find);
   const add = h("a", { class: "button main", href: "/setup" }, TEXT.add);
-  const empty = h("section", { class: "panel", hidden: true }, h("p", { class: "lead" }, TEXT.none), h("p", {}, TEXT.first));
+  const empty = h(
+    "section",
+    { class: "panel", hidden: true },
+    h("p", { class: "lead" }, TEXT.none),
+    h("p", {}, TEXT.first),
+  );
   const reports = reportLinks();
   const title = h("div", { class: "title" }, h("h1", {}, "Machines"), h("div", { class: "end" }, add));
   replaceContent(main, title, line, search, missing, empty, cards, going, reports);
@@ -50,14 +55,16 @@ export async function show(main) {
     const text = order.length ? summaryText(order) : "";
     if (line.textContent !== text) line.textContent = text;
     cards.hidden = !order.length;
-    const shown = order.filter((machine) => search.hidden || isWanted(machine)).map((machine) => {
-      const item = items.get(machine.id) || droppable(machine.id);
-      items.set(machine.id, item);
-      const focused = item.contains(document.activeElement);
-      replaceContent(item, machineCard(machine, past.get(machine.id) || []));
-      if (focused) item.firstChild.focus();
-      return item;
-    });
+    const shown = order
+      .filter((machine) => search.hidden || isWanted(machine))
+      .map((machine) => {
+        const item = items.get(machine.id) || droppable(machine.id);
+        items.set(machine.id, item);
+        const focused = item.contains(document.activeElement);
+        replaceContent(item, machineCard(machine, past.get(machine.id) || []));
+        if (focused) item.firstChild.focus();
+        return item;
+      });
     missing.hidden = !order.length || shown.length > 0;
     if (cards.children.length !== shown.length || shown.some((item, i) => cards.children[i] !== item)) {
       const focused = document.activeElement;
@@ -81,7 +88,10 @@ export async function show(main) {
     const found = await get("/v1/collections");
     add.hidden = !found.possible;
     const waiting = found.collections.filter((each) => !each.live);
-    replaceContent(going, waiting.length ? panel("going", TEXT.going, h("ul", { class: "plain" }, waiting.map(waitingItem))) : null);
+    replaceContent(
+      going,
+      waiting.length ? panel("going", TEXT.going, h("ul", { class: "plain" }, waiting.map(waitingItem))) : null,
+    );
   };
   await Promise.all([load(), loadGoing()]);
   const redraw = throttle(draw);
@@ -92,8 +102,7 @@ export async function show(main) {
     },
     score: (scored) => {
       const machine = machines.get(scored.machine);
-      if (machine)
-        machines.set(machine.id, afterWindow(machine, scored));
+      if (machine) machines.set(machine.id, afterWindow(machine, scored));
       const scores = past.get(scored.machine);
       if (!scores) return;
       scores.push(scored);

@@ -30,7 +30,10 @@ export function maintenancePanel(id) {
   const moment = (input) => new Date(input.value).toISOString();
   const load = async () => {
     const found = (await get("/v1/maintenance")).maintenance;
-    replaceContent(list, found.filter((e) => !e.machines.length || e.machines.includes(id)).map((e) => entry(e, load)));
+    replaceContent(
+      list,
+      found.filter((e) => !e.machines.length || e.machines.includes(id)).map((e) => entry(e, load)),
+    );
   };
   const mark = async (who) => {
     const span = weekly.value.trim();

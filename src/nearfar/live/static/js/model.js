@@ -43,7 +43,8 @@ const TEXT = {
   above: (value) => `alarm above ${value}`,
   curve: "The curve, and the details",
   normals: "Normal recordings",
-  normalsHow: "What nearfar takes for normal, the most unusual first. Listen: what is not normal is taken out, and what was recorded together has one session.",
+  normalsHow:
+    "What nearfar takes for normal, the most unusual first. Listen: what is not normal is taken out, and what was recorded together has one session.",
   total: (shown, n) => (shown < n ? `The ${shown} most unusual of ${n}.` : `${n} recordings.`),
   unlike: "unlike all others",
   remove: "Take out",
@@ -73,7 +74,10 @@ export async function show(main, id) {
   };
   const normals = h("div", {});
   const draw = () => {
-    normalList(id, reload).then((found) => replaceContent(normals, found), () => {});
+    normalList(id, reload).then(
+      (found) => replaceContent(normals, found),
+      () => {},
+    );
     const audit = model.audit.length
       ? auditList(model.audit, reload, "Taken back.")
       : note("Nothing was changed since the model was fitted.");
@@ -114,7 +118,14 @@ function modelFacts(model, setup) {
 
 function setPoint(id, model, after) {
   const point = model.set_point;
-  const other = h("input", { type: "number", id: "week", min: 0.001, max: 1e6, step: "any", "aria-describedby": "means" });
+  const other = h("input", {
+    type: "number",
+    id: "week",
+    min: 0.001,
+    max: 1e6,
+    step: "any",
+    "aria-describedby": "means",
+  });
   const means = h("p", { id: "means", class: "small", role: "status" });
   const figure = h("figure", {});
   const dryRun = (perWeek) =>
@@ -127,9 +138,16 @@ function setPoint(id, model, after) {
   };
   const choice = (perWeek, label) => {
     const input = h("input", { type: "radio", name: "wish", value: perWeek ?? "", checked: perWeek === null });
-    const price = h("span", { class: "small" }, perWeek === null ? ` ${TEXT.above(scoreText(point.value))}` : TEXT.wait);
+    const price = h(
+      "span",
+      { class: "small" },
+      perWeek === null ? ` ${TEXT.above(scoreText(point.value))}` : TEXT.wait,
+    );
     input.addEventListener("change", () => choose(perWeek));
-    if (perWeek !== null) dryRun(perWeek).then((wished) => { price.textContent = wished ? ` ${say(wished)}` : ""; });
+    if (perWeek !== null)
+      dryRun(perWeek).then((wished) => {
+        price.textContent = wished ? ` ${say(wished)}` : "";
+      });
     return h("label", { class: "choice" }, input, h("span", {}, label, price));
   };
   // What a wish means, as the server says: the same set-point that "Change the set-point" then makes.
@@ -264,7 +282,9 @@ async function normalList(id, after) {
         normal.unlike && h("span", { class: "warning" }, ` ${TEXT.unlike}`),
       ],
       name: normal.name,
-      sounds: normal.playable ? found.channels.map((name) => ({ name, src: apiPath("machines", id, "normals", normal.index, name) })) : [],
+      sounds: normal.playable
+        ? found.channels.map((name) => ({ name, src: apiPath("machines", id, "normals", normal.index, name) }))
+        : [],
       answers: actionButton(TEXT.remove, change({ keys: [normal.key], remove: true }), { after }),
     };
   };
@@ -276,9 +296,22 @@ async function normalList(id, after) {
     TEXT.normals,
     h("p", {}, TEXT.normalsHow),
     h("p", { class: "small" }, TEXT.total(found.normals.length, found.total)),
-    dropZone({ label: TEXT.drop, path: (file) => uploadPath(id, "add", file.name, `&who=${encodeURIComponent(savedName())}`), done: after }),
-    h("div", { class: "scroll", tabindex: 0, "aria-label": TEXT.normals, role: "group" }, player(found.normals.map(item))),
+    dropZone({
+      label: TEXT.drop,
+      path: (file) => uploadPath(id, "add", file.name, `&who=${encodeURIComponent(savedName())}`),
+      done: after,
+    }),
+    h(
+      "div",
+      { class: "scroll", tabindex: 0, "aria-label": TEXT.normals, role: "group" },
+      player(found.normals.map(item)),
+    ),
     h("div", {}, h("label", { for: "session" }, TEXT.session), session),
-    h("p", { class: "row" }, actionButton(TEXT.name, tag, { after }), actionButton(TEXT.removeAll, removeAll, { after })),
+    h(
+      "p",
+      { class: "row" },
+      actionButton(TEXT.name, tag, { after }),
+      actionButton(TEXT.removeAll, removeAll, { after }),
+    ),
   );
 }

@@ -113,5 +113,10 @@ export function switchPlayer(first, second, { both, start }) {
   button.addEventListener("click", play);
   stop.addEventListener("click", () => audio.forEach((each) => each.pause()));
   show();
-  return h("div", { class: "switch" }, h("p", { class: "row" }, button, stop), h("p", { class: "sides", role: "status" }, names));
+  return h(
+    "div",
+    { class: "switch" },
+    h("p", { class: "row" }, button, stop),
+    h("p", { class: "sides", role: "status" }, names),
+  );
 }

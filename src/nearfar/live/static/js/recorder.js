@@ -19,7 +19,10 @@ class Recorder extends AudioWorkletProcessor {
     this.parts.forEach((part, channel) => part.set(input[channel] || new Float32Array(size), this.length));
     this.length += size;
     if (this.length === SIZE) {
-      this.port.postMessage(this.parts, this.parts.map((part) => part.buffer));
+      this.port.postMessage(
+        this.parts,
+        this.parts.map((part) => part.buffer),
+      );
       this.clear();
     }
     return true;

@@ -25,7 +25,11 @@ const TEXT = {
   goOn: "Go on",
   steps: ["Where from", "Collect", "Listen", "Fit"],
   kinds: [
-    ["browser", "A microphone of this device", "Works with no further program. This page must stay open while it listens."],
+    [
+      "browser",
+      "A microphone of this device",
+      "Works with no further program. This page must stay open while it listens.",
+    ],
     ["microphone", "A microphone of the computer that runs nearfar", "Goes on when this page is closed."],
     ["folder", "A folder of recordings", "On the computer that runs nearfar; new files there are heard as they come."],
     ["stream", "A stream", "Such as rtsp://camera/audio or http://…"],
@@ -45,7 +49,8 @@ const TEXT = {
   testing: "Recording 10 s…",
   tested: "The test: listen to it",
   testGood: "The microphones are fine.",
-  insecure: "This browser gives its microphone only to pages of this computer, or of https. Open nearfar at the computer itself, or choose another way.",
+  insecure:
+    "This browser gives its microphone only to pages of this computer, or of https. Open nearfar at the computer itself, or choose another way.",
   folder: "Folder of normal recordings",
   watched: "Folder to listen to from then on (may stay empty)",
   putThere: (folder) => `Put recordings into ${folder}: they are found there.`,
@@ -53,7 +58,8 @@ const TEXT = {
   save: "Save",
   saved: "Saved.",
   next: "Next",
-  collectHow: "Run the machine as it should run, at every speed and load that it has. Stop whenever you like, and go on on another day: every recording counts.",
+  collectHow:
+    "Run the machine as it should run, at every speed and load that it has. Stop whenever you like, and go on on another day: every recording counts.",
   record: "Record",
   recordCount: "Recordings",
   recordSeconds: "Seconds each",
@@ -63,7 +69,8 @@ const TEXT = {
   collected: ["Collected recordings", "Collected sessions"],
   enough: "That is enough for an alarm that can be trusted. More days make it better.",
   check: "Check the recordings",
-  checkWhy: "nearfar listens to each recording: dead or clipped microphones, copies, and what sounds unlike the others.",
+  checkWhy:
+    "nearfar listens to each recording: dead or clipped microphones, copies, and what sounds unlike the others.",
   stale: "The recordings have changed since they were checked.",
   notChecked: "Not checked yet.",
   verdicts: {
@@ -75,7 +82,8 @@ const TEXT = {
   },
   groups: { rate: "sample rate", channels: "channels", length: "length", sound: "sound" },
   group: (kind) => `Two groups by ${kind}`,
-  groupHow: "Two speeds, or two days? Then name them, and keep both. Another machine, or a moved microphone? Then throw one out.",
+  groupHow:
+    "Two speeds, or two days? Then name them, and keep both. Another machine, or a moved microphone? Then throw one out.",
   groupName: "Name of this group, such as “half load”",
   nameIt: "Name it",
   throwAll: "Throw all of these out",
@@ -87,7 +95,8 @@ const TEXT = {
   all: (n) => `All ${n} recordings`,
   fit: "Fit",
   fitAgain: "Fit again",
-  fitWhat: (c) => `nearfar listens to ${c.recordings} recordings of ${Math.max(1, c.sessions)} ${c.sessions > 1 ? "sessions" : "session"}, and works out what is normal. The machine is watched as soon as that is done, and not before.`,
+  fitWhat: (c) =>
+    `nearfar listens to ${c.recordings} recordings of ${Math.max(1, c.sessions)} ${c.sessions > 1 ? "sessions" : "session"}, and works out what is normal. The machine is watched as soon as that is done, and not before.`,
   thrownOut: (n) => `${n} thrown out, and not used.`,
   live: "It is live.",
   chosen: "What was chosen, and why",
@@ -95,7 +104,14 @@ const TEXT = {
   toMachine: "To the machine",
   toModel: "Its normal recordings and set-point",
   jobs: { doctor: "Checking the recordings", fit: "Fitting" },
-  states: { waiting: "waiting", working: "", done: "done", failed: "failed", cancelled: "cancelled", interrupted: "interrupted" },
+  states: {
+    waiting: "waiting",
+    working: "",
+    done: "done",
+    failed: "failed",
+    cancelled: "cancelled",
+    interrupted: "interrupted",
+  },
   cancel: "Cancel",
   impossible: "This server sets up no machines. Start it as nearfar, or set models in its configuration.",
 };
@@ -120,7 +136,11 @@ async function showStart(main) {
   const problem = h("p", { class: "warning", role: "alert", hidden: true });
   const begin = async (event) => {
     event.preventDefault();
-    const id = name.value.trim().replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^[-_]+|-+$/g, "") || "machine";
+    const id =
+      name.value
+        .trim()
+        .replace(/[^A-Za-z0-9_-]+/g, "-")
+        .replace(/^[-_]+|-+$/g, "") || "machine";
     try {
       const made = await post("/v1/machines", { id, name: name.value.trim() });
       window.location.assign(at(`/setup/${encodeURIComponent(made.id)}`));
@@ -138,7 +158,11 @@ async function showStart(main) {
       "section",
       { class: "panel" },
       h("p", { class: "lead" }, TEXT.intro),
-      h("ol", {}, TEXT.plan.map((text) => h("li", {}, text))),
+      h(
+        "ol",
+        {},
+        TEXT.plan.map((text) => h("li", {}, text)),
+      ),
       h(
         "form",
         { class: "new-machine", onsubmit: begin },
@@ -154,20 +178,36 @@ async function showStart(main) {
 // A machine that is being set up, as a list item with a link.
 export function waitingItem(made) {
   const link = h("a", { class: "button", href: `/setup/${encodeURIComponent(made.id)}` }, TEXT.goOn);
-  return h("li", {}, h("div", { class: "row" }, h("b", {}, made.name), h("span", { class: "small" }, TEXT.counter(made)), link));
+  return h(
+    "li",
+    {},
+    h("div", { class: "row" }, h("b", {}, made.name), h("span", { class: "small" }, TEXT.counter(made)), link),
+  );
 }
 
 async function showMachine(main, id) {
   let made = await get(apiPath("machines", id, "recordings"));
   const { here } = await get("/v1/collections");
   const first = made.live || made.recordings >= 20 ? 2 : made.recordings ? 1 : 0;
-  let step = Math.max(0, TEXT.steps.findIndex((_, i) => window.location.hash === `#${i + 1}`));
+  let step = Math.max(
+    0,
+    TEXT.steps.findIndex((_, i) => window.location.hash === `#${i + 1}`),
+  );
   if (!window.location.hash) step = first;
   setTitle(`${TEXT.title}: ${made.name}`);
   const steps = h("nav", { class: "steps", "aria-label": "Steps" });
   const work = h("div", {});
   const body = h("div", {});
-  const shared = { id, here, get made() { return made; }, reload, go, microphone: null };
+  const shared = {
+    id,
+    here,
+    get made() {
+      return made;
+    },
+    reload,
+    go,
+    microphone: null,
+  };
   const pages = [whereFrom(shared), collect(shared), listen(shared), fitting(shared)];
   replaceContent(
     main,
@@ -192,7 +232,15 @@ async function showMachine(main, id) {
   function draw() {
     const focused = steps.contains(document.activeElement) ? step : -1;
     const button = (name, i) =>
-      h("li", {}, h("button", { type: "button", "aria-current": i === step ? "step" : null, onclick: () => go(i) }, `${i + 1}. ${name}`));
+      h(
+        "li",
+        {},
+        h(
+          "button",
+          { type: "button", "aria-current": i === step ? "step" : null, onclick: () => go(i) },
+          `${i + 1}. ${name}`,
+        ),
+      );
     replaceContent(steps, h("ol", {}, TEXT.steps.map(button)));
     if (focused >= 0) steps.querySelectorAll("button")[step].focus();
     drawJob();
@@ -241,7 +289,12 @@ function jobPanel(job, after) {
   return h(
     "section",
     { class: `panel${failed ? " trouble" : ""}`, role: failed ? "alert" : null, "aria-label": TEXT.jobs[job.kind] },
-    h("p", {}, h("b", {}, `${TEXT.jobs[job.kind]}${state ? `: ${state}` : ""}`), job.what && ` · ${asSentence(job.what)}`),
+    h(
+      "p",
+      {},
+      h("b", {}, `${TEXT.jobs[job.kind]}${state ? `: ${state}` : ""}`),
+      job.what && ` · ${asSentence(job.what)}`,
+    ),
     running &&
       h("progress", { "aria-label": TEXT.jobs[job.kind], max: job.total || 1, value: job.total ? job.done : false }),
     h(
@@ -287,7 +340,9 @@ function whereFrom(shared) {
     const input = h("input", { type: "radio", name: "kind", value: kind, checked: kind === shared.made.kind });
     input.addEventListener("change", async () => {
       closeMicrophone(shared);
-      await change({ kind, source: kind === shared.made.kind ? undefined : [] }).catch((error) => announce(error.message));
+      await change({ kind, source: kind === shared.made.kind ? undefined : [] }).catch((error) =>
+        announce(error.message),
+      );
       await shared.reload();
       drawDetail();
     });
@@ -321,13 +376,23 @@ function whereFrom(shared) {
       const option = ({ id, label }, i) => h("option", { value: id }, label || `Microphone ${i + 1}`);
       const [wasNear, wasFar] = [near.value, far.value];
       replaceContent(near, found.map(option));
-      replaceContent(far, h("option", { value: RIGHT }, TEXT.rightChannel), h("option", { value: NONE }, TEXT.noFar), found.map(option));
+      replaceContent(
+        far,
+        h("option", { value: RIGHT }, TEXT.rightChannel),
+        h("option", { value: NONE }, TEXT.noFar),
+        found.map(option),
+      );
       near.value = wasNear || near.value;
       far.value = wasFar || saved(id).far || (shared.made.mono ? NONE : RIGHT);
     };
     const open = async () => {
       closeMicrophone(shared);
-      shared.microphone = await openMicrophone({ near: near.value, far: far.value, onLevels: meters.show, onEnd: () => meters.show([]) });
+      shared.microphone = await openMicrophone({
+        near: near.value,
+        far: far.value,
+        onLevels: meters.show,
+        onEnd: () => meters.show([]),
+      });
       await fill();
       save(id, { near: near.value, far: far.value });
       await change({ mono: shared.microphone.channels === 1 });
@@ -346,12 +411,19 @@ function whereFrom(shared) {
         showTest({ file: "", levels: [], problems: [error.message] });
       }
     };
-    for (const select of [near, far]) select.addEventListener("change", () => shared.microphone && open().catch((e) => announce(e.message)));
+    for (const select of [near, far])
+      select.addEventListener("change", () => shared.microphone && open().catch((e) => announce(e.message)));
     fill().catch(() => {});
     return [
       h("p", { class: "small" }, TEXT.place, " ", h("a", { href: "/guide", target: "_blank" }, TEXT.guide)),
       h("div", { class: "fields" }, labelled(TEXT.near, near), labelled(TEXT.far, far)),
-      h("p", { class: "row" }, plainButton(TEXT.allow, open), plainButton(TEXT.test, test, undefined, { main: true }), plainButton(TEXT.stop, stop)),
+      h(
+        "p",
+        { class: "row" },
+        plainButton(TEXT.allow, open),
+        plainButton(TEXT.test, test, undefined, { main: true }),
+        plainButton(TEXT.stop, stop),
+      ),
     ];
   }
   function serverButtons(before) {
@@ -360,7 +432,11 @@ function whereFrom(shared) {
       if (what === "test") replaceContent(verdict, h("p", {}, TEXT.testing));
       await post(apiPath("machines", id, "microphone"), { what, seconds: TEST_S });
     };
-    const stop = () => remove(apiPath("machines", id, "microphone")).then(() => meters.show([]), () => {});
+    const stop = () =>
+      remove(apiPath("machines", id, "microphone")).then(
+        () => meters.show([]),
+        () => {},
+      );
     return h(
       "p",
       { class: "row" },
@@ -372,15 +448,25 @@ function whereFrom(shared) {
   function microphone() {
     const [near, far] = [h("select", { id: "near" }), h("select", { id: "far" })];
     const problem = h("p", { class: "warning" });
-    get("/v1/microphones").then((found) => {
-      const option = (d) => h("option", { value: d.source }, d.label || d.source);
-      replaceContent(near, found.devices.map(option));
-      replaceContent(far, h("option", { value: RIGHT }, TEXT.rightChannel), h("option", { value: NONE }, TEXT.noFar), found.devices.map(option));
-      const [wasNear, wasFar] = shared.made.source;
-      near.value = wasNear || near.value;
-      far.value = wasFar || (shared.made.mono ? NONE : RIGHT);
-      problem.textContent = asSentence(found.problem);
-    }, (error) => { problem.textContent = asSentence(error.message); });
+    get("/v1/microphones").then(
+      (found) => {
+        const option = (d) => h("option", { value: d.source }, d.label || d.source);
+        replaceContent(near, found.devices.map(option));
+        replaceContent(
+          far,
+          h("option", { value: RIGHT }, TEXT.rightChannel),
+          h("option", { value: NONE }, TEXT.noFar),
+          found.devices.map(option),
+        );
+        const [wasNear, wasFar] = shared.made.source;
+        near.value = wasNear || near.value;
+        far.value = wasFar || (shared.made.mono ? NONE : RIGHT);
+        problem.textContent = asSentence(found.problem);
+      },
+      (error) => {
+        problem.textContent = asSentence(error.message);
+      },
+    );
     const store = async () => {
       const two = far.value !== RIGHT && far.value !== NONE;
       await change({ source: two ? [near.value, far.value] : [near.value], mono: far.value === NONE });
@@ -393,19 +479,40 @@ function whereFrom(shared) {
     ];
   }
   function folder() {
-    const input = h("input", { type: "text", id: "folder", value: shared.made.folder, autocomplete: "off", required: true });
-    const watched = h("input", { type: "text", id: "watched", value: shared.made.source[0] || "", autocomplete: "off" });
+    const input = h("input", {
+      type: "text",
+      id: "folder",
+      value: shared.made.folder,
+      autocomplete: "off",
+      required: true,
+    });
+    const watched = h("input", {
+      type: "text",
+      id: "watched",
+      value: shared.made.source[0] || "",
+      autocomplete: "off",
+    });
     const store = async () => {
       await change({ folder: input.value, source: [watched.value] });
       return TEXT.saved;
     };
-    return [labelled(TEXT.folder, input), labelled(TEXT.watched, watched), h("p", { class: "row" }, plainButton(TEXT.save, store, shared.reload, { main: true }))];
+    return [
+      labelled(TEXT.folder, input),
+      labelled(TEXT.watched, watched),
+      h("p", { class: "row" }, plainButton(TEXT.save, store, shared.reload, { main: true })),
+    ];
   }
   function stream() {
-    const inputs = TEXT.stream.map((text, i) => h("input", { type: "text", id: `stream${i}`, autocomplete: "off", value: shared.made.source[i] || "" }));
+    const inputs = TEXT.stream.map((text, i) =>
+      h("input", { type: "text", id: `stream${i}`, autocomplete: "off", value: shared.made.source[i] || "" }),
+    );
     const store = () => change({ source: inputs.map((input) => input.value).filter(Boolean) });
     return [
-      h("div", { class: "fields" }, inputs.map((input, i) => labelled(TEXT.stream[i], input))),
+      h(
+        "div",
+        { class: "fields" },
+        inputs.map((input, i) => labelled(TEXT.stream[i], input)),
+      ),
       serverButtons(store),
     ];
   }
@@ -484,7 +591,12 @@ function collect(shared) {
     if (shared.made.kind === "browser") await recordHere();
     else await post(apiPath("machines", id, "microphone"), settings());
   };
-  const settings = () => ({ what: "record", count: Number(count.value), seconds: Number(seconds.value), every_s: Number(every.value) });
+  const settings = () => ({
+    what: "record",
+    count: Number(count.value),
+    seconds: Number(seconds.value),
+    every_s: Number(every.value),
+  });
   const stop = async () => {
     stopped = true;
     closeMicrophone(shared);
@@ -492,12 +604,16 @@ function collect(shared) {
     if (shared.made.kind !== "browser") await remove(apiPath("machines", id, "microphone")).catch(() => {});
   };
   const tell = (text, problems = []) =>
-    replaceContent(state, text && h("p", {}, text), problems.map((each) => h("p", { class: "warning" }, icon("cross"), " ", asSentence(each))));
+    replaceContent(
+      state,
+      text && h("p", {}, text),
+      problems.map((each) => h("p", { class: "warning" }, icon("cross"), " ", asSentence(each))),
+    );
   const recordHere = async () => {
     const { near, far } = saved(id);
     shared.microphone ||= await openMicrophone({ near, far, onLevels: (levels) => meters.show(levels), onEnd: stop });
     const wanted = settings();
-    for (let taken = 0, refused = 0; taken < wanted.count && refused < MOST_REFUSED && !stopped; ) {
+    for (let taken = 0, refused = 0; taken < wanted.count && refused < MOST_REFUSED && !stopped;) {
       const began = Date.now();
       let said;
       try {
@@ -525,8 +641,19 @@ function collect(shared) {
   const controls = h(
     "div",
     {},
-    h("div", { class: "fields" }, labelled(TEXT.recordCount, count), labelled(TEXT.recordSeconds, seconds), labelled(TEXT.recordEvery, every)),
-    h("p", { class: "row" }, plainButton(TEXT.record, begin, undefined, { main: true, sign: "fine" }), plainButton(TEXT.stop, stop, shared.reload)),
+    h(
+      "div",
+      { class: "fields" },
+      labelled(TEXT.recordCount, count),
+      labelled(TEXT.recordSeconds, seconds),
+      labelled(TEXT.recordEvery, every),
+    ),
+    h(
+      "p",
+      { class: "row" },
+      plainButton(TEXT.record, begin, undefined, { main: true, sign: "fine" }),
+      plainButton(TEXT.stop, stop, shared.reload),
+    ),
     meters.element,
     state,
   );
@@ -620,7 +747,12 @@ function listen(shared) {
       label: [each.file, each.session && h("span", { class: "small" }, ` · ${each.session}`)],
       name: each.file,
       sounds: sound(each.file),
-      answers: [each.left_out_by && h("span", { class: "small" }, TEXT.thrown(each.left_out_by)), each.left_out_by ? mark([each.file], { keep: true }, TEXT.takeBack) : mark([each.file], { keep: false }, TEXT.throwOut)],
+      answers: [
+        each.left_out_by && h("span", { class: "small" }, TEXT.thrown(each.left_out_by)),
+        each.left_out_by
+          ? mark([each.file], { keep: true }, TEXT.takeBack)
+          : mark([each.file], { keep: false }, TEXT.throwOut),
+      ],
     }));
     if (!all.contains(document.activeElement) || all.dataset.of !== JSON.stringify(made.files))
       replaceContent(all, h("summary", {}, TEXT.all(made.files.length)), items.length > 0 && player(items));
@@ -628,7 +760,10 @@ function listen(shared) {
     all.open = open;
   }
   const oddItem = (each) => ({
-    label: [h("b", {}, each.file), h("span", { class: each.usable ? "small" : "warning" }, ` ${each.texts.map(asSentence).join(" ")}`)],
+    label: [
+      h("b", {}, each.file),
+      h("span", { class: each.usable ? "small" : "warning" }, ` ${each.texts.map(asSentence).join(" ")}`),
+    ],
     name: each.file,
     sounds: each.usable ? sound(each.file) : [],
     missing: "",
@@ -647,9 +782,20 @@ function listen(shared) {
       return h(
         "div",
         { class: "group" },
-        player([{ label: `${files.length} recordings${each.values[i] ? ` of ${each.values[i]}` : ""}: ${files.slice(0, 3).join(", ")}${files.length > 3 ? " …" : ""}`, name: files[0], sounds: sound(files[0]) }]),
+        player([
+          {
+            label: `${files.length} recordings${each.values[i] ? ` of ${each.values[i]}` : ""}: ${files.slice(0, 3).join(", ")}${files.length > 3 ? " …" : ""}`,
+            name: files[0],
+            sounds: sound(files[0]),
+          },
+        ]),
         labelled(TEXT.groupName, input),
-        h("p", { class: "row" }, actionButton(TEXT.nameIt, name, { after: shared.reload }), mark(files, { keep: false }, TEXT.throwAll)),
+        h(
+          "p",
+          { class: "row" },
+          actionButton(TEXT.nameIt, name, { after: shared.reload }),
+          mark(files, { keep: false }, TEXT.throwAll),
+        ),
       );
     }),
   ];
@@ -691,7 +837,10 @@ function fitting(shared) {
         made.missing && h("p", { class: "warning" }, made.missing),
       );
       if (!button.contains(document.activeElement))
-        replaceContent(button, actionButton(made.live ? TEXT.fitAgain : TEXT.fit, fit, { main: !made.live, after: shared.reload }));
+        replaceContent(
+          button,
+          actionButton(made.live ? TEXT.fitAgain : TEXT.fit, fit, { main: !made.live, after: shared.reload }),
+        );
       if (!made.live) {
         replaceContent(done);
         return;
@@ -702,9 +851,17 @@ function fitting(shared) {
         done,
         h("p", { class: "lead" }, badge({ word: TEXT.live, sign: "fine", kind: "fine" })),
         h("h3", {}, TEXT.chosen),
-        h("ul", {}, notes.map((text) => h("li", {}, asSentence(text)))),
+        h(
+          "ul",
+          {},
+          notes.map((text) => h("li", {}, asSentence(text))),
+        ),
         h("h3", {}, TEXT.promise),
-        h("ul", {}, model.set_point.promise.map((text) => h("li", {}, asSentence(text)))),
+        h(
+          "ul",
+          {},
+          model.set_point.promise.map((text) => h("li", {}, asSentence(text))),
+        ),
         h(
           "p",
           { class: "row" },
