@@ -183,11 +183,14 @@ def test_batches_overlap_and_give_each_wave_its_own_grid(ced_tiny_weights, batch
     copies = Copied(need=10, free=30)  # two waves fit into 0.7 of the memory
     found = encoder._in_batches(waves, [3, 12], copies)
     for layer, at in ((3, 0), (12, 1)):
-        for mine, wanted in zip(found, encoder.grid(waves, layer=layer), strict=True):
+        for (mine, is_finite), wanted in zip(found, encoder.grid(waves, layer=layer), strict=True):
+            assert is_finite
             np.testing.assert_allclose(mine[at], wanted, rtol=0, atol=1e-4 * wanted.std())
     order = [step for step in copies.done if step != "send 1" or batch]
     assert order[:3] == ["send 2", "send 2", "wait 2"], "the second batch is on its way before the first is waited for"
-    assert order.count("wait 2") == 6 and copies.done[-1] == "wait 1", "two layers of three batches of two"
+    assert order.count("wait 2") == 9 and copies.done[-1] == "wait 1", "two layers and a flag of three batches of two"
+    waves[2] = np.full(16_000, 1e38, np.float32)
+    assert [is_finite for _, is_finite in encoder._in_batches(waves, [12], copies)].index(False) == 2
 
 
 def test_a_batch_takes_what_fits_and_a_gpu_gets_many_clips():

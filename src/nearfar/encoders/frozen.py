@@ -108,14 +108,14 @@ class FrozenEncoder:
         asked: Any = layer if several else [layer]
         layers = [self._layer(number) for number in asked]
         with _torch_threads(self.threads):
-            grids_of_waves = self._grids(wave_list, layers)
-        for i, grids in enumerate(grids_of_waves):
-            if not all(np.isfinite(grid).all() for grid in grids):
+            found = self._grids(wave_list, layers)
+        for i, (_, is_finite) in enumerate(found):
+            if not is_finite:
                 raise ValueError(
                     f"{self.name} makes NaN or infinity of waves[{i}], whose largest sample is "
                     f"{np.abs(wave_list[i]).max():.3g}: is full scale 1 there, and is {self.weights_path} undamaged?"
                 )
-        by_layer = ([grids[j] for grids in grids_of_waves] for j in range(len(layers)))
+        by_layer = ([grids[j] for grids, _ in found] for j in range(len(layers)))
         out: list[Any] = [np.stack(grids) if stacked and grids else grids for grids in by_layer]
         return out if several else out[0]
 
@@ -123,29 +123,30 @@ class FrozenEncoder:
         """The grid as frames: "concat" (B, T, F D), "mean" (B, T, D) or "bands" (B, T, F, D)."""
         return as_frames(self.grid(waves), freq)
 
-    def _grids(self, waves: list[Array], layers: list[int]) -> list[list[Array]]:
-        """For each wave a grid per layer."""
+    def _grids(self, waves: list[Array], layers: list[int]) -> list[tuple[list[Array], bool]]:
+        """For each wave a grid per layer, and whether they are finite, which a GPU sees at once."""
         if self.place.type != "cpu":
             return self._in_batches(waves, layers, Copies(self.place))
         with _parallel_map(len(waves)) as parallel_map:
             return list(parallel_map(lambda wave: self._alone(wave, layers), waves))
 
-    def _alone(self, wave: Array, layers: list[int]) -> list[Array]:
-        """A wave on the CPU -> a grid (T, F, D) per layer."""
+    def _alone(self, wave: Array, layers: list[int]) -> tuple[list[Array], bool]:
+        """`_grids` of a wave on the CPU."""
         short = len(wave) < ONE_THREAD_S * self.sample_rate
         with torch.inference_mode(), _torch_threads(1 if short else None):  # both hold for the calling thread alone
             batch = torch.from_numpy(wave[None].astype(np.float32, copy=False))
-            return [grid[0].numpy() for grid in self.network.grids(batch, layers)]
+            grids = self.network.grids(batch, layers)
+            return [grid[0].numpy() for grid in grids], all(bool(grid.isfinite().all()) for grid in grids)
 
-    def _in_batches(self, waves: list[Array], layers: list[int], copies: Copies) -> list[list[Array]]:
+    def _in_batches(self, waves: list[Array], layers: list[int], copies: Copies) -> list[tuple[list[Array], bool]]:
         """`_grids` of waves of which those of one length run together; copies and products overlap."""
-        out: list[list[Array]] = [[] for _ in waves]
+        out: list[tuple[list[Array], bool]] = [([], True) for _ in waves]
         before: tuple[list[int], list[Callable[[], Array]]] = [], []
 
         def finish(batch: list[int], coming: list[Callable[[], Array]]) -> None:
-            fetched = [wait() for wait in coming]
+            *grids, is_finite = [wait() for wait in coming] or [np.ones(0)]
             for row, i in enumerate(batch):
-                out[i] = [grid[row] for grid in fetched]
+                out[i] = [grid[row] for grid in grids], bool(is_finite[row])
 
         with torch.inference_mode(), rounded_factors(self.precision == "tf32"):
             order = sorted(range(len(waves)), key=lambda i: len(waves[i]))
@@ -155,7 +156,9 @@ class FrozenEncoder:
                 for low in range(0, len(left), size):
                     batch = left[low : low + size]
                     sent = copies.send(np.stack([waves[i] for i in batch]).astype(np.float32, copy=False))
-                    coming = [copies.fetch(grid) for grid in self.network.grids(sent, layers)]
+                    grids = self.network.grids(sent, layers)
+                    is_finite = torch.stack([grid.isfinite().flatten(1).all(dim=1) for grid in grids]).all(dim=0)
+                    coming = [copies.fetch(values) for values in (*grids, is_finite)]
                     finish(*before)  # while this batch is being computed
                     before = batch, coming
             finish(*before)
