@@ -161,7 +161,7 @@ def test_a_machine_that_hums_more_softly_is_judged():
 
 def test_a_codec_that_no_normal_has_is_told():
     clip = replace(pair(100), codec="MP3")
-    assert text(usual(), clip) == "stored with loss (MP3), the normals without: that alone can raise a score"
+    assert text(usual(), clip) == "stored with loss (MP3), the normals without loss: that alone can raise a score"
     lossy = UsualSetup(frozenset(), frozenset(["MP3"]))
     assert not kinds(lossy, clip) and kinds(lossy, replace(clip, codec="PCM")) == {"codec"}
     assert not kinds(lossy, replace(clip, codec="")) and not kinds(UsualSetup(), clip)

@@ -197,3 +197,19 @@ def test_copies_of_one_recording_give_finite_numbers(name: str, count: int) -> N
     detector = nearfar.Detector(SYSTEMS[name]).fit(CLIPS[:1] * count, copies=True)
     scores = np.array([score.score for score in detector.score([*CLIPS[:1], *FRESH])])
     assert np.isfinite(scores).all() and np.abs(scores).max() < 1e3 and (scores[1:] > scores[0]).all()
+
+
+def test_groups_by_codec_and_by_level():
+    rng = np.random.default_rng(0)
+    near = rng.normal(-50, 1, (14, 32))
+    near[9:] -= 46
+    facts = [16_000] * 14, [2] * 14, [5.0] * 14
+    (level,) = splits(*facts, near, None)
+    assert level.kind == "level" and level.members.tolist() == [False] * 9 + [True] * 5
+    assert level.values == ("the usual level", "46 dB less")
+    near[9:] += 46
+    assert splits(*facts, near, None) == []
+    (codec,) = splits(*facts, near, None, ["PCM"] * 9 + ["MP3"] * 5)
+    assert codec.kind == "codec" and codec.values == ("without loss", "with loss (MP3)")
+    spread = np.linspace(-90, -30, 14)[:, None] + np.zeros((14, 32))
+    assert splits(*facts, spread, None) == []

@@ -90,6 +90,11 @@ def row_of(clip: Clip) -> Array:
     return np.append(levels, (delay, clear)).astype(np.float32)
 
 
+def stored(codec: str) -> str:
+    """How a file with this codec keeps its sound, in words."""
+    return "without loss" if codec in ("", PCM) else f"with loss ({codec})"
+
+
 @dataclass(frozen=True, eq=False)
 class UsualSetup:
     """The set-up that the normals of a detector share; see the module. Levels in dB, delays in samples at 16 kHz.
@@ -204,9 +209,8 @@ class UsualSetup:
         return found
 
     def _codec(self, codec: str) -> list[Problem]:
-        mine = "without loss" if codec == PCM else f"with loss ({codec})"
-        usual = "without" if PCM in self.codecs else f"with ({', '.join(sorted(self.codecs))})"
-        return [Problem("codec", f"stored {mine}, the normals {usual}: that alone can raise a score")]
+        usual = " and ".join(stored(each) for each in sorted(self.codecs))
+        return [Problem("codec", f"stored {stored(codec)}, the normals {usual}: that alone can raise a score")]
 
     def _far(self, levels: Array, heard: Array) -> list[Problem]:
         near, far = levels[:, heard]

@@ -231,7 +231,7 @@ def _within(points: Array, count: int) -> float:
     """The share of the scatter of points (N, D) that is left within their clusters."""
     labels = _ward(points, count)
     left = sum(len(part) * part.var(axis=0).sum() for part in (points[labels == name] for name in np.unique(labels)))
-    return float(left / max(len(points) * points.var(axis=0).sum(), 1e-300))
+    return float(left) / max(len(points) * float(points.var(axis=0).sum()), 1e-300)
 
 
 def _even_sample(n: int, most: int) -> Array:

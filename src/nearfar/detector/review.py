@@ -2,7 +2,8 @@
 
     check_vectors   ValueError where an encoder hears no difference between recordings that differ
     exchanged       recordings whose near and far are the reverse of the others'
-    splits          two groups of recordings, by rate, channels, length or sound, that may not belong together
+    splits          two groups of recordings, by rate, channels, length, codec, level or sound, that may not belong
+                    together
     too_few         a sentence where the normals are so few that no set-point keeps a promise
 
 Two groups have at least LEAST_SHARE of the recordings and LEAST_COUNT each. By sound, Ward's method cuts the recordings
@@ -34,7 +35,7 @@ from pathlib import Path
 import numpy as np
 
 from nearfar.audio import LONG_S, WINDOW_S
-from nearfar.audio.setup import UsualSetup
+from nearfar.audio.setup import LEVEL_DB, UsualSetup, stored
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.embedder import EmbeddedClip
 from nearfar.encoders.loading import with_weights
@@ -55,6 +56,8 @@ ASK = {
     "rate": "another recorder or setting?",
     "channels": "another recorder or setting?",
     "length": "another setting, or cut off?",
+    "codec": "converted by another program?",
+    "level": "another gain, or samples in another scale?",
     "sound": "another machine, or was a microphone moved?",
 }
 
@@ -63,7 +66,7 @@ ASK = {
 class Split:
     """Two groups of recordings that may not belong together.
 
-    kind      "rate" | "channels" | "length" | "sound"
+    kind      "rate" | "channels" | "length" | "codec" | "level" | "sound"
     members   (N,) bool, True for the smaller group
     values    what the larger and the smaller group have, in words; empty by sound
     """
@@ -92,23 +95,30 @@ class Split:
 
 
 def splits(
-    rates: Sequence[int], channels: Sequence[int], seconds: Sequence[float], near: Array, far: Array | None
+    rates: Sequence[int],
+    channels: Sequence[int],
+    seconds: Sequence[float],
+    near: Array,
+    far: Array | None,
+    codecs: Sequence[str] = (),
 ) -> list[Split]:
-    """The two groups that N recordings fall into, by each kind that shows any; by sound only if it shows others.
+    """The two groups that N recordings fall into, by each kind that shows any; by level and sound only other ones.
 
-    rates, channels, seconds   (N,) of the recordings
-    near, far                  (N, D) see the module
+    rates, channels, seconds, codecs   (N,) of the recordings
+    near, far                          (N, D) see the module
     """
     lengths = np.array([s if s <= LONG_S else WINDOW_S for s in seconds])  # long ones are cut into windows
     found = [
         _by_value("rate", [f"{rate:,} Hz" for rate in rates]),
         _by_value("channels", [plural(count, "channel") for count in channels]),
         _by_length(lengths),
+        _by_value("codec", [stored(codec) for codec in codecs]),
     ]
     known = [split for split in found if split is not None]
     members = by_sound(near, far)
-    if members is not None and not any(split.is_same(members) for split in known):
-        known.append(Split("sound", members))
+    for split in (_by_level(near.mean(axis=1)), None if members is None else Split("sound", members)):
+        if split is not None and not any(other.is_same(split.members) for other in known):
+            known.append(split)
     return known
 
 
@@ -134,7 +144,8 @@ def remarks(clips: Sequence[EmbeddedClip], is_target: Array) -> list[str]:
     if not clips or not all(each.sums for each in levels):
         return []
     near, far = band_means(levels)
-    found = splits([c.rate for c in clips], [len(e.sums) for e in levels], [c.origin.seconds for c in clips], near, far)
+    facts = [c.rate for c in clips], [len(e.sums) for e in levels], [c.origin.seconds for c in clips]
+    found = splits(*facts, near, far, [c.codec for c in clips])
     names = [_name(clip) for clip in clips]
     fit_each = "If they do not belong together, fit each group for itself; nearfar doctor lists the files."
     return [f"{split.text(names)} {fit_each}" for split in found if not split.is_same(is_target)]
@@ -229,6 +240,20 @@ def _by_length(lengths: Array) -> Split | None:
     if within >= ratios.max() or not _enough(members):
         return None
     return Split("length", members, (f"{np.median(lengths[~members]):.3g} s", f"{np.median(lengths[members]):.3g} s"))
+
+
+def _by_level(levels: Array) -> Split | None:
+    """Levels (N,) in dB with one gap that is wider than LEVEL_DB and than each of the groups beside it."""
+    in_order = np.sort(levels)
+    gaps = np.diff(in_order)
+    if not len(gaps) or gaps.max() <= LEVEL_DB:
+        return None
+    quiet = levels <= in_order[int(gaps.argmax())]
+    members = _smaller(quiet)
+    if max(np.ptp(levels[part]) for part in (quiet, ~quiet)) >= gaps.max() or not _enough(members):
+        return None
+    apart = float(np.median(levels[~members]) - np.median(levels[members]))
+    return Split("level", members, ("the usual level", f"{abs(apart):.0f} dB {'less' if apart > 0 else 'more'}"))
 
 
 def _halves(x: Array) -> Array:

@@ -107,6 +107,7 @@ def _check_file(
         header = audio.header(recording.path)
         file_report.rate, file_report.channels = header.rate, header.channels
         for clip in audio.windows(recording.path, near=near, far=far):
+            file_report.codec = clip.codec
             found = audio.problems(clip)
             for problem in found:
                 problems[problem.kind].append((at, problem))
@@ -164,9 +165,8 @@ def _two_groups(members: list[tuple[Recording, FileReport, BandLevels, Array]]) 
     found, files, levels, _ = zip(*fitted, strict=True)
     names, targets = [f.file for f in files], np.array([bool(r.is_target) for r in found])
     near_means, far_means = review.band_means(levels)
-    splits = review.splits(
-        [f.rate for f in files], [f.channels for f in files], [f.seconds for f in files], near_means, far_means
-    )
+    facts = [f.rate for f in files], [f.channels for f in files], [f.seconds for f in files]
+    splits = review.splits(*facts, near_means, far_means, [f.codec for f in files])
     apart = [split for split in splits if not split.is_same(targets)]
     return [TwoGroups(split.kind, files[0].machine, split.values, split.files(names)) for split in apart]
 

@@ -63,6 +63,7 @@ class FileReport:
     seconds: float = 0.0
     rate: int = 0
     channels: int = 0
+    codec: str = ""
     near_minus_far_db: float | None = None
     near_later_ms: float | None = None  # delay of near behind far
     clips: int = 1  # windows of a long file, else 1
@@ -88,7 +89,8 @@ class Outlier:
 
 @dataclass(frozen=True)
 class TwoGroups:
-    """Recordings of a machine that fall into two groups, by `kind`: rate, channels, length or sound.
+    """Recordings of a machine that fall into two groups, by `kind`: rate, channels, length, codec, level or
+    sound.
 
     `values` are what the larger and the smaller group have, "" by sound; `files` are the recordings of both.
     """
