@@ -101,6 +101,7 @@ def main() -> None:
 
     click would exit with 1 where a pipe is closed, and 1 means alarm: its exits are chosen here.
     """
+    import gc
     import io
     import sys
 
@@ -119,3 +120,5 @@ def main() -> None:
 
         traceback.print_exc()
         raise SystemExit(BUG) from None
+    finally:
+        gc.freeze()  # else Python looks for garbage once more, for seconds where many libraries are loaded
