@@ -101,6 +101,8 @@ def test_a_machine_that_was_not_heard_is_listed_and_an_alarm_that_stands_comes_f
         "3 machines, 2 alarms on pump and fan. The alarm on pump still stands. 1 alarm has no answer yet. "
         "Press: no usable sound at the end."
     )
+    history.record_event(Event(0, "fan", "alarm", T0 - 50, None, 9.0, T0 - 50, 4.0))
+    assert "The alarms on fan and pump still stand." in plant_report(history, T0, DAY).summary
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,8 @@ class PlantReport:
             where = [m.name for m in self.machines if m.alarms]
             first = f"{plural(len(self.machines), 'machine')}, {plural(len(alarms), 'alarm')} on {_listed(where)}."
         if standing := [m.name for m in self.machines if m.word == "Alarm"]:
-            first += f" The alarm on {_listed(standing)} still stands."
+            several = standing[1:]
+            first += f" The alarm{'s' * bool(several)} on {_listed(standing)} still stand{'' if several else 's'}."
         if unanswered := sum(not e.verdict for e in alarms):
             first += f" {plural(unanswered, 'alarm')} {'has' if unanswered == 1 else 'have'} no answer yet."
         if mute := [m.name for m in self.machines if m.word in ("Not heard", "No new sound", "Cannot judge")]:
