@@ -6,6 +6,7 @@ export const NONE = "none"; // there is no far microphone
 export const RIGHT = "right"; // it is the right channel of near's device
 const LEVEL_S = 0.25;
 const SILENT_DB = -120;
+const BEGIN_MS = 2000; // after which a microphone without any sample is taken as it says it is
 
 // Whether this page may ask for a microphone: browsers allow it to this computer's own pages and to https only.
 export const allowed = () => Boolean(navigator.mediaDevices?.getUserMedia && window.AudioWorkletNode);
@@ -28,8 +29,8 @@ export async function openMicrophone({ near = "", far = RIGHT, onLevels = () => 
   if (far !== NONE && far !== RIGHT) streams.push(await stream(far));
   const context = new AudioContext();
   await context.audioWorklet.addModule(at("/static/js/recorder.js"));
-  const given = streams[0].getAudioTracks()[0].getSettings().channelCount ?? 2;
-  const channels = streams.length === 2 ? 2 : far === NONE ? 1 : Math.min(2, given);
+  const given = streams[0].getAudioTracks()[0].getSettings().channelCount; // which not every browser tells
+  let channels = streams.length === 2 ? 2 : far === NONE ? 1 : Math.min(2, given ?? 2);
   const node = new AudioWorkletNode(context, "recorder", {
     numberOfOutputs: 0,
     channelCount: 2,
@@ -48,6 +49,11 @@ export async function openMicrophone({ near = "", far = RIGHT, onLevels = () => 
 
   const wanted = []; // recordings under way: { parts, left, done }
   const sums = { power: [0, 0], samples: 0 };
+  let heard = () => {};
+  const begun = new Promise((done) => {
+    heard = done;
+    setTimeout(done, BEGIN_MS);
+  });
   node.port.onmessage = ({ data }) => {
     const blocks = data.slice(0, channels);
     blocks.forEach((block, i) => {
@@ -55,6 +61,8 @@ export async function openMicrophone({ near = "", far = RIGHT, onLevels = () => 
     });
     sums.samples += blocks[0].length;
     if (sums.samples >= LEVEL_S * context.sampleRate) {
+      if (given === undefined && streams.length === 1 && sums.power[0] && !sums.power[1]) channels = 1;
+      heard();
       onLevels(blocks.map((_, i) => Math.max(SILENT_DB, 10 * Math.log10(sums.power[i] / sums.samples || 1e-12))));
       sums.power = [0, 0];
       sums.samples = 0;
@@ -82,6 +90,7 @@ export async function openMicrophone({ near = "", far = RIGHT, onLevels = () => 
       onEnd();
     });
   await context.resume();
+  await begun;
   return {
     channels,
     close,
