@@ -301,7 +301,9 @@ def _as_recorded(path: Path, file: Any, samples: Array, missing_s: float) -> Cli
     channels = [np.ascontiguousarray(channel) for channel in samples.T]
     far = channels[1] if len(channels) > 1 else None
     codec = PCM if file.subtype.startswith(WITHOUT_LOSS) else CODECS.get(file.subtype, file.subtype)
-    return Clip(channels[0], far, file.samplerate, shown(path.name), missing_s=missing_s, codec=codec)
+    plain = path.name.isascii() and path.name.isprintable()
+    name = path.name if plain else shown(path.name)
+    return Clip(channels[0], far, file.samplerate, name, missing_s=missing_s, codec=codec)
 
 
 def _channels(name: str, channels: int, near: int, far: int | None) -> list[int]:

@@ -130,7 +130,7 @@ class ClipEmbedder:
         """What is wrong with a clip, as far as the recipes depend on it. AudioError if they need a missing channel."""
         if clip.far is None and self.needs_far:
             check_channels(clip, self.recipes)
-        return self._judged(audio.problems(clip), clip.seconds, partial(self.setup.problems, clip))
+        return self._judged(audio.problems(clip), len(clip.near) / clip.rate, partial(self.setup.problems, clip))
 
     def _judged(
         self, found: list[audio.Problem], seconds: float, of_setup: Callable[..., list[audio.Problem]]
