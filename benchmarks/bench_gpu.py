@@ -41,6 +41,7 @@ from nearfar.encoders.frozen import FrozenEncoder, rounded_factors, torch_device
 from nearfar.encoders.table import TABLE
 from nearfar.encoders.vit import Trunk
 from nearfar.support.arrays import place
+from nearfar.support.threads import single_threaded_blas
 from nearfar.views import unit
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
@@ -205,30 +206,48 @@ def golden_rows(device: torch.device, names: tuple[str, ...], folder_of: Path, u
 
 
 class Queued(TorchDispatchMode):
-    """Counts the operations that torch queues."""
+    """Counts the operations that torch queues, and the processor time of this thread without them."""
 
-    count = 0
+    count, spent = 0, 0.0
+
+    def __enter__(self) -> Any:
+        self.start = time.thread_time()
+        return super().__enter__()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += 1
-        return function(*args, **(kwargs or {}))
+        start = time.thread_time()
+        out = function(*args, **(kwargs or {}))
+        self.spent += time.thread_time() - start
+        return out
+
+    def host_s(self) -> float:
+        """Seconds since it was entered that no operation took."""
+        return time.thread_time() - self.start - self.spent
 
 
 def queue_rows() -> list[list[str]]:
-    """How many operations a device gets for the whole grid on one machine; their number depends on no size."""
+    """How many operations a device gets for the whole grid on one machine, and what the host does beside them."""
     grid, settings, rng = space.space(), list(space.space().plan), np.random.default_rng(0)
     with Queued() as pooled:
         pool.pool_many(place(rng.normal(size=(pool.TOGETHER, 9, 2, 8)).astype(np.float32), HERE), settings)
     names = ("near", "far", "enh_a03f05", "enh_a05f07")
-    x = {name: place(unit(rng.normal(size=(300, 16)).astype(np.float32)), HERE) for name in names}
+    x = {name: place(unit(rng.normal(size=(1264, 16)).astype(np.float32)), HERE) for name in names}
     recipes = list(grid.configurations("beats", settings[:1]))
-    with Queued() as scored:
-        score.score_all(recipes, x, np.arange(250) >= 240)
+    score.score_all(recipes, x, np.arange(1000) >= 990)
+    with single_threaded_blas(), Queued() as scored:
+        score.score_all(recipes, x, np.arange(1000) >= 990)
+        host = scored.host_s()
     clips = 1200 + 64
     pieces = -(-clips // pool.TOGETHER) * len(names)
     return [
-        ["pooling", f"{pieces} pieces of {pool.TOGETHER} clips and a waveform", f"{pieces * pooled.count:,}"],
-        ["distances and scores", f"{len(settings)} settings of {len(recipes)}", f"{len(settings) * scored.count:,}"],
+        ["pooling", f"{pieces} pieces of {pool.TOGETHER} clips and a waveform", f"{pieces * pooled.count:,}", ""],
+        [
+            "distances and scores",
+            f"{len(settings)} settings of {len(recipes)}",
+            f"{len(settings) * scored.count:,}",
+            f"{len(settings) * host:.0f}",
+        ],
     ]
 
 
@@ -320,7 +339,7 @@ def main(device: torch.device, quick: bool, minutes: float, golden: Path = GOLDE
             Table("exactness: difference from the golden arrays in their standard deviations", columns, exact)
         )
     if not quick:
-        columns = ("what", "how often", "operations queued for a device")
+        columns = ("what", "how often", "operations queued for a device", "s of one processor beside them")
         tables.append(Table("the whole grid on one machine", columns, queue_rows()))
         if not on_gpu:
             per_clip, per_configuration = {}, 0.0

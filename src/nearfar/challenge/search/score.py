@@ -64,13 +64,14 @@ def score_all(
     The second value is, for each view, the rank correlation of the normals' distances to two halves of the bank.
     """
     wanted: dict[str, dict[BackendConfig, None]] = {}
-    for recipe in recipes:
-        for view in parts_of(recipe.view):
-            wanted.setdefault(view, {})[recipe.backend] = None
+    configurations = [(parts_of(recipe.view), recipe.backend) for recipe in recipes]
+    for parts, backend in configurations:
+        for view in parts:
+            wanted.setdefault(view, {})[backend] = None
     scores, halves = _score_bands(wanted, pooled, is_target)
     views = {recipe.view for recipe in recipes}
     stable = {view: spearman(*_fused_halves([halves[part] for part in parts_of(view)])) for view in views}
-    return [_fused([scores[part, recipe.backend] for part in parts_of(recipe.view)]) for recipe in recipes], stable
+    return [_fused([scores[part, backend] for part in parts]) for parts, backend in configurations], stable
 
 
 def _score_bands(
