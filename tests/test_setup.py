@@ -134,6 +134,11 @@ def test_names_of_files_lead_nowhere_else(tmp_path):
     taken = collections.add("pump", "CON: ../..\\x?.wav", iter([CLIP]))
     assert taken.file.parent == tmp_path / "pump" / "normals" and taken.file.name == "CON_ .._.._x_.flac"
     assert collections.get("pump").name == "Pump"
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "collection.json").write_text("{")
+    assert [c.id for c in collections.all()] == ["pump"]
+    with pytest.raises(OSError, match="damaged"):
+        collections.get("bad")
     with pytest.raises(LookupError):
         collections.get("../pump")
 

@@ -17,7 +17,7 @@ import json
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -75,8 +75,12 @@ class Collections:
         self._writing: set[Path] = set()
 
     def all(self) -> list[Collection]:
-        """All collections by their ids."""
-        return [self.get(path.parent.name) for path in sorted(self.root.glob(f"*/{STATE}"))]
+        """All collections by their ids, without those that are damaged."""
+        found = []
+        for path in sorted(self.root.glob(f"*/{STATE}")):
+            with suppress(OSError):
+                found.append(self.get(path.parent.name))
+        return found
 
     def get(self, id: str) -> Collection:
         """A collection; NotFound if there is none."""
