@@ -77,13 +77,13 @@ class FolderSource:
                             if sys.platform == "win32":
                                 path.open("rb").close()  # refused while its recorder has it for itself
                             found.append((path.relative_to(self.folder).as_posix(), info.st_size, info.st_mtime_ns))
+                    except PermissionError as error:
+                        skipped = f"{shown(path.name)} waits: {error.strerror}; does its recorder still write it?"
                     except OSError as error:
                         if not path.is_symlink() and not isinstance(error, FileNotFoundError):
                             raise
                         if path.is_symlink():  # else it was deleted meanwhile
                             skipped = f"{shown(path.name)} is skipped: it is a link to a file that is not there"
-                    except PermissionError as error:
-                        skipped = f"{shown(path.name)} waits: {error.strerror}; does its recorder still write it?"
                 elif path.suffix.lower() in UNREAD:
                     skipped = f"{shown(path.name)} is skipped; {CONVERT}"
             self.problem = skipped
