@@ -3,11 +3,14 @@
 import gc
 import io
 import itertools
+import math
 import multiprocessing
 import sys
 import threading
 import time
 from pathlib import Path
+from time import monotonic
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ import pytest
 from brokers import wait_for
 from conftest import RATE, hum
 from nearfar.detector import Detector
+from nearfar.live.build import Assembly
 from nearfar.live.monitor import Monitor
 from nearfar.live.server.serializers import machine_state
 from nearfar.live.sinks.prometheus import Metrics
@@ -259,3 +263,14 @@ def live_through_a_week(folder):
     assert len(plant.history.scores("pump", 0, 1e12)) == 7 * DAY
     plant.close()
     return blocks, resident
+
+
+@pytest.mark.parametrize("left_s, wait_s", [(math.inf, 3.0), (4.0, 3.0), (2.0, 2.0), (-5.0, 1.0)])
+def test_sinks_have_what_the_sources_leave_of_one_deadline(left_s, wait_s):
+    given = []
+    closed = SimpleNamespace(close=lambda: None)
+    sink = SimpleNamespace(close=given.append)
+    plant = SimpleNamespace(close=lambda: None, history=closed, sinks=[sink])
+    monitor = SimpleNamespace(until=monotonic() + left_s)
+    Assembly(plant, monitor, None, [sink], None, closed).close()
+    assert given == [pytest.approx(wait_s, abs=0.5)]

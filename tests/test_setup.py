@@ -11,6 +11,7 @@ from brokers import wait_for
 from conftest import RATE, hum, write_wav
 from nearfar.audio import read
 from nearfar.doctor import check_recordings
+from nearfar.doctor.report import FileReport, Report, TwoGroups
 from nearfar.live.setup.collection import Collections
 from nearfar.live.setup.microphones import Microphones
 from nearfar.live.setup.preparation import findings
@@ -201,3 +202,12 @@ def test_a_source_of_the_server_is_tested_and_recorded_over_the_api(pump, tmp_pa
     assert missing.status_code == 200
     refused = client.post("/v1/machines/pump/microphone", json={"what": "levels"})
     assert refused.status_code in (202, 422)  # without PortAudio it cannot be opened
+
+
+def test_exchanged_microphones_come_before_what_they_explain():
+    files = [FileReport(f"{i}.wav", seconds=5.0) for i in range(10)]
+    files[3].add("exchanged", "near is 8 dB quieter than far: swapped?")
+    groups = [TwoGroups("sound", "", ("", ""), (["0.wav"], ["3.wav"]))]
+    found = findings(Report(files, [], [], groups), {})
+    assert found["verdict"] == "exchanged" and [f["file"] for f in found["files"]] == ["3.wav"]
+    assert findings(Report(files[:3], [], [], groups), {})["verdict"] == "groups"

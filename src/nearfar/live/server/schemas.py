@@ -122,7 +122,7 @@ class FileGroups(Schema):
 
 
 class Findings(Schema):
-    """What doctor found. `verdict`: ready, few, unusable, deaf or groups; `stale`: the recordings are others now."""
+    """What doctor found. `verdict`: ready, few, unusable, exchanged, deaf or groups; `stale`: they are others now."""
 
     recordings: int = Field(examples=[40])
     usable: int = Field(examples=[40])

@@ -134,7 +134,8 @@ class Preparation:
 def findings(report: Report, names: dict[str, str]) -> dict[str, Any]:
     """What a report says of each recording, of groups and in general, as plain data; `names` are those to use.
 
-    verdict   ready, or what comes first: few, unusable, groups (do they belong together?), deaf (listen first)
+    verdict   ready, or what comes first: few, unusable, exchanged (near and far), deaf (listen first),
+              groups (do they belong together?)
     """
     scores = dict(pair for each in report.deaf for pair in zip(each.files, each.scores, strict=True))
     deaf = {file: f"a detector without it alarms on it ({score:.1f}): is it a fault?" for file, score in scores.items()}
@@ -155,7 +156,9 @@ def findings(report: Report, names: dict[str, str]) -> dict[str, Any]:
         for g in report.two_groups
     ]
     bad = len(report.files) - report.usable
-    verdict = "few" if report.clips < 2 else "unusable" if bad else "deaf" if deaf else "groups" if groups else "ready"
+    in_order = (report.clips < 2, bad, report.exchanged, deaf, groups)
+    words = ("few", "unusable", "exchanged", "deaf", "groups")
+    verdict = next((word for word, applies in zip(words, in_order, strict=True) if applies), "ready")
     counts = {"recordings": len(report.files), "usable": report.usable, "seconds": sum(f.seconds for f in report.files)}
     order = sorted(files, key=lambda f: (f["usable"], not f["deaf"]))
     return {**counts, "verdict": verdict, "files": order, "groups": groups, "notes": report.notes}
