@@ -419,7 +419,7 @@ def test_a_recording_that_is_cut_short_is_used_and_said_by_all(tmp_path):
     code, out, err = nearfar("explain", "m", "normals/3.wav", "--page", "p.html", cwd=tmp_path)
     assert code == 0 and f"Note: {cut}\n" in out, err
     code, out, err = nearfar("add", "m", "more", cwd=tmp_path)
-    assert code == 0 and f"note: 0.wav: {cut} (1 more file cut short: see nearfar doctor)\n" in err
+    assert code == 0 and f"note: 0.wav: {cut} (1 more remark of this kind: see nearfar doctor)\n" in err
     assert f"3.wav: {cut.partition(':')[0]}\n" in nearfar("doctor", "normals", cwd=tmp_path)[1]
 
 

@@ -464,7 +464,7 @@ def test_a_bug_is_no_conflict_and_nothing_that_is_missing(client, plant, monkeyp
         raise bug
 
     monkeypatch.setattr(nearfar.Detector, "fit_embedded" if action == "add" else "explain", fail)
-    answer = send(client, wav(hum(1)), f"/v1/machines/pump/{action}")
+    answer = send(client, wav(hum(901)), f"/v1/machines/pump/{action}")
     assert answer.status_code == 500 and "secret" not in answer.text
     assert any(answer.headers["x-request-id"] in record.message for record in caplog.records)
     assert not list((plant[0].history.folder / "normals").glob("pump/*"))
@@ -472,7 +472,7 @@ def test_a_bug_is_no_conflict_and_nothing_that_is_missing(client, plant, monkeyp
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
 def test_what_people_near_a_machine_said_is_for_the_owner_alone(alarmed, plant):
-    send(alarmed, wav(hum(1)), "/v1/machines/pump/add")
+    send(alarmed, wav(hum(901)), "/v1/machines/pump/add")
     alarmed.post("/v1/events/1/feedback", json={"verdict": "fine"})
     folder = plant[0].history.folder
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
