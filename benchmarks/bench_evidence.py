@@ -11,7 +11,7 @@ import sys
 import numpy as np
 
 from measure import report
-from nearfar.live.evidence import design
+from nearfar.live.rules.evidence import design
 from nearfar.threshold import PValue
 
 WINDOWS = 17_280  # a day

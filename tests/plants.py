@@ -10,12 +10,12 @@ import numpy as np
 
 from conftest import RATE, hum
 from nearfar.detector import Detector
-from nearfar.live.alarm import RAISED, Alarm
 from nearfar.live.config import AlarmConfig, MachineConfig
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, open_machine
 from nearfar.live.messages import Message
 from nearfar.live.plant import Plant
+from nearfar.live.rules.alarm import RAISED, Alarm
 from nearfar.live.sources.windows import Window
 
 T0 = 1_800_000_000.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearfar.live.alarm import ANEW, CLEARED, RAISED, SETTLE, STATES, Alarm
+from nearfar.live.rules.alarm import ANEW, CLEARED, RAISED, SETTLE, STATES, Alarm
 
 SCORES = st.lists(st.one_of(st.none(), st.floats(0, 6)), max_size=120)
 DELAYS = st.integers(1, 5)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nearfar.live.drift import find_drift
+from nearfar.live.rules.drift import find_drift
 
 DAY = 86_400.0
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nearfar.live.health import ENDED, FAILED, HEARING, NONE, QUIET, STALE, SourceHealth
+from nearfar.live.rules.health import ENDED, FAILED, HEARING, NONE, QUIET, STALE, SourceHealth
 from nearfar.live.sources.streams import Pace
 
 

@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearfar.errors import DamagedHistory, NotFound
-from nearfar.live.alarm import Alarm
 from nearfar.live.history.database import SCHEMA, lock_folder, rescue
 from nearfar.live.history.history import DAY_S, History
 from nearfar.live.messages import EventMessage
 from nearfar.live.records import Audit, Event, ScoreRecord
-from nearfar.live.setpoint import measure
+from nearfar.live.rules.alarm import Alarm
+from nearfar.live.rules.setpoint import measure
 
 
 def scored(t0: float, value: float = 0.0, machine: str = "pump", anomalous: bool | None = False) -> ScoreRecord:

@@ -17,7 +17,7 @@ from nearfar.audio import Clip
 from nearfar.cli.output import print_scores
 from nearfar.cli.terminal import Failures
 from nearfar.detector import Detector, load
-from nearfar.live.lamp import Lamp
+from nearfar.live.rules.lamp import Lamp
 from nearfar.live.server.serializers import audit_entries, machine_state
 from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.terminal import sentence

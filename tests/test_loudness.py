@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from conftest import hum
 from nearfar.audio import Clip
 from nearfar.embedding.band_levels import BandLevels, frames
-from nearfar.live.alarm import RAISED, Alarm
-from nearfar.live.loudness import LOUD, MOST_DB, Loudness
+from nearfar.live.rules.alarm import RAISED, Alarm
+from nearfar.live.rules.loudness import LOUD, MOST_DB, Loudness
 from plants import plant_of, windows
 
 

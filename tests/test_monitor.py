@@ -131,7 +131,7 @@ def test_a_source_that_fails_is_said_and_becomes_health_while_the_others_go_on(m
 
 
 def test_a_source_that_fails_is_opened_again_and_is_well(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("nearfar.live.health.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("nearfar.live.rules.health.FIRST_WAIT_S", 0.01)
     plant, _, _ = plant_of(model, tmp_path / "h")
     opened = []
 

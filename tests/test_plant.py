@@ -14,9 +14,9 @@ import soundfile
 import nearfar
 from conftest import RATE, hum
 from nearfar.errors import BadInput, Conflict, NearfarError, NotFound
-from nearfar.live.evidence import Evidence
 from nearfar.live.operator import CHANGES, normal_key
 from nearfar.live.records import ScoreRecord
+from nearfar.live.rules.evidence import Evidence
 from nearfar.live.server.serializers import machine_state
 from nearfar.live.sources.windows import Window
 from plants import T0, Clock, fitted, plant_of, sound, windows

@@ -2,10 +2,10 @@
 
 import pytest
 
-from nearfar.live.alarm import Alarm
 from nearfar.live.history.history import History
-from nearfar.live.price import Price, machine_of, price_of
 from nearfar.live.records import Event, ScoreRecord
+from nearfar.live.rules.alarm import Alarm
+from nearfar.live.rules.price import Price, machine_of, price_of
 
 HOP, DAY = 60.0, 86_400.0
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from conftest import hum
 from nearfar.detector import Detector, load
-from nearfar.live.alarm import WEEK_S, Alarm
 from nearfar.live.machine import open_machine
-from nearfar.live.rhythm import Listening, Rhythm, all_day
-from nearfar.live.setpoint import (
+from nearfar.live.rules.alarm import WEEK_S, Alarm
+from nearfar.live.rules.rhythm import Listening, Rhythm, all_day
+from nearfar.live.rules.setpoint import (
     consequences,
     expected_alarms,
     first_rate,

@@ -19,8 +19,8 @@ from conftest import RATE, write_wav
 from nearfar import Detector, load
 from nearfar.audio import Clip, read
 from nearfar.audio.setup import BANDS, CLARITY, CLEAR, DELAY, EDGES, FLOOR, TOP_HZ, WINDOW_S, UsualSetup, row_of
+from nearfar.live.rules.watchdog import OFF, ON, Watchdog
 from nearfar.live.sources.windows import Window
-from nearfar.live.watchdog import OFF, ON, Watchdog
 
 NORMALS = 12
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearfar.live.alarm import WEEK_S, Alarm
 from nearfar.live.records import Event, ScoreRecord
-from nearfar.live.setpoint import MOST_IN_ALARM, measure
+from nearfar.live.rules.alarm import WEEK_S, Alarm
+from nearfar.live.rules.setpoint import MOST_IN_ALARM, measure
 from plants import count_alarms
 
 HOP = 60.0
@@ -90,7 +90,7 @@ def test_every_higher_set_point_keeps_the_promise_too():
 def test_it_counts_as_the_alarm_does(values, alarm, allowed):
     weeks = len(values) / WEEK
     rate = (allowed + 1 + np.sqrt(allowed + 1)) / weeks
-    with mock.patch("nearfar.live.setpoint.MOST_IN_ALARM", 1.0):
+    with mock.patch("nearfar.live.rules.setpoint.MOST_IN_ALARM", 1.0):
         found = measure(heard(values), [], rate, alarm)
     count, windows = count_alarms(values, found.value, alarm)
     assert (found.alarms, found.in_alarm * len(values)) == (count, pytest.approx(windows))

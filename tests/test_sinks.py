@@ -21,7 +21,6 @@ from types import SimpleNamespace
 import pytest
 
 from brokers import Listener, Mosquitto, free_port, wait_for
-from nearfar.live.alarm import STATES
 from nearfar.live.config import MqttConfig, OpcUaConfig
 from nearfar.live.history.history import History
 from nearfar.live.messages import (
@@ -35,6 +34,7 @@ from nearfar.live.messages import (
     parse_message,
 )
 from nearfar.live.records import Event, ScoreRecord
+from nearfar.live.rules.alarm import STATES
 from nearfar.live.sinks import lines
 from nearfar.live.sinks.mqtt import ENTITIES, Mqtt
 from nearfar.live.sinks.prometheus import Metrics
@@ -295,7 +295,7 @@ def test_what_is_refused_for_good_does_not_hold_up_the_rest(tmp_path):
 
 CHILD = """
 import sys, time
-from nearfar.live.alarm import STATES
+from nearfar.live.rules.alarm import STATES
 from nearfar.live.history.history import History
 from nearfar.live.messages import EventMessage
 from nearfar.live.records import Event

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nearfar.live.trend import HOUR_S, HOURS, Ramp, Trend, theil_sen
+from nearfar.live.rules.trend import HOUR_S, HOURS, Ramp, Trend, theil_sen
 
 ON = 4.0
 

@@ -9,7 +9,7 @@ from conftest import RATE, hum
 from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.embedding.band_levels import BandLevels
-from nearfar.live.watchdog import CHECK_EVERY, OFF, Watchdog
+from nearfar.live.rules.watchdog import CHECK_EVERY, OFF, Watchdog
 
 PROFILE = BandLevels.total([BandLevels.of(hum(i)) for i in range(6)])
 

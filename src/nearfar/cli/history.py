@@ -35,9 +35,9 @@ def set_point(
 
     Find the lowest set-point that would have kept the number of false alarms on the recorded days.
     """
-    from nearfar.live.alarm import WEEK_S
-    from nearfar.live.price import price_of
-    from nearfar.live.setpoint import measure
+    from nearfar.live.rules.alarm import WEEK_S
+    from nearfar.live.rules.price import price_of
+    from nearfar.live.rules.setpoint import measure
 
     facts, lines = {}, []
     with open_history(folder) as records:
@@ -67,7 +67,7 @@ def drift(folder: Folder, json: Json = False) -> None:
 
     Test whether the median normal score of each day rises, and advise what to do.
     """
-    from nearfar.live.drift import find_drift
+    from nearfar.live.rules.drift import find_drift
 
     facts, lines = {}, []
     with open_history(folder) as records:

@@ -220,7 +220,7 @@ def reread_on_sighup(roster: Roster, config: Path) -> None:
 
 def introduce(machine: Machine, history: Path) -> None:
     """Print a machine's windows, when it alarms, and the false alarms to expect."""
-    from nearfar.live.setpoint import MORE
+    from nearfar.live.rules.setpoint import MORE
 
     LOG.info(f"{machine.id}: windows of {machine.detector.window_s:g} s every {machine.hop_s:g} s")
     for line in machine.expected_alarms():

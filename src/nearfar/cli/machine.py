@@ -236,8 +236,8 @@ def threshold(
 
     Show or change the set-point of a detector, without fitting it again.
     """
-    from nearfar.live.price import machine_of, price_of
-    from nearfar.live.rhythm import all_day
+    from nearfar.live.rules.price import machine_of, price_of
+    from nearfar.live.rules.rhythm import all_day
 
     if sum(x is not None for x in (false_alarms_per_day, rate, value)) > 1:
         raise ValueError("give one of --false-alarms-per-day, --false-alarm-rate and --value")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nearfar.challenge.search.run import Searched
     from nearfar.challenge.search.select import Rule, Selection
     from nearfar.detector import Detector
-    from nearfar.live.rhythm import Rhythm
+    from nearfar.live.rules.rhythm import Rhythm
     from nearfar.metrics import Interval
     from nearfar.recipe import Recipe
     from nearfar.score import Score
@@ -43,8 +43,8 @@ RULE_HEADS = ("rule", "picks", "score", "rank correlation", "regret")
 
 def set_point(detector: Detector, rhythm: Rhythm | None = None) -> dict[str, Any]:
     """A detector's set-point and the false alarms to expect, by default of a day of clips end to end."""
-    from nearfar.live.rhythm import all_day
-    from nearfar.live.setpoint import consequences, unusual_text
+    from nearfar.live.rules.rhythm import all_day
+    from nearfar.live.rules.setpoint import consequences, unusual_text
     from nearfar.threshold import backing
 
     rhythm = rhythm or all_day(detector.window_s)
@@ -96,10 +96,10 @@ def print_choices(choices: Sequence[tuple[float, float]], per_day: float, normal
 
 def print_live(detector: Detector) -> None:
     """Print the set-point and false alarms of the detector in `monitor` and `serve`."""
-    from nearfar.live.alarm import Alarm
-    from nearfar.live.rhythm import all_day
-    from nearfar.live.setpoint import MORE, expected_alarms
-    from nearfar.live.setpoint import set_point as live_point
+    from nearfar.live.rules.alarm import Alarm
+    from nearfar.live.rules.rhythm import all_day
+    from nearfar.live.rules.setpoint import MORE, expected_alarms
+    from nearfar.live.rules.setpoint import set_point as live_point
 
     hop_s = detector.window_s / 2
     rhythm = all_day(detector.window_s, hop_s, Alarm(0.0).on_delay)

@@ -21,18 +21,18 @@ from nearfar.embedding.band_levels import BandLevels
 from nearfar.encoders import Encoder
 from nearfar.encoders.loading import files_of, load_encoders
 from nearfar.errors import NotFound
-from nearfar.live.alarm import Alarm
-from nearfar.live.evidence import FEWEST_SESSIONS, PER_SESSION, design
-from nearfar.live.health import SourceHealth
-from nearfar.live.lamp import FILES, HOUR_S, Lamp
-from nearfar.live.loudness import Loudness
 from nearfar.live.records import ScoreRecord
-from nearfar.live.rhythm import Listening, Rhythm, all_day
-from nearfar.live.setpoint import MOST_RATE, PER_WEEK, expected_alarms, set_point
+from nearfar.live.rules.alarm import Alarm
+from nearfar.live.rules.evidence import FEWEST_SESSIONS, PER_SESSION, design
+from nearfar.live.rules.health import SourceHealth
+from nearfar.live.rules.lamp import FILES, HOUR_S, Lamp
+from nearfar.live.rules.loudness import Loudness
+from nearfar.live.rules.rhythm import Listening, Rhythm, all_day
+from nearfar.live.rules.setpoint import MOST_RATE, PER_WEEK, expected_alarms, set_point
+from nearfar.live.rules.trend import Ramp, Trend
+from nearfar.live.rules.watchdog import Watchdog
 from nearfar.live.sources.open import is_folder
 from nearfar.live.sources.windows import RingBuffer
-from nearfar.live.trend import Ramp, Trend
-from nearfar.live.watchdog import Watchdog
 from nearfar.support.check import number
 
 if TYPE_CHECKING:

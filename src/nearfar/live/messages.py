@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
 from nearfar.live.records import Event, ScoreRecord, iso_time, trigger_names
-from nearfar.live.trend import Ramp
+from nearfar.live.rules.trend import Ramp
 
 SCORE, STATE, EVENT, HEALTH = "score", "state", "event", "health"
 OK, PROBLEM, OFFLINE, WAITING = "ok", "problem", "offline", "waiting"

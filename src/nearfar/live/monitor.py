@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from time import monotonic, perf_counter
 from typing import Protocol
 
-from nearfar.live.health import SourceHealth
 from nearfar.live.plant import Plant
+from nearfar.live.rules.health import SourceHealth
 from nearfar.live.sources.open import Source
 from nearfar.live.sources.windows import Window
 from nearfar.support.threads import single_threaded_blas

@@ -25,13 +25,13 @@ from nearfar.live.events import EventRecorder, Reporter, file_time
 from nearfar.live.heard import begin_after, file_of
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History
-from nearfar.live.loudness import LOUD
 from nearfar.live.machine import Machine, Machines
 from nearfar.live.messages import ScoreMessage, Sink
 from nearfar.live.operator import Operator
 from nearfar.live.records import ALARM, ScoreRecord
+from nearfar.live.rules.loudness import LOUD
+from nearfar.live.rules.trend import HOUR_S, HOURS
 from nearfar.live.sources.windows import Window
-from nearfar.live.trend import HOUR_S, HOURS
 from nearfar.score import Score
 
 SAMPLE_FOLDER = "samples"  # of the history

@@ -9,10 +9,10 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.detector import Detector
-from nearfar.live.alarm import Alarm
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine
 from nearfar.live.plant import Plant
+from nearfar.live.rules.alarm import Alarm
 from nearfar.live.sources.windows import Window
 
 

@@ -14,11 +14,11 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from nearfar.errors import BadInput, NotFound
-from nearfar.live.alarm import WEEK_S
 from nearfar.live.calendar import MAINTENANCE
 from nearfar.live.records import ALARM, FAULT, FINE, HEALTH_EVENT, UNUSUAL, Audit, Event, ScoreRecord
-from nearfar.live.rhythm import DAY_S, all_day, count_text
-from nearfar.live.setpoint import expected_alarms, how_often
+from nearfar.live.rules.alarm import WEEK_S
+from nearfar.live.rules.rhythm import DAY_S, all_day, count_text
+from nearfar.live.rules.setpoint import expected_alarms, how_often
 from nearfar.support.words import plural
 from nearfar.threshold import backing
 

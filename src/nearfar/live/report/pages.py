@@ -9,7 +9,7 @@ from itertools import pairwise
 from nearfar.explain.render import NONE, render
 from nearfar.live.records import ALARM, FAULT, FINE, HEALTH_EVENT, Event, ScoreRecord
 from nearfar.live.report.gather import DetectorReport, MachineReport, PlantReport
-from nearfar.live.rhythm import DAY_S
+from nearfar.live.rules.rhythm import DAY_S
 from nearfar.support.times import local_time
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 200, 40, 8, 14, 24

@@ -21,8 +21,9 @@ from nearfar.live.history.event_audio import gain_db as playback_gain
 from nearfar.live.machine import Machine
 from nearfar.live.operator import normal_key
 from nearfar.live.plant import SAMPLE_FOLDER, sample_time
-from nearfar.live.price import Price, price_of
 from nearfar.live.records import ScoreRecord
+from nearfar.live.rules.price import Price, price_of
+from nearfar.live.rules.setpoint import expected_alarms, independent_per_week, rarest_rate, unusual_text
 from nearfar.live.server import schemas
 from nearfar.live.server.playback import heard_clip, is_stream, is_unchanged, normal_clip, sound_path
 from nearfar.live.server.queries import Time
@@ -30,7 +31,6 @@ from nearfar.live.server.serializers import audit_entries, machine_state, next_p
 from nearfar.live.server.serializers import heard as serialize_heard
 from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
 from nearfar.live.server.sounds import Gain, Range, content, sound
-from nearfar.live.setpoint import expected_alarms, independent_per_week, rarest_rate, unusual_text
 from nearfar.support.words import plural
 from nearfar.threshold import backing
 

@@ -17,7 +17,6 @@ from nearfar.explain import wording
 from nearfar.explain.wording import Explanation
 from nearfar.live.calendar import MAINTENANCE
 from nearfar.live.events import SOURCE
-from nearfar.live.health import ENDED, QUIET
 from nearfar.live.heard import Heard
 from nearfar.live.history.event_audio import MOST_DB, alike_db, gain_db
 from nearfar.live.operator import CHANGES
@@ -25,6 +24,7 @@ from nearfar.live.plant import Plant
 from nearfar.live.record import Taken
 from nearfar.live.records import UNUSUAL, Audit, Event, ScoreRecord, iso_time
 from nearfar.live.roster import ADDED, REPLACED
+from nearfar.live.rules.health import ENDED, QUIET
 from nearfar.live.server import schemas
 from nearfar.live.setup.jobs import Job
 from nearfar.live.setup.microphones import Session

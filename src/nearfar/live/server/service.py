@@ -14,12 +14,12 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 
 from nearfar.errors import Conflict
-from nearfar.live.drift import Drift, find_drift
 from nearfar.live.machine import Machine
 from nearfar.live.people import People
 from nearfar.live.plant import Plant
 from nearfar.live.records import Audit, Event
 from nearfar.live.roster import Roster
+from nearfar.live.rules.drift import Drift, find_drift
 from nearfar.live.server import schemas
 from nearfar.live.server.decode import Decoder
 from nearfar.live.server.errors import HttpError

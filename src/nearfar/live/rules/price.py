@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nearfar.live.alarm import RAISED, Alarm
 from nearfar.live.records import ALARM, FAULT, UNUSUAL, Event, ScoreRecord
-from nearfar.live.rhythm import DAY_S, RECENT_DAYS
+from nearfar.live.rules.alarm import RAISED, Alarm
+from nearfar.live.rules.rhythm import DAY_S, RECENT_DAYS
 
 if TYPE_CHECKING:
     from nearfar.live.history.history import History

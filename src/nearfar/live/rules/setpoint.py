@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearfar.live.alarm import WEEK_S, Alarm
 from nearfar.live.records import FAULT, Event, ScoreRecord
-from nearfar.live.rhythm import Rhythm, count_text
+from nearfar.live.rules.alarm import WEEK_S, Alarm
+from nearfar.live.rules.rhythm import Rhythm, count_text
 from nearfar.support.check import Array, number
 from nearfar.threshold import BY_HAND, Backing, Threshold, backing
 

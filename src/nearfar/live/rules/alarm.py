@@ -32,7 +32,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from nearfar.live.evidence import Evidence
+from nearfar.live.rules.evidence import Evidence
 from nearfar.support.check import integer, number
 
 NORMAL, UNACKNOWLEDGED, ACKNOWLEDGED = "normal", "unacknowledged alarm", "acknowledged alarm"
