@@ -168,7 +168,7 @@ def test_the_threshold_can_be_changed_without_refitting(normals):
     assert point.rate == pytest.approx(0.01) and point.value > before
     assert detector.set_threshold(rate=0.5).value < before
     by_hand = detector.set_threshold(value=before)
-    assert by_hand.value == before and by_hand.rate == pytest.approx(1 / 31)
+    assert by_hand.value == before and by_hand.rate == pytest.approx(0.05)
     assert detector.set_threshold(rate=0.1, method="gamma").method == "gamma"
     with pytest.raises(ValueError, match="unknown threshold method"):
         detector.set_threshold(method="f1")
