@@ -11,8 +11,8 @@ from nearfar.recipe import Recipe
 
 PACKAGE = Path(nearfar.__file__).parent
 CALLS = 100
-FILES = 17
-CHANGES = 32
+FILES = 16
+CHANGES = 30
 
 
 def test_one_clip_takes_a_short_road_from_path_to_score(normals, tmp_path):
