@@ -28,6 +28,11 @@ def test_results_come_in_order_and_each_item_has_one_thread_for_its_products(wor
     assert threads() == 2
 
 
+def test_a_blas_that_is_threaded_by_openmp_has_one_thread_inside_each_too():
+    pytest.importorskip("faiss")
+    assert set(map_in_order(lambda _: threads(), range(5), 2)) == {1}
+
+
 def test_one_thread_works_in_the_thread_of_the_caller():
     assert list(map_in_order(lambda _: threading.get_ident(), range(3), 1)) == [threading.get_ident()] * 3
 

@@ -68,7 +68,7 @@ def map_in_order(
         if workers == 1:
             yield from map(work, rest)
             return
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(workers, initializer=_one_blas_thread_here) as pool:
             try:
                 waiting: deque[Future[Result]] = deque()
                 while True:
@@ -88,6 +88,12 @@ def all_within(wait_s: float, works: Iterable[Callable[[], object]]) -> None:
         thread.start()
     for thread in running:
         thread.join(max(0.0, until - monotonic()))
+
+
+def _one_blas_thread_here() -> None:
+    """What the main thread sets does not reach a BLAS that is threaded by OpenMP, as faiss brings one."""
+    for library in _blas(len(sys.modules)):
+        library.set_num_threads(1)
 
 
 @lru_cache(maxsize=1)
