@@ -32,7 +32,7 @@ class Remember:
     def put(self, message: Message) -> None:
         self.messages.append(message)
 
-    def close(self) -> None:
+    def close(self, wait_s: float = 0.0) -> None:
         pass
 
     def values(self, kind: str, key: str) -> list[object]:

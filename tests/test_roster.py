@@ -107,6 +107,7 @@ def test_what_the_api_may_not_do_is_refused_and_changes_nothing(running, models,
         ({"model": str(models[1]), "source": ["file:///etc/passwd"]}, "must be a microphone or a URL"),
         ({"model": str(models[1]), "source": ["-"]}, "must be a microphone or a URL"),
         ({"model": str(tmp_path / "models" / "none")}, "is not a detector"),
+        ({"model": str(models[1].parent / ("x" * 300))}, "File name too long"),
         ({"model": str(models[1]), "alarm": {"on_delay": 3, "within": 2}}, "within = 2 windows"),
     ]:
         with pytest.raises(BadInput, match=says):

@@ -127,7 +127,7 @@ def requests(rng: random.Random, document: dict[str, Any], sounds: list[bytes]) 
             value = rng.choice([*VALUES, *map(str, (0, 1, 2, 1e9, 1_790_000_000))])
             if parameter["in"] == "query" and rng.random() < 0.5:
                 query[parameter["name"]] = value
-            elif parameter["in"] == "path" and rng.random() < 0.15:
+            elif parameter["in"] == "path" and (parameter["name"] not in ids or rng.random() < 0.15):
                 ids[parameter["name"]] = value.replace("/", "%2f").replace("\0", "%00") or "x"
         request: dict[str, Any] = {"method": method.upper(), "params": query, "headers": {}}
         request["url"] = path.format_map(ids)
@@ -224,14 +224,16 @@ def main() -> None:
             command, cwd=folder, stdout=subprocess.PIPE, stderr=err, text=True
         ) as process:  # fmt: skip
             assert process.stdout is not None
-            url = re.findall(r"http://\S+", process.stdout.readline())[0]
-            memory = Memory(process.pid)
-            with httpx.Client(base_url=url, timeout=120) as client:
-                client.post("/v1/machines/m/score", files={"file": recording(3, 16_000, 2, noise=True)})  # warm
-                good = worst(client, memory)
-            good &= fuzz(url, memory, options.seconds, options.seed)
-            good &= process.poll() is None
-            process.terminate()
+            try:
+                url = re.findall(r"http://\S+", process.stdout.readline())[0]
+                memory = Memory(process.pid)
+                with httpx.Client(base_url=url, timeout=120) as client:
+                    client.post("/v1/machines/m/score", files={"file": recording(3, 16_000, 2, noise=True)})  # warm
+                    good = worst(client, memory)
+                good &= fuzz(url, memory, options.seconds, options.seed)
+                good &= process.poll() is None
+            finally:
+                process.terminate()
         print(f"the log has {len(log.read_text().splitlines())} lines; exit {process.returncode}")
     raise SystemExit(0 if good else 1)
 

@@ -94,7 +94,7 @@ class Roster:
                 if old is not None:  # what the API cannot give stays
                     config = config.model_copy(update={"weights": old.weights, "ffmpeg": old.ffmpeg})
                 audit = self._put(id, config, who)
-            except (ValueError, ImportError, FileNotFoundError) as error:
+            except (ValueError, ImportError, OSError) as error:
                 raise BadInput(str(error)) from None
             self._remember(id, config)
             return audit
