@@ -73,8 +73,9 @@ export async function show(main, id) {
     draw();
   };
   const normals = h("div", {});
+  const chosen = new Set(); // keys of normals: they stay chosen when the list is drawn anew
   const draw = () => {
-    normalList(id, reload).then(
+    normalList(id, reload, chosen).then(
       (found) => replaceContent(normals, found),
       () => {},
     );
@@ -263,15 +264,19 @@ function costCurve(model, perWeek, chosen, width) {
 }
 
 // The normal recordings: listen, take out, name their session.
-async function normalList(id, after) {
+async function normalList(id, after, chosen) {
   const found = await get(apiPath("machines", id, "normals"));
-  const chosen = new Set();
   const change = (body) => async (who) => {
     const done = await update(apiPath("machines", id, "normals"), { who, ...body });
+    chosen.clear();
     return done.message;
   };
   const item = (normal) => {
-    const box = h("input", { type: "checkbox", "aria-label": TEXT.choose(normal.name) });
+    const box = h("input", {
+      type: "checkbox",
+      checked: chosen.has(normal.key),
+      "aria-label": TEXT.choose(normal.name),
+    });
     box.addEventListener("change", () => chosen[box.checked ? "add" : "delete"](normal.key));
     return {
       label: [
