@@ -321,6 +321,7 @@ def test_a_console_that_lacks_a_letter_shows_another_in_its_place(model, tmp_pat
     assert done.returncode == 0 and b"??.wav" in done.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_half_written(tmp_path):
     clip = hum(0, seconds=10)
     for i in range(60):

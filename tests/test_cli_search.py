@@ -96,6 +96,7 @@ def test_fuse_takes_recipes_from_files(data, tmp_path):
     assert "only recipes with normalised embeddings" in said and "mean_std" in said and said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_search_that_was_stopped_goes_on_where_it_was(data, tmp_path, monkeypatch, searched):
     calls = []
     score_setting = search_run.score_setting

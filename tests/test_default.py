@@ -153,6 +153,7 @@ def test_a_sound_that_far_hears_first_is_not_the_machine() -> None:
     assert default.direct_sound_ratio([default.coherent_peak(np.zeros(RATE), far)]) == 0
 
 
+@pytest.mark.slow
 def test_far_a_heads_width_from_near_is_not_subtracted_though_the_noise_hides_the_machine() -> None:
     def recording(seed: int, apart: int) -> Clip:
         """A machine and noises from four places; sound takes up to `apart` samples from one microphone to the other."""

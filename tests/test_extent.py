@@ -114,6 +114,12 @@ def test_sizes_that_a_pipe_leaves_open_promise_nothing(tmp_path):
         assert audio.read(path).missing_s == 0
 
 
+def test_a_header_that_is_cut_off_before_its_own_end_promises_nothing(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(written(path, ("NIST", "PCM_16", None), 0.3)[:12])
+    assert missing_s(path, 1.0) == 0
+
+
 @given(data=st.data())
 @settings(max_examples=80, deadline=None)
 def test_any_bytes_give_a_number_or_an_audio_error(tmp_path_factory, data):

@@ -294,6 +294,7 @@ def test_shards_are_disjoint_complete_and_do_not_depend_on_other_recordings(name
     assert all(shard <= more for shard, more in zip(shards, with_other, strict=True))
 
 
+@pytest.mark.slow
 def test_shards_of_the_command_make_the_whole_together(folder, tmp_path):
     counts = []
     for i in (1, 2, 3):
@@ -332,6 +333,7 @@ def limit_file_size(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_extraction_and_no_detector(folder, weights, tmp_path):
     command = ["embed", folder, "--encoder", "ced-tiny", "--weights", weights, "--dtype", "float32"]
     done = nearfar(*command, "--store", tmp_path / "s", preexec_fn=lambda: limit_file_size(10_000))

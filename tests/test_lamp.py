@@ -60,6 +60,7 @@ def test_the_lamp_is_lit_and_goes_out_at_two_counts():
     assert not lamp.lit and lamp.count == 72
 
 
+@pytest.mark.slow
 def test_a_known_session_lights_it_hardly_ever_and_a_new_one_soon():
     rng = np.random.default_rng(0)
     quiet = [lamp_after(list(rng.random(3000) < 0.065)) for _ in range(20)]

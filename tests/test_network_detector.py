@@ -52,6 +52,7 @@ def test_every_system_of_the_report_fits_scores_explains_saves_and_loads(normals
     assert explanation.microphone == "near" and explanation.nearest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["eat-large", "dasheng", "sslam"])
 def test_a_fault_of_a_moment_is_placed_in_time_and_pitch(normals, weights, name):
     detector = Detector(SYSTEMS[name], weights).fit([hum(i, seconds=6) for i in range(14)])

@@ -172,6 +172,7 @@ def test_what_is_refused_is_said_and_sent_again_without_attachments(pump_model, 
     plant.history.close()
 
 
+@pytest.mark.slow
 def test_ntfy_gets_text_and_files(pump_model, tmp_path, receiver):
     plant, _, clock = plant_of(pump_model, tmp_path)
     channel = add_channel(plant, clock, f"ntfy://127.0.0.1:{receiver.server_port}/north?mode=private", over=False)
@@ -212,6 +213,7 @@ def test_an_alarm_by_mail_has_its_picture_and_sound(pump_model, tmp_path):
     plant.history.close()
 
 
+@pytest.mark.slow
 def test_channels_are_added_and_removed_while_the_plant_runs(pump_model, tmp_path, receiver):
     config = from_options({"models": tmp_path / "models", "history": {"folder": tmp_path / "history"}})
     plant, _, clock = plant_of(pump_model, config.history.folder)

@@ -61,10 +61,11 @@ class Nearest:
 
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
-    """Each test starts without plug-ins."""
+    """Each test starts without plug-ins of this file; those of other files stay."""
+    known = {kind: set(each.paths) for kind, each in PLUGINS.items()}
     yield
-    for each in PLUGINS.values():
-        for name in list(each.paths):
+    for kind, each in PLUGINS.items():
+        for name in set(each.paths) - known[kind]:
             del each.table[name], each.paths[name], each._given[name]
     plugins.LOADS.clear()
 

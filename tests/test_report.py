@@ -126,6 +126,7 @@ def test_the_page_of_an_evaluation_says_all_that_was_found(mixed, mixed_page):
     assert "What others have published" in text and "67.48" in text, "fan is a machine of the report"
 
 
+@pytest.mark.slow
 def test_published_numbers_stand_beside_real_machines_alone(mixed_page, tmp_path):
     assert "official baselines" in mixed_page
     made = make_dataset(tmp_path / "demo", machines=1, train=8, test=8, seconds=1)

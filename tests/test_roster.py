@@ -122,6 +122,7 @@ def test_what_the_api_may_not_do_is_refused_and_changes_nothing(running, models,
     assert made.monitor.queues["pump"].thread.is_alive()
 
 
+@pytest.mark.slow
 def test_a_replaced_machine_keeps_its_ledger_its_shelving_and_its_open_alarm_ends(running, models, tmp_path):
     made, sink, _ = running
     folder = tmp_path / "in"
@@ -171,6 +172,7 @@ def test_the_file_adds_changes_and_removes_machines_and_a_mistake_changes_nothin
     assert {a.who for a in made.plant.history.audit("fan")} == {"the configuration"}
 
 
+@pytest.mark.slow
 def test_a_model_with_another_window_length_is_taken_over(running, models, tmp_path):
     made, sink, said = running
     shutil.rmtree(models[0])

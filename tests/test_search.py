@@ -82,6 +82,7 @@ def close(found, expected, recipe):
         np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=1e-5 * spread, err_msg=str(recipe))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_scores_of_any_configuration_are_the_detectors(data):
@@ -177,6 +178,7 @@ def test_near_duplicates_are_measured_directly_and_duplicates_are_at_zero():
     np.testing.assert_allclose(d[~np.isinf(d)], exact[~np.isinf(d)], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_reports_grid_is_the_size_that_it_has():
     assert len(space.space()) == 7 * 6 * 24 * 26 == 26_208
     assert len(space.space(freqs=("mean", "concat"))) == 2 * 26_208
@@ -295,6 +297,7 @@ def test_a_machine_without_enough_clips_is_refused_before_a_grid_is_read(machine
         pool.pool_clips(clips, Memory(shapes), [space.Setting()], ["near"])
 
 
+@pytest.mark.slow
 def test_layers_and_beam_are_recorded_as_the_detector_scores_them(machine, tmp_path):
     pytest.importorskip("torch")
     weights = write_ced_tiny(tmp_path / "weights")

@@ -107,6 +107,7 @@ def test_a_plant_from_a_file(model, tmp_path):
 HALF = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
 
 
+@pytest.mark.slow
 def test_half_sent_headers_close_no_door_and_fill_no_log(model, tmp_path):
     if shutil.which("prlimit") is None:
         pytest.skip("prlimit is not on this machine")

@@ -581,6 +581,7 @@ def test_metrics_are_served():
         assert probe.connect_ex(("127.0.0.1", port))
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_named_by_opc_ua():
     from nearfar.live.sinks.opcua import OpcUa
 
@@ -693,6 +694,7 @@ def certificate(folder: Path, name: str, uri: str) -> tuple[Path, Path]:
     return cert, key
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_opc_ua_with_a_certificate_is_for_users_who_encrypt_and_log_in(tmp_path):
     from asyncua import ua
@@ -751,6 +753,7 @@ def test_a_file_of_users_that_cannot_be_used_is_named(tmp_path, text, says):
         read_users(tmp_path / "users")
 
 
+@pytest.mark.slow
 def test_opc_ua_says_whether_a_value_can_be_trusted_and_emits_alarms():
     from asyncua.sync import Client
 

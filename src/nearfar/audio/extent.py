@@ -219,7 +219,7 @@ def _nist(file: IO[bytes], size: int) -> Extent | None:
     length = file.readline().strip()
     if not length.isdigit():
         return None
-    lines = [line.split() for line in file.read(int(length) - file.tell()).splitlines()]
+    lines = [line.split() for line in file.read(max(0, int(length) - file.tell())).splitlines()]
     facts = {line[0]: int(line[2]) for line in lines if len(line) == 3 and line[1] == b"-i" and line[2].isdigit()}
     block = facts.get(b"sample_n_bytes", 0) * facts.get(b"channel_count", 0)
     return (facts.get(b"sample_count", 0) * block, size - int(length)) if block else None
