@@ -14,7 +14,7 @@ import soundfile
 import nearfar
 from conftest import RATE, hum
 from nearfar.errors import BadInput, Conflict, NearfarError, NotFound
-from nearfar.live.operator import CHANGES, normal_key
+from nearfar.live.operator import CHANGES, normal_keys
 from nearfar.live.records import ScoreRecord
 from nearfar.live.rules.evidence import Evidence
 from nearfar.live.server.serializers import machine_state
@@ -438,11 +438,11 @@ def test_a_slow_rise_becomes_an_event_and_is_told(model, tmp_path, monkeypatch):
 def test_normals_are_taken_out_and_get_sessions_and_undo_restores_every_byte(plant, model):
     machine = plant.machines["pump"]
     before = digests(machine.model)
-    keys = [normal_key(i, normal) for i, normal in enumerate(machine.detector.normals)]
+    keys = normal_keys(machine.detector.normals)
     audit = plant.operator.remove_normals("pump", keys[3:5], "Anna")
     assert len(machine.detector.normals) == len(keys) - 2 and len(audit.detail["normals"]) == 2
     with pytest.raises(NotFound, match="changed meanwhile"):
-        plant.operator.tag_normals("pump", [keys[-1]], "Monday", "Anna")
+        plant.operator.tag_normals("pump", [keys[3]], "Monday", "Anna")
     plant.operator.undo(audit.id, "Anna")
     assert digests(machine.model) == before
     tagged = plant.operator.tag_normals("pump", keys[:4], "Monday", "Anna")

@@ -14,6 +14,7 @@ import copy
 import math
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -342,14 +343,18 @@ class Operator:
         return self.history.folder / UNDO / change.machine / str(change.detail["kept"])
 
 
-def normal_key(index: int, normal: Origin) -> str:
-    """What a normal is called in requests: its place, and its content, so that a page that is old is noticed."""
-    return f"{index}-{normal.sha256[:12]}"
+def normal_keys(normals: Sequence[Origin]) -> list[str]:
+    """What normals are called in requests: by their content, and copies by a number, wherever they stand."""
+    seen, keys = Counter[str](), []
+    for normal in normals:
+        keys.append(f"{normal.sha256[:12]}-{seen[normal.sha256]}")
+        seen[normal.sha256] += 1
+    return keys
 
 
 def _rows(detector: Detector, keys: Sequence[str]) -> list[int]:
     """The rows of normals with these keys; NotFound for an unknown one."""
-    rows = {normal_key(i, normal): i for i, normal in enumerate(detector.normals)}
+    rows = {key: i for i, key in enumerate(normal_keys(detector.normals))}
     if not set(keys) <= set(rows):
         raise NotFound("the normal recordings have changed meanwhile: load the page again")
     return [rows[key] for key in keys]

@@ -19,7 +19,7 @@ from nearfar.errors import BadInput, NotFound
 from nearfar.live.heard import Heard, recordings
 from nearfar.live.history.event_audio import gain_db as playback_gain
 from nearfar.live.machine import Machine
-from nearfar.live.operator import normal_key
+from nearfar.live.operator import normal_keys
 from nearfar.live.plant import SAMPLE_FOLDER, sample_time
 from nearfar.live.records import ScoreRecord
 from nearfar.live.rules.price import Price, price_of
@@ -226,10 +226,10 @@ def normals(service: ServiceDep, id: str, limit: Annotated[int, Query(ge=1, le=1
     """The normal recordings of a model, the most unusual first."""
     detector = service.machine(id).detector
     order = [int(i) for i in np.argsort(-detector.train_values, kind="stable")]
-    unlike = {i for i, _ in detector.unlike_the_others()}
+    unlike, keys = {i for i, _ in detector.unlike_the_others()}, normal_keys(detector.normals)
     found = [
         schemas.Normal(
-            key=normal_key(i, detector.normals[i]),
+            key=keys[i],
             index=i,
             name=detector.normals[i].name,
             session=detector.sessions[i],

@@ -431,7 +431,7 @@ class OddNormal(Schema):
 class Normal(Schema):
     """A normal recording of a model; `key` names it in requests, and `score` is its own, without its relatives."""
 
-    key: str = Field(examples=["17-0f343b0931"])
+    key: str = Field(examples=["0f343b093155-0"])
     index: int = Field(examples=[17])
     name: str = Field(examples=["normal_17.wav"])
     session: str = Field(examples=["2026-03-01 14h"])
@@ -692,7 +692,7 @@ class Feedback(ByWhom):
 class NormalsChange(ByWhom):
     """What becomes of normal recordings, named by their keys: taken out, or of another session."""
 
-    keys: list[str] = Field(min_length=1, max_length=10_000, examples=[["17-0f343b0931"]])
+    keys: list[str] = Field(min_length=1, max_length=10_000, examples=[["0f343b093155-0"]])
     remove: bool = Field(default=False, examples=[False])
     session: str | None = Field(default=None, max_length=60, examples=["Monday, full load"])
 

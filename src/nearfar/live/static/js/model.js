@@ -266,6 +266,8 @@ function costCurve(model, perWeek, chosen, width) {
 // The normal recordings: listen, take out, name their session.
 async function normalList(id, after, chosen) {
   const found = await get(apiPath("machines", id, "normals"));
+  const here = new Set(found.normals.map((normal) => normal.key));
+  for (const key of chosen) if (!here.has(key)) chosen.delete(key);
   const change = (body) => async (who) => {
     const done = await update(apiPath("machines", id, "normals"), { who, ...body });
     chosen.clear();
