@@ -85,6 +85,8 @@ def convert(encoder: str, published: str, converted: str) -> None:
 
 
 def seconds_to_load(encoder: str, path: str) -> float:
+    import torch  # noqa: F401 - its import is not counted
+
     from nearfar import encoders
 
     start = time.perf_counter()
