@@ -14,7 +14,7 @@ from conftest import RATE, hum, write_wav
 from nearfar.live.server.app import make_app
 from nearfar.live.server.security import Access, Token
 from nearfar.live.sources.windows import Window
-from plants import fitted
+from plants import fitted, windows
 from servers import HOSTILE, a_plant, server_of
 
 pytestmark = pytest.mark.slow
@@ -483,6 +483,43 @@ def test_the_trend_moves_and_zooms_and_recordings_are_listed_with_sound(page, li
     page.locator("svg.chart[tabindex]").focus()
     page.keyboard.press("Shift+ArrowLeft")
     page.get_by_text("No sound arrived in the time shown").wait_for()
+
+
+def test_notes_stand_on_the_trend_beside_their_recording_and_name_an_event(page, listening):
+    plant = listening.plant
+    plant.machines["pump"].folder = Path("/nowhere")  # what is heard has names
+    clip = hum(9000)
+    samples = np.stack([clip.near, clip.far]).astype(np.float32)
+    plant.process_window("pump", Window(listening.t0, samples, RATE, name="tuesday.wav"))
+    open_page(page, "/machine/pump")
+    page.get_by_label("Note", exact=True).fill("bearing changed <b>")
+    page.get_by_role("button", name="Write it down").click()
+    named(page)
+    page.locator(".chart a", has_text="bearing changed <b>").wait_for()
+    item = page.locator(".sounds li", has_text="tuesday.wav")
+    item.get_by_role("button", name="Write a note").click()  # at the time of the recording
+    page.get_by_label("Note", exact=True).fill("with oil")
+    page.get_by_role("button", name="Write it down").click()
+    page.locator(".sounds li", has_text="tuesday.wav with oil").wait_for()
+    until(lambda: page.locator(".chart a .pin").count() == 2)
+    notes = page.locator("#notes ~ ul li")
+    notes.first.get_by_role("button", name="Change").click()
+    notes.first.locator("input").fill("with new oil")
+    notes.first.get_by_role("button", name="Save").click()
+    page.locator(".sounds li", has_text="with new oil").wait_for()
+    notes.last.get_by_role("button", name="Delete").click()
+    until(lambda: page.locator(".chart a .pin").count() == 1)
+    event = plant.history.events("pump", kind="alarm")
+    if not event:
+        for window in windows(["hiss"] * 4, listening.t0 + 10):
+            plant.process_window("pump", window)
+        event = plant.history.events("pump", kind="alarm")
+    open_page(page, f"/event/{event[0].id}")
+    page.get_by_label("What it is called").fill("belt slips")
+    page.get_by_role("button", name="Save").click()
+    page.locator(".title b", has_text="belt slips").wait_for()
+    open_page(page, "/machine/pump")
+    page.get_by_role("link", name="Alarm: belt slips").wait_for()
 
 
 def test_normals_are_taken_out_and_the_set_point_is_one_question(page, listening):

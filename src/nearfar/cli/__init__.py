@@ -18,11 +18,13 @@ from nearfar.cli.options import import_plugin, register
 from nearfar.cli.record import record
 from nearfar.cli.report import report
 from nearfar.cli.serve import open_in_browser, serve
+from nearfar.cli.setup import setup
 from nearfar.cli.shortcut import install_shortcut
 from nearfar.cli.terminal import BAD_INPUT, BUG, DONE, STOPPED, echo, handle_errors
 
 COMMANDS = (
     data.demo,
+    setup,
     record,
     machine.doctor,
     machine.fit,

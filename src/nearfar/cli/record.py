@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,26 +15,30 @@ from nearfar.cli.live import stopped_by_signals
 from nearfar.cli.options import command
 from nearfar.cli.terminal import echo, echo_wrapped, warn
 
-if TYPE_CHECKING:
-    from nearfar.live.sources.open import Source
-
 SILENT_S = 30.0  # without any sound, after which recording ends with an error
 MOST_REFUSED = 3  # unusable recordings in a row that end it
 DEVICE = "A microphone as `--devices` lists it, mic, mic:2, or what `nearfar monitor --source` takes"
 
 
+@dataclass(frozen=True)
+class Takes:
+    """Options: the recordings of a session."""
+
+    count: Annotated[int | None, typer.Option(min=0, help="Recordings of this session [20].")] = None
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="Length of a recording.")] = 10.0
+    every: Annotated[float, typer.Option(min=0, help="Seconds between the starts of two [one after the other].")] = 0.0
+    mono: Annotated[bool, typer.Option("--mono", help="There is no far microphone.")] = False
+    rate: Annotated[int, typer.Option(min=8000, help="Sample rate in Hz.")] = 48_000
+
+
 @command
 def record(
+    takes: Takes,
     near: Annotated[str | None, typer.Option(metavar="DEVICE", help=f"{DEVICE} [mic].")] = None,
     far: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="The far microphone, if it is a device of its own.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder of the recordings.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Recordings of this session.")] = 20,
-    seconds: Annotated[float, typer.Option(min=1, max=600, help="Length of a recording.")] = 10.0,
-    every: Annotated[float, typer.Option(min=0, help="Seconds between the starts of two [one after the other].")] = 0.0,
-    mono: Annotated[bool, typer.Option("--mono", help="There is no far microphone.")] = False,
-    rate: Annotated[int, typer.Option(min=8000, help="Sample rate in Hz.")] = 48_000,
     devices: Annotated[bool, typer.Option("--devices", help="List the microphones of this computer.")] = False,
 ) -> None:
     """Example: nearfar record --near alsa:hw:1 -o normals/ --every 600
@@ -40,35 +46,39 @@ def record(
     Record normal sound, with a check of the microphones; stop with Ctrl-C, and run it again on another day to continue.
     """
     if devices:
-        _list_devices()
+        list_devices()
         return
-    from nearfar.live.record import backing, stock
-    from nearfar.live.sources.open import open_source
-    from nearfar.live.sources.options import SourceOptions
+    from nearfar.live.record import ENOUGH, backing, stock
 
     if output is None:
         raise ValueError("where to? Give a folder: nearfar record -o normals/")
     names = [near or "mic", *([far] if far else [])]
-    settings = SourceOptions(seconds, seconds, rate, time.time, lambda *_: None, far=None if mono else 1)
-    source = open_source(names, settings)
     before = stock(output)
     if before.recordings:
         echo(f"Continued     {output}: {backing(before)}")
-    echo_wrapped("Record        with the machine running as it should. Ctrl-C keeps what is there.")
-    taken = _record(source, output, count, every)
-    if taken == 0 and source.problem:
-        raise ValueError(f"nothing was recorded: {source.problem}")
+    count = ENOUGH if takes.count is None else takes.count
+    taken = record_from(names, output, takes, count, stopped_by_signals(), mono=takes.mono)
     after = stock(output)
     echo(f"Recorded      {taken}; in {output} now: {backing(after)}")
     echo_wrapped(f"Next          {after.missing or f'nearfar doctor {output}, then nearfar fit {output} -o MODEL'}")
 
 
-def _record(source: Source, folder: Path, count: int, every: float) -> int:
-    """Record until `count`, the end of the source or Ctrl-C; returns how many recordings were written."""
-    from nearfar.live.record import record as recordings
+def record_from(
+    names: Sequence[str], folder: Path, takes: Takes, count: int, stop: threading.Event, *, mono: bool
+) -> int:
+    """Record until `count`, the end of the source or `stop`; returns how many recordings were written.
 
-    stop, written, told, silent, refused = stopped_by_signals(), 0, "", time.monotonic(), 0
-    for taken in recordings(source, folder, stop, count=count, every_s=every):
+    ValueError if no sound comes, or none that can be used.
+    """
+    from nearfar.live.record import record as recordings
+    from nearfar.live.sources.open import open_source
+    from nearfar.live.sources.options import SourceOptions
+
+    length, far = takes.seconds, None if mono else 1
+    source = open_source(names, SourceOptions(length, length, takes.rate, time.time, lambda *_: None, far=far))
+    echo_wrapped("Record        with the machine running as it should. Ctrl-C keeps what is there.")
+    written, told, silent, refused = 0, "", time.monotonic(), 0
+    for taken in recordings(source, folder, stop, count=count, every_s=takes.every):
         if taken is None:
             if time.monotonic() - silent > SILENT_S and not written:
                 _end(stop, source.problem)
@@ -84,6 +94,8 @@ def _record(source: Source, folder: Path, count: int, every: float) -> int:
         refused = 0 if taken.file else refused + 1
         if refused == MOST_REFUSED:
             raise ValueError(f"{refused} recordings in a row could not be used: {said}")
+    if written == 0 and source.problem:
+        raise ValueError(f"nothing was recorded: {source.problem}")
     return written
 
 
@@ -93,7 +105,8 @@ def _end(stop: threading.Event, problem: str) -> None:
                      "(nearfar record --devices lists them)")  # fmt: skip
 
 
-def _list_devices() -> None:
+def list_devices() -> None:
+    """Print the microphones of this computer, as names of sources."""
     from nearfar.live.sources.devices import devices
 
     found = devices()

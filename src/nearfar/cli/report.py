@@ -64,7 +64,7 @@ def _of_history(
     if only is not None:
         one_of("machine", only, tuple(history.machines()))
     span, expected = SPANS["week" if week else "day"], _expected(history, models)
-    made = plant_report(history, end, span, title=only or name, expected=expected, only=only)
+    made = plant_report(history, end, span, title=only or name, expected=expected, only=[only] if only else ())
     newest = newest_record(history)
     if newest is not None and newest < made.since and not any(m.alarms for m in made.machines):
         at = datetime.fromtimestamp(newest + 60)

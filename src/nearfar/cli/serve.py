@@ -90,7 +90,7 @@ def open_in_browser() -> None:
 
     _check_installed()
     home, plant = home_folder(), read_home()
-    if url := _running_at(home / ADDRESS):
+    if url := running_at(home / ADDRESS):
         echo(f"nearfar runs already, at {url}")
         _show(url)
         return
@@ -125,7 +125,7 @@ def _check_installed() -> None:
         raise ImportError(NEEDS_FASTAPI)
 
 
-def _running_at(file: Path) -> str:
+def running_at(file: Path) -> str:
     """The address in a file, if a server answers there; else ""."""
     from urllib.request import urlopen
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from sqlite3 import Connection
 from time import monotonic
@@ -22,10 +23,13 @@ from nearfar.live.monitor import Monitor, Warn
 from nearfar.live.operator import TakesCommands
 from nearfar.live.people import channels
 from nearfar.live.plant import Plant
+from nearfar.live.report.schedule import ScheduledReports
+from nearfar.live.report.workbook import NEEDS_OPENPYXL
 from nearfar.live.roster import Roster, current
 from nearfar.live.sinks.lines import csv_lines, json_lines
 from nearfar.live.sinks.notify import Channel, open_address
 from nearfar.live.sinks.prometheus import Metrics
+from nearfar.live.sinks.report_folder import ReportFolder
 from nearfar.live.sinks.webhook import Webhook, read_secret
 from nearfar.live.sources.open import Source, open_source
 from nearfar.live.sources.options import Report, SourceOptions
@@ -71,10 +75,12 @@ def build_plant(
     sinks: Sequence[Sink] = (),
     once: bool = False,
     idle: bool = False,
+    deliver: bool = True,
 ) -> Assembly:
     """Build what `config` describes, with further `sinks`; ValueError, OSError or ImportError if that cannot be.
 
-    One process at a time may write to a history. `idle` allows a plant without sources.
+    One process at a time may write to a history. `idle` allows a plant without sources; `deliver` opens the sinks of
+    `config`.
     """
     shared: Shared = {}
     configs = current(config)
@@ -93,13 +99,17 @@ def build_plant(
         undo.callback(history.close)
         for sink in sinks:
             undo.callback(sink.close)
-        all_sinks = [*sinks, *open_sinks(config, machines, history, clock)]
+        all_sinks = [*sinks, *(open_sinks(config, machines, history, clock) if deliver else ())]
         undo.pop_all()
     plant = Plant(machines, history, all_sinks, clock=clock, maintenance=maintenance(config))
     for sink in all_sinks:
         if isinstance(sink, TakesCommands):
             sink.operator = plant.operator
     plant.reporter.url = config.url
+    if config.report and deliver:
+        for problem in _lacks(config):
+            warn(problem)
+        plant.reports = ScheduledReports(config.report, config.site, plant.machines, plant.reporter, clock)
     metrics = next((sink for sink in all_sinks if isinstance(sink, Metrics)), None)
     meters = (metrics,) if metrics else ()
     if metrics:
@@ -144,6 +154,8 @@ def open_sinks(
             sinks.append(Webhook(config.webhook.url, history, clock=clock, secret=secret))
         for name, rules in channels(config).items():
             sinks.append(Channel(name, rules, machines, history, clock=clock))
+        if config.report and config.report.folder:
+            sinks.append(ReportFolder(config.report.folder, machines, history))
         if config.opcua:
             sinks.append(_opcua(config.opcua, machines))
         if config.mqtt:
@@ -158,6 +170,16 @@ def open_sinks(
 def maintenance(config: PlantConfig) -> list[Maintenance]:
     """The times of a configuration in which machines are not judged."""
     return [Maintenance(m.when, m.machines, m.why) for m in config.maintenance]
+
+
+def _lacks(config: PlantConfig) -> list[str]:
+    """What [report] needs and the plant has not: channels, which may be removed in the browser, and openpyxl."""
+    assert config.report is not None
+    known = channels(config)
+    lacks = [f"report: there is no channel {name!r}" for name in config.report.channels if name not in known]
+    if config.report.format == "xlsx" and find_spec("openpyxl") is None:
+        lacks.append(f"report: {NEEDS_OPENPYXL}")
+    return lacks
 
 
 def _mqtt(broker: MqttConfig, machines: Sequence[Machine], history: History, url: str) -> Sink:
@@ -233,6 +255,11 @@ def check(config: PlantConfig) -> list[str]:
     for name, rules in channels(config).items():
         whom = " and ".join(rules.machines) or "all machines"
         lines.append(f"notify {name}: {open_address(rules).service}, {' and '.join(rules.events)} of {whom}")
+    if r := config.report:
+        when = f"every {f'week on {r.on}' if r.every == 'week' else 'day'} at {r.at}"
+        to = [*r.channels, *([str(r.folder)] if r.folder else [])]
+        lines.append(f"report: {when}, of {' and '.join(r.machines) or 'all machines'}, to {' and '.join(to)}")
+        lines += _lacks(config)
     for entry in config.maintenance:
         lines.append(f"maintenance: {entry.when}, {' and '.join(entry.machines) or 'all machines'} are not judged")
     if config.metrics:

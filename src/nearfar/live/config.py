@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from nearfar.encoders.table import DEVICE
 from nearfar.errors import ConfigError
-from nearfar.live.calendar import Span
+from nearfar.live.calendar import DAYS, Span
 from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL
 from nearfar.live.sinks.webhook import hook_url
 from nearfar.live.sources.streams import FORMATS
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 TOPIC = re.compile(r"[^/+#\0](?:[^+#\0]*[^/+#\0])?")
+HOUR = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 EXPECTED = {  # by pydantic's name of an error; its context fills the braces
     "float_type": "must be a number",
@@ -75,6 +76,8 @@ EXPECTED = {  # by pydantic's name of an error; its context fills the braces
     "less_than_equal": "must be <= {le:g}",
     "topic": "must be a topic without + and #, and without / at its ends",
     "device": "must be cpu, cuda or cuda:N",
+    "hour": "must be an hour such as 07:00",
+    "literal_error": "must be {expected}",
     "url": "must be the address of the dashboard, such as https://plant.example/hall2",
     "endpoint": "must be opc.tcp://HOST:PORT/",
 }
@@ -140,6 +143,12 @@ def _event_kind(value: str) -> str:
 
 def _when(value: str) -> str:
     Span.parse(value)
+    return value
+
+
+def _hour(value: str) -> str:
+    if not HOUR.fullmatch(value):
+        raise PydanticCustomError("hour", "no hour")
     return value
 
 
@@ -262,6 +271,27 @@ class NotifyConfig(ConfigTable):
         return self
 
 
+class ReportConfig(ConfigTable):
+    """The report that comes every day or every week (`on` a day), at an hour of this computer's zone.
+
+    `machines` () are all. It goes to `channels` of [notify], to `folder`, or both; `format` is html or xlsx.
+    """
+
+    every: Literal["day", "week"] = "week"
+    on: Annotated[str, AfterValidator(lambda value: one_of("day", value.capitalize(), DAYS))] = "Mon"
+    at: Annotated[str, AfterValidator(_hour)] = "07:00"
+    machines: Texts = ()
+    channels: Texts = ()
+    folder: FilePath | None = None
+    format: Literal["html", "xlsx"] = "html"
+
+    @model_validator(mode="after")
+    def _goes_somewhere(self) -> ReportConfig:
+        if not self.channels and self.folder is None:
+            raise ValueError("a report goes to channels, the names of tables [notify.NAME], or to a folder")
+        return self
+
+
 class MaintenanceConfig(ConfigTable):
     """A time in which machines (() are all) are not judged; see `calendar`."""
 
@@ -316,6 +346,7 @@ class PlantConfig(ConfigTable):
     metrics: MetricsConfig | None = None
     opcua: OpcUaConfig | None = None
     notify: Mapping[str, NotifyConfig] = Field(default_factory=dict)
+    report: ReportConfig | None = None
     maintenance: Annotated[tuple[MaintenanceConfig, ...], BeforeValidator(_strings)] = ()
     jsonl: LinesConfig | None = None
     csv: LinesConfig | None = None
@@ -326,6 +357,7 @@ class PlantConfig(ConfigTable):
             raise ValueError("there is no machine: at least one table such as [machines.pump] is needed")
         named = [("maintenance", m.machines) for m in self.maintenance]
         named += [(f"notify.{name}", channel.machines) for name, channel in self.notify.items()]
+        named += [("report", self.report.machines)] if self.report else []
         for table, ids in named if self.models is None else ():
             if unknown := [id for id in ids if id not in self.machines]:
                 raise ValueError(f"{table} names a machine {unknown[0]!r}; there are: {', '.join(self.machines)}")

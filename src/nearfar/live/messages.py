@@ -4,6 +4,7 @@ score    every window                  ScoreMessage
 state    when the alarm's state changes    StateMessage      one of `alarm.STATES`, and the lamp "unusual"
 event    alarm, health, trend, unusual EventMessage      raised, cleared, acknowledged, verdict
 health   when it changes               HealthMessage     waiting | ok | problem | offline
+report   when it is due (`schedule`)   ReportMessage     to the channels and the folder of [report] alone
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 from nearfar.live.records import Event, ScoreRecord, iso_time, trigger_names
 from nearfar.live.rules.trend import Ramp
 
-SCORE, STATE, EVENT, HEALTH = "score", "state", "event", "health"
+SCORE, STATE, EVENT, HEALTH, REPORT = "score", "state", "event", "health", "report"
 OK, PROBLEM, OFFLINE, WAITING = "ok", "problem", "offline", "waiting"
 CLOSE_S = 3.0  # for a sink to deliver what waits, when it is closed
 
@@ -120,12 +121,32 @@ class HealthMessage(Message):
         return {"health": self.health, "text": self.text}
 
 
+@dataclass(frozen=True)
+class ReportMessage(Message):
+    """The report of the `span` before `at` is due, as a file of `form`; `machines` () are all, `machine` is "".
+
+    It goes to `channels`, and to the folder if there is one; `url` is its address on the server, or "".
+    """
+
+    kind = REPORT
+    span: str
+    form: str
+    machines: tuple[str, ...]
+    channels: tuple[str, ...]
+    url: str = ""
+
+    def body(self) -> dict[str, Any]:
+        """See `Message`."""
+        who = {"machines": self.machines, "channels": self.channels}
+        return {"span": self.span, "form": self.form, **who, "url": self.url}
+
+
 def _plain(ramp: Ramp | None) -> dict[str, Any] | None:
     return None if ramp is None else ramp.plain()
 
 
 def parse_message(text: str) -> Message:
-    """The event or health message with this JSON; the other kinds are never kept."""
+    """The event, health or report message with this JSON; the other kinds are never kept."""
     fields = json.loads(text)
     kind, head = fields["kind"], (fields["machine"], fields["site"], fields["at"])
     if kind == EVENT:
@@ -135,6 +156,9 @@ def parse_message(text: str) -> Message:
         return EventMessage(*head, fields["what"], Event(**event), fields.get("url", ""))
     if kind == HEALTH:
         return HealthMessage(*head, fields["health"], fields["text"])
+    if kind == REPORT:
+        who = tuple(fields["machines"]), tuple(fields["channels"])
+        return ReportMessage(*head, fields["span"], fields["form"], *who, fields["url"])
     raise ValueError(f"messages of kind {kind!r} are not kept")
 
 

@@ -238,6 +238,8 @@ class Monitor:
 
     def _check(self) -> None:
         self.on_check()
+        if self.plant.reports is not None:
+            self.plant.reports.check()
         for m in self.plant.machines.values():
             self._warn_once(f"the model of {m.id}", m.model_problem and f"{m.id}: {m.model_problem}")
         for machine, queue in list(self.queues.items()):

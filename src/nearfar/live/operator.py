@@ -1,4 +1,4 @@
-"""What people do to the plant: acknowledge, shelve, give a verdict, add normals, change a set-point, undo.
+"""What people do to the plant: acknowledge, shelve, give a verdict, write notes, add normals, change a set-point, undo.
 
 Every action becomes an audit entry. The verdict "fine" puts the windows of the event that crossed the set-point into
 the bank. Before an action changes a model, the model folder is copied below `history/undo`, so that `undo` brings back
@@ -32,7 +32,7 @@ from nearfar.live.events import EventRecorder
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine
-from nearfar.live.records import ALARM, FAULT, FINE, UNUSUAL, Audit, Event
+from nearfar.live.records import ALARM, FAULT, FINE, NOTE, UNUSUAL, Audit, Event
 from nearfar.score import domain_shift_warning
 from nearfar.support import files
 from nearfar.support.check import number, one_of
@@ -114,6 +114,27 @@ class Operator:
             self._set_verdict(event, FAULT, who)
             about = {key: text for key, text in (("fault", fault), ("said", said)) if text}
             return self.audit(who, event.machine, "fault", event=event_id, **about)
+
+    def write_note(self, machine_id: str, said: str, who: str, *, at: float) -> Audit:
+        """Write a note on the time line of a machine. BadInput for an empty one."""
+        if not said:
+            raise BadInput("a note says something")
+        return self.audit(who, self.machines[machine_id].id, NOTE, at=at, said=said)
+
+    def name_event(self, event_id: int, said: str, who: str) -> Audit:
+        """Give an event a name, as a note at its beginning; "" takes the name away."""
+        event = self.history.event(event_id)
+        known = next((note for note in self.history.notes(event.machine) if note.event == event_id), None)
+        of = {} if known is None else {"of": known.id}
+        return self.audit(who, event.machine, NOTE, at=event.started, said=said, event=event_id, **of)
+
+    def change_note(self, machine_id: str, note_id: int, said: str, who: str) -> Audit:
+        """Change the text of a note, or delete it with "". NotFound if there is none."""
+        for note in self.history.notes(machine_id):
+            if note.id == note_id:
+                event = {} if note.event is None else {"event": note.event}
+                return self.audit(who, machine_id, NOTE, at=note.at, said=said, of=note_id, **event)
+        raise NotFound(f"{self.machines[machine_id].name} has no note {note_id}")
 
     def add_normals(self, machine_id: str, clips: Sequence[Any], domain: str, who: str) -> Audit:
         """Put more normals into the bank; `domain` is "source" or "target"."""

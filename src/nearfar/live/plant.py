@@ -29,6 +29,7 @@ from nearfar.live.machine import Machine, Machines
 from nearfar.live.messages import ScoreMessage, Sink
 from nearfar.live.operator import Operator
 from nearfar.live.records import ALARM, ScoreRecord
+from nearfar.live.report.schedule import ScheduledReports
 from nearfar.live.rules.loudness import LOUD
 from nearfar.live.rules.trend import HOUR_S, HOURS
 from nearfar.live.sources.windows import Window
@@ -60,6 +61,7 @@ class Plant:
         self.calendar = Calendar(maintenance, history.folder)
         self.recorders: dict[str, EventRecorder] = {}
         self.operator = Operator(self.machines, self.recorders, history, clock)
+        self.reports: ScheduledReports | None = None
         self._sampled: dict[str, int] = {}  # the hour of each machine's last sample
         for machine in machines:
             if machine.id in self.machines:

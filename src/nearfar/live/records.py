@@ -12,6 +12,7 @@ from nearfar.support.times import utc_time
 
 ALARM, HEALTH_EVENT, TREND, UNUSUAL = "alarm", "health", "trend", "unusual"  # kinds of events
 FINE, FAULT = "fine", "fault"  # verdicts
+NOTE = "note"  # the action of the audit that writes, changes and deletes notes
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,21 @@ class Audit:
     machine: str
     action: str
     detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Note:
+    """What people wrote on the time line of a machine, at a time; of an `event` it is what they call it.
+
+    `id` is that of the audit entry that it began with; a later entry may have changed the text.
+    """
+
+    id: int
+    machine: str
+    at: float
+    text: str
+    who: str
+    event: int | None = None
 
 
 def iso_time(seconds: float) -> str:

@@ -27,13 +27,14 @@ from nearfar.live.history.database import Database, Statement
 from nearfar.live.history.event_audio import AudioArchive
 from nearfar.live.history.outbox import Outbox
 from nearfar.live.messages import Message
-from nearfar.live.records import Audit, Event, ScoreRecord, trigger_names
+from nearfar.live.records import NOTE, Audit, Event, Note, ScoreRecord, trigger_names
 from nearfar.live.rules.alarm import Alarm
 from nearfar.live.rules.rhythm import DAY_S, RECENT_DAYS, Listening
 from nearfar.support.check import number
 
 SENT_SHARE = 5  # recordings that were sent may take a fifth of the space for the sound of events
 SAME_S = 1e-3  # two times that differ by less are one
+MOST_NOTES = 1000
 PRUNE_S = 3600.0  # between deletions of old scores
 SPAN = "WHERE machine = ? AND t0 >= ? AND t0 < ?"
 COLUMNS = ", ".join(f.name for f in fields(ScoreRecord))
@@ -85,11 +86,12 @@ class History:
             self._write_event(update, event, describe)
             return event
 
-    def record_audit(self, audit: Audit) -> Audit:
-        """Keep an audit entry; returns it with its number."""
+    def record_audit(self, audit: Audit, *messages: Message) -> Audit:
+        """Keep an audit entry, with the messages that it is about in one transaction; returns it with its number."""
         with self.database.lock:
             audit = replace(audit, id=self._next_id("audits"))
-            self.database.write(_insert("audits", astuple(audit)))
+            kept = [statement for message in messages for statement in self.outbox.inserts(message)]
+            self.database.write(_insert("audits", astuple(audit)), *kept)
             return audit
 
     def record_alarm_settings(self, machine: str, alarm: Alarm) -> None:
@@ -177,11 +179,29 @@ class History:
         return _event(rows[0])
 
     def audit(
-        self, machine: str | None = None, *, limit: int = 100, before_id: int | None = None, id: int | None = None
+        self,
+        machine: str | None = None,
+        *,
+        limit: int = 100,
+        before_id: int | None = None,
+        id: int | None = None,
+        action: str | None = None,
     ) -> list[Audit]:
         """Audit entries, newest first."""
-        query, values = _select("audits", {"machine = ?": machine, "id < ?": before_id, "id = ?": id}, limit)
+        conditions = {"machine = ?": machine, "id < ?": before_id, "id = ?": id, "action = ?": action}
+        query, values = _select("audits", conditions, limit)
         return [_audit(row) for row in self.database.read(query, values)]
+
+    def notes(self, machine: str) -> list[Note]:
+        """The notes on the time line of a machine, the last written first; at most the newest of MOST_NOTES entries."""
+        newest: dict[int, Audit] = {}
+        for entry in self.audit(machine, action=NOTE, limit=MOST_NOTES):
+            newest.setdefault(entry.detail.get("of", entry.id), entry)
+        return [
+            Note(id, machine, e.detail["at"], e.detail["said"], e.who, e.detail.get("event"))
+            for id, e in newest.items()
+            if e.detail["said"]
+        ]
 
     def standing_changes(self, machine: str, actions: Sequence[str]) -> list[int]:
         """Ids of the audit entries with one of `actions` that no entry "undo" has undone, newest first."""

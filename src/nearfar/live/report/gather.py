@@ -189,24 +189,22 @@ def plant_report(
     *,
     title: str = "Plant",
     expected: Mapping[str, Expected] | None = None,
-    only: str | None = None,
+    only: Sequence[str] = (),
 ) -> PlantReport:
     """The machines of a history in the `span_s` before `until`; those in `expected` are listed though not heard.
 
-    `only` is the id of the single machine that is wanted.
+    `only` are the ids of the machines that are wanted, () for all.
 
-    BadInput if there is neither a record nor an expected machine, NotFound if `only` is unknown.
+    BadInput if there is neither a record nor an expected machine, NotFound if one of `only` is unknown.
     """
     known = dict(expected or {})
     ids = sorted({*history.machines(), *known})
-    if only is not None:
-        if only not in ids:
-            raise NotFound(f"there is no machine {only!r} in {history.folder}; there are: {', '.join(ids)}")
-        ids = [only]
+    if unknown := set(only) - set(ids):
+        raise NotFound(f"there is no machine {min(unknown)!r} in {history.folder}; there are: {', '.join(ids)}")
     if not ids:
         raise BadInput(f"{history.folder} holds no scores yet, so there is nothing to report")
     since = until - span_s
-    machines = [_machine_report(history, id, since, until, known.get(id)) for id in ids]
+    machines = [_machine_report(history, id, since, until, known.get(id)) for id in only or ids]
     order = ("Alarm", "Unusual", "Had alarms", "Cannot judge", "Not heard", "No new sound", "Maintenance", "Fine")
     return PlantReport(title, since, until, tuple(sorted(machines, key=lambda m: (order.index(m.word), m.name))))
 

@@ -35,6 +35,7 @@ ACTIONS = {
     "reload": "changed the model from the command line",
     "maintenance": "marked maintenance",
     "no maintenance": "removed maintenance",
+    "note": "noted",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from fastapi import APIRouter, Request
@@ -11,6 +12,7 @@ from nearfar.live.server.playback import nearest_clips
 from nearfar.live.server.queries import Before, Id, Limit, Name, Time
 from nearfar.live.server.serializers import audit_entries, audit_entry, event_with_audit, next_page
 from nearfar.live.server.serializers import explanation as explanation_of
+from nearfar.live.server.serializers import note as as_note
 from nearfar.live.server.service import ERRORS, ServiceDep, caller_name
 
 router = APIRouter(prefix="/v1", tags=["events"], responses=ERRORS)
@@ -32,7 +34,9 @@ def events(
     """Events, newest first."""
     found = service.plant.history.events(machine, since=since, until=until, kind=kind, limit=limit, before_id=before_id)
     following = next_page(request, len(found) == limit, before_id=found[-1].id if found else None)
-    return schemas.Events(events=[event_with_audit(service.plant, event) for event in found], next=following)
+    labels = _labels(service, {event.machine for event in found})
+    listed = [event_with_audit(service.plant, event, label=labels.get(event.id, "")) for event in found]
+    return schemas.Events(events=listed, next=following)
 
 
 @router.get("/events/{id}", operation_id="getEvent")
@@ -40,7 +44,7 @@ def event(service: ServiceDep, id: Id) -> schemas.Event:
     """One event, with what people did about it."""
     found = service.event(id)
     audit = [a for a in audit_entries(service.plant, found.machine, limit=MOST_AUDITS) if a.event_id == id]
-    return event_with_audit(service.plant, found, audit)
+    return event_with_audit(service.plant, found, audit, label=_labels(service, [found.machine]).get(id, ""))
 
 
 @router.get("/events/{id}/explanation", operation_id="explainEvent")
@@ -74,6 +78,45 @@ def feedback(service: ServiceDep, request: Request, id: Id, body: schemas.Feedba
     if body.verdict == "fine":
         text = f"Added to the normals of {machine.name}: {entry.text}. It can be taken back."
     return schemas.Done(message=text, audit_id=audit.id, note=entry.note)
+
+
+@router.put("/events/{id}/label", operation_id="nameEvent")
+def name_event(service: ServiceDep, request: Request, id: Id, body: schemas.NewText) -> schemas.Event:
+    """Say what the event is called in lists and on the time line; audited."""
+    service.event_of_machine(id)
+    service.broadcast(service.plant.operator.name_event(id, body.text.strip(), caller_name(request, body.who)))
+    return event(service, id)
+
+
+@router.get("/machines/{id}/notes", operation_id="listNotes", tags=["notes"])
+def notes(service: ServiceDep, id: str, since: Time = None, until: Time = None) -> schemas.Notes:
+    """What people wrote on the time line of a machine, in [since, until); the names of events are among it."""
+    found = service.plant.history.notes(service.machine(id).id)
+    inside = [n for n in found if (since is None or n.at >= since) and (until is None or n.at < until)]
+    return schemas.Notes(notes=[as_note(n) for n in inside])
+
+
+@router.post("/machines/{id}/notes", operation_id="writeNote", tags=["notes"], status_code=201)
+def write_note(service: ServiceDep, request: Request, id: str, body: schemas.NewNote) -> schemas.Notes:
+    """Write a note on the time line of a machine, such as a repair; audited. All notes are the answer."""
+    at = service.clock() if body.at is None else body.at
+    who = caller_name(request, body.who)
+    service.broadcast(service.plant.operator.write_note(id, body.text.strip(), who, at=at))
+    return notes(service, id)
+
+
+@router.put("/machines/{id}/notes/{note}", operation_id="changeNote", tags=["notes"])
+def change_note(service: ServiceDep, request: Request, id: str, note: Id, body: schemas.NewText) -> schemas.Notes:
+    """Change the text of a note, or delete it; audited. All notes are the answer."""
+    machine, who = service.machine(id), caller_name(request, body.who)
+    service.broadcast(service.plant.operator.change_note(machine.id, note, body.text.strip(), who))
+    return notes(service, id)
+
+
+def _labels(service: ServiceDep, machines: Iterable[str]) -> dict[int, str]:
+    """What people call the events of machines, by their ids."""
+    notes = (note for machine in machines for note in service.plant.history.notes(machine))
+    return {note.event: note.text for note in notes if note.event is not None}
 
 
 @router.get("/audit", operation_id="listAudit", tags=["audit"])

@@ -6,13 +6,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 
-from nearfar.live.report.gather import SPANS, Expected, plant_report
-from nearfar.live.report.pages import report_page
-from nearfar.live.report.workbook import report_workbook
+from nearfar.live.report.file import report_file
 from nearfar.live.server.errors import HttpError
 from nearfar.live.server.queries import Time
 from nearfar.live.server.service import ERRORS, ServiceDep
-from nearfar.support.times import local_time
 
 router = APIRouter(tags=["server"], responses=ERRORS)
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -38,14 +35,11 @@ def report(
 ) -> Response:
     """What alarmed, what people said of it, the trend, the microphones' health, and what is promised and came."""
     plant = service.plant
-    machines = plant.machines.values()
-    expected = {m.id: Expected(m.name, m.false_alarms_per_week) for m in machines}
     end = service.clock() if until is None else until
-    title = "Plant" if machine is None else service.machine(machine).name
-    made = plant_report(plant.history, end, SPANS[span], title=title, expected=expected, only=machine)
-    name = f"nearfar-{machine or 'plant'}-{span}-{local_time(end):%Y-%m-%d}.{form}"
+    title, only = ("Plant", ()) if machine is None else (service.machine(machine).name, (machine,))
+    machines = plant.machines.values()
     try:
-        content = report_page(made) if form == "html" else report_workbook(made)
+        _, name, content = report_file(plant.history, machines, end, span, form, title=title, only=only)
     except ImportError as error:
         raise HttpError(501, "not_installed", str(error)) from None
     if form == "html":

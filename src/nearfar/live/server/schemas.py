@@ -525,6 +525,7 @@ class Event(Schema):
     text: str = Field(examples=["sounds unlike its normals (steady)"])
     has_audio: bool = Field(examples=[True])
     file: str = Field(examples=["0815.wav"])
+    label: str = Field(description="What people call it.", examples=["bearing, first signs"])
     acknowledged: float | None = Field(examples=[T0 + 200])
     acknowledged_iso: str | None = Field(examples=["2026-09-21T12:56:40.000+00:00"])
     acknowledged_by: str = Field(examples=["Anna"])
@@ -581,6 +582,14 @@ class Explanation(Schema):
     gain_db: int = Field(examples=[18])
 
 
+class NextReport(Schema):
+    """When the next report comes by itself, of which span, and to which channels and folder."""
+
+    next: float = Field(examples=[T0])
+    span: Literal["day", "week"] = Field(examples=["week"])
+    to: list[str] = Field(examples=[["shift", "/srv/reports"]])
+
+
 class ServerHealth(Schema):
     """The server and its microphones."""
 
@@ -595,6 +604,7 @@ class ServerHealth(Schema):
     uploads_now: int = Field(examples=[0])
     decoders_replaced: int = Field(examples=[0])
     listeners: int = Field(examples=[2])
+    report: NextReport | None = Field(examples=[None])
 
 
 class Ready(Schema):
@@ -660,6 +670,23 @@ class Maintenance(Schema):
     when: str = Field(examples=["Sun 06:00-10:00"])
     machines: list[str] = Field(examples=[["pump3"]])
     why: str = Field(examples=["cleaning"])
+
+
+class Note(Schema):
+    """What somebody wrote on the time line of a machine; of an event it is what people call it."""
+
+    id: int = Field(examples=[14])
+    at: float = Field(examples=[T0])
+    at_iso: str = Field(examples=[ISO])
+    text: str = Field(examples=["bearing changed"])
+    who: str = Field(examples=["Anna"])
+    event: int | None = Field(examples=[None])
+
+
+class Notes(Schema):
+    """The notes of a machine in the time asked for, the last written first."""
+
+    notes: list[Note]
 
 
 class MaintenanceList(Schema):
@@ -766,6 +793,19 @@ class NewMaintenance(ByWhom):
     when: str = Field(min_length=1, max_length=100, examples=["2026-12-24T06:00/2026-12-26T18:00"])
     machines: list[str] = Field(default_factory=list, max_length=1000, examples=[["pump3"]])
     why: str = Field(default="", max_length=200, examples=["bearing change"])
+
+
+class NewNote(ByWhom):
+    """A note, at the present time unless `at` says another."""
+
+    text: str = Field(min_length=1, max_length=200, examples=["bearing changed"])
+    at: float | None = Field(default=None, ge=0, le=1e11, examples=[T0])
+
+
+class NewText(ByWhom):
+    """Another text of a note, or the name of an event; "" deletes it."""
+
+    text: str = Field(max_length=200, examples=["bearing changed, outer ring"])
 
 
 class NewChannel(ByWhom):

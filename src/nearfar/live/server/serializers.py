@@ -22,7 +22,8 @@ from nearfar.live.history.event_audio import MOST_DB, alike_db, gain_db
 from nearfar.live.operator import CHANGES
 from nearfar.live.plant import Plant
 from nearfar.live.record import Taken
-from nearfar.live.records import UNUSUAL, Audit, Event, ScoreRecord, iso_time
+from nearfar.live.records import UNUSUAL, Audit, Event, Note, ScoreRecord, iso_time
+from nearfar.live.report.schedule import SCHEDULED
 from nearfar.live.roster import ADDED, REPLACED
 from nearfar.live.rules.health import ENDED, QUIET
 from nearfar.live.server import schemas
@@ -104,8 +105,16 @@ def machine_state(plant: Plant, id: str) -> schemas.MachineState:
     )
 
 
-def event_with_audit(plant: Plant, event: Event, audit: Sequence[schemas.AuditEntry] = ()) -> schemas.Event:
-    """An event, with the entries about it in the audit."""
+def note(note: Note) -> schemas.Note:
+    """A note on the time line."""
+    at, text = note.at, note.text
+    return schemas.Note(id=note.id, at=at, at_iso=iso_time(at), text=text, who=note.who, event=note.event)
+
+
+def event_with_audit(
+    plant: Plant, event: Event, audit: Sequence[schemas.AuditEntry] = (), *, label: str = ""
+) -> schemas.Event:
+    """An event, with the entries about it in the audit, and what people call it."""
     fields = asdict(event)
     has_audio = plant.history.event_audio.path(str(fields.pop("audio"))) is not None
     fields.pop("audio_t0")
@@ -115,7 +124,7 @@ def event_with_audit(plant: Plant, event: Event, audit: Sequence[schemas.AuditEn
     link = plant.reporter.link(event)
     peak = plant.history.score_at(event.machine, event.peak_t0)
     file = "" if peak is None else peak.file
-    return schemas.Event(**fields, name=name, url=link, has_audio=has_audio, file=file, audit=list(audit))
+    return schemas.Event(**fields, name=name, url=link, has_audio=has_audio, file=file, label=label, audit=list(audit))
 
 
 def _iso(seconds: float | None) -> str | None:
@@ -131,6 +140,8 @@ def audit_entry(audit: Audit, standing: Sequence[int] | None = None) -> schemas.
         text = f"{detail['normals']} normals, set-point {detail['value']:.2f}"
     elif audit.action in (ADDED, REPLACED):
         text = " from ".join(filter(None, [Path(detail["model"]).name, " and ".join(detail["source"])]))
+    elif audit.action == SCHEDULED:
+        text = f"of the {detail['span']}" if "span" in detail else "from now on"
     elif "when" in detail:
         text = ", ".join(filter(None, [detail["when"], detail["why"]]))
     elif audit.action == "shelve":

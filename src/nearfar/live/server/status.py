@@ -68,6 +68,9 @@ def health(service: ServiceDep) -> schemas.ServerHealth:
         uploads_now=service.slots.in_use,
         decoders_replaced=service.decoder.replaced,
         listeners=service.stream.listeners,
+        report=None
+        if plant.reports is None
+        else schemas.NextReport(next=plant.reports.next, span=plant.reports.config.every, to=plant.reports.places),
     )
 
 

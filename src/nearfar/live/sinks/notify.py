@@ -21,8 +21,9 @@ import numpy as np
 from nearfar.errors import NotFound
 from nearfar.live.calendar import Span, end_of_all
 from nearfar.live.history.event_audio import gain_db, peak_clip, wav
-from nearfar.live.messages import EVENT, EventMessage, Message
+from nearfar.live.messages import EVENT, REPORT, EventMessage, Message, ReportMessage
 from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event
+from nearfar.live.report.file import report_file
 from nearfar.live.sinks.retry import Later, RetryQueue
 from nearfar.live.sinks.webhook import read_secret
 from nearfar.support.times import local_time
@@ -108,7 +109,7 @@ class Channel(RetryQueue):
         self._plain: Message | None = None  # could not be sent with attachments
         self._over: set[int] = set()  # events whose end was told with their beginning
         name = f"notify.{name}"
-        super().__init__(name, self._deliver, history.outbox.mailbox(name, (EVENT,)), first_wait_s=first_wait_s)
+        super().__init__(name, self._deliver, history.outbox.mailbox(name, (EVENT, REPORT)), first_wait_s=first_wait_s)
 
     def add_machine(self, machine: Machine, at: float) -> None:
         """A machine is new, or takes the place of the one with its id."""
@@ -127,12 +128,32 @@ class Channel(RetryQueue):
         return end_of_all(self._quiet, at)
 
     def _deliver(self, message: Message) -> None:
-        assert isinstance(message, EventMessage)
-        event, now = message.event, self.clock()
+        now = self.clock()
         if not self._is_wanted(message):
             return
         if (end := self.quiet_until(now)) is not None:
             raise Later(end - now)
+        title, text, files = self._report(message) if isinstance(message, ReportMessage) else self._event(message)
+        try:
+            self.address.send(title, text, files)
+        except OSError as error:
+            self._plain = message
+            if now - message.at > GIVE_UP_S:
+                raise ValueError(f"{error}, for {GIVE_UP_S / 3600:.0f} h") from None
+            raise
+
+    def _report(self, m: ReportMessage) -> tuple[str, str, Files]:
+        """Title, text and attachment of a report."""
+        report, name, content = report_file(
+            self.history, self.machines.values(), m.at, m.span, m.form, title=m.site, only=m.machines
+        )
+        files = [(name, content)] if self.address.attaches and m is not self._plain else []
+        return f"Report of the {m.span}: {m.site}", "\n".join(filter(None, [report.summary, m.url])), files
+
+    def _event(self, message: Message) -> tuple[str, str, Files]:
+        """Title, text and attachments of a message about an event."""
+        assert isinstance(message, EventMessage)
+        event = message.event
         machine, why = self.machines.get(event.machine), ""
         files: Files = ()
         if message.what == RAISED:
@@ -142,16 +163,12 @@ class Channel(RetryQueue):
                 self._over.add(event.id)
             if self.rules.sound and self.address.attaches and message is not self._plain and machine is not None:
                 why, files = evidence(machine, self.history.event_audio.path(event.audio), event)
-        title, text = words(event, machine.name if machine else event.machine, message.url, why)
-        try:
-            self.address.send(title, text, files)
-        except OSError as error:
-            self._plain = message
-            if now - message.at > GIVE_UP_S:
-                raise ValueError(f"{error}, for {GIVE_UP_S / 3600:.0f} h") from None
-            raise
+        return *words(event, machine.name if machine else event.machine, message.url, why), files
 
-    def _is_wanted(self, message: EventMessage) -> bool:
+    def _is_wanted(self, message: Message) -> bool:
+        if isinstance(message, ReportMessage):
+            return self.label in message.channels
+        assert isinstance(message, EventMessage)
         event, rules = message.event, self.rules
         if event.kind not in rules.events or (rules.machines and event.machine not in rules.machines):
             return False

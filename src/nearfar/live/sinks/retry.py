@@ -57,6 +57,10 @@ class RetryQueue:
         if excess:
             self._done(excess, dropped=True)
 
+    def keeps(self, kind: str) -> bool:
+        """Whether messages of this kind wait in its mailbox."""
+        return self._mailbox is not None and kind in self._mailbox.kinds
+
     def retry_now(self) -> None:
         """Try again at once: the receiver may be back."""
         with self._change:

@@ -7,8 +7,10 @@ import { scoreText } from "./words.js";
 const ZONES = ["fine", "unusual", "alarm"];
 const AXIS = "Score, in standard deviations of its normal recordings";
 const BENT = (from) => `; the scale is compressed above ${from}`;
-const FLAG = (e) => `Alarm at ${clockText(e.started)}, ${scoreText(e.peak_score)}`;
-const DIAMOND = (e) => `Unusual since ${clockText(e.started)}`;
+const called = (e) => (e.label ? `: ${e.label}` : "");
+const FLAG = (e) => `Alarm at ${clockText(e.started)}, ${scoreText(e.peak_score)}${called(e)}`;
+const DIAMOND = (e) => `Unusual since ${clockText(e.started)}${called(e)}`;
+const PIN = (n) => `Note at ${clockText(n.at)}: ${n.text}`;
 const READ =
   "Point at the line, or use the arrow keys on it, to read a value. Drag it, or Shift and an arrow, for another time; + and − zoom.";
 const H = 300;
@@ -85,6 +87,7 @@ function path(run, x, y, value) {
 export function trendChart({
   scores,
   events,
+  notes,
   since,
   until,
   threshold,
@@ -201,6 +204,10 @@ export function trendChart({
     const diamond = s("path", { class: "odd-mark", d: `M${at} ${TOP - 16}l7 7 -7 7 -7 -7z` });
     svg.append(s("a", { href: `/event/${e.id}`, "aria-label": DIAMOND(e) }, diamond, s("title", {}, DIAMOND(e))));
   }
+  for (const n of notes) {
+    const pin = s("path", { class: "pin", d: `M${x(n.at)} ${H - BOTTOM}v-14h9v7h-9` });
+    svg.append(s("a", { href: "#notes", "aria-label": PIN(n) }, pin, s("title", {}, PIN(n))));
+  }
   const title = h("p", { class: "small axis-title" }, AXIS, bent && BENT(scoreText(bent)));
   return [title, ...withReadout(svg, scores, x, y, W, onMove)];
 }
@@ -291,6 +298,7 @@ export function legend() {
       ),
       "unusual, unusual windows",
     ),
+    h("span", {}, sample(s("path", { class: "pin", d: "M8 14v-12h9v7h-9" })), "note"),
     h("span", {}, sample(s("rect", { class: "gap", x: 3, y: 0, width: 20, height: 14 })), "no usable sound"),
   );
 }

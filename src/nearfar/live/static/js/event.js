@@ -3,6 +3,7 @@
 import { actionButton, answerAction, auditList } from "./actions.js";
 import { apiPath, get, post } from "./api.js";
 import { at, badge, breadcrumbs, h, note, panel, replaceContent, setTitle } from "./dom.js";
+import { eventName } from "./notes.js";
 import { player, switchPlayer } from "./player.js";
 import { subscribe } from "./stream.js";
 import { agoText, durationText, timeElement } from "./time.js";
@@ -16,6 +17,7 @@ const ODD_HINT =
   "Another session (noise, load, season), or the beginning of a fault? “Fine” adds its unusual windows to the normal recordings, so that the session is known. You can take that back.";
 const TEXT = {
   file: "Recording: ",
+  label: "What it is called in lists and on the trend (may stay empty)",
   stands: "It still stands",
   nothing: (ago) => `: no sound has been heard since, ${ago}.`,
   changes: "What has changed",
@@ -47,12 +49,19 @@ export async function show(main, id) {
   const audit = h("div", {});
   const around = h("nav", { class: "row small", "aria-label": "Other events" });
   const remark = remarkFields();
+  const name = eventName(event, () => reload());
   let machine = null;
   replaceContent(
     main,
     breadcrumbs(["Machines", "/"], [event.name, `/machine/${encodeURIComponent(event.machine)}`], [kind]),
     head,
     h("div", { class: "pair" }, facts, answers),
+    h(
+      "section",
+      { class: "panel" },
+      h("label", { for: "label" }, TEXT.label),
+      h("div", { class: "row" }, name.field, name.button),
+    ),
     evidence,
     audit,
     around,
@@ -63,7 +72,7 @@ export async function show(main, id) {
     draw();
   };
   const draw = () => {
-    replaceContent(head, h("h1", {}, heading), badge(verdictLabel(event)));
+    replaceContent(head, h("h1", {}, heading), event.label && h("b", {}, event.label), badge(verdictLabel(event)));
     replaceContent(facts, eventFacts(event, machine));
     const focused = answers.contains(document.activeElement) ? document.activeElement.textContent : "";
     replaceContent(answers, answerButtons(event, remark, reload));

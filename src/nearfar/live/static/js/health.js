@@ -26,6 +26,7 @@ export async function show(main) {
       microphones(health.machines),
       panel("problems", "Microphone problems in the last 30 days", eventTable(found.events, { machine: true })),
       messages(people.channels, health.machines, load),
+      health.report && nextReport(health.report),
       server(health),
     );
     if (focused) body.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
@@ -131,6 +132,10 @@ function messages(channels, machines, after) {
     "Messages to people",
     channels.length ? table(["Channel", "About", "Now", "Do"], channels.map(row)) : h("p", {}, CHANNELS.none),
   );
+}
+
+function nextReport({ next, span, to }) {
+  return panel("reports", "Reports", h("p", {}, `The next report of the ${span} comes `, timeElement(next), `, to ${to.join(", ")}.`));
 }
 
 // The form that adds a channel; it outlives the redrawing of the page.

@@ -8,6 +8,7 @@ import { dropZone, uploadPath } from "./drop.js";
 import { levelMeters } from "./levels.js";
 import { maintenancePanel } from "./maintenance.js";
 import { allowed, openMicrophone } from "./microphone.js";
+import { notesOf, notesPanel } from "./notes.js";
 import { player } from "./player.js";
 import { fileTime, saved } from "./setup.js";
 import { subscribe, throttle } from "./stream.js";
@@ -32,6 +33,7 @@ const TEXT = {
   zoomIn: "Zoom in",
   zoomOut: "Zoom out",
   heard: "Recordings",
+  note: "Write a note",
   heardNone: "No recording was heard in the last 30 days.",
   samples: "Of a stream, a sample is kept each hour while it sounds normal; the sound of alarms is with them.",
   some: (r) => `${r.unusual} of ${r.judged} windows unusual, ${Math.round(r.expected)} expected`,
@@ -75,6 +77,10 @@ export async function show(main, id) {
   const actions = h("div", { class: "row actions" });
   const unusual = h("div", {});
   const heard = h("div", {});
+  const notes = notesPanel(id, async () => {
+    await draw();
+    await heardList(machine, heard, notes);
+  });
   const send = h(
     "section",
     { class: "panel" },
@@ -135,6 +141,7 @@ export async function show(main, id) {
     unusual,
     panel("heard", TEXT.heard, heard),
     panel("events", "Alarms, unusual sounds and microphone problems", events),
+    notes.element,
     panel(
       "shelving",
       "Shelve",
@@ -189,10 +196,12 @@ export async function show(main, id) {
   const draw = async () => {
     const until = end ?? now();
     const since = until - hours * 3600;
-    const [past, found] = await Promise.all([
+    const [past, found, written] = await Promise.all([
       get(`${apiPath("machines", id, "scores")}?since=${since}&until=${until + 60}&points=${POINTS}`),
       get(`/v1/events?machine=${encodeURIComponent(id)}&since=${since}&until=${until + 60}&limit=200`),
+      notesOf(id),
     ]);
+    notes.draw(written);
     const focused = figure.contains(document.activeElement);
     const range = RANGES.find(([, value]) => value === hours)?.[0] || "time shown";
     replaceContent(
@@ -201,6 +210,7 @@ export async function show(main, id) {
         ? trendChart({
             ...past,
             events: found.events,
+            notes: written.filter((each) => !each.event && each.at >= since && each.at < until),
             since,
             until,
             threshold: machine.threshold,
@@ -226,7 +236,7 @@ export async function show(main, id) {
     replaceContent(unusual, waiting.length ? unusualSounds(machine, waiting, drawUnusual) : null);
   };
   const drawHeard = async () => {
-    if (!heard.contains(document.activeElement)) await heardList(machine, heard);
+    if (!heard.contains(document.activeElement)) await heardList(machine, heard, notes);
   };
   drawUnusual().catch(() => {});
   drawHeard().catch(() => {});
@@ -373,13 +383,14 @@ function sending(machine, after) {
 }
 
 // The recordings that a machine has heard, newest first, with their sound and worst spans.
-async function heardList(machine, into) {
+async function heardList(machine, into, notes) {
   const channels = machine.window?.level_far_dbfs === null ? ["near"] : ["near", "far"];
   const source = (r, name) =>
     `${apiPath("machines", machine.id, "heard", name)}?t0=${r.t0}&at=${Math.max(0, r.worst_t0 - r.t0)}`;
   const item = (r) => ({
     label: [
       h("b", {}, r.file || clockText(r.t0)),
+      called(r) && ` ${called(r)}`,
       h("span", { class: "small" }, r.file && [" ", timeElement(r.t0)], ` · ${scoreText(r.score)}`),
       r.windows > 1 && h("span", { class: "small" }, ` · ${TEXT.some(r)}`),
       r.windows > 1 && r.spans.length > 0 && h("span", { class: "small spans" }, TEXT.worst, TEXT.spans(r)),
@@ -388,13 +399,18 @@ async function heardList(machine, into) {
     name: r.file || clockText(r.t0),
     sounds: r.playable ? channels.map((name) => ({ name, src: source(r, name) })) : [],
     missing: "",
-    answers: badge(recordingLabel(r.status)),
+    answers: [
+      badge(recordingLabel(r.status)),
+      h("button", { type: "button", onclick: () => notes.begin(r.t0) }, TEXT.note),
+    ],
   });
+  const names = await notesOf(machine.id);
+  const called = (r) => names.find((each) => Math.abs(each.at - r.t0) < 1)?.text;
   const order = into.dataset.order || "newest";
   const found = await get(`${apiPath("machines", machine.id, "heard")}?limit=20&order=${order}`);
   const choose = (wanted) => {
     into.dataset.order = wanted;
-    heardList(machine, into).catch(() => {});
+    heardList(machine, into, notes).catch(() => {});
   };
   const orders = h(
     "div",
@@ -457,7 +473,8 @@ export function eventTable(events, { machine = false } = {}) {
   if (!events.length) return note("There were none in this period.");
   const row = (event) => {
     const health = !isHeard(event);
-    const link = h("a", { href: `/event/${event.id}` }, eventWord(event));
+    const word = event.label ? `${eventWord(event)}: ${event.label}` : eventWord(event);
+    const link = h("a", { href: `/event/${event.id}` }, word);
     return h(
       "tr",
       {},

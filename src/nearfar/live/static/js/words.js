@@ -132,6 +132,8 @@ const ACTIONS = {
   remove: "took recordings out of the normals",
   tag: "named a session",
   score: "scored a recording",
+  note: "noted",
+  report: "sent the report",
   "machine added": "added the machine",
   "machine replaced": "fitted or changed the machine",
   "machine removed": "removed the machine",

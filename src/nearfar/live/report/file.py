@@ -1,0 +1,33 @@
+"""A report of the plant as a file: its name and its content, a page or a workbook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from nearfar.live.history.history import History
+from nearfar.live.machine import Machine
+from nearfar.live.report.gather import SPANS, Expected, PlantReport, plant_report
+from nearfar.live.report.pages import report_page
+from nearfar.live.report.workbook import report_workbook
+from nearfar.support.times import local_time
+
+
+def report_file(
+    history: History,
+    machines: Iterable[Machine],
+    until: float,
+    span: str,
+    form: str,
+    *,
+    title: str = "Plant",
+    only: Sequence[str] = (),
+) -> tuple[PlantReport, str, bytes]:
+    """The report of the `span` (of SPANS) before `until`, the name of its file, and its content.
+
+    `form` is html or xlsx; `only`: the ids of the machines that are wanted, none for all. Raises as `plant_report`
+    does, ImportError without the extra `xlsx`.
+    """
+    expected = {m.id: Expected(m.name, m.false_alarms_per_week) for m in machines}
+    report = plant_report(history, until, SPANS[span], title=title, expected=expected, only=only)
+    name = f"nearfar-{'-'.join(only) if len(only) == 1 else 'plant'}-{span}-{local_time(until):%Y-%m-%d}.{form}"
+    return report, name, report_page(report).encode() if form == "html" else report_workbook(report)
