@@ -11,8 +11,8 @@ import sys
 import numpy as np
 
 from measure import report
+from nearfar.detector.system import PValue
 from nearfar.live.rules.evidence import design
-from nearfar.threshold import PValue
 
 WINDOWS = 17_280  # a day
 SESSION, NEW, EACH = 2880, 2, 20

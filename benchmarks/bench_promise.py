@@ -14,7 +14,7 @@ from measure import report
 from nearfar.audio import Clip
 from nearfar.demo import draw_machine, make_clip, plan
 from nearfar.detector import Detector
-from nearfar.threshold import METHODS
+from nearfar.detector.system import THRESHOLD_METHODS
 
 POOL, SECONDS = 600, 4.0
 DRAWS = {20: 40, 60: 20, 200: 8}
@@ -51,7 +51,7 @@ def false_alarms(index: int, seed: int) -> dict[tuple[int, float, str], tuple[in
             scores = [backend.score(z) for backend, z in zip(fitted.backends, fresh, strict=True)]
             values = (fitted.fitted.combined.combine(iter(scores))[0] - fitted.fitted.mu) / fitted.fitted.sigma
             for rate in RATES:
-                for method in METHODS:
+                for method in THRESHOLD_METHODS:
                     alarms = int((values > fitted.set_threshold(rate=rate, method=method).value).sum())
                     before = counts.get((size, rate, method), (0, 0))
                     counts[size, rate, method] = (before[0] + alarms, before[1] + len(values))
@@ -63,7 +63,7 @@ def main(seeds: int) -> None:
     rows = []
     for size in DRAWS:
         for rate in RATES:
-            for method in METHODS:
+            for method in THRESHOLD_METHODS:
                 pairs = [m[size, rate, method] for m in machines]
                 realised = [a / n for a, n in pairs]
                 fresh = POOL - size

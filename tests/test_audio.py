@@ -11,7 +11,8 @@ import pytest
 import soundfile
 
 from nearfar import audio
-from nearfar.audio import Clip, microphones
+from nearfar.audio import Clip
+from nearfar.audio.checks import balance_db
 from nearfar.errors import AudioError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -305,9 +306,7 @@ def test_the_pair_is_compared_where_machines_are_heard() -> None:
     assert not kinds(0.1 * x + wind, 0.1 * y + wind)  # the same wind on both is not the same microphone
     assert kinds(0.2 * x, y) == {"swapped": False}
     assert not kinds(0.2 * x, 0.2 * y + wind)  # windy at far: not swapped
-    assert microphones.balance_db((2 * x).astype(np.float32), x.astype(np.float32), RATE) == pytest.approx(
-        6.02, abs=0.01
-    )
+    assert balance_db((2 * x).astype(np.float32), x.astype(np.float32), RATE) == pytest.approx(6.02, abs=0.01)
     assert kinds(np.zeros(n), y) == {"silent": True}  # and not "swapped" beside it
 
 

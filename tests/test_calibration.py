@@ -15,7 +15,7 @@ from nearfar.audio import Clip
 from nearfar.demo import synth
 from nearfar.detector import calibration
 from nearfar.detector.calibration import Backing, clusters, follows, groups, related, unlike_the_others
-from nearfar.threshold import PValue
+from nearfar.detector.system import PValue
 
 
 def bands(n, d, seed=0, kinds=4):

@@ -7,6 +7,7 @@ import pytest
 
 from nearfar.backend import fit
 from nearfar.bank import Bank
+from nearfar.detector.system import PValue, Threshold, from_normals, rate_of
 from nearfar.encoders.logmel import LogMel
 from nearfar.enhance import leakage_subtract, soft_mask
 from nearfar.frames import suppress
@@ -14,7 +15,6 @@ from nearfar.fusion import align, fuse, statistics
 from nearfar.metrics import auc, bootstrap, harmonic_mean, machine, partial_auc
 from nearfar.pooling import POOLINGS, gem, mean, mean_std, peak, pool, quantile, rdp, rdp_gem
 from nearfar.support import check
-from nearfar.threshold import PValue, Threshold, from_normals, rate_of
 from nearfar.views import compose
 
 rng = np.random.default_rng(0)

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nearfar.detector.system import FittedWatch
+from nearfar.detector.system import FittedWatch, PValue, from_normals
 from nearfar.recipe import Recipe, Watch
 from nearfar.support.check import Array
-from nearfar.threshold import PValue, from_normals
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nearfar.detector.system import PValue
 from nearfar.live.rules.alarm import CLEARED, RAISED, Alarm
 from nearfar.live.rules.evidence import HIGHEST_Z, LOWEST_Z, SHIFTS, Evidence, design
-from nearfar.threshold import PValue
 
 DAY = 17_280  # windows of 10 s, one every 5 s
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import RATE
 from nearfar import audio
-from nearfar.audio.extent import UNKNOWN_S, missing_s
+from nearfar.audio.clip import UNKNOWN_S, missing_s
 from nearfar.errors import AudioError
 
 SECONDS = 5

@@ -29,7 +29,6 @@ LAYERS = [
         "gaussian",
         "backend",
         "fusion",
-        "threshold",
         "metrics",
         "approximate",
     ],

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from conftest import hum
 from nearfar.detector import Detector, load
+from nearfar.detector.system import from_normals, resolution_of
 from nearfar.live.machine import open_machine
 from nearfar.live.rules.alarm import WEEK_S, Alarm
 from nearfar.live.rules.rhythm import Listening, Rhythm, all_day
@@ -19,7 +20,6 @@ from nearfar.live.rules.setpoint import (
     rarest_rate,
     wish_text,
 )
-from nearfar.threshold import backing, from_normals
 from plants import configured, count_alarms, plant_of, windows
 
 
@@ -75,14 +75,14 @@ def test_a_wish_beyond_the_normals_is_kept_and_its_consequence_is_said():
     scores = np.sort(np.random.default_rng(0).normal(size=136))
     rhythm = all_day(10.0)
     point = from_normals(scores, rhythm.rate_for(7))
-    first, second = consequences(backing(scores, point), rhythm)
+    first, second = consequences(resolution_of(scores, point), rhythm)
     assert point.rate == pytest.approx(1 / 8640)  # no silent floor
     assert first.startswith("one false alarm a day (1 in 8,640 clips) lies beyond what 136 normals can show: the set")
     assert f"{point.value:.1f}, {point.value / scores[-1]:.2g} times as high as your loudest normal" in first
     assert "the lowest rate that they can show is 1 in 137 (63 a day of 10 s clips), at set-point " in second
-    assert not consequences(backing(scores, from_normals(scores, 0.05)), rhythm)
+    assert not consequences(resolution_of(scores, from_normals(scores, 0.05)), rhythm)
     seldom = Rhythm(72, 72, 10.0, 3, "as it was heard")
-    assert not consequences(backing(scores, from_normals(scores, seldom.rate_for(7))), seldom)
+    assert not consequences(resolution_of(scores, from_normals(scores, seldom.rate_for(7))), seldom)
 
 
 @pytest.mark.parametrize(

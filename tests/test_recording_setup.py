@@ -18,7 +18,19 @@ from scipy import signal
 from conftest import RATE, write_wav
 from nearfar import Detector, load
 from nearfar.audio import Clip, read
-from nearfar.audio.setup import BANDS, CLARITY, CLEAR, DELAY, EDGES, FLOOR, TOP_HZ, WINDOW_S, UsualSetup, row_of
+from nearfar.audio.checks import (
+    BANDS,
+    CLARITY,
+    CLEAR,
+    DELAY,
+    EDGES,
+    FLOOR,
+    SPECTRUM_S,
+    TOP_HZ,
+    Problem,
+    UsualSetup,
+    row_of,
+)
 from nearfar.live.rules.watchdog import OFF, ON, Watchdog
 from nearfar.live.sources.windows import Window
 
@@ -45,12 +57,17 @@ def swapped(clip: Clip) -> Clip:
     return replace(clip, near=clip.far, far=clip.near)
 
 
+def found(setup: UsualSetup, clip: Clip, rate: int = RATE, *, needs_far: bool = True) -> list[Problem]:
+    has_far = clip.far is not None
+    return setup.problems(row_of(clip), clip.rate, clip.codec, rate, has_far=has_far, needs_far=needs_far)
+
+
 def kinds(setup: UsualSetup, clip: Clip, rate: int = RATE) -> set[str]:
-    return {p.kind for p in setup.problems(clip, rate, needs_far=True)}
+    return {p.kind for p in found(setup, clip, rate)}
 
 
 def text(setup: UsualSetup, clip: Clip) -> str:
-    (problem,) = setup.problems(clip, RATE, needs_far=True)
+    (problem,) = found(setup, clip)
     return problem.text
 
 
@@ -74,7 +91,7 @@ def test_the_level_of_a_band_is_the_power_in_it(rate):
     x = np.random.default_rng(0).normal(0, 0.1, 60 * rate).astype(np.float32)
     levels = row_of(Clip(x, None, rate))[:BANDS]
     heard = rate / 2 >= TOP_HZ
-    width = np.diff(EDGES) / WINDOW_S  # white noise of power 0.01 fills rate / 2
+    width = np.diff(EDGES) / SPECTRUM_S  # white noise of power 0.01 fills rate / 2
     expected = 10 * np.log10(0.01 * width / (rate / 2))
     np.testing.assert_allclose(levels[heard], expected[heard], atol=2.5)  # 32 windows of some bins each
     assert abs(np.mean((levels - expected)[heard])) < 0.3
@@ -98,8 +115,8 @@ def test_exchanged_microphones_are_told_by_level_and_by_order():
     by_level, by_order = usual(delay=0), usual(far_db=0.0)
     assert len(by_level.balance) and not by_level.delay and by_order.delay == -40 and not len(by_order.balance)
     for seed in range(100, 130):
-        assert not by_level.problems(pair(seed, delay=0), RATE, needs_far=True)
-        assert not by_order.problems(pair(seed, far_db=0.0), RATE, needs_far=True)
+        assert not found(by_level, pair(seed, delay=0))
+        assert not found(by_order, pair(seed, far_db=0.0))
         said = text(by_level, swapped(pair(seed, delay=0)))
         assert said == "near is 8 dB quieter than far, and 8 dB louder in the normals: are the microphones swapped?"
         assert text(by_order, swapped(pair(seed, far_db=0.0))) == (
@@ -129,7 +146,7 @@ def test_an_open_far_input_is_told(hum, noise, kind):
     setup = usual()
     for seed in range(100, 105):
         assert kinds(setup, open_input(pair(seed), hum, noise)) == {kind}
-    assert not setup.problems(open_input(pair(100), hum, noise), RATE, needs_far=False)
+    assert not found(setup, open_input(pair(100), hum, noise), needs_far=False)
 
 
 def test_a_level_far_from_all_normals_is_told_once():
@@ -145,7 +162,7 @@ def test_a_level_far_from_all_normals_is_told_once():
 @pytest.mark.parametrize("hz", [3000, 4000, 6000])
 def test_a_band_that_a_filter_took_away_cannot_be_judged(hz):
     setup = usual()
-    (problem,) = setup.problems(low_passed(pair(100), hz), RATE, needs_far=True)
+    (problem,) = found(setup, low_passed(pair(100), hz))
     assert problem.kind == "missing_band" and problem.fatal
     low, high = (float(word) for word in problem.text.split(" kHz")[0].removeprefix("it lacks ").split(" to "))
     assert low == pytest.approx(hz / 1000, rel=0.25) and high == 8.0
@@ -190,7 +207,7 @@ def test_plain_data_gives_the_same_set_up():
         again = UsualSetup.from_dict(json.loads(json.dumps(setup.to_dict())))
         assert again.to_dict() == setup.to_dict()
         for clip in (pair(100), swapped(pair(100)), open_input(pair(100), 0.1, 1e-3), low_passed(pair(100), 4000)):
-            assert again.problems(clip, RATE, needs_far=True) == setup.problems(clip, RATE, needs_far=True)
+            assert found(again, clip) == found(setup, clip, needs_far=True)
     plain = usual().to_dict()
     assert not len(UsualSetup.from_dict({**plain, "bands_hz": [1, 2]}).usual)  # of a version with other bands
     for damage in ({"usual": [1.0]}, {"level": None}, {"hum": "loud"}, {"delay": 1.5}, {"rates": ["x"]}):
@@ -200,11 +217,11 @@ def test_plain_data_gives_the_same_set_up():
 
 def test_it_takes_a_millisecond():
     setup, clip = usual(), pair(0, seconds=10)
-    setup.problems(clip, RATE, needs_far=True)
+    found(setup, clip)
     times = []
     for _ in range(30):
         start = time.thread_time()
-        setup.problems(clip, RATE, needs_far=True)
+        found(setup, clip)
         times.append(time.thread_time() - start)
     assert min(times) < 2e-3  # about 1 ms of a processor
 

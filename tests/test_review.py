@@ -13,10 +13,9 @@ import nearfar
 from conftest import hum
 from nearfar.detector import review
 from nearfar.detector.review import by_sound, splits
-from nearfar.detector.system import least_spread, unit_of
+from nearfar.detector.system import PValue, from_normals, least_spread, unit_of
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.recipe import Fusion, Recipe
-from nearfar.threshold import PValue, from_normals
 
 CLIPS = [hum(i, seconds=0.5) for i in range(6)]
 FRESH = [hum(1000 + i, seconds=0.5) for i in range(3)]

@@ -10,9 +10,9 @@ from conftest import hum, write_wav
 from nearfar.recipe import Recipe
 
 PACKAGE = Path(nearfar.__file__).parent
-CALLS = 100
-FILES = 16
-CHANGES = 30
+CALLS = 92
+FILES = 12
+CHANGES = 20
 
 
 def test_one_clip_takes_a_short_road_from_path_to_score(normals, tmp_path):

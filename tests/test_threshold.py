@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from nearfar.threshold import METHODS, PValue, Threshold, from_normals, rate_of
+from nearfar.detector.system import THRESHOLD_METHODS, PValue, Threshold, from_normals, rate_of
 
 rng = np.random.default_rng(0)
 scores_of = st.integers(2, 40).flatmap(
@@ -104,7 +104,7 @@ def test_gamma_is_the_baseline_s_rule():
     assert np.mean(rng.gamma(3, 2, 20_000) > want) == pytest.approx(0.1, abs=0.03)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", THRESHOLD_METHODS)
 @pytest.mark.parametrize("kind", ["below zero", "around zero", "ties", "all alike", "all zero", "one outlier", "few"])
 def test_every_method_gives_a_set_point_among_or_just_above_odd_scores(method, kind):
     s = {
@@ -123,7 +123,7 @@ def test_every_method_gives_a_set_point_among_or_just_above_odd_scores(method, k
         assert point.value == np.quantile(s, 0.9)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", THRESHOLD_METHODS)
 def test_rarer_alarms_need_a_higher_set_point(method):
     s = rng.gamma(3, 2, 80)
     values = [from_normals(s, rate, method).value for rate in (0.5, 0.2, 0.1, 0.01, 0.001)]

@@ -55,7 +55,7 @@ from numpy.typing import ArrayLike
 
 from nearfar.bank import METRICS, Bank, NeighbourIndex, bank_of, bank_of_vectors
 from nearfar.gaussian import Gaussian, PrincipalSubspace, excluded_sets
-from nearfar.ldn import AUTO, DensityBank, KnownNormals, VarMinBank, density_bank_of
+from nearfar.ldn import AUTO, CalibratedBank, DensityBank, KnownNormals, VarMinBank, density_bank_of
 from nearfar.support.check import Array, finite, flags, integer, number, one_of, switch
 from nearfar.support.plugins import Plugins, accepted
 from nearfar.support.threads import map_in_order, single_threaded_blas, threads
@@ -552,7 +552,7 @@ class DualDensity:
             out[self.rows[d]] = self._combine(scores)
         return out
 
-    def _bank(self, config: BackendConfig, d: int, other: DensityBank | None) -> DensityBank:
+    def _bank(self, config: BackendConfig, d: int, other: CalibratedBank | None) -> CalibratedBank:
         fallback = other.densities.mean if other is not None and len(other) > 1 else 1.0
         settings = config.density_settings(("source", "target")[d])
         return density_bank_of(self.z[self.rows[d]], config.metric, fallback_density=fallback, **settings)

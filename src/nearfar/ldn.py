@@ -401,10 +401,22 @@ def _variance_minimising(densities: Densities) -> Array:
     return np.where(variance > least, covariance / np.maximum(variance, least), 0)
 
 
-class DensityNormals(PrecomputedNormals, Protocol):
-    """Normals given by the distances between them: they make their own `DensityBank` too."""
+class CalibratedBank(Protocol):
+    """What a method needs of a bank that is calibrated by density; `DensityBank` explains each function."""
 
-    def density(self, metric: str, **settings: Any) -> DensityBank: ...
+    def __len__(self) -> int: ...
+    @property
+    def densities(self) -> Densities: ...
+    def score(self, q: Any, *, fallback_density: Array | None = None) -> Array: ...
+    def score_distances(self, distances: Array) -> Array: ...
+    def leave_one_out(self) -> Array: ...
+    def mean_density_excluding(self) -> Array: ...
+
+
+class DensityNormals(PrecomputedNormals, Protocol):
+    """Normals given by the distances between them: they make their own calibrated bank too."""
+
+    def density(self, metric: str, **settings: Any) -> CalibratedBank: ...
 
 
 class KnownNormals:
@@ -437,8 +449,8 @@ class KnownNormals:
         return DensityBank(self, metric, **settings)
 
 
-def density_bank_of(z: Array | DensityNormals, metric: str, **settings: Any) -> DensityBank:
-    """The `DensityBank` of normals z, with its keyword arguments."""
+def density_bank_of(z: Array | DensityNormals, metric: str, **settings: Any) -> CalibratedBank:
+    """The bank of normals z, calibrated by density, with the keyword arguments of `DensityBank`."""
     return DensityBank(z, metric, **settings) if isinstance(z, np.ndarray) else z.density(metric, **settings)
 
 

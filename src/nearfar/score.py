@@ -1,10 +1,16 @@
-"""The result of scoring one clip.
+"""The result of scoring one clip, and of a recording from those of its windows.
 
-score      standard deviations of the normals' own leave-one-out scores above their mean; higher is more anomalous
-p          share of normal clips expected to score as high, with calibration by groups also in a new session
-anomalous  score > threshold, or None where the recording itself cannot be judged (dead microphone, saturated)
-unusual    score > unusual_threshold: rare even for a session like those of the normals; True for every alarm, None as
-           `anomalous`
+Conventions
+    score      standard deviations of the normals' own leave-one-out scores above their mean; higher is more anomalous
+    p          share of normal clips expected to score as high, with calibration by groups also in a new session
+    anomalous  score > threshold, or None where the recording itself cannot be judged (dead microphone, saturated)
+    unusual    score > unusual_threshold: rare even for a session like those of the normals; True for every alarm,
+               None as `anomalous`
+
+>>> windows = [Score("a.wav@0s", 1.0, 3.0, False, [], 0.4), Score("a.wav@10s", 4.5, 3.0, True, [], 0.01)]
+>>> worst = worst_window(windows, "a.wav")
+>>> worst.score, worst.status, worst.warnings
+(4.5, 'ANOMALOUS', ['the highest of 2 windows, 10s from the start', '1 of them is anomalous'])
 """
 
 from __future__ import annotations
@@ -35,9 +41,7 @@ class Score:
     unusual_threshold: float = math.inf
     problem: str = ""  # why the clip cannot be judged
     warnings: Sequence[str] = ()
-    codes: Sequence[
-        str
-    ] = ()  # kinds of the problem and the warnings, for programs: see `audio.microphones` and `setup`
+    codes: Sequence[str] = ()  # kinds of the problem and the warnings, for programs: see `audio.checks`
 
     @property
     def value(self) -> float:
@@ -54,7 +58,7 @@ def worst_window(scores: Sequence[Score], name: str) -> Score:
     """The score of a recording `name` from those of its windows: the highest that could be judged, with a note."""
     if len(scores) == 1:
         return replace(scores[0], name=name)
-    worst = max(scores, key=unusual)
+    worst = max(scores, key=severity)
     notes = [f"the highest of {len(scores)} windows, {worst.name.rpartition('@')[2]} from the start"]
     if anomalous := sum(bool(s.anomalous) for s in scores):
         notes.append(f"{anomalous} of them {'is' if anomalous == 1 else 'are'} anomalous")
@@ -84,8 +88,8 @@ def status(anomalous: bool | None, unusual: bool | None) -> str:
     return "ANOMALOUS" if anomalous else "unusual" if unusual else "normal"
 
 
-def unusual(score: Score) -> tuple[bool, float]:
-    """Sorts scores; a window that cannot be judged comes before all others."""
+def severity(score: Score) -> tuple[bool, float]:
+    """A key that sorts scores, the most unusual last; one that cannot be judged comes first."""
     return score.anomalous is not None, score.score
 
 

@@ -1,25 +1,22 @@
-"""Files -> clips: reading, windows, resampling; recordings of a folder; whether the microphones work."""
+"""Files -> clips: reading, windows, resampling; what is wrong with a recording; the recordings of a folder."""
 
+from nearfar.audio.checks import INCOMPLETE, Problem, incomplete, problems
 from nearfar.audio.clip import (
-    INCOMPLETE,
     LONG_S,
     SHORTEST_S,
     WINDOW_S,
     Clip,
     Header,
-    Problem,
+    Limits,
     as_clip,
     count_windows,
     cut,
     header,
-    incomplete,
-    problems,
     read,
     resample,
     seconds,
     windows,
 )
-from nearfar.audio.extent import Limits
 
 __all__ = [
     "INCOMPLETE",

@@ -43,13 +43,13 @@ RULE_HEADS = ("rule", "picks", "score", "rank correlation", "regret")
 
 def set_point(detector: Detector, rhythm: Rhythm | None = None) -> dict[str, Any]:
     """A detector's set-point and the false alarms to expect, by default of a day of clips end to end."""
+    from nearfar.detector.system import resolution_of
     from nearfar.live.rules.rhythm import all_day
     from nearfar.live.rules.setpoint import consequences, unusual_text
-    from nearfar.threshold import backing
 
     rhythm = rhythm or all_day(detector.window_s)
     point = detector.threshold
-    shown = backing(detector.train_values, point, detector.method)
+    shown = resolution_of(detector.train_values, point, detector.method)
     return {
         "threshold": point.value,
         "unusual_threshold": detector.unusual_threshold,
@@ -111,7 +111,6 @@ def print_live(detector: Detector) -> None:
 
 def summary(detector: Detector) -> dict[str, Any]:
     """A fitted detector as data: its normals, its method and its set-point."""
-    odd = sorted(range(len(detector.normals)), key=lambda i: -detector.train_values[i])[:3]
     return {
         "normals": len(detector.normals),
         "minutes": sum(n.seconds for n in detector.normals) / 60,
@@ -124,9 +123,9 @@ def summary(detector: Detector) -> dict[str, Any]:
         "remarks": detector.remarks,
         "why": detector.why,
         "set_point": set_point(detector),
-        "odd_ones_out": [{"file": detector.normals[i].name, "score": float(detector.train_values[i])} for i in odd],
-        "unlike_the_others": [
-            {"file": detector.normals[i].name, "robust_z": z} for i, z in detector.unlike_the_others()
+        "odd_ones_out": [
+            {"file": detector.normals[n.index].name, "score": n.score, "robust_z": n.unlike, "reason": n.reason}
+            for n in detector.odd_ones_out()
         ],
     }
 
@@ -146,14 +145,12 @@ def print_summary(facts: dict[str, Any]) -> None:
     if before := facts.get("before"):
         changes = [f"{word} above {before[key]:.2f} before, {facts['set_point'][key]:.2f} now" for word, key in LAMPS]
         echo_wrapped(f"Changed       {'; '.join(changes)}")
-    echo("Odd ones out  listen to these: are they really normal?")
+    echo_wrapped(
+        "Odd ones out  listen to these: are they really normal? The detector is deaf to a fault that is among the normals."
+    )
     for odd in facts["odd_ones_out"]:
-        echo(f"              {odd['file']}  ({odd['score']:+.1f} standard deviations)")
-    if facts["unlike_the_others"]:
-        echo("Unlike all    listen to these, a fault among the normals makes the detector deaf to it:")
-        for odd in facts["unlike_the_others"]:
-            echo(f"              {odd['file']}  ({odd['robust_z']:.1f} standard deviations from the others)")
-        echo("              To leave one out: nearfar fit ... --without FILE")
+        echo_wrapped(f"              {odd['file']}  ({odd['reason']})")
+    echo("              To leave one out: nearfar fit ... --without FILE")
     for note in (few(facts["normals"], 60 * facts["minutes"]), facts["warning"]):
         if note and note not in facts["remarks"]:  # which are on stderr
             echo_wrapped(f"Note          {note}")

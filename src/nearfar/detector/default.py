@@ -10,7 +10,7 @@ It is a `Watch` of up to four parts, each with a Gaussian and p-values of its ow
 The cleaning is the weighted leakage subtraction with a window as long as the room's response. The normals decide the
 rest (docs/decisions.md gives reasons and figures):
 
-    far channel   used if every normal has one and it is neither dead (`microphones`) nor a copy of near
+    far channel   used if every normal has one and it is neither dead (`audio.checks`) nor a copy of near
     guard         nothing is subtracted if far receives the machine directly (`direct_sound_ratio`) or stands beside
                   near (`stands_beside`): no clean watch
     window        of the cleaning: as long as the shortest normal allows, 1 s from clips of 2 s on
@@ -29,7 +29,8 @@ from dataclasses import replace
 import numpy as np
 from scipy import fft
 
-from nearfar.audio import Clip, microphones
+from nearfar import audio
+from nearfar.audio import Clip
 from nearfar.detector.calibration import follows
 from nearfar.embedding.embedder import EmbeddedClip
 from nearfar.embedding.vectors import ENHANCE_RATE
@@ -156,7 +157,7 @@ def _subtract_far(clips: Sequence[Clip]) -> tuple[bool, str]:
     if mono:
         which = f"{mono} of {count} recordings {'has' if mono == 1 else 'have'}"
         return False, f"{which if mono < count else 'Every recording has'} one channel, {near_only}"
-    found = [p for clip in clips for p in microphones.problems(clip.near, clip.far, clip.rate)]
+    found = [p for clip in clips for p in audio.problems(clip)]
     dead = [p.kind for p in found if p.fatal and p.channel == "far"]  # silent, stuck, saturated
     if len(dead) > MAX_FAULTY * count:
         kinds = " or ".join(sorted(set(dead)))

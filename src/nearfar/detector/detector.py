@@ -18,32 +18,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar import audio, threshold
+from nearfar import audio
 from nearfar.audio import Clip
+from nearfar.audio.checks import ROW, UsualSetup
 from nearfar.audio.sessions import extended
-from nearfar.audio.setup import ROW, UsualSetup
 from nearfar.backend import Backend, fit
 from nearfar.bank import bank_of_vectors, coreset
 from nearfar.detector import calibration, default, review
 from nearfar.detector import folder as saved
 from nearfar.detector.sources import is_one_clip, normals_in, recordings_in
-from nearfar.detector.system import FittedSystem, Scored, fit_system
+from nearfar.detector.system import (
+    BY_HAND,
+    SAFETY,
+    THRESHOLD_METHODS,
+    FittedSystem,
+    PValue,
+    Scored,
+    Threshold,
+    fit_system,
+    from_normals,
+    rate_of,
+)
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin, Skip
 from nearfar.embedding.group_features import GroupFeatures
 from nearfar.embedding.store import Store
-from nearfar.embedding.vectors import vectors
+from nearfar.embedding.vectors import embed, vectors
 from nearfar.encoders import PRECISIONS, Encoder, device_class
 from nearfar.encoders.loading import WeightsId, load_encoders, weights_of, with_weights
 from nearfar.explain import evidence
 from nearfar.explain.wording import Explanation
 from nearfar.recipe import Recipe, System, by_name, leaves
-from nearfar.score import Score, domain_shift_warning
+from nearfar.score import Score, domain_shift_warning, severity
 from nearfar.support.check import Array, flags, integer, number, one_of
 from nearfar.support.progress import Progress
 from nearfar.support.threads import single_threaded_blas
 from nearfar.support.words import join_sentences
-from nearfar.threshold import PValue, Threshold
 
 RATE = 0.05  # the default false-alarm rate, if the normals can back it: 1 / (N + 1) with fewer than 19
 LEAST_UNUSUAL = 0.01  # share of clips of a session that is known that may be called unusual, however few may alarm
@@ -62,7 +72,7 @@ class Detector:
     false_alarm_rate   share of normal clips that may alarm; None: 0.05, or 1 / (N + 1) with fewer than 19 normals
     calibration        "groups": the promise is meant for new sessions, and normals are measured without their
                        relatives (`detector.calibration`); "clips": exact leave-one-out, the report's
-    method             how the set-point is found, see `threshold`
+    method             how the set-point is found, see `detector.system`
     device, precision  of the networks
     batch              waves that a GPU computes together; None: as many as its free memory holds
     threads            recordings that are embedded side by side; None: one per processor
@@ -93,7 +103,7 @@ class Detector:
         self.false_alarm_rate = false_alarm_rate
         if false_alarm_rate is not None:
             number("false_alarm_rate", false_alarm_rate, above=0, below=1)
-        self.method = one_of("threshold method", method, threshold.METHODS)
+        self.method = one_of("threshold method", method, THRESHOLD_METHODS)
         self.calibration = one_of("calibration", calibration, CALIBRATIONS)
         self.by_default = self.system is None
         self.why = "" if self.by_default else "the recipe that was asked for"
@@ -205,7 +215,7 @@ class Detector:
         by_hand = None
         if self._fitted is not None:
             banks = [np.concatenate([b.z, new]) for b, new in zip(self.backends, banks, strict=True)]
-            by_hand = self.threshold.value if self.threshold.method == threshold.BY_HAND else None
+            by_hand = self.threshold.value if self.threshold.method == BY_HAND else None
         review.check_vectors(self.recipes, banks, [self.band_levels, *(clip.levels for clip in clips)])
         if self._fitted is None:
             self.window_s = float(np.median([clip.origin.seconds for clip in clips]))
@@ -249,17 +259,18 @@ class Detector:
         new.group_features = [self.group_features[i] for i in rows] if self.group_features else []
         new.setup_rows = self.setup_rows[rows] if len(self.setup_rows) else self.setup_rows
         new._use(new._fit([b.z[rows] for b in self.backends], np.arange(len(rows))))
-        new.set_threshold(value=self.threshold.value if self.threshold.method == threshold.BY_HAND else None)
+        new.set_threshold(value=self.threshold.value if self.threshold.method == BY_HAND else None)
         return new
 
     def score_file(self, path: str | os.PathLike[str]) -> Iterator[Score]:
         """The scores of a recording, clip by clip: one, or one for each window of a file longer than `whole_s`."""
         system, embedder = self.fitted, self.embedder
-        for clip in embedder.clips(path):  # read
-            problems = embedder.check(clip)  # check
+        length_s, whole_s = self.window_s, embedder.whole_s
+        for clip in audio.windows(path, near=self.near, far=self.far, length_s=length_s, whole_s=whole_s):  # read
+            problems = embedder.checks.problems(clip)  # check
             with single_threaded_blas():
-                vectors = embedder.embed(clip)  # waveforms -> grids -> pooled -> composed: a vector per recipe
-                found = system.score(vectors)  # back ends, alignment, nearest normals
+                z = embed(clip, embedder.recipes, embedder.encoders)  # waveforms -> grids -> pooled -> composed
+                found = system.score(z)  # back ends, alignment, nearest normals
             yield self._score(system, found, clip.name, problems)
 
     def score_clip(self, clip: Clip) -> Score:
@@ -308,7 +319,7 @@ class Detector:
         clips = next(embedder.embed_many([source]))
         scored = [system.score(clip.vectors) for clip in clips]
         scores = [self._score(system, s, c.origin.name, c.problems) for s, c in zip(scored, clips, strict=True)]
-        worst = max(range(len(scores)), key=lambda i: (scores[i].anomalous is not None, scores[i].score))
+        worst = max(range(len(scores)), key=lambda i: severity(scores[i]))
         mute = [s.problem for s in scores if s.problem and not scores[worst].problem]
         notes = [f"{len(mute)} of {len(scores)} windows cannot be judged: {mute[0]}"] if mute else []
         clip = next(islice(embedder.clips(source), worst, None))
@@ -338,13 +349,13 @@ class Detector:
         """Change the set-point without refitting: a share of normal clips, false alarms per day, or a value by hand."""
         if value is None:
             if false_alarms_per_day is not None:
-                rate = threshold.rate_of(false_alarms_per_day, self.window_s)
+                rate = rate_of(false_alarms_per_day, self.window_s)
             self.false_alarm_rate = self.false_alarm_rate if rate is None else number("rate", rate, above=0, below=1)
-            self.method = self.method if method is None else one_of("threshold method", method, threshold.METHODS)
+            self.method = self.method if method is None else one_of("threshold method", method, THRESHOLD_METHODS)
             self.threshold = self.threshold_for(self.promised)
             self._set_unusual_threshold()
         else:
-            self.threshold = Threshold(number("the threshold", value), self.rate_at(value), threshold.BY_HAND)
+            self.threshold = Threshold(number("the threshold", value), self.rate_at(value), BY_HAND)
         return self.threshold
 
     @property
@@ -389,7 +400,7 @@ class Detector:
     def unusual_rate(self) -> float:
         """The share of clips of a session that is known that may be unusual: as promised, but at least LEAST_UNUSUAL.
 
-        A wish for fewer alarms must not make this lamp deaf, too.
+        Asking for fewer alarms than that changes the set-point alone.
         """
         return max(self.promised, LEAST_UNUSUAL)
 
@@ -397,6 +408,10 @@ class Detector:
     def unusual_threshold(self) -> float:
         """The score above which a clip is unusual even for a session that is known; at most the set-point."""
         return min(self.threshold.value, self._unusual_threshold)
+
+    def odd_ones_out(self) -> list[review.OddNormal]:
+        """The normals to listen to: those unlike all others, and the highest scores; highest score first."""
+        return review.odd_ones_out(self.train_values, dict(self.unlike_the_others()))
 
     def unlike_the_others(self) -> list[tuple[int, float]]:
         """Normals that sound unlike all others, farthest first: index and robust standard deviations above the median.
@@ -479,7 +494,7 @@ class Detector:
             remarks=self.remarks,
             version=self.saved[1] if self.saved is not None and self.saved[0] == place else (),
         )
-        written = saved.write(folder, state, self.train_values, self.unlike_the_others())
+        written = saved.write(folder, state, self.odd_ones_out())
         self.saved = place, saved.version(place)
         return written
 
@@ -535,7 +550,7 @@ class Detector:
     def embedder(self) -> ClipEmbedder:
         """Reads, checks and embeds clips for the recipes; made once for these channels and this window."""
         made, settings = self._embedder, (self.near, self.far, self.window_s, self.whole_s, self.setup)
-        if made is None or (made.near, made.far, made.window_s, made.whole_s, made.setup) != settings:
+        if made is None or (made.near, made.far, made.window_s, made.whole_s, made.checks.setup) != settings:
             self._embedder = made = self._reader(self.recipes, self.encoders)
         return made
 
@@ -591,7 +606,7 @@ class Detector:
             files = [n.path or n.sha256 for n in normals]
             known = [self.sessions[i] or None for i in rows]
             related = calibration.related(groups, recordings=files, sessions=known)
-            safety = threshold.SAFETY if calibration.are_related(machine) else 1.0
+            safety = SAFETY if calibration.are_related(machine) else 1.0
         return fit_system(self.system, [z[rows] for z in banks], self.is_target[rows], groups, related, safety)
 
     def _compared(self, scores: Sequence[Array]) -> list[Array]:
@@ -603,7 +618,7 @@ class Detector:
         self._set_unusual_threshold()
 
     def _set_unusual_threshold(self) -> None:
-        self._unusual_threshold = threshold.from_normals(self.fitted.lone_values, self.unusual_rate, self.method).value
+        self._unusual_threshold = from_normals(self.fitted.lone_values, self.unusual_rate, self.method).value
 
     def _take_setup(self, new: Sequence[EmbeddedClip]) -> None:
         """Take what `new` normals show of how recordings are made, before they are among the `normals`."""
@@ -667,7 +682,7 @@ class Detector:
         assert self.system is not None
         self._use(FittedSystem(self.system, backends, state.own, state.lone, state.groups, state.safety))
         self.threshold = state.threshold
-        if state.format < saved.FORMAT and state.threshold.method in threshold.METHODS:
+        if state.format < saved.FORMAT and state.threshold.method in THRESHOLD_METHODS:
             self.set_threshold()
 
 

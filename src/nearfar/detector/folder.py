@@ -1,9 +1,9 @@
 """A detector as a folder that a person can read: JSON, CSV, Markdown and safetensors; no pickle, nothing that runs.
 
-    detector.json          format, versions, channels, clip length, set-point, weights, `audio.setup.UsualSetup`
+    detector.json          format, versions, channels, clip length, set-point, weights, `audio.checks.UsualSetup`
     recipe.json            everything that changes a score
     bank.safetensors       embeddings z0, z1, ... (N, D) of each leaf ("beam": N, F, D), the normals' scores own0, ...
-                           and lone0, ... (N,), domains, band levels, what groups are found by, rows of `audio.setup`
+                           and lone0, ... (N,), domains, band levels, what groups are found by, rows of `audio.checks`
     normals.csv            one row per normal: name, domain, sha256, seconds, path, session, groups
     card.md                the same for people
 
@@ -27,7 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.audio.setup import ROW, UsualSetup
+from nearfar.audio.checks import ROW, UsualSetup
+from nearfar.detector.review import OddNormal
+from nearfar.detector.system import SAFETY, THRESHOLD_METHODS, Threshold
 from nearfar.embedding.band_levels import CHANNELS, BandLevels
 from nearfar.embedding.embedder import Origin
 from nearfar.embedding.group_features import GroupFeatures
@@ -38,7 +40,6 @@ from nearfar.recipe import BEAM, System, from_json, leaves, plugins_of, require_
 from nearfar.support import files
 from nearfar.support.cells import escaped, unescaped
 from nearfar.support.check import Array, finite, integer, number, one_of
-from nearfar.threshold import METHODS, SAFETY, Threshold
 
 FORMAT = 3
 READABLE = (1, 2, 3)  # 1: other p-values of a watch's normals, so its set-point is found anew; 1 and 2: no groups
@@ -120,12 +121,11 @@ def keep_old(folder: Path) -> Path:
     return kept
 
 
-def write(
-    folder: str | os.PathLike[str], state: DetectorState, train_values: Array, unlike: Sequence[tuple[int, float]]
-) -> Path:
-    """Write a state to `folder`, replacing a detector there; raises as `check_place` does.
+def write(folder: str | os.PathLike[str], state: DetectorState, odd: Sequence[OddNormal]) -> Path:
+    """Write a state to `folder`, replacing a detector there; the card names the `odd` normals.
 
-    Conflict if the state was read from this folder (it has a `version`) and the folder has been written since.
+    Raises as `check_place` does, and Conflict if the state was read from this folder (it has a `version`) and somebody has
+    written to it since.
     """
     from safetensors.numpy import save
 
@@ -140,7 +140,7 @@ def write(
         (draft / "bank.safetensors").write_bytes(save(_arrays(state)))  # a full disk is then an OSError like any other
         _write_text(draft / "detector.json", json.dumps(_settings(state), indent=2))
         _write_text(draft / "recipe.json", state.system.to_json())
-        _write_text(draft / "card.md", card(state, train_values, unlike))
+        _write_text(draft / "card.md", card(state, odd))
         with (draft / "normals.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as table:
             rows = csv.writer(table)
             rows.writerow(COLUMNS)
@@ -196,13 +196,9 @@ def read_card(folder: Path) -> str:
         return ""
 
 
-def card(state: DetectorState, train_values: Array, unlike: Sequence[tuple[int, float]]) -> str:
-    """The detector in words, as Markdown.
-
-    `train_values` (N,) are the normals' own scores in standard deviations, `unlike` what `unlike_the_others` names.
-    """
+def card(state: DetectorState, odd: Sequence[OddNormal]) -> str:
+    """The detector in words, as Markdown, with the `odd` normals."""
     target, total, point = int(state.is_target.sum()), len(state.normals), state.threshold
-    odd = np.argsort(-train_values, kind="stable")[:3]
     minutes = sum(n.seconds for n in state.normals) / 60
     far = "none" if state.far is None else f"channel {state.far}"
     lines = [
@@ -220,23 +216,14 @@ def card(state: DetectorState, train_values: Array, unlike: Sequence[tuple[int, 
         f"{point.false_alarms_per_day(state.window_s):.4g} a day if the machine is heard all day "
         f"in clips of {state.window_s:g} s.",
         "",
-        "# The three most unusual normals",
+        "# Normals to listen to",
         "",
-        "Listen to them: are they really normal?",
+        "Are they really normal? A fault among the normals makes the detector deaf to that fault. To leave one out: "
+        "nearfar fit with --without FILE.",
         "",
-        *(f"- {state.normals[i].name} ({train_values[i]:+.1f} standard deviations)" for i in odd),
+        *(f"- {state.normals[each.index].name} ({each.reason})" for each in odd),
         "",
     ]
-    if unlike:
-        lines += [
-            "# Unlike all other normals",
-            "",
-            "Listen to them. A fault among the normals makes the detector deaf to that fault. To leave one out: "
-            "nearfar fit with --without FILE.",
-            "",
-            *(f"- {state.normals[i].name} ({z:.1f} standard deviations from the others)" for i, z in unlike),
-            "",
-        ]
     return "\n".join(lines)
 
 
@@ -328,7 +315,7 @@ def _read(folder: Path) -> DetectorState:
             number("its rate", point["rate"], low=0, high=1),
             str(point["method"]),
         ),
-        method=one_of("threshold method", settings["method"], METHODS),
+        method=one_of("threshold method", settings["method"], THRESHOLD_METHODS),
         false_alarm_rate=None if rate is None else number("false_alarm_rate", rate, above=0, below=1),
         normals=normals,
         is_target=is_target,

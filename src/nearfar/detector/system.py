@@ -1,14 +1,34 @@
-"""A fitted system: back ends put together as a Recipe, Fusion or Watch says (report section 2.8).
+"""The scores of back ends -> one score, its p-value and the set-point (report section 2.8; set-points are ours).
 
-    scores   one (M,) array per leaf of the system, in the order of `recipe.leaves`; higher is more anomalous
-    lone     (N,) leave-one-out scores of the normals: the unit of a score, and the alignment of a fusion
-    own      (N,) scores of the normals without their relatives (`detector.calibration`), or `lone`: all p-values
-    combine(scores) (M,), higher is more anomalous
+A fitted system holds the back ends of a Recipe, Fusion or Watch and combines their scores. A watch turns each part's
+score into the share p of normals that reach it, and combines these as `recipe.Watch` says; whichever part is rarest is
+what was heard. The result is expressed in standard deviations of the normals.
 
-A watch turns each part's score into the share p of normals that reach it, and combines these as `recipe.Watch` says.
-Whichever part is rarest is what was heard.
-The scores that p and the statistics of a fusion are taken from include each normal's own: normals and new clips go
-through the same function, so a set-point from the normals holds for new clips (docs/decisions.md).
+`PValue` turns a score into p, the share of normal clips expected at or above it. Within the normals' scores, p is the
+conformal p-value (1 + number of normals with a higher score) / (N + 1), interpolated. Above the (N-k)-th score it is
+
+    p(u + x) = (k + 1) / (N + 1) * (1 + x / (k b))^-k    u: the (N-k)-th score, b: mean of the k excesses over u
+
+the predictive distribution of a further exponential excess, given k of them. It is exact for every k, so few normals
+give a cautious threshold. The other methods for a threshold are "gamma", the official baseline's (gamma fit, 0.9), and
+"quantile".
+
+Conventions
+    scores        one (M,) array per leaf of the system, in the order of `recipe.leaves`; higher is more anomalous
+    lone (N,)     leave-one-out scores of the normals: the unit of a score, and the alignment of a fusion
+    own (N,)      scores of the normals without their relatives (`detector.calibration`), or `lone`: all p-values
+    rate, p       shares of normal clips, between 0 and 1
+    An alarm is raised for score > threshold. "Set-point" is the plant's word for the threshold.
+    The scores that p and the statistics of a fusion are taken from include each normal's own: normals and new clips go
+    through the same function, so a set-point from the normals holds for new clips (docs/decisions.md).
+
+>>> threshold = from_normals(np.arange(99.0), rate=0.05)
+>>> round(threshold.value, 1), threshold.false_alarms_per_day(clip_seconds=10)
+(92.5, 432.0)
+>>> PValue(np.arange(99.0)).log_p([50]).round(2).tolist()  # 48 of the 99 normals score higher: log(49 / 100)
+[-0.71]
+
+References: Vovk et al. 2005 (conformal p-values); DCASE Task 2 baseline (gamma, 0.9).
 """
 
 from __future__ import annotations
@@ -19,17 +39,20 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from nearfar import threshold
 from nearfar.backend import Backend, fit
 from nearfar.fusion import divisor, in_sigmas, statistics, weighted_sum
 from nearfar.recipe import RAREST, Recipe, System, Watch, dominant_recipe, leaves
-from nearfar.support.check import Array
-from nearfar.threshold import PValue, Threshold
+from nearfar.support.check import Array, finite, number, one_of
 
 NEAREST = 3  # normals that are named beside a score
 ROUNDING = 1e-6  # scores that differ by less than this share of the highest are equal
 OF_COPIES = 1e-3  # standard deviation where all normals are at distance 0 from each other
+THRESHOLD_METHODS = ("conformal", "gamma", "quantile")
+BY_HAND = "by hand"  # the method of a threshold that a person chose
+SECONDS_PER_DAY = 86_400.0
+SAFETY = 2.0  # clips of a new session that exceed a score, for each related normal that does so without its relatives
 
 
 @dataclass(frozen=True)
@@ -94,13 +117,13 @@ class FittedSystem:
 
     def threshold_for(self, rate: float, method: str) -> Threshold:
         """The set-point above which a share `rate` of normal clips is expected, with groups also in a new session."""
-        read = threshold.share(rate, len(self.train_values), self.safety)
-        return replace(threshold.from_normals(self.train_values, read, method), rate=rate)
+        read = read_share(rate, len(self.train_values), self.safety)
+        return replace(from_normals(self.train_values, read, method), rate=rate)
 
     def rate_at(self, value: float) -> float:
         """The share of normal clips expected above a score; the inverse of `threshold_for`."""
         p = float(np.exp(self.tail.log_p_unchecked(np.array([value]))[0]))
-        return threshold.promised(p, len(self.train_values), self.safety)
+        return promised_share(p, len(self.train_values), self.safety)
 
     def triggers(self, part_scores: Mapping[str, float], threshold: float) -> tuple[str, ...]:
         """The parts of a watch whose score exceeds the `threshold`, rarest first; if none does, the rarest."""
@@ -250,3 +273,166 @@ class FittedWatch:
 
     def _combined(self, rarity: Array) -> Array:  # (parts, M) -> (M,)
         return rarity.max(axis=0) if self.system.combine == RAREST else np.sqrt((rarity**2).sum(axis=0))
+
+
+class PValue:
+    """p-values of scores, from the normals' own scores (N,), N >= 2; see the module for the formula.
+
+    The mean excess is at least `least`; None: above 0, of N equal scores 1 / (N - 1)^2.
+    """
+
+    def __init__(self, scores: ArrayLike, least: float | None = None) -> None:
+        s = np.sort(_scores(scores))
+        n = len(s)
+        self.k = min(max(n // 10, min(n // 2, 10)), n - 1)
+        self.scores, self.start = s, s[n - self.k - 1]
+        equal = s[0] == s[-1]  # then s.std() is 0 or rounding
+        spread = (least or (n - 1) ** -2) if equal else float(s.std())
+        self.excess = max(float((s[n - self.k :] - self.start).mean()), least or 0) or spread
+        body = s[: n - self.k]
+        self._x, first = np.unique(body, return_index=True)
+        last = np.r_[first[1:], len(body)]  # index after the last of equal scores: n - last scores are higher
+        self._log_p = np.log((n - last + 1) / (n + 1))
+        self._spread = spread
+
+    def log_p(self, scores: ArrayLike) -> Array:
+        """Natural logarithm of p (M,) of scores (M,); it falls strictly with the score."""
+        return self.log_p_unchecked(finite("scores", scores, ndim=1).astype(np.float64))
+
+    def log_p_unchecked(self, s: Array) -> Array:
+        """`log_p` of scores (M,) float64 that are known to be finite."""
+        below = self._log_p[0] / (1 + np.maximum(self._x[0] - s, 0) / self._spread)
+        body = np.where(s < self._x[0], below, np.interp(s, self._x, self._log_p))
+        over = np.maximum(s - self.start, 0) / (self.k * self.excess)
+        return np.where(s > self.start, self._log_p[-1] - self.k * np.log1p(over), body)
+
+    def score_at(self, p: float) -> float:
+        """The score that a share `p` of normal clips reaches; 0 < p < 1."""
+        log_p = float(np.log(number("p", p, above=0, below=1)))
+        if log_p < self._log_p[-1]:
+            return float(self.start + self.k * self.excess * np.expm1((self._log_p[-1] - log_p) / self.k))
+        if log_p > self._log_p[0]:
+            return float(self._x[0] - self._spread * (self._log_p[0] / log_p - 1))
+        return float(np.interp(-log_p, -self._log_p, self._x))
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Alarm when score > `value`; `rate` is the share of normal clips expected above it, `method` how it was found."""
+
+    value: float
+    rate: float
+    method: str
+
+    def false_alarms_per_day(self, clip_seconds: float) -> float:
+        """Expected false alarms of a day that is recorded without gaps, in clips of `clip_seconds`."""
+        return self.rate * SECONDS_PER_DAY / number("clip_seconds", clip_seconds, above=0)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """A set-point beside what N normals can show.
+
+    loudest       the highest of the normals' own scores
+    lowest_rate   1 / (N + 1): a rarer share cannot be counted with N normals
+    lowest_value  the set-point of that share
+    """
+
+    threshold: Threshold
+    normals: int
+    loudest: float
+    lowest_rate: float
+    lowest_value: float
+
+    @property
+    def beyond(self) -> bool:
+        """Whether the set-point is for a share that is rarer than the normals can show."""
+        return self.threshold.rate < 0.999 * self.lowest_rate
+
+    @property
+    def times_loudest(self) -> float | None:
+        """The set-point as a multiple of the loudest normal's score; None if that is not above 0."""
+        return self.threshold.value / self.loudest if self.loudest > 0 else None
+
+
+def resolution_of(scores: ArrayLike, threshold: Threshold, method: str = "conformal") -> Resolution:
+    """What normals with these leave-one-out scores (N,), N >= 2, can show of a set-point."""
+    s = _scores(scores)
+    lowest = 1 / (len(s) + 1)
+    return Resolution(threshold, len(s), float(s.max()), lowest, from_normals(s, lowest, method).value)
+
+
+def rate_of(false_alarms_per_day: float, clip_seconds: float) -> float:
+    """The share of normal clips that gives `false_alarms_per_day` if a day is recorded in clips of `clip_seconds`."""
+    most = SECONDS_PER_DAY / number("clip_seconds", clip_seconds, above=0)
+    number("false alarms per day", false_alarms_per_day, above=0, below=most)
+    return false_alarms_per_day / most
+
+
+def read_share(promised: float, normals: int, safety: float = SAFETY) -> float:
+    """The share of the normals' scores, each without its relatives, at which the set-point is read.
+
+    The promised share divided by `safety`, because so many more clips of a new session exceed it than the groups tell,
+    but for that reason never below 1 / (normals + 1), the rarest share that these normals show by counting.
+
+    >>> read_share(0.05, 200), read_share(0.05, 30) == 1 / 31, read_share(0.01, 30)
+    (0.025, True, 0.01)
+    """
+    number("the promised share", promised, above=0, below=1)
+    return min(promised, max(promised / safety, 1 / (normals + 1)))
+
+
+def promised_share(read: float, normals: int, safety: float = SAFETY) -> float:
+    """The promised share whose set-point is read at `read`; the smallest, where `read_share` gives several the same.
+
+    >>> promised_share(read_share(0.05, 200), 200), promised_share(0.01, 30)
+    (0.05, 0.01)
+    """
+    return read if read <= 1 / (normals + 1) else min(1.0, safety * read)
+
+
+def from_normals(scores: ArrayLike, rate: float, method: str = "conformal") -> Threshold:
+    """The threshold that a share `rate` of normal clips exceeds.
+
+    Parameters
+    ----------
+    scores : (N,)
+        Leave-one-out scores of the normals, N >= 2.
+    rate : float in (0, 1)
+        Share of normal clips that may alarm.
+    method : "conformal" | "gamma" | "quantile"
+        The p-value of the module, a gamma fit with free location, or the empirical quantile.
+    """
+    one_of("threshold method", method, THRESHOLD_METHODS)
+    s = _scores(scores)
+    number("rate", rate, above=0, below=1)
+    if method == "conformal":
+        return Threshold(PValue(s).score_at(rate), rate, method)
+    if method == "quantile":
+        return Threshold(float(np.quantile(s, 1 - rate)), rate, method)
+    return Threshold(_gamma_quantile(s, 1 - rate), rate, method)
+
+
+def _scores(scores: ArrayLike) -> Array:
+    s = finite("scores", scores, ndim=1).astype(np.float64)
+    if len(s) < 2:
+        raise ValueError(f"a set-point needs the scores of at least 2 normals, not {len(s)}")
+    return s
+
+
+def _gamma_quantile(s: Array, level: float) -> float:
+    from scipy import stats
+
+    if s.min() == s.max():
+        return float(s[0])
+    spread = float(s.std())
+    try:
+        shape, location, scale = stats.gamma.fit(s)
+        value = float(stats.gamma.ppf(level, shape, location, scale))
+    except (ValueError, RuntimeError, FloatingPointError):  # with a free location the likelihood may have no maximum
+        value = float("nan")
+    inside = s.min() <= value <= s.max() + 3 * spread
+    if not inside:  # the fit diverged: fix the location just below the smallest score and fit the rest
+        shape, location, scale = stats.gamma.fit(s, floc=float(s.min()) - 0.1 * spread)
+        value = float(stats.gamma.ppf(level, shape, location, scale))
+    return value

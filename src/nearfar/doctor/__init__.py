@@ -24,9 +24,8 @@ import numpy as np
 
 from nearfar import audio, backend, encoders
 from nearfar.audio import Clip
-from nearfar.audio.microphones import Problem, balance_db
+from nearfar.audio.checks import DELAY, DELAY_RATE, Problem, UsualSetup, balance_db, row_of
 from nearfar.audio.recordings import Files, Recording, find
-from nearfar.audio.setup import DELAY, DELAY_RATE, UsualSetup, row_of
 from nearfar.detector import Detector, review
 from nearfar.detector.default import MAX_FAULTY
 from nearfar.doctor.report import FEW_NORMALS, Deaf, FileReport, Outlier, Report, TwoGroups, brief, clock, few

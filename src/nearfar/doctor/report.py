@@ -10,8 +10,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nearfar.audio import SHORTEST_S, WINDOW_S
-from nearfar.audio.microphones import Problem
+from nearfar.audio import SHORTEST_S, WINDOW_S, Problem
 from nearfar.detector.review import ASK, too_few
 from nearfar.support.words import plural, quoted
 

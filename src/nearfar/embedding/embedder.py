@@ -11,7 +11,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,14 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.audio import Clip
-from nearfar.audio.setup import KINDS, UsualSetup
+from nearfar.audio.checks import SETUP_KINDS, RecordingChecks, UsualSetup
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.batches import EXPECTED, map_batched
 from nearfar.embedding.cache import CachedEncoders, PendingClip
 from nearfar.embedding.facts import ClipFacts
 from nearfar.embedding.group_features import GroupFeatures
 from nearfar.embedding.store import Store
-from nearfar.embedding.vectors import EncoderInput, check_channels, encode, grids_of, inputs_of, vectors, waveforms_for
+from nearfar.embedding.vectors import EncoderInput, check_channels, embed, grids_of, inputs_of, vectors
 from nearfar.encoders import Encoder, EncoderDescription
 from nearfar.errors import AudioError
 from nearfar.recipe import Recipe
@@ -38,7 +37,7 @@ from nearfar.support.words import join_sentences, plural, shown
 
 WAVES = 4  # waveforms per worker that go to a network together: all processors are busy, and memory stays small
 GPU_WAVES = 512  # waveforms that go to a GPU together: several batches, so that copies and products overlap
-REMARKED = (audio.INCOMPLETE, *KINDS)  # problems of a new normal that are said, though it is taken
+REMARKED = (audio.INCOMPLETE, *SETUP_KINDS)  # problems of a new normal that are said, though it is taken
 NO_ROW: Array = np.zeros(0, np.float32)
 
 Skip = Callable[[str, Exception], None]
@@ -63,7 +62,7 @@ class EmbeddedClip:
     rate       Hz at which it was recorded
     codec      as of `Clip`
     levels     its band levels; empty unless it was embedded as a normal
-    setup      (audio.setup.ROW,) how it was recorded; empty unless it was embedded as a normal
+    setup      (audio.checks.ROW,) how it was recorded; empty unless it was embedded as a normal
     features   what its relatives are found by; None unless it was embedded as a normal of a detector with groups
     """
 
@@ -110,12 +109,13 @@ class ClipEmbedder:
         setup: UsualSetup | None = None,
     ) -> None:
         self.near, self.far, self.window_s, self.recipes, self.threads = near, far, window_s, recipes, threads
-        self.whole_s, self.encoders, self.groups, self.setup = whole_s, encoders, groups, setup or UsualSetup()
+        self.whole_s, self.encoders, self.groups = whole_s, encoders, groups
         self.grids = CachedEncoders(encoders, store, near=near, far=far)
         self.inputs = list(dict.fromkeys(i for recipe in recipes for i in inputs_of(recipe)))
         self.grid_inputs = list(dict.fromkeys(i for recipe in recipes for i in grids_of(recipe)))
-        self.highest_rate = max((encoder.sample_rate for encoder in encoders.values()), default=0)  # Hz
         self.needs_far = any(recipe.needs_far for recipe in recipes)
+        highest_rate = max((encoder.sample_rate for encoder in encoders.values()), default=0)
+        self.checks = RecordingChecks(setup or UsualSetup(), window_s, highest_rate, self.needs_far)
         self.in_batches = any(encoders[i.encoder].batches for i in self.inputs)
 
     def clips(self, source: Any, *, first: int = 0) -> Iterator[Clip]:
@@ -126,39 +126,11 @@ class ClipEmbedder:
             )
         return audio.cut(audio.as_clip(source), self.window_s, self.whole_s)
 
-    def check(self, clip: Clip) -> list[audio.Problem]:
-        """What is wrong with a clip, as far as the recipes depend on it. AudioError if they need a missing channel."""
-        if clip.far is None and self.needs_far:
-            check_channels(clip, self.recipes)
-        return self._judged(audio.problems(clip), len(clip.near) / clip.rate, partial(self.setup.problems, clip))
-
-    def _judged(
-        self, found: list[audio.Problem], seconds: float, of_setup: Callable[..., list[audio.Problem]]
-    ) -> list[audio.Problem]:
-        """Those of the problems found in a clip that matter, its length's, and those of its set-up."""
-        if self.setup.pair:  # which knows more
-            found = [p for p in found if p.kind != "swapped"]
-        if not self.needs_far:
-            found = [p for p in found if p.channel == "near" or p.kind == audio.INCOMPLETE]
-        if seconds < self.window_s / 2:
-            lengths = f"it lasts {seconds:.3g} s where the normals last {self.window_s:.3g} s"
-            found = [*found, audio.Problem("short", f"{lengths}: too short to be compared?")]
-        if any(p.fatal for p in found):
-            return found
-        return found + of_setup(highest_rate=self.highest_rate, needs_far=self.needs_far)
-
-    def embed(self, clip: Clip, sha256: str = "") -> list[Array]:
-        """One vector (D,) per recipe of a clip, in the calling thread; `sha256` of its file is the store's key."""
-        if sha256 and self.grids.cache.store is not None:
-            return vectors(self.recipes, self.grids.arrays(clip, sha256, self.inputs))
-        waves = waveforms_for(clip, self.grid_inputs, self.encoders)  # near, far, enhanced, at the encoders' rates
-        (grids,) = encode([waves], self.encoders)
-        return vectors(self.recipes, grids)  # preprocessed, pooled and composed
-
     def embed_clip(self, clip: Clip) -> EmbeddedClip:
         """A clip in memory, checked and embedded in the calling thread."""
-        problems = self.check(clip)
-        return EmbeddedClip(Origin(clip.name, "", "", clip.seconds), self.embed(clip), problems, clip.rate, clip.codec)
+        problems = self.checks.problems(clip)
+        z = embed(clip, self.recipes, self.encoders)
+        return EmbeddedClip(Origin(clip.name, "", "", clip.seconds), z, problems, clip.rate, clip.codec)
 
     def embed_many(
         self,
@@ -296,7 +268,11 @@ class ClipEmbedder:
             )
 
     def _vectors(self, raw: Clip | PendingClip, sha256: str) -> list[Array]:
-        return vectors(self.recipes, raw.found) if isinstance(raw, PendingClip) else self.embed(raw, sha256)
+        if isinstance(raw, PendingClip):
+            return vectors(self.recipes, raw.found)
+        if sha256 and self.grids.cache.store is not None:
+            return vectors(self.recipes, self.grids.arrays(raw, sha256, self.inputs))
+        return embed(raw, self.recipes, self.encoders)
 
     def _checked(self, source: Any, as_normals: bool) -> Iterator[tuple[EmbeddedClip, Clip | PendingClip, str]]:
         """The clips of a source before they are embedded: what is known of each, the clip, the SHA-256 of its file.
@@ -323,8 +299,9 @@ class ClipEmbedder:
     def _described(self, facts: ClipFacts, name: str, path: Path | None, sha256: str, as_normal: bool) -> EmbeddedClip:
         origin = Origin(name, str(path.resolve()) if path else "", sha256, facts.seconds)
         row = facts.row if as_normal else NO_ROW
-        of_setup = partial(self.setup.problems_of, facts.row, facts.rate, facts.codec, has_far=facts.has_far)
-        problems = self._judged(facts.problems, facts.seconds, of_setup)
+        problems = self.checks.relevant(
+            facts.problems, facts.seconds, facts.rate, facts.codec, facts.has_far, lambda: facts.row
+        )
         return EmbeddedClip(origin, [], problems, facts.rate, facts.codec, facts.levels, row, facts.features)
 
     def _stored(self, sha256: str, what: Mapping[str, bool]) -> tuple[ClipFacts, PendingClip] | None:

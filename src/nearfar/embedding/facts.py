@@ -14,7 +14,7 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.audio import Clip
-from nearfar.audio.setup import row_of
+from nearfar.audio.checks import row_of
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.group_features import GroupFeatures
 from nearfar.support.check import Array
@@ -24,7 +24,7 @@ FORMAT = 1  # raise it when what is said of a clip changes
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """Of a clip: seconds, rate (Hz), codec and problems as of `Clip`, and `audio.setup`'s row.
+    """Of a clip: seconds, rate (Hz), codec and problems as of `Clip`, and `audio.checks`'s row.
 
     levels are empty unless it was read as a normal; features are None unless its relatives are to be found.
     """

@@ -66,8 +66,10 @@ def embed(clip: Clip, recipes: Sequence[Recipe], encoders: Mapping[str, Encoder]
     Raises ValueError naming the clip and the view if a view needs the far channel and the clip has none.
     """
     check_channels(clip, recipes)
-    waves = waveforms_for(clip, [i for recipe in recipes for i in grids_of(recipe)], encoders)
-    return vectors(recipes, encode([waves], encoders)[0])
+    inputs = [i for recipe in recipes for i in grids_of(recipe)]
+    waves = waveforms_for(clip, inputs, encoders)  # near, far, enhanced, at the encoders' rates
+    (grids,) = encode([waves], encoders)
+    return vectors(recipes, grids)  # preprocessed, pooled and composed
 
 
 @cache

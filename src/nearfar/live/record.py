@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nearfar.audio import microphones
+from nearfar import audio
 from nearfar.audio.recordings import SUFFIXES
 from nearfar.audio.sessions import sessions
 from nearfar.detector.calibration import FEW_SESSIONS, Backing
@@ -80,7 +80,7 @@ def check(window: Window) -> tuple[Taken, bool]:
         clip = window.clip
     except ValueError as error:
         return Taken(None, levels, (str(error),)), False
-    found = microphones.problems(clip.near, clip.far, clip.rate)
+    found = audio.problems(clip)
     texts = [p.text for p in found]
     for name, level, samples in zip(CHANNELS, levels, window.samples, strict=False):
         peak = float(np.abs(samples).max())

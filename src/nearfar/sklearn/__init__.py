@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from nearfar import backend, threshold
+from nearfar import backend
 from nearfar.audio import Clip
 from nearfar.detector import Detector
 from nearfar.detector.detector import RATE
+from nearfar.detector.system import from_normals
 from nearfar.recipe import Recipe, System, by_name
 from nearfar.support.check import Array
 
@@ -89,7 +90,7 @@ class AnomalyDetector(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError("of vectors, recipe must be a single Recipe, whose back end is used")
         self.backend_ = backend.fit(z, **vars(system.backend))
         rate = self.false_alarm_rate or max(RATE, 1 / (1 + len(z)))
-        self.offset_ = -threshold.from_normals(self.backend_.train_scores, rate, "conformal").value
+        self.offset_ = -from_normals(self.backend_.train_scores, rate, "conformal").value
         return self
 
     def score_samples(self, X: Any) -> Array:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
 
+from nearfar.detector.system import resolution_of
 from nearfar.errors import BadInput, NotFound
 from nearfar.live.calendar import MAINTENANCE
 from nearfar.live.records import ALARM, FAULT, FINE, HEALTH_EVENT, UNUSUAL, Audit, Event, ScoreRecord
@@ -20,7 +21,6 @@ from nearfar.live.rules.alarm import WEEK_S
 from nearfar.live.rules.rhythm import DAY_S, all_day, count_text
 from nearfar.live.rules.setpoint import expected_alarms, how_often
 from nearfar.support.words import plural
-from nearfar.threshold import backing
 
 if TYPE_CHECKING:
     from nearfar.detector import Detector
@@ -218,7 +218,7 @@ def newest_record(history: History) -> float | None:
 def detector_report(detector: Detector, title: str) -> DetectorReport:
     """What a fitted detector was fitted on, and what its set-point promises."""
     point, rhythm = detector.threshold, all_day(detector.window_s)
-    lowest = backing(detector.train_values, point, detector.method).lowest_rate
+    lowest = resolution_of(detector.train_values, point, detector.method).lowest_rate
     sessions = detector.sessions or [""] * len(detector.normals)
     rows = zip(detector.normals, detector.train_values, sessions, strict=True)
     normals = [Normal(n.name, float(score), n.seconds, session) for n, score, session in rows]

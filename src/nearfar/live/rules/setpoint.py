@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nearfar.detector.system import BY_HAND, Resolution, Threshold, resolution_of
 from nearfar.live.records import FAULT, Event, ScoreRecord
 from nearfar.live.rules.alarm import WEEK_S, Alarm
 from nearfar.live.rules.rhythm import Rhythm, count_text
 from nearfar.support.check import Array, number
-from nearfar.threshold import BY_HAND, Backing, Threshold, backing
 
 if TYPE_CHECKING:
     from nearfar.detector import Detector
@@ -78,7 +78,7 @@ def independent_per_week(rate: float, rhythm: Rhythm) -> float:
 def expected_alarms(detector: Detector, point: Threshold, rhythm: Rhythm, alarm: Alarm | None = None) -> list[str]:
     """A set-point, and the false alarms to expect of a healthy machine, as sentences."""
     most, least = rhythm.per_week(point.rate), independent_per_week(point.rate, rhythm)
-    shown = backing(detector.train_values, point, detector.method)
+    shown = resolution_of(detector.train_values, point, detector.method)
     above = f"above {point.value:.1f}; the most unusual of its {shown.normals} normals scores {shown.loudest:.1f}"
     if rhythm.on_delay == 1:
         lines = [f"alarm when a window scores {above}", f"of a healthy machine expect at most {how_often(most)}"]
@@ -108,7 +108,7 @@ def unusual_text(detector: Detector) -> str:
     )
 
 
-def consequences(shown: Backing, rhythm: Rhythm) -> list[str]:
+def consequences(shown: Resolution, rhythm: Rhythm) -> list[str]:
     """What it means that a set-point lies beyond what the normals can show, as sentences; [] if it does not."""
     if not shown.beyond:
         return []

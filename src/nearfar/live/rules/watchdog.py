@@ -1,7 +1,7 @@
 """Do the microphones work? A problem with a microphone is *health*, never "normal", whatever the score is.
 
-    silent, stuck, saturated, clipped, gap, one_cable     found by `audio.microphones` in a window
-    exchanged, open, hum, missing_band, rate, codec       found by `audio.setup` in a window
+    silent, stuck, saturated, clipped, gap, one_cable     found by `audio.checks` in a window
+    exchanged, open, hum, missing_band, rate, codec       found there, beside the normals
     level          a channel is far louder or quieter than the normals, band by band
 
 A fatal problem stands at once, another one after ON windows in a row; both end after OFF windows without it.
@@ -14,8 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nearfar.audio import Clip
-from nearfar.audio.microphones import Problem
+from nearfar.audio import Clip, Problem
 from nearfar.embedding.band_levels import BandLevels, frames
 
 ON, OFF = 2, 3
@@ -35,7 +34,7 @@ class Watchdog:
         self._count = 0
 
     def check(self, clip: Clip, problems: Sequence[Problem]) -> dict[str, str]:
-        """Update and return `standing`, from one window and the problems that `audio.microphones` found in it."""
+        """Update and return `standing`, from one window and the problems that `audio.checks` found in it."""
         found = {p.kind: p for p in problems if p.fatal or p.kind in WARNINGS}
         if not any(p.fatal for p in problems):
             if self._count % CHECK_EVERY == 0:

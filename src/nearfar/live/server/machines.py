@@ -15,6 +15,7 @@ from fastapi.responses import Response
 
 from nearfar.detector import Detector
 from nearfar.detector.folder import read_card
+from nearfar.detector.system import resolution_of
 from nearfar.errors import BadInput, NotFound
 from nearfar.live.heard import Heard, recordings
 from nearfar.live.history.event_audio import gain_db as playback_gain
@@ -32,7 +33,6 @@ from nearfar.live.server.serializers import heard as serialize_heard
 from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
 from nearfar.live.server.sounds import Gain, Range, content, sound
 from nearfar.support.words import plural
-from nearfar.threshold import backing
 
 router = APIRouter(prefix="/v1/machines", tags=["machines"], responses=ERRORS)
 RATES = np.geomspace(0.2, 1e-6, 48)  # rates of false alarms, as shares of windows, along the curve
@@ -280,7 +280,7 @@ def _sound_of(service: Service, machine: Machine, heard: Heard) -> Path | None:
 def _set_point(machine: Machine, detector: Detector, price: Price | None = None) -> schemas.SetPoint:
     """The set-point of `detector`, which is or would be the machine's."""
     point, rhythm = detector.threshold, machine.rhythm
-    shown = backing(detector.train_values, point, detector.method)
+    shown = resolution_of(detector.train_values, point, detector.method)
     return schemas.SetPoint(
         value=point.value,
         method=point.method,

@@ -32,7 +32,7 @@ from nearfar.live.server.errors import HttpError
 from nearfar.live.server.playback import nearest_clips
 from nearfar.live.server.serializers import audit_entry, explanation, recording_score
 from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
-from nearfar.score import unusual
+from nearfar.score import severity
 from nearfar.support.words import plural
 
 FORM = "multipart/form-data"
@@ -108,7 +108,7 @@ async def score(
 
     def work(upload: Upload) -> schemas.RecordingScore:
         scores = list(service.plant.hear(id, *upload.counted(service, machine), name=upload.name))
-        answer = recording_score(id, scores, max(scores, key=unusual))
+        answer = recording_score(id, scores, max(scores, key=severity))
         if machine.streamed:
             about = {"file": upload.name, "score": answer.score, "status": answer.status}
             service.broadcast(service.plant.operator.audit(caller_name(request, who), id, "score", **about))
@@ -126,7 +126,7 @@ async def explain(service: ServiceDep, request: Request, id: str, body_format: F
     def work(upload: Upload) -> schemas.Explanation:
         detector = machine.detector
         scored = ((detector.score_clip(clip), clip) for clip in upload.clips(service, machine))
-        explained = detector.explain(max(scored, key=lambda pair: unusual(pair[0]))[1])
+        explained = detector.explain(max(scored, key=lambda pair: severity(pair[0]))[1])
         return explanation(explained, id, nearest_clips(explained, detector))
 
     async with received_upload(service, request, body_format) as upload:
