@@ -146,7 +146,7 @@ def print_summary(facts: dict[str, Any]) -> None:
         changes = [f"{word} above {before[key]:.2f} before, {facts['set_point'][key]:.2f} now" for word, key in LAMPS]
         echo_wrapped(f"Changed       {'; '.join(changes)}")
     echo_wrapped(
-        "Odd ones out  listen to these: are they really normal? The detector is deaf to a fault that is among the normals."
+        "Odd ones out  listen to these: are they really normal? The detector is deaf to a fault that is one of them."
     )
     for odd in facts["odd_ones_out"]:
         echo_wrapped(f"              {odd['file']}  ({odd['reason']})")

@@ -124,8 +124,8 @@ def keep_old(folder: Path) -> Path:
 def write(folder: str | os.PathLike[str], state: DetectorState, odd: Sequence[OddNormal]) -> Path:
     """Write a state to `folder`, replacing a detector there; the card names the `odd` normals.
 
-    Raises as `check_place` does, and Conflict if the state was read from this folder (it has a `version`) and somebody has
-    written to it since.
+    Raises as `check_place` does, and Conflict if the state was read from this folder (it has a `version`) that
+    has been written since.
     """
     from safetensors.numpy import save
 
