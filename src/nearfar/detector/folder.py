@@ -218,8 +218,8 @@ def card(state: DetectorState, odd: Sequence[OddNormal]) -> str:
         "",
         "# Normals to listen to",
         "",
-        "Are they really normal? A fault among the normals makes the detector deaf to that fault. To leave one out: "
-        "nearfar fit with --without FILE.",
+        "Listen to them: are they really normal? The detector is deaf to a fault that is one of them. To leave one "
+        "out: nearfar fit with --without FILE.",
         "",
         *(f"- {state.normals[each.index].name} ({each.reason})" for each in odd),
         "",
