@@ -31,14 +31,26 @@ TRAINED_PER_LIST = 40  # vectors, at most, that the centres of the lists are mad
 
 
 class Inverted:
-    """Normals z (N, D) in inverted lists, scored by the k nearest of CANDIDATES; see the module."""
+    """Normals z (N, D) in inverted lists, scored by the k nearest of CANDIDATES; see the module.
+
+    The arguments are those of `backend.fit`.
+    """
+
+    compress = False
 
     def __init__(
-        self, z: Array, *, k: int, metric: str, density_k: int | None, exponent: float, seed: int, compress: bool
+        self,
+        z: Array,
+        is_target: Array,
+        k: int = 1,
+        metric: str = "cosine",
+        density_k: int | None = None,
+        exponent: float = 1.0,
+        seed: int = 0,
     ) -> None:
         self.z = unit(z) if metric == "cosine" else z
-        self.k, self.metric, self.density_k, self.exponent = k, metric, density_k, exponent
-        self.index = _index(self.z, seed, compress)
+        self.k, self.metric, self.exponent = k, metric, exponent
+        self.index = _index(self.z, seed, self.compress)
         self.others: Array | None = None
         if density_k is not None:
             distances, _ = self.search(None, density_k + 1)
@@ -93,30 +105,13 @@ class Inverted:
         return np.asarray(distances[:, : self.k].mean(axis=1))
 
 
-def ivf(
-    z: Array,
-    is_target: Array,
-    k: int = 1,
-    metric: str = "cosine",
-    density_k: int | None = None,
-    exponent: float = 1.0,
-    seed: int = 0,
-) -> Inverted:
-    """A back end of inverted lists; the arguments are those of `backend.fit`."""
-    return Inverted(z, k=k, metric=metric, density_k=density_k, exponent=exponent, seed=seed, compress=False)
+class Compressed(Inverted):
+    """`Inverted` with vectors compressed to a 32nd in the index; those that are measured stay as they are."""
+
+    compress = True
 
 
-def ivf_pq(
-    z: Array,
-    is_target: Array,
-    k: int = 1,
-    metric: str = "cosine",
-    density_k: int | None = None,
-    exponent: float = 1.0,
-    seed: int = 0,
-) -> Inverted:
-    """As `ivf`, with vectors compressed to a 32nd in the index; those that are measured stay as they are."""
-    return Inverted(z, k=k, metric=metric, density_k=density_k, exponent=exponent, seed=seed, compress=True)
+ivf, ivf_pq = Inverted, Compressed
 
 
 def _index(z: Array, seed: int, compress: bool) -> Any:
@@ -142,5 +137,5 @@ def _index(z: Array, seed: int, compress: bool) -> Any:
     return index
 
 
-for _name, _fit in (("ivf", ivf), ("ivf_pq", ivf_pq)):
-    register_backend(_name, _fit)
+register_backend("ivf", ivf)
+register_backend("ivf_pq", ivf_pq)
