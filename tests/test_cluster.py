@@ -163,6 +163,29 @@ def test_a_search_on_the_cluster_records_the_same_bytes(cluster, demo_set, regis
         run.search(_without_tests(demo_set, tmp_path), ["logmel"], tmp_path / "bad", few, engine="ray")
 
 
+def test_a_plug_in_that_no_import_path_leads_to_stays_at_home(registered):
+    from nearfar.challenge.cluster import importables
+    from nearfar.support.plugins import imported
+
+    names = {"encoder": ["bands", "beats"], "pooling": ["loudest", "mean"], "method": ["nearest"]}
+    used = importables(names)
+    assert [(field, name, each.path) for field, name, each in used] == [
+        ("encoder", "bands", "test_cluster:Bands"),
+        ("pooling", "loudest", "test_cluster:loudest"),
+        ("method", "nearest", "test_cluster:Nearest"),
+    ]
+    assert {each.folder for _, _, each in used} == {str(Path(__file__).resolve().parent)}
+    assert used[1][2].load() is loudest is imported("test_cluster:loudest")
+    pooling.register_pooling("numpys", np.max)
+    assert importables({"pooling": ["numpys"]})[0][2].path == "numpy:max"
+    for given in (lambda frames: frames.max(axis=0), type("Made", (), {"__call__": lambda self, x: x.max(axis=0)})()):
+        name = pooling.name_of_pooling(given)
+        with pytest.raises(ValueError, match=rf"the pooling '{name}' cannot go to a cluster: .* module's own"):
+            importables({"pooling": ["mean", name]})
+    with pytest.raises(ValueError, match=r"encoder 'test_cluster.Bands' cannot go to a cluster"):
+        importables({"encoder": [plugins.name_of_encoder(Bands())]})
+
+
 def _without_tests(demo_set, tmp_path):
     """A machine whose test clips cannot be read."""
     folder = tmp_path / "broken" / "fan"

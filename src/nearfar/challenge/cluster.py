@@ -6,14 +6,13 @@
                -> Embedder (actors, one GPU each if the cluster has GPUs): networks, and the store (a shared disk)
 
 `map_on_ray` runs functions as tasks, one GPU each if the cluster has GPUs. Each step and each task is idempotent: Ray
-repeats those of a killed worker. The plug-ins of this process are registered in the workers.
+repeats those of a killed worker. Workers import the plug-ins that are used, and register them.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nearfar.backend import register_backend
 from nearfar.embedding.batches import run_batch
 from nearfar.embedding.cache import CachedEncoders, EmbeddingCache, PendingClip
 from nearfar.embedding.embedder import Skip, batch_of
@@ -28,15 +28,24 @@ from nearfar.embedding.fill import Done, Order, finish, prepare
 from nearfar.embedding.store import Store
 from nearfar.encoders import register_encoder
 from nearfar.encoders.loading import full_paths, weights_of
-from nearfar.encoders.plugins import LOADS
 from nearfar.errors import StoreError
+from nearfar.pooling import register_pooling
 from nearfar.recipe import PLUGINS
+from nearfar.support.plugins import Importable
 from nearfar.support.progress import Progress
 from nearfar.support.threads import single_threaded_blas
+from nearfar.views import register_view
 
 Result = TypeVar("Result")
 NOTHING = PendingClip("", None, {}, {})
 BLOCKS = 1000  # most blocks that the recordings are divided into
+REGISTER: dict[str, Callable[[str, Any], None]] = {
+    "encoder": register_encoder,
+    "view": register_view,
+    "pooling": register_pooling,
+    "method": register_backend,
+}
+Used = tuple[tuple[str, str, Importable], ...]  # field of a recipe, name, where it is imported
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,9 @@ def embed_on_ray(
     order = replace(order, store=str(Path(order.store).resolve()), weights=full_paths(order.weights))
     source = grids or order.cached_encoders()
     described = {n: Description(e.sample_rate, str(weights_of(e))) for n, e in source.encoders.items()}
-    plugins = _plugins(ray)
+    pooled = [part for recipe in order.pooled for part in recipe.parts]
+    names = {field: [getattr(part, field) for part in pooled] for field in REGISTER}
+    plugins = importables(names | {"encoder": list(source.encoders)})
     with _connected(ray):
         gpus, cpus = _gpus(ray, order.device != "cpu"), int(ray.cluster_resources().get("CPU", 1))
         if not gpus:  # a processor is left for `_Prepare`, which feeds the actors
@@ -91,14 +102,19 @@ def embed_on_ray(
 
 
 def map_on_ray(
-    works: Sequence[Callable[[], Result]], *, on_gpu: bool = False, progress: Progress | None = None
+    works: Sequence[Callable[[], Result]],
+    names: Mapping[str, Iterable[str]],
+    *,
+    on_gpu: bool = False,
+    progress: Progress | None = None,
 ) -> list[Result]:
     """The result of each work, in order, on the cluster that Ray is connected to or a local one.
 
+    `names` are those that the works use, by field of a recipe: plug-ins among them are registered in the workers.
     Raises ImportError if Ray is not installed; the first ValueError or OSError of a work, when all others are done.
     """
     ray = _ray()
-    plugins = _plugins(ray)
+    plugins = importables(names)
     with _connected(ray):
         task = ray.remote(num_cpus=1, num_gpus=1 if _gpus(ray, on_gpu) else 0)(_outcome)
         running = {task.remote(plugins, work): at for at, work in enumerate(works)}
@@ -115,7 +131,7 @@ def map_on_ray(
     return found
 
 
-def _outcome(plugins: bytes, work: Callable[[], Result]) -> Result | Exception:
+def _outcome(plugins: Used, work: Callable[[], Result]) -> Result | Exception:
     """The result of a work in a worker, or its ValueError or OSError."""
     _register(plugins)
     try:
@@ -124,31 +140,20 @@ def _outcome(plugins: bytes, work: Callable[[], Result]) -> Result | Exception:
         return error
 
 
-def _plugins(ray: Any) -> bytes:
-    """The plug-ins of this process for `_register` in another: code that is not installed travels along."""
-    modules = {path.partition(":")[0] for each in PLUGINS.values() for path in each.paths.values()}
-    own = [
-        sys.modules[name] for name in modules if "site-packages" not in str(getattr(sys.modules[name], "__file__", ""))
-    ]
-    for module in own:
-        ray.cloudpickle.register_pickle_by_value(module)
-    try:
-        others = {kind: each.items() for kind, each in PLUGINS.items() if kind != "encoder"}
-        content: bytes = ray.cloudpickle.dumps((dict(LOADS), others))
-        return content
-    finally:
-        for module in own:
-            ray.cloudpickle.unregister_pickle_by_value(module)
+def importables(names: Mapping[str, Iterable[str]]) -> Used:
+    """The plug-ins among names by field of a recipe. ValueError for one that another process cannot import."""
+    return tuple(
+        (field, name, PLUGINS[field].importable(name))
+        for field, each in names.items()
+        for name in dict.fromkeys(each)
+        if name in PLUGINS[field].paths
+    )
 
 
 @lru_cache(maxsize=1)
-def _register(content: bytes) -> None:
-    loads, others = import_module("ray").cloudpickle.loads(content)
-    for name, load in loads.items():
-        register_encoder(name, load)
-    for kind, items in others.items():
-        for item in items:
-            PLUGINS[kind].register(*item)
+def _register(plugins: Used) -> None:
+    for field, name, importable in plugins:
+        REGISTER[field](name, importable.load())
 
 
 def _ray() -> Any:
@@ -181,7 +186,7 @@ def _connected(ray: Any) -> Iterator[None]:
 class _Prepare:
     """A row with a path -> a row per pending clip, then one with an empty clip: a path has at least one row."""
 
-    def __init__(self, order: Order, described: Mapping[str, Description], plugins: bytes) -> None:
+    def __init__(self, order: Order, described: Mapping[str, Description], plugins: Used) -> None:
         self.order, self.described, self.plugins = order, described, plugins
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -200,7 +205,7 @@ class _Prepare:
 class Embedder:
     """An actor that loads the encoders once: a batch of pending clips -> their grids in the store."""
 
-    def __init__(self, order: Order, plugins: bytes) -> None:
+    def __init__(self, order: Order, plugins: Used) -> None:
         _register(plugins)
         self.order, self.source = order, order.cached_encoders()
 

@@ -5,9 +5,14 @@ A recipe holds the name alone. No file says which code to run: the program regis
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -54,9 +59,25 @@ class Plugins(Generic[Item]):
         self.register(name, given, make(given))
         return name
 
-    def items(self) -> list[tuple[str, Any, Item]]:
-        """The arguments of `register` that gave the plug-ins, for another process."""
-        return [(name, self._given[name], self.table[name]) for name in self.paths]
+    def importable(self, name: str) -> Importable:
+        """Where another process imports the plug-in `name`. ValueError if it is not what its import path leads to."""
+        path = self.paths[name]
+        module = path.partition(":")[0]
+        try:
+            is_there = module != "__main__" and imported(path) is self._given[name]
+        except (ImportError, AttributeError):  # inside a function
+            is_there = False
+        if not is_there:
+            raise ValueError(
+                f"the {self.kind} {name!r} cannot go to a cluster: its processes import plug-ins, and {path} does not "
+                f"lead to this one. Define it as a function or class of a module's own, outside of functions, scripts "
+                f"and notebooks, and register that: {self.call}({name!r}, ...)"
+            )
+        file = getattr(sys.modules[module], "__file__", None)
+        if file is None:  # built in
+            return Importable(path, "")
+        levels = module.count(".") + (Path(file).stem == "__init__")
+        return Importable(path, str(Path(file).resolve().parents[levels]))
 
     def require(self, name: str, path: str) -> None:
         """ValueError with the way to register it, if the plug-in `name` that was imported from `path` is missing."""
@@ -70,6 +91,26 @@ class Plugins(Generic[Item]):
     @property
     def _a_kind(self) -> str:
         return f"an {self.kind}" if self.kind == "encoder" else f"a {self.kind}"
+
+
+@dataclass(frozen=True)
+class Importable:
+    """A plug-in by its import path "module:name", and the folder that holds the module."""
+
+    path: str
+    folder: str
+
+    def load(self) -> Any:
+        """The function or class."""
+        if self.folder and self.folder not in sys.path:
+            sys.path.append(self.folder)
+        return imported(self.path)
+
+
+def imported(path: str) -> Any:
+    """What the import path "module:name" leads to. ImportError or AttributeError if that is nothing."""
+    module, _, name = path.partition(":")
+    return reduce(getattr, name.split("."), importlib.import_module(module))
 
 
 def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -241,7 +241,10 @@ def search(
             for plan in job.plans
         ]
         failed = map_on_ray(
-            [task.run for task in tasks], on_gpu=device != "cpu", progress=titled(progress, "searching")
+            [task.run for task in tasks],
+            {"encoder": encoders, **space.names()},
+            on_gpu=device != "cpu",
+            progress=titled(progress, "searching"),
         )
     else:
         failed = [job.run(progress) for job in jobs]

@@ -37,16 +37,21 @@ ByView = dict[str, tuple[Array, Array]]  # the normals' distances (N,) to two ha
 
 
 def score_setting(
-    recipes: Sequence[Recipe], pooled: Mapping[str, Array], is_target: Array, test_set: TestSet
+    recipes: Sequence[Recipe],
+    pooled: Mapping[str, Array],
+    is_target: Array,
+    test_set: TestSet,
+    attributes: Array | None = None,
 ) -> Results:
     """Results of configurations that share a setting, from the unit vectors (n, D) of each waveform.
 
-    The n clips are the machine's normals with domains `is_target`, its test clips, and other machines' normals.
+    The n clips are the machine's normals with domains `is_target` and `attributes`, its test clips, and other machines'
+    normals.
     """
     tests = len(test_set.test)
     if not recipes:
         return Results([], np.zeros((0, 3)), np.zeros((0, len(STATISTICS))), np.zeros((0, tests), np.float32))
-    scores, stable = score_all(recipes, pooled, is_target)
+    scores, stable = score_all(recipes, pooled, is_target, attributes)
     train = np.stack([own for own, _ in scores])
     queries = np.stack([new for _, new in scores])
     numbers = np.full((len(recipes), 3), np.nan)
@@ -57,7 +62,7 @@ def score_setting(
 
 
 def score_all(
-    recipes: Sequence[Recipe], pooled: Mapping[str, Array], is_target: Array
+    recipes: Sequence[Recipe], pooled: Mapping[str, Array], is_target: Array, attributes: Array | None = None
 ) -> tuple[list[Scores], dict[str, float]]:
     """(leave-one-out scores (N,), scores (M,)) float32 of each configuration, for unit vectors (N + M, D).
 
@@ -68,26 +73,28 @@ def score_all(
     for parts, backend in configurations:
         for view in parts:
             wanted.setdefault(view, {})[backend] = None
-    scores, halves = _score_bands(wanted, pooled, is_target)
+    attributes = np.zeros(len(is_target), str) if attributes is None else attributes
+    scores, halves = _score_bands(wanted, pooled, is_target, attributes)
     views = {recipe.view for recipe in recipes}
     stable = {view: spearman(*_fused_halves([halves[part] for part in parts_of(view)])) for view in views}
     return [_fused([scores[part, backend] for part in parts]) for parts, backend in configurations], stable
 
 
 def _score_bands(
-    wanted: Mapping[str, Iterable[BackendConfig]], pooled: Mapping[str, Array], is_target: Array
+    wanted: Mapping[str, Iterable[BackendConfig]], pooled: Mapping[str, Array], is_target: Array, attributes: Array
 ) -> tuple[ByConfiguration, ByView]:
     """`_score` of vectors (n, D); of "beam" vectors (n, F, D) the means over the bands."""
     some = next(iter(pooled.values()))
     if some.ndim == 2:
-        return _score(wanted, pooled, is_target)
-    bands = [_score(wanted, {name: 1 * x[:, f] for name, x in pooled.items()}, is_target) for f in range(some.shape[1])]
+        return _score(wanted, pooled, is_target, attributes)
+    each = ({name: 1 * x[:, f] for name, x in pooled.items()} for f in range(some.shape[1]))
+    bands = [_score(wanted, band, is_target, attributes) for band in each]
     scores, halves = zip(*bands, strict=True)
     return _mean_over(scores), _mean_over(halves)
 
 
 def _score(
-    wanted: Mapping[str, Iterable[BackendConfig]], pooled: Mapping[str, Array], is_target: Array
+    wanted: Mapping[str, Iterable[BackendConfig]], pooled: Mapping[str, Array], is_target: Array, attributes: Array
 ) -> tuple[ByConfiguration, ByView]:
     """Scores of every wanted view and back end, and for each view the distances to two halves of the bank."""
     matrices, count = Matrices(pooled, len(is_target)), len(is_target)
@@ -101,11 +108,11 @@ def _score(
             for config in backends:
                 if config.method in (*VECTORS_ONLY, *FITS) or config.whiten:
                     z = on_host(pooled[view] if view in pooled else compose(view, pooled["near"], pooled.get("far")))
-                    backend = fit(z[:count], is_target, **vars(config))
+                    backend = fit(z[:count], is_target, attributes=attributes.tolist(), **vars(config))
                     scores[view, config] = backend.train_scores, backend.score(z[count:])
                 else:
                     normals, queries = by_metric[config.metric]
-                    method = build_method(normals, is_target, config)
+                    method = build_method(normals, is_target, config, attributes)
                     own, new = method.leave_one_out(), method.score(queries)
                     scores[view, config] = own.astype(np.float32), new.astype(np.float32)
     return scores, halves

@@ -135,6 +135,14 @@ class Space:
                 for backend in backends:
                     yield Recipe(encoder=encoder, view=view, **vars(setting), **vars(backend))
 
+    def names(self) -> dict[str, set[str]]:
+        """The views, poolings and methods of the configurations, by field of a recipe."""
+        return {
+            "view": {view for views in self.plan.values() for view in views},
+            "pooling": {setting.pooling for setting in self.plan},
+            "method": {b.method for views in self.plan.values() for backends in views.values() for b in backends},
+        }
+
     def waveforms(self) -> tuple[str, ...]:
         """Names of the waveforms of a clip that are encoded."""
         views = dict.fromkeys(view for views in self.plan.values() for view in views)
