@@ -468,7 +468,7 @@ def test_a_gaussian_can_ignore_the_domains() -> None:
 
 def test_fit_has_the_names_and_defaults_of_the_config():
     given = {name: p.default for name, p in inspect.signature(fit).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert given.pop("train_scores") is None
+    assert given.pop("train_scores") is given.pop("attributes") is None
     assert given == {f.name: f.default for f in fields(BackendConfig)}
     with pytest.raises(TypeError, match="neighbors"):
         fit(Z, neighbors=3)

@@ -123,7 +123,7 @@ def test_scores_on_a_device_are_those_of_numpy(data):
     both = []
     for convert, join in ((lambda x: x, np.stack), (tensor, torch.stack)):
         pooled = {w: join([pool.pool_many(convert(g), [setting])[0] for g in x]) for w, x in given.items()}
-        both.append(score_all([recipe], pooled, is_target))
+        both.append(score_all([recipe], pooled, is_target, np.array([f"spd_{i % 3}" for i in range(30)])))
     (((own, new),), stable), (((tensor_own, tensor_new),), tensor_stable) = both
     # domain_z divides by the spread of a few rounded distances
     scale = max(own.std(), np.abs(new).max() * 1e-2 if recipe.method == "domain_z" else 0, 1e-3 * np.abs(own).max())

@@ -9,7 +9,8 @@ import pytest
 
 from conftest import hum, write_wav
 from datasets import DEV_TEST, TRAIN, dev_2020, dev_2021, dev_2022, evaluation_set, train_since_2021, tree
-from nearfar.challenge.data.layout import attributes, read
+from nearfar.audio.recordings import attributes_of
+from nearfar.challenge.data.layout import read
 from nearfar.challenge.evaluate import evaluate
 from nearfar.metrics import auc, harmonic_mean, partial_auc
 from nearfar.recipe import BASELINE
@@ -83,7 +84,9 @@ def test_attributes_come_from_the_table_where_the_names_have_none(tmp_path: Path
     (unit,) = read(tmp_path).units
     assert sorted(r.attributes for r in unit.recordings)[-1] == "spd_9_load_2"
     assert "spd_7" in {r.attributes for r in unit.recordings}
-    assert len(attributes(tmp_path / "raw/fan/attributes_00.csv")) == len(names)
+    assert attributes_of(tmp_path / "raw" / names[9]) == "spd_9_load_2"
+    (tmp_path / "raw/fan/attributes_00.csv").write_text("\n".join(row.replace("spd,9", "spd,8") for row in table))
+    assert attributes_of(tmp_path / "raw" / names[9]) == "spd_8_load_2", "a table that has changed is read again"
 
 
 def test_development_and_evaluation_trees_side_by_side(tmp_path: Path) -> None:

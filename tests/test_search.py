@@ -30,6 +30,7 @@ from nearfar.views import compose
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 N, TARGETS, M = 30, 6, 12
+SPEEDS = [f"spd_{i % 4}" if i % 7 else "" for i in range(N)]  # attributes of the normals
 SPACE = space.space(extended=True)
 SETTINGS = list(SPACE.plan)
 
@@ -65,7 +66,10 @@ def slow(recipe, grids, is_target):
             for i in range(N + M)
         ]
         embedded.append(np.stack(each).astype(np.float32))
-    backends = [fit(z[:N], is_target, **vars(r.backend)) for z, r in zip(embedded, leaves(recipe), strict=True)]
+    backends = [
+        fit(z[:N], is_target, attributes=SPEEDS, **vars(r.backend))
+        for z, r in zip(embedded, leaves(recipe), strict=True)
+    ]
     train = [backend.train_scores for backend in backends]
     system = build(recipe, iter(train), iter(train))
     scores = [backend.score(z[N:]) for backend, z in zip(backends, embedded, strict=True)]
@@ -96,7 +100,7 @@ def test_scores_of_any_configuration_are_the_detectors(data):
     grids = toy_grids(waveforms, seed=seed, duplicates=data.draw(st.booleans()), silent=silent)
     is_target = np.arange(N) >= N - data.draw(st.sampled_from([0, 1, 3, TARGETS]))
     pooled = {w: np.stack([pool.pool_many(grids[str(i), w], [setting])[0] for i in range(N + M)]) for w in waveforms}
-    close(score_all([recipe], pooled, is_target)[0][0], slow(recipe, grids, is_target), recipe)
+    close(score_all([recipe], pooled, is_target, np.array(SPEEDS))[0][0], slow(recipe, grids, is_target), recipe)
 
 
 @pytest.mark.parametrize("freq", ["concat", "beam"])
@@ -108,9 +112,9 @@ def test_what_configurations_share_changes_none_of_them(freq):
     every = dict.fromkeys(s for views in SPACE.plan.values() for backends in views.values() for s in backends)
     recipes = [Recipe(view=view, **vars(setting), **vars(s)) for view in ("near_only", "n_f") for s in every]
     is_target = np.arange(N) >= N - TARGETS
-    together, _ = score_all(recipes, vectors, is_target)
+    together, _ = score_all(recipes, vectors, is_target, np.array(SPEEDS))
     for recipe, found in zip(recipes, together, strict=True):
-        alone = score_all([recipe], vectors, is_target)[0][0]
+        alone = score_all([recipe], vectors, is_target, np.array(SPEEDS))[0][0]
         for mine, theirs in zip(found, alone, strict=True):
             np.testing.assert_array_equal(mine, theirs, err_msg=str(recipe))
 

@@ -24,6 +24,7 @@ Conventions
     z (N, F, D)   normals by frequency band    q (M, F, D)   queries by band: each band has a back end of its own, and
                   the score is the mean of theirs (BEAM), taken after each band's calibration
     is_target (N,)   True for normals of the target domain, or None
+    attributes (N,)  text that says how the machine ran ("spd_1"), "" where nothing does, or None
     scores (M,)      float32; higher is more anomalous
     kmeans, smote and memmixup work on unit vectors if the metric is cosine; mahalanobis and pca know no metric. A bank
     of fewer than FEW clips has no leave-one-out statistics: zmin then takes mu = 0 and sigma = 1.
@@ -33,6 +34,11 @@ Conventions
     minimum. Its subspace's size, and whether a Gaussian belongs to a domain, are our choices.
     If all normals are of one domain, the methods that compare domains use one bank and warn. A domain with fewer than
     FEW clips has no spread of its own and borrows that of the other domain.
+    banks = "attribute": the normals of each attribute have a back end of their own, and the score is the smallest of
+    theirs. Attributes with fewer normals than `BackendConfig.fewest`, and normals without one, share a back end; where
+    these are too few, the rarest other attribute joins them. Leave-one-out divides the normals anew without the clip.
+    Whitening is that of all normals. With raw and k = 1 this is one bank; the densities, deviations and covariances of
+    the other methods become those of an attribute.
 
 >>> normals = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]])
 >>> backend = fit(normals, method="ldn", metric="euclidean", density_k=1)
@@ -71,11 +77,13 @@ MIXED, MIX = 990, 0.9  # MemMixup: sources that a target is mixed with, and the 
 DENSITY_K = {"ldn": 16, "dldn": 16, "dbldn": 16, "varmin": 4}  # where density_k is None ([12]; VarMin: K = 4)
 DENSITY_K_TARGET = 9  # of a target bank where density_k is None [12]
 FEW = 3  # a domain with fewer clips has no spread of its own
+JOINT, ATTRIBUTE = BANKS = ("joint", "attribute")
 CHOICES = {
     "density_agg": ("mean", "sum"),
     "neighbour_selection": ("normalized", "raw"),
     "form": ("ratio", "difference"),
     "z_sigma": ("target", "own"),
+    "banks": BANKS,
 }
 FEWEST = {"ldn": 3, "dldn": 3, "dbldn": 3, "domain_z": 4, "zmin": 4}  # normals, see `BackendConfig.fewest`; elsewhere 2
 FEWEST_FOR_COVARIANCE = 4  # where Ledoit and Wolf's shrinkage is estimated
@@ -136,6 +144,7 @@ class BackendConfig:
     components: int | float = 0.95
     clusters: int = 16
     seed: int = 0
+    banks: str = JOINT
 
     def __post_init__(self) -> None:
         one_of("method", self.method, [*METHODS, *FITS])
@@ -186,6 +195,7 @@ def fit(
     z: ArrayLike,
     is_target: ArrayLike | None = None,
     *,
+    attributes: Sequence[str] | None = None,
     method: str = "raw",
     metric: str = "cosine",
     k: int = 1,
@@ -205,6 +215,7 @@ def fit(
     components: int | float = 0.95,
     clusters: int = 16,
     seed: int = 0,
+    banks: str = JOINT,
     train_scores: ArrayLike | None = None,
 ) -> Backend:
     """Fit a back end on normals.
@@ -215,6 +226,8 @@ def fit(
         Embeddings of the normals, N >= 2, or one embedding per frequency band.
     is_target : (N,) bool, or None
         True for normals of the target domain.
+    attributes : (N,) str, or None
+        How the machine ran, for banks "attribute"; "" where nothing says it.
     method : "raw" | "ldn" | "domain_z" | "dldn" | "dbldn" | "varmin" | "mahalanobis" | "pca" | "zmin" | "kmeans" | ...
         See the module.
     metric : "cosine" | "euclidean"
@@ -250,6 +263,8 @@ def fit(
         Centres of kmeans; clipped to the source clips.
     seed : int
         Of the draws of smote.
+    banks : "joint" | "attribute"
+        One back end of all normals, or one for each attribute: see the module.
     train_scores : (N,), or None
         Leave-one-out scores of a former fit on the same normals. None: computed at the first use.
 
@@ -261,7 +276,8 @@ def fit(
     Raises
     ------
     ValueError
-        If an array is not finite, a name is unknown or a number is out of range.
+        If an array is not finite, a name is unknown, a number is out of range, or banks are by attribute and no normal
+        has one.
     """
     config = BackendConfig(
         method=method,
@@ -283,6 +299,7 @@ def fit(
         components=components,
         clusters=integer("clusters", clusters),
         seed=integer("seed", seed, low=0),
+        banks=banks,
     )
     z = finite("z", z)
     if z.ndim not in (2, 3) or len(z) < 2 or not z[0].size:
@@ -292,19 +309,38 @@ def fit(
         warnings.warn(f"method {method!r} compares two domains and there is one: it works as one bank", stacklevel=2)
     elif method in DOMAIN_AWARE and min(target.sum(), (~target).sum()) < FEW:
         warnings.warn(f"a domain has fewer than {FEW} clips: it borrows the other domain's spread", stacklevel=2)
-    return build(z.copy(), target, config, train_scores)  # the caller may reuse the array z
+    named = np.zeros(len(z), str) if attributes is None else np.array(list(attributes), str)
+    if len(named) != len(z):
+        raise ValueError(f"attributes holds {len(named)} texts for {len(z)} normals")
+    if banks == ATTRIBUTE and len(set(named.tolist())) == 1:
+        if not named[0]:
+            raise ValueError(
+                f"banks = 'attribute' needs attributes of the normals, and none of these {len(z):,} has one: file "
+                "names such as section_00_source_train_normal_0000_spd_1.wav say them, or attributes_00.csv beside "
+                "the folder train; use banks = 'joint' for this machine"
+            )
+        warnings.warn(f"all normals have the attribute {str(named[0])!r}: they are one bank", stacklevel=2)
+    # a copy, as the caller may reuse the array z
+    return build(z.copy(), target, config, train_scores, named)
 
 
-def build(z: Array, is_target: Array, config: BackendConfig, train_scores: ArrayLike | None = None) -> Backend:
-    """`fit` for arguments that were checked: z (N, D) or (N, F, D), is_target (N,) bool."""
+def build(
+    z: Array,
+    is_target: Array,
+    config: BackendConfig,
+    train_scores: ArrayLike | None = None,
+    attributes: Array | None = None,
+) -> Backend:
+    """`fit` for arguments that were checked: z (N, D) or (N, F, D), is_target (N,) bool, attributes (N,) str."""
+    attributes = np.zeros(len(z), str) if attributes is None else attributes
     given = None if train_scores is None else finite("train_scores", train_scores, ndim=1)
     if given is not None and len(given) != len(z):
         raise ValueError(f"train_scores holds {len(given)} scores for {len(z)} normals")
     if z.ndim == 3:
-        return Backend(z, is_target, config, Beam(z, is_target, config), None, given)
+        return Backend(z, is_target, attributes, config, Beam(z, is_target, attributes, config), None, given)
     whitener = Gaussian(z) if config.whiten and config.method != "as_is" else None
-    method = build_method(z if whitener is None else whitener.whiten(z), is_target, config)
-    return Backend(z, is_target, config, method, whitener, given)
+    method = build_method(z if whitener is None else whitener.whiten(z), is_target, config, attributes)
+    return Backend(z, is_target, attributes, config, method, whitener, given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,11 +348,13 @@ class Backend:
     """A fitted back end, made by `fit`.
 
     z, is_target   the normals (N, D) or (N, F, D) as given, and their domains (N,)
+    attributes     (N,) of the normals, "" where there are none
     config         the choices that it was fitted with
     """
 
     z: Array
     is_target: Array
+    attributes: Array
     config: BackendConfig
     _method: Method = field(repr=False)
     _whitener: Gaussian | None = field(repr=False)
@@ -392,7 +430,11 @@ class Backend:
         """Scores of clips by a back end without others; the pair is one of `excluded_sets`."""
         left_out, members = pair
         rest = np.delete(np.arange(len(self.z)), left_out)
-        return build(self.z[rest], self.is_target[rest], self.config).score(self.z[members])
+        return self._of(rest).score(self.z[members])
+
+    def _of(self, rows: Array) -> Backend:
+        """The back end of some of the normals."""
+        return build(self.z[rows], self.is_target[rows], self.config, attributes=self.attributes[rows])
 
     def _by_distances(self) -> Callable[[tuple[Array, Array]], Array]:
         """`_score_without` for methods of neighbours, from the distances between all normals, measured once."""
@@ -477,8 +519,7 @@ class Backend:
         def one(i: int) -> float:
             others = np.arange(len(self.z)) != i
             if isinstance(self._method, OF_VECTORS):  # not in the rotated axes below, which are fewer
-                refitted = build(self.z[others], self.is_target[others], self.config)
-                return float(refitted.score(self.z[i : i + 1])[0])
+                return float(self._of(others).score(self.z[i : i + 1])[0])
             y = whitener.whiten_excluding(i).astype(np.float32)
             method = build_method(y[others], self.is_target[others], self.config)
             return float(method.score(y[i : i + 1])[0])
@@ -493,8 +534,10 @@ class Method(Protocol):
     def leave_one_out(self) -> Array: ...
 
 
-def build_method(z: Any, is_target: Array, config: BackendConfig) -> Method:
+def build_method(z: Any, is_target: Array, config: BackendConfig, attributes: Array | None = None) -> Method:
     """The method of `config`, fitted on normals z: vectors (N, D), or normals given by the distances between them."""
+    if config.banks == ATTRIBUTE and attributes is not None:
+        return AttributeBanks(z, is_target, attributes, config)
     if config.method in FITS:
         return PluginMethod(z, is_target, config)
     if config.method == "raw":
@@ -518,6 +561,53 @@ def build_method(z: Any, is_target: Array, config: BackendConfig) -> Method:
 
 def _rows_by_domain(is_target: Array) -> list[Array]:  # of the source, of the target
     return [np.flatnonzero(~is_target), np.flatnonzero(is_target)]
+
+
+def bank_names(attributes: Array, fewest: int) -> Array:
+    """The bank (N,) of each normal: its attribute, or "" for the bank that those with too few normals share."""
+    names, name_of, counts = np.unique(attributes, return_inverse=True, return_counts=True)
+    shared = (counts < fewest) | (names == "")
+    if 0 < counts[shared].sum() < fewest and not shared.all():
+        shared[np.where(shared, len(attributes), counts).argmin()] = True
+    return np.where(shared, "", names)[name_of]
+
+
+class AttributeBanks:
+    """A method for the normals of each attribute; a score is the smallest of theirs."""
+
+    def __init__(self, z: Any, is_target: Array, attributes: Array, config: BackendConfig) -> None:
+        self.z, self.is_target, self.attributes = z, is_target, attributes
+        self.config, self.fewest = replace(config, banks=JOINT), config.fewest
+        self.names = bank_names(attributes, self.fewest)
+        self.rows = [np.flatnonzero(self.names == name) for name in np.unique(self.names)]
+        self.parts = [self._method_of(rows) for rows in self.rows]
+
+    def score(self, q: Any) -> Array:
+        return np.asarray(np.min([part.score(q) for part in self.parts], axis=0))
+
+    def leave_one_out(self) -> Array:
+        out, every = np.full(len(self.z), np.inf), np.arange(len(self.z))
+        for rows, part in zip(self.rows, self.parts, strict=True):
+            out[rows] = np.minimum(out[rows], part.leave_one_out())
+            if len(others := np.delete(every, rows)):
+                out[others] = np.minimum(out[others], part.score(self.z[others]))
+        for same in (np.flatnonzero(self.attributes == each) for each in np.unique(self.attributes)):
+            without = np.delete(every, same[0])
+            if (bank_names(self.attributes[without], self.fewest) != self.names[without]).any():
+                out[same] = [self._score_without(i) for i in same.tolist()]  # they have another bank then
+        return out
+
+    def _score_without(self, i: int) -> float:
+        """The score of a normal by the banks that the others have."""
+        others = np.delete(np.arange(len(self.z)), i)
+        names = bank_names(self.attributes[others], self.fewest)
+        known = {rows.tobytes(): part for rows, part in zip(self.rows, self.parts, strict=True)}
+        banks = [others[names == name] for name in np.unique(names)]
+        parts = [known.get(rows.tobytes()) or self._method_of(rows) for rows in banks]
+        return min(float(part.score(self.z[i : i + 1])[0]) for part in parts)
+
+    def _method_of(self, rows: Array) -> Method:
+        return build_method(self.z[rows], self.is_target[rows], self.config)
 
 
 class DualDensity:
@@ -870,8 +960,9 @@ def refitted(z: Array, is_target: Array, config: BackendConfig, rows: Array | No
 class Beam:
     """A back end for each band of z (N, F, D); a score is the mean of theirs, and so is the exact leave-one-out."""
 
-    def __init__(self, z: Array, is_target: Array, config: BackendConfig) -> None:
-        self.bands = [build(np.ascontiguousarray(band), is_target, config) for band in np.moveaxis(z, 1, 0)]
+    def __init__(self, z: Array, is_target: Array, attributes: Array, config: BackendConfig) -> None:
+        each = (np.ascontiguousarray(band) for band in np.moveaxis(z, 1, 0))
+        self.bands = [build(band, is_target, config, attributes=attributes) for band in each]
 
     def score(self, q: Array) -> Array:
         return beam_score([band.score(q[:, f]) for f, band in enumerate(self.bands)])
@@ -884,7 +975,8 @@ class Beam:
         return beam_score([band.scores_excluding(related) for band in self.bands])
 
 
-OF_VECTORS = (Mahalanobis, PrincipalResidual, ZMin, AlteredBank)  # rotating the vectors into fewer axes changes them
+# Rotating the vectors into fewer axes changes these.
+OF_VECTORS = (Mahalanobis, PrincipalResidual, ZMin, AlteredBank, AttributeBanks)
 FROM_DISTANCES = (DensityBank, VarMinBank, DualDensity, DomainZ)  # the distances to all normals give their scores
 
 

@@ -164,8 +164,8 @@ class Recipe(BackendConfig, metaclass=TakesPlugins):
         Whether the clip's vector is scaled to length 1 (the report); False for features in decibels.
     plus : tuple of Recipe
         Recipes whose vectors are appended to this one's before the back end; their back ends are not used.
-    method, metric, k, density_k ...
-        As in `backend.fit`.
+    method, metric, k, density_k, banks ...
+        As in `backend.fit`; attributes come from the names of the normals, or from attributes_00.csv beside them.
     """
 
     encoder: str = "logmel"

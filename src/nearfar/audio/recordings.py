@@ -20,9 +20,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 
 from nearfar.support.cells import unescaped
+from nearfar.support.files import file_fingerprint
 from nearfar.support.words import plural, shown
 
 SUFFIXES = (
@@ -65,6 +67,16 @@ class Recording:
     attributes: str = ""
     section: str = ""  # "00"; the machine's id in names of 2020
 
+    @property
+    def domain(self) -> str:
+        """ "source", "target", or "" if it is unknown."""
+        return {None: "", False: "source", True: "target"}[self.is_target]
+
+    @property
+    def label(self) -> str:
+        """ "normal", "anomaly", or "" if it is unknown."""
+        return {None: "", False: "normal", True: "anomaly"}[self.is_anomaly]
+
 
 @dataclass(frozen=True)
 class NameFacts:
@@ -91,6 +103,26 @@ def parse(name: str) -> NameFacts:
     if match := _MIMII.fullmatch(stem):
         return NameFacts("", None, LABELS[match["label"]])
     return NameFacts()
+
+
+def attributes_of(path: Path) -> str:
+    """How the machine ran, "spd_1_load_2", by the file's name, else by attributes_NN.csv beside its folder; or ""."""
+    folder = path.absolute().parent
+    if known := parse(path.name).attributes:
+        return known
+    tables = tuple((table, *file_fingerprint(table)) for table in sorted(folder.parent.glob("attributes_*.csv")))
+    return _listed(tables).get((folder.name, path.name), "")
+
+
+@lru_cache(maxsize=64)
+def _listed(tables: tuple[tuple[Path, int, int], ...]) -> dict[tuple[str, str], str]:
+    """{(split folder, file name): attributes} of tables with the columns file_name, d1p, d1v, d2p, d2v, ..."""
+    found = {}
+    for _, row in (each for table, *_ in tables for each in rows(table)):
+        file = Path(row["file"].replace("\\", "/"))
+        values = [value for column, value in row.items() if re.fullmatch(r"d\d+[pv]", column) and value]
+        found[file.parent.name, file.name] = "_".join(values)
+    return found
 
 
 def find(folder_or_files: Files, manifest: str | os.PathLike[str] | None = None) -> list[Recording]:

@@ -198,6 +198,21 @@ def compare_evaluations(a: Evaluation, b: Evaluation, *, rounds: int = 1000, see
     return compare(pairs, rounds=rounds, seed=seed)
 
 
+def known_facts(evaluation: Evaluation) -> list[dict[str, str]]:
+    """What is known of each test clip that has a score, in their order; "" where a value is unknown."""
+    return [
+        {
+            "machine": m.machine,
+            "section": m.section,
+            "domain": r.domain,
+            "label": r.label,
+            "attributes": r.attributes,
+        }
+        for m in evaluation.machines
+        for r in m.recordings
+    ]
+
+
 def _share_encoders(fitted: Detector, detector: Detector) -> None:
     """Let a detector use the networks that `fitted`, of the same system, has loaded."""
     if fitted.loaded_encoders is not None and not fitted.by_default:

@@ -1,9 +1,10 @@
 """The vectors of a data set by a recipe, for other programs.
 
-    file   name                                             shape
-    npz    names, machines, splits, domains, labels         (n,) text; "" where a domain or label is unknown
-           vectors, or vectors0, vectors1 ... of a fusion   (n, D) float32, or (n, F, D) for "beam"
-           train_scores, or train_scores0 ...               (n,) float32: leave-one-out scores of the normals, else NaN
+    array                                            shape
+    names, machines, splits                          (n,) text
+    domains, labels, attributes                      (n,) text, "" where it is unknown
+    vectors, or vectors0, vectors1 ... of a fusion   (n, D) float32, or (n, F, D) for "beam"
+    train_scores, or train_scores0 ...               (n,) float32: leave-one-out scores of the normals, else NaN
 
 Recordings are in the order of machines, then train and test clips. numpy reads the file without pickle.
 """
@@ -30,8 +31,6 @@ from nearfar.support.files import atomic_write
 from nearfar.support.progress import Progress, titled
 
 WHOLE_S = 600.0  # a recording up to this length is one clip
-LABELS = {None: "", True: "anomaly", False: "normal"}
-DOMAINS = {None: "", True: "target", False: "source"}
 
 
 def vectors(
@@ -73,8 +72,9 @@ def vectors(
         "names": np.array([r.path.name for _, r in rows]),
         "machines": np.array([name for name, _ in rows]),
         "splits": np.where(is_train, "train", "test"),
-        "domains": np.array([DOMAINS[r.is_target] for _, r in rows]),
-        "labels": np.array([LABELS[r.is_anomaly] for _, r in rows]),
+        "domains": np.array([r.domain for _, r in rows]),
+        "labels": np.array([r.label for _, r in rows]),
+        "attributes": np.array([r.attributes for _, r in rows]),
     }
     for i, recipe in enumerate(recipes):
         suffix = str(i) if len(recipes) > 1 else ""
@@ -82,7 +82,9 @@ def vectors(
         scores = np.full(len(rows), np.nan, np.float32)
         for unit in units:
             mine = is_train & (out["machines"] == unit.name)
-            scores[mine] = fit(z[mine], out["domains"][mine] == "target", **vars(recipe.backend)).train_scores
+            is_target, attributes = out["domains"][mine] == "target", out["attributes"][mine].tolist()
+            fitted = fit(z[mine], is_target, attributes=attributes, **vars(recipe.backend))
+            scores[mine] = fitted.train_scores
         out |= {f"vectors{suffix}": z, f"train_scores{suffix}": scores}
     return out
 

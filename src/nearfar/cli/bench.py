@@ -82,7 +82,8 @@ def evaluate(
         if has_pictures():
             paper.write_figures(tables_folder, evaluation.machines)
     if csv_file:
-        atomic_write(csv_file, as_csv([(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]))
+        named = [(f"{m.name}/{s.name}", s) for m in evaluation.machines for s in m.scores]
+        atomic_write(csv_file, as_csv(named, bench.known_facts(evaluation)))
     if page:
         from nearfar.challenge.pages.report import bench_page
 

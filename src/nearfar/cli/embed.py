@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nearfar.cli.options import Channels, Engine, Json, Networks, command, load_recipe, weights_for
+from nearfar.cli.options import Channels, Engine, Json, Networks, RecipeSettings, command, load_recipe, weights_for
 from nearfar.cli.terminal import BAD_INPUT, DONE, Failures, echo, echo_json, progress_bar, warn
 from nearfar.support.cells import escaped
 from nearfar.support.files import atomic_write
@@ -39,6 +39,7 @@ def embed(
     pooled: Annotated[
         list[str] | None, typer.Option(help="Keep only this recipe's pooled vectors, no grids; may be repeated.")
     ] = None,
+    settings: RecipeSettings = None,
     shard: Annotated[str | None, typer.Option(help="Part i/n of the recordings, for one of n jobs.")] = None,
     engine: Engine = "local",
     verify: Annotated[
@@ -59,7 +60,9 @@ def embed(
     part = _part(shard)
     paths = [r.path for r in find(data) if in_shard(r.name, part)]
     encoders = (*(encoder or ()), *(more or ()))
-    recipes = tuple(leaf for name in pooled or () for leaf in _leaves(name))
+    if settings and not pooled:
+        raise ValueError("--set changes the recipes of --pooled, and none is given")
+    recipes = tuple(leaf for name in pooled or () for leaf in _leaves(name, settings or ()))
     order = Order(
         store=str(store),
         encoders=encoders,
@@ -133,10 +136,10 @@ def _waveforms(paths: list[Path], far: int | None) -> tuple[str, ...]:
     return ("near",)
 
 
-def _leaves(name: str) -> Iterator[Recipe]:
+def _leaves(name: str, settings: Sequence[str]) -> Iterator[Recipe]:
     from nearfar.recipe import leaves
 
-    found = load_recipe(name)
+    found = load_recipe(name, settings)
     if found is None:
         raise ValueError(f"--pooled {name}: the default recipe depends on the normals: name another recipe")
     return leaves(found)

@@ -204,9 +204,20 @@ def load_recipe(recipe: str | None, settings: Sequence[str] = ()) -> System | No
 
 
 def changed(system: System | None, settings: Sequence[str]) -> System | None:
-    """A system with settings KEY=VALUE; a value is JSON, or else text. ValueError names a wrong one."""
+    """A system with settings KEY=VALUE. ValueError names a wrong one."""
     from nearfar.recipe import with_settings
 
+    values = parsed(settings)
+    if values and system is None:
+        raise ValueError(
+            "--set changes a recipe, and the default is chosen by the normals: name another with --recipe, such as "
+            "logmel-floor, or a file made by: nearfar recipe logmel-floor > my.json"
+        )
+    return system if system is None or not values else with_settings(system, values)
+
+
+def parsed(settings: Sequence[str]) -> dict[str, Any]:
+    """Settings KEY=VALUE as data; a value is JSON, or else text."""
     values: dict[str, Any] = {}
     for text in settings:
         key, equals, value = text.partition("=")
@@ -216,12 +227,7 @@ def changed(system: System | None, settings: Sequence[str]) -> System | None:
             values[key] = json.loads(value)
         except ValueError:
             values[key] = value
-    if values and system is None:
-        raise ValueError(
-            "--set changes a recipe, and the default is chosen by the normals: name another with --recipe, such as "
-            "logmel-floor, or a file made by: nearfar recipe logmel-floor > my.json"
-        )
-    return system if system is None or not values else with_settings(system, values)
+    return values
 
 
 def import_plugin(name: str) -> None:

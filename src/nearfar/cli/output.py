@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -195,11 +195,13 @@ def as_row(name: str, score: Score) -> dict[str, Any]:
     }
 
 
-def as_csv(scores: Sequence[Named]) -> str:
-    """Scores as CSV, one row each; `anomalous` and `unusual` are 1, 0 or empty."""
+def as_csv(scores: Sequence[Named], facts: Sequence[Mapping[str, str]] = ()) -> str:
+    """Scores as CSV, one row each, with `facts` of each in further columns; a flag is 1, 0 or empty."""
     out = io.StringIO()
     rows = [as_row(name, score) for name, score in scores]
-    table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    for row, more in zip(rows, facts, strict=False):
+        row |= more
+    table = csv.DictWriter(out, [*COLUMNS, *(facts[0] if facts else ())], lineterminator="\n")
     table.writeheader()
     for row in rows:
         flags = {name: "" if row[name] is None else int(row[name]) for name in ("anomalous", "unusual")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,10 +42,14 @@ def search(
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder of the records.")] = Path("search"),
     extended: Annotated[bool, typer.Option("--extended", help="Also configurations beyond the report.")] = False,
     freq: Annotated[list[str] | None, typer.Option(help="concat (default), mean, bands, beam; repeatable.")] = None,
-    layer: Annotated[list[str] | None, typer.Option(help="A network's: 1, 2, ... or final (default).")] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(help="A network's: 1, 2, ..., final (default), or 6+9 for an average; repeatable."),
+    ] = None,
     views: Annotated[list[str] | None, typer.Option(help="Only this input method; may be repeated.")] = None,
     poolings: Annotated[list[str] | None, typer.Option(help="Only this pooling; may be repeated.")] = None,
     methods: Annotated[list[str] | None, typer.Option(help="Only this back end; may be repeated.")] = None,
+    settings: opt.RecipeSettings = None,
     select: Annotated[str, typer.Option(help="labels, or label-free: rules that use only normals.")] = "labels",
     top: Annotated[int, typer.Option(help="Rows to show.")] = 10,
     rounds: opt.Rounds = 200,
@@ -72,6 +76,8 @@ def search(
     one_of("way to select", select, ("labels", "label-free"))
     restricted = {"views": views or (), "poolings": poolings or (), "methods": methods or ()}
     chosen = space(extended=extended, freqs=freq or ("concat",), layers=_layers(layer), **restricted)
+    if settings:
+        chosen = chosen.changed(encoder[0], opt.parsed(settings))
     _say_licences(encoder)
     bytes_of_memory = None if memory is None else int(number("memory", memory, above=0) * (1 << 30))
     with progress_bar() as progress:
@@ -172,6 +178,7 @@ def fuse(
         list[str] | None,
         typer.Option("--systems", help="Recipe name, JSON file, or a folder of `nearfar search`; may be repeated."),
     ] = None,
+    recipe_settings: opt.RecipeSettings = None,
     more: Annotated[list[str] | None, typer.Argument(help="More of --systems.", metavar="[SYSTEM]...")] = None,
     from_search: Annotated[Path | None, typer.Option(help="Folder of `nearfar search` to take systems from.")] = None,
     top: Annotated[int, typer.Option(help="How many systems of a search to fuse.")] = 6,
@@ -199,6 +206,10 @@ def fuse(
         raise ValueError("give --systems one folder of a search, or recipes by name or JSON file")
     if layers and not folder:
         raise ValueError("--layers chooses from a search: give --systems the folder of one")
+    if folder and recipe_settings:
+        raise ValueError(
+            f"--set changes recipes, and {folder} holds what a search has scored: give --set to that search"
+        )
     if folder and truth:
         raise ValueError(f"{folder} holds the labels that its search was given: give --truth to nearfar search")
     if folder:
@@ -206,7 +217,8 @@ def fuse(
         rows = bench.layers(records) if layers else bench.candidates(records, top)
     else:
         settings = {**channels.settings(), **networks.settings(), "store": opt.open_store(store)}
-        records, rows = _scored(data, names, networks, truth=truth, only=machine or (), **settings)
+        wanted = [leaf for name in names for leaf in _recipes(name, recipe_settings or ())]
+        records, rows = _scored(data, wanted, networks, truth=truth, only=machine or (), **settings)
     fused = bench.fuse(records, rows, search=not equal)
     if out:
         atomic_write(out, fused.system.to_json() + "\n")
@@ -229,14 +241,16 @@ def _say_licences(encoders: Iterable[str]) -> None:
             warn(f"Licence of the weights of {name}: {TABLE[name].licence}")
 
 
-def _layers(named: list[str] | None) -> list[int | None]:
-    """Layers by number; None is the final one."""
+def _layers(named: list[str] | None) -> list[int | tuple[int, ...] | None]:
+    """Layers by number, or several that are averaged; None is the final one."""
     from nearfar.support.check import integer
 
     try:
-        return [None if name == "final" else integer("layer", int(name)) for name in named or ["final"]]
+        each = [() if name == "final" else [integer("layer", int(n)) for n in name.split("+")] for name in named or ()]
     except ValueError:
-        raise ValueError(f"--layer takes a number from 1 or final, not {', '.join(named or ())}") from None
+        what = "a number from 1, several such as 6+9, or final"
+        raise ValueError(f"--layer takes {what}, not {', '.join(named or ())}") from None
+    return [tuple(several) if several[1:] else next(iter(several), None) for several in each] or [None]
 
 
 def _by_labels(found: Searched, select: str) -> bool:
@@ -250,22 +264,21 @@ def _by_labels(found: Searched, select: str) -> bool:
     return select == "labels" and found.records.labelled
 
 
-def _scored(data: Path, names: list[str], networks: opt.Networks, **settings: Any) -> tuple[Records, list[int]]:
-    """Score systems given by name or file: their records, and the row of each."""
+def _scored(data: Path, wanted: list[Recipe], networks: opt.Networks, **settings: Any) -> tuple[Records, list[int]]:
+    """Score recipes: their records, and the row of each."""
     import tempfile
 
     from nearfar.challenge.search import run
 
-    wanted = [leaf for name in names for leaf in _recipes(name)]
     with progress_bar() as progress, tempfile.TemporaryDirectory() as scratch:
         records = run.search_recipes(data, wanted, scratch, networks.weights_of(*wanted), progress=progress, **settings)
     return records, [list(records.recipes).index(recipe) for recipe in dict.fromkeys(wanted)]
 
 
-def _recipes(name: str) -> list[Recipe]:
+def _recipes(name: str, settings: Sequence[str]) -> list[Recipe]:
     from nearfar.recipe import Fusion, Recipe
 
-    found = opt.load_recipe(name)
+    found = opt.load_recipe(name, settings)
     parts = [part for _, part in found.parts] if isinstance(found, Fusion) else [found]
     for part in parts:
         if not isinstance(part, Recipe):

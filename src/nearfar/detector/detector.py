@@ -21,8 +21,9 @@ from numpy.typing import ArrayLike
 from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.audio.checks import ROW, UsualSetup
+from nearfar.audio.recordings import attributes_of, parse
 from nearfar.audio.sessions import extended
-from nearfar.backend import Backend, fit
+from nearfar.backend import ATTRIBUTE, Backend, fit
 from nearfar.bank import bank_of_vectors, coreset
 from nearfar.detector import calibration, default, review
 from nearfar.detector import folder as saved
@@ -228,9 +229,11 @@ class Detector:
         self._take_setup(clips)
         self._review(clips, targets)
         self.is_target = np.concatenate([self.is_target, targets])
-        before, new = ([origin.path for origin in each] for each in (self.normals, [clip.origin for clip in clips]))
-        self.sessions = extended(before, self.sessions, new)
-        self.normals = self.normals + [clip.origin for clip in clips]
+        new = [clip.origin for clip in clips]
+        if any(recipe.banks == ATTRIBUTE for recipe in self.recipes):
+            new = [replace(origin, attributes=_attributes(origin)) for origin in new]
+        self.sessions = extended([n.path for n in self.normals], self.sessions, [n.path for n in new])
+        self.normals = self.normals + new
         self.group_features = self.group_features + [clip.features for clip in clips if clip.features is not None]
         self.band_levels = BandLevels.total([self.band_levels, *(clip.levels for clip in clips)])
         if keep is not None and keep < len(self.normals):
@@ -607,7 +610,9 @@ class Detector:
             known = [self.sessions[i] or None for i in rows]
             related = calibration.related(groups, recordings=files, sessions=known)
             safety = SAFETY if calibration.are_related(machine) else 1.0
-        return fit_system(self.system, [z[rows] for z in banks], self.is_target[rows], groups, related, safety)
+        attributes = [self.normals[i].attributes for i in rows]
+        selected = [z[rows] for z in banks]
+        return fit_system(self.system, selected, self.is_target[rows], attributes, groups, related, safety)
 
     def _compared(self, scores: Sequence[Array]) -> list[Array]:
         """Of arrays by leaf, once or twice, those of the leaves that compare a clip with the normals."""
@@ -675,8 +680,9 @@ class Detector:
         self.setup_rows, self.setup = state.setup_rows, state.setup
         self.sessions, self.group_features = list(state.sessions), list(state.group_features)
         alone = [None] * len(state.own) if len(state.groups) else state.own  # exact leave-one-out takes its time
+        attributes = [normal.attributes for normal in state.normals]
         backends = [
-            fit(z, state.is_target, train_scores=train, **vars(recipe.backend))
+            fit(z, state.is_target, attributes=attributes, train_scores=train, **vars(recipe.backend))
             for recipe, z, train in zip(self.recipes, state.banks, alone, strict=True)
         ]
         assert self.system is not None
@@ -684,6 +690,10 @@ class Detector:
         self.threshold = state.threshold
         if state.format < saved.FORMAT and state.threshold.method in THRESHOLD_METHODS:
             self.set_threshold()
+
+
+def _attributes(origin: Origin) -> str:
+    return attributes_of(Path(origin.path)) if origin.path else parse(origin.name).attributes
 
 
 def load(

@@ -4,7 +4,8 @@
     recipe.json            everything that changes a score
     bank.safetensors       embeddings z0, z1, ... (N, D) of each leaf ("beam": N, F, D), the normals' scores own0, ...
                            and lone0, ... (N,), domains, band levels, what groups are found by, rows of `audio.checks`
-    normals.csv            one row per normal: name, domain, sha256, seconds, path, session, groups
+    normals.csv            one row per normal: name, domain, sha256, seconds, path, session, groups, and with banks by
+                           attribute the attributes
     card.md                the same for people
 
 The folder appears whole or not at all: it is written beside its place and renamed. A detector that was read from a
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.audio.checks import ROW, UsualSetup
+from nearfar.backend import ATTRIBUTE
 from nearfar.detector.review import OddNormal
 from nearfar.detector.system import SAFETY, THRESHOLD_METHODS, Threshold
 from nearfar.embedding.band_levels import CHANNELS, BandLevels
@@ -46,6 +48,7 @@ READABLE = (1, 2, 3)  # 1: other p-values of a watch's normals, so its set-point
 FILES = ("detector.json", "recipe.json", "bank.safetensors", "normals.csv", "card.md")
 COLUMNS = ("name", "domain", "sha256", "seconds", "path", "session", "machine_group", "noise_group")
 OLD_COLUMNS = COLUMNS[:5]  # of formats 1 and 2
+ATTRIBUTES = ("attributes",)  # a further column where a recipe has banks by attribute
 Version = tuple[tuple[int, int, int], ...]  # inode, size and time of change of each file; () without a detector
 DAMAGED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, ValueError, csv.Error)
 
@@ -143,12 +146,13 @@ def write(folder: str | os.PathLike[str], state: DetectorState, odd: Sequence[Od
         _write_text(draft / "card.md", card(state, odd))
         with (draft / "normals.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as table:
             rows = csv.writer(table)
-            rows.writerow(COLUMNS)
+            rows.writerow(_columns(state.system, COLUMNS))
             groups = state.groups.tolist() or [["", ""]] * len(state.normals)
             each = zip(state.normals, state.is_target, state.sessions, groups, strict=True)
             for n, target, session, pair in each:
                 domain = "target" if target else "source"
-                rows.writerow(escaped([n.name, domain, n.sha256, f"{n.seconds:.6g}", n.path, session, *pair]))
+                about = [n.attributes] * len(_columns(state.system, ()))
+                rows.writerow(escaped([n.name, domain, n.sha256, f"{n.seconds:.6g}", n.path, session, *pair, *about]))
     return folder
 
 
@@ -250,6 +254,11 @@ def _settings(state: DetectorState) -> dict[str, Any]:
     }
 
 
+def _columns(system: System, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns of normals.csv for a system."""
+    return (*columns, *ATTRIBUTES) if any(leaf.banks == ATTRIBUTE for leaf in leaves(system)) else columns
+
+
 def _arrays(state: DetectorState) -> dict[str, Array]:
     arrays: dict[str, Array] = {"is_target": state.is_target.astype(np.uint8)}
     for i, (z, own, lone) in enumerate(zip(state.banks, state.own, state.lone, strict=True)):
@@ -273,8 +282,11 @@ def _read(folder: Path) -> DetectorState:
     require_plugins(settings.get("plugins", {}))
     system = _parse_file(folder / "recipe.json", from_json)
     new = settings["format"] >= 3
-    rows = _rows(folder / "normals.csv", COLUMNS if new else OLD_COLUMNS)
-    normals = [Origin(row["name"], row["path"], row["sha256"], float(row["seconds"])) for row in rows]
+    rows = _rows(folder / "normals.csv", _columns(system, COLUMNS if new else OLD_COLUMNS))
+    normals = [
+        Origin(row["name"], row["path"], row["sha256"], float(row["seconds"]), row.get("attributes", ""))
+        for row in rows
+    ]
     domains = [one_of("domain", row["domain"], ("source", "target")) for row in rows]
     pairs = [[int(row["machine_group"]), int(row["noise_group"])] for row in rows if new and row["machine_group"]]
     arrays = _load_arrays(folder / "bank.safetensors")

@@ -138,17 +138,18 @@ def fit_system(
     system: System,
     banks: Sequence[Array],
     is_target: Array,
+    attributes: Sequence[str],
     groups: Array,
     related: Array | None,
     safety: float = 1.0,
 ) -> FittedSystem:
     """A system fitted on a bank (N, D) of normals per leaf.
 
-    `related` (N, N) says which normals are left out together; None: each normal alone. `groups` (N, 2) and `safety` are
-    kept.
+    `is_target` (N,) and `attributes` (N,) are those of the normals. `related` (N, N) says which normals are left out
+    together; None: each normal alone. `groups` (N, 2) and `safety` are kept.
     """
     pairs = zip(banks, leaves(system), strict=True)
-    backends = [fit(z, is_target, **vars(recipe.backend)) for z, recipe in pairs]
+    backends = [fit(z, is_target, attributes=attributes, **vars(recipe.backend)) for z, recipe in pairs]
     if related is None:
         scores = [b.train_scores for b in backends]
         return FittedSystem(system, backends, scores, scores, groups, safety)

@@ -45,12 +45,16 @@ Skip = Callable[[str, Exception], None]
 
 @dataclass(frozen=True)
 class Origin:
-    """A recording: its name, its path or "", the SHA-256 of its bytes or "" if nobody needed it, its length."""
+    """A recording: its name, its path or "", the SHA-256 of its bytes or "" if nobody needed it, its length.
+
+    `attributes` say how the machine ran; "" where that is unknown or plays no part.
+    """
 
     name: str
     path: str
     sha256: str
     seconds: float
+    attributes: str = ""
 
 
 @dataclass(frozen=True)

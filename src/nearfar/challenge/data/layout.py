@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from nearfar.audio.recordings import Recording, check_machines, decoded, machines, parse, rows
+from nearfar.audio.recordings import Recording, attributes_of, check_machines, decoded, machines, parse
 
 RULES = {
     "2020": "arithmetic mean of AUC and pAUC over machine ids; there are no domains",
@@ -87,7 +87,11 @@ def read(
     notes: list[str] = []
     if truth is not None:
         found, notes = _with_truth(found, Path(truth))
-    units = [unit for name, recordings in found.items() for unit in _units(name, _with_attributes(recordings))]
+    units = [
+        unit
+        for name, recordings in found.items()
+        for unit in _units(name, [replace(r, attributes=attributes_of(r.path)) for r in recordings])
+    ]
     units, left_out = _with_both_splits(units)
     return DataSet(units, _rules(units), notes + left_out)
 
@@ -97,16 +101,6 @@ def made_up(recording: Recording) -> bool:
     from nearfar.demo import MARK
 
     return (recording.path.absolute().parents[2] / MARK).is_file()
-
-
-def attributes(path: Path) -> dict[tuple[str, str], str]:
-    """{(split folder, file name): "spd_1_load_2"} of an attributes_NN.csv: file_name, d1p, d1v, d2p, d2v, ..."""
-    found = {}
-    for _, row in rows(path):
-        file = Path(row["file"].replace("\\", "/"))
-        values = [value for column, value in row.items() if re.fullmatch(r"d\d+[pv]", column) and value]
-        found[file.parent.name, file.name] = "_".join(values)
-    return found
 
 
 def _units(machine: str, recordings: list[Recording]) -> Iterator[Unit]:
@@ -152,18 +146,6 @@ def _rules(units: Sequence[Unit]) -> str:
         years = "; ".join(f"{year}: {name}" for year, name in sorted(found.items()))
         raise ValueError(f"these are data sets of different years, with different rules ({years}): give one of them")
     return next(iter(found))
-
-
-def _with_attributes(recordings: list[Recording]) -> list[Recording]:
-    """The recordings, those without attributes in their names with the attributes of attributes_NN.csv."""
-    machines = {r.path.absolute().parent.parent for r in recordings}
-    tables = {folder: attributes(path) for folder in machines for path in sorted(folder.glob("attributes_*.csv"))}
-    out = []
-    for r in recordings:
-        folder = r.path.absolute().parent
-        listed = tables.get(folder.parent, {}).get((folder.name, r.path.name), "")
-        out.append(r if r.attributes or not listed else replace(r, attributes=listed))
-    return out
 
 
 def _with_truth(found: dict[str, list[Recording]], truth: Path) -> tuple[dict[str, list[Recording]], list[str]]:

@@ -9,7 +9,6 @@ The axes are those of all clips, test clips and anomalies too: a map shows what 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from nearfar.support.check import Array
 from nearfar.support.words import plural
 
 PACKAGE = "nearfar.challenge.pages"
+NEIGHBOURS, FEWEST = 15, 5  # of UMAP: neighbours of a clip, and clips that it can draw
 
 
 def pca(z: Array) -> tuple[Array, Array]:
@@ -60,11 +60,20 @@ def maps(arrays: Mapping[str, Array]) -> Iterator[tuple[str, str, Array, list[st
             first, second = (f"{100 * share:.0f} %" for share in shares)
             caption = f"{title}: PCA of {plural(len(z), 'clip')}; the axes hold {first} and {second} of the variance."
             yield f"{title} pca", caption, points, shown
-            if find_spec("umap") and len(z) > 3:
-                from umap import UMAP
+            if (near := umap(z)) is not None:
+                yield f"{title} umap", f"{title}: UMAP, seed 0; distances between groups mean nothing.", near, shown
 
-                points = UMAP(n_components=2, random_state=0).fit_transform(z.reshape(len(z), -1))
-                yield f"{title} umap", f"{title}: UMAP, seed 0; distances between groups mean nothing.", points, shown
+
+def umap(z: Array) -> Array | None:
+    """Points (n, 2) of vectors z (n, D) by UMAP; None if umap-learn is not installed or there are too few vectors."""
+    try:
+        from umap import UMAP
+    except ImportError:
+        return None
+    if len(z) < FEWEST:
+        return None
+    made = UMAP(n_neighbors=min(NEIGHBOURS, len(z) - 1), random_state=0, n_jobs=1).fit_transform(z.reshape(len(z), -1))
+    return np.asarray(made, np.float64)
 
 
 def map_page(arrays: Mapping[str, Array], title: str) -> str:

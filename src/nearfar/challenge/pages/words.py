@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nearfar.backend import ATTRIBUTE
 from nearfar.recipe import Recipe
 
 
@@ -31,6 +32,8 @@ def _back_end(r: Recipe) -> str:
     parts += [f"components {r.components:g}"] if r.method == "pca" else []
     parts += [f"{r.clusters} clusters"] if r.method == "kmeans" else []
     parts += [f"exponent {r.exponent:g}"] if r.exponent != 1 else []
+    parts += [f"weight {r.weight:g}"] if r.method == "dbldn" and r.weight != 0.5 else []
+    parts += ["banks by attribute"] if r.banks == ATTRIBUTE else []
     return ", ".join(parts + [name for name in ("whiten", "ignore_domains") if getattr(r, name)])
 
 

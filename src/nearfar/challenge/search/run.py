@@ -30,6 +30,7 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.audio.recordings import Recording
+from nearfar.backend import ATTRIBUTE
 from nearfar.challenge.data import layout
 from nearfar.challenge.search.pool import GridSource, first_shape, groups, pool_clips
 from nearfar.challenge.search.records import CLIPS, Recorder, Records, TestSet, read, refusals
@@ -326,7 +327,8 @@ def search_machine(
             recorder = Recorder(recorder.folder, machine.test_set)
         recorder.begin()
         is_target = np.array([r.is_target for r in machine.train], bool)
-        score = partial(_score_and_record, plan, recorder, missing, pooled, is_target)
+        attributes = np.array([r.attributes for r in machine.train])
+        score = partial(_score_and_record, plan, recorder, missing, pooled, is_target, attributes)
         for _ in map_in_order(score, range(len(missing)), threads):
             done += 1
             if progress:
@@ -340,6 +342,7 @@ def _score_and_record(
     settings: Sequence[Setting],
     pooled: Mapping[str, Sequence[Array]],
     is_target: Array,
+    attributes: Array,
     index: int,
 ) -> None:
     """Score and record the configurations of `settings[index]` that are missing, from its vectors in `pooled`."""
@@ -349,7 +352,7 @@ def _score_and_record(
         deaf = flat_views(missing, vectors, len(is_target))
         refused = [r for r in missing if r.method != "as_is" and deaf.intersection(parts_of(r.view))]
         heard = [r for r in missing if r not in refused]
-        recorder.keep(setting, score_setting(heard, vectors, is_target, recorder.test_set), refused)
+        recorder.keep(setting, score_setting(heard, vectors, is_target, recorder.test_set, attributes), refused)
 
 
 def _memory_of(device: Place) -> int:
@@ -439,9 +442,18 @@ def _usable(
             notes.append(f"no far microphone: {skipped:,} configurations of two-channel views are skipped")
         space, far = near_only, None
     largest = max(len(m.train) for m in machines)
-    if largest > MOST_FOR_ZMIN and len(space) > len(without := space.without_method("zmin")):
+    if largest > MOST_FOR_ZMIN and len(space) > len(without := space.without(lambda b: b.method == "zmin")):
         notes.append(f"zmin is skipped: its leave-one-out scores of {largest:,} normals would take too long")
         space = without
+    bare = [m.name for m in machines if not any(r.attributes for r in m.train)]
+    if bare and (skipped := len(space) - len(without := space.without(lambda b: b.banks == ATTRIBUTE))):
+        notes.append(
+            f"{', '.join(bare)}: the names of the normals have no attributes and there is no attributes_00.csv: "
+            f"{skipped:,} configurations with banks by attribute are skipped"
+        )
+        space = without
+    if not len(space):
+        raise ValueError(f"nothing of the search space is left: {'; '.join(notes)}")
     if not any(r.is_target for m in machines for r in m.train):
         notes.append("no target domain among the normals: the domain-aware methods work as one bank")
     return space, far, notes

@@ -11,17 +11,29 @@ two parts have is tried once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from nearfar.backend import ALTERED_BANKS, BackendConfig
+from nearfar.backend import ALTERED_BANKS, ATTRIBUTE, BackendConfig
 from nearfar.embedding.vectors import POOLED, layer_of
 from nearfar.encoders import CLS, FREQS, Layers
 from nearfar.ldn import AUTO
-from nearfar.recipe import BEAM, FUSE, PLUGINS, SPACE, Recipe, is_parametric, leaves, outputs, parse_view
+from nearfar.recipe import (
+    BEAM,
+    FUSE,
+    NAMES,
+    PLUGINS,
+    SPACE,
+    Recipe,
+    is_parametric,
+    leaves,
+    outputs,
+    parse_view,
+    with_settings,
+)
 from nearfar.support.check import one_of
 
 K, METRICS = SPACE["k"], SPACE["metric"]
@@ -49,6 +61,15 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {  # Table 2; "k = 3 LDN" is de
     "pca": tuple({"method": "pca", "components": share} for share in (0.8, 0.95)),
     "zmin": ({"method": "zmin"},),
     "altered": tuple({"method": method} for method in ALTERED_BANKS),
+    "ldn_k": tuple(
+        {"method": "ldn", "metric": m, "k": k, "density_k": d} for m in METRICS for k in (3, 5) for d in (1, 4, 16)
+    ),
+    "weight": tuple({"method": "dbldn", "metric": m, "weight": w} for m in METRICS for w in (0.1, 0.25, 0.75, 0.9)),
+    "attribute": (
+        *({"method": "ldn", "metric": m, "density_k": k, "banks": ATTRIBUTE} for m in METRICS for k in (1, 16)),
+        *({"method": "domain_z", "metric": m, "banks": ATTRIBUTE} for m in METRICS),
+        {"method": "mahalanobis", "banks": ATTRIBUTE},
+    ),
     "whitened": ({"method": "raw", "metric": "cosine", "whiten": True},),
 }  # fmt: skip
 BACKENDS = {name: tuple(BackendConfig(**each) for each in options) for name, options in OPTIONS.items()}
@@ -72,6 +93,7 @@ EXTENDED = (
     Combinations((*LEAKAGE, "far_only", "residual_0.5"), NONE, POOLINGS, IN_REPORT),
     Combinations(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("varmin", "exponent", "mahalanobis")),
     Combinations(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("auto", "pca")),
+    Combinations(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("ldn_k", "weight", "attribute")),
     Combinations(("near_only",), NONE, FEW_POOLINGS[:1], ("whitened", "zmin", "altered")),
     Combinations(("near_only", "n_f", *LEAKAGE), NONE, DECIBEL_POOLINGS, ("raw", "ldn", "mahalanobis")),
     Combinations(("near_only", "n_f", *LEAKAGE), NONE, FEW_POOLINGS, ("raw", "ldn", "varmin"), ("bands",)),
@@ -119,11 +141,14 @@ class Setting:
         return "-".join(parts)
 
 
+Plan = dict[Setting, dict[str, tuple[BackendConfig, ...]]]
+
+
 @dataclass(frozen=True)
 class Space:
     """The configurations of a search: {setting: {view: back ends}}."""
 
-    plan: dict[Setting, dict[str, tuple[BackendConfig, ...]]]
+    plan: Plan
 
     def __len__(self) -> int:
         return sum(len(backends) for views in self.plan.values() for backends in views.values())
@@ -148,10 +173,17 @@ class Space:
         views = dict.fromkeys(view for views in self.plan.values() for view in views)
         return tuple(dict.fromkeys(w for view in views for v in parts_of(view) for w in parse_view(v).waveforms))
 
-    def without_method(self, method: str) -> Space:
-        """The space without the back ends of a method."""
+    def changed(self, encoder: str, values: Mapping[str, Any]) -> Space:
+        """The space with other values for some fields of all configurations. ValueError names a wrong key or value."""
+        if "encoder" in values:
+            raise ValueError("a search has its encoder from --encoder; set another key")
+        recipes = dict.fromkeys(with_settings(recipe, values) for recipe in self.configurations(encoder))
+        return space_of([recipe for recipe in recipes if isinstance(recipe, Recipe)])
+
+    def without(self, left_out: Callable[[BackendConfig], bool]) -> Space:
+        """The space without some back ends."""
         left = {
-            s: {v: tuple(b for b in backends if b.method != method) for v, backends in views.items()}
+            s: {v: tuple(b for b in backends if not left_out(b)) for v, backends in views.items()}
             for s, views in self.plan.items()
         }
         return Space({s: {v: b for v, b in views.items() if b} for s, views in left.items() if any(views.values())})
@@ -165,16 +197,21 @@ def space(
     *,
     extended: bool = False,
     freqs: Sequence[str] = ("concat",),
-    layers: Sequence[int | None] = (None,),
-    views: Sequence[str] = (),
-    poolings: Sequence[str] = (),
-    methods: Sequence[str] = (),
+    layers: Sequence[int | tuple[int, ...] | None] = (None,),
+    views: Sequence[str | Callable[..., Any]] = (),
+    poolings: Sequence[str | Callable[..., Any]] = (),
+    methods: Sequence[str | Callable[..., Any]] = (),
 ) -> Space:
-    """The report's space, with EXTENDED if `extended`, at each of the `layers` (None: the final one).
+    """The report's space, with EXTENDED if `extended`, at each of the `layers`.
 
-    `views`, `poolings` and `methods` restrict it by name; those of plug-ins, and views with a number such as n_0.25f,
-    are tried where they are named. Raises ValueError with the choices for an unknown name.
+    A layer of None is the final one, a tuple the average of several. `views`, `poolings` and `methods` restrict the
+    space by name. Plug-ins, by name or as they are, and views with a number such as n_0.25f are tried where they are
+    given. Raises ValueError with the choices for an unknown name.
     """
+    views, poolings, methods = (
+        [str(NAMES[field](each)) for each in given]
+        for field, given in (("view", views), ("pooling", poolings), ("method", methods))
+    )
     parts = (*REPORT, *EXTENDED) if extended else REPORT
     parts = (*parts, *_of_plugins(views, poolings, methods))
     _check_names("freq", freqs, {*FREQS, BEAM, CLS})
@@ -191,9 +228,13 @@ def space(
                     plan.setdefault(setting, {}).setdefault(view, {}).update(dict.fromkeys(backends))
     if not plan:
         raise ValueError("nothing of the search space is left: no part of it has all that was asked for")
-    # settings that share the frames of a clip are neighbours
-    ordered = sorted(plan, key=lambda s: (s.freq, s.layer or 0, s.low or 0, s.spike or 0))
-    return Space({s: {view: tuple(backends) for view, backends in plan[s].items()} for s in ordered})
+    return _ordered({s: {view: tuple(backends) for view, backends in views.items()} for s, views in plan.items()})
+
+
+def _ordered(plan: Plan) -> Space:
+    """A space in which settings that share the frames of a clip are neighbours."""
+    by_frames = sorted(plan, key=lambda s: (s.freq, [n or 0 for n in s.layers], s.low or 0, s.spike or 0))
+    return Space({setting: plan[setting] for setting in by_frames})
 
 
 def _of_plugins(views: Sequence[str], poolings: Sequence[str], methods: Sequence[str]) -> Iterator[Combinations]:
@@ -220,7 +261,7 @@ def _check_names(what: str, names: Sequence[str], choices: set[str]) -> None:
 
 def space_of(recipes: Sequence[Recipe]) -> Space:
     """The space of these configurations of one encoder; ValueError for a recipe that a search cannot score."""
-    plan: dict[Setting, dict[str, tuple[BackendConfig, ...]]] = {}
+    plan: Plan = {}
     for recipe in recipes:
         if not recipe.normalize:
             raise ValueError(
@@ -231,9 +272,11 @@ def space_of(recipes: Sequence[Recipe]) -> Space:
             raise ValueError(
                 f"a search scores single systems, and {recipe.encoder} fuses layers: fuse its rows instead"
             )
+        if recipe.plus:
+            raise ValueError(f"a search scores recipes of one vector, and that of {recipe.encoder} has plus")
         views = plan.setdefault(Setting.of(recipe), {})
         views[recipe.view] = (*views.get(recipe.view, ()), recipe.backend)
-    return Space(plan)
+    return _ordered(plan)
 
 
 @lru_cache
@@ -253,7 +296,7 @@ def as_row(recipe: Recipe) -> dict[str, Any]:
 
 
 def _settings(
-    part: Combinations, freqs: Sequence[str], layers: Sequence[int | None], poolings: Sequence[str]
+    part: Combinations, freqs: Sequence[str], layers: Sequence[int | tuple[int, ...] | None], poolings: Sequence[str]
 ) -> Iterator[Setting]:
     for freq, layer in product(freqs, layers):
         for low, spike in part.preprocessings:
