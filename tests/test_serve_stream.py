@@ -13,13 +13,14 @@ from nearfar.live.records import Event, ScoreRecord
 from nearfar.live.server import stream as module
 from nearfar.live.server.app import make_app
 from nearfar.live.server.limits import Limits
+from nearfar.live.server.schemas import MachineState
 from nearfar.live.server.stream import RING, Stream
 from plants import T0
 from servers import FAULTY, a_plant, listen, server_of
 
 
 def state_of(machine):
-    return {"id": machine, "state": "normal"}
+    return MachineState(**{**MachineState.example(), "id": machine, "window": None})
 
 
 def read(parts):

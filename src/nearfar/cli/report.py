@@ -29,6 +29,7 @@ def report(
         list[Path] | None, typer.Option(help="Detector of a machine of the history, for what is promised; repeatable.")
     ] = None,
     machine: Annotated[str | None, typer.Option(help="Only this machine of the history, by its id.")] = None,
+    language: Annotated[str, typer.Option(help="Language of the report: en, de.")] = "en",
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write, .html or .xlsx.")] = Path(
         "report.html"
     ),
@@ -37,18 +38,21 @@ def report(
 
     Write what alarmed, what people said of it, the trend and the microphones' health; or what a detector was fitted on.
     """
+    from nearfar.live.language import languages
     from nearfar.live.report.pages import report_page
     from nearfar.live.report.workbook import report_workbook
     from nearfar.support.check import one_of
     from nearfar.support.files import atomic_write
 
+    one_of("language", language, languages())
     ending = one_of("the ending of -o", output.suffix.lower(), (".html", ".xlsx"))
     if (source / "history.db").is_file():
         with open_history(source) as history:
             made: PlantReport | DetectorReport = _of_history(history, week, until, model or [], machine)
     else:
         made = _of_detector(source, bool(week or until or model or machine))
-    atomic_write(output, report_page(made) if ending == ".html" else report_workbook(made))
+    make = report_page if ending == ".html" else report_workbook
+    atomic_write(output, make(made, language=language))
     echo(f"Report        {output}")
 
 

@@ -8,7 +8,7 @@ for a telephone. matplotlib is imported when a picture is drawn.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ RANGE_DB = 60.0
 CHANGES_DB = (10.0, 40.0)  # smallest and largest limit of the colour scale of changes
 SHADES = 96
 KIND = {"near": "near microphone", "far": "far microphone", "machine": "near without the far sound"}
+Say = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,18 @@ LIGHT = Look("#ffffff", "#1b2530", "#c9d1d9", "#0072b2", "#d55e00", "#1b2530")
 DARK = Look("#161b22", "#e6edf3", "#3d4650", "#56b4e9", "#e69f00", "#e6edf3")
 
 
-def spectrogram_png(clip: Clip, explanation: Explanation, *, dark: bool = False) -> bytes:
-    """The clip with span and band outlined, and below it the most similar normal whose file can be read."""
+def spectrogram_png(clip: Clip, explanation: Explanation, *, dark: bool = False, say: Say = str) -> bytes:
+    """The clip with span and band outlined, and below it the most similar normal whose file can be read.
+
+    `say` gives the words in the language of the reader.
+    """
     e = explanation
     name, wave = (e.shown.sound, e.shown.wave) if e.shown else ("near", "near")
     level = e.shown.level if e.shown else log_mel(waveform(clip, wave, RATE))
-    rows = [("This recording: " + KIND[name], level, e.offset_s)]
+    rows = [(say(f"This recording: {KIND[name]}"), level, e.offset_s)]
     normal = readable_neighbour(e)
     if normal is not None:
-        rows.append(("A similar normal recording", log_mel(waveform(normal[1], wave, RATE)), 0.0))
+        rows.append((say("A similar normal recording"), log_mel(waveform(normal[1], wave, RATE)), 0.0))
     look, figure = look_of(dark), blank(2.25 * len(rows) + 0.5, dark)
     top = float(np.quantile(np.concatenate([r[1] for r in rows]), 0.998))
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
@@ -65,14 +69,14 @@ def spectrogram_png(clip: Clip, explanation: Explanation, *, dark: bool = False)
         _outline(axes[0], e)
     for ax in axes[:-1]:
         ax.tick_params(labelbottom=False)
-    axes[-1].set_xlabel("seconds")
+    axes[-1].set_xlabel(say("seconds"))
     bar = figure.colorbar(image, ax=list(axes), pad=0.02, aspect=14 * len(rows), shrink=0.9)
-    bar.set_label("dB (louder is brighter)", color=look.ink)
+    bar.set_label(say("dB (louder is brighter)"), color=look.ink)
     return as_png(figure, look, [*axes, bar.ax])
 
 
-def deviation_png(explanation: Explanation, *, dark: bool = False) -> bytes:
-    """The deviation of each moment and pitch from usual, and below it the outlined band over time."""
+def deviation_png(explanation: Explanation, *, dark: bool = False, say: Say = str) -> bytes:
+    """The deviation of each moment and pitch from usual, and below it the outlined band over time; `say`: as above."""
     e = explanation
     if e.shown is None:
         raise ValueError(f"{e.name}: there is no deviation to draw; {e.problem or 'the detector has no band levels'}")
@@ -80,9 +84,9 @@ def deviation_png(explanation: Explanation, *, dark: bool = False) -> bytes:
     axes = figure.subplots(2, 1, sharex=True, height_ratios=[2.1, 1])
     reach = float(np.clip(5 * np.ceil(np.quantile(np.abs(e.shown.db), 0.98) / 5), *CHANGES_DB))
     image = _image(axes[0], e.shown.db, e.offset_s, e.seconds, cmap="RdBu_r", vmin=-reach, vmax=reach)
-    axes[0].set_title("Change: " + KIND[e.shown.sound], loc="left", fontsize=10.5, color=look.ink)
+    axes[0].set_title(say(f"Change: {KIND[e.shown.sound]}"), loc="left", fontsize=10.5, color=look.ink)
     bar = figure.colorbar(image, ax=list(axes), pad=0.02, aspect=26, shrink=0.9)
-    bar.set_label("− quieter     dB     louder +", color=look.ink)
+    bar.set_label(say("− quieter     dB     louder +"), color=look.ink)
     if e.clear:
         _outline(axes[0], e, "#000000", "#ffffff")
     t, v = np.array(e.timeline).T
@@ -91,10 +95,10 @@ def deviation_png(explanation: Explanation, *, dark: bool = False) -> bytes:
     if e.clear and not e.throughout:
         axes[1].axvspan(e.start_s, e.end_s, facecolor=look.odd, alpha=0.25, edgecolor=look.odd, hatch="//", lw=0)
     axes[1].set_xlim(e.offset_s, e.offset_s + e.seconds)
-    axes[1].set_ylabel("dB above\nusual")
+    axes[1].set_ylabel(say("dB above\nusual"))
     title = "The outlined pitches over time" if e.clear else "Over time"
-    axes[1].set_title(title, loc="left", fontsize=10.5, color=look.ink)
-    axes[1].set_xlabel("seconds")
+    axes[1].set_title(say(title), loc="left", fontsize=10.5, color=look.ink)
+    axes[1].set_xlabel(say("seconds"))
     return as_png(figure, look, [*axes, bar.ax])
 
 

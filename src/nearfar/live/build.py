@@ -101,7 +101,7 @@ def build_plant(
             undo.callback(sink.close)
         all_sinks = [*sinks, *(open_sinks(config, machines, history, clock) if deliver else ())]
         undo.pop_all()
-    plant = Plant(machines, history, all_sinks, clock=clock, maintenance=maintenance(config))
+    plant = Plant(machines, history, all_sinks, clock=clock, maintenance=maintenance(config), language=config.language)
     for sink in all_sinks:
         if isinstance(sink, TakesCommands):
             sink.operator = plant.operator
@@ -153,13 +153,13 @@ def open_sinks(
             secret = read_secret(config.webhook.secret_file) if config.webhook.secret_file else ""
             sinks.append(Webhook(config.webhook.url, history, clock=clock, secret=secret))
         for name, rules in channels(config).items():
-            sinks.append(Channel(name, rules, machines, history, clock=clock))
+            sinks.append(Channel(name, rules, machines, history, clock=clock, language=config.language))
         if config.report and config.report.folder:
-            sinks.append(ReportFolder(config.report.folder, machines, history))
+            sinks.append(ReportFolder(config.report.folder, machines, history, language=config.language))
         if config.opcua:
             sinks.append(_opcua(config.opcua, machines))
         if config.mqtt:
-            sinks.append(_mqtt(config.mqtt, machines, history, config.url))
+            sinks.append(_mqtt(config.mqtt, machines, history, config.url, config.language))
     except BaseException:
         for sink in sinks:
             sink.close()
@@ -182,12 +182,12 @@ def _lacks(config: PlantConfig) -> list[str]:
     return lacks
 
 
-def _mqtt(broker: MqttConfig, machines: Sequence[Machine], history: History, url: str) -> Sink:
+def _mqtt(broker: MqttConfig, machines: Sequence[Machine], history: History, url: str, language: str) -> Sink:
     from nearfar.live.sinks.mqtt import Mqtt
 
     _check_files(broker.ca, broker.cert, broker.key)
     password = read_secret(broker.password_file) if broker.password_file else ""
-    return Mqtt(broker, machines, history, password=password, url=url)
+    return Mqtt(broker, machines, history, password=password, url=url, language=language)
 
 
 def _opcua(server: OpcUaConfig, machines: Sequence[Machine]) -> Sink:

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from nearfar.encoders.table import DEVICE
 from nearfar.errors import ConfigError
 from nearfar.live.calendar import DAYS, Span
+from nearfar.live.language import ENGLISH, languages
 from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL
 from nearfar.live.sinks.webhook import hook_url
 from nearfar.live.sources.streams import FORMATS
@@ -331,7 +332,7 @@ class LinesConfig(ConfigTable):
 
 
 class PlantConfig(ConfigTable):
-    """The whole plant. `url` is the address at which people see its dashboard, for messages.
+    """The whole plant. `url` is the address at which people see its dashboard, for messages; `language` is theirs.
 
     `models` is the folder of detectors that are fitted in the browser; with it, a plant may begin without a machine.
     """
@@ -340,6 +341,7 @@ class PlantConfig(ConfigTable):
     models: FilePath | None = None
     site: str = "plant"
     url: Annotated[str, AfterValidator(_url)] = ""
+    language: Annotated[str, AfterValidator(lambda value: one_of("language", value, languages()))] = ENGLISH
     history: HistoryConfig = HistoryConfig()
     mqtt: MqttConfig | None = None
     webhook: WebhookConfig | None = None

@@ -79,7 +79,8 @@ class People:
             open_address(rules)
             if (old := self.channels.get(name)) is not None:
                 self._close(old)
-            made = Channel(name, rules, list(plant.machines.values()), plant.history, clock=plant.clock)
+            machines, language = list(plant.machines.values()), plant.language
+            made = Channel(name, rules, machines, plant.history, clock=plant.clock, language=language)
         except (ConfigError, ImportError, ValueError) as error:
             raise BadInput(str(error)) from None
         plant.sinks.append(made)

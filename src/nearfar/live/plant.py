@@ -25,6 +25,7 @@ from nearfar.live.events import EventRecorder, Reporter, file_time
 from nearfar.live.heard import begin_after, file_of
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History
+from nearfar.live.language import ENGLISH
 from nearfar.live.machine import Machine, Machines
 from nearfar.live.messages import ScoreMessage, Sink
 from nearfar.live.operator import Operator
@@ -43,6 +44,7 @@ class Plant:
     """All machines of one process; `close` leaves the history open.
 
     `clock()` is the time in s since 1970, `steady()` that of a clock that is never set: it measures silence.
+    `language` is that of texts that leave for nobody in particular.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class Plant:
         clock: Callable[[], float],
         steady: Callable[[], float] = monotonic,
         maintenance: Sequence[Maintenance] = (),
+        language: str = ENGLISH,
     ) -> None:
         self.machines = Machines()
         self.history, self.sinks, self.clock, self.steady = history, list(sinks), clock, steady
+        self.language = language
         self.reporter = Reporter(history, self.sinks)
         self.calendar = Calendar(maintenance, history.folder)
         self.recorders: dict[str, EventRecorder] = {}

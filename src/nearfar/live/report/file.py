@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nearfar.live.history.history import History
+from nearfar.live.language import ENGLISH, translated
 from nearfar.live.machine import Machine
 from nearfar.live.report.gather import SPANS, Expected, PlantReport, plant_report
 from nearfar.live.report.pages import report_page
@@ -19,8 +20,9 @@ def report_file(
     span: str,
     form: str,
     *,
-    title: str = "Plant",
+    title: str = "",
     only: Sequence[str] = (),
+    language: str = ENGLISH,
 ) -> tuple[PlantReport, str, bytes]:
     """The report of the `span` (of SPANS) before `until`, the name of its file, and its content.
 
@@ -28,6 +30,9 @@ def report_file(
     does, ImportError without the extra `xlsx`.
     """
     expected = {m.id: Expected(m.name, m.false_alarms_per_week) for m in machines}
+    title = title or translated("Plant", language)
     report = plant_report(history, until, SPANS[span], title=title, expected=expected, only=only)
     name = f"nearfar-{'-'.join(only) if len(only) == 1 else 'plant'}-{span}-{local_time(until):%Y-%m-%d}.{form}"
-    return report, name, report_page(report).encode() if form == "html" else report_workbook(report)
+    if form == "html":
+        return report, name, report_page(report, language=language).encode()
+    return report, name, report_workbook(report, language=language)

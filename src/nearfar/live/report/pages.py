@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 from nearfar.explain.render import NONE, render
+from nearfar.live.language import ENGLISH, texts, translated
 from nearfar.live.records import ALARM, FAULT, FINE, HEALTH_EVENT, Event, ScoreRecord
 from nearfar.live.report.gather import DetectorReport, MachineReport, PlantReport
 from nearfar.live.rules.rhythm import DAY_S
@@ -53,17 +55,20 @@ class Trend:
     marks: tuple[tuple[float, str], ...]
 
 
-def report_page(report: PlantReport | DetectorReport, *, link: tuple[str, str] | None = None) -> str:
-    """The page (HTML) of a report; `link` (address, words) stands at its end."""
+def report_page(
+    report: PlantReport | DetectorReport, *, link: tuple[str, str] | None = None, language: str = ENGLISH
+) -> str:
+    """The page (HTML) of a report in a language; `link` (address, words) stands at its end."""
+    t, w = texts("reports", language), partial(translated, language=language)
+    shared = {"t": t, "w": w, "language": language, "r": report}
     if isinstance(report, DetectorReport):
-        return render(
-            "detector.html.j2", "nearfar.live.report", title=f"{report.title}: what it was fitted on", r=report
-        )
+        title = t("title of a detector", title=report.title)
+        return render("detector.html.j2", "nearfar.live.report", title=title, **shared)
     return render(
         "plant.html.j2",
         "nearfar.live.report",
-        title=f"{report.title}, {span_text(report)}",
-        r=report,
+        title=t("title", title=report.title, span=span_text(report)),
+        **shared,
         link=link,
         trends={m.id: trend(m, report.since, report.until) for m in report.machines},
         size=(WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM),
@@ -98,7 +103,9 @@ def lasted_text(event: Event, until: float) -> str:
 
 def hours_text(seconds: float) -> str:
     """A length of time in a readable unit."""
-    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+    if seconds >= 2 * DAY_S:
+        return f"{seconds / DAY_S:.3g} days"
+    for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.0f} s"

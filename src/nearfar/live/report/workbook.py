@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from nearfar.live.language import ENGLISH, date, translated
 from nearfar.live.report.gather import DetectorReport, PlantReport
 from nearfar.live.report.pages import ACTIONS, EVENT_KINDS, SAID, span_text
 from nearfar.support.times import local_time
@@ -14,12 +15,13 @@ from nearfar.support.times import local_time
 Sheet = tuple[str, Sequence[str], Iterable[Sequence[Any]]]
 NEEDS_OPENPYXL = 'an Excel workbook needs openpyxl: pip install "nearfar[xlsx]", or write the report as .html'
 WIDEST = 60  # characters of a column
+NAMES = ("machine", "recording", "session", "report", "who", "by", "seen by")  # heads of columns that hold names
 
 
-def report_workbook(report: PlantReport | DetectorReport) -> bytes:
-    """The workbook (.xlsx) of a report; ImportError without the extra `xlsx`."""
+def report_workbook(report: PlantReport | DetectorReport, *, language: str = ENGLISH) -> bytes:
+    """The workbook (.xlsx) of a report in a language; ImportError without the extra `xlsx`."""
     sheets = _detector_sheets(report) if isinstance(report, DetectorReport) else _plant_sheets(report)
-    return _write(sheets)
+    return _write(sheets, language)
 
 
 def _plant_sheets(r: PlantReport) -> list[Sheet]:
@@ -79,7 +81,7 @@ def _time(at: float | None) -> datetime | None:
     return None if at is None else local_time(at).replace(microsecond=0)
 
 
-def _write(sheets: Iterable[Sheet]) -> bytes:
+def _write(sheets: Iterable[Sheet], language: str) -> bytes:
     try:
         from openpyxl import Workbook
         from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE, Cell
@@ -90,11 +92,14 @@ def _write(sheets: Iterable[Sheet]) -> bytes:
 
     book = Workbook()
     book.remove(book.active)
+    dates = f"{date(language, 'yyyy', 'mm', 'dd')} hh:mm:ss"
     for name, heads, rows in sheets:
-        sheet = book.create_sheet(name)
-        widths = [len(head) for head in heads]
+        sheet = book.create_sheet(translated(name, language))
+        widths = [8] * len(heads)
         for i, row in enumerate([heads, *rows], 1):
             for j, value in enumerate(row, 1):
+                if isinstance(value, str) and (i == 1 or heads[j - 1] not in NAMES):
+                    value = translated(value, language)
                 cell: Cell = sheet.cell(i, j)
                 cell.value = ILLEGAL_CHARACTERS_RE.sub("�", value) if isinstance(value, str) else value
                 if isinstance(value, str):
@@ -102,7 +107,7 @@ def _write(sheets: Iterable[Sheet]) -> bytes:
                 elif isinstance(value, float):
                     cell.number_format = "0.00"
                 elif isinstance(value, datetime):
-                    cell.number_format = "yyyy-mm-dd hh:mm:ss"
+                    cell.number_format = dates
                 size = 19 if isinstance(value, datetime) else 8 if isinstance(value, float) else len(str(value or ""))
                 widths[j - 1] = min(WIDEST, max(widths[j - 1], size))
         for j, width in enumerate(widths, 1):

@@ -31,7 +31,7 @@ ABOUT = """Anomaly scores of machine sounds, alarms, and what people answer to t
 
 Scores are in standard deviations of a machine's normal recordings; higher is more anomalous. Times are seconds since
 1970 (UTC), and beside them in ISO 8601; queries take both. Send `Authorization: Bearer TOKEN` if the server has a
-token. Errors: `{code, message, status}`."""
+token. Errors: `{code, message, status}`. Texts for people are in the language of `Accept-Language`, else in English."""
 NEEDS_FASTAPI = 'a server needs fastapi, an extra: pip install "nearfar[serve]"'
 OPEN_PATHS = ("/healthz", "/readyz")
 CODES = {404: "not_found", 405: "wrong_method"}
@@ -80,7 +80,7 @@ def make_app(
     from nearfar.live.server.stream import Stream
 
     access, limits, refusals = access or Access(), limits or Limits(), Refusals(on_refused_login)
-    stream = Stream(f"{clock():.0f}", lambda id: machine_state(plant, id).model_dump())
+    stream = Stream(f"{clock():.0f}", lambda id: machine_state(plant, id))
     plant.sinks.append(stream)
     app = FastAPI(
         title="nearfar",

@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 from nearfar.errors import AudioError, BadInput, Conflict, NotFound, code_of
+from nearfar.live.language import reader, translated
 
 COME_BACK_S = 5.0
 DISK_S = 60.0
@@ -26,8 +27,8 @@ class HttpError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The body of the answer."""
-        return {"code": self.code, "message": self.message, "status": self.status}
+        """The body of the answer, in the language of its reader."""
+        return {"code": self.code, "message": translated(self.message, reader.get()), "status": self.status}
 
     @property
     def headers(self) -> dict[str, str]:

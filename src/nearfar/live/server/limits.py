@@ -5,9 +5,9 @@
     uploads  `at_once` are read and scored; `waiting` wait, their bodies unread; more get 503 and a Retry-After
     time     `body_s` for a body to arrive, from when it is first read; then 408
 
-`RequestGuard` handles every request before the application: it finds out who asks, applies the rate limit, `security`,
-and the size limit. It answers HEAD, compresses text, adds the security headers to every answer, and logs a failure of
-the application with the request that caused it.
+`RequestGuard` handles every request before the application: it finds out who asks and in which language, applies the
+rate limit, `security`, and the size limit. It answers HEAD, compresses text, adds the security headers to every answer,
+and logs a failure of the application with the request that caused it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from nearfar.live.language import asked_for, reader
 from nearfar.live.server.errors import COME_BACK_S, HttpError
 from nearfar.live.server.security import HEADERS, Access
 from nearfar.support.buckets import Buckets
@@ -117,8 +118,9 @@ class RequestGuard:
         if news := self.access.reread():
             LOG.warning("%s", news)
         scope, path = self._scope(scope, headers)
+        reader.set(language := asked_for(headers))  # each request has a context of its own
         request_id = secrets.token_hex(4)
-        send = _with_headers(send, request_id, cached=path.startswith("/static/"))
+        send = _with_headers(send, request_id, language, cached=path.startswith("/static/"))
         if scope["method"] == "HEAD":
             scope["method"], send = "GET", _without_body(send)
         elif "gzip" in headers.get("accept-encoding", ""):
@@ -246,11 +248,12 @@ def _wants_page(scope: dict[str, Any], headers: dict[str, str]) -> bool:
     return scope["method"] == "GET" and "text/html" in headers.get("accept", "")
 
 
-def _with_headers(send: Send, request_id: str, *, cached: bool) -> Send:
+def _with_headers(send: Send, request_id: str, language: str, *, cached: bool) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             present = {name.lower() for name, _ in message["headers"]}
             own = HEADERS | {"cache-control": "no-cache" if cached else "no-store", "x-request-id": request_id}
+            own |= {} if cached else {"content-language": language}
             new = [(k.encode(), v.encode()) for k, v in own.items() if k.encode() not in present]
             message["headers"] = [*message["headers"], *new]
         await send(message)

@@ -21,6 +21,7 @@ from nearfar.explain.evidence import neighbours, recording
 from nearfar.explain.wording import Explanation
 from nearfar.live.history.event_audio import peak_clip
 from nearfar.live.history.history import History
+from nearfar.live.language import translated
 from nearfar.live.machine import Machine
 from nearfar.live.operator import is_written_here
 from nearfar.live.plant import SAMPLE_FOLDER, Plant, sample_path, sent_name
@@ -114,25 +115,27 @@ class ExplanationCache:
         with self._lock:
             return self._explanation(event)
 
-    def picture(self, event: Event, *, dark: bool) -> bytes:
-        """The spectrogram of an event above that of a normal, PNG. ImportError without matplotlib."""
+    def picture(self, event: Event, *, dark: bool, language: str) -> bytes:
+        """The spectrogram of an event above that of a normal, PNG, in a language. ImportError without matplotlib."""
         from nearfar.explain.pictures import spectrogram_png
 
         def draw() -> bytes:
             explained = self._explanation(event)
             assert explained.clip is not None
-            return spectrogram_png(explained.clip, explained, dark=dark)
+            say = partial(translated, language=language)
+            return spectrogram_png(explained.clip, explained, dark=dark, say=say)
 
         with self._lock:
-            return _cached(self._pictures, (*self._key(event), dark), draw)
+            return _cached(self._pictures, (*self._key(event), dark, language), draw)
 
-    def change(self, event: Event, *, dark: bool) -> bytes:
-        """How an event differs from usual over time and pitch, PNG. ImportError without matplotlib."""
+    def change(self, event: Event, *, dark: bool, language: str) -> bytes:
+        """How an event differs from usual over time and pitch, PNG, in a language. ImportError without matplotlib."""
         from nearfar.explain.pictures import deviation_png
 
         with self._lock:
-            draw = partial(deviation_png, self._explanation(event), dark=dark)
-            return _cached(self._pictures, (*self._key(event), dark, "change"), draw)
+            say = partial(translated, language=language)
+            draw = partial(deviation_png, self._explanation(event), dark=dark, say=say)
+            return _cached(self._pictures, (*self._key(event), dark, language, "change"), draw)
 
     def nearest(self, event: Event) -> list[Origin]:
         """The normals that are most similar to an event, most similar first."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
+from nearfar.live.language import asked_for
 from nearfar.live.report.file import report_file
 from nearfar.live.server.errors import HttpError
 from nearfar.live.server.queries import Time
@@ -28,21 +29,30 @@ CONTENT: dict[int | str, dict[str, Any]] = {
 @router.get("/v1/report", operation_id="getReport", response_class=Response, responses=CONTENT)
 def report(
     service: ServiceDep,
+    request: Request,
     span: Annotated[Literal["day", "week"], Query(description="The last 24 hours or 7 days.")] = "day",
     until: Time = None,
     machine: Annotated[str | None, Query(max_length=100, description="Only this machine, by its id.")] = None,
     form: Annotated[Literal["html", "xlsx"], Query(alias="format", description="A page or a workbook.")] = "html",
 ) -> Response:
-    """What alarmed, what people said of it, the trend, the microphones' health, and what is promised and came."""
+    """What alarmed, what people said of it, the trend, the microphones' health, and what is promised and came.
+
+    In the language of the request, else in that of the plant.
+    """
     plant = service.plant
+    language = asked_for(request.headers, plant.language)
     end = service.clock() if until is None else until
-    title, only = ("Plant", ()) if machine is None else (service.machine(machine).name, (machine,))
+    title, only = ("", ()) if machine is None else (service.machine(machine).name, (machine,))
     machines = plant.machines.values()
     try:
-        _, name, content = report_file(plant.history, machines, end, span, form, title=title, only=only)
+        _, name, content = report_file(
+            plant.history, machines, end, span, form, title=title, only=only, language=language
+        )
     except ImportError as error:
         raise HttpError(501, "not_installed", str(error)) from None
+    headers = {"content-language": language}
     if form == "html":
-        headers = {"content-disposition": f'inline; filename="{name}"', "content-security-policy": POLICY}
+        headers |= {"content-disposition": f'inline; filename="{name}"', "content-security-policy": POLICY}
         return Response(content, media_type="text/html", headers=headers)
-    return Response(content, media_type=XLSX, headers={"content-disposition": f'attachment; filename="{name}"'})
+    headers |= {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type=XLSX, headers=headers)

@@ -10,11 +10,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from nearfar.live.language import reader, translated
 from nearfar.live.records import ScoreRecord
 
 Channel = Literal["near", "far"]
+Text = Annotated[  # for people: JSON has it in the language of the reader
+    str, PlainSerializer(lambda text: translated(text, reader.get()), return_type=str, when_used="json")
+]
 T0 = 1_790_000_000.0  # the time in the examples
 SCORED = asdict(ScoreRecord("pump3", T0, T0 + 10, 1.2, 3.42, False, 0.1, (), "", -38.2, -44.0, False))
 EXAMPLE_NOTE = (
@@ -60,8 +64,8 @@ class Job(Schema):
     state: str = Field(examples=["working"])
     done: int = Field(examples=[12])
     total: int | None = Field(examples=[40])
-    what: str = Field(examples=["listening to the normal recordings"])
-    notes: list[str] = Field(examples=[["Behind it: 40 recordings, of 3 sessions"]])
+    what: Text = Field(examples=["listening to the normal recordings"])
+    notes: list[Text] = Field(examples=[["Behind it: 40 recordings, of 3 sessions"]])
 
 
 class Jobs(Schema):
@@ -75,7 +79,7 @@ class Taken(Schema):
 
     file: str = Field(examples=["2026-09-21_12-53-20.flac"])
     levels: list[float] = Field(examples=[[-31.0, -44.5]])
-    problems: list[str] = Field(examples=[["near is too quiet (-74 dB of full scale): raise its gain"]])
+    problems: list[Text] = Field(examples=[["near is too quiet (-74 dB of full scale): raise its gain"]])
 
 
 class Session(Schema):
@@ -87,7 +91,7 @@ class Session(Schema):
     taken: int = Field(examples=[3])
     levels: list[float] = Field(examples=[[-31.0, -44.5]])
     last: Taken | None = Field(examples=[None])
-    problem: str = Field(examples=[""])
+    problem: Text = Field(examples=[""])
 
 
 class Device(Schema):
@@ -101,7 +105,7 @@ class Microphones(Schema):
     """The microphones of the server's computer, or why they cannot be listed."""
 
     devices: list[Device]
-    problem: str = Field(examples=[""])
+    problem: Text = Field(examples=[""])
 
 
 class FileFindings(Schema):
@@ -110,14 +114,14 @@ class FileFindings(Schema):
     file: str = Field(examples=["monday_07.wav"])
     usable: bool = Field(examples=[True])
     deaf: bool = Field(examples=[False])
-    texts: list[str] = Field(examples=[["unlike the others, 8.2 standard deviations out"]])
+    texts: list[Text] = Field(examples=[["unlike the others, 8.2 standard deviations out"]])
 
 
 class FileGroups(Schema):
     """Two groups of recordings that may not belong together, by `kind`: rate, channels, length or sound."""
 
     kind: str = Field(examples=["sound"])
-    values: list[str] = Field(examples=[["", ""]])
+    values: list[Text] = Field(examples=[["", ""]])
     files: list[list[str]] = Field(examples=[[["monday_07.wav"], ["friday_01.wav"]]])
 
 
@@ -130,7 +134,7 @@ class Findings(Schema):
     verdict: str = Field(examples=["ready"])
     files: list[FileFindings]
     groups: list[FileGroups]
-    notes: list[str] = Field(examples=[[]])
+    notes: list[Text] = Field(examples=[[]])
     stale: bool = Field(examples=[False])
 
 
@@ -156,7 +160,7 @@ class CollectionBrief(Schema):
     live: bool = Field(examples=[False])
     recordings: int = Field(examples=[12])
     sessions: int = Field(examples=[1])
-    missing: str = Field(examples=["Still missing: 8 more recordings and 2 more sessions, each on another day."])
+    missing: Text = Field(examples=["Still missing: 8 more recordings and 2 more sessions, each on another day."])
     left_out: int = Field(examples=[0])
 
 
@@ -184,7 +188,7 @@ class Error(Schema):
     """Every error: a code for programs, a sentence for people, and the HTTP status."""
 
     code: str = Field(examples=["not_found"])
-    message: str = Field(examples=["there is no machine 'pump9'; there are: pump3"])
+    message: Text = Field(examples=["there is no machine 'pump9'; there are: pump3"])
     status: int = Field(examples=[404])
 
 
@@ -209,8 +213,8 @@ class ClipScore(Schema):
     p: float = Field(examples=[0.0012])
     triggered_by: tuple[str, ...] = Field(examples=[["steady"]])
     nearest: list[str] = Field(examples=[["normal_12.wav", "normal_03.wav", "normal_27.wav"]])
-    problem: str = Field(examples=[""])
-    warnings: list[str] = Field(examples=[[]])
+    problem: Text = Field(examples=[""])
+    warnings: list[Text] = Field(examples=[[]])
     codes: list[str] = Field(examples=[[]])
 
 
@@ -238,7 +242,7 @@ class Window(Schema):
     anomalous: bool | None = Field(examples=[False])
     p: float = Field(examples=[0.1])
     triggered_by: tuple[str, ...] = Field(examples=[[]])
-    problem: str = Field(examples=[""])
+    problem: Text = Field(examples=[""])
     level_near_dbfs: float | None = Field(examples=[-38.2])
     level_far_dbfs: float | None = Field(examples=[-44.0])
     unusual: bool | None = Field(examples=[False])
@@ -274,7 +278,7 @@ class HeardRecording(Schema):
     anomalous: int = Field(examples=[4])
     expected: float = Field(examples=[18.0])
     status: str = Field(examples=["wrong"])
-    problem: str = Field(examples=[""])
+    problem: Text = Field(examples=[""])
     spans: list[Span]
     playable: bool = Field(examples=[True])
 
@@ -293,7 +297,7 @@ class SlowRise(Schema):
     per_day: float = Field(examples=[0.6])
     alarm_at: float = Field(examples=[T0 + 300_000])
     alarm_at_iso: str = Field(examples=["2026-09-25T00:13:20.000+00:00"])
-    text: str = Field(examples=["the healthy score has been rising for 48 h"])
+    text: Text = Field(examples=["the healthy score has been rising for 48 h"])
 
 
 class MachineState(Schema):
@@ -315,11 +319,11 @@ class MachineState(Schema):
     window: Window | None = Field(examples=[SCORED])
     last_heard: float | None = Field(examples=[T0 + 10])
     last_heard_iso: str | None = Field(examples=["2026-09-21T12:53:30.000+00:00"])
-    health: list[str] = Field(examples=[[]])
+    health: list[Text] = Field(examples=[[]])
     shelved_until: float | None = Field(examples=[None])
     event_id: int | None = Field(examples=[None])
     unusual_stands: bool = Field(examples=[False])
-    unusual_text: str = Field(examples=[""])
+    unusual_text: Text = Field(examples=[""])
     unusual_event_id: int | None = Field(examples=[None])
     unusual_threshold: float = Field(examples=[1.68])
     trend: SlowRise | None = Field(examples=[None])
@@ -360,7 +364,7 @@ class Drift(Schema):
     """Whether the normal scores of a machine creep from week to week: the days compared, and advice in `text`."""
 
     creeping: bool = Field(examples=[False])
-    text: str = Field(examples=["No trend: the median normal score was +0.02 and is +0.05."])
+    text: Text = Field(examples=["No trend: the median normal score was +0.02 and is +0.05."])
     days: list[Day]
 
 
@@ -381,7 +385,7 @@ class Price(Schema):
     added: int = Field(examples=[0])
     faults: int = Field(examples=[3])
     heard: int = Field(examples=[3])
-    text: str = Field(examples=["of your 59 alarms of last week 4 would alarm; of 3 confirmed faults 3 would"])
+    text: Text = Field(examples=["of your 59 alarms of last week 4 would alarm; of 3 confirmed faults 3 would"])
 
 
 class SetPoint(Schema):
@@ -400,14 +404,14 @@ class SetPoint(Schema):
     false_alarms_per_week: float = Field(examples=[1.0])
     independent_per_week: float = Field(examples=[1.9e-9])
     occasions_per_day: float = Field(examples=[8640.0])
-    rhythm: str = Field(examples=["8,640 clips of 10 s a day, as if it is heard all day"])
+    rhythm: Text = Field(examples=["8,640 clips of 10 s a day, as if it is heard all day"])
     beyond_normals: bool = Field(examples=[True])
     times_loudest: float | None = Field(examples=[2.1])
     lowest_value: float = Field(examples=[2.4])
     lowest_per_week: float = Field(examples=[251.0])
-    promise: list[str] = Field(examples=[["alarm when 3 windows in a row each score above 3.4"]])
+    promise: list[Text] = Field(examples=[["alarm when 3 windows in a row each score above 3.4"]])
     unusual_value: float = Field(examples=[1.68])
-    unusual_promise: str = Field(examples=["unusual above 1.68: about 5 of 100 healthy recordings"])
+    unusual_promise: Text = Field(examples=["unusual above 1.68: about 5 of 100 healthy recordings"])
     price: Price | None = Field(examples=[None])
 
 
@@ -459,9 +463,9 @@ class AuditEntry(Schema):
     who: str = Field(examples=["Anna"])
     machine: str = Field(examples=["pump3"])
     action: str = Field(examples=["fine"])
-    text: str = Field(examples=["2 recordings"])
+    text: Text = Field(examples=["2 recordings"])
     event_id: int | None = Field(examples=[7])
-    note: str = Field(examples=[""])
+    note: Text = Field(examples=[""])
     can_undo: bool = Field(examples=[True])
 
 
@@ -487,9 +491,9 @@ class Model(Schema):
     near: int = Field(examples=[0])
     far: int | None = Field(examples=[1])
     clip_seconds: float = Field(examples=[10.0])
-    why: str = Field(examples=["the far microphone explains most of the room, so it is taken out of near"])
-    backing: str = Field(examples=["240 recordings, of 6 sessions"])
-    remarks: list[str] = Field(examples=[[]])
+    why: Text = Field(examples=["the far microphone explains most of the room, so it is taken out of near"])
+    backing: Text = Field(examples=["240 recordings, of 6 sessions"])
+    remarks: list[Text] = Field(examples=[[]])
     card: str = Field(examples=["# What this detector is"])
     set_point: SetPoint
     curve: list[CurvePoint]
@@ -522,7 +526,7 @@ class Event(Schema):
     peak_t0: float = Field(examples=[T0 + 20])
     threshold: float = Field(examples=[3.42])
     triggered_by: tuple[str, ...] = Field(examples=[["steady"]])
-    text: str = Field(examples=["sounds unlike its normals (steady)"])
+    text: Text = Field(examples=["sounds unlike its normals (steady)"])
     has_audio: bool = Field(examples=[True])
     file: str = Field(examples=["0815.wav"])
     label: str = Field(description="What people call it.", examples=["bearing, first signs"])
@@ -562,9 +566,9 @@ class Explanation(Schema):
     anomalous: bool | None = Field(examples=[True])
     unusual: bool | None = Field(examples=[True])
     p: float = Field(examples=[0.0012])
-    what: str = Field(examples=[WHERE])
-    sentence: str = Field(examples=[f"{WHERE} Most similar: normal_12.wav."])
-    lines: list[str] = Field(
+    what: Text = Field(examples=[WHERE])
+    sentence: Text = Field(examples=[f"{WHERE} Most similar: normal_12.wav."])
+    lines: list[Text] = Field(
         examples=[["It is at the machine and hardly at the far microphone (+14 dB near, +1 dB far)."]]
     )
     clear: bool = Field(examples=[True])
@@ -575,8 +579,8 @@ class Explanation(Schema):
     high_hz: float = Field(examples=[3000.0])
     change_db: float = Field(examples=[14.0])
     microphone: str = Field(examples=["near"])
-    problem: str = Field(examples=[""])
-    warnings: list[str] = Field(examples=[[]])
+    problem: Text = Field(examples=[""])
+    warnings: list[Text] = Field(examples=[[]])
     nearest: list[Neighbour]
     channels: list[Channel] = Field(examples=[["near", "far"]])
     gain_db: int = Field(examples=[18])
@@ -595,7 +599,7 @@ class ServerHealth(Schema):
 
     version: str = Field(examples=["0.1.0"])
     started: float = Field(examples=[T0])
-    problems: list[str] = Field(examples=[[]])
+    problems: list[Text] = Field(examples=[[]])
     machines: list[MachineState]
     windows: int = Field(examples=[17_280])
     dropped: int = Field(examples=[0])
@@ -619,16 +623,16 @@ class Added(Schema):
     added: int = Field(examples=[1])
     normals: int = Field(examples=[241])
     audit_id: int = Field(examples=[13])
-    message: str = Field(examples=["1 recording added to the normals of Pump 3."])
-    note: str = Field(examples=[EXAMPLE_NOTE])
+    message: Text = Field(examples=["1 recording added to the normals of Pump 3."])
+    note: Text = Field(examples=[EXAMPLE_NOTE])
 
 
 class Done(Schema):
     """What was done, in a sentence, and the id of its audit entry; `note` is a warning about it."""
 
-    message: str = Field(examples=["Added to the normals of Pump 3: 2 recordings. It can be taken back."])
+    message: Text = Field(examples=["Added to the normals of Pump 3: 2 recordings. It can be taken back."])
     audit_id: int = Field(examples=[12])
-    note: str = Field(default="", examples=[""])
+    note: Text = Field(default="", examples=[""])
 
 
 class PeopleChannel(Schema):
@@ -645,7 +649,7 @@ class PeopleChannel(Schema):
     events: list[str] = Field(examples=[["alarm", "health"]])
     quiet: list[str] = Field(examples=[["22:00-06:00"]])
     quiet_until: float | None = Field(examples=[None])
-    problem: str = Field(examples=[""])
+    problem: Text = Field(examples=[""])
     dropped: int = Field(examples=[0])
     added: bool = Field(examples=[False])
 
@@ -660,7 +664,7 @@ class Tested(Schema):
     """Whether a test message was taken, and a sentence about it."""
 
     ok: bool = Field(examples=[True])
-    message: str = Field(examples=["ntfy took the message. Has it arrived?"])
+    message: Text = Field(examples=["ntfy took the message. Has it arrived?"])
 
 
 class Maintenance(Schema):

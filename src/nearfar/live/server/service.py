@@ -134,8 +134,8 @@ class Service:
 
     def broadcast(self, audit: Audit) -> None:
         """Send an audit entry, and the state of its machine, to all open pages."""
-        self.stream.send("audit", audit_entry(audit).model_dump())
-        self.stream.send("state", machine_state(self.plant, audit.machine).model_dump())
+        self.stream.send("audit", audit_entry(audit))
+        self.stream.send("state", machine_state(self.plant, audit.machine))
 
     async def run(self, work: Callable[..., Value], *arguments: Any) -> Value:
         """`work(*arguments)` in a worker thread."""
@@ -150,13 +150,13 @@ class Service:
         self.decoder.close()
 
     def _on_job(self, job: Job) -> None:
-        self.stream.send("job", as_job(job).model_dump())
+        self.stream.send("job", as_job(job))
 
     def _on_session(self, session: Session) -> None:
-        self.stream.send("microphone", as_session(session).model_dump())
+        self.stream.send("microphone", as_session(session))
 
     def _on_live(self, id: str) -> None:
-        self.stream.send("state", machine_state(self.plant, id).model_dump())
+        self.stream.send("state", machine_state(self.plant, id))
 
     def _cached(self, key: str, seconds: float, compute: Callable[[], Value]) -> Value:
         """The value of `compute`, at most `seconds` old."""

@@ -14,6 +14,7 @@ from nearfar.detector import Detector
 from nearfar.embedding.embedder import Origin
 from nearfar.errors import NotFound
 from nearfar.live.history.event_audio import MOST_DB, wav
+from nearfar.live.language import reader
 from nearfar.live.server import schemas
 from nearfar.live.server.errors import HttpError
 from nearfar.live.server.playback import normal_clip
@@ -41,7 +42,8 @@ def spectrogram(service: ServiceDep, id: Id, dark: bool = False) -> Response:
     """The spectrogram at the peak of an event, the deviation outlined, above that of a normal recording."""
     event, _ = service.event_of_machine(id)
     try:
-        return Response(service.explanations.picture(event, dark=dark), media_type="image/png", headers=CACHED)
+        made = service.explanations.picture(event, dark=dark, language=reader.get())
+        return Response(made, media_type="image/png", headers=CACHED | {"vary": "accept-language, cookie"})
     except ImportError as error:
         raise HttpError(501, "no_pictures", str(error)) from None
 
@@ -53,7 +55,8 @@ def change(service: ServiceDep, id: Id, dark: bool = False) -> Response:
     """How the sound at the peak of an event differs from usual, over time and pitch."""
     event, _ = service.event_of_machine(id)
     try:
-        return Response(service.explanations.change(event, dark=dark), media_type="image/png", headers=CACHED)
+        made = service.explanations.change(event, dark=dark, language=reader.get())
+        return Response(made, media_type="image/png", headers=CACHED | {"vary": "accept-language, cookie"})
     except ImportError as error:
         raise HttpError(501, "no_pictures", str(error)) from None
     except ValueError as error:

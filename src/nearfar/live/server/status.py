@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 
+from nearfar.live.language import reader
 from nearfar.live.server import schemas
 from nearfar.live.server.errors import COME_BACK_S, HttpError
 from nearfar.live.server.serializers import machine_state
@@ -83,4 +84,5 @@ async def stream(service: ServiceDep, last_event_id: Annotated[str | None, Heade
     if service.stream.listeners >= service.limits.listeners:
         text = f"{service.limits.listeners} pages already follow the live events; close one of them"
         raise HttpError(503, "busy", text, COME_BACK_S)
-    return StreamingResponse(service.stream.listen(last_event_id), media_type="text/event-stream", headers=UNBUFFERED)
+    events = service.stream.listen(last_event_id, reader.get())
+    return StreamingResponse(events, media_type="text/event-stream", headers=UNBUFFERED)

@@ -15,17 +15,43 @@ import json
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nearfar.live.language import ENGLISH, reader, translated
 from nearfar.live.machine import Machine
 from nearfar.live.messages import CLOSE_S, EVENT, SCORE, EventMessage, Message, ScoreMessage
-from nearfar.live.records import iso_time
+from nearfar.live.server.schemas import MachineState, Schema
+from nearfar.live.server.serializers import window
 
 RING = 2000  # messages in the ring
 QUIET_S = 15.0  # without messages, a comment is sent, so that proxies keep the connection
 LIFE_S = 3600.0  # of a connection; the page then reconnects, and its session is checked again
 RECONNECT_MS = 2000
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One message in the ring, written once in each language that a page has asked for."""
+
+    id: str
+    kind: str
+    data: Schema | dict[str, Any]
+    written: dict[str, bytes] = field(default_factory=dict)
+
+    def text(self, language: str) -> bytes:
+        """The message as it is sent."""
+        if language not in self.written:
+            data = self.data
+            if isinstance(data, Schema):
+                before = reader.set(language)
+                data = data.model_dump(mode="json")
+                reader.reset(before)
+            elif "text" in data:
+                data = {**data, "text": translated(data["text"], language)}
+            body = json.dumps(data, allow_nan=False, separators=(",", ":"))
+            self.written[language] = f"id: {self.id}\nevent: {self.kind}\ndata: {body}\n\n".encode()
+        return self.written[language]
 
 
 class Stream:
@@ -37,9 +63,9 @@ class Stream:
     name = "dashboard"
     problem = ""
 
-    def __init__(self, run: str, describe: Callable[[str], dict[str, Any]]) -> None:
+    def __init__(self, run: str, describe: Callable[[str], MachineState]) -> None:
         self.run, self.describe, self.count, self.windows, self.closed = run, describe, 0, 0, False
-        self._ring: deque[tuple[int, bytes]] = deque(maxlen=RING)
+        self._ring: deque[tuple[int, Sent]] = deque(maxlen=RING)
         self._sent_states: dict[str, str] = {}  # the state of each machine in its last `state` message
         self._lock = threading.Lock()
         self._wakeups: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
@@ -53,8 +79,7 @@ class Stream:
         """Pass on a message of the plant."""
         if isinstance(message, ScoreMessage):
             self.windows += 1
-            s = message.record
-            self.send(SCORE, {**asdict(s), "t0_iso": iso_time(s.t0), "t1_iso": iso_time(s.t1)})
+            self.send(SCORE, window(message.record))
             self._state(message.machine, again=False)
         elif isinstance(message, EventMessage):
             event = {k: v for k, v in asdict(message.event).items() if not k.startswith("audio")}
@@ -62,12 +87,11 @@ class Stream:
         else:
             self._state(message.machine)
 
-    def send(self, kind: str, data: dict[str, Any]) -> None:
+    def send(self, kind: str, data: Schema | dict[str, Any]) -> None:
         """Send a message to all pages; returns at once, from any thread."""
-        text = json.dumps(data, allow_nan=False, separators=(",", ":"))
         with self._lock:
             self.count += 1
-            self._ring.append((self.count, f"id: {self.run}-{self.count}\nevent: {kind}\ndata: {text}\n\n".encode()))
+            self._ring.append((self.count, Sent(f"{self.run}-{self.count}", kind, data)))
         self._wake()
 
     def add_machine(self, machine: Machine, at: float) -> None:
@@ -84,8 +108,8 @@ class Stream:
         self.closed = True
         self._wake()
 
-    async def listen(self, last_id: str | None) -> AsyncIterator[bytes]:
-        """The messages after `last_id` (None: from now on), until LIFE_S have passed."""
+    async def listen(self, last_id: str | None, language: str = ENGLISH) -> AsyncIterator[bytes]:
+        """The messages after `last_id` (None: from now on), in the reader's language, until LIFE_S have passed."""
         loop, wakeup = asyncio.get_running_loop(), asyncio.Event()
         self._wakeups.add((loop, wakeup))
         until, seen = loop.time() + LIFE_S, self._place(last_id)
@@ -93,9 +117,9 @@ class Stream:
             yield f"retry: {RECONNECT_MS}\n\n".encode()
             while not self.closed and loop.time() < until:
                 wakeup.clear()
-                seen, parts = self._after(seen)
-                for part in parts:
-                    yield part
+                seen, sent = self._after(seen)
+                for each in sent:
+                    yield each.text(language)
                 try:
                     await asyncio.wait_for(wakeup.wait(), QUIET_S)
                 except asyncio.TimeoutError:
@@ -106,8 +130,8 @@ class Stream:
     def _state(self, machine: str, *, again: bool = True) -> None:
         """Send the state of a machine; unless `again`, only if it differs from the one sent last."""
         now = self.describe(machine)
-        if again or self._sent_states.get(machine) != now["state"]:
-            self._sent_states[machine] = now["state"]
+        if again or self._sent_states.get(machine) != now.state:
+            self._sent_states[machine] = now.state
             self.send("state", now)
 
     def _place(self, last_id: str | None) -> int:
@@ -116,12 +140,12 @@ class Stream:
             return int(number)
         return self.count if not last_id else -1
 
-    def _after(self, seen: int) -> tuple[int, list[bytes]]:
+    def _after(self, seen: int) -> tuple[int, list[Sent]]:
         with self._lock:
             oldest = self._ring[0][0] if self._ring else self.count + 1
             if seen < oldest - 1:
-                return self.count, [f"id: {self.run}-{self.count}\nevent: resync\ndata: {{}}\n\n".encode()]
-            return self.count, [part for number, part in self._ring if number > seen]
+                return self.count, [Sent(f"{self.run}-{self.count}", "resync", {})]
+            return self.count, [sent for number, sent in self._ring if number > seen]
 
     def _wake(self) -> None:
         for loop, wakeup in list(self._wakeups):

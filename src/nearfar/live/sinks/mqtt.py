@@ -29,6 +29,7 @@ from functools import partial
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any
 
+from nearfar.live.language import ENGLISH, translated
 from nearfar.live.messages import CLOSE_S, EVENT, HEALTH, OFFLINE, OK, SCORE, WAITING, Message
 from nearfar.live.sinks import commands
 from nearfar.live.sinks.retry import RetryQueue
@@ -54,8 +55,8 @@ _OFFLINE = json.dumps({"health": OFFLINE})
 class Mqtt:
     """A sink for `machines` at a broker; needs paho-mqtt 2. Connects in the background, as soon as it can.
 
-    `url` is the address of the dashboard, or "". `password` belongs to the user name of `broker`; TLS is on if the
-    broker asks for it or a CA is given.
+    `url` is the address of the dashboard, or ""; `language` is that of texts and names. `password` belongs to the user
+    name of `broker`; TLS is on if the broker asks for it or a CA is given.
     """
 
     name = "mqtt"
@@ -68,6 +69,7 @@ class Mqtt:
         *,
         password: str = "",
         url: str = "",
+        language: str = ENGLISH,
         longest_wait_s: int = 60,
     ) -> None:
         try:
@@ -75,6 +77,7 @@ class Mqtt:
         except ImportError:
             raise ImportError('MQTT needs paho-mqtt: pip install "nearfar[live]"') from None
         self.broker, self.machines, self.url = broker, {m.id: m for m in machines}, url
+        self.say = partial(translated, language=language)
         self.encrypted = broker.tls or broker.ca is not None
         self._problems: dict[str, str] = {}
         self._refused: set[str] = set()  # machines whose last connection the broker refused
@@ -151,7 +154,7 @@ class Mqtt:
         if message.kind == EVENT:
             self._events.put(message)
             return
-        client, payload = self._clients.get(message.machine), _payload(message)
+        client, payload = self._clients.get(message.machine), _payload(message, self.say)
         if client is None:  # the machine has gone
             return
         if message.kind == HEALTH:
@@ -190,7 +193,7 @@ class Mqtt:
         if not client.is_connected():
             raise OSError(f"{self.broker.host} is not connected")
         topic = self._topic(message.site, message.machine, EVENT)
-        sent = self._publish(client, message.machine, topic, _payload(message))
+        sent = self._publish(client, message.machine, topic, _payload(message, self.say))
         if sent.rc == 0:
             sent.wait_for_publish(CONFIRM_S)
         if sent.rc or not sent.is_published():
@@ -346,7 +349,7 @@ class Mqtt:
                 ok, said = True, commands.carry_out(self.operator, machine.id, name, payload)
         except (ValueError, LookupError, OSError) as error:
             ok, said = False, str(error)
-        answer = {"command": name, "ok": ok, "message": said}
+        answer = {"command": name, "ok": ok, "message": self.say(said)}
         self._publish(client, machine.id, self._topic(machine.site, machine.id, ANSWER), json.dumps(answer))
 
     def _announce(self, client: Any, machine: Machine) -> None:
@@ -354,15 +357,30 @@ class Mqtt:
         topic = self._topic(machine.site, machine.id, HEALTH)
         self._publish(client, machine.id, topic, self._health[machine.id], retain=True)
         if self.broker.discovery:
-            for topic, config in discovery(machine, self.broker.prefix, self.url, commands=self.broker.commands):
+            for topic, config in discovery(
+                machine, self.broker.prefix, self.url, commands=self.broker.commands, say=self.say
+            ):
                 self._publish(client, machine.id, topic, json.dumps(config), retain=True)
 
     def _topic(self, site: str, machine: str, kind: str) -> str:
         return f"{self.broker.prefix}/{site}/{machine}/{kind}"
 
 
-def _payload(message: Message) -> str:
-    return json.dumps({"machine": message.machine, **message.when(), **message.body()}, allow_nan=False)
+def _payload(message: Message, say: Callable[[str], str]) -> str:
+    return json.dumps({"machine": message.machine, **message.when(), **_spoken(message.body(), say)}, allow_nan=False)
+
+
+def _spoken(body: dict[str, Any], say: Callable[[str], str]) -> dict[str, Any]:
+    """`body` with its texts for people as `say` gives them."""
+    spoken = dict(body)
+    for name, value in body.items():
+        if isinstance(value, dict):
+            spoken[name] = _spoken(value, say)
+        elif name in ("text", "problem"):
+            spoken[name] = say(value)
+        elif name == "warnings":
+            spoken[name] = [say(text) for text in value]
+    return spoken
 
 
 def _why(error: OSError | None, host: str, port: int, *, tls: bool) -> str:
@@ -397,11 +415,12 @@ def discovery_topics(site: str, machine: str, entities: Mapping[str, str] = ENTI
 
 
 def discovery(
-    machine: Machine, prefix: str, url: str = "", *, commands: bool = False
+    machine: Machine, prefix: str, url: str = "", *, commands: bool = False, say: Callable[[str], str] = str
 ) -> list[tuple[str, dict[str, Any]]]:
     """(topic, configuration) of the entities of a machine in Home Assistant: ENTITIES, with `commands` COMMANDING too.
 
-    All but the microphones are available while the microphones work, and expire when no window comes.
+    `say` gives their names in the language of the plant. All but the microphones are available while the microphones
+    work, and expire when no window comes.
     """
     base, version = f"{prefix}/{machine.site}/{machine.id}", version_of("nearfar")
     score, health = f"{base}/score", f"{base}/health"
@@ -469,6 +488,6 @@ def discovery(
     }
     entities = {**ENTITIES, **(COMMANDING if commands else {})}
     return [
-        (at, {"name": name, "unique_id": _unique_id(machine.site, machine.id, name), **found[name], **shared})
+        (at, {"name": say(name), "unique_id": _unique_id(machine.site, machine.id, name), **found[name], **shared})
         for name, at in zip(entities, discovery_topics(machine.site, machine.id, entities), strict=True)
     ]

@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ import numpy as np
 from nearfar.errors import NotFound
 from nearfar.live.calendar import Span, end_of_all
 from nearfar.live.history.event_audio import gain_db, peak_clip, wav
+from nearfar.live.language import ENGLISH, translated
 from nearfar.live.messages import EVENT, REPORT, EventMessage, Message, ReportMessage
 from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event
 from nearfar.live.report.file import report_file
@@ -90,7 +92,7 @@ class _Said(logging.Handler):
 
 
 class Channel(RetryQueue):
-    """One channel to people, a sink; `machines` are those of the plant by their ids."""
+    """One channel to people, a sink that writes in a language; `machines` are those of the plant by their ids."""
 
     def __init__(
         self,
@@ -100,9 +102,11 @@ class Channel(RetryQueue):
         history: History,
         *,
         clock: Callable[[], float],
+        language: str = ENGLISH,
         first_wait_s: float = 1.0,
     ) -> None:
         self.label, self.rules, self.clock, self.history = name, rules, clock, history
+        self.language, self.say = language, partial(translated, language=language)
         self.machines: Mapping[str, Machine] = {machine.id: machine for machine in machines}
         self.address = open_address(rules)
         self._quiet = [Span.parse(text) for text in rules.quiet]
@@ -121,7 +125,8 @@ class Channel(RetryQueue):
 
     def test(self) -> None:
         """Send a message at once, quiet hours or not. OSError says why it could not be sent."""
-        self.address.send(*trial(self.label))
+        title, text, files = trial(self.label)
+        self.address.send(self.say(title), self.say(text), files)
 
     def quiet_until(self, at: float) -> float | None:
         """The end of the quiet hours that hold a time, or None."""
@@ -135,7 +140,7 @@ class Channel(RetryQueue):
             raise Later(end - now)
         title, text, files = self._report(message) if isinstance(message, ReportMessage) else self._event(message)
         try:
-            self.address.send(title, text, files)
+            self.address.send(self.say(title), self.say(text), files)
         except OSError as error:
             self._plain = message
             if now - message.at > GIVE_UP_S:
@@ -145,10 +150,18 @@ class Channel(RetryQueue):
     def _report(self, m: ReportMessage) -> tuple[str, str, Files]:
         """Title, text and attachment of a report."""
         report, name, content = report_file(
-            self.history, self.machines.values(), m.at, m.span, m.form, title=m.site, only=m.machines
+            self.history,
+            self.machines.values(),
+            m.at,
+            m.span,
+            m.form,
+            title=m.site,
+            only=m.machines,
+            language=self.language,
         )
         files = [(name, content)] if self.address.attaches and m is not self._plain else []
-        return f"Report of the {m.span}: {m.site}", "\n".join(filter(None, [report.summary, m.url])), files
+        title = f"Report of the {'day' if m.span == 'day' else 'week'}: {m.site}"
+        return title, "\n".join(filter(None, [report.summary, m.url])), files
 
     def _event(self, message: Message) -> tuple[str, str, Files]:
         """Title, text and attachments of a message about an event."""
@@ -162,7 +175,7 @@ class Channel(RetryQueue):
             if event.ended is not None:
                 self._over.add(event.id)
             if self.rules.sound and self.address.attaches and message is not self._plain and machine is not None:
-                why, files = evidence(machine, self.history.event_audio.path(event.audio), event)
+                why, files = evidence(machine, self.history.event_audio.path(event.audio), event, self.say)
         return *words(event, machine.name if machine else event.machine, message.url, why), files
 
     def _is_wanted(self, message: Message) -> bool:
@@ -203,7 +216,7 @@ def words(event: Event, name: str, url: str, why: str = "") -> tuple[str, str]:
     return f"{title}, over" if over else title, "\n".join(filter(None, lines))
 
 
-def evidence(machine: Machine, path: Path | None, event: Event) -> tuple[str, Files]:
+def evidence(machine: Machine, path: Path | None, event: Event, say: Callable[[str], str] = str) -> tuple[str, Files]:
     """What differs at the peak of an event in words, a picture of it, and SOUND_S of its sound; what there is."""
     if path is None:
         return "", []
@@ -218,7 +231,7 @@ def evidence(machine: Machine, path: Path | None, event: Event) -> tuple[str, Fi
         with suppress(ImportError):
             from nearfar.explain.pictures import deviation_png
 
-            files = [("change.png", deviation_png(explained)), *files]
+            files = [("change.png", deviation_png(explained, say=say)), *files]
     return why, files
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nearfar.live.history.history import History
+from nearfar.live.language import ENGLISH
 from nearfar.live.machine import Machine
 from nearfar.live.messages import REPORT, Message, ReportMessage
 from nearfar.live.report.file import report_file
@@ -14,12 +15,18 @@ from nearfar.support.files import atomic_write
 
 
 class ReportFolder(RetryQueue):
-    """A sink that writes the reports of [report] to `folder`; it tries again while the folder cannot be written."""
+    """A sink that writes the reports of [report] to `folder`; while that fails, it tries again."""
 
     def __init__(
-        self, folder: Path, machines: Sequence[Machine], history: History, *, first_wait_s: float = 1.0
+        self,
+        folder: Path,
+        machines: Sequence[Machine],
+        history: History,
+        *,
+        language: str = ENGLISH,
+        first_wait_s: float = 1.0,
     ) -> None:
-        self.folder, self.history = folder, history
+        self.folder, self.history, self.language = folder, history, language
         self.machines = {machine.id: machine for machine in machines}
         box = history.outbox.mailbox("reports", (REPORT,))
         super().__init__("reports", self._deliver, box, first_wait_s=first_wait_s)
@@ -36,6 +43,13 @@ class ReportFolder(RetryQueue):
         assert isinstance(message, ReportMessage)
         m = message
         _, name, content = report_file(
-            self.history, self.machines.values(), m.at, m.span, m.form, title=m.site, only=m.machines
+            self.history,
+            self.machines.values(),
+            m.at,
+            m.span,
+            m.form,
+            title=m.site,
+            only=m.machines,
+            language=self.language,
         )
         atomic_write(self.folder / name, content)
