@@ -30,11 +30,11 @@ from conftest import RATE, hum
 from nearfar.detector import Detector
 from nearfar.live.config import MachineConfig, MqttConfig
 from nearfar.live.history.history import History
+from nearfar.live.history.records import Event, ScoreRecord
 from nearfar.live.machine import open_machine
-from nearfar.live.messages import EventMessage
 from nearfar.live.monitor import Monitor
 from nearfar.live.plant import Plant
-from nearfar.live.records import Event, ScoreRecord
+from nearfar.live.sinks.messages import EventMessage
 from nearfar.live.sinks.mqtt import Mqtt
 from nearfar.live.sources.open import StreamSource
 from nearfar.live.sources.streams import Ffmpeg

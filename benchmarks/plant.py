@@ -39,9 +39,9 @@ from nearfar.demo.waves import RATE
 from nearfar.detector import Detector
 from nearfar.live.config import AlarmConfig, MachineConfig, MqttConfig
 from nearfar.live.history.history import History
+from nearfar.live.history.records import Event
 from nearfar.live.machine import open_machine
 from nearfar.live.plant import Plant
-from nearfar.live.records import Event
 from nearfar.live.sinks.mqtt import Mqtt
 from nearfar.live.sinks.webhook import Webhook
 from nearfar.live.sources.windows import Window

@@ -13,9 +13,9 @@ from nearfar.detector import Detector
 from nearfar.live.config import AlarmConfig, MachineConfig
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, open_machine
-from nearfar.live.messages import Message
 from nearfar.live.plant import Plant
 from nearfar.live.rules.alarm import RAISED, Alarm
+from nearfar.live.sinks.messages import Message
 from nearfar.live.sources.windows import Window
 
 T0 = 1_800_000_000.0

@@ -17,7 +17,7 @@ import commands
 from brokers import Listener, Mosquitto, free_port, wait_for
 from conftest import RATE, hum, write_wav
 from nearfar.live.history.history import History
-from nearfar.live.records import ScoreRecord
+from nearfar.live.history.records import ScoreRecord
 from plants import T0, fitted, plant_of, sound
 from test_sinks import Receiver
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import RATE, hum, write_wav
-from nearfar.live.heard import begin_after, file_of, recordings, summary
-from nearfar.live.records import ScoreRecord
+from nearfar.live.history.recordings import begin_after, file_of, recording_of, recordings
+from nearfar.live.history.records import ScoreRecord
 from nearfar.score import Score, worst_window
 from plants import T0
 from servers import a_plant, client_of, listen
@@ -41,7 +41,7 @@ def test_an_hour_is_one_row_with_its_four_worst_spans():
         330: [None],
     }.items():
         scores[at : at + len(values)] = values
-    found = summary(rows(scores))
+    found = recording_of(rows(scores))
     assert (found.windows, found.judged, found.unusual, found.anomalous) == (360, 359, 9, 5)
     assert (
         found.status == "wrong" and found.score == 14.4 and found.worst_t0 == 1000 + 2010 and found.problem == "silent"
@@ -64,7 +64,7 @@ def test_an_hour_is_one_row_with_its_four_worst_spans():
     ],
 )
 def test_a_recording_has_one_word(scores, status):
-    assert summary(rows(scores)).status == status
+    assert recording_of(rows(scores)).status == status
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 4)), max_size=6), st.booleans())

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from nearfar.errors import DamagedHistory, NotFound
 from nearfar.live.history.database import SCHEMA, lock_folder, rescue
 from nearfar.live.history.history import DAY_S, History
-from nearfar.live.messages import EventMessage
-from nearfar.live.records import Audit, Event, ScoreRecord
+from nearfar.live.history.records import Audit, Event, ScoreRecord
 from nearfar.live.rules.alarm import Alarm
 from nearfar.live.rules.setpoint import measure
+from nearfar.live.sinks.messages import EventMessage
 
 
 def scored(t0: float, value: float = 0.0, machine: str = "pump", anomalous: bool | None = False) -> ScoreRecord:
@@ -159,7 +159,7 @@ def test_audio_of_16_bits_comes_back_exactly(tmp_path):
 CHILD = """
 import sys
 from nearfar.live.history.history import History
-from nearfar.live.records import Event, ScoreRecord
+from nearfar.live.history.records import Event, ScoreRecord
 history = History(sys.argv[1])
 n = 0
 while True:

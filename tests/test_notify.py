@@ -17,9 +17,9 @@ from aiosmtpd.controller import Controller
 
 from brokers import free_port, wait_for
 from commands import nearfar
+from nearfar.live.channels import channels
 from nearfar.live.config import NotifyConfig, from_options
-from nearfar.live.people import channels
-from nearfar.live.records import Event
+from nearfar.live.history.records import Event
 from nearfar.live.sinks.notify import Address, Channel, words
 from plants import T0, plant_of, windows
 from servers import client_of

@@ -14,8 +14,8 @@ import soundfile
 import nearfar
 from conftest import RATE, hum
 from nearfar.errors import BadInput, Conflict, NearfarError, NotFound
+from nearfar.live.history.records import ScoreRecord
 from nearfar.live.operator import CHANGES, normal_keys
-from nearfar.live.records import ScoreRecord
 from nearfar.live.rules.evidence import Evidence
 from nearfar.live.server.serializers import machine_state
 from nearfar.live.sources.windows import Window

@@ -13,7 +13,7 @@ import commands
 from nearfar.detector import load
 from nearfar.errors import BadInput
 from nearfar.live.history.history import History
-from nearfar.live.records import Audit, Event, ScoreRecord
+from nearfar.live.history.records import Audit, Event, ScoreRecord
 from nearfar.live.report.gather import (
     SPANS,
     Expected,

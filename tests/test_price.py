@@ -3,7 +3,7 @@
 import pytest
 
 from nearfar.live.history.history import History
-from nearfar.live.records import Event, ScoreRecord
+from nearfar.live.history.records import Event, ScoreRecord
 from nearfar.live.rules.alarm import Alarm
 from nearfar.live.rules.price import Price, machine_of, price_of
 

@@ -10,7 +10,7 @@ import soundfile
 
 import commands
 from conftest import RATE
-from nearfar.live.record import Stock, check, record, stock
+from nearfar.live.setup.recording import Stock, check, record, stock
 from nearfar.live.sources.devices import Device, parse
 from nearfar.live.sources.open import open_source
 from nearfar.live.sources.options import SourceOptions

@@ -16,10 +16,10 @@ from conftest import hum, write_wav
 from nearfar.errors import BadInput, Conflict, NotFound
 from nearfar.live.build import build_plant
 from nearfar.live.config import from_options
+from nearfar.live.history.records import ScoreRecord
 from nearfar.live.machine import open_machine
-from nearfar.live.messages import HealthMessage, ScoreMessage
-from nearfar.live.records import ScoreRecord
 from nearfar.live.roster import current
+from nearfar.live.sinks.messages import HealthMessage, ScoreMessage
 from nearfar.live.sinks.prometheus import Metrics
 from plants import T0, Remember, configured, fitted, windows
 from servers import client_of

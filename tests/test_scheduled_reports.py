@@ -17,9 +17,9 @@ from brokers import wait_for
 from nearfar.errors import ConfigError
 from nearfar.live.build import build_plant, check
 from nearfar.live.config import from_options
-from nearfar.live.messages import REPORT, ReportMessage, parse_message
-from nearfar.live.records import ScoreRecord
+from nearfar.live.history.records import ScoreRecord
 from nearfar.live.report.schedule import SCHEDULED, Schedule, ScheduledReports
+from nearfar.live.sinks.messages import REPORT, ReportMessage, parse_message
 from nearfar.live.sinks.report_folder import ReportFolder
 from plants import Clock, plant_of
 from servers import client_of

@@ -23,11 +23,11 @@ import nearfar
 from conftest import RATE, hum, write_wav
 from nearfar.cli import app as command_line
 from nearfar.live import operator
-from nearfar.live.messages import parse_message
 from nearfar.live.server import schemas
 from nearfar.live.server.app import make_app
 from nearfar.live.server.limits import Limits
 from nearfar.live.server.security import Token, access
+from nearfar.live.sinks.messages import parse_message
 from plants import T0
 from servers import FAULTY, HOSTILE, a_plant, client_of, listen
 

@@ -8,13 +8,13 @@ import time
 import httpx
 import pytest
 
-from nearfar.live.messages import EventMessage, ScoreMessage, StateMessage
-from nearfar.live.records import Event, ScoreRecord
+from nearfar.live.history.records import Event, ScoreRecord
 from nearfar.live.server import stream as module
 from nearfar.live.server.app import make_app
 from nearfar.live.server.limits import Limits
 from nearfar.live.server.schemas import MachineState
 from nearfar.live.server.stream import RING, Stream
+from nearfar.live.sinks.messages import EventMessage, ScoreMessage, StateMessage
 from plants import T0
 from servers import FAULTY, a_plant, listen, server_of
 

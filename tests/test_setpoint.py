@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearfar.live.records import Event, ScoreRecord
+from nearfar.live.history.records import Event, ScoreRecord
 from nearfar.live.rules.alarm import WEEK_S, Alarm
 from nearfar.live.rules.setpoint import MOST_IN_ALARM, measure
 from plants import count_alarms

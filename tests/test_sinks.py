@@ -23,7 +23,10 @@ import pytest
 from brokers import Listener, Mosquitto, free_port, wait_for
 from nearfar.live.config import MqttConfig, OpcUaConfig
 from nearfar.live.history.history import History
-from nearfar.live.messages import (
+from nearfar.live.history.records import Event, ScoreRecord
+from nearfar.live.rules.alarm import STATES
+from nearfar.live.sinks import lines
+from nearfar.live.sinks.messages import (
     EVENT,
     HEALTH,
     EventMessage,
@@ -33,9 +36,6 @@ from nearfar.live.messages import (
     StateMessage,
     parse_message,
 )
-from nearfar.live.records import Event, ScoreRecord
-from nearfar.live.rules.alarm import STATES
-from nearfar.live.sinks import lines
 from nearfar.live.sinks.mqtt import ENTITIES, Mqtt
 from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.retry import RetryQueue
@@ -297,8 +297,8 @@ CHILD = """
 import sys, time
 from nearfar.live.rules.alarm import STATES
 from nearfar.live.history.history import History
-from nearfar.live.messages import EventMessage
-from nearfar.live.records import Event
+from nearfar.live.sinks.messages import EventMessage
+from nearfar.live.history.records import Event
 from nearfar.live.sinks.webhook import Webhook
 history = History(sys.argv[2])
 hook = Webhook(sys.argv[1], history, clock=time.time)

@@ -25,11 +25,11 @@ from hypothesis.stateful import (
 
 from nearfar.audio import Clip, Problem
 from nearfar.live.history.history import History
+from nearfar.live.history.records import ScoreRecord
 from nearfar.live.machine import open_machine
-from nearfar.live.messages import EVENT
 from nearfar.live.plant import Plant
-from nearfar.live.records import ScoreRecord
 from nearfar.live.server.serializers import machine_state
+from nearfar.live.sinks.messages import EVENT
 from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.live.sources.windows import Window

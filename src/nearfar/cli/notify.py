@@ -25,8 +25,8 @@ def test(
     Send a test message through each channel of a plant, in quiet hours too: those of its file and those added in the
     browser. Exit code 2 if one did not take it.
     """
+    from nearfar.live.channels import channels
     from nearfar.live.config import read
-    from nearfar.live.people import channels
     from nearfar.live.sinks.notify import open_address, trial
     from nearfar.support.check import one_of
 

@@ -48,7 +48,7 @@ def record(
     if devices:
         list_devices()
         return
-    from nearfar.live.record import ENOUGH, backing, stock
+    from nearfar.live.setup.recording import ENOUGH, backing, stock
 
     if output is None:
         raise ValueError("where to? Give a folder: nearfar record -o normals/")
@@ -70,7 +70,7 @@ def record_from(
 
     ValueError if no sound comes, or none that can be used.
     """
-    from nearfar.live.record import record as recordings
+    from nearfar.live.setup.recording import record as recordings
     from nearfar.live.sources.open import open_source
     from nearfar.live.sources.options import SourceOptions
 

@@ -193,7 +193,7 @@ def _asked_where() -> tuple[Path | None, list[str], bool]:
 
 def _collect(made: Preparation, id: str, takes: Takes, asks: bool) -> bool:
     """Record what is missing, if its source can be recorded; returns False if that was stopped."""
-    from nearfar.live.record import ENOUGH, backing
+    from nearfar.live.setup.recording import ENOUGH, backing
 
     chosen, found = made.collections.get(id), made.collections.stock(id)
     echo_wrapped(f"Recordings    {backing(found)}, in {made.collections.folder(id)}")

@@ -14,19 +14,19 @@ from time import monotonic
 
 from nearfar.encoders.loading import unused
 from nearfar.live.calendar import Maintenance
+from nearfar.live.channels import channels
 from nearfar.live.config import MachineConfig, MqttConfig, OpcUaConfig, PlantConfig
 from nearfar.live.history.database import lock_folder
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, Shared, open_machine
-from nearfar.live.messages import CLOSE_S, Sink
 from nearfar.live.monitor import Monitor, Warn
 from nearfar.live.operator import TakesCommands
-from nearfar.live.people import channels
 from nearfar.live.plant import Plant
 from nearfar.live.report.schedule import ScheduledReports
 from nearfar.live.report.workbook import NEEDS_OPENPYXL
 from nearfar.live.roster import Roster, current
 from nearfar.live.sinks.lines import csv_lines, json_lines
+from nearfar.live.sinks.messages import CLOSE_S, Sink
 from nearfar.live.sinks.notify import Channel, open_address
 from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.report_folder import ReportFolder

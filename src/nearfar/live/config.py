@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from nearfar.encoders.table import DEVICE
 from nearfar.errors import ConfigError
 from nearfar.live.calendar import DAYS, Span
+from nearfar.live.history.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL
 from nearfar.live.language import ENGLISH, languages
-from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL
 from nearfar.live.sinks.webhook import hook_url
 from nearfar.live.sources.streams import FORMATS
 from nearfar.support.check import one_of

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from nearfar.live.history.history import History
+from nearfar.live.history.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event, ScoreRecord
 from nearfar.live.machine import Machine
-from nearfar.live.messages import OK, PROBLEM, EventMessage, HealthMessage, Message, Sink, StateMessage
-from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event, ScoreRecord
 from nearfar.live.rules.alarm import ANEW, CLEARED, NORMAL, RAISED
 from nearfar.live.rules.health import STALE
 from nearfar.live.rules.loudness import LOUD
 from nearfar.live.rules.trend import HOUR_S, Ramp
+from nearfar.live.sinks.messages import OK, PROBLEM, EventMessage, HealthMessage, Message, Sink, StateMessage
 from nearfar.support.times import utc_time
 
 SOURCE = "source "  # begins the kind of a problem of a source, and then comes its state

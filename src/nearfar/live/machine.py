@@ -21,7 +21,7 @@ from nearfar.embedding.band_levels import BandLevels
 from nearfar.encoders import Encoder
 from nearfar.encoders.loading import files_of, load_encoders
 from nearfar.errors import NotFound
-from nearfar.live.records import ScoreRecord
+from nearfar.live.history.records import ScoreRecord
 from nearfar.live.rules.alarm import Alarm
 from nearfar.live.rules.evidence import FEWEST_SESSIONS, PER_SESSION, design
 from nearfar.live.rules.health import SourceHealth

@@ -31,8 +31,8 @@ from nearfar.errors import BadInput, Conflict, NotFound
 from nearfar.live.events import EventRecorder
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History
+from nearfar.live.history.records import ALARM, FAULT, FINE, NOTE, UNUSUAL, Audit, Event
 from nearfar.live.machine import Machine
-from nearfar.live.records import ALARM, FAULT, FINE, NOTE, UNUSUAL, Audit, Event
 from nearfar.score import domain_shift_warning
 from nearfar.support import files
 from nearfar.support.check import number, one_of

@@ -22,17 +22,17 @@ from nearfar import audio
 from nearfar.detector import Detector
 from nearfar.live.calendar import Calendar, Maintenance
 from nearfar.live.events import EventRecorder, Reporter, file_time
-from nearfar.live.heard import begin_after, file_of
 from nearfar.live.history.event_audio import write_flac
 from nearfar.live.history.history import History
+from nearfar.live.history.recordings import begin_after, file_of
+from nearfar.live.history.records import ALARM, ScoreRecord
 from nearfar.live.language import ENGLISH
 from nearfar.live.machine import Machine, Machines
-from nearfar.live.messages import ScoreMessage, Sink
 from nearfar.live.operator import Operator
-from nearfar.live.records import ALARM, ScoreRecord
 from nearfar.live.report.schedule import ScheduledReports
 from nearfar.live.rules.loudness import LOUD
 from nearfar.live.rules.trend import HOUR_S, HOURS
+from nearfar.live.sinks.messages import ScoreMessage, Sink
 from nearfar.live.sources.windows import Window
 from nearfar.score import Score
 

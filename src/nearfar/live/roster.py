@@ -21,10 +21,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from nearfar.errors import BadInput, Conflict
 from nearfar.live.config import MachineConfig, PlantConfig, read, read_machine
+from nearfar.live.history.records import Audit
 from nearfar.live.machine import Machine, Shared, open_machine
 from nearfar.live.monitor import Monitor, Warn
 from nearfar.live.plant import Plant
-from nearfar.live.records import Audit
 from nearfar.live.sources.devices import FORMATS as DEVICES
 from nearfar.live.sources.open import Source
 from nearfar.live.sources.streams import hide

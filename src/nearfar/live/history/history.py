@@ -26,10 +26,10 @@ from nearfar.errors import NotFound
 from nearfar.live.history.database import Database, Statement
 from nearfar.live.history.event_audio import AudioArchive
 from nearfar.live.history.outbox import Outbox
-from nearfar.live.messages import Message
-from nearfar.live.records import NOTE, Audit, Event, Note, ScoreRecord, trigger_names
+from nearfar.live.history.records import NOTE, Audit, Event, Note, ScoreRecord, trigger_names
 from nearfar.live.rules.alarm import Alarm
 from nearfar.live.rules.rhythm import DAY_S, RECENT_DAYS, Listening
+from nearfar.live.sinks.messages import Message
 from nearfar.support.check import number
 
 SENT_SHARE = 5  # recordings that were sent may take a fifth of the space for the sound of events

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nearfar.live.history.database import Database, Statement
-from nearfar.live.messages import Message, parse_message
+from nearfar.live.sinks.messages import Message, parse_message
 
 
 class Outbox:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from nearfar.detector.system import resolution_of
 from nearfar.errors import BadInput, NotFound
 from nearfar.live.calendar import MAINTENANCE
-from nearfar.live.records import ALARM, FAULT, FINE, HEALTH_EVENT, UNUSUAL, Audit, Event, ScoreRecord
+from nearfar.live.history.records import ALARM, FAULT, FINE, HEALTH_EVENT, UNUSUAL, Audit, Event, ScoreRecord
 from nearfar.live.rules.alarm import WEEK_S
 from nearfar.live.rules.rhythm import DAY_S, all_day, count_text
 from nearfar.live.rules.setpoint import expected_alarms, how_often

@@ -8,8 +8,8 @@ from functools import partial
 from itertools import pairwise
 
 from nearfar.explain.render import NONE, render
+from nearfar.live.history.records import ALARM, FAULT, FINE, HEALTH_EVENT, Event, ScoreRecord
 from nearfar.live.language import ENGLISH, texts, translated
-from nearfar.live.records import ALARM, FAULT, FINE, HEALTH_EVENT, Event, ScoreRecord
 from nearfar.live.report.gather import DetectorReport, MachineReport, PlantReport
 from nearfar.live.rules.rhythm import DAY_S
 from nearfar.support.times import local_time

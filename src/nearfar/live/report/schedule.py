@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from nearfar.errors import DamagedHistory
 from nearfar.live.calendar import DAYS
 from nearfar.live.events import Reporter
-from nearfar.live.messages import REPORT, ReportMessage
-from nearfar.live.records import Audit
+from nearfar.live.history.records import Audit
 from nearfar.live.report.gather import SPANS
+from nearfar.live.sinks.messages import REPORT, ReportMessage
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.support.times import local_time
 

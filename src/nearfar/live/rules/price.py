@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nearfar.live.records import ALARM, FAULT, UNUSUAL, Event, ScoreRecord
+from nearfar.live.history.records import ALARM, FAULT, UNUSUAL, Event, ScoreRecord
 from nearfar.live.rules.alarm import RAISED, Alarm
 from nearfar.live.rules.rhythm import DAY_S, RECENT_DAYS
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nearfar.detector.system import BY_HAND, Resolution, Threshold, resolution_of
-from nearfar.live.records import FAULT, Event, ScoreRecord
+from nearfar.live.history.records import FAULT, Event, ScoreRecord
 from nearfar.live.rules.alarm import WEEK_S, Alarm
 from nearfar.live.rules.rhythm import Rhythm, count_text
 from nearfar.support.check import Array, number

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.live.records import iso_time
+from nearfar.live.history.records import iso_time
 from nearfar.support.check import Array
 from nearfar.support.times import utc_time
 

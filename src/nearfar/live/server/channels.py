@@ -17,27 +17,27 @@ Name = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 @router.get("", operation_id="listChannels")
 def channels(service: ServiceDep) -> schemas.Channels:
     """The channels to people, without their addresses, which may hold secrets."""
-    return schemas.Channels(channels=[_shown(service, channel) for channel in service.people.channels.values()])
+    return schemas.Channels(channels=[_shown(service, channel) for channel in service.channels.all.values()])
 
 
 @router.put("/{name}", operation_id="putChannel")
 def put(service: ServiceDep, request: Request, name: Name, body: schemas.NewChannel) -> schemas.PeopleChannel:
     """Add a channel, or replace one that was added; audited."""
     who = caller_name(request, body.who)
-    return _shown(service, service.people.put(name, body.model_dump(exclude={"who"}), who))
+    return _shown(service, service.channels.put(name, body.model_dump(exclude={"who"}), who))
 
 
 @router.delete("/{name}", operation_id="deleteChannel")
 def delete(service: ServiceDep, request: Request, name: Name, who: schemas.Who = "") -> schemas.Channels:
     """Remove a channel that was added, with its undelivered messages; audited. The others are the answer."""
-    service.people.remove(name, caller_name(request, who))
+    service.channels.remove(name, caller_name(request, who))
     return channels(service)
 
 
 @router.post("/{name}/test", operation_id="testChannel")
 def test(service: ServiceDep, name: Name) -> schemas.Tested:
     """Send a test message at once, and say what came of it; quiet hours do not hold it back."""
-    channel = service.people.channel(name)
+    channel = service.channels.get(name)
     try:
         channel.test()
     except OSError as error:
@@ -56,5 +56,5 @@ def _shown(service: Service, channel: Channel) -> schemas.PeopleChannel:
         quiet_until=channel.quiet_until(service.clock()),
         problem=channel.problem,
         dropped=channel.dropped,
-        added=channel.label in service.people.added,
+        added=channel.label in service.channels.added,
     )

@@ -17,12 +17,12 @@ from nearfar.detector import Detector
 from nearfar.detector.folder import read_card
 from nearfar.detector.system import resolution_of
 from nearfar.errors import BadInput, NotFound
-from nearfar.live.heard import Heard, recordings
 from nearfar.live.history.event_audio import gain_db as playback_gain
+from nearfar.live.history.recordings import HeardRecording, recordings
+from nearfar.live.history.records import ScoreRecord
 from nearfar.live.machine import Machine
 from nearfar.live.operator import normal_keys
 from nearfar.live.plant import SAMPLE_FOLDER, sample_time
-from nearfar.live.records import ScoreRecord
 from nearfar.live.rules.price import Price, price_of
 from nearfar.live.rules.setpoint import expected_alarms, independent_per_week, rarest_rate, unusual_text
 from nearfar.live.server import schemas
@@ -272,7 +272,7 @@ def _samples(service: Service, id: str, start: float, end: float) -> Iterator[Sc
             yield from list(history.iter_scores(id, at, at + 1))[:1]
 
 
-def _sound_of(service: Service, machine: Machine, heard: Heard) -> Path | None:
+def _sound_of(service: Service, machine: Machine, heard: HeardRecording) -> Path | None:
     row = service.plant.history.score_at(machine.id, heard.worst_t0)
     return None if row is None else sound_path(service.plant.history, machine, row)
 

@@ -21,11 +21,11 @@ from nearfar.explain.evidence import neighbours, recording
 from nearfar.explain.wording import Explanation
 from nearfar.live.history.event_audio import peak_clip
 from nearfar.live.history.history import History
+from nearfar.live.history.records import Event, ScoreRecord
 from nearfar.live.language import translated
 from nearfar.live.machine import Machine
 from nearfar.live.operator import is_written_here
 from nearfar.live.plant import SAMPLE_FOLDER, Plant, sample_path, sent_name
-from nearfar.live.records import Event, ScoreRecord
 from nearfar.support.files import hash_file
 
 CACHED = 16  # explanations, and pictures, that are kept

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from nearfar.live.history.records import ScoreRecord
 from nearfar.live.language import reader, translated
-from nearfar.live.records import ScoreRecord
 
 Channel = Literal["near", "far"]
 Text = Annotated[  # for people: JSON has it in the language of the reader

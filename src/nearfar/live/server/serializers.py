@@ -17,18 +17,18 @@ from nearfar.explain import wording
 from nearfar.explain.wording import Explanation
 from nearfar.live.calendar import MAINTENANCE
 from nearfar.live.events import SOURCE
-from nearfar.live.heard import Heard
 from nearfar.live.history.event_audio import MOST_DB, alike_db, gain_db
+from nearfar.live.history.recordings import HeardRecording
+from nearfar.live.history.records import UNUSUAL, Audit, Event, Note, ScoreRecord, iso_time
 from nearfar.live.operator import CHANGES
 from nearfar.live.plant import Plant
-from nearfar.live.record import Taken
-from nearfar.live.records import UNUSUAL, Audit, Event, Note, ScoreRecord, iso_time
 from nearfar.live.report.schedule import SCHEDULED
 from nearfar.live.roster import ADDED, REPLACED
 from nearfar.live.rules.health import ENDED, QUIET
 from nearfar.live.server import schemas
 from nearfar.live.setup.jobs import Job
 from nearfar.live.setup.microphones import Session
+from nearfar.live.setup.recording import Taken
 from nearfar.live.sources.streams import hide
 from nearfar.score import Score
 from nearfar.support.words import plural, shown
@@ -180,7 +180,7 @@ def audit_entries(
     return [audit_entry(row, standing[row.machine]) for row in rows]
 
 
-def heard(recording: Heard, share: float, *, playable: bool) -> schemas.HeardRecording:
+def heard(recording: HeardRecording, share: float, *, playable: bool) -> schemas.HeardRecording:
     """A recording that was heard; `share` of its windows are unusual by chance."""
     fields = {field.name: getattr(recording, field.name) for field in dataclass_fields(recording)}
     spans = [schemas.Span(**asdict(span)) for span in fields.pop("spans")]

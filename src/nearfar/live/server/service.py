@@ -14,10 +14,10 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 
 from nearfar.errors import Conflict
+from nearfar.live.channels import Channels
+from nearfar.live.history.records import Audit, Event
 from nearfar.live.machine import Machine
-from nearfar.live.people import People
 from nearfar.live.plant import Plant
-from nearfar.live.records import Audit, Event
 from nearfar.live.roster import Roster
 from nearfar.live.rules.drift import Drift, find_drift
 from nearfar.live.server import schemas
@@ -79,7 +79,7 @@ class Service:
     ) -> None:
         self.plant, self.access, self.limits, self.decoder, self.stream = plant, access, limits, decoder, stream
         self.clock, self.metrics, self.dropped, self.source_problems = clock, metrics, dropped, source_problems
-        self.started, self.refusals, self.people = clock(), refusals, People(plant)
+        self.started, self.refusals, self.channels = clock(), refusals, Channels(plant)
         self._roster = roster
         self.preparation: Preparation | None = None
         if roster is not None and roster.config.models is not None:

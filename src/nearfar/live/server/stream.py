@@ -20,9 +20,9 @@ from typing import Any
 
 from nearfar.live.language import ENGLISH, reader, translated
 from nearfar.live.machine import Machine
-from nearfar.live.messages import CLOSE_S, EVENT, SCORE, EventMessage, Message, ScoreMessage
 from nearfar.live.server.schemas import MachineState, Schema
 from nearfar.live.server.serializers import window
+from nearfar.live.sinks.messages import CLOSE_S, EVENT, SCORE, EventMessage, Message, ScoreMessage
 
 RING = 2000  # messages in the ring
 QUIET_S = 15.0  # without messages, a comment is sent, so that proxies keep the connection

@@ -29,7 +29,7 @@ from nearfar.audio.recordings import Recording, find
 from nearfar.audio.sessions import sessions
 from nearfar.errors import AudioError, BadInput, Conflict, NotFound
 from nearfar.live.machine import NAME
-from nearfar.live.record import Stock, Taken, check
+from nearfar.live.setup.recording import Stock, Taken, check
 from nearfar.live.sources.windows import Window
 from nearfar.support.check import one_of
 from nearfar.support.files import atomic_file, atomic_write, private_folder

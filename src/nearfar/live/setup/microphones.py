@@ -2,7 +2,7 @@
 
     levels      about twice a second, of near and far
     test        one recording, which is kept as the machine's last test
-    recording   `count` recordings, one per `every_s`; see `live.record`
+    recording   `count` recordings, one per `every_s`; see `setup.recording`
 
 One session at a time for each machine, and MOST in all. A session ends with its last recording, when it is stopped, or
 when SILENT_S pass without sound.
@@ -19,7 +19,7 @@ from pathlib import Path
 from time import monotonic
 
 from nearfar.errors import Conflict
-from nearfar.live.record import Taken, check, record
+from nearfar.live.setup.recording import Taken, check, record
 from nearfar.live.sources.open import Source, open_source
 from nearfar.live.sources.options import SourceOptions
 from nearfar.live.sources.windows import Window, Windower

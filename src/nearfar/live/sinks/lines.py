@@ -11,8 +11,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from nearfar.live.messages import Message, ScoreMessage
-from nearfar.live.records import ScoreRecord, iso_time
+from nearfar.live.history.records import ScoreRecord, iso_time
+from nearfar.live.sinks.messages import Message, ScoreMessage
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.support.cells import escaped
 

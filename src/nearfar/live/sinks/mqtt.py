@@ -30,8 +30,8 @@ from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any
 
 from nearfar.live.language import ENGLISH, translated
-from nearfar.live.messages import CLOSE_S, EVENT, HEALTH, OFFLINE, OK, SCORE, WAITING, Message
 from nearfar.live.sinks import commands
+from nearfar.live.sinks.messages import CLOSE_S, EVENT, HEALTH, OFFLINE, OK, SCORE, WAITING, Message
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.support.files import atomic_write
 

@@ -22,10 +22,10 @@ import numpy as np
 from nearfar.errors import NotFound
 from nearfar.live.calendar import Span, end_of_all
 from nearfar.live.history.event_audio import gain_db, peak_clip, wav
+from nearfar.live.history.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event
 from nearfar.live.language import ENGLISH, translated
-from nearfar.live.messages import EVENT, REPORT, EventMessage, Message, ReportMessage
-from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event
 from nearfar.live.report.file import report_file
+from nearfar.live.sinks.messages import EVENT, REPORT, EventMessage, Message, ReportMessage
 from nearfar.live.sinks.retry import Later, RetryQueue
 from nearfar.live.sinks.webhook import read_secret
 from nearfar.support.times import local_time

@@ -22,9 +22,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nearfar.live.messages import CLOSE_S, OK, EventMessage, HealthMessage, Message, ScoreMessage, StateMessage
-from nearfar.live.records import ALARM
+from nearfar.live.history.records import ALARM
 from nearfar.live.rules.alarm import CLEARED, IN_ALARM, NORMAL
+from nearfar.live.sinks.messages import CLOSE_S, OK, EventMessage, HealthMessage, Message, ScoreMessage, StateMessage
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.support.times import EPOCH, utc_time
 

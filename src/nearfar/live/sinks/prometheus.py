@@ -12,9 +12,18 @@ from functools import partial
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any
 
-from nearfar.live.messages import CLOSE_S, OK, EventMessage, HealthMessage, Message, ScoreMessage, Sink, StateMessage
-from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL
+from nearfar.live.history.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL
 from nearfar.live.rules.alarm import IN_ALARM, RAISED
+from nearfar.live.sinks.messages import (
+    CLOSE_S,
+    OK,
+    EventMessage,
+    HealthMessage,
+    Message,
+    ScoreMessage,
+    Sink,
+    StateMessage,
+)
 
 if TYPE_CHECKING:
     from nearfar.live.history.history import History

@@ -8,8 +8,8 @@ from pathlib import Path
 from nearfar.live.history.history import History
 from nearfar.live.language import ENGLISH
 from nearfar.live.machine import Machine
-from nearfar.live.messages import REPORT, Message, ReportMessage
 from nearfar.live.report.file import report_file
+from nearfar.live.sinks.messages import REPORT, Message, ReportMessage
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.support.files import atomic_write
 

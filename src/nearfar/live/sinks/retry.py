@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from nearfar.live.history.outbox import Mailbox
-from nearfar.live.messages import CLOSE_S, Message
+from nearfar.live.sinks.messages import CLOSE_S, Message
 
 LIMIT = 10_000
 LONGEST_WAIT_S = 60.0

@@ -6,9 +6,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from nearfar.live.messages import CLOSE_S, EventMessage, Message, ScoreMessage
-from nearfar.live.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event
+from nearfar.live.history.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event
 from nearfar.live.rules.alarm import CLEARED, RAISED
+from nearfar.live.sinks.messages import CLOSE_S, EventMessage, Message, ScoreMessage
 from nearfar.support.times import local_time
 from nearfar.support.words import plural
 

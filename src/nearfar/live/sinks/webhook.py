@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nearfar.live.history.history import History
-from nearfar.live.messages import EVENT, HEALTH, Message
+from nearfar.live.sinks.messages import EVENT, HEALTH, Message
 from nearfar.live.sinks.retry import RetryQueue
 
 RETRY_STATUS = (408, 425, 429)

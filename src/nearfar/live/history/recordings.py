@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nearfar.live.records import ScoreRecord
+from nearfar.live.history.records import ScoreRecord
 from nearfar.score import WORST, runs
 
 IN_A_ROW = 3
@@ -30,7 +30,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Heard:
+class HeardRecording:
     """A recording: its windows, those that were judged, unusual and anomalous, the highest score and where it is.
 
     `status` is normal, unusual, wrong or cannot judge; `problem` is why some windows cannot be judged.
@@ -67,7 +67,7 @@ def file_of(name: str) -> str:
     return WINDOW.sub("", name)
 
 
-def summary(rows: Sequence[ScoreRecord]) -> Heard:
+def recording_of(rows: Sequence[ScoreRecord]) -> HeardRecording:
     """One recording, from its windows in the order of time."""
     judged = [row for row in rows if row.anomalous is not None]
     worst = max(judged, key=lambda row: row.score, default=rows[0])
@@ -82,7 +82,7 @@ def summary(rows: Sequence[ScoreRecord]) -> Heard:
         Span(run[0].t0 - rows[0].t0, run[-1].t1 - rows[0].t0, max(row.score for row in run), len(run))
         for run in runs(rows, "unusual")
     ]
-    return Heard(
+    return HeardRecording(
         rows[0].file,
         rows[0].t0,
         rows[-1].t1,
@@ -99,13 +99,13 @@ def summary(rows: Sequence[ScoreRecord]) -> Heard:
     )
 
 
-def recordings(newest_first: Iterable[ScoreRecord]) -> Iterator[Heard]:
+def recordings(newest_first: Iterable[ScoreRecord]) -> Iterator[HeardRecording]:
     """The recordings of these windows, which come newest first."""
     run: list[ScoreRecord] = []
     for row in newest_first:
         if run and (row.file != run[-1].file or abs(run[-1].t0 - row.t1) >= APART_S / 2):
-            yield summary(run[::-1])
+            yield recording_of(run[::-1])
             run = []
         run.append(row)
     if run:
-        yield summary(run[::-1])
+        yield recording_of(run[::-1])

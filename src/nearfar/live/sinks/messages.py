@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
-from nearfar.live.records import Event, ScoreRecord, iso_time, trigger_names
+from nearfar.live.history.records import Event, ScoreRecord, iso_time, trigger_names
 from nearfar.live.rules.trend import Ramp
 
 SCORE, STATE, EVENT, HEALTH, REPORT = "score", "state", "event", "health", "report"

@@ -39,14 +39,14 @@ def channels(config: PlantConfig) -> dict[str, NotifyConfig]:
     }
 
 
-class People:
+class Channels:
     """The channels of a running plant."""
 
     def __init__(self, plant: Plant) -> None:
         self.plant = plant
 
     @property
-    def channels(self) -> dict[str, Channel]:
+    def all(self) -> dict[str, Channel]:
         """All channels by their names."""
         return {sink.label: sink for sink in self.plant.sinks if isinstance(sink, Channel)}
 
@@ -55,9 +55,9 @@ class People:
         """The names of those that were added, and can be removed."""
         return frozenset(_read(self.plant.history.folder))
 
-    def channel(self, name: str) -> Channel:
+    def get(self, name: str) -> Channel:
         """One channel; NotFound if there is none."""
-        known = self.channels
+        known = self.all
         if name not in known:
             raise NotFound(f"there is no channel {name!r}; there are: {', '.join(known) or 'none'}")
         return known[name]
@@ -65,7 +65,7 @@ class People:
     def put(self, name: str, table: Mapping[str, Any], who: str) -> Channel:
         """Add a channel, or replace one that was added. BadInput for a wrong table, Conflict for one of plant.toml."""
         added = _read(self.plant.history.folder)
-        if name in self.channels and name not in added:
+        if name in self.all and name not in added:
             raise Conflict(f"the channel {name!r} stands in plant.toml: change it there")
         scheme = str(table.get("url", "")).partition("://")[0].lower()
         if scheme not in SCHEMES:
@@ -77,7 +77,7 @@ class People:
         try:
             rules = read_channel(name, table)
             open_address(rules)
-            if (old := self.channels.get(name)) is not None:
+            if (old := self.all.get(name)) is not None:
                 self._close(old)
             machines, language = list(plant.machines.values()), plant.language
             made = Channel(name, rules, machines, plant.history, clock=plant.clock, language=language)
@@ -90,7 +90,7 @@ class People:
 
     def remove(self, name: str, who: str) -> None:
         """Remove a channel that was added, with its undelivered messages."""
-        channel, added = self.channel(name), _read(self.plant.history.folder)
+        channel, added = self.get(name), _read(self.plant.history.folder)
         if name not in added:
             raise Conflict(f"the channel {name!r} stands in plant.toml: remove it there")
         self._close(channel)
