@@ -132,7 +132,8 @@ def test_pca_is_that_of_the_covariance_and_ignores_what_does_not_vary():
     assert line[:, 1].tolist() == [0, 0, 0] and first.tolist() == [1, 0]
 
 
-def test_vectors_are_drawn_as_maps_of_each_machine(demo_set, tmp_path):
+def test_vectors_are_drawn_as_maps_of_each_machine(demo_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(maps, "umap", lambda z: None)  # as without the extra
     page, figures = tmp_path / "map.html", tmp_path / "figures"
     drawn = ("--page", page, "--figures", figures)
     code, _, err = nearfar("vectors", demo_set, "--recipe", "logmel-floor", "-o", tmp_path / "x.npz", *drawn)
@@ -147,3 +148,26 @@ def test_vectors_are_drawn_as_maps_of_each_machine(demo_set, tmp_path):
     of = maps.kinds(arrays)
     assert of.count("anomaly") == (arrays["labels"] == "anomaly").sum() > 0 and "target normal" in of
     assert text.count("<figure>") == 2 and "6 anomaly" in text
+
+
+@pytest.mark.slow
+def test_umap_keeps_groups_apart_and_draws_what_pca_draws(demo_set, tmp_path):
+    pytest.importorskip("umap", reason="the extra umap is not installed")
+    rng = np.random.default_rng(0)
+    groups = np.concatenate([rng.normal(size=(25, 16)), rng.normal(size=(25, 16)) + 6]).astype(np.float32)
+    assert maps.umap(groups[:4]) is None, "too few"
+    points = maps.umap(groups)
+    assert points is not None and points.shape == (50, 2) and np.isfinite(points).all()
+    np.testing.assert_array_equal(points, maps.umap(groups))
+    nearest = (np.linalg.norm(points[:, None] - points, axis=-1) + 1e9 * np.eye(50)).argmin(axis=1)
+    assert ((nearest < 25) == (np.arange(50) < 25)).all()
+    for few in (rng.normal(size=(5, 4)), np.ones((9, 4)), np.repeat(rng.normal(size=(2, 4)), 6, axis=0)):
+        made = maps.umap(few.astype(np.float32))
+        assert made is not None and made.shape == (len(few), 2) and np.isfinite(made).all()
+    page, figures = tmp_path / "map.html", tmp_path / "figures"
+    drawn = ("--page", page, "--figures", figures)
+    code, _, err = nearfar("vectors", demo_set, "--recipe", "logmel-floor", "-o", tmp_path / "x.npz", *drawn)
+    assert code == 0 and "Warning" not in err, err
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<figure>") == 4 and text.count("UMAP, seed 0; distances between groups mean nothing.") >= 2
+    assert {p.stem.rpartition("-")[2] for p in figures.glob("*.pdf")} == {"pca", "umap"}

@@ -145,7 +145,7 @@ def vectors(
     """Example: nearfar vectors data/ --recipe beats -o beats.npz --page map.html
 
     Write the vectors of all recordings, with names, domains, labels and the normals' leave-one-out scores, for numpy.
-    --page and --figures draw them: PCA of normals, targets and anomalies, and UMAP where umap-learn is installed.
+    --page and --figures draw them: PCA of normals, targets and anomalies, and UMAP with the extra nearfar[umap].
     """
     from nearfar.challenge import vectors as bench
 

@@ -1,7 +1,8 @@
 """Maps of a data set's vectors: the clips of each machine as points of a plane.
 
     pca    the two axes in which the machine's clips vary most, with their shares of the variance
-    umap   neighbours stay neighbours, distances between groups mean nothing; where umap-learn is installed
+    umap   neighbours stay neighbours, distances between groups mean nothing; with the extra `umap`. The first map of a
+           process takes about a minute, as umap-learn compiles itself
 
 The axes are those of all clips, test clips and anomalies too: a map shows what vectors tell apart, and scores nothing.
 """
@@ -65,7 +66,7 @@ def maps(arrays: Mapping[str, Array]) -> Iterator[tuple[str, str, Array, list[st
 
 
 def umap(z: Array) -> Array | None:
-    """Points (n, 2) of vectors z (n, D) by UMAP; None if umap-learn is not installed or there are too few vectors."""
+    """Points (n, 2) of vectors z (n, D) by UMAP; None without umap-learn, or for fewer than `FEWEST` vectors."""
     try:
         from umap import UMAP
     except ImportError:
