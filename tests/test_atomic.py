@@ -162,3 +162,29 @@ def test_a_link_is_followed_and_the_mode_of_a_file_stays(tmp_path):
     with files.atomic_folder(tmp_path / "folder") as draft:
         (draft / "x").write_text("x")
     assert (tmp_path / "folder").is_symlink() and (tmp_path / "real-folder" / "x").read_text() == "x"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_new_files_and_folders_are_as_open_as_the_umask_allows_and_old_ones_keep_their_modes(tmp_path, umask):
+    kept = tmp_path / "kept"
+    kept.mkdir(mode=0o750)
+    (kept / "a").touch(mode=0o640)
+    kept.chmod(0o750)
+    (kept / "a").chmod(0o640)
+    old = os.umask(umask)
+    try:
+        files.atomic_write(tmp_path / "new.csv", "x")
+        for folder in (kept, tmp_path / "new"):
+            with files.atomic_folder(folder) as draft:
+                (draft / "a").write_text("x")
+    finally:
+        os.umask(old)
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("new.csv", "new", "new/a", "kept", "kept/a")]
+    assert modes == [0o666 & ~umask & 0o644, 0o777 & ~umask, 0o666 & ~umask, 0o750, 0o640]
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".csv", "\N{BELL}" * 62 + ".csv"])
+def test_a_name_as_long_as_the_disk_takes_is_written(tmp_path, name):
+    assert files.atomic_write(tmp_path / name, "x").read_text() == "x"
+    with files.atomic_folder(tmp_path / name.replace("csv", "dir")) as draft:
+        (draft / "a").touch()

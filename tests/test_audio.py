@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from conftest import hum
 from nearfar import audio
-from nearfar.audio import Clip
+from nearfar.audio import Clip, problems
 from nearfar.audio.checks import balance_db
 from nearfar.errors import AudioError
 
@@ -337,3 +338,32 @@ def test_a_file_that_this_user_may_not_read_is_not_called_damaged(tmp_path: Path
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(AudioError, match=r"a\.wav: may not be opened by this user"):
         audio.read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("level", [0.003, 0.05, 0.2])
+@pytest.mark.parametrize(("bits", "wrong", "what"), [
+    (16, lambda v: v.astype("<i2").byteswap().astype(int), "bytes in the wrong order"),
+    (16, lambda v: np.frombuffer(v.astype("<i2").tobytes()[1:-1], "<i2").astype(int), "bytes in the wrong order"),
+    (24, lambda v: ((v & 255) << 16 | v & 65280 | v >> 16 & 255) - ((v & 128) << 17), "bytes in the wrong order"),
+    (16, lambda v: v - 32768 * np.where(v < 0, -1, 1), "sign of its samples turned"),
+    (24, lambda v: v - 2**23 * np.where(v < 0, -1, 1), "sign of its samples turned"),
+])  # fmt: skip
+def test_samples_in_another_order_or_sign_are_called_so(level, bits, wrong, what):
+    clip = hum(5)
+    for sound in (clip.near, np.random.default_rng(0).standard_normal(RATE)):
+        half = 2 ** (bits - 1)
+        whole = np.round(sound / np.std(sound) * level * half).clip(-half, half - 1).astype(int)
+        found = problems(Clip(np.asarray(wrong(whole) / half, np.float32), None, RATE))
+        assert [p.kind for p in found] == ["miscoded"] and found[0].fatal and what in found[0].text
+
+
+@pytest.mark.parametrize("drive", [0.5, 2.0, 10.0, 1000.0])
+@pytest.mark.parametrize("sound", ["sine", "noise", "hum"])
+@pytest.mark.parametrize("top", [0.9, 1.0])
+def test_loud_and_clipped_samples_are_not_called_miscoded(drive, sound, top):
+    t = np.arange(RATE) / RATE
+    rng = np.random.default_rng(1)
+    waves = {"sine": np.sin(2 * np.pi * 97 * t), "noise": rng.standard_normal(RATE), "hum": hum(5).near[:RATE] * 10}
+    x = np.clip(drive * waves[sound], -top, top) + 0.01 * (top < 1) * rng.standard_normal(RATE)
+    whole = np.round(x * 32767).astype(np.float32) / 32768
+    assert "miscoded" not in {p.kind for p in problems(Clip(whole, None, RATE))}

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -184,3 +185,9 @@ def test_a_long_recording_names_its_worst_spans_on_the_command_line_too():
     assert worst.score == 6
     assert "unusual from 30s, 2 windows (6.0); at 10s (3.0); at 100s (2.7); at 80s (2.6)" in worst.warnings
     assert not any("unusual" in w for w in worst_window([scored(0, 5.0), scored(10, 0.0)], "h.wav").warnings)
+
+
+def test_a_clock_that_was_a_year_ahead_does_not_date_what_follows():
+    last = ScoreRecord("pump", T0 + 3e7, T0 + 3e7 + 2, 0.0, 3.0, False, 0.5)
+    assert begin_after(last, T0) == T0
+    assert begin_after(replace(last, t0=T0 + 60, t1=T0 + 62), T0) == pytest.approx(T0 + 60.01)

@@ -364,3 +364,40 @@ def test_what_changes_while_the_disk_is_full_is_seen_at_once(history):
     history.database.writer.execute("PRAGMA query_only = 0")
     history.change_event(event.id, text="seen")
     assert not history.problem and history.events()[0].ended == 200.0
+
+
+@pytest.mark.parametrize("wrong", ["\ud800", float("nan"), 2**70])
+def test_a_row_that_no_disk_could_take_keeps_no_other_from_the_disk(history, wrong):
+    with pytest.raises((UnicodeError, sqlite3.IntegrityError, OverflowError)):
+        history.record_audit(Audit(0, wrong if isinstance(wrong, float) else 1.0, str(wrong)[:1], "pump", wrong))
+    history.record_score(scored(1.0))
+    assert history.problem == "" and [s.t0 for s in history.scores("pump", 0, 1e9)] == [1.0]
+
+
+def test_a_row_that_no_disk_could_take_is_left_out_of_those_that_have_waited(history, caplog):
+    history.database.writer.execute("PRAGMA query_only = 1")
+    for at, who in enumerate(("anna", "\ud800", "ben")):
+        history.record_audit(Audit(0, float(at), who, "pump", "shelve"))
+    history.database.writer.execute("PRAGMA query_only = 0")
+    history.record_score(scored(1.0))
+    assert history.problem == "" and [a.who for a in history.audit()] == ["ben", "anna"]
+    assert "can never be written" in caplog.text
+
+
+def test_a_clock_that_is_years_ahead_deletes_no_scores(tmp_path):
+    history = History(tmp_path, keep_days=2)
+    for hour in range(20):
+        history.record_score(scored(3600.0 * hour))
+    wrong = 70 * 365 * DAY_S
+    for hour in range(20):
+        history.record_score(scored(wrong + 3600.0 * hour))
+    history.close()
+    history = History(tmp_path, keep_days=2)  # a restart before the clock is set right
+    history.record_score(scored(wrong + 3600.0 * 21))
+    for hour in range(20, 30):
+        history.record_score(scored(3600.0 * hour))
+    assert [s.t0 / 3600 for s in history.scores("pump", 0, wrong)] == list(range(30))
+    for hour in range(30, 100):  # once the clock has been right for a day, old scores go again
+        history.record_score(scored(3600.0 * hour))
+    assert 49 <= history.scores("pump", 0, wrong)[0].t0 / 3600 <= 52
+    history.close()

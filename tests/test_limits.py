@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -125,3 +126,19 @@ def test_every_answer_carries_the_headers():
     for headers in (ask()[1], ask(headers=[(b"content-length", b"99999999")])[1]):
         assert headers[b"x-content-type-options"] == b"nosniff" and headers[b"referrer-policy"] == b"no-referrer"
         assert b"default-src 'none'" in headers[b"content-security-policy"] and headers[b"cache-control"] == b"no-store"
+
+
+@pytest.mark.parametrize(("one", "other", "same"), [
+    ("2001:db8::1", "2001:db8::ffff:0:1", True),
+    ("2001:db8::1", "2001:db8:0:1::1", False),
+    ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
+    ("10.0.0.1", "10.0.0.2", False),
+])  # fmt: skip
+def test_the_addresses_of_one_network_of_ipv6_share_their_attempts_to_log_in(one, other, same):
+    guard = RequestGuard(None, Access(), Limits(logins=1), clock=lambda: 0.0, steady=lambda: 0.0)
+
+    def status(address):
+        scope = {"client": (address, 1), "method": "POST"}
+        return getattr(guard._check(scope, "/login", {"host": "127.0.0.1"}), "status", 200)
+
+    assert status(one) == 200 and status(other) == (429 if same else 200)

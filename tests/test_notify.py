@@ -165,7 +165,15 @@ def test_what_is_refused_is_said_and_sent_again_without_attachments(pump_model, 
     with client_of(plant, clock) as client:
         done = client.post("/v1/channels/shift/test").json()
     assert done["ok"] is False and "did not take the message" in done["message"]
-    clock.now = T0 + 200_000
+    clock.now = T0 + 200_000  # the clock is set: that is no reason to give up
+    for _ in range(2):
+        attempts = server.attempts
+        channel.retry_now()
+        assert wait_for(lambda: server.attempts > attempts)  # noqa: B023
+    begun = channel._failing_since
+    assert channel.dropped == 0
+    channel.steady = lambda: begun + 86_401
+    channel.retry_now()
     assert wait_for(lambda: channel.dropped == 1)  # given up after a day
     channel.close()
     server.close()

@@ -332,3 +332,12 @@ def test_a_table_that_is_none_is_a_sentence_that_names_it(tmp_path: Path, text: 
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(ValueError, match=r"list\.csv: cannot be read as a table"):
         find(tmp_path, tmp_path / "list.csv")
+
+
+def test_letters_of_one_character_or_of_two_name_the_same_file(tmp_path: Path) -> None:
+    one, two = "fr\u00fch.wav", "fru\u0308h.wav"
+    touch(tmp_path, two, "b.wav")
+    (tmp_path / "manifest.csv").write_text(f"file,label\n{one},anomaly\n", encoding="utf-8")
+    found = find(tmp_path)
+    assert [r.name for r in found if r.is_anomaly] == [two]
+    assert [r.name for r in leave_out(found, [one])] == ["b.wav"]

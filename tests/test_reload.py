@@ -121,3 +121,16 @@ def test_a_folder_that_cannot_be_used_leaves_the_detector_and_is_said(plant, mod
     (model / "detector.json").write_text(text)
     plant.follow_models()
     assert machine.detector is not before and not machine.model_problem and not machine.outdated
+
+
+def test_a_model_folder_that_has_gone_is_said_until_it_is_back(plant, model):
+    machine = plant.machines["pump"]
+    model.rename(model.with_name("elsewhere"))
+    plant.follow_models()
+    assert not machine.model_problem  # it may be being replaced
+    for _ in range(2):
+        plant.follow_models()
+    assert "pump3 has gone" in machine.model_problem
+    model.with_name("elsewhere").rename(model)
+    plant.follow_models()
+    assert not machine.model_problem

@@ -248,3 +248,20 @@ def test_a_server_reads_its_configuration_again_when_asked(models, tmp_path):
         assert {a["who"] for a in client.get("/v1/audit").json()["audit"]} == {"the configuration"}
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 0
+
+
+def test_a_full_disk_forgets_no_change_by_the_api(running, models, tmp_path, monkeypatch):
+    made, _, said = running
+    full = OSError(28, "No space left on device", "machines.json")
+    monkeypatch.setattr("nearfar.live.roster.atomic_write", lambda *_, **__: (_ for _ in ()).throw(full))
+    made.roster.put("fan", {"model": str(models[1])}, "anna")
+    assert set(made.plant.machines) == {"pump", "fan"} and "a restart would forget them" in said[-1]
+    monkeypatch.undo()
+    made.roster.check()
+    assert "fan" in current(from_options(tables(models, tmp_path)))
+
+
+def test_machines_whose_names_differ_by_case_alone_are_not_added(running, models):
+    made, _, _ = running
+    with pytest.raises(BadInput, match="would share its files with 'pump'"):
+        made.roster.put("Pump", {"model": str(models[1])}, "anna")

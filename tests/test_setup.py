@@ -1,6 +1,7 @@
 """Recordings of a machine that is set up: uploads, microphones of the server, what doctor says, sessions."""
 
 import io
+import json
 import shutil
 
 import numpy as np
@@ -211,3 +212,30 @@ def test_exchanged_microphones_come_before_what_they_explain():
     found = findings(Report(files, [], [], groups), {})
     assert found["verdict"] == "exchanged" and [f["file"] for f in found["files"]] == ["3.wav"]
     assert findings(Report(files[:3], [], [], groups), {})["verdict"] == "groups"
+
+
+@pytest.mark.parametrize(("sent", "kept"), [
+    ("\N{HAMMER}" * 90 + ".wav", "\N{HAMMER}" * 30),
+    ("." + "x" * 200 + ".b.wav", "x" * 114 + ".b"),
+    ("x" * 5 + "." * 119 + "a.wav", "a"),
+    ("con.wav", "_con"),
+])  # fmt: skip
+def test_names_of_uploads_fit_on_every_disk_and_are_not_hidden(pump, sent, kept):
+    client, _, _ = pump
+    answer = send(client, sent, wav())
+    assert answer.status_code == 200 and answer.json()["file"] == f"{kept}.flac"
+    assert client.get("/v1/machines/pump/recordings").json()["recordings"] == 1
+
+
+@pytest.mark.parametrize("name", ["~nobody-9/x", "/" + "x" * 300, "a\0b", "\ud800"])
+def test_a_folder_that_no_system_has_is_a_wrong_value(pump, name):
+    client, _, _ = pump
+    content = json.dumps({"kind": "folder", "folder": name}).encode()
+    headers = {"content-type": "application/json"}
+    assert client.put("/v1/machines/pump/recordings", content=content, headers=headers).status_code == 422
+
+
+def test_another_machine_must_differ_by_more_than_case(pump):
+    client, _, _ = pump
+    for id in ("PUMP", "nul"):
+        assert client.post("/v1/machines", json={"id": id, "name": "Pump"}).status_code == 422

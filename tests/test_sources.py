@@ -420,3 +420,11 @@ def test_streams_without_anything_in_common_say_so():
     both = aligned.AlignedPair(*(Wave(rng.normal(0, 1, 15 * RATE).astype(np.float32)) for _ in range(2)))
     chunks = [c for c in both.chunks(threading.Event()) if c is not None]
     assert chunks and "no sound in common" in both.problem
+
+
+def test_a_watched_folder_passes_over_what_a_search_passes_over_and_says_which_links_it_does_not_follow(tmp_path):
+    for name in ("in/a.wav", "in/.versions/b.wav", "in/__MACOSX/c.wav", "elsewhere/d.wav"):
+        write_wav(tmp_path / name, hum(1))
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere")
+    source = open_source([str(tmp_path / "in")], listening(once=True))
+    assert [w.name for w in collect(source)] == ["a.wav"] and "more is skipped: links to folders" in source.problem

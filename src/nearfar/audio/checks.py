@@ -7,6 +7,7 @@ By the samples alone (`problems`):
 
     silent, stuck, saturated              fatal: nothing but the last bits of the converter or mains hum; one value most
                                           of the time; samples at the extremes
+    miscoded                              fatal: whole numbers whose bytes are in another order, or sign turned
     full_scale, clipped, coarse, gap, offset   of one channel
     one_cable, swapped                    of the pair: one signal on both channels; near weaker than far
     incomplete                            the file is cut short, or holds more than its header says
@@ -66,6 +67,7 @@ DEAD_LEVELS, COARSE_LEVELS = 8, 32  # different values: nothing but the converte
 DEAD_SPAN = 0.05  # between the smallest and largest of DEAD_LEVELS values: more is a square wave, not a dead wire
 RUMBLE_HZ = 100.0  # below it wind and handling are louder than most machines
 SAME_SIGNAL = 1e-3  # share of near's power that far does not explain, below which both are one microphone
+LOUD_RMS, QUIETER, RESTS = 0.3, 0.5, 0.05  # so loud, and so much quieter in another reading; share at both extremes
 WEAKER_DB = 6.0  # near below far by more than this is worth a question
 MAINS_HZ = (50, 60)
 INCOMPLETE = "incomplete"
@@ -443,7 +445,7 @@ class _Channel(NamedTuple):
 
 def _of_one(name: str, samples: Array, rate: int) -> list[Problem]:
     channel = _Channel.of(samples, rate)
-    dead = _dead(channel, rate)
+    dead = _miscoded(channel) or _dead(channel, rate)
     if dead is not None:
         return [Problem(dead[0], f"the {name} microphone {dead[1]}", fatal=True, channel=name)]
     found = []
@@ -470,6 +472,38 @@ def _of_one(name: str, samples: Array, rate: int) -> list[Problem]:
         text = f"the {name} channel has a constant offset of {offset:+.3f}: sound card fault?"
         found.append(Problem("offset", text, channel=name))
     return found
+
+
+def _miscoded(channel: _Channel) -> tuple[str, str] | None:
+    """(kind, what is wrong) where whole numbers are sound only with another order of bytes or another sign, else None.
+
+    Sound with swapped bytes, or with its sign bit turned, is noise at full scale. Clipped sound can be quieter in
+    another reading too, but it rests at its extremes, or crosses zero without a jump of half the scale.
+    """
+    x = channel.x
+    if channel.rms < LOUD_RMS or np.mean((x == channel.low) | (x == channel.high)) > RESTS:
+        return None
+    for bits in (16, 24):
+        half = 2 ** (bits - 1)
+        whole = np.rint(x * half).astype(np.int64)
+        if not np.array_equal(whole, x * half):
+            continue
+        raw = whole & (2 * half - 1)
+        swapped = _signed(sum(((raw >> s) & 0xFF) << (bits - 8 - s) for s in range(0, bits, 8)), half)
+        if float(np.std(swapped)) < QUIETER * channel.rms:
+            return "miscoded", "has its bytes in the wrong order: big-endian, or one byte off? Export it again"
+        turned = _signed(raw ^ half, half)
+        rms, crossings = float(np.std(turned)), np.abs(channel.step[x[1:] * x[:-1] < 0])
+        near_zero = np.mean(np.abs(turned) < rms / 4)  # 0.2 of noise, 0.1 of a tone
+        if rms < QUIETER * channel.rms and near_zero > 0.1 and len(crossings) and np.mean(crossings > 1) > 0.9:
+            return "miscoded", "has the sign of its samples turned, as unsigned ones are: export it again"
+        return None
+    return None
+
+
+def _signed(raw: Array, half: int) -> Array:
+    """Whole numbers of two's complement in [0, 2 half) -> [-1, 1)."""
+    return np.where(raw >= half, raw - 2 * half, raw) / half
 
 
 def _dead(channel: _Channel, rate: int) -> tuple[str, str] | None:

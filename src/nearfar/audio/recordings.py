@@ -15,6 +15,7 @@ import csv
 import io
 import os
 import re
+import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -222,8 +223,9 @@ def leave_out(recordings: Sequence[Recording], files: Sequence[str]) -> list[Rec
     """
     left_out: set[Path] = set()
     for file in files:
-        exact = [r.path for r in recordings if file == r.name or Path(file).absolute() == r.path.absolute()]
-        found = exact or [r.path for r in recordings if r.path.name == file]
+        name = _composed(file)
+        exact = [r.path for r in recordings if name == _composed(r.name) or Path(file).absolute() == r.path.absolute()]
+        found = exact or [r.path for r in recordings if _composed(r.path.name) == name]
         if len(found) > 1:
             raise ValueError(f"--without {file}: {len(found)} recordings have this name: give the folder too")
         if not found:
@@ -303,13 +305,14 @@ def _recording(path: Path, top: Path) -> Recording:
 def _with_manifest(found: list[Recording], manifest: Path, top: Path) -> list[Recording]:
     """The recordings with the facts of the manifest; facts that it leaves open stay."""
     by_name = {recording.name: recording for recording in found}
+    by_letters = {_composed(recording.name): recording.name for recording in found}
     by_path = {Path(os.path.realpath(recording.path)): recording.name for recording in found}
     seen: dict[str, int] = {}
     for line, row in rows(manifest):
         file = row["file"].replace("\\", "/")
         name = file.removeprefix("./")
         if name not in by_name:
-            name = by_path.get(Path(os.path.realpath(manifest.parent / file)), "")
+            name = by_path.get(Path(os.path.realpath(manifest.parent / file))) or by_letters.get(_composed(name), "")
         where = f"{manifest}, row {line}"
         if not name:
             raise ValueError(f"{where}: there is no recording {row['file']!r} in {top}; is the path relative to it?")
@@ -328,6 +331,11 @@ def _with_manifest(found: list[Recording], manifest: Path, top: Path) -> list[Re
             is_anomaly=old.is_anomaly if is_anomaly is None else is_anomaly,
         )
     return list(by_name.values())
+
+
+def _composed(name: str) -> str:
+    """A name whose letters are one character each: macOS writes ü as two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _value(where: str, column: str, value: str, choices: dict[str, bool | None]) -> bool | None:

@@ -176,15 +176,23 @@ def _plant_of(model: Path | None, machine: dict[str, Any], site: str, sinks: dic
     return from_options({"machines": {id: {"model": model, **machine}}, "site": site, "history": history, **sinks})
 
 
+def _split(text: str) -> tuple[str, str]:
+    """Host and port, "" where none is given, of HOST:PORT; the host of an IPv6 address may stand in brackets."""
+    if found := re.fullmatch(r"\[(.+)\](?::(.*))?", text):
+        return found[1], found[2] or ""
+    host, _, port = (text, "", "") if text.count(":") > 1 else text.partition(":")
+    return host, port
+
+
 def _host(text: str) -> dict[str, Any]:
-    host, _, port = text.partition(":")
+    host, port = _split(text)
     if not host or (port and not port.isdecimal()):
         raise ValueError(f"--mqtt takes HOST or HOST:PORT, not {text!r}")
     return {"host": host, "port": int(port or 0)}
 
 
 def _address(text: str) -> dict[str, Any]:
-    address, _, port = text.rpartition(":")
+    address, port = _split(text)
     if not port.isdecimal():
         raise ValueError(f"--metrics takes :PORT (this machine alone) or ADDRESS:PORT, not {text!r}")
     return {"address": address or "127.0.0.1", "port": int(port)}

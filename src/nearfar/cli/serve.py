@@ -20,6 +20,7 @@ from nearfar.cli.live import introduce, machine_id, reread_on_sighup, stopped_by
 from nearfar.cli.log import LOG, LogFormat, log_left_out, log_to_stderr
 from nearfar.cli.options import Device, Weights, command, weights_of
 from nearfar.cli.terminal import echo
+from nearfar.support.files import user_home
 from nearfar.support.threads import single_threaded_blas
 from nearfar.support.words import plural
 
@@ -104,7 +105,7 @@ def open_in_browser() -> None:
 
 def home_folder() -> Path:
     """The folder of `nearfar` without a command."""
-    return Path(os.environ.get(HOME) or Path.home() / "nearfar")
+    return Path(os.environ.get(HOME) or user_home() / "nearfar")
 
 
 def read_home() -> PlantConfig:

@@ -13,7 +13,7 @@ import typer
 
 from nearfar.cli.options import command
 from nearfar.cli.terminal import echo
-from nearfar.support.files import atomic_write
+from nearfar.support.files import atomic_write, user_home
 
 POWERSHELL_S = 60.0
 NAME = "nearfar"
@@ -27,7 +27,7 @@ def install_shortcut(
 
     Put a shortcut on the desktop (Windows, macOS) or among the applications (Linux) that opens nearfar in the browser.
     """
-    home = Path.home()
+    home = user_home()
     if remove:
         gone = [path for path in places(sys.platform, home) if path.exists()]
         for path in gone:

@@ -28,6 +28,7 @@ ADVICE = {
     "silent": "have a dead microphone: check plug, power and mute, and record again",
     "stuck": "have a stuck channel: check the cable and the driver, and record again",
     "saturated": "are overdriven throughout: lower the gain and record again",
+    "miscoded": "have bytes in another order, or another sign, than their header says: export again with another tool",
     "incomplete": "are incomplete: was the recording, or the copying of it, cut off?",
     "gap": "have a gap: trim it if it is the start, else check the cable and whether the recorder keeps up",
     "clipped": "clip: lower the gain for the next recordings",

@@ -28,7 +28,7 @@ from nearfar.encoders.table import TABLE
 from nearfar.errors import DownloadError
 from nearfar.support.check import choose
 from nearfar.support.download import Expected, fetch, hub_file, one_process_at
-from nearfar.support.files import atomic_file, atomic_write, sha256_of
+from nearfar.support.files import atomic_file, atomic_write, sha256_of, user_home
 from nearfar.support.progress import Progress
 from nearfar.support.words import as_sentence, plural
 
@@ -46,11 +46,11 @@ def folder_of(folder: Folder = None) -> Path:
     if given := os.environ.get("NEARFAR_WEIGHTS"):
         return Path(given)
     if sys.platform == "win32":
-        cache = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+        cache = Path(os.environ.get("LOCALAPPDATA", user_home() / "AppData" / "Local"))
     elif sys.platform == "darwin":
-        cache = Path.home() / "Library" / "Caches"
+        cache = user_home() / "Library" / "Caches"
     else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or user_home() / ".cache")
     return cache / "nearfar" / "weights"
 
 

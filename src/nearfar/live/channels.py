@@ -77,14 +77,14 @@ class Channels:
         try:
             rules = read_channel(name, table)
             open_address(rules)
-            if (old := self.all.get(name)) is not None:
-                self._close(old)
-            machines, language = list(plant.machines.values()), plant.language
-            made = Channel(name, rules, machines, plant.history, clock=plant.clock, language=language)
         except (ConfigError, ImportError, ValueError) as error:
             raise BadInput(str(error)) from None
-        plant.sinks.append(made)
         self._write({**added, name: dict(table)})
+        if (old := self.all.get(name)) is not None:
+            self._close(old)
+        machines, language = list(plant.machines.values()), plant.language
+        made = Channel(name, rules, machines, plant.history, clock=plant.clock, language=language)
+        plant.sinks.append(made)
         plant.operator.audit(who, "", "channel added", name=name)
         return made
 
@@ -93,9 +93,9 @@ class Channels:
         channel, added = self.get(name), _read(self.plant.history.folder)
         if name not in added:
             raise Conflict(f"the channel {name!r} stands in plant.toml: remove it there")
+        self._write({other: table for other, table in added.items() if other != name})
         self._close(channel)
         self.plant.history.outbox.remove(channel.name)
-        self._write({other: table for other, table in added.items() if other != name})
         self.plant.operator.audit(who, "", "channel removed", name=name)
 
     def _close(self, channel: Channel) -> None:

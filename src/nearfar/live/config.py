@@ -39,6 +39,7 @@ from nearfar.live.language import ENGLISH, languages
 from nearfar.live.sinks.webhook import hook_url
 from nearfar.live.sources.streams import FORMATS
 from nearfar.support.check import one_of
+from nearfar.support.files import expanded
 
 try:
     from pydantic import (
@@ -87,7 +88,7 @@ EXPECTED = {  # by pydantic's name of an error; its context fills the braces
 def _path(value: Any, info: ValidationInfo) -> Any:
     """A string as a path; in a file, a relative path starts at the folder of the file."""
     if isinstance(value, str):
-        return (info.context or Path()) / Path(value).expanduser()
+        return (info.context or Path()) / expanded(value)
     return value
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Iterator, Mapping, ValuesView
+from collections.abc import Iterable, Iterator, Mapping, ValuesView
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ SILENCE_S, SILENCE_HOPS = 30.0, 3  # a stream is silent after the longer of both
 FOLDER_QUIET_S = 86_400.0  # a folder without a new file for a day is shown as quiet
 EVIDENCE_SHARE = 10  # of the promised false alarms one in this many may come from faint changes that last
 BUFFER_S = 60.0  # of sound in memory, for the audio of events
+MISSED = 3  # looks at a model folder that is not there, before it is called gone
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(1, 10))}
 Shared = dict[tuple[str, ...], Encoder]  # loaded encoders by name, file and expected hash of the weights
@@ -80,6 +81,7 @@ class Machine:
     ramp: Ramp | None = None  # the slow rise that is plain now
     outdated: bool = False  # the model folder needs another source, so that the machine is to be opened anew
     _refused: Version = ()  # of the model folder that cannot be used
+    _missed: int = 0  # looks at the model folder in a row that found none
     recipe: str = ""  # encoder/view of each recipe of the detector
     model_problem: str = ""  # why the model folder, which has changed, cannot be used; the detector stays
     listening: Listening | None = None  # how the windows of the last days came
@@ -126,7 +128,13 @@ class Machine:
         """
         found = version(self.model)
         known = None if self.detector.saved is None else self.detector.saved[1]
-        if not found or found in (known, self._refused):  # not found: the folder is being replaced, or gone
+        self._missed = 0 if found else self._missed + 1  # once: the folder is being replaced
+        if self._missed >= MISSED:
+            self._refused = ()
+            self.model_problem = f"{self.model} has gone, or lacks a file: its detector goes on until a restart"
+        elif found == known:
+            self.model_problem = ""
+        if not found or found in (known, self._refused):
             return False
         try:
             detector = load(self.model, self.weights, device=self.device, threads=1)
@@ -204,6 +212,18 @@ def source_needs(detector: Detector) -> tuple[object, ...]:
     return detector.window_s, detector.whole_s, detector.near, detector.far, max(rates)
 
 
+def check_name(what: str, word: str, others: Iterable[str] = ()) -> None:
+    """ValueError if a name cannot be a topic and a file name on every system, beside those of the `others`."""
+    if not NAME.fullmatch(word):
+        raise ValueError(f"{what} {word!r} must be letters, digits, - and _ (it becomes a topic and a file name)")
+    if word.upper() in RESERVED:
+        raise ValueError(f"{what} {word!r} cannot be a file name on Windows: choose another one")
+    if alike := [other for other in others if other != word and other.lower() == word.lower()]:
+        raise ValueError(
+            f"{what} {word!r} would share its files with {alike[0]!r} on a disk that ignores case: choose another one"
+        )
+
+
 def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared: Shared | None = None) -> Machine:
     """The machine that the detector in the folder `config.model` scores; `shared` are the encoders of other machines.
 
@@ -211,11 +231,8 @@ def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared:
     source, a set-point that nobody chose is replaced by one for a machine that is scored all the time (`setpoint`).
     ValueError if the id cannot be a file name; otherwise raises what `nearfar.load` raises.
     """
-    for what, word in (("machine id", id), ("site", site)):
-        if not NAME.fullmatch(word):
-            raise ValueError(f"{what} {word!r} must be letters, digits, - and _ (it becomes a topic and a file name)")
-        if word.upper() in RESERVED:
-            raise ValueError(f"{what} {word!r} cannot be a file name on Windows: choose another one")
+    check_name("machine id", id)
+    check_name("site", site)
     # machines are scored in parallel, each one in order
     detector = load(config.model, config.weights, device=config.device, threads=1)
     if config.hop_s is not None:

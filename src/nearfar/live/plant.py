@@ -216,7 +216,7 @@ class Plant:
     def _keep_sample(self, machine: Machine, score: ScoreRecord, window: Window) -> None:
         """Keep one normal window an hour as a file: if the scores drift, `drift` proposes to add these files."""
         hour = int(score.t0 // 3600)
-        if score.anomalous is not False or hour <= self._sampled.get(machine.id, -1):
+        if score.anomalous is not False or hour == self._sampled.get(machine.id):  # == : a clock may be set back
             return
         self._sampled[machine.id] = hour
         folder = self.history.folder / SAMPLE_FOLDER / machine.id

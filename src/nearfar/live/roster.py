@@ -15,6 +15,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -22,7 +23,7 @@ from typing import Any, Protocol, runtime_checkable
 from nearfar.errors import BadInput, Conflict
 from nearfar.live.config import MachineConfig, PlantConfig, read, read_machine
 from nearfar.live.history.records import Audit
-from nearfar.live.machine import Machine, Shared, open_machine
+from nearfar.live.machine import Machine, Shared, check_name, open_machine
 from nearfar.live.monitor import Monitor, Warn
 from nearfar.live.plant import Plant
 from nearfar.live.sources.devices import FORMATS as DEVICES
@@ -76,7 +77,7 @@ class Roster:
         self.config, self.configs = config, {id: current(config)[id] for id in plant.machines}
         self.file: Path | None = None
         self.asked = threading.Event()
-        self._changes = read_changes(config.history.folder)
+        self._changes, self._unwritten = read_changes(config.history.folder), False
         self._lock = threading.RLock()
         monitor.on_check = self.check
 
@@ -88,6 +89,7 @@ class Roster:
         with self._lock:
             old = self.configs.get(id)
             try:
+                check_name("machine id", id, self.configs)
                 config = read_machine(id, table)
                 if not here:
                     self._check_allowed(config)
@@ -108,6 +110,9 @@ class Roster:
 
     def check(self) -> None:
         """See the module."""
+        if self._unwritten:
+            with self._lock, suppress(OSError):
+                self._write()
         if self.file is not None and self.asked.is_set():
             self.asked.clear()
             try:
@@ -141,7 +146,7 @@ class Roster:
             kept = {id: c for id, c in self._changes.items() if c.instead_of == digest(config.machines.get(id))}
             if kept != self._changes:
                 self._changes = kept
-                self._write()
+                self._save()
 
     def _try(self, change: Callable[..., Audit], id: str, *arguments: Any) -> None:
         try:
@@ -202,11 +207,20 @@ class Roster:
     def _remember(self, id: str, config: MachineConfig | None) -> None:
         table = None if config is None else config.model_dump(mode="json", exclude_defaults=True)
         self._changes[id] = Change(table, digest(self.config.machines.get(id)))
-        self._write()
+        self._save()
+
+    def _save(self) -> None:
+        """Write the changes; while the disk does not allow it, `check` tries again."""
+        self._unwritten = True
+        try:
+            self._write()
+        except OSError as error:
+            self.warn(f"changes of machines count, and a restart would forget them: {error}")
 
     def _write(self) -> None:
         plain = {id: {"table": c.table, "instead_of": c.instead_of} for id, c in self._changes.items()}
         atomic_write(self.config.history.folder / CHANGED, json.dumps(plain, indent=1), mode=0o600)
+        self._unwritten = False
 
 
 def check_sources(names: Iterable[str]) -> None:

@@ -9,8 +9,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import shutil
-import stat
 import sys
 import tempfile
 import time
@@ -29,7 +29,7 @@ def atomic_file(path: str | os.PathLike[str], *, drafts: Path | None = None, mod
 
     A link is followed, and the mode of a file that is there stays. A pipe or a device is written to, not replaced.
     `drafts`: a folder on the same disk for the draft, so that drafts of killed processes lie in one place. `mode`: who
-    may read a new file. Raises the OSError that stopped it, in the name of `path`.
+    may read a new file, as far as the umask allows. Raises the OSError that stopped it, in the name of `path`.
     """
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -47,11 +47,11 @@ def atomic_file(path: str | os.PathLike[str], *, drafts: Path | None = None, mod
                 folder.mkdir(parents=True, exist_ok=True)
             except FileExistsError:
                 raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file, not a folder", str(path)) from None
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=drafts or path.parent)
-        os.close(handle)
-        draft = Path(name)
+        draft = (drafts or path.parent) / f"{_prefix(path)}{secrets.token_hex(8)}"
         try:
-            draft.chmod(stat.S_IMODE(path.stat().st_mode) if path.is_file() else mode)
+            os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))  # as the umask allows
+            if path.is_file():
+                shutil.copymode(path, draft)
             yield draft
             replace(draft, path)
         finally:
@@ -71,22 +71,22 @@ def atomic_write(
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield an empty draft folder; at the end of the block its files are synced to the disk and it replaces `path`.
 
-    The old folder is kept beside `path` until the new one has its place. A link to a folder is followed. Raises OSError
-    in the name of `path`.
+    The old folder is kept beside `path` until the new one has its place, which has its modes. A link to a folder is
+    followed. Raises OSError in the name of `path`.
     """
     path = _followed(Path(path))
     with _in_the_name_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        room = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
         draft, old = room / "new", room / "old"
         try:
             draft.mkdir()
             yield draft
-            draft.chmod(0o755)
-            for file in draft.iterdir():
-                file.chmod(0o644)
             fsync_folder(draft)
             if path.exists():
+                for new in (draft, *draft.iterdir()):
+                    if (known := path / new.relative_to(draft)).exists():
+                        shutil.copymode(known, new)
                 replace(path, old)
             replace(draft, path)
         finally:
@@ -108,6 +108,11 @@ def replace(path: Path, target: Path) -> None:
                 why = "another program (Excel, a virus scanner) has it open, or this user may not write there"
                 raise PermissionError(error.errno, why, str(target)) from error
             time.sleep(OPEN_WAIT_S)
+
+
+def _prefix(path: Path) -> str:
+    """How the names of drafts begin; a name may have 255 bytes in all."""
+    return f".{path.name[:40]}."
 
 
 def _followed(path: Path) -> Path:
@@ -144,10 +149,26 @@ def _in_the_name_of(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         named = error.filename
-        other = named is not None and f".{path.name}." not in str(named) and Path(named) not in path.parents
+        other = named is not None and _prefix(path) not in str(named) and Path(named) not in path.parents
         if error.errno is None or other:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def expanded(path: str) -> Path:
+    """A path whose ~ stands for a home folder, as it is where the system knows no such folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def user_home() -> Path:
+    """The home folder of this user; ValueError if the system knows none, as for users of containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise ValueError("this user has no home folder here: set the environment variable HOME to a folder") from None
 
 
 def private_folder(folder: Path) -> None:

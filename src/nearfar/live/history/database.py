@@ -8,6 +8,7 @@ events, and would both send the messages of the outbox.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections import deque
@@ -21,6 +22,7 @@ from typing import Any
 from nearfar.errors import DamagedHistory
 from nearfar.support.files import private_folder
 
+LOG = logging.getLogger("nearfar.history")
 NAME, LOCK = "history.db", "lock.db"
 SCHEMA = (  # what each version added
     """
@@ -72,6 +74,7 @@ TABLES = ("scores", "events", "audits")  # the tables for people; `outbox` is in
 WAITING = 100_000  # transactions kept in memory while the disk is full, before scores are dropped
 CHUNK = 500  # waiting transactions that are committed together, once a single one has shown that there is room
 
+UNWRITABLE = (sqlite3.IntegrityError, sqlite3.DataError, UnicodeError, OverflowError)  # on any disk
 Statement = tuple[str, Sequence[Any]]
 
 
@@ -100,17 +103,19 @@ class Database:
     def write(self, *statements: Statement, durable: bool = True) -> bool:
         """Commit all waiting transactions in order, then `statements` as one transaction.
 
-        Returns False if the disk did not allow it; everything then waits in memory for the next call.
+        Returns False if the disk did not allow it; everything then waits in memory for the next call. Values that no
+        disk could take raise one of UNWRITABLE, and nothing waits behind them.
         """
         with self.lock:
+            given = Transaction(statements, durable)
             if statements:
-                self._waiting.append(Transaction(statements, durable))
+                self._waiting.append(given)
             try:
-                while self._waiting:
-                    self._commit(list(islice(self._waiting, 1 if self.problem else CHUNK)))
+                self._commit_all(given)
             except sqlite3.Error as error:
-                if self.writer.in_transaction:
-                    self.writer.execute("ROLLBACK")
+                if isinstance(error, UNWRITABLE):
+                    raise
+                self._roll_back()
                 self._drop_oldest_scores()
                 dropped = f" ({self.dropped_scores} scores dropped)" if self.dropped_scores else ""
                 self.problem = f"history: {error}{dropped}"
@@ -147,6 +152,26 @@ class Database:
             for connection in [self.writer, *self._idle_readers]:
                 connection.close()
             self._idle_readers.clear()
+
+    def _commit_all(self, given: Transaction) -> None:
+        """Commit what waits; a transaction that can never be written is dropped, and raised if it is `given`."""
+        at_once = 1 if self.problem else CHUNK
+        while self._waiting:
+            try:
+                self._commit(list(islice(self._waiting, at_once)))
+                at_once = CHUNK
+            except UNWRITABLE as error:
+                self._roll_back()
+                if at_once > 1 and len(self._waiting) > 1:
+                    at_once = 1  # finds which one it is
+                    continue
+                if (dropped := self._waiting.popleft()) is given:
+                    raise
+                LOG.error("a row of the history can never be written: %s: %s", error, dropped.statements)
+
+    def _roll_back(self) -> None:
+        if self.writer.in_transaction:
+            self.writer.execute("ROLLBACK")
 
     def _commit(self, transactions: Sequence[Transaction]) -> None:
         durable = any(transaction.durable for transaction in transactions)

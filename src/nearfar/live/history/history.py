@@ -36,6 +36,7 @@ SENT_SHARE = 5  # recordings that were sent may take a fifth of the space for th
 SAME_S = 1e-3  # two times that differ by less are one
 MOST_NOTES = 1000
 PRUNE_S = 3600.0  # between deletions of old scores
+RUN_S = 8 * DAY_S  # old scores go only if there are others a day old, but not older than this: a clock may jump
 SPAN = "WHERE machine = ? AND t0 >= ? AND t0 < ?"
 COLUMNS = ", ".join(f.name for f in fields(ScoreRecord))
 
@@ -66,7 +67,7 @@ class History:
         with self.database.lock:
             self.database.write(_insert("scores", astuple(score)), durable=False)
             if abs(score.t1 - self._pruned) > PRUNE_S:  # abs: a clock may be set back
-                self._prune(score.t1)
+                self._prune(score)
 
     def record_event(self, event: Event, describe: Describe | None = None) -> Event:
         """Keep an event, and in the same transaction the message about it; returns the event with its number."""
@@ -286,9 +287,13 @@ class History:
         self._last_id[table] = max(self._last_id[table], newest) + 1
         return self._last_id[table]
 
-    def _prune(self, now: float) -> None:
-        self._pruned = now
-        oldest = now - self.keep_s
+    def _prune(self, score: ScoreRecord) -> None:
+        """Delete what is too old beside a score, unless its time may be that of a clock that has jumped ahead."""
+        self._pruned, oldest = score.t1, score.t1 - self.keep_s
+        before = score.t1 - min(DAY_S, self.keep_s / 2)
+        known = "SELECT 1 FROM scores WHERE machine = ? AND t0 > ? AND t0 <= ? LIMIT 1"
+        if not self.database.read(known, [score.machine, before - RUN_S, before]):
+            return
         scores = [("DELETE FROM scores WHERE machine = ? AND t0 < ?", [name, oldest]) for name in self.machines()]
         self.database.write(*scores, ("DELETE FROM outbox WHERE at < ?", [oldest]), durable=False)
 

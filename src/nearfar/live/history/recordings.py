@@ -16,6 +16,7 @@ from nearfar.score import WORST, runs
 
 IN_A_ROW = 3
 APART_S = 0.01  # between the windows of two recordings; those of one follow each other without a gap
+SET_BACK_S = 86_400.0  # before the last window: the clock has been set back
 WINDOW = re.compile(r"@\d+(?:\.\d+)?(?:e\+?\d+)?s$")  # behind the name of a file, for a window of a long one
 
 
@@ -56,7 +57,7 @@ def begin_after(last: ScoreRecord | None, t0: float) -> float:
 
     Recordings may be sent faster than they were made, so they may overlap.
     """
-    if last is None:
+    if last is None or last.t0 > t0 + SET_BACK_S:
         return t0
     t0 = max(t0, last.t0 + APART_S)
     return last.t1 + APART_S if abs(t0 - last.t1) < APART_S else t0

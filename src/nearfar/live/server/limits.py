@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import ipaddress
 import json
 import logging
 import math
@@ -169,9 +170,10 @@ class RequestGuard:
     def _check(self, scope: dict[str, Any], path: str, headers: dict[str, str]) -> HttpError | None:
         """The reason to refuse a request, or None."""
         address, method = scope["client"][0], scope["method"]
-        wait = self.requests.take(address, self.steady())
+        sender = _sender(address)
+        wait = self.requests.take(sender, self.steady())
         if not wait and path == "/login" and method == "POST":
-            wait = self.logins.take(address, self.steady())
+            wait = self.logins.take(sender, self.steady())
             if wait:
                 self.refusals.note(address, "too many attempts at /login")
         if wait:
@@ -237,6 +239,15 @@ async def answer(send: Send, error: HttpError, *, login: str = "") -> None:
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})
+
+
+def _sender(address: str) -> str:
+    """Whose requests are counted together: an address, or the 64 bits of IPv6 that one network has all to itself."""
+    try:
+        known = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    return address if known.ipv4_mapped else known.exploded[:19]
 
 
 def _length(headers: dict[str, str]) -> int:

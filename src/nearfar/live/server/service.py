@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
@@ -161,9 +162,9 @@ class Service:
     def _cached(self, key: str, seconds: float, compute: Callable[[], Value]) -> Value:
         """The value of `compute`, at most `seconds` old."""
         at, value = self._cache.get(key, (-math.inf, None))
-        if self.clock() - at >= seconds:
+        if monotonic() - at >= seconds:
             value = compute()
-            self._cache[key] = self.clock(), value
+            self._cache[key] = monotonic(), value
         return value  # type: ignore[return-value]
 
 

@@ -24,6 +24,7 @@ from nearfar.live.setup.collection import Collection
 from nearfar.live.setup.preparation import DOCTOR, FIT
 from nearfar.live.sources.devices import devices
 from nearfar.live.sources.streams import hide
+from nearfar.support.files import expanded
 from nearfar.support.words import shown
 
 router = APIRouter(prefix="/v1", tags=["setup"], responses=ERRORS)
@@ -85,7 +86,7 @@ def change(service: ServiceDep, request: Request, id: str, body: schemas.Collect
     if given.get("folder"):
         if not setup.here:
             raise HttpError(403, "not_here", NOT_HERE)
-        given["folder"] = str(Path(given["folder"].strip().strip('"')).expanduser())
+        given["folder"] = str(expanded(given["folder"].strip().strip('"')))
     if "source" in given:
         given["source"] = tuple(name.strip() for name in given["source"] if name.strip())
         if not setup.here:

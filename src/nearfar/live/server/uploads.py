@@ -36,6 +36,7 @@ from nearfar.score import severity
 from nearfar.support.words import plural
 
 FORM = "multipart/form-data"
+MOST_PARTS, LONGEST_HEADER = 100, 8192  # of a form
 BINARY = {"type": "string", "format": "binary"}
 KINDS = ("audio/wav", "audio/x-wav", "audio/flac", "audio/ogg", "audio/mpeg", "application/octet-stream")
 BODY = {
@@ -203,7 +204,7 @@ class _FormFile:
     def __init__(self, content_type: str, out: IO[bytes]) -> None:
         self.out, self.name = out, ""
         self._has_file = self._in_file = self._complete = False
-        self._header, self._value = b"", b""
+        self._header, self._value, self._parts = b"", b"", 0
         try:
             self._parser = MultipartParser(
                 parse_options_header(content_type)[1].get(b"boundary", b""),
@@ -225,6 +226,8 @@ class _FormFile:
             self._parser.write(chunk)
         except FormParserError as error:
             raise HttpError(400, "bad_form", f"the form cannot be read: {error}") from None
+        if len(self._header) + len(self._value) > LONGEST_HEADER:
+            raise HttpError(400, "bad_form", f"a header of the form has more than {LONGEST_HEADER:,} bytes")
 
     def end(self) -> str:
         """Check that the form was complete and had a file (else HttpError); returns the name of the file."""
@@ -256,6 +259,9 @@ class _FormFile:
 
     def _on_part_end(self) -> None:
         self._in_file = False
+        self._parts += 1
+        if self._parts > MOST_PARTS:
+            raise HttpError(400, "bad_form", f"the form has more than {MOST_PARTS} fields; it needs one, `file`")
 
     def _on_end(self) -> None:
         self._complete = True

@@ -28,7 +28,7 @@ from nearfar.audio import Clip
 from nearfar.audio.recordings import Recording, find
 from nearfar.audio.sessions import sessions
 from nearfar.errors import AudioError, BadInput, Conflict, NotFound
-from nearfar.live.machine import NAME
+from nearfar.live.machine import NAME, RESERVED, check_name
 from nearfar.live.setup.recording import Stock, Taken, check
 from nearfar.live.sources.windows import Window
 from nearfar.support.check import one_of
@@ -39,7 +39,7 @@ Kind = Literal["browser", "microphone", "folder", "stream", "files"]
 KINDS: tuple[Kind, ...] = ("browser", "microphone", "folder", "stream", "files")
 STATE, NORMALS, FINDINGS, TEST = "collection.json", "normals", "findings.json", "test.flac"
 BAD = re.compile(r'[<>:"/\\|?*\x00-\x1f]')  # in names of files, on some system
-NAMED = 80  # characters of a file's name that are kept
+NAMED = 120  # bytes of a file's name that are kept
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,13 @@ class Collections:
         except (ValueError, TypeError, KeyError) as error:
             raise OSError(f"{self._path(id, STATE)} is damaged ({error}): move it away, and name its folder") from None
 
-    def create(self, id: str, name: str) -> Collection:
-        """Begin a collection. BadInput for a wrong id, Conflict if there is one with this id."""
-        if not NAME.fullmatch(id):
-            raise BadInput(f"the machine {id!r} must be letters, digits, - and _")
+    def create(self, id: str, name: str, others: Iterable[str] = ()) -> Collection:
+        """Begin a collection beside machines `others`. BadInput for a wrong id, Conflict if there is one with it."""
         with self._lock:
+            try:
+                check_name("machine id", id, [*others, *(path.parent.name for path in self.root.glob(f"*/{STATE}"))])
+            except ValueError as error:
+                raise BadInput(str(error)) from None
             if self._path(id, STATE).exists():
                 raise Conflict(f"a machine {id!r} is being set up already: choose another name")
             private_folder(self.root / id)
@@ -107,7 +109,7 @@ class Collections:
         with self._lock:
             new = replace(self.get(id), **changes)
             one_of("kind", new.kind, KINDS)
-            if new.folder and not Path(new.folder).is_dir():
+            if new.folder and not _is_folder(new.folder):
                 raise BadInput(f"there is no folder {shown(new.folder)} on the computer that runs nearfar")
             if len(new.source) > 2:
                 raise BadInput(f"a machine has one source, or two (near and far), not {len(new.source)}")
@@ -212,10 +214,18 @@ class Collections:
         return collection
 
 
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # the name is too long
+        return False
+
+
 def _plain(name: str) -> str:
     """The name of an uploaded file without its ending, as every system allows it."""
-    stem = name.rpartition(".")[0] or name
-    return BAD.sub("_", stem).strip(" .")[-NAMED:] or "recording"
+    stem = BAD.sub("_", name.rpartition(".")[0] or name).encode(errors="replace")[-NAMED:].decode(errors="ignore")
+    stem = stem.strip(" .") or "recording"  # a name that begins with a dot is hidden
+    return f"_{stem}" if stem.partition(".")[0].upper() in RESERVED else stem
 
 
 def _written(path: Path, name: str, clips: Iterable[Clip], *, mono: bool) -> Taken:

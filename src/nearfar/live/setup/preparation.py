@@ -60,7 +60,7 @@ class Preparation:
             raise Conflict(f"there is a machine {id!r} already: choose another name")
         if (self.models / id).exists():
             raise Conflict(f"{self.models / id} is there already: choose another name, or move that folder away")
-        return self.collections.create(id, name)
+        return self.collections.create(id, name, self.roster.plant.machines)
 
     def start(self, kind: str, id: str, who: str) -> Job:
         """Begin a job on a machine's recordings; Conflict if it has none."""

@@ -34,6 +34,7 @@ from nearfar.live.sinks import commands
 from nearfar.live.sinks.messages import CLOSE_S, EVENT, HEALTH, OFFLINE, OK, SCORE, WAITING, Message
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.support.files import atomic_write
+from nearfar.support.threads import all_within
 
 if TYPE_CHECKING:
     from nearfar.live.config import MqttConfig
@@ -145,9 +146,10 @@ class Mqtt:
         client.loop_start()
 
     def _end(self, client: Any) -> None:
+        """Disconnect, and wait a little for what is under way: a broker may never answer."""
         client.on_disconnect = None
         client.disconnect()
-        client.loop_stop()
+        all_within(CLOSE_S, [client.loop_stop])
 
     def put(self, message: Message) -> None:
         """Publish; never waits."""

@@ -1,8 +1,8 @@
 """Messages to people: ntfy, Telegram, Slack, Teams, Discord, Pushover, e-mail and what else `apprise` reaches.
 
 Each channel [notify.NAME] has an address, its rules (machines, kinds of events, quiet hours), a thread and a mailbox of
-the outbox. A message that cannot be sent is tried again for GIVE_UP_S; in quiet hours it waits. An alarm carries a
-picture and SOUND_S of sound where the channel takes attachments; if that fails, it is sent again without them.
+the outbox. A message that cannot be sent is tried again for GIVE_UP_S, by a steady clock; in quiet hours it waits. An
+alarm carries a picture and SOUND_S of sound where the channel takes attachments; if that fails, it is sent alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,14 +104,16 @@ class Channel(RetryQueue):
         *,
         clock: Callable[[], float],
         language: str = ENGLISH,
+        steady: Callable[[], float] = monotonic,
         first_wait_s: float = 1.0,
     ) -> None:
-        self.label, self.rules, self.clock, self.history = name, rules, clock, history
+        self.label, self.rules, self.clock, self.steady, self.history = name, rules, clock, steady, history
         self.language, self.say = language, partial(translated, language=language)
         self.machines: Mapping[str, Machine] = {machine.id: machine for machine in machines}
         self.address = open_address(rules)
         self._quiet = [Span.parse(text) for text in rules.quiet]
         self._plain: Message | None = None  # could not be sent with attachments
+        self._failing_since = 0.0  # that message, by a clock that is never set
         self._over: set[int] = set()  # events whose end was told with their beginning
         name = f"notify.{name}"
         super().__init__(name, self._deliver, history.outbox.mailbox(name, (EVENT, REPORT)), first_wait_s=first_wait_s)
@@ -142,8 +145,9 @@ class Channel(RetryQueue):
         try:
             self.address.send(self.say(title), self.say(text), files)
         except OSError as error:
-            self._plain = message
-            if now - message.at > GIVE_UP_S:
+            if message is not self._plain:
+                self._plain, self._failing_since = message, self.steady()
+            if self.steady() - self._failing_since > GIVE_UP_S:
                 raise ValueError(f"{error}, for {GIVE_UP_S / 3600:.0f} h") from None
             raise
 

@@ -3,13 +3,17 @@
 If `deliver` raises OSError, the message is tried again after 1, 2, 4 ... 60 s; after `Later`, when that says;
 after any other exception it is dropped and counted. If more than `limit` messages wait, the oldest are dropped and
 counted. With a `mailbox` waiting messages survive the process, and those of an earlier process are delivered first.
+An attempt that takes longer than `attempt_s` is an OSError too; it goes on in its own thread, and there is no other one
+before it ends.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 
 from nearfar.live.history.outbox import Mailbox
 from nearfar.live.sinks.messages import CLOSE_S, Message
@@ -37,9 +41,12 @@ class RetryQueue:
         *,
         limit: int = LIMIT,
         first_wait_s: float = 1.0,
+        attempt_s: float = math.inf,
     ) -> None:
         self.name, self.problem, self.dropped = name, "", 0
         self._deliver, self._mailbox, self._limit, self._first_wait_s = deliver, mailbox, limit, first_wait_s
+        self._attempt_s = attempt_s
+        self._attempt: tuple[Message, Future[None]] | None = None  # the one that has no result yet
         self._waiting: deque[Message] = deque(mailbox.waiting() if mailbox else ())
         self._change = threading.Condition()
         self._closing = self._hurry = False
@@ -84,7 +91,7 @@ class RetryQueue:
                     return
                 message, dropped = self._waiting[0], False
             try:
-                self._deliver(message)
+                self._try(message)
                 self.problem, wait = "", self._first_wait_s
             except Later as later:
                 self.problem = ""
@@ -111,7 +118,29 @@ class RetryQueue:
             if still_first:
                 self._done(message, dropped=dropped)
 
+    def _try(self, message: Message) -> None:
+        """Deliver a message in `attempt_s`, or raise OSError."""
+        if math.isinf(self._attempt_s):
+            self._deliver(message)
+            return
+        if self._attempt is None or (self._attempt[0] is not message and self._attempt[1].done()):
+            self._attempt = message, Future()
+            threading.Thread(target=_work, args=(self._attempt[1], self._deliver, message), daemon=True).start()
+        of, attempt = self._attempt
+        if not wait([attempt], self._attempt_s).done or of is not message:
+            raise OSError(f"no whole answer within {self._attempt_s:g} s")
+        self._attempt = None
+        attempt.result()
+
     def _done(self, message: Message, *, dropped: bool) -> None:
         self.dropped += dropped
         if mailbox := self._mailbox:
             mailbox.forget(message)
+
+
+def _work(attempt: Future[None], deliver: Callable[[Message], None], message: Message) -> None:
+    try:
+        deliver(message)
+        attempt.set_result(None)
+    except Exception as error:
+        attempt.set_exception(error)

@@ -26,6 +26,7 @@ from nearfar.live.sinks.messages import EVENT, HEALTH, Message
 from nearfar.live.sinks.retry import RetryQueue
 
 RETRY_STATUS = (408, 425, 429)
+ATTEMPTS = 3  # times the time without a byte is the most that an attempt may take, byte by byte
 
 
 def signature(secret: str, seconds: int, body: bytes) -> str:
@@ -59,7 +60,11 @@ class Webhook(RetryQueue):
         self.url, self.clock, self.secret, self.timeout_s = hook_url(url), clock, secret, timeout_s
         self._opener = urllib.request.build_opener(_NoRedirects)
         super().__init__(
-            "webhook", self._post, history.outbox.mailbox("webhook", (EVENT, HEALTH)), first_wait_s=first_wait_s
+            "webhook",
+            self._post,
+            history.outbox.mailbox("webhook", (EVENT, HEALTH)),
+            first_wait_s=first_wait_s,
+            attempt_s=ATTEMPTS * timeout_s,
         )
 
     def _post(self, message: Message) -> None:

@@ -70,7 +70,10 @@ class FolderSource:
         try:
             next(self.folder.iterdir(), None)  # raises if the folder is gone, as rglob does not
             for path in self.folder.rglob("*"):
-                if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir():
+                below = str(path)[len(str(self.folder)) :]
+                if f"{os.sep}." in below or "__MACOSX" in below:  # as `recordings.find` does
+                    continue
+                if path.suffix.lower() in SUFFIXES and not path.is_dir():
                     try:
                         info = path.stat()
                         if stat.S_ISREG(info.st_mode):
@@ -86,6 +89,8 @@ class FolderSource:
                             skipped = f"{shown(path.name)} is skipped: it is a link to a file that is not there"
                 elif path.suffix.lower() in UNREAD:
                     skipped = f"{shown(path.name)} is skipped; {CONVERT}"
+                elif path.is_symlink() and path.is_dir():  # it may lead to the whole disk
+                    skipped = f"{shown(path.name)} is skipped: links to folders are not watched"
             self.problem = skipped
         except OSError as error:  # a share may be unreachable for a while
             self.problem = f"{shown(self.folder)}: {error.strerror or error}"
