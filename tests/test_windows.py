@@ -136,3 +136,12 @@ def test_levels_are_rms_without_offset():
     window = Window(0.0, np.stack([0.3 + np.sin(2 * np.pi * 5 * t), 0 * t]).astype(np.float32), RATE)
     assert window.level_dbfs(0) == pytest.approx(-3.01, abs=0.01) and window.level_dbfs(1) == -140
     assert window.level_dbfs(2) is None
+
+
+@pytest.mark.parametrize(("rate", "kept_s"), [(16_000, 60.0), (48_000, 60.0), (384_000, 7.5)])
+def test_a_minute_in_memory_takes_no_more_at_a_high_sampling_rate(rate, kept_s):
+    buffer, size = RingBuffer(60.0), rate // 8
+    for i in range(560):
+        buffer.add(Window(i / 8, np.zeros((2, size), np.float32), rate))
+    kept = buffer.cut(560 / 8 - 0.1, 1e9, 1e9)
+    assert kept.seconds == pytest.approx(kept_s, abs=0.13) and kept.samples.nbytes <= 60 * 96_000 * 4 + 8 * size

@@ -21,6 +21,7 @@ from nearfar.support.check import Array, number
 CORRECTION = 1e-3  # share of the difference between count and clock that is corrected per block
 LARGEST_DRIFT_S = 5.0  # a larger difference is not drift, but a file that is read fast, or a backlog
 CLOCK_SET_S = 120.0  # a large difference that stays the same this long: the clock was set, or the computer slept
+MOST = 96_000  # values a second of a buffer: two channels at 48 kHz
 JITTER_S = 0.5  # a block may be this late without a gap, unless the source reports one
 
 
@@ -146,7 +147,7 @@ class Windower:
 
 
 class RingBuffer:
-    """The last `seconds` of a stream, in runs without gaps."""
+    """The last `seconds` of a stream, in runs without gaps; less at high sampling rates: MOST values a second."""
 
     def __init__(self, seconds: float = 60.0) -> None:
         self.seconds = number("seconds", seconds, above=0)
@@ -164,8 +165,13 @@ class RingBuffer:
                 self._run, new = self._run + 1, window
         self._pieces.append((self._run, replace(new, samples=new.samples.copy())))
         seconds = sum(piece.seconds for _, piece in self._pieces)
-        while len(self._pieces) > 1 and seconds - self._pieces[0][1].seconds >= self.seconds:
-            seconds -= self._pieces.pop(0)[1].seconds
+        values = sum(piece.samples.size for _, piece in self._pieces)
+        while len(self._pieces) > 1:
+            oldest = self._pieces[0][1]
+            if seconds - oldest.seconds < self.seconds and values <= self.seconds * MOST:
+                break
+            del self._pieces[0]
+            seconds, values = seconds - oldest.seconds, values - oldest.samples.size
 
     def cut(self, at: float, before: float, after: float) -> SampleBlock | None:
         """Gapless audio from `before` s before `at` to `after` s after it; None if `at` is not in the buffer."""
