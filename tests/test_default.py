@@ -65,8 +65,8 @@ def choose(recordings: Sequence[Clip]) -> tuple[Watch, str]:
 def view(recordings: Sequence[Clip]) -> str:
     """The view that all features after the cleaning have; "near_only" without a cleaning."""
     features, _ = default.features(recordings)
-    views = {recipe.view for name, recipe in features.items() if name not in ("near", "rhythm")}
-    assert features["near"].view == features["rhythm"].view == "near_only" and len(views) == 1
+    views = {recipe.view for name, recipe in features.items() if name not in ("near", "modulation", "rhythm")}
+    assert {features[name].view for name in ("near", "modulation", "rhythm")} == {"near_only"} and len(views) == 1
     return views.pop()
 
 
@@ -189,7 +189,7 @@ def test_the_mean_power_is_left_out_where_it_follows_the_noise() -> None:
     def chosen(loud: Array, quiet: Array) -> int:
         features, _ = default.features(clips(False))
         values = {"near": machine, "burst": machine[:, :32], "rhythm": machine[:, :2] * 0, "quiet": quiet}
-        values |= {"loud": loud, "mean": machine}
+        values |= {"modulation": machine[:, :96], "loud": loud, "mean": machine}
         normals = [
             EmbeddedClip(Origin(str(i), "", "", 3.0), [values[n][i] for n in features], [], RATE, features=each)
             for i, each in enumerate(GroupFeatures(machine[j], noise[j]) for j in range(40))
@@ -212,6 +212,32 @@ def test_a_machine_that_ticks_gets_a_watch_of_its_rhythm() -> None:
     system, why = choose(ticking)
     assert names(system) == ["near", "burst", "rhythm"] and "missing strokes" in why
     assert names(choose([*ticking[:3], *clips(False)[:3]])[0]) == ["near", "burst"]
+
+
+@pytest.mark.parametrize(
+    ("count", "ticks", "far_beside", "expected"),
+    [
+        (59, 0.0, False, {"clean": 1.0, "near": 0.7, "burst": 1.0}),
+        (60, 0.0, False, {"clean": 0.6, "near": 0.6, "burst": 1.0, "modulation": 0.6}),
+        (60, 0.0, True, {"near": 0.6, "burst": 1.0, "modulation": 0.6}),
+        (60, 0.9, True, {"near": 1.0, "burst": 1.0, "rhythm": 1.0}),
+    ],
+)
+def test_swings_are_watched_from_enough_normals_of_a_machine_that_does_not_tick(
+    count: int, ticks: float, far_beside: bool, expected: dict[str, float]
+) -> None:
+    features, why = default.features(clips(far_beside))
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(count, 128))
+    vectors = {name: np.full((count, 2), ticks) if name == "rhythm" else noise for name in features}
+    normals = [
+        EmbeddedClip(Origin(str(i), "", "", 3.0), [vectors[n][i] for n in features], [], RATE, features=each)
+        for i, each in enumerate(GroupFeatures(x, x) for x in noise)
+    ]
+    system, why, _ = default.choose_system(features, normals, why)
+    assert isinstance(system, Watch)
+    assert {name: weight for name, weight, _ in system.parts} == expected
+    assert ("and of how its level swings" in why) == ("modulation" in expected)
 
 
 def test_deterministic_and_storable() -> None:

@@ -542,26 +542,30 @@ def _of_both(near: Array, far: Array, rate: int) -> list[Problem]:
 
 
 def _spectra(x: Array, rate: int) -> tuple[Array, Array]:
-    """Frequencies (F,) and spectra (..., T, F) of x (..., N), a row per second, |.|^2 summing to the power.
-
-    Blackman-Harris window.
-    """
+    """Frequencies (F,) and spectra (..., T, F) of x (..., N), a row per second, |.|^2 summing to the power."""
     from scipy import fft
 
     n = min(rate, x.shape[-1])
+    whole = x[..., : x.shape[-1] // n * n] - x.mean(axis=-1, keepdims=True)
+    rows = whole.reshape(*x.shape[:-1], -1, n) * _blackman_harris(n).astype(x.dtype)
+    return fft.rfftfreq(n, 1 / rate), fft.rfft(rows)
+
+
+@lru_cache(maxsize=8)
+def _blackman_harris(n: int) -> Array:
+    """Blackman-Harris window (n,), scaled as `_spectra` says."""
     turn = 2 * np.pi * np.arange(n) / n
     window = 0.35875 - 0.48829 * np.cos(turn) + 0.14128 * np.cos(2 * turn) - 0.01168 * np.cos(3 * turn)
-    whole = x[..., : x.shape[-1] // n * n] - x.mean(axis=-1, keepdims=True)
-    rows = whole.reshape(*x.shape[:-1], -1, n) * window.astype(x.dtype)
-    return fft.rfftfreq(n, 1 / rate), fft.rfft(rows) * np.sqrt(2 / (n * (window**2).sum()))
+    return np.asarray(window * np.sqrt(2 / (n * (window**2).sum())))
 
 
 def _powers(near: Array, far: Array, rate: int) -> tuple[float, float, float]:
     """Power of near, of far, and of one in the other, above RUMBLE_HZ."""
     hz, spectra = _spectra(np.stack([near, far]), rate)
-    n, f = spectra[..., hz >= min(RUMBLE_HZ, rate / 8)]
-    each = [float((a.real * b.real + a.imag * b.imag).sum()) / len(n) for a, b in ((n, n), (f, f), (n, f))]
-    return each[0], each[1], each[2]
+    above = spectra[..., np.searchsorted(hz, min(RUMBLE_HZ, rate / 8)) :]
+    parts = np.stack([above.real, above.imag], axis=1).reshape(2, -1)
+    products = parts @ parts.T / above.shape[1]
+    return float(products[0, 0]), float(products[1, 1]), float(products[0, 1])
 
 
 def _only_hum(x: Array, rate: int) -> int:

@@ -2,10 +2,11 @@
 
 It is a `Watch` of up to four parts, each with a Gaussian and p-values of its own, combined as a root sum of squares:
 
-    clean    the quietest quarter of every band after the cleaning, and its mean power unless that follows the noise
-    near     the quietest quarter of every band of the near microphone itself, with a lower weight beside clean
-    burst    maximum over time minus the mean of every fourth band, after the cleaning: a knock
-    rhythm   how far the weakest beat of a machine that ticks falls short of the others: a missing stroke
+    clean        the quietest quarter of every band after the cleaning, and its mean power unless that follows the noise
+    near         the quietest quarter of every band of the near microphone itself, with a lower weight beside clean
+    burst        maximum over time minus the mean of every fourth band, after the cleaning: a knock
+    modulation   how strongly and how fast the level of near's bands swings: bearings, teeth, blades, cavitation
+    rhythm       how far the weakest beat of a machine that ticks falls short of the others: a missing stroke
 
 The cleaning is the weighted leakage subtraction with a window as long as the room's response. The normals decide the
 rest (docs/decisions.md gives reasons and figures):
@@ -16,6 +17,7 @@ rest (docs/decisions.md gives reasons and figures):
     window        of the cleaning: as long as the shortest normal allows, 1 s from clips of 2 s on
     mean power    joins the clean watch if it follows the noise hardly more than the quietest quarter does
     rhythm        watched if nearly all normals tick
+    modulation    watched otherwise, from ENOUGH normals on; of ticks, the level swings with speed and room
     domains       one Gaussian over all normals, labelled or not
 
 References: Carter et al. 1973 (smoothed coherence transform); `enhance.leakage_subtract`; `pooling`; `encoders.rhythm`.
@@ -50,8 +52,10 @@ MIN_BIN_POWER = 1e-8  # of the strongest bin's: below it a bin holds rounding er
 MAX_FAULTY = 0.1  # share of normals with a dead or copied far channel, above which far is not used
 MAX_FOLLOWS = 0.06  # the mean power joins the clean watch while it follows the noise less than this more
 TICKS, FEW = 0.4, 0.1  # the rhythm is watched if all but this share of the normals tick at least so strongly
-NEAR_BESIDE_CLEAN = 0.7  # weight of the near watch beside the clean one; all other weights are 1
-SHRINKAGE = {"clean": 0.1, "near": 0.1, "burst": 0.3}
+NEAR_BESIDE_CLEAN = 0.7  # weight of the near watch beside the clean one
+STEADY = 0.6  # weight of clean, near and modulation where all listen; all other weights are 1
+ENOUGH = 60  # normals from which on the modulation is watched: with fewer it raises more alarms in new sessions
+SHRINKAGE = {"clean": 0.1, "near": 0.1, "burst": 0.3, "modulation": 0.1}
 
 
 def features(clips: Sequence[Clip]) -> tuple[dict[str, Recipe], str]:
@@ -65,6 +69,7 @@ def features(clips: Sequence[Clip]) -> tuple[dict[str, Recipe], str]:
     recipes = {
         "near": Recipe(encoder="logmel-4096", pooling="quiet", normalize=False),
         "burst": Recipe(pooling="burst", normalize=False),
+        "modulation": Recipe(encoder="modulation", normalize=False),
         "rhythm": Recipe(encoder="rhythm", normalize=False, method="as_is"),
     }
     if not subtract:
@@ -99,6 +104,11 @@ def choose_system(
         watches = {"clean": ["quiet", "mean"] if steady else ["quiet"], **watches}
     if normals and np.quantile(x["rhythm"][:, 0], FEW) >= TICKS:
         watches["rhythm"] = ["rhythm"]
+    elif len(normals) >= ENOUGH:
+        watches["modulation"] = ["modulation"]
+    weights = {"near": NEAR_BESIDE_CLEAN} if "clean" in watches else {}
+    if "modulation" in watches:
+        weights = dict.fromkeys(("clean", "near", "modulation"), STEADY)
     parts = []
     for name, vectors in watches.items():
         first, *plus = (features[each] for each in vectors)
@@ -107,7 +117,7 @@ def choose_system(
             recipe = replace(
                 recipe, method="mahalanobis", shrinkage=SHRINKAGE[name], standardize=True, ignore_domains=True
             )
-        parts.append((name, NEAR_BESIDE_CLEAN if name == "near" and "clean" in watches else 1.0, recipe))
+        parts.append((name, weights.get(name, 1.0), recipe))
     chosen = [[names.index(each) for each in vectors] for vectors in watches.values()]
     kept = [replace(c, vectors=[np.concatenate([c.vectors[i] for i in each]) for each in chosen]) for c in normals]
     return Watch(tuple(parts), ROOT_SUM), f"{why} {_listens_for(watches)}", kept
@@ -187,7 +197,11 @@ def _subtract_far(clips: Sequence[Clip]) -> tuple[bool, str]:
 
 
 def _listens_for(watches: Mapping[str, Sequence[str]]) -> str:
-    heard = ["a change of the steady sound", "knocks"]
+    steady = "a change of the steady sound"
     if "rhythm" in watches:
-        return f"It listens for {', '.join(heard)}, and missing strokes, because the machine ticks."
-    return f"It listens for {' and '.join(heard)}."
+        return f"It listens for {steady}, knocks, and missing strokes, because the machine ticks."
+    if "modulation" in watches:
+        return f"It listens for {steady} and of how its level swings, and for knocks."
+    return (
+        f"It listens for {steady} and knocks; with {ENOUGH} normals or more, also for a change of how its level swings."
+    )

@@ -101,7 +101,7 @@ TABLE = {
     "logmel-4096-4096": _logmel(3.90625),
     # one frame a clip; frames per second stand for clips of 10 s
     "rhythm": Entry("nearfar.encoders.rhythm", 16_000, 2, OURS, 0.1, 0, "none", bf16=False),
-    "modulation": Entry("nearfar.encoders.modulation", 16_000, 16, OURS, 0.1, 0, "none", bf16=False),
+    "modulation": Entry("nearfar.encoders.modulation", 16_000, 8, OURS, 0.1, 0, "none", bf16=False),
     # other sizes and training stages of the same networks
     "eat-base": _vit(768, "MIT", 6.25, 85_254_144, cls=True),
     "eat-large-as2m": _vit(1024, "MIT", 6.25, 302_575_616, cls=True),
