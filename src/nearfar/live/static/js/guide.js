@@ -50,6 +50,7 @@ export function show(main) {
       {},
       items.map((item) => h("li", {}, item)),
     );
+  document.getElementById("live").hidden = true;
   const drawn = (name, alt) => h("figure", {}, h("img", { src: `/static/${name}.svg`, alt, width: 760 }));
   replaceContent(
     main,

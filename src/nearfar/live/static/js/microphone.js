@@ -7,6 +7,7 @@ export const RIGHT = "right"; // it is the right channel of near's device
 const LEVEL_S = 0.25;
 const SILENT_DB = -120;
 const BEGIN_MS = 2000; // after which a microphone without any sample is taken as it says it is
+const MUTE = "this browser records only where the computer has a loudspeaker or headphones: connect one";
 
 // Whether this page may ask for a microphone: browsers allow it to this computer's own pages and to https only.
 export const allowed = () => Boolean(navigator.mediaDevices?.getUserMedia && window.AudioWorkletNode);
@@ -89,7 +90,11 @@ export async function openMicrophone({ near = "", far = RIGHT, onLevels = () => 
       close();
       onEnd();
     });
-  await context.resume();
+  await Promise.race([context.resume(), new Promise((done) => setTimeout(done, BEGIN_MS))]);
+  if (context.state !== "running") {
+    close();
+    throw new Error(MUTE);
+  }
   await begun;
   return {
     channels,

@@ -2,6 +2,12 @@
 
 import { at, h, icon, replaceContent } from "./dom.js";
 
+const GONE = "This sound has been deleted.";
+const MUTE = "This browser cannot play it: has this device a loudspeaker?";
+
+// Why a sound does not play: one that the server does not have counts as one of an unknown format.
+const whyNot = (audio) => (audio.error?.code === MediaError.MEDIA_ERR_SRC_NOT_SUPPORTED ? GONE : MUTE);
+
 // groups: [{ label, hint, sounds: [{ name, src }] }]; with `answers`, buttons behind them, `name` for screen readers, and
 // `missing`, the words where there is no sound
 export function player(groups) {
@@ -41,7 +47,7 @@ export function player(groups) {
       { once: true },
     );
     audio.play().catch((error) => {
-      if (error.name !== "AbortError") status.textContent = "This sound has been deleted.";
+      if (error.name !== "AbortError") status.textContent = whyNot(audio);
     });
   };
   const list = h(
@@ -78,7 +84,7 @@ export function player(groups) {
   audio.addEventListener("timeupdate", showPosition);
   audio.addEventListener("ended", showButtons);
   audio.addEventListener("error", () => {
-    status.textContent = "This sound has been deleted.";
+    status.textContent = whyNot(audio);
   });
   for (const kind of ["play", "pause"]) audio.addEventListener(kind, showButtons);
   position.addEventListener("input", () => {
@@ -94,6 +100,7 @@ export function switchPlayer(first, second, { both, start }) {
   const names = [first, second].map((sound, i) => h("span", { class: "side", "data-side": "AB"[i] }, sound.label));
   const button = h("button", { type: "button", class: "main" });
   const stop = h("button", { type: "button" }, icon("stop"), "Stop");
+  const problem = h("p", { class: "warning", role: "status" });
   const show = () => {
     const playing = audio.some((each) => !each.paused);
     replaceContent(button, icon("play"), playing ? both : start);
@@ -109,6 +116,11 @@ export function switchPlayer(first, second, { both, start }) {
     }
     audio[now].play().catch(() => {});
   };
+  for (const each of audio)
+    each.addEventListener("error", () => {
+      problem.textContent = whyNot(each);
+      show();
+    });
   for (const each of audio) for (const kind of ["play", "pause", "ended"]) each.addEventListener(kind, show);
   button.addEventListener("click", play);
   stop.addEventListener("click", () => audio.forEach((each) => each.pause()));
@@ -118,5 +130,6 @@ export function switchPlayer(first, second, { both, start }) {
     { class: "switch" },
     h("p", { class: "row" }, button, stop),
     h("p", { class: "sides", role: "status" }, names),
+    problem,
   );
 }
