@@ -147,11 +147,14 @@ def test_the_trend_stays_in_its_frame_and_shows_alarms_and_gaps(history):
 
 
 def test_a_page_has_everything_inside_and_shows_hostile_text_as_text(history):
+    history.record_audit(Audit(0, T0 - 60, "Anna", "pump", "shelve", {"hours": 8}))
+    history.record_audit(Audit(0, T0 - 50, "Ben", "pump", "fault", {"said": "bearing <2>"}))
     write(history)
     page = report_page(plant_report(history, T0, WEEK, title=HOSTILE))
     assert "<script" not in page and "&lt;script&gt;" in page
     assert not re.search(r'(src|href)="(?!#|data:)', page) and "http" not in page.split("</head>")[1]
     assert "@page { size: A4" in page and "prefers-color-scheme: dark" in page
+    assert "bearing &lt;2&gt;" in page
     assert "It was fine" in page and "Anna" in page and "give its detector with --model" in page
 
 

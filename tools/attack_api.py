@@ -234,7 +234,10 @@ def main() -> None:
                 good &= process.poll() is None
             finally:
                 process.terminate()
-        print(f"the log has {len(log.read_text().splitlines())} lines; exit {process.returncode}")
+        said = log.read_text()
+        print(f"the log has {len(said.splitlines())} lines; exit {process.returncode}")
+        if not good:
+            print(*re.findall(r".*request \w+ failed:(?:.*\n)(?:[^\d].*\n)*", said)[:5], sep="\n")
     raise SystemExit(0 if good else 1)
 
 
