@@ -229,6 +229,15 @@ def test_plug_ins_are_evaluated_searched_and_fused_with_the_same_scores(data: Pa
         scores = records.aligned([row], "fan")[0]
         assert np.allclose(scores, [s.score for s in result.machines[0].scores], rtol=1e-3, atol=1e-3)
         assert detector.recipes[0].pooling == "top"
+    nearfar.register_view("diff", lambda near, far: near - 0.5 * far)  # also a word of the search
+    own = space(views=["diff"], poolings=["mean"], methods=["raw"])
+    twin = space(views=["residual_0.5"], poolings=["mean"], methods=["raw"], extended=True)
+    both = [searching.search(data, ["bands"], tmp_path / name, s).records for name, s in (("own", own), ("twin", twin))]
+    for row, made in enumerate(both[0].recipes):
+        same = list(both[1].recipes).index(with_settings(made, {"view": "residual_0.5"}))
+        assert np.allclose(both[0].aligned([row], "fan"), both[1].aligned([same], "fan"), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="'near' is a waveform"):
+        nearfar.register_view("near", lambda near, far: near)
     with pytest.raises(ValueError, match="unknown method of the search 'mahalanobos'"):
         space_by_name(methods=("mahalanobos",))
 

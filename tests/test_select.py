@@ -162,3 +162,14 @@ def test_the_table_has_a_row_per_configuration_as_parquet_or_csv(tmp_path, monke
     assert len(rows) == 4 and float(rows[2]["overall"]) == pytest.approx(records.overall[2])
     assert float(rows[1]["m1.auc_target"]) == pytest.approx(records.numbers[1, 1, 1]) and rows[0]["view"] == "near_only"
     assert BackendConfig().method == rows[0]["method"]
+
+
+def test_a_column_of_the_table_may_hold_numbers_and_words(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    records = table(configurations=4, machines=1)
+    chosen = [{"layer": (3, 6), "density_k": "auto"}, {"layer": 3, "density_k": 5}, {}, {"k": 3}]
+    recipes = [Recipe(encoder="beats", method="ldn", **each) for each in chosen]
+    rows = parquet.read_table(write_table(replace(records, recipes=recipes), tmp_path)).to_pylist()
+    assert [row["layer"] for row in rows] == ["3+6", "3", None, None]
+    assert [row["density_k"] for row in rows] == ["auto", "5", None, None]
+    assert [row["k"] for row in rows] == [1, 1, 1, 3], "numbers alone stay numbers"

@@ -80,8 +80,10 @@ PLUGINS = Plugins("view", "nearfar.register_view", VIEWS)
 def register_view(name: str, view: Rule) -> None:
     """Add a view to recipes: `view(near, far)` makes a vector (D',) of pooled embeddings (D,) of length 1.
 
-    The result is scaled to length 1. ValueError for the name of a view of nearfar.
+    The result is scaled to length 1. ValueError for the name of a view of nearfar, or of a waveform.
     """
+    if name in ("near", "far"):
+        raise ValueError(f"{name!r} is a waveform of nearfar: register your view under another name")
     PLUGINS.register(name, view, _rowwise(view))
 
 

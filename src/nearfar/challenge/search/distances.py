@@ -34,7 +34,7 @@ TINY = 1e-7  # squared distance of unit vectors below which the product loses to
 SLAB = 1024  # features of one piece of a product: only the piece is copied to float64
 LISTED = 21  # neighbours in a list: the largest k of the search, and one more for leaving a clip out
 ROWS = 64  # rows of the matrix that are calibrated at a time: they stay in the processor's cache
-DIFFERENCE = "diff"  # the part unit(|near - far|)
+DIFFERENCE = "|near - far|"  # the part unit(|near - far|); no view of the user can have this name
 
 
 def weights_of(view: str) -> dict[str, float]:

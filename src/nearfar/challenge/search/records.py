@@ -14,8 +14,9 @@ then for each machine `MACHINE.NAME` with NAME one of `auc_source`, `auc_target`
     tail                        (q99 - q50) / (q50 - q05): how far the highest normals stand out
     stable                      rank correlation of the normals' distances to two halves of the bank
 
-Parquet needs pyarrow; without it the table is CSV. The file of a setting is written whole or not at all, so a search
-that was stopped continues with the first setting that is not recorded.
+A column with a word among its numbers ("auto", layers "6+9") is text. Parquet needs pyarrow; without it the table is
+CSV. The file of a setting is written whole or not at all, so a search that was stopped continues with the first setting
+that is not recorded.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from typing import Any
 import numpy as np
 
 from nearfar.audio.recordings import check_machines
+from nearfar.backend import COUNTS
 from nearfar.challenge.search.space import Setting, as_row
 from nearfar.fusion import in_sigmas
 from nearfar.metrics import METRICS, harmonic_means
@@ -46,6 +48,7 @@ from nearfar.support.words import plural
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95, "q99": 0.99}
 STATISTICS = ("mean", "sd", *QUANTILES, "source_mean", "target_mean", "pseudo_auc", "tail", "stable")
 CLIPS, TABLE = "clips.json", "configurations"
+MIXED = ("layer", *COUNTS)  # columns of numbers where a word or several numbers may stand too
 ABOUT = "nearfar"  # the entry of a file's metadata
 
 
@@ -297,6 +300,10 @@ def _joined(
 def write_table(records: Records, folder: str | os.PathLike[str]) -> Path:
     """The table of all configurations, as Parquet if pyarrow is installed, else as CSV; returns its path."""
     rows = records.rows()
+    for name in MIXED:  # a column of Parquet has values of one kind
+        kinds = {type(row[name]) for row in rows if row.get(name) is not None}
+        for row in rows if len(kinds) > 1 or tuple in kinds else ():
+            row[name] = _as_text(row.get(name))
     columns = list(dict.fromkeys(name for row in rows for name in row))
     try:
         import pyarrow
@@ -310,6 +317,11 @@ def write_table(records: Records, folder: str | os.PathLike[str]) -> Path:
     sink = pyarrow.BufferOutputStream()
     parquet.write_table(pyarrow.table({c: [row.get(c) for row in rows] for c in columns}), sink)
     return atomic_write(Path(folder) / f"{TABLE}.parquet", sink.getvalue().to_pybytes())
+
+
+def _as_text(value: Any) -> str | None:
+    """A number, a word, or several layers, "6+9"."""
+    return value if value is None else "+".join(map(str, value if isinstance(value, tuple) else (value,)))
 
 
 def _metadata(path: Path) -> dict[str, str]:
