@@ -72,22 +72,22 @@ def test_every_picture_comes_light_and_dark_in_one_size():
     bars = [Bar("fan", 60, Interval(0.5, 0.7), {"MSE": 53.2, "report": 55}), Bar("valve", 48.0)]
     frequency, rows = coherence([hum(i) for i in range(3)])
     for draw, what in (
-        (pictures.bars_png, (bars,)),
-        (pictures.roc_png, (values, labels, targets)),
-        (pictures.domains_png, (values, labels, targets, 1.0)),
-        (pictures.coherence_png, (frequency, rows)),
+        (pictures.bars, (bars,)),
+        (pictures.roc, (values, labels, targets)),
+        (pictures.domains, (values, labels, targets, 1.0)),
+        (pictures.coherence, (frequency, rows)),
     ):
-        light, dark = pixels(draw(*what)), pixels(draw(*what, dark=True))
+        light, dark = (pixels(pictures.png(draw, *what, dark=dark)) for dark in (False, True))
         assert light.shape == dark.shape and light.shape[1] == 705
         assert light.mean() > 180 and dark.mean() < 90, draw.__name__
 
 
 def test_histograms_have_a_panel_a_domain_and_one_far_score_does_not_flatten_the_rest():
-    one = pixels(pictures.domains_png([0.0, 1.0, 2.0], [None] * 3, [None] * 3, 1.0))
-    two = pixels(pictures.domains_png([0.0, 1.0, 2.0], [False, True, False], [True, True, False], 1.0))
+    one = pixels(pictures.png(pictures.domains, [0.0, 1.0, 2.0], [None] * 3, [None] * 3, 1.0))
+    two = pixels(pictures.png(pictures.domains, [0.0, 1.0, 2.0], [False, True, False], [True, True, False], 1.0))
     assert two.shape[0] > 1.4 * one.shape[0]
     values = [*np.linspace(0, 3, 40), 1e6]
-    ink = pixels(pictures.domains_png(values, [False] * 40 + [True], [False] * 41, 2.0))
+    ink = pixels(pictures.png(pictures.domains, values, [False] * 40 + [True], [False] * 41, 2.0))
     blue = (abs(ink - np.array([0, 114, 178])).sum(axis=2) < 160).any(axis=0)
     assert blue.mean() > 0.5, "the bars spread over the picture"
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nearfar.challenge.pages.pictures import Drawing, png, vectors
 from nearfar.challenge.pages.words import CHOICES
-from nearfar.explain.pictures import Look, as_png, as_vectors, blank, legend, look_of
+from nearfar.explain.pictures import blank, legend, look_of
 from nearfar.explain.render import Figure, figure, render
 from nearfar.recipe import Recipe
 from nearfar.support.check import Array
@@ -69,12 +69,8 @@ def effects(recipes: Sequence[Recipe], scores: ArrayLike) -> list[Effect]:
     return sorted(found, key=lambda effect: -effect.share)
 
 
-def effect_png(effect: Effect, span: tuple[float, float], *, dark: bool = False) -> bytes:
+def draw_effect(effect: Effect, span: tuple[float, float], *, dark: bool = False) -> Drawing:
     """A row per group of a choice, on an axis of scores from span[0] to span[1]: middle half, median and best."""
-    return as_png(*_effect(effect, span, dark))
-
-
-def _effect(effect: Effect, span: tuple[float, float], dark: bool) -> tuple[Any, Look, list[Any]]:
     groups = effect.groups[:MOST]
     look, figure = look_of(dark), blank(1.1 + 0.3 * len(groups), dark)
     ax = figure.subplots()
@@ -106,7 +102,7 @@ def effect_vectors(recipes: Sequence[Recipe], scores: Array) -> dict[str, dict[s
     """{choice: vector figures of its effect, by kind}; `recipes` and `scores` are those of `search_page`."""
     rows = np.flatnonzero(~np.isnan(scores)).tolist()
     found = effects([recipes[row] for row in rows], 100 * scores[rows]) if rows else []
-    return {each.choice: as_vectors(*_effect(each, _span(found), dark=False)) for each in found}
+    return {each.choice: vectors(draw_effect, each, _span(found)) for each in found}
 
 
 def search_page(recipes: Sequence[Recipe], scores: Array, title: str, tables: Sequence[TextTable] = ()) -> str:
@@ -136,7 +132,7 @@ def effect_figures(recipes: Sequence[Recipe], scores: ArrayLike) -> list[Figure]
         if len(effect.groups) > MOST:
             caption += f" The best {MOST} of {len(effect.groups)} are shown."
         alt = f"{effect.choice}: best median {first.median:.1f} percent with {first.value}"
-        figures.append(figure(effect_png, effect, span, alt=alt, caption=caption))
+        figures.append(figure(png, draw_effect, effect, span, alt=alt, caption=caption))
     return figures
 
 

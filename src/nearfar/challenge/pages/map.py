@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nearfar.challenge.pages.paper import write_figure
-from nearfar.challenge.pages.pictures import MAP_KINDS, map_png, map_vectors
+from nearfar.challenge.pages.pictures import MAP_KINDS, clip_map, png, vectors
 from nearfar.explain.render import Figure, figure, render
 from nearfar.support.check import Array
 from nearfar.support.words import plural
@@ -82,11 +82,11 @@ def map_page(arrays: Mapping[str, Array], title: str) -> str:
     shown: list[Figure] = []
     for _, caption, points, of in maps(arrays):
         counts = ", ".join(f"{of.count(kind)} {kind}" for kind in MAP_KINDS if kind in of)
-        shown.append(figure(map_png, points, of, alt=f"{caption} {counts}", caption=caption))
+        shown.append(figure(png, clip_map, points, of, alt=f"{caption} {counts}", caption=caption))
     return render("map.html.j2", PACKAGE, title=title, maps=shown)
 
 
 def write_maps(folder: Path, arrays: Mapping[str, Array]) -> None:
     """Write FOLDER/map-MACHINE-pca.pdf and .svg, and those of UMAP where it is installed."""
     for name, _, points, of in maps(arrays):
-        write_figure(folder, f"map {name}", map_vectors(points, of))
+        write_figure(folder, f"map {name}", vectors(clip_map, points, of))

@@ -93,15 +93,17 @@ def write_figures(folder: Path, machines: Sequence[MachineEvaluation]) -> None:
 
     Needs matplotlib.
     """
-    from nearfar.challenge.pages.pictures import Bar, bars_vectors, roc_vectors
+    from nearfar.challenge.pages.pictures import Bar, bars, roc, vectors
 
-    bars = [Bar(m.name, 100 * m.result.omega, m.intervals.get("omega")) for m in machines if m.result is not None]
-    if bars:
-        write_figure(folder, "results", bars_vectors(bars))
+    machine_bars = [
+        Bar(m.name, 100 * m.result.omega, m.intervals.get("omega")) for m in machines if m.result is not None
+    ]
+    if machine_bars:
+        write_figure(folder, "results", vectors(bars, machine_bars))
     for m in machines:
         if m.result is not None:
             labels, domains = [bool(r.is_anomaly) for r in m.recordings], [r.is_target for r in m.recordings]
-            write_figure(folder, f"roc {m.name}", roc_vectors([s.score for s in m.scores], labels, domains))
+            write_figure(folder, f"roc {m.name}", vectors(roc, [s.score for s in m.scores], labels, domains))
 
 
 def write_effects(folder: Path, recipes: Sequence[Recipe], scores: Array) -> None:

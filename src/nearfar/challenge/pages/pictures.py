@@ -1,11 +1,12 @@
-"""Pictures of a test set for the researcher, as PNG bytes, light or dark: bars, ROC, histograms, coherence.
+"""Pictures of a test set for the researcher: bars, ROC, histograms, coherence, maps.
 
-They have the colours and sizes of `explain.pictures`; matplotlib is imported when a picture is drawn.
+A function draws, light or dark, and `png` and `vectors` make files of its drawing. Colours and sizes are those of
+`explain.pictures`; matplotlib is imported when a picture is drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from nearfar.support.check import Array
 
 MARKS = ("D", "v", "o", "s")  # shapes of the marks beside the bars
 BINS = 24  # of a histogram
+Drawing = tuple[Any, Look, list[Any]]  # matplotlib's figure, its colours, its axes
 MAP_KINDS = {  # kinds of clips on a map: mark, and whether it is filled
     "source normal": ("o", True),
     "target normal": ("D", True),
@@ -36,17 +38,18 @@ class Bar:
     others: Mapping[str, float] = field(default_factory=dict)
 
 
-def bars_png(bars: Sequence[Bar], *, dark: bool = False) -> bytes:
+def png(draw: Callable[..., Drawing], *values: object, dark: bool = False) -> bytes:
+    """A drawing of `values` as PNG."""
+    return as_png(*draw(*values, dark=dark))
+
+
+def vectors(draw: Callable[..., Drawing], *values: object) -> dict[str, bytes]:
+    """A drawing of `values` as vector figures, by kind: {"pdf": ..., "svg": ...}."""
+    return as_vectors(*draw(*values))
+
+
+def bars(bars: Sequence[Bar], *, dark: bool = False) -> Drawing:
     """The harmonic mean of each machine with its interval, and marks for other systems."""
-    return as_png(*_bars(bars, dark))
-
-
-def bars_vectors(bars: Sequence[Bar]) -> dict[str, bytes]:
-    """`bars_png` as vector figures, by kind."""
-    return as_vectors(*_bars(bars, dark=False))
-
-
-def _bars(bars: Sequence[Bar], dark: bool) -> tuple[Any, Look, list[Any]]:
     look, figure = look_of(dark), blank(1.3 + 0.36 * len(bars), dark)
     ax = figure.subplots()
     at = np.arange(len(bars))[::-1]
@@ -85,23 +88,10 @@ def _whiskers(ax: Any, at: Array, bars: Sequence[Bar], look: Look) -> None:
         ax.errorbar(value, y, xerr=np.maximum(np.transpose(spans), 0), label="95 % interval", **style)
 
 
-def roc_png(
+def roc(
     values: Sequence[float], is_anomaly: Sequence[bool], is_target: Sequence[bool | None], *, dark: bool = False
-) -> bytes:
+) -> Drawing:
     """ROC of all clips and of each domain's normals against all anomalies; the part that pAUC measures is shaded."""
-    return as_png(*_roc(values, is_anomaly, is_target, dark))
-
-
-def roc_vectors(
-    values: Sequence[float], is_anomaly: Sequence[bool], is_target: Sequence[bool | None]
-) -> dict[str, bytes]:
-    """`roc_png` as vector figures, by kind."""
-    return as_vectors(*_roc(values, is_anomaly, is_target, dark=False))
-
-
-def _roc(
-    values: Sequence[float], is_anomaly: Sequence[bool], is_target: Sequence[bool | None], dark: bool
-) -> tuple[Any, Look, list[Any]]:
     look, figure = look_of(dark), blank(4.3, dark)
     ax = figure.subplots()
     s, a = np.asarray(values, float), np.asarray(is_anomaly, bool)
@@ -133,14 +123,14 @@ def up_to(fpr: Array, tpr: Array, limit: float) -> tuple[Array, Array]:
     return np.r_[fpr[:n], limit], np.r_[tpr[:n], end]
 
 
-def domains_png(
+def domains(
     values: Sequence[float],
     is_anomaly: Sequence[bool | None],
     is_target: Sequence[bool | None],
     set_point: float,
     *,
     dark: bool = False,
-) -> bytes:
+) -> Drawing:
     """Histograms of the scores with the set-point, a panel for each domain, all on one scale."""
     s = np.asarray(values, float)
     target = np.array([x is True for x in is_target])
@@ -169,10 +159,10 @@ def domains_png(
     for ax in axes:
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     legend(axes[0], look, handles=handles)
-    return as_png(figure, look, list(axes))
+    return figure, look, list(axes)
 
 
-def coherence_png(frequency: Array, rows: Array, *, dark: bool = False) -> bytes:
+def coherence(frequency: Array, rows: Array, *, dark: bool = False) -> Drawing:
     """Coherence of near and far in bands `frequency` (F,) Hz: median and middle half of the clips `rows` (N, F)."""
     look, figure = look_of(dark), blank(2.7, dark)
     ax = figure.subplots()
@@ -188,20 +178,11 @@ def coherence_png(frequency: Array, rows: Array, *, dark: bool = False) -> bytes
     ax.set_xlabel("kHz")
     ax.set_ylabel("coherence")
     legend(ax, look)
-    return as_png(figure, look, [ax])
+    return figure, look, [ax]
 
 
-def map_png(points: Array, kinds: Sequence[str], *, dark: bool = False) -> bytes:
+def clip_map(points: Array, kinds: Sequence[str], *, dark: bool = False) -> Drawing:
     """Clips as points (n, 2), with a colour and a mark for each of `MAP_KINDS`."""
-    return as_png(*_map(points, kinds, dark))
-
-
-def map_vectors(points: Array, kinds: Sequence[str]) -> dict[str, bytes]:
-    """`map_png` as vector figures, by kind."""
-    return as_vectors(*_map(points, kinds, dark=False))
-
-
-def _map(points: Array, kinds: Sequence[str], dark: bool) -> tuple[Any, Look, list[Any]]:
     look, figure = look_of(dark), blank(4.3, dark)
     ax = figure.subplots()
     for kind, (mark, filled) in MAP_KINDS.items():

@@ -128,7 +128,8 @@ def _bar(m: MachineEvaluation) -> Bar:
 def _bars_figure(bars: Sequence[Bar], compared: bool) -> Figure:
     marks = ". MSE and MAHALA are the official baselines, report is its fusion." if compared else "."
     return figure(
-        pictures.bars_png,
+        pictures.png,
+        pictures.bars,
         bars,
         alt=f"Harmonic mean of each machine in percent: {'; '.join(f'{b.name} {b.value:.1f}' for b in bars)}",
         caption=f"Each machine's harmonic mean with its 95 % bootstrap interval{marks}",
@@ -167,18 +168,20 @@ def _curves(m: MachineEvaluation) -> list[Figure]:
     if m.result is not None:
         numbers = ", ".join(f"{head} {percent(float(getattr(m.result, key)))}" for key, head in METRICS.items())
         alt, caption = f"ROC of {m.name}: {numbers}", "ROC; pAUC uses the shaded part."
-        figures.append(figure(pictures.roc_png, values, [bool(x) for x in labels], domains, alt=alt, caption=caption))
+        figures.append(
+            figure(pictures.png, pictures.roc, values, [bool(x) for x in labels], domains, alt=alt, caption=caption)
+        )
     point = m.scores[0].threshold
     alt = f"Histogram of the scores of {m.name}; set-point {point:.2f}"
     caption = "How often each score occurs, with a panel for each domain."
-    figures.append(figure(pictures.domains_png, values, labels, domains, point, alt=alt, caption=caption))
+    figures.append(figure(pictures.png, pictures.domains, values, labels, domains, point, alt=alt, caption=caption))
     alt, caption = f"Scores of {m.name} in order", "Scores in the order of the files."
     figures.append(figure(trend_png, m.scores, [] if m.result is None else labels, alt=alt, caption=caption))
     frequency, rows = coherence(_normals(m))
     if len(rows):
         alt = f"Coherence of near and far of {m.name}, {float(np.median(rows)):.2f} at the median"
         caption = f"How much near and far have in common, in {len(rows)} normal clips: 1 is everything, 0 is nothing."
-        figures.append(figure(pictures.coherence_png, frequency, rows, alt=alt, caption=caption))
+        figures.append(figure(pictures.png, pictures.coherence, frequency, rows, alt=alt, caption=caption))
     return figures
 
 
