@@ -1,5 +1,7 @@
 """What a set-point promises: between windows that are alike and windows that have nothing in common."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -141,7 +143,8 @@ def test_the_words_say_the_range_and_what_the_normals_cannot_show(unchosen):
     machine = open_machine("pump", configured(unchosen, hop_s=1.0, streamed=True))
     alarm, expect, rhythm, none = machine.expected_alarms()
     assert none.startswith("faint changes that last raise no alarm yet: that needs normals of 3 sessions or more")
-    machine.detector.sessions = [f"2026-03-0{1 + i % 3}" for i in range(12)]
+    sessions = [f"2026-03-0{1 + i % 3}" for i in range(12)]
+    machine.detector.members = replace(machine.detector.members, sessions=sessions)
     machine.use_detector(machine.detector)
     assert machine.expected_alarms()[2].startswith("alarm, too") and len(machine.expected_alarms()) == 4
     assert rhythm.startswith("counted for 43,200 clips of 2 s a day")

@@ -20,17 +20,15 @@ from numpy.typing import ArrayLike
 
 from nearfar import audio
 from nearfar.audio import Clip
-from nearfar.audio.checks import ROW, UsualSetup
-from nearfar.audio.recordings import attributes_of, parse
-from nearfar.audio.sessions import extended
+from nearfar.audio.checks import UsualSetup
 from nearfar.backend import ATTRIBUTE, Backend, fit
 from nearfar.bank import bank_of_vectors, coreset
 from nearfar.detector import calibration, default, review
 from nearfar.detector import folder as saved
+from nearfar.detector.members import Members
 from nearfar.detector.sources import is_one_clip, normals_in, recordings_in
 from nearfar.detector.system import (
     BY_HAND,
-    SAFETY,
     THRESHOLD_METHODS,
     FittedSystem,
     PValue,
@@ -42,7 +40,6 @@ from nearfar.detector.system import (
 )
 from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin, Skip
-from nearfar.embedding.group_features import GroupFeatures
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import embed, vectors
 from nearfar.encoders import PRECISIONS, Encoder, device_class
@@ -115,12 +112,8 @@ class Detector:
     def _forget(self) -> None:
         """The state of a detector that has no normals."""
         self.window_s = audio.WINDOW_S
-        self.normals: list[Origin] = []
-        self.is_target = np.zeros(0, bool)
-        self.sessions: list[str] = []  # that file names, folders and times tell; "" where they tell none
-        self.group_features: list[GroupFeatures] = []
+        self.members = Members()
         self.band_levels = BandLevels()
-        self.setup_rows = np.zeros((0, ROW), np.float32)  # (N, ROW) of the normals; empty if an old folder lacks them
         self.setup = UsualSetup()
         self.remarks: list[str] = []  # about the normals of the last `fit` or `add`
         self.weights_known: Mapping[str, WeightsId] = {}  # that the bank was made with, by encoder
@@ -182,7 +175,7 @@ class Detector:
         is the most normals that the bank may hold: all of the target domain stay, and of the source domain a
         `bank.coreset`. ValueError if `keep` leaves no room for the source domain.
         """
-        in_bank = set() if copies else self._require_fit().in_bank
+        in_bank = set() if copies else self._require_fit().members.keys
         clips, _ = normals_in(source)
         count = len(clips)
         targets = np.full(count, is_target) if isinstance(is_target, bool) else flags("is_target", is_target, count)
@@ -198,11 +191,6 @@ class Detector:
         if unlike:
             self._remark(unlike)
         return self
-
-    @property
-    def in_bank(self) -> set[str | bytes]:
-        """What tells that a recording is in the bank: the hashes of files, and the bytes of set-up rows."""
-        return {*(normal.sha256 for normal in self.normals), *(row.tobytes() for row in self.setup_rows)}
 
     def fit_embedded(
         self, clips: Sequence[EmbeddedClip], is_target: ArrayLike | None = None, keep: int | None = None
@@ -226,20 +214,19 @@ class Detector:
                     f" The store rounds what {', '.join(networks)} gives to float16, which moves a score a little."
                 )
         targets = np.zeros(len(clips), bool) if is_target is None else flags("is_target", is_target, len(clips))
-        self._take_setup(clips)
+        by_attribute = any(recipe.banks == ATTRIBUTE for recipe in self.recipes)
+        members = self.members.joined(clips, targets, by_attribute=by_attribute)
+        known = self.setup.rates or not self.members
+        rates = self.setup.rates | {clip.rate for clip in clips} if known else frozenset[int]()
+        codecs = self.setup.codecs | {clip.codec for clip in clips if clip.codec}
+        self.setup = UsualSetup.of(members.setup_rows, rates, codecs)
         self._review(clips, targets)
-        self.is_target = np.concatenate([self.is_target, targets])
-        new = [clip.origin for clip in clips]
-        if any(recipe.banks == ATTRIBUTE for recipe in self.recipes):
-            new = [replace(origin, attributes=_attributes(origin)) for origin in new]
-        self.sessions = extended([n.path for n in self.normals], self.sessions, [n.path for n in new])
-        self.normals = self.normals + new
-        self.group_features = self.group_features + [clip.features for clip in clips if clip.features is not None]
+        self.members = members
         self.band_levels = BandLevels.total([self.band_levels, *(clip.levels for clip in clips)])
-        if keep is not None and keep < len(self.normals):
+        if keep is not None and keep < len(members):
             banks = self._keep(banks, keep)
         self.weights_known = {name: weights_of(encoder) for name, encoder in self.encoders.items()}
-        self._use(self._fit(banks, np.arange(len(self.normals))))
+        self._use(self._fit(banks, np.arange(len(self.members))))
         self.set_threshold(value=by_hand)
         return self
 
@@ -257,10 +244,9 @@ class Detector:
         fewest = max(recipe.backend.fewest for recipe in self.recipes)
         if len(rows) < fewest:
             raise ValueError(f"a detector of this kind needs at least {fewest} normal recordings, not {len(rows)}")
-        new.normals, new.is_target = [self.normals[i] for i in rows], self.is_target[rows]
-        new.sessions = [self.sessions[i] for i in rows] if sessions is None else list(sessions)
-        new.group_features = [self.group_features[i] for i in rows] if self.group_features else []
-        new.setup_rows = self.setup_rows[rows] if len(self.setup_rows) else self.setup_rows
+        new.members = self.members[rows]
+        if sessions is not None:
+            new.members = replace(new.members, sessions=list(sessions))
         new._use(new._fit([b.z[rows] for b in self.backends], np.arange(len(rows))))
         new.set_threshold(value=self.threshold.value if self.threshold.method == BY_HAND else None)
         return new
@@ -390,8 +376,7 @@ class Detector:
     @property
     def backing(self) -> calibration.Backing:
         """How many recordings and sessions stand behind the normals."""
-        files = {normal.path or normal.sha256 for normal in self.normals}
-        return calibration.Backing(len(self.normals), len(files), len(set(self.sessions) - {""}))
+        return self.members.backing
 
     @property
     def doubts(self) -> list[str]:
@@ -479,18 +464,14 @@ class Detector:
             threshold=self.threshold,
             method=self.method,
             false_alarm_rate=self.false_alarm_rate,
-            normals=self.normals,
-            is_target=self.is_target,
+            members=self.members,
             banks=[b.z for b in self.backends],
             own=self.fitted.own,
             lone=self.fitted.lone,
             calibration=self.calibration,
-            sessions=self.sessions,
             groups=self.groups,
             safety=self.fitted.safety,
-            group_features=self.group_features,
             band_levels=self.band_levels,
-            setup_rows=self.setup_rows,
             setup=self.setup,
             weights=self.weights_known,
             backing=str(self.backing),
@@ -517,6 +498,21 @@ class Detector:
     def train_values(self) -> Array:
         """Scores (N,) of the normals in standard deviations, each without its relatives, or without itself alone."""
         return self.fitted.train_values
+
+    @property
+    def normals(self) -> list[Origin]:
+        """The recordings of the normals."""
+        return self.members.origins
+
+    @property
+    def is_target(self) -> Array:
+        """Domains (N,) of the normals."""
+        return self.members.is_target
+
+    @property
+    def sessions(self) -> list[str]:
+        """The session of each normal, "" where nothing tells it."""
+        return self.members.sessions
 
     @property
     def tail(self) -> PValue:
@@ -589,7 +585,7 @@ class Detector:
             anomalous=None if fatal else found.value > self.threshold.value,
             unusual=None if fatal else found.value > unusual,
             unusual_threshold=unusual,
-            nearest=[self.normals[i].name for i in found.nearest],
+            nearest=[self.members.origins[i].name for i in found.nearest],
             p=found.p,
             triggered_by=system.triggers(found.part_scores, self.threshold.value) if found.part_scores else (),
             part_scores=found.part_scores,
@@ -601,18 +597,12 @@ class Detector:
     def _fit(self, banks: Sequence[Array], rows: Array) -> FittedSystem:
         """The system fitted on the normals `rows` of the banks (N, D), one bank per leaf."""
         assert self.system is not None
+        members = self.members[rows]
         groups, related, safety = calibration.NO_GROUPS, None, 1.0
-        if self.calibration == GROUPS and len(self.group_features) == len(self.normals):
-            features, normals = [self.group_features[i] for i in rows], [self.normals[i] for i in rows]
-            machine, noise = (np.stack([getattr(f, name) for f in features]) for name in ("machine", "noise"))
-            groups = calibration.groups(machine, noise if noise.size else None)
-            files = [n.path or n.sha256 for n in normals]
-            known = [self.sessions[i] or None for i in rows]
-            related = calibration.related(groups, recordings=files, sessions=known)
-            safety = SAFETY if calibration.are_related(machine) else 1.0
-        attributes = [self.normals[i].attributes for i in rows]
-        selected = [z[rows] for z in banks]
-        return fit_system(self.system, selected, self.is_target[rows], attributes, groups, related, safety)
+        if self.calibration == GROUPS and len(self.members.group_features) == len(self.members):
+            groups, related, safety = members.grouped()
+        selected, attributes = [z[rows] for z in banks], [origin.attributes for origin in members.origins]
+        return fit_system(self.system, selected, members.is_target, attributes, groups, related, safety)
 
     def _compared(self, scores: Sequence[Array]) -> list[Array]:
         """Of arrays by leaf, once or twice, those of the leaves that compare a clip with the normals."""
@@ -624,15 +614,6 @@ class Detector:
 
     def _set_unusual_threshold(self) -> None:
         self._unusual_threshold = from_normals(self.fitted.lone_values, self.unusual_rate, self.method).value
-
-    def _take_setup(self, new: Sequence[EmbeddedClip]) -> None:
-        """Take what `new` normals show of how recordings are made, before they are among the `normals`."""
-        known = self.setup.rates or not self.normals
-        rates = self.setup.rates | {clip.rate for clip in new} if known else frozenset[int]()
-        codecs = self.setup.codecs | {clip.codec for clip in new if clip.codec}
-        if len(self.setup_rows) == len(self.normals) and all(clip.setup.size for clip in new):
-            self.setup_rows = np.concatenate([self.setup_rows, *(clip.setup[None] for clip in new)])
-        self.setup = UsualSetup.of(self.setup_rows, rates, codecs)
 
     def _review(self, new: Sequence[EmbeddedClip], is_target: Array) -> None:
         """Make the `remarks` about the normals that are to come in, which are Python warnings too."""
@@ -660,10 +641,7 @@ class Detector:
             f"stays {cover.mean / usual:.1f} times as much as neighbours usually differ, at most "
             f"{cover.radius / usual:.1f} times."
         )
-        self.normals, self.is_target = [self.normals[i] for i in rows], self.is_target[rows]
-        self.sessions = [self.sessions[i] for i in rows]
-        self.group_features = [self.group_features[i] for i in rows] if self.group_features else []
-        self.setup_rows = self.setup_rows[rows] if len(self.setup_rows) else self.setup_rows
+        self.members = self.members[rows]
         return [bank[rows] for bank in banks]
 
     def _require_fit(self) -> Detector:
@@ -675,14 +653,13 @@ class Detector:
         """Take over the state of a saved detector."""
         self.by_default, self.why, self.window_s = state.by_default, state.why, state.window_s
         self.remarks = list(state.remarks)
-        self.normals, self.is_target, self.band_levels = state.normals, state.is_target, state.band_levels
+        self.members, self.band_levels = state.members, state.band_levels
         self.weights_known, self.calibration = state.weights, state.calibration
-        self.setup_rows, self.setup = state.setup_rows, state.setup
-        self.sessions, self.group_features = list(state.sessions), list(state.group_features)
+        self.setup = state.setup
         alone = [None] * len(state.own) if len(state.groups) else state.own  # exact leave-one-out takes its time
-        attributes = [normal.attributes for normal in state.normals]
+        attributes = [origin.attributes for origin in state.members.origins]
         backends = [
-            fit(z, state.is_target, attributes=attributes, train_scores=train, **vars(recipe.backend))
+            fit(z, state.members.is_target, attributes=attributes, train_scores=train, **vars(recipe.backend))
             for recipe, z, train in zip(self.recipes, state.banks, alone, strict=True)
         ]
         assert self.system is not None
@@ -690,10 +667,6 @@ class Detector:
         self.threshold = state.threshold
         if state.format < saved.FORMAT and state.threshold.method in THRESHOLD_METHODS:
             self.set_threshold()
-
-
-def _attributes(origin: Origin) -> str:
-    return attributes_of(Path(origin.path)) if origin.path else parse(origin.name).attributes
 
 
 def load(

@@ -30,6 +30,7 @@ import numpy as np
 
 from nearfar.audio.checks import ROW, UsualSetup
 from nearfar.backend import ATTRIBUTE
+from nearfar.detector.members import NO_ROWS, Members
 from nearfar.detector.review import OddNormal
 from nearfar.detector.system import SAFETY, THRESHOLD_METHODS, Threshold
 from nearfar.embedding.band_levels import CHANNELS, BandLevels
@@ -65,8 +66,7 @@ class DetectorState:
     threshold: Threshold
     method: str
     false_alarm_rate: float | None
-    normals: list[Origin]
-    is_target: Array
+    members: Members
     banks: Sequence[Array]
     own: Sequence[Array]
     lone: Sequence[Array]
@@ -74,11 +74,8 @@ class DetectorState:
     weights: Mapping[str, WeightsId] = field(default_factory=dict)  # of each encoder
     by_default: bool = False
     calibration: str = "clips"
-    sessions: Sequence[str] = ()
     groups: Array = field(default_factory=lambda: np.zeros((0, 2), int))  # (N, 2), or (0, 2) where there are none
     safety: float = 1.0  # of `FittedSystem`
-    group_features: Sequence[GroupFeatures] = ()
-    setup_rows: Array = field(default_factory=lambda: np.zeros((0, ROW), np.float32))  # (N, ROW) of the normals
     setup: UsualSetup = field(default_factory=UsualSetup)
     backing: str = ""  # of the normals, for the card
     remarks: Sequence[str] = ()  # about the normals of the last fit or add
@@ -147,8 +144,9 @@ def write(folder: str | os.PathLike[str], state: DetectorState, odd: Sequence[Od
         with (draft / "normals.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as table:
             rows = csv.writer(table)
             rows.writerow(_columns(state.system, COLUMNS))
-            groups = state.groups.tolist() or [["", ""]] * len(state.normals)
-            each = zip(state.normals, state.is_target, state.sessions, groups, strict=True)
+            members = state.members
+            groups = state.groups.tolist() or [["", ""]] * len(members)
+            each = zip(members.origins, members.is_target, members.sessions, groups, strict=True)
             for n, target, session, pair in each:
                 domain = "target" if target else "source"
                 about = [n.attributes] * len(_columns(state.system, ()))
@@ -202,8 +200,9 @@ def read_card(folder: Path) -> str:
 
 def card(state: DetectorState, odd: Sequence[OddNormal]) -> str:
     """The detector in words, as Markdown, with the `odd` normals."""
-    target, total, point = int(state.is_target.sum()), len(state.normals), state.threshold
-    minutes = sum(n.seconds for n in state.normals) / 60
+    members, point = state.members, state.threshold
+    target, total = int(members.is_target.sum()), len(members)
+    minutes = sum(n.seconds for n in members.origins) / 60
     far = "none" if state.far is None else f"channel {state.far}"
     lines = [
         "# What this detector is",
@@ -225,7 +224,7 @@ def card(state: DetectorState, odd: Sequence[OddNormal]) -> str:
         "Listen to them: are they really normal? The detector is deaf to a fault that is one of them. To leave one "
         "out: nearfar fit with --without FILE.",
         "",
-        *(f"- {state.normals[each.index].name} ({each.reason})" for each in odd),
+        *(f"- {members.origins[each.index].name} ({each.reason})" for each in odd),
         "",
     ]
     return "\n".join(lines)
@@ -260,15 +259,16 @@ def _columns(system: System, columns: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _arrays(state: DetectorState) -> dict[str, Array]:
-    arrays: dict[str, Array] = {"is_target": state.is_target.astype(np.uint8)}
+    members = state.members
+    arrays: dict[str, Array] = {"is_target": members.is_target.astype(np.uint8)}
     for i, (z, own, lone) in enumerate(zip(state.banks, state.own, state.lone, strict=True)):
         arrays[f"z{i}"] = np.ascontiguousarray(z, np.float32)
         arrays[f"own{i}"], arrays[f"lone{i}"] = own.astype(np.float32), lone.astype(np.float32)
-    if state.group_features:
+    if members.group_features:
         for name in ("machine", "noise"):
-            arrays[f"group_{name}"] = np.stack([getattr(f, name) for f in state.group_features])
-    if len(state.setup_rows):
-        arrays["setup"] = state.setup_rows
+            arrays[f"group_{name}"] = np.stack([getattr(f, name) for f in members.group_features])
+    if len(members.setup_rows):
+        arrays["setup"] = members.setup_rows
     for channel, sums in state.band_levels.sums.items():
         arrays[f"profile_{channel}"] = np.ascontiguousarray(sums, np.float64)
     arrays["profile_rates"] = np.array(sorted(state.band_levels.rates), np.int64)
@@ -283,16 +283,9 @@ def _read(folder: Path) -> DetectorState:
     system = _parse_file(folder / "recipe.json", from_json)
     new = settings["format"] >= 3
     rows = _rows(folder / "normals.csv", _columns(system, COLUMNS if new else OLD_COLUMNS))
-    normals = [
-        Origin(row["name"], row["path"], row["sha256"], float(row["seconds"]), row.get("attributes", ""))
-        for row in rows
-    ]
-    domains = [one_of("domain", row["domain"], ("source", "target")) for row in rows]
     pairs = [[int(row["machine_group"]), int(row["noise_group"])] for row in rows if new and row["machine_group"]]
     arrays = _load_arrays(folder / "bank.safetensors")
-    is_target = arrays["is_target"].astype(bool)
-    if domains != ["target" if t else "source" for t in is_target]:
-        raise ValueError("normals.csv and bank.safetensors do not list the same normals")
+    members = _members(rows, arrays)
     axes = [3 if recipe.freq == BEAM else 2 for recipe in leaves(system)]
     count = len(axes)
     banks = [finite(f"z{i}", arrays[f"z{i}"], ndim=ndim) for i, ndim in enumerate(axes)]
@@ -300,17 +293,10 @@ def _read(folder: Path) -> DetectorState:
         [finite(name, arrays[f"{name}{i}"], ndim=1) for i in range(count)]
         for name in (("own", "lone") if new else ("train", "train"))
     )
-    machine, noise = (
-        finite(name, arrays.get(f"group_{name}", np.zeros((0, 0), np.float32)), ndim=2) for name in ("machine", "noise")
-    )
-    features = [GroupFeatures(*pair) for pair in zip(machine, noise, strict=True)]
-    lengths = [len(a) for a in (*banks, *own, *lone)] + [len(x) for x in (pairs, features) if x]
+    lengths = [len(a) for a in (*banks, *own, *lone)] + [len(x) for x in (pairs, members.group_features) if x]
     for i, length in enumerate(lengths):
-        if length != len(normals):
-            raise ValueError(f"array {i % count} of the bank holds {length} normals, normals.csv {len(normals)}")
-    setups = arrays.get("setup", np.zeros((0, ROW), np.float32))
-    if setups.shape != (len(normals), ROW):  # of a version with other rows
-        setups = np.zeros((0, ROW), np.float32)
+        if length != len(members):
+            raise ValueError(f"array {i % count} of the bank holds {length} normals, normals.csv {len(members)}")
     profile = {c: finite(c, arrays[f"profile_{c}"], ndim=2) for c in CHANNELS if f"profile_{c}" in arrays}
     levels = BandLevels(profile, frozenset(arrays.get("profile_rates", np.zeros(0, np.int64)).ravel().tolist()))
     point = settings["threshold"]
@@ -329,8 +315,7 @@ def _read(folder: Path) -> DetectorState:
         ),
         method=one_of("threshold method", settings["method"], THRESHOLD_METHODS),
         false_alarm_rate=None if rate is None else number("false_alarm_rate", rate, above=0, below=1),
-        normals=normals,
-        is_target=is_target,
+        members=members,
         banks=banks,
         own=own,
         lone=lone,
@@ -338,14 +323,31 @@ def _read(folder: Path) -> DetectorState:
         weights={name: _weights(data) for name, data in settings.get("encoders", {}).items()},
         by_default=bool(settings.get("by_default", False)),
         calibration=one_of("calibration", settings.get("calibration", "clips"), ("groups", "clips")),
-        sessions=[row.get("session", "") for row in rows],
         groups=np.array(pairs, int).reshape(-1, 2),
         safety=number("safety", settings.get("safety", SAFETY if pairs else 1.0), low=1),
-        group_features=features,
-        setup_rows=finite("setup", setups),
         setup=UsualSetup.from_dict(settings["setup"]) if "setup" in settings else UsualSetup(levels.rates),
         format=settings["format"],
     )
+
+
+def _members(rows: Sequence[Mapping[str, str]], arrays: Mapping[str, Array]) -> Members:
+    """The normals of a table and a bank; ValueError if the two do not list the same ones."""
+    origins = [
+        Origin(row["name"], row["path"], row["sha256"], float(row["seconds"]), row.get("attributes", ""))
+        for row in rows
+    ]
+    domains = [one_of("domain", row["domain"], ("source", "target")) for row in rows]
+    is_target = arrays["is_target"].astype(bool)
+    if domains != ["target" if t else "source" for t in is_target]:
+        raise ValueError("normals.csv and bank.safetensors do not list the same normals")
+    machine, noise = (
+        finite(name, arrays.get(f"group_{name}", np.zeros((0, 0), np.float32)), ndim=2) for name in ("machine", "noise")
+    )
+    features = [GroupFeatures(*pair) for pair in zip(machine, noise, strict=True)]
+    setups = finite("setup", arrays.get("setup", NO_ROWS))
+    if setups.shape != (len(origins), ROW):  # of a version with other rows
+        setups = NO_ROWS
+    return Members(origins, is_target, [row.get("session", "") for row in rows], features, setups)
 
 
 def _advice(folder: Path, missing: Sequence[str]) -> str:

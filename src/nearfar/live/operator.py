@@ -322,7 +322,7 @@ class Operator:
                 paths.append(folder / f"{number:05d}-{_plain(clip.name)}.flac")
                 channels = [clip.near] if clip.far is None else [clip.near, clip.far]
                 write_flac(paths[-1], np.stack(channels), clip.rate)
-            known = old.in_bank
+            known = old.members.keys
             new.fit_embedded(*reader.embed_normals(paths, np.full(len(paths), is_target), known, None, None))
         except BaseException:
             for path in paths:
