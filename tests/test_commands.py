@@ -12,7 +12,8 @@ from nearfar.live.build import build_plant
 from nearfar.live.config import MqttConfig, from_options
 from nearfar.live.history.history import History
 from nearfar.live.sinks.commands import carry_out
-from nearfar.live.sinks.mqtt import COMMANDING, ENTITIES, Mqtt, discovery
+from nearfar.live.sinks.home_assistant import COMMANDING, ENTITIES, discovery
+from nearfar.live.sinks.mqtt import Mqtt
 from plants import T0, plant_of, windows
 from test_notify import Receiver
 from test_sinks import FAN, PUMP
@@ -76,8 +77,7 @@ def test_a_broker_carries_commands_and_answers(plant, tmp_path):
     early = Listener(broker.port)
     early.client.publish("nearfar/plant/pump/command/shelve", "3", qos=1, retain=True)
     assert wait_for(lambda: early.of("command/shelve"))
-    sink = Mqtt(config, list(plant.machines.values()), plant.history)
-    sink.operator = plant.operator
+    sink = Mqtt(config, list(plant.machines.values()), plant.history, operator=plant.operator)
     plant.sinks.append(sink)
     assert wait_for(lambda: early.of("/answer"))
     assert json.loads(early.of("/answer")[0])["ok"] is False and plant.history.audit() == []  # retained

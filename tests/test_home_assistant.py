@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jinja2
 import pytest
 
-from nearfar.live.sinks.mqtt import discovery, discovery_topics
+from nearfar.live.sinks.home_assistant import discovery, discovery_topics
 from test_sinks import PUMP, health, score
 
 SHARED = {

@@ -272,5 +272,5 @@ def test_sinks_have_what_the_sources_leave_of_one_deadline(left_s, wait_s):
     sink = SimpleNamespace(close=given.append)
     plant = SimpleNamespace(close=lambda: None, history=closed, sinks=[sink])
     monitor = SimpleNamespace(until=monotonic() + left_s)
-    Assembly(plant, monitor, None, [sink], None, closed).close()
+    Assembly(plant, monitor, None, None, closed).close()
     assert given == [pytest.approx(wait_s, abs=0.5)]

@@ -14,11 +14,11 @@ import soundfile
 import nearfar
 from conftest import RATE, hum
 from nearfar.errors import BadInput, Conflict, NearfarError, NotFound
-from nearfar.live.history.records import ScoreRecord
 from nearfar.live.operator import CHANGES, normal_keys
 from nearfar.live.rules.evidence import Evidence
 from nearfar.live.server.serializers import machine_state
 from nearfar.live.sources.windows import Window
+from nearfar.score import Score
 from plants import T0, Clock, fitted, plant_of, sound, windows
 
 FAULTY = ["", "", ""] + ["hiss"] * 4 + [""] * 8
@@ -370,10 +370,10 @@ def give(plant, monkeypatch, rows, start=T0, apart=2.0):
     """Let the pump have windows with these scores: (score, p, triggered_by)."""
     given = iter(rows)
 
-    def score_window(detector, machine, window):
+    def score_window(detector, window):
         value, p, triggers = next(given)
-        on = plant.machines[machine].alarm.on
-        return ScoreRecord(machine, window.t0, window.t1, value, on, value > on, p, triggers), None, []
+        on = plant.machines["pump"].alarm.on
+        return Score("", value, on, value > on, [], p, triggers), None, []
 
     monkeypatch.setattr("nearfar.live.plant.score_window", score_window)
     samples = sound(1).astype(np.float32)
@@ -402,7 +402,7 @@ def test_a_fault_on_top_of_an_alarm_is_an_event_of_its_own_linked_to_the_first(m
     assert [e.ended for e in plant.history.events("pump")] == [T0 + 116] * 3
     said = [(m.what, m.event.id, m.event.on_top_of) for m in sink.messages if m.kind == "event"]
     told = [("raised", 1, None), ("acknowledged", 1, None), ("raised", 2, 1), ("raised", 3, 1)]
-    assert said == [*told, ("cleared", 3, 1), ("cleared", 1, None), ("cleared", 2, 1)]
+    assert said == [*told, ("cleared", 3, 1), ("cleared", 2, 1), ("cleared", 1, None)]
     give(plant, monkeypatch, [steady] * 4, start=T0 + 118)
     assert plant.history.events("pump")[0].on_top_of is None  # a new alarm
 

@@ -16,7 +16,7 @@ from conftest import hum, write_wav
 from nearfar.errors import BadInput, Conflict, NotFound
 from nearfar.live.build import build_plant
 from nearfar.live.config import from_options
-from nearfar.live.history.records import ScoreRecord
+from nearfar.live.history.records import ALARM, ScoreRecord
 from nearfar.live.machine import open_machine
 from nearfar.live.roster import current
 from nearfar.live.sinks.messages import HealthMessage, ScoreMessage
@@ -61,7 +61,7 @@ def running(models, tmp_path):
         sinks=[sink], idle=True,
     )  # fmt: skip
     made.monitor.tick_s = 0.05
-    thread = threading.Thread(target=made.monitor.run, args=(stop,), kwargs={"stay": True})
+    thread = threading.Thread(target=made.monitor.run, args=(stop, made.roster.check), kwargs={"stay": True})
     thread.start()
     wait_for(lambda: made.monitor.queues["pump"].thread is not None)
     yield made, sink, said
@@ -130,7 +130,7 @@ def test_a_replaced_machine_keeps_its_ledger_its_shelving_and_its_open_alarm_end
     wait_for(lambda: len(sink.values("score", "score")) == 1)
     for window in windows(["hiss"] * 4, start=T0):
         made.plant.process_window("pump", window)
-    assert made.plant.recorders["pump"].alarm_event is not None
+    assert made.plant.recorders["pump"].newest(ALARM) is not None
     made.plant.operator.shelve("pump", 2, "anna")
     made.roster.put("pump", {"model": str(models[1]), "source": [str(folder)], "name": "P"}, "anna")
     (event,) = made.plant.history.events("pump")

@@ -12,6 +12,7 @@ import stat
 import sys
 import tempfile
 import threading
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -28,6 +29,7 @@ from nearfar.live.server.app import make_app
 from nearfar.live.server.limits import Limits
 from nearfar.live.server.security import Token, access
 from nearfar.live.sinks.messages import parse_message
+from nearfar.live.sinks.prometheus import Metrics
 from plants import T0
 from servers import FAULTY, HOSTILE, a_plant, client_of, listen
 
@@ -572,7 +574,8 @@ def test_a_history_that_cannot_be_written_is_not_ready(client, plant):
     body = {"code": "not_ready", "message": "scores cannot be recorded; /v1/health says why", "status": 503}
     assert answer.status_code == 503 and answer.json() == body and answer.headers["retry-after"] == "5"
     assert client.get("/healthz").status_code == 200
-    client.app.state.service.source_problems = lambda: ["pump: rtsp://x: refused; trying again"]
+    problems = ["pump: rtsp://x: refused; trying again"]
+    client.app.state.service.monitor = SimpleNamespace(problems=lambda: problems, dropped=0)
     assert client.get("/v1/health").json()["problems"] == [
         "history: disk full",
         "pump: rtsp://x: refused; trying again",
@@ -580,9 +583,11 @@ def test_a_history_that_cannot_be_written_is_not_ready(client, plant):
 
 
 def test_metrics_are_what_the_registry_says(plant):
-    with client_of(*plant, metrics=lambda: b"nearfar_score 1\n") as client:
+    metrics = Metrics(["pump"])
+    with client_of(*plant, metrics=metrics) as client:
         answer = client.get("/metrics")
-        assert answer.text == "nearfar_score 1\n" and answer.headers["content-type"].startswith("text/plain")
+        assert answer.content == metrics.text() and "nearfar_score" in answer.text
+        assert answer.headers["content-type"].startswith("text/plain")
 
 
 def test_every_schema_has_an_example_that_fits_it(client):
@@ -662,7 +667,7 @@ def test_every_client_behind_a_proxy_has_logins_of_its_own(plant):
 
 def test_a_token_that_only_reads_changes_nothing(plant):
     reader = {"authorization": f"Bearer {READ.secret}"}
-    with behind(plant, "192.0.2.1", PROXIED, metrics=lambda: b"x 1\n") as client:
+    with behind(plant, "192.0.2.1", PROXIED, metrics=Metrics()) as client:
         assert client.get("/metrics", headers=reader).status_code == 200
         for answer in (
             client.post("/v1/machines/pump/shelve", json={"hours": 1}, headers=reader),

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -364,7 +365,7 @@ def test_what_is_missing_is_said_in_words(page, listening):
 
 def test_a_full_disk_is_a_bar_on_every_page(chromium, listening):
     problems = ["the history cannot be written: no space left on device"]
-    with server_of(make_app(listening.plant, source_problems=lambda: problems)) as address:
+    with server_of(make_app(listening.plant, monitor=SimpleNamespace(problems=lambda: problems, dropped=0))) as address:
         for page in paged(chromium, address):
             for path in ("/", "/machine/pump", "/model/pump"):
                 open_page(page, path)

@@ -11,6 +11,7 @@ from schemathesis.specs.openapi import checks
 from nearfar.live.server.app import make_app
 from nearfar.live.server.limits import Limits
 from nearfar.live.server.security import Access
+from nearfar.live.sinks.prometheus import Metrics
 from servers import FAULTY, a_plant, listen
 
 EXAMPLES = 8
@@ -33,7 +34,7 @@ def schema_of_the_api(pump3, tmp_path_factory):
         Access((), frozenset({"testserver"})),
         clock=clock,
         limits=Limits(per_s=1e6, burst=10**6),
-        metrics=lambda: b"",
+        metrics=Metrics(),
     )
     yield schemathesis.openapi.from_asgi("/openapi.json", app)
     plant.close()

@@ -26,6 +26,7 @@ from nearfar.live.history.history import History
 from nearfar.live.history.records import Event, ScoreRecord
 from nearfar.live.rules.alarm import STATES
 from nearfar.live.sinks import lines
+from nearfar.live.sinks.home_assistant import ENTITIES
 from nearfar.live.sinks.messages import (
     EVENT,
     HEALTH,
@@ -36,7 +37,7 @@ from nearfar.live.sinks.messages import (
     StateMessage,
     parse_message,
 )
-from nearfar.live.sinks.mqtt import ENTITIES, Mqtt
+from nearfar.live.sinks.mqtt import Mqtt
 from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.live.sinks.webhook import Webhook, read_secret
@@ -404,7 +405,7 @@ def test_what_is_retained_for_a_machine_that_goes_while_the_broker_is_away_goes_
     sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port), [PUMP, FAN], History(tmp_path), longest_wait_s=1)
     assert wait_for(lambda: not sink.problem)
     broker.stop()
-    assert wait_for(lambda: not any(client.is_connected() for client in sink._clients.values()))
+    assert wait_for(lambda: not any(client.is_connected() for client in (c.client for c in sink._connections.values())))
     sink.remove_machine("fan")
     assert ["nearfar", FAN.site, "fan"] in json.loads((tmp_path / "mqtt-announced.json").read_text())
     broker.start()
@@ -449,7 +450,7 @@ def test_events_survive_a_broker_that_restarts_and_its_will_speaks_for_the_dead(
     assert wait_for(lambda: len({json.loads(p)["event"]["id"] for p in listener.of("/event")}) >= 2)
     late = Listener(broker.port, "nearfar/#")
     assert wait_for(lambda: late.of("/health"))  # told again to a broker that had forgotten
-    for client in sink._clients.values():  # the process is killed
+    for client in (c.client for c in sink._connections.values()):  # the process is killed
         client._sock_close()
         client.loop_stop()
     assert wait_for(lambda: json.loads(late.of("/health")[-1])["health"] == "offline")
@@ -641,6 +642,10 @@ def test_opc_ua_has_the_machines_of_now():
         assert wait_for(
             lambda: root.get_child([f"{space}:fan", f"{space}:Score"]).read_data_value(False).Value.Value == 4.5
         )
+        sink.add_machine(FAN, 0.0)  # replaced: what was shown is of the machine of before
+        for name in ("Score", "Alarm", "Unusual"):
+            shown = root.get_child([f"{space}:fan", f"{space}:{name}"]).read_data_value(False)
+            assert not shown.StatusCode.is_good()
         sink.remove_machine("fan")
         sink.put(score(machine="fan"))
         assert names() == ["pump"] and not sink.problem
@@ -809,9 +814,9 @@ def test_two_monitors_of_one_machine_do_not_evict_each_other(tmp_path):
     histories = [History(tmp_path / name) for name in ("one", "two")]
     config = MqttConfig(host="127.0.0.1", port=broker.port)
     sinks = [Mqtt(config, [PUMP], history, longest_wait_s=1) for history in histories]
-    assert wait_for(lambda: all(sink._clients["pump"].is_connected() for sink in sinks))
+    assert wait_for(lambda: all(sink._connections["pump"].is_connected for sink in sinks))
     time.sleep(0.3)
-    assert all(sink._clients["pump"].is_connected() and not sink.problem for sink in sinks)
+    assert all(sink._connections["pump"].is_connected and not sink.problem for sink in sinks)
     for sink in sinks:
         sink.close()
     for history in histories:
@@ -823,7 +828,7 @@ def test_a_broker_that_hangs_holds_nobody_up_at_the_end(tmp_path):
     broker, history = Mosquitto(tmp_path), History(tmp_path / "h")
     broker.start()
     sink = Mqtt(MqttConfig(host="127.0.0.1", port=broker.port), [PUMP, FAN], history)
-    assert wait_for(lambda: all(client.is_connected() for client in sink._clients.values()))
+    assert wait_for(lambda: all(client.is_connected() for client in (c.client for c in sink._connections.values())))
     os.kill(broker.process.pid, signal.SIGSTOP)
     try:
         sink.put(event(1))

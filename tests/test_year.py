@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 
 from nearfar.audio import Clip, Problem
 from nearfar.live.history.history import History
-from nearfar.live.history.records import ScoreRecord
+from nearfar.live.history.records import HEALTH_EVENT
 from nearfar.live.machine import open_machine
 from nearfar.live.plant import Plant
 from nearfar.live.server.serializers import machine_state
@@ -33,6 +33,7 @@ from nearfar.live.sinks.messages import EVENT
 from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.live.sources.windows import Window
+from nearfar.score import Score
 from plants import T0, Clock, Remember, configured
 
 WINDOW_S, RATE, SILENCE_S, DAY_S = 10.0, 100, 30.0, 86_400.0
@@ -40,17 +41,17 @@ MACHINES = ("fan", "pump")
 NORMAL, FAULT, DEAD, UNREADABLE = "normal", "fault", "dead", "unreadable"
 
 
-def simulated(detector, machine, window):
+def simulated(detector, window):
     """The score of a window that says by its name what it holds."""
-    kind, t0, t1 = window.name, window.t0, window.t1
+    kind = window.name
     clip = Clip(window.samples[0], None, RATE)
     if kind == UNREADABLE:
-        return ScoreRecord(machine, t0, t1, 0.0, 6.0, None, 1.0, (), "samples hold nan"), None, []
+        return Score("", 0.0, 6.0, None, [], 1.0, problem="samples hold nan"), None, []
     if kind == DEAD:
         dead = Problem("silent", "near", "the near channel is silent", True)
-        return ScoreRecord(machine, t0, t1, 0.0, 6.0, None, 1.0, (), dead.text), clip, [dead]
+        return Score("", 0.0, 6.0, None, [], 1.0, problem=dead.text), clip, [dead]
     value = 20.0 if kind == FAULT else 0.5
-    return ScoreRecord(machine, t0, t1, value, 6.0, value > 6, 0.5, ()), clip, []
+    return Score("", value, 6.0, value > 6, [], 0.5), clip, []
 
 
 class Year(RuleBasedStateMachine):
@@ -188,7 +189,7 @@ class Year(RuleBasedStateMachine):
             said = [m.health for m in self.sink.messages if m.kind == "health" and m.machine == id]
             assert (said[-1] if said else "ok") == ("problem" if problem else "ok")
             assert machine_state(self.plant, id).health == list(machine.health.values())
-            standing = self.plant.recorders[id].health_event
+            standing = self.plant.recorders[id].newest(HEALTH_EVENT)
             assert (standing is not None) == problem
 
     @invariant()

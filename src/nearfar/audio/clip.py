@@ -143,6 +143,11 @@ class Clip:
         """Length in seconds."""
         return len(self.near) / self.rate
 
+    @property
+    def samples(self) -> Array:
+        """(C, N): near, and far if there is one."""
+        return np.stack([self.near] if self.far is None else [self.near, self.far])
+
     def at(self, rate: int) -> Clip:
         """The same clip resampled to `rate` Hz."""
         if rate == self.rate:

@@ -221,9 +221,8 @@ def stopped_by_signals() -> threading.Event:
 
 def reread_on_sighup(roster: Roster, config: Path) -> None:
     """Read the configuration again on SIGHUP: machines come, change and go."""
-    roster.file = config
     if sys.platform != "win32":
-        signal.signal(signal.SIGHUP, lambda number, frame: roster.asked.set())
+        signal.signal(signal.SIGHUP, lambda number, frame: roster.reread(config))
 
 
 def introduce(machine: Machine, history: Path) -> None:

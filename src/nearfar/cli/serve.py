@@ -156,12 +156,11 @@ def _serve(
     show: bool = False,
 ) -> None:
     """Build the plant and serve it at `url` until it is stopped; `known` is the address that messages may name."""
-    from nearfar.live.build import build_plant, open_metrics
+    from nearfar.live.build import build_plant
 
-    sinks = [] if plant.metrics else [open_metrics(plant, time.time)]
-    assembly = build_plant(plant, clock=time.time, warn=LOG.warning, report=log_left_out, sinks=sinks, idle=True)
-    if not plant.url and known:
-        assembly.plant.reporter.url = known
+    assembly = build_plant(
+        plant, clock=time.time, warn=LOG.warning, report=log_left_out, metrics=True, url=known, idle=True
+    )
     if config is not None:
         reread_on_sighup(assembly.roster, config)
     try:
@@ -195,19 +194,9 @@ def _run(
     """Serve, and process live sources, until the process is stopped."""
     from nearfar.live.server.app import make_app
 
-    metrics, monitor = assembly.metrics, assembly.monitor
-    assert metrics is not None
-    app = make_app(
-        assembly.plant,
-        rules,
-        metrics=metrics.text,
-        on_refused_login=metrics.count_refused_login,
-        dropped=lambda: monitor.dropped,
-        source_problems=monitor.problems,
-        roster=assembly.roster,
-    )
+    app = make_app(assembly.plant, rules, metrics=assembly.metrics, monitor=assembly.monitor, roster=assembly.roster)
     for machine in assembly.plant.machines.values():
-        if machine.id in monitor.queues:
+        if machine.streamed:
             introduce(machine, assembly.plant.history.folder)
         else:
             LOG.info(f"{machine.id}: scores what is sent to it")
@@ -217,7 +206,7 @@ def _run(
         echo(f"nearfar serves {plural(count, 'machine')} at {url}")
         if show:
             _show(url)
-        monitor.run(stop, stay=True)
+        assembly.monitor.run(stop, assembly.roster.check, stay=True)
 
 
 def _plant(

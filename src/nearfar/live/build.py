@@ -20,7 +20,6 @@ from nearfar.live.history.database import lock_folder
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, Shared, open_machine
 from nearfar.live.monitor import Monitor, Warn
-from nearfar.live.operator import TakesCommands
 from nearfar.live.plant import Plant
 from nearfar.live.report.schedule import ScheduledReports
 from nearfar.live.report.workbook import NEEDS_OPENPYXL
@@ -40,19 +39,18 @@ LEAST_S = 1.0  # for the sinks to close, however long the sources took
 
 @dataclass(frozen=True)
 class Assembly:
-    """A plant with its monitor, sinks and roster; `folder_lock` keeps other processes from writing to the history."""
+    """A plant with its monitor and roster; `folder_lock` keeps other processes from writing to the history."""
 
     plant: Plant
     monitor: Monitor
     roster: Roster
-    sinks: Sequence[Sink]
     metrics: Metrics | None
     folder_lock: Connection
 
     def run(self, stop: threading.Event) -> None:
         """Monitor until the sources end or `stop` is set, then close everything."""
         try:
-            self.monitor.run(stop)
+            self.monitor.run(stop, self.roster.check)
         finally:
             self.close()
 
@@ -60,8 +58,7 @@ class Assembly:
         """Close everything; the sinks first, since they write to the history."""
         self.plant.close()
         wait_s = min(CLOSE_S, max(LEAST_S, self.monitor.until - monotonic()))
-        added = [sink for sink in self.plant.sinks if isinstance(sink, Channel) and sink not in self.sinks]
-        all_within(wait_s, [partial(sink.close, wait_s) for sink in (*self.sinks, *added)])
+        all_within(wait_s, [partial(sink.close, wait_s) for sink in self.plant.sinks])
         self.plant.history.close()
         self.folder_lock.close()
 
@@ -73,14 +70,17 @@ def build_plant(
     warn: Warn,
     report: Report,
     sinks: Sequence[Sink] = (),
+    metrics: bool = False,
+    url: str = "",
     once: bool = False,
     idle: bool = False,
     deliver: bool = True,
 ) -> Assembly:
     """Build what `config` describes, with further `sinks`; ValueError, OSError or ImportError if that cannot be.
 
-    One process at a time may write to a history. `idle` allows a plant without sources; `deliver` opens the sinks of
-    `config`.
+    One process at a time may write to a history. `metrics`: count for Prometheus, although nobody serves the numbers
+    yet. `url`: of the dashboard, unless the configuration names it. `idle` allows a plant without sources; `deliver`
+    opens the sinks of `config`.
     """
     shared: Shared = {}
     configs = current(config)
@@ -99,24 +99,23 @@ def build_plant(
         undo.callback(history.close)
         for sink in sinks:
             undo.callback(sink.close)
-        all_sinks = [*sinks, *(open_sinks(config, machines, history, clock) if deliver else ())]
+        plant = Plant(
+            machines,
+            history,
+            sinks,
+            clock=clock,
+            maintenance=maintenance(config),
+            url=config.url or url,
+            language=config.language,
+        )
+        counted = open_sinks(config, plant, metrics=metrics) if deliver else None
         undo.pop_all()
-    plant = Plant(machines, history, all_sinks, clock=clock, maintenance=maintenance(config), language=config.language)
-    for sink in all_sinks:
-        if isinstance(sink, TakesCommands):
-            sink.operator = plant.operator
-    plant.reporter.url = config.url
     if config.report and deliver:
         for problem in _lacks(config):
             warn(problem)
         plant.reports = ScheduledReports(config.report, config.site, plant.machines, plant.reporter, clock)
-    metrics = next((sink for sink in all_sinks if isinstance(sink, Metrics)), None)
-    meters = (metrics,) if metrics else ()
-    if metrics:
-        metrics.watch(history, all_sinks)
-    monitor = Monitor(plant, sources, warn=warn, meters=meters)
-    roster = Roster(config, plant, monitor, shared, open_one, warn)
-    return Assembly(plant, monitor, roster, all_sinks, metrics, folder_lock)
+    monitor = Monitor(plant, sources, warn=warn, meters=(counted,) if counted else ())
+    return Assembly(plant, monitor, Roster(config, plant, monitor, shared, open_one, warn), counted, folder_lock)
 
 
 def open_machines(config: PlantConfig, configs: Mapping[str, MachineConfig], shared: Shared) -> list[Machine]:
@@ -129,42 +128,41 @@ def open_machines(config: PlantConfig, configs: Mapping[str, MachineConfig], sha
     return machines
 
 
-def open_metrics(config: PlantConfig, clock: Callable[[], float]) -> Metrics:
-    """The metrics of the machines of a configuration."""
-    configs = current(config)
-    return Metrics(configs, [id for id, c in configs.items() if c.source], clock())
+def open_sinks(config: PlantConfig, plant: Plant, *, metrics: bool = False) -> Metrics | None:
+    """Open the sinks of a configuration for a plant; if one cannot be opened, the others are closed.
 
-
-def open_sinks(
-    config: PlantConfig, machines: Sequence[Machine], history: History, clock: Callable[[], float]
-) -> list[Sink]:
-    """The sinks of a configuration; if one cannot be opened, the others are closed."""
-    sinks: list[Sink] = []
+    Returns the numbers for Prometheus, if they are asked for by `metrics` or by the configuration.
+    """
+    machines, history, clock = list(plant.machines.values()), plant.history, plant.clock
+    given, counted = len(plant.sinks), None
     try:
         if config.jsonl:
-            sinks.append(json_lines(config.jsonl.file))
+            plant.sinks.append(json_lines(config.jsonl.file))
         if config.csv:
-            sinks.append(csv_lines(config.csv.file))
-        if config.metrics:
-            metrics = open_metrics(config, clock)
-            sinks.append(metrics)
-            metrics.serve(config.metrics.address, config.metrics.port)
+            plant.sinks.append(csv_lines(config.csv.file))
         if config.webhook:
             secret = read_secret(config.webhook.secret_file) if config.webhook.secret_file else ""
-            sinks.append(Webhook(config.webhook.url, history, clock=clock, secret=secret))
+            plant.sinks.append(Webhook(config.webhook.url, history, clock=clock, secret=secret))
         for name, rules in channels(config).items():
-            sinks.append(Channel(name, rules, machines, history, clock=clock, language=config.language))
+            plant.sinks.append(Channel(name, rules, machines, history, clock=clock, language=config.language))
         if config.report and config.report.folder:
-            sinks.append(ReportFolder(config.report.folder, machines, history, language=config.language))
+            plant.sinks.append(ReportFolder(config.report.folder, machines, history, language=config.language))
         if config.opcua:
-            sinks.append(_opcua(config.opcua, machines))
+            plant.sinks.append(_opcua(config.opcua, machines))
         if config.mqtt:
-            sinks.append(_mqtt(config.mqtt, machines, history, config.url, config.language))
+            plant.sinks.append(_mqtt(config.mqtt, plant, config.url))
+        if config.metrics or metrics:
+            streamed = [m.id for m in machines if m.streamed]
+            counted = Metrics(plant.machines, streamed, clock())
+            counted.watch(history, plant.sinks)
+            plant.sinks.append(counted)
+        if config.metrics and counted:
+            counted.serve(config.metrics.address, config.metrics.port)
     except BaseException:
-        for sink in sinks:
+        for sink in plant.sinks[given:]:
             sink.close()
         raise
-    return sinks
+    return counted
 
 
 def maintenance(config: PlantConfig) -> list[Maintenance]:
@@ -182,12 +180,20 @@ def _lacks(config: PlantConfig) -> list[str]:
     return lacks
 
 
-def _mqtt(broker: MqttConfig, machines: Sequence[Machine], history: History, url: str, language: str) -> Sink:
+def _mqtt(broker: MqttConfig, plant: Plant, url: str) -> Sink:
     from nearfar.live.sinks.mqtt import Mqtt
 
     _check_files(broker.ca, broker.cert, broker.key)
     password = read_secret(broker.password_file) if broker.password_file else ""
-    return Mqtt(broker, machines, history, password=password, url=url, language=language)
+    return Mqtt(
+        broker,
+        list(plant.machines.values()),
+        plant.history,
+        password=password,
+        url=url,
+        language=plant.language,
+        operator=plant.operator,
+    )
 
 
 def _opcua(server: OpcUaConfig, machines: Sequence[Machine]) -> Sink:

@@ -59,8 +59,6 @@ except ImportError:
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-TOPIC = re.compile(r"[^/+#\0](?:[^+#\0]*[^/+#\0])?")
-HOUR = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 EXPECTED = {  # by pydantic's name of an error; its context fills the braces
     "float_type": "must be a number",
@@ -76,12 +74,7 @@ EXPECTED = {  # by pydantic's name of an error; its context fills the braces
     "greater_than": "must be > {gt:g}",
     "greater_than_equal": "must be >= {ge:g}",
     "less_than_equal": "must be <= {le:g}",
-    "topic": "must be a topic without + and #, and without / at its ends",
-    "device": "must be cpu, cuda or cuda:N",
-    "hour": "must be an hour such as 07:00",
     "literal_error": "must be {expected}",
-    "url": "must be the address of the dashboard, such as https://plant.example/hall2",
-    "endpoint": "must be opc.tcp://HOST:PORT/",
 }
 
 
@@ -115,28 +108,15 @@ def _sources(value: Any, info: ValidationInfo) -> Any:
     return tuple(str(folder / s) if isinstance(s, str) and (folder / s).exists() else s for s in values)
 
 
-def _topic(value: str) -> str:
-    if not TOPIC.fullmatch(value):
-        raise PydanticCustomError("topic", "no topic")
-    return value
+def _matching(pattern: str, expected: str) -> AfterValidator:
+    """The check that a text matches a pattern as a whole; else the message says what was `expected`."""
 
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise PydanticCustomError("pattern", "{expected}", {"expected": expected})
+        return value
 
-def _device(value: str) -> str:
-    if not DEVICE.fullmatch(value):
-        raise PydanticCustomError("device", "no device")
-    return value
-
-
-def _url(value: str) -> str:
-    if not value.startswith(("http://", "https://")):
-        raise PydanticCustomError("url", "no address")
-    return value
-
-
-def _endpoint(value: str) -> str:
-    if not value.startswith("opc.tcp://"):
-        raise PydanticCustomError("endpoint", "no endpoint")
-    return value
+    return AfterValidator(check)
 
 
 def _event_kind(value: str) -> str:
@@ -148,12 +128,15 @@ def _when(value: str) -> str:
     return value
 
 
-def _hour(value: str) -> str:
-    if not HOUR.fullmatch(value):
-        raise PydanticCustomError("hour", "no hour")
-    return value
-
-
+Topic = Annotated[
+    str, _matching(r"[^/+#\0](?:[^+#\0]*[^/+#\0])?", "must be a topic without + and #, and without / at its ends")
+]
+NetworkDevice = Annotated[str, _matching(DEVICE.pattern, "must be cpu, cuda or cuda:N")]
+Url = Annotated[
+    str, _matching(r"https?://.*", "must be the address of the dashboard, such as https://plant.example/hall2")
+]
+Endpoint = Annotated[str, _matching(r"opc\.tcp://.*", "must be opc.tcp://HOST:PORT/")]
+Hour = Annotated[str, _matching(r"([01]\d|2[0-3]):[0-5]\d", "must be an hour such as 07:00")]
 When = Annotated[str, AfterValidator(_when)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_strings)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
@@ -206,7 +189,7 @@ class MachineConfig(ConfigTable):
     source: Annotated[tuple[str, ...], BeforeValidator(_sources)] = ()
     name: str = ""
     weights: Annotated[Path | Mapping[str, Path] | None, PlainValidator(_weights)] = None
-    device: Annotated[str, AfterValidator(_device)] = "cpu"
+    device: NetworkDevice = "cpu"
     rate: int | None = Field(default=None, ge=1)
     hop_s: float | None = Field(default=None, gt=0)
     silence_s: float | None = Field(default=None, gt=0)
@@ -236,7 +219,7 @@ class MqttConfig(ConfigTable):
     cert: FilePath | None = None
     key: FilePath | None = None
     version: Literal[3, 5] = 5
-    prefix: Annotated[str, AfterValidator(_topic)] = "nearfar"
+    prefix: Topic = "nearfar"
     discovery: bool = True
     commands: bool = False
 
@@ -281,7 +264,7 @@ class ReportConfig(ConfigTable):
 
     every: Literal["day", "week"] = "week"
     on: Annotated[str, AfterValidator(lambda value: one_of("day", value.capitalize(), DAYS))] = "Mon"
-    at: Annotated[str, AfterValidator(_hour)] = "07:00"
+    at: Hour = "07:00"
     machines: Texts = ()
     channels: Texts = ()
     folder: FilePath | None = None
@@ -312,7 +295,7 @@ class MetricsConfig(ConfigTable):
 class OpcUaConfig(ConfigTable):
     """The OPC-UA server: its address, its certificate (PEM) for encryption, and a file of NAME:PASSWORD lines."""
 
-    endpoint: Annotated[str, AfterValidator(_endpoint)] = "opc.tcp://127.0.0.1:4840/nearfar/"
+    endpoint: Endpoint = "opc.tcp://127.0.0.1:4840/nearfar/"
     certificate: FilePath | None = None
     key: FilePath | None = None
     users_file: FilePath | None = None
@@ -341,7 +324,7 @@ class PlantConfig(ConfigTable):
     machines: Mapping[str, MachineConfig] = Field(default_factory=dict)
     models: FilePath | None = None
     site: str = "plant"
-    url: Annotated[str, AfterValidator(_url)] = ""
+    url: Url = ""
     language: Annotated[str, AfterValidator(lambda value: one_of("language", value, languages()))] = ENGLISH
     history: HistoryConfig = HistoryConfig()
     mqtt: MqttConfig | None = None

@@ -13,7 +13,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from nearfar.live.history.history import History
+from nearfar.live.history.archive import file_time
+from nearfar.live.history.history import Describe, History
 from nearfar.live.history.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event, ScoreRecord
 from nearfar.live.machine import Machine
 from nearfar.live.rules.alarm import ANEW, CLEARED, NORMAL, RAISED
@@ -21,9 +22,8 @@ from nearfar.live.rules.health import STALE
 from nearfar.live.rules.loudness import LOUD
 from nearfar.live.rules.trend import HOUR_S, Ramp
 from nearfar.live.sinks.messages import OK, PROBLEM, EventMessage, HealthMessage, Message, Sink, StateMessage
-from nearfar.support.times import utc_time
 
-SOURCE = "source "  # begins the kind of a problem of a source, and then comes its state
+SOURCE = "source "  # the kind of a problem of a source is this and the state of the source
 PLAIN_H = 12  # hours without a plain rise after which its event is over
 BEFORE_S, AFTER_S = 30.0, 15.0  # audio kept around the peak of an event
 
@@ -53,68 +53,68 @@ class Reporter:
 
 
 class EventRecorder:
-    """The events of `machine`. Callers hold the machine's lock."""
+    """The events of `machine`. Callers hold the machine's lock, except of `standing` and `newest`."""
 
     def __init__(self, machine: Machine, history: History, reporter: Reporter) -> None:
         self.machine, self.history, self.reporter = machine, history, reporter
-        self.alarm_event: Event | None = None  # the alarm that stands, the newest if it was raised anew
-        self.earlier_events: list[Event] = []  # those that it stands on top of
-        self.health_event: Event | None = None  # the health event that stands
-        self.unusual_event: Event | None = None  # begun when the lamp "unusual" was lit
-        self._unreadable = self._no_sound = ""  # problems that no single window ends
-        self._no_sound_at = -math.inf, -math.inf  # when sound stopped, by `plant.clock` and by the source's clock
-        self.trend_event: Event | None = None  # the slow rise that stands
-        self._ramp_at = -math.inf  # when it was plain last
-        self.recording_event: Event | None = None  # the event whose audio is incomplete
-        self.record_until = math.inf  # when its audio is to be saved again
+        self._standing: dict[int, Event] = {}  # by id, oldest first; replaced as a whole
+        self._recording: Event | None = None  # its audio is incomplete
+        self._save_at = math.inf  # when that audio is to be saved again
         self._peak: ScoreRecord | None = None  # the highest score since the last window below the set-point
+        self._unreadable = self._no_sound = ""  # why the last window could not be read, and why no sound comes
+        self._no_sound_at = -math.inf, -math.inf  # when sound stopped, by `plant.clock` and by the source's clock
+        self._ramp_at = -math.inf  # when a slow rise was plain last
         self._reported_state = ((NORMAL, False), False)
+
+    def standing(self, kind: str) -> list[Event]:
+        """The events of a kind that stand, oldest first; several alarms if one was raised anew."""
+        return [event for event in self._standing.values() if event.kind == kind]
+
+    def newest(self, kind: str) -> Event | None:
+        """The newest event of a kind that stands."""
+        return next(iter(reversed(self.standing(kind))), None)
 
     def on_score(self, score: ScoreRecord, change: str, remarks: Sequence[str] = ()) -> None:
         """Take the score of a window, `change`: what `Alarm.update` returned for it, and remarks on its recording."""
-        alarm, judged = self.machine.alarm, score.anomalous is not None
+        alarm, event, judged = self.machine.alarm, self.newest(ALARM), score.anomalous is not None
         if judged and score.score > alarm.on:
             if self._peak is None or score.score > self._peak.score:
                 self._peak = score
-        elif judged and self.alarm_event is None and not alarm.pending:
+        elif judged and event is None and not alarm.pending:
             self._peak = None
         if change == RAISED:
             self._raise_alarm(self._peak or score, score.t1, remarks)
         elif change == ANEW:
             self._raise_anew(score)
-        elif self.alarm_event is not None and judged and score.score > self.alarm_event.peak_score:
+        elif event is not None and judged and score.score > event.peak_score:
             peak: dict[str, Any] = {"peak_score": score.score, "peak_t0": score.t0, "triggered_by": score.triggered_by}
-            self.alarm_event = self.recording_event = self.history.change_event(self.alarm_event.id, **peak)
+            self._recording = self._amend(event, **peak)
             self._save_audio(again_at=score.t1 + AFTER_S)
-        if change == CLEARED and self.alarm_event is not None:
-            ended = max(score.t1, self.alarm_event.started)  # the clock may have been set back
-            for event in (self.alarm_event, *self.earlier_events):
-                self.change(event, CLEARED, ended, ended=ended)
-            self.alarm_event = self._peak = None
-            self.earlier_events = []
+        if change == CLEARED:
+            self._clear(ALARM, score.t1)
+            self._peak = None
         self._follow_lamp(score)
-        if self.recording_event is not None and score.t1 >= self.record_until:
-            complete = self.recording_event.peak_t0 + self.machine.detector.window_s + AFTER_S
+        if self._recording is not None and score.t1 >= self._save_at:
+            complete = self._recording.peak_t0 + self.machine.detector.window_s + AFTER_S
             self._save_audio(again_at=complete if complete > score.t1 else math.inf)
         self.report_state(score.t1)
 
     def update_trend(self, ramp: Ramp | None, at: float) -> None:
         """Take the slow rise that is plain now: raise its event, or clear it once it is gone for PLAIN_H hours."""
-        self.machine.ramp = ramp
+        self.machine.ramp, event = ramp, self.newest(TREND)
         if ramp is not None:
             self._ramp_at = at
-            if self.trend_event is None:
-                self.trend_event = self.change(Event(0, self.machine.id, TREND, at, text=ramp.text()), RAISED, at)
+            if event is None:
+                self.change(Event(0, self.machine.id, TREND, at, text=ramp.text()), RAISED, at)
             else:
-                self.trend_event = self.history.change_event(self.trend_event.id, text=ramp.text())
-        elif self.trend_event is not None and at >= self._ramp_at + PLAIN_H * HOUR_S:
-            self.change(self.trend_event, CLEARED, at, ended=at)
-            self.trend_event = None
+                self._amend(event, text=ramp.text())
+        elif at >= self._ramp_at + PLAIN_H * HOUR_S:
+            self._clear(TREND, at)
         self.report_state(at)
 
     def save_late_audio(self, now: float) -> None:
         """Save the audio that the buffer holds if it is time for that: no more sound may come."""
-        if self.recording_event is not None and now >= self.record_until:
+        if self._recording is not None and now >= self._save_at:
             self._save_audio()
 
     def update_source(self, problem: str, at: float, now: float) -> None:
@@ -137,36 +137,31 @@ class EventRecorder:
 
     def _report_health(self, at: float) -> None:
         """Raise, change or clear the health event, and report health if the kinds of problems have changed."""
-        machine = self.machine
+        machine, event = self.machine, self.newest(HEALTH_EVENT)
         problems = dict(machine.watchdog.standing)
         if self._unreadable:
             problems["unreadable"] = self._unreadable
         if self._no_sound:
             problems[f"{SOURCE}{machine.source_health.over or STALE}"] = self._no_sound
-        changed = problems.keys() != machine.health.keys()
-        if not changed:
+        if problems.keys() == machine.health.keys():
             return
-        text = "; ".join(problems.values())
-        machine.health = problems
-        if self.health_event is not None:
-            at = max(at, self.health_event.started)
-        if problems and self.health_event is None:
-            event = Event(0, self.machine.id, HEALTH_EVENT, at, text=text)
-            self.health_event = self.change(event, RAISED, at)
-        elif problems and self.health_event is not None:
-            self.health_event = self.history.change_event(self.health_event.id, text=text)
-        elif not problems and self.health_event is not None:
-            self.change(self.health_event, CLEARED, at, ended=at)
-            self.health_event = None
-        health = PROBLEM if problems else OK
-        self.reporter.report(HealthMessage(machine.id, machine.site, at, health, text))
+        text, machine.health = "; ".join(problems.values()), problems
+        if event is None:
+            self.change(Event(0, machine.id, HEALTH_EVENT, at, text=text), RAISED, at)
+        else:
+            at = max(at, event.started)
+            if problems:
+                self._amend(event, text=text)
+            else:
+                self._clear(HEALTH_EVENT, at)
+        self.reporter.report(HealthMessage(machine.id, machine.site, at, PROBLEM if problems else OK, text))
 
     def report_state(self, at: float) -> None:
         """Report the alarm's state, the lamp and the slow rise if one of them has changed since the last report."""
         machine = self.machine
-        state = machine.alarm.state(at), machine.lamp.lit
-        if (state, self.trend_event is not None) != self._reported_state:
-            self._reported_state = state, self.trend_event is not None
+        state, rises = (machine.alarm.state(at), machine.lamp.lit), self.newest(TREND) is not None
+        if (state, rises) != self._reported_state:
+            self._reported_state = state, rises
             self.reporter.report(StateMessage(machine.id, machine.site, at, *state, machine.ramp))
 
     def change(self, event: Event, what: str, at: float, **changes: Any) -> Event:
@@ -185,33 +180,29 @@ class EventRecorder:
     def end(self, at: float) -> None:
         """End the events that stand, as the machine goes, and save their audio."""
         self.close()
-        standing = [self.alarm_event, *self.earlier_events, self.health_event, self.trend_event, self.unusual_event]
-        for event in standing:
-            if event is not None:
-                ended = max(at, event.started)
-                self.change(event, CLEARED, ended, ended=ended)
-        self.alarm_event = self.health_event = self.trend_event = self.unusual_event = None
-        self.earlier_events = []
+        for kind in (ALARM, HEALTH_EVENT, TREND, UNUSUAL):
+            self._clear(kind, at)
 
     def close(self) -> None:
         """Save the audio that the buffer holds."""
-        if self.recording_event is not None:
+        if self._recording is not None:
             self._save_audio()
+
+    def _clear(self, kind: str, at: float) -> None:
+        """End the events of a kind that stand, the newest first."""
+        for event in reversed(self.standing(kind)):
+            ended = max(at, event.started)  # the clock may have been set back
+            self.change(event, CLEARED, ended, ended=ended)
 
     def _follow_lamp(self, score: ScoreRecord) -> None:
         """Raise the event of the lamp "unusual" when it is lit, and clear the event when it is out."""
-        lamp = self.machine.lamp
-        if lamp.lit and self.unusual_event is None:
+        lamp, stands = self.machine.lamp, self.newest(UNUSUAL) is not None
+        if lamp.lit and not stands:
             limit = self.machine.detector.unusual_threshold
-            event = Event(0, self.machine.id, UNUSUAL, score.t1, None, score.score, score.t0, limit, text=lamp.text())
-            self.unusual_event, message = self._keep(event, RAISED, score.t1)
-            self.recording_event = self.unusual_event
-            self._save_audio(again_at=score.t1 + AFTER_S)
-            self.reporter.send(message)
-        elif self.unusual_event is not None and not lamp.lit:
-            ended = max(score.t1, self.unusual_event.started)
-            self.change(self.unusual_event, CLEARED, ended, ended=ended)
-            self.unusual_event = None
+            peak = (score.score, score.t0, limit)
+            self._raise_with_audio(Event(0, self.machine.id, UNUSUAL, score.t1, None, *peak, text=lamp.text()))
+        elif stands and not lamp.lit:
+            self._clear(UNUSUAL, score.t1)
 
     def _raise_alarm(self, peak: ScoreRecord, at: float, remarks: Sequence[str]) -> None:
         triggers = f" ({' and '.join(peak.triggered_by)})" if peak.triggered_by else ""
@@ -222,26 +213,25 @@ class EventRecorder:
             text = f"faintly unlike its normals for a while: window after window a little above them{triggers}"
         self._begin_alarm(peak, at, "; ".join([text, *remarks]))
 
-    def _begin_alarm(self, peak: ScoreRecord, at: float, text: str, on_top_of: int | None = None) -> None:
-        """Begin the event of an alarm, with its audio, and report it."""
-        of_peak = (peak.score, peak.t0, peak.threshold, peak.triggered_by)
-        event = Event(0, self.machine.id, ALARM, at, None, *of_peak, text, on_top_of=on_top_of)
-        self.alarm_event, message = self._keep(event, RAISED, at)
-        self.recording_event = self.alarm_event
-        self._save_audio(again_at=at + AFTER_S)  # before the message is sent: its receiver may request the audio
-        self.reporter.send(message)
-
     def _raise_anew(self, score: ScoreRecord) -> None:
         """Begin the event of a fault that has come on top of the alarm that stands."""
-        if self.alarm_event is None:
+        if not (earlier := self.standing(ALARM)):
             return
-        if self.recording_event is not None:
-            self._save_audio()
-        self.earlier_events.append(self.alarm_event)
-        first, others = self.earlier_events[0], sorted(self.machine.alarm.new_kinds)
+        self.close()
+        first, others = earlier[0], sorted(self.machine.alarm.new_kinds)
         how = f"in another way too ({' and '.join(others)})" if others else "twice as much as before"
         text = f"sounds unlike its normals {how}, while event {first.id} stands"
         self._begin_alarm(score, score.t1, text, on_top_of=first.id)
+
+    def _begin_alarm(self, peak: ScoreRecord, at: float, text: str, on_top_of: int | None = None) -> None:
+        of_peak = (peak.score, peak.t0, peak.threshold, peak.triggered_by)
+        self._raise_with_audio(Event(0, self.machine.id, ALARM, at, None, *of_peak, text, on_top_of=on_top_of))
+
+    def _raise_with_audio(self, event: Event) -> None:
+        """Keep an event that begins and its audio, then report it: its receiver may request the audio at once."""
+        self._recording, message = self._keep(event, RAISED, event.started)
+        self._save_audio(again_at=event.started + AFTER_S)
+        self.reporter.send(message)
 
     def _keep(self, event: Event, what: str, at: float, **changes: Any) -> tuple[Event, Message]:
         """Write an event, and in the same transaction the message about it, which is still to be sent."""
@@ -249,44 +239,32 @@ class EventRecorder:
         def describe(event: Event) -> EventMessage:
             return EventMessage(event.machine, self.machine.site, at, what, event, self.reporter.link(event))
 
-        history = self.history
-        kept = (
-            history.change_event(event.id, describe, **changes) if event.id else history.record_event(event, describe)
-        )
-        self._replace(kept)
+        if event.id:
+            kept = self._amend(event, describe, **changes)
+        else:
+            kept = self.history.record_event(event, describe)
+            self._standing = {**self._standing, kept.id: kept}
         return kept, describe(kept)
 
-    def _replace(self, changed: Event) -> None:
-        """Replace the event in each attribute that holds it."""
-        if self.alarm_event is not None and self.alarm_event.id == changed.id:
-            self.alarm_event = changed
-        self.earlier_events = [changed if event.id == changed.id else event for event in self.earlier_events]
-        if self.recording_event is not None and self.recording_event.id == changed.id:
-            self.recording_event = changed
-        if self.health_event is not None and self.health_event.id == changed.id:
-            self.health_event = changed
-        if self.unusual_event is not None and self.unusual_event.id == changed.id:
-            self.unusual_event = changed
-        if self.trend_event is not None and self.trend_event.id == changed.id:
-            self.trend_event = changed
+    def _amend(self, event: Event, describe: Describe | None = None, **changes: Any) -> Event:
+        """Change an event in the history and among those that stand."""
+        kept = self.history.change_event(event.id, describe, **changes)
+        found = {id: kept if id == kept.id else other for id, other in self._standing.items()}
+        self._standing = {id: event for id, event in found.items() if event.ended is None}
+        return kept
 
     def _save_audio(self, again_at: float = math.inf) -> None:
         """Save the audio around the peak of the event; infinite `again_at`: for the last time."""
-        assert self.recording_event is not None
-        event, self.record_until = self.recording_event, again_at
+        assert self._recording is not None
+        event, self._save_at = self._recording, again_at
         span = self.machine.buffer.cut(event.peak_t0, BEFORE_S, self.machine.detector.window_s + AFTER_S)
         if span is not None:
             name = f"{file_time(event.started)}-{self.machine.id}-{event.id}.flac"
             try:
                 self.history.event_audio.save(name, span.samples, span.rate)
             except OSError:  # a full disk: try again as long as the buffer holds the sound
-                self.record_until = min(again_at, span.t1 + AFTER_S)
+                self._save_at = min(again_at, span.t1 + AFTER_S)
                 return
-            self._replace(self.history.change_event(event.id, audio=name, audio_t0=span.t0))
+            self._amend(event, audio=name, audio_t0=span.t0)
         if math.isinf(again_at):
-            self.recording_event = None
-
-
-def file_time(at: float) -> str:
-    """A time (UTC) for a file name; such names sort by time."""
-    return f"{utc_time(at):%Y%m%dT%H%M%SZ}"
+            self._recording = None

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, ValuesView
+from collections import UserDict
+from collections.abc import Iterable, ValuesView
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,6 @@ import numpy as np
 
 from nearfar.detector import Detector, load
 from nearfar.detector.folder import Version, version
-from nearfar.embedding.band_levels import BandLevels
 from nearfar.encoders import Encoder
 from nearfar.encoders.loading import files_of, load_encoders
 from nearfar.errors import NotFound
@@ -66,13 +66,9 @@ class Machine:
     streamed: bool = False  # the machine is scored all the time, so its set-point allows few false alarms
     adds_up: bool = False  # faint changes that last raise alarms
     configured_per_week: float | None = None  # most false alarms a week; overrides the set-point of the model
-    watchdog: Watchdog = field(default_factory=lambda: Watchdog(BandLevels()))
     loud_db: float = 0.0  # above the normals, for the alarm of `loudness`
-    loudness: Loudness = field(default_factory=lambda: Loudness(BandLevels(), 0.0))
     source_health: SourceHealth = field(default_factory=SourceHealth)
-    health: dict[str, str] = field(
-        default_factory=dict
-    )  # problems that stand, {kind: text}, as everybody is shown them
+    health: dict[str, str] = field(default_factory=dict)  # {kind: text} of the problems that stand, as last reported
     buffer: RingBuffer = field(default_factory=RingBuffer, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     last: ScoreRecord | None = None
@@ -85,6 +81,10 @@ class Machine:
     recipe: str = ""  # encoder/view of each recipe of the detector
     model_problem: str = ""  # why the model folder, which has changed, cannot be used; the detector stays
     listening: Listening | None = None  # how the windows of the last days came
+
+    def __post_init__(self) -> None:
+        self.watchdog = Watchdog(self.detector.band_levels)
+        self.use_detector(self.detector)
 
     @property
     def rhythm(self) -> Rhythm:
@@ -165,45 +165,28 @@ class Machine:
         return lines
 
 
-class Machines(Mapping[str, Machine]):
+class Machines(UserDict[str, Machine]):
     """Machines by their ids; a missing id is a NotFound that lists the ids.
 
     A change replaces the whole table, so that other threads may iterate meanwhile.
     """
 
-    def __init__(self) -> None:
-        self._by_id: dict[str, Machine] = {}
+    def __missing__(self, id: str) -> Machine:
+        raise NotFound(f"there is no machine {id!r}; there are: {', '.join(self)}")
 
-    def __getitem__(self, id: str) -> Machine:
-        try:
-            return self._by_id[id]
-        except KeyError:
-            raise NotFound(f"there is no machine {id!r}; there are: {', '.join(self)}") from None
+    def __setitem__(self, id: str, machine: Machine) -> None:
+        self.data = {**self.data, id: machine}
 
-    def __contains__(self, id: object) -> bool:
-        return id in self._by_id
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._by_id)
-
-    def __len__(self) -> int:
-        return len(self._by_id)
+    def __delitem__(self, id: str) -> None:
+        self.data = {other: machine for other, machine in self.data.items() if other != id}
 
     def get(self, id: str, default: Any = None) -> Any:
         """The machine with this id, or `default`."""
-        return self._by_id.get(id, default)
+        return self.data.get(id, default)
 
     def values(self) -> ValuesView[Machine]:
         """The machines as they are now."""
-        return self._by_id.values()
-
-    def put(self, machine: Machine) -> None:
-        """Add a machine, or replace the one that has its id."""
-        self._by_id = {**self._by_id, machine.id: machine}
-
-    def remove(self, id: str) -> None:
-        """Remove a machine."""
-        self._by_id = {other: machine for other, machine in self._by_id.items() if other != id}
+        return self.data.values()
 
 
 def source_needs(detector: Detector) -> tuple[object, ...]:
@@ -241,7 +224,7 @@ def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared:
     hop_s = detector.window_s if folder else config.hop_s or detector.window_s / 2
     silence_s = math.inf if folder else max(SILENCE_S, SILENCE_HOPS * hop_s)
     settings = config.alarm
-    machine = Machine(
+    return Machine(
         id=id,
         name=config.name or id,
         model=config.model,
@@ -258,14 +241,11 @@ def open_machine(id: str, config: MachineConfig, *, site: str = "plant", shared:
         streamed=bool(config.source),
         adds_up=settings.evidence,
         configured_per_week=settings.false_alarms_per_week,
-        watchdog=Watchdog(detector.band_levels),
         loud_db=settings.loud_db,
         source_health=SourceHealth(config.silence_s or silence_s, FOLDER_QUIET_S if folder else SILENCE_HOPS * hop_s),
         buffer=RingBuffer(max(BUFFER_S, 2 * detector.window_s)),
         lamp=Lamp(FILES if folder else math.ceil(HOUR_S / hop_s), detector.window_s / hop_s, settings.on_delay),
     )
-    machine.use_detector(detector)
-    return machine
 
 
 def share_encoders(detector: Detector, weights: Any, shared: Shared) -> None:

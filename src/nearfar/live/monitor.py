@@ -85,7 +85,6 @@ class Monitor:
     ) -> None:
         self.plant, self.warn, self.meters, self.limit, self.tick_s = plant, warn, meters, queue, tick_s
         self.queues: dict[str, MachineQueue] = {}
-        self.on_check: Callable[[], None] = plant.follow_models  # called every `tick_s`
         self.dropped = self.failed = 0
         self.until = math.inf  # by when all must be closed, on a steady clock, once `stop` is set
         self._warned: dict[str, str] = {}  # the last warning about each subject
@@ -122,8 +121,11 @@ class Monitor:
                 self._change.wait_for(lambda: not queue.busy, timeout=STOP_S)
         self._warned.pop(f"the source of {machine}", None)
 
-    def run(self, stop: threading.Event, *, stay: bool = False) -> None:
-        """Process windows until every source has ended or `stop` is set; `stay`: only `stop` ends it."""
+    def run(self, stop: threading.Event, check: Callable[[], None] = lambda: None, *, stay: bool = False) -> None:
+        """Process windows until every source has ended or `stop` is set; `stay`: only `stop` ends it.
+
+        `check()` is called every `tick_s`.
+        """
         self.plant.end_interrupted_events()
         with single_threaded_blas():  # machines are scored in parallel; OpenBLAS obeys the main thread only
             with self._change:
@@ -136,6 +138,7 @@ class Monitor:
                     self._change.wait(min(self.tick_s, LOOK_S))
                 if (now := monotonic()) - checked >= self.tick_s:
                     checked = now
+                    check()
                     self._check()
             if stop.is_set():
                 self.until = monotonic() + ALL_S
@@ -237,7 +240,6 @@ class Monitor:
             self._change.notify_all()
 
     def _check(self) -> None:
-        self.on_check()
         if self.plant.reports is not None:
             self.plant.reports.check()
         for m in self.plant.machines.values():

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from nearfar.detector.folder import digest
 from nearfar.embedding.embedder import ClipEmbedder, Origin
 from nearfar.errors import BadInput, Conflict, NotFound
 from nearfar.live.events import EventRecorder
-from nearfar.live.history.event_audio import write_flac
+from nearfar.live.history.archive import write_flac
 from nearfar.live.history.history import History
 from nearfar.live.history.records import ALARM, FAULT, FINE, NOTE, UNUSUAL, Audit, Event
 from nearfar.live.machine import Machine
@@ -44,13 +44,6 @@ KEEP = 20  # newest changes of each machine that can be undone
 FEW = 10  # about this many new normals are scored, to warn if they may be of another machine
 BEYOND = 1.5  # times the highest normal score: all windows of an event alarm, so only higher ones cause a warning
 MOST_SHELVED_H = 24.0 * 31
-
-
-@runtime_checkable
-class TakesCommands(Protocol):
-    """A sink through which people can act, too; it is given the operator before the first window."""
-
-    operator: Operator | None
 
 
 class Operator:
@@ -270,7 +263,8 @@ class Operator:
     def _acknowledge_alarm(self, event: Event) -> None:
         """Acknowledge the machine's alarm, unless it belongs to another event than `event`."""
         machine, recorder = self.machines[event.machine], self.recorders[event.machine]
-        another = recorder.alarm_event is not None and recorder.alarm_event.id != event.id
+        newest = recorder.newest(ALARM)
+        another = newest is not None and newest.id != event.id
         if event.kind == ALARM and not another and not machine.alarm.acknowledged:
             machine.alarm.acknowledge()
             recorder.report_state(self.clock())
@@ -320,8 +314,7 @@ class Operator:
         try:
             for number, clip in enumerate(map(audio.as_clip, clips), len(old.normals)):
                 paths.append(folder / f"{number:05d}-{_plain(clip.name)}.flac")
-                channels = [clip.near] if clip.far is None else [clip.near, clip.far]
-                write_flac(paths[-1], np.stack(channels), clip.rate)
+                write_flac(paths[-1], clip.samples, clip.rate)
             known = old.members.keys
             new.fit_embedded(*reader.embed_normals(paths, np.full(len(paths), is_target), known, None, None))
         except BaseException:

@@ -9,42 +9,38 @@ machines do not wait for each other. A window carries its own time; `clock` date
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timezone
-from pathlib import Path
 from time import monotonic
-
-import numpy as np
 
 from nearfar import audio
 from nearfar.detector import Detector
-from nearfar.live.calendar import Calendar, Maintenance
-from nearfar.live.events import EventRecorder, Reporter, file_time
-from nearfar.live.history.event_audio import write_flac
+from nearfar.live.calendar import MAINTENANCE, Calendar, Maintenance
+from nearfar.live.events import SOURCE, EventRecorder, Reporter
+from nearfar.live.history.archive import sent_name
 from nearfar.live.history.history import History
 from nearfar.live.history.recordings import begin_after, file_of
-from nearfar.live.history.records import ALARM, ScoreRecord
+from nearfar.live.history.records import ALARM, UNUSUAL, ScoreRecord
 from nearfar.live.language import ENGLISH
 from nearfar.live.machine import Machine, Machines
 from nearfar.live.operator import Operator
 from nearfar.live.report.schedule import ScheduledReports
+from nearfar.live.rules.alarm import NORMAL
+from nearfar.live.rules.health import ENDED, QUIET
 from nearfar.live.rules.loudness import LOUD
 from nearfar.live.rules.trend import HOUR_S, HOURS
 from nearfar.live.sinks.messages import ScoreMessage, Sink
 from nearfar.live.sources.windows import Window
 from nearfar.score import Score
 
-SAMPLE_FOLDER = "samples"  # of the history
-SAMPLES = 48  # recent normal windows of each machine that are kept as files, one an hour
-
 
 class Plant:
     """All machines of one process; `close` leaves the history open.
 
-    `clock()` is the time in s since 1970, `steady()` that of a clock that is never set: it measures silence.
-    `language` is that of texts that leave for nobody in particular.
+    `clock()` is the time in s since 1970, `steady()` that of a clock that is never set: it measures silence. `url` is
+    the address of the dashboard, or "". `language` is that of texts that leave for nobody in particular.
     """
 
     def __init__(
@@ -56,17 +52,17 @@ class Plant:
         clock: Callable[[], float],
         steady: Callable[[], float] = monotonic,
         maintenance: Sequence[Maintenance] = (),
+        url: str = "",
         language: str = ENGLISH,
     ) -> None:
         self.machines = Machines()
         self.history, self.sinks, self.clock, self.steady = history, list(sinks), clock, steady
         self.language = language
-        self.reporter = Reporter(history, self.sinks)
+        self.reporter = Reporter(history, self.sinks, url)
         self.calendar = Calendar(maintenance, history.folder)
         self.recorders: dict[str, EventRecorder] = {}
         self.operator = Operator(self.machines, self.recorders, history, clock)
         self.reports: ScheduledReports | None = None
-        self._sampled: dict[str, int] = {}  # the hour of each machine's last sample
         for machine in machines:
             if machine.id in self.machines:
                 raise ValueError(f"two machines have the same id: {', '.join(m.id for m in machines)}")
@@ -84,21 +80,21 @@ class Plant:
         for score, at in history.healthy_scores(machine.id, HOURS * HOUR_S):
             machine.trend.update(score, at)
         self.recorders[machine.id] = EventRecorder(machine, history, self.reporter)
-        self.machines.put(machine)
+        self.machines[machine.id] = machine
 
     def remove(self, id: str) -> None:
         """Let a machine go, whose source has stopped: its events end, and what is recorded stays."""
         machine = self.machines[id]
         with machine.lock:
             self.recorders[id].end(self.clock())
-            self.machines.remove(id)
+            del self.machines[id]
             del self.recorders[id]
 
     def process_window(self, machine_id: str, window: Window) -> ScoreRecord:
         """Score the next window of a machine, keep the score, and update its alarm, watchdog, events and the sinks."""
         machine = self.machines[machine_id]
         with machine.lock:
-            return self._take(machine, window, *score_window(machine.detector, machine_id, window))
+            return self._take(machine, window, *score_window(machine.detector, window))
 
     def hear(self, machine_id: str, clips: Iterable[audio.Clip], seconds: float, *, name: str) -> Iterator[Score]:
         """Score the clips of a recording of `seconds` that was sent. A machine without a source hears it, as of now.
@@ -113,24 +109,24 @@ class Plant:
                 with machine.lock:
                     if not begun:
                         t0 = begin_after(machine.last, self.clock() - seconds)
-                    samples = np.stack([clip.near] if clip.far is None else [clip.near, clip.far])
-                    window = Window(t0, samples, clip.rate, not begun, name, missing_s=clip.missing_s)
-                    self._take(machine, window, _record(machine_id, window, score), clip, embedded.problems)
+                    window = Window(t0, clip.samples, clip.rate, not begun, name, missing_s=clip.missing_s)
+                    self._take(machine, window, score, clip, embedded.problems)
                     t0, begun = window.t1, True
                 with suppress(OSError):  # a full disk must not stop the scoring
-                    self.history.sent_audio.save(sent_name(machine_id, window.t0), samples, clip.rate)
+                    self.history.sent_audio.save(sent_name(machine_id, window.t0), window.samples, clip.rate)
             yield score
 
     def _take(
         self,
         machine: Machine,
         window: Window,
-        score: ScoreRecord,
+        scored: Score,
         clip: audio.Clip | None,
         problems: Sequence[audio.Problem],
     ) -> ScoreRecord:
         """Take a window that was scored; its machine is locked."""
         machine_id, recorder = machine.id, self.recorders[machine.id]
+        score = _record(machine_id, window, scored)
         if why := self.calendar.why(machine_id, window.t0):
             score, clip = replace(score, anomalous=None, unusual=None, problem=why), None
         loud = clip is not None and machine.loudness.is_over(clip, score.level_near_dbfs)
@@ -139,7 +135,9 @@ class Plant:
         machine.last = score
         self.history.record_score(score)
         machine.buffer.add(window)
-        self._keep_sample(machine, score, window)
+        if score.anomalous is False:
+            with suppress(OSError):  # a full disk must not stop the scoring
+                self.history.samples.keep(machine_id, score.t0, window.samples, window.rate)
         change = machine.alarm.update(
             None if score.anomalous is None else score.score, score.t1, score.p, score.triggered_by, loud
         )
@@ -168,6 +166,24 @@ class Plant:
             machine.watchdog.check(clip, problems)
         recorder.update_health(unreadable="" if clip is not None or why else score.problem, at=score.t1)
         return score
+
+    def state(self, machine_id: str) -> str:
+        """The state of a machine as people see it: that of its alarm; if that is normal, why no sound is judged, or
+        "unusual"."""
+        machine, now = self.machines[machine_id], self.clock()
+        state, last, source = machine.alarm.state(now), machine.last, machine.source_health
+        if state != NORMAL:
+            return state
+        if self.calendar.why(machine_id, now):
+            return MAINTENANCE
+        if any(kind.startswith(SOURCE) for kind in machine.health) or (last is not None and last.anomalous is None):
+            return "no sound"
+        sound = source.state(self.steady())
+        if sound == ENDED or (sound == QUIET and last is not None and math.isinf(source.silence_s)):
+            return sound  # a file that is over; a folder without a new file for a day
+        if last is None:
+            return "waiting"
+        return UNUSUAL if machine.lamp.lit else state
 
     def check_source(self, machine_id: str) -> None:
         """Raise or end the health event of a machine's source."""
@@ -213,35 +229,15 @@ class Plant:
             with recorder.machine.lock:
                 recorder.close()
 
-    def _keep_sample(self, machine: Machine, score: ScoreRecord, window: Window) -> None:
-        """Keep one normal window an hour as a file: if the scores drift, `drift` proposes to add these files."""
-        hour = int(score.t0 // 3600)
-        if score.anomalous is not False or hour == self._sampled.get(machine.id):  # == : a clock may be set back
-            return
-        self._sampled[machine.id] = hour
-        folder = self.history.folder / SAMPLE_FOLDER / machine.id
-        try:
-            write_flac(sample_path(folder, score.t0), window.samples, window.rate)
-            for old in sorted(folder.glob("*.flac"))[:-SAMPLES]:
-                old.unlink()
-        except OSError:
-            return  # a full disk must not stop the scoring
 
-
-def score_window(
-    detector: Detector, machine: str, window: Window
-) -> tuple[ScoreRecord, audio.Clip | None, Sequence[audio.Problem]]:
+def score_window(detector: Detector, window: Window) -> tuple[Score, audio.Clip | None, Sequence[audio.Problem]]:
     """The score of a window, its clip (None if the samples are unusable), and the problems of its channels."""
     try:
         clip = window.clip
         embedded = detector.embed_clip(clip)
-        score = detector.score_embedded(embedded)
+        return detector.score_embedded(embedded), clip, embedded.problems
     except ValueError as error:
-        levels, file = (window.level_dbfs(0), window.level_dbfs(1)), file_of(window.name)
-        point = detector.threshold.value
-        unusable = ScoreRecord(machine, window.t0, window.t1, 0.0, point, None, 1.0, (), str(error), *levels, file=file)
-        return unusable, None, []
-    return _record(machine, window, score), clip, embedded.problems
+        return Score(window.name, 0.0, detector.threshold.value, None, [], 1.0, problem=str(error)), None, []
 
 
 def _record(machine: str, window: Window, score: Score) -> ScoreRecord:
@@ -250,24 +246,6 @@ def _record(machine: str, window: Window, score: Score) -> ScoreRecord:
     return ScoreRecord(
         machine, window.t0, window.t1, *judged, *levels, unusual=score.unusual, file=file_of(window.name)
     )
-
-
-def sample_path(folder: Path, t0: float) -> Path:
-    """The file of a sample that begins at `t0`."""
-    return folder / f"{file_time(t0)}.flac"
-
-
-def sample_time(path: Path) -> float | None:
-    """When a sample begins, to the second below; None for another file."""
-    try:
-        return datetime.strptime(path.stem, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc).timestamp()
-    except ValueError:
-        return None
-
-
-def sent_name(machine: str, t0: float) -> str:
-    """The name of the sound of a window that was sent; such names sort by time."""
-    return f"{t0:014.3f}-{machine}.flac"
 
 
 def _restore_alarm(machine: Machine, history: History) -> None:

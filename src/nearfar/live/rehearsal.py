@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from nearfar import audio
 from nearfar.detector import Detector
 from nearfar.live.history.history import History
@@ -35,11 +33,9 @@ def rehearse(
         machines.append(Machine(id, id, folder, detector, alarm, hop_s=detector.window_s))
     plant = Plant(machines, history, clock=lambda: until)
     for machine in machines:
-        machine.use_detector(machine.detector)
         files = recordings[machine.id]
         for i, file in enumerate(files, 1):
             clip = audio.read(file, near=machine.detector.near, far=machine.detector.far)
-            samples = np.stack([clip.near] if clip.far is None else [clip.near, clip.far])
-            start = until - span_s * (1 - i / len(files)) - samples.shape[1] / clip.rate
-            plant.process_window(machine.id, Window(start, samples, clip.rate, name=file.name))
+            start = until - span_s * (1 - i / len(files)) - clip.seconds
+            plant.process_window(machine.id, Window(start, clip.samples, clip.rate, name=file.name))
     plant.close()

@@ -61,7 +61,7 @@ class Change:
 class Roster:
     """The machines of a running plant; `configs` {id: table} are those that it has now.
 
-    `open_source(machine, table)` opens the source of a machine. `file` is read again once `asked` is set.
+    `open_source(machine, table)` opens the source of a machine. `check` is to be called every second.
     """
 
     def __init__(
@@ -75,11 +75,9 @@ class Roster:
     ) -> None:
         self.plant, self.monitor, self.shared, self.open_source, self.warn = plant, monitor, shared, open_source, warn
         self.config, self.configs = config, {id: current(config)[id] for id in plant.machines}
-        self.file: Path | None = None
-        self.asked = threading.Event()
+        self._reread: Path | None = None
         self._changes, self._unwritten = read_changes(config.history.folder), False
         self._lock = threading.RLock()
-        monitor.on_check = self.check
 
     def put(self, id: str, table: Mapping[str, Any], who: str, *, here: bool = False) -> Audit:
         """Add or replace a machine for the API. BadInput for a table that is wrong, or that the API may not give.
@@ -108,15 +106,19 @@ class Roster:
             self._remember(id, None)
             return audit
 
+    def reread(self, file: Path) -> None:
+        """Follow the configuration in a file at the next check; safe in a signal handler."""
+        self._reread = file
+
     def check(self) -> None:
         """See the module."""
         if self._unwritten:
             with self._lock, suppress(OSError):
                 self._write()
-        if self.file is not None and self.asked.is_set():
-            self.asked.clear()
+        if file := self._reread:
+            self._reread = None
             try:
-                self.follow(read(self.file))
+                self.follow(read(file))
             except (ValueError, OSError) as error:
                 self.warn(f"the configuration of before goes on: {error}")
         self.plant.follow_models()

@@ -3,6 +3,7 @@
     folder/history.db        scores for `keep_days`; events and audit for ever
     folder/audio/*.flac      of events, at most `audio_bytes`, oldest deleted first
     folder/sent/*.flac       windows of recordings that were sent, the same with a fifth of that
+    folder/samples/ID/*.flac a normal window an hour of each machine, the newest
 
 Safe from any thread and against `kill -9`: a row is on disk when its `record_` method has returned, unless `problem`
 says otherwise. While the disk is full, rows wait in memory (all events and audit entries, about WAITING scores) and are
@@ -23,8 +24,8 @@ from statistics import median
 from typing import Any
 
 from nearfar.errors import NotFound
+from nearfar.live.history.archive import AudioArchive, Samples
 from nearfar.live.history.database import Database, Statement
-from nearfar.live.history.event_audio import AudioArchive
 from nearfar.live.history.outbox import Outbox
 from nearfar.live.history.records import NOTE, Audit, Event, Note, ScoreRecord, trigger_names
 from nearfar.live.rules.alarm import Alarm
@@ -51,6 +52,7 @@ class History:
         self.keep_s = number("keep_days", keep_days, above=0) * DAY_S
         self.event_audio = AudioArchive(self.folder / "audio", number("audio_bytes", audio_bytes, low=0))
         self.sent_audio = AudioArchive(self.folder / "sent", self.event_audio.most_bytes / SENT_SHARE)
+        self.samples = Samples(self.folder / "samples")
         self.database = Database(self.folder)
         self.outbox = Outbox(self.database)
         self._unsaved: dict[int, Event] = {}  # by id: events whose newest state may not be on disk yet

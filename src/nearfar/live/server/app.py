@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from fastapi import FastAPI, Request
     from fastapi.responses import Response
 
+    from nearfar.live.monitor import Monitor
     from nearfar.live.roster import Roster
+    from nearfar.live.sinks.prometheus import Metrics
 
 ABOUT = """Anomaly scores of machine sounds, alarms, and what people answer to them.
 
@@ -43,18 +45,15 @@ def make_app(
     *,
     limits: Limits | None = None,
     decoder: Decoder | None = None,
-    metrics: Callable[[], bytes] | None = None,
-    on_refused_login: Callable[[], None] = lambda: None,
-    dropped: Callable[[], int] = lambda: 0,
-    source_problems: Callable[[], list[str]] = list,
+    metrics: Metrics | None = None,
+    monitor: Monitor | None = None,
     roster: Roster | None = None,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The ASGI application over a plant. `access` without a token is for this computer alone (see `security`).
 
-    `metrics()` is the text for Prometheus, `on_refused_login()` is called for each wrong token, `dropped()` is the
-    number of windows that were not scored in time, and `source_problems()` the reasons why sources give no sound.
-    `roster` adds and removes machines; without it the plant stays as it is.
+    `metrics` are the numbers for Prometheus. `monitor` knows why sources give no sound. `roster` adds and removes
+    machines; without it the plant stays as it is.
     Raises ImportError without the extra `serve`.
     """
     try:
@@ -79,7 +78,8 @@ def make_app(
     from nearfar.live.server.service import Service
     from nearfar.live.server.stream import Stream
 
-    access, limits, refusals = access or Access(), limits or Limits(), Refusals(on_refused_login)
+    access, limits = access or Access(), limits or Limits()
+    refusals = Refusals(metrics.count_refused_login if metrics else lambda: None)
     stream = Stream(f"{clock():.0f}", lambda id: machine_state(plant, id))
     plant.sinks.append(stream)
     app = FastAPI(
@@ -100,8 +100,7 @@ def make_app(
         refusals,
         clock=clock,
         metrics=metrics,
-        dropped=dropped,
-        source_problems=source_problems,
+        monitor=monitor,
         roster=roster,
     )
     for part in (status, setup, machines, uploads, events, sounds, channels, maintenance, reports, pages):

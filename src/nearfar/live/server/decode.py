@@ -222,8 +222,8 @@ def _clips(
     limits = Limits(seconds, MOST_CHANNELS, samples)
     for clip in audio.windows(path, near=near, far=far, length_s=window_s, whole_s=whole_s, limits=limits):
         start = clip.name.rpartition("@")[2] if "@" in clip.name else None
-        channels = [clip.near] if clip.far is None else [clip.near, clip.far]
-        yield [start, len(channels), clip.rate, clip.missing_s, clip.codec], np.stack(channels)
+        sound = clip.samples
+        yield [start, len(sound), clip.rate, clip.missing_s, clip.codec], sound
 
 
 def _refuse(pipe: Connection, text: str, kind: str) -> None:

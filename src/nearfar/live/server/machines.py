@@ -17,12 +17,11 @@ from nearfar.detector import Detector
 from nearfar.detector.folder import read_card
 from nearfar.detector.system import resolution_of
 from nearfar.errors import BadInput, NotFound
-from nearfar.live.history.event_audio import gain_db as playback_gain
+from nearfar.live.history.archive import gain_db as playback_gain
 from nearfar.live.history.recordings import HeardRecording, recordings
 from nearfar.live.history.records import ScoreRecord
 from nearfar.live.machine import Machine
 from nearfar.live.operator import normal_keys
-from nearfar.live.plant import SAMPLE_FOLDER, sample_time
 from nearfar.live.rules.price import Price, price_of
 from nearfar.live.rules.setpoint import expected_alarms, independent_per_week, rarest_rate, unusual_text
 from nearfar.live.server import schemas
@@ -109,7 +108,7 @@ def drift(service: ServiceDep, id: str) -> schemas.Drift:
     machine = service.machine(id)
     found = service.drift(id)
     days = [schemas.Day(start=start, median=value, windows=count) for start, value, count in found.days]
-    text = found.text(str(machine.model), str(service.plant.history.folder / "samples" / id))
+    text = found.text(str(machine.model), str(service.plant.history.samples.folder / id))
     return schemas.Drift(creeping=found.creeping, text=text, days=days)
 
 
@@ -266,9 +265,8 @@ def change_normals(service: ServiceDep, request: Request, id: str, body: schemas
 def _samples(service: Service, id: str, start: float, end: float) -> Iterator[ScoreRecord]:
     """The windows of a stream of which a sample is kept, newest first."""
     history = service.plant.history
-    for path in sorted((history.folder / SAMPLE_FOLDER / id).glob("*.flac"), reverse=True):
-        at = sample_time(path)
-        if at is not None and start <= at < end:
+    for at in history.samples.starts(id):
+        if start <= at < end:
             yield from list(history.iter_scores(id, at, at + 1))[:1]
 
 

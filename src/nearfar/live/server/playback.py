@@ -19,13 +19,13 @@ from nearfar.embedding.embedder import Origin
 from nearfar.errors import NotFound
 from nearfar.explain.evidence import neighbours, recording
 from nearfar.explain.wording import Explanation
-from nearfar.live.history.event_audio import peak_clip
+from nearfar.live.history.archive import peak_clip, sent_name
 from nearfar.live.history.history import History
 from nearfar.live.history.records import Event, ScoreRecord
 from nearfar.live.language import translated
 from nearfar.live.machine import Machine
 from nearfar.live.operator import is_written_here
-from nearfar.live.plant import SAMPLE_FOLDER, Plant, sample_path, sent_name
+from nearfar.live.plant import Plant
 from nearfar.support.files import hash_file
 
 CACHED = 16  # explanations, and pictures, that are kept
@@ -60,7 +60,7 @@ def sound_path(history: History, machine: Machine, row: ScoreRecord) -> Path | N
     if machine.folder is not None and row.file:
         path = (machine.folder / row.file).resolve()
         return path if path.is_relative_to(machine.folder.resolve()) and path.is_file() else None
-    sample = sample_path(history.folder / SAMPLE_FOLDER / machine.id, row.t0)
+    sample = history.samples.path(machine.id, row.t0)
     return history.sent_audio.path(sent_name(machine.id, row.t0)) or (sample if sample.is_file() else None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from dataclasses import fields as dataclass_fields
@@ -15,16 +14,13 @@ from fastapi import Request
 from nearfar.audio import Clip
 from nearfar.explain import wording
 from nearfar.explain.wording import Explanation
-from nearfar.live.calendar import MAINTENANCE
-from nearfar.live.events import SOURCE
-from nearfar.live.history.event_audio import MOST_DB, alike_db, gain_db
+from nearfar.live.history.archive import MOST_DB, alike_db, gain_db
 from nearfar.live.history.recordings import HeardRecording
-from nearfar.live.history.records import UNUSUAL, Audit, Event, Note, ScoreRecord, iso_time
+from nearfar.live.history.records import ALARM, UNUSUAL, Audit, Event, Note, ScoreRecord, iso_time
 from nearfar.live.operator import CHANGES
 from nearfar.live.plant import Plant
 from nearfar.live.report.schedule import SCHEDULED
 from nearfar.live.roster import ADDED, REPLACED
-from nearfar.live.rules.health import ENDED, QUIET
 from nearfar.live.server import schemas
 from nearfar.live.setup.jobs import Job
 from nearfar.live.setup.microphones import Session
@@ -64,33 +60,21 @@ def next_page(request: Request, more: bool, **changes: object) -> str | None:
 
 
 def machine_state(plant: Plant, id: str) -> schemas.MachineState:
-    """The state of a machine now. Where the alarm is "normal" but no sound was judged, the state says so."""
-    machine, now, event = plant.machines[id], plant.clock(), plant.recorders[id].alarm_event
-    alarm, last, health, detector = machine.alarm, machine.last, machine.health, machine.detector
-    unusual = plant.recorders[id].unusual_event
-    state, source = alarm.state(now), machine.source_health.state(plant.steady())
-    if state == "normal":
-        if plant.calendar.why(id, now):
-            state = MAINTENANCE
-        elif any(kind.startswith(SOURCE) for kind in health) or (last is not None and last.anomalous is None):
-            state = "no sound"
-        elif source == ENDED or (source == QUIET and last is not None and math.isinf(machine.source_health.silence_s)):
-            state = source  # a file that is over; a folder without a new file for a day
-        elif last is None:
-            state = "waiting"
-        elif machine.lamp.lit:
-            state = UNUSUAL
+    """The state of a machine now."""
+    machine, recorder, now = plant.machines[id], plant.recorders[id], plant.clock()
+    alarm, last, detector = machine.alarm, machine.last, machine.detector
+    event, unusual = recorder.newest(ALARM), recorder.newest(UNUSUAL)
     return schemas.MachineState(
         id=id,
         name=machine.name,
         site=machine.site,
-        state=state,
-        source=source,
+        state=plant.state(id),
+        source=machine.source_health.state(plant.steady()),
         score=None if last is None or last.anomalous is None else last.score,
         window=None if last is None else window(last),
         last_heard=None if last is None else last.t1,
         last_heard_iso=None if last is None else iso_time(last.t1),
-        health=list(health.values()),
+        health=list(machine.health.values()),
         shelved_until=alarm.shelved_until if alarm.suppressed(now) else None,
         event_id=None if event is None else event.id,
         unusual_stands=machine.lamp.lit,

@@ -18,6 +18,7 @@ from nearfar.errors import Conflict
 from nearfar.live.channels import Channels
 from nearfar.live.history.records import Audit, Event
 from nearfar.live.machine import Machine
+from nearfar.live.monitor import Monitor
 from nearfar.live.plant import Plant
 from nearfar.live.roster import Roster
 from nearfar.live.rules.drift import Drift, find_drift
@@ -34,6 +35,7 @@ from nearfar.live.server.stream import Stream
 from nearfar.live.setup.jobs import Job
 from nearfar.live.setup.microphones import Session
 from nearfar.live.setup.preparation import Preparation
+from nearfar.live.sinks.prometheus import Metrics
 
 MINUTE_S, HOUR_S = 60.0, 3600.0
 NO_SETUP = "this server sets up no machines: start it as `nearfar`, or set models in its configuration"
@@ -61,7 +63,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 class Service:
-    """One server: its plant, its rules, and what it counts. `metrics()` is the Prometheus text, or None."""
+    """One server: its plant, its rules, and what it counts."""
 
     def __init__(
         self,
@@ -73,13 +75,12 @@ class Service:
         refusals: Refusals,
         *,
         clock: Callable[[], float],
-        metrics: Callable[[], bytes] | None,
-        dropped: Callable[[], int],
-        source_problems: Callable[[], list[str]],
-        roster: Roster | None = None,
+        metrics: Metrics | None,
+        monitor: Monitor | None,
+        roster: Roster | None,
     ) -> None:
         self.plant, self.access, self.limits, self.decoder, self.stream = plant, access, limits, decoder, stream
-        self.clock, self.metrics, self.dropped, self.source_problems = clock, metrics, dropped, source_problems
+        self.clock, self.metrics, self.monitor = clock, metrics, monitor
         self.started, self.refusals, self.channels = clock(), refusals, Channels(plant)
         self._roster = roster
         self.preparation: Preparation | None = None

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from nearfar.audio import Clip
 from nearfar.errors import BadInput, NotFound
-from nearfar.live.history.event_audio import gain_db
+from nearfar.live.history.archive import gain_db
 from nearfar.live.roster import check_sources
 from nearfar.live.server import schemas
 from nearfar.live.server.errors import HttpError

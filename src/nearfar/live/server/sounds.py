@@ -13,7 +13,7 @@ from nearfar.audio import Clip
 from nearfar.detector import Detector
 from nearfar.embedding.embedder import Origin
 from nearfar.errors import NotFound
-from nearfar.live.history.event_audio import MOST_DB, wav
+from nearfar.live.history.archive import MOST_DB, wav
 from nearfar.live.language import reader
 from nearfar.live.server import schemas
 from nearfar.live.server.errors import HttpError

@@ -48,22 +48,23 @@ def metrics(service: ServiceDep) -> Response:
     """Metrics in the Prometheus text format."""
     if service.metrics is None:
         raise HttpError(501, "no_metrics", 'metrics need an extra: pip install "nearfar[serve]"')
-    return Response(service.metrics(), media_type="text/plain; version=0.0.4")
+    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/v1/health", operation_id="getHealth")
 def health(service: ServiceDep) -> schemas.ServerHealth:
     """The server and its microphones."""
-    plant = service.plant
+    plant, monitor = service.plant, service.monitor
     size, free = service.disk()
-    problems = [plant.history.problem, *service.source_problems(), *(sink.problem for sink in plant.sinks)]
+    of_sources = [] if monitor is None else monitor.problems()
+    problems = [plant.history.problem, *of_sources, *(sink.problem for sink in plant.sinks)]
     return schemas.ServerHealth(
         version=version("nearfar"),
         started=service.started,
         problems=[text for text in problems if text],
         machines=[machine_state(plant, id) for id in plant.machines],
         windows=service.stream.windows,
-        dropped=service.dropped(),
+        dropped=0 if monitor is None else monitor.dropped,
         history_bytes=size,
         free_bytes=free,
         uploads_now=service.slots.in_use,

@@ -17,7 +17,7 @@ from nearfar import audio
 from nearfar.audio.recordings import SUFFIXES
 from nearfar.audio.sessions import sessions
 from nearfar.detector.calibration import FEW_SESSIONS, Backing
-from nearfar.live.history.event_audio import flac
+from nearfar.live.history.archive import flac
 from nearfar.live.sources.open import Source
 from nearfar.live.sources.windows import Window
 from nearfar.support.files import atomic_write

@@ -22,7 +22,7 @@ import numpy as np
 
 from nearfar.errors import NotFound
 from nearfar.live.calendar import Span, end_of_all
-from nearfar.live.history.event_audio import gain_db, peak_clip, wav
+from nearfar.live.history.archive import gain_db, peak_clip, wav
 from nearfar.live.history.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event
 from nearfar.live.language import ENGLISH, translated
 from nearfar.live.report.file import report_file

@@ -19,6 +19,7 @@ import hmac
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,20 @@ if TYPE_CHECKING:
     from nearfar.live.machine import Machine
 
 NAMESPACE = "urn:nearfar:plant"
-MEASURED = ("Score", "Alarm", "Unusual")  # the variables whose status says whether they can be trusted
+NOTHING = {"Score": 0.0, "Alarm": False, "Unusual": False}  # variables whose status says whether they can be trusted
 SEVERITY_STANDING, SEVERITY_OVER = 700, 100  # of 1000
+
+
+@dataclass
+class _Machine:
+    """The object of a machine: its variables, what emits its alarm events, and the values of those in NOTHING."""
+
+    node: Any
+    nodes: dict[str, Any]
+    alarms: Any
+    values: dict[str, Any] = field(default_factory=lambda: dict(NOTHING))
+    status: Any = None  # of these values
+    is_well: bool = True  # there is no health problem
 
 
 class OpcUa:
@@ -53,7 +66,8 @@ class OpcUa:
             from asyncua.sync import Server
         except ImportError:
             raise ImportError('OPC-UA needs asyncua: pip install "nearfar[opcua]"') from None
-        self._ua, self.config = ua, config
+        self._ua: Any = ua
+        self.config = config
         self._server = Server()
         try:
             self._build(machines, users or {})
@@ -79,21 +93,19 @@ class OpcUa:
         """Add the object of a machine that is new; one that takes the place of another keeps its object."""
         ua, threshold = self._ua, float(machine.detector.threshold.value)
         with self._lock:
-            if machine.id not in self._nodes:
+            shown = self._machines.get(machine.id)
+            if shown is None:
                 self._add(machine.id, machine.name, threshold)
                 return
-            self._nodes[machine.id]["Threshold"].write_value(threshold)
-            self._well[machine.id] = True
-            self._nodes[machine.id]["Health"].write_value(OK)
-            self._values[machine.id] = {"Score": 0.0, "Alarm": False}
-            self._write_measured(machine.id, ua.StatusCodes.BadWaitingForInitialData)
+            shown.nodes["Threshold"].write_value(threshold)
+            shown.nodes["Health"].write_value(OK)
+            shown.is_well, shown.values = True, dict(NOTHING)
+            self._write_measured(shown, ua.StatusCodes.BadWaitingForInitialData)
 
     def remove_machine(self, id: str) -> None:
         """Delete the object of a machine."""
         with self._lock:
-            for known in (self._nodes, self._values, self._status, self._well, self._alarms):
-                known.pop(id)
-            self._objects.pop(id).delete(recursive=True)
+            self._machines.pop(id).node.delete(recursive=True)
 
     def close(self, wait_s: float = CLOSE_S) -> None:
         """Stop the server."""
@@ -108,12 +120,7 @@ class OpcUa:
         self._secure(users)
         self._space = self._server.register_namespace(NAMESPACE)
         self._root = self._server.nodes.objects.add_object(self._space, "nearfar")
-        self._objects: dict[str, Any] = {}  # the object of each machine
-        self._nodes: dict[str, dict[str, Any]] = {}  # its variables
-        self._values: dict[str, dict[str, Any]] = {}  # the last Score and Alarm of each machine
-        self._status: dict[str, Any] = {}  # the status of both
-        self._well: dict[str, bool] = {}  # whether each machine has no health problem
-        self._alarms: dict[str, Any] = {}  # emits the alarm events of each machine
+        self._machines: dict[str, _Machine] = {}
         for machine in machines:
             self._add(machine.id, machine.name, float(machine.detector.threshold.value))
 
@@ -135,30 +142,24 @@ class OpcUa:
 
     def _add(self, id: str, name: str, threshold: float) -> None:
         """Add the object of a machine."""
-        ua = self._ua
-        node = self._objects[id] = self._root.add_object(self._space, id)
-        never = EPOCH
-        measured = {"Score": 0.0, "Alarm": False, "Unusual": False}
-        start = {**measured, "Threshold": threshold, "Health": OK, "LastUpdate": never}
-        self._nodes[id] = {key: node.add_variable(self._space, key, value) for key, value in start.items()}
-        self._values[id] = {key: start[key] for key in MEASURED}
-        self._well[id] = True
-        self._write_measured(id, ua.StatusCodes.BadWaitingForInitialData)
-        generator = self._server.get_event_generator(ua.ObjectIds.OffNormalAlarmType, node)
-        generator.event.ConditionName, generator.event.SourceName = "sound", name
-        self._alarms[id] = generator
+        node = self._root.add_object(self._space, id)
+        start = {**NOTHING, "Threshold": threshold, "Health": OK, "LastUpdate": EPOCH}
+        nodes = {key: node.add_variable(self._space, key, value) for key, value in start.items()}
+        alarms = self._server.get_event_generator(self._ua.ObjectIds.OffNormalAlarmType, node)
+        alarms.event.ConditionName, alarms.event.SourceName = "sound", name
+        self._machines[id] = shown = _Machine(node, nodes, alarms)
+        self._write_measured(shown, self._ua.StatusCodes.BadWaitingForInitialData)
 
     def _show_locked(self, message: Message) -> None:
         with self._lock:
             self._show(message)
 
     def _show(self, message: Message) -> None:
-        id, ua = message.machine, self._ua
-        if id not in self._nodes:
+        shown, ua = self._machines.get(message.machine), self._ua
+        if shown is None:
             return
-        nodes, values = self._nodes[id], self._values[id]
+        nodes, values, status = shown.nodes, shown.values, shown.status
         good, uncertain = ua.StatusCodes.Good, ua.StatusCodes.UncertainLastUsableValue
-        status = self._status[id]
         if isinstance(message, ScoreMessage):
             s = message.record
             nodes["Threshold"].write_value(float(s.threshold))
@@ -167,31 +168,30 @@ class OpcUa:
             if s.anomalous is not None:
                 values["Score"] = float(s.score)
             if s.anomalous is not None or status != ua.StatusCodes.BadWaitingForInitialData:
-                status = good if self._well[id] and s.anomalous is not None else uncertain
+                status = good if shown.is_well and s.anomalous is not None else uncertain
         elif isinstance(message, StateMessage):
             values["Alarm"], values["Unusual"] = message.state in IN_ALARM, message.unusual_stands
         elif isinstance(message, HealthMessage):
-            self._well[id] = message.health == OK
+            shown.is_well = message.health == OK
             nodes["Health"].write_value(OK if message.health == OK else f"{message.health}: {message.text}")
-            if not self._well[id] and status == good:
+            if not shown.is_well and status == good:
                 status = uncertain
         elif isinstance(message, EventMessage) and message.event.kind == ALARM:
-            self._trigger(message)
+            self._trigger(shown, message)
             return
-        self._write_measured(id, status)
+        self._write_measured(shown, status)
 
-    def _write_measured(self, id: str, status: Any) -> None:
+    def _write_measured(self, shown: _Machine, status: Any) -> None:
         """Write Score, Alarm and Unusual with their status."""
         ua = self._ua
-        self._status[id] = status
-        kinds = (ua.VariantType.Double, ua.VariantType.Boolean, ua.VariantType.Boolean)
-        for key, kind in zip(MEASURED, kinds, strict=True):
-            value = ua.DataValue(ua.Variant(self._values[id][key], kind), ua.StatusCode(status))
-            self._nodes[id][key].write_value(value)
+        shown.status = status
+        for key, value in shown.values.items():
+            kind = ua.VariantType.Double if key == "Score" else ua.VariantType.Boolean
+            shown.nodes[key].write_value(ua.DataValue(ua.Variant(value, kind), ua.StatusCode(status)))
 
-    def _trigger(self, message: EventMessage) -> None:
+    def _trigger(self, shown: _Machine, message: EventMessage) -> None:
         """Emit the state of an alarm event."""
-        ua, event, emitted = self._ua, message.event, self._alarms[message.machine].event
+        ua, event, emitted = self._ua, message.event, shown.alarms.event
         active, acknowledged = event.ended is None, event.acknowledged is not None
         emitted.ActiveState = ua.LocalizedText("Active" if active else "Inactive")
         setattr(emitted, "ActiveState/Id", active)
@@ -202,7 +202,7 @@ class OpcUa:
         text = (
             f"{message.machine}: {event.text} (event {event.id}, {NORMAL if message.what == CLEARED else message.what})"
         )
-        self._alarms[message.machine].trigger(message=text)
+        shown.alarms.trigger(message=text)
 
 
 class _Users:

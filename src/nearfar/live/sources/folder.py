@@ -20,8 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
-import numpy as np
-
 from nearfar import audio
 from nearfar.audio.recordings import CONVERT, SUFFIXES, UNREAD
 from nearfar.live.sources.options import SourceOptions
@@ -113,12 +111,11 @@ class FolderSource:
             for clip in audio.windows(
                 path, near=options.near, far=options.far, length_s=options.window_s, whole_s=options.whole_s
             ):
-                samples = np.stack([clip.near] if clip.far is None else [clip.near, clip.far])
                 for problem in audio.incomplete(clip):
                     warnings.warn(f"{shown(name)}: {problem.text}", stacklevel=2)
                 gap = at == 0.0
                 of = shown(name) + clip.name.removeprefix(shown(path.name))
-                window = Window(start + at, samples, clip.rate, gap, of)
+                window = Window(start + at, clip.samples, clip.rate, gap, of)
                 yield replace(window, missing_s=clip.missing_s, codec=clip.codec)
                 at += clip.seconds
         except (ValueError, OSError) as error:

@@ -1,4 +1,7 @@
-"""Event audio: FLAC files (24 bits) in one folder under a cap on their size, oldest deleted first; WAV to play them."""
+"""Sound files of a history: of events, of recordings that were sent, and samples of normal sound; WAV to play them.
+
+FLAC of 24 bits, readable by this user alone. Names begin with a time, so they sort by age; the oldest go first.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import io
 import math
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +19,11 @@ from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.support import files
 from nearfar.support.check import Array
+from nearfar.support.times import utc_time
 
 SUFFIX = ".flac"
+TIME = "%Y%m%dT%H%M%SZ"
+SAMPLES = 48  # recent normal windows of each machine that are kept
 PLAY_PEAK = 0.7
 MOST_DB = 60
 
@@ -72,7 +80,7 @@ def peak_clip(path: Path, peak_s: float, window_s: float, seconds: float = 0.0) 
 
 
 class AudioArchive:
-    """The audio of events in `folder`, together at most `most_bytes`. Names begin with a time, so they sort by age."""
+    """The files in `folder`, together at most `most_bytes`."""
 
     def __init__(self, folder: Path, most_bytes: float) -> None:
         self.folder, self.most_bytes = folder, most_bytes
@@ -102,6 +110,46 @@ class AudioArchive:
         return total
 
     def path(self, name: str) -> Path | None:
-        """The audio file of an event; None if the event has none, or if it was deleted."""
+        """The file `name`; None for "", or if it was deleted."""
         path = self.folder / name
         return path if name and path.name == name and path.is_file() else None
+
+
+class Samples:
+    """Normal windows of each machine in `folder`, at most one an hour: the normals to add if the scores drift."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._hours: dict[str, int] = {}  # of each machine's newest sample
+
+    def keep(self, machine: str, t0: float, samples: Array, rate: int) -> None:
+        """Keep a window that begins at `t0`, unless there is one of its hour. OSError if the disk is full."""
+        hour = int(t0 // 3600)
+        if hour == self._hours.get(machine):  # == : a clock may be set back
+            return
+        self._hours[machine] = hour
+        write_flac(self.path(machine, t0), samples, rate)
+        for old in sorted((self.folder / machine).glob(f"*{SUFFIX}"))[:-SAMPLES]:
+            old.unlink()
+
+    def path(self, machine: str, t0: float) -> Path:
+        """The file of the sample that begins at `t0`."""
+        return self.folder / machine / f"{file_time(t0)}{SUFFIX}"
+
+    def starts(self, machine: str) -> list[float]:
+        """When the samples of a machine begin, to the second below; newest first."""
+        found = []
+        for path in (self.folder / machine).glob(f"*{SUFFIX}"):
+            with suppress(ValueError):  # a file of somebody else
+                found.append(datetime.strptime(path.stem, TIME).replace(tzinfo=timezone.utc).timestamp())
+        return sorted(found, reverse=True)
+
+
+def sent_name(machine: str, t0: float) -> str:
+    """The name of the sound of a window that was sent."""
+    return f"{t0:014.3f}-{machine}{SUFFIX}"
+
+
+def file_time(at: float) -> str:
+    """A time (UTC) at the beginning of a file's name."""
+    return f"{utc_time(at):{TIME}}"
