@@ -255,7 +255,7 @@ def test_nginx_serves_it_below_a_prefix(proxied):
         parts = set(links(page.text))
         assert parts and all(part.startswith("/hall2/") for part in parts)
         for part in parts:
-            assert client.get(part, headers=cookie).status_code == 200, part
+            assert client.get(part, headers=cookie, follow_redirects=True).status_code == 200, part
         for prefix in ("/hall2", "/short"):  # with the prefix passed on, or taken away
             answer = client.post(f"{prefix}/v1/machines/pump/shelve", json={"hours": 1}, headers=cookie)
             assert answer.status_code == 200, answer.text

@@ -17,6 +17,7 @@ from nearfar.live.server.security import Access, Token
 from nearfar.live.sources.windows import Window
 from plants import fitted, windows
 from servers import HOSTILE, a_plant, server_of
+from test_texts import PLACE, forms, keys
 
 pytestmark = pytest.mark.slow
 playwright = pytest.importorskip("playwright.sync_api", reason="the dashboard is tested with playwright")
@@ -130,7 +131,7 @@ def page(chromium, address):
 
 def paged(chromium, address, **options):
     """A page of a new visitor; it must not complain, run what it was sent, or ask anybody else."""
-    context = chromium.new_context(base_url=address, timezone_id="Asia/Kolkata", locale="en-GB", **options)
+    context = chromium.new_context(base_url=address, timezone_id="Asia/Kolkata", **{"locale": "en-GB", **options})
     context.set_default_timeout(WAIT_MS)
     page, said, asked = context.new_page(), [], []
     page.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
@@ -285,6 +286,72 @@ def test_every_page_can_be_read(chromium, address, listening, look):
             if path.startswith("/machine/") or path == "/":
                 assert HOSTILE.replace("\u2028", " ")[:20] in text  # shown, not run
             assert page.locator("main img[onerror]").count() == 0
+
+
+SAID = """() => [...document.querySelectorAll("title, body :not(script, noscript, a[lang])")].flatMap(e => [
+  ...[...e.childNodes].filter(n => n.nodeType === 3).map(n => n.textContent),
+  ...["aria-label", "title", "placeholder", "alt", "data-is", "aria-valuetext"].map(name => e.getAttribute(name) || ""),
+]).map(text => text.trim()).filter(text => text)"""
+
+
+def english_texts():
+    """Patterns of what a page would say in English, whole or up to an element, and no page says in German."""
+    german = {form for text in keys("de").values() for form in forms(text)}
+    english = {form for text in keys("en").values() for form in forms(text)} - german
+    literals = [[literal.strip() for literal in PLACE.split(form)[::2]] for form in english]
+    whole = ["[^.]+".join(map(re.escape, parts)) for parts in literals if re.search("[A-Za-z]{3}", " ".join(parts))]
+    return re.compile(
+        "|".join([*whole, *(re.escape(p) for parts in literals for p in parts if re.search("[A-Za-z]{3}", p))])
+    )
+
+
+@pytest.mark.parametrize("look", [{}, {"color_scheme": "dark", "viewport": PHONE}], ids=["wide", "phone"])
+def test_every_page_is_in_the_readers_language(chromium, address, listening, look):
+    for fault in [""] * 3 + ["hiss"] * 4 + [""] * 6:
+        listening.plant.process_window("pump", window(listening, fault))
+    for _ in range(3):
+        listening.plant.process_window("fan", Window(listening.t0, np.zeros((2, 2 * RATE), np.float32), RATE))
+        listening.t0 += 2
+    english, left = english_texts(), {}
+    for page in paged(chromium, address, locale="de-DE", **look):
+        for path in (
+            "/",
+            "/machine/pump",
+            "/machine/fan",
+            "/event/1",
+            "/event/2",
+            "/model/pump",
+            "/health",
+            "/guide",
+            "/nowhere",
+        ):
+            open_page(page, path)
+            if path == "/event/1":
+                page.get_by_role("heading", name="Anhören").wait_for()
+            assert page.evaluate("document.documentElement.lang") == "de"
+            assert page.evaluate(LOOK) == [], path
+            said = page.evaluate(SAID)
+            left |= {text: path for text in said if english.fullmatch(text)}
+            if path == "/model/pump":
+                assert any(re.match(r"Alarm über 6,0", text) for text in said)
+        assert left == {}
+        assert "404" in page.expected.pop()
+
+
+def test_the_language_is_chosen_on_every_page(chromium, address):
+    for page in paged(chromium, address, locale="de-DE"):
+        open_page(page, "/machine/pump")
+        page.get_by_role("navigation", name="Sprache").get_by_role("link", name="English").click()
+        page.wait_for_url("**/machine/pump")
+        page.get_by_role("heading", name="Trend").wait_for()
+        page.get_by_role("link", name="Machines").first.click()
+        page.get_by_text("2 machines, none in alarm.").wait_for()
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.lang") == "de":
+                break
+        page.keyboard.press("Enter")
+        page.get_by_text("2 Maschinen, keine in Alarm.").wait_for()
 
 
 def test_unusual_windows_are_listened_to_and_become_normal(page, listening):

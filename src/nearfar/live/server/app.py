@@ -164,7 +164,7 @@ def _answer_errors(app: FastAPI) -> None:
     async def http(request: Request, error: Any) -> Response:
         code = error.status_code
         if code == 404 and "text/html" in request.headers.get("accept", "") and request.method == "GET":
-            return page(request.app.state.service, 404)
+            return page(request.app.state.service, request, 404)
         if code == 404 and str(error.detail) == "Not Found":
             path = request.url.path
             text = f"there is nothing at {path!r}; what there is: {request.scope['root_path']}/openapi.json"

@@ -1,37 +1,45 @@
-"""The dashboard: one HTML page for all screens, each with its own address, and the login."""
+"""The dashboard: one HTML page for all screens, each with its own address, and the login.
+
+Both are templates: `{{section.name}}` is a text of texts/LANGUAGE/pages.json, which the scripts of the page get whole.
+The reader's language is that of a cookie, which `?language=de` sets, else that of the browser.
+"""
 
 from __future__ import annotations
 
 import html
+import json
 import re
+from functools import cache
 from pathlib import Path
-from urllib.parse import parse_qs
+from typing import Any
+from urllib.parse import parse_qs, urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from nearfar.live.language import COOKIE as LANGUAGE_COOKIE
+from nearfar.live.language import TEXTS, languages, reader
 from nearfar.live.server.security import COOKIE, local_path
 from nearfar.live.server.service import Service, ServiceDep
 
 STATIC = Path(__file__).parents[1] / "static"
 SCREENS = ("/", "/machine/{id}", "/event/{id}", "/model/{id}", "/health", "/guide", "/setup", "/setup/{id}")
-WRONG = '<p class="panel trouble" role="alert">This is not the token of this server.</p>'
 PAGE_HEADERS = {"referrer-policy": "same-origin"}  # with no-referrer, forms would be sent without their origin
+YEAR_S = 365 * 86400
 
 router = APIRouter(include_in_schema=False)
 
 
-def page(service: Service, status: int = 200) -> HTMLResponse:
+def page(service: Service, request: Request, status: int = 200) -> Response:
     """The HTML of every screen; its scripts request the content."""
+    texts = json.dumps(_texts(reader.get()), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     session = ' data-session="1"' if service.access.tokens else ""
-    text = _template("page.html", service.access.root)
-    text = text.replace('<html lang="en"', f'<html lang="en" data-root="{service.access.root}"{session}')
-    return HTMLResponse(text, status, PAGE_HEADERS)
+    return _page("page.html", service, request, status, texts=texts, session=session)
 
 
-def screen(service: ServiceDep) -> Response:
+def screen(service: ServiceDep, request: Request) -> Response:
     """One of SCREENS."""
-    return page(service)
+    return page(service, request)
 
 
 for address in SCREENS:
@@ -39,10 +47,12 @@ for address in SCREENS:
 
 
 @router.get("/login")
-def login_page(service: ServiceDep, next: str = "/") -> Response:
+def login_page(service: ServiceDep, request: Request, next: str = "/") -> Response:
     """The form for the token."""
     root = service.access.root
-    return _login(root, local_path(next, root)) if service.access.tokens else RedirectResponse(f"{root}/", 303)
+    if not service.access.tokens:
+        return RedirectResponse(f"{root}/", 303)
+    return _page("login.html", service, request, next=local_path(next, root), message="")
 
 
 @router.post("/login")
@@ -53,7 +63,9 @@ async def login(service: ServiceDep, request: Request) -> Response:
     to, token = local_path(form.get("next", ["/"])[0], access.root), access.token(form.get("token", [""])[0])
     if token is None:
         service.refusals.note(request.client.host if request.client else "", "wrong token at /login")
-        return _login(access.root, to, wrong=True)
+        wrong = html.escape(_texts(reader.get())["login"]["wrong"])
+        message = f'<p class="panel trouble" role="alert">{wrong}</p>'
+        return _page("login.html", service, request, 401, next=to, message=message)
     answer = RedirectResponse(to, 303)
     answer.headers["set-cookie"] = access.cookie(token, service.clock(), secure=request.url.scheme == "https")
     return answer
@@ -67,14 +79,38 @@ def logout(service: ServiceDep) -> Response:
     return answer
 
 
-def _template(name: str, root: str) -> str:
-    """A page whose links begin at `root`."""
+@cache
+def _texts(language: str) -> dict[str, dict[str, Any]]:
+    """{section: {name: text}} of the pages."""
+    found: dict[str, dict[str, Any]] = json.loads((TEXTS / language / "pages.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _page(
+    name: str, service: Service, request: Request, status: int = 200, *, next: str = "", **parts: str
+) -> Response:
+    """A template with `parts` in the reader's language, or the way to itself once another one was chosen."""
+    root, language = service.access.root, reader.get()
+    path = local_path(request.scope["path"], root)
+    query = {"next": next} if next else {}
+    chosen = request.query_params.get("language", "")
+    if chosen in languages():
+        again = f"?{urlencode(query)}" if query else ""
+        answer = RedirectResponse(path + again, 303)
+        answer.set_cookie(LANGUAGE_COOKIE, chosen, YEAR_S, path=f"{root}/", httponly=True, samesite="lax")
+        return answer
+    links = []
+    for each in languages():
+        address = html.escape(f"{path}?{urlencode({**query, 'language': each})}")
+        current = ' aria-current="true"' if each == language else ""
+        own_name = html.escape(_texts(each)["language"]["name"])
+        links.append(f'<a href="{address}" lang="{each}" hreflang="{each}"{current}>{own_name}</a>')
+    parts |= {"root": root, "next": html.escape(next), "language": language, "languages": " ".join(links)}
+
+    def part(found: re.Match[str]) -> str:
+        section, _, key = found[1].partition(".")
+        return html.escape(_texts(language)[section][key]) if key else parts[section]
+
     text = (STATIC / name).read_text(encoding="utf-8")
-    return re.sub(r'(href|src|action)="/', rf'\1="{root}/', text)
-
-
-def _login(root: str, to: str, *, wrong: bool = False) -> Response:
-    text = _template("login.html", root)
-    text = text.replace("<!-- message -->", WRONG if wrong else "")
-    text = text.replace('name="next" value="/"', f'name="next" value="{html.escape(to)}"')
-    return HTMLResponse(text, 401 if wrong else 200, PAGE_HEADERS)
+    text = re.sub(r'(href|src|action)="/', rf'\1="{root}/', text)  # the links of the template begin at the root
+    return HTMLResponse(re.sub(r"\{\{([\w.]+)\}\}", part, text), status, PAGE_HEADERS)

@@ -2,6 +2,7 @@
 
 import { ApiError, apiPath, post, savedName, saveName } from "./api.js";
 import { announce, h, here } from "./dom.js";
+import { t } from "./texts.js";
 import { timeElement } from "./time.js";
 import { actionText, asSentence } from "./words.js";
 
@@ -17,18 +18,18 @@ function askUserName() {
     const form = h(
       "form",
       { method: "dialog" },
-      h("h2", {}, "Who are you?"),
-      h("p", {}, "Your name is recorded with what you do, so that others can ask you. This browser keeps it."),
-      h("label", { for: "who" }, "Name or initials"),
+      h("h2", {}, t("actions.who")),
+      h("p", {}, t("actions.why")),
+      h("label", { for: "who" }, t("actions.name")),
       h("p", {}, input),
       h(
         "p",
         { class: "row" },
-        h("button", { class: "main", value: "ok" }, "Continue"),
-        h("button", { value: "", formnovalidate: true }, "Cancel"),
+        h("button", { class: "main", value: "ok" }, t("actions.go_on")),
+        h("button", { value: "", formnovalidate: true }, t("actions.cancel")),
       ),
     );
-    const dialog = h("dialog", { "aria-label": "Who are you?" }, form);
+    const dialog = h("dialog", { "aria-label": t("actions.who") }, form);
     document.body.append(dialog);
     dialog.addEventListener("close", () => {
       const name = dialog.returnValue === "ok" ? input.value.trim() : "";
@@ -53,7 +54,7 @@ export function actionButton(text, work, { main = false, after, ...rest } = {}) 
       announce(await work(name));
       await after?.();
     } catch (error) {
-      announce(error instanceof ApiError ? error.message : `That failed: ${error.message}`);
+      announce(error instanceof ApiError ? error.message : t("actions.failed", { why: error.message }));
     }
     button.removeAttribute("aria-disabled");
   });
@@ -91,7 +92,7 @@ export function auditList(entries, after, undone) {
           entry.event_id && !shown ? h("a", { href: `/event/${entry.event_id}` }, text) : text,
           entry.text && h("span", { class: "small" }, ` ${entry.text}`),
         ),
-        entry.can_undo && actionButton("Take it back", undo, { after }),
+        entry.can_undo && actionButton(t("actions.take_back"), undo, { after }),
       ),
       entry.note && h("p", { class: "warning" }, asSentence(entry.note)),
     );

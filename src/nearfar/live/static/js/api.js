@@ -1,6 +1,7 @@
 // Requests to the server. An ApiError has a sentence for people; without a session the login page is opened.
 
 import { at } from "./dom.js";
+import { t } from "./texts.js";
 
 export class ApiError extends Error {
   constructor(message, status) {
@@ -22,14 +23,14 @@ async function ask(method, path, body) {
   try {
     answer = await fetch(at(path), options);
   } catch {
-    throw new ApiError("The server cannot be reached. Is it running, and this computer on the network?", 0);
+    throw new ApiError(t("api.unreachable"), 0);
   }
   if (answer.status === 401) {
     window.location.assign(at(`/login?next=${encodeURIComponent(window.location.pathname)}`));
-    throw new ApiError("Please log in.", 401);
+    throw new ApiError(t("api.log_in"), 401);
   }
   const data = answer.headers.get("content-type")?.startsWith("application/json") ? await answer.json() : {};
-  if (!answer.ok) throw new ApiError(data.message || `The server answered ${answer.status}.`, answer.status);
+  if (!answer.ok) throw new ApiError(data.message || t("api.answered", { status: `${answer.status}` }), answer.status);
   return data;
 }
 

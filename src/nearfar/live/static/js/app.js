@@ -3,6 +3,7 @@
 import { ApiError } from "./api.js";
 import { watchProblems } from "./bar.js";
 import { at, h, here, note, replaceContent } from "./dom.js";
+import { t } from "./texts.js";
 import { refreshTimes, timeZone } from "./time.js";
 import { asSentence } from "./words.js";
 
@@ -20,8 +21,8 @@ async function start() {
   const main = document.getElementById("main");
   const path = here();
   if (path !== "/health") watchProblems(); // which shows the same, and more
-  document.getElementById("zone").textContent = timeZone();
-  document.getElementById("leave").hidden = document.cookie === "" && !document.documentElement.dataset.session;
+  document.getElementById("zone").textContent = t("page.zone", { zone: timeZone() });
+  document.getElementById("leave").hidden = !document.documentElement.dataset.session;
   for (const link of document.querySelectorAll(".top nav a")) {
     const exact = link.pathname === at(path);
     if (exact || (link.pathname === at("/") && /^\/(machine|event|model|setup)\b/.test(path)))
@@ -40,21 +41,21 @@ async function start() {
     document.getElementById("live").hidden = true;
     replaceContent(
       main,
-      h("h1", {}, "There is no such page"),
-      note("Perhaps the machine was renamed. ", h("a", { href: "/" }, "All machines")),
+      h("h1", {}, t("app.no_page")),
+      note(t("app.renamed"), " ", h("a", { href: "/" }, t("app.all_machines"))),
     );
   } catch (error) {
     document.getElementById("live").hidden = true;
-    const text = error instanceof ApiError ? error.message : `This page failed: ${error.message}`;
+    const text = error instanceof ApiError ? error.message : t("app.failed", { why: error.message });
     replaceContent(
       main,
-      h("h1", {}, error.status === 404 ? "Not found" : "This page cannot be shown"),
+      h("h1", {}, t(error.status === 404 ? "app.not_found" : "app.not_shown")),
       h("p", { class: "panel trouble", role: "alert" }, asSentence(text)),
       h(
         "p",
         { class: "row" },
-        h("button", { onclick: () => window.location.reload() }, "Try again"),
-        h("a", { class: "button", href: "/" }, "All machines"),
+        h("button", { onclick: () => window.location.reload() }, t("app.again")),
+        h("a", { class: "button", href: "/" }, t("app.all_machines")),
       ),
     );
   }

@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { at, h, replaceContent } from "./dom.js";
+import { t } from "./texts.js";
 import { asSentence } from "./words.js";
 
 const POLL_MS = 10000;
@@ -20,7 +21,7 @@ export function watchProblems() {
     if (text === shown) return;
     shown = text;
     bar.hidden = !text;
-    replaceContent(bar, h("span", {}, text), " ", h("a", { href: at("/health") }, "Health"));
+    replaceContent(bar, h("span", {}, text), " ", h("a", { href: at("/health") }, t("page.health")));
   };
   look();
   setInterval(look, POLL_MS);

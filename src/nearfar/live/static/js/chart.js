@@ -1,18 +1,14 @@
 // The trend of a machine as SVG: scores over time, the set-point, alarms, and spans without usable sound.
 
 import { h, s } from "./dom.js";
+import { number, t } from "./texts.js";
 import { clockText, dayText, hourText, now } from "./time.js";
 import { scoreText } from "./words.js";
 
-const ZONES = ["fine", "unusual", "alarm"];
-const AXIS = "Score, in standard deviations of its normal recordings";
-const BENT = (from) => `; the scale is compressed above ${from}`;
 const called = (e) => (e.label ? `: ${e.label}` : "");
-const FLAG = (e) => `Alarm at ${clockText(e.started)}, ${scoreText(e.peak_score)}${called(e)}`;
-const DIAMOND = (e) => `Unusual since ${clockText(e.started)}${called(e)}`;
-const PIN = (n) => `Note at ${clockText(n.at)}: ${n.text}`;
-const READ =
-  "Point at the line, or use the arrow keys on it, to read a value. Drag it, or Shift and an arrow, for another time; + and − zoom.";
+const alarmText = (e) => t("chart.flag", { time: clockText(e.started), score: scoreText(e.peak_score) }) + called(e);
+const oddText = (e) => t("chart.diamond", { time: clockText(e.started) }) + called(e);
+const pinText = (n) => t("chart.pin", { time: clockText(n.at), text: n.text });
 const H = 300;
 const LEFT = 44;
 const RIGHT = 12;
@@ -63,8 +59,8 @@ function timeMarks(since, until) {
                 : 60;
   const zero = new Date(since * 1000).getTimezoneOffset() * 60;
   const marks = [];
-  for (let t = Math.ceil((since - zero) / step) * step + zero; t < until; t += step)
-    marks.push([t, step >= 86400 ? dayText(t) : hourText(t)]);
+  for (let at = Math.ceil((since - zero) / step) * step + zero; at < until; at += step)
+    marks.push([at, step >= 86400 ? dayText(at) : hourText(at)]);
   return marks;
 }
 
@@ -99,7 +95,7 @@ export function trendChart({
 }) {
   const W = Math.max(300, Math.min(1200, width || 960));
   const judged = scores.filter((p) => p.anomalous !== null);
-  const x = (t) => LEFT + ((W - LEFT - RIGHT) * (t - since)) / (until - since);
+  const x = (when) => LEFT + ((W - LEFT - RIGHT) * (when - since)) / (until - since);
   const { y, marks, low, high, bent } = scale(
     [...judged.map((p) => p.score), ...scores.map((p) => p.threshold)],
     threshold,
@@ -109,12 +105,12 @@ export function trendChart({
     class: "chart",
     viewBox: `0 0 ${W} ${H}`,
     role: "group",
-    "aria-label": `How unusual ${name} sounded`,
+    "aria-label": t("chart.name", { machine: name }),
   });
   const zones = [
-    [ZONES[0], low, Math.min(unusual_threshold, threshold), "fine"],
-    [ZONES[1], unusual_threshold, threshold, "odd"],
-    [ZONES[2], threshold, high, "alarm"],
+    [t("chart.fine"), low, Math.min(unusual_threshold, threshold), "fine"],
+    [t("chart.unusual"), unusual_threshold, threshold, "odd"],
+    [t("chart.alarm"), threshold, high, "alarm"],
   ];
   for (const [word, from, to, kind] of zones) {
     const [top, bottom] = [Math.max(TOP, y(to)), Math.min(H - BOTTOM, y(from))];
@@ -131,10 +127,10 @@ export function trendChart({
   }
   const times = timeMarks(since, until);
   const apart = Math.ceil((times.length * 62) / (W - LEFT - RIGHT));
-  for (const [t, text] of times.filter((_, i) => i % apart === 0)) {
+  for (const [when, text] of times.filter((_, i) => i % apart === 0)) {
     svg.append(
-      s("line", { class: "axis", x1: x(t), x2: x(t), y1: H - BOTTOM, y2: H - BOTTOM + 5 }),
-      s("text", { x: x(t), y: H - BOTTOM + 19, "text-anchor": "middle" }, text),
+      s("line", { class: "axis", x1: x(when), x2: x(when), y1: H - BOTTOM, y2: H - BOTTOM + 5 }),
+      s("text", { x: x(when), y: H - BOTTOM + 19, "text-anchor": "middle" }, text),
     );
   }
   const unjudged = scores.filter((p) => p.anomalous === null);
@@ -143,7 +139,7 @@ export function trendChart({
       to = x(run.at(-1).t1);
     svg.append(s("rect", { class: "gap", x: from, y: TOP, width: Math.max(2, to - from), height: H - TOP - BOTTOM }));
     if (to - from > 110)
-      svg.append(s("text", { x: (from + to) / 2, y: H - BOTTOM - 8, "text-anchor": "middle" }, "no usable sound"));
+      svg.append(s("text", { x: (from + to) / 2, y: H - BOTTOM - 8, "text-anchor": "middle" }, t("chart.no_sound")));
   }
   const alarms = events.filter((e) => e.kind === "alarm");
   for (const e of alarms) {
@@ -172,7 +168,7 @@ export function trendChart({
       s(
         "text",
         { class: "limit-text odd", x: LEFT + 6, y: level - 5 },
-        `unusual above ${scoreText(unusual_threshold)}`,
+        t("words.unusual_above", { value: scoreText(unusual_threshold) }),
       ),
     );
   }
@@ -183,38 +179,43 @@ export function trendChart({
     .join("");
   svg.append(
     s("path", { class: "limit", d: (steps || `M${LEFT} ${y(threshold)}`) + `H${W - RIGHT}` }),
-    s("text", { class: "limit-text", x: LEFT + 6, y: y(first) - 6 }, `alarm above ${scoreText(first)}`),
+    s(
+      "text",
+      { class: "limit-text", x: LEFT + 6, y: y(first) - 6 },
+      t("words.alarm_above", { value: scoreText(first) }),
+    ),
   );
   if (scoreText(first) !== scoreText(threshold))
     svg.append(
       s(
         "text",
         { class: "limit-text", x: W - RIGHT, y: y(threshold) - 6, "text-anchor": "end" },
-        `now ${scoreText(threshold)}`,
+        t("chart.now", { value: scoreText(threshold) }),
       ),
     );
   svg.append(s("line", { class: "axis", x1: LEFT, x2: W - RIGHT, y1: H - BOTTOM, y2: H - BOTTOM }));
   for (const e of alarms) {
     const at = Math.max(x(since) + 4, x(e.started));
     const flag = s("path", { class: "flag", d: `M${at} ${TOP - 2}l-8 -14h16z` });
-    svg.append(s("a", { href: `/event/${e.id}`, "aria-label": FLAG(e) }, flag, s("title", {}, FLAG(e))));
+    svg.append(s("a", { href: `/event/${e.id}`, "aria-label": alarmText(e) }, flag, s("title", {}, alarmText(e))));
   }
   for (const e of events.filter((e) => e.kind === "unusual")) {
     const at = Math.max(x(since) + 4, x(e.started));
     const diamond = s("path", { class: "odd-mark", d: `M${at} ${TOP - 16}l7 7 -7 7 -7 -7z` });
-    svg.append(s("a", { href: `/event/${e.id}`, "aria-label": DIAMOND(e) }, diamond, s("title", {}, DIAMOND(e))));
+    svg.append(s("a", { href: `/event/${e.id}`, "aria-label": oddText(e) }, diamond, s("title", {}, oddText(e))));
   }
   for (const n of notes) {
     const pin = s("path", { class: "pin", d: `M${x(n.at)} ${H - BOTTOM}v-14h9v7h-9` });
-    svg.append(s("a", { href: "#notes", "aria-label": PIN(n) }, pin, s("title", {}, PIN(n))));
+    svg.append(s("a", { href: "#notes", "aria-label": pinText(n) }, pin, s("title", {}, pinText(n))));
   }
-  const title = h("p", { class: "small axis-title" }, AXIS, bent && BENT(scoreText(bent)));
+  const axis = bent ? t("chart.axis_bent", { value: scoreText(bent) }) : t("chart.axis");
+  const title = h("p", { class: "small axis-title" }, axis);
   return [title, ...withReadout(svg, scores, x, y, W, onMove)];
 }
 
 // The point under the pointer, or selected with the arrow keys, is described in words below the chart.
 function withReadout(svg, scores, x, y, W, onMove) {
-  const readout = h("p", { class: "readout small", role: "status" }, scores.length ? READ : "");
+  const readout = h("p", { class: "readout small", role: "status" }, scores.length ? t("chart.read") : "");
   const cursor = s(
     "g",
     { visibility: "hidden" },
@@ -231,9 +232,9 @@ function withReadout(svg, scores, x, y, W, onMove) {
     cursor.firstChild.setAttribute("x2", x(p.t0));
     cursor.lastChild.setAttribute("cx", x(p.t0));
     cursor.lastChild.setAttribute("cy", p.anomalous === null ? H - BOTTOM : y(p.score));
-    const above = p.anomalous ? ": above it" : p.unusual ? "; unusual" : "";
-    const judged = `${scoreText(p.score)}, alarm above ${scoreText(p.threshold)}${above}`;
-    readout.textContent = `${clockText(p.t0)}: ${p.anomalous === null ? `cannot be judged. ${p.problem}` : judged}`;
+    const facts = { time: clockText(p.t0), score: scoreText(p.score), limit: scoreText(p.threshold), why: p.problem };
+    const judged = p.anomalous ? "chart.judged_above" : p.unusual ? "chart.judged_unusual" : "chart.judged";
+    readout.textContent = t(p.anomalous === null ? "chart.unjudged" : judged, facts);
   };
   svg.setAttribute("tabindex", "0");
   let grabbed = null;
@@ -277,9 +278,9 @@ export function legend() {
       "span",
       {},
       sample(s("path", { class: "line", d: "M0 9 6 5 12 10 18 4 26 8" })),
-      "score, in standard deviations of its normal recordings",
+      t("chart.score"),
     ),
-    h("span", {}, sample(s("path", { class: "limit", d: "M0 7H26" })), "set-point"),
+    h("span", {}, sample(s("path", { class: "limit", d: "M0 7H26" })), t("chart.set_point")),
     h(
       "span",
       {},
@@ -287,7 +288,7 @@ export function legend() {
         s("rect", { class: "span", x: 5, y: 0, width: 16, height: 14 }),
         s("path", { class: "flag", d: "M13 12l-6 -10h12z" }),
       ),
-      "alarm",
+      t("chart.alarm"),
     ),
     h(
       "span",
@@ -296,14 +297,14 @@ export function legend() {
         s("path", { class: "odd-mark", d: "M8 0l6 6 -6 6 -6 -6z" }),
         s("path", { class: "odd-windows", d: "M18 13v-7M22 13v-7" }),
       ),
-      "unusual, unusual windows",
+      t("chart.marks"),
     ),
-    h("span", {}, sample(s("path", { class: "pin", d: "M8 14v-12h9v7h-9" })), "note"),
-    h("span", {}, sample(s("rect", { class: "gap", x: 3, y: 0, width: 20, height: 14 })), "no usable sound"),
+    h("span", {}, sample(s("path", { class: "pin", d: "M8 14v-12h9v7h-9" })), t("chart.note")),
+    h("span", {}, sample(s("rect", { class: "gap", x: 3, y: 0, width: 20, height: 14 })), t("chart.no_sound")),
   );
 }
 
-const markText = (v) => (Math.abs(v) >= 1 || v === 0 ? String(v).replace("-", "−") : scoreText(v));
+const markText = (v) => (Math.abs(v) >= 1 || v === 0 ? number(v) : scoreText(v));
 
 // Calls `draw` when the width of the element changes.
 export function onWidth(element, draw) {
@@ -336,7 +337,7 @@ export function sparkline(scores, threshold) {
     threshold,
   );
   const y = (v) => ((sc.y(v) - TOP) / (H - TOP - BOTTOM)) * (hgt - 4) + 2;
-  const x = (t) => (w * (t - since)) / (until - since || 1);
+  const x = (when) => (w * (when - since)) / (until - since || 1);
   const runs = byFile ? [judged] : splitAtGaps(judged, (until - since) / 20);
   svg.classList.add("chart");
   svg.append(s("path", { class: "limit", d: `M0 ${y(threshold)}H${w}`, "vector-effect": "non-scaling-stroke" }));

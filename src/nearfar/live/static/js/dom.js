@@ -1,5 +1,7 @@
 // Builds elements. Text is always inserted as text, never as HTML: names of files and machines may contain anything.
 
+import { t } from "./texts.js";
+
 // The path below which a proxy serves these pages, "" without one.
 const ROOT = document.documentElement.dataset.root || "";
 
@@ -43,11 +45,12 @@ export function reportLinks(machine = "") {
   return h(
     "p",
     { class: "row small" },
-    "Report to print and forward: ",
-    link("Day", "span=day"),
-    link("Week", "span=week"),
-    link("Day for Excel", "span=day&format=xlsx"),
-    link("Week for Excel", "span=week&format=xlsx"),
+    t("dom.reports"),
+    " ",
+    link(t("dom.day"), "span=day"),
+    link(t("dom.week"), "span=week"),
+    link(t("dom.day_excel"), "span=day&format=xlsx"),
+    link(t("dom.week_excel"), "span=week&format=xlsx"),
   );
 }
 
@@ -135,7 +138,7 @@ export function breadcrumbs(...steps) {
   );
   return h(
     "nav",
-    { class: "crumbs", "aria-label": "Where you are" },
+    { class: "crumbs", "aria-label": t("dom.where") },
     items.flatMap((item, i) => (i ? [" / ", item] : [item])),
   );
 }

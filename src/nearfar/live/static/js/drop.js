@@ -2,28 +2,23 @@
 
 import { apiPath, post } from "./api.js";
 import { h, replaceContent } from "./dom.js";
+import { t } from "./texts.js";
 import { asSentence } from "./words.js";
 
-const TEXT = {
-  choose: "Choose recordings, or drop them here",
-  kinds: "WAV, FLAC, OGG or MP3; near is the left channel, far the right one.",
-  sending: (i, n, name) => `Sending ${i} of ${n}: ${name}`,
-  sent: (n) => `${n} recording${n === 1 ? "" : "s"} sent.`,
-};
 const ACCEPT = ".wav,.flac,.ogg,.mp3,.aiff,.aif";
 
 // path(file) is the address that a file is sent to; `sent(file, answer)` is called for each, and `done()` at the end.
-export function dropZone({ label = TEXT.choose, path, sent = () => {}, done = () => {} }) {
+export function dropZone({ label = t("drop.choose"), path, sent = () => {}, done = () => {} }) {
   const input = h("input", { type: "file", multiple: true, accept: ACCEPT });
   const progress = h("p", { class: "small", role: "status" });
   const problems = h("ul", { class: "plain warning" });
-  const zone = h("label", { class: "drop" }, h("b", {}, label), h("span", { class: "small" }, TEXT.kinds), input);
+  const zone = h("label", { class: "drop" }, h("b", {}, label), h("span", { class: "small" }, t("drop.kinds")), input);
   const send = async (files) => {
     const list = [...files];
     let count = 0;
     replaceContent(problems);
     for (const [i, file] of list.entries()) {
-      progress.textContent = TEXT.sending(i + 1, list.length, file.name);
+      progress.textContent = t("drop.sending", { number: i + 1, count: list.length, name: file.name });
       try {
         sent(file, await post(path(file), file));
         count += 1;
@@ -32,7 +27,7 @@ export function dropZone({ label = TEXT.choose, path, sent = () => {}, done = ()
         problems.append(h("li", {}, asSentence(text)));
       }
     }
-    progress.textContent = TEXT.sent(count);
+    progress.textContent = t("drop.sent", { count });
     input.value = "";
     done();
   };

@@ -6,36 +6,11 @@ import { at, badge, breadcrumbs, h, note, panel, replaceContent, setTitle } from
 import { eventName } from "./notes.js";
 import { player, switchPlayer } from "./player.js";
 import { subscribe } from "./stream.js";
+import { list, parts, t } from "./texts.js";
 import { agoText, durationText, timeElement } from "./time.js";
-import { asSentence, eventWord, isHeard, limitText, scoreUnit, triggerText, verdictLabel } from "./words.js";
+import { asSentence, eventWord, isHeard, limitText, scoreText, triggerText, verdictLabel } from "./words.js";
 
-const AUDIO_GONE =
-  "The sound of this event has been deleted: the space for sounds is limited, and the oldest go first.";
-const FINE_HINT =
-  "“It was fine” adds this sound to the normal recordings, so that similar sounds raise no alarm. You can take that back.";
-const ODD_HINT =
-  "Another session (noise, load, season), or the beginning of a fault? “Fine” adds its unusual windows to the normal recordings, so that the session is known. You can take that back.";
-const TEXT = {
-  file: "Recording: ",
-  label: "What it is called in lists and on the trend (may stay empty)",
-  stands: "It still stands",
-  nothing: (ago) => `: no sound has been heard since, ${ago}.`,
-  changes: "What has changed",
-  changeCaption: "Red is louder than usual, blue is quieter; the outlined part is what differs.",
-  compare: "Compare by ear",
-  event: "This sound",
-  start: "Play, and switch between the two",
-  both: "Switch to the other",
-  alike: "Both are played as loud as each other; the switch stays at the same place.",
-  kind: "Kind of fault (may stay empty)",
-  said: "Note (may stay empty)",
-  faults: ["bearing", "belt", "leak", "loose part", "imbalance", "rubbing", "cavitation", "electrical"],
-  previous: "Earlier event",
-  next: "Later event",
-  after: "Recorded. The set-point page shows which of the confirmed faults it hears: ",
-  setPoint: "Normals and set-point",
-};
-const PLACES = ["most similar", "second", "third"];
+const SHELVED_H = 8;
 
 export async function show(main, id) {
   let event = await get(apiPath("events", id));
@@ -47,19 +22,19 @@ export async function show(main, id) {
   const answers = h("section", { class: "panel", "aria-labelledby": "answer" });
   const evidence = h("div", {});
   const audit = h("div", {});
-  const around = h("nav", { class: "row small", "aria-label": "Other events" });
+  const around = h("nav", { class: "row small", "aria-label": t("event.others") });
   const remark = remarkFields();
   const name = eventName(event, () => reload());
   let machine = null;
   replaceContent(
     main,
-    breadcrumbs(["Machines", "/"], [event.name, `/machine/${encodeURIComponent(event.machine)}`], [kind]),
+    breadcrumbs([t("machines.title"), "/"], [event.name, `/machine/${encodeURIComponent(event.machine)}`], [kind]),
     head,
     h("div", { class: "pair" }, facts, answers),
     h(
       "section",
       { class: "panel" },
-      h("label", { for: "label" }, TEXT.label),
+      h("label", { for: "label" }, t("event.label")),
       h("div", { class: "row" }, name.field, name.button),
     ),
     evidence,
@@ -80,10 +55,9 @@ export async function show(main, id) {
       const buttons = [...answers.querySelectorAll("button")];
       (buttons.find((button) => button.textContent === focused) || buttons[0])?.focus();
     }
-    const undone = "Taken back: the normal recordings are as they were before.";
     replaceContent(
       audit,
-      event.audit.length ? panel("audit", "What was done", auditList(event.audit, reload, undone)) : null,
+      event.audit.length ? panel("audit", t("event.audit"), auditList(event.audit, reload, t("event.undone"))) : null,
     );
   };
   draw();
@@ -106,10 +80,10 @@ export async function show(main, id) {
   });
   if (!isHeard(event)) return;
   if (!event.has_audio) {
-    replaceContent(evidence, h("section", { class: "panel" }, note(AUDIO_GONE)));
+    replaceContent(evidence, h("section", { class: "panel" }, note(t("event.gone"))));
     return;
   }
-  replaceContent(evidence, h("section", { class: "panel" }, note("Analysing the sound")));
+  replaceContent(evidence, h("section", { class: "panel" }, note(t("event.analysing"))));
   explanation(event).then(
     (found) => replaceContent(evidence, found),
     (error) =>
@@ -121,9 +95,9 @@ async function neighbours(event) {
   const of = `/v1/events?machine=${encodeURIComponent(event.machine)}`;
   const before = (await get(`${of}&before_id=${event.id}&limit=1`)).events[0];
   const newer = (await get(`${of}&since=${event.started}&limit=1000`)).events.filter((each) => each.id > event.id);
-  const link = (each, text) =>
-    each && h("a", { class: "button", href: `/event/${each.id}` }, `${text}: ${eventWord(each)}`);
-  return [link(before, TEXT.previous), link(newer.at(-1), TEXT.next)];
+  const link = (each, key) =>
+    each && h("a", { class: "button", href: `/event/${each.id}` }, t(key, { kind: eventWord(each) }));
+  return [link(before, "event.previous"), link(newer.at(-1), "event.next")];
 }
 
 // The kind of a fault and a note, kept while the page is drawn anew.
@@ -133,34 +107,30 @@ function remarkFields() {
   const element = h(
     "div",
     { class: "fields" },
-    h("div", {}, h("label", { for: "fault" }, TEXT.kind), kind),
-    h("div", {}, h("label", { for: "said" }, TEXT.said), said),
+    h("div", {}, h("label", { for: "fault" }, t("event.fault_kind")), kind),
+    h("div", {}, h("label", { for: "said" }, t("event.said")), said),
     h(
       "datalist",
       { id: "faults" },
-      TEXT.faults.map((value) => h("option", { value })),
+      list("event.faults").map((value) => h("option", { value })),
     ),
   );
   return { element, read: () => ({ fault: kind.value, said: said.value }) };
 }
 
 function eventFacts(event, machine) {
-  const silent =
-    machine?.last_heard && Date.now() / 1000 - machine.last_heard > 120
-      ? TEXT.nothing(agoText(machine.last_heard))
-      : ".";
-  const duration = event.ended ? `It lasted ${durationText(event.ended - event.started)}.` : `${TEXT.stands}${silent}`;
-  const interrupted = event.interrupted && "The server was stopped during this event, so its true end is not known.";
+  const silent = machine?.last_heard && Date.now() / 1000 - machine.last_heard > 120;
+  const duration = event.ended
+    ? t("event.lasted", { duration: durationText(event.ended - event.started) })
+    : silent
+      ? t("event.stands_silent", { ago: agoText(machine.last_heard) })
+      : t("event.stands");
+  const began = (key) => [parts(key, { time: timeElement(event.started) }), " ", duration];
+  const interrupted = event.interrupted && t("event.interrupted");
   if (!isHeard(event)) {
     return [
       h("p", { class: "lead" }, asSentence(event.text)),
-      h(
-        "p",
-        {},
-        "Since ",
-        timeElement(event.started),
-        `. ${duration} Until it is over, do not rely on the scores of this machine.`,
-      ),
+      h("p", {}, began("event.since"), " ", t("event.unreliable")),
       interrupted && h("p", { class: "small" }, interrupted),
     ];
   }
@@ -168,55 +138,48 @@ function eventFacts(event, machine) {
     h(
       "div",
       { class: "now" },
-      h("b", {}, event.kind === "alarm" ? "Sounds wrong" : "Unusual"),
-      h("span", { class: "small" }, `${scoreUnit(event.peak_score)} at its highest; ${limitText(event)}`),
+      h("b", {}, t(event.kind === "alarm" ? "recordings.wrong" : "recordings.unusual")),
+      h("span", { class: "small" }, t("event.highest", { value: scoreText(event.peak_score) }), "; ", limitText(event)),
     ),
-    event.file && h("p", {}, TEXT.file, h("b", {}, event.file)),
-    h("p", {}, "Began ", timeElement(event.started), `. ${duration}`),
+    event.file && h("p", {}, parts("event.file", { file: h("b", {}, event.file) })),
+    h("p", {}, began("event.began")),
     event.kind === "unusual" && h("p", { class: "odd-text" }, asSentence(event.text)),
     event.on_top_of &&
-      h("p", {}, asSentence(event.text), " ", h("a", { href: `/event/${event.on_top_of}` }, "See that event.")),
-    h("p", { class: "small" }, triggerText(event), interrupted),
+      h("p", {}, asSentence(event.text), " ", h("a", { href: `/event/${event.on_top_of}` }, t("event.see"))),
+    h("p", { class: "small" }, triggerText(event), " ", interrupted),
   ];
 }
 
 function answerButtons(event, remark, after) {
   const shelve = async (name) => {
-    await post(apiPath("machines", event.machine, "shelve"), { hours: 8, who: name });
-    return `${event.name} is shelved for 8 h: no alarm is raised, everything is recorded.`;
+    await post(apiPath("machines", event.machine, "shelve"), { hours: SHELVED_H, who: name });
+    return t("event.shelved", { machine: event.name, count: SHELVED_H });
   };
   const acknowledged = async (name) => {
     await post(apiPath("events", event.id, "acknowledge"), { who: name });
-    return "Acknowledged: others see that somebody looks after it.";
+    return t("event.acknowledged");
   };
   const [heard, odd] = [isHeard(event), event.kind === "unusual"];
   const fine = answerAction(event, "fine", undefined, remark.read);
-  const fault = answerAction(event, "fault", "Recorded as a real fault.", remark.read);
+  const fault = answerAction(event, "fault", t("machine.fault_recorded"), remark.read);
   const answered = heard && event.verdict === "fault";
+  const setPoint = h("a", { href: `/model/${encodeURIComponent(event.machine)}` }, t("model.short"));
+  const yes = t(odd ? "machine.fine" : "event.was_fine");
+  const no = t(odd ? "machine.not_fine" : "event.real_fault");
   return [
-    h("h2", { id: "answer" }, "What was it?"),
-    h(
-      "p",
-      { class: "small" },
-      odd ? ODD_HINT : heard ? FINE_HINT : "Acknowledge it when somebody looks after the microphone.",
-    ),
+    h("h2", { id: "answer" }, t("event.question")),
+    h("p", { class: "small" }, t(odd ? "event.unusual_how" : heard ? "event.fine_how" : "event.health_how")),
     heard && !event.verdict && remark.element,
-    answered &&
-      h(
-        "p",
-        { class: "small" },
-        TEXT.after,
-        h("a", { href: `/model/${encodeURIComponent(event.machine)}` }, TEXT.setPoint),
-      ),
+    answered && h("p", { class: "small" }, parts("event.after", { link: setPoint })),
     h(
       "div",
       { class: "row actions" },
-      heard && !event.verdict && actionButton(odd ? "Not fine" : "Real fault", fault, { main: true, after }),
+      heard && !event.verdict && actionButton(no, fault, { main: true, after }),
       heard &&
         event.verdict !== "fine" &&
-        actionButton(odd ? "Fine, add to the normals" : "It was fine", fine, { after, disabled: !event.has_audio }),
-      !event.acknowledged && actionButton("Acknowledge", acknowledged, { main: !heard, after }),
-      actionButton("Shelve 8 h", shelve, { after }),
+        actionButton(yes, fine, { after, disabled: !event.has_audio }),
+      !event.acknowledged && actionButton(t("event.acknowledge"), acknowledged, { main: !heard, after }),
+      actionButton(t("machine.shelve", { count: SHELVED_H }), shelve, { after }),
     ),
   ];
 }
@@ -226,12 +189,12 @@ async function explanation(event) {
   const source = (gain, ...parts) => `${apiPath("events", event.id, ...parts)}?gain_db=${gain}`;
   const groups = [
     {
-      label: "This event",
+      label: t("event.this_event"),
       sounds: found.channels.map((name) => ({ name, src: source(found.gain_db, "audio", name) })),
     },
     ...found.nearest.map((normal, i) => ({
       label: normal.name,
-      hint: PLACES[i],
+      hint: list("event.places")[i],
       sounds: normal.playable
         ? found.channels.map((name) => ({ name, src: source(normal.gain_db, "nearest", i + 1, name) }))
         : [],
@@ -241,43 +204,40 @@ async function explanation(event) {
   const comparison =
     twin >= 0 &&
     switchPlayer(
-      { label: TEXT.event, src: source(found.gain_db, "audio", "near") },
+      { label: t("event.this_sound"), src: source(found.gain_db, "audio", "near") },
       { label: found.nearest[twin].name, src: source(found.nearest[twin].gain_db, "nearest", twin + 1, "near") },
-      TEXT,
     );
-  const caption = found.clear
-    ? "Above: the event, with the difference outlined. Below: a normal recording. Louder is brighter."
-    : "Above: the event. Below: a normal recording. Louder is brighter.";
-  const figure = pictureOf(event, "spectrogram.png", `Pitch over time. ${found.sentence}`, caption, 750);
+  const caption = t(found.clear ? "event.look_caption_clear" : "event.look_caption");
+  const figure = pictureOf(event, "spectrogram.png", t("event.look_alt", { what: found.sentence }), caption, 750);
   const change = pictureOf(
     event,
     "change.png",
-    `Change against usual over time and pitch. ${found.what}`,
-    TEXT.changeCaption,
+    t("event.changes_alt", { what: found.what }),
+    t("event.changes_caption"),
     750,
   );
   return [
     panel(
       "difference",
-      "What differs",
+      t("event.differs"),
       h("p", { class: "lead" }, found.what),
       found.lines.map((line) => h("p", {}, line)),
     ),
-    panel("changes", TEXT.changes, h("div", { class: "large" }, change)),
-    panel("compare", TEXT.compare, comparison, h("p", { class: "small" }, TEXT.alike)),
+    panel("changes", t("event.changes"), h("div", { class: "large" }, change)),
+    panel("compare", t("event.compare"), comparison, h("p", { class: "small" }, t("event.alike"))),
     h(
       "div",
       { class: "pair" },
-      panel("look", "Look", figure),
+      panel("look", t("event.look"), figure),
       panel(
         "listen",
-        "Listen",
+        t("event.listen"),
         player(groups),
-        h("p", { class: "small" }, "The next sound starts at the same position in time."),
+        h("p", { class: "small" }, t("event.same_position")),
         h(
           "p",
           {},
-          h("a", { href: apiPath("events", event.id, "audio", "both.flac"), download: "" }, "The sound as a file"),
+          h("a", { href: apiPath("events", event.id, "audio", "both.flac"), download: "" }, t("event.download")),
         ),
       ),
     ),
@@ -289,12 +249,12 @@ function pictureOf(event, name, alt, caption, height) {
   const path = apiPath("events", event.id, name);
   const image = h("img", { src: path, alt, width: 705, height });
   const dark = h("source", { srcset: at(`${path}?dark=true`), media: "screen and (prefers-color-scheme: dark)" });
-  const waiting = note("Drawing the picture");
+  const waiting = note(t("event.drawing"));
   const figure = h("figure", {}, waiting, h("picture", {}, dark, image), h("figcaption", {}, caption));
   image.addEventListener("load", () => waiting.remove());
   image.addEventListener("error", async () => {
     const answer = await get(path).catch((error) => error);
-    replaceContent(figure, note(answer.message || "The picture cannot be drawn."));
+    replaceContent(figure, note(answer.message || t("event.not_drawn")));
   });
   return figure;
 }

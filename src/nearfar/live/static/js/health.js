@@ -5,14 +5,15 @@ import { apiPath, get, post, remove, update } from "./api.js";
 import { badge, facts, h, note, panel, replaceContent, setTitle, table } from "./dom.js";
 import { eventTable } from "./machine.js";
 import { subscribe, throttle } from "./stream.js";
+import { fixed, number, parts, t } from "./texts.js";
 import { now, timeElement } from "./time.js";
 import { asSentence, levelText, stateLabel } from "./words.js";
 
 export async function show(main) {
-  setTitle("Health");
+  setTitle(t("health.title"));
   const body = h("div", {});
   const adding = channelForm(() => load());
-  replaceContent(main, h("div", { class: "title" }, h("h1", {}, "Health")), body, adding);
+  replaceContent(main, h("div", { class: "title" }, h("h1", {}, t("health.title"))), body, adding);
   const load = async () => {
     const [health, people, found] = await Promise.all([
       get("/v1/health"),
@@ -24,7 +25,7 @@ export async function show(main) {
       body,
       health.problems.map((text) => h("p", { class: "panel trouble", role: "alert" }, asSentence(text))),
       microphones(health.machines),
-      panel("problems", "Microphone problems in the last 30 days", eventTable(found.events, { machine: true })),
+      panel("problems", t("health.problems"), eventTable(found.events, { machine: true })),
       messages(people.channels, health.machines, load),
       health.report && nextReport(health.report),
       server(health),
@@ -42,14 +43,13 @@ export async function show(main) {
   loadSoon();
 }
 
-const WEAKER = "Near is much weaker than far: are they swapped, or is near too far from the machine?";
 const WEAKER_DB = 6;
 const isWeaker = (w) => Boolean(w && w.level_far_dbfs !== null && w.level_far_dbfs - w.level_near_dbfs > WEAKER_DB);
 
 function microphones(machines) {
-  if (!machines.length) return note("There is no machine yet.");
-  const fine = { word: "Fine", sign: "fine", kind: "fine" };
-  const problem = { word: "Problem", sign: "cross", kind: "mute" };
+  if (!machines.length) return note(t("health.no_machine"));
+  const fine = { word: t("health.fine"), sign: "fine", kind: "fine" };
+  const problem = { word: t("health.problem"), sign: "cross", kind: "mute" };
   const row = (machine) =>
     h(
       "tr",
@@ -60,61 +60,62 @@ function microphones(machines) {
         {},
         badge(machine.health.length ? problem : machine.last_heard ? fine : stateLabel(machine)),
         machine.health.map((text) => h("p", { class: "small" }, asSentence(text))),
-        isWeaker(machine.window) && h("p", { class: "warning" }, WEAKER),
+        isWeaker(machine.window) && h("p", { class: "warning" }, t("health.weaker")),
       ),
       h(
         "td",
-        { "data-is": "last sound" },
-        machine.last_heard ? timeElement(machine.last_heard, { absolute: false }) : "never",
+        { "data-is": t("health.last_short") },
+        machine.last_heard ? timeElement(machine.last_heard, { absolute: false }) : t("health.never"),
       ),
-      h("td", { class: "num", "data-is": "near" }, levelText(machine.window?.level_near_dbfs)),
-      h("td", { class: "num", "data-is": "far" }, levelText(machine.window?.level_far_dbfs)),
+      h("td", { class: "num", "data-is": t("channels.near") }, levelText(machine.window?.level_near_dbfs)),
+      h("td", { class: "num", "data-is": t("channels.far") }, levelText(machine.window?.level_far_dbfs)),
     );
   return panel(
     "microphones",
-    "Microphones",
-    table(["Machine", "Microphones", "Last sound", ["Near", "num"], ["Far", "num"]], machines.map(row)),
-    h(
-      "p",
-      { class: "small" },
-      "Levels are in dB of full scale, in the last window: about −60 to −20 is usual, below −90 is silence.",
+    t("health.microphones"),
+    table(
+      [
+        t("health.machine"),
+        t("health.microphones"),
+        t("health.last"),
+        [t("levels.near"), "num"],
+        [t("levels.far"), "num"],
+      ],
+      machines.map(row),
     ),
+    h("p", { class: "small" }, t("health.levels")),
   );
 }
 
-const CHANNELS = {
-  none: "Nobody is told of alarms yet. Add a channel: the free app ntfy is the quickest, an address such as ntfy://ntfy.sh/ and a name that nobody guesses.",
-  where: "ntfy://ntfy.sh/north-hall-7f3a",
-  more: "Telegram, Slack, Teams, Discord, Pushover, e-mail: tgram://, slack://, msteams://, discord://, pover://, mailto://; what follows is described at github.com/caronc/apprise.",
-  quiet: "22:00-06:00, Sat-Sun",
-};
+const EXAMPLES = { url: "ntfy://ntfy.sh/north-hall-7f3a", quiet: "22:00-06:00, Sat-Sun" };
 
 // The channels to people, each with a test, and a form that adds one. `after` loads the page again.
 function messages(channels, machines, after) {
   const sendTest = (channel) => async () => (await post(apiPath("channels", channel.name, "test"))).message;
   const forget = (channel) => async (who) => {
     await remove(`${apiPath("channels", channel.name)}?who=${encodeURIComponent(who)}`);
-    return `${channel.name} is removed.`;
+    return t("health.removed", { name: channel.name });
   };
   const names = new Map(machines.map((machine) => [machine.id, machine.name]));
+  const told = ({ events, machines }) =>
+    t("health.told", {
+      events: events.map((kind) => t(`told.${kind}`)).join(", "),
+      machines: machines.map((id) => names.get(id) || id).join(", ") || t("health.all_machines"),
+    });
   const row = (channel) =>
     h(
       "tr",
       {},
       h("th", { scope: "row" }, channel.name, h("span", { class: "small" }, ` ${channel.service}`)),
+      h("td", { "data-is": t("health.about_short") }, told(channel)),
       h(
         "td",
-        { "data-is": "about" },
-        `${channel.events.join(", ")} of ${channel.machines.map((id) => names.get(id) || id).join(", ") || "all machines"}`,
-      ),
-      h(
-        "td",
-        { "data-is": "now" },
+        { "data-is": t("health.now_short") },
         channel.problem
           ? h("span", { class: "warning" }, asSentence(channel.problem))
           : channel.quiet_until
-            ? ["Quiet until ", timeElement(channel.quiet_until)]
-            : "Ready",
+            ? parts("health.quiet_until", { time: timeElement(channel.quiet_until) })
+            : t("health.ready"),
       ),
       h(
         "td",
@@ -122,20 +123,23 @@ function messages(channels, machines, after) {
         h(
           "div",
           { class: "row" },
-          actionButton("Send a test", sendTest(channel)),
-          channel.added && actionButton("Remove", forget(channel), { after }),
+          actionButton(t("health.test"), sendTest(channel)),
+          channel.added && actionButton(t("health.remove"), forget(channel), { after }),
         ),
       ),
     );
   return panel(
     "messages",
-    "Messages to people",
-    channels.length ? table(["Channel", "About", "Now", "Do"], channels.map(row)) : h("p", {}, CHANNELS.none),
+    t("health.messages"),
+    channels.length
+      ? table([t("health.channel"), t("health.about"), t("health.now"), t("health.do")], channels.map(row))
+      : h("p", {}, t("health.no_channel")),
   );
 }
 
 function nextReport({ next, span, to }) {
-  return panel("reports", "Reports", h("p", {}, `The next report of the ${span} comes `, timeElement(next), `, to ${to.join(", ")}.`));
+  const key = span === "day" ? "health.next_day" : "health.next_week";
+  return panel("reports", t("health.reports"), h("p", {}, parts(key, { time: timeElement(next), to: to.join(", ") })));
 }
 
 // The form that adds a channel; it outlives the redrawing of the page.
@@ -145,52 +149,53 @@ function channelForm(after) {
     required: true,
     maxlength: 64,
     pattern: "[A-Za-z0-9][A-Za-z0-9_\\-]*",
-    placeholder: "shift",
+    placeholder: t("health.name_example"),
   });
-  const url = field("url", { required: true, placeholder: CHANNELS.where });
-  const quiet = field("quiet", { placeholder: CHANNELS.quiet });
-  const machines = field("machines", { placeholder: "all" });
+  const url = field("url", { required: true, placeholder: EXAMPLES.url });
+  const quiet = field("quiet", { placeholder: EXAMPLES.quiet });
+  const machines = field("machines", { placeholder: t("health.only_example") });
   const list = (input) => input.value.split(/[,;]\s*/).filter(Boolean);
   const add = async (who) => {
     if (!form.reportValidity()) return "";
     const body = { url: url.value.trim(), quiet: list(quiet), machines: list(machines), who };
     await update(apiPath("channels", name.value), body);
-    const done = `${name.value} is added. Send a test.`;
+    const done = t("health.added", { name: name.value });
     form.reset();
     return done;
   };
   const form = h(
     "form",
     { class: "new-machine", onsubmit: (event) => event.preventDefault() },
-    h("label", {}, "Name of the channel", name),
-    h("label", {}, "Address", url),
-    h("p", { class: "small" }, CHANNELS.more),
-    h("label", {}, "Quiet hours, in which messages wait (may stay empty)", quiet),
-    h("label", {}, "Only these machines, by their ids (may stay empty)", machines),
-    h("p", { class: "row" }, actionButton("Add the channel", add, { main: true, after })),
+    h("label", {}, t("health.name"), name),
+    h("label", {}, t("health.address"), url),
+    h("p", { class: "small" }, t("health.more")),
+    h("label", {}, t("health.quiet"), quiet),
+    h("label", {}, t("health.only"), machines),
+    h("p", { class: "row" }, actionButton(t("health.add"), add, { main: true, after })),
   );
-  return h("details", { class: "panel" }, h("summary", {}, "Add a channel to people"), form);
+  return h("details", { class: "panel" }, h("summary", {}, t("health.add_title")), form);
 }
 
 function server(health) {
   const link = (path) => h("a", { href: path }, path);
-  const dropped = `${health.dropped.toLocaleString()} dropped because scoring fell behind`;
+  const windows = { count: health.windows, dropped: health.dropped };
+  const history = { size: size(health.history_bytes), free: size(health.free_bytes) };
   return panel(
     "server",
-    "This server",
+    t("health.server"),
     facts([
-      ["Version", `nearfar ${health.version}`],
-      ["Running since", timeElement(health.started)],
-      ["Windows scored", `${health.windows.toLocaleString()}, ${dropped}`],
-      ["History", `${size(health.history_bytes)} on disk, ${size(health.free_bytes)} free there`],
-      ["Uploads", `${health.uploads_now} in progress or waiting`],
-      ["Decoders restarted", `${health.decoders_replaced} times, by damaged recordings`],
-      ["Open pages", String(health.listeners)],
-      ["For programs", h("span", {}, link("/metrics"), ", ", link("/openapi.json"), ", ", link("/readyz"))],
+      [t("health.version"), `nearfar ${health.version}`],
+      [t("health.started"), timeElement(health.started)],
+      [t("health.windows"), t("health.windows_are", windows)],
+      [t("health.history"), t("health.history_is", history)],
+      [t("health.uploads"), t("health.uploads_are", { count: health.uploads_now })],
+      [t("health.decoders"), t("health.decoders_are", { count: health.decoders_replaced })],
+      [t("health.listeners"), number(health.listeners)],
+      [t("health.programs"), h("span", {}, link("/metrics"), ", ", link("/openapi.json"), ", ", link("/readyz"))],
     ]),
   );
 }
 
 function size(bytes) {
-  return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e6).toLocaleString()} MB`;
+  return bytes >= 1e9 ? `${fixed(bytes / 1e9, 1)} GB` : `${fixed(bytes / 1e6, 0)} MB`;
 }

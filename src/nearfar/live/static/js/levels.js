@@ -1,15 +1,9 @@
 // Level meters of near and far, with a word beside the number.
 
 import { h, replaceContent } from "./dom.js";
+import { fixed, t } from "./texts.js";
 
-const TEXT = {
-  names: ["Near", "Far"],
-  silent: "silent",
-  quiet: "too quiet",
-  good: "good",
-  loud: "very loud",
-  level: (db) => `${db < 0 ? "−" : ""}${Math.abs(db).toFixed(0)} dB`,
-};
+const NAMES = ["levels.near", "levels.far"];
 const LOWEST = -90;
 const [SILENT_DB, QUIET_DB, LOUD_DB] = [-85, -60, -6];
 
@@ -26,10 +20,10 @@ export function levelMeters() {
           low: QUIET_DB,
           high: LOUD_DB,
           optimum: -30,
-          "aria-label": TEXT.names[i],
+          "aria-label": t(NAMES[i]),
         });
         const text = h("output", { class: "small" });
-        return { meter, text, element: h("div", { class: "level" }, h("b", {}, TEXT.names[i]), meter, text) };
+        return { meter, text, element: h("div", { class: "level" }, h("b", {}, t(NAMES[i])), meter, text) };
       });
       replaceContent(
         element,
@@ -38,8 +32,8 @@ export function levelMeters() {
     }
     levels.forEach((db, i) => {
       rows[i].meter.value = Math.max(LOWEST, db);
-      const word = db < SILENT_DB ? TEXT.silent : db < QUIET_DB ? TEXT.quiet : db > LOUD_DB ? TEXT.loud : TEXT.good;
-      rows[i].text.textContent = `${TEXT.level(Math.max(LOWEST, db))}, ${word}`;
+      const word = db < SILENT_DB ? "silent" : db < QUIET_DB ? "quiet" : db > LOUD_DB ? "loud" : "good";
+      rows[i].text.textContent = `${fixed(Math.max(LOWEST, db), 0)} dB, ${t(`levels.${word}`)}`;
     });
   };
   return { element, show };

@@ -12,6 +12,7 @@ import { notesOf, notesPanel } from "./notes.js";
 import { player } from "./player.js";
 import { fileTime, saved } from "./setup.js";
 import { subscribe, throttle } from "./stream.js";
+import { parts, t } from "./texts.js";
 import { clockText, durationText, now, timeElement } from "./time.js";
 import {
   afterWindow,
@@ -27,36 +28,11 @@ import {
   verdictLabel,
 } from "./words.js";
 
-const TEXT = {
-  earlier: "Earlier",
-  later: "Later",
-  zoomIn: "Zoom in",
-  zoomOut: "Zoom out",
-  heard: "Recordings",
-  note: "Write a note",
-  heardNone: "No recording was heard in the last 30 days.",
-  samples: "Of a stream, a sample is kept each hour while it sounds normal; the sound of alarms is with them.",
-  some: (r) => `${r.unusual} of ${r.judged} windows unusual, ${Math.round(r.expected)} expected`,
-  spans: (r) =>
-    r.spans.map((s) => `${clockSpan(s.start_s)} to ${clockSpan(s.end_s)} (${scoreText(s.score)})`).join(", "),
-  worst: "Worst: ",
-  more: "Show older ones",
-  order: "Order of the recordings",
-  orders: { newest: "Newest first", worst: "Worst first" },
-  remove: "Remove this machine",
-  removeHow: "It is no longer watched. What was recorded stays, and so does its model: it can be set up again.",
-  drop: "Score recordings: choose them, or drop them here",
-  listen: "Listen with the microphone of this device",
-  listenHow: "While this page is open, each recording is sent to nearfar, kept, and counts for the alarm.",
-  stop: "Stop listening",
-  listening: (s) => `Listening: a recording of ${s} s at a time.`,
-  insecure: "Only at the computer that runs nearfar, or over https.",
-};
 const RANGES = [
-  ["1 h", 1],
-  ["24 h", 24],
-  ["7 d", 168],
-  ["90 d", 2160],
+  ["machine.hour", 1],
+  ["machine.day", 24],
+  ["machine.week", 168],
+  ["machine.quarter", 2160],
 ];
 const [SHORTEST_H, LONGEST_H] = [1 / 12, 2160];
 const POINTS = 700;
@@ -95,7 +71,7 @@ export async function show(main, id) {
     RANGES.forEach(([, each], i) => ranges.children[i].setAttribute("aria-pressed", String(each === value)));
     return draw();
   };
-  const rangeButton = ([text, value]) =>
+  const rangeButton = ([key, value]) =>
     h(
       "button",
       {
@@ -103,7 +79,7 @@ export async function show(main, id) {
         "aria-pressed": String(value === hours),
         onclick: () => choose(value).catch(() => {}),
       },
-      text,
+      t(key),
     );
   const move = ({ by = 0, zoom = 1 }) => {
     const until = end ?? now();
@@ -115,41 +91,43 @@ export async function show(main, id) {
   };
   const moves = h(
     "div",
-    { class: "ranges", role: "group", "aria-label": "Move" },
+    { class: "ranges", role: "group", "aria-label": t("machine.move") },
     [
-      [TEXT.earlier, { by: -0.5 }],
-      [TEXT.later, { by: 0.5 }],
-      [TEXT.zoomIn, { zoom: 0.5 }],
-      [TEXT.zoomOut, { zoom: 2 }],
+      [t("machine.earlier"), { by: -0.5 }],
+      [t("machine.later"), { by: 0.5 }],
+      [t("machine.zoom_in"), { zoom: 0.5 }],
+      [t("machine.zoom_out"), { zoom: 2 }],
     ].map(([text, how]) => h("button", { type: "button", onclick: () => move(how) }, text)),
   );
-  const ranges = h("div", { class: "ranges", role: "group", "aria-label": "Time shown" }, RANGES.map(rangeButton));
+  const shown = { class: "ranges", role: "group", "aria-label": t("machine.range") };
+  const ranges = h("div", shown, RANGES.map(rangeButton));
   replaceContent(
     main,
-    breadcrumbs(["Machines", "/"], [machine.name]),
+    breadcrumbs([t("machines.title"), "/"], [machine.name]),
     head,
     current,
     send,
     h(
       "section",
       { class: "panel", "aria-labelledby": "trend" },
-      h("div", { class: "title" }, h("h2", { id: "trend" }, "Trend"), h("div", { class: "end" }, moves, ranges)),
+      h(
+        "div",
+        { class: "title" },
+        h("h2", { id: "trend" }, t("machine.trend")),
+        h("div", { class: "end" }, moves, ranges),
+      ),
       figure,
       legend(),
       drift,
     ),
     unusual,
-    panel("heard", TEXT.heard, heard),
-    panel("events", "Alarms, unusual sounds and microphone problems", events),
+    panel("heard", t("machine.heard"), heard),
+    panel("events", t("machine.events"), events),
     notes.element,
     panel(
       "shelving",
-      "Shelve",
-      h(
-        "p",
-        { class: "small" },
-        "During repair or cleaning: no alarm is raised for this time, everything is still recorded.",
-      ),
+      t("machine.shelve_title"),
+      h("p", { class: "small" }, t("machine.shelve_how")),
       actions,
     ),
     maintenancePanel(id),
@@ -157,9 +135,9 @@ export async function show(main, id) {
     h(
       "details",
       {},
-      h("summary", {}, TEXT.remove),
-      h("p", {}, TEXT.removeHow),
-      h("p", {}, actionButton(TEXT.remove, removed)),
+      h("summary", {}, t("machine.remove")),
+      h("p", {}, t("machine.remove_how")),
+      h("p", {}, actionButton(t("machine.remove"), removed)),
     ),
   );
 
@@ -175,21 +153,21 @@ export async function show(main, id) {
   const shelve = (hours) => {
     const work = async (name) => {
       await post(apiPath("machines", id, "shelve"), { hours, who: name });
-      return `Shelved for ${hours} h.`;
+      return t("machine.shelved", { count: hours });
     };
-    return actionButton(`Shelve ${hours} h`, work, { after: reloadHeader });
+    return actionButton(t("machine.shelve", { count: hours }), work, { after: reloadHeader });
   };
   const unshelve = async (name) => {
     await remove(`${apiPath("machines", id, "shelve")}?who=${encodeURIComponent(name)}`);
-    return "Alarms are raised again.";
+    return t("machine.unshelved");
   };
   const drawHeader = () => {
-    const model = h("a", { class: "button", href: `/model/${encodeURIComponent(id)}` }, "Normals and set-point");
+    const model = h("a", { class: "button", href: `/model/${encodeURIComponent(id)}` }, t("machine.model"));
     replaceContent(head, h("h1", {}, machine.name), badge(stateLabel(machine)), h("div", { class: "end" }, model));
     replaceContent(current, currentScore(machine));
     const shelved = machine.state === "shelved";
     if (actions.contains(document.activeElement) && actions.dataset.shelved === String(shelved)) return;
-    const end = actionButton("End shelving", unshelve, { after: reloadHeader });
+    const end = actionButton(t("machine.unshelve"), unshelve, { after: reloadHeader });
     replaceContent(actions, shelved ? end : [1, 8, 24].map(shelve));
     actions.dataset.shelved = String(shelved);
   };
@@ -203,7 +181,7 @@ export async function show(main, id) {
     ]);
     notes.draw(written);
     const focused = figure.contains(document.activeElement);
-    const range = RANGES.find(([, value]) => value === hours)?.[0] || "time shown";
+    const range = RANGES.find(([, value]) => value === hours)?.[0];
     replaceContent(
       figure,
       past.scores.length
@@ -221,8 +199,9 @@ export async function show(main, id) {
             onMove: move,
           })
         : note(
-            `No sound arrived in the ${end ? "time shown" : `last ${range}`}. Is the source running? `,
-            h("a", { href: "/health" }, "Health"),
+            end || !range ? t("machine.empty_shown") : t("machine.empty_last", { range: t(range) }),
+            " ",
+            h("a", { href: "/health" }, t("page.health")),
           ),
     );
     if (focused) figure.querySelector(".chart")?.focus();
@@ -287,6 +266,8 @@ function currentScore(machine) {
   const last = machine.window;
   const value = machine.score;
   const unjudged = last && value === null;
+  const limits = { unusual: scoreText(machine.unusual_threshold), alarm: scoreText(machine.threshold) };
+  const levels = last && { near: levelText(last.level_near_dbfs), far: levelText(last.level_far_dbfs) };
   const warnings = machine.health.length || !unjudged ? machine.health : [last.problem];
   return [
     h(
@@ -296,11 +277,7 @@ function currentScore(machine) {
       h(
         "span",
         { class: "small" },
-        unjudged
-          ? "The last recording could not be judged."
-          : value === null
-            ? "Nothing was heard yet: drop recordings below, or listen with a microphone."
-            : `standard deviations above its normal recordings; unusual above ${scoreText(machine.unusual_threshold)}, alarm above ${scoreText(machine.threshold)}`,
+        unjudged ? t("machine.unjudged") : value === null ? t("machine.not_yet") : t("machine.deviations", limits),
       ),
     ),
     gauge(value, machine.threshold, machine.unusual_threshold),
@@ -308,7 +285,7 @@ function currentScore(machine) {
       h(
         "p",
         { class: "row" },
-        h("a", { class: "button main", href: `/event/${machine.event_id}` }, icon("alarm"), "Look at the alarm"),
+        h("a", { class: "button main", href: `/event/${machine.event_id}` }, icon("alarm"), t("machine.look")),
       ),
     value !== null && h("p", {}, rarityText(last.p)),
     machine.unusual_stands && h("p", { class: "odd-text" }, asSentence(machine.unusual_text)),
@@ -317,8 +294,11 @@ function currentScore(machine) {
     h(
       "p",
       { class: "small" },
-      machine.last_heard ? ["Last sound ", timeElement(machine.last_heard)] : "No sound since the start",
-      last ? `. Near ${levelText(last.level_near_dbfs)}, far ${levelText(last.level_far_dbfs)}.` : ".",
+      machine.last_heard
+        ? parts("machines.last", { time: timeElement(machine.last_heard) })
+        : t("machines.no_sound"),
+      ". ",
+      last && t("machine.levels", levels),
     ),
   ];
 }
@@ -337,23 +317,24 @@ function sending(machine, after) {
   };
   const { id } = machine();
   const path = (file) => uploadPath(id, "score", file.name, `&who=${encodeURIComponent(savedName())}`);
-  const zone = dropZone({ label: TEXT.drop, path, sent: (file, answer) => tell(file.name, answer), done: after });
+  const sent = (file, answer) => tell(file.name, answer);
+  const zone = dropZone({ label: t("machine.drop"), path, sent, done: after });
   if (machine().source !== "none") return [zone, shown];
-  const state = h("p", { class: "small", role: "status" }, allowed() ? TEXT.listenHow : TEXT.insecure);
+  const state = h("p", { class: "small", role: "status" }, allowed() ? t("machine.listen_how") : t("machine.insecure"));
   const meters = levelMeters();
   let microphone = null;
-  const button = h("button", { type: "button", disabled: !allowed() }, icon("play"), TEXT.listen);
+  const button = h("button", { type: "button", disabled: !allowed() }, icon("play"), t("machine.listen"));
   const stop = () => {
     microphone?.close();
     microphone = null;
     meters.show([]);
-    replaceContent(button, icon("play"), TEXT.listen);
-    state.textContent = TEXT.listenHow;
+    replaceContent(button, icon("play"), t("machine.listen"));
+    state.textContent = t("machine.listen_how");
   };
   const start = async () => {
     microphone = await openMicrophone({ ...saved(id), onLevels: meters.show, onEnd: stop });
-    replaceContent(button, icon("stop"), TEXT.stop);
-    state.textContent = TEXT.listening(scoreText(machine().clip_seconds));
+    replaceContent(button, icon("stop"), t("machine.stop"));
+    state.textContent = t("machine.listening", { seconds: machine().clip_seconds });
     const sends = new Set();
     while (microphone) {
       const name = `${fileTime(Date.now())}.wav`;
@@ -382,6 +363,13 @@ function sending(machine, after) {
   return [h("p", { class: "row" }, button), meters.element, state, zone, shown];
 }
 
+const some = (r) =>
+  t("machine.some", { unusual: r.unusual, count: r.judged, expected: Math.round(r.expected) });
+const spans = (r) =>
+  r.spans
+    .map((s) => t("machine.span", { from: clockSpan(s.start_s), to: clockSpan(s.end_s), score: scoreText(s.score) }))
+    .join(", ");
+
 // The recordings that a machine has heard, newest first, with their sound and worst spans.
 async function heardList(machine, into, notes) {
   const channels = machine.window?.level_far_dbfs === null ? ["near"] : ["near", "far"];
@@ -392,8 +380,10 @@ async function heardList(machine, into, notes) {
       h("b", {}, r.file || clockText(r.t0)),
       called(r) && ` ${called(r)}`,
       h("span", { class: "small" }, r.file && [" ", timeElement(r.t0)], ` · ${scoreText(r.score)}`),
-      r.windows > 1 && h("span", { class: "small" }, ` · ${TEXT.some(r)}`),
-      r.windows > 1 && r.spans.length > 0 && h("span", { class: "small spans" }, TEXT.worst, TEXT.spans(r)),
+      r.windows > 1 && h("span", { class: "small" }, ` · ${some(r)}`),
+      r.windows > 1 &&
+        r.spans.length > 0 &&
+        h("span", { class: "small spans" }, t("machine.worst", { spans: spans(r) })),
       r.problem && h("span", { class: "small" }, ` · ${r.problem}`),
     ],
     name: r.file || clockText(r.t0),
@@ -401,7 +391,7 @@ async function heardList(machine, into, notes) {
     missing: "",
     answers: [
       badge(recordingLabel(r.status)),
-      h("button", { type: "button", onclick: () => notes.begin(r.t0) }, TEXT.note),
+      h("button", { type: "button", onclick: () => notes.begin(r.t0) }, t("machine.note")),
     ],
   });
   const names = await notesOf(machine.id);
@@ -414,19 +404,26 @@ async function heardList(machine, into, notes) {
   };
   const orders = h(
     "div",
-    { class: "ranges", role: "group", "aria-label": TEXT.order },
-    Object.entries(TEXT.orders).map(([value, text]) =>
-      h("button", { type: "button", "aria-pressed": String(value === order), onclick: () => choose(value) }, text),
+    { class: "ranges", role: "group", "aria-label": t("machine.order") },
+    [
+      ["newest", "machine.newest_first"],
+      ["worst", "machine.worst_first"],
+    ].map(([value, key]) =>
+      h(
+        "button",
+        { type: "button", "aria-pressed": String(value === order), onclick: () => choose(value) },
+        t(key),
+      ),
     ),
   );
   const all = found.recordings;
   const draw = (next) => {
-    const button = h("button", { type: "button", onclick: () => more(next).catch(() => {}) }, TEXT.more);
+    const button = h("button", { type: "button", onclick: () => more(next).catch(() => {}) }, t("machine.more"));
     replaceContent(
       into,
       all.length > 1 && h("p", {}, orders),
-      machine.source !== "none" && !all.some((r) => r.file) && h("p", { class: "small" }, TEXT.samples),
-      all.length ? player(all.map(item)) : note(TEXT.heardNone),
+      machine.source !== "none" && !all.some((r) => r.file) && h("p", { class: "small" }, t("machine.samples")),
+      all.length ? player(all.map(item)) : note(t("machine.heard_none")),
       next && h("p", { class: "row" }, button),
     );
   };
@@ -443,47 +440,48 @@ function unusualSounds(machine, events, after) {
   const levels = machine.window || {};
   const channels = levels.level_far_dbfs === null ? ["near"] : ["near", "far"];
   const gain = Math.max(0, Math.min(40, Math.round(PLAYED_DBFS - (levels.level_near_dbfs ?? PLAYED_DBFS))));
+  const link = (event) => h("a", { href: `/event/${event.id}` }, t("machine.event", { id: `${event.id}` }));
   const sound = (event) => ({
-    label: [h("a", { href: `/event/${event.id}` }, `Event ${event.id}`), ", ", timeElement(event.started)],
-    name: `event ${event.id}`,
-    hint: `score ${scoreText(event.peak_score)}`,
+    label: [link(event), ", ", timeElement(event.started)],
+    name: t("machine.event_name", { id: `${event.id}` }),
+    hint: t("machine.score", { score: scoreText(event.peak_score) }),
     sounds: channels.map((name) => ({
       name,
       src: `${apiPath("events", event.id, "audio", name)}?gain_db=${gain}&whole=true`,
     })),
     answers: [
-      actionButton("Fine, add to the normals", answerAction(event, "fine"), { after }),
-      actionButton("Not fine", answerAction(event, "fault", "Recorded as a real fault."), { after }),
+      actionButton(t("machine.fine"), answerAction(event, "fine"), { after }),
+      actionButton(t("machine.not_fine"), answerAction(event, "fault", t("machine.fault_recorded")), { after }),
     ],
   });
   return panel(
     "unusual",
-    "Unusual: is it fine?",
-    h(
-      "p",
-      {},
-      "Another session (noise, load, season), or the beginning of a fault: listen. What is fine becomes a normal recording, and the session is known from then on. You can take that back.",
-    ),
+    t("machine.question"),
+    h("p", {}, t("machine.question_how")),
     player(events.map(sound)),
   );
 }
 
 // Events, newest first; with `machine`, each with the name of its machine.
 export function eventTable(events, { machine = false } = {}) {
-  if (!events.length) return note("There were none in this period.");
+  if (!events.length) return note(t("machine.none"));
   const row = (event) => {
     const health = !isHeard(event);
     const word = event.label ? `${eventWord(event)}: ${event.label}` : eventWord(event);
     const link = h("a", { href: `/event/${event.id}` }, word);
+    const lasted = event.ended ? durationText(event.ended - event.started) : t("machine.not_over");
     return h(
       "tr",
       {},
       h("th", { scope: "row" }, link, machine && h("span", { class: "small" }, ` ${event.name}`)),
       h("td", {}, timeElement(event.started)),
-      h("td", { "data-is": "lasted" }, event.ended ? durationText(event.ended - event.started) : "not over"),
-      h("td", { "data-is": health ? "" : "highest" }, health ? asSentence(event.text) : scoreText(event.peak_score)),
+      h("td", { "data-is": t("machine.lasted_short") }, lasted),
+      health
+        ? h("td", { "data-is": "" }, asSentence(event.text))
+        : h("td", { "data-is": t("machine.highest_short") }, scoreText(event.peak_score)),
       h("td", {}, badge(verdictLabel(event))),
     );
   };
-  return table(["What", "Began", "Lasted", "Highest, or why", "Answer"], events.map(row));
+  const heads = ["machine.what", "machine.began", "machine.lasted", "machine.highest", "machine.answer"];
+  return table(heads.map((key) => t(key)), events.map(row));
 }

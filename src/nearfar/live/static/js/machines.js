@@ -6,46 +6,39 @@ import { announce, badge, h, panel, replaceContent, reportLinks, setTitle } from
 import { uploadPath } from "./drop.js";
 import { waitingItem } from "./setup.js";
 import { subscribe, throttle } from "./stream.js";
+import { LOCALE, parts, t } from "./texts.js";
 import { now, timeElement } from "./time.js";
 import { afterWindow, asSentence, resultText, scoreText, stateLabel, summaryText } from "./words.js";
 
-const TEXT = {
-  add: "Add a machine",
-  find: "Find a machine",
-  none: "No machine is watched yet.",
-  first: "Add one: nearfar learns how it sounds when it runs as it should, and tells you when it does not.",
-  nothing: "No machine has this name.",
-  going: "Being set up",
-};
 const HOURS = 6;
 const POINTS = 90;
 const MANY = 8; // machines, from which on they can be searched
 
 export async function show(main) {
-  setTitle("Machines");
+  setTitle(t("machines.title"));
   const machines = new Map(); // by id, and so are the next two
   const past = new Map(); // scores of the last hours
   const items = new Map(); // list items
   const line = h("p", { class: "small", role: "status" });
   const cards = h("ul", { class: "cards" });
   const going = h("div", {});
-  const missing = h("p", { class: "empty", role: "status", hidden: true }, TEXT.nothing);
+  const missing = h("p", { class: "empty", role: "status", hidden: true }, t("machines.nothing"));
   const find = h("input", { type: "search", id: "find", autocomplete: "off", oninput: () => draw() });
-  const search = h("div", { class: "find", hidden: true }, h("label", { for: "find" }, TEXT.find), find);
-  const add = h("a", { class: "button main", href: "/setup" }, TEXT.add);
+  const search = h("div", { class: "find", hidden: true }, h("label", { for: "find" }, t("machines.find")), find);
+  const add = h("a", { class: "button main", href: "/setup" }, t("machines.add"));
   const empty = h(
     "section",
     { class: "panel", hidden: true },
-    h("p", { class: "lead" }, TEXT.none),
-    h("p", {}, TEXT.first),
+    h("p", { class: "lead" }, t("machines.none")),
+    h("p", {}, t("machines.first")),
   );
   const reports = reportLinks();
-  const title = h("div", { class: "title" }, h("h1", {}, "Machines"), h("div", { class: "end" }, add));
+  const title = h("div", { class: "title" }, h("h1", {}, t("machines.title")), h("div", { class: "end" }, add));
   replaceContent(main, title, line, search, missing, empty, cards, going, reports);
 
   const draw = () => {
     const order = [...machines.values()].sort(
-      (a, b) => stateLabel(a).rank - stateLabel(b).rank || a.name.localeCompare(b.name),
+      (a, b) => stateLabel(a).rank - stateLabel(b).rank || a.name.localeCompare(b.name, LOCALE),
     );
     reports.hidden = !order.length;
     empty.hidden = Boolean(order.length);
@@ -90,7 +83,7 @@ export async function show(main) {
     const waiting = found.collections.filter((each) => !each.live);
     replaceContent(
       going,
-      waiting.length ? panel("going", TEXT.going, h("ul", { class: "plain" }, waiting.map(waitingItem))) : null,
+      waiting.length > 0 && panel("going", t("machines.going"), h("ul", { class: "plain" }, waiting.map(waitingItem))),
     );
   };
   await Promise.all([load(), loadGoing()]);
@@ -133,10 +126,12 @@ function machineCard(machine, scores) {
   const label = stateLabel(machine);
   const value = machine.score;
   const last = machine.last_heard
-    ? ["Last sound ", timeElement(machine.last_heard, { absolute: false })]
-    : "No sound since the start";
+    ? parts("machines.last", { time: timeElement(machine.last_heard, { absolute: false }) })
+    : t("machines.no_sound");
   const site = machine.site && h("span", { class: "site" }, machine.site);
-  const limit = value === null ? "" : `${scoreText(value)}, alarm above ${scoreText(machine.threshold)}`;
+  const limits = { value: scoreText(value), limit: scoreText(machine.threshold) };
+  const limit = value !== null && t("machines.limit", limits);
+  const fine = label.kind === "fine" && !machine.health.length;
   return h(
     "a",
     { class: `card ${label.kind}`, href: `/machine/${encodeURIComponent(machine.id)}` },
@@ -146,6 +141,6 @@ function machineCard(machine, scores) {
     sparkline(scores, machine.threshold),
     machine.unusual_stands && h("p", { class: "odd-text" }, asSentence(machine.unusual_text)),
     machine.health.map((text) => h("p", { class: "warning" }, asSentence(text))),
-    h("p", { class: "last" }, last, label.kind === "fine" && !machine.health.length ? " · microphones fine" : ""),
+    h("p", { class: "last" }, last, fine && ` · ${t("machines.microphones")}`),
   );
 }

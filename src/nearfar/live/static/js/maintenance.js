@@ -3,23 +3,8 @@
 import { actionButton } from "./actions.js";
 import { apiPath, get, post, remove } from "./api.js";
 import { h, panel, replaceContent } from "./dom.js";
+import { t } from "./texts.js";
 import { clockText } from "./time.js";
-
-const TEXT = {
-  title: "Maintenance",
-  how: "What is heard in these times is kept and marked, and not judged.",
-  from: "From",
-  to: "To",
-  weekly: "Or every week, such as Sun 06:00-10:00 or Sat-Sun",
-  why: "Why (may stay empty)",
-  mark: "Mark it",
-  marked: "Marked.",
-  removed: "Removed.",
-  remove: "Remove",
-  fixed: "in plant.toml",
-  all: "all machines",
-  missing: "Give both times, or the span of every week.",
-};
 
 // A panel for the machine `id`, which loads its entries by itself.
 export function maintenancePanel(id) {
@@ -37,7 +22,7 @@ export function maintenancePanel(id) {
   };
   const mark = async (who) => {
     const span = weekly.value.trim();
-    if (!span && !(from.value && to.value)) return TEXT.missing;
+    if (!span && !(from.value && to.value)) return t("maintenance.missing");
     await post("/v1/maintenance", {
       when: span || `${moment(from)}/${moment(to)}`,
       machines: [id],
@@ -45,22 +30,22 @@ export function maintenancePanel(id) {
       who,
     });
     for (const input of [from, to, weekly, why]) input.value = "";
-    return TEXT.marked;
+    return t("maintenance.marked");
   };
   load().catch(() => {});
   return panel(
     "maintenance",
-    TEXT.title,
-    h("p", { class: "small" }, TEXT.how),
+    t("maintenance.title"),
+    h("p", { class: "small" }, t("maintenance.how")),
     list,
     h(
       "form",
       { class: "new-machine", onsubmit: (event) => event.preventDefault() },
-      h("label", {}, TEXT.from, from),
-      h("label", {}, TEXT.to, to),
-      h("label", {}, TEXT.weekly, weekly),
-      h("label", {}, TEXT.why, why),
-      h("p", { class: "row" }, actionButton(TEXT.mark, mark, { after: load })),
+      h("label", {}, t("maintenance.from"), from),
+      h("label", {}, t("maintenance.to"), to),
+      h("label", {}, t("maintenance.weekly"), weekly),
+      h("label", {}, t("maintenance.why"), why),
+      h("p", { class: "row" }, actionButton(t("maintenance.mark"), mark, { after: load })),
     ),
   );
 }
@@ -68,19 +53,20 @@ export function maintenancePanel(id) {
 function entry(e, after) {
   const forget = async (who) => {
     await remove(`${apiPath("maintenance", String(e.id))}?who=${encodeURIComponent(who)}`);
-    return TEXT.removed;
+    return t("maintenance.removed");
   };
-  const about = [e.why, e.machines.length ? "" : TEXT.all, e.id ? "" : TEXT.fixed].filter(Boolean).join(", ");
+  const about = [e.why, !e.machines.length && t("maintenance.all"), !e.id && t("maintenance.fixed")].filter(Boolean);
   return h(
     "li",
     { class: "row" },
-    h("span", {}, whenText(e.when), about && h("span", { class: "small" }, ` ${about}`)),
-    e.id > 0 && actionButton(TEXT.remove, forget, { after }),
+    h("span", {}, whenText(e.when), h("span", { class: "small" }, ` ${about.join(", ")}`)),
+    e.id > 0 && actionButton(t("maintenance.remove"), forget, { after }),
   );
 }
 
 function whenText(when) {
   const times = when.split("/").map((text) => Date.parse(text) / 1000);
   if (times.length < 2 || times.some(Number.isNaN)) return when;
-  return times.map((t) => clockText(t, { seconds: false })).join(" to ");
+  const [from, to] = times.map((each) => clockText(each, { seconds: false }));
+  return t("time.to", { from, to });
 }

@@ -1,13 +1,13 @@
 // The microphones of this browser: levels, and recordings as WAV files. Near is the first channel, far the second.
 
 import { at } from "./dom.js";
+import { t } from "./texts.js";
 
 export const NONE = "none"; // there is no far microphone
 export const RIGHT = "right"; // it is the right channel of near's device
 const LEVEL_S = 0.25;
 const SILENT_DB = -120;
 const BEGIN_MS = 2000; // after which a microphone without any sample is taken as it says it is
-const MUTE = "this browser records only where the computer has a loudspeaker or headphones: connect one";
 
 // Whether this page may ask for a microphone: browsers allow it to this computer's own pages and to https only.
 export const allowed = () => Boolean(navigator.mediaDevices?.getUserMedia && window.AudioWorkletNode);
@@ -83,7 +83,7 @@ export async function openMicrophone({ near = "", far = RIGHT, onLevels = () => 
     open = false;
     for (const each of streams) for (const track of each.getTracks()) track.stop();
     context.close();
-    for (const each of wanted) each.failed(new Error("the microphone was closed"));
+    for (const each of wanted) each.failed(new Error(t("microphone.closed")));
   };
   for (const each of streams)
     each.getAudioTracks()[0].addEventListener("ended", () => {
@@ -93,7 +93,7 @@ export async function openMicrophone({ near = "", far = RIGHT, onLevels = () => 
   await Promise.race([context.resume(), new Promise((done) => setTimeout(done, BEGIN_MS))]);
   if (context.state !== "running") {
     close();
-    throw new Error(MUTE);
+    throw new Error(t("microphone.mute"));
   }
   await begun;
   return {

@@ -7,6 +7,7 @@ import { breadcrumbs, facts, h, note, panel, replaceContent, s, setTitle } from 
 import { dropZone, uploadPath } from "./drop.js";
 import { player } from "./player.js";
 import { subscribe, throttle } from "./stream.js";
+import { fixed, parts, t } from "./texts.js";
 import { asSentence, frequencyText, scoreText } from "./words.js";
 
 const H = 260;
@@ -15,57 +16,27 @@ const RIGHT = 16;
 const TOP = 18;
 const BOTTOM = 44;
 const FREQUENCIES = [
-  [700, "100 a day"],
-  [70, "10 a day"],
-  [7, "1 a day"],
-  [1, "1 a week"],
-  [12 / 52.18, "1 a month"],
-  [1 / 52.18, "1 a year"],
-  [0.1 / 52.18, "1 in 10 years"],
-]; // [per week, label]
+  [700, "rates.days", 100],
+  [70, "rates.days", 10],
+  [7, "rates.days", 1],
+  [1, "rates.weeks", 1],
+  [12 / 52.18, "rates.months", 1],
+  [1 / 52.18, "rates.years", 1],
+  [0.1 / 52.18, "rates.in_years", 10],
+]; // [per week, key of its text, count there]
 
-const LAMPS =
-  "Two lamps: an alarm is meant to be rare in a new session, too (other noise, load, season); unusual means rare for a session that the normal recordings know.";
-
-const TEXT = {
-  question: "How many false alarms do you accept?",
-  choices: [
-    [70, "10 a day"],
-    [7, "1 a day"],
-    [1, "1 a week"],
-    [7 / 30.44, "1 a month"],
-  ],
-  asIs: "As now",
-  other: "Another number a week",
-  wait: "…",
-  estimate: " (estimated)",
-  beyond: "Estimated: so few false alarms cannot be shown by these normal recordings, and faint faults may stay below.",
-  above: (value) => `alarm above ${value}`,
-  curve: "The curve, and the details",
-  normals: "Normal recordings",
-  normalsHow:
-    "What nearfar takes for normal, the most unusual first. Listen: what is not normal is taken out, and what was recorded together has one session.",
-  total: (shown, n) => (shown < n ? `The ${shown} most unusual of ${n}.` : `${n} recordings.`),
-  unlike: "unlike all others",
-  remove: "Take out",
-  session: "Session of those that are chosen",
-  name: "Name the session",
-  removeAll: "Take out those that are chosen",
-  choose: (name) => `Choose ${name}`,
-  none: "Choose recordings first.",
-  drop: "Add normal recordings: choose them, or drop them here. You can take that back.",
-  addSetup: "More normal recordings: on another day, or of another way to run",
-};
+const CHOICES = FREQUENCIES.slice(1, 5); // 10 a day to 1 a month
 
 export async function show(main, id) {
   let model = await get(apiPath("machines", id, "model"));
   const setup = (await get("/v1/collections")).collections.some((each) => each.id === id);
-  setTitle(`Normals and set-point of ${model.name}`);
+  const title = t("model.title", { machine: model.name });
+  setTitle(title);
   const body = h("div", {});
   replaceContent(
     main,
-    breadcrumbs(["Machines", "/"], [model.name, `/machine/${encodeURIComponent(id)}`], ["Normals and set-point"]),
-    h("div", { class: "title" }, h("h1", {}, `Normals and set-point of ${model.name}`)),
+    breadcrumbs([t("machines.title"), "/"], [model.name, `/machine/${encodeURIComponent(id)}`], [t("model.short")]),
+    h("div", { class: "title" }, h("h1", {}, title)),
     body,
   );
   const reload = async () => {
@@ -80,13 +51,13 @@ export async function show(main, id) {
       () => {},
     );
     const audit = model.audit.length
-      ? auditList(model.audit, reload, "Taken back.")
-      : note("Nothing was changed since the model was fitted.");
+      ? auditList(model.audit, reload, t("model.taken_back"))
+      : note(t("model.unchanged"));
     replaceContent(
       body,
       h("div", { class: "pair" }, setPoint(id, model, reload), modelFacts(model, setup)),
       normals,
-      panel("audit", "Who changed what", audit),
+      panel("audit", t("model.audit"), audit),
     );
   };
   draw();
@@ -99,21 +70,22 @@ export async function show(main, id) {
 }
 
 function modelFacts(model, setup) {
-  const domains = { source: "Usual operating mode", target: "Other operating mode" };
-  const near = `near (channel ${model.near})`;
+  const { near, far } = model;
+  const setupPath = `/setup/${encodeURIComponent(model.id)}`;
+  const amount = { count: model.normals, minutes: fixed(model.minutes, 1) };
   return panel(
     "fitted",
-    "What it was fitted on",
+    t("model.fitted"),
     facts([
-      ["Fitted on", `${model.normals.toLocaleString()} normal recordings, ${model.minutes.toFixed(1)} minutes`],
-      ...model.domains.map((domain) => [domains[domain.name], `${domain.normals.toLocaleString()} recordings`]),
-      ["Microphones", model.far === null ? `only ${near}` : `${near} and far (channel ${model.far})`],
-      ["Behind them", model.backing],
-      ["Window", `${scoreText(model.clip_seconds)} s`],
+      [t("model.normals"), t("model.normals_are", amount)],
+      ...model.domains.map(({ name, normals }) => [t(`domains.${name}`), t("model.recordings", { count: normals })]),
+      [t("model.microphones"), t(far === null ? "model.only_near" : "model.near_and_far", { near, far })],
+      [t("model.behind"), model.backing],
+      [t("model.window"), t("time.seconds", { count: model.clip_seconds })],
     ]),
-    h("details", {}, h("summary", {}, "How it was chosen"), h("p", {}, asSentence(model.why))),
+    h("details", {}, h("summary", {}, t("model.chosen")), h("p", {}, asSentence(model.why))),
     model.remarks.map((text) => note(asSentence(text))),
-    setup && h("p", {}, h("a", { class: "button", href: `/setup/${encodeURIComponent(model.id)}#2` }, TEXT.addSetup)),
+    setup && h("p", {}, h("a", { class: "button", href: `${setupPath}#2` }, t("model.add_setup"))),
   );
 }
 
@@ -129,20 +101,22 @@ function setPoint(id, model, after) {
   });
   const means = h("p", { id: "means", class: "small", role: "status" });
   const figure = h("figure", {});
+  const unusualAbove = t("words.unusual_above", { value: scoreText(point.unusual_value) });
+  const unusual = h("span", { class: "odd-text" }, unusualAbove);
   const dryRun = (perWeek) =>
     update(apiPath("machines", id, "threshold"), { false_alarms_per_week: perWeek, dry_run: true }).catch(() => null);
   let wish = null; // false alarms a week, or null: as now
   let asked = 0;
   const say = (wished) => {
-    const estimate = wished.beyond_normals ? TEXT.estimate : "";
-    return [`${TEXT.above(scoreText(wished.value))}${estimate}`, wished.price.text].map(asSentence).join(" ");
+    const key = wished.beyond_normals ? "model.above_estimated" : "words.alarm_above";
+    return [t(key, { value: scoreText(wished.value) }), wished.price.text].map(asSentence).join(" ");
   };
   const choice = (perWeek, label) => {
     const input = h("input", { type: "radio", name: "wish", value: perWeek ?? "", checked: perWeek === null });
     const price = h(
       "span",
       { class: "small" },
-      perWeek === null ? ` ${TEXT.above(scoreText(point.value))}` : TEXT.wait,
+      perWeek === null ? ` ${t("words.alarm_above", { value: scoreText(point.value) })}` : "…",
     );
     input.addEventListener("change", () => choose(perWeek));
     if (perWeek !== null)
@@ -157,19 +131,19 @@ function setPoint(id, model, after) {
     const current = ++asked;
     const wished = wish === null ? null : await dryRun(wish);
     if (current !== asked) return;
-    means.textContent = wished ? `At most ${frequencyText(wish)}: ${say(wished)}` : "";
+    means.textContent = wished ? t("model.at_most", { rate: frequencyText(wish), what: say(wished) }) : "";
     drawCurve(wished);
   };
   const drawCurve = (wished) =>
     replaceContent(
       figure,
       costCurve(model, wish ?? point.false_alarms_per_week, wished && wished.value, figure.clientWidth),
-      h("figcaption", {}, "In the grey area the normal recordings are too few: the line is a cautious estimate."),
+      h("figcaption", {}, t("model.curve_caption")),
     );
   const save = async (name) => {
-    if (wish === null) return "Nothing was changed.";
+    if (wish === null) return t("model.nothing_changed");
     const answer = await update(apiPath("machines", id, "threshold"), { false_alarms_per_week: wish, who: name });
-    return `Alarm above ${scoreText(answer.value)} from now on: ${asSentence(answer.price.text)}`;
+    return t("model.changed", { value: scoreText(answer.value), price: asSentence(answer.price.text) });
   };
   const otherSoon = throttle(() => Number(other.value) > 0 && choose(Number(other.value)), 300);
   other.addEventListener("input", otherSoon);
@@ -177,32 +151,27 @@ function setPoint(id, model, after) {
   drawCurve(null);
   return panel(
     "set-point",
-    "Set-point",
-    h(
-      "p",
-      { class: "lead" },
-      `Alarm above ${scoreText(point.value)}, `,
-      h("span", { class: "odd-text" }, `unusual above ${scoreText(point.unusual_value)}`),
-    ),
+    t("model.set_point"),
+    h("p", { class: "lead" }, parts("model.is", { value: scoreText(point.value), unusual })),
     point.promise.map((line) => h("p", { class: "small" }, asSentence(line))),
     h(
       "fieldset",
       {},
-      h("legend", {}, TEXT.question),
-      choice(null, TEXT.asIs),
-      TEXT.choices.map(([perWeek, label]) => choice(perWeek, label)),
+      h("legend", {}, t("model.question")),
+      choice(null, t("model.as_is")),
+      CHOICES.map(([perWeek, key, count]) => choice(perWeek, t(key, { count }))),
     ),
-    h("div", {}, h("label", { for: "week" }, TEXT.other), other),
+    h("div", {}, h("label", { for: "week" }, t("model.other")), other),
     means,
-    h("p", { class: "small" }, TEXT.beyond),
-    h("p", { class: "row" }, actionButton("Change the set-point", save, { main: true, after })),
+    h("p", { class: "small" }, t("model.beyond")),
+    h("p", { class: "row" }, actionButton(t("model.change"), save, { main: true, after })),
     h(
       "details",
       {},
-      h("summary", {}, TEXT.curve),
+      h("summary", {}, t("model.curve")),
       figure,
       h("p", { class: "odd-text" }, asSentence(point.unusual_promise)),
-      h("p", { class: "small" }, LAMPS),
+      h("p", { class: "small" }, t("model.lamps")),
     ),
   );
 }
@@ -218,24 +187,24 @@ function costCurve(model, perWeek, chosen, width) {
   const x = (value) => LEFT + ((W - LEFT - RIGHT) * (value - low)) / (high - low);
   const y = (perWeek) => TOP + ((H - TOP - BOTTOM) * (most - Math.log(perWeek))) / (most - least);
   const [from, to] = [points[0], points.at(-1)].map(
-    (p) => `${frequencyText(p.false_alarms_per_week)} at ${scoreText(p.value)}`,
+    (p) => ({ rate: frequencyText(p.false_alarms_per_week), at: scoreText(p.value) }),
   );
-  const label = `Expected false alarms against the set-point, from ${from} to ${to}`;
+  const label = t("model.curve_name", { most: from.rate, low: from.at, least: to.rate, high: to.at });
   const svg = s("svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": label });
   const edge = Math.min(H - BOTTOM, Math.max(TOP, y(model.backed_per_week)));
   svg.append(s("rect", { class: "beyond", x: LEFT, y: edge, width: W - LEFT - RIGHT, height: H - BOTTOM - edge }));
-  for (const [w, text] of FREQUENCIES) {
+  for (const [w, key, count] of FREQUENCIES) {
     if (Math.log(w) > most || Math.log(w) < least) continue;
     svg.append(
       s("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y(w), y2: y(w) }),
-      s("text", { x: LEFT - 8, y: y(w) + 4, "text-anchor": "end" }, text),
+      s("text", { x: LEFT - 8, y: y(w) + 4, "text-anchor": "end" }, t(key, { count })),
     );
   }
   const step = [0.5, 1, 2, 5, 10, 20, 50, 100].find((size) => (high - low) / size <= 8) || 500;
   for (let v = Math.ceil(low / step) * step; v <= high; v += step)
     svg.append(s("text", { x: x(v), y: H - BOTTOM + 18, "text-anchor": "middle" }, scoreText(v)));
   svg.append(
-    s("text", { x: (LEFT + W - RIGHT) / 2, y: H - 6, "text-anchor": "middle" }, "set-point"),
+    s("text", { x: (LEFT + W - RIGHT) / 2, y: H - 6, "text-anchor": "middle" }, t("model.axis")),
     s("line", { class: "axis", x1: LEFT, x2: W - RIGHT, y1: H - BOTTOM, y2: H - BOTTOM }),
     s("path", {
       class: "line",
@@ -255,7 +224,7 @@ function costCurve(model, perWeek, chosen, width) {
         y: TOP + 10,
         "text-anchor": current > W - 90 ? "end" : "start",
       },
-      "now",
+      t("model.now"),
     ),
   );
   if (chosen !== null && chosen >= low && chosen <= high && Math.log(perWeek) <= most && Math.log(perWeek) >= least)
@@ -277,7 +246,7 @@ async function normalList(id, after, chosen) {
     const box = h("input", {
       type: "checkbox",
       checked: chosen.has(normal.key),
-      "aria-label": TEXT.choose(normal.name),
+      "aria-label": t("model.choose", { name: normal.name }),
     });
     box.addEventListener("change", () => chosen[box.checked ? "add" : "delete"](normal.key));
     return {
@@ -286,39 +255,40 @@ async function normalList(id, after, chosen) {
         " ",
         h("b", {}, normal.name),
         h("span", { class: "small" }, ` ${scoreText(normal.score)}${normal.session ? ` · ${normal.session}` : ""}`),
-        normal.unlike && h("span", { class: "warning" }, ` ${TEXT.unlike}`),
+        normal.unlike && h("span", { class: "warning" }, ` ${t("model.unlike")}`),
       ],
       name: normal.name,
       sounds: normal.playable
         ? found.channels.map((name) => ({ name, src: apiPath("machines", id, "normals", normal.index, name) }))
         : [],
-      answers: actionButton(TEXT.remove, change({ keys: [normal.key], remove: true }), { after }),
+      answers: actionButton(t("model.remove"), change({ keys: [normal.key], remove: true }), { after }),
     };
   };
+  const amount = { shown: found.normals.length, count: found.total };
   const session = h("input", { type: "text", id: "session", maxlength: 60, autocomplete: "off" });
-  const tag = (who) => (chosen.size ? change({ keys: [...chosen], session: session.value })(who) : TEXT.none);
-  const removeAll = (who) => (chosen.size ? change({ keys: [...chosen], remove: true })(who) : TEXT.none);
+  const tag = (who) => (chosen.size ? change({ keys: [...chosen], session: session.value })(who) : t("model.none"));
+  const removeAll = (who) => (chosen.size ? change({ keys: [...chosen], remove: true })(who) : t("model.none"));
   return panel(
     "normals",
-    TEXT.normals,
-    h("p", {}, TEXT.normalsHow),
-    h("p", { class: "small" }, TEXT.total(found.normals.length, found.total)),
+    t("model.list"),
+    h("p", {}, t("model.list_how")),
+    h("p", { class: "small" }, t(found.normals.length < found.total ? "model.some" : "model.all", amount)),
     dropZone({
-      label: TEXT.drop,
+      label: t("model.drop"),
       path: (file) => uploadPath(id, "add", file.name, `&who=${encodeURIComponent(savedName())}`),
       done: after,
     }),
     h(
       "div",
-      { class: "scroll", tabindex: 0, "aria-label": TEXT.normals, role: "group" },
+      { class: "scroll", tabindex: 0, "aria-label": t("model.list"), role: "group" },
       player(found.normals.map(item)),
     ),
-    h("div", {}, h("label", { for: "session" }, TEXT.session), session),
+    h("div", {}, h("label", { for: "session" }, t("model.session")), session),
     h(
       "p",
       { class: "row" },
-      actionButton(TEXT.name, tag, { after }),
-      actionButton(TEXT.removeAll, removeAll, { after }),
+      actionButton(t("model.name"), tag, { after }),
+      actionButton(t("model.remove_all"), removeAll, { after }),
     ),
   );
 }

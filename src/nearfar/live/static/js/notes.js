@@ -3,22 +3,8 @@
 import { actionButton } from "./actions.js";
 import { apiPath, get, post, update } from "./api.js";
 import { h, panel, replaceContent } from "./dom.js";
+import { t } from "./texts.js";
 import { timeElement } from "./time.js";
-
-const TEXT = {
-  title: "Notes",
-  how: "What was done or seen, such as “bearing changed”. It stands on the trend, beside its recording, and in the report.",
-  what: "Note",
-  when: "When (empty: now)",
-  write: "Write it down",
-  written: "Written down.",
-  change: "Change",
-  save: "Save",
-  remove: "Delete",
-  removed: "Deleted.",
-  ofEvent: (id) => `Event ${id}`,
-  empty: "Write something first.",
-};
 
 // A panel for the machine `id`: `draw(notes)` shows them, `begin(at)` asks for a note at a time; `after()` is called
 // when one was changed.
@@ -27,23 +13,23 @@ export function notesPanel(id, after) {
   const what = h("input", { type: "text", maxlength: 200, autocomplete: "off" });
   const when = h("input", { type: "datetime-local", step: 1 });
   const write = async (who) => {
-    if (!what.value.trim()) return TEXT.empty;
+    if (!what.value.trim()) return t("notes.empty");
     const at = when.value ? new Date(when.value).getTime() / 1000 : null;
     await post(apiPath("machines", id, "notes"), { text: what.value, at, who });
     what.value = when.value = "";
-    return TEXT.written;
+    return t("notes.written");
   };
   const element = panel(
     "notes",
-    TEXT.title,
-    h("p", { class: "small" }, TEXT.how),
+    t("notes.title"),
+    h("p", { class: "small" }, t("notes.how")),
     list,
     h(
       "form",
       { class: "new-machine", onsubmit: (event) => event.preventDefault() },
-      h("label", {}, TEXT.what, what),
-      h("label", {}, TEXT.when, when),
-      h("p", { class: "row" }, actionButton(TEXT.write, write, { after })),
+      h("label", {}, t("notes.what"), what),
+      h("label", {}, t("notes.when"), when),
+      h("p", { class: "row" }, actionButton(t("notes.write"), write, { after })),
     ),
   );
   return {
@@ -64,13 +50,13 @@ function item(id, note, after) {
     await update(apiPath("machines", id, "notes", String(note.id)), { text: text(), who });
     return said;
   };
-  const field = h("input", { type: "text", value: note.text, maxlength: 200, "aria-label": TEXT.what });
+  const field = h("input", { type: "text", value: note.text, maxlength: 200, "aria-label": t("notes.what") });
   const save = actionButton(
-    TEXT.save,
-    put(() => field.value, TEXT.written),
+    t("notes.save"),
+    put(() => field.value, t("notes.written")),
     { after },
   );
-  const change = h("button", { type: "button" }, TEXT.change);
+  const change = h("button", { type: "button" }, t("notes.change"));
   const line = h(
     "li",
     { class: "row" },
@@ -81,12 +67,12 @@ function item(id, note, after) {
       " ",
       timeElement(note.at),
       h("span", { class: "small" }, ` ${note.who} `),
-      note.event && h("a", { class: "small", href: `/event/${note.event}` }, TEXT.ofEvent(note.event)),
+      note.event && h("a", { class: "small", href: `/event/${note.event}` }, t("machine.event", { id: `${note.event}` })),
     ),
     change,
     actionButton(
-      TEXT.remove,
-      put(() => "", TEXT.removed),
+      t("notes.remove"),
+      put(() => "", t("notes.removed")),
       { after },
     ),
   );
@@ -107,7 +93,7 @@ export function eventName(event, after) {
   const field = h("input", { type: "text", id: "label", value: event.label, maxlength: 200, autocomplete: "off" });
   const save = async (who) => {
     await update(apiPath("events", event.id, "label"), { text: field.value, who });
-    return TEXT.written;
+    return t("notes.written");
   };
-  return { field, button: actionButton(TEXT.save, save, { after }) };
+  return { field, button: actionButton(t("notes.save"), save, { after }) };
 }

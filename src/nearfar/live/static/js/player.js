@@ -1,12 +1,11 @@
 // Plays one of several sounds at a time. The next one starts at the same position, so that two can be compared by ear.
 
 import { at, h, icon, replaceContent } from "./dom.js";
-
-const GONE = "This sound has been deleted.";
-const MUTE = "This browser cannot play it: has this device a loudspeaker?";
+import { fixed, t } from "./texts.js";
 
 // Why a sound does not play: one that the server does not have counts as one of an unknown format.
-const whyNot = (audio) => (audio.error?.code === MediaError.MEDIA_ERR_SRC_NOT_SUPPORTED ? GONE : MUTE);
+const whyNot = (audio) =>
+  t(audio.error?.code === MediaError.MEDIA_ERR_SRC_NOT_SUPPORTED ? "player.deleted" : "player.mute");
 
 // groups: [{ label, hint, sounds: [{ name, src }] }]; with `answers`, buttons behind them, `name` for screen readers, and
 // `missing`, the words where there is no sound
@@ -19,10 +18,10 @@ export function player(groups) {
     max: 1,
     step: 0.01,
     value: 0,
-    "aria-label": "Position in the recording",
+    "aria-label": t("player.position"),
     disabled: true,
   });
-  const status = h("output", { role: "status" }, "stopped");
+  const status = h("output", { role: "status" }, t("player.stopped"));
   let current = null;
   const showButtons = () => {
     for (const button of list.querySelectorAll("button[data-name]")) {
@@ -53,17 +52,19 @@ export function player(groups) {
   const list = h(
     "ul",
     { class: "sounds" },
-    groups.map(({ label, name: spoken, hint, sounds, answers, missing = "file deleted or changed" }) =>
+    groups.map(({ label, name: spoken, hint, sounds, answers, missing = t("player.missing") }) =>
       h(
         "li",
         {},
         h("span", {}, label, hint && h("span", { class: "small" }, ` ${hint}`)),
         sounds.map(({ name, src }) => {
+          const side = t(`channels.${name}`);
+          const spokenName = `${side}: ${spoken || label}`;
           const button = h(
             "button",
-            { type: "button", "data-name": name, "aria-label": `${name}: ${spoken || label}`, "aria-pressed": "false" },
+            { type: "button", "data-name": side, "aria-label": spokenName, "aria-pressed": "false" },
             icon("play"),
-            name,
+            side,
           );
           button.addEventListener("click", () => toggle(button, src));
           return button;
@@ -78,8 +79,9 @@ export function player(groups) {
     position.disabled = !length;
     position.max = length || 1;
     position.value = audio.currentTime;
-    position.setAttribute("aria-valuetext", `${audio.currentTime.toFixed(1)} of ${length.toFixed(1)} seconds`);
-    if (current && !audio.paused) status.textContent = `${audio.currentTime.toFixed(1)} of ${length.toFixed(1)} s`;
+    const times = { now: fixed(audio.currentTime, 1), length: fixed(length, 1) };
+    position.setAttribute("aria-valuetext", t("player.at", times));
+    if (current && !audio.paused) status.textContent = t("player.at_short", times);
   };
   audio.addEventListener("timeupdate", showPosition);
   audio.addEventListener("ended", showButtons);
@@ -94,16 +96,16 @@ export function player(groups) {
 }
 
 // One button that goes back and forth between two sounds at the same place: { label, src } each.
-export function switchPlayer(first, second, { both, start }) {
+export function switchPlayer(first, second) {
   const audio = [first, second].map((sound) => Object.assign(new Audio(at(sound.src)), { preload: "auto" }));
   let now = 0;
   const names = [first, second].map((sound, i) => h("span", { class: "side", "data-side": "AB"[i] }, sound.label));
   const button = h("button", { type: "button", class: "main" });
-  const stop = h("button", { type: "button" }, icon("stop"), "Stop");
+  const stop = h("button", { type: "button" }, icon("stop"), t("player.stop"));
   const problem = h("p", { class: "warning", role: "status" });
   const show = () => {
     const playing = audio.some((each) => !each.paused);
-    replaceContent(button, icon("play"), playing ? both : start);
+    replaceContent(button, icon("play"), t(playing ? "event.switch" : "event.start"));
     names.forEach((name, i) => name.toggleAttribute("data-on", playing && i === now));
     stop.disabled = !playing;
   };

@@ -8,121 +8,10 @@ import { levelMeters } from "./levels.js";
 import { allowed, microphones, NONE, openMicrophone, RIGHT } from "./microphone.js";
 import { player } from "./player.js";
 import { subscribe, throttle } from "./stream.js";
+import { list, t } from "./texts.js";
 import { asSentence } from "./words.js";
 
-const TEXT = {
-  title: "New machine",
-  intro: "nearfar learns how a machine sounds when it runs as it should, and tells you when it does not.",
-  plan: [
-    "Say where the sound comes from: a microphone, a folder, a stream, or files.",
-    "Collect normal recordings: 20 of 10 s or more, at every speed and load. Ten minutes on each of three days promise more than an hour today.",
-    "Listen to the odd ones, and throw out what is not normal.",
-    "nearfar listens to them all, and then watches the machine.",
-  ],
-  name: "Name of the machine",
-  begin: "Begin",
-  going: "Machines that are being set up",
-  goOn: "Go on",
-  steps: ["Where from", "Collect", "Listen", "Fit"],
-  kinds: [
-    [
-      "browser",
-      "A microphone of this device",
-      "Works with no further program. This page must stay open while it listens.",
-    ],
-    ["microphone", "A microphone of the computer that runs nearfar", "Goes on when this page is closed."],
-    ["folder", "A folder of recordings", "On the computer that runs nearfar; new files there are heard as they come."],
-    ["stream", "A stream", "Such as rtsp://camera/audio or http://…"],
-    ["files", "Files that I drop here", "From any recorder; later files are dropped on the machine's page."],
-  ],
-  near: "Near: at the machine",
-  far: "Far: a few metres away",
-  noFar: "There is none",
-  rightChannel: "The right channel of the same device",
-  place:
-    "Put near within a hand's breadth of the machine, and far two to five metres away, where it hears the room. Far tells the machine from the room.",
-  guide: "More about microphones",
-  allow: "Use the microphone",
-  stop: "Stop",
-  levels: "Show levels",
-  test: "Test for 10 s",
-  testing: "Recording 10 s…",
-  tested: "The test: listen to it",
-  testGood: "The microphones are fine.",
-  insecure:
-    "This browser gives its microphone only to pages of this computer, or of https. Open nearfar at the computer itself, or choose another way.",
-  folder: "Folder of normal recordings",
-  watched: "Folder to listen to from then on (may stay empty)",
-  putThere: (folder) => `Put recordings into ${folder}: they are found there.`,
-  stream: ["Address of near, or of both", "Address of far, if it is another one"],
-  save: "Save",
-  saved: "Saved.",
-  next: "Next",
-  collectHow:
-    "Run the machine as it should run, at every speed and load that it has. Stop whenever you like, and go on on another day: every recording counts.",
-  record: "Record",
-  recordCount: "Recordings",
-  recordSeconds: "Seconds each",
-  recordEvery: "One every … seconds (0: one after the other)",
-  recording: (taken, count) => `${taken} of ${count} recorded`,
-  counter: (c) => `${c.recordings} of 20 recordings, ${c.sessions} of 3 sessions`,
-  collected: ["Collected recordings", "Collected sessions"],
-  enough: "That is enough for an alarm that can be trusted. More days make it better.",
-  check: "Check the recordings",
-  checkWhy:
-    "nearfar listens to each recording: dead or clipped microphones, copies, and what sounds unlike the others.",
-  stale: "The recordings have changed since they were checked.",
-  notChecked: "Not checked yet.",
-  verdicts: {
-    ready: "Ready to fit: every recording can be used.",
-    few: "Too few recordings can be used: two are needed, and 20 are good.",
-    unusable: "Some recordings cannot be used. They are left out, or recorded again.",
-    exchanged: "In some recordings near and far are exchanged: exchange their channels, or leave them out.",
-    deaf: "Listen first: with these among the normals, nearfar would not hear such a fault.",
-    groups: "One question first: do these two groups belong together?",
-  },
-  groups: {
-    rate: "sample rate",
-    channels: "channels",
-    length: "length",
-    codec: "codec",
-    level: "level",
-    sound: "sound",
-  },
-  group: (kind) => `Two groups by ${kind}`,
-  groupHow:
-    "Two speeds, or two days? Then name them, and keep both. Another machine, or a moved microphone? Then throw one out.",
-  groupName: "Name of this group, such as “half load”",
-  nameIt: "Name it",
-  throwAll: "Throw all of these out",
-  keep: "Keep",
-  throwOut: "Throw out",
-  takeBack: "Take in again",
-  thrown: (who) => `thrown out by ${who}`,
-  findings: "Listen: are these really normal?",
-  all: (n) => `All ${n} recordings`,
-  fit: "Fit",
-  fitAgain: "Fit again",
-  fitWhat: (c) =>
-    `nearfar listens to ${c.recordings} recordings of ${Math.max(1, c.sessions)} ${c.sessions > 1 ? "sessions" : "session"}, and works out what is normal. The machine is watched as soon as that is done, and not before.`,
-  thrownOut: (n) => `${n} thrown out, and not used.`,
-  live: "It is live.",
-  chosen: "What was chosen, and why",
-  promise: "What may be promised",
-  toMachine: "To the machine",
-  toModel: "Its normal recordings and set-point",
-  jobs: { doctor: "Checking the recordings", fit: "Fitting" },
-  states: {
-    waiting: "waiting",
-    working: "",
-    done: "done",
-    failed: "failed",
-    cancelled: "cancelled",
-    interrupted: "interrupted",
-  },
-  cancel: "Cancel",
-  impossible: "This server sets up no machines. Start it as nearfar, or set models in its configuration.",
-};
+const KINDS = ["browser", "microphone", "folder", "stream", "files"]; // where sound comes from
 const ENDED = ["done", "failed", "cancelled", "interrupted"];
 const TEST_S = 10;
 const MOST_REFUSED = 3; // recordings in a row that cannot be used
@@ -133,11 +22,11 @@ export async function show(main, id) {
 }
 
 async function showStart(main) {
-  setTitle(TEXT.title);
+  setTitle(t("setup.title"));
   const found = await get("/v1/collections");
   document.getElementById("live").hidden = true;
   if (!found.possible) {
-    replaceContent(main, h("h1", {}, TEXT.title), note(TEXT.impossible));
+    replaceContent(main, h("h1", {}, t("setup.title")), note(t("setup.impossible")));
     return;
   }
   const name = h("input", { type: "text", id: "name", required: true, maxlength: 64, autocomplete: "off" });
@@ -160,36 +49,38 @@ async function showStart(main) {
   const waiting = found.collections.filter((each) => !each.live);
   replaceContent(
     main,
-    breadcrumbs(["Machines", "/"], [TEXT.title]),
-    h("div", { class: "title" }, h("h1", {}, TEXT.title)),
+    breadcrumbs([t("machines.title"), "/"], [t("setup.title")]),
+    h("div", { class: "title" }, h("h1", {}, t("setup.title"))),
     h(
       "section",
       { class: "panel" },
-      h("p", { class: "lead" }, TEXT.intro),
+      h("p", { class: "lead" }, t("setup.intro")),
       h(
         "ol",
         {},
-        TEXT.plan.map((text) => h("li", {}, text)),
+        list("setup.plan").map((text) => h("li", {}, text)),
       ),
       h(
         "form",
         { class: "new-machine", onsubmit: begin },
-        h("div", {}, h("label", { for: "name" }, TEXT.name), name),
+        h("div", {}, h("label", { for: "name" }, t("setup.name")), name),
         problem,
-        h("p", { class: "row" }, h("button", { class: "main" }, TEXT.begin)),
+        h("p", { class: "row" }, h("button", { class: "main" }, t("setup.begin"))),
       ),
     ),
-    waiting.length > 0 && panel("going", TEXT.going, h("ul", { class: "plain" }, waiting.map(waitingItem))),
+    waiting.length > 0 && panel("going", t("setup.going"), h("ul", { class: "plain" }, waiting.map(waitingItem))),
   );
 }
 
+const counterText = ({ recordings, sessions }) => t("setup.counter", { recordings, sessions });
+
 // A machine that is being set up, as a list item with a link.
 export function waitingItem(made) {
-  const link = h("a", { class: "button", href: `/setup/${encodeURIComponent(made.id)}` }, TEXT.goOn);
+  const link = h("a", { class: "button", href: `/setup/${encodeURIComponent(made.id)}` }, t("setup.go_on"));
   return h(
     "li",
     {},
-    h("div", { class: "row" }, h("b", {}, made.name), h("span", { class: "small" }, TEXT.counter(made)), link),
+    h("div", { class: "row" }, h("b", {}, made.name), h("span", { class: "small" }, counterText(made)), link),
   );
 }
 
@@ -199,11 +90,11 @@ async function showMachine(main, id) {
   const first = made.live || made.recordings >= 20 ? 2 : made.recordings ? 1 : 0;
   let step = Math.max(
     0,
-    TEXT.steps.findIndex((_, i) => window.location.hash === `#${i + 1}`),
+    list("setup.steps").findIndex((_, i) => window.location.hash === `#${i + 1}`),
   );
   if (!window.location.hash) step = first;
-  setTitle(`${TEXT.title}: ${made.name}`);
-  const steps = h("nav", { class: "steps", "aria-label": "Steps" });
+  setTitle(`${t("setup.title")}: ${made.name}`);
+  const steps = h("nav", { class: "steps", "aria-label": t("setup.steps_name") });
   const work = h("div", {});
   const body = h("div", {});
   const shared = {
@@ -219,7 +110,7 @@ async function showMachine(main, id) {
   const pages = [whereFrom(shared), collect(shared), listen(shared), fitting(shared)];
   replaceContent(
     main,
-    breadcrumbs(["Machines", "/"], [TEXT.title, "/setup"], [made.name]),
+    breadcrumbs([t("machines.title"), "/"], [t("setup.title"), "/setup"], [made.name]),
     h("div", { class: "title" }, h("h1", {}, made.name)),
     steps,
     work,
@@ -249,7 +140,7 @@ async function showMachine(main, id) {
           `${i + 1}. ${name}`,
         ),
       );
-    replaceContent(steps, h("ol", {}, TEXT.steps.map(button)));
+    replaceContent(steps, h("ol", {}, list("setup.steps").map(button)));
     if (focused >= 0) steps.querySelectorAll("button")[step].focus();
     drawJob();
     const page = pages[step];
@@ -267,7 +158,7 @@ async function showMachine(main, id) {
       const news = made.job?.state !== message.state;
       made = { ...made, job: message };
       if (news && ENDED.includes(message.state)) {
-        announce(`${TEXT.jobs[message.kind]}: ${TEXT.states[message.state] || message.what}`);
+        announce(`${t(`jobs.${message.kind}`)}: ${t(`job_states.${message.state}`)}`);
         reload().catch(() => {});
       } else drawJob();
     },
@@ -287,29 +178,30 @@ function jobPanel(job, after) {
   const failed = job.state === "failed" || job.state === "interrupted";
   const again = async () => {
     await post(`/v1/jobs/${job.id}/resume`);
-    return TEXT.states.waiting;
+    return t("job_states.waiting");
   };
   const cancel = async () => {
     await remove(apiPath("jobs", job.id));
-    return TEXT.states.cancelled;
+    return t("job_states.cancelled");
   };
-  const state = TEXT.states[job.state];
+  const name = t(`jobs.${job.kind}`);
+  const state = job.state !== "working" && t(`job_states.${job.state}`);
   return h(
     "section",
-    { class: `panel${failed ? " trouble" : ""}`, role: failed ? "alert" : null, "aria-label": TEXT.jobs[job.kind] },
+    { class: `panel${failed ? " trouble" : ""}`, role: failed ? "alert" : null, "aria-label": name },
     h(
       "p",
       {},
-      h("b", {}, `${TEXT.jobs[job.kind]}${state ? `: ${state}` : ""}`),
+      h("b", {}, state ? `${name}: ${state}` : name),
       job.what && ` · ${asSentence(job.what)}`,
     ),
     running &&
-      h("progress", { "aria-label": TEXT.jobs[job.kind], max: job.total || 1, value: job.total ? job.done : false }),
+      h("progress", { "aria-label": name, max: job.total || 1, value: job.total ? job.done : false }),
     h(
       "p",
       { class: "row" },
-      running && plainButton(TEXT.cancel, cancel, after),
-      failed && plainButton(TEXT.goOn, again, after),
+      running && plainButton(t("setup.cancel"), cancel, after),
+      failed && plainButton(t("setup.go_on"), again, after),
     ),
   );
 }
@@ -325,13 +217,19 @@ function plainButton(text, work, after = () => {}, { main = false, sign } = {}) 
       if (said) announce(said);
       await after();
     } catch (error) {
-      announce(error instanceof ApiError ? asSentence(error.message) : `That failed: ${error.message}`);
+      announce(error instanceof ApiError ? asSentence(error.message) : t("actions.failed", { why: error.message }));
     }
     button.removeAttribute("aria-disabled");
   });
   return button;
 }
 
+const nextButton = (shared, step) =>
+  h(
+    "p",
+    { class: "row" },
+    h("button", { type: "button", class: "main", onclick: () => shared.go(step) }, t("setup.next")),
+  );
 const heading = (text) => h("h2", { tabindex: -1 }, text);
 
 // ---- Where from -----------------------------------------------------------------------------------------------------
@@ -342,9 +240,9 @@ function whereFrom(shared) {
   const detail = h("div", { class: "detail" });
   const meters = levelMeters();
   const verdict = h("div", { role: "status" });
-  const kinds = TEXT.kinds.filter(([kind]) => shared.here || kind !== "folder");
+  const kinds = KINDS.filter((kind) => shared.here || kind !== "folder");
   const change = (body) => update(apiPath("machines", id, "recordings"), body);
-  const radio = ([kind, label, hint]) => {
+  const radio = (kind) => {
     const input = h("input", { type: "radio", name: "kind", value: kind, checked: kind === shared.made.kind });
     input.addEventListener("change", async () => {
       closeMicrophone(shared);
@@ -354,7 +252,8 @@ function whereFrom(shared) {
       await shared.reload();
       drawDetail();
     });
-    return h("label", { class: "choice" }, input, h("span", {}, label, h("span", { class: "small" }, ` ${hint}`)));
+    const hint = h("span", { class: "small" }, ` ${t(`source_hints.${kind}`)}`);
+    return h("label", { class: "choice" }, input, h("span", {}, t(`sources.${kind}`), hint));
   };
   const details = { browser, microphone, folder, stream, files };
   let drawn = "";
@@ -371,23 +270,24 @@ function whereFrom(shared) {
     const sounds = channels.map((name) => ({ name, src: `${apiPath("machines", id, "test", name)}?t=${Date.now()}` }));
     replaceContent(
       verdict,
-      problems.length ? problems : h("p", {}, badge({ word: TEXT.testGood, sign: "fine", kind: "fine" })),
-      taken.file && player([{ label: TEXT.tested, sounds }]),
+      problems.length ? problems : h("p", {}, badge({ word: t("setup.test_good"), sign: "fine", kind: "fine" })),
+      taken.file && player([{ label: t("setup.tested"), sounds }]),
     );
   }
   function browser() {
-    if (!allowed()) return h("p", { class: "warning" }, TEXT.insecure);
+    if (!allowed()) return h("p", { class: "warning" }, t("setup.insecure"));
     const near = h("select", { id: "near" });
     const far = h("select", { id: "far" });
     const fill = async () => {
       const found = await microphones();
-      const option = ({ id, label }, i) => h("option", { value: id }, label || `Microphone ${i + 1}`);
+      const option = ({ id, label }, i) =>
+        h("option", { value: id }, label || t("setup.microphone", { number: i + 1 }));
       const [wasNear, wasFar] = [near.value, far.value];
       replaceContent(near, found.map(option));
       replaceContent(
         far,
-        h("option", { value: RIGHT }, TEXT.rightChannel),
-        h("option", { value: NONE }, TEXT.noFar),
+        h("option", { value: RIGHT }, t("setup.right_channel")),
+        h("option", { value: NONE }, t("setup.no_far")),
         found.map(option),
       );
       near.value = wasNear || near.value;
@@ -411,7 +311,7 @@ function whereFrom(shared) {
     };
     const test = async () => {
       if (!shared.microphone) await open();
-      replaceContent(verdict, h("p", {}, TEXT.testing));
+      replaceContent(verdict, h("p", {}, t("setup.testing", { seconds: TEST_S })));
       const file = await shared.microphone.record(TEST_S);
       try {
         showTest(await post(uploadPath(id, "recordings", "test.wav", "&test=true"), file));
@@ -423,21 +323,21 @@ function whereFrom(shared) {
       select.addEventListener("change", () => shared.microphone && open().catch((e) => announce(e.message)));
     fill().catch(() => {});
     return [
-      h("p", { class: "small" }, TEXT.place, " ", h("a", { href: "/guide", target: "_blank" }, TEXT.guide)),
-      h("div", { class: "fields" }, labelled(TEXT.near, near), labelled(TEXT.far, far)),
+      h("p", { class: "small" }, t("setup.place"), " ", h("a", { href: "/guide", target: "_blank" }, t("setup.guide"))),
+      h("div", { class: "fields" }, labelled(t("setup.near"), near), labelled(t("setup.far"), far)),
       h(
         "p",
         { class: "row" },
-        plainButton(TEXT.allow, open),
-        plainButton(TEXT.test, test, undefined, { main: true }),
-        plainButton(TEXT.stop, stop),
+        plainButton(t("setup.allow"), open),
+        plainButton(t("setup.test", { seconds: TEST_S }), test, undefined, { main: true }),
+        plainButton(t("setup.stop"), stop),
       ),
     ];
   }
   function serverButtons(before) {
     const use = (what) => async () => {
       await before();
-      if (what === "test") replaceContent(verdict, h("p", {}, TEXT.testing));
+      if (what === "test") replaceContent(verdict, h("p", {}, t("setup.testing", { seconds: TEST_S })));
       await post(apiPath("machines", id, "microphone"), { what, seconds: TEST_S });
     };
     const stop = () =>
@@ -448,9 +348,9 @@ function whereFrom(shared) {
     return h(
       "p",
       { class: "row" },
-      plainButton(TEXT.levels, use("levels")),
-      plainButton(TEXT.test, use("test"), undefined, { main: true }),
-      plainButton(TEXT.stop, stop),
+      plainButton(t("setup.levels"), use("levels")),
+      plainButton(t("setup.test", { seconds: TEST_S }), use("test"), undefined, { main: true }),
+      plainButton(t("setup.stop"), stop),
     );
   }
   function microphone() {
@@ -462,8 +362,8 @@ function whereFrom(shared) {
         replaceContent(near, found.devices.map(option));
         replaceContent(
           far,
-          h("option", { value: RIGHT }, TEXT.rightChannel),
-          h("option", { value: NONE }, TEXT.noFar),
+          h("option", { value: RIGHT }, t("setup.right_channel")),
+          h("option", { value: NONE }, t("setup.no_far")),
           found.devices.map(option),
         );
         const [wasNear, wasFar] = shared.made.source;
@@ -480,8 +380,8 @@ function whereFrom(shared) {
       await change({ source: two ? [near.value, far.value] : [near.value], mono: far.value === NONE });
     };
     return [
-      h("p", { class: "small" }, TEXT.place, " ", h("a", { href: "/guide", target: "_blank" }, TEXT.guide)),
-      h("div", { class: "fields" }, labelled(TEXT.near, near), labelled(TEXT.far, far)),
+      h("p", { class: "small" }, t("setup.place"), " ", h("a", { href: "/guide", target: "_blank" }, t("setup.guide"))),
+      h("div", { class: "fields" }, labelled(t("setup.near"), near), labelled(t("setup.far"), far)),
       problem,
       serverButtons(store),
     ];
@@ -502,16 +402,16 @@ function whereFrom(shared) {
     });
     const store = async () => {
       await change({ folder: input.value, source: [watched.value] });
-      return TEXT.saved;
+      return t("setup.saved");
     };
     return [
-      labelled(TEXT.folder, input),
-      labelled(TEXT.watched, watched),
-      h("p", { class: "row" }, plainButton(TEXT.save, store, shared.reload, { main: true })),
+      labelled(t("setup.folder"), input),
+      labelled(t("setup.watched"), watched),
+      h("p", { class: "row" }, plainButton(t("setup.save"), store, shared.reload, { main: true })),
     ];
   }
   function stream() {
-    const inputs = TEXT.stream.map((text, i) =>
+    const inputs = list("setup.stream").map((_, i) =>
       h("input", { type: "text", id: `stream${i}`, autocomplete: "off", value: shared.made.source[i] || "" }),
     );
     const store = () => change({ source: inputs.map((input) => input.value).filter(Boolean) });
@@ -519,7 +419,7 @@ function whereFrom(shared) {
       h(
         "div",
         { class: "fields" },
-        inputs.map((input, i) => labelled(TEXT.stream[i], input)),
+        inputs.map((input, i) => labelled(list("setup.stream")[i], input)),
       ),
       serverButtons(store),
     ];
@@ -529,12 +429,12 @@ function whereFrom(shared) {
   }
   replaceContent(
     element,
-    heading(TEXT.steps[0]),
-    h("fieldset", {}, h("legend", { class: "hidden" }, TEXT.steps[0]), kinds.map(radio)),
+    heading(list("setup.steps")[0]),
+    h("fieldset", {}, h("legend", { class: "hidden" }, list("setup.steps")[0]), kinds.map(radio)),
     detail,
     meters.element,
     verdict,
-    h("p", { class: "row" }, h("button", { type: "button", class: "main", onclick: () => shared.go(1) }, TEXT.next)),
+    nextButton(shared, 1),
   );
   return {
     element,
@@ -638,7 +538,7 @@ function collect(shared) {
         said = { problems: [error.message] };
         refused += 1;
       }
-      tell(TEXT.recording(taken, wanted.count), said.problems);
+      tell(t("setup.recording", { taken, count: wanted.count }), said.problems);
       await shared.reload();
       const wait = began + 1000 * wanted.every_s - Date.now();
       if (wait > 0 && taken < wanted.count) await new Promise((done) => setTimeout(done, wait));
@@ -652,27 +552,27 @@ function collect(shared) {
     h(
       "div",
       { class: "fields" },
-      labelled(TEXT.recordCount, count),
-      labelled(TEXT.recordSeconds, seconds),
-      labelled(TEXT.recordEvery, every),
+      labelled(t("setup.record_count"), count),
+      labelled(t("setup.record_seconds"), seconds),
+      labelled(t("setup.record_every"), every),
     ),
     h(
       "p",
       { class: "row" },
-      plainButton(TEXT.record, begin, undefined, { main: true, sign: "fine" }),
-      plainButton(TEXT.stop, stop, shared.reload),
+      plainButton(t("setup.record"), begin, undefined, { main: true, sign: "fine" }),
+      plainButton(t("setup.stop"), stop, shared.reload),
     ),
     meters.element,
     state,
   );
   replaceContent(
     element,
-    heading(TEXT.steps[1]),
-    h("p", {}, TEXT.collectHow),
+    heading(list("setup.steps")[1]),
+    h("p", {}, t("setup.collect_how")),
     counter,
     controls,
     drop,
-    h("p", { class: "row" }, h("button", { type: "button", class: "main", onclick: () => shared.go(2) }, TEXT.next)),
+    nextButton(shared, 2),
   );
   return {
     element,
@@ -681,19 +581,20 @@ function collect(shared) {
       const bar = (done, most, label) => h("progress", { max: most, value: Math.min(done, most), "aria-label": label });
       replaceContent(
         counter,
-        h("p", { class: "lead" }, TEXT.counter(made)),
-        bar(made.recordings, 20, TEXT.collected[0]),
-        bar(made.sessions, 3, TEXT.collected[1]),
-        h("p", { class: "small" }, made.missing || TEXT.enough),
+        h("p", { class: "lead" }, counterText(made)),
+        bar(made.recordings, 20, list("setup.collected")[0]),
+        bar(made.sessions, 3, list("setup.collected")[1]),
+        h("p", { class: "small" }, made.missing || t("setup.enough")),
       );
       controls.hidden = !canRecord();
       const own = shared.made.kind === "folder";
       if (own || !drop.firstChild?.matches?.(".drop-zone"))
-        replaceContent(drop, own ? h("p", {}, TEXT.putThere(made.folder)) : uploads(shared));
+        replaceContent(drop, own ? h("p", {}, t("setup.put_there", { folder: made.folder })) : uploads(shared));
     },
     onSession: (session) => {
       meters.show(session.levels);
-      const text = session.state === "recording" || session.taken ? TEXT.recording(session.taken, session.count) : "";
+      const { taken, count } = session;
+      const text = session.state === "recording" || taken ? t("setup.recording", { taken, count }) : "";
       tell(text, [...(session.last?.problems || []), session.problem].filter(Boolean));
       reloadSoon();
     },
@@ -711,14 +612,14 @@ function listen(shared) {
   const all = h("details", {});
   const check = async (name) => {
     await post(apiPath("machines", id, "doctor"), { who: name });
-    return TEXT.jobs.doctor;
+    return t("jobs.doctor");
   };
   const mark = (files, change, text) =>
     actionButton(
       text,
       async (who) => {
         await update(apiPath("machines", id, "recordings"), { files, who, ...change });
-        return TEXT.saved;
+        return t("setup.saved");
       },
       { after: shared.reload },
     );
@@ -730,15 +631,19 @@ function listen(shared) {
     }));
   };
   const left = (file) => shared.made.files.find((each) => each.file === file)?.left_out_by;
+  const leftOut = (file, who) => [
+    h("span", { class: "small" }, t("setup.thrown", { who })),
+    mark([file], { keep: true }, t("setup.take_back")),
+  ];
   const decide = (file) =>
     left(file)
-      ? [h("span", { class: "small" }, TEXT.thrown(left(file))), mark([file], { keep: true }, TEXT.takeBack)]
-      : [mark([file], { keep: true }, TEXT.keep), mark([file], { keep: false }, TEXT.throwOut)];
+      ? leftOut(file, left(file))
+      : [mark([file], { keep: true }, t("setup.keep")), mark([file], { keep: false }, t("setup.throw_out"))];
 
   function drawAll() {
     const { made } = shared;
     const found = made.findings;
-    const word = !found ? TEXT.notChecked : found.stale ? TEXT.stale : TEXT.verdicts[found.verdict];
+    const word = !found ? t("setup.not_checked") : found.stale ? t("setup.stale") : t(`findings.${found.verdict}`);
     replaceContent(
       verdict,
       h("p", { class: "lead" }, word),
@@ -747,7 +652,7 @@ function listen(shared) {
     const shown = (found?.files || []).filter((each) => made.files.some((f) => f.file === each.file && !f.kept_by));
     const playing = odd.contains(document.activeElement);
     if (!playing || !shown.length || odd.dataset.of !== JSON.stringify([shown, made.files]))
-      replaceContent(odd, shown.length ? [h("h3", {}, TEXT.findings), player(shown.map(oddItem))] : null);
+      replaceContent(odd, shown.length ? [h("h3", {}, t("setup.findings")), player(shown.map(oddItem))] : null);
     odd.dataset.of = JSON.stringify([shown, made.files]);
     replaceContent(groups, (found?.groups || []).map(groupItem));
     const open = all.open;
@@ -755,15 +660,16 @@ function listen(shared) {
       label: [each.file, each.session && h("span", { class: "small" }, ` · ${each.session}`)],
       name: each.file,
       sounds: sound(each.file),
-      answers: [
-        each.left_out_by && h("span", { class: "small" }, TEXT.thrown(each.left_out_by)),
-        each.left_out_by
-          ? mark([each.file], { keep: true }, TEXT.takeBack)
-          : mark([each.file], { keep: false }, TEXT.throwOut),
-      ],
+      answers: each.left_out_by
+        ? leftOut(each.file, each.left_out_by)
+        : mark([each.file], { keep: false }, t("setup.throw_out")),
     }));
     if (!all.contains(document.activeElement) || all.dataset.of !== JSON.stringify(made.files))
-      replaceContent(all, h("summary", {}, TEXT.all(made.files.length)), items.length > 0 && player(items));
+      replaceContent(
+        all,
+        h("summary", {}, t("setup.all", { count: made.files.length })),
+        items.length > 0 && player(items),
+      );
     all.dataset.of = JSON.stringify(made.files);
     all.open = open;
   }
@@ -777,46 +683,50 @@ function listen(shared) {
     missing: "",
     answers: decide(each.file),
   });
+  const groupText = (files, value) => {
+    const shown = `${files.slice(0, 3).join(", ")}${files.length > 3 ? " …" : ""}`;
+    return t(value ? "setup.group_of" : "setup.group", { count: files.length, value, files: shown });
+  };
   const groupItem = (each, g) => [
-    h("h3", {}, TEXT.group(TEXT.groups[each.kind])),
-    h("p", { class: "small" }, TEXT.groupHow),
+    h("h3", {}, t("setup.two_groups", { kind: t(`groups.${each.kind}`) })),
+    h("p", { class: "small" }, t("setup.group_how")),
     each.files.map((files, i) => {
       const input = h("input", { type: "text", id: `group-${g}-${i}`, maxlength: 60, autocomplete: "off" });
       const name = async (who) => {
-        if (!input.value.trim()) return TEXT.groupName;
+        if (!input.value.trim()) return t("setup.group_name");
         await update(apiPath("machines", id, "recordings"), { files, session: input.value.trim(), who });
-        return TEXT.saved;
+        return t("setup.saved");
       };
       return h(
         "div",
         { class: "group" },
         player([
           {
-            label: `${files.length} recordings${each.values[i] ? ` of ${each.values[i]}` : ""}: ${files.slice(0, 3).join(", ")}${files.length > 3 ? " …" : ""}`,
+            label: groupText(files, each.values[i]),
             name: files[0],
             sounds: sound(files[0]),
           },
         ]),
-        labelled(TEXT.groupName, input),
+        labelled(t("setup.group_name"), input),
         h(
           "p",
           { class: "row" },
-          actionButton(TEXT.nameIt, name, { after: shared.reload }),
-          mark(files, { keep: false }, TEXT.throwAll),
+          actionButton(t("setup.name_it"), name, { after: shared.reload }),
+          mark(files, { keep: false }, t("setup.throw_all")),
         ),
       );
     }),
   ];
   replaceContent(
     element,
-    heading(TEXT.steps[2]),
-    h("p", {}, TEXT.checkWhy),
-    h("p", { class: "row" }, actionButton(TEXT.check, check, { main: true, after: shared.reload })),
+    heading(list("setup.steps")[2]),
+    h("p", {}, t("setup.check_why")),
+    h("p", { class: "row" }, actionButton(t("setup.check"), check, { main: true, after: shared.reload })),
     verdict,
     odd,
     groups,
     all,
-    h("p", { class: "row" }, h("button", { type: "button", class: "main", onclick: () => shared.go(3) }, TEXT.next)),
+    nextButton(shared, 3),
   );
   return { element, draw: drawAll };
 }
@@ -830,24 +740,27 @@ function fitting(shared) {
   const done = h("div", {});
   const fit = async (name) => {
     await post(apiPath("machines", id, "fit"), { who: name });
-    return TEXT.jobs.fit;
+    return t("jobs.fit");
   };
   const button = h("p", { class: "row" });
-  replaceContent(element, heading(TEXT.steps[3]), what, button, done);
+  replaceContent(element, heading(list("setup.steps")[3]), what, button, done);
   return {
     element,
     draw: async () => {
       const { made } = shared;
       replaceContent(
         what,
-        h("p", {}, TEXT.fitWhat(made)),
-        made.left_out > 0 && h("p", { class: "small" }, TEXT.thrownOut(made.left_out)),
+        h("p", {}, t("setup.fit_what", { recordings: made.recordings, count: Math.max(1, made.sessions) })),
+        made.left_out > 0 && h("p", { class: "small" }, t("setup.thrown_out", { count: made.left_out })),
         made.missing && h("p", { class: "warning" }, made.missing),
       );
       if (!button.contains(document.activeElement))
         replaceContent(
           button,
-          actionButton(made.live ? TEXT.fitAgain : TEXT.fit, fit, { main: !made.live, after: shared.reload }),
+          actionButton(t(made.live ? "setup.fit_again" : "setup.fit"), fit, {
+            main: !made.live,
+            after: shared.reload,
+          }),
         );
       if (!made.live) {
         replaceContent(done);
@@ -857,14 +770,14 @@ function fitting(shared) {
       const notes = made.job?.kind === "fit" && made.job.state === "done" ? made.job.notes : [model.why];
       replaceContent(
         done,
-        h("p", { class: "lead" }, badge({ word: TEXT.live, sign: "fine", kind: "fine" })),
-        h("h3", {}, TEXT.chosen),
+        h("p", { class: "lead" }, badge({ word: t("setup.live"), sign: "fine", kind: "fine" })),
+        h("h3", {}, t("setup.chosen")),
         h(
           "ul",
           {},
           notes.map((text) => h("li", {}, asSentence(text))),
         ),
-        h("h3", {}, TEXT.promise),
+        h("h3", {}, t("setup.promise")),
         h(
           "ul",
           {},
@@ -873,8 +786,8 @@ function fitting(shared) {
         h(
           "p",
           { class: "row" },
-          h("a", { class: "button main", href: `/machine/${encodeURIComponent(id)}` }, TEXT.toMachine),
-          h("a", { class: "button", href: `/model/${encodeURIComponent(id)}` }, TEXT.toModel),
+          h("a", { class: "button main", href: `/machine/${encodeURIComponent(id)}` }, t("setup.to_machine")),
+          h("a", { class: "button", href: `/model/${encodeURIComponent(id)}` }, t("setup.to_model")),
         ),
       );
     },

@@ -2,6 +2,7 @@
 // page polls.
 
 import { at } from "./dom.js";
+import { t } from "./texts.js";
 
 const POLL_MS = 15000;
 
@@ -19,10 +20,10 @@ export function subscribe(handlers) {
     if (polling) handlers.resync?.();
     clearInterval(polling);
     polling = 0;
-    show(true, "live");
+    show(true, t("stream.live"));
   };
   source.onerror = () => {
-    show(false, "no connection, trying again");
+    show(false, t("stream.lost"));
     polling ||= setInterval(() => handlers.resync?.(), POLL_MS);
   };
   for (const [kind, handle] of Object.entries(handlers)) {

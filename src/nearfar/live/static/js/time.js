@@ -1,56 +1,61 @@
 // Times in the time zone of the reader, absolute and relative; the relative ones are refreshed.
 
 import { h } from "./dom.js";
+import { LOCALE, t } from "./texts.js";
 
-const CLOCK = new Intl.DateTimeFormat(undefined, {
-  hour: "2-digit",
-  minute: "2-digit",
-  second: "2-digit",
-  hourCycle: "h23",
-});
-const SHORT = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
-const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+const MINUTES = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+const SECONDS = { ...MINUTES, second: "2-digit" };
+const DAY = { day: "numeric", month: "short" };
+const format = (options) => new Intl.DateTimeFormat(LOCALE, options);
+const [CLOCK, SHORT] = [SECONDS, MINUTES].map(format);
+const [DAY_CLOCK, DAY_SHORT, ONLY_DAY] = [{ ...DAY, ...SECONDS }, { ...DAY, ...MINUTES }, DAY].map(format);
+const FULL = format({ dateStyle: "full", timeStyle: "long" });
 
 export const now = () => Date.now() / 1000;
-export const date = (t) => new Date(t * 1000);
+export const date = (seconds) => new Date(seconds * 1000);
 
-export function clockText(t, { seconds = true } = {}) {
-  const time = (seconds ? CLOCK : SHORT).format(date(t));
-  return date(t).toDateString() === new Date().toDateString() ? time : `${DAY.format(date(t))}, ${time}`;
+export function clockText(when, { seconds = true } = {}) {
+  const today = date(when).toDateString() === new Date().toDateString();
+  const shape = today ? (seconds ? CLOCK : SHORT) : seconds ? DAY_CLOCK : DAY_SHORT;
+  return shape.format(date(when));
 }
 
-export const hourText = (t) => SHORT.format(date(t));
-export const dayText = (t) => DAY.format(date(t));
+export const hourText = (when) => SHORT.format(date(when));
+export const dayText = (when) => ONLY_DAY.format(date(when));
+
+const UNITS = [
+  [86400, "time.days"],
+  [3600, "time.hours"],
+  [60, "time.minutes"],
+  [1, "time.seconds"],
+];
 
 export function durationText(seconds) {
-  const parts = [
-    [86400, "d", 3600, "h"],
-    [3600, "h", 60, "min"],
-    [60, "min"],
-  ];
-  for (const [size, unit, smaller, rest] of parts) {
-    if (seconds < size) continue;
-    const whole = Math.floor(seconds / size),
-      more = smaller ? Math.floor((seconds % size) / smaller) : 0;
-    return more && whole < 10 ? `${whole} ${unit} ${more} ${rest}` : `${whole} ${unit}`;
-  }
-  return `${Math.max(0, Math.round(seconds))} s`;
+  const place = UNITS.findIndex(([size]) => seconds >= size);
+  if (place < 0 || place === 3) return t("time.seconds", { count: Math.max(0, Math.round(seconds)) });
+  const [size, unit] = UNITS[place];
+  const [smaller, rest] = UNITS[place + 1];
+  const whole = Math.floor(seconds / size);
+  const more = smaller > 1 ? Math.floor((seconds % size) / smaller) : 0;
+  const text = t(unit, { count: whole });
+  return more && whole < 10 ? `${text} ${t(rest, { count: more })}` : text;
 }
 
-export function agoText(t) {
-  const past = now() - t;
-  if (past < 1.5 && past > -5) return "just now";
-  return past > 0 ? `${durationText(past)} ago` : `in ${durationText(-past)}`;
+export function agoText(when) {
+  const past = now() - when;
+  if (past < 1.5 && past > -5) return t("time.now");
+  return past > 0
+    ? t("time.ago", { duration: durationText(past) })
+    : t("time.ahead", { duration: durationText(-past) });
 }
 
 // <time>4 s ago</time> with the absolute time beside it, or only in its title where there is no room.
-export function timeElement(t, { absolute = true } = {}) {
-  const relative = h("span", { "data-ago": t }, agoText(t));
+export function timeElement(when, { absolute = true } = {}) {
+  const relative = h("span", { "data-ago": when }, agoText(when));
   return h(
     "time",
-    { datetime: date(t).toISOString(), title: FULL.format(date(t)) },
-    absolute ? [`${clockText(t)} (`, relative, ")"] : relative,
+    { datetime: date(when).toISOString(), title: FULL.format(date(when)) },
+    absolute ? [`${clockText(when)} (`, relative, ")"] : relative,
   );
 }
 

@@ -1,68 +1,71 @@
 // Numbers, states and verdicts as words for the people who look after the machines. Nothing is computed but rounding.
 
+import { fixed, joined, known, t } from "./texts.js";
 import { clockText } from "./time.js";
 
 const STATES = {
-  normal: { word: "Fine", sign: "fine", kind: "fine", rank: 6 },
-  unusual: { word: "Unusual", sign: "odd", kind: "odd", rank: 4 },
-  "unacknowledged alarm": { word: "Alarm", sign: "alarm", kind: "alarm", rank: 0 },
-  "acknowledged alarm": { word: "Alarm, seen", sign: "seen", kind: "alarm", rank: 1 },
-  "returned unacknowledged": { word: "Was in alarm", sign: "seen", kind: "alarm", rank: 3 },
-  shelved: { word: "Shelved", sign: "shelf", kind: "mute", rank: 5 },
-  maintenance: { word: "Maintenance", sign: "shelf", kind: "mute", rank: 5 },
-  "no sound": { word: "Not heard", sign: "cross", kind: "mute", rank: 2 },
-  quiet: { word: "Not heard for a day", sign: "wait", kind: "mute", rank: 3 },
-  ended: { word: "Recording over", sign: "wait", kind: "mute", rank: 5 },
-  waiting: { word: "Not heard yet", sign: "wait", kind: "mute", rank: 5 },
+  normal: { sign: "fine", kind: "fine", rank: 6 },
+  unusual: { sign: "odd", kind: "odd", rank: 4 },
+  "unacknowledged alarm": { sign: "alarm", kind: "alarm", rank: 0 },
+  "acknowledged alarm": { sign: "seen", kind: "alarm", rank: 1 },
+  "returned unacknowledged": { sign: "seen", kind: "alarm", rank: 3 },
+  shelved: { sign: "shelf", kind: "mute", rank: 5 },
+  maintenance: { sign: "shelf", kind: "mute", rank: 5 },
+  "no sound": { sign: "cross", kind: "mute", rank: 2 },
+  quiet: { sign: "wait", kind: "mute", rank: 3 },
+  ended: { sign: "wait", kind: "mute", rank: 5 },
+  waiting: { sign: "wait", kind: "mute", rank: 5 },
 };
-const UNJUDGED = { word: "Cannot judge", sign: "cross", kind: "mute", rank: 2 };
 const RECORDINGS = {
-  normal: { word: "Sounds normal", sign: "fine", kind: "fine" },
-  unusual: { word: "Unusual", sign: "odd", kind: "odd" },
-  wrong: { word: "Sounds wrong", sign: "alarm", kind: "alarm" },
-  "cannot judge": UNJUDGED,
+  normal: { sign: "fine", kind: "fine" },
+  unusual: { sign: "odd", kind: "odd" },
+  wrong: { sign: "alarm", kind: "alarm" },
+  "cannot judge": { sign: "cross", kind: "mute", rank: 2 },
 };
 
 export function stateLabel(machine) {
-  const known = STATES[machine.state] || STATES.waiting;
+  const state = STATES[machine.state] ? machine.state : "waiting";
   const failing = machine.source === "stale" || machine.source === "failed";
-  if (machine.state === "no sound" && machine.window?.anomalous === null && !failing) return UNJUDGED;
-  if (machine.state === "shelved" && machine.shelved_until)
-    return { ...known, word: `Shelved until ${clockText(machine.shelved_until, { seconds: false })}` };
-  return known;
+  if (state === "no sound" && machine.window?.anomalous === null && !failing) return recordingLabel("cannot judge");
+  const word =
+    state === "shelved" && machine.shelved_until
+      ? t("words.shelved_until", { time: clockText(machine.shelved_until, { seconds: false }) })
+      : t(`states.${state}`);
+  return { ...STATES[state], word };
 }
 
 // A recording that was heard: normal, unusual, wrong or cannot judge.
-export const recordingLabel = (status) => RECORDINGS[status] || UNJUDGED;
+export function recordingLabel(status) {
+  const judged = RECORDINGS[status] ? status : "cannot judge";
+  return { ...RECORDINGS[judged], word: t(`recordings.${judged}`) };
+}
 
 // What the server answers to a recording: the label, and in words with the score.
 export const resultLabel = ({ anomalous, unusual }) =>
   recordingLabel(anomalous === null ? "cannot judge" : anomalous ? "wrong" : unusual ? "unusual" : "normal");
 export const resultText = (answer) => `${resultLabel(answer).word}, ${scoreText(answer.score)}`;
 
-// "1.2 standard deviations", as everywhere beside a score.
-export const scoreUnit = (value) => `${scoreText(value)} standard deviations above normal`;
-
 export function summaryText(machines) {
-  const count = (...states) => machines.filter((m) => states.includes(m.state)).length;
-  const parts = [`${machines.length} machine${machines.length === 1 ? "" : "s"}`];
-  const alarms = count("unacknowledged alarm", "acknowledged alarm"),
-    mute = count("no sound");
-  const trouble = machines.filter((m) => m.health.length).length;
-  parts.push(alarms ? `${alarms} in alarm` : "none in alarm");
+  const inState = (...states) => machines.filter((m) => states.includes(m.state)).length;
+  const [alarms, mute] = [inState("unacknowledged alarm", "acknowledged alarm"), inState("no sound")];
   const odd = machines.filter((m) => m.unusual_stands).length;
-  if (odd) parts.push(`${odd} unusual`);
-  const missed = count("returned unacknowledged");
-  if (missed) parts.push(`${missed} ${missed === 1 ? "was" : "were"} in alarm and nobody acknowledged it`);
-  if (mute) parts.push(`${mute} without sound`);
-  else if (trouble) parts.push(`${trouble} with a microphone problem`);
-  return `${parts.join(", ")}.`;
+  const missed = inState("returned unacknowledged");
+  const trouble = mute ? 0 : machines.filter((m) => m.health.length).length;
+  const some = (key, count) => count > 0 && t(key, { count });
+  const texts = [
+    t("words.machines", { count: machines.length }),
+    some("words.in_alarm", alarms) || t("words.none_in_alarm"),
+    some("words.unusual", odd),
+    some("words.missed", missed),
+    some("words.mute", mute),
+    some("words.trouble", trouble),
+  ];
+  return `${texts.filter(Boolean).join(", ")}.`;
 }
 
 export function scoreText(value) {
   if (value === null || value === undefined) return "–";
-  const text = Math.abs(value).toFixed(Math.abs(value) >= 100 ? 0 : 1);
-  return value < 0 && Number(text) ? `−${text}` : text;
+  return fixed(value, Math.abs(value) >= 100 ? 0 : 1);
 }
 
 // A machine after its newest window.
@@ -72,88 +75,52 @@ export function afterWindow(machine, window) {
 }
 
 export function levelText(db) {
-  if (db !== null && db !== undefined && db < -110) return "silent";
-  return db === null || db === undefined ? "–" : `${db < 0 ? "−" : ""}${Math.abs(db).toFixed(0)} dBFS`;
+  if (db === null || db === undefined) return "–";
+  return db < -110 ? t("words.silent") : `${fixed(db, 0)} dBFS`;
 }
 
 export function frequencyText(perWeek) {
-  if (perWeek >= 14) return `${rounded(perWeek / 7)} a day`;
-  if (perWeek >= 0.95) return `${rounded(perWeek)} a week`;
+  const rate = (key, count) => t(key, { count: count >= 9.95 ? Math.round(count) : Number(count.toPrecision(2)) });
+  if (perWeek >= 14) return rate("rates.days", perWeek / 7);
+  if (perWeek >= 0.95) return rate("rates.weeks", perWeek);
   const weeks = 1 / perWeek;
   return weeks < 9
-    ? `1 in ${rounded(weeks)} weeks`
+    ? rate("rates.in_weeks", weeks)
     : weeks < 104
-      ? `1 in ${rounded(weeks / 4.345)} months`
-      : `1 in ${rounded(weeks / 52.18)} years`;
-}
-
-export function rounded(x) {
-  return x >= 9.95 ? Math.round(x).toLocaleString() : Number(x.toPrecision(2)).toString();
+      ? rate("rates.in_months", weeks / 4.345)
+      : rate("rates.in_years", weeks / 52.18);
 }
 
 export function rarityText(p) {
   if (p === null || p === undefined) return "";
-  if (p > 0.4) return "Healthy recordings often sound like this.";
-  if (p < 1e-6) return "Fewer than 1 healthy recording in a million sounds as unusual.";
-  const digits = 10 ** Math.max(0, Math.floor(Math.log10(1 / p)) - 1);
-  return `About 1 healthy recording in ${(Math.round(1 / p / digits) * digits).toLocaleString()} sounds as unusual.`;
+  if (p > 0.4) return t("words.often");
+  if (p < 1e-6) return t("words.never");
+  const one = 1 / p;
+  return t("words.seldom", { count: one < 10 ? Math.round(one) : Number(one.toPrecision(2)) });
 }
 
 export function verdictLabel(event) {
-  if (event.verdict === "fine") return { word: `Was fine${by(event.verdict_by)}`, sign: "fine", kind: "fine" };
-  if (event.verdict === "fault") return { word: `Real fault${by(event.verdict_by)}`, sign: "alarm", kind: "alarm" };
-  if (event.acknowledged)
-    return { word: `Seen${by(event.acknowledged_by)}`, sign: "seen", kind: event.ended ? "mute" : "alarm" };
-  if (event.ended) return { word: "Over, unanswered", sign: "wait", kind: "mute" };
-  if (event.kind === "unusual") return { word: "Unanswered", sign: "odd", kind: "odd" };
-  return {
-    word: "Unanswered",
-    sign: event.kind === "health" ? "cross" : "alarm",
-    kind: event.kind === "health" ? "mute" : "alarm",
+  const said = (key, who, sign, kind) => {
+    const verdict = t(`verdicts.${key}`);
+    return { word: who ? t("verdicts.by", { verdict, who }) : verdict, sign, kind };
   };
+  if (event.verdict === "fine") return said("fine", event.verdict_by, "fine", "fine");
+  if (event.verdict === "fault") return said("fault", event.verdict_by, "alarm", "alarm");
+  if (event.acknowledged) return said("seen", event.acknowledged_by, "seen", event.ended ? "mute" : "alarm");
+  if (event.ended) return said("over", "", "wait", "mute");
+  if (event.kind === "unusual") return said("open", "", "odd", "odd");
+  return event.kind === "health" ? said("open", "", "cross", "mute") : said("open", "", "alarm", "alarm");
 }
 
-const by = (name) => (name ? `, ${name}` : "");
-
-const ACTIONS = {
-  fine: "it was fine, added to the normal recordings",
-  undo: "took that back",
-  fault: "a real fault",
-  acknowledge: "acknowledged it",
-  shelve: "shelved it",
-  unshelve: "ended the shelving",
-  "set-point": "changed the set-point",
-  add: "added normal recordings",
-  reload: "changed the model folder",
-  "channel added": "added a channel to people",
-  "channel removed": "removed a channel to people",
-  maintenance: "marked maintenance",
-  "no maintenance": "removed maintenance",
-  remove: "took recordings out of the normals",
-  tag: "named a session",
-  score: "scored a recording",
-  note: "noted",
-  report: "sent the report",
-  "machine added": "added the machine",
-  "machine replaced": "fitted or changed the machine",
-  "machine removed": "removed the machine",
-};
-
-export function actionText(name) {
-  return ACTIONS[name] || name;
-}
-
-const TRIGGERS = { steady: "its steady sound", transient: "single moments", loudness: "its loudness" };
+export const actionText = (name) => (known(`audit.${name}`) ? t(`audit.${name}`) : name);
 
 export function triggerText(event) {
-  const what = event.triggered_by.map((name) => TRIGGERS[name] || name).join(" and ");
-  return what ? `Noticed in ${what}. ` : "";
+  const what = event.triggered_by.map((name) => (known(`triggers.${name}`) ? t(`triggers.${name}`) : name));
+  return what.length ? t("words.noticed", { what: joined(what) }) : "";
 }
 
 // The kind of an event in a word.
-export function eventWord(event) {
-  return { health: "Microphone", trend: "Slow rise", unusual: "Unusual" }[event.kind] || "Alarm";
-}
+export const eventWord = (event) => t(`kinds.${event.kind}`);
 
 // Whether an event has a sound that can be judged.
 export function isHeard(event) {
@@ -161,9 +128,8 @@ export function isHeard(event) {
 }
 
 // Under which set-point an event stands: "alarm above 3.4".
-export function limitText(event) {
-  return `${event.kind === "unusual" ? "unusual" : "alarm"} above ${scoreText(event.threshold)}`;
-}
+export const limitText = (event) =>
+  t(event.kind === "unusual" ? "words.unusual_above" : "words.alarm_above", { value: scoreText(event.threshold) });
 
 export function asSentence(text) {
   const first = text.charAt(0).toUpperCase() + text.slice(1);
