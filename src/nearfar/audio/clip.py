@@ -265,13 +265,13 @@ def seconds(path: str | os.PathLike[str]) -> float:
     return header(path).seconds
 
 
-def as_clip(source: Any, *, near: int = 0, far: int | None = 1) -> Clip:
+def as_clip(source: Any) -> Clip:
     """A clip from a path, a `Clip`, or arrays with a rate: (near, far, rate), (near, rate) or ((near, far), rate)."""
     if isinstance(source, Clip):
         check_rate(source.name, source.rate)
         return source
     if isinstance(source, (str, os.PathLike)):
-        return read(source, near=near, far=far)
+        return read(source)
     if isinstance(source, Sequence) and len(source) in (2, 3) and np.ndim(source[-1]) == 0:
         *waves, rate = source
         rate = rate.item() if isinstance(rate, np.ndarray) else rate

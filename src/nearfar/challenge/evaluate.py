@@ -18,13 +18,14 @@ from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nearfar.audio.recordings import Recording
 from nearfar.challenge.data.layout import LATEST, RULES, DataSet, Unit, read
 from nearfar.detector import Detector
+from nearfar.detector.detector import DetectorOptions
 from nearfar.embedding.store import Store
 from nearfar.encoders import PRECISIONS, Encoder
 from nearfar.encoders.loading import load_encoders, weights_in
@@ -45,6 +46,9 @@ from nearfar.score import Score
 from nearfar.support.check import integer, one_of
 from nearfar.support.files import atomic_write, file_fingerprint
 from nearfar.support.progress import Progress, titled
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 FORMAT = 1  # of the files of `ScoreCache`
 
@@ -119,18 +123,10 @@ def evaluate(
     *,
     truth: str | os.PathLike[str] | None = None,
     only: Sequence[str] = (),
-    near: int = 0,
-    far: int | None = 1,
-    false_alarm_rate: float | None = None,
-    method: str = "conformal",
-    threads: int | None = None,
-    precision: str = "float32",
-    device: str = "cpu",
-    batch: int | None = None,
-    store: Store | None = None,
     rounds: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
+    **options: Unpack[DetectorOptions],
 ) -> Evaluation:
     """Evaluate a system (a recipe's name, or None for the default) on DATA/<machine>/{train,test}.
 
@@ -138,7 +134,7 @@ def evaluate(
     only           names of the machines; () for all
     rounds, seed   of the bootstrap
 
-    The other parameters are those of `Detector`. The result has the error of a unit that cannot be evaluated; if no
+    The `options` are those of `Detector`. The result has the error of a unit that cannot be evaluated; if no
     unit can, the first error is raised.
     """
     integer("rounds", rounds)
@@ -146,20 +142,7 @@ def evaluate(
     evaluations: list[MachineEvaluation] = []
     errors: list[Exception] = []
     for unit in data_set.units:
-        detector = Detector(
-            system,
-            weights,
-            near=near,
-            far=far,
-            false_alarm_rate=false_alarm_rate,
-            method=method,
-            calibration="clips",
-            threads=threads,
-            precision=precision,
-            device=device,
-            batch=batch,
-            store=store,
-        )
+        detector = Detector(system, weights, calibration="clips", **options)
         if evaluations:
             _share_encoders(evaluations[-1].detector, detector)
         try:
@@ -371,9 +354,9 @@ class ScoreCache:
                     )
                 detector = Detector(
                     system,
+                    calibration="clips",
                     near=self.near,
                     far=self.far,
-                    calibration="clips",
                     threads=self.threads,
                     store=self.store,
                 )

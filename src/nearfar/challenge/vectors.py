@@ -15,7 +15,7 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,10 +25,14 @@ from nearfar.challenge.data import layout
 from nearfar.embedding.embedder import ClipEmbedder
 from nearfar.embedding.store import Store
 from nearfar.encoders.loading import load_encoders
+from nearfar.encoders.table import NetworkOptions
 from nearfar.recipe import System, leaves
 from nearfar.support.check import Array
 from nearfar.support.files import atomic_write
 from nearfar.support.progress import Progress, titled
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 WHOLE_S = 600.0  # a recording up to this length is one clip
 
@@ -42,26 +46,17 @@ def vectors(
     only: Sequence[str] = (),
     near: int = 0,
     far: int | None = 1,
-    threads: int | None = None,
-    precision: str = "float32",
-    device: str = "cpu",
-    batch: int | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
+    **networks: Unpack[NetworkOptions],
 ) -> dict[str, Array]:
     """The arrays of the module for DATA/<machine>/{train,test}; the arguments are those of `evaluate`.
 
     ValueError if recordings give vectors of different lengths, and as reading and embedding do.
     """
     recipes = list(leaves(system))
-    encoders = load_encoders(
-        sorted({r.encoder for r in recipes}),
-        weights,
-        device=device,
-        threads=threads,
-        precision=precision,
-        batch=batch,
-    )
+    encoders = load_encoders(sorted({r.encoder for r in recipes}), weights, **networks)
+    threads = networks.get("threads")
     embedder = ClipEmbedder(near, far, WHOLE_S, recipes, encoders, threads, store, whole_s=WHOLE_S)
     units = layout.read(data, truth, only).units
     rows: list[tuple[str, Recording]] = [(u.name, r) for u in units for r in [*u.train, *u.test]]

@@ -44,6 +44,7 @@ from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import embed, vectors
 from nearfar.encoders import PRECISIONS, Encoder, device_class
 from nearfar.encoders.loading import WeightsId, load_encoders, weights_of, with_weights
+from nearfar.encoders.table import NetworkOptions
 from nearfar.explain import evidence
 from nearfar.explain.wording import Explanation
 from nearfar.recipe import Recipe, System, by_name, leaves
@@ -59,6 +60,16 @@ BLANK = "nothing of it is left after preprocessing and pooling: it is as far fro
 LONGER = 1.5  # a recording this many times as long as the normals is scored in windows of their length
 GROUPS, CLIPS = CALIBRATIONS = ("groups", "clips")
 SAMPLE = 48  # normals that the default looks at before it chooses a recipe
+
+
+class DetectorOptions(NetworkOptions, total=False):
+    """Keyword arguments of `Detector` that an evaluation passes on."""
+
+    near: int
+    far: int | None
+    false_alarm_rate: float | None
+    method: str
+    store: Store | None
 
 
 class Detector:

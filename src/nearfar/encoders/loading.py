@@ -7,10 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nearfar.encoders import PRECISIONS, TABLE, Encoder, EncoderDescription, device_class, hash_of, load
+from nearfar.encoders.table import NetworkOptions
 from nearfar.support.check import one_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -45,22 +49,17 @@ def load_encoders(
     names: Iterable[str],
     weights: Any = None,
     known: Mapping[str, WeightsId] | None = None,
-    *,
-    device: str = "cpu",
-    threads: int | None = None,
-    precision: str = "float32",
-    batch: int | None = None,
+    **networks: Unpack[NetworkOptions],
 ) -> dict[str, Encoder]:
     """Encoders by name.
 
-    weights     a file or folder for all encoders that need weights, or {name: file or folder}
-    known       {name: the weights that the file must have, and the precision they run in}
-    precision   for networks that `known` does not name
-    batch       waves that a GPU computes together; None: as many as its memory holds
+    weights    a file or folder for all encoders that need weights, or {name: file or folder}
+    known      {name: the weights that the file must have, and the precision they run in}
+    networks   as of `load`; the precision is for networks that `known` does not name
 
     Raises ValueError naming both hashes if a file holds other weights.
     """
-    given, known = files_of(names, weights), known or {}
+    given, known, precision = files_of(names, weights), known or {}, networks.get("precision", "float32")
     encoders = {}
     for name in names:
         own_precision = _precision_of(name, precision)
@@ -68,9 +67,8 @@ def load_encoders(
             warnings.warn(f"{name} has no linear layers that could run in {precision}: it stays as it is", stacklevel=2)
         if name in known:
             own_precision = known[name].precision
-        encoders[name] = load(
-            name, given.get(name), device=device, threads=threads, precision=own_precision, batch=batch
-        )
+        own: NetworkOptions = {**networks, "precision": own_precision}
+        encoders[name] = load(name, given.get(name), **own)
     for name, wanted in known.items():
         found = weights_of(encoders[name]) if name in encoders else wanted
         if found != wanted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
@@ -155,6 +155,15 @@ GFLOP: dict[str, float] = {  # of a network for a clip of 10 s, counted from its
         for dim in (512, 6144)
     },
 }  # fmt: skip
+
+
+class NetworkOptions(TypedDict, total=False):
+    """How networks run: keyword arguments of `encoders.load`, which explains them."""
+
+    device: str
+    threads: int | None
+    precision: str
+    batch: int | None
 
 
 class EncoderDescription(Protocol):
