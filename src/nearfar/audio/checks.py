@@ -92,7 +92,8 @@ OPEN_DB, HUM_DB = 20.0, 15.0  # far below all normals; its lowest band above all
 UNLIKE_DB = 2.0  # RMS over bands of near - far from which on the two microphones can be told apart by their levels
 AHEAD, SAME_DELAY = 16, 5  # samples: least delay that tells the microphones apart; largest difference of equal delays
 CLEAR = 20.0  # least `clear` of a peak that is believed
-SURE, MOST = 0.35, 0.8  # projection from which on levels tell; share of normals that are told apart, so that others are
+SURE = 0.35  # least projection that tells the microphones apart
+MOST = 0.8  # least share of the normals that the projection must tell apart
 
 
 @dataclass(frozen=True)
@@ -353,7 +354,7 @@ class UsualSetup:
         return [Problem("missing_band", text, fatal=True, channel="near")]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; what there is none of is left out."""
+        """Plain data for JSON; empty arrays are left out."""
         arrays = {name: getattr(self, name) for name in SHAPES}
         plain = {name: x.tolist() for name, x in arrays.items() if x.size and len(self.usual)}
         bands = {"bands_hz": np.round(EDGES / SPECTRUM_S).tolist()} if plain else {}
@@ -362,7 +363,7 @@ class UsualSetup:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> UsualSetup:
-        """The set-up that `to_dict` gave. ValueError, KeyError or TypeError if it is none."""
+        """The set-up of the data of `to_dict`. ValueError, KeyError or TypeError for other data."""
         rates = frozenset(integer("rates", rate) for rate in data["rates"])
         known = cls(rates, frozenset(str(codec) for codec in data["codecs"]))
         if data.get("bands_hz") != np.round(EDGES / SPECTRUM_S).tolist():  # of a version with other bands
@@ -384,13 +385,13 @@ def _apart(rows: Array) -> dict[str, Any]:
     each = rows[:, :BANDS] - rows[:, BANDS : 2 * BANDS]
     balance = _rounded(np.median(each, axis=0))
     heard = rows[:, :BANDS].min(axis=0) > FLOOR
-    told = bool(np.sqrt(np.mean(balance[heard] ** 2)) > UNLIKE_DB)
-    told = told and bool(np.mean(np.abs(each @ balance) > SURE * (balance @ balance)) >= MOST)
+    differs = bool(np.sqrt(np.mean(balance[heard] ** 2)) > UNLIKE_DB)
+    differs = differs and bool(np.mean(np.abs(each @ balance) > SURE * (balance @ balance)) >= MOST)
     delays = rows[rows[:, CLARITY] >= CLEAR, DELAY]
     usual = int(np.median(delays)) if len(delays) > len(rows) / 2 else 0
     same, opposite = np.abs(delays - usual) < SAME_DELAY, np.abs(delays + usual) < SAME_DELAY
     clear = abs(usual) >= AHEAD and np.mean(same) > 0.5 and np.mean(same | opposite) >= MOST
-    return {"balance": balance if told else np.zeros(0), "delay": usual if clear else 0}
+    return {"balance": balance if differs else np.zeros(0), "delay": usual if clear else 0}
 
 
 def _least(x: Array) -> Array:

@@ -106,8 +106,8 @@ class Clip:
     """One recording: `near` (N,) and optionally `far` (N,) float32 at `rate` Hz. Raises ValueError if they differ.
 
     `window`: (first sample, most samples) where this is a piece of a longer file. `missing_s`: seconds that the file's
-    header promises and the file does not hold (infinite if nobody can tell, below 0 if the file holds more than its
-    header says); of several windows, the first says so. `codec`: PCM, or the name of one with loss; "" if not known.
+    header promises and the file lacks, infinite if the number is unknown, below 0 if the file holds more; of several
+    windows, the first has it. `codec`: PCM, or the name of one with loss; "" if not known.
     """
 
     near: Array
@@ -437,7 +437,7 @@ MP3_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 
 def missing_s(path: Path, seconds: float) -> float:
     """Seconds of sound that the header promises and the file lacks; `seconds` is the length that can be read.
 
-    Below 0: the file holds so much more than its header says. `UNKNOWN_S`: its end is missing, of unknown length.
+    Below 0: the file holds more than its header says. `UNKNOWN_S`: its end is missing, and how much that is is unknown.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -470,7 +470,7 @@ class Layout:
     name     bytes of a name
     head     bytes of name and size
     order    of the bytes of the size
-    pad      a content is padded to a multiple of so many bytes
+    pad      contents are padded to a multiple of this number of bytes
     whole    the size counts the head too
     data     name of the chunk of sound
     """

@@ -38,7 +38,7 @@ UNREAD = (  # sound, as phones, recorders and players write it
     *(".ape", ".wv", ".tta", ".dsf", ".dff", ".mp2", ".ra", ".raw", ".pcm", ".gsm", ".dss", ".ds2", ".adts"),
 )
 CONVERT = f"nearfar reads {READS}: convert it to WAV first, as ffmpeg -i IN OUT.wav does"
-RENAMED = "test_rename"  # test files under labelled names, once the truth is out; stands for the `test` beside it
+RENAMED = "test_rename"  # test files with labels in their names, published after the challenge; replaces `test`
 SPLITS = {"train": "train", "test": "test", RENAMED: "test", "source_test": "test", "target_test": "test"}
 MANIFEST = "manifest.csv"
 DOMAINS = {"source": False, "target": True, "": None}
@@ -192,7 +192,7 @@ def machines(data: str | os.PathLike[str]) -> dict[str, list[Recording]]:
 
 
 def check_machines(only: Iterable[str], found: Iterable[str], where: object) -> None:
-    """ValueError for a name in `only` that is none of the machines `found`; `where` is named as their place."""
+    """ValueError for a name in `only` that is not among the machines `found` at `where`."""
     if unknown := sorted(set(only) - set(found)):
         raise ValueError(f"no machine {', '.join(unknown)} in {where}; it has {', '.join(found)}")
 

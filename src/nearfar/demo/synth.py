@@ -236,6 +236,7 @@ SOUNDS = {"fan": _fan, "gearbox": _gearbox, "valve": _valve}
 
 
 def bearing(m: Machine, rng: np.random.Generator, turns: Array, severity: float) -> Part:
+    """Impacts of a damaged bearing: a few a turn, stronger in the load zone."""
     times = waves.crossings(turns, m.defect, 0.01, rng)
     position = np.interp(times, np.arange(len(turns)), turns)
     strength = (1 + 0.5 * np.cos(2 * np.pi * position)) * rng.lognormal(0, 0.2, len(times))  # through the load zone
@@ -270,7 +271,8 @@ def _noise(m: Machine, source: str, rng: np.random.Generator, n: int) -> list[Pa
     return [(0.5 * hum, waves.shape((0,) * 9, n)), (0.85 * rumble, waves.shape(tuple(tilted.tolist()), n))]
 
 
-def total_spectrum(parts: list[Part]) -> Array:  # -> (bins,) complex64
+def total_spectrum(parts: list[Part]) -> Array:
+    """The sum (bins,) complex64 of the parts, each filtered by its shape."""
     total = fft.rfft(parts[0][0].astype(np.float32, copy=False)) * parts[0][1]
     for wave, shape in parts[1:]:
         total += fft.rfft(wave.astype(np.float32, copy=False)) * shape
@@ -283,6 +285,7 @@ def _level(fault: str, severity: float) -> np.float32:
 
 
 def impacts(n: int, times: Array, strengths: Array, resonance: tuple[float, float], level: np.float32) -> Part:
+    """Impulses at `times` through a resonance, scaled to the RMS `level`."""
     power = max(float((strengths**2).sum()) / n, 1e-12)
     return waves.impulses(n, times, strengths / np.sqrt(power)) * level, waves.resonance(resonance, n)
 

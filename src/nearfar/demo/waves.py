@@ -21,6 +21,7 @@ Curve = tuple[float, ...]
 
 
 def white(rng: np.random.Generator, n: int) -> Array:
+    """White noise (n,) of RMS 1."""
     return rng.standard_normal(n, np.float32)
 
 

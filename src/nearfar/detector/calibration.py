@@ -44,7 +44,7 @@ MACHINE_AXES, NOISE_AXES = 20, 10  # principal components that are clustered
 UNLIKE = 3.5  # robust standard deviations from which on a normal is unlike the others
 DEAFENING = 5.0  # from which on it makes a detector deaf: healthy recordings stay below
 STANDS_OUT = 10.0  # the same in a single feature, of the largest of hundreds
-NAMED = 10  # one of so many normals may be named, at least one
+NAMED = 10  # one normal of every 10 may be named, and at least one
 MOST = 2000  # clips that are clustered at once: the cost grows with their square
 COMPARED, DRAWS, CLOSER = 200, 20, 1.0  # of `are_related`: clips, draws, standard deviations
 
@@ -86,7 +86,7 @@ class Backing:
 
 @dataclass(frozen=True)
 class Deafening:
-    """Normals without which they would alarm: their indices, and their scores by a detector fitted on the others.
+    """Normals that a detector fitted on the others would alarm on: their indices, and their scores by that detector.
 
     `threshold` is its set-point with them among the normals, `threshold_without` that of the others.
     """

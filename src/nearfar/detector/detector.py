@@ -437,7 +437,7 @@ class Detector:
         far = calibration.unlike_the_others(self._compared([*self.fitted.lone, *self.fitted.own]))
         odd = {i: robust_z for i, robust_z in far if robust_z > calibration.DEAFENING}
         for backend, recipe in zip(self.backends, self.recipes, strict=True):
-            if recipe.method == "as_is" or recipe.pooling == "burst":  # extremes over time are far apart as such
+            if recipe.method == "as_is" or recipe.pooling == "burst":  # extremes differ between healthy clips, too
                 continue
             out = calibration.standing_out(backend.z.reshape(len(backend.z), -1))
             first = np.argsort(-out, kind="stable")[: max(1, len(out) // calibration.NAMED)]

@@ -177,7 +177,7 @@ def check_vectors(recipes: Sequence[Recipe], banks: Sequence[Array], levels: Seq
 
     recipes   leaves of the system
     banks     (N, ...) vectors of the normals, per leaf
-    levels    of the recordings; those without levels play no part
+    levels    of the recordings; those without levels are ignored
     """
     usual = [each.usual("near")[0] for each in levels if each.sums]
     if len(usual) < 2 or np.ptp(np.stack(usual), axis=0).max() < SAME_DB:

@@ -1,8 +1,8 @@
 """The scores of back ends -> one score, its p-value and the set-point (report section 2.8; set-points are ours).
 
 A fitted system holds the back ends of a Recipe, Fusion or Watch and combines their scores. A watch turns each part's
-score into the share p of normals that reach it, and combines these as `recipe.Watch` says; whichever part is rarest is
-what was heard. The result is expressed in standard deviations of the normals.
+score into the share p of normals that reach it, and combines these as `recipe.Watch` says; the part with the smallest p
+names the change. The result is expressed in standard deviations of the normals.
 
 `PValue` turns a score into p, the share of normal clips expected at or above it. Within the normals' scores, p is the
 conformal p-value (1 + number of normals with a higher score) / (N + 1), interpolated. Above the (N-k)-th score it is
@@ -52,7 +52,7 @@ OF_COPIES = 1e-3  # standard deviation where all normals are at distance 0 from 
 THRESHOLD_METHODS = ("conformal", "gamma", "quantile")
 BY_HAND = "by hand"  # the method of a threshold that a person chose
 SECONDS_PER_DAY = 86_400.0
-SAFETY = 2.0  # clips of a new session that exceed a score, for each related normal that does so without its relatives
+SAFETY = 2.0  # how much more often clips of a new session exceed a score than normals do without their relatives
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class FittedSystem:
 
     own, lone      (N,) per leaf, see the module
     groups         (N, 2) of the normals if `own` was measured without relatives, else (0, 2)
-    safety         clips of a new session that exceed a score, for each normal that does so by `own`
+    safety         how much more often clips of a new session exceed a score than the normals' `own` scores do
     train_values   (N,) the normals' combined `own` scores in standard deviations
     lone_values    (N,) their combined `lone` scores in standard deviations
     """
@@ -373,8 +373,9 @@ def rate_of(false_alarms_per_day: float, clip_seconds: float) -> float:
 def read_share(promised: float, normals: int, safety: float = SAFETY) -> float:
     """The share of the normals' scores, each without its relatives, at which the set-point is read.
 
-    The promised share divided by `safety`, because so many more clips of a new session exceed it than the groups tell,
-    but for that reason never below 1 / (normals + 1), the rarest share that these normals show by counting.
+    The promised share divided by `safety`, because clips of a new session exceed a score more often than normals
+    do without their relatives, by this factor. It is not divided below 1 / (normals + 1),
+    the rarest share that these normals show.
 
     >>> read_share(0.05, 200), read_share(0.05, 30) == 1 / 31, read_share(0.01, 30)
     (0.025, True, 0.01)

@@ -28,7 +28,7 @@ EXPECTED = (ValueError, OSError)  # errors that end one source; any other stops 
 
 @dataclass
 class _UnderWay(Generic[Source, Piece, Result]):
-    """A source that has been begun: `coming` is its next piece, None after the last."""
+    """A source whose pieces are being made: `coming` will hold the next piece, or None after the last."""
 
     source: Source
     pieces: Iterator[Piece]

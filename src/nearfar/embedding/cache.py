@@ -98,7 +98,7 @@ class EmbeddingCache:
         return None if text is None else ClipFacts.from_json(text)
 
     def keep_facts(self, source: str, what: str, text: str) -> None:
-        """Keep the facts of a recording, as JSON; a disk that is full is told by `keep`."""
+        """Keep the facts of a recording, as JSON; `keep` reports a full disk."""
         if self.store is not None:
             with suppress(OSError):
                 self.store.write_note(self._facts_key(source, what), text)

@@ -45,7 +45,7 @@ Skip = Callable[[str, Exception], None]
 
 @dataclass(frozen=True)
 class Origin:
-    """A recording: its name, its path or "", the SHA-256 of its bytes or "" if nobody needed it, its length.
+    """A recording: its name, its path or "", the SHA-256 of its bytes or "" if it was not computed, its length.
 
     `attributes` say how the machine ran; "" where that is unknown or plays no part.
     """

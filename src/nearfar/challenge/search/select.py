@@ -58,7 +58,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Selection:
-    """The best row with what it is worth; numbers in [0, 1], NaN where one machine is all there is."""
+    """The best row with what it is worth; numbers in [0, 1], NaN where there is only one machine."""
 
     tried: int
     row: int
