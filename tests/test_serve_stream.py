@@ -45,7 +45,7 @@ async def take(stream, last_id=None, *, count=1):
 
 def test_a_page_that_comes_back_gets_what_it_missed_and_nothing_twice():
     async def run():
-        stream = Stream("7", state_of)
+        stream = Stream("7", lambda machine: "normal", state_of)
         for i in range(5):
             stream.send("state", {"i": i})
         first = await take(stream, "7-2", count=3)
@@ -59,7 +59,7 @@ def test_a_page_that_comes_back_gets_what_it_missed_and_nothing_twice():
 @pytest.mark.parametrize("last", ["6-2005", "7-9999", "x", "7-", "-1", "7-1"])
 def test_who_cannot_be_told_what_was_missed_is_told_to_ask_anew(last):
     async def run():
-        stream = Stream("7", state_of)
+        stream = Stream("7", lambda machine: "normal", state_of)
         for i in range(RING + 10):
             stream.send("state", {"i": i})
         ((_, kind, _),) = await take(stream, last)
@@ -70,7 +70,7 @@ def test_who_cannot_be_told_what_was_missed_is_told_to_ask_anew(last):
 
 def test_a_reader_that_does_not_read_costs_nothing_and_is_told_so():
     async def run():
-        stream = Stream("7", state_of)
+        stream = Stream("7", lambda machine: "normal", state_of)
         slow = stream.listen(None)
         assert b"retry" in await slow.__anext__()
         started = time.monotonic()
@@ -89,7 +89,7 @@ def test_quiet_is_bridged_and_closing_lets_everybody_go(monkeypatch):
     monkeypatch.setattr(module, "QUIET_S", 0.01)
 
     async def run():
-        stream = Stream("7", state_of)
+        stream = Stream("7", lambda machine: "normal", state_of)
         reader = stream.listen(None)
         await reader.__anext__()
         assert (await reader.__anext__()).startswith(b":")
@@ -101,7 +101,7 @@ def test_quiet_is_bridged_and_closing_lets_everybody_go(monkeypatch):
 
 def test_messages_of_the_plant_from_any_thread():
     async def run():
-        stream = Stream("7", state_of)
+        stream = Stream("7", lambda machine: "normal", state_of)
         score = ScoreMessage(
             "a", "s", 2.0, ScoreRecord("a", 1.0, 2.0, 3.0, 4.0, None, 1.0, (), "", -3.0), "normal", "m"
         )

@@ -15,8 +15,6 @@ from nearfar.cli.live import stopped_by_signals
 from nearfar.cli.options import command
 from nearfar.cli.terminal import echo, echo_wrapped, warn
 
-SILENT_S = 30.0  # without any sound, after which recording ends with an error
-MOST_REFUSED = 3  # unusable recordings in a row that end it
 DEVICE = "A microphone as `--devices` lists it, mic, mic:2, or what `nearfar monitor --source` takes"
 
 
@@ -70,6 +68,7 @@ def record_from(
 
     ValueError if no sound comes, or none that can be used.
     """
+    from nearfar.live.setup.recording import SILENT_S
     from nearfar.live.setup.recording import record as recordings
     from nearfar.live.sources.open import open_source
     from nearfar.live.sources.options import SourceOptions
@@ -77,11 +76,13 @@ def record_from(
     length, far = takes.seconds, None if mono else 1
     source = open_source(names, SourceOptions(length, length, takes.rate, time.time, lambda *_: None, far=far))
     echo_wrapped("Record        with the machine running as it should. Ctrl-C keeps what is there.")
-    written, told, silent, refused = 0, "", time.monotonic(), 0
+    written, told, silent = 0, "", time.monotonic()
     for taken in recordings(source, folder, stop, count=count, every_s=takes.every):
         if taken is None:
             if time.monotonic() - silent > SILENT_S and not written:
-                _end(stop, source.problem)
+                stop.set()
+                why = source.problem or "is the right microphone chosen?"
+                raise ValueError(f"no sound came for {SILENT_S:.0f} s: {why} (nearfar record --devices lists them)")
             continue
         silent = time.monotonic()
         written += taken.file is not None
@@ -91,18 +92,9 @@ def record_from(
             told = said
             if said:
                 warn(f"              {said}")
-        refused = 0 if taken.file else refused + 1
-        if refused == MOST_REFUSED:
-            raise ValueError(f"{refused} recordings in a row could not be used: {said}")
     if written == 0 and source.problem:
         raise ValueError(f"nothing was recorded: {source.problem}")
     return written
-
-
-def _end(stop: threading.Event, problem: str) -> None:
-    stop.set()
-    raise ValueError(f"no sound came for {SILENT_S:.0f} s: {problem or 'is the right microphone chosen?'} "
-                     "(nearfar record --devices lists them)")  # fmt: skip
 
 
 def list_devices() -> None:

@@ -35,8 +35,9 @@ class Outbox:
 
     def inserts(self, message: Message) -> list[Statement]:
         """The statements that keep a message for every sink that needs it."""
+        if not (boxes := [box for box in self._mailboxes if message.kind in box.kinds]):
+            return []
         row = [message.id, message.at, message.json()]
-        boxes = [box for box in self._mailboxes if message.kind in box.kinds]
         return [("INSERT OR IGNORE INTO outbox VALUES (?, ?, ?, ?)", [box.sink, *row]) for box in boxes]
 
     def enqueue(self, message: Message) -> None:

@@ -80,7 +80,7 @@ def make_app(
 
     access, limits = access or Access(), limits or Limits()
     refusals = Refusals(metrics.count_refused_login if metrics else lambda: None)
-    stream = Stream(f"{clock():.0f}", lambda id: machine_state(plant, id))
+    stream = Stream(f"{clock():.0f}", plant.state, lambda id: machine_state(plant, id))
     plant.sinks.append(stream)
     app = FastAPI(
         title="nearfar",

@@ -55,7 +55,8 @@ class Sent:
 
 
 class Stream:
-    """A sink of the plant that passes its messages on to pages; `describe(machine)` is the body of a `state` message.
+    """A sink of the plant that passes its messages on to pages; `state(machine)` is its state, and
+    `describe(machine)` the body of a `state` message.
 
     `run` tells one start of the server from the next.
     """
@@ -63,8 +64,9 @@ class Stream:
     name = "dashboard"
     problem = ""
 
-    def __init__(self, run: str, describe: Callable[[str], MachineState]) -> None:
-        self.run, self.describe, self.count, self.windows, self.closed = run, describe, 0, 0, False
+    def __init__(self, run: str, state: Callable[[str], str], describe: Callable[[str], MachineState]) -> None:
+        self.run, self.state, self.describe = run, state, describe
+        self.count, self.windows, self.closed = 0, 0, False
         self._ring: deque[tuple[int, Sent]] = deque(maxlen=RING)
         self._sent_states: dict[str, str] = {}  # the state of each machine in its last `state` message
         self._lock = threading.Lock()
@@ -129,10 +131,10 @@ class Stream:
 
     def _state(self, machine: str, *, again: bool = True) -> None:
         """Send the state of a machine; unless `again`, only if it differs from the one sent last."""
-        now = self.describe(machine)
-        if again or self._sent_states.get(machine) != now.state:
-            self._sent_states[machine] = now.state
-            self.send("state", now)
+        state = self.state(machine)
+        if again or self._sent_states.get(machine) != state:
+            self._sent_states[machine] = state
+            self.send("state", self.describe(machine))
 
     def _place(self, last_id: str | None) -> int:
         run, _, number = (last_id or "").rpartition("-")

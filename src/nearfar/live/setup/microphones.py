@@ -19,7 +19,7 @@ from pathlib import Path
 from time import monotonic
 
 from nearfar.errors import Conflict
-from nearfar.live.setup.recording import Taken, check, record
+from nearfar.live.setup.recording import SILENT_S, Taken, check, record
 from nearfar.live.sources.open import Source, open_source
 from nearfar.live.sources.options import SourceOptions
 from nearfar.live.sources.windows import Window, Windower
@@ -27,8 +27,6 @@ from nearfar.live.sources.windows import Window, Windower
 METER_S = 0.5
 RATE = 48_000
 MOST = 4
-SILENT_S = 30.0
-MOST_REFUSED = 3  # unusable recordings in a row that end a session
 LEVELS_S = 600.0  # after which a session that records nothing ends: nobody looks at it any more
 LISTENING, RECORDING, ENDED, FAILED = "listening", "recording", "ended", "failed"
 
@@ -120,7 +118,7 @@ class Microphones:
             heard[0] = monotonic()
             self._change(machine, levels=check(window)[0].levels, problem="")
 
-        metered, keeps, refused = Metered(source, seconds, meter), bool(count or test), 0
+        metered, keeps = Metered(source, seconds, meter), bool(count or test)
         state, problem = ENDED, ""
         try:
             with tempfile.TemporaryDirectory() as room:
@@ -138,14 +136,9 @@ class Microphones:
                     if test and taken.file:
                         shutil.copyfile(taken.file, test)
                         taken = replace(taken, file=test)
-                    refused = 0 if taken.file else refused + 1
                     self._change(machine, last=taken, taken=self._sessions[machine].taken + bool(taken.file))
                     if test:
                         break
-                    if refused == MOST_REFUSED:
-                        raise ValueError(
-                            f"{refused} recordings in a row could not be used: {'; '.join(taken.problems)}"
-                        )
         except (ValueError, OSError, ImportError) as error:
             state, problem = FAILED, str(error)
         with self._lock:

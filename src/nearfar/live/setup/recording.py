@@ -24,6 +24,8 @@ from nearfar.support.files import atomic_write
 from nearfar.support.times import local_time
 from nearfar.support.words import plural
 
+SILENT_S = 30.0  # without sound, after which recording ends with an error
+MOST_REFUSED = 3  # unusable recordings in a row that end it
 ENOUGH = 20  # recordings that an alarm can be trusted with
 QUIET_DBFS, LOUD_PEAK = -60.0, 0.7  # the level below which gain is missing; the peak above which a knock would clip
 CHANNELS = ("near", "far")
@@ -98,9 +100,10 @@ def record(
 ) -> Iterator[Taken | None]:
     """Write the usable windows of a source as recordings, at most `count`, one per `every_s`; None while none comes.
 
-    Each file is on the disk, whole, when its `Taken` is given. An unusable window is given without a file.
+    Each file is on the disk, whole, when its `Taken` is given. An unusable window is given without a file;
+    MOST_REFUSED of them in a row are a ValueError.
     """
-    written, due = 0, -math.inf
+    written, refused, due = 0, 0, -math.inf
     for window in source.windows(stop):
         if written >= count or stop.is_set():
             return
@@ -115,7 +118,10 @@ def record(
             atomic_write(path, flac(window.samples, window.rate))
             taken = Taken(path, taken.levels, taken.problems)
             written, due = written + 1, window.t0 + every_s - 1e-3
+        refused = 0 if usable else refused + 1
         yield taken
+        if refused == MOST_REFUSED:
+            raise ValueError(f"{refused} recordings in a row could not be used: {'; '.join(taken.problems)}")
         if written >= count:
             return
 
