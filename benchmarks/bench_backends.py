@@ -31,9 +31,12 @@ NAMES = {
     "ldn": "LDN",
     "ldn auto": "LDN, K by cluster exit",
     "ldn exponent": "LDN, exponent 0.25 to 0.75",
+    "ldn k": "LDN, 3 and 5 neighbours of the query",
     "domain_z": "domain Z",
     "dldn": "DLDN",
     "dbldn": "DB-LDN",
+    "dbldn weight": "DB-LDN, weight 0.1 to 0.9",
+    "attribute": "a bank for each attribute: LDN, domain Z, Mahalanobis",
     "varmin": "VarMin",
     "varmin auto": "VarMin, K by cluster exit",
     "mahalanobis": "Mahalanobis",
@@ -47,8 +50,14 @@ NAMES = {
 
 def group(recipe: Recipe) -> str:
     """The row that a configuration belongs to."""
+    if recipe.banks == "attribute":
+        return recipe.banks
     if recipe.density_k == "auto":
         return f"{recipe.method} auto"
+    if recipe.method == "dbldn" and recipe.weight != 0.5:
+        return "dbldn weight"
+    if recipe.method == "ldn" and recipe.k > 1:
+        return "ldn k"
     return f"{recipe.method} exponent" if recipe.exponent != 1 else recipe.method
 
 
@@ -82,7 +91,7 @@ def table(title: str, records: Records) -> Table:
         groups[group(recipe)].append(row)
     groups["all"] = list(range(len(records)))
     out = []
-    for name, rows in groups.items():
+    for name, rows in ((name, rows) for name, rows in groups.items() if rows):
         some = part(records, rows)
         worth = select.select(some, rounds=ROUNDS)
         halves = f"{100 * worth.procedure.low:.1f} to {100 * worth.procedure.high:.1f}"

@@ -12,6 +12,7 @@
 #   SUBMIT       the recipe to submit on EVAL
 #   SEARCH       further options of the search, such as --extended
 #   STEPS        which steps to do
+#   DEVICE       where networks and the search run: cpu, cuda or cuda:N
 #   NEARFAR      the command
 set -euo pipefail
 
@@ -22,6 +23,7 @@ STEPS=${STEPS:-"data weights embed evaluate search fuse reproduce submit"}
 NEARFAR=${NEARFAR:-nearfar}
 WEIGHTS=${WEIGHTS:-$OUT/weights}
 STORE=$OUT/store
+HOW=(--store "$STORE" --device "${DEVICE:-cpu}")
 mkdir -p "$OUT" "$WEIGHTS"
 export NEARFAR_WEIGHTS=$WEIGHTS
 
@@ -53,7 +55,7 @@ done
 # Section 2.3: near, far and the two enhanced waveforms go through every network once.
 if todo embed; then
     for data in "$DEV" "$EVAL"; do
-        $NEARFAR embed "$data" $(printf -- '--encoder %s ' $HAVE) --store "$STORE"
+        $NEARFAR embed "$data" $(printf -- '--encoder %s ' $HAVE) "${HOW[@]}"
     done
 fi
 
@@ -63,30 +65,31 @@ RECIPES=${RECIPES:-$HAVE}
 if todo evaluate; then
     for recipe in $RECIPES; do
         name=$(basename "$recipe" .json)
-        $NEARFAR evaluate "$DEV" --recipe "$recipe" --store "$STORE" --page "$OUT/$name.html" --json > "$OUT/$name.json"
+        $NEARFAR evaluate "$DEV" --recipe "$recipe" "${HOW[@]}" --page "$OUT/$name.html" --json > "$OUT/$name.json"
     done
 fi
 
 # Sections 2.5 to 2.7: the search space of every network; what is best is best by the labels, and the nested estimate
 # beside it says what that is worth.
 if todo search; then
-    $NEARFAR search "$DEV" $(printf -- '--encoder %s ' $HAVE) --store "$STORE" -o "$OUT/search" \
+    $NEARFAR search "$DEV" $(printf -- '--encoder %s ' $HAVE) "${HOW[@]}" -o "$OUT/search" \
         --page "$OUT/search.html" ${SEARCH:-}
 fi
 
 # Section 2.8: weights of a fusion of what the search found.
 if todo fuse; then
-    $NEARFAR fuse "$DEV" --systems "$OUT/search" --store "$STORE" -o "$OUT/fusion.json"
+    $NEARFAR fuse "$DEV" --systems "$OUT/search" "${HOW[@]}" -o "$OUT/fusion.json"
 fi
 
-# Section 4: Tables 3, 4 and 5 beside the report's own numbers.
+# Section 4: Tables 3, 4 and 5 beside the report's own numbers, the fusion found here among them.
 if todo reproduce; then
-    $NEARFAR reproduce "$DEV" $(printf -- '--recipe %s ' $RECIPES) --store "$STORE" --results "$OUT/scores" \
-        --page "$OUT/reproduce.html" | tee "$OUT/reproduce.txt"
+    FUSED=(); if [[ -f $OUT/fusion.json ]]; then FUSED=(--recipe "$OUT/fusion.json"); fi
+    $NEARFAR reproduce "$DEV" $(printf -- '--recipe %s ' $RECIPES) ${FUSED[@]+"${FUSED[@]}"} "${HOW[@]}" --results "$OUT/scores" \
+        --page "$OUT/reproduce.html" --tables "$OUT/paper" | tee "$OUT/reproduce.txt"
 fi
 
 # What goes to the challenge: scores and decisions of the evaluation machines, checked against their files.
 if todo submit; then
-    $NEARFAR submit "$EVAL" --recipe "$SUBMIT" --store "$STORE" -o "$OUT/submission"
+    $NEARFAR submit "$EVAL" --recipe "$SUBMIT" "${HOW[@]}" -o "$OUT/submission"
     $NEARFAR submit --check "$OUT/submission" "$EVAL"
 fi

@@ -76,6 +76,12 @@ def test_evaluate_writes_tables_figures_and_the_comparison(demo_set, tmp_path):
     assert rows[0]["AUC source"].startswith(f"{100 * values['result']['auc_source']:.2f} [")
     assert re.search(r"logmel-floor & 0\.00 \[0\.00, 0\.00\] & 50\.00", (tmp_path / "comparison.tex").read_text())
     assert "| precision | recall | F1 |" in (tmp_path / "decisions.md").read_text()
+    decided = {(row["machine"], row["domain"]): row for row in csv.DictReader((tmp_path / "decisions.csv").open())}
+    recalls = [100 * values["decisions"]["target"]["recall"] for values in done["machines"].values()]
+    assert len(decided) == 2 * len(recalls) + 4
+    assert float(decided["arithmetic mean", "target"]["recall"]) == pytest.approx(np.mean(recalls), abs=0.01)
+    lowest = metrics.harmonic_mean([recall / 100 for recall in recalls])
+    assert float(decided["harmonic mean", "target"]["recall"]) == pytest.approx(100 * lowest, abs=0.01)
     assert (tmp_path / f"roc-{machine}.pdf").read_bytes().startswith(b"%PDF")
     assert b"<svg" in (tmp_path / f"roc-{machine}.svg").read_bytes()
     assert (tmp_path / "results.pdf").read_bytes().startswith(b"%PDF") and (tmp_path / "results.svg").exists()

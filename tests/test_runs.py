@@ -50,6 +50,8 @@ def test_the_run_of_the_report_goes_from_end_to_end(tmp_path):
     assert from_json((out / "fusion.json").read_text()), "a recipe to evaluate and submit"
     assert "Which choice matters" in (out / "search.html").read_text()
     assert "Table 5: per machine" in (out / "reproduce.txt").read_text() and (out / "reproduce.html").is_file()
+    table = (out / "paper" / "table-4.csv").read_text()
+    assert "\ntiny," in table and "\nfusion.json," in table, "the fusion that was found is in the tables"
     assert check(out / "submission", evaluation) == []
     kept = {p: p.stat().st_mtime_ns for p in (out / "store").rglob("*.safetensors")}
     assert kept, "the networks' work is kept"

@@ -13,6 +13,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
 from nearfar.challenge.pages.effects import TextTable, effect_vectors
 from nearfar.challenge.pages.tables import Cell, Reproduction
-from nearfar.metrics import METRICS, Comparison, Interval
+from nearfar.metrics import METRICS, Comparison, Interval, harmonic_mean
 from nearfar.recipe import Recipe
 from nearfar.support.cells import escaped
 from nearfar.support.check import Array
@@ -37,6 +38,7 @@ SPECIAL = {
 }
 NUMBER = re.compile(r"[-+]?[\d.]+( \[[-\d., ]+\])?")  # with its interval
 HEADS = ("machine", "AUC source", "AUC target", "pAUC", "Omega")
+DECIDED = ("source", "target")  # domains of decisions
 
 
 def evaluation_tables(
@@ -52,6 +54,10 @@ def evaluation_tables(
         for m in judged
         for domain, d in m.decisions.items()
     ]
+    for name, mean in (("arithmetic mean", np.mean), ("harmonic mean", harmonic_mean)) if len(judged) > 1 else ():
+        for domain in DECIDED:
+            each = [astuple(m.decisions[domain]) for m in judged if domain in m.decisions]
+            decided += [[name, domain, *(_number(float(mean(v))) for v in zip(*each, strict=True))]] if each else []
     tables: list[TextTable] = [
         ("Results: official metrics in percent, with 95 % bootstrap intervals", HEADS, rows),
         (
