@@ -126,14 +126,14 @@ def encode(
     """The waveforms of several clips, by input -> their grids (T, F, D), by input: one call of each encoder for all."""
     out: list[dict[EncoderInput, Array]] = [{} for _ in clips]
     for name in dict.fromkeys(i.encoder for clip in clips for i in clip):
-        mine = [(at, i) for at, clip in enumerate(clips) for i in clip if i.encoder == name]
-        waves = {(at, i.waveform): clips[at][i] for at, i in mine}
-        layers = list(dict.fromkeys(layer for _, i in mine for layer in i.layers))
+        mine = [(at, i, i.layers) for at, clip in enumerate(clips) for i in clip if i.encoder == name]
+        waves = {(at, i.waveform): clips[at][i] for at, i, _ in mine}
+        layers = list(dict.fromkeys(layer for _, _, own in mine for layer in own))
         encoder, batch = encoders[name], list(waves.values())
         each = [encoder.grid(batch)] if layers == [None] else encoder.grid(batch, layer=layers)
         grids = {layer: dict(zip(waves, found, strict=True)) for layer, found in zip(layers, each, strict=True)}
-        for at, i in mine:
-            each = [grids[layer][at, i.waveform] for layer in i.layers]
+        for at, i, own in mine:
+            each = [grids[layer][at, i.waveform] for layer in own]
             out[at][i] = each[0] if len(each) == 1 else np.mean(each, axis=0)
     return out
 
