@@ -10,6 +10,7 @@ import threading
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearfar.errors import DamagedHistory, NotFound
+from nearfar.live.history.archive import RESERVE
 from nearfar.live.history.database import SCHEMA, lock_folder, rescue
 from nearfar.live.history.history import DAY_S, History
 from nearfar.live.history.records import Audit, Event, ScoreRecord
@@ -147,6 +149,21 @@ def test_audio_stays_below_its_cap_oldest_out_first(tmp_path):
     assert sum(p.stat().st_size for p in history.event_audio.folder.iterdir()) <= 200_000
     assert history.event_audio.path("20260100T000000Z-pump-0.flac") is None
     assert history.event_audio.path("../history.db") is None
+
+
+def test_a_disk_that_is_nearly_full_is_left_to_scores_and_not_to_old_sound(tmp_path, monkeypatch):
+    history, samples = History(tmp_path), np.random.default_rng(0).uniform(-0.5, 0.5, (2, 8000))
+    for i in range(3):
+        history.event_audio.save(f"2026010{i}T000000Z-pump-{i}.flac", samples, 16_000)
+    size = (history.event_audio.folder / "20260100T000000Z-pump-0.flac").stat().st_size
+    left = SimpleNamespace(free=RESERVE - size)
+    monkeypatch.setattr("nearfar.live.history.archive.shutil", SimpleNamespace(disk_usage=lambda _: left))
+    history.event_audio.save("20260103T000000Z-pump-3.flac", samples, 16_000)
+    kept = sorted(p.name[7:8] for p in history.event_audio.folder.iterdir())
+    assert kept in (["1", "2", "3"], ["2", "3"])
+    left.free = 0  # whoever has filled the disk: the sound takes no more, and is not all deleted
+    history.event_audio.save("20260104T000000Z-pump-4.flac", samples, 16_000)
+    assert sorted(p.name[7:8] for p in history.event_audio.folder.iterdir()) in (["2", "3", "4"], ["3", "4"])
 
 
 def test_audio_of_16_bits_comes_back_exactly(tmp_path):

@@ -20,7 +20,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -117,7 +116,7 @@ def keep_old(folder: Path) -> Path:
     while (kept := folder.with_name(f"{folder.name}.old{f'-{count}' if count > 1 else ''}")).exists():
         count += 1
     with files.atomic_folder(kept) as draft:
-        shutil.copytree(folder, draft, dirs_exist_ok=True)
+        files.copy_files(folder, draft)
     return kept
 
 

@@ -61,6 +61,7 @@ ASK = {
     "codec": "converted by another program?",
     "level": "another gain, or samples in another scale?",
     "sound": "another machine, or was a microphone moved?",
+    "name": "another machine?",
 }
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -41,6 +42,8 @@ ENOUGH_TO_COMPARE = 8  # fewest recordings that are compared with each other
 LISTEN_TO = 3  # outliers that are named for each machine
 WEAKER_DB = 3.0  # near below far, at the median of all recordings
 LENGTH_OFF = 0.05  # tolerance, as a share of the usual length
+
+MACHINE = re.compile(r"(?!(?:no|non|not)_)([A-Za-z-]+)_normal_\d+\.")
 
 Vectors = list[tuple[float | None, Array]]  # start of the window in a long file (s) or None, embedding
 
@@ -87,6 +90,11 @@ def check_recordings(
         _mark_exchanged([(f, setup) for _, f, _, setup in members if f.usable])
         apart += of_machine
     outliers, too_few = _outliers(found, embedded)
+    taken = {r.path for r in _normals(found)}
+    for recording, file_report in zip(found, files, strict=True):
+        if recording.path not in taken:
+            file_report.left_out = "named as faults" if recording.is_anomaly else "of the test split"
+    apart += _named_machines([f for f in files if not f.left_out])
     usable = [r for r, vectors in zip(found, embedded, strict=True) if len(vectors) == 1]
     return Report(files, [*_notes(files), *too_few], outliers, apart, _deaf(usable, near, far))
 
@@ -170,6 +178,16 @@ def _two_groups(members: list[tuple[Recording, FileReport, BandLevels, Array]]) 
     return [TwoGroups(split.kind, files[0].machine, split.values, split.files(names)) for split in apart]
 
 
+def _named_machines(files: list[FileReport]) -> list[TwoGroups]:
+    """The files whose names begin with the usual machine, and with others, as in fan_normal_0001.wav."""
+    named = [(f.file, match[1]) for f in files if not f.machine and (match := MACHINE.match(f.file.rpartition("/")[2]))]
+    usual, *others = [name for name, _ in Counter(name for _, name in named).most_common()] or [""]
+    if not others:
+        return []
+    parts = [file for file, name in named if name == usual], [file for file, name in named if name != usual]
+    return [TwoGroups("name", "", (usual, " or ".join(sorted(others))), parts)]
+
+
 def _compare(files: list[FileReport], split: set[str]) -> None:
     """Compare rate, number of channels and length of the files of one machine; not by the kinds of `split`."""
     readable = [f for f in files if f.rate and f.seconds]
@@ -221,8 +239,9 @@ def _notes(files: list[FileReport]) -> list[str]:
             f"The far microphone is dead in {len(lost):,} of {plural(len(files), 'recording')}, and near is not. If "
             "there is none, or while it is being repaired, use near alone: --far -1, here and in nearfar fit."
         )
-    clips = sum(f.clips for f in files if f.usable)
-    if clips > 1 and (note := few(clips, sum(f.seconds for f in files))):
+    taken = [f for f in files if f.usable and not f.left_out]
+    clips = sum(f.clips for f in taken)
+    if clips > 1 and (note := few(clips, sum(f.seconds for f in taken))):
         notes.append(note)
     return notes
 

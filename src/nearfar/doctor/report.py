@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nearfar.audio import SHORTEST_S, WINDOW_S, Problem
-from nearfar.detector.review import ASK, too_few
+from nearfar.detector.review import ASK, TOO_FEW, too_few
 from nearfar.support.words import plural, quoted
 
 UNLIKE = 3.0  # robust standard deviations from which on a recording is called unlike the others
@@ -68,6 +68,7 @@ class FileReport:
     near_later_ms: float | None = None  # delay of near behind far
     clips: int = 1  # windows of a long file, else 1
     copy_of: str = ""
+    left_out: str = ""  # why a fit does not take it
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, kind: str, text: str, fatal: bool = False, channel: str = "") -> None:
@@ -89,8 +90,8 @@ class Outlier:
 
 @dataclass(frozen=True)
 class TwoGroups:
-    """Recordings of a machine that fall into two groups, by `kind`: rate, channels, length, codec, level or
-    sound.
+    """Recordings of a machine that fall into two groups, by `kind`: rate, channels, length, codec, level,
+    sound, or machines in their names.
 
     `values` are what the larger and the smaller group have, "" by sound; `files` are the recordings of both.
     """
@@ -132,8 +133,8 @@ class Report:
 
     @property
     def clips(self) -> int:
-        """Number of clips for a fit: usable recordings, and the usable windows of long ones."""
-        return sum(f.clips for f in self.files if f.usable)
+        """Number of clips for a fit: usable recordings that it takes, and the usable windows of long ones."""
+        return sum(f.clips for f in self.files if f.usable and not f.left_out)
 
     @property
     def ok(self) -> bool:
@@ -151,7 +152,8 @@ class Report:
         """Ready to fit, or what has to be done first."""
         total, bad = len(self.files), len(self.files) - self.usable
         if self.clips < FEWEST:
-            can = f"{self.usable:,} of {plural(total, 'recording')} can be used"
+            taken = sum(f.usable and not f.left_out for f in self.files)
+            can = f"{taken:,} of {plural(total, 'recording')} can be used"
             return f"Not ready: {can}, and {FEWEST} are needed."
         if bad:
             others = f"The other {self.usable:,} can."
@@ -173,11 +175,18 @@ class Report:
                 f"{'its own' if len(names) == 1 else 'theirs'}. Listen first; what is no normal sound is left out by "
                 f"nearfar fit ... {_without(names)}"
             )
-        doubtful = sum(bool(f.problems) for f in self.files)
+        doubtful = sum(bool(f.problems) and not f.left_out for f in self.files)
         if total == 1:
             return f"Ready to fit: the recording can be used{', and is worth a look first' if doubtful else ''}."
         look = f", {doubtful:,} of them worth a look first" if doubtful else ""
-        return f"Ready to fit: all {total:,} recordings can be used{look}."
+        reasons = Counter(f.left_out for f in self.files if f.left_out)
+        what = f"all {total:,} recordings can be used"
+        if reasons:
+            why = " and ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+            what = f"{total - sum(reasons.values()):,} of {total:,} recordings are taken, without {why}"
+        if self.clips < TOO_FEW:
+            return f"Too few for an alarm that can be trusted, though they can be fitted: {what}{look}."
+        return f"Ready to fit: {what}{look}."
 
     def to_dict(self) -> dict[str, Any]:
         """The report for JSON."""

@@ -331,7 +331,7 @@ class Operator:
         before = Path(tempfile.mkdtemp(prefix="before-", dir=undo))
         audit = None
         try:
-            shutil.copytree(machine.model, before, dirs_exist_ok=True)
+            files.copy_files(machine.model, before)
             audit = self.audit(
                 who, machine.id, action, kept=before.name, **detail
             )  # first, so that no change lacks one
@@ -389,7 +389,7 @@ def is_written_here(normal: Origin) -> bool:
 def _replace_folder(folder: Path, by: Path) -> None:
     """Make `folder` a copy of `by`, byte for byte; at no time is there half a folder."""
     with files.atomic_folder(folder) as draft:
-        shutil.copytree(by, draft, dirs_exist_ok=True)
+        files.copy_files(by, draft)
 
 
 def _after(before: Path) -> Path:

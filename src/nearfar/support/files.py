@@ -171,6 +171,12 @@ def user_home() -> Path:
         raise ValueError("this user has no home folder here: set the environment variable HOME to a folder") from None
 
 
+def copy_files(folder: Path, to: Path) -> None:
+    """Copy the files of a folder, with modes and times, into another one."""
+    for file in folder.iterdir():
+        shutil.copy2(file, to)
+
+
 def private_folder(folder: Path) -> None:
     """Make a folder that only this user may enter; one of another user stays as it is."""
     folder.mkdir(parents=True, exist_ok=True)

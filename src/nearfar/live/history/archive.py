@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ TIME = "%Y%m%dT%H%M%SZ"
 SAMPLES = 48  # recent normal windows of each machine that are kept
 PLAY_PEAK = 0.7
 MOST_DB = 60
+RESERVE = 200_000_000  # bytes of the disk that are left free for scores and events
 
 
 def flac(samples: Array, rate: int) -> bytes:
@@ -80,7 +82,7 @@ def peak_clip(path: Path, peak_s: float, window_s: float, seconds: float = 0.0) 
 
 
 class AudioArchive:
-    """The files in `folder`, together at most `most_bytes`."""
+    """The files in `folder`, together at most `most_bytes`; they take no more of a disk with less than RESERVE free."""
 
     def __init__(self, folder: Path, most_bytes: float) -> None:
         self.folder, self.most_bytes = folder, most_bytes
@@ -92,18 +94,21 @@ class AudioArchive:
         path = self.folder / name
         write_flac(path, samples, rate)
         with self._lock:
+            size = path.stat().st_size
             if self._bytes is not None:
-                self._bytes += path.stat().st_size
-            if self._bytes is None or self._bytes > self.most_bytes:
-                self._bytes = self._trim()
+                self._bytes += size
+            lacking = min(size, max(0, RESERVE - shutil.disk_usage(self.folder).free))
+            if self._bytes is None or self._bytes > self.most_bytes or lacking:
+                self._bytes = self._trim(lacking)
 
-    def _trim(self) -> int:
-        """Delete the oldest files above the cap, but not the newest, however large it is; the bytes that are left."""
+    def _trim(self, lacking: int) -> int:
+        """Delete the oldest files above the cap, and for so many `lacking` bytes; the newest stays. The bytes left."""
         paths = sorted(self.folder.glob(f"*{SUFFIX}"))
         sizes = [path.stat().st_size for path in paths]
         total = sum(sizes)
+        most = min(self.most_bytes, total - lacking)
         for path, size in zip(paths[:-1], sizes, strict=False):
-            if total <= self.most_bytes:
+            if total <= most:
                 break
             path.unlink(missing_ok=True)
             total -= size
