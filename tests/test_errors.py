@@ -36,6 +36,7 @@ def test_an_exception_is_public_and_is_caught_as_the_built_in_class_too(name):
     ("error", "code"),
     [
         (errors.AudioError("x", "rate"), "rate"),
+        (errors.MissingPlugin("x"), "missing_plugin"),
         (errors.NotFound("x"), "not_found"),
         (errors.Conflict("x"), "conflict"),
         (errors.BadInput("x"), "invalid"),

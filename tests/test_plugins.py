@@ -20,6 +20,7 @@ from nearfar.challenge.search import run as searching
 from nearfar.challenge.search.space import space
 from nearfar.challenge.search.space import space as space_by_name
 from nearfar.encoders import plugins
+from nearfar.errors import MissingPlugin
 from nearfar.recipe import PLUGINS, Recipe, from_json, parse_view, with_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -207,7 +208,7 @@ def test_a_saved_detector_names_the_import_path_and_needs_the_plug_in(tmp_path: 
     }
     assert nearfar.load(tmp_path / "model").score([hum(9)])[0].score == before
     del PLUGINS["encoder"].paths["bands"], PLUGINS["encoder"].table["bands"], PLUGINS["encoder"]._given["bands"]
-    with pytest.raises(ValueError, match=r"encoder 'bands' is a plug-in, test_plugins:Bands, and is not registered"):
+    with pytest.raises(MissingPlugin, match=r"model: the encoder 'bands' is a plug-in, test_plugins:Bands, and is not"):
         nearfar.load(tmp_path / "model")
 
 

@@ -7,6 +7,7 @@
      +-- Conflict (ValueError)          a request contradicts the state of the plant
      +-- DamagedHistory (ValueError)    a plant's history cannot be read
      +-- DownloadError (OSError)        a file could not be fetched
+     +-- MissingPlugin (ValueError)     a saved detector needs a plug-in that is not registered
      +-- NotFound (LookupError)         there is no such machine, event, recording or audit entry
      +-- StoreError (OSError)           the store of embeddings cannot be written
      +-- TryAgainError                  one attempt of a download failed and another may succeed; never leaves `support`
@@ -63,6 +64,12 @@ class DownloadError(NearfarError, OSError):
     """A file that could not be fetched; the message names what was expected, the likely cause and what to do."""
 
     code = "download"
+
+
+class MissingPlugin(NearfarError, ValueError):
+    """A saved detector needs a plug-in that is not registered; the message names its import path and what to do."""
+
+    code = "missing_plugin"
 
 
 class NotFound(NearfarError, LookupError):

@@ -351,7 +351,7 @@ def plugins_of(system: System) -> dict[str, dict[str, str]]:
 
 
 def require_plugins(needed: Any) -> None:
-    """ValueError with the way out if a plug-in that `plugins_of` a saved system named is not registered."""
+    """MissingPlugin, with the way out, if a plug-in that `plugins_of` a saved system named is not registered."""
     for field, paths in dict(needed).items():
         for name, path in dict(paths).items():
             choose("kind of plug-in", field, PLUGINS).require(str(name), str(path))

@@ -37,7 +37,7 @@ from nearfar.embedding.embedder import Origin
 from nearfar.embedding.group_features import GroupFeatures
 from nearfar.encoders import PRECISIONS
 from nearfar.encoders.loading import WeightsId
-from nearfar.errors import Conflict
+from nearfar.errors import Conflict, MissingPlugin
 from nearfar.recipe import BEAM, System, from_json, leaves, plugins_of, require_plugins
 from nearfar.support import files
 from nearfar.support.cells import escaped, unescaped
@@ -176,6 +176,8 @@ def _read_once(folder: Path) -> DetectorState:
         for name in FILES:
             inside(folder, name)
         return _read(folder)
+    except MissingPlugin as error:
+        raise MissingPlugin(f"{folder}: {error}") from None
     except DAMAGED as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{folder} is damaged or no detector of this version: {reason}") from None

@@ -15,6 +15,8 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from nearfar.errors import MissingPlugin
+
 Item = TypeVar("Item")
 NAME = re.compile(r"\w[\w.-]*")  # fit for a file name
 
@@ -80,12 +82,12 @@ class Plugins(Generic[Item]):
         return Importable(path, str(Path(file).resolve().parents[levels]))
 
     def require(self, name: str, path: str) -> None:
-        """ValueError with the way to register it, if the plug-in `name` that was imported from `path` is missing."""
+        """MissingPlugin if no plug-in is registered as `name`; it was imported from `path`."""
         if name not in self.paths:
             module = path.partition(":")[0]
-            raise ValueError(
+            raise MissingPlugin(
                 f"the {self.kind} {name!r} is a plug-in, {path}, and is not registered here: call "
-                f"{self.call}({name!r}, ...) first, or start the command as nearfar --plugin {module} ..."
+                f"{self.call}({name!r}, ...) first; for a command, in a module: nearfar --plugin {module} ..."
             )
 
     @property
