@@ -11,6 +11,8 @@ mean of both AUCs and pAUC). Motor: ../shared/data/dcase2026-form, where it is t
 microphones 0 and 4, cut into windows of 2 s: AUC of the anomalous recording against each normal one in turn, fitted on
 the other normal ones, mean over four machines (13 recordings: a hint, no more).
 
+"X alone" is the default itself on machines of which X is no part.
+
 All numbers are percent; a chance AUC is 50. Nothing is chosen by labels. `--quick` takes fewer machines (4 minutes).
 The results are written anew after every machine and table.
 """
