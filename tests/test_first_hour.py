@@ -112,6 +112,10 @@ def test_from_a_microphone_to_an_alarm_with_sound_without_a_shell(tmp_path):
         page.get_by_role("button", name="Listen with the microphone").click()
         page.get_by_text("Sounds wrong").first.wait_for(timeout=30_000)
         page.get_by_role("link", name="Look at the alarm").wait_for(timeout=60_000)
+        with page.context.expect_page() as beside:  # the machine is still listened to
+            page.get_by_role("link", name="Look at the alarm").click()
+        beside.value.get_by_role("heading", name="What has changed").wait_for(timeout=60_000)
+        beside.value.close()
         page.get_by_role("button", name="Stop listening").click()
         page.get_by_role("link", name="Look at the alarm").click()
         page.get_by_role("heading", name="What has changed").wait_for(timeout=60_000)

@@ -16,6 +16,7 @@ from nearfar.doctor.report import FileReport, Report, TwoGroups
 from nearfar.live.setup.collection import Collections
 from nearfar.live.setup.microphones import Microphones
 from nearfar.live.setup.preparation import findings
+from nearfar.support.words import without_commands
 from test_fitting import ended, server
 
 CLIP = hum(3, seconds=1.0)
@@ -239,3 +240,9 @@ def test_another_machine_must_differ_by_more_than_case(pump):
     client, _, _ = pump
     for id in ("PUMP", "nul"):
         assert client.post("/v1/machines", json={"id": id, "name": "Pump"}).status_code == 422
+
+
+def test_a_page_gets_no_hints_for_the_command_line():
+    note = "The far microphone is dead: use near alone (nearfar fit --far -1). Listen (or not)."
+    assert without_commands(note) == "The far microphone is dead: use near alone. Listen (or not)."
+    assert findings(Report([FileReport("a.wav")] * 3, [note], [], []), {})["notes"] == [without_commands(note)]

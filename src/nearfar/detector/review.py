@@ -150,7 +150,7 @@ def remarks(clips: Sequence[EmbeddedClip], is_target: Array) -> list[str]:
     facts = [c.rate for c in clips], [len(e.sums) for e in levels], [c.origin.seconds for c in clips]
     found = splits(*facts, near, far, [c.codec for c in clips])
     names = [_name(clip) for clip in clips]
-    fit_each = "If they do not belong together, fit each group for itself; nearfar doctor lists the files."
+    fit_each = "If they do not belong together, fit each group for itself (nearfar doctor lists the files)."
     return [f"{split.text(names)} {fit_each}" for split in found if not split.is_same(is_target)]
 
 
@@ -162,7 +162,7 @@ def exchanged(clips: Sequence[EmbeddedClip], setup: UsualSetup) -> list[str]:
     listed = _some(list(dict.fromkeys(names)))
     return [
         f"in {plural(len(names), 'normal')} near and far seem to be exchanged, by their levels or by the order of "
-        f"arrival ({listed}): swapped plugs? Exchange their channels, or leave them out with --without FILE."
+        f"arrival ({listed}): swapped plugs? Exchange their channels, or leave them out (nearfar fit --without FILE)."
     ]
 
 

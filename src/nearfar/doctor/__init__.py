@@ -229,7 +229,8 @@ def _notes(files: list[FileReport]) -> list[str]:
         weaker = f"{sum(b < 0 for b in balances):,} of {plural(len(balances), 'recording')}"
         notes.append(
             f"Near is weaker than far in {weaker}, by {-np.median(balances):.0f} dB at the median. Near should be the "
-            "microphone at the machine: if they are swapped, exchange the numbers of --near and --far."
+            "microphone at the machine: if they are swapped, exchange their plugs, or their channels "
+            "(nearfar fit --near 1 --far 0)."
         )
         for f in files:
             f.problems = [p for p in f.problems if p.kind != "swapped"]
@@ -237,7 +238,7 @@ def _notes(files: list[FileReport]) -> list[str]:
     if len(lost) > MAX_FAULTY * len(files):
         notes.append(
             f"The far microphone is dead in {len(lost):,} of {plural(len(files), 'recording')}, and near is not. If "
-            "there is none, or while it is being repaired, use near alone: --far -1, here and in nearfar fit."
+            "there is none, or while it is being repaired, use near alone (nearfar fit --far -1)."
         )
     taken = [f for f in files if f.usable and not f.left_out]
     clips = sum(f.clips for f in taken)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable
+
+HINT = re.compile(r" \(nearfar [^)]*\)")
 
 
 def as_sentence(text: str) -> str:
     """`text` with a full stop, unless it ends with a mark already."""
     return text if text.endswith(("?", ".", "!")) else f"{text}."
+
+
+def without_commands(text: str) -> str:
+    """A message for a page: without its hints for the command line, such as " (nearfar fit --far -1)"."""
+    return HINT.sub("", text)
 
 
 def join_sentences(texts: Iterable[str]) -> str:

@@ -42,7 +42,7 @@ class Drift:
             return f"No trend: {trend}."
         return (
             f"Creeping: {trend}. If the machine is well, listen to the recordings in {samples} and add them as a new "
-            f"domain: nearfar add {model} {samples} --domain target"
+            f"domain (nearfar add {model} {samples} --domain target)"
         )
 
 

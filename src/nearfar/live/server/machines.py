@@ -31,7 +31,7 @@ from nearfar.live.server.serializers import audit_entries, machine_state, next_p
 from nearfar.live.server.serializers import heard as serialize_heard
 from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
 from nearfar.live.server.sounds import Gain, Range, content, sound
-from nearfar.support.words import plural
+from nearfar.support.words import plural, without_commands
 
 router = APIRouter(prefix="/v1/machines", tags=["machines"], responses=ERRORS)
 RATES = np.geomspace(0.2, 1e-6, 48)  # rates of false alarms, as shares of windows, along the curve
@@ -108,7 +108,7 @@ def drift(service: ServiceDep, id: str) -> schemas.Drift:
     machine = service.machine(id)
     found = service.drift(id)
     days = [schemas.Day(start=start, median=value, windows=count) for start, value, count in found.days]
-    text = found.text(str(machine.model), str(service.plant.history.samples.folder / id))
+    text = without_commands(found.text(str(machine.model), str(service.plant.history.samples.folder / id)))
     return schemas.Drift(creeping=found.creeping, text=text, days=days)
 
 
@@ -131,7 +131,7 @@ def model(service: ServiceDep, id: str) -> schemas.Model:
         clip_seconds=detector.window_s,
         why=detector.why,
         backing=str(detector.backing),
-        remarks=detector.doubts,
+        remarks=[*map(without_commands, detector.doubts)],
         card=read_card(machine.model),
         set_point=_set_point(machine, detector),
         curve=_curve(machine),

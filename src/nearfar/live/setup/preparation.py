@@ -22,7 +22,7 @@ from nearfar.live.setup.collection import Collection, Collections
 from nearfar.live.setup.jobs import Job, Jobs
 from nearfar.live.setup.microphones import Microphones, Session
 from nearfar.support.progress import Progress, titled
-from nearfar.support.words import plural
+from nearfar.support.words import plural, without_commands
 
 RECORDINGS, JOBS = "recordings", "jobs.json"  # beside the folder of models; in the history
 DOCTOR, FIT = "doctor", "fit"  # kinds of jobs
@@ -111,7 +111,8 @@ class Preparation:
         ]
         left = [f"left out: {text}" for text in left_out]
         thrown = [f"{plural(len(collection.left_out), 'recording')} thrown out"] if collection.left_out else []
-        return [f"Behind it: {detector.backing}", detector.why, *detector.doubts, *unlike, *left, *thrown, *notes]
+        doubts = map(without_commands, detector.doubts)
+        return [f"Behind it: {detector.backing}", detector.why, *doubts, *unlike, *left, *thrown, *notes]
 
     def _put(self, collection: Collection, detector: Detector, who: str) -> None:
         """Save a detector and let the plant use it; on an error everything is as before."""
@@ -161,7 +162,13 @@ def findings(report: Report, names: dict[str, str]) -> dict[str, Any]:
     verdict = next((word for word, applies in zip(words, in_order, strict=True) if applies), "ready")
     counts = {"recordings": len(report.files), "usable": report.usable, "seconds": sum(f.seconds for f in report.files)}
     order = sorted(files, key=lambda f: (f["usable"], not f["deaf"]))
-    return {**counts, "verdict": verdict, "files": order, "groups": groups, "notes": report.notes}
+    return {
+        **counts,
+        "verdict": verdict,
+        "files": order,
+        "groups": groups,
+        "notes": [*map(without_commands, report.notes)],
+    }
 
 
 def _names_again(names: dict[Path, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import { at, badge, breadcrumbs, h, icon, note, panel, replaceContent, reportLin
 import { dropZone, uploadPath } from "./drop.js";
 import { levelMeters } from "./levels.js";
 import { maintenancePanel } from "./maintenance.js";
-import { allowed, openMicrophone } from "./microphone.js";
+import { allowed, openMicrophone, stayOpen } from "./microphone.js";
 import { notesOf, notesPanel } from "./notes.js";
 import { player } from "./player.js";
 import { fileTime, saved } from "./setup.js";
@@ -198,11 +198,13 @@ export async function show(main, id) {
             width: figure.clientWidth,
             onMove: move,
           })
-        : note(
-            end || !range ? t("machine.empty_shown") : t("machine.empty_last", { range: t(range) }),
-            " ",
-            h("a", { href: "/health" }, t("page.health")),
-          ),
+        : machine.source === "none" && !machine.last_heard
+          ? note(t("machine.unheard"))
+          : note(
+              end || !range ? t("machine.empty_shown") : t("machine.empty_last", { range: t(range) }),
+              " ",
+              h("a", { href: "/health" }, t("page.health")),
+            ),
     );
     if (focused) figure.querySelector(".chart")?.focus();
     replaceContent(events, eventTable(found.events));
@@ -323,16 +325,19 @@ function sending(machine, after) {
   const state = h("p", { class: "small", role: "status" }, allowed() ? t("machine.listen_how") : t("machine.insecure"));
   const meters = levelMeters();
   let microphone = null;
+  let leave = () => {};
   const button = h("button", { type: "button", disabled: !allowed() }, icon("play"), t("machine.listen"));
   const stop = () => {
     microphone?.close();
     microphone = null;
+    leave();
     meters.show([]);
     replaceContent(button, icon("play"), t("machine.listen"));
     state.textContent = t("machine.listen_how");
   };
   const start = async () => {
     microphone = await openMicrophone({ ...saved(id), onLevels: meters.show, onEnd: stop });
+    leave = stayOpen();
     replaceContent(button, icon("stop"), t("machine.stop"));
     state.textContent = t("machine.listening", { seconds: machine().clip_seconds });
     const sends = new Set();

@@ -12,6 +12,23 @@ const BEGIN_MS = 2000; // after which a microphone without any sample is taken a
 // Whether this page may ask for a microphone: browsers allow it to this computer's own pages and to https only.
 export const allowed = () => Boolean(navigator.mediaDevices?.getUserMedia && window.AudioWorkletNode);
 
+// Keeps this page open while it listens: links open beside it, and closing it is asked about. Returns what ends that.
+export function stayOpen() {
+  const asked = (event) => event.preventDefault();
+  const beside = (event) => {
+    const link = event.target.closest?.("a[href]:not([target], [download])");
+    if (!link) return;
+    link.target = "_blank";
+    setTimeout(() => link.removeAttribute("target"));
+  };
+  window.addEventListener("beforeunload", asked);
+  document.addEventListener("click", beside, true);
+  return () => {
+    window.removeEventListener("beforeunload", asked);
+    document.removeEventListener("click", beside, true);
+  };
+}
+
 // The microphones as [{ id, label }]; labels are there once one was used.
 export async function microphones() {
   const found = await navigator.mediaDevices.enumerateDevices();

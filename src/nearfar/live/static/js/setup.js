@@ -5,7 +5,7 @@ import { ApiError, apiPath, get, post, remove, update } from "./api.js";
 import { announce, at, badge, breadcrumbs, h, icon, note, panel, replaceContent, setTitle } from "./dom.js";
 import { dropZone, uploadPath } from "./drop.js";
 import { levelMeters } from "./levels.js";
-import { allowed, microphones, NONE, openMicrophone, RIGHT } from "./microphone.js";
+import { allowed, microphones, NONE, openMicrophone, RIGHT, stayOpen } from "./microphone.js";
 import { player } from "./player.js";
 import { subscribe, throttle } from "./stream.js";
 import { list, t } from "./texts.js";
@@ -491,6 +491,7 @@ function collect(shared) {
   const seconds = number("seconds", 10, { min: 1, max: 600 });
   const every = number("every", 0, { min: 0, max: 86400 });
   let stopped = true;
+  let leave = () => {};
   const reloadSoon = throttle(() => shared.reload().catch(() => {}), 2000);
 
   const begin = async () => {
@@ -507,6 +508,7 @@ function collect(shared) {
   });
   const stop = async () => {
     stopped = true;
+    leave();
     closeMicrophone(shared);
     meters.show([]);
     if (shared.made.kind !== "browser") await remove(apiPath("machines", id, "microphone")).catch(() => {});
@@ -520,6 +522,7 @@ function collect(shared) {
   const recordHere = async () => {
     const { near, far } = saved(id);
     shared.microphone ||= await openMicrophone({ near, far, onLevels: (levels) => meters.show(levels), onEnd: stop });
+    leave = stayOpen();
     const wanted = settings();
     for (let taken = 0, refused = 0; taken < wanted.count && refused < MOST_REFUSED && !stopped;) {
       const began = Date.now();
@@ -754,14 +757,12 @@ function fitting(shared) {
         made.left_out > 0 && h("p", { class: "small" }, t("setup.thrown_out", { count: made.left_out })),
         made.missing && h("p", { class: "warning" }, made.missing),
       );
-      if (!button.contains(document.activeElement))
-        replaceContent(
-          button,
-          actionButton(t(made.live ? "setup.fit_again" : "setup.fit"), fit, {
-            main: !made.live,
-            after: shared.reload,
-          }),
-        );
+      const text = t(made.live ? "setup.fit_again" : "setup.fit");
+      if (button.textContent !== text) {
+        const focused = button.contains(document.activeElement);
+        replaceContent(button, actionButton(text, fit, { main: !made.live, after: shared.reload }));
+        if (focused) button.firstChild.focus();
+      }
       if (!made.live) {
         replaceContent(done);
         return;

@@ -25,6 +25,8 @@ const RECORDINGS = {
 
 export function stateLabel(machine) {
   const state = STATES[machine.state] ? machine.state : "waiting";
+  if (state === "normal" && machine.window?.anomalous)  // an alarm needs several in a row
+    return { ...STATES.unusual, word: t("words.last_wrong") };
   const failing = machine.source === "stale" || machine.source === "failed";
   if (state === "no sound" && machine.window?.anomalous === null && !failing) return recordingLabel("cannot judge");
   const word =
