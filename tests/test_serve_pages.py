@@ -354,6 +354,10 @@ def test_the_language_is_chosen_on_every_page(chromium, address):
                 break
         page.keyboard.press("Enter")
         page.get_by_text("2 Maschinen, keine in Alarm.").wait_for()
+        open_page(page, "/guide#long")
+        page.get_by_role("link", name="English").click()
+        page.get_by_role("heading", name="How long").wait_for()
+        assert page.url.endswith("/guide#long")
 
 
 def test_unusual_windows_are_listened_to_and_become_normal(page, listening):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import nearfar.live
-from nearfar.live.language import ENGLISH, TEXTS, languages
+from nearfar.live.language import ENGLISH, catalogue, languages
 from nearfar.live.server.security import Access, Token
 from servers import a_plant, client_of
 
@@ -38,12 +38,12 @@ ALLOWED = {
 }  # fmt: skip
 
 
-def catalogue(language):
-    return json.loads((TEXTS / language / "pages.json").read_text(encoding="utf-8"))
-
-
 def keys(language):
-    return {f"{section}.{name}": text for section, texts in catalogue(language).items() for name, text in texts.items()}
+    return {
+        f"{section}.{name}": text
+        for section, texts in catalogue("pages", language).items()
+        for name, text in texts.items()
+    }
 
 
 def forms(text):
@@ -81,7 +81,7 @@ def test_a_catalogue_has_the_keys_and_places_of_the_english_one(language):
 
 def test_every_text_is_used_and_every_used_text_exists():
     known, used = keys(ENGLISH), set()
-    sections = catalogue(ENGLISH).keys()
+    sections = catalogue("pages", ENGLISH).keys()
     for script in SCRIPTS:
         source = script.read_text(encoding="utf-8")
         used |= {text for text in re.findall(r'"(\w+\.[\w-]+)"', source) if text.partition(".")[0] in sections}
@@ -159,4 +159,4 @@ def test_a_page_has_the_whole_catalogue_of_its_language(client):
     headers = {"authorization": f"Bearer {TOKEN}", "accept-language": "de"}
     page = client.get("/guide", headers=headers).text
     found = re.search('<script type="application/json" id="texts">(.*?)</script>', page, re.DOTALL)
-    assert json.loads(found[1]) == catalogue("de") and "{{" not in page
+    assert json.loads(found[1]) == catalogue("pages", "de") and "{{" not in page

@@ -76,13 +76,13 @@ def translated(text: str, language: str) -> str:
 
 def date(language: str, year: str, month: str, day: str) -> str:
     """A date in the order of a language."""
-    form: str = _read("format", language)["date"]
+    form: str = catalogue("format", language)["date"]
     return form.format(year=year, month=month, day=day)
 
 
 def texts(kind: str, language: str) -> Callable[..., str]:
     """t(key, **values): the text of a key in a language, its values as `translated` gives them."""
-    known = _read(kind, language)
+    known = catalogue(kind, language)
 
     def t(key: str, **values: object) -> str:
         found: str = known[key]
@@ -92,14 +92,15 @@ def texts(kind: str, language: str) -> Callable[..., str]:
 
 
 @cache
-def _read(kind: str, language: str) -> dict[str, Any]:
+def catalogue(kind: str, language: str) -> dict[str, Any]:
+    """What texts/LANGUAGE/KIND.json holds."""
     read: dict[str, Any] = json.loads((TEXTS / language / f"{kind}.json").read_text(encoding="utf-8"))
     return read
 
 
 @cache
 def _messages(language: str) -> Messages:
-    return Messages(_read("messages", language), _read("format", language))
+    return Messages(catalogue("messages", language), catalogue("format", language))
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,14 @@ from __future__ import annotations
 import html
 import json
 import re
-from functools import cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from nearfar.live.language import COOKIE as LANGUAGE_COOKIE
-from nearfar.live.language import TEXTS, languages, reader
+from nearfar.live.language import catalogue, languages, reader
 from nearfar.live.server.security import COOKIE, local_path
 from nearfar.live.server.service import Service, ServiceDep
 
@@ -32,9 +30,9 @@ router = APIRouter(include_in_schema=False)
 
 def page(service: Service, request: Request, status: int = 200) -> Response:
     """The HTML of every screen; its scripts request the content."""
-    texts = json.dumps(_texts(reader.get()), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    texts = json.dumps(catalogue("pages", reader.get()), ensure_ascii=False, separators=(",", ":"))
     session = ' data-session="1"' if service.access.tokens else ""
-    return _page("page.html", service, request, status, texts=texts, session=session)
+    return _page("page.html", service, request, status, texts=texts.replace("<", "\\u003c"), session=session)
 
 
 def screen(service: ServiceDep, request: Request) -> Response:
@@ -63,7 +61,7 @@ async def login(service: ServiceDep, request: Request) -> Response:
     to, token = local_path(form.get("next", ["/"])[0], access.root), access.token(form.get("token", [""])[0])
     if token is None:
         service.refusals.note(request.client.host if request.client else "", "wrong token at /login")
-        wrong = html.escape(_texts(reader.get())["login"]["wrong"])
+        wrong = html.escape(catalogue("pages", reader.get())["login"]["wrong"])
         message = f'<p class="panel trouble" role="alert">{wrong}</p>'
         return _page("login.html", service, request, 401, next=to, message=message)
     answer = RedirectResponse(to, 303)
@@ -77,13 +75,6 @@ def logout(service: ServiceDep) -> Response:
     answer = RedirectResponse(f"{service.access.root}/login", 303)
     answer.delete_cookie(COOKIE, path=f"{service.access.root}/", httponly=True, samesite="strict")
     return answer
-
-
-@cache
-def _texts(language: str) -> dict[str, dict[str, Any]]:
-    """{section: {name: text}} of the pages."""
-    found: dict[str, dict[str, Any]] = json.loads((TEXTS / language / "pages.json").read_text(encoding="utf-8"))
-    return found
 
 
 def _page(
@@ -103,13 +94,13 @@ def _page(
     for each in languages():
         address = html.escape(f"{path}?{urlencode({**query, 'language': each})}")
         current = ' aria-current="true"' if each == language else ""
-        own_name = html.escape(_texts(each)["language"]["name"])
+        own_name = html.escape(catalogue("pages", each)["language"]["name"])
         links.append(f'<a href="{address}" lang="{each}" hreflang="{each}"{current}>{own_name}</a>')
     parts |= {"root": root, "next": html.escape(next), "language": language, "languages": " ".join(links)}
 
     def part(found: re.Match[str]) -> str:
         section, _, key = found[1].partition(".")
-        return html.escape(_texts(language)[section][key]) if key else parts[section]
+        return html.escape(catalogue("pages", language)[section][key]) if key else parts[section]
 
     text = (STATIC / name).read_text(encoding="utf-8")
     text = re.sub(r'(href|src|action)="/', rf'\1="{root}/', text)  # the links of the template begin at the root

@@ -28,6 +28,10 @@ async function start() {
     if (exact || (link.pathname === at("/") && /^\/(machine|event|model|setup)\b/.test(path)))
       link.setAttribute("aria-current", exact ? "page" : "true");
   }
+  for (const link of document.querySelectorAll(".languages a"))
+    link.addEventListener("click", () => {
+      link.hash = window.location.hash; // the step of a set-up
+    });
   try {
     for (const [pattern, load] of SCREENS) {
       const found = pattern.exec(path);
