@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
 
@@ -13,6 +14,8 @@ from nearfar.detector import default
 from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin
 from nearfar.embedding.group_features import GroupFeatures
 from nearfar.encoders.loading import load_encoders
+from nearfar.explain.pages import TRIGGERS
+from nearfar.live.language import TEXTS
 from nearfar.recipe import System, Watch, from_json, leaves
 from nearfar.support.check import Array
 
@@ -238,6 +241,15 @@ def test_swings_are_watched_from_enough_normals_of_a_machine_that_does_not_tick(
     assert isinstance(system, Watch)
     assert {name: weight for name, weight, _ in system.parts} == expected
     assert ("and of how its level swings" in why) == ("modulation" in expected)
+
+
+def test_every_part_has_words_for_a_plant() -> None:
+    parts = {*default.SHRINKAGE, "rhythm"}
+    english, *others = (
+        json.loads((TEXTS / name / "pages.json").read_text("utf-8"))["triggers"] for name in ("en", "de")
+    )
+    assert {name: english[name] for name in parts} == TRIGGERS
+    assert all(parts <= texts.keys() for texts in others)
 
 
 def test_deterministic_and_storable() -> None:

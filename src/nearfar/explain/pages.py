@@ -18,7 +18,13 @@ from nearfar.score import Score
 from nearfar.support.check import Array
 
 PLAY_S, PLAY_RATE, PLAY_PEAK = 12.0, 24_000, 0.7
-TRIGGERS = {"steady": "its steady sound", "transient": "its moments"}  # the parts of the default
+TRIGGERS = {  # the parts of the default
+    "clean": "its sound without the room",
+    "near": "its sound at the near microphone",
+    "burst": "knocks and bursts",
+    "modulation": "how its level swings",
+    "rhythm": "its rhythm",
+}
 
 
 @dataclass(frozen=True)
