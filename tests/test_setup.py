@@ -246,3 +246,12 @@ def test_a_page_gets_no_hints_for_the_command_line():
     note = "The far microphone is dead: use near alone (nearfar fit --far -1). Listen (or not)."
     assert without_commands(note) == "The far microphone is dead: use near alone. Listen (or not)."
     assert findings(Report([FileReport("a.wav")] * 3, [note], [], []), {})["notes"] == [without_commands(note)]
+
+
+def test_an_upload_that_is_written_anew_keeps_the_codec_that_it_had(pump):
+    client, _, folder = pump
+    for kind, codec in (("OGG", "Vorbis"), ("WAV", "PCM")):
+        content = io.BytesIO()
+        soundfile.write(content, np.stack([CLIP.near, CLIP.far], axis=1), RATE, format=kind)
+        assert send(client, f"{codec}.{kind}", content.getvalue()).status_code == 200
+        assert read(folder / "normals" / f"{codec}.flac").codec == codec

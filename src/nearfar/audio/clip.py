@@ -50,6 +50,7 @@ UNKNOWN_S = float("inf")  # the end of a file is missing, and how much it is can
 MAY_FAIL = ("FLAC", "OGG", "MPEG", "MP3")  # formats whose decoders fail where the file is cut short
 WITHOUT_LOSS = ("PCM", "FLOAT", "DOUBLE", "ALAC", "DWVW", "DPCM_16")  # how the names of such codecs begin
 PCM = "PCM"  # stands for all of them
+WAS = "nearfar: written anew, was "  # begins the comment of a FLAC file; the codec follows
 CODECS = {"MPEG_LAYER_III": "MP3", "MPEG_LAYER_II": "MP2", "MPEG_LAYER_I": "MP1", "VORBIS": "Vorbis", "OPUS": "Opus"}
 
 
@@ -349,6 +350,8 @@ def _as_recorded(path: Path, file: Any, samples: Array, missing_s: float) -> Cli
     channels = [np.ascontiguousarray(channel) for channel in samples.T]
     far = channels[1] if len(channels) > 1 else None
     codec = PCM if file.subtype.startswith(WITHOUT_LOSS) else CODECS.get(file.subtype, file.subtype)
+    if file.format == "FLAC" and file.comment.startswith(WAS):  # written anew by nearfar
+        codec = file.comment.removeprefix(WAS)[:32]
     plain = path.name.isascii() and path.name.isprintable()
     name = path.name if plain else shown(path.name)
     return Clip(channels[0], far, file.samplerate, name, missing_s=missing_s, codec=codec)

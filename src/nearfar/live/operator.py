@@ -314,7 +314,7 @@ class Operator:
         try:
             for number, clip in enumerate(map(audio.as_clip, clips), len(old.normals)):
                 paths.append(folder / f"{number:05d}-{_plain(clip.name)}.flac")
-                write_flac(paths[-1], clip.samples, clip.rate)
+                write_flac(paths[-1], clip.samples, clip.rate, clip.codec)
             known = old.members.keys
             new.fit_embedded(*reader.embed_normals(paths, np.full(len(paths), is_target), known, None, None))
         except BaseException:

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nearfar import audio
 from nearfar.audio import Clip
+from nearfar.audio.clip import PCM, WAS
 from nearfar.support import files
 from nearfar.support.check import Array
 from nearfar.support.times import utc_time
@@ -30,21 +32,29 @@ MOST_DB = 60
 RESERVE = 200_000_000  # bytes of the disk that are left free for scores and events
 
 
-def flac(samples: Array, rate: int) -> bytes:
-    """Samples (C, N) in [-1, 1] as FLAC of 24 bits; 16-bit recordings come back exactly."""
+def flac(samples: Array, rate: int, codec: str = PCM) -> bytes:
+    """Samples (C, N) in [-1, 1] as FLAC of 24 bits; 16-bit recordings come back exactly. `codec`: see `Clip`."""
     import soundfile
 
-    file = io.BytesIO()
-    soundfile.write(file, np.clip(samples, -1, 1).T, rate, format="FLAC", subtype="PCM_24")
-    return file.getvalue()
+    content = io.BytesIO()
+    with soundfile.SoundFile(content, "w", rate, len(samples), format="FLAC", subtype="PCM_24") as file:
+        note_codec(file, codec)
+        file.write(np.clip(samples, -1, 1).T)
+    return content.getvalue()
 
 
-def write_flac(path: Path, samples: Array, rate: int) -> None:
-    """Write `flac(samples, rate)`, whole or not at all.
+def note_codec(file: Any, codec: str) -> None:
+    """Note in a FLAC file that its sound was stored with loss before: what differs by a codec is asked about."""
+    if codec not in ("", PCM):
+        file.comment = f"{WAS}{codec}"
+
+
+def write_flac(path: Path, samples: Array, rate: int, codec: str = PCM) -> None:
+    """Write `flac(samples, rate, codec)`, whole or not at all.
 
     Only this user may read the file and its folder: people near the machine may be heard.
     """
-    content = flac(samples, rate)
+    content = flac(samples, rate, codec)
     files.private_folder(path.parent)
     files.atomic_write(path, content, mode=0o600)
 

@@ -28,6 +28,7 @@ from nearfar.audio import Clip
 from nearfar.audio.recordings import Recording, find
 from nearfar.audio.sessions import sessions
 from nearfar.errors import AudioError, BadInput, Conflict, NotFound
+from nearfar.live.history.archive import note_codec
 from nearfar.live.machine import NAME, RESERVED, check_name
 from nearfar.live.setup.recording import Stock, Taken, check
 from nearfar.live.sources.windows import Window
@@ -242,6 +243,7 @@ def _written(path: Path, name: str, clips: Iterable[Clip], *, mono: bool) -> Tak
                     if out is None:
                         form = {"format": "FLAC", "subtype": "PCM_24"}
                         out = opened.enter_context(soundfile.SoundFile(draft, "w", clip.rate, len(samples), **form))
+                        note_codec(out, clip.codec)
                     out.write(np.clip(samples, -1, 1).T)
                     found.append(check(Window(0.0, samples, clip.rate)))
         except soundfile.LibsndfileError as error:  # of the writer: clips are read elsewhere
