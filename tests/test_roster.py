@@ -253,7 +253,7 @@ def test_a_server_reads_its_configuration_again_when_asked(models, tmp_path):
 def test_a_full_disk_forgets_no_change_by_the_api(running, models, tmp_path, monkeypatch):
     made, _, said = running
     full = OSError(28, "No space left on device", "machines.json")
-    monkeypatch.setattr("nearfar.live.roster.atomic_write", lambda *_, **__: (_ for _ in ()).throw(full))
+    monkeypatch.setattr("nearfar.live.roster.write_json", lambda *_, **__: (_ for _ in ()).throw(full))
     made.roster.put("fan", {"model": str(models[1])}, "anna")
     assert set(made.plant.machines) == {"pump", "fan"} and "a restart would forget them" in said[-1]
     monkeypatch.undo()

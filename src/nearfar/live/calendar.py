@@ -8,15 +8,15 @@ Fri 22:00-06:00                      the night that begins on Friday
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
 from nearfar.errors import BadInput, NotFound
-from nearfar.support.files import atomic_write
+from nearfar.support.files import read_json, write_json
 from nearfar.support.times import local_time
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -95,7 +95,7 @@ class Calendar:
     def __init__(self, configured: Sequence[Maintenance], folder: Path) -> None:
         self.path = folder / ADDED
         self._configured = tuple(configured)
-        self._added = tuple(_read(self.path))
+        self._added: tuple[Maintenance, ...] = read_json(self.path, _parsed, (), "the entries of plant.toml remain")
         self._spans = {entry: Span.parse(entry.when) for entry in self.entries}
 
     @property
@@ -129,19 +129,13 @@ class Calendar:
         raise NotFound(f"no maintenance with the number {id} was added; those of plant.toml are changed there")
 
     def _change(self, added: tuple[Maintenance, ...]) -> None:
-        atomic_write(self.path, json.dumps([asdict(entry) for entry in added], indent=1), mode=0o600)
+        write_json(self.path, [asdict(entry) for entry in added])
         self._added = added
         self._spans = {entry: Span.parse(entry.when) for entry in self.entries}
 
 
-def _read(path: Path) -> list[Maintenance]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return [Maintenance(**{**row, "machines": tuple(row["machines"])}) for row in rows]
-    except FileNotFoundError:
-        return []
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it, and the entries of plant.toml remain") from None
+def _parsed(rows: Any) -> tuple[Maintenance, ...]:
+    return tuple(Maintenance(**{**row, "machines": tuple(row["machines"])}) for row in rows)
 
 
 def _moment(text: str) -> float:

@@ -5,7 +5,6 @@ Their addresses are those of SCHEMES only: whoever may change the plant shall no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from nearfar.errors import BadInput, ConfigError, Conflict, NotFound
 from nearfar.live.config import NotifyConfig, PlantConfig, read_channel
 from nearfar.live.plant import Plant
 from nearfar.live.sinks.notify import Channel, open_address
-from nearfar.support.files import atomic_write
+from nearfar.support.files import read_json, write_json
 
 ADDED = "channels.json"
 SCHEMES = (
@@ -79,7 +78,7 @@ class Channels:
             open_address(rules)
         except (ConfigError, ImportError, ValueError) as error:
             raise BadInput(str(error)) from None
-        self._write({**added, name: dict(table)})
+        write_json(plant.history.folder / ADDED, {**added, name: dict(table)})
         if (old := self.all.get(name)) is not None:
             self._close(old)
         machines, language = list(plant.machines.values()), plant.language
@@ -90,10 +89,11 @@ class Channels:
 
     def remove(self, name: str, who: str) -> None:
         """Remove a channel that was added, with its undelivered messages."""
-        channel, added = self.get(name), _read(self.plant.history.folder)
+        channel, folder = self.get(name), self.plant.history.folder
+        added = _read(folder)
         if name not in added:
             raise Conflict(f"the channel {name!r} stands in plant.toml: remove it there")
-        self._write({other: table for other, table in added.items() if other != name})
+        write_json(folder / ADDED, {other: table for other, table in added.items() if other != name})
         self._close(channel)
         self.plant.history.outbox.remove(channel.name)
         self.plant.operator.audit(who, "", "channel removed", name=name)
@@ -102,18 +102,11 @@ class Channels:
         self.plant.sinks.remove(channel)
         channel.close(0.0)
 
-    def _write(self, added: Mapping[str, Any]) -> None:
-        atomic_write(self.plant.history.folder / ADDED, json.dumps(added, indent=1), mode=0o600)
-
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
     """{name: table} of the channels that were added. ValueError if the file is damaged."""
-    try:
-        found = json.loads((folder / ADDED).read_text(encoding="utf-8"))
-        return {str(name): dict(table) for name, table in found.items()}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{folder / ADDED} is damaged ({error}): delete it, and channels are those of plant.toml"
-        ) from None
+    return read_json(folder / ADDED, _parsed, {}, "channels are those of plant.toml")
+
+
+def _parsed(found: Any) -> dict[str, dict[str, Any]]:
+    return {str(name): dict(table) for name, table in found.items()}

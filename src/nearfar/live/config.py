@@ -156,7 +156,7 @@ class ConfigTable(BaseModel):
             for key in data:
                 if key not in cls.model_fields:
                     known = sorted(cls.model_fields)
-                    raise PydanticCustomError("unknown_key", "unknown key", {"key": key, "known": known})
+                    raise PydanticCustomError("unknown_key", "{key} is not known", {"key": key, "known": known})
         return data
 
 

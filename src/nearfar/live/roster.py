@@ -12,7 +12,6 @@ configuration file changes, and then the file counts. A change that fails leaves
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -29,7 +28,7 @@ from nearfar.live.plant import Plant
 from nearfar.live.sources.devices import FORMATS as DEVICES
 from nearfar.live.sources.open import Source
 from nearfar.live.sources.streams import hide
-from nearfar.support.files import atomic_write
+from nearfar.support.files import read_json, write_json
 
 CHANGED = "machines.json"  # of the history
 SCHEMES = ("rtsp", "rtsps", "http", "https", "srt", "rtp", "udp")  # of sources that the API may open
@@ -221,7 +220,7 @@ class Roster:
 
     def _write(self) -> None:
         plain = {id: {"table": c.table, "instead_of": c.instead_of} for id, c in self._changes.items()}
-        atomic_write(self.config.history.folder / CHANGED, json.dumps(plain, indent=1), mode=0o600)
+        write_json(self.config.history.folder / CHANGED, plain)
         self._unwritten = False
 
 
@@ -249,15 +248,11 @@ def current(config: PlantConfig) -> dict[str, MachineConfig]:
 
 def read_changes(folder: Path) -> dict[str, Change]:
     """The changes by the API that the history in `folder` keeps. ValueError if the file is damaged."""
-    path = folder / CHANGED
-    try:
-        return {id: Change(**change) for id, change in json.loads(path.read_text(encoding="utf-8")).items()}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}): delete it, and machines are those of the configuration"
-        ) from None
+    return read_json(folder / CHANGED, _parsed, {}, "machines are those of the configuration")
+
+
+def _parsed(changes: Any) -> dict[str, Change]:
+    return {id: Change(**change) for id, change in changes.items()}
 
 
 def digest(table: MachineConfig | None) -> str:

@@ -8,19 +8,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 SETTLED_NS = 2_000_000_000  # coarsest time stamp of a file system (FAT): a younger file may change and keep its stamp
 OPEN_TRIES, OPEN_WAIT_S = 40, 0.05  # two seconds for other programs on Windows to close a file
 LOCK, LOCK_TRIES = ".nearfar-lock", 6
+Value = TypeVar("Value")
 
 
 @contextlib.contextmanager
@@ -65,6 +68,24 @@ def atomic_write(
     with atomic_file(path, drafts=drafts, mode=mode) as draft:
         draft.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
     return Path(path)
+
+
+def write_json(path: Path, plain: Any) -> None:
+    """Write plain data as a file that only this user may read, whole or not at all."""
+    atomic_write(path, json.dumps(plain, indent=1), mode=0o600)
+
+
+def read_json(path: Path, parse: Callable[[Any], Value], otherwise: Value, remains: str) -> Value:
+    """What `parse` makes of the data in a file, or `otherwise` without one.
+
+    ValueError if the file is damaged; `remains` says what counts once it is deleted.
+    """
+    try:
+        return parse(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return otherwise
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, and {remains}") from None
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from nearfar.live.config import AlarmConfig
 from nearfar.live.history.records import ScoreRecord
 from nearfar.live.language import reader, translated
 
@@ -617,22 +618,21 @@ class Ready(Schema):
     status: str = Field(examples=["ok"])
 
 
-class Added(Schema):
-    """The recordings that were added to the normals; `note` warns if they sound unlike this machine."""
-
-    added: int = Field(examples=[1])
-    normals: int = Field(examples=[241])
-    audit_id: int = Field(examples=[13])
-    message: Text = Field(examples=["1 recording added to the normals of Pump 3."])
-    note: Text = Field(examples=[EXAMPLE_NOTE])
-
-
 class Done(Schema):
     """What was done, in a sentence, and the id of its audit entry; `note` is a warning about it."""
 
     message: Text = Field(examples=["Added to the normals of Pump 3: 2 recordings. It can be taken back."])
     audit_id: int = Field(examples=[12])
     note: Text = Field(default="", examples=[""])
+
+
+class Added(Done):
+    """The recordings that were added to the normals; `note` warns if they sound unlike this machine."""
+
+    added: int = Field(examples=[1])
+    normals: int = Field(examples=[241])
+    message: Text = Field(examples=["1 recording added to the normals of Pump 3."])
+    note: Text = Field(default="", examples=[EXAMPLE_NOTE])
 
 
 class PeopleChannel(Schema):
@@ -745,20 +745,6 @@ class NewSetPoint(ByWhom):
     dry_run: bool = Field(default=False, examples=[False])
 
 
-class NewAlarm(Schema):
-    """When a machine alarms; see [machines.pump.alarm] of plant.toml."""
-
-    model_config = ConfigDict(strict=True)
-
-    false_alarms_per_week: float | None = Field(default=None, gt=0, examples=[1.0])
-    deadband: float = Field(default=0.5, ge=0, examples=[0.5])
-    on_delay: int = Field(default=3, ge=1, examples=[3])
-    off_delay: int = Field(default=5, ge=1, examples=[5])
-    within: int = Field(default=0, ge=0, examples=[0])
-    evidence: bool = Field(default=True, examples=[True])
-    loud_db: float = Field(default=10.0, ge=0, examples=[10.0])
-
-
 class NewCollection(ByWhom):
     """A machine that is to be set up."""
 
@@ -836,7 +822,7 @@ class NewMachine(ByWhom):
     silence_s: float | None = Field(default=None, gt=0, examples=[None])
     format: str = Field(default="f32le", examples=["f32le"])
     channels: int = Field(default=2, ge=1, le=2, examples=[2])
-    alarm: NewAlarm = Field(default_factory=NewAlarm)
+    alarm: AlarmConfig = Field(default=AlarmConfig(), examples=[{"false_alarms_per_week": 1.0, "on_delay": 3}])
 
     def table(self) -> dict[str, Any]:
         """The table of plant.toml."""

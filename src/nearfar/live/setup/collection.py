@@ -33,7 +33,7 @@ from nearfar.live.machine import NAME, RESERVED, check_name
 from nearfar.live.setup.recording import Stock, Taken, check
 from nearfar.live.sources.windows import Window
 from nearfar.support.check import one_of
-from nearfar.support.files import atomic_file, atomic_write, private_folder
+from nearfar.support.files import atomic_file, private_folder, write_json
 from nearfar.support.words import shown
 
 Kind = Literal["browser", "microphone", "folder", "stream", "files"]
@@ -186,7 +186,7 @@ class Collections:
 
     def keep_findings(self, id: str, found: Mapping[str, Any]) -> None:
         """Keep what doctor found in the recordings as they are now."""
-        atomic_write(self._path(id, FINDINGS), json.dumps({**found, "of": self.fingerprint(id)}), mode=0o600)
+        write_json(self._path(id, FINDINGS), {**found, "of": self.fingerprint(id)})
 
     def fingerprint(self, id: str) -> str:
         """A digest of the names of the recordings that are not thrown out."""
@@ -211,7 +211,7 @@ class Collections:
         return self.root / id / name
 
     def _write(self, collection: Collection) -> Collection:
-        atomic_write(self._path(collection.id, STATE), json.dumps(asdict(collection), indent=1), mode=0o600)
+        write_json(self._path(collection.id, STATE), asdict(collection))
         return collection
 
 

@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Any
 
 from nearfar.errors import Conflict, NotFound
-from nearfar.support.files import atomic_write
+from nearfar.support.files import write_json
 from nearfar.support.progress import Progress
 from nearfar.support.words import plural
 
@@ -178,7 +178,7 @@ class Jobs:
         return job
 
     def _write(self, jobs: list[Job]) -> None:
-        atomic_write(self.file, json.dumps([asdict(job) for job in jobs], indent=1), mode=0o600)
+        write_json(self.file, [asdict(job) for job in jobs])
 
 
 class _Stop(Exception):
