@@ -77,8 +77,8 @@ def test_groups_by_rate_channels_and_length() -> None:
     names = [f"{i}.wav" for i in range(12)]
     assert found[0].files(names) == (names[:8], names[8:])
     assert found[0].text(names) == (
-        "the normals fall into two groups by rate, 8 recordings of 16,000 Hz (0.wav, 1.wav, 2.wav and 5 more) and "
-        "4 recordings of 48,000 Hz (8.wav, 9.wav, 10.wav and 1 more): another recorder or setting?"
+        "the normals fall into two groups by rate, 8 recordings of 16,000 Hz (0.wav, 1.wav, 2.wav, 5 more) and "
+        "4 recordings of 48,000 Hz (8.wav, 9.wav, 10.wav, 1 more): another recorder or setting?"
     )
 
 

@@ -444,33 +444,34 @@ class _Channel(NamedTuple):
         return cls(x, low, high, float(x.std()), at_low, at_high, levels, step, gaps)
 
 
+SIDES = {"near": "the near", "far": "the far"}
+
+
 def _of_one(name: str, samples: Array, rate: int) -> list[Problem]:
-    channel = _Channel.of(samples, rate)
+    channel, side = _Channel.of(samples, rate), SIDES[name]
     dead = _miscoded(channel) or _dead(channel, rate)
     if dead is not None:
-        return [Problem(dead[0], f"the {name} microphone {dead[1]}", fatal=True, channel=name)]
+        return [Problem(dead[0], f"{side} microphone {dead[1]}", fatal=True, channel=name)]
     found = []
     largest, at_extremes = max(channel.high, -channel.low), channel.at_low + channel.at_high
     if largest > BEYOND_FULL_SCALE:
-        text = (
-            f"the {name} microphone reaches {largest:.3g} times full scale: are these whole numbers stored as floats?"
-        )
+        text = f"{side} microphone reaches {largest:.3g} times full scale: are these whole numbers stored as floats?"
         found.append(Problem("full_scale", text, channel=name))
     if largest >= 0.999 and at_extremes > CLIPPED:
-        text = f"the {name} microphone clips ({at_extremes:.2%} of samples at full scale): lower its gain"
+        text = f"{side} microphone clips ({at_extremes:.2%} of samples at full scale): lower its gain"
         found.append(Problem("clipped", text, channel=name))
     if channel.levels <= COARSE_LEVELS:
-        text = f"the {name} microphone uses {channel.levels} different values only: is its gain far too low?"
+        text = f"{side} microphone uses {channel.levels} different values only: is its gain far too low?"
         found.append(Problem("coarse", text, channel=name))
     if gone := sum(stop - start for start, stop in channel.gaps) / rate:
-        text = f"the {name} microphone drops out for {gone:.2g} s: loose cable, or samples lost on the way?"
+        text = f"{side} microphone drops out for {gone:.2g} s: loose cable, or samples lost on the way?"
         if len(channel.gaps) == 1 and channel.gaps[0][0] == 0:
-            text = f"the {name} microphone is cut out for the first {gone:.2g} s: was the recorder still starting?"
+            text = f"{side} microphone is cut out for the first {gone:.2g} s: was the recorder still starting?"
         found.append(Problem("gap", text, channel=name))
     offset = float(channel.x.mean())
     wander = float(np.std([part.mean() for part in np.array_split(channel.x, 8)]))  # a gust of wind is no offset
     if abs(offset) > max(0.02 * largest, 1e-3, 0.2 * channel.rms, 10 * wander):
-        text = f"the {name} channel has a constant offset of {offset:+.3f}: sound card fault?"
+        text = f"{side} channel has a constant offset of {offset:+.3f}: sound card fault?"
         found.append(Problem("offset", text, channel=name))
     return found
 

@@ -60,12 +60,9 @@ class Backing:
     def __str__(self) -> str:
         clips, recordings = plural(self.clips, "clip"), plural(self.recordings, "recording")
         cut = recordings if self.clips == self.recordings else f"{clips} cut from {recordings}"
-        known = (
-            f"of {plural(self.sessions, 'session')}"
-            if self.sessions
-            else "of sessions that no name, folder or time tells"
-        )
-        return f"{cut}, {known}"
+        if not self.sessions:
+            return f"{cut}, of sessions that no name, folder or time tells"
+        return f"{cut}, of {plural(self.sessions, 'session')}"
 
     @property
     def warning(self) -> str:

@@ -94,7 +94,7 @@ class Split:
             f"{plural(len(files), 'recording')}{f' of {value}' if value else ''} ({_some(files)})"
             for files, value in zip(self.files(names), self.values, strict=True)
         ]
-        return f"the normals fall into two groups by {self.kind}, {' and '.join(groups)}: {ASK[self.kind]}"
+        return f"the normals fall into two groups by {self.kind}, {groups[0]} and {groups[1]}: {ASK[self.kind]}"
 
 
 def splits(
@@ -159,9 +159,9 @@ def exchanged(clips: Sequence[EmbeddedClip], setup: UsualSetup) -> list[str]:
     names = [_name(clip) for clip in clips if clip.setup.size and setup.exchanged(clip.setup)]
     if not names:
         return []
-    listed = _some(list(dict.fromkeys(names)))
+    many, listed = plural(len(names), "normal"), _some(list(dict.fromkeys(names)))
     return [
-        f"in {plural(len(names), 'normal')} near and far seem to be exchanged, by their levels or by the order of "
+        f"in {many} near and far seem to be exchanged, by their levels or by the order of "
         f"arrival ({listed}): swapped plugs? Exchange their channels, or leave them out (nearfar fit --without FILE)."
     ]
 
@@ -235,8 +235,9 @@ class OddNormal:
     @property
     def reason(self) -> str:
         """Why to listen to it."""
-        apart = "" if self.unlike is None else f"; unlike all others, {self.unlike:.1f} standard deviations from them"
-        return f"score {self.score:+.1f}{apart}"
+        if self.unlike is None:
+            return f"score {self.score:+.1f}"
+        return f"score {self.score:+.1f}; unlike all others, {self.unlike:.1f} standard deviations from them"
 
 
 def odd_ones_out(scores: Array, unlike: Mapping[int, float]) -> list[OddNormal]:
@@ -322,5 +323,5 @@ def _name(clip: EmbeddedClip) -> str:
 
 
 def _some(files: Sequence[str]) -> str:
-    more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
-    return f"{', '.join(files[:NAMED])}{more}"
+    more = [f"{len(files) - NAMED} more"] if len(files) > NAMED else []
+    return ", ".join([*files[:NAMED], *more])

@@ -157,8 +157,8 @@ def _merge(file_report: FileReport, hits: list[tuple[float, Problem]], alive: bo
     if file_report.seconds > audio.LONG_S and hits[0][1].kind != audio.INCOMPLETE:
         windows = len({at for at, _ in hits})
         what, _, cause = text.partition(": ")
-        text = f"{what} in {windows} of {file_report.seconds / audio.WINDOW_S:.0f} windows of {audio.WINDOW_S:g} s"
-        text += f", from {clock(first)}: {cause}"
+        of = f"{file_report.seconds / audio.WINDOW_S:.0f} windows of {audio.WINDOW_S:g} s"
+        text = f"{what} in {windows} of {of}, from {clock(first)}: {cause}"
     channels = {problem.channel for _, problem in hits}
     file_report.add(hits[0][1].kind, text, hits[0][1].fatal and not alive, channels.pop() if len(channels) == 1 else "")
 

@@ -95,7 +95,7 @@ def deviation_png(explanation: Explanation, *, dark: bool = False, say: Say = st
     if e.clear and not e.throughout:
         axes[1].axvspan(e.start_s, e.end_s, facecolor=look.odd, alpha=0.25, edgecolor=look.odd, hatch="//", lw=0)
     axes[1].set_xlim(e.offset_s, e.offset_s + e.seconds)
-    axes[1].set_ylabel(say("dB above\nusual"))
+    axes[1].set_ylabel(say("dB above usual"))
     title = "The outlined pitches over time" if e.clear else "Over time"
     axes[1].set_title(say(title), loc="left", fontsize=10.5, color=look.ink)
     axes[1].set_xlabel(say("seconds"))

@@ -136,14 +136,15 @@ def difference(e: Explanation) -> str:
     if not e.clear:
         rest = ": many small things differ at once." if odd else "."
         return f"{start}No single moment or pitch stands out{rest}"
-    if not odd:
-        start += "The largest difference: "
-    more = f"{abs(e.change_db):.0f} dB {'more' if e.change_db > 0 else 'less'} than usual"
-    more += " for its loudness" if allows_for_loudness(e) else ""
-    isolated = ", with the sound at the far one taken away," if e.isolated else ""
-    verb = "hear" if e.microphone == "both" else "hears"
-    text = f"{when(e)} {microphone(e)}{isolated} {verb} {more} {band(e)}{likeness(e)}."
-    return start + (text if odd else text[0].lower() + text[1:])
+    heard = (
+        f"{abs(e.change_db):.0f} dB {'more' if e.change_db > 0 else 'less'} than usual"
+        f"{' for its loudness' if allows_for_loudness(e) else ''} {band(e)}{likeness(e)}"
+    )
+    which = "microphone" if e.far_db is None else f"{e.microphone} microphone"
+    text = f"{when(e)} the {which}{', with the sound at the far one taken away,' if e.isolated else ''} hears {heard}."
+    if e.far_db is not None and e.microphone == "both":
+        text = f"{when(e)} both microphones hear {heard}."
+    return start + text if odd else f"{start}The largest difference: {text[0].lower()}{text[1:]}"
 
 
 def missing_stroke(e: Explanation) -> str:
@@ -192,13 +193,6 @@ def octaves(e: Explanation) -> float:
     return float(np.log2(e.high_hz / max(e.low_hz, 30.0)))
 
 
-def microphone(e: Explanation) -> str:
-    """The microphone that shows the change, as the subject of a sentence."""
-    if e.far_db is None:
-        return "the microphone"
-    return "both microphones" if e.microphone == "both" else f"the {e.microphone} microphone"
-
-
 def likeness(e: Explanation) -> str:
     """A familiar sound with this length and band, or "" where several would fit."""
     if e.change_db < 3:
@@ -226,8 +220,8 @@ def where_to_look(e: Explanation) -> str:
         gone = "something that is usually heard is quiet or gone"
         if e.microphone == "far":
             gone += "; look around the machine, and at that microphone, first"
-        who = "Both microphones miss" if e.microphone == "both" else f"The {e.microphone} microphone alone misses"
-        return f"{who} it ({both}): {gone}."
+        subject = "Both microphones miss" if e.microphone == "both" else f"The {e.microphone} microphone alone misses"
+        return f"{subject} it ({both}): {gone}."
     if e.microphone == "near":
         return f"It is at the machine and hardly at the far microphone ({both})."
     if e.microphone == "far":

@@ -98,8 +98,8 @@ class MachineReport:
         if not self.alarms:
             return "no alarm"
         said = self.answers
-        words = {FAULT: "a fault", FINE: "fine", "": "without an answer"}
-        parts = [f"{said[verdict]} {word}" for verdict, word in words.items() if said[verdict]]
+        words = {FAULT: f"{said[FAULT]} a fault", FINE: f"{said[FINE]} fine", "": f"{said['']} without an answer"}
+        parts = [text for verdict, text in words.items() if said[verdict]]
         return f"{plural(len(self.alarms), 'alarm')}: {', '.join(parts)}"
 
     @property
@@ -132,19 +132,22 @@ class PlantReport:
     def summary(self) -> str:
         """What happened, in two sentences."""
         alarms = [e for m in self.machines for e in m.alarms]
-        if not alarms:
-            first = f"{plural(len(self.machines), 'machine')}, no alarm."
-        else:
-            where = [m.name for m in self.machines if m.alarms]
-            first = f"{plural(len(self.machines), 'machine')}, {plural(len(alarms), 'alarm')} on {_listed(where)}."
+        names = _listed([m.name for m in self.machines if m.alarms])
+        said = [f"{plural(len(self.machines), 'machine')}, no alarm."]
+        if alarms:
+            said = [f"{plural(len(self.machines), 'machine')}, {plural(len(alarms), 'alarm')} on {names}."]
         if standing := [m.name for m in self.machines if m.word == "Alarm"]:
-            several = standing[1:]
-            first += f" The alarm{'s' * bool(several)} on {_listed(standing)} still stand{'' if several else 's'}."
-        if unanswered := sum(not e.verdict for e in alarms):
-            first += f" {plural(unanswered, 'alarm')} {'has' if unanswered == 1 else 'have'} no answer yet."
+            names = _listed(standing)
+            said.append(
+                f"The alarms on {names} still stand." if standing[1:] else f"The alarm on {names} still stands."
+            )
+        if count := sum(not e.verdict for e in alarms):
+            unanswered = plural(count, "alarm")
+            said.append(f"{unanswered} {'has' if count == 1 else 'have'} no answer yet.")
         if mute := [m.name for m in self.machines if m.word in ("Not heard", "No new sound", "Cannot judge")]:
-            first += f" {_listed(mute)}: no usable sound at the end."
-        return first
+            names = _listed(mute)
+            said.append(f"{names}: no usable sound at the end.")
+        return " ".join(said)
 
 
 @dataclass(frozen=True)
@@ -295,4 +298,4 @@ def _before(at: float | None, limit: float) -> float | None:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

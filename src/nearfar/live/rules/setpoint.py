@@ -114,10 +114,10 @@ def consequences(shown: Resolution, rhythm: Rhythm) -> list[str]:
         return []
     rate, unit = shown.threshold.rate, rhythm.unit
     share = f"1 in {1 / max(rate, 1e-12):,.0f} {unit}"
-    times = f", {shown.times_loudest:.2g} times as high as" if shown.times_loudest else ", above"
+    times = f"{shown.times_loudest:.2g} times as high as" if shown.times_loudest else "above"
     return [
         f"{wish_text(rhythm.per_week(rate))} ({share}) lies beyond what {shown.normals} normals can show: "
-        f"the set-point is {shown.threshold.value:.1f}{times} your loudest normal ({shown.loudest:.1f}), "
+        f"the set-point is {shown.threshold.value:.1f}, {times} your loudest normal ({shown.loudest:.1f}), "
         "so faint faults may stay below it",
         f"the lowest rate that they can show is 1 in {1 / shown.lowest_rate:,.0f} "
         f"({count_text(rhythm.per_week(shown.lowest_rate) / 7)} a day of {rhythm.clip_seconds:.3g} s {unit}), "
@@ -127,11 +127,11 @@ def consequences(shown: Resolution, rhythm: Rhythm) -> list[str]:
 
 def wish_text(a_week: float) -> str:
     """A number of false alarms a week as the subject of a sentence."""
-    for unit, per_week in (("day", 7.0), ("week", 1.0)):
+    for unit, per_week in (("a day", 7.0), ("a week", 1.0)):
         if a_week > 1.005 * per_week:
-            return f"{count_text(a_week / per_week)} false alarms a {unit}"
+            return f"{count_text(a_week / per_week)} false alarms {unit}"
         if a_week > 0.995 * per_week:
-            return f"one false alarm a {unit}"
+            return f"one false alarm {unit}"
     often = how_often(a_week)
     return f"one false alarm {often.removeprefix('1 ')}" if often.startswith("1 in") else f"{often} false alarms"
 

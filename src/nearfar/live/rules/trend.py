@@ -55,7 +55,7 @@ class Ramp:
         day = utc_time(self.alarm_at)
         return (
             f"the healthy score has been rising for {self.hours} h, by {self.per_day:.2g} a day; "
-            f"at this rate it alarms on {day:%A, %d %B, about %H:00} UTC"
+            f"at this rate it alarms on {day:%a %Y-%m-%d}, about {day:%H:00} UTC"
         )
 
     def plain(self) -> dict[str, Any]:

@@ -256,8 +256,10 @@ def change_normals(service: ServiceDep, request: Request, id: str, body: schemas
     else:
         audit = operator.tag_normals(id, body.keys, body.session.strip(), who)
     service.broadcast(audit)
-    what = plural(len(body.keys), "recording")
-    done = f"{what} taken out of the normals" if body.session is None else f"{what}: session {body.session or 'none'}"
+    what, session = plural(len(body.keys), "recording"), body.session
+    done = f"{what}: session {session}" if session else f"{what}: no session"
+    if session is None:
+        done = f"{what} taken out of the normals"
     now = machine.detector.threshold.value
     return schemas.Done(message=f"{done}. Alarm above {now:.1f}, before {was:.1f}.", audit_id=audit.id)
 

@@ -123,7 +123,7 @@ def audit_entry(audit: Audit, standing: Sequence[int] | None = None) -> schemas.
     elif audit.action == "reload":
         text = f"{detail['normals']} normals, set-point {detail['value']:.2f}"
     elif audit.action in (ADDED, REPLACED):
-        text = " from ".join(filter(None, [Path(detail["model"]).name, " and ".join(detail["source"])]))
+        text = ", ".join([Path(detail["model"]).name, *detail["source"]])
     elif audit.action == SCHEDULED:
         text = f"of the {detail['span']}" if "span" in detail else "from now on"
     elif "when" in detail:
@@ -135,7 +135,9 @@ def audit_entry(audit: Audit, standing: Sequence[int] | None = None) -> schemas.
     elif "normals" in detail and audit.action in ("remove", "tag"):
         names = detail["normals"]
         text = names[0] if len(names) == 1 else plural(len(names), "recording")
-        text += f" as {detail['session'] or 'of no session'}" if audit.action == "tag" else ""
+        if audit.action == "tag":
+            session = detail["session"]
+            text += f", session {session}" if session else ", of no session"
     elif "files" in detail:
         text = plural(len(detail["files"]), "recording")
         if "unusual" in detail:

@@ -84,14 +84,14 @@ def check(window: Window) -> tuple[Taken, bool]:
         return Taken(None, levels, (str(error),)), False
     found = audio.problems(clip)
     texts = [p.text for p in found]
-    for name, level, samples in zip(CHANNELS, levels, window.samples, strict=False):
+    for side, level, samples in zip(CHANNELS, levels, window.samples, strict=False):
         peak = float(np.abs(samples).max())
-        if any(p.channel == name for p in found):
+        if any(p.channel == side for p in found):
             continue
         if level < QUIET_DBFS:
-            texts.append(f"{name} is too quiet ({level:.0f} dB of full scale): raise its gain, or move it closer")
+            texts.append(f"{side} is too quiet ({level:.0f} dB of full scale): raise its gain, or move it closer")
         elif peak > LOUD_PEAK:
-            texts.append(f"{name} comes close to clipping (peak {peak:.0%}): lower its gain")
+            texts.append(f"{side} comes close to clipping (peak {peak:.0%}): lower its gain")
     return Taken(None, levels, tuple(texts)), not any(p.fatal for p in found)
 
 

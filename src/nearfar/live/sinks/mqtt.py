@@ -90,8 +90,8 @@ class Mqtt:
         problems = sorted({f"mqtt: {c.problem}" for c in connections if c.problem})
         if denied := sorted({topic for c in connections for topic in tuple(c.denied)}):
             more = f" and {len(denied) - 1} more topics" if denied[1:] else ""
-            who = self.broker.username or "a client without a user name"
-            problems.append(f"mqtt: {host} does not allow {who} to publish to {denied[0]}{more}: see its ACL")
+            user = self.broker.username or "a client without a user name"
+            problems.append(f"mqtt: {host} does not allow {user} to publish to {denied[0]}{more}: see its ACL")
         if deaf := [c.deaf for c in connections if c.deaf]:
             problems.append(f"mqtt: {host} does not allow commands, at {deaf[0]}: see its ACL")
         return "; ".join(problems) or self._events.problem
@@ -356,9 +356,9 @@ def _spoken(body: dict[str, Any], say: Callable[[str], str]) -> dict[str, Any]:
 
 def _refusal(broker: MqttConfig, reason: str) -> str:
     """What the broker refuses, by its reason."""
-    who = f"user {broker.username!r}" if broker.username else "a client without a user name"
+    user = f"user {broker.username!r}" if broker.username else "a client without a user name"
     if reason in ("Not authorized", "Bad user name or password"):
-        return f"{who} ({reason}): check username and password_file in [mqtt]"
+        return f"{user} ({reason}): check username and password_file in [mqtt]"
     if reason == "Unsupported protocol version":
         return f"MQTT {broker.version} ({reason}): set version = {8 - broker.version} in [mqtt]"
     return f"the connection ({reason})"

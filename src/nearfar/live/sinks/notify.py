@@ -207,7 +207,7 @@ def trial(name: str) -> tuple[str, str, Files]:
 def words(event: Event, name: str, url: str, why: str = "") -> tuple[str, str]:
     """Title and text of the message about an event; `why` says what differs."""
     since = _clock(event.started)
-    over = "" if event.ended is None else f" It is over since {_clock(event.ended)}."
+    over = "" if event.ended is None else f"It is over since {_clock(event.ended)}."
     if event.kind in (ALARM, UNUSUAL):
         limit = "alarm" if event.kind == ALARM else "unusual"
         sound = "wrong" if event.kind == ALARM else "unusual"
@@ -215,9 +215,9 @@ def words(event: Event, name: str, url: str, why: str = "") -> tuple[str, str]:
     else:
         first = f"Since {since}."
     said = event.text[:1].upper() + event.text[1:]
-    lines = [first + over, said and f"{said}." if not said.endswith((".", "?")) else said, why, url]
+    lines = [f"{first} {over}".rstrip(), said and f"{said}." if not said.endswith((".", "?")) else said, why, url]
     title = f"{TITLES[event.kind]}: {name}"
-    return f"{title}, over" if over else title, "\n".join(filter(None, lines))
+    return f"{TITLES[event.kind]}: {name}, over" if over else title, "\n".join(filter(None, lines))
 
 
 def evidence(machine: Machine, path: Path | None, event: Event, say: Callable[[str], str] = str) -> tuple[str, Files]:
