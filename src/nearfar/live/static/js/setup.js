@@ -763,7 +763,8 @@ function fitting(shared) {
         replaceContent(button, actionButton(text, fit, { main: !made.live, after: shared.reload }));
         if (focused) button.firstChild.focus();
       }
-      if (!made.live) {
+      const working = made.job?.kind === "fit" && !ENDED.includes(made.job.state);
+      if (!made.live || working) {
         replaceContent(done);
         return;
       }
