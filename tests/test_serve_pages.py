@@ -530,6 +530,17 @@ def test_maintenance_is_marked_and_removed(page, listening):
     until(lambda: listening.plant.calendar.entries == (once,))
 
 
+def test_a_span_of_every_week_has_the_days_of_the_reader(chromium, address, listening):
+    for page in paged(chromium, address, locale="de-DE"):
+        open_page(page, "/machine/pump")
+        page.get_by_label("Oder jede Woche, zum Beispiel So 06:00-10:00 oder Sa-So").fill("mo-Mi 06:00-10:00")
+        page.get_by_role("button", name="Eintragen").click()
+        page.get_by_label("Name oder Kürzel").fill("Anna")
+        page.get_by_role("button", name="Weiter").click()
+        page.locator("li", has_text="Mo-Mi 06:00-10:00").wait_for()
+        assert [entry.when for entry in listening.plant.calendar.entries] == ["Mon-Wed 06:00-10:00"]
+
+
 def test_the_trend_moves_and_zooms_and_recordings_are_listed_with_sound(page, listening):
     plant = listening.plant
     plant.machines["pump"].folder = Path("/nowhere")  # what is heard has names

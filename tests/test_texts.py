@@ -33,7 +33,8 @@ ALLOWED = {
     "GET", "POST", "PUT", "DELETE",  # of HTTP
     "ArrowLeft", "ArrowRight", "PageUp", "PageDown", "Home", "End", "AbortError",  # of the browser
     "RIFF", "WAVEfmt ",  # of WAV files
-    "22:00-06:00, Sat-Sun",  # quiet hours, as they are typed in every language
+    "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun",
+    "Sun 06:00-10:00", "Sat-Sun", "22:00-06:00, Sat-Sun",  # spans of a week, which are shown with the reader's days
     "nearfar ", " - nearfar",  # the name
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ import { badge, facts, h, note, panel, replaceContent, setTitle, table } from ".
 import { eventTable } from "./machine.js";
 import { subscribe, throttle } from "./stream.js";
 import { fixed, number, parts, t } from "./texts.js";
-import { now, timeElement } from "./time.js";
+import { now, spanOf, spanText, timeElement } from "./time.js";
 import { asSentence, levelText, stateLabel } from "./words.js";
 
 export async function show(main) {
@@ -87,7 +87,7 @@ function microphones(machines) {
   );
 }
 
-const EXAMPLES = { url: "ntfy://ntfy.sh/north-hall-7f3a", quiet: "22:00-06:00, Sat-Sun" };
+const EXAMPLES = { url: "ntfy://ntfy.sh/north-hall-7f3a", quiet: spanText("22:00-06:00, Sat-Sun") };
 
 // The channels to people, each with a test, and a form that adds one. `after` loads the page again.
 function messages(channels, machines, after) {
@@ -157,7 +157,7 @@ function channelForm(after) {
   const list = (input) => input.value.split(/[,;]\s*/).filter(Boolean);
   const add = async (who) => {
     if (!form.reportValidity()) return "";
-    const body = { url: url.value.trim(), quiet: list(quiet), machines: list(machines), who };
+    const body = { url: url.value.trim(), quiet: list(quiet).map(spanOf), machines: list(machines), who };
     await update(apiPath("channels", name.value), body);
     const done = t("health.added", { name: name.value });
     form.reset();

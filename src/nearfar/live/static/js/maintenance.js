@@ -4,7 +4,7 @@ import { actionButton } from "./actions.js";
 import { apiPath, get, post, remove } from "./api.js";
 import { h, panel, replaceContent } from "./dom.js";
 import { t } from "./texts.js";
-import { clockText } from "./time.js";
+import { clockText, spanOf, spanText } from "./time.js";
 
 // A panel for the machine `id`, which loads its entries by itself.
 export function maintenancePanel(id) {
@@ -21,7 +21,7 @@ export function maintenancePanel(id) {
     );
   };
   const mark = async (who) => {
-    const span = weekly.value.trim();
+    const span = spanOf(weekly.value.trim());
     if (!span && !(from.value && to.value)) return t("maintenance.missing");
     await post("/v1/maintenance", {
       when: span || `${moment(from)}/${moment(to)}`,
@@ -43,7 +43,7 @@ export function maintenancePanel(id) {
       { class: "new-machine", onsubmit: (event) => event.preventDefault() },
       h("label", {}, t("maintenance.from"), from),
       h("label", {}, t("maintenance.to"), to),
-      h("label", {}, t("maintenance.weekly"), weekly),
+      h("label", {}, t("maintenance.weekly", { one: spanText("Sun 06:00-10:00"), other: spanText("Sat-Sun") }), weekly),
       h("label", {}, t("maintenance.why"), why),
       h("p", { class: "row" }, actionButton(t("maintenance.mark"), mark, { after: load })),
     ),
@@ -66,7 +66,7 @@ function entry(e, after) {
 
 function whenText(when) {
   const times = when.split("/").map((text) => Date.parse(text) / 1000);
-  if (times.length < 2 || times.some(Number.isNaN)) return when;
+  if (times.length < 2 || times.some(Number.isNaN)) return spanText(when);
   const [from, to] = times.map((each) => clockText(each, { seconds: false }));
   return t("time.to", { from, to });
 }

@@ -1,4 +1,4 @@
-// The texts of the pages in the reader's language: the server puts its catalogue, texts/LANGUAGE/pages.json, on the page.
+// The texts of the pages in the reader's language: the server puts texts/LANGUAGE/pages.json on the page.
 
 const CATALOGUE = JSON.parse(document.getElementById("texts").textContent);
 const LANGUAGE = document.documentElement.lang;

@@ -23,6 +23,17 @@ export function clockText(when, { seconds = true } = {}) {
 export const hourText = (when) => SHORT.format(date(when));
 export const dayText = (when) => ONLY_DAY.format(date(when));
 
+const DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]; // of the week, as the server writes them
+const weekday = new Intl.DateTimeFormat(LOCALE, { weekday: "short", timeZone: "UTC" });
+const OWN_DAYS = DAYS.map((_, i) => weekday.format(Date.UTC(2024, 0, 1 + i)).replace(".", "")); // from a Monday on
+
+const renamed = (text, from, to) =>
+  text.replace(/\p{L}+/gu, (word) => to[from.findIndex((day) => day.toLowerCase() === word.toLowerCase())] ?? word);
+
+// A span of every week, such as "Sat-Sun", with the days of the reader's language, and back.
+export const spanText = (span) => renamed(span, DAYS, OWN_DAYS);
+export const spanOf = (text) => renamed(text, OWN_DAYS, DAYS);
+
 const UNITS = [
   [86400, "time.days"],
   [3600, "time.hours"],
