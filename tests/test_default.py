@@ -12,7 +12,7 @@ import pytest
 from nearfar.audio import Clip
 from nearfar.detector import default
 from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin
-from nearfar.embedding.group_features import GroupFeatures
+from nearfar.embedding.facts import GroupFeatures
 from nearfar.encoders.loading import load_encoders
 from nearfar.explain.pages import TRIGGERS
 from nearfar.live.language import TEXTS

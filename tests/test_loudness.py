@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from conftest import hum
 from nearfar.audio import Clip
-from nearfar.embedding.band_levels import BandLevels, frames
+from nearfar.embedding.facts import BandLevels, log_mel_frames
 from nearfar.live.rules.alarm import RAISED, Alarm
 from nearfar.live.rules.loudness import LOUD, MOST_DB, Loudness
 from plants import plant_of, windows
@@ -35,7 +35,7 @@ def test_no_sound_has_more_in_its_bands_than_the_bound_says(hz, start, length, n
     x = (0.3 * burst + 0.1 * noise * np.random.default_rng(seed).normal(size=len(t))).astype(np.float32)
     x -= x.mean()
     if np.std(x) > 1e-4:
-        bands = frames(Clip(x, None, rate, "x"), "near").mean(axis=0)
+        bands = log_mel_frames(Clip(x, None, rate, "x"), "near").mean(axis=0)
         assert 10 * np.log10(np.sum(10 ** (bands.astype(float) / 10))) <= dbfs(x) + MOST_DB
 
 

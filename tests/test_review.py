@@ -14,7 +14,7 @@ from conftest import hum
 from nearfar.detector import review
 from nearfar.detector.review import by_sound, splits
 from nearfar.detector.system import PValue, from_normals, least_spread, unit_of
-from nearfar.embedding.band_levels import BandLevels
+from nearfar.embedding.facts import BandLevels
 from nearfar.recipe import Fusion, Recipe
 
 CLIPS = [hum(i, seconds=0.5) for i in range(6)]

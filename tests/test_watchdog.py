@@ -8,7 +8,7 @@ import pytest
 from conftest import RATE, hum
 from nearfar import audio
 from nearfar.audio import Clip
-from nearfar.embedding.band_levels import BandLevels
+from nearfar.embedding.facts import BandLevels
 from nearfar.live.rules.watchdog import CHECK_EVERY, OFF, Watchdog
 
 PROFILE = BandLevels.total([BandLevels.of(hum(i)) for i in range(6)])

@@ -2,6 +2,7 @@
 
 from nearfar.audio.checks import INCOMPLETE, Problem, incomplete, problems
 from nearfar.audio.clip import (
+    CHANNELS,
     LONG_S,
     SHORTEST_S,
     WINDOW_S,
@@ -19,6 +20,7 @@ from nearfar.audio.clip import (
 )
 
 __all__ = [
+    "CHANNELS",
     "INCOMPLETE",
     "LONG_S",
     "SHORTEST_S",

@@ -67,7 +67,9 @@ DEAD_LEVELS, COARSE_LEVELS = 8, 32  # different values: nothing but the converte
 DEAD_SPAN = 0.05  # between the smallest and largest of DEAD_LEVELS values: more is a square wave, not a dead wire
 RUMBLE_HZ = 100.0  # below it wind and handling are louder than most machines
 SAME_SIGNAL = 1e-3  # share of near's power that far does not explain, below which both are one microphone
-LOUD_RMS, QUIETER, RESTS = 0.3, 0.5, 0.05  # so loud, and so much quieter in another reading; share at both extremes
+LOUD_RMS = 0.3  # from which on the samples are read in another coding as well
+QUIETER = 0.5  # another coding is the right one if the RMS then falls below this share
+AT_EXTREMES = 0.05  # share of samples at the two extremes; a loud recording above it is clipped
 WEAKER_DB = 6.0  # near below far by more than this is worth a question
 MAINS_HZ = (50, 60)
 INCOMPLETE = "incomplete"
@@ -483,7 +485,7 @@ def _miscoded(channel: _Channel) -> tuple[str, str] | None:
     another reading too, but it rests at its extremes, or crosses zero without a jump of half the scale.
     """
     x = channel.x
-    if channel.rms < LOUD_RMS or np.mean((x == channel.low) | (x == channel.high)) > RESTS:
+    if channel.rms < LOUD_RMS or np.mean((x == channel.low) | (x == channel.high)) > AT_EXTREMES:
         return None
     for bits in (16, 24):
         half = 2 ** (bits - 1)

@@ -39,6 +39,7 @@ from nearfar.errors import AudioError
 from nearfar.support.check import Array, finite, number
 from nearfar.support.words import shown
 
+CHANNELS = ("near", "far")  # waveforms as recorded; all others are made of the pair
 SHORTEST_S = 0.1  # a shorter clip is an error
 LOUDEST = 1e10  # floats in the scale of 32-bit integers reach 2.1e9; the square of a larger sample may overflow
 LONG_S = 30.0  # a longer file is read as windows of WINDOW_S

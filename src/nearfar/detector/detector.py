@@ -38,8 +38,8 @@ from nearfar.detector.system import (
     from_normals,
     rate_of,
 )
-from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.embedder import ClipEmbedder, EmbeddedClip, Origin, Skip
+from nearfar.embedding.facts import BandLevels
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import embed, vectors
 from nearfar.encoders import PRECISIONS, Encoder, device_class

@@ -27,14 +27,14 @@ from typing import Any
 
 import numpy as np
 
+from nearfar.audio import CHANNELS
 from nearfar.audio.checks import ROW, UsualSetup
 from nearfar.backend import ATTRIBUTE
 from nearfar.detector.members import NO_ROWS, Members
 from nearfar.detector.review import OddNormal
 from nearfar.detector.system import SAFETY, THRESHOLD_METHODS, Threshold
-from nearfar.embedding.band_levels import CHANNELS, BandLevels
 from nearfar.embedding.embedder import Origin
-from nearfar.embedding.group_features import GroupFeatures
+from nearfar.embedding.facts import BandLevels, GroupFeatures
 from nearfar.encoders import PRECISIONS
 from nearfar.encoders.loading import WeightsId
 from nearfar.errors import Conflict, MissingPlugin

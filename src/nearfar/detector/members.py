@@ -14,7 +14,7 @@ from nearfar.audio.sessions import extended
 from nearfar.detector import calibration
 from nearfar.detector.system import SAFETY
 from nearfar.embedding.embedder import EmbeddedClip, Origin
-from nearfar.embedding.group_features import GroupFeatures
+from nearfar.embedding.facts import GroupFeatures
 from nearfar.support.check import Array
 
 NO_ROWS: Array = np.zeros((0, ROW), np.float32)

@@ -37,8 +37,8 @@ import numpy as np
 
 from nearfar.audio import LONG_S, WINDOW_S
 from nearfar.audio.checks import LEVEL_DB, UsualSetup, stored
-from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.embedder import EmbeddedClip
+from nearfar.embedding.facts import BandLevels
 from nearfar.encoders.loading import with_weights
 from nearfar.recipe import Recipe
 from nearfar.support.arrays import namespace

@@ -30,7 +30,7 @@ from nearfar.audio.recordings import Files, Recording, find
 from nearfar.detector import Detector, review
 from nearfar.detector.default import MAX_FAULTY
 from nearfar.doctor.report import FEW_NORMALS, Deaf, FileReport, Outlier, Report, TwoGroups, brief, clock, few
-from nearfar.embedding.band_levels import BandLevels
+from nearfar.embedding.facts import BandLevels
 from nearfar.embedding.vectors import embed
 from nearfar.errors import AudioError
 from nearfar.recipe import BASELINE

@@ -19,11 +19,9 @@ import numpy as np
 from nearfar import audio
 from nearfar.audio import Clip
 from nearfar.audio.checks import SETUP_KINDS, RecordingChecks, UsualSetup
-from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.batches import EXPECTED, map_batched
 from nearfar.embedding.cache import CachedEncoders, PendingClip
-from nearfar.embedding.facts import ClipFacts
-from nearfar.embedding.group_features import GroupFeatures
+from nearfar.embedding.facts import BandLevels, ClipFacts, GroupFeatures
 from nearfar.embedding.store import Store
 from nearfar.embedding.vectors import EncoderInput, check_channels, embed, grids_of, inputs_of, vectors
 from nearfar.encoders import Encoder, EncoderDescription

@@ -22,7 +22,7 @@ from nearfar.embedding.batches import map_batched
 from nearfar.embedding.cache import CachedEncoders, EmbeddingCache, PendingClip
 from nearfar.embedding.embedder import Skip, batch_of
 from nearfar.embedding.store import Store
-from nearfar.embedding.vectors import CHANNELS, EncoderInput, inputs_of, pool
+from nearfar.embedding.vectors import EncoderInput, inputs_of, pool
 from nearfar.encoders import CLS, Layers
 from nearfar.encoders.loading import load_encoders
 from nearfar.errors import StoreError
@@ -32,8 +32,8 @@ from nearfar.support.files import sha256_of
 from nearfar.support.progress import Progress
 from nearfar.support.threads import single_threaded_blas
 
-WAVEFORMS = (*CHANNELS, *(view for view in WAVE_VIEWS if not view.startswith("sfsoft_")), "enh_a<alpha>f<floor>")
-REPORT = (*CHANNELS, *(f"enh_{mask}" for mask in SOFT_MASKS))  # the waveforms of the report's seven input methods
+WAVEFORMS = (*audio.CHANNELS, *(view for view in WAVE_VIEWS if not view.startswith("sfsoft_")), "enh_a<alpha>f<floor>")
+REPORT = (*audio.CHANNELS, *(f"enh_{mask}" for mask in SOFT_MASKS))  # the waveforms of the report's seven input methods
 SAMPLE = 32  # recordings that are looked up in the store to estimate how many are there
 TRIES = 10  # recordings that are tried before the forecast gives up
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nearfar import enhance
-from nearfar.audio import Clip, resample
+from nearfar.audio import CHANNELS, Clip, resample
 from nearfar.encoders import CLS, FREQS, Encoder, EncoderDescription, Layer, Layers
 from nearfar.errors import AudioError
 from nearfar.frames import suppress
@@ -30,7 +30,6 @@ from nearfar.support.check import Array, finite
 from nearfar.views import composed
 
 ENHANCE_RATE = 16_000
-CHANNELS = ("near", "far")  # waveforms as recorded; all others are made of the pair
 FRAMES = FREQS | {CLS: FREQS["concat"]}  # a grid as frames, by the `freq` of a recipe
 POOLED = ("low", "spike", "pooling", "alpha", "p", "freq")  # the fields of a recipe that turn a grid into a vector
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from nearfar.audio import Clip
-from nearfar.embedding.band_levels import CHANNELS, BandLevels, frames
+from nearfar.audio import CHANNELS, Clip
+from nearfar.embedding.facts import BandLevels, log_mel_frames
 from nearfar.embedding.vectors import pool, waveform
 from nearfar.encoders.logmel import BANDS, FRAMING, HOP, RATE, log_mel
 from nearfar.encoders.mel import htk_hz, htk_mel
@@ -99,7 +99,7 @@ def maps(clip: Clip, band_levels: BandLevels, leaves: Sequence[tuple[Recipe, Arr
     found = []
     for channel in CHANNELS:
         if channel in band_levels.sums and getattr(clip, channel) is not None:
-            found.append(_map(channel, channel, frames(clip, channel), *band_levels.usual(channel)))
+            found.append(_map(channel, channel, log_mel_frames(clip, channel), *band_levels.usual(channel)))
     for recipe, z in leaves:
         view, bands = recipe.parsed_view, LEVELS.get(recipe.pooling)
         if view.waveform == "near" or view.kind == "noise" or recipe.normalize or not found:

@@ -21,8 +21,8 @@ import numpy as np
 
 from nearfar import audio
 from nearfar.audio import Clip
-from nearfar.embedding.band_levels import BandLevels
 from nearfar.embedding.embedder import Origin
+from nearfar.embedding.facts import BandLevels
 from nearfar.embedding.vectors import waveform
 from nearfar.encoders import rhythm
 from nearfar.encoders.logmel import HOP, RATE

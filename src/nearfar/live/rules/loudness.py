@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from nearfar.audio import Clip
-from nearfar.embedding.band_levels import BandLevels, frames
+from nearfar.embedding.facts import BandLevels, log_mel_frames
 from nearfar.support.check import Array
 
 SPREADS = 2.0  # standard deviations of single frames of the normals
@@ -31,7 +31,7 @@ class Loudness:
         """Whether a clip, whose near has this RMS in dB of full scale, is louder than the limit."""
         if near_dbfs is None or near_dbfs + MOST_DB <= self.limit_db:
             return False
-        return _total_db(frames(clip, "near").mean(axis=0)) > self.limit_db
+        return _total_db(log_mel_frames(clip, "near").mean(axis=0)) > self.limit_db
 
 
 def _total_db(bands: Array) -> float:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nearfar.audio import Clip, Problem
-from nearfar.embedding.band_levels import BandLevels, frames
+from nearfar.embedding.facts import BandLevels, log_mel_frames
 
 ON, OFF = 2, 3
 # The other warnings describe the set-up, which was the same for the normals.
@@ -58,7 +58,7 @@ class Watchdog:
             if getattr(clip, channel) is None:
                 continue
             usual, spread = self.band_levels.usual(channel)
-            beyond = frames(clip, channel).mean(axis=0) - usual
+            beyond = log_mel_frames(clip, channel).mean(axis=0) - usual
             shift = float(np.median(np.sign(beyond) * np.maximum(np.abs(beyond) - spread, 0)))
             if abs(shift) > LEVEL_DB:
                 louder = "louder" if shift > 0 else "quieter"

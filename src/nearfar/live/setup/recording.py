@@ -28,7 +28,6 @@ SILENT_S = 30.0  # without sound, after which recording ends with an error
 MOST_REFUSED = 3  # unusable recordings in a row that end it
 ENOUGH = 20  # recordings that an alarm can be trusted with
 QUIET_DBFS, LOUD_PEAK = -60.0, 0.7  # the level below which gain is missing; the peak above which a knock would clip
-CHANNELS = ("near", "far")
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Taken:
 
     def text(self) -> str:
         """ "near −31 dB, far −44 dB"."""
-        named = zip(CHANNELS, self.levels, strict=False)
+        named = zip(audio.CHANNELS, self.levels, strict=False)
         return ", ".join(f"{name} {level:.0f} dB" for name, level in named).replace("-", "−")
 
 
@@ -84,7 +83,7 @@ def check(window: Window) -> tuple[Taken, bool]:
         return Taken(None, levels, (str(error),)), False
     found = audio.problems(clip)
     texts = [p.text for p in found]
-    for side, level, samples in zip(CHANNELS, levels, window.samples, strict=False):
+    for side, level, samples in zip(audio.CHANNELS, levels, window.samples, strict=False):
         peak = float(np.abs(samples).max())
         if any(p.channel == side for p in found):
             continue
