@@ -21,7 +21,6 @@ from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, Shared, open_machine
 from nearfar.live.monitor import Monitor, Warn
 from nearfar.live.plant import Plant
-from nearfar.live.report.schedule import ScheduledReports
 from nearfar.live.report.workbook import NEEDS_OPENPYXL
 from nearfar.live.roster import Roster, current
 from nearfar.live.sinks.lines import csv_lines, json_lines
@@ -107,13 +106,14 @@ def build_plant(
             maintenance=maintenance(config),
             url=config.url or url,
             language=config.language,
+            site=config.site,
+            reports=config.report if deliver else None,
         )
         counted = open_sinks(config, plant, metrics=metrics) if deliver else None
         undo.pop_all()
     if config.report and deliver:
         for problem in _lacks(config):
             warn(problem)
-        plant.reports = ScheduledReports(config.report, config.site, plant.machines, plant.reporter, clock)
     monitor = Monitor(plant, sources, warn=warn, meters=(counted,) if counted else ())
     return Assembly(plant, monitor, Roster(config, plant, monitor, shared, open_one, warn), counted, folder_lock)
 

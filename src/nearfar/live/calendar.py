@@ -38,7 +38,7 @@ class Span:
 
     @classmethod
     def parse(cls, text: str) -> Span:
-        """The span that is written as above. ValueError if it is none."""
+        """The span that a text describes, as above. ValueError for another text."""
         if "/" in text:
             start, end = map(_moment, text.split("/", 1))
             if end <= start:
@@ -71,7 +71,7 @@ class Span:
 def end_of_all(spans: Iterable[Span], at: float) -> float | None:
     """The end of those of `spans` that hold a time and follow one another, or None."""
     found = None
-    for _ in range(100):  # spans of every day would follow one another for ever
+    for _ in range(100):  # spans of every day follow one another without end
         ends = [end for span in spans if (end := span.end_of(at)) is not None]
         if not ends:
             break
@@ -111,7 +111,7 @@ class Calendar:
         return ""
 
     def add(self, when: str, machines: Sequence[str], why: str) -> Maintenance:
-        """Add an entry. BadInput for a time that is none."""
+        """Add an entry. BadInput if `when` is not a span of time."""
         try:
             Span.parse(when)
         except ValueError as error:

@@ -1,11 +1,11 @@
 """What people do to the plant: acknowledge, shelve, give a verdict, write notes, add normals, change a set-point, undo.
 
 Every action becomes an audit entry. The verdict "fine" puts the windows of the event that crossed the set-point into
-the bank. Before an action changes a model, the model folder is copied below `history/undo`, so that `undo` brings back
-the very bytes; changes are undone from the newest to the oldest, unless the folder was changed by somebody else since
-(`nearfar add` on the command line): then that change would be lost. A folder that somebody else has changed is read
-again before it is changed here, which is an audit entry too. A model folder changes whole or not at all, and the
-detector in memory is replaced as a whole.
+the bank. Before an action changes a model, the model folder is copied below `history/undo`; `undo` brings it back byte
+for byte. Changes are undone from the newest to the oldest, unless another process has changed the folder since
+(`nearfar add`): that change would be lost. A folder that another process has changed is read again before it is changed
+here, which is an audit entry too. A model folder changes whole or not at all, and the detector in memory is replaced as
+a whole.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Operator:
             return event
 
     def acknowledge_newest(self, machine_id: str, who: str) -> Event:
-        """Acknowledge the newest alarm of a machine. Conflict if there is none that waits for it."""
+        """Acknowledge the newest alarm of a machine. Conflict if all are acknowledged."""
         for event in self.history.events(self.machines[machine_id].id, kind=ALARM, limit=1):
             if event.acknowledged is None:
                 return self.acknowledge(event.id, who)
@@ -221,7 +221,7 @@ class Operator:
             return audit
 
     def follow(self, machine: Machine) -> None:
-        """Take over a model folder that somebody else has changed; its machine is not locked for longer than that."""
+        """Use the model in a machine's folder if another process has changed it, with an entry in the audit."""
         with machine.lock:
             was = machine.detector
             if machine.reload():

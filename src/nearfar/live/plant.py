@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from nearfar import audio
 from nearfar.detector import Detector
@@ -35,12 +36,16 @@ from nearfar.live.sinks.messages import ScoreMessage, Sink
 from nearfar.live.sources.windows import Window
 from nearfar.score import Score
 
+if TYPE_CHECKING:
+    from nearfar.live.config import ReportConfig
+
 
 class Plant:
     """All machines of one process; `close` leaves the history open.
 
     `clock()` is the time in s since 1970, `steady()` that of a clock that is never set: it measures silence. `url` is
     the address of the dashboard, or "". `language` is that of texts that leave for nobody in particular.
+    `reports` come by themselves, in the name of `site`.
     """
 
     def __init__(
@@ -54,6 +59,8 @@ class Plant:
         maintenance: Sequence[Maintenance] = (),
         url: str = "",
         language: str = ENGLISH,
+        site: str = "plant",
+        reports: ReportConfig | None = None,
     ) -> None:
         self.machines = Machines()
         self.history, self.sinks, self.clock, self.steady = history, list(sinks), clock, steady
@@ -62,14 +69,16 @@ class Plant:
         self.calendar = Calendar(maintenance, history.folder)
         self.recorders: dict[str, EventRecorder] = {}
         self.operator = Operator(self.machines, self.recorders, history, clock)
-        self.reports: ScheduledReports | None = None
         for machine in machines:
             if machine.id in self.machines:
                 raise ValueError(f"two machines have the same id: {', '.join(m.id for m in machines)}")
             self.put(machine)
+        self.reports: ScheduledReports | None = None
+        if reports is not None:
+            self.reports = ScheduledReports(reports, site, self.machines, self.reporter, clock)
 
     def put(self, machine: Machine) -> None:
-        """Take a machine, with what the history knows of it; the events of the machine that it replaces end."""
+        """Add or replace a machine, with its state from the history; the events of the replaced one end."""
         if (old := self.recorders.get(machine.id)) is not None:
             with old.machine.lock:
                 old.end(self.clock())
@@ -83,7 +92,7 @@ class Plant:
         self.machines[machine.id] = machine
 
     def remove(self, id: str) -> None:
-        """Let a machine go, whose source has stopped: its events end, and what is recorded stays."""
+        """Remove a machine whose source has stopped. Its events end; what is recorded stays."""
         machine = self.machines[id]
         with machine.lock:
             self.recorders[id].end(self.clock())
@@ -124,7 +133,7 @@ class Plant:
         clip: audio.Clip | None,
         problems: Sequence[audio.Problem],
     ) -> ScoreRecord:
-        """Take a window that was scored; its machine is locked."""
+        """Record a window with its score and update the machine, which the caller has locked."""
         machine_id, recorder = machine.id, self.recorders[machine.id]
         score = _record(machine_id, window, scored)
         if why := self.calendar.why(machine_id, window.t0):
@@ -194,14 +203,14 @@ class Plant:
             recorder.update_source(machine.source_health.problem(now), at, now)
 
     def add_maintenance(self, when: str, machines: Sequence[str], why: str, who: str) -> Maintenance:
-        """Mark a time in which machines (() are all) are not judged. BadInput for a time that is none; audited."""
+        """Mark a time in which machines (() are all) are not judged. BadInput if `when` is not a span; audited."""
         concerned = [self.machines[id].id for id in machines] or list(self.machines)
         entry = self.calendar.add(when, machines, why)
         self._audit_maintenance("maintenance", entry, concerned, who)
         return entry
 
     def remove_maintenance(self, id: int, who: str) -> Maintenance:
-        """Remove such a time, if it was added. NotFound if there is none; audited."""
+        """Remove a time that was added by `add_maintenance`; NotFound for another number; audited."""
         entry = self.calendar.remove(id)
         self._audit_maintenance("no maintenance", entry, entry.machines or list(self.machines), who)
         return entry

@@ -42,11 +42,9 @@ class FollowsMachines(Protocol):
 
     def add_machine(self, machine: Machine, at: float) -> None:
         """A machine is new, or takes the place of the one with its id."""
-        ...
 
     def remove_machine(self, id: str) -> None:
         """A machine has gone."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ class Samples:
         """When the samples of a machine begin, to the second below; newest first."""
         found = []
         for path in (self.folder / machine).glob(f"*{SUFFIX}"):
-            with suppress(ValueError):  # a file of somebody else
+            with suppress(ValueError):  # not a sample
                 found.append(datetime.strptime(path.stem, TIME).replace(tzinfo=timezone.utc).timestamp())
         return sorted(found, reverse=True)
 

@@ -30,7 +30,7 @@ SPANS = {"day": DAY_S, "week": WEEK_S}
 POINTS = 600  # of a trend
 MOST = 1000  # events and audit entries of a machine
 SHARES = (0.1, 0.05, 0.02, 0.01, 0.005)
-SILENT_S, SILENT_GAPS = 3600.0, 6  # a machine is silent after an hour, or after so many of its mean gaps
+SILENT_S, SILENT_GAPS = 3600.0, 6  # a machine is silent after the longer of an hour and SILENT_GAPS of its mean gaps
 
 
 @dataclass(frozen=True)

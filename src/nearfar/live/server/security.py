@@ -78,7 +78,7 @@ class Access:
         self._seen = _stamp(self.file)
 
     def reread(self) -> str:
-        """Take the tokens of the file if it has changed; returns what there is to say of it, or ""."""
+        """Take the tokens of the file if it has changed; returns a line for the log, or ""."""
         if self.file is None or (stamp := _stamp(self.file)) == self._seen:
             return ""
         self._seen = stamp
@@ -176,7 +176,7 @@ class Access:
 
 
 def _stamp(file: Path | None) -> tuple[int, int, int] | tuple[()]:
-    """What differs between a file and the same file after it was written again; () without one."""
+    """Inode, size and time of a file, which change when it is written; () without a file."""
     try:
         status = file.stat() if file is not None else None
     except OSError:

@@ -29,7 +29,7 @@ INTERRUPTED = "interrupted"
 ENDED = (DONE, FAILED, CANCELLED, INTERRUPTED)
 KEPT = 50  # newest jobs that are remembered
 MOST_WAITING = 8
-STARTS = 2  # of one job by itself: one that takes the server down with it must not do so for ever
+STARTS = 2  # of one job after restarts: a job that crashes the server is not started a third time
 TOLD_S = 0.3  # between two reports of progress
 STOPPED = "the server stopped meanwhile; nothing half-made was kept"
 

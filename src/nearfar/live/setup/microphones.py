@@ -162,16 +162,13 @@ class Metered:
 
     @property
     def finite(self) -> bool:
-        """See `Source`."""
         return self.source.finite
 
     @property
     def problem(self) -> str:
-        """See `Source`."""
         return self.source.problem
 
     def windows(self, stop: threading.Event) -> Iterator[Window | None]:
-        """See `Source`."""
         for window in self.source.windows(stop):
             if window is None:
                 yield None

@@ -69,7 +69,6 @@ class ScoreMessage(Message):
     trend: Ramp | None = None
 
     def body(self) -> dict[str, Any]:
-        """See `Message`."""
         row = asdict(self.record)
         levels = {f"{channel}_dbfs": row.pop(f"level_{channel}_dbfs") for channel in ("near", "far")}
         del row["machine"]
@@ -87,7 +86,6 @@ class StateMessage(Message):
     trend: Ramp | None = None
 
     def body(self) -> dict[str, Any]:
-        """See `Message`."""
         return {"state": self.state, "unusual_stands": self.unusual_stands, "trend": _plain(self.trend)}
 
 
@@ -104,7 +102,6 @@ class EventMessage(Message):
     url: str = ""
 
     def body(self) -> dict[str, Any]:
-        """See `Message`."""
         return {"what": self.what, "url": self.url, "event": asdict(self.event)}
 
 
@@ -117,7 +114,6 @@ class HealthMessage(Message):
     text: str = ""
 
     def body(self) -> dict[str, Any]:
-        """See `Message`."""
         return {"health": self.health, "text": self.text}
 
 
@@ -136,7 +132,6 @@ class ReportMessage(Message):
     url: str = ""
 
     def body(self) -> dict[str, Any]:
-        """See `Message`."""
         who = {"machines": self.machines, "channels": self.channels}
         return {"span": self.span, "form": self.form, **who, "url": self.url}
 
@@ -170,12 +165,9 @@ class Sink(Protocol):
     @property
     def problem(self) -> str:
         """Why messages are not delivered, or ""."""
-        ...
 
     def put(self, message: Message) -> None:
         """Take a message."""
-        ...
 
     def close(self, wait_s: float = CLOSE_S) -> None:
         """Deliver what can be delivered in `wait_s`, and stop."""
-        ...

@@ -47,7 +47,7 @@ _SENDING = threading.Lock()  # apprise sends in threads of its own, so its log i
 
 
 class Address:
-    """Where messages go, from a URL of apprise. ValueError if it is none, ImportError without apprise."""
+    """Where messages go, from a URL of apprise. ValueError for another URL, ImportError without apprise."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -221,7 +221,7 @@ def words(event: Event, name: str, url: str, why: str = "") -> tuple[str, str]:
 
 
 def evidence(machine: Machine, path: Path | None, event: Event, say: Callable[[str], str] = str) -> tuple[str, Files]:
-    """What differs at the peak of an event in words, a picture of it, and SOUND_S of its sound; what there is."""
+    """What differs at the peak of an event in words, a picture of it and SOUND_S of its sound, as far as they exist."""
     if path is None:
         return "", []
     detector, why = machine.detector, ""

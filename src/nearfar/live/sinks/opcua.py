@@ -206,7 +206,7 @@ class OpcUa:
 
 
 class _Users:
-    """The users who may read; none of them has another right."""
+    """The users who may read and do nothing else."""
 
     def __init__(self, users: Mapping[str, str]) -> None:
         self.users = users

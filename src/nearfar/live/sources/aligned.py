@@ -77,7 +77,7 @@ class AlignedPair:
             yield self._aligned_chunk()
 
     def _read_ahead(self, stream: Iterator[Chunk | None]) -> Iterator[Chunk | None]:
-        """More chunks of one stream while the other gives none; left unread, they would delay the stream for ever."""
+        """More chunks of one stream while the other gives none; unread chunks would delay the stream from then on."""
         left = round((POLL_S + CHUNK_S) * self.rate)
         for piece in stream:
             yield piece

@@ -35,21 +35,17 @@ class Source(Protocol):
     @property
     def live(self) -> bool:
         """Whether sound is lost if it is not read in time."""
-        ...
 
     @property
     def finite(self) -> bool:
         """Whether the end of the source is no problem."""
-        ...
 
     @property
     def problem(self) -> str:
         """Why no windows come, or ""."""
-        ...
 
     def windows(self, stop: threading.Event) -> Iterator[Window | None]:
         """Windows as they are completed, and None at least every few seconds."""
-        ...
 
 
 class StreamSource:
@@ -63,12 +59,10 @@ class StreamSource:
 
     @property
     def live(self) -> bool:
-        """See `Source`."""
         return not (self.stream.finite or self.stream.is_ahead)
 
     @property
     def finite(self) -> bool:
-        """See `Source`."""
         return self.stream.finite
 
     @property
@@ -77,7 +71,6 @@ class StreamSource:
         return self.stream.problem
 
     def windows(self, stop: threading.Event) -> Iterator[Window | None]:
-        """See `Source`."""
         self._again = self._windower.begun
         for chunk in self.stream.chunks(stop):
             if chunk is None:

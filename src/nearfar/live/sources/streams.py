@@ -43,26 +43,21 @@ class SampleStream(Protocol):
     @property
     def rate(self) -> int:
         """Samples a second."""
-        ...
 
     @property
     def problem(self) -> str:
         """Why no samples come, or ""."""
-        ...
 
     @property
     def finite(self) -> bool:
         """Whether the stream is a file, whose end is no problem."""
-        ...
 
     @property
     def is_ahead(self) -> bool:
         """Whether the samples come faster than real time, so that they can wait to be read."""
-        ...
 
     def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
         """Samples (C, N) with whether samples are missing before them; None while no samples come."""
-        ...
 
 
 class Pace:
@@ -94,7 +89,6 @@ class Pcm:
         self._pace = Pace()
 
     def chunks(self, stop: threading.Event) -> Iterator[Chunk | None]:
-        """See `SampleStream`."""
         kind, scale = FORMATS[self.form]
         frame = np.dtype(kind).itemsize * self.channels
         rest = b""
