@@ -530,6 +530,15 @@ def test_maintenance_is_marked_and_removed(page, listening):
     until(lambda: listening.plant.calendar.entries == (once,))
 
 
+def test_a_microphone_that_may_not_be_used_is_said_in_words(page):
+    open_page(page, "/machine/pump")
+    page.evaluate(
+        "void (navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('no', 'NotAllowedError')))"
+    )
+    page.get_by_role("button", name="Listen with the microphone").click()
+    page.get_by_text("This browser may not use the microphone").wait_for()
+
+
 def test_a_span_of_every_week_has_the_days_of_the_reader(chromium, address, listening):
     for page in paged(chromium, address, locale="de-DE"):
         open_page(page, "/machine/pump")

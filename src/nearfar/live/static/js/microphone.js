@@ -1,7 +1,7 @@
 // The microphones of this browser: levels, and recordings as WAV files. Near is the first channel, far the second.
 
 import { at } from "./dom.js";
-import { t } from "./texts.js";
+import { known, t } from "./texts.js";
 
 export const NONE = "none"; // there is no far microphone
 export const RIGHT = "right"; // it is the right channel of near's device
@@ -38,7 +38,11 @@ export async function microphones() {
 function stream(id) {
   const plain = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   const device = id ? { deviceId: { exact: id } } : {};
-  return navigator.mediaDevices.getUserMedia({ audio: { ...device, ...plain, channelCount: { ideal: 2 } } });
+  const audio = { ...device, ...plain, channelCount: { ideal: 2 } };
+  return navigator.mediaDevices.getUserMedia({ audio }).catch((error) => {
+    const key = `microphone.${error.name}`;
+    throw new Error(known(key) ? t(key) : error.message);
+  });
 }
 
 // Opens near and far; far is a device, NONE or RIGHT. `onLevels([near, far])` gets levels in dB of full scale.
