@@ -21,7 +21,7 @@ ROOT = Path(nearfar.__file__).parent
 MODULES = (
     *("live/**/*.py", "audio/*.py", "detector/*.py", "doctor/*.py", "embedding/embedder.py"),
     *("embedding/vectors.py", "explain/wording.py", "explain/pictures.py", "score.py", "support/check.py"),
-    "threshold.py",
+    *("support/files.py", "threshold.py"),
 )
 NOT_FOR_PEOPLE = {  # modules, and functions and constants in them: why
     "live/build.py": "said by nearfar serve and monitor when they start",
@@ -47,6 +47,7 @@ NOT_FOR_PEOPLE = {  # modules, and functions and constants in them: why
     "live/rules/price.py machine_of": "a command",
     "live/rules/setpoint.py MORE": "a command",
     "detector/folder.py card": "a file of the model",
+    "audio/clip.py WAS": "begins a comment in a file",
     "audio/recordings.py LAYOUT": "a command",
     "audio/recordings.py machines": "a command",
     "audio/recordings.py check_machines": "a command",
