@@ -169,6 +169,11 @@ def test_a_band_that_a_filter_took_away_cannot_be_judged(hz):
     assert not kinds(setup, low_passed(pair(100), hz), rate=4000)  # an encoder that does not hear that band
 
 
+def test_a_filter_near_the_edge_is_told_and_the_clip_is_judged():
+    (problem,) = found(usual(), low_passed(pair(100), 6820))
+    assert problem.kind == "weak_band" and not problem.fatal and "8.0 kHz are " in problem.text
+
+
 def test_a_machine_that_hums_more_softly_is_judged():
     setup, clip = usual(), pair(100)
     slope = signal.firwin2(65, [0, 0.1, 1], [1, 1, 0.1])  # 20 dB less at the top, without a step

@@ -22,6 +22,7 @@ Beside the normals (`UsualSetup.problems`):
     level          near is far above or below all normals: another gain, or samples in another scale
     missing_band   fatal: the highest bands end in a step that no normal has (a filter or a codec on the way), or the
                    sampling rate is too low for them
+    weak_band      the same, where the highest bands are only weaker than in all normals
     rate, codec    another sampling rate, or a lossy codec that no normal has
     short          less than half as long as the normals
 
@@ -75,7 +76,15 @@ MAINS_HZ = (50, 60)
 INCOMPLETE = "incomplete"
 MISSING_S = 0.05  # a file that lacks more than this of what its header promises is cut short
 
-SETUP_KINDS = ("exchanged", "open", "hum", "level", "rate", "codec")  # problems that do not keep a clip from its score
+SETUP_KINDS = (
+    "exchanged",
+    "open",
+    "hum",
+    "level",
+    "weak_band",
+    "rate",
+    "codec",
+)  # problems that do not keep a clip from its score
 SPECTRUM_S, MOST_SPECTRA = 0.128, 32  # of a spectrum; of a clip, evenly spread
 EDGES = np.unique(np.round(np.r_[5, np.geomspace(9, 1024, 36), np.geomspace(1024, 3072, 9)]).astype(int))  # bins; the
 # first band holds the mains, and one ends at 8 kHz
@@ -89,7 +98,8 @@ MAX_DELAY = 320  # samples: 20 ms
 FLOOR = -200.0  # dB
 FEWEST = 5  # normals that tell what is usual
 LEVEL_DB = 15.0  # near beyond all normals: healthy sessions stay below
-LOST_DB, STEP_DB = 15.0, 12.0  # highest bands below all normals; the step at their edge
+LOST = 15.0, 12.0  # dB: highest bands below all normals, and the step at their edge, of a band that is missing
+WEAK, MOST_WEAK = (5.0, 6.0), 3  # the same of a band that is only weak, and most of the highest bands that it has
 OPEN_DB, HUM_DB = 20.0, 15.0  # far below all normals; its lowest band above all normals, beside the other bands
 UNLIKE_DB = 2.0  # RMS over bands of near - far from which on the two microphones can be told apart by their levels
 AHEAD, SAME_DELAY = 16, 5  # samples: least delay that tells the microphones apart; largest difference of equal delays
@@ -347,13 +357,19 @@ class UsualSetup:
         heard = heard & (highest_rate / 2 >= TOP_HZ)
         offset = np.median((levels[0] - self.usual)[heard])
         below = (self.shape[0] + offset - levels[0])[heard]
-        count = int(np.argmax(np.append(below[::-1] <= LOST_DB, True)))
-        if not 0 < count <= len(below) / 2 or below[-count] - below[-count - 2] < STEP_DB:
-            return []
-        edge = np.flatnonzero(heard)[-count]
-        band = f"{TOP_HZ[edge - 1] / 1000:.1f} to {TOP_HZ[heard].max() / 1000:.1f} kHz"
-        text = f"it lacks {band}, which all normals have: MP3, OGG or a filter on the way? Record as the normals were"
-        return [Problem("missing_band", text, fatal=True, channel="near")]
+        for (lost, step), most in ((LOST, len(below) // 2), (WEAK, MOST_WEAK)):
+            count = int(np.argmax(np.append(below[::-1] <= lost, True)))
+            if not 0 < count <= most or below[-count] - below[-count - 2] < step:
+                continue
+            edge = np.flatnonzero(heard)[-count]
+            band = f"{TOP_HZ[edge - 1] / 1000:.1f} to {TOP_HZ[heard].max() / 1000:.1f} kHz"
+            cause = "MP3, OGG or a filter on the way? Record as the normals were"
+            if lost == WEAK[0]:
+                text = f"{band} are {below[-count:].min():.0f} dB below all normals, with an edge: {cause}"
+                return [Problem("weak_band", text, channel="near")]
+            text = f"it lacks {band}, which all normals have: {cause}"
+            return [Problem("missing_band", text, fatal=True, channel="near")]
+        return []
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; empty arrays are left out."""
