@@ -108,7 +108,10 @@ def test_the_folder_is_the_state_over_days(tmp_path):
 
 
 LINUX = "Auto-detected sources for pulse:\n* alsa_input.usb-1 [USB Audio] (none)\n  sink.monitor [Monitor] (none)\n"
-ALSA = "Auto-detected sources for alsa:\n  null [Discard all samples] (none)\n  hw:1,0 [UMC202HD] (none)\n"
+ALSA = (
+    "Auto-detected sources for alsa:\n  null [Discard all samples] (none)\n  speexrate [Rate Converter] (none)\n"
+    "  hw:1,0 [UMC202HD] (none)\n"
+)
 WINDOWS = '[dshow @ 01] "Camera" (video)\n[dshow @ 01] "Mikrofon (USB)" (audio)\n[dshow @ 01]   Alternative name "x"\n'
 MAC = (
     "[AVF @ 0x1] AVFoundation video devices:\n[AVF @ 0x1] [0] Camera\n"

@@ -99,7 +99,7 @@ def test_somebody_who_types_needs_no_option(home, normals, tmp_path, monkeypatch
     monkeypatch.setattr(command, "list_devices", lambda: None)
     answers = f"Pump 3\n{tmp_path / 'n'}\n\ny\nno\n3\ny\n"  # name, folder, nothing watched, go on, (what?,) 3, fit
     code, out, _ = answered(monkeypatch, "setup", answers=answers)
-    assert code == 0 and "Listen to these. Which are not normal?" in out and "Pump 3 is watched" in out
+    assert code == 0 and "Listen to these. Which are not normal?" in out and "Pump 3 scores what is sent" in out
     assert list(state(home)["left_out"]) == ["odd.wav"] and len(load(home / "models" / "Pump-3").normals) == 12
     assert [kind for kind, _ in job_states(home)] == ["doctor", "doctor", "fit"]
 
@@ -153,7 +153,7 @@ def test_a_job_that_a_killed_run_left_behind_is_done_and_not_begun_twice(home, n
     jobs = json.loads(file.read_text())
     file.write_text(json.dumps([*jobs, {**jobs[0], "id": 2, "kind": "fit", "state": "working", "starts": 1}]))
     code, out, _ = nearfar("setup", "--yes")
-    assert code == 0 and "is watched" in out and job_states(home) == [("doctor", "done"), ("fit", "done")]
+    assert code == 0 and "scores what is sent" in out and job_states(home) == [("doctor", "done"), ("fit", "done")]
 
 
 def test_a_job_that_fails_says_why(home, normals, monkeypatch):

@@ -91,7 +91,12 @@ def setup(
         ):
             echo_wrapped(f"{label:<14}{as_sentence(line)}")
         start = f"nearfar serve --config {quoted(str(config))}" if config else "nearfar"
-        echo_wrapped(f"Live          {chosen.name} is watched while this runs: {start}")
+        does = (
+            "is watched"
+            if made.collections.get(chosen.id).source
+            else "scores what is sent to it or dropped on its page"
+        )
+        echo_wrapped(f"Live          {chosen.name} {does} while this runs: {start}")
 
 
 def is_terminal() -> bool:

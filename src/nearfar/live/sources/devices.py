@@ -61,7 +61,9 @@ def parse(text: str, command: list[str]) -> list[Device]:
     if "avfoundation" in command:
         start = next((i for i, line in enumerate(lines) if "audio devices" in line), len(lines))
         return [Device(f"avfoundation::{m[1]}", m[2]) for m in map(AVFOUNDATION.match, lines[start:]) if m]
-    matches = [m for m in map(SOURCE.match, lines) if m and m[1] != "null" and not m[1].endswith(".monitor")]
+    matches = [m for m in map(SOURCE.match, lines) if m and not m[1].endswith(".monitor")]
+    if command[-1] == "alsa":  # the others are plug-ins, such as converters of the rate
+        matches = [m for m in matches if ":" in m[1] or m[1] == "default"]
     return [Device(f"{command[-1]}:{m[1]}", m[2]) for m in matches]
 
 
