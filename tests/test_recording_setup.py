@@ -170,7 +170,7 @@ def test_a_band_that_a_filter_took_away_cannot_be_judged(hz):
 
 
 def test_a_filter_near_the_edge_is_told_and_the_clip_is_judged():
-    (problem,) = found(usual(), low_passed(pair(100), 6820))
+    (problem,) = found(usual(), low_passed(pair(100), 7200))
     assert problem.kind == "weak_band" and not problem.fatal and "8.0 kHz are " in problem.text
 
 
