@@ -213,6 +213,8 @@ def test_the_server_answers_in_the_language_of_its_reader(pump3, tmp_path):
         assert event.headers["content-language"] == "de" and event.json()["kind"] == "alarm"
         assert client.get("/v1/events/1").json()["text"].startswith("sounds unlike its normals")
         client.cookies.set("nearfar_language", "de")
+        assert client.post("/v1/events/1/acknowledge").json()["acknowledged_by"] == "jemand an diesem Rechner"
+        assert plant.history.event(1).acknowledged_by == "somebody at this computer"
         gone = client.get("/v1/machines/pump9", headers={"accept-language": "en"}).json()
         assert gone["code"] == "not_found" and gone["message"].startswith("Es gibt keine Maschine 'pump9'")
         explained = client.get("/v1/events/1/explanation").json()

@@ -20,6 +20,14 @@ Channel = Literal["near", "far"]
 Text = Annotated[  # for people: JSON has it in the language of the reader
     str, PlainSerializer(lambda text: translated(text, reader.get()), return_type=str, when_used="json")
 ]
+Person = Annotated[  # a name, or "somebody at this computer", which is a text
+    str,
+    PlainSerializer(
+        lambda who: translated(who, reader.get()) if who.startswith("somebody at ") else who,
+        return_type=str,
+        when_used="json",
+    ),
+]
 T0 = 1_790_000_000.0  # the time in the examples
 SCORED = asdict(ScoreRecord("pump3", T0, T0 + 10, 1.2, 3.42, False, 0.1, (), "", -38.2, -44.0, False))
 EXAMPLE_NOTE = (
@@ -61,7 +69,7 @@ class Job(Schema):
     kind: str = Field(examples=["fit"])
     machine: str = Field(examples=["pump4"])
     name: str = Field(examples=["Pump 4"])
-    who: str = Field(examples=["Anna"])
+    who: Person = Field(examples=["Anna"])
     state: str = Field(examples=["working"])
     done: int = Field(examples=[12])
     total: int | None = Field(examples=[40])
@@ -144,8 +152,8 @@ class Recording(Schema):
 
     file: str = Field(examples=["monday_07.wav"])
     session: str = Field(examples=["2026-03-01 14h"])
-    left_out_by: str = Field(examples=[""])
-    kept_by: str = Field(examples=[""])
+    left_out_by: Person = Field(examples=[""])
+    kept_by: Person = Field(examples=[""])
 
 
 CollectionKind = Literal["browser", "microphone", "folder", "stream", "files"]
@@ -461,7 +469,7 @@ class AuditEntry(Schema):
     id: int = Field(examples=[12])
     at: float = Field(examples=[T0 + 300])
     at_iso: str = Field(examples=[ISO])
-    who: str = Field(examples=["Anna"])
+    who: Person = Field(examples=["Anna"])
     machine: str = Field(examples=["pump3"])
     action: str = Field(examples=["fine"])
     text: Text = Field(examples=["2 recordings"])
@@ -533,9 +541,9 @@ class Event(Schema):
     label: str = Field(description="What people call it.", examples=["bearing, first signs"])
     acknowledged: float | None = Field(examples=[T0 + 200])
     acknowledged_iso: str | None = Field(examples=["2026-09-21T12:56:40.000+00:00"])
-    acknowledged_by: str = Field(examples=["Anna"])
+    acknowledged_by: Person = Field(examples=["Anna"])
     verdict: Literal["", "fine", "fault"] = Field(examples=["fine"])
-    verdict_by: str = Field(examples=["Anna"])
+    verdict_by: Person = Field(examples=["Anna"])
     interrupted: bool = Field(examples=[False])
     on_top_of: int | None = Field(examples=[None])
     audit: list[AuditEntry]
@@ -683,7 +691,7 @@ class Note(Schema):
     at: float = Field(examples=[T0])
     at_iso: str = Field(examples=[ISO])
     text: str = Field(examples=["bearing changed"])
-    who: str = Field(examples=["Anna"])
+    who: Person = Field(examples=["Anna"])
     event: int | None = Field(examples=[None])
 
 
