@@ -107,6 +107,8 @@ def test_from_a_microphone_to_an_alarm_with_sound_without_a_shell(tmp_path):
         text = page.inner_text("main")
         assert "What may be promised" in text and "Behind it: 7 recordings" in text and page.evaluate(LOOK) == []
 
+        assert page.get_by_role("link", name="Who is told of alarms").get_attribute("href") == "/health#messages"
+
         line(heard, fault="hiss")
         page.get_by_role("link", name="To the machine").click()
         page.get_by_role("button", name="Listen with the microphone").click()

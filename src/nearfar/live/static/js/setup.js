@@ -790,6 +790,7 @@ function fitting(shared) {
           { class: "row" },
           h("a", { class: "button main", href: `/machine/${encodeURIComponent(id)}` }, t("setup.to_machine")),
           h("a", { class: "button", href: `/model/${encodeURIComponent(id)}` }, t("setup.to_model")),
+          h("a", { class: "button", href: "/health#messages" }, t("setup.to_people")),
         ),
       );
     },
