@@ -244,6 +244,11 @@ def test_the_search_scores_banks_by_attribute_as_a_detector_does(data: Path, tmp
     both = searching.search(data, ["logmel"], tmp_path / "both", few)
     assert all(r.banks == "joint" for r in both.records.recipes)
     assert any(note.startswith("pump: the names of the normals have no attributes") for note in both.notes)
+    pair = [replace(RECIPE, banks="joint"), RECIPE]
+    with pytest.raises(ValueError, match="pump: the names of the normals have no attributes"):
+        searching.search_recipes(data, pair, tmp_path / "pair", None)
+    records = searching.search_recipes(data / "fan", pair, tmp_path / "pair of fan", None)
+    assert set(records.recipes) == set(pair)
     with pytest.raises(ValueError, match="nothing of the search space is left: pump: the names"):
         searching.search_recipes(data, [replace(RECIPE, normalize=True)], tmp_path / "own", None)
 

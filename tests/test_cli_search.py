@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from dataclasses import replace
@@ -200,10 +201,44 @@ def test_layers_of_a_network_are_averaged_without_labels(data, tmp_path):
     told = json.loads(run("fuse", data, "--systems", out, "--layers", "--equal", "--json").stdout)
     scored = run("evaluate", data, "--recipe", tmp_path / "fusion.json", "--weights", weights, "--rounds", 1, "--json")
     assert json.loads(scored.stdout)["overall"] == pytest.approx(told["overall"], abs=1e-6)
-    assert "a number from 1 or final" in run("search", data, *few, "--layer", "last", code=2).stderr
+    run("search", data, *few, "-o", tmp_path / "sum", "--layer", "3+4", "--layer", 4, "--methods", "raw")
+    assert {r.layer for r in records.read(tmp_path / "sum").recipes} == {(3, 4), 4}
+    assert "several such as 6+9, or final" in run("search", data, *few, "--layer", "last", code=2).stderr
     assert "has no layers" in run("search", data, "--encoder", "logmel", "--layer", 2, code=2).stderr
     alone = run("search", data, *few[:2], "--weights", weights, "-o", tmp_path / "no", "--layer", 99, code=2).stderr
     assert "99" in alone
+
+
+def test_a_setting_holds_for_every_configuration_of_a_search_and_every_recipe_of_a_fusion(data, tmp_path):
+    few = ["--encoder", "logmel", "--views", "near_only", "--poolings", "mean", "--methods", "domain_z", "--rounds", 2]
+    run("search", data, *few, "-o", tmp_path / "s", "--set", "z_sigma=own", "--set", "low=null", "--set", "spike=null")
+    found = records.read(tmp_path / "s")
+    assert {r.z_sigma for r in found.recipes} == {"own"} and len(found) == 2, "two metrics; the thresholds are one"
+    own = replace(Recipe(method="domain_z"), z_sigma="own", metric=found.recipes[0].metric)
+    told = evaluate(data, own, rounds=1)
+    assert told.overall == pytest.approx(found.overall[list(found.recipes).index(own)], abs=1e-9)
+    for wrong, why in (("encoder=beats", "from --encoder"), ("z_sigma=mine", "choose one of"), ("k", "KEY=VALUE")):
+        assert why in run("search", data, *few, "--set", wrong, code=2).stderr
+    for name, recipe in (("a", Recipe()), ("b", Recipe(view="n_f"))):
+        (tmp_path / f"{name}.json").write_text(recipe.to_json())
+    pair = ["--systems", tmp_path / "a.json", tmp_path / "b.json"]
+    told = json.loads(run("fuse", data, *pair, "--set", "k=3", "--equal", "--json").stdout)
+    assert [p["system"]["k"] for p in told["system"]["parts"]] == [3, 3]
+    assert "give --set to that search" in run("fuse", data, tmp_path / "s", "--set", "k=3", code=2).stderr
+    said = run("embed", data, "--encoder", "logmel", "--store", tmp_path / "st", "--set", "k=3", code=2).stderr
+    assert "--set changes the recipes of --pooled" in said
+
+
+def test_the_scores_of_evaluate_have_what_is_known_of_each_clip(data, tmp_path):
+    run("evaluate", data, "--recipe", "logmel-floor", "--rounds", 1, "--csv", tmp_path / "c.csv")
+    rows = list(csv.DictReader((tmp_path / "c.csv").open(encoding="utf-8")))
+    for row in rows:
+        machine, name = row["file"].split("/")
+        facts = parse(name)
+        assert (row["machine"], row["section"], row["attributes"]) == (machine, "00", facts.attributes)
+        assert row["domain"] == ("target" if facts.is_target else "source")
+        assert row["label"] == ("anomaly" if facts.is_anomaly else "normal")
+    assert {row["label"] for row in rows} == {"anomaly", "normal"} and all(row["attributes"] for row in rows)
 
 
 def test_layers_need_a_search_that_has_several(searched, data):

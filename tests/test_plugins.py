@@ -243,6 +243,23 @@ def test_plug_ins_are_evaluated_searched_and_fused_with_the_same_scores(data: Pa
         space_by_name(methods=("mahalanobos",))
 
 
+def test_a_search_takes_plug_ins_as_they_are():
+    def peak(frames):
+        return frames.max(axis=0)
+
+    def difference(near, far):
+        return near - far
+
+    names = space(views=[difference, "n_f"], poolings=[peak], methods=[Nearest, "raw"]).names()
+    assert names == {
+        "view": {views.name_of_view(difference), "n_f"},
+        "pooling": {pooling.name_of_pooling(peak)},
+        "method": {backend.name_of_backend(Nearest), "raw"},
+    }
+    with pytest.raises(ValueError, match="unknown pooling of the search 'peak'"):
+        space(poolings=["peak"])
+
+
 def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for i in range(8):

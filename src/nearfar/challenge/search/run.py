@@ -263,7 +263,7 @@ def search_recipes(
 ) -> Records:
     """Records of these recipes on all machines; `options` are those of `search`.
 
-    ValueError for a file that failed and for a recipe that is refused.
+    ValueError for a file that failed, and for a recipe that is refused or that the recordings do not allow.
     """
     encoders = dict.fromkeys(recipe.encoder for recipe in recipes)
     spaces = {name: space_of([recipe for recipe in recipes if recipe.encoder == name]) for name in encoders}
@@ -272,10 +272,9 @@ def search_recipes(
         if found.failures:
             file, why = next(iter(found.failures.items()))
             raise ValueError(f"{file}: {why}")
-    records = read(folder)
-    if records.refused:
-        raise ValueError(refusals(records.refused)[0])
-    return records
+        if not set(spaces[name].configurations(name)) <= set(found.records.recipes):
+            raise ValueError("; ".join(found.notes))
+    return read(folder)
 
 
 def plan(machine: MachineClips, space: Space, encoder: str, folder: str | os.PathLike[str]) -> Plan:
