@@ -13,8 +13,9 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from nearfar import Detector, load
 from nearfar.audio import Clip
 from nearfar.demo import synth
-from nearfar.detector import calibration
-from nearfar.detector.calibration import Backing, clusters, follows, groups, related, unlike_the_others
+from nearfar.detector import calibration, odd
+from nearfar.detector.calibration import Backing, clusters, follows, groups, related
+from nearfar.detector.odd import unlike_the_others
 from nearfar.detector.system import PValue
 
 
@@ -225,7 +226,7 @@ def test_normals_that_deafen_are_measured_by_a_detector_of_the_others():
     found = detector.deafening()
     assert found is not None and sorted(found.indices) == [4, 9] and found.threshold == detector.threshold.value
     named = dict(detector.unlike_the_others())
-    assert list(named)[:2] in ([4, 9], [9, 4]) and min(named[4], named[9]) > calibration.DEAFENING
+    assert list(named)[:2] in ([4, 9], [9, 4]) and min(named[4], named[9]) > odd.DEAFENING
     rest = Detector("logmel-floor").fit([c for i, c in enumerate(clips) if i not in (4, 9)])
     assert found.threshold_without == pytest.approx(rest.threshold.value)
     assert found.scores == pytest.approx([rest.score_clip(clips[i]).score for i in found.indices])
@@ -236,8 +237,8 @@ def test_normals_that_deafen_are_measured_by_a_detector_of_the_others():
 def test_what_stands_out_in_one_feature():
     x = np.random.default_rng(3).normal(size=(30, 50))
     x[[3, 8], 7] += 40
-    found = calibration.standing_out(x)
+    found = odd.standing_out(x)
     above = x - np.median(x, axis=0)
     mad = 1.4826 * np.median(np.abs(above), axis=0)
     assert found == pytest.approx((above / mad).max(axis=1))
-    assert set(np.flatnonzero(found > calibration.STANDS_OUT)) == {3, 8}
+    assert set(np.flatnonzero(found > odd.STANDS_OUT)) == {3, 8}

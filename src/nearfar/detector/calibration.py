@@ -41,10 +41,6 @@ COUNT = 10  # most groups of either kind
 PER_GROUP = 3  # clips for each group at least: two pieces of one recording would be a group of their own
 FEWEST_LEFT = 2  # fewest clips that a clip may be compared with
 MACHINE_AXES, NOISE_AXES = 20, 10  # principal components that are clustered
-UNLIKE = 3.5  # robust standard deviations from which on a normal is unlike the others
-DEAFENING = 5.0  # from which on it makes a detector deaf: healthy recordings stay below
-STANDS_OUT = 10.0  # the same in a single feature, of the largest of hundreds
-NAMED = 10  # one normal of every 10 may be named, and at least one
 MOST = 2000  # clips that are clustered at once: the cost grows with their square
 COMPARED, DRAWS, CLOSER = 200, 20, 1.0  # of `are_related`: clips, draws, standard deviations
 
@@ -79,19 +75,6 @@ class Backing:
             f"{what} how the machine sounds on another day: expect more alarms there than promised, until recordings "
             f"of {FEW_SESSIONS} days or more are among the normals."
         )
-
-
-@dataclass(frozen=True)
-class Deafening:
-    """Normals that a detector fitted on the others would alarm on: their indices, and their scores by that detector.
-
-    `threshold` is its set-point with them among the normals, `threshold_without` that of the others.
-    """
-
-    indices: list[int]
-    scores: list[float]
-    threshold: float
-    threshold_without: float
 
 
 def groups(machine: Array, noise: Array | None = None) -> Array:
@@ -162,35 +145,6 @@ def related(
         if len(groups) - candidate.sum(axis=1).max() >= FEWEST_LEFT:
             return candidate
     return np.eye(len(groups), dtype=bool)
-
-
-def unlike_the_others(scores: Sequence[Array]) -> list[tuple[int, float]]:
-    """The normals to listen to, farthest first: index and robust standard deviations above the median.
-
-    `scores` (N,) are the normals' leave-one-out scores by each part of a system; the largest excess of any part counts,
-    on a logarithmic scale where all scores of the part are positive. At most a tenth of the normals, or one, are named.
-    """
-    if not scores:
-        return []
-    excess = np.full(len(scores[0]), -np.inf)
-    for each in scores:
-        x = np.log(each) if (each > 0).all() else each
-        above = x - np.median(x)
-        scatter = 1.4826 * np.median(np.abs(above))
-        excess = np.maximum(excess, above / max(scatter, 1e-3 * np.abs(x).max(), 1e-12))
-    found = np.flatnonzero(excess > UNLIKE)
-    farthest = found[np.argsort(-excess[found], kind="stable")][: max(1, len(excess) // NAMED)]
-    return [(int(i), float(excess[i])) for i in farthest]
-
-
-def standing_out(x: Array) -> Array:
-    """Robust standard deviations (N,) above the median of the feature of x (N, D) in which each clip is farthest.
-
-    A whistle in two of thirty clips widens the scatter of its band so far that a Gaussian finds neither of them.
-    """
-    above = x - np.median(x, axis=0)
-    scatter = 1.4826 * np.median(np.abs(above), axis=0)
-    return np.asarray((above / np.maximum(scatter, max(0.25 * float(np.median(scatter)), 1e-12))).max(axis=1))
 
 
 def follows(x: Array, noise: Array) -> float:

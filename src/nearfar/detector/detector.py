@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from nearfar.audio import Clip
 from nearfar.audio.checks import UsualSetup
 from nearfar.backend import ATTRIBUTE, Backend, fit
 from nearfar.bank import bank_of_vectors, coreset
-from nearfar.detector import calibration, default, review
+from nearfar.detector import calibration, default, odd, review
 from nearfar.detector import folder as saved
 from nearfar.detector.members import Members
 from nearfar.detector.sources import is_one_clip, normals_in, recordings_in
@@ -408,54 +408,31 @@ class Detector:
         """The score above which a clip is unusual even for a session that is known; at most the set-point."""
         return min(self.threshold.value, self._unusual_threshold)
 
-    def odd_ones_out(self) -> list[review.OddNormal]:
+    def odd_ones_out(self) -> list[odd.OddNormal]:
         """The normals to listen to: those unlike all others, and the highest scores; highest score first."""
-        return review.odd_ones_out(self.train_values, dict(self.unlike_the_others()))
+        return odd.odd_ones_out(self.train_values, dict(self.unlike_the_others()))
 
     def unlike_the_others(self) -> list[tuple[int, float]]:
         """Normals that sound unlike all others, farthest first: index and robust standard deviations above the median.
 
-        A fault among the normals is one of these. Those that are `deafening` are among them: two faults of one kind
-        hide each other from leave-one-out. Parts that measure a clip by itself (`as_is`) play no part.
+        A fault among the normals is one of these. Those that are `deafening` are among them.
         """
-        found = dict(calibration.unlike_the_others(self._compared(self.fitted.lone)))
-        odd = self._odd()
-        deaf = self._deafening(sorted(odd))
-        found |= {i: max(found.get(i, 0.0), odd[i]) for i in (deaf.indices if deaf else [])}
+        found = dict(odd.unlike_the_others(odd.comparing(self.fitted, self.fitted.lone)))
+        far = odd.far_out(self.fitted)
+        if (deaf := self._deafening(far)) is not None:
+            found |= {i: max(found.get(i, 0.0), far[i]) for i in deaf.indices}
         return sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
 
-    def deafening(self) -> calibration.Deafening | None:
-        """The normals that make the detector deaf to sounds like theirs, or None.
+    def deafening(self) -> odd.Deafening | None:
+        """The normals that make the detector deaf to sounds like theirs, or None: a detector of the others alarms."""
+        return self._deafening(odd.far_out(self.fitted))
 
-        They are far from all others (`calibration.DEAFENING`), by themselves or with their relatives left out, or in a
-        single feature (`STANDS_OUT`). A detector of the others alarms on them.
-        """
-        return self._deafening(sorted(self._odd()))
+    def _deafening(self, far: Iterable[int]) -> odd.Deafening | None:
+        def refit(rows: Array) -> tuple[FittedSystem, Threshold]:
+            system = self._fit([b.z for b in self.backends], rows)
+            return system, system.threshold_for(self._promised(len(rows)), self.method)
 
-    def _odd(self) -> dict[int, float]:
-        """The normals that may deafen, and how far they are out, in robust standard deviations."""
-        far = calibration.unlike_the_others(self._compared([*self.fitted.lone, *self.fitted.own]))
-        odd = {i: robust_z for i, robust_z in far if robust_z > calibration.DEAFENING}
-        for backend, recipe in zip(self.backends, self.recipes, strict=True):
-            if recipe.method == "as_is" or recipe.pooling == "burst":  # extremes differ between healthy clips, too
-                continue
-            out = calibration.standing_out(backend.z.reshape(len(backend.z), -1))
-            first = np.argsort(-out, kind="stable")[: max(1, len(out) // calibration.NAMED)]
-            odd |= {int(i): max(odd.get(int(i), 0.0), float(out[i])) for i in first if out[i] > calibration.STANDS_OUT}
-        return odd
-
-    def _deafening(self, odd: list[int]) -> calibration.Deafening | None:
-        """Of the normals `odd`, those on which a detector of the others alarms."""
-        rest = np.delete(np.arange(len(self.normals)), odd)
-        if not odd or len(rest) < 2:
-            return None
-        others = self._fit([b.z for b in self.backends], rest)
-        limit = others.threshold_for(self._promised(len(rest)), self.method).value
-        scores = [others.score([b.z[i] for b in self.backends]).value for i in odd]
-        heard = [(i, score) for i, score in zip(odd, scores, strict=True) if score > limit]
-        if not heard:
-            return None
-        return calibration.Deafening([i for i, _ in heard], [s for _, s in heard], self.threshold.value, limit)
+        return odd.deafening(self.fitted, self.threshold.value, far, refit)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the detector to a readable folder (see `detector.folder`), replacing a detector that is there.
@@ -614,10 +591,6 @@ class Detector:
             groups, related, safety = members.grouped()
         selected, attributes = [z[rows] for z in banks], [origin.attributes for origin in members.origins]
         return fit_system(self.system, selected, members.is_target, attributes, groups, related, safety)
-
-    def _compared(self, scores: Sequence[Array]) -> list[Array]:
-        """Of arrays by leaf, once or twice, those of the leaves that compare a clip with the normals."""
-        return [x for x, r in zip(scores, cycle(self.recipes), strict=False) if r.method != "as_is"]
 
     def _use(self, fitted: FittedSystem) -> None:
         self._fitted = fitted

@@ -31,7 +31,7 @@ from nearfar.audio import CHANNELS
 from nearfar.audio.checks import ROW, UsualSetup
 from nearfar.backend import ATTRIBUTE
 from nearfar.detector.members import NO_ROWS, Members
-from nearfar.detector.review import OddNormal
+from nearfar.detector.odd import OddNormal
 from nearfar.detector.system import SAFETY, THRESHOLD_METHODS, Threshold
 from nearfar.embedding.embedder import Origin
 from nearfar.embedding.facts import BandLevels, GroupFeatures

@@ -1,11 +1,10 @@
-"""What the normals show: vectors that do not vary, two groups, too few, and those to listen to.
+"""What the normals show: vectors that do not vary, two groups, too few.
 
     check_vectors   ValueError where an encoder hears no difference between recordings that differ
     exchanged       recordings whose near and far are the reverse of the others'
     splits          two groups of recordings, by rate, channels, length, codec, level or sound, that may not belong
                     together
     too_few         a sentence where the normals are so few that no set-point keeps a promise
-    odd_ones_out    the fitted normals that a person should listen to, each with its reason
 
 Two groups have at least LEAST_SHARE of the recordings and LEAST_COUNT each. By sound, Ward's method cuts the recordings
 in two by the levels of their bands, each recording's mean over bands taken off:
@@ -29,7 +28,7 @@ References: Ward 1963, "Hierarchical grouping to optimize an objective function"
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +52,6 @@ LEAST_DB, LEAST_GAP, SMOOTH = 1.8, 3.5, 16
 MOST = 2000  # recordings that are clustered at once
 LONGER = 1.5  # lengths on both sides of a larger ratio are two groups
 NAMED = 3  # files of a group that a sentence names
-ODD = 3  # normals with the highest scores, which are among the odd ones out
 ASK = {
     "rate": "another recorder or setting?",
     "channels": "another recorder or setting?",
@@ -217,34 +215,6 @@ def too_few(count: int) -> str:
         f"{count} normals can promise nothing: their spread is a guess, and so are the score's unit and the set-point. "
         "Record 20 or more, at every speed and load the machine runs at when it is healthy."
     )
-
-
-@dataclass(frozen=True)
-class OddNormal:
-    """A normal to listen to.
-
-    index    its number among the normals
-    score    its own, in standard deviations of the normals
-    unlike   robust standard deviations from all others, or None if it is not unlike them
-    """
-
-    index: int
-    score: float
-    unlike: float | None = None
-
-    @property
-    def reason(self) -> str:
-        """Why to listen to it."""
-        if self.unlike is None:
-            return f"score {self.score:+.1f}"
-        return f"score {self.score:+.1f}; unlike all others, {self.unlike:.1f} standard deviations from them"
-
-
-def odd_ones_out(scores: Array, unlike: Mapping[int, float]) -> list[OddNormal]:
-    """The normals that are `unlike` all others, and those with the ODD highest scores (N,); highest first."""
-    highest = np.argsort(-scores, kind="stable")
-    named = {*highest[:ODD].tolist(), *unlike}
-    return [OddNormal(i, float(scores[i]), unlike.get(i)) for i in highest.tolist() if i in named]
 
 
 def _by_value(kind: str, values: Sequence[str]) -> Split | None:
