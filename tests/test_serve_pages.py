@@ -616,8 +616,9 @@ def test_notes_stand_on_the_trend_beside_their_recording_and_name_an_event(page,
     page.get_by_label("What it is called").fill("belt slips")
     page.get_by_role("button", name="Save").click()
     page.locator(".title b", has_text="belt slips").wait_for()
-    open_page(page, "/machine/pump")
+    open_page(page, "/machine/pump#notes")
     page.get_by_role("link", name="Alarm: belt slips").wait_for()
+    until(lambda: 0 <= page.evaluate("document.getElementById('notes').getBoundingClientRect().top") < 400)
 
 
 def test_normals_are_taken_out_and_the_set_point_is_one_question(page, listening):

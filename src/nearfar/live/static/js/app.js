@@ -38,6 +38,7 @@ async function start() {
       if (found) {
         await (await load()).show(main, ...found.slice(1).map((part) => part && decodeURIComponent(part)));
         main.setAttribute("aria-busy", "false");
+        document.getElementById(window.location.hash.slice(1))?.scrollIntoView(); // it was not there before
         refreshTimes();
         return;
       }
