@@ -531,6 +531,8 @@ def test_a_form_is_read_to_its_end_whatever_else_is_in_it(client):
         (form(('name="other"; filename="a.wav"', body)), 422, "no_file"),
         (form(('name="file"', b"no file name")), 422, "no_file"),
         (b"", 400, "bad_form"),
+        (form(*[('name="a"', b"")] * 101, (file, body)), 400, "bad_form"),
+        (form((f'name="{"a" * 9000}"', b""), (file, body)), 400, "bad_form"),
     ):
         answer = post(sent)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
