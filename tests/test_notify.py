@@ -75,7 +75,7 @@ def receiver():
 
 def add_channel(plant, clock, url, name="shift", **rules):
     channel = Channel(
-        name, NotifyConfig(url=url, **rules), list(plant.machines.values()), plant.history, clock=clock,
+        name, NotifyConfig(url=url, **rules), plant.machines, plant.history, clock=clock,
         first_wait_s=0.01,
     )  # fmt: skip
     plant.sinks.append(channel)

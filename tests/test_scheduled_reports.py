@@ -10,7 +10,7 @@ from datetime import time as clock_time
 
 import openpyxl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brokers import wait_for
@@ -77,6 +77,7 @@ def test_days_on_which_the_clocks_change_have_one_report(berlin, hour, spring, a
         assert (at.tm_hour, at.tm_min) == expected
 
 
+@settings(deadline=None)
 @given(
     st.floats(MONDAY - 400 * DAY, MONDAY),
     st.lists(st.floats(0, 60 * DAY), min_size=1, max_size=8),
@@ -99,7 +100,7 @@ def pump(pump_model, tmp_path):
     """(plant, clock, reports every day at seven, start again): the pump is heard every hour."""
     plant, _, clock = plant_of(pump_model, tmp_path / "history", clock=Clock(MONDAY))
     config = from_options({"models": tmp_path, "report": {"every": "day", "folder": tmp_path / "out"}}).report
-    folder = ReportFolder(config.folder, list(plant.machines.values()), plant.history, first_wait_s=0.01)
+    folder = ReportFolder(config.folder, plant.machines, plant.history, first_wait_s=0.01)
     plant.sinks.append(folder)
     yield plant, clock, lambda: ScheduledReports(config, "north", plant.machines, plant.reporter, clock)
     folder.close()
@@ -203,7 +204,7 @@ def test_a_report_waits_in_the_history_of_a_process_that_is_killed(pump, tmp_pat
     reports.check()
     (message,) = plant.history.outbox.mailbox("reports", (REPORT,)).waiting()
     assert isinstance(message, ReportMessage) and parse_message(message.json()) == message
-    again = ReportFolder(tmp_path / "later", list(plant.machines.values()), plant.history)
+    again = ReportFolder(tmp_path / "later", plant.machines, plant.history)
     assert wait_for(lambda: written(tmp_path / "later") == ["nearfar-plant-day-2026-11-25.html"])
     again.close()
 

@@ -144,9 +144,9 @@ def open_sinks(config: PlantConfig, plant: Plant, *, metrics: bool = False) -> M
             secret = read_secret(config.webhook.secret_file) if config.webhook.secret_file else ""
             plant.sinks.append(Webhook(config.webhook.url, history, clock=clock, secret=secret))
         for name, rules in channels(config).items():
-            plant.sinks.append(Channel(name, rules, machines, history, clock=clock, language=config.language))
+            plant.sinks.append(Channel(name, rules, plant.machines, history, clock=clock, language=config.language))
         if config.report and config.report.folder:
-            plant.sinks.append(ReportFolder(config.report.folder, machines, history, language=config.language))
+            plant.sinks.append(ReportFolder(config.report.folder, plant.machines, history, language=config.language))
         if config.opcua:
             plant.sinks.append(_opcua(config.opcua, machines))
         if config.mqtt:

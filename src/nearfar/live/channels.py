@@ -81,8 +81,7 @@ class Channels:
         write_json(plant.history.folder / ADDED, {**added, name: dict(table)})
         if (old := self.all.get(name)) is not None:
             self._close(old)
-        machines, language = list(plant.machines.values()), plant.language
-        made = Channel(name, rules, machines, plant.history, clock=plant.clock, language=language)
+        made = Channel(name, rules, plant.machines, plant.history, clock=plant.clock, language=plant.language)
         plant.sinks.append(made)
         plant.operator.audit(who, "", "channel added", name=name)
         return made

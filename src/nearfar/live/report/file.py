@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from nearfar.live.history.history import History
 from nearfar.live.language import ENGLISH, translated
@@ -10,6 +10,7 @@ from nearfar.live.machine import Machine
 from nearfar.live.report.gather import SPANS, Expected, PlantReport, plant_report
 from nearfar.live.report.pages import report_page
 from nearfar.live.report.workbook import report_workbook
+from nearfar.live.sinks.messages import ReportMessage
 from nearfar.support.times import local_time
 
 
@@ -36,3 +37,11 @@ def report_file(
     if form == "html":
         return report, name, report_page(report, language=language).encode()
     return report, name, report_workbook(report, language=language)
+
+
+def asked_report(
+    m: ReportMessage, history: History, machines: Mapping[str, Machine], language: str
+) -> tuple[PlantReport, str, bytes]:
+    """The report that a message asks for; see `report_file`."""
+    known = machines.values()
+    return report_file(history, known, m.at, m.span, m.form, title=m.site, only=m.machines, language=language)

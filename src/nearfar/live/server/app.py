@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nearfar.live.plant import Plant
 from nearfar.live.server.decode import Decoder
 from nearfar.live.server.errors import PLANT_ERRORS, HttpError, http_error
-from nearfar.live.server.limits import LOG, Limits, Refusals, RequestGuard
+from nearfar.live.server.limits import LOG, Limits, RequestGuard
 from nearfar.live.server.security import Access
 
 if TYPE_CHECKING:
@@ -74,14 +74,9 @@ def make_app(
         status,
         uploads,
     )
-    from nearfar.live.server.serializers import machine_state
     from nearfar.live.server.service import Service
-    from nearfar.live.server.stream import Stream
 
     access, limits = access or Access(), limits or Limits()
-    refusals = Refusals(metrics.count_refused_login if metrics else lambda: None)
-    stream = Stream(f"{clock():.0f}", plant.state, lambda id: machine_state(plant, id))
-    plant.sinks.append(stream)
     app = FastAPI(
         title="nearfar",
         version=version("nearfar"),
@@ -91,17 +86,8 @@ def make_app(
         redoc_url=None,
         lifespan=_lifespan,
     )
-    app.state.service = Service(
-        plant,
-        access,
-        limits,
-        decoder or Decoder(),
-        stream,
-        refusals,
-        clock=clock,
-        metrics=metrics,
-        monitor=monitor,
-        roster=roster,
+    service = app.state.service = Service(
+        plant, access, limits, decoder or Decoder(), clock=clock, metrics=metrics, monitor=monitor, roster=roster
     )
     for part in (status, setup, machines, uploads, events, sounds, channels, maintenance, reports, pages):
         app.include_router(part.router)
@@ -109,7 +95,7 @@ def make_app(
     app.mount("/static", StaticFiles(directory=pages.STATIC))
     _describe_access(app, access)
     _answer_errors(app)
-    app.add_middleware(RequestGuard, access=access, limits=limits, refusals=refusals, clock=clock)
+    app.add_middleware(RequestGuard, access=access, limits=limits, refusals=service.refusals, clock=clock)
     return app
 
 

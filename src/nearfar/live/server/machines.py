@@ -30,7 +30,7 @@ from nearfar.live.server.queries import Time
 from nearfar.live.server.serializers import audit_entries, machine_state, next_page, window
 from nearfar.live.server.serializers import heard as serialize_heard
 from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
-from nearfar.live.server.sounds import Gain, Range, content, sound
+from nearfar.live.server.sounds import PlayingDep, sound, wav_route
 from nearfar.support.words import plural, without_commands
 
 router = APIRouter(prefix="/v1/machines", tags=["machines"], responses=ERRORS)
@@ -198,17 +198,13 @@ def heard(
     return schemas.HeardRecordings(recordings=shown, next=following)
 
 
-@router.get(
-    "/{id}/heard/{channel}", operation_id="getHeardSound", response_class=Response, responses=content("audio/wav")
-)
+@wav_route(router, "/{id}/heard/{channel}", "getHeardSound")
 def heard_sound(
     service: ServiceDep,
     id: str,
-    channel: schemas.Channel,
+    play: PlayingDep,
     t0: Annotated[float, Query(ge=0, le=1e11, description="When the recording begins.")],
     at: Annotated[float, Query(ge=0, le=1e6, description="Seconds from there on.")] = 0.0,
-    gain_db: Gain = 0,
-    part: Range = None,
 ) -> Response:
     """One channel of a window of a recording that was heard."""
     machine, history = service.machine(id), service.plant.history
@@ -217,7 +213,7 @@ def heard_sound(
     if path is None:
         raise NotFound("this recording is no longer kept, or its file has gone")
     clip = heard_clip(path, machine, at)
-    return sound(clip, channel, gain_db or playback_gain([clip]), part)
+    return sound(clip, play, play.gain_db or playback_gain([clip]))
 
 
 @router.get("/{id}/normals", operation_id="listNormals")

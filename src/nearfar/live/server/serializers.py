@@ -212,27 +212,13 @@ def explanation(e: Explanation, machine: str, normals: Mapping[str, Clip | None]
 
 def _score_fields(score: Score) -> dict[str, Any]:
     """The fields of a score: the columns of the table that the command line prints."""
-    return {
-        "file": score.name,
-        "score": score.score,
-        "threshold": score.threshold,
-        "anomalous": score.anomalous,
-        "unusual": score.unusual,
-        "unusual_threshold": score.unusual_threshold,
-        "status": score.status,
-        "p": score.p,
-        "triggered_by": score.triggered_by,
-        "nearest": list(score.nearest),
-        "problem": score.problem,
-        "warnings": list(score.warnings),
-        "codes": list(score.codes),
-    }
+    names = schemas.ClipScore.model_fields.keys() - {"file"}
+    return {"file": score.name, **{name: getattr(score, name) for name in names}}
 
 
 def job(job: Job) -> schemas.Job:
     """A job."""
-    names = schemas.Job.model_fields
-    return schemas.Job(**{name: getattr(job, name) for name in names if name != "notes"}, notes=list(job.notes))
+    return schemas.Job(**{name: getattr(job, name) for name in schemas.Job.model_fields})
 
 
 def session(session: Session) -> schemas.Session:

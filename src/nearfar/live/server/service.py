@@ -71,17 +71,18 @@ class Service:
         access: Access,
         limits: Limits,
         decoder: Decoder,
-        stream: Stream,
-        refusals: Refusals,
         *,
         clock: Callable[[], float],
         metrics: Metrics | None,
         monitor: Monitor | None,
         roster: Roster | None,
     ) -> None:
-        self.plant, self.access, self.limits, self.decoder, self.stream = plant, access, limits, decoder, stream
+        self.plant, self.access, self.limits, self.decoder = plant, access, limits, decoder
         self.clock, self.metrics, self.monitor = clock, metrics, monitor
-        self.started, self.refusals, self.channels = clock(), refusals, Channels(plant)
+        self.started, self.channels = clock(), Channels(plant)
+        self.refusals = Refusals(metrics.count_refused_login if metrics else lambda: None)
+        self.stream = Stream(f"{self.started:.0f}", plant.state, lambda id: machine_state(plant, id))
+        plant.sinks.append(self.stream)
         self._roster = roster
         self.preparation: Preparation | None = None
         if roster is not None and roster.config.models is not None:

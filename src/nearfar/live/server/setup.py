@@ -18,7 +18,7 @@ from nearfar.live.server.serializers import job as as_job
 from nearfar.live.server.serializers import session as as_session
 from nearfar.live.server.serializers import taken as as_taken
 from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
-from nearfar.live.server.sounds import Gain, Range, content, sound
+from nearfar.live.server.sounds import Playing, PlayingDep, sound, wav_route
 from nearfar.live.server.uploads import BODY, FormatDep, Upload, received_upload
 from nearfar.live.setup.collection import Collection
 from nearfar.live.setup.preparation import DOCTOR, FIT
@@ -120,38 +120,24 @@ async def add(
         return await service.run(work, upload)
 
 
-@router.get(
-    "/machines/{id}/recordings/{channel}",
-    operation_id="getRecordingSound",
-    response_class=Response,
-    responses=content("audio/wav"),
-)
-def recording_sound(
-    service: ServiceDep, id: str, channel: schemas.Channel, file: File, gain_db: Gain = 0, part: Range = None
-) -> Response:
+@wav_route(router, "/machines/{id}/recordings/{channel}", "getRecordingSound")
+def recording_sound(service: ServiceDep, id: str, play: PlayingDep, file: File) -> Response:
     """One channel of a recording, its first window if it is long."""
     setup = service.setup
     paths = {r.name: r.path for r in setup.collections.recordings(id)}
     if file not in paths:
         raise NotFound(f"there is no recording {file!r}")
-    return _played(service, setup.collections.get(id), paths[file], file, channel, gain_db, part)
+    return _played(service, setup.collections.get(id), paths[file], file, play)
 
 
-@router.get(
-    "/machines/{id}/test/{channel}",
-    operation_id="getTestSound",
-    response_class=Response,
-    responses=content("audio/wav"),
-)
-def test_sound(
-    service: ServiceDep, id: str, channel: schemas.Channel, gain_db: Gain = 0, part: Range = None
-) -> Response:
+@wav_route(router, "/machines/{id}/test/{channel}", "getTestSound")
+def test_sound(service: ServiceDep, id: str, play: PlayingDep) -> Response:
     """One channel of the last test of the microphones."""
     made = service.setup.collections.get(id)
     path = service.setup.collections.test(id)
     if not path.is_file():
         raise NotFound(f"the microphones of {made.name} were not tested yet")
-    return _played(service, made, path, "test", channel, gain_db, part)
+    return _played(service, made, path, "test", play)
 
 
 @router.get("/microphones", operation_id="listMicrophones")
@@ -256,11 +242,9 @@ def _clips(service: Service, made: Collection, path: Path, name: str) -> Any:
     return service.decoder.clips(path, name, near=0, far=None if made.mono else 1, window_s=30.0)
 
 
-def _played(
-    service: Service, made: Collection, path: Path, name: str, channel: str, gain: int, part: str | None
-) -> Response:
-    """A channel of a file, `gain` dB louder than as loud as it can be."""
+def _played(service: Service, made: Collection, path: Path, name: str, play: Playing) -> Response:
+    """A channel of a file, as loud as it can be unless `play` says how loud."""
     clips = iter(_clips(service, made, path, name))
     clip: Clip = next(clips)
     next(clips, None)  # lets the decoder end with a file of one window
-    return sound(clip, channel, gain or gain_db([clip]), part)
+    return sound(clip, play, play.gain_db or gain_db([clip]))

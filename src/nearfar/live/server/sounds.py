@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.responses import FileResponse, Response
 
 from nearfar.audio import Clip
@@ -27,9 +28,27 @@ Range = Annotated[str | None, Header(alias="range", include_in_schema=False)]
 CACHED = {"cache-control": "private, max-age=600"}
 
 
+@dataclass(frozen=True)
+class Playing:
+    """Which channel is played, how loud, and which bytes of it a browser asks for."""
+
+    channel: schemas.Channel
+    gain_db: Gain = 0
+    part: Range = None
+
+
+PlayingDep = Annotated[Playing, Depends()]
+Route = Callable[[Callable[..., Response]], Callable[..., Response]]
+
+
 def content(kind: str) -> dict[int | str, dict[str, object]]:
     """The description of an answer that is a file of this kind."""
     return {200: {"description": kind, "content": {kind: {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+def wav_route(router: APIRouter, path: str, operation_id: str) -> Route:
+    """The route of a sound."""
+    return router.get(path, operation_id=operation_id, response_class=Response, responses=content("audio/wav"))
 
 
 @router.get(
@@ -76,76 +95,53 @@ def event_recording(service: ServiceDep, id: Id) -> Response:
     return FileResponse(path, media_type="audio/flac", filename=f"{event.machine}-event-{event.id}.flac")
 
 
-@router.get(
-    "/events/{id}/audio/{channel}",
-    operation_id="getEventSound",
-    response_class=Response,
-    responses=content("audio/wav"),
-)
-def event_sound(
-    service: ServiceDep, id: Id, channel: schemas.Channel, gain_db: Gain = 0, whole: bool = False, part: Range = None
-) -> Response:
+@wav_route(router, "/events/{id}/audio/{channel}", "getEventSound")
+def event_sound(service: ServiceDep, id: Id, play: PlayingDep, whole: bool = False) -> Response:
     """One channel of an event: the window at its peak, or with `whole` the whole recording."""
     event, _ = service.event_of_machine(id)
-    return sound(service.explanations.clip(event, whole=whole), channel, gain_db, part)
+    return sound(service.explanations.clip(event, whole=whole), play)
 
 
-@router.get(
-    "/events/{id}/nearest/{place}/{channel}",
-    operation_id="getNearestSound",
-    response_class=Response,
-    responses=content("audio/wav"),
-)
+@wav_route(router, "/events/{id}/nearest/{place}/{channel}", "getNearestSound")
 def nearest_sound(
     service: ServiceDep,
     id: Id,
     place: Annotated[int, Path(ge=1, le=3, description="1 is the most similar.")],
-    channel: schemas.Channel,
-    gain_db: Gain = 0,
-    part: Range = None,
+    play: PlayingDep,
 ) -> Response:
     """One channel of a normal recording that is similar to an event."""
     event, machine = service.event_of_machine(id)
     normals = service.explanations.nearest(event)
-    return _normal_sound(machine.detector, normals[place - 1 : place], channel, gain_db, part)
+    return _normal_sound(machine.detector, normals[place - 1 : place], play)
 
 
-@router.get(
-    "/machines/{id}/normals/{index}/{channel}",
-    operation_id="getNormalSound",
-    response_class=Response,
-    responses=content("audio/wav"),
-)
+@wav_route(router, "/machines/{id}/normals/{index}/{channel}", "getNormalSound")
 def normal_sound(
     service: ServiceDep,
     id: str,
     index: Annotated[int, Path(ge=0, le=2**31)],
-    channel: schemas.Channel,
-    gain_db: Gain = 0,
-    part: Range = None,
+    play: PlayingDep,
 ) -> Response:
     """One channel of a normal recording, by its position among the normals."""
     detector = service.machine(id).detector
-    return _normal_sound(detector, detector.normals[index : index + 1], channel, gain_db, part)
+    return _normal_sound(detector, detector.normals[index : index + 1], play)
 
 
-def _normal_sound(
-    detector: Detector, normals: Sequence[Origin], channel: str, gain_db: int, part: str | None
-) -> Response:
+def _normal_sound(detector: Detector, normals: Sequence[Origin], play: Playing) -> Response:
     clip = normal_clip(normals[0], detector) if normals else None
     if clip is None:
         raise NotFound("there is no such normal recording, or its file no longer exists")
-    return sound(clip, channel, gain_db, part)
+    return sound(clip, play)
 
 
-def sound(clip: Clip, channel: str, gain_db: int, part: str | None) -> Response:
-    """A channel of a clip as WAV, or the bytes of it that a Range header requests."""
-    wave = clip.near if channel == "near" else clip.far
+def sound(clip: Clip, play: Playing, gain_db: int | None = None) -> Response:
+    """A channel of a clip as WAV, or the bytes that a Range header requests; `gain_db` replaces that of `play`."""
+    wave = clip.near if play.channel == "near" else clip.far
     if wave is None:
         raise NotFound("this recording has one channel: near")
-    body = wav(wave, clip.rate, gain_db)
+    body = wav(wave, clip.rate, play.gain_db if gain_db is None else gain_db)
     headers = CACHED | {"accept-ranges": "bytes"}
-    wanted = re.fullmatch(r"bytes=(\d{1,12})-(\d{0,12})", part or "")
+    wanted = re.fullmatch(r"bytes=(\d{1,12})-(\d{0,12})", play.part or "")
     if not wanted:
         return Response(body, media_type="audio/wav", headers=headers)
     first, last = int(wanted[1]), min(int(wanted[2] or len(body) - 1), len(body) - 1)

@@ -25,7 +25,7 @@ from nearfar.live.calendar import Span, end_of_all
 from nearfar.live.history.archive import gain_db, peak_clip, wav
 from nearfar.live.history.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event
 from nearfar.live.language import ENGLISH, translated
-from nearfar.live.report.file import report_file
+from nearfar.live.report.file import asked_report
 from nearfar.live.sinks.messages import EVENT, REPORT, EventMessage, Message, ReportMessage
 from nearfar.live.sinks.retry import Later, RetryQueue
 from nearfar.live.sinks.webhook import read_secret
@@ -93,13 +93,13 @@ class _Said(logging.Handler):
 
 
 class Channel(RetryQueue):
-    """One channel to people, a sink that writes in a language; `machines` are those of the plant by their ids."""
+    """One channel to people, a sink that writes in a language; `machines` are those of the plant."""
 
     def __init__(
         self,
         name: str,
         rules: NotifyConfig,
-        machines: Sequence[Machine],
+        machines: Mapping[str, Machine],
         history: History,
         *,
         clock: Callable[[], float],
@@ -109,7 +109,7 @@ class Channel(RetryQueue):
     ) -> None:
         self.label, self.rules, self.clock, self.steady, self.history = name, rules, clock, steady, history
         self.language, self.say = language, partial(translated, language=language)
-        self.machines: Mapping[str, Machine] = {machine.id: machine for machine in machines}
+        self.machines = machines
         self.address = open_address(rules)
         self._quiet = [Span.parse(text) for text in rules.quiet]
         self._plain: Message | None = None  # could not be sent with attachments
@@ -117,14 +117,6 @@ class Channel(RetryQueue):
         self._over: set[int] = set()  # events whose end was told with their beginning
         name = f"notify.{name}"
         super().__init__(name, self._deliver, history.outbox.mailbox(name, (EVENT, REPORT)), first_wait_s=first_wait_s)
-
-    def add_machine(self, machine: Machine, at: float) -> None:
-        """A machine is new, or takes the place of the one with its id."""
-        self.machines = {**self.machines, machine.id: machine}
-
-    def remove_machine(self, id: str) -> None:
-        """A machine has gone."""
-        self.machines = {other: machine for other, machine in self.machines.items() if other != id}
 
     def test(self) -> None:
         """Send a message at once, quiet hours or not. OSError says why it could not be sent."""
@@ -153,16 +145,7 @@ class Channel(RetryQueue):
 
     def _report(self, m: ReportMessage) -> tuple[str, str, Files]:
         """Title, text and attachment of a report."""
-        report, name, content = report_file(
-            self.history,
-            self.machines.values(),
-            m.at,
-            m.span,
-            m.form,
-            title=m.site,
-            only=m.machines,
-            language=self.language,
-        )
+        report, name, content = asked_report(m, self.history, self.machines, self.language)
         files = [(name, content)] if self.address.attaches and m is not self._plain else []
         title = f"Report of the {'day' if m.span == 'day' else 'week'}: {m.site}"
         return title, "\n".join(filter(None, [report.summary, m.url])), files
