@@ -16,6 +16,7 @@ import soundfile
 import commands
 from brokers import Listener, Mosquitto, free_port, wait_for
 from conftest import RATE, hum, write_wav
+from nearfar.cli.live import Sinks
 from nearfar.live.history.history import History
 from nearfar.live.history.records import ScoreRecord
 from plants import T0, fitted, plant_of, sound
@@ -281,3 +282,15 @@ def test_kill_9_in_the_middle_of_an_alarm_loses_nothing_recorded(model, tmp_path
     assert {m["t0"] for m in said if m["kind"] == "score"} <= times
     (event,) = history.events()
     assert history.event_audio.path(event.audio)  # its audio up to the alarm is there too
+
+
+@pytest.mark.parametrize(("text", "host", "port"), [
+    ("broker", "broker", 0),
+    ("broker:1884", "broker", 1884),
+    ("[::1]:1884", "::1", 1884),
+    ("[fe80::1]", "fe80::1", 0),
+    ("::1", "::1", 0),
+])  # fmt: skip
+def test_a_broker_may_have_an_address_of_ipv6(text, host, port):
+    assert Sinks(mqtt=text).tables()["mqtt"] == {"host": host, "port": port}
+    assert Sinks(metrics=f"[{host}]:9108" if ":" in host else ":9108").tables()["metrics"]["port"] == 9108

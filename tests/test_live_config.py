@@ -10,6 +10,7 @@ from nearfar.errors import ConfigError
 from nearfar.live.build import build_plant, check, open_machines
 from nearfar.live.config import from_options, read
 from nearfar.live.monitor import Monitor
+from nearfar.support.files import user_home
 
 SOUND = """
 site = "north"
@@ -235,3 +236,12 @@ def test_check_says_who_is_told_and_when_nothing_is_judged(folder):
     assert "maintenance: Sat-Sun, all machines are not judged" in said and "s3cret" not in "\n".join(said)
     with pytest.raises(ValueError, match="none that apprise understands"):
         check(read(written(folder, SOUND + more.replace("ntfy://", "smoke://")), {"PASSWORD": "x"}))
+
+
+def test_a_home_folder_that_the_system_does_not_know_is_a_path_as_written(tmp_path, monkeypatch):
+    (tmp_path / "plant.toml").write_text('[machines.p]\nmodel = "~nobody-9/x"\n')
+    assert read(tmp_path / "plant.toml").machines["p"].model == tmp_path / "~nobody-9" / "x"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user without an entry among the users
+    with pytest.raises(ValueError, match="no home folder here: set the environment variable HOME"):
+        user_home()
