@@ -104,7 +104,7 @@ def _detector_of(
 def _a_day(evaluation: Evaluation, detectors: Mapping[str, tuple[Path, Detector]], folder: Path) -> Path:
     """A history of a day in which each machine is heard healthy, then with its faults, the plainest last; until now."""
     from nearfar.live.history.history import History
-    from nearfar.live.rehearsal import rehearse
+    from nearfar.live.setup.rehearsal import rehearse
 
     shutil.rmtree(folder, ignore_errors=True)
     recordings = {}

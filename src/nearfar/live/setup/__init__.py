@@ -1,1 +1,1 @@
-"""Machines that are set up in the browser: their normal recordings, the jobs that check and fit, the microphones."""
+"""Machines before they are live: their normal recordings, the jobs that check and fit, microphones, a rehearsed day."""

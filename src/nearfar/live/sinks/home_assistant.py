@@ -80,10 +80,19 @@ def discovery(
         name: {"state_topic": topic, "value_template": template, **more}
         for name, (topic, template, more) in parts.items()
     }
-    told = available("'ok', 'problem', 'waiting'")
+    found |= _commands(base, available("'ok', 'problem', 'waiting'"))
+    entities = {**ENTITIES, **(COMMANDING if commands else {})}
+    return [
+        (at, {"name": say(name), "unique_id": _unique_id(machine.site, machine.id, name), **found[name], **shared})
+        for name, at in zip(entities, discovery_topics(machine.site, machine.id, entities), strict=True)
+    ]
+
+
+def _commands(base: str, available: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The configuration of the entities of COMMANDING."""
     to = f"{base}/{COMMAND}"
-    found["Acknowledge"] = {"command_topic": f"{to}/acknowledge", "payload_press": '{"who": "Home Assistant"}', **told}
-    found["Shelved"] = {
+    acknowledge = {"command_topic": f"{to}/acknowledge", "payload_press": '{"who": "Home Assistant"}'}
+    shelve = {
         "command_topic": f"{to}/shelve",
         "payload_on": json.dumps({"hours": SHELVED_H, "who": "Home Assistant"}),
         "payload_off": '{"hours": 0, "who": "Home Assistant"}',
@@ -91,22 +100,17 @@ def discovery(
         "value_template": "{{ 'ON' if value_json.state == 'shelved' else 'OFF' }}",
         "state_on": "ON",
         "state_off": "OFF",
-        **told,
     }
-    found["Alarm above"] = {
+    set_point = {
         "command_topic": f"{to}/set-point",
         "command_template": '{"value": {{ value }}, "who": "Home Assistant"}',
-        "state_topic": score,
+        "state_topic": f"{base}/score",
         "value_template": "{{ value_json.threshold }}",
         "unit_of_measurement": "σ",
         "min": 0,
         "max": 1000,
         "step": 0.1,
         "mode": "box",
-        **told,
     }
-    entities = {**ENTITIES, **(COMMANDING if commands else {})}
-    return [
-        (at, {"name": say(name), "unique_id": _unique_id(machine.site, machine.id, name), **found[name], **shared})
-        for name, at in zip(entities, discovery_topics(machine.site, machine.id, entities), strict=True)
-    ]
+    found: dict[str, dict[str, Any]] = {"Acknowledge": acknowledge, "Shelved": shelve, "Alarm above": set_point}
+    return {name: {**entity, **available} for name, entity in found.items()}
