@@ -71,7 +71,7 @@ def test_normals_are_listed_most_unusual_first_taken_out_and_named(client):
     named = {n["name"]: n["session"] for n in client.get("/v1/machines/pump/normals").json()["normals"]}
     assert [named[n["name"]] for n in left["normals"][:4]] == ["half load"] * 3 + [""]
     texts = [a["text"] for a in client.get("/v1/audit?machine=pump").json()["audit"]]
-    assert texts == ["3 recordings as half load", "2 recordings"]
+    assert texts == ["3 recordings, session half load", "2 recordings"]
     assert client.post(f"/v1/audit/{done['audit_id']}/undo", json={}).status_code == 409  # the newest first
     for wrong in ({"keys": keys[:1]}, {"keys": keys[:1], "remove": True, "session": "x"}, {"keys": []}):
         assert client.put("/v1/machines/pump/normals", json=wrong).status_code == 422
