@@ -316,8 +316,7 @@ def test_a_detector_of_an_older_format_still_loads(tmp_path, format):
 
 def test_a_rate_that_no_normal_has_is_said_where_it_can_be_heard(normals, tmp_path):
     def at(rate):
-        clip = hum(99)
-        return Clip(np.repeat(clip.near, rate // 8000)[: 2 * rate], None, rate, "x")
+        return Clip(audio.resample(hum(99).near, 16_000, rate), None, rate, "x")
 
     mono = [Clip(c.near, None, c.rate, c.name) for c in normals[:8]]
     detector = nearfar.load(nearfar.Detector(recipe.BASELINE).fit(mono).save(tmp_path / "model"))
