@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
-START_S, WAIT_S = 60.0, 30.0
+START_S, WAIT_S, REDRAWN = 60.0, 30.0, 3
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of a reference to an element, in WebDriver
 PREFERENCES = {
     "marionette.port": 0,
@@ -72,8 +72,14 @@ class Firefox:
         return {ELEMENT: self.wait(script, css, text)[ELEMENT]}
 
     def click(self, css: str, text: str = "") -> None:
-        """Click on an element, as with a mouse."""
-        self.call("WebDriver:ElementClick", id=self.find(css, text)[ELEMENT])
+        """Click on an element, as with a mouse; on its successor if the page is drawn anew just then."""
+        for left in reversed(range(REDRAWN)):
+            try:
+                self.call("WebDriver:ElementClick", id=self.find(css, text)[ELEMENT])
+                return
+            except AssertionError as error:
+                if "stale" not in str(error) or not left:
+                    raise
 
     def type(self, css: str, text: str) -> None:
         """Type into a field, in place of what it holds."""

@@ -242,15 +242,20 @@ function whereFrom(shared) {
   const verdict = h("div", { role: "status" });
   const kinds = KINDS.filter((kind) => shared.here || kind !== "folder");
   const change = (body) => update(apiPath("machines", id, "recordings"), body);
+  let chosen = "";
+  let choosing = Promise.resolve(); // one change after the other: the last choice counts, not the last answer
+  const choose = async (kind) => {
+    if (kind !== chosen) return;
+    closeMicrophone(shared);
+    await change({ kind, source: kind === shared.made.kind ? undefined : [] });
+    await shared.reload();
+    drawDetail();
+  };
   const radio = (kind) => {
     const input = h("input", { type: "radio", name: "kind", value: kind, checked: kind === shared.made.kind });
-    input.addEventListener("change", async () => {
-      closeMicrophone(shared);
-      await change({ kind, source: kind === shared.made.kind ? undefined : [] }).catch((error) =>
-        announce(error.message),
-      );
-      await shared.reload();
-      drawDetail();
+    input.addEventListener("change", () => {
+      chosen = kind;
+      choosing = choosing.then(() => choose(kind)).catch((error) => announce(error.message));
     });
     const hint = h("span", { class: "small" }, ` ${t(`source_hints.${kind}`)}`);
     return h("label", { class: "choice" }, input, h("span", {}, t(`sources.${kind}`), hint));
