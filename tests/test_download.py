@@ -59,6 +59,7 @@ def refused(server, target, *words, **options):
 def test_a_file_comes_whole_with_progress(target, monkeypatch):
     seen = []
     monkeypatch.setattr(download, "MEGABYTE", 100_000)
+    monkeypatch.setattr(download, "BLOCK", 100_000)  # however fast the connection is
     with serving(body=BODY) as server:
         assert fetch(server.url, target, sha256=SHA256, size=len(BODY), progress=lambda *at: seen.append(at)) == target
     whole(target)
