@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 import time
 from contextlib import closing
 from importlib import import_module
@@ -125,17 +126,18 @@ def test_a_running_server_keeps_the_command_out(home, normals):
 
 def test_ctrl_c_during_a_job_keeps_nothing_of_it_and_the_next_run_does_it(home, normals, monkeypatch):
     assert nearfar("setup", "Pump 3", "--folder", normals, "--no-fit")[0] == 0
-    fit, pressed = Detector.fit, []
+    fit, sleep, pressed = Detector.fit, time.sleep, []
 
     def slow(self, *arguments, progress, **options):
         while True:
             progress(1, 12)
             time.sleep(0.01)
 
-    def press(seconds):
-        if not pressed:
+    def press(seconds):  # Ctrl-C reaches the main thread alone
+        if not pressed and threading.current_thread() is threading.main_thread():
             pressed.append(seconds)
             raise KeyboardInterrupt
+        sleep(seconds)
 
     monkeypatch.setattr(Detector, "fit", slow)
     monkeypatch.setattr(command, "LOOK_S", 0.01)
