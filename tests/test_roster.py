@@ -63,7 +63,7 @@ def running(models, tmp_path):
     made.monitor.tick_s = 0.05
     thread = threading.Thread(target=made.monitor.run, args=(stop, made.roster.check), kwargs={"stay": True})
     thread.start()
-    wait_for(lambda: made.monitor.queues["pump"].thread is not None)
+    wait_for(lambda: (reader := made.monitor.queues["pump"].thread) is not None and reader.is_alive())
     yield made, sink, said
     stop.set()
     thread.join(20)
