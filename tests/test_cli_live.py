@@ -188,7 +188,7 @@ def test_the_same_wish_gives_the_same_set_point_on_the_command_line_and_over_res
     new = plant.operator.with_set_point(plant.machines["pump"], false_alarms_per_week=7)
     asked = ["threshold", model, "--false-alarms-per-day", "1", "--dry-run", "--json"]
     alone = json.loads(nearfar(*asked, folder=tmp_path)[0])
-    assert alone["threshold"] == new.threshold.value and "as if it is heard all day" in alone["rhythm"]
+    assert alone["threshold"] == new.threshold.value and "if it is heard all day" in alone["rhythm"]
     for i in range(144):  # two days, a window of two seconds every 20 minutes
         t = T0 + 1200.0 * i
         plant.history.record_score(ScoreRecord("pump", t, t + 2.0, 1.0, 6.0, False, 0.5))

@@ -62,7 +62,7 @@ def test_rates_and_alarms_a_week_are_each_others_inverse(alarms, hop_s, on_delay
 def test_a_day_has_as_many_occasions_as_clips_or_as_alarms_can_be_made_of_windows():
     assert all_day(10.0).occasions_per_day == 8640 == all_day(10.0, 5.0, 3).occasions_per_day
     assert all_day(10.0, 5.0, 1).occasions_per_day == 17_280
-    assert all_day(10.0).text() == "8,640 clips of 10 s a day, as if it is heard all day"
+    assert all_day(10.0).text() == "8,640 clips of 10 s a day, if it is heard all day"
 
 
 def test_a_machine_heard_72_times_a_day_has_72_occasions():

@@ -78,7 +78,7 @@ def print_set_point(point: dict[str, Any], title: str = "Set-point") -> None:
         f"{title:<13} {point['threshold']:.2f} standard deviations of the normals ({point['method']}); expected:"
     )
     often = f"1 false alarm in {1 / max(point['rate'], 1e-12):.4g} healthy recordings"
-    echo_wrapped(f"              {often}, {point['false_alarms_per_day']:.4g} a day of {point['rhythm']}")
+    echo_wrapped(f"              {often}, {point['false_alarms_per_day']:.4g} a day ({point['rhythm']})")
     for sentence in [*point["consequences"], point["unusual"]]:
         echo_wrapped(f"              {sentence[0].upper()}{sentence[1:]}.")
 

@@ -57,7 +57,7 @@ class Backing:
         clips, recordings = plural(self.clips, "clip"), plural(self.recordings, "recording")
         cut = recordings if self.clips == self.recordings else f"{clips} cut from {recordings}"
         if not self.sessions:
-            return f"{cut}, of sessions that no name, folder or time tells"
+            return f"{cut}; no name, folder or time tells their sessions"
         return f"{cut}, of {plural(self.sessions, 'session')}"
 
     @property

@@ -54,7 +54,7 @@ class Rhythm:
         return rate * 7 * self.occasions_per_day
 
     def text(self) -> str:
-        """The rhythm in words: "8,640 clips of 10 s a day, as if heard all day"."""
+        """The rhythm in words: "8,640 clips of 10 s a day, if it is heard all day"."""
         return f"{count_text(self.occasions_per_day)} {self.unit} of {self.clip_seconds:.3g} s a day, {self.heard}"
 
 
@@ -80,7 +80,7 @@ class Listening:
 def all_day(clip_seconds: float, hop_s: float | None = None, on_delay: int = 1) -> Rhythm:
     """The rhythm of a machine that is heard without a gap, a window every `hop_s`; None: windows end to end."""
     clips = DAY_S / number("clip_seconds", clip_seconds, above=0)
-    return Rhythm(DAY_S / (hop_s or clip_seconds), clips, clip_seconds, on_delay, "as if it is heard all day")
+    return Rhythm(DAY_S / (hop_s or clip_seconds), clips, clip_seconds, on_delay, "if it is heard all day")
 
 
 def count_text(x: float) -> str:

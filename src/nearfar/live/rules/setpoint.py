@@ -104,7 +104,7 @@ def unusual_text(detector: Detector) -> str:
         return "no recording is called unusual below the alarm: both set-points are the same"
     return (
         f"unusual above {detector.unusual_threshold:.2f}: about {100 * detector.unusual_rate:.3g} of 100 healthy "
-        "recordings while everything is as recorded, many more in a new session; listen, and add those that are fine"
+        "recordings of a known session, many more of a new one; listen, and add those that are fine"
     )
 
 

@@ -413,7 +413,7 @@ class SetPoint(Schema):
     false_alarms_per_week: float = Field(examples=[1.0])
     independent_per_week: float = Field(examples=[1.9e-9])
     occasions_per_day: float = Field(examples=[8640.0])
-    rhythm: Text = Field(examples=["8,640 clips of 10 s a day, as if it is heard all day"])
+    rhythm: Text = Field(examples=["8,640 clips of 10 s a day, if it is heard all day"])
     beyond_normals: bool = Field(examples=[True])
     times_loudest: float | None = Field(examples=[2.1])
     lowest_value: float = Field(examples=[2.4])
