@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import itertools
+import os
 import shutil
 import socket
 import subprocess
@@ -11,21 +15,29 @@ from pathlib import Path
 
 import pytest
 
+_PORTS = (20_000 + port % 12_000 for port in itertools.count(97 * os.getpid()))
+
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """A port that nothing uses, below those that the system gives: nobody is given it before the test listens there."""
+    for port in _PORTS:
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
-def wait_for(test, seconds: float = 10.0) -> bool:
-    """Whether `test()` becomes true in time."""
+def wait_for(test, seconds: float = 60.0):
+    """What `test()` returns, once that is true; a LookupError says that something is not there yet."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if test():
-            return True
+    while True:
+        late, found = time.monotonic() > end, None
+        with contextlib.suppress(LookupError):
+            found = test()
+        if found:
+            return found
+        assert not late, f"not so after {seconds:g} s: {inspect.getsource(test).strip()}"
         time.sleep(0.02)
-    return bool(test())
 
 
 class Mosquitto:
@@ -86,7 +98,7 @@ class Listener:
         self.client.on_message = lambda c, u, m: self.heard.append((m.topic, m.payload, m.retain))
         self.client.connect(host, port)
         self.client.loop_start()
-        assert self.ready.wait(5)
+        assert self.ready.wait(60)
 
     def of(self, ending: str) -> list[bytes]:
         return [payload for topic, payload, _ in self.heard if topic.endswith(ending)]

@@ -46,11 +46,12 @@ def hum(seed: int, *, fault: str = "", seconds: float = 2.0, far: bool = True, l
 
 
 def write_wav(path: Path, clip: Clip, subtype: str = "PCM_16") -> Path:
-    """The clip as a WAV file."""
+    """The clip as a WAV file, which is there whole or not at all: a folder may be watched."""
     path.parent.mkdir(parents=True, exist_ok=True)
     channels = [clip.near] if clip.far is None else [clip.near, clip.far]
-    soundfile.write(path, np.stack(channels, axis=1), clip.rate, subtype=subtype)
-    return path
+    draft = path.with_name(f".{path.name}")
+    soundfile.write(draft, np.stack(channels, axis=1), clip.rate, subtype=subtype)
+    return draft.replace(path)
 
 
 @pytest.fixture(scope="session")

@@ -60,4 +60,4 @@ def server_of(app: object) -> Iterator[str]:
     finally:
         app.state.service.stream.close()
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)

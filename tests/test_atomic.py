@@ -143,7 +143,7 @@ def test_a_pipe_and_a_device_are_written_to_and_not_replaced(tmp_path):
     reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
     reader.start()
     files.atomic_write(pipe, "a,b\n")
-    reader.join(5)
+    reader.join(60)
     assert got == [b"a,b\n"] and stat.S_ISFIFO(pipe.stat().st_mode)
     with pytest.raises(OSError, match="/dev/full"):
         files.atomic_write("/dev/full", "x")

@@ -503,7 +503,7 @@ def test_threads_of_one_back_end_never_see_each_other_s_leave_one_out(case):
     started = threading.Barrier(4)
 
     def score(leave_one_out):
-        started.wait(5)
+        started.wait(60)
         return [(backend._method.leave_one_out() if leave_one_out else backend.score(Q)) for _ in range(40)]
 
     with ThreadPoolExecutor(4) as pool:
@@ -516,7 +516,7 @@ def test_two_banks_compute_their_densities_at_the_same_time(monkeypatch):
     both, search = threading.Barrier(2), Bank.nearest
 
     def nearest(self, q, k):
-        both.wait(5)
+        both.wait(60)
         return search(self, q, k)
 
     monkeypatch.setattr(Bank, "nearest", nearest)

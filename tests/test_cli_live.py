@@ -159,7 +159,7 @@ file = "scores.csv"
     command = [sys.executable, "-m", "nearfar", "monitor", "--config", "plant.toml"]
     child = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        assert wait_for(lambda: listener.of("/event"), 40)
+        assert wait_for(lambda: listener.of("/event"))
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
         assert 'nearfar_alarm{machine="pump"} 1.0' in text
     finally:
@@ -238,7 +238,7 @@ def test_an_alarm_that_nobody_could_be_told_of_before_kill_9_is_told_at_the_next
     listener, server = Listener(broker.port, "nearfar/#"), Receiver(port=hook)
     again = Monitoring(model, tmp_path, broker.port, hook)
     try:
-        assert wait_for(lambda: len(listener.of("/event")) >= 2 and len(server.taken) >= 2, 40)
+        assert wait_for(lambda: len(listener.of("/event")) >= 2 and len(server.taken) >= 2)
     finally:
         again.process.terminate()
         again.process.wait(30)

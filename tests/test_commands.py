@@ -110,7 +110,8 @@ def test_a_plant_of_a_configuration_obeys_and_tells_people(pump_model, tmp_path)
     for window in windows(FAULTY[:7]):
         made.plant.process_window("pump", window)
     assert wait_for(lambda: receiver.titles == ["Alarm: pump"])
-    assert wait_for(lambda: not made.plant.sinks[-1].problem)
+    assert wait_for(lambda: listener.of("pump/health"))  # sent once commands are taken
+    assert not made.plant.sinks[-1].problem
     assert wait_for(lambda: listener.client.publish("nearfar/plant/pump/command/acknowledge", "", qos=1).rc == 0)
     assert wait_for(lambda: listener.of("/answer"))
     assert json.loads(listener.of("/answer")[0])["ok"] and made.plant.history.events()[0].acknowledged is not None

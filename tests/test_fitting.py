@@ -40,7 +40,7 @@ def server(folder, **options):
 
 def ended(client, id=1):
     states = ("done", "failed", "cancelled", "interrupted")
-    wait_for(lambda: client.get(f"/v1/jobs/{id}").json()["state"] in states, 60)
+    wait_for(lambda: client.get(f"/v1/jobs/{id}").json()["state"] in states)
     return client.get(f"/v1/jobs/{id}").json()
 
 
@@ -145,7 +145,8 @@ def test_a_server_that_closes_leaves_the_job_to_the_next(normals, tmp_path, monk
             begun, go = held_fit(patched)
             client.post("/v1/machines/pump/fit", json={})
             assert begun.wait(60)
-            threading.Timer(0.2, go.set).start()
+            told = client.app.state.service.setup.jobs._cancelled[1]
+            threading.Thread(target=lambda: told.wait(60) and go.set()).start()  # once the server closes
         assert json.loads((tmp_path / "history" / "jobs.json").read_text())[0]["state"] == "waiting"
         assert not (tmp_path / "models" / "pump").exists()
     with server(tmp_path) as (client, _):
@@ -209,7 +210,7 @@ def test_only_users_of_this_computer_may_name_folders(normals, tmp_path):
                 sent = client.post(url, content=content, headers={**headers, "content-type": "audio/wav"})
                 assert sent.status_code == 200 and sent.json()["file"] == f"{i}.flac"
             assert client.post("/v1/machines/a/fit", json={}, headers=headers).status_code == 202
-            wait_for(lambda: client.get("/v1/jobs/1", headers=headers).json()["state"] == "done", 60)
+            wait_for(lambda: client.get("/v1/jobs/1", headers=headers).json()["state"] == "done")
 
 
 def test_without_a_command_the_first_page_is_opened(monkeypatch, tmp_path):

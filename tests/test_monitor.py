@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from time import monotonic
 from types import SimpleNamespace
 
 import numpy as np
@@ -79,24 +78,26 @@ def test_all_machines_are_heard_in_order_side_by_side(model, tmp_path):
 def test_the_oldest_windows_are_dropped_counted_and_leave_a_gap(model, tmp_path):
     plant, _, _ = plant_of(model, tmp_path / "h")
     taken, take = [], plant.process_window
+    busy, over = threading.Event(), threading.Event()
 
     def slow(machine, window):
-        time.sleep(0.05)
         taken.append(window)
+        busy.set()
+        assert over.wait(60)
         return take(machine, window)
 
     class Burst(Array):
         def windows(self, stop):
             yield self.given[0]
-            while not taken:
-                stop.wait(0.01)
-            yield from self.given[1:]
+            assert busy.wait(60)
+            yield from self.given[1:]  # all of them during the first
+            over.set()
 
     plant.process_window = slow
     metrics = Metrics()
     made, _ = monitor_of(plant, {"pump": Burst(windows([""] * 30))}, queue=4, meters=(metrics,))
     run(made)
-    assert made.dropped == 30 - len(taken) and 20 <= made.dropped <= 27
+    assert made.dropped == 25 == 30 - len(taken)
     assert f"nearfar_windows_dropped_total {made.dropped:.1f}" in metrics.text().decode()
     times = [w.t0 for w in taken]
     assert any(w.gap for w in taken) and times == sorted(times) and times[-1] == T0 + 58
@@ -112,7 +113,7 @@ def test_a_source_that_fails_is_said_and_becomes_health_while_the_others_go_on(m
     class Waiting(Array):
         def windows(self, stop):
             yield from self.given
-            while not plant.history.events("a"):
+            while not (plant.history.events("a") and len(plant.history.scores("b", 0, 1e12)) == 6):
                 steady.now += 20
                 clock.now -= 3600  # set back, again and again: it does not say how long nothing came
                 time.sleep(0.05)
@@ -153,24 +154,27 @@ def test_a_live_source_that_ends_is_health_while_the_watch_goes_on(model, tmp_pa
     steady, stop = Clock(0.0), threading.Event()
     plant, _, _ = plant_of(model, tmp_path / "h", steady=steady, silence_s=30.0)
     made, _ = monitor_of(plant, {"pump": Array(windows([""] * 3), finite=finite)})
-    thread = threading.Thread(target=made.run, args=(stop,), kwargs={"stay": True})
+    checks: list[None] = []
+    thread = threading.Thread(target=made.run, args=(stop, lambda: checks.append(None)), kwargs={"stay": True})
     thread.start()
     assert wait_for(lambda: made.queues["pump"].is_done() and len(plant.history.scores("pump", 0, 1e12)) == 3)
     assert not plant.machines["pump"].health
     steady.now = 31.0
     if finite:
-        time.sleep(0.2)
+        before = len(checks)
+        assert wait_for(lambda: len(checks) > before + 2)  # it has looked since
         assert not plant.history.events() and machine_state(plant, "pump").state == "ended"
     else:
         assert wait_for(lambda: plant.history.events())
         assert "as its source has ended" in plant.history.events()[0].text
         assert machine_state(plant, "pump").state == "no sound"
     stop.set()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
-def test_a_pipe_that_is_faster_than_real_time_waits_and_loses_no_window(model, tmp_path):
+def test_a_pipe_that_is_faster_than_real_time_waits_and_loses_no_window(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("nearfar.live.sources.streams.monotonic", lambda: 0.0)  # however slow this machine is
     plant, sink, _ = plant_of(model, tmp_path / "h")
     take = plant.process_window
 
@@ -203,20 +207,21 @@ def test_a_window_that_cannot_be_taken_does_not_end_the_watch(model, tmp_path):
     assert len(sink.values("score", "score")) == 6
 
 
-def test_it_stops_when_told_and_hears_what_has_come(model, tmp_path):
+def test_it_stops_when_told_and_hears_what_has_come(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("nearfar.live.monitor.STOP_S", 60.0)
     plant, sink, _ = plant_of(model, tmp_path / "h")
-    stop = threading.Event()
+    told = threading.Event()
 
     class Endless(Array):
         def windows(self, stop):
             yield from self.given
+            told.set()
             while not stop.is_set():
                 stop.wait(0.02)
                 yield None
 
     made, _ = monitor_of(plant, {"pump": Endless(windows([""] * 8))})
-    threading.Timer(0.3, stop.set).start()
-    run(made, 20, stop)
+    run(made, stop=told)
     assert len(sink.values("score", "score")) == 8
 
 
@@ -266,11 +271,12 @@ def live_through_a_week(folder):
 
 
 @pytest.mark.parametrize("left_s, wait_s", [(math.inf, 3.0), (4.0, 3.0), (2.0, 2.0), (-5.0, 1.0)])
-def test_sinks_have_what_the_sources_leave_of_one_deadline(left_s, wait_s):
+def test_sinks_have_what_the_sources_leave_of_one_deadline(left_s, wait_s, monkeypatch):
+    monkeypatch.setattr("nearfar.live.build.monotonic", lambda: 1000.0)
     given = []
     closed = SimpleNamespace(close=lambda: None)
     sink = SimpleNamespace(close=given.append)
     plant = SimpleNamespace(close=lambda: None, history=closed, sinks=[sink])
-    monitor = SimpleNamespace(until=monotonic() + left_s)
+    monitor = SimpleNamespace(until=1000.0 + left_s)
     Assembly(plant, monitor, None, None, closed).close()
-    assert given == [pytest.approx(wait_s, abs=0.5)]
+    assert wait_for(lambda: given) == [wait_s]

@@ -74,6 +74,7 @@ def receiver():
 
 
 def add_channel(plant, clock, url, name="shift", **rules):
+    url += f"{'&' if '?' in url else '?'}cto=60&rto=60"  # apprise gives a server 4 s
     channel = Channel(
         name, NotifyConfig(url=url, **rules), plant.machines, plant.history, clock=clock,
         first_wait_s=0.01,
@@ -108,8 +109,8 @@ def test_an_alarm_reaches_people_with_its_picture_and_sound(pump_model, tmp_path
     samples, rate = soundfile.read(io.BytesIO(files["sound.wav"]))
     assert rate == 16_000 and samples.ndim == 1 and 0.6 < np.abs(samples).max() < 0.72
     assert len(samples) == 10 * rate and not last["attachments"]
+    assert wait_for(lambda: not plant.history.outbox.mailbox("notify.shift", ()).waiting())
     channel.close()
-    assert not plant.history.outbox.mailbox("notify.shift", ()).waiting()
     plant.history.close()
 
 
@@ -205,7 +206,7 @@ class Inbox:
 
 def test_an_alarm_by_mail_has_its_picture_and_sound(pump_model, tmp_path):
     inbox = Inbox()
-    server = Controller(inbox, hostname="127.0.0.1", port=free_port())
+    server = Controller(inbox, hostname="127.0.0.1", port=free_port(), ready_timeout=60)
     server.start()
     plant, _, clock = plant_of(pump_model, tmp_path)
     url = f"mailto://127.0.0.1:{server.port}?from=nearfar@plant.example&to=shift@plant.example&mode=insecure"

@@ -23,7 +23,7 @@ from nearfar.live.sinks.messages import HealthMessage, ScoreMessage
 from nearfar.live.sinks.prometheus import Metrics
 from plants import T0, Remember, configured, fitted, windows
 from servers import client_of
-from test_serve_cli import Running, until
+from test_serve_cli import Running
 
 
 class Follows(Remember):
@@ -66,7 +66,7 @@ def running(models, tmp_path):
     wait_for(lambda: (reader := made.monitor.queues["pump"].thread) is not None and reader.is_alive())
     yield made, sink, said
     stop.set()
-    thread.join(20)
+    thread.join(60)
     made.close()
     assert not thread.is_alive()
 
@@ -88,6 +88,7 @@ def test_the_api_adds_replaces_and_removes_a_machine_with_audit(running, models,
     old = made.monitor.queues["fan"]
     entry = roster.put("fan", {"model": str(models[1]), "name": "Fan 7", "alarm": {"on_delay": 5}}, "anna")
     assert entry.action == "machine replaced" and plant.machines["fan"].alarm.on_delay == 5
+    old.thread.join(60)
     assert "fan" not in made.monitor.queues and not old.thread.is_alive()
     entry = roster.remove("fan", "ben")
     assert entry.action == "machine removed" and list(plant.machines) == ["pump"] == list(roster.configs)
@@ -228,7 +229,10 @@ def test_a_server_reads_its_configuration_again_when_asked(models, tmp_path):
     two = f'[machines.fan]\nmodel = "{models[1]}"\n'
     file = tmp_path / "plant.toml"
     file.write_text(one)
-    with Running(tmp_path, "--config", file, "--port", 0) as server, httpx.Client(base_url=server.url) as client:
+    with (
+        Running(tmp_path, "--config", file, "--port", 0) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
 
         def machines():
             return [m["id"] for m in client.get("/v1/machines").json()["machines"]]
@@ -239,15 +243,15 @@ def test_a_server_reads_its_configuration_again_when_asked(models, tmp_path):
 
         assert machines() == ["pump"]
         ask(one + two)
-        until(lambda: machines() == ["pump", "fan"])
+        wait_for(lambda: machines() == ["pump", "fan"])
         ask(one + "[machines.")  # half written
-        until(lambda: "the configuration of before goes on" in server.said())
+        wait_for(lambda: "the configuration of before goes on" in server.said())
         assert machines() == ["pump", "fan"]
         ask(one)
-        until(lambda: machines() == ["pump"])
+        wait_for(lambda: machines() == ["pump"])
         assert {a["who"] for a in client.get("/v1/audit").json()["audit"]} == {"the configuration"}
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 0
+        assert server.process.wait(60) == 0
 
 
 def test_a_full_disk_forgets_no_change_by_the_api(running, models, tmp_path, monkeypatch):

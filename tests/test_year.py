@@ -7,7 +7,6 @@ away; the process is killed. Only the scoring is simulated: history, alarm, heal
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from brokers import wait_for
 from nearfar.audio import Clip, Problem
 from nearfar.live.history.history import History
 from nearfar.live.history.records import HEALTH_EVENT
@@ -217,10 +217,7 @@ class Year(RuleBasedStateMachine):
         self.there = True
         self.broker.retry_now()
         told = [m.id for m in self.sink.messages if m.kind == EVENT]
-        end = time.monotonic() + 5
-        while time.monotonic() < end and not set(told) <= set(self.delivered):
-            self.broker.retry_now()
-            time.sleep(0.002)
+        wait_for(lambda: self.broker.retry_now() or set(told) <= set(self.delivered))
         first = list(dict.fromkeys(id for id in self.delivered if id in set(told)))
         assert first == list(dict.fromkeys(told))  # each event, in order, at least once
         self.plant.close()

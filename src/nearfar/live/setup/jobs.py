@@ -85,6 +85,7 @@ class Jobs:
             kept = [j for j in self._jobs.values() if j.state not in ENDED or j.id > job.id - KEPT]
             self._write([*kept, job])
             self._jobs = {j.id: j for j in [*kept, job]}
+            self._cancelled[job.id] = threading.Event()
         self.changed(job)
         self._submit(job.id)
         return job
@@ -123,6 +124,7 @@ class Jobs:
             if job.state not in (INTERRUPTED, FAILED, CANCELLED):
                 raise Conflict(f"job {id} is {job.state}: only one that was interrupted can go on")
             job = self._change(id, state=WAITING, what="begins again", done=0, total=None, notes=())
+            self._cancelled[id] = threading.Event()
         self._submit(id)
         return job
 
@@ -134,12 +136,11 @@ class Jobs:
         self._worker.shutdown(cancel_futures=True)
 
     def _submit(self, id: int) -> None:
-        self._cancelled[id] = threading.Event()
         with suppress(RuntimeError):  # the server closes: the job waits for the next one
-            self._worker.submit(self._run, id)
+            self._worker.submit(self._run, id, self._cancelled[id])
 
-    def _run(self, id: int) -> None:
-        cancelled, told = self._cancelled[id], [monotonic()]
+    def _run(self, id: int, cancelled: threading.Event) -> None:
+        told = [monotonic()]
 
         def progress(done: int, total: int | None, what: str = "", /) -> None:
             if cancelled.is_set():
@@ -165,7 +166,9 @@ class Jobs:
         else:
             self._change(id, state=DONE, what="done", notes=tuple(notes))
         finally:
-            self._cancelled.pop(id, None)
+            with self._lock:
+                if self._cancelled.get(id) is cancelled:  # else it has been resumed
+                    del self._cancelled[id]
 
     def _change(self, id: int, *, keep: bool = True, tell: bool = True, **changes: Any) -> Job:
         with self._lock:

@@ -141,10 +141,10 @@ class Microphones:
                         break
         except (ValueError, OSError, ImportError) as error:
             state, problem = FAILED, str(error)
-        with self._lock:
+        self._change(machine, state=state, levels=(), problem=problem)
+        with self._lock:  # last: from here on the machine's next session may begin
             if self._running.get(machine, (None,))[0] is stop:
                 del self._running[machine]
-        self._change(machine, state=state, levels=(), problem=problem)
 
     def _change(self, machine: str, **changes: object) -> None:
         session = self._sessions[machine] = replace(self._sessions[machine], **changes)  # type: ignore[arg-type]

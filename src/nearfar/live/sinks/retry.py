@@ -133,7 +133,8 @@ class RetryQueue:
         attempt.result()
 
     def _done(self, message: Message, *, dropped: bool) -> None:
-        self.dropped += dropped
+        with self._change:
+            self.dropped += dropped
         if mailbox := self._mailbox:
             mailbox.forget(message)
 

@@ -131,7 +131,7 @@ class Ffmpeg:
         wait, gap = 0.0, False
         while not stop.is_set():
             seconds = 0.0
-            process = self._start()
+            process, messages = self._start()
             try:
                 for chunk in self._read(process, stop):
                     if chunk is not None:
@@ -145,6 +145,7 @@ class Ffmpeg:
                 _terminate(process)
             if stop.is_set() or (self.finite and process.returncode == 0):
                 return
+            messages.join(2.0)  # until what it said last is there
             gap = True
             self.restarts += 1
             self.problem = f"{hide(self.url)}: {self.last_messages() or 'the stream ended'}; trying again"
@@ -195,7 +196,8 @@ class Ffmpeg:
                 self.is_ahead = pace.is_ahead(len(samples) / self.rate, monotonic())
                 yield np.ascontiguousarray(samples.T[rows], np.float32), False
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> tuple[subprocess.Popen[bytes], threading.Thread]:
+        """The process, and the thread that keeps its messages."""
         try:
             process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -204,8 +206,9 @@ class Ffmpeg:
             raise FileNotFoundError(
                 f"ffmpeg is needed for URLs and is not installed: {INSTALL_FFMPEG} (or monitor a folder instead)"
             ) from None
-        threading.Thread(target=self._keep_messages, args=(process.stderr,), daemon=True).start()
-        return process
+        messages = threading.Thread(target=self._keep_messages, args=(process.stderr,), daemon=True)
+        messages.start()
+        return process, messages
 
     def _keep_messages(self, stderr: IO[bytes]) -> None:
         for line in stderr:
