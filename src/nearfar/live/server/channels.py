@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 
 from nearfar.live.server import schemas
-from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
+from nearfar.live.server.service import ERRORS, CallerDep, Service, ServiceDep, caller_name
 from nearfar.live.sinks.notify import Channel
 
 router = APIRouter(prefix="/v1/channels", tags=["channels"], responses=ERRORS)
@@ -28,9 +28,9 @@ def put(service: ServiceDep, request: Request, name: Name, body: schemas.NewChan
 
 
 @router.delete("/{name}", operation_id="deleteChannel")
-def delete(service: ServiceDep, request: Request, name: Name, who: schemas.Who = "") -> schemas.Channels:
+def delete(service: ServiceDep, name: Name, who: CallerDep) -> schemas.Channels:
     """Remove a channel that was added, with its undelivered messages; audited. The others are the answer."""
-    service.channels.remove(name, caller_name(request, who))
+    service.channels.remove(name, who)
     return channels(service)
 
 
@@ -46,13 +46,11 @@ def test(service: ServiceDep, name: Name) -> schemas.Tested:
 
 
 def _shown(service: Service, channel: Channel) -> schemas.PeopleChannel:
-    return schemas.PeopleChannel(
+    return schemas.PeopleChannel.of(
+        channel.rules,
         name=channel.label,
         service=channel.address.service,
         attaches=channel.address.attaches,
-        machines=list(channel.rules.machines),
-        events=list(channel.rules.events),
-        quiet=list(channel.rules.quiet),
         quiet_until=channel.quiet_until(service.clock()),
         problem=channel.problem,
         dropped=channel.dropped,

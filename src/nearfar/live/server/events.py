@@ -12,8 +12,7 @@ from nearfar.live.server.playback import nearest_clips
 from nearfar.live.server.queries import Before, Id, Limit, Name, Time
 from nearfar.live.server.serializers import audit_entries, audit_entry, event_with_audit, next_page
 from nearfar.live.server.serializers import explanation as explanation_of
-from nearfar.live.server.serializers import note as as_note
-from nearfar.live.server.service import ERRORS, ServiceDep, caller_name
+from nearfar.live.server.service import ERRORS, EventDep, MachineDep, ServiceDep, caller_name
 
 router = APIRouter(prefix="/v1", tags=["events"], responses=ERRORS)
 NOBODY = schemas.ByWhom()
@@ -42,75 +41,72 @@ def events(
 @router.get("/events/{id}", operation_id="getEvent")
 def event(service: ServiceDep, id: Id) -> schemas.Event:
     """One event, with what people did about it."""
-    found = service.event(id)
+    found = service.plant.history.event(id)
     audit = [a for a in audit_entries(service.plant, found.machine, limit=MOST_AUDITS) if a.event_id == id]
     return event_with_audit(service.plant, found, audit, label=_labels(service, [found.machine]).get(id, ""))
 
 
 @router.get("/events/{id}/explanation", operation_id="explainEvent")
-def explanation(service: ServiceDep, id: Id) -> schemas.Explanation:
+def explanation(service: ServiceDep, event: EventDep) -> schemas.Explanation:
     """Where and why the sound of an event differs from the normals, and the most similar normals."""
-    found, machine = service.event_of_machine(id)
-    explained = service.explanations.explanation(found)
-    return explanation_of(explained, machine.id, nearest_clips(explained, machine.detector))
+    explained = service.explanations.explanation(event)
+    detector = service.plant.machines[event.machine].detector
+    return explanation_of(explained, event.machine, nearest_clips(explained, detector))
 
 
 @router.post("/events/{id}/acknowledge", operation_id="acknowledgeEvent")
-def acknowledge(service: ServiceDep, request: Request, id: Id, body: schemas.ByWhom = NOBODY) -> schemas.Event:
+def acknowledge(service: ServiceDep, request: Request, known: EventDep, body: schemas.ByWhom = NOBODY) -> schemas.Event:
     """Record that somebody has seen the event and looks after it."""
-    service.event_of_machine(id)
-    service.plant.operator.acknowledge(id, caller_name(request, body.who))
-    return event(service, id)
+    service.plant.operator.acknowledge(known.id, caller_name(request, body.who))
+    return event(service, known.id)
 
 
 @router.post("/events/{id}/feedback", operation_id="answerEvent")
-def feedback(service: ServiceDep, request: Request, id: Id, body: schemas.Feedback) -> schemas.Done:
+def feedback(service: ServiceDep, request: Request, event: EventDep, body: schemas.Feedback) -> schemas.Done:
     """Record what the event was. "fine" adds its sound to the normals and can be undone; "fault" is a real fault."""
-    (_, machine), operator = service.event_of_machine(id), service.plant.operator
+    machine, operator = service.plant.machines[event.machine], service.plant.operator
     who, said = caller_name(request, body.who), body.said.strip()
-    if body.verdict == "fine":
-        audit = operator.mark_fine(id, who, said=said)
-    else:
-        audit = operator.mark_fault(id, who, fault=body.fault.strip(), said=said)
-    service.broadcast(audit)
+    if body.verdict == "fault":
+        audit = operator.mark_fault(event.id, who, fault=body.fault.strip(), said=said)
+        return service.done(audit, f"Recorded as a real fault of {machine.name}.")
+    audit = operator.mark_fine(event.id, who, said=said)
     entry = audit_entry(audit)
-    text = f"Recorded as a real fault of {machine.name}."
-    if body.verdict == "fine":
-        text = f"Added to the normals of {machine.name}: {entry.text}. It can be taken back."
-    return schemas.Done(message=text, audit_id=audit.id, note=entry.note)
+    text = f"Added to the normals of {machine.name}: {entry.text}. It can be taken back."
+    return service.done(audit, text, entry.note)
 
 
 @router.put("/events/{id}/label", operation_id="nameEvent")
-def name_event(service: ServiceDep, request: Request, id: Id, body: schemas.NewText) -> schemas.Event:
+def name_event(service: ServiceDep, request: Request, known: EventDep, body: schemas.NewText) -> schemas.Event:
     """Say what the event is called in lists and on the time line; audited."""
-    service.event_of_machine(id)
-    service.broadcast(service.plant.operator.name_event(id, body.text.strip(), caller_name(request, body.who)))
-    return event(service, id)
+    service.broadcast(service.plant.operator.name_event(known.id, body.text.strip(), caller_name(request, body.who)))
+    return event(service, known.id)
 
 
 @router.get("/machines/{id}/notes", operation_id="listNotes", tags=["notes"])
-def notes(service: ServiceDep, id: str, since: Time = None, until: Time = None) -> schemas.Notes:
+def notes(service: ServiceDep, machine: MachineDep, since: Time = None, until: Time = None) -> schemas.Notes:
     """What people wrote on the time line of a machine, in [since, until); the names of events are among it."""
-    found = service.plant.history.notes(service.machine(id).id)
+    found = service.plant.history.notes(machine.id)
     inside = [n for n in found if (since is None or n.at >= since) and (until is None or n.at < until)]
-    return schemas.Notes(notes=[as_note(n) for n in inside])
+    return schemas.Notes(notes=[schemas.Note.of(n) for n in inside])
 
 
 @router.post("/machines/{id}/notes", operation_id="writeNote", tags=["notes"], status_code=201)
-def write_note(service: ServiceDep, request: Request, id: str, body: schemas.NewNote) -> schemas.Notes:
+def write_note(service: ServiceDep, request: Request, machine: MachineDep, body: schemas.NewNote) -> schemas.Notes:
     """Write a note on the time line of a machine, such as a repair; audited. All notes are the answer."""
     at = service.clock() if body.at is None else body.at
     who = caller_name(request, body.who)
-    service.broadcast(service.plant.operator.write_note(id, body.text.strip(), who, at=at))
-    return notes(service, id)
+    service.broadcast(service.plant.operator.write_note(machine.id, body.text.strip(), who, at=at))
+    return notes(service, machine)
 
 
 @router.put("/machines/{id}/notes/{note}", operation_id="changeNote", tags=["notes"])
-def change_note(service: ServiceDep, request: Request, id: str, note: Id, body: schemas.NewText) -> schemas.Notes:
+def change_note(
+    service: ServiceDep, request: Request, machine: MachineDep, note: Id, body: schemas.NewText
+) -> schemas.Notes:
     """Change the text of a note, or delete it; audited. All notes are the answer."""
-    machine, who = service.machine(id), caller_name(request, body.who)
+    who = caller_name(request, body.who)
     service.broadcast(service.plant.operator.change_note(machine.id, note, body.text.strip(), who))
-    return notes(service, id)
+    return notes(service, machine)
 
 
 def _labels(service: ServiceDep, machines: Iterable[str]) -> dict[int, str]:
@@ -133,5 +129,4 @@ def audit(
 def undo(service: ServiceDep, request: Request, id: Id, body: schemas.ByWhom = NOBODY) -> schemas.Done:
     """Bring back the model from before a change, byte for byte; only the newest change can be undone."""
     done = service.plant.operator.undo(id, caller_name(request, body.who))
-    service.broadcast(done)
-    return schemas.Done(message=f"The model of {done.machine} is as it was before.", audit_id=done.id)
+    return service.done(done, f"The model of {done.machine} is as it was before.")

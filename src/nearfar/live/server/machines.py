@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from heapq import nlargest
 from itertools import islice
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -18,7 +16,7 @@ from nearfar.detector.folder import read_card
 from nearfar.detector.system import resolution_of
 from nearfar.errors import BadInput, NotFound
 from nearfar.live.history.archive import gain_db as playback_gain
-from nearfar.live.history.recordings import HeardRecording, recordings
+from nearfar.live.history.recordings import recordings
 from nearfar.live.history.records import ScoreRecord
 from nearfar.live.machine import Machine
 from nearfar.live.operator import normal_keys
@@ -27,10 +25,9 @@ from nearfar.live.rules.setpoint import expected_alarms, independent_per_week, r
 from nearfar.live.server import schemas
 from nearfar.live.server.playback import heard_clip, is_stream, is_unchanged, normal_clip, sound_path
 from nearfar.live.server.queries import Time
-from nearfar.live.server.serializers import audit_entries, machine_state, next_page, window
-from nearfar.live.server.serializers import heard as serialize_heard
-from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
-from nearfar.live.server.sounds import PlayingDep, sound, wav_route
+from nearfar.live.server.serializers import audit_entries, machine_state, next_page
+from nearfar.live.server.service import ERRORS, CallerDep, MachineDep, Service, ServiceDep, caller_name
+from nearfar.live.server.sounds import PlayingDep, file_route, sound
 from nearfar.support.words import plural, without_commands
 
 router = APIRouter(prefix="/v1/machines", tags=["machines"], responses=ERRORS)
@@ -48,9 +45,9 @@ def machines(service: ServiceDep) -> schemas.Machines:
 
 
 @router.get("/{id}", operation_id="getMachine")
-def machine(service: ServiceDep, id: str) -> schemas.MachineState:
+def machine(service: ServiceDep, machine: MachineDep) -> schemas.MachineState:
     """The state of one machine now."""
-    return machine_state(service.plant, service.machine(id).id)
+    return machine_state(service.plant, machine.id)
 
 
 @router.put("/{id}", operation_id="putMachine")
@@ -59,24 +56,22 @@ def put_machine(service: ServiceDep, request: Request, id: str, body: schemas.Ne
 
     A source is `mic` or a URL; paths, weights and options of ffmpeg are given in the configuration file.
     """
-    audit = service.roster.put(id, body.table(), caller_name(request, body.who))
-    service.broadcast(audit)
+    service.broadcast(service.roster.put(id, body.table(), caller_name(request, body.who)))
     return machine_state(service.plant, id)
 
 
 @router.delete("/{id}", operation_id="deleteMachine")
-def delete_machine(service: ServiceDep, request: Request, id: str, who: schemas.Who = "") -> schemas.Done:
+def delete_machine(service: ServiceDep, machine: MachineDep, who: CallerDep) -> schemas.Done:
     """Stop watching a machine; audited. What is recorded of it stays."""
-    name = service.machine(id).name
-    audit = service.roster.remove(id, caller_name(request, who))
-    return schemas.Done(message=f"{name} is no longer watched. What was recorded stays.", audit_id=audit.id)
+    audit = service.roster.remove(machine.id, who)
+    return schemas.Done(message=f"{machine.name} is no longer watched. What was recorded stays.", audit_id=audit.id)
 
 
 @router.get("/{id}/scores", operation_id="listScores")
 def scores(
     service: ServiceDep,
     request: Request,
-    id: str,
+    machine: MachineDep,
     since: Time = None,
     until: Time = None,
     hours: Annotated[
@@ -88,10 +83,9 @@ def scores(
     ] = None,
 ) -> schemas.Scores:
     """The scores of a machine in [since, until), by default of the last day."""
-    service.machine(id)
     end = service.clock() + 60 if until is None else until
     start = max(0.0, end - 3600 * (SINCE_H if hours is None else hours)) if since is None else since
-    history = service.plant.history
+    history, id = service.plant.history, machine.id
     if limit is None:
         found, following = history.scores(id, start, end, points), None
     else:
@@ -99,37 +93,34 @@ def scores(
         page = {"since": repr(found[limit].t0), "until": repr(end)} if found[limit:] else {}
         following = next_page(request, bool(page), **page)
         found = found[:limit]
-    return schemas.Scores(machine=id, since=start, until=end, scores=[window(row) for row in found], next=following)
+    windows = [schemas.Window.of(row) for row in found]
+    return schemas.Scores(machine=id, since=start, until=end, scores=windows, next=following)
 
 
 @router.get("/{id}/drift", operation_id="getDrift")
-def drift(service: ServiceDep, id: str) -> schemas.Drift:
+def drift(service: ServiceDep, machine: MachineDep) -> schemas.Drift:
     """The median normal score of each day, and advice if it creeps. Nothing is adapted automatically."""
-    machine = service.machine(id)
-    found = service.drift(id)
+    found = service.drift(machine.id)
     days = [schemas.Day(start=start, median=value, windows=count) for start, value, count in found.days]
-    text = without_commands(found.text(str(machine.model), str(service.plant.history.samples.folder / id)))
+    text = without_commands(found.text(str(machine.model), str(service.plant.history.samples.folder / machine.id)))
     return schemas.Drift(creeping=found.creeping, text=text, days=days)
 
 
 @router.get("/{id}/model", operation_id="getModel")
-def model(service: ServiceDep, id: str) -> schemas.Model:
+def model(service: ServiceDep, machine: MachineDep) -> schemas.Model:
     """The normal recordings and the set-point of a model, and the false alarms that other set-points would cause."""
-    machine = service.machine(id)
     detector = machine.detector
     targets = int(detector.is_target.sum())
     counts = {"source": len(detector.normals) - targets, "target": targets}
     odd, gain = _odd(machine)
-    return schemas.Model(
-        id=id,
+    return schemas.Model.of(
+        detector,
+        id=machine.id,
         name=machine.name,
         normals=len(detector.normals),
         minutes=sum(n.seconds for n in detector.normals) / 60,
         domains=[schemas.Domain(name=name, normals=count) for name, count in counts.items() if count],
-        near=detector.near,
-        far=detector.far,
         clip_seconds=detector.window_s,
-        why=detector.why,
         backing=str(detector.backing),
         remarks=[*map(without_commands, detector.doubts)],
         card=read_card(machine.model),
@@ -138,45 +129,43 @@ def model(service: ServiceDep, id: str) -> schemas.Model:
         backed_per_week=machine.rhythm.per_week(rarest_rate(len(detector.normals))),
         odd_ones_out=odd,
         gain_db=gain,
-        audit=audit_entries(service.plant, id),
+        audit=audit_entries(service.plant, machine.id),
     )
 
 
 @router.put("/{id}/threshold", operation_id="setThreshold")
-def threshold(service: ServiceDep, request: Request, id: str, body: schemas.NewSetPoint) -> schemas.SetPoint:
+def threshold(
+    service: ServiceDep, request: Request, machine: MachineDep, body: schemas.NewSetPoint
+) -> schemas.SetPoint:
     """Change the set-point without fitting again; audited, can be undone. `dry_run`: only say what it costs."""
-    machine, operator = service.machine(id), service.plant.operator
+    operator = service.plant.operator
     wish = {"false_alarms_per_week": body.false_alarms_per_week, "value": body.value}
     new = operator.with_set_point(machine, **wish)
-    price = price_of(service.plant.history, id, new.threshold.value, machine.alarm)
+    price = price_of(service.plant.history, machine.id, new.threshold.value, machine.alarm)
     if not body.dry_run:
-        service.broadcast(operator.change_set_point(id, who=caller_name(request, body.who), **wish))
+        service.broadcast(operator.change_set_point(machine.id, who=caller_name(request, body.who), **wish))
     return _set_point(machine, new, price)
 
 
 @router.post("/{id}/shelve", operation_id="shelveMachine")
-def shelve(service: ServiceDep, request: Request, id: str, body: schemas.Shelving) -> schemas.Done:
+def shelve(service: ServiceDep, request: Request, machine: MachineDep, body: schemas.Shelving) -> schemas.Done:
     """Raise no alarm for some hours; windows are still scored and kept."""
-    name = service.machine(id).name
-    audit = service.plant.operator.shelve(id, body.hours, caller_name(request, body.who))
-    service.broadcast(audit)
-    return schemas.Done(message=f"{name} is shelved for {body.hours:g} h.", audit_id=audit.id)
+    audit = service.plant.operator.shelve(machine.id, body.hours, caller_name(request, body.who))
+    return service.done(audit, f"{machine.name} is shelved for {body.hours:g} h.")
 
 
 @router.delete("/{id}/shelve", operation_id="unshelveMachine")
-def unshelve(service: ServiceDep, request: Request, id: str, who: schemas.Who = "") -> schemas.Done:
+def unshelve(service: ServiceDep, machine: MachineDep, who: CallerDep) -> schemas.Done:
     """End the shelving of a machine."""
-    name = service.machine(id).name
-    audit = service.plant.operator.unshelve(id, caller_name(request, who))
-    service.broadcast(audit)
-    return schemas.Done(message=f"{name} is watched again.", audit_id=audit.id)
+    audit = service.plant.operator.unshelve(machine.id, who)
+    return service.done(audit, f"{machine.name} is watched again.")
 
 
 @router.get("/{id}/heard", operation_id="listHeard")
 def heard(
     service: ServiceDep,
     request: Request,
-    id: str,
+    machine: MachineDep,
     since: Time = None,
     until: Time = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
@@ -184,31 +173,35 @@ def heard(
 ) -> schemas.HeardRecordings:
     """The recordings that a machine has heard in [since, until), by default of the last 30 days; of a stream, samples
     that were kept, one an hour at most. The worst first, or page by page the newest."""
-    machine, history = service.machine(id), service.plant.history
+    history, id = service.plant.history, machine.id
     end = service.clock() + 60 if until is None else until
     start = end - HEARD_S if since is None else since
-    of_stream = is_stream(machine)
-    every = recordings(_samples(service, id, start, end) if of_stream else history.scores_of_files(id, start, end))
+    rows = _samples(service, id, start, end) if is_stream(machine) else history.scores_of_files(id, start, end)
+    every = recordings(rows)
     if order == "worst":
         every = iter(nlargest(limit, every, key=lambda heard: (SEVERITY[heard.status], heard.score)))
     found = list(islice(every, limit + 1))
-    share = machine.detector.unusual_rate
-    shown = [serialize_heard(h, share, playable=_sound_of(service, machine, h) is not None) for h in found[:limit]]
+    shown = []
+    for each in found[:limit]:
+        row = history.score_at(id, each.worst_t0)
+        playable = row is not None and sound_path(history, machine, row) is not None
+        expected = round(machine.detector.unusual_rate * each.judged, 1)
+        shown.append(schemas.HeardRecording.of(each, expected=expected, playable=playable))
     following = next_page(request, True, until=repr(found[limit - 1].t0)) if len(found) > limit else None
     return schemas.HeardRecordings(recordings=shown, next=following)
 
 
-@wav_route(router, "/{id}/heard/{channel}", "getHeardSound")
+@file_route(router, "/{id}/heard/{channel}", "getHeardSound")
 def heard_sound(
     service: ServiceDep,
-    id: str,
+    machine: MachineDep,
     play: PlayingDep,
     t0: Annotated[float, Query(ge=0, le=1e11, description="When the recording begins.")],
     at: Annotated[float, Query(ge=0, le=1e6, description="Seconds from there on.")] = 0.0,
 ) -> Response:
     """One channel of a window of a recording that was heard."""
-    machine, history = service.machine(id), service.plant.history
-    first, row = history.score_at(id, t0), history.score_at(id, t0 + at)
+    history = service.plant.history
+    first, row = history.score_at(machine.id, t0), history.score_at(machine.id, t0 + at)
     path = None if first is None or row is None or row.file != first.file else sound_path(history, machine, row)
     if path is None:
         raise NotFound("this recording is no longer kept, or its file has gone")
@@ -217,19 +210,18 @@ def heard_sound(
 
 
 @router.get("/{id}/normals", operation_id="listNormals")
-def normals(service: ServiceDep, id: str, limit: Annotated[int, Query(ge=1, le=10_000)] = 200) -> schemas.Normals:
+def normals(machine: MachineDep, limit: Annotated[int, Query(ge=1, le=10_000)] = 200) -> schemas.Normals:
     """The normal recordings of a model, the most unusual first."""
-    detector = service.machine(id).detector
+    detector = machine.detector
     order = [int(i) for i in np.argsort(-detector.train_values, kind="stable")]
     unlike, keys = {i for i, _ in detector.unlike_the_others()}, normal_keys(detector.normals)
     found = [
-        schemas.Normal(
+        schemas.Normal.of(
+            detector.normals[i],
             key=keys[i],
             index=i,
-            name=detector.normals[i].name,
             session=detector.sessions[i],
             domain="target" if detector.is_target[i] else "source",
-            seconds=detector.normals[i].seconds,
             score=float(detector.train_values[i]),
             unlike=i in unlike,
             playable=is_unchanged(detector.normals[i]),
@@ -241,23 +233,24 @@ def normals(service: ServiceDep, id: str, limit: Annotated[int, Query(ge=1, le=1
 
 
 @router.put("/{id}/normals", operation_id="changeNormals")
-def change_normals(service: ServiceDep, request: Request, id: str, body: schemas.NormalsChange) -> schemas.Done:
+def change_normals(
+    service: ServiceDep, request: Request, machine: MachineDep, body: schemas.NormalsChange
+) -> schemas.Done:
     """Take normal recordings out of a model, or name their session; audited, and can be undone. Files stay."""
-    machine, operator, who = service.machine(id), service.plant.operator, caller_name(request, body.who)
+    operator, who = service.plant.operator, caller_name(request, body.who)
     if body.remove == (body.session is not None):
         raise BadInput("give remove or session: one of them")
     was = machine.detector.threshold.value
     if body.session is None:
-        audit = operator.remove_normals(id, body.keys, who)
+        audit = operator.remove_normals(machine.id, body.keys, who)
     else:
-        audit = operator.tag_normals(id, body.keys, body.session.strip(), who)
-    service.broadcast(audit)
+        audit = operator.tag_normals(machine.id, body.keys, body.session.strip(), who)
     what, session = plural(len(body.keys), "recording"), body.session
     done = f"{what}: session {session}" if session else f"{what}: no session"
     if session is None:
         done = f"{what} taken out of the normals"
     now = machine.detector.threshold.value
-    return schemas.Done(message=f"{done}. Alarm above {now:.1f}, before {was:.1f}.", audit_id=audit.id)
+    return service.done(audit, f"{done}. Alarm above {now:.1f}, before {was:.1f}.")
 
 
 def _samples(service: Service, id: str, start: float, end: float) -> Iterator[ScoreRecord]:
@@ -268,19 +261,12 @@ def _samples(service: Service, id: str, start: float, end: float) -> Iterator[Sc
             yield from list(history.iter_scores(id, at, at + 1))[:1]
 
 
-def _sound_of(service: Service, machine: Machine, heard: HeardRecording) -> Path | None:
-    row = service.plant.history.score_at(machine.id, heard.worst_t0)
-    return None if row is None else sound_path(service.plant.history, machine, row)
-
-
 def _set_point(machine: Machine, detector: Detector, price: Price | None = None) -> schemas.SetPoint:
     """The set-point of `detector`, which is or would be the machine's."""
     point, rhythm = detector.threshold, machine.rhythm
     shown = resolution_of(detector.train_values, point, detector.method)
-    return schemas.SetPoint(
-        value=point.value,
-        method=point.method,
-        rate=point.rate,
+    return schemas.SetPoint.of(
+        point,
         false_alarms_per_week=max(rhythm.per_week(point.rate), 1e-9),
         independent_per_week=independent_per_week(point.rate, rhythm),
         occasions_per_day=rhythm.occasions_per_day,
@@ -292,7 +278,7 @@ def _set_point(machine: Machine, detector: Detector, price: Price | None = None)
         promise=expected_alarms(detector, point, rhythm, machine.alarm),
         unusual_value=detector.unusual_threshold,
         unusual_promise=unusual_text(detector),
-        price=None if price is None else schemas.Price(**asdict(price), text=price.text()),
+        price=None if price is None else schemas.Price.of(price, text=price.text()),
     )
 
 

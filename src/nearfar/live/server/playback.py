@@ -115,27 +115,22 @@ class ExplanationCache:
         with self._lock:
             return self._explanation(event)
 
-    def picture(self, event: Event, *, dark: bool, language: str) -> bytes:
-        """The spectrogram of an event above that of a normal, PNG, in a language. ImportError without matplotlib."""
-        from nearfar.explain.pictures import spectrogram_png
+    def picture(self, kind: str, event: Event, *, dark: bool, language: str) -> bytes:
+        """A picture of an event, PNG, in a language. ImportError without matplotlib.
+
+        `kind`: its "spectrogram" above that of a normal, or its "change" against usual over time and pitch.
+        """
+        from nearfar.explain.pictures import deviation_png, spectrogram_png
 
         def draw() -> bytes:
-            explained = self._explanation(event)
+            explained, say = self._explanation(event), partial(translated, language=language)
+            if kind == "change":
+                return deviation_png(explained, dark=dark, say=say)
             assert explained.clip is not None
-            say = partial(translated, language=language)
             return spectrogram_png(explained.clip, explained, dark=dark, say=say)
 
         with self._lock:
-            return _cached(self._pictures, (*self._key(event), dark, language), draw)
-
-    def change(self, event: Event, *, dark: bool, language: str) -> bytes:
-        """How an event differs from usual over time and pitch, PNG, in a language. ImportError without matplotlib."""
-        from nearfar.explain.pictures import deviation_png
-
-        with self._lock:
-            say = partial(translated, language=language)
-            draw = partial(deviation_png, self._explanation(event), dark=dark, say=say)
-            return _cached(self._pictures, (*self._key(event), dark, language, "change"), draw)
+            return _cached(self._pictures, (*self._key(event), dark, language, kind), draw)
 
     def nearest(self, event: Event) -> list[Origin]:
         """The normals that are most similar to an event, most similar first."""

@@ -42,7 +42,7 @@ def report(
     plant = service.plant
     language = asked_for(request.headers, plant.language)
     end = service.clock() if until is None else until
-    title, only = ("", ()) if machine is None else (service.machine(machine).name, (machine,))
+    title, only = ("", ()) if machine is None else (service.plant.machines[machine].name, (machine,))
     machines = plant.machines.values()
     try:
         _, name, content = report_file(

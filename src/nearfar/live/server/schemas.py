@@ -1,5 +1,8 @@
 """The JSON of the API: a class for each body that the server sends, and one for each that it accepts.
 
+Many bodies show a record of another room, a dataclass: `Window.of(record)` takes the fields that both have. A class
+lists them again, as its JSON is a promise that records are not.
+
 Conventions: times are seconds since 1970 (UTC); beside them, a field that ends in `_iso` has the same as ISO 8601.
 Scores are in standard deviations of the machine's normal recordings. Levels are in dB of full scale. Every field has
 an example, which /openapi.json shows.
@@ -7,14 +10,17 @@ an example, which /openapi.json shows.
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any, Literal, get_args, get_origin
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from nearfar.live.config import AlarmConfig
-from nearfar.live.history.records import ScoreRecord
+from nearfar.live.history.records import ScoreRecord, iso_time
 from nearfar.live.language import reader, translated
+from nearfar.live.sources.streams import hide
+from nearfar.support.words import shown
 
 Channel = Literal["near", "far"]
 Text = Annotated[  # for people: JSON has it in the language of the reader
@@ -28,16 +34,19 @@ Person = Annotated[  # a name, or "somebody at this computer", which is a text
         when_used="json",
     ),
 ]
+Level = Annotated[float, BeforeValidator(lambda level: round(max(level, QUIETEST_DB), 1))]  # JSON has no infinity
+FileName = Annotated[str, BeforeValidator(lambda file: shown(file.name) if isinstance(file, Path) else file or "")]
+SourceName = Annotated[str, BeforeValidator(hide)]  # without passwords
+QUIETEST_DB = -200.0
 T0 = 1_790_000_000.0  # the time in the examples
 SCORED = asdict(ScoreRecord("pump3", T0, T0 + 10, 1.2, 3.42, False, 0.1, (), "", -38.2, -44.0, False))
 EXAMPLE_NOTE = (
     "of 1 of these, 1 would be an alarm (up to 24.1): a way to run that was not heard before, or another machine?"
 )
 WHERE = "Between 3.2 and 4.1 s near hears 14 dB more than usual between 2 and 3 kHz."
-
-
 ISO = "2026-09-21T12:53:20.000+00:00"
 SCORED |= {"t0_iso": ISO, "t1_iso": "2026-09-21T12:53:30.000+00:00"}
+Body = TypeVar("Body", bound="Schema")
 
 
 def _with_example(schema: dict[str, Any], model: type[Schema]) -> None:
@@ -48,6 +57,25 @@ class Schema(BaseModel):
     """The base of all bodies: an unknown field is an error, and the example is made of those of the fields."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_with_example)
+
+    @classmethod
+    def of(cls: type[Body], record: object, **more: Any) -> Body:
+        """The body that shows a record: its fields, `more` of them, and times `NAME` as `NAME_iso` too."""
+        return cls(**cls._fields(record, more))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_record(cls, given: Any) -> Any:
+        """A record inside a record becomes a body, too."""
+        return cls._fields(given, {}) if is_dataclass(given) else given
+
+    @classmethod
+    def _fields(cls, record: object, more: dict[str, Any]) -> dict[str, Any]:
+        for name in cls.model_fields.keys() - more.keys():
+            base = name.removesuffix("_iso")
+            value = getattr(record, base)
+            more[name] = value if base == name or value is None else iso_time(value)
+        return more
 
     @classmethod
     def example(cls) -> dict[str, Any]:
@@ -86,8 +114,8 @@ class Jobs(Schema):
 class Taken(Schema):
     """A recording that was made: its file ("" if it was refused), levels of near and far in dB, what is wrong."""
 
-    file: str = Field(examples=["2026-09-21_12-53-20.flac"])
-    levels: list[float] = Field(examples=[[-31.0, -44.5]])
+    file: FileName = Field(examples=["2026-09-21_12-53-20.flac"])
+    levels: list[Level] = Field(examples=[[-31.0, -44.5]])
     problems: list[Text] = Field(examples=[["near is too quiet (-74 dB of full scale): raise its gain"]])
 
 
@@ -98,9 +126,9 @@ class Session(Schema):
     state: str = Field(examples=["recording"])
     count: int = Field(examples=[20])
     taken: int = Field(examples=[3])
-    levels: list[float] = Field(examples=[[-31.0, -44.5]])
+    levels: list[Level] = Field(examples=[[-31.0, -44.5]])
     last: Taken | None = Field(examples=[None])
-    problem: Text = Field(examples=[""])
+    problem: Annotated[Text, BeforeValidator(hide)] = Field(examples=[""])
 
 
 class Device(Schema):
@@ -165,7 +193,7 @@ class CollectionBrief(Schema):
     id: str = Field(examples=["pump4"])
     name: str = Field(examples=["Pump 4"])
     kind: CollectionKind = Field(examples=["microphone"])
-    source: list[str] = Field(examples=[["alsa:hw:1"]])
+    source: list[SourceName] = Field(examples=[["alsa:hw:1"]])
     live: bool = Field(examples=[False])
     recordings: int = Field(examples=[12])
     sessions: int = Field(examples=[1])

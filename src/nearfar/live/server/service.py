@@ -27,13 +27,10 @@ from nearfar.live.server.decode import Decoder
 from nearfar.live.server.errors import HttpError
 from nearfar.live.server.limits import Limits, Refusals, UploadSlots
 from nearfar.live.server.playback import ExplanationCache
+from nearfar.live.server.queries import Id
 from nearfar.live.server.security import Access, is_local
 from nearfar.live.server.serializers import audit_entry, machine_state
-from nearfar.live.server.serializers import job as as_job
-from nearfar.live.server.serializers import session as as_session
 from nearfar.live.server.stream import Stream
-from nearfar.live.setup.jobs import Job
-from nearfar.live.setup.microphones import Session
 from nearfar.live.setup.preparation import Preparation
 from nearfar.live.sinks.prometheus import Metrics
 
@@ -89,9 +86,9 @@ class Service:
             self.preparation = Preparation(
                 roster,
                 here=not access.tokens,
-                on_job=self._on_job,
-                on_session=self._on_session,
-                live=self._on_live,
+                on_job=lambda job: self.stream.send("job", schemas.Job.of(job)),
+                on_session=lambda session: self.stream.send("microphone", schemas.Session.of(session)),
+                live=lambda id: self.stream.send("state", machine_state(plant, id)),
             )
         self.slots = UploadSlots(limits.at_once, limits.waiting)
         self.explanations = ExplanationCache(plant)
@@ -112,19 +109,6 @@ class Service:
             raise HttpError(403, "no_setup", NO_SETUP)
         return self.preparation
 
-    def machine(self, id: str) -> Machine:
-        """The machine; NotFound if there is none."""
-        return self.plant.machines[id]
-
-    def event(self, id: int) -> Event:
-        """The event; NotFound if there is none."""
-        return self.plant.history.event(id)
-
-    def event_of_machine(self, id: int) -> tuple[Event, Machine]:
-        """The event and its machine; NotFound if there is no such event, or the plant no longer has the machine."""
-        event = self.event(id)
-        return event, self.machine(event.machine)
-
     def drift(self, id: str) -> Drift:
         """Whether the normal scores of a machine creep; computed once an hour, because it reads weeks of scores."""
         return self._cached(
@@ -140,6 +124,11 @@ class Service:
         self.stream.send("audit", audit_entry(audit))
         self.stream.send("state", machine_state(self.plant, audit.machine))
 
+    def done(self, audit: Audit, message: str, note: str = "") -> schemas.Done:
+        """The answer to a change that is done, after telling all open pages."""
+        self.broadcast(audit)
+        return schemas.Done(message=message, audit_id=audit.id, note=note)
+
     async def run(self, work: Callable[..., Value], *arguments: Any) -> Value:
         """`work(*arguments)` in a worker thread."""
         return await asyncio.get_running_loop().run_in_executor(self._workers, work, *arguments)
@@ -151,15 +140,6 @@ class Service:
         self.stream.close()
         self._workers.shutdown(cancel_futures=True)
         self.decoder.close()
-
-    def _on_job(self, job: Job) -> None:
-        self.stream.send("job", as_job(job))
-
-    def _on_session(self, session: Session) -> None:
-        self.stream.send("microphone", as_session(session))
-
-    def _on_live(self, id: str) -> None:
-        self.stream.send("state", machine_state(self.plant, id))
 
     def _cached(self, key: str, seconds: float, compute: Callable[[], Value]) -> Value:
         """The value of `compute`, at most `seconds` old."""
@@ -179,6 +159,24 @@ def get_service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(get_service)]
 
 
+async def machine_of_path(service: ServiceDep, id: str) -> Machine:
+    """The machine of a path; NotFound if there is none."""
+    return service.plant.machines[id]
+
+
+MachineDep = Annotated[Machine, Depends(machine_of_path)]
+
+
+def event_of_path(service: ServiceDep, id: Id) -> Event:
+    """The event of a path; NotFound if there is none, or the plant no longer has its machine."""
+    event = service.plant.history.event(id)
+    service.plant.machines[event.machine]  # raises NotFound
+    return event
+
+
+EventDep = Annotated[Event, Depends(event_of_path)]
+
+
 def caller_name(request: Request, who: str) -> str:
     """The name for the audit: `who` and the name of the token, with the address unless that is this computer's."""
     address = request.client.host if request.client else ""
@@ -188,6 +186,14 @@ def caller_name(request: Request, who: str) -> str:
     if is_local(address) or not address:
         return name or "somebody at this computer"
     return f"{name} ({address})" if name else f"somebody at {address}"
+
+
+async def caller_of_query(request: Request, who: schemas.Who = "") -> str:
+    """The name for the audit, of a request whose query says who."""
+    return caller_name(request, who)
+
+
+CallerDep = Annotated[str, Depends(caller_of_query)]
 
 
 def _disk(folder: Path) -> tuple[int, int]:

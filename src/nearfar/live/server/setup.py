@@ -14,11 +14,8 @@ from nearfar.live.history.archive import gain_db
 from nearfar.live.roster import check_sources
 from nearfar.live.server import schemas
 from nearfar.live.server.errors import HttpError
-from nearfar.live.server.serializers import job as as_job
-from nearfar.live.server.serializers import session as as_session
-from nearfar.live.server.serializers import taken as as_taken
 from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
-from nearfar.live.server.sounds import Playing, PlayingDep, sound, wav_route
+from nearfar.live.server.sounds import Playing, PlayingDep, file_route, sound
 from nearfar.live.server.uploads import BODY, FormatDep, Upload, received_upload
 from nearfar.live.setup.collection import Collection
 from nearfar.live.setup.preparation import DOCTOR, FIT
@@ -40,7 +37,7 @@ def collections(service: ServiceDep) -> schemas.Collections:
     made = service.preparation
     if made is None:
         return schemas.Collections(possible=False, here=False, collections=[])
-    found = [_brief(service, collection) for collection in made.collections.all()]
+    found = [_described(schemas.CollectionBrief, service, collection) for collection in made.collections.all()]
     return schemas.Collections(possible=True, here=made.here, collections=found)
 
 
@@ -64,17 +61,15 @@ def collection(service: ServiceDep, id: str) -> schemas.Collection:
         )
         for r, session in zip(recordings, known, strict=True)
     ]
-    found, job, session = setup.collections.findings(id), setup.jobs.of(id), setup.microphones.session(id)
-    if found is not None:
-        found = {key: value for key, value in found.items() if key != "of"}
-    return schemas.Collection(
-        **_brief(service, made).model_dump(),
+    return _described(
+        schemas.Collection,
+        service,
+        made,
         folder=shown(setup.collections.folder(id)),
-        mono=made.mono,
         files=files,
-        findings=None if found is None else schemas.Findings(**found),
-        job=None if job is None else as_job(job),
-        microphone=None if session is None else as_session(session),
+        findings=setup.collections.findings(id),
+        job=setup.jobs.of(id),
+        microphone=setup.microphones.session(id),
         tested=setup.collections.test(id).is_file(),
     )
 
@@ -112,15 +107,14 @@ async def add(
     made = setup.collections.get(id)
 
     def work(upload: Upload) -> schemas.Taken:
-        return as_taken(
-            setup.collections.add(id, upload.name, _clips(service, made, upload.path, upload.name), test=test)
-        )
+        clips = _clips(service, made, upload.path, upload.name)
+        return schemas.Taken.of(setup.collections.add(id, upload.name, clips, test=test))
 
     async with received_upload(service, request, body_format) as upload:
         return await service.run(work, upload)
 
 
-@wav_route(router, "/machines/{id}/recordings/{channel}", "getRecordingSound")
+@file_route(router, "/machines/{id}/recordings/{channel}", "getRecordingSound")
 def recording_sound(service: ServiceDep, id: str, play: PlayingDep, file: File) -> Response:
     """One channel of a recording, its first window if it is long."""
     setup = service.setup
@@ -130,7 +124,7 @@ def recording_sound(service: ServiceDep, id: str, play: PlayingDep, file: File) 
     return _played(service, setup.collections.get(id), paths[file], file, play)
 
 
-@wav_route(router, "/machines/{id}/test/{channel}", "getTestSound")
+@file_route(router, "/machines/{id}/test/{channel}", "getTestSound")
 def test_sound(service: ServiceDep, id: str, play: PlayingDep) -> Response:
     """One channel of the last test of the microphones."""
     made = service.setup.collections.get(id)
@@ -148,7 +142,7 @@ def microphones(service: ServiceDep) -> schemas.Microphones:
         found = devices()
     except FileNotFoundError as error:
         return schemas.Microphones(devices=[], problem=str(error))
-    return schemas.Microphones(devices=[schemas.Device(source=d.source, label=d.label) for d in found], problem="")
+    return schemas.Microphones(devices=[schemas.Device.of(d) for d in found], problem="")
 
 
 @router.post("/machines/{id}/microphone", operation_id="useMicrophone", status_code=202)
@@ -172,7 +166,7 @@ def use_microphone(service: ServiceDep, id: str, body: schemas.UseMicrophone) ->
         )
     except (ImportError, ValueError, FileNotFoundError) as error:
         raise BadInput(hide(str(error))) from None
-    return as_session(session)
+    return schemas.Session.of(session)
 
 
 @router.delete("/machines/{id}/microphone", operation_id="stopMicrophone")
@@ -181,60 +175,52 @@ def stop_microphone(service: ServiceDep, id: str) -> schemas.Session:
     session = service.setup.microphones.stop(id)
     if session is None:
         raise NotFound(f"no microphone was in use for {id!r}")
-    return as_session(session)
+    return schemas.Session.of(session)
 
 
 @router.post("/machines/{id}/doctor", operation_id="checkRecordings", status_code=202)
 def doctor(service: ServiceDep, request: Request, id: str, body: schemas.ByWhom) -> schemas.Job:
     """Check the recordings as `nearfar doctor` does: a job; what was found is in the collection."""
-    return as_job(service.setup.start(DOCTOR, id, caller_name(request, body.who)))
+    return schemas.Job.of(service.setup.start(DOCTOR, id, caller_name(request, body.who)))
 
 
 @router.post("/machines/{id}/fit", operation_id="fitMachine", status_code=202)
 def fit(service: ServiceDep, request: Request, id: str, body: schemas.ByWhom) -> schemas.Job:
     """Fit a machine on its recordings: a job. It is live when the job is done, and not before; a machine that is live
     already keeps its old detector beside the new one."""
-    return as_job(service.setup.start(FIT, id, caller_name(request, body.who)))
+    return schemas.Job.of(service.setup.start(FIT, id, caller_name(request, body.who)))
 
 
 @router.get("/jobs", operation_id="listJobs")
 def jobs(service: ServiceDep) -> schemas.Jobs:
     """The jobs that are remembered, the newest first."""
     made = service.preparation
-    return schemas.Jobs(jobs=[] if made is None else [as_job(job) for job in made.jobs.all()])
+    return schemas.Jobs(jobs=[] if made is None else [schemas.Job.of(job) for job in made.jobs.all()])
 
 
 @router.get("/jobs/{id}", operation_id="getJob")
 def job(service: ServiceDep, id: int) -> schemas.Job:
     """How far a job is; `job` messages of the stream tell the same."""
-    return as_job(service.setup.jobs.job(id))
+    return schemas.Job.of(service.setup.jobs.job(id))
 
 
 @router.delete("/jobs/{id}", operation_id="cancelJob")
 def cancel(service: ServiceDep, id: int) -> schemas.Job:
     """Cancel a job; nothing of it is kept."""
-    return as_job(service.setup.jobs.cancel(id))
+    return schemas.Job.of(service.setup.jobs.cancel(id))
 
 
 @router.post("/jobs/{id}/resume", operation_id="resumeJob", status_code=202)
 def resume(service: ServiceDep, id: int) -> schemas.Job:
     """Begin a job again that was interrupted, has failed or was cancelled."""
-    return as_job(service.setup.jobs.resume(id))
+    return schemas.Job.of(service.setup.jobs.resume(id))
 
 
-def _brief(service: Service, made: Collection) -> schemas.CollectionBrief:
+def _described(body: type[schemas.Body], service: Service, made: Collection, **more: Any) -> schemas.Body:
+    """A collection as a body of this kind, with what `more` says of it."""
     stock = service.setup.collections.stock(made.id)
-    return schemas.CollectionBrief(
-        id=made.id,
-        name=made.name,
-        kind=made.kind,
-        source=[hide(name) for name in made.source],
-        live=made.id in service.plant.machines,
-        recordings=stock.recordings,
-        sessions=stock.sessions,
-        missing=stock.missing,
-        left_out=len(made.left_out),
-    )
+    counts = {"recordings": stock.recordings, "sessions": stock.sessions, "left_out": len(made.left_out)}
+    return body.of(made, **counts, missing=stock.missing, live=made.id in service.plant.machines, **more)
 
 
 def _clips(service: Service, made: Collection, path: Path, name: str) -> Any:

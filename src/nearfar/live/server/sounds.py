@@ -15,12 +15,13 @@ from nearfar.detector import Detector
 from nearfar.embedding.embedder import Origin
 from nearfar.errors import NotFound
 from nearfar.live.history.archive import MOST_DB, wav
+from nearfar.live.history.records import Event
 from nearfar.live.language import reader
 from nearfar.live.server import schemas
 from nearfar.live.server.errors import HttpError
 from nearfar.live.server.playback import normal_clip
 from nearfar.live.server.queries import Id
-from nearfar.live.server.service import ERRORS, ServiceDep
+from nearfar.live.server.service import ERRORS, EventDep, MachineDep, Service, ServiceDep
 
 router = APIRouter(prefix="/v1", tags=["sounds"], responses=ERRORS)
 Gain = Annotated[int, Query(ge=-MOST_DB, le=MOST_DB, description="Gain in dB.")]
@@ -41,90 +42,65 @@ PlayingDep = Annotated[Playing, Depends()]
 Route = Callable[[Callable[..., Response]], Callable[..., Response]]
 
 
-def content(kind: str) -> dict[int | str, dict[str, object]]:
-    """The description of an answer that is a file of this kind."""
-    return {200: {"description": kind, "content": {kind: {"schema": {"type": "string", "format": "binary"}}}}}
+def file_route(router: APIRouter, path: str, operation_id: str, kind: str = "audio/wav") -> Route:
+    """The route of a file of this kind."""
+    content = {"description": kind, "content": {kind: {"schema": {"type": "string", "format": "binary"}}}}
+    return router.get(path, operation_id=operation_id, response_class=Response, responses={200: content})
 
 
-def wav_route(router: APIRouter, path: str, operation_id: str) -> Route:
-    """The route of a sound."""
-    return router.get(path, operation_id=operation_id, response_class=Response, responses=content("audio/wav"))
-
-
-@router.get(
-    "/events/{id}/spectrogram.png",
-    operation_id="getSpectrogram",
-    response_class=Response,
-    responses=content("image/png"),
-)
-def spectrogram(service: ServiceDep, id: Id, dark: bool = False) -> Response:
+@file_route(router, "/events/{id}/spectrogram.png", "getSpectrogram", "image/png")
+def spectrogram(service: ServiceDep, event: EventDep, dark: bool = False) -> Response:
     """The spectrogram at the peak of an event, the deviation outlined, above that of a normal recording."""
-    event, _ = service.event_of_machine(id)
-    try:
-        made = service.explanations.picture(event, dark=dark, language=reader.get())
-        return Response(made, media_type="image/png", headers=CACHED | {"vary": "accept-language, cookie"})
-    except ImportError as error:
-        raise HttpError(501, "no_pictures", str(error)) from None
+    return _picture(service, "spectrogram", event, dark)
 
 
-@router.get(
-    "/events/{id}/change.png", operation_id="getChange", response_class=Response, responses=content("image/png")
-)
-def change(service: ServiceDep, id: Id, dark: bool = False) -> Response:
+@file_route(router, "/events/{id}/change.png", "getChange", "image/png")
+def change(service: ServiceDep, event: EventDep, dark: bool = False) -> Response:
     """How the sound at the peak of an event differs from usual, over time and pitch."""
-    event, _ = service.event_of_machine(id)
     try:
-        made = service.explanations.change(event, dark=dark, language=reader.get())
-        return Response(made, media_type="image/png", headers=CACHED | {"vary": "accept-language, cookie"})
-    except ImportError as error:
-        raise HttpError(501, "no_pictures", str(error)) from None
+        return _picture(service, "change", event, dark)
     except ValueError as error:
         raise NotFound(str(error)) from None
 
 
-@router.get(
-    "/events/{id}/audio/both.flac",
-    operation_id="getEventRecording",
-    response_class=Response,
-    responses=content("audio/flac"),
-)
+@file_route(router, "/events/{id}/audio/both.flac", "getEventRecording", "audio/flac")
 def event_recording(service: ServiceDep, id: Id) -> Response:
     """The whole recording of an event, both channels."""
-    event = service.event(id)
+    event = service.plant.history.event(id)
     path = service.explanations.recording(event)
     return FileResponse(path, media_type="audio/flac", filename=f"{event.machine}-event-{event.id}.flac")
 
 
-@wav_route(router, "/events/{id}/audio/{channel}", "getEventSound")
-def event_sound(service: ServiceDep, id: Id, play: PlayingDep, whole: bool = False) -> Response:
+@file_route(router, "/events/{id}/audio/{channel}", "getEventSound")
+def event_sound(service: ServiceDep, event: EventDep, play: PlayingDep, whole: bool = False) -> Response:
     """One channel of an event: the window at its peak, or with `whole` the whole recording."""
-    event, _ = service.event_of_machine(id)
     return sound(service.explanations.clip(event, whole=whole), play)
 
 
-@wav_route(router, "/events/{id}/nearest/{place}/{channel}", "getNearestSound")
+@file_route(router, "/events/{id}/nearest/{place}/{channel}", "getNearestSound")
 def nearest_sound(
     service: ServiceDep,
-    id: Id,
+    event: EventDep,
     place: Annotated[int, Path(ge=1, le=3, description="1 is the most similar.")],
     play: PlayingDep,
 ) -> Response:
     """One channel of a normal recording that is similar to an event."""
-    event, machine = service.event_of_machine(id)
     normals = service.explanations.nearest(event)
-    return _normal_sound(machine.detector, normals[place - 1 : place], play)
+    return _normal_sound(service.plant.machines[event.machine].detector, normals[place - 1 : place], play)
 
 
-@wav_route(router, "/machines/{id}/normals/{index}/{channel}", "getNormalSound")
-def normal_sound(
-    service: ServiceDep,
-    id: str,
-    index: Annotated[int, Path(ge=0, le=2**31)],
-    play: PlayingDep,
-) -> Response:
+@file_route(router, "/machines/{id}/normals/{index}/{channel}", "getNormalSound")
+def normal_sound(machine: MachineDep, index: Annotated[int, Path(ge=0, le=2**31)], play: PlayingDep) -> Response:
     """One channel of a normal recording, by its position among the normals."""
-    detector = service.machine(id).detector
-    return _normal_sound(detector, detector.normals[index : index + 1], play)
+    return _normal_sound(machine.detector, machine.detector.normals[index : index + 1], play)
+
+
+def _picture(service: Service, kind: str, event: Event, dark: bool) -> Response:
+    try:
+        made = service.explanations.picture(kind, event, dark=dark, language=reader.get())
+    except ImportError as error:
+        raise HttpError(501, "no_pictures", str(error)) from None
+    return Response(made, media_type="image/png", headers=CACHED | {"vary": "accept-language, cookie"})
 
 
 def _normal_sound(detector: Detector, normals: Sequence[Origin], play: Playing) -> Response:

@@ -20,8 +20,7 @@ from typing import Any
 
 from nearfar.live.language import ENGLISH, reader, translated
 from nearfar.live.machine import Machine
-from nearfar.live.server.schemas import MachineState, Schema
-from nearfar.live.server.serializers import window
+from nearfar.live.server.schemas import MachineState, Schema, Window
 from nearfar.live.sinks.messages import CLOSE_S, EVENT, SCORE, EventMessage, Message, ScoreMessage
 
 RING = 2000  # messages in the ring
@@ -81,7 +80,7 @@ class Stream:
         """Pass on a message of the plant."""
         if isinstance(message, ScoreMessage):
             self.windows += 1
-            self.send(SCORE, window(message.record))
+            self.send(SCORE, Window.of(message.record))
             self._state(message.machine, again=False)
         elif isinstance(message, EventMessage):
             event = {k: v for k, v in asdict(message.event).items() if not k.startswith("audio")}

@@ -31,7 +31,7 @@ from nearfar.live.server.decode import HEADER, display_name, wav_header
 from nearfar.live.server.errors import HttpError
 from nearfar.live.server.playback import nearest_clips
 from nearfar.live.server.serializers import audit_entry, explanation, recording_score
-from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
+from nearfar.live.server.service import ERRORS, CallerDep, MachineDep, Service, ServiceDep
 from nearfar.score import severity
 from nearfar.support.words import plural
 
@@ -98,21 +98,21 @@ class Upload:
 
 @router.post("/score", operation_id="scoreRecording", openapi_extra=BODY)
 async def score(
-    service: ServiceDep, request: Request, id: str, body_format: FormatDep, who: schemas.Who = ""
+    service: ServiceDep, request: Request, machine: MachineDep, body_format: FormatDep, who: CallerDep
 ) -> schemas.RecordingScore:
     """Score a recording; the result is the same, bit for bit, as that of `nearfar score`.
 
     A machine without a source hears it: its windows come into the history, and raise alarms. For a machine with a
     source the audit keeps the result.
     """
-    machine = service.machine(id)
+    id = machine.id
 
     def work(upload: Upload) -> schemas.RecordingScore:
         scores = list(service.plant.hear(id, *upload.counted(service, machine), name=upload.name))
         answer = recording_score(id, scores, max(scores, key=severity))
         if machine.streamed:
             about = {"file": upload.name, "score": answer.score, "status": answer.status}
-            service.broadcast(service.plant.operator.audit(caller_name(request, who), id, "score", **about))
+            service.broadcast(service.plant.operator.audit(who, id, "score", **about))
         return answer
 
     async with received_upload(service, request, body_format) as upload:
@@ -120,15 +120,16 @@ async def score(
 
 
 @router.post("/explain", operation_id="explainRecording", openapi_extra=BODY)
-async def explain(service: ServiceDep, request: Request, id: str, body_format: FormatDep) -> schemas.Explanation:
+async def explain(
+    service: ServiceDep, request: Request, machine: MachineDep, body_format: FormatDep
+) -> schemas.Explanation:
     """Explain where and why a recording differs from the normals; of a long one, its most unusual window."""
-    machine = service.machine(id)
 
     def work(upload: Upload) -> schemas.Explanation:
         detector = machine.detector
         scored = ((detector.score_clip(clip), clip) for clip in upload.clips(service, machine))
         explained = detector.explain(max(scored, key=lambda pair: severity(pair[0]))[1])
-        return explanation(explained, id, nearest_clips(explained, detector))
+        return explanation(explained, machine.id, nearest_clips(explained, detector))
 
     async with received_upload(service, request, body_format) as upload:
         return await service.run(work, upload)
@@ -138,19 +139,18 @@ async def explain(service: ServiceDep, request: Request, id: str, body_format: F
 async def add(
     service: ServiceDep,
     request: Request,
-    id: str,
+    machine: MachineDep,
     body_format: FormatDep,
+    who: CallerDep,
     domain: Annotated[
         Literal["source", "target"], Query(description="source: the usual operating mode; target: a new one.")
     ] = "source",
-    who: schemas.Who = "",
 ) -> schemas.Added:
     """Add a recording to the normals of a machine, without fitting the others again; audited, and can be undone."""
-    machine, caller = service.machine(id), caller_name(request, who)
 
     def work(upload: Upload) -> schemas.Added:
         clips = list(upload.clips(service, machine))
-        audit = service.plant.operator.add_normals(id, clips, domain, caller)
+        audit = service.plant.operator.add_normals(machine.id, clips, domain, who)
         service.broadcast(audit)
         count = len(audit.detail["files"])
         return schemas.Added(

@@ -182,7 +182,8 @@ class Collections:
             found: dict[str, Any] = json.loads(self._path(id, FINDINGS).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        return found | {"stale": found.get("of") != self.fingerprint(id)}
+        of = found.pop("of", None)
+        return found | {"stale": of != self.fingerprint(id)}
 
     def keep_findings(self, id: str, found: Mapping[str, Any]) -> None:
         """Keep what doctor found in the recordings as they are now."""
