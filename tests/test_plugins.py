@@ -19,6 +19,7 @@ from nearfar.challenge import evaluate as bench
 from nearfar.challenge.search import run as searching
 from nearfar.challenge.search.space import space
 from nearfar.challenge.search.space import space as space_by_name
+from nearfar.embedding.store import Store
 from nearfar.encoders import plugins
 from nearfar.errors import MissingPlugin
 from nearfar.recipe import PLUGINS, Recipe, from_json, parse_view, with_settings
@@ -113,7 +114,7 @@ def test_grids_frames_and_what_is_neither():
     class Wrong(Bands):
         dim = 64
 
-    with pytest.raises(ValueError, match=r"'w' gives \(8, 65\) for a wave, and \(T, 64\)"):
+    with pytest.raises(ValueError, match=r"'w' gives \(8, 65\) for a wave, and \(T, 64\) is expected: .* \(1, T, 64\)"):
         plugins.PluginEncoder("w", Wrong()).grid(waves)
     with pytest.raises(ValueError, match="no layers"):
         encoder.grid(waves, layer=1)
@@ -383,3 +384,105 @@ def test_outputs_of_another_device_are_kept_apart_and_are_the_same_weights():
     assert WeightsId.parse("ab:cuda") == WeightsId("ab") and str(WeightsId.parse("ab:cuda")) != "ab"
     nearfar.register_encoder("grids", Grids)
     assert nearfar.encoders.load("grids", device="cuda:0").weights_hash == "a-1:cuda"
+
+
+class Tensors:
+    """Loudness of 8 parts of a wave, and their sum, by torch: with a gradient, in the precision `dtype`."""
+
+    sample_rate, dim, dtype = 16_000, 9, "float32"
+
+    def frames(self, waves):
+        import torch
+
+        layer = torch.nn.Linear(8, 9)
+        with torch.no_grad():
+            layer.weight.copy_(torch.cat([torch.eye(8), torch.ones(1, 8)]))
+            layer.bias.zero_()
+        x = torch.as_tensor(waves)[:, : waves.shape[1] // 8 * 8].reshape(1, 8, -1).abs().mean(-1)[:, None]
+        return layer(x).to(getattr(torch, self.dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_what_a_plug_in_gives_may_be_tensors_with_gradients(dtype: str):
+    torch = pytest.importorskip("torch")
+    encoder = Tensors()
+    encoder.dtype = dtype
+    wave = np.random.default_rng(0).normal(size=(1, 805)).astype(np.float32)
+    parts = abs(wave[0, :800].reshape(8, 100)).mean(axis=1)
+    (grid,) = plugins.PluginEncoder("t", encoder).grid([wave[0]])
+    assert grid.dtype == np.float32 and isinstance(grid, np.ndarray)
+    assert np.allclose(grid, [[[*parts, parts.sum()]]], rtol=1e-2 if dtype == "bfloat16" else 1e-5)
+    factor = torch.ones(1, requires_grad=True)
+    x = np.random.default_rng(1).normal(size=(3, 5, 4)).astype(np.float32)
+    name = pooling.name_of_pooling(lambda frames: torch.as_tensor(frames).amax(0) * factor)
+    assert np.array_equal(pooling.pool(x, name), x.max(axis=1))
+    view = views.name_of_view(lambda near, far: (torch.as_tensor(near) + torch.as_tensor(far)) * factor)
+    both = x[:, 0] / np.linalg.norm(x[:, 0], axis=1)[:, None] + x[:, 1] / np.linalg.norm(x[:, 1], axis=1)[:, None]
+    assert np.allclose(views.compose(view, x[:, 0], x[:, 1]), both / np.linalg.norm(both, axis=1)[:, None], atol=1e-6)
+
+    class Sums:
+        def __init__(self, z, is_target):
+            self.train_scores = torch.as_tensor(z).sum(1) * factor
+
+        def score(self, q):
+            return torch.as_tensor(q).sum(1) * factor
+
+    fitted = backend.fit(x[:, 0], method=backend.name_of_backend(Sums))
+    assert np.allclose(fitted.train_scores, x[:, 0].sum(axis=1)) and isinstance(fitted.score(x[:, 1]), np.ndarray)
+    with pytest.raises(ValueError, match="holds nan at index"):
+        plugins.finite("x", torch.tensor([np.nan], requires_grad=True))
+
+
+def test_a_back_end_without_leave_one_out_is_refused_with_what_it_needs():
+    class Half:
+        def __init__(self, z, is_target):
+            self.mean = z.mean(axis=0)
+
+        def score(self, q):
+            return np.linalg.norm(q - self.mean, axis=1)
+
+    with pytest.raises(ValueError, match=r"Half without train_scores: .* fitted without it; without a formula"):
+        backend.fit(np.eye(5), method=backend.name_of_backend(Half))
+
+    def nothing(z, is_target):
+        return None
+
+    with pytest.raises(ValueError, match="NoneType without score and train_scores"):
+        backend.fit(np.eye(5), method=backend.name_of_backend(nothing))
+
+
+def test_a_store_leaves_out_an_encoder_without_weights_hash_and_keeps_the_others(data: Path, tmp_path: Path):
+    nearfar.register_encoder("bands", Bands)
+    nearfar.register_encoder("grids", Grids)
+    both = recipe.Fusion(((0.5, Recipe(encoder="bands")), (0.5, Recipe(encoder="grids"))))
+    store = Store(tmp_path / "store")
+    plain = bench.evaluate(data, both, rounds=1)
+    for _ in range(2):
+        kept = bench.evaluate(data, both, rounds=1, store=store)
+        assert [[s.score for s in m.scores] for m in kept.machines] == [
+            [s.score for s in m.scores] for m in plain.machines
+        ]
+    kept_files = list(tmp_path.glob("store/*/*.safetensors"))
+    assert len(kept_files) == 14, "a grid of each recording (both machines have the same), by `grids` alone"
+    chosen = space(views=("near_only",), poolings=("mean",), methods=("raw",))
+    searching.search(data, ["bands"], tmp_path / "search", chosen, store=store)
+    code, _, err = run("embed", data, "--encoder", "bands", "--store", tmp_path / "embedded")
+    assert code == 2 and "give it the attribute weights_hash" in err and len(err.strip().splitlines()) == 1
+
+
+def test_vectors_of_one_number_are_refused_with_their_cause():
+    class Level:
+        sample_rate, dim = 16_000, 1
+
+        def frames(self, waves):
+            return [[[float(np.log(abs(w).mean()))]] for w in waves]
+
+    clips = [hum(i) for i in range(6)]
+    one = Recipe(encoder=Level(), metric="euclidean")
+    with pytest.raises(ValueError, match=r"a single number becomes 1 or -1 .*--set normalize=false"):
+        nearfar.Detector(one).fit(clips)
+    detector = nearfar.Detector(with_settings(one, {"normalize": False}), calibration="clips").fit(clips[:5])
+    levels = [float(np.log(abs(c.near).mean())) for c in clips]
+    lone = np.array([min(abs(a - b) for j, b in enumerate(levels[:5]) if j != i) for i, a in enumerate(levels[:5])])
+    nearest = min(abs(levels[5] - level) for level in levels[:5])
+    assert detector.score([clips[5]])[0].score == pytest.approx((nearest - lone.mean()) / lone.std(), rel=1e-3)

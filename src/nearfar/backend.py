@@ -62,6 +62,7 @@ from numpy.typing import ArrayLike
 from nearfar.bank import METRICS, Bank, NeighbourIndex, bank_of, bank_of_vectors
 from nearfar.gaussian import Gaussian, PrincipalSubspace, excluded_sets
 from nearfar.ldn import AUTO, CalibratedBank, DensityBank, KnownNormals, VarMinBank, density_bank_of
+from nearfar.support.arrays import on_host
 from nearfar.support.check import Array, finite, flags, integer, number, one_of, switch
 from nearfar.support.plugins import Plugins, accepted
 from nearfar.support.threads import map_in_order, single_threaded_blas, threads
@@ -752,6 +753,13 @@ class PluginMethod:
         self.name, self.count, function = config.method, len(z), FITS[config.method]
         options = {key: value for key, value in vars(config).items() if key not in ("method", "whiten")}
         self.fitted = function(z, is_target, **accepted(function, options))
+        missing = [name for name in ("score", "train_scores") if name not in dir(self.fitted)]
+        if missing:
+            raise ValueError(
+                f"the back end {self.name!r} gives a {type(self.fitted).__name__} without {' and '.join(missing)}: it "
+                "needs score(q), (M, D) -> (M,), and train_scores (N,), what score would give each normal if it had "
+                "been fitted without it; without a formula for them, fit once for each normal that is left out"
+            )
 
     def score(self, q: Array) -> Array:
         return self._checked("scores", self.fitted.score(q), len(q))
@@ -760,7 +768,7 @@ class PluginMethod:
         return self._checked("train_scores", self.fitted.train_scores, self.count)
 
     def _checked(self, what: str, scores: ArrayLike, count: int) -> Array:
-        found = finite(f"{what} of the back end {self.name!r}", scores)
+        found = on_host(finite(f"{what} of the back end {self.name!r}", scores))
         if found.shape != (count,):
             raise ValueError(f"{what} of the back end {self.name!r} have shape {found.shape} for {count} clips")
         return found

@@ -208,7 +208,7 @@ def _clipwise(pooling: Callable[[Array], Array]) -> Rule:
 
     def rule(x: Array, p: float, alpha: float) -> Array:
         each = on_host(x).reshape(-1, *x.shape[-2:])
-        made = np.stack([finite("the result of a pooling", pooling(frames), ndim=1) for frames in each])
+        made = np.stack([on_host(finite("the result of a pooling", pooling(frames), ndim=1)) for frames in each])
         pooled: Array = namespace(x).asarray(like(x, made.reshape(*x.shape[:-2], -1)), dtype=x.dtype)
         return pooled
 

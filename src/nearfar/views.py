@@ -97,7 +97,8 @@ def _rowwise(view: Rule) -> Rule:
 
     def rule(near: Array, far: Array) -> Array:
         rows = [on_host(x).reshape(-1, x.shape[-1]) for x in (near, far)]
-        made = np.stack([finite("the result of a view", view(*pair), ndim=1) for pair in zip(*rows, strict=True)])
+        each = [finite("the result of a view", view(*pair), ndim=1) for pair in zip(*rows, strict=True)]
+        made = np.stack([on_host(vector) for vector in each])
         out: Array = like(near, made.reshape(*near.shape[:-1], -1))
         return out
 

@@ -38,6 +38,7 @@ from nearfar.audio import LONG_S, WINDOW_S
 from nearfar.audio.checks import LEVEL_DB, UsualSetup, stored
 from nearfar.embedding.embedder import EmbeddedClip
 from nearfar.embedding.facts import BandLevels
+from nearfar.encoders import TABLE
 from nearfar.encoders.loading import with_weights
 from nearfar.recipe import Recipe
 from nearfar.support.arrays import namespace
@@ -187,7 +188,11 @@ def check_vectors(recipes: Sequence[Recipe], banks: Sequence[Array], levels: Seq
         largest = np.abs(z).max()
         what = "the same vector" if largest else "a vector of zeros"
         causes = []
-        if with_weights([recipe.encoder]):
+        if z.shape[-1] == 1 and recipe.normalize:
+            causes.append("a single number becomes 1 or -1 where vectors are scaled to length 1 (--set normalize=false)")
+        elif TABLE[recipe.encoder].weights == "plug-in":
+            causes.append("the encoder, which is yours, gives the same for every wave")
+        elif with_weights([recipe.encoder]):
             causes.append(
                 "its weights file is damaged or cut off: compare it with the published one (nearfar weights "
                 f"{recipe.encoder}), or bring it again (nearfar weights {recipe.encoder} --pull)"

@@ -82,8 +82,10 @@ class EmbeddingCache:
         if store is None or not pending.source:
             return {**pending.found, **new}
         try:
-            kept = {i: store.write(self.key(pending.source, pending.window, i), x) for i, x in new.items()}
-            return {**pending.found, **kept}
+            kept = {
+                i: store.write(self.key(pending.source, pending.window, i), x) for i, x in new.items() if self._keeps(i)
+            }
+            return {**pending.found, **new, **kept}
         except OSError as error:
             why = f"{store.folder} cannot be written: {error.strerror or error}"
             if self.must_keep:
@@ -114,9 +116,15 @@ class EmbeddingCache:
         weights = str(weights_of(self.described[each.encoder]))
         if not weights and TABLE[each.encoder].has_weights:
             raise ValueError(
-                f"encoder {each.encoder!r} does not say which weights it has, so no store can keep its grids"
+                f"encoder {each.encoder!r} does not say which weights it has, so no store can keep its grids: give it "
+                "the attribute weights_hash, text that changes whenever its outputs do"
             )
         return Key(source, channels, window, each.waveform, each.encoder, weights, each.layer, each.pooled)
+
+    def _keeps(self, each: EncoderInput) -> bool:
+        """Whether a store keeps an input: not that of a plug-in without a `weights_hash`, unless that is an error."""
+        is_plugin = TABLE[each.encoder].weights == "plug-in"
+        return self.must_keep or not is_plugin or bool(str(weights_of(self.described[each.encoder])))
 
     def read(
         self, source: str, window: tuple[int, int] | None, inputs: Iterable[EncoderInput]
@@ -125,7 +133,7 @@ class EmbeddingCache:
         store = self.store
         if store is None or not source:
             return {}
-        arrays = {each: store.read(self.key(source, window, each)) for each in inputs}
+        arrays = {each: store.read(self.key(source, window, each)) for each in inputs if self._keeps(each)}
         return {each: array for each, array in arrays.items() if array is not None}
 
 

@@ -91,7 +91,10 @@ class Order:
             precision=self.precision,
             batch=self.batch,
         )
-        return CachedEncoders(encoders, Store(self.store, self.dtype), near=self.near, far=self.far, must_keep=True)
+        made = CachedEncoders(encoders, Store(self.store, self.dtype), near=self.near, far=self.far, must_keep=True)
+        for each in self.inputs:
+            made.cache.key("", None, each)  # ValueError for an encoder that no store can keep
+        return made
 
 
 @dataclass

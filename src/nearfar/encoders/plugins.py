@@ -3,6 +3,7 @@
     sample_rate, dim   Hz, and the number of features D
     grid(waves)        waves (1, N) float32 -> (1, T, F, D) or a list of one (T, F, D)
     frames(waves)      waves (1, N) float32 -> (1, T, D) or a list of one (T, D), where there is no `grid`
+                       numbers of numpy or torch, on any device and with gradients or not, all of them finite
     weights_hash       optional: text that changes whenever the outputs do; without it no store keeps them
     licence            optional
 
@@ -19,6 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from nearfar.encoders.table import TABLE, Entry, as_frames, as_list, device_class
+from nearfar.support.arrays import on_host
 from nearfar.support.check import Array, finite, integer
 from nearfar.support.plugins import Plugins, accepted
 
@@ -128,11 +130,14 @@ class PluginEncoder:
         makes_grids, wave = isinstance(self.made, MakesGrids), wave.astype(np.float32)[None]
         with self._lock:
             made = self.made.grid(wave) if isinstance(self.made, MakesGrids) else self.made.frames(wave)
-        found = finite(f"the output of encoder {self.name!r}", made[0]).astype(np.float32, copy=False)
+        found = on_host(finite(f"the output of encoder {self.name!r}", made[0])).astype(np.float32, copy=False)
         grid = found if makes_grids else found[:, None] if found.ndim == 2 else found
         if grid.ndim != 3 or grid.shape[-1] != self.dim or not grid.size:
-            wanted = f"(T, F, {self.dim})" if makes_grids else f"(T, {self.dim})"
-            raise ValueError(f"encoder {self.name!r} gives {found.shape} for a wave, and {wanted} is expected")
+            wanted = f"T, F, {self.dim}" if makes_grids else f"T, {self.dim}"
+            raise ValueError(
+                f"encoder {self.name!r} gives {found.shape} for a wave, and ({wanted}) is expected: of waves (1, N) an "
+                f"array (1, {wanted}), or a list of one ({wanted})"
+            )
         return grid
 
 

@@ -30,8 +30,8 @@ def place(x: Array, device: Place) -> Any:
 
 
 def on_host(x: Any) -> Array:
-    """An array as a numpy array."""
-    return np.asarray(x.cpu() if is_torch_array(x) else x)
+    """An array as a numpy array; of a tensor without its gradient."""
+    return np.asarray(x.detach().cpu() if is_torch_array(x) else x)
 
 
 def like(x: Any, values: Array) -> Any:

@@ -43,7 +43,7 @@ def finite(name: str, values: ArrayLike, *, ndim: int | None = None) -> Array:
 def _finite_tensor(name: str, x: Any, ndim: int | None) -> Any:
     x = x if str(x.dtype) == "torch.float64" else x.float()
     if (ndim is not None and x.ndim != ndim) or not bool(x.sum().isfinite()):
-        finite(name, x.cpu().numpy(), ndim=ndim)  # raises, unless the sum has overflowed
+        finite(name, x.detach().cpu().numpy(), ndim=ndim)  # raises, unless the sum has overflowed
     return x
 
 
