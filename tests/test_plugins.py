@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 import re
 import sys
@@ -16,7 +18,9 @@ from commands import nearfar as run
 from conftest import hum, write_wav
 from nearfar import backend, pooling, recipe, views
 from nearfar.challenge import evaluate as bench
+from nearfar.challenge.data.layout import read as read_layout
 from nearfar.challenge.search import run as searching
+from nearfar.challenge.search.records import read as read_records
 from nearfar.challenge.search.space import space
 from nearfar.challenge.search.space import space as space_by_name
 from nearfar.embedding.store import Store
@@ -486,3 +490,98 @@ def test_vectors_of_one_number_are_refused_with_their_cause():
     lone = np.array([min(abs(a - b) for j, b in enumerate(levels[:5]) if j != i) for i, a in enumerate(levels[:5])])
     nearest = min(abs(levels[5] - level) for level in levels[:5])
     assert detector.score([clips[5]])[0].score == pytest.approx((nearest - lone.mean()) / lone.std(), rel=1e-3)
+
+
+def register_from(file: Path, code: str) -> None:
+    """Write a module of plug-ins and import it, as `nearfar --plugin` does in a new process."""
+    file.write_text(code)
+    sys.modules.pop(file.stem, None)
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    exec(compile(code, str(file), "exec"), module.__dict__)
+
+
+CODE = """
+import nearfar
+from test_plugins import Nearest
+def top(frames):
+    return frames.{function}(axis=0)
+nearfar.register_pooling("top", top)
+nearfar.register_backend("nearest", Nearest)
+"""
+
+
+def test_results_are_computed_anew_when_the_code_of_a_plug_in_has_changed(data: Path, tmp_path: Path):
+    from nearfar.challenge.evaluate import ScoreCache
+
+    def searched() -> float:
+        chosen = space(views=("near_only",), poolings=("top", "mean"), methods=("raw",))
+        records = searching.search(data, ["logmel"], tmp_path / "search", chosen).records
+        return {r.pooling: records.overall[i] for i, r in enumerate(records.recipes) if r.k == 1}
+
+    def cached() -> list[float]:
+        cache = ScoreCache(tmp_path / "scores")
+        return [list(s.test.values()) for _, s in cache.scores("mine", Recipe(pooling="top"), read_layout(data).units)]
+
+    register_from(tmp_path / "mine.py", CODE.format(function="max"))
+    first, scores = searched(), cached()
+    begun = {path: path.stat().st_mtime_ns for path in tmp_path.glob("search/logmel/fan/*.safetensors")}
+    assert searched() == first and cached() == scores
+    assert begun == {path: path.stat().st_mtime_ns for path in begun}, "nothing was computed again"
+    register_from(tmp_path / "mine.py", CODE.format(function="min"))
+    second = searched()
+    evaluated = bench.evaluate(data, Recipe(pooling="top", method="raw"), rounds=1).overall
+    assert second["top"] == pytest.approx(evaluated) and second["mean"] == first["mean"]
+    assert cached() != scores
+    assert [p.name for p, time in begun.items() if p.stat().st_mtime_ns != time], "the files of `top` were written anew"
+    assert [p.name for p, time in begun.items() if p.stat().st_mtime_ns == time], "those of `mean` were not"
+
+
+def test_results_of_plug_ins_that_are_not_here_are_left_out_with_a_warning(data: Path, tmp_path: Path):
+    nearfar.register_encoder("grids", Grids)
+    nearfar.register_backend("nearest", Nearest)
+    chosen = space(views=("near_only",), poolings=("mean",), methods=("nearest", "raw"))
+    for encoder in ("grids", "logmel"):
+        searching.search(data, [encoder], tmp_path, chosen)
+    both = read_records(tmp_path)
+    for kind, name in (("encoder", "grids"), ("method", "nearest")):
+        plugin = PLUGINS[kind]
+        del plugin.table[name], plugin.paths[name], plugin._given[name]
+    with pytest.warns(UserWarning, match="results of grids, nearest are left out: plug-ins that are not registered"):
+        left = read_records(tmp_path)
+    rows = [i for i, r in enumerate(both.recipes) if r.encoder == "logmel" and r.method == "raw"]
+    assert list(left.recipes) == [both.recipes[i] for i in rows]
+    assert np.array_equal(left.numbers, both.numbers[rows])
+    nearfar.register_backend("nearest", Nearest)
+    with pytest.warns(UserWarning, match="results of grids are left out"):
+        assert [r for r in both.recipes if r.encoder == "logmel"] == list(read_records(tmp_path).recipes)
+
+
+def test_an_encoder_without_weights_hash_is_searched_anew_by_another_process(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    nearfar.register_encoder("bands", Bands)
+    chosen = space(views=("near_only",), poolings=("mean",), methods=("raw",))
+
+    def searched() -> searching.Searched:
+        return searching.search(data, ["bands"], tmp_path, chosen)
+
+    first = searched()
+    assert any("bands has no weights_hash" in note for note in first.notes)
+    monkeypatch.setattr(Bands, "frames", lambda self, waves: [np.ones((3, 65)) * abs(w).max() for w in waves])
+    assert np.array_equal(searched().records.numbers, first.records.numbers), "the same process takes what is there"
+    monkeypatch.setattr("nearfar.encoders.loading.PROCESS", "another")
+    with pytest.raises(ValueError, match="refused"):  # vectors of the new code are all the same
+        searched()
+
+
+def test_the_version_of_a_plug_in(tmp_path: Path):
+    from nearfar.support.plugins import PROCESS, version_of
+
+    assert version_of(Nearest) == version_of(Bands) == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    assert version_of(Nearest(np.eye(3), None)) == version_of(lambda x: tmp_path) == PROCESS
+    assert version_of(len) == ""
+    inside: dict[str, object] = {}
+    exec("def f(x):\n    return x", inside)
+    assert version_of(inside["f"]) == PROCESS, "no source to be had"

@@ -350,6 +350,17 @@ def plugins_of(system: System) -> dict[str, dict[str, str]]:
     return found
 
 
+def plugin_versions(recipes: Iterable[Recipe]) -> dict[str, dict[str, str]]:
+    """{field: {name: version}} of the views, poolings and back ends of the user that recipes name."""
+    parts = [part for recipe in recipes for part in recipe.parts]
+    named = {field: {getattr(part, field) for part in parts} & each.paths.keys() for field, each in PLUGINS.items()}
+    return {
+        field: {name: PLUGINS[field].version(name) for name in sorted(names)}
+        for field, names in named.items()
+        if names and field != "encoder"
+    }
+
+
 def require_plugins(needed: Any) -> None:
     """MissingPlugin, with the way out, if a plug-in that `plugins_of` a saved system named is not registered."""
     for field, paths in dict(needed).items():

@@ -28,7 +28,7 @@ from nearfar.detector import Detector
 from nearfar.detector.detector import DetectorOptions
 from nearfar.embedding.store import Store
 from nearfar.encoders import PRECISIONS, Encoder
-from nearfar.encoders.loading import load_encoders, weights_in
+from nearfar.encoders.loading import identity, load_encoders, weights_in
 from nearfar.fusion import align, check_weights
 from nearfar.metrics import (
     Comparison,
@@ -41,7 +41,7 @@ from nearfar.metrics import (
     machine,
     overall,
 )
-from nearfar.recipe import System, as_data, leaves
+from nearfar.recipe import System, as_data, leaves, plugin_versions
 from nearfar.score import Score
 from nearfar.support.check import integer, one_of
 from nearfar.support.files import atomic_write, file_fingerprint
@@ -310,8 +310,8 @@ class ScoreCache:
 
         FOLDER/<system>-<unit>-<key>.json    {"train": {file: score}, "test": {file: score}, "failures": [...]}
 
-    The key is a hash of all that a score depends on: version, recipe, weights, channels, rounding of the store, and
-    name, size and time of every recording.
+    The key is a hash of all that a score depends on: version, recipe, weights, code of plug-ins, channels, rounding of
+    the store, and name, size and time of every recording.
     """
 
     folder: Path
@@ -336,7 +336,8 @@ class ScoreCache:
         """
         names = sorted({leaf.encoder for leaf in leaves(system)}) if system is not None else []
         hashes = {
-            n: str(weights_id) for n, weights_id in weights_in(names, self.weights, self.precision, self.device).items()
+            n: identity(n, weights)
+            for n, weights in weights_in(names, self.weights, self.precision, self.device).items()
         }
         encoders: dict[str, Encoder] | None = None
         for unit in units:
@@ -374,7 +375,8 @@ class ScoreCache:
         files = sorted((r.split, r.path.name, *file_fingerprint(r.path)) for r in [*unit.train, *unit.test])
         recipe = None if system is None else as_data(system)
         dtype = self.store.dtype if self.store else "float32"
-        parts = [FORMAT, version("nearfar"), recipe, sorted(hashes.items()), self.near, self.far, dtype, files]
+        plugins = {} if system is None else plugin_versions(leaves(system))
+        parts = [FORMAT, version("nearfar"), recipe, sorted(hashes.items()), self.near, self.far, dtype, files, plugins]
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

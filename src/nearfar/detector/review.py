@@ -189,7 +189,9 @@ def check_vectors(recipes: Sequence[Recipe], banks: Sequence[Array], levels: Seq
         what = "the same vector" if largest else "a vector of zeros"
         causes = []
         if z.shape[-1] == 1 and recipe.normalize:
-            causes.append("a single number becomes 1 or -1 where vectors are scaled to length 1 (--set normalize=false)")
+            causes.append(
+                "a single number becomes 1 or -1 where vectors are scaled to length 1 (--set normalize=false)"
+            )
         elif TABLE[recipe.encoder].weights == "plug-in":
             causes.append("the encoder, which is yours, gives the same for every wave")
         elif with_weights([recipe.encoder]):

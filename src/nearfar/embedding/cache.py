@@ -22,7 +22,7 @@ from nearfar.embedding.facts import FORMAT, ClipFacts
 from nearfar.embedding.store import Key, Store
 from nearfar.embedding.vectors import EncoderInput, encode, waveforms_for
 from nearfar.encoders import TABLE, Encoder, EncoderDescription, Layers
-from nearfar.encoders.loading import weights_of
+from nearfar.encoders.loading import is_nameless, weights_of
 from nearfar.errors import StoreError
 from nearfar.support.check import Array
 from nearfar.support.files import sha256_of
@@ -123,8 +123,7 @@ class EmbeddingCache:
 
     def _keeps(self, each: EncoderInput) -> bool:
         """Whether a store keeps an input: not that of a plug-in without a `weights_hash`, unless that is an error."""
-        is_plugin = TABLE[each.encoder].weights == "plug-in"
-        return self.must_keep or not is_plugin or bool(str(weights_of(self.described[each.encoder])))
+        return self.must_keep or not is_nameless(each.encoder, weights_of(self.described[each.encoder]))
 
     def read(
         self, source: str, window: tuple[int, int] | None, inputs: Iterable[EncoderInput]

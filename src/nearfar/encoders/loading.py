@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nearfar.encoders import PRECISIONS, TABLE, Encoder, EncoderDescription, device_class, hash_of, load
 from nearfar.encoders.table import NetworkOptions
 from nearfar.support.check import one_of
+from nearfar.support.plugins import PROCESS
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -94,6 +95,16 @@ def weights_in(
 def weights_of(encoder: EncoderDescription) -> WeightsId:
     """The identity of an encoder's weights; empty if it has none."""
     return WeightsId.parse(encoder.weights_hash)
+
+
+def is_nameless(encoder: str, weights: WeightsId) -> bool:
+    """Whether an encoder is a plug-in without a `weights_hash`: nothing tells whether its outputs have changed."""
+    return TABLE[encoder].weights == "plug-in" and not weights.sha256
+
+
+def identity(encoder: str, weights: WeightsId) -> str:
+    """`weights` as text; of a nameless encoder one that holds in this process alone."""
+    return f"of process {PROCESS}" if is_nameless(encoder, weights) else str(weights)
 
 
 def _uses_device(name: str) -> bool:

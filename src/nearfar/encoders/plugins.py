@@ -4,7 +4,8 @@
     grid(waves)        waves (1, N) float32 -> (1, T, F, D) or a list of one (T, F, D)
     frames(waves)      waves (1, N) float32 -> (1, T, D) or a list of one (T, D), where there is no `grid`
                        numbers of numpy or torch, on any device and with gradients or not, all of them finite
-    weights_hash       optional: text that changes whenever the outputs do; without it no store keeps them
+    weights_hash       optional: text that changes whenever the outputs do; without it no store keeps them, and no later
+                       process takes over results of a search
     licence            optional
 
 Waves come one at a time, so that a clip's grid depends on the clip alone, and never from two threads at once.

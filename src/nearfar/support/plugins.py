@@ -5,6 +5,7 @@ A recipe holds the name alone. No file says which code to run: the program regis
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import re
@@ -14,10 +15,12 @@ from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from uuid import uuid4
 
 from nearfar.errors import MissingPlugin
 
 Item = TypeVar("Item")
+PROCESS = uuid4().hex  # stands for what may differ in every other process
 NAME = re.compile(r"\w[\w.-]*")  # fit for a file name
 
 
@@ -34,6 +37,7 @@ class Plugins(Generic[Item]):
         self.kind, self.call, self.table = kind, call, table
         self.paths: dict[str, str] = {}
         self._given: dict[str, Any] = {}
+        self._versions: dict[str, str] = {}
 
     def register(self, name: str, given: Any, item: Item) -> None:
         """Add `item`, made of what the user has `given`; a plug-in of that name is replaced.
@@ -47,6 +51,7 @@ class Plugins(Generic[Item]):
         if name in self.table and name not in self.paths:
             raise ValueError(f"{name!r} is {self._a_kind} of nearfar: register yours under another name")
         self.table[name], self.paths[name], self._given[name] = item, path_of(given), given
+        self._versions[name] = version_of(given)
 
     def name_of(self, given: Any, make: Callable[[Any], Item]) -> str:
         """The name under which `given` is registered; if it is not yet, it gets its import path as a name."""
@@ -80,6 +85,10 @@ class Plugins(Generic[Item]):
             return Importable(path, "")
         levels = module.count(".") + (Path(file).stem == "__init__")
         return Importable(path, str(Path(file).resolve().parents[levels]))
+
+    def version(self, name: str) -> str:
+        """`version_of` the plug-in `name`; "" if it is not registered."""
+        return self._versions[name] if name in self.paths else ""
 
     def require(self, name: str, path: str) -> None:
         """MissingPlugin if no plug-in is registered as `name`; it was imported from `path`."""
@@ -120,6 +129,23 @@ def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[s
     named = inspect.signature(function).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in named.values())
     return {key: value for key, value in options.items() if takes_all or key in named}
+
+
+def version_of(given: Any) -> str:
+    """Text that changes with the file of a function or class; of an object or closure one that no other process has.
+
+    Code of other files that it calls plays no part, and "" stands for what is built in.
+    """
+    if inspect.isbuiltin(given):
+        return ""
+    if not isinstance(given, type) and (not inspect.isfunction(given) or given.__closure__):
+        return PROCESS
+    try:
+        file = Path(inspect.getsourcefile(given) or "")
+        code = file.read_bytes() if file.is_file() else inspect.getsource(given).encode()  # a cell of a notebook
+    except (OSError, TypeError):
+        return PROCESS
+    return hashlib.sha256(code).hexdigest()[:16]
 
 
 def path_of(given: Any) -> str:

@@ -25,6 +25,7 @@ import csv
 import io
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -37,9 +38,10 @@ import numpy as np
 from nearfar.audio.recordings import check_machines
 from nearfar.backend import COUNTS
 from nearfar.challenge.search.space import Setting, as_row
+from nearfar.encoders import TABLE as ENCODERS
 from nearfar.fusion import in_sigmas
 from nearfar.metrics import METRICS, harmonic_means
-from nearfar.recipe import Recipe
+from nearfar.recipe import PLUGINS, Recipe, plugin_versions
 from nearfar.support.cells import escaped
 from nearfar.support.check import Array
 from nearfar.support.files import atomic_write
@@ -50,6 +52,7 @@ STATISTICS = ("mean", "sd", *QUANTILES, "source_mean", "target_mean", "pseudo_au
 CLIPS, TABLE = "clips.json", "configurations"
 MIXED = ("layer", *COUNTS)  # columns of numbers where a word or several numbers may stand too
 ABOUT = "nearfar"  # the entry of a file's metadata
+USED = "plugins"  # in it, the plug-ins of the configurations and the versions of their code
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class Recorder:
             path = self._path(setting)
             metadata = _metadata(path) if self.begun and path.exists() else {}
             known = metadata if metadata.get("clips") == self._digest else {}
-            self._recorded[setting] = _parsed(known.get("recipes", "[]")), _parsed(known.get("refused", "[]"))
+            self._recorded[setting] = _recipes(known, "recipes"), _recipes(known, "refused")
         recorded = {recipe for recipes in self._recorded[setting] for recipe in recipes}
         return [recipe for recipe in recipes if recipe not in recorded]
 
@@ -139,7 +142,7 @@ class Recorder:
         if scored:
             results = _read(self._path(setting)) + results
         refused = [*before, *refused]
-        about = {"clips": self._digest}
+        about = {"clips": self._digest, USED: json.dumps(plugin_versions([*results.recipes, *refused]))}
         about |= {
             name: json.dumps([as_row(recipe) for recipe in recipes])
             for name, recipes in (("recipes", results.recipes), ("refused", refused))
@@ -228,9 +231,10 @@ def read(folder: str | os.PathLike[str], encoders: Sequence[str] = (), machines:
     test_sets: dict[str, TestSet] = {}
     results: dict[str, dict[Recipe, tuple[Results, int]]] = {}
     refused: dict[str, list[Recipe]] = {}
+    lost = {each.parent.name for each in folders if each.parent.name not in ENCODERS}
     for each in folders:
         machine = each.name
-        if machines and machine not in machines:
+        if (machines and machine not in machines) or each.parent.name in lost:
             continue
         test_set = TestSet(**json.loads((each / CLIPS).read_text(encoding="utf-8")))
         if test_sets.setdefault(machine, test_set).test != test_set.test:
@@ -239,6 +243,15 @@ def read(folder: str | os.PathLike[str], encoders: Sequence[str] = (), machines:
             )
         results.setdefault(machine, {}).update(_recorded(each, test_set))
         refused.setdefault(machine, []).extend(_refused(each, test_set))
+        lost |= _lost(each, test_set)
+    if lost:
+        warnings.warn(
+            f"{folder}: the results of {', '.join(sorted(lost))} are left out: plug-ins that are not registered here "
+            "(nearfar --plugin MODULE ...), or whose code has changed since",
+            stacklevel=2,
+        )
+    if not test_sets and lost:
+        raise ValueError(f"{folder} holds no results beside those of plug-ins: register {', '.join(sorted(lost))}")
     if not test_sets:
         raise FileNotFoundError(f"{folder} holds no records of a search (`nearfar search DATA -o {folder}` makes them)")
     return _joined(folder, test_sets, results, {machine: each for machine, each in refused.items() if each})
@@ -257,7 +270,13 @@ def _refused(folder: Path, test_set: TestSet) -> Iterator[Recipe]:
     for path in sorted(folder.glob("*.safetensors")):
         about = _metadata(path)
         if about.get("clips") == test_set.digest:
-            yield from _parsed(about.get("refused", "[]"))
+            yield from _recipes(about, "refused")
+
+
+def _lost(folder: Path, test_set: TestSet) -> set[str]:
+    """Names of the plug-ins whose results of these clips are recorded and cannot be used."""
+    each = [_metadata(path) for path in sorted(folder.glob("*.safetensors"))]
+    return {name for about in each if about.get("clips") == test_set.digest for _, name in _changed(about)}
 
 
 def refusals(refused: Mapping[str, Sequence[Recipe]]) -> list[str]:
@@ -335,14 +354,28 @@ def _metadata(path: Path) -> dict[str, str]:
 def _read(path: Path) -> Results:
     from safetensors.numpy import load_file
 
-    x = load_file(path)
-    return Results(_parsed(_metadata(path)["recipes"]), x["numbers"], x["statistics"], x["scores"])
+    x, about = load_file(path), _metadata(path)
+    found = _parsed(about["recipes"], _changed(about))
+    rows = list(found)
+    return Results(list(found.values()), x["numbers"][rows], x["statistics"][rows], x["scores"][rows])
+
+
+def _changed(about: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    """(field, name) of the plug-ins of a file that are not registered here, or whose code is another now."""
+    recorded: dict[str, dict[str, str]] = json.loads(about.get(USED, "{}"))
+    return frozenset((f, n) for f, names in recorded.items() for n, v in names.items() if PLUGINS[f].version(n) != v)
+
+
+def _recipes(about: Mapping[str, str], which: str) -> list[Recipe]:
+    """The "recipes" or "refused" of a file whose plug-ins have not changed."""
+    return list(_parsed(about.get(which, "[]"), _changed(about)).values())
 
 
 @lru_cache(maxsize=512)
-def _parsed(text: str) -> tuple[Recipe, ...]:
+def _parsed(text: str, changed: frozenset[tuple[str, str]]) -> dict[int, Recipe]:
+    """The recipes of a file by their row, without those that name a plug-in that has changed."""
     rows: list[dict[str, Any]] = json.loads(text)
     for row in rows:
         if isinstance(row.get("layer"), list):  # JSON has no tuples
             row["layer"] = tuple(row["layer"])
-    return tuple(Recipe(**row) for row in rows)
+    return {i: Recipe(**row) for i, row in enumerate(rows) if all(row.get(field) != name for field, name in changed)}

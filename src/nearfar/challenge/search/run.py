@@ -41,8 +41,8 @@ from nearfar.detector.detector import LONGER
 from nearfar.embedding.cache import CachedEncoders
 from nearfar.embedding.fill import Order, embed_shard
 from nearfar.embedding.store import Store
-from nearfar.encoders import TABLE, Layers, device_class
-from nearfar.encoders.loading import full_paths, load_encoders, weights_in
+from nearfar.encoders import Layers, device_class
+from nearfar.encoders.loading import full_paths, identity, is_nameless, load_encoders, weights_in
 from nearfar.recipe import Recipe
 from nearfar.support.arrays import Place
 from nearfar.support.check import Array, one_of
@@ -227,10 +227,14 @@ def search(
     for encoder in encoders:
         weights_id = weights_in([encoder], weights, precision, device)[encoder]
         grids = store or (Store(Path(folder) / GRIDS) if weights_id.sha256 else None)
-        if TABLE[encoder].weights == "plug-in" and not weights_id.sha256:
+        if is_nameless(encoder, weights_id):
             grids = None
+            notes.append(
+                f"{encoder} has no weights_hash, which would tell whether its outputs are those of an earlier run: all "
+                "of it is computed anew"
+            )
         dtype = grids.dtype if grids else "float32"
-        how = f"channels {near} and {far}, weights {weights_id}, grids in {dtype}"
+        how = f"channels {near} and {far}, weights {identity(encoder, weights_id)}, grids in {dtype}"
         plans = [plan(replace(m, how=f"{how}, files {_files_hash(m)}"), space, encoder, folder) for m in machines]
         plans = [each for each in plans if each.settings]
         if plans:  # otherwise no network is loaded
