@@ -40,6 +40,12 @@ def wait_for(test, seconds: float = 60.0):
         time.sleep(0.02)
 
 
+def listens(port: int) -> bool:
+    """Whether somebody listens at a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Mosquitto:
     """A broker without memory, unless `lines` give it one: what it should know after a restart has to be told again."""
 
@@ -56,17 +62,13 @@ class Mosquitto:
     def start(self) -> None:
         quiet = subprocess.DEVNULL
         self.process = subprocess.Popen([self.binary, "-c", str(self.config)], stdout=quiet, stderr=quiet)
-        assert wait_for(self._answers), "mosquitto does not start"
+        assert wait_for(lambda: listens(self.port))
 
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
             self.process.wait()
             self.process = None
-
-    def _answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 class Listener:

@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +125,12 @@ def test_mistakes_are_one_line_and_exit_2(model, tmp_path, arguments, says):
     assert says in err and "Traceback" not in err
 
 
+def waiting(folder, sink):
+    """What a history keeps for a sink."""
+    with closing(History(folder)) as history:
+        return history.outbox.mailbox(sink, ()).waiting()
+
+
 @pytest.mark.slow
 def test_a_stream_with_everything_on_stops_gracefully(model, tmp_path):
     """ffmpeg, MQTT, metrics, a dead webhook, files and history at once; SIGTERM ends it with nothing lost."""
@@ -160,20 +166,19 @@ file = "scores.csv"
     child = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert wait_for(lambda: listener.of("/event"))
-        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
-        assert 'nearfar_alarm{machine="pump"} 1.0' in text
+        url = f"http://127.0.0.1:{port}/metrics"
+        assert wait_for(lambda: b'nearfar_alarm{machine="pump"} 1.0' in urllib.request.urlopen(url, timeout=60).read())
+        assert wait_for(lambda: not waiting(tmp_path / "h", "mqtt"))
     finally:
         child.send_signal(signal.SIGTERM)
-        out, err = child.communicate(timeout=30)
+        out, err = child.communicate(timeout=60)
     assert child.returncode == 0 and b"ALARM" in out and b"windows scored" in err
     assert wait_for(lambda: json.loads(listener.of("/health")[-1])["health"] == "offline")
     lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     scores = [m for m in lines if m["kind"] == "score"]
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == len(scores) + 1
-    history = History(tmp_path / "h")
-    assert history.outbox.mailbox("webhook", ()).waiting()  # nobody took them: they wait for the next time
-    assert not history.outbox.mailbox("mqtt", ()).waiting()
-    history.close()
+    assert waiting(tmp_path / "h", "webhook")  # nobody took them: they wait for the next time
+    assert not waiting(tmp_path / "h", "mqtt")
     assert list((tmp_path / "h" / "audio").glob("*.flac"))
     listener.close()
     broker.stop()
@@ -239,20 +244,19 @@ def test_an_alarm_that_nobody_could_be_told_of_before_kill_9_is_told_at_the_next
     again = Monitoring(model, tmp_path, broker.port, hook)
     try:
         assert wait_for(lambda: len(listener.of("/event")) >= 2 and len(server.taken) >= 2)
+        assert wait_for(lambda: not waiting(tmp_path / "h", "mqtt") and not waiting(tmp_path / "h", "webhook"))
     finally:
         again.process.terminate()
-        again.process.wait(30)
+        again.process.wait(60)
     server.close()
     listener.close()
     broker.stop()
     by_mqtt = [json.loads(payload) for payload in listener.of("nearfar/plant/pump3/event")]
     by_hook = [message for _, body in server.taken if (message := json.loads(body))["kind"] == "event"]
     for told in (by_mqtt, by_hook):  # then it was over, because nobody listened
-        assert [m["what"] for m in told] == ["raised", "cleared"] and {m["event"]["id"] for m in told} == {1}
-        assert told[0]["at"] == told[0]["event"]["started"] < told[1]["at"] + 1
-    history = History(tmp_path / "h")
-    assert not any(history.outbox.mailbox(sink, ()).waiting() for sink in ("mqtt", "webhook"))
-    history.close()
+        assert list(dict.fromkeys(m["what"] for m in told)) == ["raised", "cleared"]  # at least once
+        assert {m["event"]["id"] for m in told} == {1}
+        assert told[0]["at"] == told[0]["event"]["started"] < told[-1]["at"] + 1
 
 
 @pytest.mark.slow
@@ -273,7 +277,7 @@ def test_kill_9_in_the_middle_of_an_alarm_loses_nothing_recorded(model, tmp_path
     said = []
     while not any(m["kind"] == "event" for m in said):
         said.append(json.loads(child.stdout.readline()))
-    time.sleep(0.2)
+    assert wait_for(lambda: list((tmp_path / "h" / "audio").glob("*.flac")))
     child.kill()
     said += [json.loads(line) for line in child.stdout.read().splitlines() if line.endswith(b"}")]
     child.wait()

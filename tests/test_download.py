@@ -255,7 +255,7 @@ def test_two_processes_at_once_fetch_it_once(target):
         for process in pair:
             process.start()
         for process in pair:
-            process.join(60)
+            process.join(300)
         assert [process.exitcode for process in pair] == [0, 0]
         assert server.sent == len(BODY)
     whole(target)
