@@ -186,8 +186,7 @@ def neighbours(distances: Sequence[float], normals: Sequence[Origin]) -> list[Ne
         _, at, start = normal.name.rpartition("@")
         start_s = float(start[:-1]) if at and start[:-1].replace(".", "", 1).isdigit() and start.endswith("s") else 0.0
         found.setdefault(
-            normal.sha256 + normal.name,
-            Neighbour(normal.name, float(distance), normal.path, start_s, normal.seconds),
+            normal.sha256 + normal.name, Neighbour(normal.name, float(distance), normal.path, start_s, normal.seconds)
         )
     return list(found.values())
 

@@ -16,18 +16,7 @@ from nearfar.live.sinks.notify import Channel, open_address
 from nearfar.support.files import read_json, write_json
 
 ADDED = "channels.json"
-SCHEMES = (
-    "ntfy",
-    "ntfys",
-    "tgram",
-    "slack",
-    "msteams",
-    "workflows",
-    "discord",
-    "pover",
-    "mailto",
-    "mailtos",
-)
+SCHEMES = ("ntfy", "ntfys", "tgram", "slack", "msteams", "workflows", "discord", "pover", "mailto", "mailtos")
 
 
 def channels(config: PlantConfig) -> dict[str, NotifyConfig]:

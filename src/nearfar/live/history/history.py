@@ -12,12 +12,11 @@ written in order as soon as there is room. No clock is read: ages count from the
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, fields, replace
+from dataclasses import astuple, replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from statistics import median
@@ -27,7 +26,7 @@ from nearfar.errors import NotFound
 from nearfar.live.history.archive import AudioArchive, Samples
 from nearfar.live.history.database import Database, Statement
 from nearfar.live.history.outbox import Outbox
-from nearfar.live.history.records import NOTE, Audit, Event, Note, ScoreRecord, trigger_names
+from nearfar.live.history.records import NOTE, Audit, Event, Note, ScoreRecord, as_column, of_row
 from nearfar.live.rules.alarm import Alarm
 from nearfar.live.rules.rhythm import DAY_S, RECENT_DAYS, Listening
 from nearfar.live.sinks.messages import Message
@@ -39,7 +38,7 @@ MOST_NOTES = 1000
 PRUNE_S = 3600.0  # between deletions of old scores
 RUN_S = 8 * DAY_S  # old scores go only if there are others a day old, but not older than this: a clock may jump
 SPAN = "WHERE machine = ? AND t0 >= ? AND t0 < ?"
-COLUMNS = ", ".join(f.name for f in fields(ScoreRecord))
+SCORE = f"SELECT {', '.join(ScoreRecord.__match_args__)} FROM scores"
 
 Describe = Callable[[Event], Message]  # makes the message about an event that has its number
 
@@ -85,7 +84,7 @@ class History:
             event = replace(self.event(event_id), **changes)
             self._unsaved[event_id] = event
             names = ", ".join(f"{name} = ?" for name in changes)
-            update = f"UPDATE events SET {names} WHERE id = ?", [*map(_as_column, changes.values()), event_id]
+            update = f"UPDATE events SET {names} WHERE id = ?", [*map(as_column, changes.values()), event_id]
             self._write_event(update, event, describe)
             return event
 
@@ -118,27 +117,20 @@ class History:
         if count <= points:
             return self.scores(machine, since, until)
         rows = sorted(self._extremes(machine, first, last, max(1, points // 4)))
-        query = f"SELECT {COLUMNS} FROM scores WHERE rowid IN ({_marks(rows)}) ORDER BY t0"
-        return [_score(row) for row in self.database.read(query, rows)]
+        return list(self._scores(f"WHERE rowid IN ({_marks(rows)}) ORDER BY t0", rows))
 
     def iter_scores(self, machine: str, since: float, until: float) -> Iterator[ScoreRecord]:
         """Windows that begin in [since, until), oldest first, read one at a time: months hold a million windows."""
-        with self.database.reader() as connection:
-            for row in connection.execute(f"SELECT {COLUMNS} FROM scores {SPAN} ORDER BY t0", [machine, since, until]):
-                yield _score(row)
+        return self._scores(f"{SPAN} ORDER BY t0", [machine, since, until])
 
     def scores_of_files(self, machine: str, since: float, until: float) -> Iterator[ScoreRecord]:
         """Windows of recordings that begin in [since, until), newest first, read one at a time."""
-        query = f"SELECT {COLUMNS} FROM scores {SPAN} AND file != '' ORDER BY t0 DESC"
-        with self.database.reader() as connection:
-            for row in connection.execute(query, [machine, since, until]):
-                yield _score(row)
+        return self._scores(f"{SPAN} AND file != '' ORDER BY t0 DESC", [machine, since, until])
 
     def score_at(self, machine: str, t0: float) -> ScoreRecord | None:
         """The window of a machine that begins at `t0`, or None."""
-        query = f"SELECT {COLUMNS} FROM scores {SPAN} LIMIT 1"
-        rows = self.database.read(query, [machine, t0 - SAME_S, t0 + SAME_S])
-        return _score(rows[0]) if rows else None
+        found = list(self._scores(f"{SPAN} LIMIT 1", [machine, t0 - SAME_S, t0 + SAME_S]))
+        return found[0] if found else None
 
     def events(
         self,
@@ -159,7 +151,7 @@ class History:
             "id < ?": before_id,
         }
         query, values = _select("events", conditions, limit)
-        found = {row[0]: _event(row) for row in self.database.read(query, values)}
+        found = {row[0]: of_row(Event, row) for row in self.database.read(query, values)}
         with self.database.lock:
             latest, below = math.inf if until is None else until, math.inf if before_id is None else before_id
             for e in self._unsaved.values():  # the same conditions in memory
@@ -179,7 +171,7 @@ class History:
         rows = self.database.read("SELECT * FROM events WHERE id = ?", [event_id])
         if not rows:
             raise NotFound(f"there is no event {event_id}")
-        return _event(rows[0])
+        return of_row(Event, rows[0])
 
     def audit(
         self,
@@ -193,7 +185,7 @@ class History:
         """Audit entries, newest first."""
         conditions = {"machine = ?": machine, "id < ?": before_id, "id = ?": id, "action = ?": action}
         query, values = _select("audits", conditions, limit)
-        return [_audit(row) for row in self.database.read(query, values)]
+        return [of_row(Audit, row) for row in self.database.read(query, values)]
 
     def notes(self, machine: str) -> list[Note]:
         """The notes on the time line of a machine, the last written first; at most the newest of MOST_NOTES entries."""
@@ -255,6 +247,11 @@ class History:
         """Write the waiting rows if that is possible, and close the files."""
         self.database.close()
 
+    def _scores(self, where: str, values: Sequence[Any]) -> Iterator[ScoreRecord]:
+        with self.database.reader() as connection:
+            for row in connection.execute(f"{SCORE} {where}", values):
+                yield of_row(ScoreRecord, row)
+
     def _write_event(self, statement: Statement, event: Event, describe: Describe | None) -> None:
         messages = self.outbox.inserts(describe(event)) if describe else []
         if self.database.write(statement, *messages):
@@ -306,31 +303,10 @@ def _marks(values: Sequence[object]) -> str:
 
 
 def _insert(table: str, values: Sequence[Any]) -> Statement:
-    return f"INSERT INTO {table} VALUES ({_marks(values)})", [_as_column(value) for value in values]
-
-
-def _as_column(value: Any) -> Any:
-    """A field as SQLite keeps it: a dict or tuple as JSON."""
-    return json.dumps(value) if isinstance(value, dict | tuple) else value
+    return f"INSERT INTO {table} VALUES ({_marks(values)})", [*map(as_column, values)]
 
 
 def _select(table: str, conditions: dict[str, Any], limit: int) -> Statement:
     used = {condition: value for condition, value in conditions.items() if value is not None}
     where = f" WHERE {' AND '.join(used)}" if used else ""
     return f"SELECT * FROM {table}{where} ORDER BY id DESC LIMIT ?", [*used.values(), limit]
-
-
-def _event(row: Sequence[Any]) -> Event:
-    event = Event(*row)
-    return replace(event, triggered_by=trigger_names(event.triggered_by), interrupted=bool(event.interrupted))
-
-
-def _audit(row: Sequence[Any]) -> Audit:
-    audit = Audit(*row)
-    return replace(audit, detail=json.loads(row[-1]))
-
-
-def _score(row: Sequence[Any]) -> ScoreRecord:
-    score = ScoreRecord(*row)
-    anomalous, unusual = (None if flag is None else bool(flag) for flag in (score.anomalous, score.unusual))
-    return replace(score, anomalous=anomalous, unusual=unusual, triggered_by=trigger_names(score.triggered_by))

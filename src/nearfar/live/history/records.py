@@ -1,11 +1,14 @@
-"""The rows of the history. Times are seconds since 1970 (UTC), levels dB of full scale."""
+"""The rows of the history: a table has the fields of its record as columns, in their order.
+
+Times are seconds since 1970 (UTC), levels dB of full scale.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from nearfar.score import status
 from nearfar.support.times import utc_time
@@ -13,6 +16,7 @@ from nearfar.support.times import utc_time
 ALARM, HEALTH_EVENT, TREND, UNUSUAL = "alarm", "health", "trend", "unusual"  # kinds of events
 FINE, FAULT = "fine", "fault"  # verdicts
 NOTE = "note"  # the action of the audit that writes, changes and deletes notes
+Record = TypeVar("Record", "ScoreRecord", "Event", "Audit")
 
 
 @dataclass(frozen=True)
@@ -111,3 +115,25 @@ def trigger_names(value: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(value, str):
         value = json.loads(value) if value.startswith("[") else [name for name in value.split(" and ") if name]
     return tuple(value)
+
+
+def as_column(value: Any) -> Any:
+    """A field as SQLite keeps it: a dict or tuple as JSON."""
+    return json.dumps(value) if isinstance(value, dict | tuple) else value
+
+
+def _flag(value: int | None) -> bool | None:
+    return None if value is None else bool(value)
+
+
+READ: dict[str, Callable[[Any], Any]] = {  # how the values of a column become those of the field
+    **dict.fromkeys(("anomalous", "unusual", "interrupted"), _flag),
+    "triggered_by": trigger_names,
+    "detail": json.loads,
+}
+
+
+def of_row(kind: type[Record], row: Sequence[Any]) -> Record:
+    """The record of a row of its table."""
+    values = zip(kind.__match_args__, row, strict=True)
+    return kind(*(READ[name](value) if name in READ else value for name, value in values))

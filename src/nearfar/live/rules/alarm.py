@@ -93,12 +93,7 @@ class Alarm:
         return self.on - self.deadband
 
     def update(
-        self,
-        value: float | None,
-        at: float,
-        p: float | None = None,
-        kinds: Iterable[str] = (),
-        loud: bool = False,
+        self, value: float | None, at: float, p: float | None = None, kinds: Iterable[str] = (), loud: bool = False
     ) -> str:
         """Take the score of a window (None: it cannot be judged), its time, its p, and the watches that crossed.
 

@@ -69,14 +69,7 @@ class Decoder:
             self._idle.put(None)  # started on first use
 
     def clips(
-        self,
-        path: Path,
-        name: str,
-        *,
-        near: int,
-        far: int | None,
-        window_s: float,
-        whole_s: float = audio.LONG_S,
+        self, path: Path, name: str, *, near: int, far: int | None, window_s: float, whole_s: float = audio.LONG_S
     ) -> Iterator[Clip]:
         """The clips of the file at `path`, which the sender calls `name`; AudioError if it cannot be used.
 

@@ -17,17 +17,8 @@ from nearfar.live.sinks.retry import RetryQueue
 from nearfar.support.cells import escaped
 
 COLUMNS = (
-    "time",
-    "machine",
-    "score",
-    "threshold",
-    "anomalous",
-    "p",
-    "triggered_by",
-    "problem",
-    "near_dbfs",
-    "far_dbfs",
-    "unusual",
+    *("time", "machine", "score", "threshold", "anomalous", "p", "triggered_by", "problem"),
+    *("near_dbfs", "far_dbfs", "unusual"),
 )
 
 
@@ -64,19 +55,9 @@ def append(path: Path, text: str) -> None:
 
 def _row(s: ScoreRecord) -> list[object]:
     anomalous, unusual = ("" if flag is None else int(flag) for flag in (s.anomalous, s.unusual))
+    said = " and ".join(s.triggered_by), s.problem
     levels = s.level_near_dbfs, s.level_far_dbfs
-    return [
-        iso_time(s.t0),
-        s.machine,
-        s.score,
-        s.threshold,
-        anomalous,
-        s.p,
-        " and ".join(s.triggered_by),
-        s.problem,
-        *levels,
-        unusual,
-    ]
+    return [iso_time(s.t0), s.machine, s.score, s.threshold, anomalous, s.p, *said, *levels, unusual]
 
 
 def _csv(row: Iterable[object]) -> str:

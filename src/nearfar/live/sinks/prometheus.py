@@ -121,21 +121,19 @@ class Metrics:
     def put(self, message: Message) -> None:
         """Count and show a message."""
         machine = message.machine
+        if isinstance(message, ScoreMessage | StateMessage):
+            self.alarm.labels(machine).set(message.state in IN_ALARM)
+            self.unusual.labels(machine).set(message.unusual_stands)
         if isinstance(message, ScoreMessage):
             s = message.record
             self.windows.labels(machine, RESULTS[s.status]).inc()
             self.threshold.labels(machine).set(s.threshold)
             self.last.labels(machine).set(s.t1)
-            self.alarm.labels(machine).set(message.state in IN_ALARM)
-            self.unusual.labels(machine).set(message.unusual_stands)
             for channel, level in (("near", s.level_near_dbfs), ("far", s.level_far_dbfs)):
                 if level is not None:
                     self.level.labels(machine, channel).set(level)
             if s.anomalous is not None:
                 self.score.labels(machine).set(s.score)
-        elif isinstance(message, StateMessage):
-            self.alarm.labels(machine).set(message.state in IN_ALARM)
-            self.unusual.labels(machine).set(message.unusual_stands)
         elif isinstance(message, HealthMessage):
             self.health.labels(machine).set(message.health != OK)
         elif isinstance(message, EventMessage):

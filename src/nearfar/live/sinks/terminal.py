@@ -12,6 +12,16 @@ from nearfar.live.sinks.messages import CLOSE_S, EventMessage, Message, ScoreMes
 from nearfar.support.times import local_time
 from nearfar.support.words import plural
 
+LINES = {  # of an event `e`, by what has happened to it and its kind
+    (RAISED, ALARM): "ALARM    {e.text}: {e.peak_score:.1f} standard deviations, set-point {e.threshold:.1f}",
+    (RAISED, HEALTH_EVENT): "HEALTH   {e.text}",
+    (RAISED, TREND): "RISING   {e.text}",
+    (RAISED, UNUSUAL): "UNUSUAL  {e.text}",
+    (CLEARED, ALARM): "cleared  the alarm lasted {lasted}; highest score {e.peak_score:.1f}",
+    (CLEARED, HEALTH_EVENT): "cleared  working again after {lasted}",
+    (CLEARED, TREND): "cleared  no longer rising",
+    (CLEARED, UNUSUAL): "cleared  no longer unusual, after {lasted}",
+}
 RESULTS = {"normal": "normal", "unusual": "unusual", "ANOMALOUS": "anomalous", "cannot judge": "cannot be judged"}
 
 
@@ -55,25 +65,8 @@ class Printer:
 def sentence(message: EventMessage) -> str:
     """An event as a line: when, which machine, what; "" for what people did themselves."""
     event, at = message.event, local_time(message.at).strftime("%Y-%m-%d %H:%M:%S")
-    start, number = f"{at}  {message.machine:<12}", f"(event {event.id})"
-    if message.what == RAISED and event.kind == HEALTH_EVENT:
-        return f"{start}  HEALTH   {event.text}  {number}"
-    if message.what == RAISED and event.kind == TREND:
-        return f"{start}  RISING   {event.text}  {number}"
-    if message.what == RAISED and event.kind == UNUSUAL:
-        return f"{start}  UNUSUAL  {event.text}  {number}"
-    if message.what == CLEARED and event.kind == UNUSUAL:
-        return f"{start}  cleared  no longer unusual, after {_duration(event)}  {number}"
-    if message.what == CLEARED and event.kind == TREND:
-        return f"{start}  cleared  no longer rising  {number}"
-    if message.what == RAISED:
-        level = f"{event.peak_score:.1f} standard deviations, set-point {event.threshold:.1f}"
-        return f"{start}  ALARM    {event.text}: {level}  {number}"
-    if message.what == CLEARED and event.kind == HEALTH_EVENT:
-        return f"{start}  cleared  working again after {_duration(event)}  {number}"
-    if message.what == CLEARED:
-        return f"{start}  cleared  the alarm lasted {_duration(event)}; highest score {event.peak_score:.1f}  {number}"
-    return ""
+    said = LINES.get((message.what, event.kind), "").format(e=event, lasted=_duration(event))
+    return said and f"{at}  {message.machine:<12}  {said}  (event {event.id})"
 
 
 def _duration(event: Event) -> str:
