@@ -73,12 +73,7 @@ def drift(folder: Folder, json: Json = False) -> None:
     with open_history(folder) as records:
         for machine in records.machines():
             found = find_drift(records.daily_medians(machine, 0, float("inf")))
-            facts[machine] = {
-                "days": found.days,
-                "baseline": found.baseline,
-                "now": found.now,
-                "creeping": found.creeping,
-            }
+            facts[machine] = vars(found)
             lines.append(f"{machine}: {found.text('MODEL', str(folder / 'samples' / machine))}")
     _print(facts, lines or [NOTHING], json)
 

@@ -39,12 +39,8 @@ class Stream:
 
     def table(self) -> dict[str, Any]:
         """The keys of a machine's table in a configuration."""
-        return {
-            "source": tuple(self.source or ()),
-            "rate": self.rate,
-            "format": self.form,
-            "channels": self.channels,
-        }
+        source = tuple(self.source or ())
+        return {"source": source, "rate": self.rate, "format": self.form, "channels": self.channels}
 
 
 @dataclass(frozen=True)
@@ -100,19 +96,10 @@ def monitor(
     Listen to live sound or to a folder and print one line per alarm event, until Ctrl-C.
     """
     if config is None:
-        alarm = {
-            "false_alarms_per_week": false_alarms_per_week,
-            "on_delay": on_delay,
-            "within": within,
-            "evidence": evidence,
-        }
-        machine = {
-            **stream.table(),
-            "weights": weights_of(weights),
-            "device": device,
-            "alarm": alarm,
-            "name": name or "",
-        }
+        rate = false_alarms_per_week
+        alarm = {"false_alarms_per_week": rate, "on_delay": on_delay, "within": within, "evidence": evidence}
+        networks = {"weights": weights_of(weights), "device": device}
+        machine = {**stream.table(), **networks, "alarm": alarm, "name": name or ""}
         plant = _plant_of(model, machine, site, sinks.tables())
     elif model is not None or stream.source or sinks.tables():
         raise ValueError("--config describes the whole plant: give it alone, or MODEL and --source without it")
@@ -128,10 +115,7 @@ config = group("nearfar config check plant.toml", "Check a plant's configuration
 
 
 @subcommand(config, "check")
-def check_config(
-    file: Annotated[Path, typer.Argument(help="The TOML file.")],
-    json: Json = False,
-) -> None:
+def check_config(file: Annotated[Path, typer.Argument(help="The TOML file.")], json: Json = False) -> None:
     """Example: nearfar config check plant.toml
 
     Read a plant's configuration, load its models, and print what would run. Nothing is connected to.
@@ -142,10 +126,8 @@ def check_config(
     facts = check(read(file))
     if json:
         echo_json({"file": str(file), "ok": True, "plant": facts})
-        return
-    for fact in facts:
-        echo(fact)
-    echo(f"{file} is valid")
+    else:
+        echo("\n".join([*facts, f"{file} is valid"]))
 
 
 def _listen(plant: PlantConfig, config: Path | None, once: bool, as_json: bool, fail_on_alarm: bool) -> None:
@@ -243,9 +225,8 @@ def _end(printer: Printer, assembly: Assembly, failures: Failures, once: bool, f
         done = assembly.plant.history.folder / "heard"
         LOG.warning(f"nothing new: nearfar reads {READS}, and each file once (remove {done} to read all again)")
     if assembly.monitor.dropped:
-        LOG.warning(
-            f"{assembly.monitor.dropped} windows were dropped: this computer is too slow for that many machines"
-        )
+        dropped = assembly.monitor.dropped
+        LOG.warning(f"{dropped} windows were dropped: this computer is too slow for that many machines")
     if fail_on_alarm and printer.counts["alarm"] + printer.counts["health"]:
         raise typer.Exit(ALARM)
     raise typer.Exit(BAD_INPUT if once and failures.files else DONE)

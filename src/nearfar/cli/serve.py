@@ -9,7 +9,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +27,6 @@ from nearfar.support.words import plural
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from nearfar.live.build import Assembly
     from nearfar.live.config import PlantConfig
     from nearfar.live.server.security import Access
 
@@ -157,16 +156,26 @@ def _serve(
 ) -> None:
     """Build the plant and serve it at `url` until it is stopped; `known` is the address that messages may name."""
     from nearfar.live.build import build_plant
+    from nearfar.live.server.app import make_app
 
-    assembly = build_plant(
-        plant, clock=time.time, warn=LOG.warning, report=log_left_out, metrics=True, url=known, idle=True
-    )
-    if config is not None:
-        reread_on_sighup(assembly.roster, config)
-    try:
-        _run(assembly, rules, listening, url, options, show=show)
-    finally:
-        assembly.close()
+    with closing(
+        build_plant(plant, clock=time.time, warn=LOG.warning, report=log_left_out, metrics=True, url=known, idle=True)
+    ) as made:
+        if config is not None:
+            reread_on_sighup(made.roster, config)
+        app = make_app(made.plant, rules, metrics=made.metrics, monitor=made.monitor, roster=made.roster)
+        machines = made.plant.machines.values()
+        for machine in machines:
+            if machine.streamed:
+                introduce(machine, made.plant.history.folder)
+            else:
+                LOG.info(f"{machine.id}: scores what is sent to it")
+        stop = stopped_by_signals()
+        with single_threaded_blas(), _running_server(app, listening, options, stop):
+            echo(f"nearfar serves {plural(len(machines), 'machine')} at {url}")
+            if show:
+                _show(url)
+            made.monitor.run(stop, made.roster.check, stay=True)
     LOG.info("stopped")
 
 
@@ -188,33 +197,8 @@ def _check_tls(cert: Path | None, key: Path | None) -> None:
         raise ValueError(f"no https with {both}: give a certificate and its key, both PEM ({error.reason})") from None
 
 
-def _run(
-    assembly: Assembly, rules: Access, listening: socket.socket, url: str, options: dict[str, Any], *, show: bool
-) -> None:
-    """Serve, and process live sources, until the process is stopped."""
-    from nearfar.live.server.app import make_app
-
-    app = make_app(assembly.plant, rules, metrics=assembly.metrics, monitor=assembly.monitor, roster=assembly.roster)
-    for machine in assembly.plant.machines.values():
-        if machine.streamed:
-            introduce(machine, assembly.plant.history.folder)
-        else:
-            LOG.info(f"{machine.id}: scores what is sent to it")
-    stop = stopped_by_signals()
-    with single_threaded_blas(), _running_server(app, listening, options, stop):
-        count = len(assembly.plant.machines)
-        echo(f"nearfar serves {plural(count, 'machine')} at {url}")
-        if show:
-            _show(url)
-        assembly.monitor.run(stop, assembly.roster.check, stay=True)
-
-
 def _plant(
-    models: Sequence[Path],
-    config: Path | None,
-    history: Path | None,
-    sources: Sequence[str],
-    networks: dict[str, Any],
+    models: Sequence[Path], config: Path | None, history: Path | None, sources: Sequence[str], networks: dict[str, Any]
 ) -> PlantConfig:
     """The configuration from a file, or of the models on the command line."""
     from nearfar.live.config import from_options, read

@@ -84,18 +84,13 @@ def setup(
             echo_wrapped(f"Next          {go_on} --fit")
             return
         job = _run(made, chosen.id, "fit")
-        for label, line in zip(("Fitted", *[""] * len(job.notes)), job.notes, strict=False):
-            echo_wrapped(f"{label:<14}{as_sentence(line)}")
-        for label, line in zip(
-            ("Promise", *[""] * 9), made.roster.plant.machines[chosen.id].expected_alarms(), strict=False
-        ):
-            echo_wrapped(f"{label:<14}{as_sentence(line)}")
+        promises = made.roster.plant.machines[chosen.id].expected_alarms()
+        for title, lines in (("Fitted", job.notes), ("Promise", promises)):
+            for i, line in enumerate(lines):
+                echo_wrapped(f"{'' if i else title:<14}{as_sentence(line)}")
         start = f"nearfar serve --config {quoted(str(config))}" if config else "nearfar"
-        does = (
-            "is watched"
-            if made.collections.get(chosen.id).source
-            else "scores what is sent to it or dropped on its page"
-        )
+        heard = made.collections.get(chosen.id).source
+        does = "is watched" if heard else "scores what is sent to it or dropped on its page"
         echo_wrapped(f"Live          {chosen.name} {does} while this runs: {start}")
 
 
@@ -239,10 +234,9 @@ def _mark(made: Preparation, id: str, without: list[str], keep: list[str], sessi
             raise ValueError(f"no recording is called {pattern!r}; there are: {_named(names)}")
         return found
 
-    for pattern in without:
-        made.collections.mark(id, matching(pattern), _who(), keep=False, session=None)
-    for pattern in keep:
-        made.collections.mark(id, matching(pattern), _who(), keep=True, session=None)
+    for keeps, patterns in ((False, without), (True, keep)):
+        for pattern in patterns:
+            made.collections.mark(id, matching(pattern), _who(), keep=keeps, session=None)
     for text in sessions:
         session, equals, pattern = text.partition("=")
         if not equals or not session:
@@ -311,13 +305,11 @@ def _decide(made: Preparation, id: str, files: Sequence[str], groups: Sequence[d
         for number, name in enumerate(files, 1):
             made.collections.mark(id, [name], _who(), keep=str(number) not in words, session=None)
     for group in groups:
-        echo_wrapped(
-            f"Two groups by {group['kind']}. Two speeds, or two days? Name both. Another machine? Throw one out."
-        )
+        kind = group["kind"]
+        echo_wrapped(f"Two groups by {kind}. Two speeds, or two days? Name both. Another machine? Throw one out.")
         for value, part in zip(group["values"], group["files"], strict=True):
-            name = _prompted(
-                f"{_named(part)}{value and f' ({value})'}: a name, or - to throw them out", "both the same"
-            )
+            which = f"{_named(part)}{value and f' ({value})'}"
+            name = _prompted(f"{which}: a name, or - to throw them out", "both the same")
             keep = False if name == "-" else True if name == "both the same" else None
             made.collections.mark(id, part, _who(), keep=keep, session=name if keep is None else None)
 

@@ -148,18 +148,13 @@ def _answer_errors(app: FastAPI) -> None:
         return answer(HttpError(422, "invalid", "; ".join(texts)))
 
     async def http(request: Request, error: Any) -> Response:
-        code = error.status_code
+        code, text = error.status_code, str(error.detail)
         if code == 404 and "text/html" in request.headers.get("accept", "") and request.method == "GET":
             return page(request.app.state.service, request, 404)
-        if code == 404 and str(error.detail) == "Not Found":
-            path = request.url.path
-            text = f"there is nothing at {path!r}; what there is: {request.scope['root_path']}/openapi.json"
-            return answer(HttpError(404, "not_found", text))
-        return answer(HttpError(code, CODES.get(code, "bad_request"), str(error.detail)), error.headers)
+        if code == 404 and text == "Not Found":
+            text = f"there is nothing at {request.url.path!r}; what there is: {request.scope['root_path']}/openapi.json"
+        return answer(HttpError(code, CODES.get(code, "bad_request"), text), error.headers)
 
-    app.add_exception_handler(HttpError, refused)
-    for kind in PLANT_ERRORS:
-        app.add_exception_handler(kind, failed_in_plant)
-    app.add_exception_handler(ClientDisconnect, disconnected)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)
+    own = {HttpError: refused, ClientDisconnect: disconnected, RequestValidationError: invalid, HTTPException: http}
+    for kind, handler in {**dict.fromkeys(PLANT_ERRORS, failed_in_plant), **own}.items():
+        app.add_exception_handler(kind, handler)

@@ -1,9 +1,8 @@
 """Errors as answers. Every error has one body: {"code": word, "message": sentence, "status": number}.
 
-NotFound, Conflict, BadInput, AudioError     raised where they arise, in the plant: 404, 409, 422, 422
-OSError                                      503: the server cannot use its disk
-HttpError                                    raised by the server itself: any other status
-anything else                                500, logged with the request (`limits.RequestGuard`)
+PLANT_ERRORS     raised where they arise, in the plant: the status beside each
+HttpError        raised by the server itself: any status
+anything else    500, logged with the request (`limits.RequestGuard`)
 """
 
 from __future__ import annotations
@@ -43,13 +42,10 @@ class HttpError(Exception):
 
 def http_error(error: Exception) -> HttpError:
     """The answer to one of PLANT_ERRORS."""
-    if isinstance(error, NotFound):
-        return HttpError(404, code_of(error), str(error))
-    if isinstance(error, Conflict):
-        return HttpError(409, code_of(error), str(error))
     if isinstance(error, OSError):
         return HttpError(503, "disk", f"The server cannot read or write its disk: {error}", DISK_S)
-    return HttpError(422, code_of(error), str(error))
+    status = next(status for kind, status in PLANT_ERRORS.items() if isinstance(error, kind))
+    return HttpError(status, code_of(error), str(error))
 
 
-PLANT_ERRORS = (NotFound, Conflict, BadInput, AudioError, OSError)
+PLANT_ERRORS = {NotFound: 404, Conflict: 409, BadInput: 422, AudioError: 422, OSError: 503}

@@ -75,7 +75,7 @@ class Mqtt:
         self.paho: Any = paho
         self.broker, self.url, self.operator, self.longest_wait_s = broker, url, operator, longest_wait_s
         self.password, self.say = password, partial(translated, language=language)
-        self._commands = ThreadPoolExecutor(1, "mqtt-commands")  # a command may wait for a window to be scored
+        self.commands = ThreadPoolExecutor(1, "mqtt-commands")
         self._connections = {m.id: _Connection(self, m) for m in machines}
         self._announced = history.folder / ANNOUNCED
         self._gone = self._note_announced()
@@ -126,7 +126,7 @@ class Mqtt:
 
     def close(self, wait_s: float = CLOSE_S) -> None:
         """Publish "offline" and disconnect; events that could not be delivered are sent after the next start."""
-        self._commands.shutdown(wait=False, cancel_futures=True)
+        self.commands.shutdown(wait=False, cancel_futures=True)
         self._events.close(wait_s / 2)
         connections, until = list(self._connections.values()), time.monotonic() + wait_s / 4
         for sent in [c.publish(c.topic(HEALTH), OFFLINE_TEXT, retain=True) for c in connections if c.is_connected]:
@@ -143,10 +143,7 @@ class Mqtt:
         self._events.retry_now()
 
     def obey(self, connection: _Connection, name: str, payload: bytes, retained: bool) -> None:
-        """Carry out a command, in a thread, and publish what came of it."""
-        self._commands.submit(self._obey, connection, name, payload, retained)
-
-    def _obey(self, connection: _Connection, name: str, payload: bytes, retained: bool) -> None:
+        """Carry out a command, and publish what came of it; may wait for a window to be scored."""
         ok, said = False, "this plant is not ready yet"
         try:
             if retained:  # it would be carried out again after each connection
@@ -318,7 +315,8 @@ class _Connection:
         if message.topic == f"{DISCOVERY}/status":  # Home Assistant has started
             self.announce()
         else:
-            self.sink.obey(self, message.topic.rpartition("/")[2], message.payload, message.retain)
+            name = message.topic.rpartition("/")[2]
+            self.sink.commands.submit(self.sink.obey, self, name, message.payload, message.retain)
 
     def announce(self) -> None:
         """Publish the retained topics after a connection: health, and Home Assistant's discovery."""
