@@ -52,16 +52,14 @@ class Channels:
 
     def put(self, name: str, table: Mapping[str, Any], who: str) -> Channel:
         """Add a channel, or replace one that was added. BadInput for a wrong table, Conflict for one of plant.toml."""
-        added = _read(self.plant.history.folder)
+        plant, added = self.plant, _read(self.plant.history.folder)
         if name in self.all and name not in added:
             raise Conflict(f"the channel {name!r} stands in plant.toml: change it there")
         scheme = str(table.get("url", "")).partition("://")[0].lower()
         if scheme not in SCHEMES:
             raise BadInput(f"an address begins with one of {', '.join(f'{s}://' for s in SCHEMES)}")
-        unknown = [id for id in table.get("machines", ()) if id not in self.plant.machines]
-        if unknown:
-            raise BadInput(f"there is no machine {unknown[0]!r}; there are: {', '.join(self.plant.machines)}")
-        plant = self.plant
+        if unknown := [id for id in table.get("machines", ()) if id not in plant.machines]:
+            raise BadInput(f"there is no machine {unknown[0]!r}; there are: {', '.join(plant.machines)}")
         try:
             rules = read_channel(name, table)
             open_address(rules)

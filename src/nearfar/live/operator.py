@@ -140,22 +140,18 @@ class Operator:
         """Take normals, named by their keys, out of the bank; their files stay. NotFound for an unknown one."""
         machine = self.machines[machine_id]
         with self._locked_model(machine):
-            old = machine.detector
-            out = set(_rows(old, normals))
-            names = [old.normals[i].name for i in sorted(out)]
+            old, out = machine.detector, _rows(machine.detector, normals)
             new = _selected(old, [i for i in range(len(old.normals)) if i not in out])
-            return self._replace_model(machine, new, who, "remove", normals=names)
+            return self._replace_model(machine, new, who, "remove", normals=_names(old, out))
 
     def tag_normals(self, machine_id: str, normals: Sequence[str], session: str, who: str) -> Audit:
         """Name the session of normals, named by their keys: relatives are left out together when they are scored."""
         machine = self.machines[machine_id]
         with self._locked_model(machine):
-            old = machine.detector
-            rows = set(_rows(old, normals))
+            old, rows = machine.detector, _rows(machine.detector, normals)
             sessions = [session if i in rows else known for i, known in enumerate(old.sessions)]
             new = _selected(old, range(len(sessions)), sessions)
-            names = [old.normals[i].name for i in sorted(rows)]
-            return self._replace_model(machine, new, who, "tag", normals=names, session=session)
+            return self._replace_model(machine, new, who, "tag", normals=_names(old, rows), session=session)
 
     def change_set_point(
         self, machine_id: str, *, who: str, false_alarms_per_week: float | None = None, value: float | None = None
@@ -207,7 +203,8 @@ class Operator:
                     f"{machine.model} has been changed by somebody else since audit entry {audit_id}, such as by "
                     "`nearfar add`: undoing the entry would lose that change too"
                 )
-            _replace_folder(machine.model, before)
+            with files.atomic_folder(machine.model) as draft:
+                files.copy_files(before, draft)
             machine.configured_per_week = change.detail.get("asked", machine.configured_per_week)
             machine.use_detector(load(machine.model, machine.weights, device=machine.device, threads=1))
             for name in change.detail.get("files", []):
@@ -332,18 +329,15 @@ class Operator:
         audit = None
         try:
             files.copy_files(machine.model, before)
-            audit = self.audit(
-                who, machine.id, action, kept=before.name, **detail
-            )  # first, so that no change lacks one
+            # first, so that no change lacks one
+            audit = self.audit(who, machine.id, action, kept=before.name, **detail)
             new.save(machine.model)
         except (OSError, Conflict) as error:
             if audit is not None:
                 self.audit(who, machine.id, "undo", of=audit.id, problem=str(error))
             _forget(before)
             raise
-        with suppress(
-            OSError
-        ):  # a disk that is full now; `undo` then cannot tell whether somebody else changed the folder
+        with suppress(OSError):  # the disk is full now: `undo` cannot tell whether somebody else changed the folder
             _after(before).write_text(digest(machine.model))
         if action == "set-point":
             machine.configured_per_week = None  # the set-point of the model counts from now on
@@ -366,12 +360,16 @@ def normal_keys(normals: Sequence[Origin]) -> list[str]:
     return keys
 
 
-def _rows(detector: Detector, keys: Sequence[str]) -> list[int]:
+def _rows(detector: Detector, keys: Sequence[str]) -> set[int]:
     """The rows of normals with these keys; NotFound for an unknown one."""
     rows = {key: i for i, key in enumerate(normal_keys(detector.normals))}
     if not set(keys) <= set(rows):
         raise NotFound("the normal recordings have changed meanwhile: load the page again")
-    return [rows[key] for key in keys]
+    return {rows[key] for key in keys}
+
+
+def _names(detector: Detector, rows: set[int]) -> list[str]:
+    return [detector.normals[i].name for i in sorted(rows)]
 
 
 def _selected(detector: Detector, rows: Sequence[int], sessions: Sequence[str] | None = None) -> Detector:
@@ -384,12 +382,6 @@ def _selected(detector: Detector, rows: Sequence[int], sessions: Sequence[str] |
 def is_written_here(normal: Origin) -> bool:
     """Whether the file of a normal was written by `Operator` (near channel first), and not by a recorder."""
     return Path(normal.path).parent.parent.name == NORMALS
-
-
-def _replace_folder(folder: Path, by: Path) -> None:
-    """Make `folder` a copy of `by`, byte for byte; at no time is there half a folder."""
-    with files.atomic_folder(folder) as draft:
-        files.copy_files(by, draft)
 
 
 def _after(before: Path) -> Path:
