@@ -11,7 +11,8 @@ import pytest
 import nearfar
 
 WITHOUT = ("__init__", "__main__", "errors", "score")
-MODULES = sorted(p.stem for p in Path(nearfar.__file__).parent.glob("*.py") if p.stem not in WITHOUT) + ["sklearn"]
+MODULES = sorted(p.stem for p in Path(nearfar.__file__).parent.glob("*.py") if p.stem not in WITHOUT)
+MODULES += ["sklearn", "live.language"]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -6,9 +6,22 @@
     texts/LANGUAGE/pages.json      texts of the pages, by key; the pages read them
 
 A folder is a language. `translated` finds the template that fits a message, so a message that was stored last year is
-read in any language today. What stands at a place is translated too, if it is a number, a date or a known phrase; a
-text of several sentences, or a list, is translated piece by piece; what fits no template stays English. A message is a
-fact and, after a colon or a semicolon, its cause or what to do: each of the two is known alone, too.
+read in any language today:
+
+>>> template = Template.of("{name} is shelved for {hours} h.", "{name} ist für {hours} h zurückgestellt.")
+>>> template.values("Pump 3 is shelved for 8.5 h.")
+['Pump 3', '8.5']
+>>> translated("Pump 3 is shelved for 8.5 h.", "de")
+'Pump 3 ist für 8,5 h zurückgestellt.'
+
+What stands at a place is translated too, if it is a number, a date or a known phrase, but not if the place is one of
+NAMES. A text of several messages, or a list, is translated piece by piece; what fits no template stays English:
+
+>>> translated("0815.wav, Fan is watched again. Pump 3 is shelved for 8.5 h. Anna said so", "de")
+'0815.wav, Fan wird wieder überwacht. Pump 3 ist für 8,5 h zurückgestellt. Anna said so'
+
+A message is a fact and, after a colon or a semicolon, its cause or what to do: each of the two is known alone, too. Of
+several ways to read a text, the one that leaves the fewest letters English is right.
 
 A template fits as in a glob: each literal is found from left to right, so a text takes linear time, whatever is in it.
 """
@@ -169,14 +182,11 @@ class Template:
         return [*found, text[at:end]]
 
 
-def _by_size(template: Template) -> int:
-    return -template.size
-
-
 class Messages:
     """The messages of one language. Methods return a text, and how many letters of it no template holds.
 
-    Of several ways to read a text the one with the fewest such letters is right.
+    `place` reads any text: `_known` one message, `_sentences` and `_pieces` several. `_known` tries `_local` (a number,
+    a date), `_fit` (a template, whose places are read by `place` again) and `_listed` (phrases with commas).
     """
 
     def __init__(self, entries: Mapping[str, str], form: Mapping[str, Any]) -> None:
@@ -253,7 +263,7 @@ class Messages:
     def _messages(self, text: str, depth: int) -> Iterator[tuple[str, int, int]]:
         """(translation, letters left, size of the template) by the templates that fit, the largest first."""
         known = (t for word in {"", *WORD.findall(text.lower())} for t in self._with_word.get(word, ()))
-        for template in sorted(known, key=_by_size):
+        for template in sorted(known, key=lambda template: -template.size):
             first = template.literals[0][:1]
             swapped = first != text[:1] and first == text[:1].swapcase() != ""
             values = template.values(first + text[1:] if swapped else text)

@@ -136,4 +136,4 @@ READ: dict[str, Callable[[Any], Any]] = {  # how the values of a column become t
 def of_row(kind: type[Record], row: Sequence[Any]) -> Record:
     """The record of a row of its table."""
     values = zip(kind.__match_args__, row, strict=True)
-    return kind(*(READ[name](value) if name in READ else value for name, value in values))
+    return kind(*[READ[name](value) if name in READ else value for name, value in values])
