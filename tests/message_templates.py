@@ -25,7 +25,6 @@ MODULES = (
 )
 NOT_FOR_PEOPLE = {  # modules, and functions and constants in them: why
     "live/build.py": "said by nearfar serve and monitor when they start",
-    "live/history/export.py": "a command",
     "live/sinks/terminal.py": "the output of a command",
     "live/sinks/prometheus.py": "descriptions of metrics",
     "live/server/schemas.py": "examples of the API",
@@ -43,6 +42,7 @@ NOT_FOR_PEOPLE = {  # modules, and functions and constants in them: why
     "live/history/database.py connect": "said by nearfar serve when it starts",
     "live/history/database.py _upgrade": "said by nearfar serve when it starts",
     "live/history/database.py rescue": "a command",
+    "live/history/database.py to_parquet": "a command",
     "live/history/database.py is_damage": "compares",
     "live/rules/price.py machine_of": "a command",
     "live/rules/setpoint.py MORE": "a command",

@@ -13,9 +13,8 @@ from conftest import RATE
 from nearfar.live.setup.recording import Stock, check, record, stock
 from nearfar.live.sources.devices import Device, parse
 from nearfar.live.sources.open import open_source
-from nearfar.live.sources.options import SourceOptions
 from nearfar.live.sources.streams import Ffmpeg
-from nearfar.live.sources.windows import Window
+from nearfar.live.sources.windows import SourceOptions, Window
 from plants import T0, sound
 
 

@@ -18,7 +18,7 @@ from conftest import RATE, hum, write_wav
 from nearfar import audio
 from nearfar.live.sources import aligned, folder, streams
 from nearfar.live.sources.open import StreamSource, open_source
-from nearfar.live.sources.options import SourceOptions
+from nearfar.live.sources.windows import SourceOptions
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, (2, 8 * RATE)).astype(np.float32)
 

@@ -23,7 +23,7 @@ from nearfar.cli.terminal import echo
 from nearfar.live.machine import open_machine
 from nearfar.live.sources import folder
 from nearfar.live.sources.folder import FolderSource
-from nearfar.live.sources.options import SourceOptions
+from nearfar.live.sources.windows import SourceOptions
 from nearfar.support import files, times
 from nearfar.support.words import install_command, quoted
 from plants import configured

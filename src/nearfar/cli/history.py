@@ -88,7 +88,7 @@ def export(
 
     Write scores, events and audits as Parquet files.
     """
-    from nearfar.live.history.export import to_parquet
+    from nearfar.live.history.database import to_parquet
 
     _check(folder)
     output = output or folder / "parquet"

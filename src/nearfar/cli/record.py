@@ -71,7 +71,7 @@ def record_from(
     from nearfar.live.setup.recording import SILENT_S
     from nearfar.live.setup.recording import record as recordings
     from nearfar.live.sources.open import open_source
-    from nearfar.live.sources.options import SourceOptions
+    from nearfar.live.sources.windows import SourceOptions
 
     length, far = takes.seconds, None if mono else 1
     source = open_source(names, SourceOptions(length, length, takes.rate, time.time, lambda *_: None, far=far))

@@ -30,7 +30,7 @@ from nearfar.live.sinks.prometheus import Metrics
 from nearfar.live.sinks.report_folder import ReportFolder
 from nearfar.live.sinks.webhook import Webhook, read_secret
 from nearfar.live.sources.open import Source, open_source
-from nearfar.live.sources.options import Report, SourceOptions
+from nearfar.live.sources.windows import Report, SourceOptions
 from nearfar.support.threads import all_within
 
 LEAST_S = 1.0  # for the sinks to close, however long the sources took

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from nearfar.encoders.table import DEVICE
 from nearfar.errors import ConfigError
 from nearfar.live.calendar import DAYS, Span
-from nearfar.live.history.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL
+from nearfar.live.history.records import ALARM, HEALTH_EVENT, KINDS
 from nearfar.live.language import ENGLISH, languages
 from nearfar.live.sinks.webhook import hook_url
 from nearfar.live.sources.streams import FORMATS
@@ -119,10 +119,6 @@ def _matching(pattern: str, expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _event_kind(value: str) -> str:
-    return one_of("kind of event", value, (ALARM, HEALTH_EVENT, TREND, UNUSUAL))
-
-
 def _when(value: str) -> str:
     Span.parse(value)
     return value
@@ -138,6 +134,7 @@ Url = Annotated[
 Endpoint = Annotated[str, _matching(r"opc\.tcp://.*", "must be opc.tcp://HOST:PORT/")]
 Hour = Annotated[str, _matching(r"([01]\d|2[0-3]):[0-5]\d", "must be an hour such as 07:00")]
 When = Annotated[str, AfterValidator(_when)]
+EventKind = Annotated[str, AfterValidator(lambda value: one_of("kind of event", value, KINDS))]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_strings)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 SampleFormat = Annotated[str, AfterValidator(lambda value: one_of("sample format", value, FORMATS))]
@@ -241,10 +238,7 @@ class NotifyConfig(ConfigTable):
     url: str = ""
     url_file: FilePath | None = None
     machines: Texts = ()
-    events: Annotated[tuple[Annotated[str, AfterValidator(_event_kind)], ...], BeforeValidator(_strings)] = (
-        ALARM,
-        HEALTH_EVENT,
-    )
+    events: Annotated[tuple[EventKind, ...], BeforeValidator(_strings)] = (ALARM, HEALTH_EVENT)
     over: bool = True
     quiet: Annotated[tuple[When, ...], BeforeValidator(_strings)] = ()
     sound: bool = True

@@ -15,7 +15,7 @@ from typing import Any
 
 from nearfar.live.history.archive import file_time
 from nearfar.live.history.history import Describe, History
-from nearfar.live.history.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL, Event, ScoreRecord
+from nearfar.live.history.records import ALARM, HEALTH_EVENT, KINDS, TREND, UNUSUAL, Event, ScoreRecord
 from nearfar.live.machine import Machine
 from nearfar.live.rules.alarm import ANEW, CLEARED, NORMAL, RAISED
 from nearfar.live.rules.health import STALE
@@ -180,7 +180,7 @@ class EventRecorder:
     def end(self, at: float) -> None:
         """End the events that stand, as the machine goes, and save their audio."""
         self.close()
-        for kind in (ALARM, HEALTH_EVENT, TREND, UNUSUAL):
+        for kind in KINDS:
             self._clear(kind, at)
 
     def close(self) -> None:

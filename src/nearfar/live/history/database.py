@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nearfar.errors import DamagedHistory
-from nearfar.support.files import private_folder
+from nearfar.support.files import atomic_file, private_folder
 
 LOG = logging.getLogger("nearfar.history")
 NAME, LOCK = "history.db", "lock.db"
@@ -72,6 +72,7 @@ ALTER TABLE scores ADD COLUMN file TEXT NOT NULL DEFAULT '';
 VERSION = len(SCHEMA)
 TABLES = ("scores", "events", "audits")  # the tables for people; `outbox` is internal
 WAITING = 100_000  # transactions kept in memory while the disk is full, before scores are dropped
+EXPORTED = 100_000  # rows of a table that are written to Parquet together
 CHUNK = 500  # waiting transactions that are committed together, once a single one has shown that there is room
 
 UNWRITABLE = (sqlite3.IntegrityError, sqlite3.DataError, UnicodeError, OverflowError)  # on any disk
@@ -283,6 +284,35 @@ def rescue(folder: Path) -> tuple[Path, dict[str, int]]:
         with closing(connect(folder)) as new, closing(sqlite3.connect(kept)) as old:
             counts = {table: _copy(old, new, table) for table in (*TABLES, "outbox")}
     return kept, {table: counts[table] for table in TABLES}
+
+
+def to_parquet(folder: Path, out: Path) -> dict[str, int]:
+    """Write the history in `folder` to out/{scores,events,audits}.parquet; returns rows per table. Needs pyarrow."""
+    try:
+        import pyarrow
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise ImportError('Parquet needs pyarrow: pip install "nearfar[parquet]"') from None
+    if not (folder / NAME).is_file():
+        raise FileNotFoundError(f"there is no history in {folder}: {NAME} is missing")
+    types = {"INTEGER": pyarrow.int64(), "REAL": pyarrow.float64(), "TEXT": pyarrow.string()}
+    connection = connect(folder, read_only=True)
+    out.mkdir(parents=True, exist_ok=True)
+    counts = {}
+    try:
+        for table in TABLES:
+            columns = [(row[1], types[row[2]]) for row in connection.execute(f"PRAGMA table_info({table})")]
+            schema = pyarrow.schema(columns)
+            rows = connection.execute(f"SELECT * FROM {table}")
+            counts[table] = 0
+            with atomic_file(out / f"{table}.parquet") as draft, parquet.ParquetWriter(draft, schema) as writer:
+                while chunk := rows.fetchmany(EXPORTED):
+                    data = dict(zip(schema.names, map(list, zip(*chunk, strict=True)), strict=True))
+                    writer.write_table(pyarrow.table(data, schema))
+                    counts[table] += len(chunk)
+    finally:
+        connection.close()
+    return counts
 
 
 def _copy(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from nearfar.score import status
 from nearfar.support.times import utc_time
 
-ALARM, HEALTH_EVENT, TREND, UNUSUAL = "alarm", "health", "trend", "unusual"  # kinds of events
+KINDS = ALARM, HEALTH_EVENT, TREND, UNUSUAL = "alarm", "health", "trend", "unusual"  # of events
 FINE, FAULT = "fine", "fault"  # verdicts
 NOTE = "note"  # the action of the audit that writes, changes and deletes notes
 Record = TypeVar("Record", "ScoreRecord", "Event", "Audit")

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 from fastapi import APIRouter, Request
 
 from nearfar.live.server import schemas
 from nearfar.live.server.playback import nearest_clips
-from nearfar.live.server.queries import Before, Id, Limit, Name, Time
 from nearfar.live.server.serializers import audit_entries, audit_entry, event_with_audit, next_page
 from nearfar.live.server.serializers import explanation as explanation_of
-from nearfar.live.server.service import ERRORS, EventDep, MachineDep, ServiceDep, caller_name
+from nearfar.live.server.service import (
+    ERRORS,
+    Before,
+    EventDep,
+    Id,
+    Limit,
+    MachineDep,
+    Name,
+    ServiceDep,
+    Time,
+    caller_name,
+)
 
 router = APIRouter(prefix="/v1", tags=["events"], responses=ERRORS)
 NOBODY = schemas.ByWhom()
@@ -24,7 +33,7 @@ def events(
     service: ServiceDep,
     request: Request,
     machine: Name = None,
-    kind: Literal["alarm", "health", "trend", "unusual"] | None = None,
+    kind: schemas.EventKind | None = None,
     since: Time = None,
     until: Time = None,
     before_id: Before = None,

@@ -24,9 +24,8 @@ from nearfar.live.rules.price import Price, price_of
 from nearfar.live.rules.setpoint import expected_alarms, independent_per_week, rarest_rate, unusual_text
 from nearfar.live.server import schemas
 from nearfar.live.server.playback import heard_clip, is_stream, is_unchanged, normal_clip, sound_path
-from nearfar.live.server.queries import Time
 from nearfar.live.server.serializers import audit_entries, machine_state, next_page
-from nearfar.live.server.service import ERRORS, CallerDep, MachineDep, Service, ServiceDep, caller_name
+from nearfar.live.server.service import ERRORS, CallerDep, MachineDep, Service, ServiceDep, Time, caller_name
 from nearfar.live.server.sounds import PlayingDep, file_route, sound
 from nearfar.support.words import plural, without_commands
 

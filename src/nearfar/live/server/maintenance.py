@@ -5,8 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from nearfar.live.server import schemas
-from nearfar.live.server.queries import Id
-from nearfar.live.server.service import ERRORS, CallerDep, ServiceDep, caller_name
+from nearfar.live.server.service import ERRORS, CallerDep, Id, ServiceDep, caller_name
 
 router = APIRouter(prefix="/v1/maintenance", tags=["maintenance"], responses=ERRORS)
 

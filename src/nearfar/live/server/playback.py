@@ -91,7 +91,7 @@ class ExplanationCache:
 
     def __init__(self, plant: Plant) -> None:
         self.plant = plant
-        self._lock = threading.Lock()  # one at a time: an explanation is expensive, and pages request each one twice
+        self._lock = threading.RLock()  # one at a time: an explanation is expensive, and pages request each one twice
         self._explanations: dict[Key, Explanation] = {}
         self._pictures: dict[Key, bytes] = {}
 
@@ -112,8 +112,9 @@ class ExplanationCache:
 
     def explanation(self, event: Event) -> Explanation:
         """Where and why the peak of an event differs from the normals that the machine has now."""
+        detector = self.plant.machines[event.machine].detector
         with self._lock:
-            return self._explanation(event)
+            return _cached(self._explanations, self._key(event), lambda: detector.explain(self.clip(event)))
 
     def picture(self, kind: str, event: Event, *, dark: bool, language: str) -> bytes:
         """A picture of an event, PNG, in a language. ImportError without matplotlib.
@@ -123,7 +124,7 @@ class ExplanationCache:
         from nearfar.explain.pictures import deviation_png, spectrogram_png
 
         def draw() -> bytes:
-            explained, say = self._explanation(event), partial(translated, language=language)
+            explained, say = self.explanation(event), partial(translated, language=language)
             if kind == "change":
                 return deviation_png(explained, dark=dark, say=say)
             assert explained.clip is not None
@@ -135,10 +136,6 @@ class ExplanationCache:
     def nearest(self, event: Event) -> list[Origin]:
         """The normals that are most similar to an event, most similar first."""
         return nearest_normals(self.explanation(event), self.plant.machines[event.machine].detector)
-
-    def _explanation(self, event: Event) -> Explanation:
-        detector = self.plant.machines[event.machine].detector
-        return _cached(self._explanations, self._key(event), lambda: detector.explain(self.clip(event)))
 
     def _key(self, event: Event) -> Key:
         return (event.id, event.peak_t0, event.audio, event.audio_t0, self.plant.machines[event.machine].detector)

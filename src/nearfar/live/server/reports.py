@@ -9,8 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from nearfar.live.language import asked_for
 from nearfar.live.report.file import report_file
 from nearfar.live.server.errors import HttpError
-from nearfar.live.server.queries import Time
-from nearfar.live.server.service import ERRORS, ServiceDep
+from nearfar.live.server.service import ERRORS, ServiceDep, Time
 
 router = APIRouter(tags=["server"], responses=ERRORS)
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"

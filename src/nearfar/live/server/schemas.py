@@ -23,6 +23,7 @@ from nearfar.live.sources.streams import hide
 from nearfar.support.words import shown
 
 Channel = Literal["near", "far"]
+EventKind = Literal["alarm", "health", "trend", "unusual"]
 Text = Annotated[  # for people: JSON has it in the language of the reader
     str, PlainSerializer(lambda text: translated(text, reader.get()), return_type=str, when_used="json")
 ]
@@ -553,7 +554,7 @@ class Event(Schema):
     id: int = Field(examples=[7])
     machine: str = Field(examples=["pump3"])
     name: str = Field(examples=["Pump 3"])
-    kind: Literal["alarm", "health", "trend", "unusual"] = Field(examples=["alarm"])
+    kind: EventKind = Field(examples=["alarm"])
     url: str = Field(examples=["https://plant.example/hall2/event/7"])
     started: float = Field(examples=[T0])
     started_iso: str = Field(examples=[ISO])
@@ -839,9 +840,7 @@ class NewChannel(ByWhom):
 
     url: str = Field(min_length=1, max_length=2000, examples=["ntfy://ntfy.sh/north-hall-7f3a"])
     machines: list[str] = Field(default_factory=list, max_length=1000, examples=[["pump3"]])
-    events: list[Literal["alarm", "health", "trend", "unusual"]] = Field(
-        default=["alarm", "health"], examples=[["alarm", "health"]]
-    )
+    events: list[EventKind] = Field(default=["alarm", "health"], examples=[["alarm", "health"]])
     over: bool = Field(default=True, examples=[True])
     quiet: list[str] = Field(default_factory=list, max_length=20, examples=[["22:00-06:00"]])
     sound: bool = Field(default=True, examples=[True])

@@ -1,4 +1,4 @@
-"""What the routes share: the service of the application, the errors they document, and the name of a caller."""
+"""What the routes share: the service of the application, their parameters, the errors that they document."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
+from fastapi import Path as PathParameter
+from pydantic import BeforeValidator, WithJsonSchema
 
 from nearfar.errors import Conflict
 from nearfar.live.channels import Channels
@@ -27,7 +30,6 @@ from nearfar.live.server.decode import Decoder
 from nearfar.live.server.errors import HttpError
 from nearfar.live.server.limits import Limits, Refusals, UploadSlots
 from nearfar.live.server.playback import ExplanationCache
-from nearfar.live.server.queries import Id
 from nearfar.live.server.security import Access, is_local
 from nearfar.live.server.serializers import audit_entry, machine_state
 from nearfar.live.server.stream import Stream
@@ -57,6 +59,30 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         503: "The server is busy, not ready, or cannot use its disk; see Retry-After.",
     }.items()
 }
+
+
+def _seconds(value: object) -> object:
+    """A time of a query: seconds since 1970, or ISO 8601, UTC unless it says otherwise."""
+    if not isinstance(value, str) or "-" not in value[1:]:
+        return value
+    try:
+        at = datetime.fromisoformat(value.replace(" ", "+").replace("Z", "+00:00"))
+    except ValueError:
+        return value  # which is no number either
+    return (at if at.tzinfo else at.replace(tzinfo=timezone.utc)).timestamp()
+
+
+TIME_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string", "format": "date-time"}]}
+Time = Annotated[
+    float | None,
+    BeforeValidator(_seconds),
+    WithJsonSchema(TIME_SCHEMA),
+    Query(ge=0, le=1e11, description="Seconds since 1970 (UTC), or ISO 8601."),
+]
+Id = Annotated[int, PathParameter(ge=1, le=2**53)]
+Before = Annotated[int | None, Query(ge=1, le=2**53, description="Only entries older than this id.")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Name = Annotated[str | None, Query(max_length=100)]
 
 
 class Service:

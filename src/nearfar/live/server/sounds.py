@@ -20,8 +20,7 @@ from nearfar.live.language import reader
 from nearfar.live.server import schemas
 from nearfar.live.server.errors import HttpError
 from nearfar.live.server.playback import normal_clip
-from nearfar.live.server.queries import Id
-from nearfar.live.server.service import ERRORS, EventDep, MachineDep, Service, ServiceDep
+from nearfar.live.server.service import ERRORS, EventDep, Id, MachineDep, Service, ServiceDep
 
 router = APIRouter(prefix="/v1", tags=["sounds"], responses=ERRORS)
 Gain = Annotated[int, Query(ge=-MOST_DB, le=MOST_DB, description="Gain in dB.")]

@@ -21,8 +21,7 @@ from time import monotonic
 from nearfar.errors import Conflict
 from nearfar.live.setup.recording import SILENT_S, Taken, check, record
 from nearfar.live.sources.open import Source, open_source
-from nearfar.live.sources.options import SourceOptions
-from nearfar.live.sources.windows import Window, Windower
+from nearfar.live.sources.windows import SourceOptions, Window, Windower
 
 METER_S = 0.5
 RATE = 48_000

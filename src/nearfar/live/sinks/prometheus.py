@@ -12,7 +12,7 @@ from functools import partial
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any
 
-from nearfar.live.history.records import ALARM, HEALTH_EVENT, TREND, UNUSUAL
+from nearfar.live.history.records import KINDS, TREND
 from nearfar.live.rules.alarm import IN_ALARM, RAISED
 from nearfar.live.sinks.messages import (
     CLOSE_S,
@@ -101,7 +101,7 @@ class Metrics:
         self.unusual.labels(machine)
         for result in (*RESULTS.values(), "failed"):
             self.windows.labels(machine, result)
-        for kind in (ALARM, HEALTH_EVENT, TREND, UNUSUAL):
+        for kind in KINDS:
             self.events.labels(machine, kind)
 
     def add_machine(self, machine: Machine, at: float) -> None:

@@ -22,8 +22,7 @@ from time import monotonic
 
 from nearfar import audio
 from nearfar.audio.recordings import CONVERT, SUFFIXES, UNREAD
-from nearfar.live.sources.options import SourceOptions
-from nearfar.live.sources.windows import Window
+from nearfar.live.sources.windows import SourceOptions, Window
 from nearfar.support import files
 from nearfar.support.words import shown
 

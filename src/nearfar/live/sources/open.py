@@ -24,9 +24,8 @@ from typing import Protocol
 from nearfar.live.sources.aligned import AlignedPair
 from nearfar.live.sources.devices import FORMATS
 from nearfar.live.sources.folder import FolderSource
-from nearfar.live.sources.options import SourceOptions
 from nearfar.live.sources.streams import Ffmpeg, Microphone, Pcm, SampleStream, hide
-from nearfar.live.sources.windows import SampleBlock, SampleClock, Window, Windower
+from nearfar.live.sources.windows import SampleBlock, SampleClock, SourceOptions, Window, Windower
 
 
 class Source(Protocol):

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from nearfar.audio import Clip
+from nearfar.audio import LONG_S, Clip
 from nearfar.support.check import Array, number
 
 CORRECTION = 1e-3  # share of the difference between count and clock that is corrected per block
@@ -23,6 +24,28 @@ LARGEST_DRIFT_S = 5.0  # a larger difference is not drift, but a file that is re
 CLOCK_SET_S = 120.0  # a large difference that stays the same this long: the clock was set, or the computer slept
 MOST = 96_000  # values a second of a buffer: two channels at 48 kHz
 JITTER_S = 0.5  # a block may be this late without a gap, unless the source reports one
+Report = Callable[[str, Exception], None]  # called with the name of a file that cannot be read, and why
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How the sources of a machine are read."""
+
+    window_s: float
+    hop_s: float
+    rate: int
+    clock: Callable[[], float]
+    report: Report
+    whole_s: float = LONG_S  # of a folder: a file up to this length is one window
+    near: int = 0
+    far: int | None = 1
+    ledger: Path | None = None  # of a folder: the file that lists the processed files
+    once: bool = False  # of a folder: process the present files, then stop
+    channels: int = 2  # of raw PCM: 2 are near and far, 1 is near alone
+    form: str = "f32le"  # of raw PCM
+    options: tuple[str, ...] = ()  # for ffmpeg, before -i
+    poll_s: float = 2.0
+    settle_s: float = 3.0
 
 
 @dataclass(frozen=True, eq=False)
