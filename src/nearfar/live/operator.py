@@ -94,8 +94,7 @@ class Operator:
                 raise Conflict(f"event {event_id} was called fine already, by {event.verdict_by}")
             with self._locked_model(machine):
                 clips = self._crossings(machine, event)
-                about = {"said": said} if said else {}
-                audit = self._add_to_bank(machine, clips, False, who, "fine", event=event_id, **about)
+                audit = self._add_to_bank(machine, clips, False, who, "fine", event=event_id, **_given(said=said))
             self._set_verdict(event, FINE, who)
             return audit
 
@@ -105,8 +104,7 @@ class Operator:
             if event.verdict == FINE:
                 raise Conflict(f"event {event_id} was called fine and is in the bank: undo that first")
             self._set_verdict(event, FAULT, who)
-            about = {key: text for key, text in (("fault", fault), ("said", said)) if text}
-            return self.audit(who, event.machine, "fault", event=event_id, **about)
+            return self.audit(who, event.machine, "fault", event=event_id, **_given(fault=fault, said=said))
 
     def write_note(self, machine_id: str, said: str, who: str, *, at: float) -> Audit:
         """Write a note on the time line of a machine. BadInput for an empty one."""
@@ -117,15 +115,14 @@ class Operator:
     def name_event(self, event_id: int, said: str, who: str) -> Audit:
         """Give an event a name, as a note at its beginning; "" takes the name away."""
         event = self.history.event(event_id)
-        known = next((note for note in self.history.notes(event.machine) if note.event == event_id), None)
-        of = {} if known is None else {"of": known.id}
-        return self.audit(who, event.machine, NOTE, at=event.started, said=said, event=event_id, **of)
+        known = next((note.id for note in self.history.notes(event.machine) if note.event == event_id), None)
+        return self.audit(who, event.machine, NOTE, at=event.started, said=said, event=event_id, **_given(of=known))
 
     def change_note(self, machine_id: str, note_id: int, said: str, who: str) -> Audit:
         """Change the text of a note, or delete it with "". NotFound if there is none."""
         for note in self.history.notes(machine_id):
             if note.id == note_id:
-                event = {} if note.event is None else {"event": note.event}
+                event = _given(event=note.event)
                 return self.audit(who, machine_id, NOTE, at=note.at, said=said, of=note_id, **event)
         raise NotFound(f"{self.machines[machine_id].name} has no note {note_id}")
 
@@ -209,11 +206,9 @@ class Operator:
             machine.use_detector(load(machine.model, machine.weights, device=machine.device, threads=1))
             for name in change.detail.get("files", []):
                 (self.history.folder / NORMALS / machine.id / name).unlink(missing_ok=True)
-            about = {}
             if (event := change.detail.get("event")) is not None:
                 self._change(self.history.event(event), "verdict", verdict="", verdict_by="")
-                about = {"event": event}
-            audit = self.audit(who, machine.id, "undo", of=audit_id, **about)
+            audit = self.audit(who, machine.id, "undo", of=audit_id, **_given(event=event))
             _forget(before)
             return audit
 
@@ -358,6 +353,11 @@ def normal_keys(normals: Sequence[Origin]) -> list[str]:
         keys.append(f"{normal.sha256[:12]}-{seen[normal.sha256]}")
         seen[normal.sha256] += 1
     return keys
+
+
+def _given(**detail: Any) -> dict[str, Any]:
+    """The details that there are."""
+    return {key: value for key, value in detail.items() if value}
 
 
 def _rows(detector: Detector, keys: Sequence[str]) -> set[int]:

@@ -129,7 +129,7 @@ class History:
 
     def score_at(self, machine: str, t0: float) -> ScoreRecord | None:
         """The window of a machine that begins at `t0`, or None."""
-        found = list(self._scores(f"{SPAN} LIMIT 1", [machine, t0 - SAME_S, t0 + SAME_S]))
+        found = list(self._scores(f"{SPAN} ORDER BY t0 LIMIT 1", [machine, t0 - SAME_S, t0 + SAME_S]))
         return found[0] if found else None
 
     def events(
@@ -143,24 +143,20 @@ class History:
         before_id: int | None = None,
     ) -> list[Event]:
         """Events that started before `until` and did not end before `since`; newest first."""
-        conditions = {
-            "machine = ?": machine,
-            "(ended IS NULL OR ended >= ?)": since,
-            "started < ?": until,
-            "kind = ?": kind,
-            "id < ?": before_id,
-        }
-        query, values = _select("events", conditions, limit)
+        conditions: list[tuple[str, Any, Callable[[Event, Any], bool]]] = [  # in the database, and in memory
+            ("machine = ?", machine, lambda e, machine: e.machine == machine),
+            ("(ended IS NULL OR ended >= ?)", since, lambda e, since: e.ended is None or e.ended >= since),
+            ("started < ?", until, lambda e, until: e.started < until),
+            ("kind = ?", kind, lambda e, kind: e.kind == kind),
+            ("id < ?", before_id, lambda e, before_id: e.id < before_id),
+        ]
+        query, values = _select("events", {sql: value for sql, value, _ in conditions}, limit)
         found = {row[0]: of_row(Event, row) for row in self.database.read(query, values)}
         with self.database.lock:
-            latest, below = math.inf if until is None else until, math.inf if before_id is None else before_id
-            for e in self._unsaved.values():  # the same conditions in memory
-                in_time = (since is None or e.ended is None or e.ended >= since) and e.started < latest
-                named = machine in (None, e.machine) and kind in (None, e.kind)
-                if in_time and named and e.id < below:
+            for e in self._unsaved.values():
+                found.pop(e.id, None)
+                if all(value is None or holds(e, value) for _, value, holds in conditions):
                     found[e.id] = e
-                else:
-                    found.pop(e.id, None)
         return [found[i] for i in sorted(found, reverse=True)[:limit]]
 
     def event(self, event_id: int) -> Event:
