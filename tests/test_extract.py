@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brokers import wait_for
 from conftest import hum, shared, write_wav
 from fake_encoders import write_ced_tiny
 from nearfar import audio, encoders, recipe
@@ -242,9 +242,25 @@ def whole(many, weights, tmp_path_factory):
     return contents(store)
 
 
-def start(many, weights, store):
+# The command, which stands still once eight recordings are through the network.
+HELD = """
+import time
+from nearfar.cli import main
+from nearfar.embedding.cache import CachedEncoders
+encode, done = CachedEncoders.encode, []
+def held(self, pieces):
+    if len(done) >= 8:
+        time.sleep(600)
+    done.extend(pieces)
+    return encode(self, pieces)
+CachedEncoders.encode = held
+main()
+"""
+
+
+def start(many, weights, store, command=COMMAND):
     return subprocess.Popen(
-        [*COMMAND, "embed", many, "--encoder", "ced-tiny", "--weights", weights, "--store", store]
+        [*command, "embed", many, "--encoder", "ced-tiny", "--weights", weights, "--store", store]
         + ["--waveform", "near", "--waveform", "far"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -259,12 +275,10 @@ def test_stopped_or_killed_it_goes_on_where_it_was_with_nothing_lost_or_done_aga
     many, weights, whole, tmp_path, stop, code
 ):
     store = tmp_path / "s"
-    process = start(many, weights, store)
-    deadline = time.monotonic() + 60
-    while len(list(store.glob("??/*.safetensors"))) < 12 and time.monotonic() < deadline:
-        time.sleep(0.002)
+    process = start(many, weights, store, [sys.executable, "-c", HELD])
+    assert wait_for(lambda: len(list(store.glob("??/*.safetensors"))) >= 12)
     process.send_signal(stop)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == code and "Traceback" not in err
     before = files(store)
     assert 12 <= len(before) < 48
