@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
-START_S, WAIT_S, REDRAWN = 60.0, 30.0, 3
+START_S, WAIT_S, REDRAWN = 120.0, 60.0, 3
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of a reference to an element, in WebDriver
 PREFERENCES = {
     "marionette.port": 0,
@@ -114,7 +114,7 @@ def firefox(width: int = 1200, height: int = 900, *, dark: bool = False) -> Iter
             yield Firefox(_port(Path(folder, "MarionetteActivePort"), process))
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 def _port(file: Path, process: subprocess.Popen[bytes]) -> int:

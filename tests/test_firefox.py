@@ -40,7 +40,7 @@ def test_every_page_is_drawn_and_fits(address, dark, width):
 
 # Where there is no loudspeaker Firefox plays what is muted only.
 MUTED = """const play = HTMLMediaElement.prototype.play;
-HTMLMediaElement.prototype.play = function () { this.muted = true; return play.call(this); };"""
+HTMLMediaElement.prototype.play = function () { this.muted = this.loop = true; return play.call(this); };"""
 
 
 def test_an_event_is_explained_heard_and_answered(address):

@@ -21,12 +21,27 @@ from nearfar.live.build import build_plant
 from nearfar.live.config import from_options
 from nearfar.live.server.app import make_app
 from servers import server_of
-from test_serve_pages import CHROMIUM, LOOK, PHONE, SAID, WAIT_MS, english_texts, named, open_page, playwright, reach
+from test_serve_pages import (
+    CHROMIUM,
+    LOOK,
+    LOOPS,
+    PHONE,
+    SAID,
+    WAIT_MS,
+    english_texts,
+    named,
+    open_page,
+    playwright,
+    reach,
+)
 
 pytestmark = pytest.mark.slow
 WIDE = {"width": 1200, "height": 900}
 RULES = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
   .map(v => `${v.id}: ${v.nodes.slice(0, 3).map(n => n.target.join(" ")).join(", ")}`)"""
+
+
+SETTLED = "() => Promise.allSettled(document.getAnimations().map(each => each.finished))"
 
 
 @contextmanager
@@ -49,6 +64,7 @@ def browser_of(url, *arguments, **look):
         with closing(p.chromium.launch(executable_path=CHROMIUM, args=flags)) as browser:
             context = browser.new_context(base_url=url, viewport=WIDE, **look)
             context.set_default_timeout(WAIT_MS)
+            context.add_init_script(LOOPS)
             page, said = context.new_page(), []
             page.on("pageerror", lambda error: said.append(str(error)))
             page.on("console", lambda m: said.append(m.text) if m.type == "error" else None)
@@ -82,28 +98,28 @@ def test_from_a_microphone_to_an_alarm_with_sound_without_a_shell(tmp_path):
         page.get_by_role("button", name="Test for 10 s").click()
         page.get_by_text("Recording 10 s").wait_for()
         play = page.get_by_role("button", name="near: The test: listen to it")
-        play.wait_for(timeout=30_000)
+        play.wait_for()
         play.click()
         page.locator(".playing output", has_text=" of 10.0 s").wait_for()
         page.get_by_role("button", name="Next").click()
         page.locator("#count").fill("8")
         page.locator("#seconds").fill("1")
         page.get_by_role("button", name="Record", exact=True).click()
-        page.get_by_text("8 of 8 recorded").wait_for(timeout=60_000)
+        page.get_by_text("8 of 8 recorded").wait_for()
         page.get_by_text("8 of 20 recordings, 1 of 3 sessions").wait_for()
         page.reload()  # the browser was closed meanwhile: nothing is lost
         page.get_by_text("8 of 20 recordings").wait_for()
         page.get_by_role("button", name="3. Listen").click()
         page.get_by_role("button", name="Check the recordings").click()
         named(page)
-        page.get_by_text("Not checked yet").wait_for(state="detached", timeout=60_000)
+        page.get_by_text("Not checked yet").wait_for(state="detached")
         page.get_by_text("All 8 recordings").click()
         page.locator("details").get_by_role("button", name="Throw out").first.click()
         page.locator("details").get_by_text("thrown out by Anna").wait_for()
         page.get_by_role("button", name="4. Fit").click()
         page.get_by_text("7 recordings").wait_for()
         page.get_by_role("button", name="Fit", exact=True).click()
-        page.get_by_role("link", name="To the machine").wait_for(timeout=60_000)
+        page.get_by_role("link", name="To the machine").wait_for()
         text = page.inner_text("main")
         assert "What may be promised" in text and "Behind it: 7 recordings" in text and page.evaluate(LOOK) == []
 
@@ -112,15 +128,15 @@ def test_from_a_microphone_to_an_alarm_with_sound_without_a_shell(tmp_path):
         line(heard, fault="hiss")
         page.get_by_role("link", name="To the machine").click()
         page.get_by_role("button", name="Listen with the microphone").click()
-        page.get_by_text("Sounds wrong").first.wait_for(timeout=30_000)
-        page.get_by_role("link", name="Look at the alarm").wait_for(timeout=60_000)
+        page.get_by_text("Sounds wrong").first.wait_for()
+        page.get_by_role("link", name="Look at the alarm").wait_for()
         with page.context.expect_page() as beside:  # the machine is still listened to
             page.get_by_role("link", name="Look at the alarm").click()
-        beside.value.get_by_role("heading", name="What has changed").wait_for(timeout=60_000)
+        beside.value.get_by_role("heading", name="What has changed").wait_for()
         beside.value.close()
         page.get_by_role("button", name="Stop listening").click()
         page.get_by_role("link", name="Look at the alarm").click()
-        page.get_by_role("heading", name="What has changed").wait_for(timeout=60_000)
+        page.get_by_role("heading", name="What has changed").wait_for()
         page.locator(".large img").wait_for()
         page.get_by_role("button", name="Play, and switch").click()
         page.locator(".side[data-on]", has_text="This sound").wait_for()
@@ -165,13 +181,14 @@ def test_a_folder_by_keyboard_alone(tmp_path, size, scheme):
             for _ in range(step - 1):
                 page.keyboard.press("Tab")
             page.keyboard.press("Enter")
-            assert page.evaluate("document.activeElement.tagName") == "H2" and page.evaluate(LOOK) == []
+            wait_for(lambda: page.evaluate("document.activeElement.tagName") == "H2")
+            assert page.evaluate(LOOK) == []
         page.get_by_text("12 recordings").wait_for()
         reach(page, "section.panel button.main")
         page.keyboard.press("Enter")
         page.keyboard.type("Ben")
         page.keyboard.press("Enter")
-        page.get_by_role("link", name="To the machine").wait_for(timeout=60_000)
+        page.get_by_role("link", name="To the machine").wait_for()
         assert page.evaluate(LOOK) == []
         reach(page, "a.button.main")
         page.keyboard.press("Enter")
@@ -196,23 +213,23 @@ def test_a_server_that_is_killed_goes_on_where_it_was(tmp_path):
     process = run_nearfar(tmp_path)
     url = address_of(process)
     api = f"{url}/v1/machines"
-    requests.post(api, json={"id": "pump"}, timeout=30).raise_for_status()
+    requests.post(api, json={"id": "pump"}, timeout=60).raise_for_status()
     for i in range(10):
         path = write_wav(tmp_path / "sent.wav", hum(i, seconds=2.0))
         headers = {"content-type": "audio/wav"}
         name = f"{api}/pump/recordings?name={i}.wav"
-        requests.post(name, data=path.read_bytes(), headers=headers, timeout=30).raise_for_status()
-    requests.post(f"{api}/pump/fit", json={"who": "Anna"}, timeout=30).raise_for_status()
+        requests.post(name, data=path.read_bytes(), headers=headers, timeout=60).raise_for_status()
+    requests.post(f"{api}/pump/fit", json={"who": "Anna"}, timeout=60).raise_for_status()
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "models" / "pump").exists() or (tmp_path / "models" / "pump" / "detector.json").exists()
     process = run_nearfar(tmp_path)
     try:
         url = address_of(process)
-        found = requests.get(f"{url}/v1/machines/pump/recordings", timeout=30).json()
+        found = requests.get(f"{url}/v1/machines/pump/recordings", timeout=60).json()
         assert found["recordings"] == 10
-        wait_for(lambda: requests.get(f"{url}/v1/jobs/1", timeout=30).json()["state"] == "done")
-        assert requests.get(f"{url}/v1/machines/pump", timeout=30).json()["normals"] == 10
+        wait_for(lambda: requests.get(f"{url}/v1/jobs/1", timeout=60).json()["state"] == "done")
+        assert requests.get(f"{url}/v1/machines/pump", timeout=60).json()["normals"] == 10
     finally:
         process.terminate()
         process.wait()
@@ -239,19 +256,19 @@ def test_no_page_breaks_a_rule_of_axe(tmp_path, axe):
     with server(tmp_path) as url, browser_of(url) as page:
         api = f"{url}/v1/machines"
         for id in ("pump", "fan"):
-            requests.post(api, json={"id": id}, timeout=30).raise_for_status()
+            requests.post(api, json={"id": id}, timeout=60).raise_for_status()
         body = {"kind": "folder", "folder": str(tmp_path / "normals")}
-        requests.put(f"{api}/pump/recordings", json=body, timeout=30).raise_for_status()
+        requests.put(f"{api}/pump/recordings", json=body, timeout=60).raise_for_status()
         for number, kind in enumerate(("doctor", "fit"), 1):
-            requests.post(f"{api}/pump/{kind}", json={}, timeout=30).raise_for_status()
-            wait_for(lambda n=number: requests.get(f"{url}/v1/jobs/{n}", timeout=30).json()["state"] == "done")
+            requests.post(f"{api}/pump/{kind}", json={}, timeout=60).raise_for_status()
+            wait_for(lambda n=number: requests.get(f"{url}/v1/jobs/{n}", timeout=60).json()["state"] == "done")
         for i, fault in enumerate(["", "hiss", "hiss", "hiss", "hiss"]):
             write_wav(tmp_path / "sent.wav", hum(90 + i, fault=fault, seconds=1.0))
             content, headers = (tmp_path / "sent.wav").read_bytes(), {"content-type": "audio/wav"}
             requests.post(
-                f"{api}/pump/score?name={i}.wav", data=content, headers=headers, timeout=30
+                f"{api}/pump/score?name={i}.wav", data=content, headers=headers, timeout=60
             ).raise_for_status()
-        event = requests.get(f"{url}/v1/events", timeout=30).json()["events"][0]["id"]
+        event = requests.get(f"{url}/v1/events", timeout=60).json()["events"][0]["id"]
         paths = ["/", "/setup", "/machine/pump", f"/event/{event}", "/model/pump", "/health", "/guide"]
         paths += [f"/setup/pump#{step}" for step in (1, 2, 3, 4)] + ["/setup/fan#1"]
         found, english = {}, english_texts()
@@ -264,8 +281,9 @@ def test_no_page_breaks_a_rule_of_axe(tmp_path, axe):
                     page.goto("about:blank")
                     open_page(page, path)
                     if path.startswith("/event"):
-                        page.locator("#compare").wait_for(timeout=60_000)
+                        page.locator("#compare").wait_for()
                     page.wait_for_timeout(400)
+                    page.evaluate(SETTLED)
                     page.evaluate(axe)
                     left = [text for text in page.evaluate(SAID) if language == "de" and english.fullmatch(text)]
                     if broken := page.evaluate(RULES) + page.evaluate(LOOK) + left:
