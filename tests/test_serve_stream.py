@@ -77,9 +77,7 @@ def test_a_reader_that_does_not_read_costs_nothing_and_is_told_so():
             stream.send("score", {"i": i})
         assert len(stream._ring) == RING
         assert read([await slow.__anext__()])[0][1] == "resync"
-        assert stream.listeners == 1
         await slow.aclose()
-        assert stream.listeners == 0
 
     asyncio.run(run())
 
@@ -154,3 +152,58 @@ def test_an_alarm_reaches_a_page_over_http_and_a_second_connection_goes_on(plant
                     break
         numbers = [int(i.split("-")[1]) for i, _, _ in got + read(parts)]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_no_more_pages_follow_than_are_allowed_when_all_ask_at_once(plant):
+    app = make_app(plant[0], clock=plant[1], limits=Limits(listeners=5))
+    stream = app.state.service.stream
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "path": "/v1/stream",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1")],
+        "client": ("127.0.0.1", 50_000),
+        "server": ("127.0.0.1", 80),
+        "scheme": "http",
+    }
+
+    async def run():
+        gone, answered, statuses = asyncio.Event(), asyncio.Event(), []
+
+        async def follow():
+            asked = False
+
+            async def receive():
+                nonlocal asked
+                if asked:
+                    await gone.wait()
+                    return {"type": "http.disconnect"}
+                asked = True
+                return {"type": "http.request", "body": b""}
+
+            async def send(message):
+                if message["type"] == "http.response.start":
+                    statuses.append(message["status"])
+                    if len(statuses) == 12:
+                        answered.set()
+
+            await app(dict(scope), receive, send)
+
+        pages = [asyncio.create_task(follow()) for _ in range(12)]
+        await asyncio.wait_for(answered.wait(), 60)
+        assert sorted(statuses) == [200] * 5 + [503] * 7 and stream.listeners == 5
+        gone.set()
+        await asyncio.wait_for(asyncio.gather(*pages), 60)
+        assert stream.listeners == 0
+
+    asyncio.run(run())
+
+
+def test_head_of_the_stream_keeps_no_place(plant):
+    app = make_app(plant[0], clock=plant[1], limits=Limits(listeners=1))
+    with server_of(app) as address, httpx.Client(base_url=address, timeout=20) as client:
+        assert client.head("/v1/stream").headers["content-type"].startswith("text/event-stream")
+        assert wait_for(lambda: app.state.service.stream.listeners == 0, 20)

@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from nearfar.live.language import reader
 from nearfar.live.server import schemas
 from nearfar.live.server.errors import COME_BACK_S, HttpError
 from nearfar.live.server.serializers import machine_state
-from nearfar.live.server.service import ERRORS, ServiceDep
+from nearfar.live.server.service import ERRORS, Service, ServiceDep
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -82,8 +83,18 @@ async def stream(service: ServiceDep, last_event_id: Annotated[str | None, Heade
 
     `resync` means that some messages are lost: request everything again.
     """
-    if service.stream.listeners >= service.limits.listeners:
-        text = f"{service.limits.listeners} pages already follow the live events; close one of them"
-        raise HttpError(503, "busy", text, COME_BACK_S)
-    events = service.stream.listen(last_event_id, reader.get())
-    return StreamingResponse(events, media_type="text/event-stream", headers=UNBUFFERED)
+    return EventStream(service, last_event_id)
+
+
+class EventStream(StreamingResponse):
+    """The live events after `last_id`; has a place among the pages that follow while it is sent."""
+
+    def __init__(self, service: Service, last_id: str | None) -> None:
+        events = service.stream.listen(last_id, reader.get())
+        super().__init__(events, media_type="text/event-stream", headers=UNBUFFERED)
+        self.place = service.stream.place(service.limits.listeners)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        with self.place:
+            await super().__call__(scope, receive, send)

@@ -14,12 +14,14 @@ import asyncio
 import json
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nearfar.live.language import ENGLISH, reader, translated
 from nearfar.live.machine import Machine
+from nearfar.live.server.errors import COME_BACK_S, HttpError
 from nearfar.live.server.schemas import MachineState, Schema, Window
 from nearfar.live.sinks.messages import CLOSE_S, EVENT, SCORE, EventMessage, Message, ScoreMessage
 
@@ -57,7 +59,7 @@ class Stream:
     """A sink of the plant that passes its messages on to pages; `state(machine)` is its state, and
     `describe(machine)` the body of a `state` message.
 
-    `run` tells one start of the server from the next.
+    `run` tells one start of the server from the next; `listeners` is the number of pages that follow.
     """
 
     name = "dashboard"
@@ -65,16 +67,11 @@ class Stream:
 
     def __init__(self, run: str, state: Callable[[str], str], describe: Callable[[str], MachineState]) -> None:
         self.run, self.state, self.describe = run, state, describe
-        self.count, self.windows, self.closed = 0, 0, False
+        self.count, self.windows, self.listeners, self.closed = 0, 0, 0, False
         self._ring: deque[tuple[int, Sent]] = deque(maxlen=RING)
         self._sent_states: dict[str, str] = {}  # the state of each machine in its last `state` message
         self._lock = threading.Lock()
         self._wakeups: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
-
-    @property
-    def listeners(self) -> int:
-        """The number of pages that follow."""
-        return len(self._wakeups)
 
     def put(self, message: Message) -> None:
         """Pass on a message of the plant."""
@@ -108,6 +105,18 @@ class Stream:
         """End all connections."""
         self.closed = True
         self._wake()
+
+    @contextmanager
+    def place(self, most: int) -> Iterator[None]:
+        """A place among the `most` pages that follow; HttpError 503 if all are taken. For the event loop's thread."""
+        if self.listeners >= most:
+            text = f"{most} pages already follow the live events; close one of them"
+            raise HttpError(503, "busy", text, COME_BACK_S)
+        self.listeners += 1
+        try:
+            yield
+        finally:
+            self.listeners -= 1
 
     async def listen(self, last_id: str | None, language: str = ENGLISH) -> AsyncIterator[bytes]:
         """The messages after `last_id` (None: from now on), in the reader's language, until LIFE_S have passed."""
