@@ -1,7 +1,7 @@
 """The recordings that a machine has heard: a row each, with their worst spans and their sound."""
 
 import itertools
-from dataclasses import replace
+import json
 
 import numpy as np
 import pytest
@@ -9,9 +9,12 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from commands import nearfar
 from conftest import RATE, hum, write_wav
-from nearfar.live.history.recordings import begin_after, file_of, recording_of, recordings
+from nearfar import audio
+from nearfar.live.history.recordings import file_of, recording_of, recordings
 from nearfar.live.history.records import ScoreRecord
+from nearfar.live.sources.windows import Starts
 from nearfar.score import Score, worst_window
 from plants import T0
 from servers import a_plant, client_of, listen
@@ -67,17 +70,26 @@ def test_a_recording_has_one_word(scores, status):
     assert recording_of(rows(scores)).status == status
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 4)), max_size=6), st.booleans())
-@settings(max_examples=40, deadline=None)
-def test_windows_of_one_recording_stay_together(lengths, overlap):
-    made, t0 = [], 0.0
-    for file, count in lengths:  # the same name again is another recording
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 4), st.integers(0, 60)), max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_windows_of_one_recording_stay_together_and_begin_alone(sent):
+    starts, made = Starts(), []
+    for file, count, end in sent:  # the same name again is another recording; many overlap, as whole seconds coincide
+        t0 = starts.of(file, float(end), count * LENGTH, LENGTH)
+        assert end - LENGTH <= t0 + count * LENGTH <= end
         made.append(rows([1.0] * count, file, t0))
-        t0 = begin_after(made[-1][-1], t0 if overlap else made[-1][-1].t1)
-    if overlap:
-        assert all(a[-1].t0 < b[0].t0 for a, b in itertools.pairwise(made))
-    found = list(recordings(row for of in reversed(made) for row in reversed(of)))
-    assert [(h.file, h.windows) for h in found] == lengths[::-1]
+    windows = sorted((row for of in made for row in of), key=lambda row: -row.t0)
+    assert all(a.t0 - b.t0 > 5e-3 for a, b in itertools.pairwise(windows))
+    found = list(recordings(windows))
+    assert sorted((h.t0, h.file, h.windows) for h in found) == sorted((of[0].t0, of[0].file, len(of)) for of in made)
+    assert [h.t1 for h in found] == sorted((of[-1].t1 for of in made), reverse=True)
+
+
+def test_recordings_that_do_not_overlap_begin_when_they_did():
+    starts = Starts()
+    assert [starts.of(f"{i}.wav", 60.0 * i, 60.0, LENGTH) for i in (1, 2, 3)] == [0.0, 60.0, 120.0]
+    assert starts.of("3.wav", 240.0, 60.0, LENGTH) == pytest.approx(179.99)  # else it would be one with the last
+    assert starts.of("b.wav", 10.0, 10.0, LENGTH) == pytest.approx(-0.01)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +140,7 @@ def test_what_is_sent_leaves_a_trace_with_sound_and_can_alarm(pump3, tmp_path):
         peak = max(range(4), key=lambda i: answers[i]["score"])
         kept = plant.history.event_audio.path(plant.history.event(1).audio)
         assert np.abs(soundfile.read(kept)[0][:, 0] - hum(500 + peak, fault="hiss").near).max() < 1e-4  # its own sound
+        clock.now += 1
         long = post(client, "long.wav", hum(600, seconds=40.0))
         found = client.get("/v1/machines/pump/heard").json()["recordings"][0]
         assert found["file"] == "long.wav" and found["windows"] == len(long["windows"]) == 20
@@ -189,7 +202,56 @@ def test_a_long_recording_names_its_worst_spans_on_the_command_line_too():
     assert not any("unusual" in w for w in worst_window([scored(0, 5.0), scored(10, 0.0)], "h.wav").warnings)
 
 
-def test_a_clock_that_was_a_year_ahead_does_not_date_what_follows():
-    last = ScoreRecord("pump", T0 + 3e7, T0 + 3e7 + 2, 0.0, 3.0, False, 0.5)
-    assert begin_after(last, T0) == T0
-    assert begin_after(replace(last, t0=T0 + 60, t1=T0 + 62), T0) == pytest.approx(T0 + 60.01)
+def pages(client, address, key):
+    """The entries of all pages of a list."""
+    found = []
+    while address:
+        page = client.get(address).json()
+        assert page[key]
+        found += page[key]
+        address = page["next"]
+    return found
+
+
+def test_recordings_that_are_sent_at_once_are_all_kept_none_in_the_future(pump3, tmp_path):
+    plant, clock = a_plant(pump3, tmp_path, "pump")
+    with client_of(plant, clock) as client:
+        for i in range(3):
+            post(client, "same.wav", hum(700 + i, seconds=40.0))
+        whole = client.get("/v1/machines/pump/heard").json()["recordings"]
+        assert [found["windows"] for found in whole] == [20, 20, 20]
+        assert pages(client, "/v1/machines/pump/heard?limit=1", "recordings") == whole
+        assert all(T0 - 1 <= found["t1"] <= T0 for found in whole)
+        times = [window["t0"] for window in pages(client, "/v1/machines/pump/scores?limit=7", "scores")]
+        assert len(times) == 60 and times == sorted(set(times))
+    plant.close()
+    plant.history.close()
+
+
+def test_a_page_of_scores_ends_where_a_time_does(pump3, tmp_path):
+    plant, clock = a_plant(pump3, tmp_path, "pump")
+    for name in ("a.wav", "b.wav", "c.wav"):  # of a history in which windows begin together
+        for row in rows([1.0] * 4, name, T0 - 100):
+            plant.history.record_score(row)
+    with client_of(plant, clock) as client:
+        found = pages(client, "/v1/machines/pump/scores?limit=2", "scores")
+        assert [window["t0"] for window in found] == [T0 - 100 + LENGTH * i for i in range(4) for _ in range(3)]
+    plant.close()
+    plant.history.close()
+
+
+def test_a_recording_whose_second_half_is_dead_says_so_as_on_the_command_line(pump3, tmp_path):
+    clip = hum(800, seconds=8.0)
+    dead = np.arange(len(clip.near)) >= 4 * RATE
+    clip = audio.Clip(*(np.where(dead, np.float32(0), x) for x in (clip.near, clip.far)), RATE)
+    path = write_wav(tmp_path / "half.wav", clip)
+    plant, clock = a_plant(pump3, tmp_path, "pump")
+    with client_of(plant, clock) as client:
+        answer = post(client, "half.wav", clip)
+    _, out, _ = nearfar("score", pump3, path, "--json")
+    (row,) = json.loads(out)["scores"]
+    assert {**answer, **{name: row[name] for name in ("file", "status", "score", "codes", "warnings")}} == answer
+    assert row["file"] == "half.wav" and row["status"] == "normal" and {"silent"} <= set(row["codes"])
+    assert any("2 of them cannot be judged" in text for text in row["warnings"])
+    plant.close()
+    plant.history.close()

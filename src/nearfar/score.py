@@ -65,9 +65,11 @@ def worst_window(scores: Sequence[Score], name: str) -> Score:
     if len(unusual_runs := runs(scores, "unusual")) > 1:
         spans = sorted(unusual_runs, key=lambda run: -max(s.score for s in run))[:WORST]
         notes.append(f"unusual {'; '.join(map(_span, spans))}")
-    if mute := [s.problem for s in scores if s.problem and not worst.problem]:
-        notes.append(f"{len(mute)} of them cannot be judged: {mute[0]}")
-    return replace(worst, name=name, warnings=[*worst.warnings, *notes])
+    codes = [*worst.codes]
+    if mute := [s for s in scores if s.problem and not worst.problem]:
+        notes.append(f"{len(mute)} of them cannot be judged: {mute[0].problem}")
+        codes = list(dict.fromkeys([*codes, *(code for s in mute for code in s.codes)]))
+    return replace(worst, name=name, warnings=[*worst.warnings, *notes], codes=codes)
 
 
 def runs(windows: Sequence[Flagged], flag: str) -> list[list[Flagged]]:

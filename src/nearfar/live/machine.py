@@ -32,7 +32,7 @@ from nearfar.live.rules.setpoint import MOST_RATE, PER_WEEK, expected_alarms, se
 from nearfar.live.rules.trend import Ramp, Trend
 from nearfar.live.rules.watchdog import Watchdog
 from nearfar.live.sources.open import is_folder
-from nearfar.live.sources.windows import RingBuffer
+from nearfar.live.sources.windows import RingBuffer, Starts
 from nearfar.support.check import number
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Machine:
     health: dict[str, str] = field(default_factory=dict)  # {kind: text} of the problems that stand, as last reported
     buffer: RingBuffer = field(default_factory=RingBuffer, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    starts: Starts = field(default_factory=Starts, repr=False)  # of recordings that are sent
     last: ScoreRecord | None = None
     lamp: Lamp = field(default_factory=lambda: Lamp(FILES))
     trend: Trend = field(default_factory=Trend, repr=False)

@@ -22,7 +22,7 @@ from nearfar.live.calendar import MAINTENANCE, Calendar, Maintenance
 from nearfar.live.events import SOURCE, EventRecorder, Reporter
 from nearfar.live.history.archive import sent_name
 from nearfar.live.history.history import History
-from nearfar.live.history.recordings import begin_after, file_of
+from nearfar.live.history.recordings import file_of
 from nearfar.live.history.records import ALARM, UNUSUAL, ScoreRecord
 from nearfar.live.language import ENGLISH
 from nearfar.live.machine import Machine, Machines
@@ -117,7 +117,7 @@ class Plant:
             if not machine.streamed:
                 with machine.lock:
                     if not begun:
-                        t0 = begin_after(machine.last, self.clock() - seconds)
+                        t0 = machine.starts.of(name, self.clock(), seconds, machine.detector.window_s)
                     window = Window(t0, clip.samples, clip.rate, not begun, name, missing_s=clip.missing_s)
                     self._take(machine, window, score, clip, embedded.problems)
                     t0, begun = window.t1, True

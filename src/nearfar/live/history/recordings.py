@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nearfar.live.history.records import ScoreRecord
+from nearfar.live.sources.windows import APART_S
 from nearfar.score import WORST, runs
 
 IN_A_ROW = 3
-APART_S = 0.01  # between the windows of two recordings; those of one follow each other without a gap
-SET_BACK_S = 86_400.0  # before the last window: the clock has been set back
 WINDOW = re.compile(r"@\d+(?:\.\d+)?(?:e\+?\d+)?s$")  # behind the name of a file, for a window of a long one
 
 
@@ -50,17 +49,6 @@ class HeardRecording:
     status: str
     problem: str
     spans: tuple[Span, ...]
-
-
-def begin_after(last: ScoreRecord | None, t0: float) -> float:
-    """When a recording begins that is to begin at `t0`: after the beginning of the last window, and not at its end.
-
-    Recordings may be sent faster than they were made, so they may overlap.
-    """
-    if last is None or last.t0 > t0 + SET_BACK_S:
-        return t0
-    t0 = max(t0, last.t0 + APART_S)
-    return last.t1 + APART_S if abs(t0 - last.t1) < APART_S else t0
 
 
 def file_of(name: str) -> str:
@@ -101,12 +89,20 @@ def recording_of(rows: Sequence[ScoreRecord]) -> HeardRecording:
 
 
 def recordings(newest_first: Iterable[ScoreRecord]) -> Iterator[HeardRecording]:
-    """The recordings of these windows, which come newest first."""
-    run: list[ScoreRecord] = []
+    """The recordings of these windows, which come newest first, as they are; those that ended last come first.
+
+    Recordings may overlap: files that were copied together have one time.
+    """
+    begun: list[list[ScoreRecord]] = []  # windows of each recording whose first one may be still to come
+    longest = 0.0
     for row in newest_first:
-        if run and (row.file != run[-1].file or abs(run[-1].t0 - row.t1) >= APART_S / 2):
-            yield recording_of(run[::-1])
-            run = []
-        run.append(row)
-    if run:
-        yield recording_of(run[::-1])
+        longest = max(longest, row.t1 - row.t0)
+        while begun and begun[0][-1].t0 > row.t0 + 2 * longest:
+            yield recording_of(begun.pop(0)[::-1])
+        run = next((r for r in begun if r[-1].file == row.file and abs(r[-1].t0 - row.t1) < APART_S / 2), None)
+        if run is not None:
+            run.append(row)
+        else:
+            begun.append([row])
+            begun.sort(key=lambda run: -run[0].t1)
+    yield from (recording_of(run[::-1]) for run in begun)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import nlargest
-from itertools import islice
-from typing import Annotated, Literal
+from itertools import dropwhile, islice, takewhile
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
@@ -21,11 +21,21 @@ from nearfar.live.history.records import ScoreRecord
 from nearfar.live.machine import Machine
 from nearfar.live.operator import normal_keys
 from nearfar.live.rules.price import Price, price_of
+from nearfar.live.rules.rhythm import DAY_S
 from nearfar.live.rules.setpoint import expected_alarms, independent_per_week, rarest_rate, unusual_text
 from nearfar.live.server import schemas
 from nearfar.live.server.playback import heard_clip, is_stream, is_unchanged, normal_clip, sound_path
 from nearfar.live.server.serializers import audit_entries, machine_state, next_page
-from nearfar.live.server.service import ERRORS, CallerDep, MachineDep, Service, ServiceDep, Time, caller_name
+from nearfar.live.server.service import (
+    ERRORS,
+    HOUR_S,
+    CallerDep,
+    MachineDep,
+    Service,
+    ServiceDep,
+    Time,
+    caller_name,
+)
 from nearfar.live.server.sounds import PlayingDep, file_route, sound
 from nearfar.support.words import plural, without_commands
 
@@ -34,7 +44,8 @@ RATES = np.geomspace(0.2, 1e-6, 48)  # rates of false alarms, as shares of windo
 ODD = 3  # most unusual normals that are shown
 SINCE_H = 24.0
 SEVERITY = {"wrong": 3, "unusual": 2, "cannot judge": 1, "normal": 0}
-HEARD_S = 30 * 86_400.0
+HEARD_S = 30 * DAY_S
+Row = TypeVar("Row")
 
 
 @router.get("", operation_id="listMachines")
@@ -88,10 +99,8 @@ def scores(
     if limit is None:
         found, following = history.scores(id, start, end, points), None
     else:
-        found = list(islice(history.iter_scores(id, start, end), limit + 1))
-        page = {"since": repr(found[limit].t0), "until": repr(end)} if found[limit:] else {}
-        following = next_page(request, bool(page), **page)
-        found = found[:limit]
+        found, after = _page(history.iter_scores(id, start, end), limit, lambda row: row.t0)
+        following = next_page(request, after is not None, since=repr(after and after.t0), until=repr(end))
     windows = [schemas.Window.of(row) for row in found]
     return schemas.Scores(machine=id, since=start, until=end, scores=windows, next=following)
 
@@ -170,23 +179,24 @@ def heard(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     order: Literal["newest", "worst"] = "newest",
 ) -> schemas.HeardRecordings:
-    """The recordings that a machine has heard in [since, until), by default of the last 30 days; of a stream, samples
-    that were kept, one an hour at most. The worst first, or page by page the newest."""
+    """The recordings that a machine has heard, those that end in [since, until), by default of the last 30 days; of a
+    stream, samples that were kept, one an hour at most. The worst first, or page by page the newest."""
     history, id = service.plant.history, machine.id
     end = service.clock() + 60 if until is None else until
     start = end - HEARD_S if since is None else since
-    rows = _samples(service, id, start, end) if is_stream(machine) else history.scores_of_files(id, start, end)
-    every = recordings(rows)
+    windows = history.scores_of_files(id, start - DAY_S, end + HOUR_S)  # those of recordings over a bound, too
+    every = recordings(_samples(service, id, start, end) if is_stream(machine) else windows)
+    every = takewhile(lambda heard: heard.t1 >= start, dropwhile(lambda heard: heard.t1 >= end, every))
     if order == "worst":
         every = iter(nlargest(limit, every, key=lambda heard: (SEVERITY[heard.status], heard.score)))
-    found = list(islice(every, limit + 1))
+    found, after = _page(every, limit, lambda heard: heard.t1)
     shown = []
-    for each in found[:limit]:
+    for each in found:
         row = history.score_at(id, each.worst_t0)
         playable = row is not None and sound_path(history, machine, row) is not None
         expected = round(machine.detector.unusual_rate * each.judged, 1)
         shown.append(schemas.HeardRecording.of(each, expected=expected, playable=playable))
-    following = next_page(request, True, until=repr(found[limit - 1].t0)) if len(found) > limit else None
+    following = next_page(request, after is not None, until=repr(found[-1].t1 if found else end))
     return schemas.HeardRecordings(recordings=shown, next=following)
 
 
@@ -250,6 +260,16 @@ def change_normals(
         done = f"{what} taken out of the normals"
     now = machine.detector.threshold.value
     return service.done(audit, f"{done}. Alarm above {now:.1f}, before {was:.1f}.")
+
+
+def _page(rows: Iterator[Row], limit: int, time_of: Callable[[Row], float]) -> tuple[list[Row], Row | None]:
+    """The first `limit` rows, with those at the time of the last of them; and the row after these, or None."""
+    found = list(islice(rows, limit))
+    for row in rows:
+        if time_of(row) != time_of(found[-1]):
+            return found, row
+        found.append(row)
+    return found, None
 
 
 def _samples(service: Service, id: str, start: float, end: float) -> Iterator[ScoreRecord]:

@@ -32,7 +32,7 @@ from nearfar.live.server.errors import HttpError
 from nearfar.live.server.playback import nearest_clips
 from nearfar.live.server.serializers import audit_entry, explanation, recording_score
 from nearfar.live.server.service import ERRORS, CallerDep, MachineDep, Service, ServiceDep
-from nearfar.score import severity
+from nearfar.score import severity, worst_window
 from nearfar.support.words import plural
 
 FORM = "multipart/form-data"
@@ -109,7 +109,7 @@ async def score(
 
     def work(upload: Upload) -> schemas.RecordingScore:
         scores = list(service.plant.hear(id, *upload.counted(service, machine), name=upload.name))
-        answer = recording_score(id, scores, max(scores, key=severity))
+        answer = recording_score(id, scores, worst_window(scores, upload.name))
         if machine.streamed:
             about = {"file": upload.name, "score": answer.score, "status": answer.status}
             service.broadcast(service.plant.operator.audit(who, id, "score", **about))

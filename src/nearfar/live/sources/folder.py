@@ -22,7 +22,7 @@ from time import monotonic
 
 from nearfar import audio
 from nearfar.audio.recordings import CONVERT, SUFFIXES, UNREAD
-from nearfar.live.sources.windows import SourceOptions, Window
+from nearfar.live.sources.windows import SourceOptions, Starts, Window
 from nearfar.support import files
 from nearfar.support.words import shown
 
@@ -40,7 +40,7 @@ class FolderSource:
         if not folder.is_dir():
             raise FileNotFoundError(f"no such folder to watch: {folder}")
         self.folder, self.options, self.ledger = folder, options, options.ledger
-        self.problem = ""
+        self.problem, self._starts = "", Starts()
         self._done: set[Stamp] = set(_read(self.ledger)) if self.ledger else set()
         self._seen: dict[Stamp, float] = {}  # since when a file has not changed
 
@@ -103,10 +103,8 @@ class FolderSource:
         path = self.folder / name
         try:
             end = min(changed_ns / 1e9, self.options.clock())
-            start = end - audio.seconds(path)
-            start = start if math.isfinite(start) else end
-            at = 0.0
-            options = self.options
+            seconds, at, options = audio.seconds(path), 0.0, self.options
+            start = self._starts.of(name, end, seconds if math.isfinite(seconds) else 0.0, options.window_s)
             for clip in audio.windows(
                 path, near=options.near, far=options.far, length_s=options.window_s, whole_s=options.whole_s
             ):

@@ -3,13 +3,14 @@
     samples   (C, N) float32, full scale = 1; row 0 is near, row 1 (if present) far       t0, t1   s since 1970, UTC
 
 `Windower` turns blocks into windows of `window_s` every `hop_s`. Where a block does not follow the last one (a gap,
-another rate), the incomplete window is dropped, and the next window begins after the gap. `SampleClock` dates the
-blocks of a stream: it counts samples and corrects the count slowly towards the clock, since the clocks of sound cards
-and computers differ.
+another rate), the incomplete window is dropped, and the next window begins after the gap. `Starts` dates recordings.
+`SampleClock` dates the blocks of a stream: it counts samples and corrects the count slowly towards the clock, since the
+clocks of sound cards and computers differ.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ CORRECTION = 1e-3  # share of the difference between count and clock that is cor
 LARGEST_DRIFT_S = 5.0  # a larger difference is not drift, but a file that is read fast, or a backlog
 CLOCK_SET_S = 120.0  # a large difference that stays the same this long: the clock was set, or the computer slept
 MOST = 96_000  # values a second of a buffer: two channels at 48 kHz
+APART_S = 0.01  # between the windows of two recordings; those of one follow each other without a gap
+KNOWN = 1000  # recordings
 JITTER_S = 0.5  # a block may be this late without a gap, unless the source reports one
 Report = Callable[[str, Exception], None]  # called with the name of a file that cannot be read, and why
 
@@ -93,6 +96,31 @@ class Window(SampleBlock):
             return None
         rms = float(np.std(self.samples[channel], dtype=np.float64))
         return float(20 * np.log10(max(rms, 1e-7))) if np.isfinite(rms) else None
+
+
+class Starts:
+    """When recordings of a machine begin: where they overlap, no two of their windows begin together.
+
+    Files that were copied together have one time, and recordings may be sent faster than they were made; a window is
+    found by the time of its beginning. The last KNOWN recordings are remembered.
+    """
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[float, float, str]] = deque(maxlen=KNOWN)  # beginning, end, name
+
+    def of(self, name: str, end: float, seconds: float, window_s: float) -> float:
+        """The beginning of a recording that ends at `end`, or as little earlier as is needed."""
+        starts = end - seconds - APART_S * np.arange(max(1, min(KNOWN, int(window_s / APART_S))))
+        free = np.ones(len(starts), bool)
+        for t0, t1, other in self._recent:
+            if t0 < end - APART_S and end - seconds < t1 - APART_S:
+                behind = (starts - t0) % window_s
+                free &= np.minimum(behind, window_s - behind) > 0.75 * APART_S
+            if other == name:  # it would go on with the other one
+                free &= (abs(starts - t1) > 0.75 * APART_S) & (abs(starts + seconds - t0) > 0.75 * APART_S)
+        start = float(starts[np.argmax(free)])
+        self._recent.append((start, start + seconds, name))
+        return start
 
 
 class SampleClock:
