@@ -105,7 +105,7 @@ def test_messages_of_the_plant_from_any_thread():
         event = EventMessage("a", "s", 2.0, "raised", Event(1, "a", "alarm", 1.0, audio="secret.flac"))
         messages = [score, score, StateMessage("a", "s", 2.0, "x"), event]
         taking = asyncio.create_task(take(stream, count=5))
-        while not stream.listeners:
+        while not stream._wakeups:
             await asyncio.sleep(0)
         for message in messages:
             await asyncio.to_thread(stream.put, message)
