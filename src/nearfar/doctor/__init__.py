@@ -18,7 +18,7 @@ import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,17 @@ LENGTH_OFF = 0.05  # tolerance, as a share of the usual length
 
 MACHINE = re.compile(r"(?!(?:no|non|not)_)([A-Za-z-]+)_normal_\d+\.")
 
-Vectors = list[tuple[float | None, Array]]  # start of the window in a long file (s) or None, embedding
+
+@dataclass
+class Heard:
+    """A recording, its report, and what is known of its usable windows."""
+
+    recording: Recording
+    report: FileReport
+    content: str = ""  # a digest of the decoded sound
+    vectors: list[tuple[float | None, Array]] = field(default_factory=list)  # start in a long file (s), embedding
+    levels: BandLevels = field(default_factory=BandLevels)
+    setup: Array = field(default_factory=lambda: np.zeros(0))  # the median of `row_of`
 
 
 def check_recordings(
@@ -66,46 +76,37 @@ def check_recordings(
     Raises ValueError or FileNotFoundError as `recordings.find` does, if there are no recordings.
     """
     found = find(folder_or_files, manifest)
-    files: list[FileReport] = []
-    embedded: list[Vectors] = []
-    levels: list[BandLevels] = []
-    setups: list[Array] = []
+    heard: list[Heard] = []
     first_with: dict[str, str] = {}
     encoder = {BASELINE.encoder: encoders.load(BASELINE.encoder)}
     for recording in found:
-        file_report, content, vectors, of_file, setup = _check_file(recording, near, far, encoder)
-        if file_report.usable and (twin := first_with.setdefault(content, recording.name)) != recording.name:
-            file_report.copy_of, vectors = twin, []
-            file_report.add("duplicate", f"the same sound as {twin}")
-        files.append(file_report)
-        embedded.append(vectors if file_report.usable else [])
-        levels.append(of_file)
-        setups.append(setup)
+        heard.append(each := _check_file(recording, near, far, encoder))
+        if each.report.usable and (twin := first_with.setdefault(each.content, recording.name)) != recording.name:
+            each.report.copy_of, each.vectors = twin, []
+            each.report.add("duplicate", f"the same sound as {twin}")
         if progress:
-            progress(len(files), len(found))
+            progress(len(heard), len(found))
     apart: list[TwoGroups] = []
-    for members in _groups(zip(found, files, levels, setups, strict=True), lambda each: each[1].machine):
+    for members in _groups(heard, lambda each: each.report.machine):
         of_machine = _two_groups(members)
-        _compare([f for _, f, *_ in members], {groups.kind for groups in of_machine})
-        _mark_exchanged([(f, setup) for _, f, _, setup in members if f.usable])
+        _compare([each.report for each in members], {groups.kind for groups in of_machine})
+        _mark_exchanged([each for each in members if each.report.usable])
         apart += of_machine
-    outliers, too_few = _outliers(found, embedded)
+    outliers, too_few = _outliers(heard)
     taken = {r.path for r in _normals(found)}
-    for recording, file_report in zip(found, files, strict=True):
-        if recording.path not in taken:
-            file_report.left_out = "named as faults" if recording.is_anomaly else "of the test split"
+    for each in heard:
+        if each.recording.path not in taken:
+            each.report.left_out = "named as faults" if each.recording.is_anomaly else "of the test split"
+    files = [each.report for each in heard]
     apart += _named_machines([f for f in files if not f.left_out])
-    usable = [r for r, vectors in zip(found, embedded, strict=True) if len(vectors) == 1]
-    return Report(files, [*_notes(files), *too_few], outliers, apart, _deaf(usable, near, far))
+    single = [each.recording for each in heard if len(each.vectors) == 1]
+    return Report(files, [*_notes(files), *too_few], outliers, apart, _deaf(single, near, far))
 
 
-def _check_file(
-    recording: Recording, near: int, far: int | None, encoder: dict[str, encoders.Encoder]
-) -> tuple[FileReport, str, Vectors, BandLevels, Array]:
-    """One file -> its report, a digest of its decoded sound, vectors and levels of its usable windows, its set-up."""
-    file_report = FileReport(recording.name, recording.machine)
+def _check_file(recording: Recording, near: int, far: int | None, encoder: dict[str, encoders.Encoder]) -> Heard:
+    """One file and its problems by its own samples."""
+    heard = Heard(recording, file_report := FileReport(recording.name, recording.machine))
     digest, at = hashlib.sha256(), 0.0
-    vectors: Vectors = []
     balances: list[float] = []
     setups: list[Array] = []
     levels: list[BandLevels] = []
@@ -119,7 +120,8 @@ def _check_file(
             for problem in found:
                 problems[problem.kind].append((at, problem))
             if not any(problem.fatal for problem in found):
-                vectors.append((at if header.seconds > audio.LONG_S else None, embed(clip, [BASELINE], encoder)[0]))
+                (vector,) = embed(clip, [BASELINE], encoder)
+                heard.vectors.append((at if header.seconds > audio.LONG_S else None, vector))
                 levels.append(BandLevels.of(clip))
                 setups.append(row_of(clip))
                 if clip.far is not None:
@@ -129,16 +131,17 @@ def _check_file(
     except (ValueError, OSError) as error:
         kind = error.kind if isinstance(error, AudioError) else "unreadable"
         file_report.add(kind, str(error).removeprefix(f"{recording.path.name}: "), fatal=True)
-        return file_report, "", [], BandLevels(), np.zeros(0)
+        return Heard(recording, file_report)
     file_report.seconds = header.seconds if np.isfinite(header.seconds) else at
     file_report.near_minus_far_db = round(float(np.median(balances)), 1) if balances else None
-    setup = np.median(setups, axis=0) if setups else np.zeros(0)
-    file_report.near_later_ms = round(1000 * float(setup[DELAY]) / DELAY_RATE, 2) if balances else None
-    file_report.clips = max(1, len(vectors))
+    heard.setup = np.median(setups, axis=0) if setups else heard.setup
+    file_report.near_later_ms = round(1000 * float(heard.setup[DELAY]) / DELAY_RATE, 2) if balances else None
+    file_report.clips = max(1, len(heard.vectors))
     for hits in problems.values():
-        _merge(file_report, hits, alive=bool(vectors))
-    sound = f"{file_report.rate} {file_report.seconds} {digest.hexdigest()}"
-    return file_report, sound, vectors, BandLevels.total(levels), setup
+        _merge(file_report, hits, alive=bool(heard.vectors))
+    heard.content = f"{file_report.rate} {file_report.seconds} {digest.hexdigest()}"
+    heard.levels = BandLevels.total(levels)
+    return heard
 
 
 def _update_digest(digest: Any, clip: Clip) -> None:
@@ -163,18 +166,18 @@ def _merge(file_report: FileReport, hits: list[tuple[float, Problem]], alive: bo
     file_report.add(hits[0][1].kind, text, hits[0][1].fatal and not alive, channels.pop() if len(channels) == 1 else "")
 
 
-def _two_groups(members: list[tuple[Recording, FileReport, BandLevels, Array]]) -> list[TwoGroups]:
+def _two_groups(members: list[Heard]) -> list[TwoGroups]:
     """The groups that the usable normals of one machine fall into, unless these are its two domains."""
-    normal = [each for each in members if each[1].usable and not each[1].copy_of and not each[0].is_anomaly]
-    fitted = [each for each in normal if each[0].split != "test"] or normal
+    normal = [h for h in members if h.report.usable and not h.report.copy_of and not h.recording.is_anomaly]
+    fitted = [each for each in normal if each.recording.split != "test"] or normal
     if not fitted:
         return []
-    found, files, levels, _ = zip(*fitted, strict=True)
-    names, targets = [f.file for f in files], np.array([bool(r.is_target) for r in found])
-    near_means, far_means = review.band_means(levels)
+    files, targets = [each.report for each in fitted], np.array([bool(each.recording.is_target) for each in fitted])
+    near_means, far_means = review.band_means([each.levels for each in fitted])
     facts = [f.rate for f in files], [f.channels for f in files], [f.seconds for f in files]
     splits = review.splits(*facts, near_means, far_means, [f.codec for f in files])
     apart = [split for split in splits if not split.is_same(targets)]
+    names = [f.file for f in files]
     return [TwoGroups(split.kind, files[0].machine, split.values, split.files(names)) for split in apart]
 
 
@@ -200,15 +203,15 @@ def _compare(files: list[FileReport], split: set[str]) -> None:
         _mark_minority("odd_length", whole, [round(f.seconds, 1) for f in whole], "{:g} s", LENGTH_OFF)
 
 
-def _mark_exchanged(files: list[tuple[FileReport, Array]]) -> None:
+def _mark_exchanged(usable: list[Heard]) -> None:
     """Mark usable files whose near and far are the reverse of most, by their set-up."""
-    if len(files) < ENOUGH_TO_COMPARE:
+    if len(usable) < ENOUGH_TO_COMPARE:
         return
-    usual = UsualSetup.of(np.stack([setup for _, setup in files]), (), ())
-    for file_report, setup in files:
-        if text := usual.exchanged(setup):
-            file_report.problems = [p for p in file_report.problems if p.kind != "swapped"]  # which guesses
-            file_report.add("exchanged", text.replace("the normals", "most recordings"))
+    usual = UsualSetup.of(np.stack([each.setup for each in usable]), (), ())
+    for each in usable:
+        if text := usual.exchanged(each.setup):
+            each.report.problems = [p for p in each.report.problems if p.kind != "swapped"]  # which guesses
+            each.report.add("exchanged", text.replace("the normals", "most recordings"))
 
 
 def _mark_minority(kind: str, files: list[FileReport], values: list[Any], form: str, tolerance: float) -> None:
@@ -247,16 +250,16 @@ def _notes(files: list[FileReport]) -> list[str]:
     return notes
 
 
-def _outliers(found: list[Recording], embedded: list[Vectors]) -> tuple[list[Outlier], list[str]]:
+def _outliers(heard: list[Heard]) -> tuple[list[Outlier], list[str]]:
     """The recordings of each machine that sound least like its others, without labelled faults; and notes."""
     outliers: list[Outlier] = []
     notes = []
-    normal = [(r, vectors) for r, vectors in zip(found, embedded, strict=True) if not r.is_anomaly]
-    for group in _groups(normal, lambda pair: pair[0].machine):
-        fitted = [pair for pair in group if pair[0].split != "test"] or group
-        parts = [(r, at, z) for r, vectors in fitted for at, z in vectors]
+    normal = [each for each in heard if not each.recording.is_anomaly]
+    for group in _groups(normal, lambda each: each.recording.machine):
+        fitted = [each for each in group if each.recording.split != "test"] or group
+        parts = [(each.recording, at, z) for each in fitted for at, z in each.vectors]
         if len(parts) < ENOUGH_TO_COMPARE:
-            of = f" of {group[0][0].machine}" if group[0][0].machine else ""
+            of = f" of {machine}" if (machine := group[0].recording.machine) else ""
             notes.append(
                 f"Too few recordings{of} to say which sound unlike the others: {len(parts)} can be compared, "
                 f"and {ENOUGH_TO_COMPARE} are needed."
