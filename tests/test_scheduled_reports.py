@@ -20,7 +20,7 @@ from nearfar.live.config import from_options
 from nearfar.live.history.records import ScoreRecord
 from nearfar.live.report.schedule import SCHEDULED, Schedule, ScheduledReports
 from nearfar.live.sinks.messages import REPORT, ReportMessage, parse_message
-from nearfar.live.sinks.report_folder import ReportFolder
+from nearfar.live.sinks.report_folder import report_folder
 from plants import Clock, plant_of
 from servers import client_of
 from test_notify import Receiver, add_channel
@@ -100,7 +100,7 @@ def pump(pump_model, tmp_path):
     """(plant, clock, reports every day at seven, start again): the pump is heard every hour."""
     plant, _, clock = plant_of(pump_model, tmp_path / "history", clock=Clock(MONDAY))
     config = from_options({"models": tmp_path, "report": {"every": "day", "folder": tmp_path / "out"}}).report
-    folder = ReportFolder(config.folder, plant.machines, plant.history, first_wait_s=0.01)
+    folder = report_folder(config.folder, plant.machines, plant.history, first_wait_s=0.01)
     plant.sinks.append(folder)
     yield plant, clock, lambda: ScheduledReports(config, "north", plant.machines, plant.reporter, clock)
     folder.close()
@@ -204,7 +204,7 @@ def test_a_report_waits_in_the_history_of_a_process_that_is_killed(pump, tmp_pat
     reports.check()
     (message,) = plant.history.outbox.mailbox("reports", (REPORT,)).waiting()
     assert isinstance(message, ReportMessage) and parse_message(message.json()) == message
-    again = ReportFolder(tmp_path / "later", plant.machines, plant.history)
+    again = report_folder(tmp_path / "later", plant.machines, plant.history)
     assert wait_for(lambda: written(tmp_path / "later") == ["nearfar-plant-day-2026-11-25.html"])
     again.close()
 

@@ -247,15 +247,13 @@ def threshold(
         rhythm, price = all_day(detector.window_s), None
         if records:
             machine = machine_of(records, machine or "", model.resolve().name)
-            alarm = records.alarm_settings(machine)
-            listening = records.listening(machine)
-            rhythm = (listening and listening.rhythm(detector.window_s, alarm.on_delay)) or rhythm
+            rhythm = records.rhythm(machine, detector.window_s)
         if false_alarms_per_day is not None:
             rate = rhythm.rate_for(7 * false_alarms_per_day)
         if changed:
             detector.set_threshold(rate=rate, value=value, method=method)
         if records and machine:
-            price = price_of(records, machine, detector.threshold.value, alarm)
+            price = price_of(records, machine, detector.threshold.value, records.alarm_settings(machine))
     if changed and not dry_run:
         detector.save(model)
     choices = [(share, detector.threshold_for(share).value) for share in SHARES]

@@ -102,12 +102,9 @@ def _expected(history: History, models: list[Path]) -> dict[str, Expected]:
 def expected_of(history: History, id: str, detector: Detector, rate: float | None = None) -> Expected:
     """What a detector promises of a machine in the rhythm of its history; `rate` above the set-point [as monitored]."""
     from nearfar.live.report.gather import Expected
-    from nearfar.live.rules.rhythm import all_day
     from nearfar.live.rules.setpoint import set_point
 
-    alarm, listening = history.alarm_settings(id), history.listening(id)
-    known = listening and listening.rhythm(detector.window_s, alarm.on_delay)
-    rhythm = known or all_day(detector.window_s, detector.window_s / 2, alarm.on_delay)
+    rhythm = history.rhythm(id, detector.window_s, detector.window_s / 2)
     return Expected(id, rhythm.per_week(set_point(detector, rhythm).rate if rate is None else rate))
 
 

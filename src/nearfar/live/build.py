@@ -27,7 +27,7 @@ from nearfar.live.sinks.lines import csv_lines, json_lines
 from nearfar.live.sinks.messages import CLOSE_S, Sink
 from nearfar.live.sinks.notify import Channel, open_address
 from nearfar.live.sinks.prometheus import Metrics
-from nearfar.live.sinks.report_folder import ReportFolder
+from nearfar.live.sinks.report_folder import report_folder
 from nearfar.live.sinks.webhook import Webhook, read_secret
 from nearfar.live.sources.open import Source, open_source
 from nearfar.live.sources.windows import Report, SourceOptions
@@ -146,7 +146,7 @@ def open_sinks(config: PlantConfig, plant: Plant, *, metrics: bool = False) -> M
         for name, rules in channels(config).items():
             plant.sinks.append(Channel(name, rules, plant.machines, history, clock=clock, language=config.language))
         if config.report and config.report.folder:
-            plant.sinks.append(ReportFolder(config.report.folder, plant.machines, history, language=config.language))
+            plant.sinks.append(report_folder(config.report.folder, plant.machines, history, language=config.language))
         if config.opcua:
             plant.sinks.append(_opcua(config.opcua, machines))
         if config.mqtt:

@@ -28,7 +28,7 @@ from nearfar.live.history.database import Database, Statement
 from nearfar.live.history.outbox import Outbox
 from nearfar.live.history.records import NOTE, Audit, Event, Note, ScoreRecord, as_column, of_row
 from nearfar.live.rules.alarm import Alarm
-from nearfar.live.rules.rhythm import DAY_S, RECENT_DAYS, Listening
+from nearfar.live.rules.rhythm import DAY_S, RECENT_DAYS, Listening, Rhythm, all_day
 from nearfar.live.sinks.messages import Message
 from nearfar.support.check import number
 
@@ -238,6 +238,11 @@ class History:
         since = newest - RECENT_DAYS * DAY_S
         count, sound_s, first = self.database.read(covered, [machine, since])[0]
         return Listening(count, sound_s, first, newest)
+
+    def rhythm(self, machine: str, clip_seconds: float, hop_s: float | None = None) -> Rhythm:
+        """How often a machine is heard: as its last days show, else without a gap."""
+        on_delay, listening = self.alarm_settings(machine).on_delay, self.listening(machine)
+        return (listening and listening.rhythm(clip_seconds, on_delay)) or all_day(clip_seconds, hop_s, on_delay)
 
     def close(self) -> None:
         """Write the waiting rows if that is possible, and close the files."""

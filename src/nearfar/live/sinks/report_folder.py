@@ -14,23 +14,19 @@ from nearfar.live.sinks.retry import RetryQueue
 from nearfar.support.files import atomic_write
 
 
-class ReportFolder(RetryQueue):
+def report_folder(
+    folder: Path,
+    machines: Mapping[str, Machine],
+    history: History,
+    *,
+    language: str = ENGLISH,
+    first_wait_s: float = 1.0,
+) -> RetryQueue:
     """A sink that writes the reports of [report] to `folder`; while that fails, it tries again."""
 
-    def __init__(
-        self,
-        folder: Path,
-        machines: Mapping[str, Machine],
-        history: History,
-        *,
-        language: str = ENGLISH,
-        first_wait_s: float = 1.0,
-    ) -> None:
-        self.folder, self.machines, self.history, self.language = folder, machines, history, language
-        box = history.outbox.mailbox("reports", (REPORT,))
-        super().__init__("reports", self._deliver, box, first_wait_s=first_wait_s)
-
-    def _deliver(self, message: Message) -> None:
+    def deliver(message: Message) -> None:
         assert isinstance(message, ReportMessage)
-        _, name, content = asked_report(message, self.history, self.machines, self.language)
-        atomic_write(self.folder / name, content)
+        _, name, content = asked_report(message, history, machines, language)
+        atomic_write(folder / name, content)
+
+    return RetryQueue("reports", deliver, history.outbox.mailbox("reports", (REPORT,)), first_wait_s=first_wait_s)
