@@ -74,13 +74,20 @@ class Microphones:
         """
         self.stop(machine)
         options = SourceOptions(METER_S, METER_S, RATE, self.clock, lambda *_: None, far=None if mono else 1)
-        source = open_source(names, options)
+        source = Metered(
+            open_source(names, options), seconds, lambda levels: self._change(machine, levels=levels, problem="")
+        )
+        stop = threading.Event()
+        takes: Iterator[Taken | None] = source.levels(stop)
+        if test:
+            takes = _tested(source, test, stop)
+        elif count:
+            takes = record(source, folder, stop, count=count, every_s=every_s)
         with self._lock:
             if machine in self._running or len(self._running) >= MOST:
                 raise Conflict(f"the microphones of {MOST} machines are in use: stop one of them first")
             session = self._sessions[machine] = Session(machine, RECORDING if count or test else LISTENING, count)
-            stop = threading.Event()
-            work = (machine, source, folder, stop, seconds, count, every_s, test)
+            work = (machine, source, takes, stop)
             thread = threading.Thread(target=self._run, args=work, name=f"microphone-{machine}", daemon=True)
             self._running[machine] = stop, thread
             thread.start()
@@ -100,50 +107,21 @@ class Microphones:
         for machine in list(self._running):
             self.stop(machine)
 
-    def _run(
-        self,
-        machine: str,
-        source: Source,
-        folder: Path,
-        stop: threading.Event,
-        seconds: float,
-        count: int,
-        every_s: float,
-        test: Path | None,
-    ) -> None:
-        heard, began = [monotonic()], monotonic()
-
-        def meter(window: Window) -> None:
-            heard[0] = monotonic()
-            self._change(machine, levels=check(window)[0].levels, problem="")
-
-        metered, keeps = Metered(source, seconds, meter), bool(count or test)
+    def _run(self, machine: str, source: Metered, takes: Iterator[Taken | None], stop: threading.Event) -> None:
         state, problem = ENDED, ""
         try:
-            with tempfile.TemporaryDirectory() as room:
-                to, many = (Path(room), 1) if test else (folder, count)
-                found = record(metered, to, stop, count=many, every_s=every_s) if keeps else metered.levels(stop)
-                for taken in found:
-                    if monotonic() - heard[0] > SILENT_S:
-                        raise ValueError(
-                            f"no sound came for {SILENT_S:.0f} s: {source.problem or 'is it the right one?'}"
-                        )
-                    if not keeps and monotonic() - began > LEVELS_S:
-                        break
-                    if taken is None:
-                        continue
-                    if test and taken.file:
-                        shutil.copyfile(taken.file, test)
-                        taken = replace(taken, file=test)
+            for taken in takes:
+                if monotonic() - source.heard > SILENT_S:
+                    why = source.problem or "is it the right one?"
+                    raise ValueError(f"no sound came for {SILENT_S:.0f} s: {why}")
+                if taken is not None:
                     self._change(machine, last=taken, taken=self._sessions[machine].taken + bool(taken.file))
-                    if test:
-                        break
         except (ValueError, OSError, ImportError) as error:
             state, problem = FAILED, str(error)
-        self._change(machine, state=state, levels=(), problem=problem)
-        with self._lock:  # last: from here on the machine's next session may begin
+        with self._lock:
             if self._running.get(machine, (None,))[0] is stop:
                 del self._running[machine]
+        self._change(machine, state=state, levels=(), problem=problem)
 
     def _change(self, machine: str, **changes: object) -> None:
         session = self._sessions[machine] = replace(self._sessions[machine], **changes)  # type: ignore[arg-type]
@@ -151,12 +129,12 @@ class Microphones:
 
 
 class Metered:
-    """A source whose short windows go to `meter`, and are given as windows of `seconds`."""
+    """A source whose short windows go to `meter` as levels, and are given as windows of `seconds`."""
 
     live = True
 
-    def __init__(self, source: Source, seconds: float, meter: Callable[[Window], None]) -> None:
-        self.source, self.meter = source, meter
+    def __init__(self, source: Source, seconds: float, meter: Callable[[tuple[float, ...]], None]) -> None:
+        self.source, self.meter, self.heard = source, meter, monotonic()
         self._windower = Windower(seconds, seconds)
 
     @property
@@ -168,16 +146,32 @@ class Metered:
         return self.source.problem
 
     def windows(self, stop: threading.Event) -> Iterator[Window | None]:
-        for window in self.source.windows(stop):
-            if window is None:
-                yield None
-                continue
-            self.meter(window)
-            yield from self._windower.put(window)
+        for window in self._metered(stop):
+            yield from [None] if window is None else self._windower.put(window)
 
     def levels(self, stop: threading.Event) -> Iterator[None]:
-        """Meter until `stop` or the end; None at least every few seconds."""
+        """Meter until `stop`, the end, or LEVELS_S have passed; None at least every few seconds."""
+        began = monotonic()
+        for _ in self._metered(stop):
+            yield None
+            if monotonic() - began > LEVELS_S:
+                return
+
+    def _metered(self, stop: threading.Event) -> Iterator[Window | None]:
         for window in self.source.windows(stop):
             if window is not None:
-                self.meter(window)
-            yield None
+                self.heard = monotonic()
+                self.meter(check(window)[0].levels)
+            yield window
+
+
+def _tested(source: Metered, file: Path, stop: threading.Event) -> Iterator[Taken | None]:
+    """One recording, kept as `file`."""
+    with tempfile.TemporaryDirectory() as room:
+        for taken in record(source, Path(room), stop, count=1):
+            if taken is not None and taken.file:
+                shutil.copyfile(taken.file, file)
+                taken = replace(taken, file=file)
+            yield taken
+            if taken is not None:
+                return
