@@ -18,9 +18,9 @@ from nearfar.errors import ConfigError
 from nearfar.live.build import build_plant, check
 from nearfar.live.config import from_options
 from nearfar.live.history.records import ScoreRecord
+from nearfar.live.report.file import report_folder
 from nearfar.live.report.schedule import SCHEDULED, Schedule, ScheduledReports
 from nearfar.live.sinks.messages import REPORT, ReportMessage, parse_message
-from nearfar.live.sinks.report_folder import report_folder
 from plants import Clock, plant_of
 from servers import client_of
 from test_notify import Receiver, add_channel

@@ -21,13 +21,13 @@ from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, Shared, open_machine
 from nearfar.live.monitor import Monitor, Warn
 from nearfar.live.plant import Plant
+from nearfar.live.report.file import report_folder
 from nearfar.live.report.workbook import NEEDS_OPENPYXL
 from nearfar.live.roster import Roster, current
 from nearfar.live.sinks.lines import csv_lines, json_lines
 from nearfar.live.sinks.messages import CLOSE_S, Sink
 from nearfar.live.sinks.notify import Channel, open_address
 from nearfar.live.sinks.prometheus import Metrics
-from nearfar.live.sinks.report_folder import report_folder
 from nearfar.live.sinks.webhook import Webhook, read_secret
 from nearfar.live.sources.open import Source, open_source
 from nearfar.live.sources.windows import Report, SourceOptions

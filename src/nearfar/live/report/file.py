@@ -1,8 +1,9 @@
-"""A report of the plant as a file: its name and its content, a page or a workbook."""
+"""A report of the plant as a file: its name and its content, a page or a workbook; and the folder for such files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from nearfar.live.history.history import History
 from nearfar.live.language import ENGLISH, translated
@@ -10,7 +11,9 @@ from nearfar.live.machine import Machine
 from nearfar.live.report.gather import SPANS, Expected, PlantReport, plant_report
 from nearfar.live.report.pages import report_page
 from nearfar.live.report.workbook import report_workbook
-from nearfar.live.sinks.messages import ReportMessage
+from nearfar.live.sinks.messages import REPORT, Message, ReportMessage
+from nearfar.live.sinks.retry import RetryQueue
+from nearfar.support.files import atomic_write
 from nearfar.support.times import local_time
 
 
@@ -45,3 +48,21 @@ def asked_report(
     """The report that a message asks for; see `report_file`."""
     known = machines.values()
     return report_file(history, known, m.at, m.span, m.form, title=m.site, only=m.machines, language=language)
+
+
+def report_folder(
+    folder: Path,
+    machines: Mapping[str, Machine],
+    history: History,
+    *,
+    language: str = ENGLISH,
+    first_wait_s: float = 1.0,
+) -> RetryQueue:
+    """A sink that writes the reports of [report] to `folder`; while that fails, it tries again."""
+
+    def deliver(message: Message) -> None:
+        assert isinstance(message, ReportMessage)
+        _, name, content = asked_report(message, history, machines, language)
+        atomic_write(folder / name, content)
+
+    return RetryQueue("reports", deliver, history.outbox.mailbox("reports", (REPORT,)), first_wait_s=first_wait_s)
