@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 from nearfar.live.history.records import Event, ScoreRecord, iso_time, trigger_names
@@ -24,7 +23,7 @@ CLOSE_S = 3.0  # for a sink to deliver what waits, when it is closed
 
 
 @dataclass(frozen=True)
-class Message(ABC):
+class Message:
     """One thing that happened to one machine, at a time (s since 1970, UTC)."""
 
     kind: ClassVar[str]
@@ -32,9 +31,10 @@ class Message(ABC):
     site: str
     at: float
 
-    @abstractmethod
     def body(self) -> dict[str, Any]:
         """The fields of this kind, as plain data."""
+        own = [field.name for field in fields(self) if field.name not in Message.__match_args__]
+        return {name: _plain(getattr(self, name)) for name in own}
 
     def when(self) -> dict[str, Any]:
         """The time, in seconds and in ISO 8601."""
@@ -85,9 +85,6 @@ class StateMessage(Message):
     unusual_stands: bool = False
     trend: Ramp | None = None
 
-    def body(self) -> dict[str, Any]:
-        return {"state": self.state, "unusual_stands": self.unusual_stands, "trend": _plain(self.trend)}
-
 
 @dataclass(frozen=True)
 class EventMessage(Message):
@@ -113,9 +110,6 @@ class HealthMessage(Message):
     health: str
     text: str = ""
 
-    def body(self) -> dict[str, Any]:
-        return {"health": self.health, "text": self.text}
-
 
 @dataclass(frozen=True)
 class ReportMessage(Message):
@@ -131,13 +125,9 @@ class ReportMessage(Message):
     channels: tuple[str, ...]
     url: str = ""
 
-    def body(self) -> dict[str, Any]:
-        who = {"machines": self.machines, "channels": self.channels}
-        return {"span": self.span, "form": self.form, **who, "url": self.url}
 
-
-def _plain(ramp: Ramp | None) -> dict[str, Any] | None:
-    return None if ramp is None else ramp.plain()
+def _plain(value: Any) -> Any:
+    return value.plain() if isinstance(value, Ramp) else value
 
 
 def parse_message(text: str) -> Message:
