@@ -8,7 +8,7 @@ import pytest
 from nearfar.backend import fit
 from nearfar.bank import Bank
 from nearfar.detector.system import PValue, Threshold, from_normals, rate_of
-from nearfar.encoders.logmel import LogMel
+from nearfar.encoders import load as load_encoder
 from nearfar.enhance import leakage_subtract, soft_mask
 from nearfar.frames import suppress
 from nearfar.fusion import align, fuse, statistics
@@ -70,7 +70,7 @@ CALLS = {
         )
         for method in ("conformal", "gamma", "quantile")
     },
-    "logmel": (lambda waves: LogMel().grid(waves), {"waves": NEAR}),
+    "logmel": (lambda waves: load_encoder("logmel").grid(waves), {"waves": NEAR}),
 }
 FLAGS = {
     "fit": (lambda flags: fit(Z, flags), "is_target"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nearfar.encoders import FREQS, TABLE, as_frames, load, names
-from nearfar.encoders.logmel import BANDS, FLOOR_DB, FRAMING, LogMel, log_mel
+from nearfar.encoders.logmel import BANDS, FLOOR_DB, FRAMING, log_mel
 from nearfar.recipe import Recipe
 
 RATE = 16_000
@@ -71,7 +71,7 @@ def test_a_tone_lights_the_band_that_holds_it():
 
 
 def test_a_batch_is_its_clips_one_by_one_and_a_list_may_mix_lengths():
-    encoder = LogMel()
+    encoder = load("logmel")
     batch = noise[:12000].reshape(3, 4000)
     grid = encoder.grid(batch)
     assert grid.shape == (3, 8, 1, 128)
@@ -83,7 +83,7 @@ def test_a_batch_is_its_clips_one_by_one_and_a_list_may_mix_lengths():
 
 
 def test_frames_by_concat_mean_and_bands():
-    encoder, batch = LogMel(), noise[:8000].reshape(2, 4000)
+    encoder, batch = load("logmel"), noise[:8000].reshape(2, 4000)
     assert [encoder.frames(batch, freq).shape for freq in FREQS] == [(2, 8, 128), (2, 8, 128), (2, 8, 1, 128)]
     grid = rng.normal(size=(2, 5, 3, 4))
     np.testing.assert_array_equal(as_frames(grid, "concat"), grid.reshape(2, 5, 12))
@@ -94,7 +94,7 @@ def test_frames_by_concat_mean_and_bands():
 
 
 def test_waves_that_are_none_are_refused_by_their_number():
-    encoder = LogMel()
+    encoder = load("logmel")
     for bad, answer in (
         (np.zeros(100), r"\(B, N\)"),
         (np.zeros((2, 3, 4)), r"\(B, N\)"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nearfar.audio import Clip
 from nearfar.embedding.vectors import embed
 from nearfar.encoders import load, names
-from nearfar.encoders.modulation import FLOOR_DB, Modulation, modulation
+from nearfar.encoders.modulation import FLOOR_DB, modulation
 from nearfar.recipe import Recipe
 
 RATE = 16_000
@@ -85,7 +85,7 @@ def test_silence_and_a_short_clip_have_finite_values():
 def test_it_is_an_encoder_and_a_recipe_hears_a_bearing_by_it():
     assert "modulation" in names()
     encoder = load("modulation")
-    assert isinstance(encoder, Modulation)
+    assert encoder.name == "modulation"
     waves = np.stack([noise(2, 1), noise(2, 2)])
     assert encoder.grid(waves).shape == (2, 1, 12, 8)
     np.testing.assert_array_equal(encoder.grid(list(waves))[1], encoder.grid(waves)[1])

@@ -13,7 +13,7 @@ from nearfar import Detector, backend
 from nearfar.audio import Clip
 from nearfar.embedding.vectors import embed
 from nearfar.encoders import load, names
-from nearfar.encoders.rhythm import Rhythm, rhythm, weakest_stroke
+from nearfar.encoders.rhythm import rhythm, weakest_stroke
 from nearfar.recipe import Recipe
 
 RATE = 16_000
@@ -163,7 +163,7 @@ def test_it_is_an_encoder_of_two_numbers_a_clip():
     assert grid.shape == (1, 1, 1, 2) and grid.dtype == np.float32
     np.testing.assert_allclose(grid[0, 0, 0], rhythm(x), rtol=1e-6)
     assert [g.shape for g in encoder.grid([x, x[:300]])] == [(1, 1, 2)] * 2
-    assert encoder.frames(x[None]).shape == (1, 1, 2) and Rhythm.batches is False
+    assert encoder.frames(x[None]).shape == (1, 1, 2) and encoder.batches is False
     for wrong in ({"weights": "file"}, {"threads": 0}):
         with pytest.raises(ValueError, match=r"weights|threads"):
             load("rhythm", **wrong)

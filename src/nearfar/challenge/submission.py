@@ -28,6 +28,7 @@ from nearfar.encoders import TABLE
 from nearfar.metrics import METRICS
 from nearfar.recipe import Fusion, Recipe, System, Watch, leaves
 from nearfar.support.files import atomic_write
+from nearfar.support.words import listed
 
 if TYPE_CHECKING:
     from nearfar.challenge.evaluate import Evaluation, MachineEvaluation
@@ -36,7 +37,7 @@ LABEL = "Lastname_Institute_task2_1"
 KINDS = ("anomaly_score", "decision_result")
 PARTNER = dict(zip(KINDS, reversed(KINDS), strict=True))  # the other file of a machine
 NAME = re.compile(rf"({'|'.join(KINDS)})_(.+)_section_(\d\d)_test\.csv")
-SHOWN = 3  # findings of a kind, and names in a message
+SHOWN = 3  # findings of a kind
 
 
 @dataclass(frozen=True)
@@ -299,7 +300,7 @@ def _compare_halves(tables: dict[tuple[str, str, str], _Table]) -> Iterator[Find
         if other is None:
             yield Finding(table.file, 0, f"its other half is missing: {name_of(PARTNER[kind], machine, section)}")
         elif missing := sorted(set(other.rows) - set(table.rows)):
-            yield Finding(table.file, 0, f"lacks {_some(missing)}, which {other.file} has")
+            yield Finding(table.file, 0, f"lacks {listed(missing)}, which {other.file} has")
 
 
 def _compare_with_data(
@@ -313,9 +314,9 @@ def _compare_with_data(
             yield Finding(table.file, 0, f"the data set has no {machine} section {section}; it has {have}")
             continue
         if missing := sorted(wanted - set(table.rows)):
-            yield Finding(table.file, 0, f"lacks {len(missing)} of {len(wanted)} test files: {_some(missing)}")
+            yield Finding(table.file, 0, f"lacks {len(missing)} of {len(wanted)} test files: {listed(missing)}")
         if extra := sorted(set(table.rows) - wanted):
-            what = f"{len(extra)} rows are no test files of {machine}: {_some(extra)}"
+            what = f"{len(extra)} rows are no test files of {machine}: {listed(extra)}"
             yield Finding(table.file, table.rows[extra[0]], what)
     for kind in KINDS:
         for machine, section in sorted(files):
@@ -345,7 +346,3 @@ def _first_of_each_kind(findings: list[Finding]) -> list[Finding]:
         if more := len(same[SHOWN:]):
             shown[-1] = replace(shown[-1], what=f"{shown[-1].what} (and {more} more lines like it)")
     return sorted(shown, key=lambda finding: finding.line)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -81,11 +81,18 @@ def load(
     for what, count in (("threads", threads), ("batch", batch)):
         if count is not None:
             integer(what, count)
+    if weights is not None and not entry.has_weights:
+        raise ValueError(f"encoder {name!r} has no weights, so weights={weights!r} has no use")
     weights = _weights_file(name, weights)
     if entry.licence == EVALUATION_ONLY:
         warnings.warn(f"the weights of {name} are for evaluation only: {EVALUATION_ONLY}", stacklevel=2)
-    more = {"precision": precision, "batch": batch} if entry.weights == "published" else {}
-    encoder: Encoder = _module(entry.module, name).load(name, weights, device=device, threads=threads, **more)
+    module = _module(entry.module, name)
+    if entry.weights == "published":
+        from nearfar.encoders.frozen import FrozenEncoder
+
+        network, _ = module.read(name, weights)
+        return FrozenEncoder(name, network, weights, device=device, threads=threads, precision=precision, batch=batch)
+    encoder: Encoder = module.load(name, weights, device) if entry.has_weights else module.load(name)
     return encoder
 
 

@@ -25,7 +25,6 @@ from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 
 from nearfar.encoders import checkpoint, frontend
 from nearfar.encoders.checkpoint import Checkpoint
-from nearfar.encoders.frozen import FrozenEncoder
 from nearfar.encoders.table import TABLE
 from nearfar.encoders.vit import Linear
 
@@ -157,14 +156,8 @@ class BeatsNetwork:
         return (frontend.kaldi_fbank(waves * LEVEL, "povey") - config.fbank_mean) / (2 * config.fbank_std)
 
 
-def load(name: str, weights: Any, **settings: Any) -> FrozenEncoder:
-    """BEATs from its published or converted file; ValueError names every key and setting that does not fit."""
-    network, _ = read(name, weights)
-    return FrozenEncoder(name, network, weights, **settings)
-
-
 def read(name: str, path: str | Path) -> tuple[BeatsNetwork, dict[str, Any]]:
-    """The network from a file, and the configuration that a converted file stores."""
+    """The network from its published or converted file, and its configuration; ValueError names what does not fit."""
     file = checkpoint.read(path)
     stored = checkpoint.configuration(file, name, SIZES, NORMALISATION)
     config = configuration(file) if stored is None else Config(**stored)
@@ -207,12 +200,8 @@ def configuration(file: Checkpoint) -> Config:
 
 def published_keys(config: Config) -> dict[str, tuple[int, ...]]:
     """Keys and shapes of a published file, without what is dropped."""
-    d, hidden, heads, small = (
-        config.encoder_embed_dim,
-        config.encoder_ffn_embed_dim,
-        config.encoder_attention_heads,
-        config.embed_dim,
-    )
+    d, small = config.encoder_embed_dim, config.embed_dim
+    hidden, heads = config.encoder_ffn_embed_dim, config.encoder_attention_heads
     linear = {"post_extract_proj": (d, small), "layer_norm": (small,), "encoder.layer_norm": (d,)}
     keys: dict[str, tuple[int, ...]] = {"patch_embedding.weight": (small, 1, PATCH, PATCH)}
     for i in range(config.encoder_layers):

@@ -26,6 +26,7 @@ from torch import Tensor
 from nearfar.encoders.table import TABLE
 from nearfar.support.check import choose
 from nearfar.support.files import atomic_write, sha256_of
+from nearfar.support.words import listed
 
 FORMAT = "nearfar-weights-1"
 # Modules of training settings: their objects are read as empty shells
@@ -117,18 +118,10 @@ def match(
         if tuple(value.shape) != tuple(wanted[key])
     ]
     integers = [f"{key} is {value.dtype}" for key, value in there.items() if not value.is_floating_point()]
-    faults = [
-        f"{what}: {', '.join(found[:20])}{f' and {len(found) - 20} more' if len(found) > 20 else ''}"
-        for what, found in (
-            ("missing keys", missing),
-            ("unknown keys", unknown),
-            ("other shapes", odd),
-            ("not floating point", integers),
-        )
-        if found
-    ]
-    if faults:
-        raise ValueError(f"{checkpoint} does not hold this network. {'; '.join(faults)}")
+    faults = {"missing keys": missing, "unknown keys": unknown, "other shapes": odd, "not floating point": integers}
+    if any(faults.values()):
+        what = "; ".join(f"{what}: {listed(keys, 20)}" for what, keys in faults.items() if keys)
+        raise ValueError(f"{checkpoint} does not hold this network. {what}")
     return {key: tensors[key].float() for key in wanted}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,11 @@ def _transformer(network: Transformer) -> Plan:
     family = next(name for name, family in FAMILIES.items() if family is network.family)
     shortest = round(SHORTEST_S * frontend.RATE)
     if family == "eat":
-        front = _kaldi("hanning", _from_its_mean, _eat_rows)
+        front = _kaldi(
+            "hanning",
+            lambda waves: waves - waves.mean(-1, keepdim=True),
+            lambda energies: pad(frontend.floored_log(energies), (0, 0, 0, EAT_FRAMES)),
+        )
     elif family == "m2d":
         zero = float(-trunk.offset[0] / trunk.scale[0])  # becomes 0 in the normalisation
         front = _centred(
@@ -143,41 +148,27 @@ def _openl3(network: openl3.OpenL3Network) -> Plan:
     basis = network.module.basis
     size, edge = (512, 0) if basis is None else (2048, frontend.OPENL3_EDGE)
 
-    def padded(windows: Tensor) -> Tensor:
-        return pad(windows, (edge, edge))
-
     def counts(n: Integer) -> tuple[Integer, Integer, Integer]:
         beyond = n - (2 * openl3.CENTRE + openl3.RATE)  # samples after the first window
         return n, (beyond + (openl3.HOP - 1)) // openl3.HOP + 1, n
 
-    spectrum = Front(frontend.hann_spectrum, size, frontend.OPENL3_HOP, basis, padded, frontend.below_peak_db)
+    spectrum = Front(
+        frontend.hann_spectrum, size, frontend.OPENL3_HOP, basis, partial(pad, pad=(edge, edge)), frontend.below_peak_db
+    )
     body = Part(lambda window: network.module(spectrum(window))[:, None, None], spectrum, network.module)
     front = Part(lambda waves: pad(waves, (openl3.CENTRE, openl3.RATE)))
     return Plan(front, body, (1, openl3.RATE), openl3.RATE, openl3.HOP, counts, openl3.CENTRE)
 
 
 def _kaldi(window: str, before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Tensor]) -> Front:
-    def linear(frames: Tensor) -> Tensor:
-        return frontend.kaldi_spectrum(frames, window)
-
     bank = frontend.mel("kaldi", 512, 128, CPU)
+    linear = partial(frontend.kaldi_spectrum, window=window)
     return Front(linear, frontend.KALDI_FRAME, frontend.HOP, bank, before, after)
 
 
 def _centred(size: int, kind: str, bands: int, after: Callable[[Tensor], Tensor]) -> Front:
-    def mirrored(waves: Tensor) -> Tensor:
-        return pad(waves, (size // 2, size // 2), mode="reflect")
-
-    bank = frontend.mel(kind, size, bands, CPU)
+    bank, mirrored = frontend.mel(kind, size, bands, CPU), partial(pad, pad=(size // 2, size // 2), mode="reflect")
     return Front(frontend.hann_spectrum, size, frontend.HOP, bank, mirrored, after)
-
-
-def _from_its_mean(waves: Tensor) -> Tensor:
-    return waves - waves.mean(-1, keepdim=True)
-
-
-def _eat_rows(energies: Tensor) -> Tensor:
-    return pad(frontend.floored_log(energies), (0, 0, 0, EAT_FRAMES))
 
 
 def _constant(values: Tensor) -> nn.Parameter:

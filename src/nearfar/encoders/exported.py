@@ -36,6 +36,7 @@ import numpy as np
 from nearfar.encoders.table import as_frames, as_list
 from nearfar.support.check import Array, integer, number
 from nearfar.support.files import sha256_of
+from nearfar.support.words import listed
 
 RATES = (1_000, 384_000)  # Hz
 LONGEST_WINDOW_S = 60.0  # longer windows and shorter hops would fill the memory
@@ -114,15 +115,16 @@ def read(path: str | Path | None) -> Manifest:
         raise ValueError(f"{path} is no manifest of a network: {error}") from None
 
 
-def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> Exported:
-    """The network of the manifest `weights`, on the CPU with one core a clip; `device` and `threads` are ignored."""
+def load(name: str, weights: Any, device: str = "cpu") -> Exported:
+    """The network of the manifest `weights`, on the CPU with one core a clip, whatever the `device`."""
     manifest, path = read(weights), Path(weights)
     network = path.parent / manifest.network
     if not network.is_file():
         raise FileNotFoundError(f"{path} names the network {manifest.network}, and there is no {network}")
     if manifest.sha256 and (found := sha256_of(network)) != manifest.sha256.lower():
         raise ValueError(f"{network} has SHA-256 {found}, {path.name} says {manifest.sha256}: is it another version?")
-    return Exported(name, manifest, path, _runner(network, manifest))
+    runner = _litert if network.suffix in (".tflite", ".litert") else _onnx
+    return Exported(name, manifest, path, runner(network, manifest))
 
 
 class Exported:
@@ -189,10 +191,6 @@ def as_grid(out: Array, manifest: Manifest) -> Array:
         if axis not in kept:
             grid = np.expand_dims(grid, at)
     return np.ascontiguousarray(grid, np.float32)
-
-
-def _runner(network: Path, manifest: Manifest) -> Run:
-    return (_litert if network.suffix in (".tflite", ".litert") else _onnx)(network, manifest)
 
 
 def _onnx(network: Path, manifest: Manifest) -> Run:
@@ -285,6 +283,5 @@ def _named(what: str, asked: str | None, there: list[str], network: Path) -> str
     fits = next((found for way in ways if (found := [";".join(names) for names in aliases if way(names)])), [])
     if len(fits) == 1:
         return fits[0]
-    like = [name.split(";")[0] for name in (fits or there)]
-    shown = ", ".join(like[:12]) + (f" and {len(like) - 12} more" if len(like) > 12 else "")
+    shown = listed([name.split(";")[0] for name in (fits or there)], 12)
     raise ValueError(f"{network.name} has {len(fits) or 'no'} {what} tensors {asked!r}; choose one of: {shown}")

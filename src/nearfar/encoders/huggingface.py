@@ -70,8 +70,8 @@ class HuggingFace:
         return [finite(f"the output of {self.folder}", x[0].float().cpu().numpy())[:, None] for x in chosen]
 
 
-def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> HuggingFace:
-    """The model in the folder `weights`; `threads` is ignored. ValueError for a folder that holds no such model."""
+def load(name: str, weights: Any, device: str = "cpu") -> HuggingFace:
+    """The model in the folder `weights`. ValueError for a folder that holds no such model."""
     folder = _folder(weights)
     try:
         from transformers import AutoFeatureExtractor, AutoModel

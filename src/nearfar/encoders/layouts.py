@@ -77,14 +77,11 @@ def _fisher_trunk(shape: Shape, found: Tensors) -> dict[str, Tensor]:
 
 
 def _echo_keys(shape: Shape) -> Shapes:
-    d, keys = shape.width, Shapes()
+    d, keys = shape.width, _blocks(shape, "layers", ECHO_BLOCK)
     for i in range(shape.depth):
-        for part, size in ECHO_BLOCK.items():
-            keys |= _pair(f"layers.{i}.{part}", tuple(n * d for n in size))
-        keys[f"layers.{i}.self_attn.in_proj_weight"] = (3 * d, d)
-        keys[f"layers.{i}.self_attn.in_proj_bias"] = (3 * d,)
-    embedding = {"cls_token": (1, 1, d), "pos_embed": (1, 1 + shape.rows, d)}
-    return {**keys, **_patch_and_norm(shape), **embedding}
+        at = f"layers.{i}.self_attn.in_proj_"
+        keys |= {f"{at}weight": (3 * d, d), f"{at}bias": (3 * d,)}
+    return {**keys, **_patch_and_norm(shape), "cls_token": (1, 1, d), "pos_embed": (1, 1 + shape.rows, d)}
 
 
 def _echo_trunk(shape: Shape, found: Tensors) -> dict[str, Tensor]:
@@ -125,13 +122,8 @@ def _ced_trunk(shape: Shape, found: Tensors) -> dict[str, Tensor]:
 
 
 def _m2d_keys(shape: Shape) -> Shapes:
-    d = shape.width
-    return {
-        **_patched(shape),
-        "cls_token": (1, 1, d),
-        "pos_embed": (1, 1 + shape.rows * shape.columns, d),
-        "norm_stats": (2,),
-    }
+    d, positions = shape.width, 1 + shape.rows * shape.columns
+    return {**_patched(shape), "cls_token": (1, 1, d), "pos_embed": (1, positions, d), "norm_stats": (2,)}
 
 
 def _m2d_trunk(shape: Shape, found: Tensors) -> dict[str, Tensor]:
@@ -146,11 +138,11 @@ def _m2d_trunk(shape: Shape, found: Tensors) -> dict[str, Tensor]:
     }
 
 
-def _blocks(shape: Shape) -> Shapes:
-    d, keys = shape.width, Shapes()
+def _blocks(shape: Shape, at: str = "blocks", parts: Mapping[str, tuple[int, ...]] = BLOCK) -> Shapes:
+    keys = Shapes()
     for i in range(shape.depth):
-        for part, size in BLOCK.items():
-            keys |= _pair(f"blocks.{i}.{part}", tuple(n * d for n in size))
+        for part, size in parts.items():
+            keys |= _pair(f"{at}.{i}.{part}", tuple(n * shape.width for n in size))
     return keys
 
 
@@ -185,10 +177,8 @@ def _patch_and_norm_trunk(found: Tensors) -> dict[str, Tensor]:
 
 
 def _constant_scale(shape: Shape, mean: float, double_std: float) -> dict[str, Tensor]:
-    return {
-        "scale": torch.full((shape.bands,), 1 / double_std),
-        "offset": torch.full((shape.bands,), -mean / double_std),
-    }
+    scale, offset = (torch.full((shape.bands,), value) for value in (1 / double_std, -mean / double_std))
+    return {"scale": scale, "offset": offset}
 
 
 _CLASSIFIER = (r"outputlayer\.", r"front_end\.", r"init_bn\.num_batches_tracked$")

@@ -14,6 +14,7 @@ row, so every `freq` gives frames (T, 128).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -32,50 +33,60 @@ FLOOR_DB = -130.0
 FRAMING = {"logmel": (N_FFT, HOP), "logmel-4096": (4096, 2048), "logmel-4096-4096": (4096, 4096)}  # n_fft, hop
 
 
-class LogMel:
-    """A log-mel encoder with windows of `n_fft` samples every `hop` samples."""
+class SignalEncoder:
+    """An encoder without weights: `measure` turns a wave (N,) at 16 kHz into its grid (T, F, D)."""
 
-    sample_rate, dim, licence = RATE, BANDS, OURS
+    sample_rate, licence = RATE, OURS
     batches, weights_hash, device = False, "", "cpu"
 
-    def __init__(self, n_fft: int = N_FFT, hop: int = HOP) -> None:
-        self.n_fft, self.hop = n_fft, hop
+    def __init__(self, name: str, dim: int, measure: Callable[[Array], Array]) -> None:
+        self.name, self.dim, self.measure = name, dim, measure
 
     def grid(self, waves: Any, layer: Any = None) -> Any:
-        """(B, N) -> (B, T, 1, 128), a list of 1-D arrays -> a list of (T, 1, 128); T = 1 + N // hop."""
+        """(B, N) -> (B, T, F, D), a list of 1-D arrays -> a list of (T, F, D)."""
         if layer is not None:
-            raise ValueError(f"log-mel has no layers, so layer={layer!r} does not exist")
+            raise ValueError(f"{self.name} has no layers, so layer={layer!r} does not exist")
         stacked = isinstance(waves, np.ndarray)
         ready = not stacked and all(isinstance(w, np.ndarray) and w.dtype == np.float32 and w.ndim == 1 for w in waves)
         if not (ready and all(np.isfinite(w).all() for w in waves)):
             waves, _ = as_list(waves)  # converts the waves, or raises a ValueError
-        grids = [log_mel(wave, self.n_fft, self.hop)[:, None, :] for wave in waves]
+        grids = [self.measure(wave) for wave in waves]
         return np.stack(grids) if stacked and grids else grids
 
     def frames(self, waves: Any, freq: str = "concat") -> Any:
-        """Frames (B, T, 128), or (B, T, 1, 128) for freq="bands"."""
+        """The grid as frames: "concat" (B, T, F D), "mean" (B, T, D) or "bands" (B, T, F, D)."""
         return as_frames(self.grid(waves), freq)
 
 
-def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> LogMel:
-    """The log-mel encoder called `name` in `FRAMING`; it has no weights and ignores `device` and `threads`."""
-    if weights is not None:
-        raise ValueError(f"encoder {name!r} has no weights, so weights={weights!r} has no use")
-    return LogMel(*FRAMING[name])
+def load(name: str) -> SignalEncoder:
+    """The log-mel encoder called `name` in `FRAMING`."""
+    n_fft, hop = FRAMING[name]
+    return SignalEncoder(name, BANDS, lambda wave: log_mel(wave, n_fft, hop)[:, None])
 
 
 def log_mel(wave: Array, n_fft: int = N_FFT, hop: int = HOP) -> Array:
     """(N,) at 16 kHz -> (T, 128) decibels above FLOOR_DB, float32; T = 1 + N // hop, also below one window."""
-    if not len(wave):
-        raise ValueError("a wave holds no samples")
-    wave = wave.astype(np.float32)
-    padded = np.pad(wave, n_fft // 2, mode="reflect") if len(wave) > 1 else np.pad(wave, n_fft // 2, mode="edge")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
     window, bank = _window_and_bank(n_fft)
-    spectrum = fft.rfft(frames * window, axis=-1)
+    spectrum = fft.rfft(framed(wave, n_fft, hop) * window, axis=-1)
     power = (spectrum.real**2 + spectrum.imag**2) @ bank
     floor = np.float32(10 ** (FLOOR_DB / 10))
     return (10 * np.log10(np.maximum(power, floor)) - FLOOR_DB).astype(np.float32)
+
+
+def framed(wave: Array, n_fft: int, hop: int) -> Array:
+    """(N,) -> frames (1 + N // hop, n_fft) float32 around every `hop`-th sample; the edges are mirrored."""
+    if not len(wave):
+        raise ValueError("a wave holds no samples")
+    mode: Any = "reflect" if len(wave) > 1 else "edge"
+    padded = np.pad(wave.astype(np.float32), n_fft // 2, mode=mode)
+    return np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
+
+
+def band_edges(lowest: int, n_fft: int, bands: int) -> Array:
+    """The first bins (bands + 1,) of `bands` of equal ratio from bin `lowest` on; the last band has the last bin."""
+    edges = np.round(np.geomspace(lowest, n_fft // 2, bands + 1)).astype(int)
+    edges[-1] += 1
+    return edges
 
 
 @cache

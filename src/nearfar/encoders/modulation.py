@@ -21,15 +21,13 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from scipy import fft
 
-from nearfar.encoders.table import OURS, as_frames, as_list
+from nearfar.encoders.logmel import RATE, SignalEncoder, band_edges, framed
 from nearfar.support.check import Array
 
-RATE = 16_000
 N_FFT, HOP = 256, 32
 FRAMES_PER_S = RATE // HOP
 BANDS, LOWEST_BIN = 12, 3
@@ -40,37 +38,14 @@ FLOOR_DB = -90.0
 BLOCK = 256  # frames
 
 
-class Modulation:
+def load(name: str) -> SignalEncoder:
     """The modulation encoder."""
-
-    sample_rate, dim, licence = RATE, MODULATIONS, OURS
-    batches, weights_hash, device = False, "", "cpu"
-
-    def grid(self, waves: Any, layer: Any = None) -> Any:
-        """(B, N) -> (B, 1, 12, 8), a list of 1-D arrays -> a list of (1, 12, 8)."""
-        if layer is not None:
-            raise ValueError(f"modulation has no layers, so layer={layer!r} does not exist")
-        waves, stacked = as_list(waves)
-        grids = [modulation(wave)[None] for wave in waves]
-        return np.stack(grids) if stacked and grids else grids
-
-    def frames(self, waves: Any, freq: str = "concat") -> Any:
-        """Frames (B, 1, 96), (B, 1, 8) for freq="mean", or (B, 1, 12, 8) for freq="bands"."""
-        return as_frames(self.grid(waves), freq)
-
-
-def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> Modulation:
-    """The modulation encoder; it has no weights and ignores `device` and `threads`."""
-    if weights is not None:
-        raise ValueError(f"encoder {name!r} has no weights, so weights={weights!r} has no use")
-    return Modulation()
+    return SignalEncoder(name, MODULATIONS, lambda wave: modulation(wave)[None])
 
 
 def modulation(wave: Array) -> Array:
     """(N,) at 16 kHz -> (12, 8) decibels above FLOOR_DB, float32."""
-    if not len(wave):
-        raise ValueError("a wave holds no samples")
-    level = _level(wave.astype(np.float32))
+    level = _level(wave)
     length = FRAMES_PER_S * SEGMENT_S
     if len(level) < length:
         level = np.pad(level, ((0, length - len(level)), (0, 0)), mode="symmetric")
@@ -85,9 +60,7 @@ def modulation(wave: Array) -> Array:
 
 def _level(wave: Array) -> Array:
     """(N,) -> (frames, 12)"""
-    mode = "reflect" if len(wave) > 1 else "edge"
-    padded = np.pad(wave, N_FFT // 2, mode=mode)  # type: ignore[call-overload]
-    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]
+    frames = framed(wave, N_FFT, HOP)
     window = (np.sin(np.pi * np.arange(N_FFT) / N_FFT) ** 2).astype(np.float32)
     power = np.empty((len(frames), BANDS), np.float32)
     for first in range(0, len(frames), BLOCK):  # small enough for the processor's cache
@@ -100,8 +73,7 @@ def _level(wave: Array) -> Array:
 @cache
 def _bank() -> Array:
     """Squared real and imaginary parts of the bins, by turns -> the power of the bands: (258, 12) of 0 and 1."""
-    edges = np.round(np.geomspace(LOWEST_BIN, N_FFT // 2, BANDS + 1)).astype(int)
-    edges[-1] += 1  # the last band has the last bin
+    edges = band_edges(LOWEST_BIN, N_FFT, BANDS)
     bins = np.arange(N_FFT // 2 + 1).repeat(2)[:, None]
     return ((edges[:-1] <= bins) & (bins < edges[1:])).astype(np.float32)
 

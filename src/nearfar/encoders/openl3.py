@@ -22,7 +22,6 @@ from torch.nn.functional import max_pool2d, pad, relu
 
 from nearfar.encoders import checkpoint, frontend
 from nearfar.encoders.checkpoint import Checkpoint
-from nearfar.encoders.frozen import FrozenEncoder
 from nearfar.encoders.table import TABLE
 
 RATE = 48_000
@@ -95,17 +94,13 @@ class OpenL3Network:
         return frontend.window_db(windows, self.module.basis)
 
 
-def load(name: str, weights: Any, **settings: Any) -> FrozenEncoder:
-    """OpenL3 from its published or converted file; ValueError names every key that does not fit."""
-    network, _ = read(name, weights)
-    return FrozenEncoder(name, network, weights, **settings)
-
-
 def read(name: str, path: str | Path) -> tuple[OpenL3Network, dict[str, Any]]:
-    """The network from a file, and the configuration that a converted file stores."""
+    """The network from its published or converted file, and its configuration; ValueError names what does not fit."""
     file = checkpoint.read(path)
     config = checkpoint.configuration(file, name, ("representation", "content", "dim")) or configuration(name, file)
-    _check_variant(name, file, config)
+    variant = f"openl3-{config['representation']}-{config['content']}-{config['dim']}"
+    if name not in ("openl3", variant) or variant not in TABLE:
+        raise ValueError(f"{file} holds {variant}, not {name}")
     with torch.device("meta"):
         module = OpenL3(config["representation"], config["dim"])
     if file.converted:
@@ -127,12 +122,6 @@ def configuration(name: str, file: Checkpoint) -> dict[str, Any]:
     if representation not in REPRESENTATIONS:
         raise ValueError(f"{file} has a filterbank of {representation[3:]} bands, OpenL3 has 128 or 256")
     return {"representation": representation, "content": content, "dim": int(dim)}
-
-
-def _check_variant(name: str, file: Checkpoint, config: Mapping[str, Any]) -> None:
-    found = f"openl3-{config['representation']}-{config['content']}-{config['dim']}"
-    if name not in ("openl3", found) or found not in TABLE:
-        raise ValueError(f"{file} holds {found}, not {name}")
 
 
 def published_keys(representation: str) -> dict[str, tuple[int, ...]]:

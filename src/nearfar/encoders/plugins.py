@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -51,16 +50,6 @@ PLUGINS = Plugins("encoder", "nearfar.register_encoder", TABLE)
 LOADS: dict[str, Load] = {}
 
 
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """The `load` of an encoder that is an object already."""
-
-    encoder: MakesGrids | MakesFrames
-
-    def __call__(self, weights: Any = None, device: str = "cpu") -> MakesGrids | MakesFrames:
-        return self.encoder
-
-
 def register_encoder(name: str, load: Load) -> None:
     """Add an encoder to recipes: `load(weights=None, device="cpu")` gives an object as the module describes.
 
@@ -90,7 +79,7 @@ def name_of_encoder(given: Any) -> Any:
     if not is_object and not callable(given):
         return given
     name = PLUGINS.name_of(given, lambda _: _entry())
-    LOADS.setdefault(name, Loaded(given) if is_object else given)
+    LOADS.setdefault(name, (lambda: given) if is_object else given)
     return name
 
 
@@ -142,8 +131,8 @@ class PluginEncoder:
         return grid
 
 
-def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> PluginEncoder:
-    """The encoder of the user that is registered as `name`; `threads` is ignored."""
+def load(name: str, weights: Any, device: str = "cpu") -> PluginEncoder:
+    """The encoder of the user that is registered as `name`."""
     make = LOADS[name]
     return PluginEncoder(name, make(**accepted(make, {"weights": weights, "device": device})), device)
 

@@ -22,16 +22,14 @@ from __future__ import annotations
 
 from bisect import insort
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import fft
 from scipy.ndimage import maximum_filter1d
 
-from nearfar.encoders.table import OURS, as_frames, as_list
+from nearfar.encoders.logmel import RATE, SignalEncoder, band_edges, framed
 from nearfar.support.check import Array
 
-RATE = 16_000
 N_FFT, HOP = 512, 80
 FRAMES_PER_S = RATE // HOP
 BANDS, LOWEST_BIN = 24, 4
@@ -43,30 +41,9 @@ FEWEST_BEATS = 5
 BLOCK = 128  # frames
 
 
-class Rhythm:
+def load(name: str) -> SignalEncoder:
     """The rhythm encoder."""
-
-    sample_rate, dim, licence = RATE, 2, OURS
-    batches, weights_hash, device = False, "", "cpu"
-
-    def grid(self, waves: Any, layer: Any = None) -> Any:
-        """(B, N) -> (B, 1, 1, 2), a list of 1-D arrays -> a list of (1, 1, 2)."""
-        if layer is not None:
-            raise ValueError(f"rhythm has no layers, so layer={layer!r} does not exist")
-        waves, stacked = as_list(waves)
-        grids = [np.array(rhythm(wave), np.float32)[None, None] for wave in waves]
-        return np.stack(grids) if stacked and grids else grids
-
-    def frames(self, waves: Any, freq: str = "concat") -> Any:
-        """Frames (B, 1, 2), or (B, 1, 1, 2) for freq="bands"."""
-        return as_frames(self.grid(waves), freq)
-
-
-def load(name: str, weights: Any = None, *, device: str = "cpu", threads: int | None = None) -> Rhythm:
-    """The rhythm encoder; it has no weights and ignores `device` and `threads`."""
-    if weights is not None:
-        raise ValueError(f"encoder {name!r} has no weights, so weights={weights!r} has no use")
-    return Rhythm()
+    return SignalEncoder(name, 2, lambda wave: np.array(rhythm(wave), np.float32)[None, None])
 
 
 @dataclass(frozen=True)
@@ -109,8 +86,6 @@ def _short(beats: Array, rest: float) -> float:
 
 def _followed(wave: Array) -> tuple[float, Array, Array, float]:
     """S, the strengths and frames of the beats (none if they are too few), and the median of the clip."""
-    if not len(wave):
-        raise ValueError("a wave holds no samples")
     none = np.zeros(0)
     rise = _rise(_levels(wave))
     onset = rise.mean(axis=1)
@@ -132,12 +107,8 @@ def _followed(wave: Array) -> tuple[float, Array, Array, float]:
 
 def _levels(wave: Array) -> Array:
     """(N,) -> (T, 24) dB."""
-    wave = np.asarray(wave, np.float32)
-    padded = np.pad(wave, N_FFT // 2, mode="reflect") if len(wave) > 1 else np.pad(wave, N_FFT // 2, mode="edge")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]
+    frames, edges = framed(wave, N_FFT, HOP), band_edges(LOWEST_BIN, N_FFT, BANDS)
     window = np.hanning(N_FFT).astype(np.float32)
-    edges = np.round(np.geomspace(LOWEST_BIN, N_FFT // 2, BANDS + 1)).astype(int)
-    edges[-1] += 1  # the last band has the last bin
     sums = []
     for first in range(0, len(frames), BLOCK):  # small enough for the processor's cache
         spectrum = fft.rfft(frames[first : first + BLOCK] * window, axis=-1)

@@ -13,6 +13,11 @@ from urllib.parse import urlsplit
 HUB = "https://huggingface.co"
 BEATS_PAGE = "https://github.com/microsoft/unilm/tree/master/beats"
 BEATS_COPY = "Bencr/beats-checkpoints"
+EAT = "EAT, Chen et al. 2024, github.com/cwx-worst-one/EAT"
+SSLAM = "SSLAM, Alex et al. 2025, github.com/ta012/SSLAM"
+CED = "CED, Dinkel et al. 2024, github.com/RicherMans/CED"
+FISHER = "FISHER, Fan et al. 2025, github.com/jianganbai/FISHER"
+ECHO = "ECHO, Zhang et al. 2025, github.com/yucongzh/ECHO"
 M2D_2025 = "m2d_clap_vit_base-80x1001p16x16p16kpBpTI-2025"
 
 
@@ -56,18 +61,6 @@ def _hub(repository: str, rough_size: int, credit: str) -> Source:
     return Source(file, rough_size, page, f"{page}/resolve/main/{file}", credit, repository=repository)
 
 
-def _eat(name: str, rough_size: int) -> Source:
-    return _hub(f"worstchan/{name}", rough_size, "EAT, Chen et al. 2024, github.com/cwx-worst-one/EAT")
-
-
-def _sslam(name: str, rough_size: int) -> Source:
-    return _hub(f"ta012/{name}", rough_size, "SSLAM, Alex et al. 2025, github.com/ta012/SSLAM")
-
-
-def _ced(size: str, rough_size: int) -> Source:
-    return _hub(f"mispeech/ced-{size}", rough_size, "CED, Dinkel et al. 2024, github.com/RicherMans/CED")
-
-
 def _dasheng(file: str, rough_size: int) -> Source:
     page = "https://zenodo.org/records/11511780"
     credit = "Dasheng, Dinkel et al. 2024, github.com/XiaoMi/dasheng"
@@ -76,10 +69,6 @@ def _dasheng(file: str, rough_size: int) -> Source:
 
 def _beats(file: str) -> Source:
     return Source(file, 361_500_000, BEATS_PAGE, credit="BEATs, Chen et al. 2023, github.com/microsoft/unilm")
-
-
-def _fisher(size: str, rough_size: int) -> Source:
-    return _hub(f"jiangab/FISHER-{size}-0723", rough_size, "FISHER, Fan et al. 2025, github.com/jianganbai/FISHER")
 
 
 def _openbeats(size: str, rough_size: int) -> Source:
@@ -96,8 +85,8 @@ def _openl3(bands: str, content: str, dim: int) -> Source:
 
 
 SOURCES = {
-    "eat-large": _eat("EAT-large_epoch20_pretrain", 1_235_500_000),
-    "eat-as2m": _eat("EAT-base_epoch30_finetune_AS2M", 361_500_000),
+    "eat-large": _hub("worstchan/EAT-large_epoch20_pretrain", 1_235_500_000, EAT),
+    "eat-as2m": _hub("worstchan/EAT-base_epoch30_finetune_AS2M", 361_500_000, EAT),
     # Published on OneDrive. The Hub has another person's copy: it is accepted by the hash of the published file.
     "beats": replace(
         _beats("BEATs_iter3_plus_AS2M.pt"),
@@ -106,7 +95,7 @@ SOURCES = {
         sha256="d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34",
         repository=BEATS_COPY,
     ),
-    "ced-base": _ced("base", 342_900_000),
+    "ced-base": _hub("mispeech/ced-base", 342_900_000, CED),
     "m2d-clap": Source(
         f"{M2D_2025}.zip",
         None,
@@ -115,29 +104,27 @@ SOURCES = {
         "M2D-CLAP, Niizumi et al. 2025, github.com/nttcslab/m2d",
         member=f"{M2D_2025}/checkpoint-30.pth",
     ),
-    "sslam": _sslam("SSLAM_pretrain", 359_900_000),
+    "sslam": _hub("ta012/SSLAM_pretrain", 359_900_000, SSLAM),
     "openl3": _openl3("mel128", "env", 512),
     "dasheng": _dasheng("dasheng_base.pt", 341_900_000),
-    "eat-base": _eat("EAT-base_epoch30_pretrain", 359_900_000),
-    "eat-large-as2m": _eat("EAT-large_epoch20_finetune_AS2M", 1_237_600_000),
-    "sslam-as2m": _sslam("SSLAM_AS2M_Finetuned", 361_500_000),
+    "eat-base": _hub("worstchan/EAT-base_epoch30_pretrain", 359_900_000, EAT),
+    "eat-large-as2m": _hub("worstchan/EAT-large_epoch20_finetune_AS2M", 1_237_600_000, EAT),
+    "sslam-as2m": _hub("ta012/SSLAM_AS2M_Finetuned", 361_500_000, SSLAM),
     "beats-iter3": _beats("BEATs_iter3.pt"),
     "beats-as2m-cpt1": _beats("BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt1.pt"),
     "beats-as2m-cpt2": _beats("BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt"),
-    "ced-tiny": _ced("tiny", 22_000_000),
-    "ced-mini": _ced("mini", 38_800_000),
-    "ced-small": _ced("small", 86_500_000),
+    "ced-tiny": _hub("mispeech/ced-tiny", 22_000_000, CED),
+    "ced-mini": _hub("mispeech/ced-mini", 38_800_000, CED),
+    "ced-small": _hub("mispeech/ced-small", 86_500_000, CED),
     "dasheng-0.6b": _dasheng("dasheng_06b.pt", 2_520_000_000),
     "dasheng-1.2b": _dasheng("dasheng_12b.pt", 4_520_000_000),
     **{
         f"{name}{suffix}": source
         for name, source in {
-            "fisher-tiny": _fisher("tiny", 26_500_000),
-            "fisher-mini": _fisher("mini", 44_700_000),
-            "fisher-small": _fisher("small", 95_400_000),
-            "echo-small": _hub(
-                "yucongzh/echo-small-0824", 86_200_000, "ECHO, Zhang et al. 2025, github.com/yucongzh/ECHO"
-            ),
+            "fisher-tiny": _hub("jiangab/FISHER-tiny-0723", 26_500_000, FISHER),
+            "fisher-mini": _hub("jiangab/FISHER-mini-0723", 44_700_000, FISHER),
+            "fisher-small": _hub("jiangab/FISHER-small-0723", 95_400_000, FISHER),
+            "echo-small": _hub("yucongzh/echo-small-0824", 86_200_000, ECHO),
         }.items()
         for suffix in ("", "-44k", "-48k")
     },

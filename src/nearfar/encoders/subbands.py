@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nearfar.encoders import frontend, layouts
-from nearfar.encoders.frozen import FrozenEncoder
 from nearfar.encoders.layouts import Layout
 from nearfar.encoders.table import TABLE
 from nearfar.encoders.transformers import read_trunk
@@ -44,10 +43,7 @@ class Family:
     eps: float
 
 
-FAMILIES = {
-    "fisher": Family(layouts.FISHER, 100, 96, 1024, 1e-10),
-    "echo": Family(layouts.ECHO, 32, 32, 2000, 1e-9),
-}
+FAMILIES = {"fisher": Family(layouts.FISHER, 100, 96, 1024, 1e-10), "echo": Family(layouts.ECHO, 32, 32, 2000, 1e-9)}
 FISHER = Shape(384, 12, bands=96, rows=64, cls=1, post_norm=True, embed_norm=True)
 ECHO = Shape(384, 12, patch=(16, 32), bands=32, rows=125, cls=1, post_norm=True)
 SIZES = {
@@ -110,14 +106,8 @@ def size_of(name: str) -> str:
     return next(size for size in SIZES if name.startswith(size))
 
 
-def load(name: str, weights: Any, **settings: Any) -> FrozenEncoder:
-    """The encoder `name` from its published or converted file; ValueError names every key that does not fit."""
-    network, _ = read(name, weights)
-    return FrozenEncoder(name, network, weights, **settings)
-
-
 def read(name: str, path: str | Path) -> tuple[SubBands, dict[str, Any]]:
-    """The network `name` from a file, and the configuration that a converted file stores."""
+    """The network `name` from its published or converted file, and its configuration; ValueError if it does not fit."""
     size = size_of(name)
     family = size.partition("-")[0]
     kind = FAMILIES[family]

@@ -69,10 +69,6 @@ def _vit(dim: int, licence: str, frames_per_s: float, parameters: int, *, cls: b
     return Entry("nearfar.encoders.transformers", 16_000, dim, licence, frames_per_s, parameters, class_tokens=cls)
 
 
-def _sub_bands(dim: int, parameters: int, rate: int = 16_000) -> Entry:
-    return Entry("nearfar.encoders.subbands", rate, dim, "MIT", 6.25, parameters, class_tokens=True)
-
-
 def _beats(dim: int = 768, licence: str = "MIT", parameters: int = 90_311_792) -> Entry:
     return Entry("nearfar.encoders.beats", 16_000, dim, licence, 6.25, parameters)
 
@@ -122,7 +118,7 @@ TABLE = {
     },
     # made for machines, at the rate of the recordings: 16 kHz, and others by name
     **{
-        f"{name}{suffix}": _sub_bands(dim, parameters, rate)
+        f"{name}{suffix}": Entry("nearfar.encoders.subbands", rate, dim, "MIT", 6.25, parameters, class_tokens=True)
         for name, dim, parameters in (
             ("fisher-tiny", 192, 5_388_288),
             ("fisher-mini", 256, 9_543_680),

@@ -25,7 +25,6 @@ from torch.nn.functional import pad
 
 from nearfar.encoders import checkpoint, frontend, layouts
 from nearfar.encoders.checkpoint import Checkpoint
-from nearfar.encoders.frozen import FrozenEncoder
 from nearfar.encoders.layouts import Layout
 from nearfar.encoders.vit import Shape, Trunk
 
@@ -112,14 +111,8 @@ class Transformer:
         return [chunk for chunk in torch.split(whole, self.chunk, dim=1) if chunk.shape[1] >= patch]
 
 
-def load(name: str, weights: Any, **settings: Any) -> FrozenEncoder:
-    """The encoder `name` from its published or converted file; ValueError names every key that does not fit."""
-    network, _ = read(name, weights)
-    return FrozenEncoder(name, network, weights, **settings)
-
-
 def read(name: str, path: str | Path) -> tuple[Transformer, dict[str, Any]]:
-    """The network `name` from a file, and the configuration that a converted file stores."""
+    """The network `name` from its published or converted file, and its configuration; ValueError if it does not fit."""
     family_name, _ = NETWORKS[name]
     family = FAMILIES[family_name]
     sizes = {n: s for n, (_, s) in NETWORKS.items()}

@@ -30,11 +30,10 @@ from nearfar.support.check import choose
 from nearfar.support.download import Expected, fetch, hub_file, one_process_at
 from nearfar.support.files import atomic_file, atomic_write, sha256_of, user_home
 from nearfar.support.progress import Progress
-from nearfar.support.words import as_sentence, plural
+from nearfar.support.words import as_sentence, listed, plural
 
 LOCK = "lock.json"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")
-NAMED = 3  # tensors that a warning names
 LARGEST_MEMBER = 8 << 30  # bytes; the largest published file has 4.5 GB
 Folder = str | os.PathLike[str] | None
 
@@ -181,10 +180,9 @@ def check(name: str, path: Path) -> None:
         import_module(TABLE[name].module).read(name, path)
         empty, count = checkpoint.zero_tensors(path)
     if empty:
-        named = f"{', '.join(empty[:NAMED])}{f' and {len(empty) - NAMED:,} more' if len(empty) > NAMED else ''}"
         warnings.warn(
-            f"{path.name}: {len(empty):,} of {plural(count, 'tensor')} hold nothing but zeros ({named}): was it cut "
-            f"off or damaged? Compare its size and hash with the published file: nearfar weights {name}",
+            f"{path.name}: {len(empty):,} of {plural(count, 'tensor')} hold nothing but zeros ({listed(empty)}): was "
+            f"it cut off or damaged? Compare its size and hash with the published file: nearfar weights {name}",
             stacklevel=3,
         )
 

@@ -164,7 +164,7 @@ def _stroke(clip: Clip, score: Score, system: System) -> rhythm.Stroke | None:
     if isinstance(system, Watch):
         parts = [part for name, _, part in system.parts if name in score.triggered_by]
     for recipe in (recipe for part in parts for recipe in leaves_of(part) if recipe.encoder == "rhythm"):
-        return rhythm.weakest_stroke(waveform(clip, recipe.parsed_view.waveform, rhythm.RATE))
+        return rhythm.weakest_stroke(waveform(clip, recipe.parsed_view.waveform, RATE))
     return None
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 HINT = re.compile(r" \(nearfar [^)]*\)")
 
@@ -40,6 +40,11 @@ def shown(name: str | os.PathLike[str]) -> str:
         return text
     known = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in known)
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """ "a, b, c and 2 more": names, at most `most` of them."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def plural(n: int, noun: str) -> str:
