@@ -637,7 +637,7 @@ def test_the_subspace_without_a_clip_needs_no_refit(count, width, components):
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(count, width)) * np.exp(-np.arange(width) / 8)) @ rng.normal(size=(width, width))
     x[:5] = x[5:10]
-    want = [PrincipalSubspace(np.delete(x, i, 0), components).distance(x[[i]])[0] for i in range(count)]
+    want = [PrincipalSubspace(np.delete(x, i, 0), components).score(x[[i]])[0] for i in range(count)]
     np.testing.assert_allclose(PrincipalSubspace(x, components).leave_one_out(), want, rtol=1e-6, atol=1e-12)
 
 

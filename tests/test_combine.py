@@ -1,32 +1,15 @@
 """A watch of parts that are given: what it promises, and that normals are measured like everything else."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 
-from nearfar.detector.system import FittedWatch, PValue, from_normals
+from nearfar.detector.system import PValue, build, from_normals
 from nearfar.recipe import Recipe, Watch
-from nearfar.support.check import Array
-
-
-@dataclass(frozen=True)
-class Given:
-    """A part whose scores are what it is given."""
-
-    own: Array
-
-    @property
-    def lone(self):
-        return self.own
-
-    def combine(self, scores):
-        return next(scores), {}
 
 
 def watching(parts, combine="rarest", weight=0.5):
     system = Watch(tuple((name, weight, Recipe()) for name in ("steady", "transient")), combine)
-    return FittedWatch(system, [Given(part) for part in parts])
+    return build(system, iter(parts), iter(parts))
 
 
 def test_a_normal_is_as_rare_as_a_fresh_clip_with_its_scores():

@@ -13,57 +13,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nearfar.audio import Clip
-    from nearfar.backend import register_backend
-    from nearfar.detector import Detector, load
-    from nearfar.encoders import register_encoder
-    from nearfar.errors import AudioError, ConfigError, DamagedHistory, DownloadError, NearfarError, StoreError
-    from nearfar.pooling import register_pooling
-    from nearfar.recipe import Fusion, Recipe, Watch
-    from nearfar.score import Score
-    from nearfar.views import register_view
+    from nearfar.audio import Clip as Clip
+    from nearfar.backend import register_backend as register_backend
+    from nearfar.detector import Detector as Detector
+    from nearfar.detector import load as load
+    from nearfar.encoders import register_encoder as register_encoder
+    from nearfar.errors import AudioError as AudioError
+    from nearfar.errors import ConfigError as ConfigError
+    from nearfar.errors import DamagedHistory as DamagedHistory
+    from nearfar.errors import DownloadError as DownloadError
+    from nearfar.errors import NearfarError as NearfarError
+    from nearfar.errors import StoreError as StoreError
+    from nearfar.pooling import register_pooling as register_pooling
+    from nearfar.recipe import Fusion as Fusion
+    from nearfar.recipe import Recipe as Recipe
+    from nearfar.recipe import Watch as Watch
+    from nearfar.score import Score as Score
+    from nearfar.views import register_view as register_view
 
     __version__: str
 
-_WHERE = {
-    "AudioError": "errors",
-    "Clip": "audio",
-    "ConfigError": "errors",
-    "DamagedHistory": "errors",
-    "Detector": "detector",
-    "DownloadError": "errors",
-    "Fusion": "recipe",
-    "NearfarError": "errors",
-    "Recipe": "recipe",
-    "Score": "score",
-    "StoreError": "errors",
-    "Watch": "recipe",
-    "load": "detector",
-    "register_backend": "backend",
-    "register_encoder": "encoders",
-    "register_pooling": "pooling",
-    "register_view": "views",
+_MODULES = {
+    "audio": ["Clip"],
+    "backend": ["register_backend"],
+    "detector": ["Detector", "load"],
+    "encoders": ["register_encoder"],
+    "errors": ["AudioError", "ConfigError", "DamagedHistory", "DownloadError", "NearfarError", "StoreError"],
+    "pooling": ["register_pooling"],
+    "recipe": ["Fusion", "Recipe", "Watch"],
+    "score": ["Score"],
+    "views": ["register_view"],
 }
-__all__ = [
-    "AudioError",
-    "Clip",
-    "ConfigError",
-    "DamagedHistory",
-    "Detector",
-    "DownloadError",
-    "Fusion",
-    "NearfarError",
-    "Recipe",
-    "Score",
-    "StoreError",
-    "Watch",
-    "__version__",
-    "load",
-    "register_backend",
-    "register_encoder",
-    "register_pooling",
-    "register_view",
-]
+_WHERE = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = sorted([*_WHERE, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

@@ -61,7 +61,7 @@ from numpy.typing import ArrayLike
 
 from nearfar.bank import METRICS, Bank, NeighbourIndex, bank_of, bank_of_vectors
 from nearfar.gaussian import Gaussian, PrincipalSubspace, excluded_sets
-from nearfar.ldn import AUTO, CalibratedBank, DensityBank, KnownNormals, VarMinBank, density_bank_of
+from nearfar.ldn import AUTO, DensityBank, KnownNormals, VarMinBank, density_bank_of
 from nearfar.support.arrays import on_host
 from nearfar.support.check import Array, finite, flags, integer, number, one_of, switch
 from nearfar.support.plugins import Plugins, accepted
@@ -390,24 +390,13 @@ class Backend:
         return scores.astype(np.float32)
 
     def scores_excluding(self, related: Array) -> Array:
-        """Scores of the normals, each as `score` would give it if the back end had been fitted without its relatives.
+        """Scores (N,) float32 of the normals, each as `score` gives it after a fit without the normal's relatives.
 
-        Parameters
-        ----------
-        related : (N, N) bool
-            related[i, j]: clip j is left out for clip i. The diagonal is True.
+        `related` (N, N) bool says for each normal which clips are left out, as in `gaussian.excluded_sets`.
 
-        Returns
-        -------
-        (N,) float32
-            `train_scores` where a clip is related to itself alone. A Gaussian of standardized features that are not
-            whitened keeps the scale of all normals. A domain that is left out plays no part; where one normal is left,
-            it is at distance d with density 1, and a Gaussian measures it by Euclid.
-
-        Raises
-        ------
-        ValueError
-            If a row leaves no clip, or the diagonal is not True.
+        These are the `train_scores` where a clip is related to itself alone. A Gaussian of standardized features that
+        are not whitened keeps the scale of all normals. A domain that is left out plays no part; where one normal is
+        left, it is at distance d with density 1, and a Gaussian measures it by Euclid.
         """
         if isinstance(self._method, Beam):
             return self._method.excluding(related).astype(np.float32)
@@ -468,20 +457,10 @@ class Backend:
         return self._bank.nearest(self._transform(self._checked(q)), k)
 
     def score_with_nearest(self, q: Array, k: int = 3) -> tuple[Array, Array, Array]:
-        """`score` and `nearest` of one or a few clips, from one pass over the bank; both are the same to the last bit.
+        """`score` (M,) and `nearest` (M, k) twice, of one or a few clips, from one pass over the bank, to the last bit.
 
-        Parameters
-        ----------
-        q : (M, D) or (M, F, D)
-            Finite embeddings, as `embedding.vectors` gives them. Each is measured against all normals directly, which
-            is slow for many queries.
-        k : int
-            Number of neighbours, >= 1; clipped to the bank.
-
-        Returns
-        -------
-        (M,) float32, (M, k) float64, (M, k) int
-            Scores; distances, ascending; indices of the normals.
+        The queries q, (M, D) or (M, F, D), are finite, as `embedding.vectors` gives them. Each is measured against all
+        normals directly, which is slow for many queries.
         """
         self._check_length(q)
         distances = self._bank.distances(self._transform(q))
@@ -541,27 +520,7 @@ def build_method(z: Any, is_target: Array, config: BackendConfig, attributes: Ar
         return AttributeBanks(z, is_target, attributes, config)
     if config.method in FITS:
         return PluginMethod(z, is_target, config)
-    if config.method == "raw":
-        return density_bank_of(z, config.metric, k=config.k, density_k=1, exponent=0.0)
-    if config.method == "ldn":
-        return density_bank_of(z, config.metric, **config.density_settings())
-    if config.method == "varmin":
-        return VarMinBank(z, config.metric, k=config.k, density_k=config.density_settings()["density_k"])
-    if config.method == "domain_z":
-        return DomainZ(z, is_target, config)
-    if config.method == "as_is":
-        return AsIs(z)
-    if config.method == "pca":
-        return PrincipalResidual(z, config)
-    if config.method == "zmin":
-        return ZMin(z, is_target, config)
-    if config.method in ALTERED_BANKS:
-        return AlteredBank(z, is_target, config)
-    return Mahalanobis(z, is_target, config) if config.method == "mahalanobis" else DualDensity(z, is_target, config)
-
-
-def _rows_by_domain(is_target: Array) -> list[Array]:  # of the source, of the target
-    return [np.flatnonzero(~is_target), np.flatnonzero(is_target)]
+    return BUILT[config.method](z, is_target, config)
 
 
 def bank_names(attributes: Array, fewest: int) -> Array:
@@ -611,19 +570,12 @@ class AttributeBanks:
         return build_method(self.z[rows], self.is_target[rows], self.config)
 
 
-class DualDensity:
-    """dldn and dbldn: a calibrated bank for each domain that is present; 0 is the source, 1 the target."""
+class PerDomain:
+    """A bank for each domain that is present; a subclass combines what they find. 0 is the source, 1 the target."""
 
-    def __init__(self, z: Any, is_target: Array, config: BackendConfig) -> None:
-        self.z, self.rows = z, _rows_by_domain(is_target)
-        self.weights = (config.weight, 1 - config.weight) if config.method == "dbldn" else None
-        small, large = sorted((0, 1), key=lambda d: (len(self.rows[d]), -d))
-        # A domain with one clip has no density, nor has one with two clips once one of them is left out: it borrows the
-        # other domain's. With two clips per domain each borrows from the other; elsewhere only the smaller one does.
-        pair = len(self.rows[small]) == len(self.rows[large]) == 2
-        self.banks = {large: self._bank(config, large, self._bank(config, small, None) if pair else None)}
-        if len(self.rows[small]):
-            self.banks[small] = self._bank(config, small, self.banks[large])
+    def __init__(self, z: Any, is_target: Array) -> None:
+        self.z, self.rows = z, [np.flatnonzero(~is_target), np.flatnonzero(is_target)]
+        self.banks: dict[int, Any] = {}
 
     def score(self, q: Any) -> Array:
         return self._combine({d: bank.score(q) for d, bank in self.banks.items()})
@@ -635,22 +587,44 @@ class DualDensity:
     def leave_one_out(self) -> Array:
         out = np.empty(len(self.z))
         for d, bank in self.banks.items():
-            scores = {d: bank.leave_one_out()}
-            for o, other in self.banks.items():
-                if o != d:
-                    fallback = bank.mean_density_excluding()
-                    scores[o] = other.score(self.z[self.rows[d]], fallback_density=fallback)
-            out[self.rows[d]] = self._combine(scores)
+            own = {d: bank.leave_one_out()} if len(self.rows[d]) > 1 else {}
+            out[self.rows[d]] = self._combine(own | {o: self._beside(o, d) for o in self.banks if o != d})
         return out
 
-    def _bank(self, config: BackendConfig, d: int, other: CalibratedBank | None) -> CalibratedBank:
+    def _combine(self, found: dict[int, Any]) -> Array:
+        raise NotImplementedError
+
+    def _beside(self, other: int, d: int) -> Any:
+        """What the other domain's bank finds for each clip of domain d, which is left out there."""
+        return self.banks[other].score(self.z[self.rows[d]])
+
+
+class DualDensity(PerDomain):
+    """dldn and dbldn: calibrated banks."""
+
+    def __init__(self, z: Any, is_target: Array, config: BackendConfig) -> None:
+        super().__init__(z, is_target)
+        self.weights = (config.weight, 1 - config.weight) if config.method == "dbldn" else None
+        small, large = sorted((0, 1), key=lambda d: (len(self.rows[d]), -d))
+        # A domain with one clip has no density, nor has one with two clips once one of them is left out: it borrows the
+        # other domain's. With two clips per domain each borrows from the other; elsewhere only the smaller one does.
+        pair = len(self.rows[small]) == len(self.rows[large]) == 2
+        self.banks[large] = self._bank(config, large, self._bank(config, small, None) if pair else None)
+        if len(self.rows[small]):
+            self.banks[small] = self._bank(config, small, self.banks[large])
+
+    def _bank(self, config: BackendConfig, d: int, other: DensityBank | None) -> DensityBank:
         fallback = other.densities.mean if other is not None and len(other) > 1 else 1.0
         settings = config.density_settings(("source", "target")[d])
         return density_bank_of(self.z[self.rows[d]], config.metric, fallback_density=fallback, **settings)
 
-    def _combine(self, scores: dict[int, Array]) -> Array:
-        absent = np.full(len(next(iter(scores.values()))), np.inf)
-        both = np.stack([scores.get(d, absent) for d in (0, 1)])
+    def _beside(self, other: int, d: int) -> Any:
+        fallback = self.banks[d].mean_density_excluding()
+        return self.banks[other].score(self.z[self.rows[d]], fallback_density=fallback)
+
+    def _combine(self, found: dict[int, Any]) -> Array:
+        absent = np.full(len(next(iter(found.values()))), np.inf)
+        both = np.stack([found.get(d, absent) for d in (0, 1)])
         lowest: Array = both.min(axis=0)
         if self.weights is None:
             return lowest
@@ -658,55 +632,37 @@ class DualDensity:
         return np.where(missing, lowest, self.weights[0] * both[0] + self.weights[1] * np.where(missing, 0, both[1]))
 
 
-class DomainZ:
+class DomainZ(PerDomain):
     """domain_z: kNN distance to each domain's bank, in standard deviations of that domain's own distances."""
 
     def __init__(self, z: Any, is_target: Array, config: BackendConfig) -> None:
-        self.z, self.rows = z, _rows_by_domain(is_target)
-        self.k, self.own_sigma = int(config.k), config.z_sigma == "own"
-        self.banks = {d: bank_of(z[self.rows[d]], config.metric) for d in (0, 1) if len(self.rows[d])}
-        self.own = {d: OwnDistances(bank, self.k) for d, bank in self.banks.items()}
+        super().__init__(z, is_target)
+        self.own_sigma = config.z_sigma == "own"
+        each = {d: bank_of(z[rows], config.metric) for d, rows in enumerate(self.rows) if len(rows)}
+        self.banks |= {d: MeasuredBank(bank, int(config.k)) for d, bank in each.items()}
 
-    def score(self, q: Any) -> Array:
-        distances = {d: bank.nearest(q, self.k)[0].mean(axis=1) for d, bank in self.banks.items()}
-        return self._combine(distances, {d: own.statistics() for d, own in self.own.items()})
-
-    def score_distances(self, distances: Array) -> Array:
-        """`score` (M,) from the distances (M, N) of the queries to all normals."""
-        nearest = {d: np.sort(distances[:, self.rows[d]], axis=1)[:, : self.k].mean(axis=1) for d in self.banks}
-        return self._combine(nearest, {d: own.statistics() for d, own in self.own.items()})
-
-    def leave_one_out(self) -> Array:
-        out = np.empty(len(self.z))
-        for d in self.banks:
-            q = self.z[self.rows[d]]
-            distances = {o: bank.nearest(q, self.k)[0].mean(axis=1) for o, bank in self.banks.items() if o != d}
-            statistics = {o: own.statistics() for o, own in self.own.items() if o != d}
-            if len(q) > 1:
-                distances[d] = self.own[d].mean_distance
-                statistics[d] = self.own[d].statistics_excluding()
-            out[self.rows[d]] = self._combine(distances, statistics)
-        return out
-
-    def _combine(self, distances: dict[int, Array], statistics: dict[int, tuple[Array, Array]]) -> Array:
-        if len(distances) == 2:
-            (mu_s, sigma_s), (mu_t, sigma_t) = statistics[0], statistics[1]
+    def _combine(self, found: dict[int, Any]) -> Array:
+        if len(found) == 2:
+            (_, mu_s, sigma_s), (_, mu_t, sigma_t) = found[0], found[1]
             mu = [_fill_nan(mu_s, mu_t, 0.0), _fill_nan(mu_t, mu_s, 0.0)]
             sigma = [_fill_nan(sigma_s, sigma_t, 1.0), _fill_nan(sigma_t, sigma_s, 1.0)]
             if not self.own_sigma:
                 sigma[0] = sigma[1]
         else:
-            (only,) = statistics.values()
-            mu, sigma = [_fill_nan(only[0], np.nan, 0.0)] * 2, [_fill_nan(only[1], np.nan, 1.0)] * 2
-        scores = [(distances[d] - mu[d]) / _at_least_rounding(sigma[d], mu[d]) for d in distances]
+            ((_, only_mu, only_sigma),) = found.values()
+            mu, sigma = [_fill_nan(only_mu, np.nan, 0.0)] * 2, [_fill_nan(only_sigma, np.nan, 1.0)] * 2
+        scores = [(each[0] - mu[d]) / _at_least_rounding(sigma[d], mu[d]) for d, each in found.items()]
         return np.asarray(np.min(np.stack(scores), axis=0))
 
 
-class OwnDistances:
-    """Leave-one-out kNN distances of a bank's members: mean and deviation of all, and of all without each member."""
+Measured = tuple[Array, Array, Array]  # kNN distances (M,), mean and deviation of the bank's own; NaN: too few give one
+
+
+class MeasuredBank:
+    """kNN distances to a bank, beside mean and deviation of its members' own, also without each of them."""
 
     def __init__(self, bank: NeighbourIndex, k: int) -> None:
-        self.n = len(bank)
+        self.bank, self.asked, self.n = bank, k, len(bank)
         self.k = min(k, self.n - 1)
         if self.n > 1:
             self.distances, self.nearest = bank.nearest(None, k + 1)  # (N, k + 1), or (N, N - 1) in a small bank
@@ -714,27 +670,27 @@ class OwnDistances:
         else:
             self.distances, self.nearest = np.empty((1, 0)), np.empty((1, 0), int)
             self.mean_distance = np.array([np.nan])
+        self.mean = self.mean_distance.mean()
+        self.sigma = np.asarray(self.mean_distance.std() if self.n >= FEW else np.nan)
 
-    def statistics(self) -> tuple[Array, Array]:
-        """Mean and standard deviation; NaN where too few members give one."""
-        return self.mean_distance.mean(), np.asarray(self.mean_distance.std() if self.n >= FEW else np.nan)
+    def score(self, q: Any) -> Measured:
+        return self.bank.nearest(q, self.asked)[0].mean(axis=1), self.mean, self.sigma
 
-    def statistics_excluding(self) -> tuple[Array, Array]:
-        """Mean (N,) and standard deviation (N,) of the bank without each member; NaN where too few are left."""
+    def score_distances(self, distances: Array) -> Measured:
+        return np.sort(distances, axis=1)[:, : self.asked].mean(axis=1), self.mean, self.sigma
+
+    def leave_one_out(self) -> Measured:
         n, listed = self.n, self.distances.shape[1]
         left = self.k if listed > self.k else n - 2  # neighbours that a member has without one of them
         if left == 0:  # one member would be left, without a distance of its own
-            return np.full(n, np.nan), np.full(n, np.nan)
-        centre = self.mean_distance.mean()
+            return self.mean_distance, np.full(n, np.nan), np.full(n, np.nan)
+        centre, nearest = self.mean, self.nearest[:, : self.k]
         base = self.mean_distance - centre
-        nearest = self.nearest[:, : self.k]
         # (N, k): the distance of a member whose k nearest lose one of them
         changed = (self.distances.sum(axis=1, keepdims=True) - self.distances[:, : self.k]) / left
         shifted = changed - centre
-        first, second = (
-            base.sum() - base,
-            (base**2).sum() - base**2,
-        )  # sums of base and of its square over the other members
+        # sums of base and of its square over the other members
+        first, second = base.sum() - base, (base**2).sum() - base**2
         np.add.at(first, nearest, shifted - base[:, None])
         np.add.at(second, nearest, shifted**2 - base[:, None] ** 2)
         mean = first / (n - 1)
@@ -743,7 +699,7 @@ class OwnDistances:
             hit = nearest == out
             each = np.delete(np.where(hit.any(axis=1), (changed * hit).sum(axis=1), self.mean_distance), out)
             mu[out], sigma[out] = each.mean(), each.std()
-        return mu, sigma if n - 1 >= FEW else np.full(n, np.nan)
+        return self.mean_distance, mu, sigma if n - 1 >= FEW else np.full(n, np.nan)
 
 
 class PluginMethod:
@@ -791,7 +747,7 @@ class Mahalanobis:
     """Distance from the nearer of two Gaussians, one per domain; a domain with fewer than FEW clips joins the other."""
 
     def __init__(self, z: Any, is_target: Array, config: BackendConfig) -> None:
-        self.z, self.rows, self.config = z, _rows_by_domain(is_target), config
+        self.z, self.config, self.rows = z, config, [np.flatnonzero(~is_target), np.flatnonzero(is_target)]
         self.fewest = min(len(rows) for rows in self.rows)
         self.two = self.fewest >= FEW and not config.ignore_domains
         self.parts = [self._gaussian(z[rows]) for rows in self.rows] if self.two else [self._gaussian(z)]
@@ -831,19 +787,6 @@ class Mahalanobis:
 
     def _gaussian(self, x: Array) -> Gaussian:
         return Gaussian(x, shrinkage=self.config.shrinkage, standardize=self.config.standardize)
-
-
-class PrincipalResidual:
-    """pca: distance from the subspace in which the normals vary most."""
-
-    def __init__(self, z: Array, config: BackendConfig) -> None:
-        self.subspace = PrincipalSubspace(z, config.components)
-
-    def score(self, q: Array) -> Array:
-        return self.subspace.distance(q)
-
-    def leave_one_out(self) -> Array:
-        return self.subspace.leave_one_out()
 
 
 class ZMin:
@@ -889,16 +832,15 @@ class AlteredBank:
         return self.bank.score(q)
 
     def leave_one_out(self) -> Array:
-        source, target = _rows_by_domain(self.is_target)
+        source, target = np.flatnonzero(~self.is_target), np.flatnonzero(self.is_target)
         if self.config.method != "memmixup" or not 0 < len(source) <= MIXED:
             return refitted(self.z, self.is_target, self.config)
         # Every target is mixed with every source, so the bank without a source lacks the rows made of it, no others.
         out = np.empty(len(self.z))
-        made_of = np.concatenate(
-            [np.arange(len(source)), np.full(len(target), -1), np.tile(np.arange(len(source)), len(target))]
-        )
+        each = np.arange(len(source))
+        made_of = np.concatenate([each, np.full(len(target), -1), np.tile(each, len(target))])
         distances, found = self.bank.index.nearest(self.z[source], self.config.k + 1 + len(target))
-        kept = made_of[found] != np.arange(len(source))[:, None]
+        kept = made_of[found] != each[:, None]
         first = kept & (np.cumsum(kept, axis=1) <= self.config.k)
         out[source] = np.where(first, distances, 0).sum(axis=1) / first.sum(axis=1)
         out[target] = refitted(self.z, self.is_target, self.config, target)
@@ -937,11 +879,8 @@ def interpolated(x: Array, count: int, seed: int) -> Array:
     x = x[np.lexsort(x.T[::-1])]  # the draws do not depend on the order of the rows
     nearest = Bank(x, "euclidean").nearest(None, SMOTE_K)[1]
     rng = np.random.default_rng(seed)
-    row, column, share = (
-        rng.integers(len(x), size=count),
-        rng.integers(nearest.shape[1], size=count),
-        rng.random(count)[:, None],
-    )
+    row, column = rng.integers(len(x), size=count), rng.integers(nearest.shape[1], size=count)
+    share = rng.random(count)[:, None]
     return np.asarray(x[row] + share * (x[nearest[row, column]] - x[row]))
 
 
@@ -983,9 +922,24 @@ class Beam:
         return beam_score([band.scores_excluding(related) for band in self.bands])
 
 
+BUILT: dict[str, Callable[[Any, Array, BackendConfig], Method]] = {  # of nearfar's own methods
+    "raw": lambda z, _, config: density_bank_of(z, config.metric, k=config.k, density_k=1, exponent=0.0),
+    "ldn": lambda z, _, config: density_bank_of(z, config.metric, **config.density_settings()),
+    "domain_z": DomainZ,
+    "dldn": DualDensity,
+    "dbldn": DualDensity,
+    "varmin": lambda z, _, config: VarMinBank(
+        z, config.metric, k=config.k, density_k=config.density_settings()["density_k"]
+    ),
+    "mahalanobis": Mahalanobis,
+    "pca": lambda z, _, config: PrincipalSubspace(z, config.components),
+    "zmin": ZMin,
+    **dict.fromkeys(ALTERED_BANKS, AlteredBank),
+    "as_is": lambda z, *_: AsIs(z),
+}
 # Rotating the vectors into fewer axes changes these.
-OF_VECTORS = (Mahalanobis, PrincipalResidual, ZMin, AlteredBank, AttributeBanks)
-FROM_DISTANCES = (DensityBank, VarMinBank, DualDensity, DomainZ)  # the distances to all normals give their scores
+OF_VECTORS = (Mahalanobis, PrincipalSubspace, ZMin, AlteredBank, AttributeBanks)
+FROM_DISTANCES = (DensityBank, PerDomain)  # the distances to all normals give their scores
 
 
 def beam_score(bands: Sequence[Array]) -> Array:

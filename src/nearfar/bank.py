@@ -104,20 +104,11 @@ class Bank:
         return len(self._points)
 
     def nearest(self, q: ArrayLike | None, k: int) -> tuple[Array, Array]:
-        """The k nearest members of each query.
+        """The k nearest members of each query: distances (M, k) float64, ascending, and indices (M, k).
 
-        Parameters
-        ----------
-        q : (M, D), or None
-            Queries. None: the members themselves, each without itself (leave-one-out). A member is left out by index,
-            so a copy of it stays its neighbour; k is then clipped to N - 1.
-        k : int
-            Number of neighbours, >= 1; clipped to N.
-
-        Returns
-        -------
-        (M, k) float64, (M, k) int
-            Distances, ascending, and indices of the members.
+        q   (M, D) queries. None: the members themselves, each without itself (leave-one-out). A member is left out by
+            index, so a copy of it stays its neighbour; k is then clipped to N - 1
+        k   number of neighbours, >= 1; clipped to N
         """
         k = integer("k", k)
         if q is None:

@@ -203,9 +203,7 @@ def _stft(x: Array, window: Array, hop: int) -> Array:  # (..., N) -> (..., fram
     pad, length = len(window) // 2, x.shape[-1]
     mirrored = np.pad(np.arange(length), pad, mode="reflect" if length > 1 else "edge")
     first, last = (x[..., like(x, at)] for at in (mirrored[:pad], mirrored[pad + length :]))
-    rest = new(
-        x, (*x.shape[:-1], -(length + 2 * pad - len(window)) % hop)
-    )  # zeros, so that a frame covers the last samples
+    rest = new(x, (*x.shape[:-1], -(length + 2 * pad - len(window)) % hop))  # zeros: a frame covers the last samples
     x = namespace(x).concatenate([first, x, last, rest], axis=-1)
     spectrum: Array = rfft(windows(x, len(window), hop) * window)
     return spectrum

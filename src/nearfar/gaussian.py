@@ -70,16 +70,11 @@ ROUNDING = 1e-12  # deviations from the mean below this share of a feature's lar
 
 
 class Gaussian:
-    """A Gaussian with shrunk covariance over x (N, D).
+    """A Gaussian with shrunk covariance.
 
-    Parameters
-    ----------
-    x : (N, D)
-        Training clips.
-    shrinkage : "ledoit_wolf" or float in [0, 1]
-        rho.
-    standardize : bool
-        Whether features are divided by their standard deviations first.
+    x             (N, D) training clips
+    shrinkage     rho: "ledoit_wolf" or a number in [0, 1]
+    standardize   whether features are divided by their standard deviations first
     """
 
     def __init__(self, x: Array, *, shrinkage: float | str = "ledoit_wolf", standardize: bool = False) -> None:
@@ -120,22 +115,11 @@ class Gaussian:
         return self._solve_each() if self.standardize else self._excluding_each()
 
     def excluding(self, related: Array) -> Array:
-        """Distance of each training clip from the Gaussian of the clips that are not related to it.
+        """Distance (N,) of each training clip from the Gaussian of the clips that are not related to it.
 
-        Parameters
-        ----------
-        related : (N, N) bool
-            related[i, j]: clip j is left out for clip i. The diagonal is True.
+        related   (N, N) bool: clip j is left out for clip i, as in `excluded_sets`
 
-        Returns
-        -------
-        (N,)
-            Features keep the scale of all clips; everything else is that of the rest.
-
-        Raises
-        ------
-        ValueError
-            If a row leaves no clip, or the diagonal is not True.
+        Features keep the scale of all clips; everything else is that of the rest.
         """
         out = np.empty(len(self.x))
         alone: list[Array] = []
@@ -260,7 +244,9 @@ class Gaussian:
             out[rows], found[rows] = np.sqrt(squared), solved & safe
         with single_threaded_blas():
             for i in np.flatnonzero(~found):
-                out[i] = self._refit(int(i))
+                rest = np.delete(self.x, i, axis=0)
+                refit = Gaussian(rest, shrinkage=self.shrinkage, standardize=self.standardize)
+                out[i] = refit.distance(self.x[i : i + 1])[0]
         return out
 
     def _shrink_scaled(self, c: Array, s: Array, rows: slice, variances: Array, u: Array) -> tuple[Array, Array]:
@@ -318,10 +304,6 @@ class Gaussian:
     def _squared_lengths(self) -> Array:  # (N,) squared lengths of the clips
         return _squares(self.coordinates)
 
-    def _refit(self, i: int) -> float:
-        others = Gaussian(np.delete(self.x, i, axis=0), shrinkage=self.shrinkage, standardize=self.standardize)
-        return float(others.distance(self.x[i : i + 1])[0])
-
 
 class _Scatters:
     """Y_R^T Y_R of sets R of clips y (N, r): from that of an earlier set, if the two differ in few clips."""
@@ -347,15 +329,11 @@ class _Scatters:
 
 
 class PrincipalSubspace:
-    """The distance of clips from the mean of x (N, D), outside the axes in which x varies most.
+    """The distance of clips from the mean of x, outside the axes in which x varies most.
 
-    Parameters
-    ----------
-    x : (N, D)
-        Training clips.
-    components : int, or float in (0, 1)
-        Number of axes, or the share of the variance that the fewest possible axes hold. At most D - 1, and at most as
-        many as x varies in: else no clip would be outside.
+    x            (N, D) training clips
+    components   number of axes, or the share in (0, 1) of the variance that the fewest possible axes hold. They are at
+                 most D - 1, and at most as many as x varies in: else no clip would be outside
     """
 
     def __init__(self, x: Array, components: float = 0.95) -> None:
@@ -370,7 +348,7 @@ class PrincipalSubspace:
         self.count = min(asked, len(variances), x.shape[1] - 1)
         self.axes = self.gaussian.axes[: self.count]
 
-    def distance(self, q: Array) -> Array:
+    def score(self, q: Array) -> Array:
         """Distances (M,) of q (M, D) from the subspace."""
         y = self.gaussian._deviation(q)
         inside = _rows_times(_rows_times(y, self.axes), np.ascontiguousarray(self.axes.T))
@@ -404,7 +382,7 @@ class PrincipalSubspace:
         unsure |= rest <= CERTAIN * square
         out = a * np.sqrt(np.maximum(rest, 0))
         for i in np.flatnonzero(unsure):
-            out[i] = PrincipalSubspace(np.delete(self.x, i, axis=0), self.components).distance(self.x[[i]])[0]
+            out[i] = PrincipalSubspace(np.delete(self.x, i, axis=0), self.components).score(self.x[[i]])[0]
         return np.asarray(out)
 
 

@@ -109,9 +109,7 @@ class Densities:
         r, i = np.broadcast_arrays(r, i)
         k, (n, listed) = self.density_k, self.distances.shape
         hit = self.nearest[r, :k] == i[..., None]
-        left = (
-            k if listed > k else n - 2
-        )  # neighbours that r has without i: the next one takes its place, if there is one
+        left = k if listed > k else n - 2  # neighbours of r without i: the next one takes its place, if there is one
         if left == 0:
             return np.full(r.shape, self.fallback)
         if self.auto:
@@ -198,25 +196,20 @@ class DensityBank:
             self._densities = Densities.of(self.index, self.density_k, self.summed, self.auto, self.fallback_density)
         return self._densities
 
-    def score(self, q: Any, *, exponent: float | None = None, fallback_density: Array | None = None) -> Array:
-        """Scores (M,) of queries (M, D).
-
-        `exponent` replaces the bank's own. `fallback_density` (M,) replaces that of a bank of one, query by query.
-        """
+    def score(self, q: Any, *, fallback_density: Array | None = None) -> Array:
+        """Scores (M,) of queries (M, D); `fallback_density` (M,) replaces that of a bank of one, query by query."""
         points = self.index.points(q)
-        exponent = self.exponent if exponent is None else exponent
         if fallback_density is not None and len(self) == 1:
             d = self.index.exact(points, np.arange(len(points)), np.zeros(len(points), int))
-            return self._calibrate(d, _floored(fallback_density, fallback_density), exponent)
-        each = np.full(len(points), exponent, np.float64)
+            return self._calibrate(d, _floored(fallback_density, fallback_density), self.exponent)
+        each = np.full(len(points), self.exponent, np.float64)
         return self._score(_Queries(points, each, np.empty(0), exclude_self=False))
 
-    def score_distances(self, distances: Array, exponent: float | None = None) -> Array:
+    def score_distances(self, distances: Array) -> Array:
         """`score` (M,) from the distances (M, N) of the queries to all members, to the last bit."""
-        exponent = self.exponent if exponent is None else exponent
-        if not exponent:  # raw kNN
+        if not self.exponent:  # raw kNN
             return np.asarray(np.sort(distances, axis=1)[:, : self.k].mean(axis=1))
-        rho, exponents = self.densities.floored, np.full(distances.shape[1], exponent, np.float64)
+        rho, exponents = self.densities.floored, np.full(distances.shape[1], self.exponent, np.float64)
         if self.raw_selection:
             nearest = np.argsort(distances, axis=1, kind="stable")[:, : self.k]
             d = np.take_along_axis(distances, nearest, axis=1).mean(axis=1)
@@ -224,17 +217,18 @@ class DensityBank:
         scores = self._calibrate(distances, rho, exponents)
         return np.asarray(np.sort(scores, axis=1)[:, : self.k].mean(axis=1))
 
-    def leave_one_out(self, *, exponent: Array | None = None) -> Array:
-        """Scores (N,) of the members, each as if the bank had been made without it; inf for a bank of one.
-
-        `exponent` (N,) replaces the bank's own, member by member.
-        """
+    def leave_one_out(self) -> Array:
+        """Scores (N,) of the members, each as if the bank had been made without it; inf for a bank of one."""
         n = len(self)
         if n == 1:
             return np.array([np.inf])
-        each = np.full(n, self.exponent, np.float64) if exponent is None else exponent
+        each = self.exponents_excluding()
         mean = self.mean_density_excluding() if each.any() else np.full(n, np.nan)
         return self._score(_Queries(self.index.points(None), each, mean, exclude_self=True))
+
+    def exponents_excluding(self) -> Array:
+        """Exponent (N,) of the bank without each of its members."""
+        return np.full(len(self), self.exponent, np.float64)
 
     def mean_density_excluding(self) -> Array:
         """Mean density (N,) of the bank without each of its members."""
@@ -340,7 +334,7 @@ class DensityBank:
         return scores
 
 
-class VarMinBank:
+class VarMinBank(DensityBank):
     """The difference form with the exponent alpha that minimises the variance of the members' own scores.
 
     alpha = Cov(u, v) / Var(v), with u the distance of a member to its nearest other member and v that member's rho.
@@ -348,23 +342,15 @@ class VarMinBank:
     """
 
     def __init__(self, z: Array | PrecomputedNormals, metric: str, *, k: int = 1, density_k: int | str = 4) -> None:
-        self.bank = DensityBank(z, metric, k=k, density_k=density_k, form="difference")
-        n = len(self.bank)
-        alphas = _variance_minimising(self.bank.densities) if n > 1 else np.zeros(1)
-        self.alpha = float(alphas[0])
+        super().__init__(z, metric, k=k, density_k=density_k, form="difference")
+        n = len(self)
+        alphas = _variance_minimising(self.densities) if n > 1 else np.zeros(1)
+        self.exponent = float(alphas[0])
         self._alphas_excluding = alphas[1:] if n > 2 else np.zeros(n)  # one member left: no variance to minimise
 
-    def score(self, q: Any) -> Array:
-        """Scores (M,) of queries (M, D)."""
-        return self.bank.score(q, exponent=self.alpha)
-
-    def score_distances(self, distances: Array) -> Array:
-        """`score` (M,) from the distances (M, N) of the queries to all members."""
-        return self.bank.score_distances(distances, self.alpha)
-
-    def leave_one_out(self) -> Array:
-        """Scores (N,) of the members, each as if the bank had been made without it, alpha included."""
-        return self.bank.leave_one_out(exponent=self._alphas_excluding)
+    def exponents_excluding(self) -> Array:
+        """alpha (N,) of the bank without each of its members."""
+        return self._alphas_excluding
 
 
 def _variance_minimising(densities: Densities) -> Array:
@@ -401,22 +387,10 @@ def _variance_minimising(densities: Densities) -> Array:
     return np.where(variance > least, covariance / np.maximum(variance, least), 0)
 
 
-class CalibratedBank(Protocol):
-    """What a method needs of a bank that is calibrated by density; `DensityBank` explains each function."""
-
-    def __len__(self) -> int: ...
-    @property
-    def densities(self) -> Densities: ...
-    def score(self, q: Any, *, fallback_density: Array | None = None) -> Array: ...
-    def score_distances(self, distances: Array) -> Array: ...
-    def leave_one_out(self) -> Array: ...
-    def mean_density_excluding(self) -> Array: ...
-
-
 class DensityNormals(PrecomputedNormals, Protocol):
     """Normals given by the distances between them: they make their own calibrated bank too."""
 
-    def density(self, metric: str, **settings: Any) -> CalibratedBank: ...
+    def density(self, metric: str, **settings: Any) -> DensityBank: ...
 
 
 class KnownNormals:
@@ -449,7 +423,7 @@ class KnownNormals:
         return DensityBank(self, metric, **settings)
 
 
-def density_bank_of(z: Array | DensityNormals, metric: str, **settings: Any) -> CalibratedBank:
+def density_bank_of(z: Array | DensityNormals, metric: str, **settings: Any) -> DensityBank:
     """The bank of normals z, calibrated by density, with the keyword arguments of `DensityBank`."""
     return DensityBank(z, metric, **settings) if isinstance(z, np.ndarray) else z.density(metric, **settings)
 

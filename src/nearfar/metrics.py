@@ -55,6 +55,11 @@ class MachineResult:
     def __iter__(self) -> Iterator[float]:
         return iter((self.auc_source, self.auc_target, self.pauc))
 
+    def to_dict(self) -> dict[str, float | None]:
+        """{name: value} of the three numbers and omega for JSON; None for NaN."""
+        each = zip((*METRICS, "omega"), (*self, self.omega), strict=True)
+        return {name: None if np.isnan(value) else value for name, value in each}
+
 
 @dataclass(frozen=True)
 class Interval:

@@ -135,8 +135,21 @@ class TakesPlugins(type):
         return super().__call__(**{key: NAMES[key](v) if key in NAMES else v for key, v in values.items()})
 
 
+class AsJson:
+    """What a recipe, fusion and watch share: they go to JSON and back."""
+
+    def to_json(self) -> str:
+        """The system as JSON text; numpy's numbers as Python's."""
+        return json.dumps(as_data(self), indent=2, default=lambda number: number.item())  # type: ignore[arg-type]
+
+    @staticmethod
+    def from_json(text: str) -> System:
+        """A recipe, fusion or watch from JSON text; unknown keys or values are ValueErrors that name the choices."""
+        return from_json(text)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Recipe(BackendConfig, metaclass=TakesPlugins):
+class Recipe(AsJson, BackendConfig, metaclass=TakesPlugins):
     """One system, from waveform to score.
 
     Parameters
@@ -255,18 +268,9 @@ class Recipe(BackendConfig, metaclass=TakesPlugins):
         views = [(enhanced if view == "enh" else view, weight) for view, weight in COMPOSITE]
         return Fusion(tuple((weight, replace(self, view=view)) for view, weight in views))
 
-    def to_json(self) -> str:
-        """The recipe as JSON text."""
-        return _as_json(self)
-
-    @classmethod
-    def from_json(cls, text: str) -> System:
-        """A recipe, fusion or watch from JSON text; unknown keys or values are ValueErrors that name the choices."""
-        return from_json(text)
-
 
 @dataclass(frozen=True)
-class Fusion:
+class Fusion(AsJson):
     """Weighted average of systems, aligned by their training normals (eq. 17-18).
 
     `parts` are (weight, system); the weights are >= 0 and sum to 1.
@@ -277,15 +281,9 @@ class Fusion:
     def __post_init__(self) -> None:
         check_weights([weight for weight, _ in self.parts], len(self.parts))
 
-    def to_json(self) -> str:
-        """The fusion as JSON text."""
-        return _as_json(self)
-
-    from_json = Recipe.from_json
-
 
 @dataclass(frozen=True)
-class Watch:
+class Watch(AsJson):
     """Systems that each watch for one kind of change.
 
     parts     (name, weight, system); names differ, weights are > 0
@@ -305,12 +303,6 @@ class Watch:
         names = [name for name, _, _ in self.parts]
         if not all(names) or len(set(names)) < len(names):
             raise ValueError(f"every part of a watch needs a name of its own; they are {', '.join(map(repr, names))}")
-
-    def to_json(self) -> str:
-        """The watch as JSON text."""
-        return _as_json(self)
-
-    from_json = Recipe.from_json
 
 
 System = Recipe | Fusion | Watch
@@ -471,10 +463,6 @@ def with_settings(system: System, settings: Mapping[str, Any]) -> System:
     if isinstance(system, Fusion):
         return Fusion(tuple((weight, with_settings(part, settings)) for weight, part in system.parts))
     return replace(system, parts=tuple((name, w, with_settings(part, settings)) for name, w, part in system.parts))
-
-
-def _as_json(system: System) -> str:
-    return json.dumps(as_data(system), indent=2, default=lambda number: number.item())  # numpy's numbers as Python's
 
 
 def _without_point(value: Any) -> Any:  # 3.0 -> 3: JSON has one kind of number

@@ -117,22 +117,14 @@ def are_related(machine: Array) -> bool:
 def related(
     groups: Array, recordings: Sequence[Hashable] | None = None, sessions: Sequence[Hashable] | None = None
 ) -> Array:
-    """Which clips are left out together.
+    """Which clips are left out together: (N, N) bool.
 
-    Parameters
-    ----------
-    groups : (N, 2) int
-        From `groups`.
-    recordings : (N,), or None
-        The file that each clip is a piece of; None where it is not known.
-    sessions : (N,), or None
-        The session of each clip; None where it is not known.
+    groups       (N, 2) int, from `groups`
+    recordings   (N,) the file that each clip is a piece of; None where it is not known
+    sessions     (N,) the session of each clip; None where it is not known
 
-    Returns
-    -------
-    (N, N) bool
-        If this left some clip fewer than two others, only recordings and sessions count; if these do too, each clip is
-        related to itself alone.
+    If this left some clip fewer than two others, only recordings and sessions count; if these do too, each clip is
+    related to itself alone.
     """
     known = np.eye(len(groups), dtype=bool)
     for names in (recordings, sessions):

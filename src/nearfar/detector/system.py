@@ -33,17 +33,15 @@ References: Vovk et al. 2005 (conformal p-values); DCASE Task 2 baseline (gamma,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from nearfar.backend import Backend, fit
 from nearfar.fusion import divisor, in_sigmas, statistics, weighted_sum
-from nearfar.recipe import RAREST, Recipe, System, Watch, dominant_recipe, leaves
+from nearfar.recipe import RAREST, Fusion, Recipe, System, Watch, dominant_recipe, leaves
 from nearfar.support.check import Array, finite, number, one_of
 
 NEAREST = 3  # normals that are named beside a score
@@ -52,6 +50,7 @@ OF_COPIES = 1e-3  # standard deviation where all normals are at distance 0 from 
 THRESHOLD_METHODS = ("conformal", "gamma", "quantile")
 BY_HAND = "by hand"  # the method of a threshold that a person chose
 SECONDS_PER_DAY = 86_400.0
+Combined = tuple[Array, dict[str, Array]]  # combined scores (M,), those of the parts by name
 SAFETY = 2.0  # how much more often clips of a new session exceed a score than normals do without their relatives
 
 
@@ -177,103 +176,59 @@ def least_spread(lone: Array) -> float:
     return mean if np.ptp(lone) <= ROUNDING * highest else mean / (len(lone) - 1) ** 2
 
 
-class Fitted(Protocol):
-    """A recipe, fusion or watch on fitted back ends; `own` and `lone` (N,) are its normals' combined scores."""
+@dataclass(frozen=True)
+class Fitted:
+    """A recipe, fusion or watch on fitted back ends.
 
-    @property
-    def own(self) -> Array: ...
-    @property
-    def lone(self) -> Array: ...
-    def combine(self, scores: Iterator[Array]) -> tuple[Array, dict[str, Array]]: ...
+    own, lone   (N,) its normals' combined scores, see the module
+    combine     scores (M,) by leaf -> combined scores (M,), and those of the parts by name
+    """
+
+    own: Array
+    lone: Array
+    combine: Callable[[Iterator[Array]], Combined]
 
 
 def build(system: System, own: Iterator[Array], lone: Iterator[Array]) -> Fitted:
     """The fitted form of `system`; `own` and `lone` come by its leaves, in the order of `recipe.leaves`."""
     if isinstance(system, Recipe):
         expanded = system.expand()
-        return FittedRecipe(next(own), next(lone)) if expanded is system else build(expanded, own, lone)
+        if expanded is not system:
+            return build(expanded, own, lone)
+        return Fitted(next(own), next(lone), lambda scores: (next(scores), {}))
     children = [build(part[-1], own, lone) for part in system.parts]
-    if isinstance(system, Watch):
-        return FittedWatch(system, children)
-    return FittedFusion([weight for weight, _ in system.parts], children)
+    together = _watching(system, children) if isinstance(system, Watch) else _fusing(system, children)
+    return Fitted(
+        together([child.own for child in children])[0],
+        together([child.lone for child in children])[0],
+        lambda scores: together([child.combine(scores)[0] for child in children]),
+    )
 
 
-@dataclass(frozen=True)
-class FittedRecipe:
-    """One back end."""
+def _fusing(fusion: Fusion, children: Sequence[Fitted]) -> Callable[[Sequence[Array]], Combined]:
+    """Parts aligned and averaged (eq. 17-18); a part is reported in standard deviations of its normals."""
+    weights, units = [weight for weight, _ in fusion.parts], [unit_of(child.lone) for child in children]
 
-    own: Array
-    lone: Array
+    def together(scores: Sequence[Array]) -> Combined:
+        aligned = [in_sigmas(s, *unit) for s, unit in zip(scores, units, strict=True)]
+        return weighted_sum(aligned, weights), {str(i): part for i, part in enumerate(aligned, start=1)}
 
-    def combine(self, scores: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
-        """The leaf's own scores (M,); a leaf has no parts."""
-        return next(scores), {}
-
-
-@dataclass(frozen=True)
-class FittedFusion:
-    """Aligned and averaged parts (eq. 17-18); a part is reported in standard deviations of its normals."""
-
-    weights: list[float]
-    children: list[Fitted]
-
-    @cached_property
-    def _units(self) -> list[tuple[float, float]]:
-        return [unit_of(child.lone) for child in self.children]
-
-    @cached_property
-    def own(self) -> Array:
-        """Fused scores (N,) of the normals without their relatives."""
-        return weighted_sum(self._aligned([child.own for child in self.children]), self.weights)
-
-    @cached_property
-    def lone(self) -> Array:
-        """Fused leave-one-out scores (N,)."""
-        return weighted_sum(self._aligned([child.lone for child in self.children]), self.weights)
-
-    def combine(self, scores: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
-        """Fused scores (M,) and each part's aligned scores by number."""
-        aligned = self._aligned([child.combine(scores)[0] for child in self.children])
-        return weighted_sum(aligned, self.weights), {str(i): part for i, part in enumerate(aligned, start=1)}
-
-    def _aligned(self, scores: Sequence[Array]) -> list[Array]:
-        return [in_sigmas(s, *unit) for s, unit in zip(scores, self._units, strict=True)]
+    return together
 
 
-@dataclass(frozen=True)
-class FittedWatch:
+def _watching(watch: Watch, children: Sequence[Fitted]) -> Callable[[Sequence[Array]], Combined]:
     """Parts combined by their p-values; a part is reported as -log10 of its p, weighted as in the combination."""
+    names, weights = [name for name, _, _ in watch.parts], np.array([[weight] for _, weight, _ in watch.parts])
+    tails = [PValue(child.own, least_spread(child.lone) or None) for child in children]
 
-    system: Watch
-    children: list[Fitted]
+    def together(scores: Sequence[Array]) -> Combined:
+        rarity = np.stack([-tail.log_p(s) for tail, s in zip(tails, scores, strict=True)])  # (parts, M)
+        rarest = watch.combine == RAREST
+        rarity = rarity + np.log(weights) if rarest else weights * rarity
+        combined = rarity.max(axis=0) if rarest else np.sqrt((rarity**2).sum(axis=0))
+        return combined, dict(zip(names, rarity / np.log(10), strict=True))
 
-    @cached_property
-    def _tails(self) -> list[PValue]:
-        return [PValue(child.own, least_spread(child.lone) or None) for child in self.children]
-
-    @cached_property
-    def own(self) -> Array:
-        """Combined rarity (N,) of the normals without their relatives."""
-        return self._combined(self._rarity([child.own for child in self.children]))
-
-    @cached_property
-    def lone(self) -> Array:
-        """Combined rarity (N,) of the normals' leave-one-out scores."""
-        return self._combined(self._rarity([child.lone for child in self.children]))
-
-    def combine(self, scores: Iterator[Array]) -> tuple[Array, dict[str, Array]]:
-        """Combined rarity (M,), and every part's by name."""
-        rarity = self._rarity([child.combine(scores)[0] for child in self.children])
-        names = [name for name, _, _ in self.system.parts]
-        return self._combined(rarity), dict(zip(names, rarity / np.log(10), strict=True))
-
-    def _rarity(self, scores: list[Array]) -> Array:  # of the parts (M,) -> (parts, M)
-        rarity = np.stack([-tail.log_p(s) for tail, s in zip(self._tails, scores, strict=True)])
-        weights = np.array([[weight] for _, weight, _ in self.system.parts])
-        return rarity + np.log(weights) if self.system.combine == RAREST else weights * rarity
-
-    def _combined(self, rarity: Array) -> Array:  # (parts, M) -> (M,)
-        return rarity.max(axis=0) if self.system.combine == RAREST else np.sqrt((rarity**2).sum(axis=0))
+    return together
 
 
 class PValue:
@@ -396,14 +351,9 @@ def promised_share(read: float, normals: int, safety: float = SAFETY) -> float:
 def from_normals(scores: ArrayLike, rate: float, method: str = "conformal") -> Threshold:
     """The threshold that a share `rate` of normal clips exceeds.
 
-    Parameters
-    ----------
-    scores : (N,)
-        Leave-one-out scores of the normals, N >= 2.
-    rate : float in (0, 1)
-        Share of normal clips that may alarm.
-    method : "conformal" | "gamma" | "quantile"
-        The p-value of the module, a gamma fit with free location, or the empirical quantile.
+    scores   (N,) leave-one-out scores of the normals, N >= 2
+    rate     in (0, 1): share of normal clips that may alarm
+    method   "conformal": the p-value of the module; "gamma": a gamma fit with free location; "quantile": the empirical
     """
     one_of("threshold method", method, THRESHOLD_METHODS)
     s = _scores(scores)

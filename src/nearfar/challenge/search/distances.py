@@ -25,7 +25,7 @@ import numpy as np
 from array_api_compat import is_torch_array
 
 from nearfar.bank import Block, entries_below, kth_upper_bound, pad_ragged
-from nearfar.ldn import RHO_FLOOR, Densities, DensityBank
+from nearfar.ldn import RHO_FLOOR, DensityBank
 from nearfar.support.arrays import fill_diagonal, like, namespace, new, on_host, take
 from nearfar.support.check import Array
 from nearfar.views import compose, parameter, unit
@@ -212,7 +212,7 @@ class PrecomputedBank:
         return s / 2 if self.metric == "cosine" else np.sqrt(s)
 
 
-class PrecomputedDensity:
+class PrecomputedDensity(DensityBank):
     """A `DensityBank` whose scores are kept, with a shortcut where the nearest calibrated member alone decides.
 
     The shortcut (ratio form, k = 1) takes min d / rho^e with the densities of the whole bank in one pass. Leaving a
@@ -221,49 +221,36 @@ class PrecomputedDensity:
     """
 
     def __init__(self, members: Precomputed, metric: str, **settings: Any) -> None:
-        self.members, self.bank = members, DensityBank(members, metric, **settings)
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    @property
-    def densities(self) -> Densities:
-        """As `DensityBank.densities`."""
-        return self.bank.densities
+        super().__init__(members, metric, **settings)
+        self.members = members
 
     def score(self, q: Any, *, fallback_density: Array | None = None) -> Array:
         """As `DensityBank.score`."""
         if len(self) == 1:
-            return self.bank.score(q, fallback_density=fallback_density)
-        score = self._lowest if self._nearest_decides else self.bank.score
+            return super().score(q, fallback_density=fallback_density)
+        score = self._lowest if self._nearest_decides else super().score
         return np.asarray(self.members.once(self._key("score", q), lambda: score(q)))
-
-    def score_distances(self, distances: Array) -> Array:
-        """As `DensityBank.score_distances`."""
-        return self.bank.score_distances(distances)
 
     def leave_one_out(self) -> Array:
         """As `DensityBank.leave_one_out`."""
-        exact = self._lowest_excluding if len(self) > 1 and self._nearest_decides else self.bank.leave_one_out
+        exact = self._lowest_excluding if len(self) > 1 and self._nearest_decides else super().leave_one_out
         return np.asarray(self.members.once(self._key("leave one out", self.members), exact))
 
     def mean_density_excluding(self) -> Array:
         """As `DensityBank.mean_density_excluding`."""
         key = self._key("mean density", self.members)
-        return np.asarray(self.members.once(key, self.bank.mean_density_excluding))
+        return np.asarray(self.members.once(key, super().mean_density_excluding))
 
     def _key(self, what: str, q: Precomputed) -> tuple[Any, ...]:
-        b = self.bank
-        density = (b.index.metric, b.density_k, b.summed, b.auto, b.fallback_density)
-        score = (b.k, b.raw_selection, b.ratio, float(b.exponent))
+        density = (self.index.metric, self.density_k, self.summed, self.auto, self.fallback_density)
+        score = (self.k, self.raw_selection, self.ratio, float(self.exponent))
         return (what, self.members.key, q.key, *density, *score)
 
     @cached_property
     def _nearest_decides(self) -> bool:
-        b = self.bank
-        if b.k > 1 or not b.ratio or b.raw_selection or b.exponent <= 0:
+        if self.k > 1 or not self.ratio or self.raw_selection or self.exponent <= 0:
             return False
-        if b.auto or b.densities.distances.shape[1] <= b.density_k:  # taking a clip out can lower a density
+        if self.auto or self.densities.distances.shape[1] <= self.density_k:  # taking a clip out can lower a density
             return False
         highest = self._rho_excluding[:, 0].sum() / (len(self) - 1)  # an upper bound on the mean density without a clip
         return bool(self.densities.rho.min() > RHO_FLOOR * highest)  # the floor changes no density
@@ -272,13 +259,13 @@ class PrecomputedDensity:
     def _rho_excluding(self) -> Array:
         """rho (N, K) of each member without each of its K nearest."""
         distances = self.densities.distances
-        total = distances.sum(axis=1, keepdims=True) - distances[:, : self.bank.density_k]
-        return np.asarray(total if self.bank.summed else total / self.bank.density_k)
+        total = distances.sum(axis=1, keepdims=True) - distances[:, : self.density_k]
+        return np.asarray(total if self.summed else total / self.density_k)
 
     def _lowest(self, q: Precomputed) -> Array:
         """min d / rho^e (M,), a few rows of the matrix at a time."""
-        rho, unit_rho, exponent = self.densities.rho, self.densities.mean, float(self.bank.exponent)
-        squared = self.bank.index.metric == "euclidean"  # then d / rho^e is the root of s / rho^2e
+        rho, unit_rho, exponent = self.densities.rho, self.densities.mean, float(self.exponent)
+        squared = self.index.metric == "euclidean"  # then d / rho^e is the root of s / rho^2e
         weights = ((unit_rho / rho) ** (exponent * (2 if squared else 1))).astype(np.float32)
         low = _lowest_product(self.members.block(q), weights).astype(np.float64)
         scores: Array = (np.sqrt(low) if squared else low / 2) / unit_rho**exponent
@@ -287,8 +274,8 @@ class PrecomputedDensity:
     def _lowest_excluding(self) -> Array:
         """The same for each member against the others."""
         scores = self._lowest(self.members)
-        k = self.bank.density_k
-        corrected = self.densities.distances[:, :k] / self._rho_excluding ** float(self.bank.exponent)
+        k = self.density_k
+        corrected = self.densities.distances[:, :k] / self._rho_excluding ** float(self.exponent)
         np.minimum.at(scores, self.densities.nearest[:, :k].ravel(), corrected.ravel())
         return scores
 
