@@ -179,12 +179,12 @@ def test_pooled_vectors_alone_serve_a_detector_to_the_last_bit(folder, weights, 
     library, counter = counted(order)
     embed_shard(paths, order, grids=library)
     assert counter.heard == 3 * len(paths)  # near, far, enhanced
-    assert library.cache.store.size() < 3 * len(paths) * 8_000
+    assert library.store.size() < 3 * len(paths) * 8_000
     encoder = encoders.load("ced-tiny", weights)
     (vector,) = pool(encoder.grid([audio.read(paths[0]).near]), leaves[0])
-    key = library.cache.key(sha256_of(paths[0]), None, inputs_of(leaves[0])[0])
-    assert np.array_equal(library.cache.store.read(key), vector)
-    kept = Detector(system, weights, store=library.cache.store)
+    key = library.key(sha256_of(paths[0]), None, inputs_of(leaves[0])[0])
+    assert np.array_equal(library.store.read(key), vector)
+    kept = Detector(system, weights, store=library.store)
     kept.encoders.update({n: Refusing(e) for n, e in kept.encoders.items()})
     plain = Detector(system, weights).fit(paths[:6])
     assert [s.value for s in kept.fit(paths[:6]).score(paths)] == [s.value for s in plain.score(paths)]
@@ -199,7 +199,7 @@ def test_a_long_file_is_kept_window_by_window(tmp_path):
     assert embed_shard([path], order, grids=library).recordings == 1
     assert counter.heard == len(files(tmp_path / "s")) == 4  # 10 + 10 + 10 + 6 s
     assert embed_shard([path], order, grids=library).there == 1 and counter.heard == 4
-    kept = Detector(Recipe(), store=library.cache.store)
+    kept = Detector(Recipe(), store=library.store)
     kept.encoders.update({n: Refusing(e) for n, e in kept.encoders.items()})
     assert len(kept.fit([path]).normals) == 4
 

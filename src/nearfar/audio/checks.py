@@ -76,15 +76,8 @@ MAINS_HZ = (50, 60)
 INCOMPLETE = "incomplete"
 MISSING_S = 0.05  # a file that lacks more than this of what its header promises is cut short
 
-SETUP_KINDS = (
-    "exchanged",
-    "open",
-    "hum",
-    "level",
-    "weak_band",
-    "rate",
-    "codec",
-)  # problems that do not keep a clip from its score
+# problems that do not keep a clip from its score
+SETUP_KINDS = ("exchanged", "open", "hum", "level", "weak_band", "rate", "codec")
 SPECTRUM_S, MOST_SPECTRA = 0.128, 32  # of a spectrum; of a clip, evenly spread
 EDGES = np.unique(np.round(np.r_[5, np.geomspace(9, 1024, 36), np.geomspace(1024, 3072, 9)]).astype(int))  # bins; the
 # first band holds the mains, and one ends at 8 kHz

@@ -220,7 +220,7 @@ class Embedder:
         try:
             if isinstance(grids, Exception):
                 raise grids
-            return finish(pending, grids, self.order, self.source.cache), error, False
+            return finish(pending, grids, self.order, self.source), error, False
         except (ValueError, OSError) as problem:
             return 0, str(problem), isinstance(problem, StoreError)
 

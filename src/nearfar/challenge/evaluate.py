@@ -26,9 +26,9 @@ from nearfar.audio.recordings import Recording
 from nearfar.challenge.data.layout import LATEST, RULES, DataSet, Unit, read
 from nearfar.detector import Detector
 from nearfar.detector.detector import DetectorOptions
-from nearfar.embedding.store import Store
 from nearfar.encoders import PRECISIONS, Encoder
 from nearfar.encoders.loading import identity, load_encoders, weights_in
+from nearfar.encoders.table import NetworkOptions
 from nearfar.fusion import align, check_weights
 from nearfar.metrics import (
     Comparison,
@@ -184,13 +184,7 @@ def compare_evaluations(a: Evaluation, b: Evaluation, *, rounds: int = 1000, see
 def known_facts(evaluation: Evaluation) -> list[dict[str, str]]:
     """What is known of each test clip that has a score, in their order; "" where a value is unknown."""
     return [
-        {
-            "machine": m.machine,
-            "section": m.section,
-            "domain": r.domain,
-            "label": r.label,
-            "attributes": r.attributes,
-        }
+        {"machine": m.machine, "section": m.section, "domain": r.domain, "label": r.label, "attributes": r.attributes}
         for m in evaluation.machines
         for r in m.recordings
     ]
@@ -275,12 +269,8 @@ def _columns(m: MachineEvaluation) -> tuple[list[float], list[bool], list[bool]]
 
 
 def _machine_dict(m: MachineEvaluation) -> dict[str, Any]:
-    numbers = None
-    if m.result is not None:
-        values = {key: getattr(m.result, key) for key in ("auc_source", "auc_target", "pauc", "omega")}
-        numbers = {key: None if np.isnan(value) else value for key, value in values.items()}
     return {
-        "result": numbers,
+        "result": m.result and m.result.to_dict(),
         "decisions": {domain: vars(each) for domain, each in m.decisions.items()},
         "intervals": {key: _interval_dict(value) for key, value in m.intervals.items()},
         "train": len(m.detector.normals),
@@ -304,9 +294,8 @@ class UnitScores:
     failures: Sequence[tuple[str, str]] = ()
 
 
-@dataclass
 class ScoreCache:
-    """Scores systems on units and keeps the scores in `folder`; the other fields are those of `Detector`.
+    """Scores systems on units and keeps the scores in `folder`; the `options` are those of `Detector`.
 
         FOLDER/<system>-<unit>-<key>.json    {"train": {file: score}, "test": {file: score}, "failures": [...]}
 
@@ -314,19 +303,16 @@ class ScoreCache:
     the store, and name, size and time of every recording.
     """
 
-    folder: Path
-    weights: Any = None
-    store: Store | None = None
-    near: int = 0
-    far: int | None = 1
-    threads: int | None = None
-    precision: str = "float32"
-    device: str = "cpu"
-    batch: int | None = None
-    progress: Progress | None = None
-
-    def __post_init__(self) -> None:
-        one_of("precision", self.precision, PRECISIONS)
+    def __init__(
+        self, folder: Path, weights: Any = None, progress: Progress | None = None, **options: Unpack[DetectorOptions]
+    ) -> None:
+        self.folder, self.weights, self.progress, self.options = folder, weights, progress, options
+        self.networks: NetworkOptions = {
+            "device": options.get("device", "cpu"),
+            "threads": options.get("threads"),
+            "precision": one_of("precision", options.get("precision", "float32"), PRECISIONS),
+            "batch": options.get("batch"),
+        }
 
     def scores(self, name: str, system: System | None, units: Sequence[Unit]) -> Iterator[tuple[Unit, UnitScores]]:
         """The scores of a system (None: the default) on every unit, read from the folder or computed and kept there.
@@ -335,32 +321,15 @@ class ScoreCache:
         first file is missing; raises as `encoders.load` does, so FileNotFoundError for missing weights.
         """
         names = sorted({leaf.encoder for leaf in leaves(system)}) if system is not None else []
-        hashes = {
-            n: identity(n, weights)
-            for n, weights in weights_in(names, self.weights, self.precision, self.device).items()
-        }
-        encoders: dict[str, Encoder] | None = None
+        found = weights_in(names, self.weights, self.networks["precision"], self.networks["device"])
+        hashes = {encoder: identity(encoder, weights) for encoder, weights in found.items()}
+        encoders: dict[str, Encoder] = {}
         for unit in units:
             path = self.folder / f"{name}-{unit.name.replace(' ', '-')}-{self._key(system, hashes, unit)}.json"
             scores = _read(path)
             if scores is None:
-                if encoders is None:
-                    encoders = load_encoders(
-                        hashes,
-                        self.weights,
-                        device=self.device,
-                        threads=self.threads,
-                        precision=self.precision,
-                        batch=self.batch,
-                    )
-                detector = Detector(
-                    system,
-                    calibration="clips",
-                    near=self.near,
-                    far=self.far,
-                    threads=self.threads,
-                    store=self.store,
-                )
+                encoders = encoders or load_encoders(names, self.weights, **self.networks)
+                detector = Detector(system, calibration="clips", **self.options)
                 if system is not None:
                     detector.use_encoders(encoders)
                 try:
@@ -374,9 +343,10 @@ class ScoreCache:
     def _key(self, system: System | None, hashes: Mapping[str, str], unit: Unit) -> str:
         files = sorted((r.split, r.path.name, *file_fingerprint(r.path)) for r in [*unit.train, *unit.test])
         recipe = None if system is None else as_data(system)
-        dtype = self.store.dtype if self.store else "float32"
+        store, near, far = self.options.get("store"), self.options.get("near", 0), self.options.get("far", 1)
+        dtype = store.dtype if store else "float32"
         plugins = {} if system is None else plugin_versions(leaves(system))
-        parts = [FORMAT, version("nearfar"), recipe, sorted(hashes.items()), self.near, self.far, dtype, files, plugins]
+        parts = [FORMAT, version("nearfar"), recipe, sorted(hashes.items()), near, far, dtype, files, plugins]
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

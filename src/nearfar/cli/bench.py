@@ -126,8 +126,8 @@ def reproduce(
         runs = ScoreCache(
             results,
             networks.weights_of(*TABLE_3.values(), *others.values()),
-            opt.open_store(store),
-            progress=progress,
+            progress,
+            store=opt.open_store(store),
             **channels.settings(),
             **networks.settings(),
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +10,7 @@ import typer
 
 from nearfar.cli.options import Channels, Engine, Json, Networks, RecipeSettings, command, load_recipe, weights_for
 from nearfar.cli.terminal import BAD_INPUT, DONE, Failures, echo, echo_json, progress_bar, warn
-from nearfar.support.cells import escaped
+from nearfar.support.cells import csv_text
 from nearfar.support.files import atomic_write
 from nearfar.support.progress import titled
 
@@ -75,9 +73,9 @@ def embed(
         **networks.settings(),
     )
     grids = order.cached_encoders()
-    assert grids.cache.store is not None
+    assert grids.store is not None
     if verify:
-        warn(f"note: damaged files that were removed from {store}: {len(grids.cache.store.verify())}")
+        warn(f"note: damaged files that were removed from {store}: {len(grids.store.verify())}")
     computed = _check_room(paths, order, grids)
     done, failures = _run(paths, order, grids, engine)
     table = _write_failed(store, part, done.failed)
@@ -87,7 +85,7 @@ def embed(
         "failures": failures.to_list(),
         "failed_csv": table,
         "store": store,
-        "bytes": grids.cache.store.size(),
+        "bytes": grids.store.size(),
     }
     if json:
         echo_json(facts)
@@ -99,18 +97,14 @@ def embed(
 def _run(paths: list[Path], order: Order, grids: CachedEncoders, engine: str) -> tuple[Done, Failures]:
     from nearfar.embedding.fill import embed_shard
 
-    failures = Failures()
-    with progress_bar() as progress:
-        settings: dict[str, Any] = {
-            "grids": grids,
-            "skip": failures,
-            "progress": titled(progress, "embedding"),
-        }
-        if engine == "local":
-            return embed_shard(paths, order, **settings), failures
+    fill: Callable[..., Done] = embed_shard
+    if engine == "ray":
         from nearfar.challenge.cluster import embed_on_ray
 
-        return embed_on_ray(paths, order, **settings), failures
+        fill = embed_on_ray
+    failures = Failures()
+    with progress_bar() as progress:
+        return fill(paths, order, grids=grids, skip=failures, progress=titled(progress, "embedding")), failures
 
 
 def _part(shard: str | None) -> tuple[int, int]:
@@ -157,11 +151,7 @@ def _check_room(paths: list[Path], order: Order, grids: CachedEncoders) -> int:
     warn(f"{what}, {_size(expected.free)} free in {order.store}")
     if not expected.fits:
         ways = ["fewer --waveform"] if len(order.waveforms) > 1 and not order.pooled else []
-        ways += (
-            ["--dtype float16 (half, in a new --store)"]
-            if grids.cache.store and grids.cache.store.dtype == "float32"
-            else []
-        )
+        ways += ["--dtype float16 (half, in a new --store)"] if grids.store and grids.store.dtype == "float32" else []
         ways += ["--pooled RECIPE (vectors only)"] if not order.pooled else []
         ways += ["a --store on a larger disk"]
         raise ValueError(f"that does not fit: {what}, and {_size(expected.free)} are free. Try {', '.join(ways)}")
@@ -174,10 +164,7 @@ def _write_failed(store: Path, part: tuple[int, int], failed: Sequence[tuple[str
     path.unlink(missing_ok=True)
     if not failed:
         return None
-    out = io.StringIO()
-    rows = csv.writer(out, lineterminator="\n")
-    rows.writerows([("file", "error"), *map(escaped, failed)])
-    return atomic_write(path, out.getvalue())
+    return atomic_write(path, csv_text([("file", "error"), *failed]))
 
 
 def _print(facts: dict[str, Any]) -> None:

@@ -54,8 +54,7 @@ def fit(
     false_alarm_rate: opt.FalseAlarmRate = None,
     calibration: opt.Calibration = "groups",
     without: Annotated[
-        list[str] | None,
-        typer.Option("--without", metavar="FILE", help="Leave this recording out; may be repeated."),
+        list[str] | None, typer.Option("--without", metavar="FILE", help="Leave this recording out; may be repeated.")
     ] = None,
     store: opt.StoreFolder = None,
     force: Annotated[

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nearfar.cli.terminal import Failures, echo, echo_json, echo_table, echo_wrapped, left_out, warn
-from nearfar.support.cells import escaped
+from nearfar.support.cells import csv_text
 from nearfar.support.words import plural, quoted
 
 if TYPE_CHECKING:
@@ -159,77 +157,36 @@ def print_summary(facts: dict[str, Any]) -> None:
 
 
 LAMPS = (("unusual", "unusual_threshold"), ("alarm", "threshold"))
-COLUMNS = [
-    "file",
-    "score",
-    "threshold",
-    "anomalous",
-    "nearest",
-    "status",
-    "unusual",
-    "unusual_threshold",
-    "p",
-    "triggered_by",
-    "problem",
-    "warnings",
-    "codes",
-]
+COLUMNS = (
+    *("file", "score", "threshold", "anomalous", "nearest", "status", "unusual", "unusual_threshold", "p"),
+    *("triggered_by", "problem", "warnings", "codes"),
+)
 
 
 def as_row(name: str, score: Score) -> dict[str, Any]:
-    """A score as plain data; `anomalous` is None where the recording cannot be judged."""
-    return {
-        "file": name,
-        "score": score.score,
-        "threshold": score.threshold,
-        "anomalous": score.anomalous,
-        "nearest": score.nearest[0] if score.nearest else "",
-        "status": score.status,
-        "unusual": score.unusual,
-        "unusual_threshold": score.unusual_threshold,
-        "p": score.p,
-        "triggered_by": list(score.triggered_by),
-        "problem": score.problem,
-        "warnings": list(score.warnings),
-        "codes": list(score.codes),
-    }
+    """A score as plain data, by `COLUMNS`; `anomalous` is None where the recording cannot be judged."""
+    lists = {column: list(getattr(score, column)) for column in ("triggered_by", "warnings", "codes")}
+    found = {column: getattr(score, column) for column in COLUMNS[1:]}
+    return {"file": name, **found, **lists, "nearest": score.nearest[0] if score.nearest else ""}
 
 
 def as_csv(scores: Sequence[Named], facts: Sequence[Mapping[str, str]] = ()) -> str:
     """Scores as CSV, one row each, with `facts` of each in further columns; a flag is 1, 0 or empty."""
-    out = io.StringIO()
-    rows = [as_row(name, score) for name, score in scores]
-    for row, more in zip(rows, facts, strict=False):
-        row |= more
-    table = csv.DictWriter(out, [*COLUMNS, *(facts[0] if facts else ())], lineterminator="\n")
-    table.writeheader()
-    for row in rows:
-        flags = {name: "" if row[name] is None else int(row[name]) for name in ("anomalous", "unusual")}
-        texts = {"triggered_by": " and ".join(row["triggered_by"]), "warnings": "; ".join(row["warnings"])}
-        texts["codes"] = " ".join(row["codes"])
-        row |= flags | texts
-        table.writerow(dict(zip(row, escaped(row.values()), strict=True)))
-    return out.getvalue()
+    marks, rows = {"triggered_by": " and ", "warnings": "; ", "codes": " "}, []
+    for (name, score), more in zip(scores, facts or [{}] * len(scores), strict=True):
+        row = as_row(name, score)
+        row |= {flag: "" if row[flag] is None else int(row[flag]) for flag in ("anomalous", "unusual")}
+        row |= {column: mark.join(row[column]) for column, mark in marks.items()}
+        rows.append([*row.values(), *more.values()])
+    return csv_text([[*COLUMNS, *(facts[0] if facts else ())], *rows])
 
 
 def print_scores(scores: Sequence[Named], failures: Failures, model: str) -> None:
     """Print scores as a table, alarms first, then how many alarm, cannot be judged or read, and what to do."""
     if scores:
         alarms_first = sorted(scores, key=lambda pair: ORDER.index(pair[1].status))
-        echo_table(
-            ["file", "score", "threshold", "verdict", "triggered by", "nearest normal"],
-            [
-                [
-                    name,
-                    f"{s.score:.2f}",
-                    f"{s.threshold:.2f}",
-                    s.status,
-                    " and ".join(s.triggered_by) if s.anomalous else "",
-                    s.nearest[0],
-                ]
-                for name, s in alarms_first
-            ],
-        )
+        columns = ["file", "score", "threshold", "verdict", "triggered by", "nearest normal"]
+        echo_table(columns, [_score_row(*pair) for pair in alarms_first])
         echo()
     remarks: dict[str, list[str]] = {}
     for name, s in scores:
@@ -256,6 +213,11 @@ def print_scores(scores: Sequence[Named], failures: Failures, model: str) -> Non
             f"{unusual} recordings are unusual: another session, or the beginning of a fault? Listen; those that are "
             f"fine: nearfar add {quoted(model)} FILES"
         )
+
+
+def _score_row(name: str, s: Score) -> list[str]:
+    why = " and ".join(s.triggered_by) if s.anomalous else ""
+    return [name, f"{s.score:.2f}", f"{s.threshold:.2f}", s.status, why, s.nearest[0]]
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
@@ -371,7 +333,7 @@ def print_search(ranked: Ranked, top: int, table: Path, out: Path) -> None:
     """Print the best configurations, the estimate for new data, and the picks of the rules."""
     records = ranked.records
     _, heads, rows = best_table(ranked, top)
-    echo_table(list(heads), [list(row) for row in rows])
+    echo_table(heads, rows)
     echo(f"\nConfigurations tried   {len(records):,} on {plural(len(records.machines), 'machine')}")
     for name, number, note in _worth(ranked):
         echo(f"{name:<22} {number}  {note}")
@@ -448,9 +410,8 @@ def search_json(ranked: Ranked, top: int, table: Path, searched: Searched) -> No
 
 def print_fused(fused: Fused, out: Path | None, *, chosen_by_labels: bool) -> None:
     """Print the weights of a fusion and its score beside the nested estimate and simpler systems."""
-    echo_table(
-        ["system", "weight"], [[_label(r), f"{w:.2f}"] for r, w in zip(fused.recipes, fused.weights, strict=True)]
-    )
+    (_, heads, rows), _ = fused_tables(fused)
+    echo_table(heads, rows)
     echo(f"\nWeightings tried   {fused.tried:,}")
     for what, value in _fused_worth(fused):
         echo(f"{what:<18} {_percent(value)}")

@@ -45,8 +45,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0: any free port.")] = 8080,
     history: Annotated[Path | None, typer.Option(help="Folder of the history [nearfar-history].")] = None,
     source: Annotated[
-        list[str] | None,
-        typer.Option(help="ID=URL: a live source, as in `nearfar monitor`; twice for near and far."),
+        list[str] | None, typer.Option(help="ID=URL: a live source, as in `nearfar monitor`; twice for near and far.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of a whole plant, instead of MODEL.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="File of the tokens; made if missing, for you only.")] = None,

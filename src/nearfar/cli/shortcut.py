@@ -20,9 +20,7 @@ NAME = "nearfar"
 
 
 @command
-def install_shortcut(
-    remove: Annotated[bool, typer.Option("--remove", help="Remove it again.")] = False,
-) -> None:
+def install_shortcut(remove: Annotated[bool, typer.Option("--remove", help="Remove it again.")] = False) -> None:
     """Example: nearfar install-shortcut
 
     Put a shortcut on the desktop (Windows, macOS) or among the applications (Linux) that opens nearfar in the browser.

@@ -17,7 +17,6 @@ domain depends on the seed, the machine's number and NNNN, not on the number of 
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -29,6 +28,7 @@ import numpy as np
 
 from nearfar.demo.synth import FAULTS, KINDS, LOADS, SPEEDS, Machine, machine, render
 from nearfar.demo.waves import RATE
+from nearfar.support.cells import csv_text
 from nearfar.support.check import Array, integer, number
 from nearfar.support.files import atomic_write
 from nearfar.support.progress import Progress
@@ -209,11 +209,8 @@ def _is_mark(path: Path) -> bool:
 
 
 def _attributes(name: str, plans: list[Plan]) -> bytes:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["file_name", "d1p", "d1v", "d2p", "d2v"])
-    rows.writerows([f"{name}/{p.path}", "spd", p.speed + 1, "load", p.load + 1] for p in plans)
-    return text.getvalue().encode()
+    rows = ([f"{name}/{p.path}", "spd", p.speed + 1, "load", p.load + 1] for p in plans)
+    return csv_text([["file_name", "d1p", "d1v", "d2p", "d2v"], *rows]).encode()
 
 
 def _wav(samples: Array) -> bytes:

@@ -137,9 +137,10 @@ def write(folder: str | os.PathLike[str], state: DetectorState, odd: Sequence[Od
                 "nothing was written: run the command again"
             )
         (draft / "bank.safetensors").write_bytes(save(_arrays(state)))  # a full disk is then an OSError like any other
-        _write_text(draft / "detector.json", json.dumps(_settings(state), indent=2))
-        _write_text(draft / "recipe.json", state.system.to_json())
-        _write_text(draft / "card.md", card(state, odd))
+        settings, recipe = json.dumps(_settings(state), indent=2), state.system.to_json()
+        texts = {"detector.json": settings, "recipe.json": recipe, "card.md": card(state, odd)}
+        for name, text in texts.items():
+            (draft / name).write_text(text, encoding="utf-8")
         with (draft / "normals.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as table:
             rows = csv.writer(table)
             rows.writerow(_columns(state.system, COLUMNS))
@@ -248,7 +249,7 @@ def _settings(state: DetectorState) -> dict[str, Any]:
         "calibration": state.calibration,
         "safety": state.safety,
         "false_alarm_rate": state.false_alarm_rate,
-        "encoders": {name: _weights_as_data(weights) for name, weights in state.weights.items()},
+        "encoders": {n: {"weights_sha256": w.sha256, "precision": w.precision} for n, w in state.weights.items()},
         "plugins": plugins_of(state.system),
         "setup": state.setup.to_dict(),
     }
@@ -362,10 +363,6 @@ def _advice(folder: Path, missing: Sequence[str]) -> str:
     return f"it holds no {missing[0]}. The folder that nearfar fit made comes first, then the recordings"
 
 
-def _weights_as_data(weights: WeightsId) -> dict[str, str]:
-    return {"weights_sha256": weights.sha256, "precision": weights.precision}
-
-
 def _weights(data: Mapping[str, Any]) -> WeightsId:
     found = WeightsId.parse(str(data["weights_sha256"]))  # early folders have the precision in there
     return WeightsId(found.sha256, one_of("precision", data.get("precision", found.precision), PRECISIONS))
@@ -395,7 +392,3 @@ def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         if tuple(rows.fieldnames or ()) != tuple(columns):
             raise ValueError(f"normals.csv has columns {rows.fieldnames}, expected {list(columns)}")
         return [{key: unescaped(value) for key, value in row.items()} for row in rows]
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

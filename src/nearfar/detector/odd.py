@@ -119,10 +119,7 @@ def far_out(fitted: FittedSystem) -> dict[int, float]:
 
 
 def deafening(
-    fitted: FittedSystem,
-    threshold: float,
-    far: Iterable[int],
-    refit: Callable[[Array], tuple[FittedSystem, Threshold]],
+    fitted: FittedSystem, threshold: float, far: Iterable[int], refit: Callable[[Array], tuple[FittedSystem, Threshold]]
 ) -> Deafening | None:
     """Of the normals that are `far` out, those that deafen a system with this `threshold`; None if none does.
 

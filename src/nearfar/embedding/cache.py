@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
+from typing import Any
 
 from nearfar import audio
 from nearfar.audio import Clip
@@ -136,8 +137,8 @@ class EmbeddingCache:
         return {each: array for each, array in arrays.items() if array is not None}
 
 
-class CachedEncoders:
-    """Grids of whole recordings by these encoders (by name), through a cache.
+class CachedEncoders(EmbeddingCache):
+    """A cache beside its encoders (by name), which compute what it lacks; the `settings` are those of `EmbeddingCache`.
 
     `layers` of a network are kept together as soon as one of them is needed: all come out of one pass through it.
     """
@@ -147,13 +148,11 @@ class CachedEncoders:
         encoders: Mapping[str, Encoder],
         store: Store | None = None,
         *,
-        near: int = 0,
-        far: int | None = 1,
         layers: Sequence[Layers] = (),
-        must_keep: bool = False,
+        **settings: Any,
     ) -> None:
+        super().__init__(encoders, store, **settings)
         self.encoders, self.layers = encoders, layers
-        self.cache = EmbeddingCache(encoders, store, near=near, far=far, must_keep=must_keep)
 
     def grids(self, path: str | PathLike[str], waveforms: Iterable[str], layer: Layers = None) -> dict[str, Array]:
         """(T, F, D) float32 of each waveform of a whole recording, by the only encoder; the file is read once.
@@ -163,14 +162,13 @@ class CachedEncoders:
         """
         (encoder,) = self.encoders
         wanted = {name: EncoderInput(name, encoder, layer) for name in waveforms}
-        cache, store = self.cache, self.cache.store
-        source = sha256_of(path) if store is not None else ""
-        found = cache.read(source, None, wanted.values())
+        source = sha256_of(path) if self.store is not None else ""
+        found = self.read(source, None, wanted.values())
         if missing := [each for each in wanted.values() if each not in found]:
-            clip = next(audio.windows(path, near=cache.near, far=cache.far))
+            clip = next(audio.windows(path, near=self.near, far=self.far))
             if clip.window is not None:
                 raise ValueError(f"{path}: lasts more than {audio.LONG_S:g} s and has no grid as a whole; cut it first")
-            layers = self.layers if store is not None else ()
+            layers = self.layers if self.store is not None else ()
             together = [each._replace(layer=number) for each in missing for number in (layer, *layers)]
             with single_threaded_blas():  # the last bit of a product depends on the number of BLAS threads
                 found |= self.arrays(clip, source, list(dict.fromkeys(together)))
@@ -178,8 +176,8 @@ class CachedEncoders:
 
     def arrays(self, clip: Clip, source: str, inputs: Sequence[EncoderInput]) -> dict[EncoderInput, Array]:
         """The arrays of one clip's inputs, read or computed in this thread: stored pooled embeddings, else grids."""
-        pending = self.cache.prepare(clip, source, inputs)
-        return self.cache.keep(pending, encode([pending.waves], self.encoders)[0])
+        pending = self.prepare(clip, source, inputs)
+        return self.keep(pending, encode([pending.waves], self.encoders)[0])
 
     def encode(self, clips: Sequence[PendingClip]) -> list[dict[EncoderInput, Array]]:
         """The grids that the store lacks, of each clip: one call of each encoder for all."""

@@ -250,14 +250,13 @@ class ClipEmbedder:
     ) -> Iterator[tuple[Any, list[EmbeddedClip] | Exception]]:
         """As `_one_by_one`; the networks take clips of several sources at once."""
         workers = self.threads or os.cpu_count() or 1
-        cache = self.grids.cache
 
         def prepare(source: Any) -> Iterator[tuple[EmbeddedClip, PendingClip]]:
             for clip, raw, sha256 in self._checked(source, as_normals):
-                yield clip, raw if isinstance(raw, PendingClip) else cache.prepare(raw, sha256, self.inputs)
+                yield clip, raw if isinstance(raw, PendingClip) else self.grids.prepare(raw, sha256, self.inputs)
 
         def finish(piece: tuple[EmbeddedClip, PendingClip], grids: Mapping[EncoderInput, Array]) -> EmbeddedClip:
-            return replace(piece[0], vectors=vectors(self.recipes, cache.keep(piece[1], grids)))
+            return replace(piece[0], vectors=vectors(self.recipes, self.grids.keep(piece[1], grids)))
 
         with single_threaded_blas():
             yield from map_batched(
@@ -272,7 +271,7 @@ class ClipEmbedder:
     def _vectors(self, raw: Clip | PendingClip, sha256: str) -> list[Array]:
         if isinstance(raw, PendingClip):
             return vectors(self.recipes, raw.found)
-        if sha256 and self.grids.cache.store is not None:
+        if sha256 and self.grids.store is not None:
             return vectors(self.recipes, self.grids.arrays(raw, sha256, self.inputs))
         return embed(raw, self.recipes, self.encoders)
 
@@ -282,7 +281,7 @@ class ClipEmbedder:
         A recording of which the store has facts and arrays is not read: its arrays take the place of the clip.
         """
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None
-        needed = as_normals or self.grids.cache.store is not None
+        needed = as_normals or self.grids.store is not None
         of_file = sha256_of(path) if needed and path and path.is_file() else ""
         what = {"as_normal": as_normals, "grouped": as_normals and self.groups, "with_far": self.needs_far}
         if path and of_file and (stored := self._stored(of_file, what)):
@@ -294,7 +293,7 @@ class ClipEmbedder:
                 check_channels(clip, self.recipes)
             facts = ClipFacts.of(clip, **what)
             if of_file and clip.window is None:
-                self.grids.cache.keep_facts(of_file, str(what), facts.to_json())
+                self.grids.keep_facts(of_file, str(what), facts.to_json())
             sha256 = of_file or (_hash_samples(clip) if as_normals else "")
             yield self._described(facts, clip.name, path, sha256, as_normals), clip, of_file
 
@@ -308,7 +307,7 @@ class ClipEmbedder:
 
     def _stored(self, sha256: str, what: Mapping[str, bool]) -> tuple[ClipFacts, PendingClip] | None:
         """Facts and arrays of a recording that is one clip, if the store has all of them."""
-        cache = self.grids.cache
+        cache = self.grids
         facts = cache.facts(sha256, str(what))
         if facts is None or facts.seconds > self.whole_s or (self.needs_far and not facts.has_far):
             return None

@@ -84,12 +84,7 @@ class Order:
         """The encoders, loaded, and the store, opened."""
         names = sorted({i.encoder for i in self.inputs})
         encoders = load_encoders(
-            names,
-            self.weights,
-            device=self.device,
-            threads=self.threads,
-            precision=self.precision,
-            batch=self.batch,
+            names, self.weights, device=self.device, threads=self.threads, precision=self.precision, batch=self.batch
         )
         made = CachedEncoders(encoders, Store(self.store, self.dtype), near=self.near, far=self.far, must_keep=True)
         for each in self.inputs:
@@ -129,9 +124,9 @@ def embed_shard(
     with single_threaded_blas():
         outcomes = map_batched(
             paths,
-            lambda path: prepare(path, order, encoders.cache),
+            lambda path: prepare(path, order, encoders),
             encoders.encode,
-            lambda pending, new: finish(pending, new, order, encoders.cache),
+            lambda pending, new: finish(pending, new, order, encoders),
             workers=workers,
             batch=batch_of(order.inputs, workers, encoders.encoders),
         )
@@ -194,7 +189,7 @@ class Forecast:
 
 def forecast(paths: Sequence[Path], order: Order, grids: CachedEncoders) -> Forecast | None:
     """What the run will need, by its first recording, which is computed and kept; None if none can be read."""
-    cache, store = grids.cache, grids.cache.store
+    store = grids.store
     assert store is not None
     for path in paths[:TRIES]:
         done = embed_shard([path], order, grids=grids)
@@ -204,12 +199,12 @@ def forecast(paths: Sequence[Path], order: Order, grids: CachedEncoders) -> Fore
         return None
     source = sha256_of(path)
     window = next(audio.windows(path, near=order.near, far=order.far)).window
-    keys = [cache.key(source, window, i) for i in order.inputs]
+    keys = [grids.key(source, window, i) for i in order.inputs]
     window_bytes = sum(store.path(key).stat().st_size for key in keys)
     shapes = {array.shape for key in keys if (array := store.read(key)) is not None}
     share = 1.0 if window is None else window[1] / max(1, round(audio.header(path).seconds * audio.header(path).rate))
     sample = paths[:: max(1, len(paths) // SAMPLE)]
-    absent = sum(not _is_stored(p, order, cache) for p in sample) / len(sample)
+    absent = sum(not _is_stored(p, order, grids) for p in sample) / len(sample)
     recordings = sum(p.stat().st_size for p in paths) / max(1, path.stat().st_size)  # of the first one's size
     free = shutil.disk_usage(store.folder).free
     return Forecast(round(window_bytes / share * recordings * absent), free, tuple(sorted(shapes)), 1 - done.there)

@@ -138,9 +138,7 @@ def encode(
 
 
 def vectors(
-    recipes: Sequence[Recipe],
-    found: Mapping[EncoderInput, Array],
-    without: tuple[float, float] | None = None,
+    recipes: Sequence[Recipe], found: Mapping[EncoderInput, Array], without: tuple[float, float] | None = None
 ) -> list[Array]:
     """One vector (D,), or (F, D) for "beam", per recipe from the grids, or pooled embeddings, of its inputs.
 

@@ -299,5 +299,4 @@ def _table_dict(table: Table) -> dict[str, Any]:
 
 
 def _percent(result: MachineResult) -> dict[str, float | None]:
-    values = {k: float(getattr(result, k)) for k in ("auc_source", "auc_target", "pauc", "omega")}
-    return {k: None if np.isnan(v) else 100 * v for k, v in values.items()}
+    return {name: None if value is None else 100 * value for name, value in result.to_dict().items()}

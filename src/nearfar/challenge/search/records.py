@@ -21,12 +21,10 @@ that is not recorded.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import sha256
@@ -42,7 +40,7 @@ from nearfar.encoders import TABLE as ENCODERS
 from nearfar.fusion import in_sigmas
 from nearfar.metrics import METRICS, harmonic_means
 from nearfar.recipe import PLUGINS, Recipe, plugin_versions
-from nearfar.support.cells import escaped
+from nearfar.support.cells import csv_text
 from nearfar.support.check import Array
 from nearfar.support.files import atomic_write
 from nearfar.support.words import plural
@@ -229,7 +227,7 @@ def read(folder: str | os.PathLike[str], encoders: Sequence[str] = (), machines:
     if names:
         check_machines(machines, names, f"the search {folder}")
     test_sets: dict[str, TestSet] = {}
-    results: dict[str, dict[Recipe, tuple[Results, int]]] = {}
+    results: dict[str, dict[Recipe, tuple[Results, int]]] = {}  # of each recipe, and the row in them
     refused: dict[str, list[Recipe]] = {}
     lost = {each.parent.name for each in folders if each.parent.name not in ENCODERS}
     for each in folders:
@@ -241,9 +239,13 @@ def read(folder: str | os.PathLike[str], encoders: Sequence[str] = (), machines:
             raise ValueError(
                 f"{each / CLIPS}: another encoder's results for {machine} belong to other test clips; search anew"
             )
-        results.setdefault(machine, {}).update(_recorded(each, test_set))
-        refused.setdefault(machine, []).extend(_refused(each, test_set))
-        lost |= _lost(each, test_set)
+        own, digest = results.setdefault(machine, {}), test_set.digest
+        for path in sorted(each.glob("*.safetensors")):
+            if (about := _metadata(path)).get("clips") == digest:
+                found = _read(path)
+                own |= {recipe: (found, row) for row, recipe in enumerate(found.recipes)}
+                refused.setdefault(machine, []).extend(_recipes(about, "refused"))
+                lost |= {name for _, name in _changed(about)}
     if lost:
         warnings.warn(
             f"{folder}: the results of {', '.join(sorted(lost))} are left out: plug-ins that are not registered here "
@@ -255,28 +257,6 @@ def read(folder: str | os.PathLike[str], encoders: Sequence[str] = (), machines:
     if not test_sets:
         raise FileNotFoundError(f"{folder} holds no records of a search (`nearfar search DATA -o {folder}` makes them)")
     return _joined(folder, test_sets, results, {machine: each for machine, each in refused.items() if each})
-
-
-def _recorded(folder: Path, test_set: TestSet) -> Iterator[tuple[Recipe, tuple[Results, int]]]:
-    """Each configuration that is recorded for these clips, with the results that hold it and its row in them."""
-    for path in sorted(folder.glob("*.safetensors")):
-        if _metadata(path).get("clips") == test_set.digest:
-            results = _read(path)
-            yield from ((recipe, (results, row)) for row, recipe in enumerate(results.recipes))
-
-
-def _refused(folder: Path, test_set: TestSet) -> Iterator[Recipe]:
-    """Each configuration that was refused for these clips."""
-    for path in sorted(folder.glob("*.safetensors")):
-        about = _metadata(path)
-        if about.get("clips") == test_set.digest:
-            yield from _recipes(about, "refused")
-
-
-def _lost(folder: Path, test_set: TestSet) -> set[str]:
-    """Names of the plug-ins whose results of these clips are recorded and cannot be used."""
-    each = [_metadata(path) for path in sorted(folder.glob("*.safetensors"))]
-    return {name for about in each if about.get("clips") == test_set.digest for _, name in _changed(about)}
 
 
 def refusals(refused: Mapping[str, Sequence[Recipe]]) -> list[str]:
@@ -328,11 +308,8 @@ def write_table(records: Records, folder: str | os.PathLike[str]) -> Path:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        text = io.StringIO()
-        table = csv.DictWriter(text, columns, lineterminator="\n")
-        table.writeheader()
-        table.writerows(dict(zip(row, escaped(row.values()), strict=True)) for row in rows)
-        return atomic_write(Path(folder) / f"{TABLE}.csv", text.getvalue())
+        table = csv_text([columns, *([row.get(column) for column in columns] for row in rows)])
+        return atomic_write(Path(folder) / f"{TABLE}.csv", table)
     sink = pyarrow.BufferOutputStream()
     parquet.write_table(pyarrow.table({c: [row.get(c) for row in rows] for c in columns}), sink)
     return atomic_write(Path(folder) / f"{TABLE}.parquet", sink.getvalue().to_pybytes())

@@ -105,7 +105,7 @@ class MachineClips:
         left = [[r for r in each if str(r.path) not in failures] for each in (self.train, self.test, self.pseudo)]
         train, test, pseudo = left
         if len(train) < 2 or not test:
-            why = f": {_first(failures)}" if failures else ""
+            why = f": {next(iter(failures.values()))}" if failures else ""
             raise ValueError(f"machine {self.name!r} has {len(train)} usable normals and {len(test)} test clips{why}")
         return replace(self, train=train, test=test, pseudo=pseudo)
 
@@ -327,13 +327,11 @@ def search_machine(
         )
         if failed:
             if recorder.begun:
-                raise ValueError(f"machine {machine.name!r}: {_first(failed)}")
+                raise ValueError(f"machine {machine.name!r}: {next(iter(failed.values()))}")
             machine, failures = machine.without(failed), failed
             recorder = Recorder(recorder.folder, machine.test_set)
         recorder.begin()
-        is_target = np.array([r.is_target for r in machine.train], bool)
-        attributes = np.array([r.attributes for r in machine.train])
-        score = partial(_score_and_record, plan, recorder, missing, pooled, is_target, attributes)
+        score = partial(_score_and_record, plan, recorder, missing, pooled, machine.train)
         for _ in map_in_order(score, range(len(missing)), threads):
             done += 1
             if progress:
@@ -346,15 +344,16 @@ def _score_and_record(
     recorder: Recorder,
     settings: Sequence[Setting],
     pooled: Mapping[str, Sequence[Array]],
-    is_target: Array,
-    attributes: Array,
+    normals: Sequence[Recording],
     index: int,
 ) -> None:
     """Score and record the configurations of `settings[index]` that are missing, from its vectors in `pooled`."""
     setting = settings[index]
     if missing := recorder.missing(setting, plan.configurations[setting]):
         vectors = {name: x[index] for name, x in pooled.items()}
-        deaf = flat_views(missing, vectors, len(is_target))
+        is_target = np.array([r.is_target for r in normals], bool)
+        attributes = np.array([r.attributes for r in normals])
+        deaf = flat_views(missing, vectors, len(normals))
         refused = [r for r in missing if r.method != "as_is" and deaf.intersection(parts_of(r.view))]
         heard = [r for r in missing if r not in refused]
         recorder.keep(setting, score_setting(heard, vectors, is_target, recorder.test_set, attributes), refused)
@@ -367,10 +366,6 @@ def _memory_of(device: Place) -> int:
     from nearfar.encoders.frozen import free_memory, torch_device
 
     return int(GPU_SHARE * free_memory(torch_device(str(device))))
-
-
-def _first(failures: Mapping[str, str]) -> str:
-    return next(iter(failures.values()))
 
 
 def _machines(
