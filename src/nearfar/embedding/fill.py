@@ -88,7 +88,7 @@ class Order:
         )
         made = CachedEncoders(encoders, Store(self.store, self.dtype), near=self.near, far=self.far, must_keep=True)
         for each in self.inputs:
-            made.cache.key("", None, each)  # ValueError for an encoder that no store can keep
+            made.key("", None, each)  # ValueError for an encoder that no store can keep
         return made
 
 
