@@ -139,6 +139,26 @@ def test_a_queue_tries_again_in_order_and_gives_up_on_what_never_works():
     assert queue.dropped == 1 and queue.problem == ""
 
 
+def test_what_a_queue_forgets_is_not_delivered():
+    begun, go_on, got = threading.Event(), threading.Event(), []
+
+    def deliver(message: Message) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        got.append((message.machine, queue.is_wanted(message)))
+
+    queue = RetryQueue("slow", deliver)
+    queue.put(score(machine="fan"))
+    assert begun.wait(60)
+    queue.put(score(machine="fan"))
+    queue.put(score())
+    queue.forget("fan")
+    go_on.set()
+    assert wait_for(lambda: len(got) == 2)
+    queue.close()
+    assert got == [("fan", False), ("pump", True)]
+
+
 def test_json_lines_and_csv(tmp_path):
     one, two = lines.json_lines(tmp_path / "a.jsonl"), lines.csv_lines(tmp_path / "b.csv")
     for message in (score(1.5, unusual=True), event(1), score(2.5, anomalous=None), health("ok")):

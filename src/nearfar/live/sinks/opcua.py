@@ -93,6 +93,7 @@ class OpcUa:
         """Add the object of a machine that is new; one that takes the place of another keeps its object."""
         ua, threshold = self._ua, float(machine.detector.threshold.value)
         with self._lock:
+            self._queue.forget(machine.id)  # what waits is of the machine of before
             shown = self._machines.get(machine.id)
             if shown is None:
                 self._add(machine.id, machine.name, threshold)
@@ -105,6 +106,7 @@ class OpcUa:
     def remove_machine(self, id: str) -> None:
         """Delete the object of a machine."""
         with self._lock:
+            self._queue.forget(id)
             self._machines.pop(id).node.delete(recursive=True)
 
     def close(self, wait_s: float = CLOSE_S) -> None:
@@ -152,7 +154,8 @@ class OpcUa:
 
     def _show_locked(self, message: Message) -> None:
         with self._lock:
-            self._show(message)
+            if self._queue.is_wanted(message):
+                self._show(message)
 
     def _show(self, message: Message) -> None:
         shown, ua = self._machines.get(message.machine), self._ua

@@ -68,6 +68,16 @@ class RetryQueue:
         """Whether messages of this kind wait in its mailbox."""
         return self._mailbox is not None and kind in self._mailbox.kinds
 
+    def forget(self, machine: str) -> None:
+        """Drop the messages of a machine that wait."""
+        with self._change:
+            self._waiting = deque(message for message in self._waiting if message.machine != machine)
+
+    def is_wanted(self, message: Message) -> bool:
+        """Whether a message that is being delivered has not been forgotten meanwhile."""
+        with self._change:
+            return bool(self._waiting) and self._waiting[0] is message
+
     def retry_now(self) -> None:
         """Try again at once: the receiver may be back."""
         with self._change:
@@ -112,7 +122,7 @@ class RetryQueue:
                 self.problem = f"{self.name}: {type(error).__name__}: {error}; dropped"
                 dropped = True
             with self._change:
-                still_first = bool(self._waiting) and self._waiting[0] is message  # it may have been dropped meanwhile
+                still_first = self.is_wanted(message)
                 if still_first:
                     self._waiting.popleft()
             if still_first:
