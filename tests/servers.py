@@ -50,7 +50,7 @@ def client_of(plant: Plant, clock: Clock, **options: object) -> Iterator[TestCli
 def server_of(app: object) -> Iterator[str]:
     """The application on a port of 127.0.0.1 that the system chooses; its address."""
     server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
         while not server.started:

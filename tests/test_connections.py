@@ -35,7 +35,7 @@ def bounded_server(app=hello, most=8, header_s=0.3):
     port = plain.getsockname()[1]
     config = BoundedConfig(app, most=most, header_s=header_s, log_level="error", lifespan="off")
     server, listener = uvicorn.Server(config), BoundedListener(plain, most)
-    thread = threading.Thread(target=server.run, args=([listener],))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
         while not server.started:

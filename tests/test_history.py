@@ -221,7 +221,7 @@ def test_readers_and_writers_do_not_wait_for_each_other(history):
         except Exception as error:
             errors.append(error)
 
-    readers = [threading.Thread(target=read) for _ in range(3)]
+    readers = [threading.Thread(target=read, daemon=True) for _ in range(3)]
     writers = [threading.Thread(target=write, args=(m,)) for m in ("pump", "fan", "valve")]
     for thread in readers + writers:
         thread.start()

@@ -58,7 +58,7 @@ def monitor_of(plant, sources, **options):
 
 def run(made, seconds=60.0, stop=None):
     stop = stop or threading.Event()
-    thread = threading.Thread(target=made.run, args=(stop,))
+    thread = threading.Thread(target=made.run, args=(stop,), daemon=True)
     thread.start()
     thread.join(seconds)
     assert not thread.is_alive()
@@ -155,7 +155,9 @@ def test_a_live_source_that_ends_is_health_while_the_watch_goes_on(model, tmp_pa
     plant, _, _ = plant_of(model, tmp_path / "h", steady=steady, silence_s=30.0)
     made, _ = monitor_of(plant, {"pump": Array(windows([""] * 3), finite=finite)})
     checks: list[None] = []
-    thread = threading.Thread(target=made.run, args=(stop, lambda: checks.append(None)), kwargs={"stay": True})
+    thread = threading.Thread(
+        target=made.run, args=(stop, lambda: checks.append(None)), kwargs={"stay": True}, daemon=True
+    )
     thread.start()
     assert wait_for(lambda: made.queues["pump"].is_done() and len(plant.history.scores("pump", 0, 1e12)) == 3)
     assert not plant.machines["pump"].health

@@ -61,7 +61,9 @@ def running(models, tmp_path):
         sinks=[sink], idle=True,
     )  # fmt: skip
     made.monitor.tick_s = 0.05
-    thread = threading.Thread(target=made.monitor.run, args=(stop, made.roster.check), kwargs={"stay": True})
+    thread = threading.Thread(
+        target=made.monitor.run, args=(stop, made.roster.check), kwargs={"stay": True}, daemon=True
+    )
     thread.start()
     wait_for(lambda: (reader := made.monitor.queues["pump"].thread) is not None and reader.is_alive())
     yield made, sink, said

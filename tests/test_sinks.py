@@ -610,6 +610,15 @@ def test_metrics_are_served():
         assert probe.connect_ex(("127.0.0.1", port))
 
 
+@pytest.fixture
+def opcua():
+    """Makes sinks that are closed whatever happens: their threads would keep the process."""
+    from nearfar.live.sinks.opcua import OpcUa
+
+    with contextlib.ExitStack() as made:
+        yield lambda *given: made.enter_context(contextlib.closing(OpcUa(*given)))
+
+
 @pytest.mark.slow
 def test_a_port_that_is_taken_is_named_by_opc_ua():
     from nearfar.live.sinks.opcua import OpcUa
@@ -620,13 +629,13 @@ def test_a_port_that_is_taken_is_named_by_opc_ua():
             OpcUa([], OpcUaConfig(endpoint=endpoint))
 
 
-def test_opc_ua_shows_each_machine_to_a_client():
+def test_opc_ua_shows_each_machine_to_a_client(opcua):
     from asyncua.sync import Client
 
-    from nearfar.live.sinks.opcua import NAMESPACE, OpcUa
+    from nearfar.live.sinks.opcua import NAMESPACE
 
     endpoint = f"opc.tcp://127.0.0.1:{free_port()}/nearfar/"
-    sink = OpcUa([PUMP, FAN], OpcUaConfig(endpoint=endpoint))
+    sink = opcua([PUMP, FAN], OpcUaConfig(endpoint=endpoint))
     sink.put(score(4.5, anomalous=True, unusual=True))
     sink.put(StateMessage("pump", "north", 1.0, "unacknowledged alarm", unusual_stands=True))
     sink.put(health("problem", "dead"))
@@ -645,17 +654,16 @@ def test_opc_ua_shows_each_machine_to_a_client():
         node = client.nodes.objects.get_child([f"{space}:{p}" for p in ("nearfar", "pump", "Score")])
         with pytest.raises(Exception, match=r"(?i)user|access|writ"):
             node.write_value(0.0)
-    sink.close()
 
 
-def test_opc_ua_has_the_machines_of_now():
+def test_opc_ua_has_the_machines_of_now(opcua):
     pytest.importorskip("asyncua")
     from asyncua.sync import Client
 
-    from nearfar.live.sinks.opcua import NAMESPACE, OpcUa
+    from nearfar.live.sinks.opcua import NAMESPACE
 
     endpoint = f"opc.tcp://127.0.0.1:{free_port()}/nearfar/"
-    sink = OpcUa([PUMP], OpcUaConfig(endpoint=endpoint))
+    sink = opcua([PUMP], OpcUaConfig(endpoint=endpoint))
     with Client(endpoint, timeout=60) as client:
         space = client.get_namespace_index(NAMESPACE)
         root = client.nodes.objects.get_child(f"{space}:nearfar")
@@ -680,17 +688,16 @@ def test_opc_ua_has_the_machines_of_now():
         assert names() == ["pump", "fan"]
         score_of = root.get_child([f"{space}:fan", f"{space}:Score"])
         assert not score_of.read_data_value(False).StatusCode.is_good()
-    sink.close()
 
 
-def test_opc_ua_lets_nobody_write_whatever_the_name(tmp_path):
+def test_opc_ua_lets_nobody_write_whatever_the_name(opcua, tmp_path):
     from asyncua import ua
     from asyncua.sync import Client
 
-    from nearfar.live.sinks.opcua import NAMESPACE, OpcUa
+    from nearfar.live.sinks.opcua import NAMESPACE
 
     endpoint = f"opc.tcp://127.0.0.1:{free_port()}/nearfar/"
-    sink = OpcUa([PUMP], OpcUaConfig(endpoint=endpoint))
+    sink = opcua([PUMP], OpcUaConfig(endpoint=endpoint))
     sink.put(score(4.5))
     admin = Client(endpoint, timeout=60)
     admin.set_user("admin")
@@ -714,7 +721,6 @@ def test_opc_ua_lets_nobody_write_whatever_the_name(tmp_path):
             with pytest.raises(ua.UaStatusCodeError, match="BadUserAccessDenied"):
                 attempt()
         assert node.read_value() == 4.5 and client.get_endpoints()[0].Server.ApplicationUri == "urn:nearfar:server"
-    sink.close()
 
 
 def certificate(folder: Path, name: str, uri: str) -> tuple[Path, Path]:
@@ -729,18 +735,18 @@ def certificate(folder: Path, name: str, uri: str) -> tuple[Path, Path]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
-def test_opc_ua_with_a_certificate_is_for_users_who_encrypt_and_log_in(tmp_path):
+def test_opc_ua_with_a_certificate_is_for_users_who_encrypt_and_log_in(opcua, tmp_path):
     from asyncua import ua
     from asyncua.sync import Client
 
-    from nearfar.live.sinks.opcua import NAMESPACE, OpcUa, read_users
+    from nearfar.live.sinks.opcua import NAMESPACE, read_users
 
     endpoint = f"opc.tcp://127.0.0.1:{free_port()}/nearfar/"
     cert, key = certificate(tmp_path, "server", "urn:nearfar:server")
     own = certificate(tmp_path, "client", "urn:scada")
     (tmp_path / "users").write_text("scada:a secret\n")
     config = OpcUaConfig(endpoint=endpoint, certificate=cert, key=key, users_file=tmp_path / "users")
-    sink = OpcUa([PUMP], config, read_users(config.users_file))
+    sink = opcua([PUMP], config, read_users(config.users_file))
     sink.put(score(4.5))
 
     def read(user: str, password: str, encrypted: bool = True) -> float:
@@ -774,7 +780,6 @@ def test_opc_ua_with_a_certificate_is_for_users_who_encrypt_and_log_in(tmp_path)
     ):
         with pytest.raises(Exception):  # noqa: B017  refused by the server, or no endpoint is found
             read(user, password, encrypted)
-    sink.close()
 
 
 @pytest.mark.parametrize("text, says", [("", "holds no user"), ("anna\n", "line 1: a user is written NAME:PASSWORD")])
@@ -787,13 +792,13 @@ def test_a_file_of_users_that_cannot_be_used_is_named(tmp_path, text, says):
 
 
 @pytest.mark.slow
-def test_opc_ua_says_whether_a_value_can_be_trusted_and_emits_alarms():
+def test_opc_ua_says_whether_a_value_can_be_trusted_and_emits_alarms(opcua):
     from asyncua.sync import Client
 
-    from nearfar.live.sinks.opcua import NAMESPACE, OpcUa
+    from nearfar.live.sinks.opcua import NAMESPACE
 
     endpoint = f"opc.tcp://127.0.0.1:{free_port()}/nearfar/"
-    sink = OpcUa([PUMP], OpcUaConfig(endpoint=endpoint))
+    sink = opcua([PUMP], OpcUaConfig(endpoint=endpoint))
     emitted = []
 
     class Handler:
@@ -832,7 +837,6 @@ def test_opc_ua_says_whether_a_value_can_be_trusted_and_emits_alarms():
         assert wait_for(lambda: emitted)
         assert emitted[0].Severity == 700 and "event 7" in emitted[0].Message.Text
         subscription.delete()
-    sink.close()
 
 
 def test_two_monitors_of_one_machine_do_not_evict_each_other(tmp_path):

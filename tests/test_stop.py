@@ -48,7 +48,7 @@ def test_sinks_get_what_the_sources_leave_of_the_deadline(taken, left, pump_mode
         yield from ()
 
     monkeypatch.setattr(source, "windows", windows)
-    runs = threading.Thread(target=plant.run, args=(stop,))
+    runs = threading.Thread(target=plant.run, args=(stop,), daemon=True)
     runs.start()
     stop.set()
     runs.join(60)
