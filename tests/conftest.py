@@ -73,6 +73,15 @@ def normals_folder(tmp_path_factory: pytest.TempPathFactory, normals: list[Clip]
 
 
 @pytest.fixture(scope="session")
+def dozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of twelve hums of one second, 00.wav to 11.wav; read only."""
+    folder = tmp_path_factory.mktemp("dozen")
+    for i in range(12):
+        write_wav(folder / f"{i:02d}.wav", hum(i, seconds=1.0))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def ced_tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights file of CED-tiny at full size, with random numbers. Tests must not change it."""
     return write_ced_tiny(tmp_path_factory.mktemp("ced-tiny"))

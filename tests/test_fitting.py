@@ -11,20 +11,11 @@ import pytest
 
 import commands
 from brokers import wait_for
-from conftest import hum, write_wav
 from nearfar.detector import Detector, load
 from nearfar.live.build import build_plant
 from nearfar.live.config import from_options
 from nearfar.live.server.security import Access, Token
 from servers import client_of
-
-
-@pytest.fixture(scope="module")
-def normals(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("normals")
-    for i in range(12):
-        write_wav(folder / f"{i:02d}.wav", hum(i, seconds=1.0))
-    return folder
 
 
 @contextmanager
@@ -51,11 +42,11 @@ def created(client, id, folder, name=""):
     assert client.put(f"/v1/machines/{id}/recordings", json=body).status_code == 200
 
 
-def test_a_folder_becomes_a_machine_that_is_there_after_a_restart(normals, tmp_path):
+def test_a_folder_becomes_a_machine_that_is_there_after_a_restart(dozen, tmp_path):
     with server(tmp_path) as (client, _):
         assert client.get("/v1/machines").json() == {"machines": []}
         assert client.get("/v1/collections").json()["possible"]
-        created(client, "pump", normals, "Pump 3 (Süd)")
+        created(client, "pump", dozen, "Pump 3 (Süd)")
         before = client.get("/v1/machines/pump/recordings").json()
         assert before["recordings"] == 12 and not before["live"] and len(before["files"]) == 12
         asked = client.post("/v1/machines/pump/fit", json={})
@@ -67,7 +58,7 @@ def test_a_folder_becomes_a_machine_that_is_there_after_a_restart(normals, tmp_p
         again = client.post("/v1/machines", json={"id": "pump"})
         assert again.status_code == 409 and "already" in again.json()["message"]
     fitted = load(tmp_path / "models" / "pump")
-    by_hand = Detector(threads=1).fit(normals)
+    by_hand = Detector(threads=1).fit(dozen)
     assert fitted.threshold == by_hand.threshold and (fitted.train_values == by_hand.train_values).all()
     with server(tmp_path) as (client, _):
         assert [m["id"] for m in client.get("/v1/machines").json()["machines"]] == ["pump"]
@@ -87,13 +78,13 @@ def held_fit(monkeypatch):
     return begun, go
 
 
-def test_a_job_that_fails_or_is_cancelled_leaves_nothing(normals, tmp_path, monkeypatch):
+def test_a_job_that_fails_or_is_cancelled_leaves_nothing(dozen, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with server(tmp_path) as (client, assembly):
         created(client, "a", tmp_path / "empty")
         refused = client.post("/v1/machines/a/fit", json={})
         assert refused.status_code == 409 and "no recordings yet" in refused.json()["message"]
-        created(client, "b", normals)
+        created(client, "b", dozen)
         with monkeypatch.context() as patched:
             begun, go = held_fit(patched)
             assert client.post("/v1/machines/b/fit", json={}).status_code == 202 and begun.wait(60)
@@ -115,10 +106,10 @@ def test_a_job_that_fails_or_is_cancelled_leaves_nothing(normals, tmp_path, monk
         assert ended(client, 2)["state"] == "done" and client.post("/v1/jobs/2/resume").status_code == 409
 
 
-def test_a_job_goes_on_with_the_next_server_once(normals, tmp_path, monkeypatch):
+def test_a_job_goes_on_with_the_next_server_once(dozen, tmp_path, monkeypatch):
     journal = tmp_path / "history" / "jobs.json"
     with monkeypatch.context() as patched, server(tmp_path) as (client, _):
-        created(client, "pump", normals)
+        created(client, "pump", dozen)
         begun, go = held_fit(patched)
         client.post("/v1/machines/pump/fit", json={"who": "Anna"})
         assert begun.wait(60)
@@ -138,10 +129,10 @@ def test_a_job_goes_on_with_the_next_server_once(normals, tmp_path, monkeypatch)
         assert client.delete("/v1/jobs/1").json()["state"] == "cancelled"
 
 
-def test_a_server_that_closes_leaves_the_job_to_the_next(normals, tmp_path, monkeypatch):
+def test_a_server_that_closes_leaves_the_job_to_the_next(dozen, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         with server(tmp_path) as (client, _):
-            created(client, "pump", normals)
+            created(client, "pump", dozen)
             begun, go = held_fit(patched)
             client.post("/v1/machines/pump/fit", json={})
             assert begun.wait(60)
@@ -153,9 +144,9 @@ def test_a_server_that_closes_leaves_the_job_to_the_next(normals, tmp_path, monk
         assert ended(client)["state"] == "done"
 
 
-def test_a_machine_that_is_fitted_again_keeps_its_old_detector(normals, tmp_path):
+def test_a_machine_that_is_fitted_again_keeps_its_old_detector(dozen, tmp_path):
     with server(tmp_path) as (client, _):
-        created(client, "pump", normals)
+        created(client, "pump", dozen)
         client.post("/v1/machines/pump/fit", json={})
         ended(client)
         body = {"files": ["03.wav"], "keep": False, "who": "Anna"}
@@ -164,7 +155,7 @@ def test_a_machine_that_is_fitted_again_keeps_its_old_detector(normals, tmp_path
         client.post("/v1/machines/pump/fit", json={})
         assert "1 recording thrown out" in ended(client, 2)["notes"]
         assert client.get("/v1/machines/pump").json()["normals"] == 11
-    assert len(load(tmp_path / "models" / "pump.old").normals) == 12 and (normals / "03.wav").is_file()
+    assert len(load(tmp_path / "models" / "pump.old").normals) == 12 and (dozen / "03.wav").is_file()
 
 
 @pytest.mark.parametrize(
@@ -189,7 +180,7 @@ def test_wrong_requests_are_refused(method, path, body, status, tmp_path):
         assert client.request(method, f"/v1/machines{path}", json=body).status_code == status
 
 
-def test_only_users_of_this_computer_may_name_folders(normals, tmp_path):
+def test_only_users_of_this_computer_may_name_folders(dozen, tmp_path):
     config = from_options({"models": tmp_path / "models", "history": {"folder": tmp_path / "history"}})
     token = "a-token-that-is-long-enough"
     with closing(build_plant(config, clock=time.time, warn=print, report=print, idle=True)) as assembly:
@@ -197,7 +188,7 @@ def test_only_users_of_this_computer_may_name_folders(normals, tmp_path):
         with client_of(assembly.plant, time.time, roster=assembly.roster, access=rules) as client:
             headers = {"authorization": f"Bearer {token}"}
             client.post("/v1/machines", json={"id": "a"}, headers=headers)
-            answer = client.put("/v1/machines/a/recordings", json={"folder": str(normals)}, headers=headers)
+            answer = client.put("/v1/machines/a/recordings", json={"folder": str(dozen)}, headers=headers)
             assert answer.status_code == 403 and answer.json()["code"] == "not_here"
             for source in ("/etc/passwd", "-", "file:///etc/passwd", "concat:/etc/passwd"):
                 answer = client.put("/v1/machines/a/recordings", json={"source": [source]}, headers=headers)
@@ -205,7 +196,7 @@ def test_only_users_of_this_computer_may_name_folders(normals, tmp_path):
             found = client.get("/v1/collections", headers=headers).json()
             assert found["possible"] and not found["here"] and found["collections"][0]["recordings"] == 0
             for i in range(8):  # recordings that are sent need no folder
-                content = (normals / f"{i:02d}.wav").read_bytes()
+                content = (dozen / f"{i:02d}.wav").read_bytes()
                 url = f"/v1/machines/a/recordings?name={i}.wav"
                 sent = client.post(url, content=content, headers={**headers, "content-type": "audio/wav"})
                 assert sent.status_code == 200 and sent.json()["file"] == f"{i}.flac"

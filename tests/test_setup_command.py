@@ -30,14 +30,6 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-@pytest.fixture(scope="module")
-def normals(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("normals")
-    for i in range(12):
-        write_wav(folder / f"{i:02d}.wav", hum(i, seconds=1.0))
-    return folder
-
-
 def state(home: Path, id: str = "Pump-3") -> dict:
     return json.loads((home / "recordings" / id / "collection.json").read_text())
 
@@ -46,13 +38,13 @@ def job_states(home: Path) -> list[tuple[str, str]]:
     return [(job["kind"], job["state"]) for job in json.loads((home / "history" / "jobs.json").read_text())]
 
 
-def test_a_folder_becomes_a_machine_in_one_command(home, normals, tmp_path):
+def test_a_folder_becomes_a_machine_in_one_command(home, dozen, tmp_path):
     (tmp_path / "in").mkdir()
-    code, out, _ = nearfar("setup", "Pump 3", "--folder", normals, "--source", tmp_path / "in", "--yes")
+    code, out, _ = nearfar("setup", "Pump 3", "--folder", dozen, "--source", tmp_path / "in", "--yes")
     assert code == 0 and "12 of 12 recordings can be used" in out and "8 more recordings and 2 more sessions" in out
     assert "Fitted        Behind it: 12 recordings" in out and "\nPromise       " in out
     assert out.endswith("Live          Pump 3 is watched while this runs: nearfar\n")
-    fitted, by_hand = load(home / "models" / "Pump-3"), Detector(threads=1).fit(normals)
+    fitted, by_hand = load(home / "models" / "Pump-3"), Detector(threads=1).fit(dozen)
     assert fitted.threshold == by_hand.threshold and (fitted.train_values == by_hand.train_values).all()
     added = json.loads((home / "history" / "machines.json").read_text())["Pump-3"]["table"]
     assert added["name"] == "Pump 3" and added["source"] == [str(tmp_path / "in")]
@@ -94,8 +86,8 @@ def answered(monkeypatch, *arguments: object, answers: str):
     return nearfar(*arguments, given=answers.encode())
 
 
-def test_somebody_who_types_needs_no_option(home, normals, tmp_path, monkeypatch):
-    shutil.copytree(normals, tmp_path / "n")
+def test_somebody_who_types_needs_no_option(home, dozen, tmp_path, monkeypatch):
+    shutil.copytree(dozen, tmp_path / "n")
     write_wav(tmp_path / "n" / "odd.wav", hum(50, fault="hiss", seconds=1.0))
     monkeypatch.setattr(command, "list_devices", lambda: None)
     answers = f"Pump 3\n{tmp_path / 'n'}\n\ny\nno\n3\ny\n"  # name, folder, nothing watched, go on, (what?,) 3, fit
@@ -116,16 +108,16 @@ def test_a_name_and_a_place_are_asked_for_by_options_where_nobody_types(home):
     assert code == 2 and "there is no folder" in err
 
 
-def test_a_running_server_keeps_the_command_out(home, normals):
+def test_a_running_server_keeps_the_command_out(home, dozen):
     config = command.read_home()
     with closing(build_plant(config, clock=time.time, warn=print, report=print, idle=True)):
-        code, _, err = nearfar("setup", "Pump 3", "--folder", normals)
+        code, _, err = nearfar("setup", "Pump 3", "--folder", dozen)
     assert code == 2 and "in use by a running `nearfar serve`" in err
-    assert nearfar("setup", "Pump 3", "--folder", normals, "--no-fit")[0] == 0
+    assert nearfar("setup", "Pump 3", "--folder", dozen, "--no-fit")[0] == 0
 
 
-def test_ctrl_c_during_a_job_keeps_nothing_of_it_and_the_next_run_does_it(home, normals, monkeypatch):
-    assert nearfar("setup", "Pump 3", "--folder", normals, "--no-fit")[0] == 0
+def test_ctrl_c_during_a_job_keeps_nothing_of_it_and_the_next_run_does_it(home, dozen, monkeypatch):
+    assert nearfar("setup", "Pump 3", "--folder", dozen, "--no-fit")[0] == 0
     fit, sleep, pressed = Detector.fit, time.sleep, []
 
     def slow(self, *arguments, progress, **options):
@@ -149,8 +141,8 @@ def test_ctrl_c_during_a_job_keeps_nothing_of_it_and_the_next_run_does_it(home, 
     assert Detector.fit is fit and nearfar("setup", "--yes")[0] == 0 and (home / "models" / "Pump-3").is_dir()
 
 
-def test_a_job_that_a_killed_run_left_behind_is_done_and_not_begun_twice(home, normals):
-    assert nearfar("setup", "Pump 3", "--folder", normals, "--no-fit")[0] == 0
+def test_a_job_that_a_killed_run_left_behind_is_done_and_not_begun_twice(home, dozen):
+    assert nearfar("setup", "Pump 3", "--folder", dozen, "--no-fit")[0] == 0
     file = home / "history" / "jobs.json"
     jobs = json.loads(file.read_text())
     file.write_text(json.dumps([*jobs, {**jobs[0], "id": 2, "kind": "fit", "state": "working", "starts": 1}]))
@@ -158,12 +150,12 @@ def test_a_job_that_a_killed_run_left_behind_is_done_and_not_begun_twice(home, n
     assert code == 0 and "scores what is sent" in out and job_states(home) == [("doctor", "done"), ("fit", "done")]
 
 
-def test_a_job_that_fails_says_why(home, normals, monkeypatch):
+def test_a_job_that_fails_says_why(home, dozen, monkeypatch):
     def broken(self, *arguments, **options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Detector, "fit", broken)
-    code, _, err = nearfar("setup", "Pump 3", "--folder", normals, "--yes")
+    code, _, err = nearfar("setup", "Pump 3", "--folder", dozen, "--yes")
     assert code == 2 and "No space left" in err and job_states(home)[-1] == ("fit", "failed")
 
 
