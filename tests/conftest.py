@@ -1,5 +1,6 @@
 """Small machines to test with: a hum with noise, heard by two microphones, and what goes wrong with it."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import soundfile
 from fake_encoders import write_ced_tiny
 from nearfar.audio import Clip
 
+os.umask(0o022)  # tests of modes of files count on it
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RATE = 16_000
 
@@ -125,4 +127,4 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     except FileNotFoundError:
         pytest.skip("there is no mount command here")
     yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)  # a thread may close its file later

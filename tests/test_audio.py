@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from conftest import hum
+from conftest import hum, shared
 from nearfar import audio
 from nearfar.audio import Clip, problems
 from nearfar.audio.checks import balance_db
 from nearfar.errors import AudioError
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 RATE = 16_000
-real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real recordings in ../shared/data are not here")
 
 
 def noise(seconds: float = 1.0, channels: int = 2, rms: float = 0.1, seed: int = 0) -> np.ndarray:
@@ -319,11 +317,11 @@ def test_short_clips_of_any_rate_are_judged() -> None:
             assert set(kinds(x[0], x[1], rate)) <= {"coarse"}
 
 
-@real
 def test_real_recordings_raise_no_fatal_problem_and_few_warnings() -> None:
     found: dict[str, list[str]] = {}
-    bldc, mimii = sorted(SHARED.glob("dcase2026-form/*/*/*.wav")), sorted(SHARED.glob("mimii-8ch/*.flac"))
-    for path in bldc[::3] + mimii + sorted(SHARED.glob("bldc-48k/*.wav")):
+    bldc = sorted(shared("data", "dcase2026-form").glob("*/*/*.wav"))
+    mimii = sorted(shared("data", "mimii-8ch").glob("*.flac"))
+    for path in bldc[::3] + mimii + sorted(shared("data", "bldc-48k").glob("*.wav")):
         clip = audio.read(path, far=4 if path in mimii else 1)
         problems = audio.problems(clip)
         assert not any(p.fatal for p in problems), path

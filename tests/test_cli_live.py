@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,7 @@ def waiting(folder, sink):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs ffmpeg")
 def test_a_stream_with_everything_on_stops_gracefully(model, tmp_path):
     """ffmpeg, MQTT, metrics, a dead webhook, files and history at once; SIGTERM ends it with nothing lost."""
     parts = [sound(i, "hiss" if 3 <= i < 9 else "") for i in range(14)]

@@ -12,11 +12,10 @@ import pytest
 import soundfile
 from scipy import signal
 
+from conftest import shared
 from nearfar import doctor
 from nearfar.doctor.report import ADVICE, Report
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real recordings in ../shared/data are not here")
 RATE = 16_000
 JARGON = re.compile(r"\b(AUC|embedding|outlier|anomaly score|model|feature|leave-one-out|Mahalanobis|batch)\b", re.I)
 
@@ -231,10 +230,9 @@ def test_a_long_file_is_heard_in_windows_of_bounded_memory(tmp_path: Path) -> No
     assert "at 1:20 min" in str(report)
 
 
-@real
 @pytest.mark.parametrize(("folder", "far"), [("mimii-8ch", 4), ("bldc-48k", 1)])
 def test_real_recordings_can_be_used(folder: str, far: int) -> None:
-    report = doctor.check_recordings(SHARED / folder, far=far)
+    report = doctor.check_recordings(shared("data", folder), far=far)
     assert report.ok and len(report.outliers) == 3 and not JARGON.search(str(report).replace("-o MODEL", ""))
 
 

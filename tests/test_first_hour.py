@@ -1,5 +1,6 @@
 """The first hour of a plant engineer in a real browser, without a shell: from an empty page to an alarm with sound."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -236,15 +237,18 @@ def test_a_server_that_is_killed_goes_on_where_it_was(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def axe():
+def axe(tmp_path_factory):
     """The source of axe-core, from npm, kept in the temporary folder of the system."""
     place = Path(tempfile.gettempdir()) / "nearfar-axe"
-    place.mkdir(exist_ok=True)
     if not list(place.glob("axe-core-*.tgz")):
+        fetched = tmp_path_factory.mktemp("axe")
         try:
-            subprocess.run(["npm", "pack", "axe-core"], cwd=place, capture_output=True, timeout=120, check=True)
+            subprocess.run(["npm", "pack", "axe-core"], cwd=fetched, capture_output=True, timeout=120, check=True)
+            with contextlib.suppress(OSError):
+                fetched.rename(place)  # whole, or by another run meanwhile
         except (OSError, subprocess.SubprocessError):
             pytest.skip("axe-core cannot be fetched: npm is not here, or has no network")
+        place = place if list(place.glob("axe-core-*.tgz")) else fetched
     with tarfile.open(next(place.glob("axe-core-*.tgz"))) as pack:
         return pack.extractfile("package/axe.min.js").read().decode()
 

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import shared
 from nearfar.audio.recordings import find, leave_out, machines, parse
 from nearfar.support.words import shown
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -293,13 +292,12 @@ def test_a_closed_folder_is_passed_over_and_named_if_it_was_all(tmp_path: Path) 
         (tmp_path / "closed").chmod(0o755)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real recordings in ../shared/data are not here")
 def test_the_real_folders_are_read_as_they_are() -> None:
-    bldc = machines(SHARED)["bldcMotor"]
+    bldc = machines(shared("data", "dcase2026-form").parent)["bldcMotor"]
     train = [r for r in bldc if r.split == "train"]
     assert len(bldc) == 105 and len(train) == 30 and not any(r.is_anomaly for r in train)
     assert all(r.attributes.startswith("thr_") for r in bldc)
-    assert [r.is_anomaly for r in find(SHARED / "mimii-8ch")].count(True) == 4
+    assert [r.is_anomaly for r in find(shared("data", "mimii-8ch"))].count(True) == 4
 
 
 def test_files_are_left_out_by_path_or_name(tmp_path: Path) -> None:

@@ -503,6 +503,7 @@ def test_nothing_that_waits_for_a_broker_is_lost(tmp_path):
     broker.stop()
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_mqtt_over_tls_with_a_password(tmp_path):
     for name, who in (("ca", "/CN=ca"), ("server", "/CN=localhost")):
         key = ["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{tmp_path}/{name}.key", "-subj", who]

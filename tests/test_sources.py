@@ -3,6 +3,7 @@
 import http.server
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from nearfar.live.sources import aligned, folder, streams
 from nearfar.live.sources.open import StreamSource, open_source
 from nearfar.live.sources.windows import SourceOptions
 
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 NOISE = np.random.default_rng(0).normal(0, 0.1, (2, 8 * RATE)).astype(np.float32)
 
 
@@ -47,6 +49,7 @@ def wav(tmp_path) -> Path:
     return tmp_path / "noise.wav"
 
 
+@needs_ffmpeg
 def test_a_file_through_ffmpeg_is_the_file_in_windows(wav):
     got = collect(open_source([str(wav)], listening()))
     clip = audio.read(wav)
@@ -56,6 +59,7 @@ def test_a_file_through_ffmpeg_is_the_file_in_windows(wav):
         assert np.array_equal(window.samples[1], clip.far[i * RATE : (i + 2) * RATE])
 
 
+@needs_ffmpeg
 def test_ffmpeg_picks_the_channels_that_were_asked_for(tmp_path):
     four = np.stack([0.1 * (i + 1) * NOISE[0] for i in range(4)])
     soundfile.write(tmp_path / "four.wav", four.T, RATE, subtype="FLOAT")
@@ -63,6 +67,7 @@ def test_ffmpeg_picks_the_channels_that_were_asked_for(tmp_path):
     assert np.allclose(got[0].samples, four[[3, 2], : 2 * RATE], atol=1e-6)
 
 
+@needs_ffmpeg
 @pytest.mark.parametrize("channels", [1, 2, 3, 6, 8])
 @pytest.mark.parametrize(("near", "far"), [(0, 1), (0, None), (2, 0)])
 def test_ffmpeg_mixes_no_channels(tmp_path, channels, near, far):
@@ -80,6 +85,7 @@ def test_ffmpeg_mixes_no_channels(tmp_path, channels, near, far):
         assert window.level_dbfs(0) == pytest.approx(-20, abs=0.2)
 
 
+@needs_ffmpeg
 def test_each_of_a_pair_is_one_channel_as_it_is(tmp_path):
     for channels in (1, 2):
         path = tmp_path / f"{channels}.wav"
@@ -89,6 +95,7 @@ def test_each_of_a_pair_is_one_channel_as_it_is(tmp_path):
         assert np.array_equal(got, [audio.read(path).near])
 
 
+@needs_ffmpeg
 def test_ffmpeg_says_what_is_wrong_without_the_password(tmp_path):
     feed = streams.Ffmpeg("http://anna:secret@127.0.0.1:9/x", RATE, first_wait_s=0.1)
     collect(StreamSource(feed, 2.0, 1.0, time.time), until=lambda _: feed.restarts)
@@ -115,6 +122,7 @@ class _Broken(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@needs_ffmpeg
 def test_a_stream_that_breaks_is_taken_up_again_with_a_gap_between(wav):
     _Broken.asked = 0
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Broken) as server:
