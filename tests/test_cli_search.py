@@ -77,6 +77,8 @@ def test_the_page_says_what_the_best_is_worth_and_one_machine_cannot_say_it(data
     one = [data, "--encoder", "logmel", "-o", tmp_path / "one", *few, "--machine", "fan", "--page", page]
     out = run("search", *one).stdout
     assert "Nested                 -  not possible with one machine" in out and "expect the nested score" not in out
+    fused = run("fuse", data, "--systems", tmp_path / "one").stdout
+    assert "Nested             -  not possible with one machine" in fused and "expect the nested score" not in fused
     text = page.read_text()
     assert all(words in text for words in ("What the best one is worth", "not possible with one machine", "pick"))
     assert "Which choice matters" in text
@@ -334,3 +336,20 @@ def test_ground_truth_gives_search_and_fuse_the_scores_of_labelled_names(data, u
     (tmp_path / one.name).write_text("\n".join(lines[1:]))
     said = run("search", blind, *few, "-o", tmp_path / "e", "--truth", tmp_path / one.name, code=2).stderr
     assert "1 test files without a row: section_00_0000.wav" in said
+
+
+def test_a_search_leaves_out_methods_that_evaluate_refuses_for_so_few_normals(data, tmp_path):
+    few = tmp_path / "few"
+    shutil.copytree(data / "fan", few / "fan")
+    for path in sorted(few.glob("fan/train/*.wav"))[2:]:
+        path.unlink()
+    chosen = ["--views", "near_only", "--poolings", "mean"]
+    found = run("search", few, "--encoder", "logmel", "-o", tmp_path / "out", *chosen, "--rounds", 1)
+    assert "fan has 2 normals" in found.stderr
+    recorded = records.read(tmp_path / "out")
+    assert {r.method for r in recorded.recipes} == {"raw"}, "LDN needs 3 normals, domain Z 4"
+    told = json.loads(run("evaluate", few, "--recipe", tmp_path / "out/best.json", "--rounds", 1, "--json").stdout)
+    assert told["overall"] == pytest.approx(np.nanmax(recorded.overall), abs=1e-9)
+    for method in ("ldn", "domain_z"):
+        with pytest.raises(ValueError, match="needs at least"):
+            evaluate(few, Recipe(method=method), rounds=1)

@@ -188,8 +188,18 @@ def test_what_lacks_its_other_half_is_left_out_with_a_note(tmp_path: Path) -> No
         "fan section 01 has 4 normal train clips and 0 test clips: left out",
         "pump has 4 normal train clips and 0 test clips: left out",
     ]
-    with pytest.raises(ValueError, match=r"pump has 4 normal train clips and 0 test clips; both are needed"):
+    with pytest.raises(
+        ValueError, match=r"pump has 4 normal train clips and 0 test clips; 2 and 1 .*Is the other part"
+    ):
         read(tmp_path, only=["pump"])
+
+
+def test_one_normal_is_too_few_and_no_part_of_the_data_set_is_missing(tmp_path: Path) -> None:
+    tree(tmp_path, dev_2022("fan"))
+    for path in sorted(tmp_path.rglob("train/*.wav"))[1:]:
+        path.unlink()
+    with pytest.raises(ValueError, match=r"fan has 1 normal train clip and \d+ test clips; 2 and 1 .* evaluated\.$"):
+        read(tmp_path)
 
 
 def test_years_are_not_mixed(tmp_path: Path) -> None:

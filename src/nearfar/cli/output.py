@@ -33,6 +33,7 @@ ORDER = ("ANOMALOUS", "unusual", "cannot judge", "normal")  # of the rows of sco
 MANY = 5  # recordings, all anomalous: from this number on, warn that the cause may not be a fault
 NO_PICTURES = 'needs matplotlib: pip install "nearfar[pictures]"'
 CHOSEN = "chosen with the labels of these very test clips"
+NOT_NESTED = "not possible with one machine"
 USES_LABELS = f"{CHOSEN}: expect the nested score on others"
 MACHINE_HEADS = ("machine", "AUC source", "AUC target", "pAUC", "harmonic mean")
 WORTH_HEADS = ("", "percent", "which is")
@@ -241,7 +242,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     unlabelled = [m.name for m in evaluation.machines if m.scores and not m.labelled]
     if unlabelled:
         echo(
-            f"No labels for {', '.join(unlabelled)}: give them with --truth, or write a submission with nearfar submit"
+            f"No labels for {', '.join(unlabelled)}: give them with --truth, or by names of the challenge's "
+            "form, such as section_00_source_test_anomaly_0001.wav; or write a submission with nearfar submit"
         )
     for note in evaluation.notes:
         warn(f"note: {note}")
@@ -414,9 +416,11 @@ def print_fused(fused: Fused, out: Path | None, *, chosen_by_labels: bool) -> No
     echo_table(heads, rows)
     echo(f"\nWeightings tried   {fused.tried:,}")
     for what, value in _fused_worth(fused):
-        echo(f"{what:<18} {_percent(value)}")
+        alone = what == "Nested" and math.isnan(value) and not math.isnan(fused.overall)
+        why = f"  {NOT_NESTED}: the weights are chosen on the others" if alone else ""
+        echo(f"{what:<18} {_percent(value)}{why}")
     if fused.tried > 1:
-        echo(f"The weights are {USES_LABELS}.")
+        echo(f"The weights are {CHOSEN if math.isnan(fused.nested) else USES_LABELS}.")
     if chosen_by_labels:
         echo("The systems were chosen with the labels of these test clips: the search's own optimism comes on top.")
     if out:
@@ -435,7 +439,7 @@ def _worth(ranked: Ranked) -> list[list[str]]:
     shared = f"; {equal:,} configurations share it" if equal > 1 else ""
     return [
         ["Best", _percent(selection.best), f"[{_range(selection.interval)}], {chosen}{shared}"],
-        ["Nested", _percent(selection.nested), f"not possible with one machine: it is {way}" if alone else way],
+        ["Nested", _percent(selection.nested), f"{NOT_NESTED}: it is {way}" if alone else way],
         ["Optimism", _percent(selection.optimism), "unknown, as nested is" if alone else "best - nested"],
         ["Chosen and scored", _range(selection.procedure), "on different draws of the clips"],
     ]

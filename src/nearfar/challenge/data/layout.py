@@ -24,6 +24,7 @@ from itertools import groupby
 from pathlib import Path
 
 from nearfar.audio.recordings import Recording, attributes_of, check_machines, decoded, machines, parse
+from nearfar.support.words import plural
 
 RULES = {
     "2020": "arithmetic mean of AUC and pAUC over machine ids; there are no domains",
@@ -123,15 +124,15 @@ def _with_both_splits(units: list[Unit]) -> tuple[list[Unit], list[str]]:
     """The units that can be fitted and scored, and notes on the others; ValueError if there are none."""
     whole = [unit for unit in units if len(unit.train) >= 2 and unit.test]
     lacks = [
-        f"{unit.name} has {len(unit.train)} normal train clips and {len(unit.test)} test clips"
+        f"{unit.name} has {plural(len(unit.train), 'normal train clip')} and {plural(len(unit.test), 'test clip')}"
         for unit in units
         if unit not in whole
     ]
     if not whole:
-        raise ValueError(
-            f"{lacks[0]}; both are needed. Is the other part of the data set still to come (evaluation sets come as "
-            "training and test archives)?"
-        )
+        first = units[0]
+        half = " Is the other part of the data set still to come (evaluation sets come as training and test archives)?"
+        why = "" if first.train and first.test else half
+        raise ValueError(f"{lacks[0]}; 2 and 1 are the fewest that can be evaluated.{why}")
     return whole, [f"{lack}: left out" for lack in lacks]
 
 

@@ -445,6 +445,13 @@ def _usable(
     if largest > MOST_FOR_ZMIN and len(space) > len(without := space.without(lambda b: b.method == "zmin")):
         notes.append(f"zmin is skipped: its leave-one-out scores of {largest:,} normals would take too long")
         space = without
+    smallest = min(machines, key=lambda m: len(m.train))
+    if skipped := len(space) - len(without := space.without(lambda b: b.fewest > len(smallest.train))):
+        notes.append(
+            f"{smallest.name} has {len(smallest.train)} normals: {skipped:,} configurations of methods that need more, "
+            "in `nearfar evaluate` too, are skipped"
+        )
+        space = without
     bare = [m.name for m in machines if not any(r.attributes for r in m.train)]
     if bare and (skipped := len(space) - len(without := space.without(lambda b: b.banks == ATTRIBUTE))):
         notes.append(
