@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+import nearfar
+from conftest import hum
 from nearfar.support.threads import map_in_order, single_threaded_blas, threads
 
 
@@ -110,3 +112,30 @@ def test_a_thread_that_blas_does_not_obey_gets_its_items_done_and_changes_nothin
     thread.join()
     assert done == [0, 1, 2, 3]
     assert threads() == 2
+
+
+def test_a_map_that_is_closed_in_one_of_its_own_threads_does_not_wait_for_the_others():
+    taken, closed = threading.Event(), threading.Event()
+
+    def work(item):
+        if item == 1:
+            taken.wait(20)
+            results.close()  # as the garbage collector does, in whatever thread it runs
+            closed.set()
+        elif item == 2:
+            closed.wait(20)  # a thread of the pool that needs what item 1 holds
+        return item
+
+    results = map_in_order(work, range(9), 3)
+    assert next(results) == 0
+    taken.set()
+    assert closed.wait(20)
+
+
+def test_an_error_ends_the_map_of_the_recordings_at_once(tmp_path):
+    clips = nearfar.Detector("logmel-floor").fit([hum(i, seconds=0.5) for i in range(6)])
+    before = threads()
+    with pytest.raises(FileNotFoundError) as error:
+        clips.score([hum(7, seconds=0.5), *[tmp_path / f"{i}.wav" for i in range(9)]])
+    assert threads() == before, "while the error, and with it the map, is kept"
+    assert "0.wav" in str(error.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import pickle
 import re
 import sys
 from collections.abc import Iterator
@@ -585,3 +586,11 @@ def test_the_version_of_a_plug_in(tmp_path: Path):
     inside: dict[str, object] = {}
     exec("def f(x):\n    return x", inside)
     assert version_of(inside["f"]) == PROCESS, "no source to be had"
+
+
+def test_a_recipe_of_another_process_names_the_encoder_that_is_not_registered_here():
+    made = pickle.dumps(Recipe(encoder=Bands()))
+    plugin = PLUGINS["encoder"]
+    del plugin.table["test_plugins.Bands"], plugin.paths["test_plugins.Bands"], plugin._given["test_plugins.Bands"]
+    with pytest.raises(MissingPlugin, match=r"'test_plugins.Bands' is not registered in this process"):
+        nearfar.Detector(pickle.loads(made)).fit([hum(i) for i in range(4)])

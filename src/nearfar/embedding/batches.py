@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Generic, TypeVar
+
+from nearfar.support.threads import pool_of_threads
 
 Source = TypeVar("Source")
 Piece = TypeVar("Piece")
@@ -72,30 +74,27 @@ def map_batched(
     """Each source, in order, with its results, or with the ValueError or OSError that ended it."""
     rest = iter(sources)
     under_way: deque[_UnderWay[Source, Piece, Result]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            while True:
-                for source in islice(rest, AHEAD * workers + 2 * batch - len(under_way)):
-                    pieces = prepare(source)
-                    under_way.append(_UnderWay(source, pieces, pool.submit(next, pieces, None)))
-                if not under_way:
-                    return
-                active = list(islice((s for s in under_way if not s.ended), batch))
-                if not active:  # the rest is being finished
-                    yield under_way.popleft().outcome()
-                    continue
-                taken = [(begun, piece) for begun in active if (piece := begun.take()) is not None]
-                for begun, _ in taken:
-                    begun.coming = pool.submit(next, begun.pieces, None)
-                for (begun, piece), outcome in zip(taken, run_batch(work, [p for _, p in taken]), strict=True):
-                    if isinstance(outcome, Exception):
-                        begun.error, begun.ended = outcome, True
-                    else:
-                        begun.results.append(pool.submit(finish, piece, outcome))
-                while under_way and under_way[0].settled:
-                    yield under_way.popleft().outcome()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    with pool_of_threads(workers) as pool:
+        while True:
+            for source in islice(rest, AHEAD * workers + 2 * batch - len(under_way)):
+                pieces = prepare(source)
+                under_way.append(_UnderWay(source, pieces, pool.submit(next, pieces, None)))
+            if not under_way:
+                return
+            active = list(islice((s for s in under_way if not s.ended), batch))
+            if not active:  # the rest is being finished
+                yield under_way.popleft().outcome()
+                continue
+            taken = [(begun, piece) for begun in active if (piece := begun.take()) is not None]
+            for begun, _ in taken:
+                begun.coming = pool.submit(next, begun.pieces, None)
+            for (begun, piece), outcome in zip(taken, run_batch(work, [p for _, p in taken]), strict=True):
+                if isinstance(outcome, Exception):
+                    begun.error, begun.ended = outcome, True
+                else:
+                    begun.results.append(pool.submit(finish, piece, outcome))
+            while under_way and under_way[0].settled:
+                yield under_way.popleft().outcome()
 
 
 def run_batch(work: Callable[[Sequence[Any]], Sequence[Any]], pieces: Sequence[Any]) -> Sequence[Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -148,14 +149,15 @@ class ClipEmbedder:
         """
         total = len(sources) if isinstance(sources, Sized) else None
         outcomes = self._batched(sources, as_normals) if self.in_batches else self._one_by_one(sources, as_normals)
-        for done, (source, outcome) in enumerate(outcomes, start=1):
-            if isinstance(outcome, Exception):
-                if skip is None:
-                    raise outcome
-                skip(source_name(source), outcome)
-            if progress:
-                progress(done, total)
-            yield [] if isinstance(outcome, Exception) else outcome
+        with closing(outcomes):
+            for done, (source, outcome) in enumerate(outcomes, start=1):
+                if isinstance(outcome, Exception):
+                    if skip is None:
+                        raise outcome
+                    skip(source_name(source), outcome)
+                if progress:
+                    progress(done, total)
+                yield [] if isinstance(outcome, Exception) else outcome
 
     def embed_normals(
         self,
@@ -233,7 +235,7 @@ class ClipEmbedder:
 
     def _one_by_one(
         self, sources: Iterable[Any], as_normals: bool
-    ) -> Iterator[tuple[Any, list[EmbeddedClip] | Exception]]:
+    ) -> Generator[tuple[Any, list[EmbeddedClip] | Exception]]:
         """Each source with its clips, or the error that ended it; a thread works on one source."""
 
         def work(source: Any) -> tuple[Any, list[EmbeddedClip] | Exception]:
@@ -247,7 +249,7 @@ class ClipEmbedder:
 
     def _batched(
         self, sources: Iterable[Any], as_normals: bool
-    ) -> Iterator[tuple[Any, list[EmbeddedClip] | Exception]]:
+    ) -> Generator[tuple[Any, list[EmbeddedClip] | Exception]]:
         """As `_one_by_one`; the networks take clips of several sources at once."""
         workers = self.threads or os.cpu_count() or 1
 

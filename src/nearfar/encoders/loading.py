@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearfar.encoders import PRECISIONS, TABLE, Encoder, EncoderDescription, device_class, hash_of, load
 from nearfar.encoders.table import NetworkOptions
+from nearfar.errors import MissingPlugin
 from nearfar.support.check import one_of
 from nearfar.support.plugins import PROCESS
 
@@ -144,4 +145,11 @@ def full_paths(weights: Any) -> Any:
 
 def files_of(names: Iterable[str], weights: Any) -> Mapping[str, Any]:
     """`weights` as {name: file or folder}; one file or folder stands for every encoder that needs weights."""
+    names = list(names)
+    for name in names:
+        if name not in TABLE:  # a recipe that another process made
+            raise MissingPlugin(
+                f"the encoder {name!r} is not registered in this process: each process registers its plug-ins, by "
+                "nearfar.register_encoder in a module that it imports"
+            )
     return weights if isinstance(weights, Mapping) else {n: weights for n in names if TABLE[n].has_weights}

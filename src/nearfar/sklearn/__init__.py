@@ -1,6 +1,6 @@
 """A scikit-learn estimator: normals in, +1 (normal) or -1 (anomalous) out.
 
-    X   vectors (N, D), or recordings: a list of N paths or `Clip`s
+    X   vectors (N, D), or recordings: a list, array or pandas Series of N paths or `Clip`s
 
 Signs are scikit-learn's: `score_samples` and `decision_function` are higher for what is more normal. It is a novelty
 detector: a normal of the bank is at distance 0 from itself, so there is no `fit_predict`. The exact leave-one-out
@@ -14,6 +14,7 @@ scores of the normals are `backend_.train_scores` and `detector_.train_values`, 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,18 @@ from nearfar.audio import Clip
 from nearfar.detector import Detector
 from nearfar.detector.detector import RATE
 from nearfar.detector.system import from_normals
-from nearfar.recipe import Recipe, System, by_name
+from nearfar.recipe import Recipe, System, by_name, with_settings
 from nearfar.support.check import Array
+from nearfar.support.words import shown
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError:
     raise ImportError('this needs scikit-learn 1.6 or newer, an extra: pip install "nearfar[sklearn]"') from None
+
+
+INSIDE = "recipe__"  # before a key of the recipe, as scikit-learn names a parameter of a part
 
 
 class AnomalyDetector(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -70,6 +75,17 @@ class AnomalyDetector(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.device = device
         self.false_alarm_rate = false_alarm_rate
 
+    def set_params(self, **params: Any) -> AnomalyDetector:
+        """Set parameters; `recipe__k=3` sets a key of the recipe, or of every recipe of a fusion."""
+        settings = {key: params.pop(key) for key in [*params] if key.startswith(INSIDE)}
+        super().set_params(**params)
+        if settings:
+            system = self._system()
+            if system is None:
+                raise ValueError("recipe__KEY changes a recipe, and the normals choose here: name a recipe")
+            self.recipe = with_settings(system, {key.removeprefix(INSIDE): v for key, v in settings.items()})
+        return self
+
     def fit(self, X: Any, y: Any = None) -> AnomalyDetector:
         """Fit on normals; `y` is ignored. ValueError for fewer than 2 of them."""
         if are_recordings(X):
@@ -80,12 +96,11 @@ class AnomalyDetector(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 far=self.far,
                 device=self.device,
                 false_alarm_rate=self.false_alarm_rate,
-            ).fit(X, copies=True)
+            ).fit(list(X), copies=True)
             self.offset_ = -self.detector_.threshold.value
             return self
         z = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        system = by_name(self.recipe) if isinstance(self.recipe, str) else self.recipe
-        system = Recipe(metric="euclidean") if system is None else system
+        system = self._system() or Recipe(metric="euclidean")
         if not isinstance(system, Recipe):
             raise ValueError("of vectors, recipe must be a single Recipe, whose back end is used")
         self.backend_ = backend.fit(z, **vars(system.backend))
@@ -97,7 +112,7 @@ class AnomalyDetector(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """(M,) float64: how normal each sample is. A long recording counts as its most unusual window."""
         check_is_fitted(self)
         if are_recordings(X):
-            windows = self._of_recordings().iter_scores(X)
+            windows = self._of_recordings().iter_scores(list(X))
             return np.array([-max(score.score for score in scores) for scores in windows])
         return -self.backend_.score(self._checked(X)).astype(np.float64)
 
@@ -120,6 +135,9 @@ class AnomalyDetector(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             return np.stack([np.concatenate([v.ravel() for v in each[0].vectors]) for each in clips])
         return self._checked(X)
 
+    def _system(self) -> System | None:
+        return by_name(self.recipe) if isinstance(self.recipe, str) else self.recipe
+
     def _checked(self, X: Any) -> Array:
         x: Array = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         return x
@@ -131,8 +149,12 @@ class AnomalyDetector(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def are_recordings(X: Any) -> bool:
-    """Whether X is a sequence of paths or clips."""
-    return isinstance(X, list | tuple | np.ndarray) and len(np.shape(X)) == 1 and all(_is_recording(x) for x in X)
+    """Whether X is a list, array or pandas Series of paths or clips. ValueError for a single one."""
+    if _is_recording(X):
+        raise ValueError(
+            f"X is a single recording or folder ({shown(getattr(X, 'name', X))}): give a list of recordings"
+        )
+    return isinstance(X, Collection) and len(np.shape(X)) == 1 and all(_is_recording(x) for x in X)
 
 
 def _is_recording(x: Any) -> bool:

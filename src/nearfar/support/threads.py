@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from itertools import islice
-from threading import Lock, Thread
+from threading import RLock, Thread
 from time import monotonic
 from typing import Any, ClassVar, TypeVar
 
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 class single_threaded_blas(AbstractContextManager[None]):
     """A context in which BLAS uses one thread. Contexts may nest and overlap; the last to end restores the threads."""
 
-    _lock: ClassVar = Lock()
+    _lock: ClassVar = RLock()  # the garbage collector may end a context within another's beginning
     _open: ClassVar[int] = 0
     _before: ClassVar[dict[str, tuple[Any, int]]] = {}  # path of a library -> it, and its number of threads outside
 
@@ -56,7 +56,7 @@ def threads() -> int:
 
 def map_in_order(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None, *, ahead: int = 1
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """`map(work, items)` in `threads` threads (None: one per core), each with one BLAS thread.
 
     Results come in the order of the items; an item's exception is raised in its place. At most `ahead` items per
@@ -68,16 +68,31 @@ def map_in_order(
         if workers == 1:
             yield from map(work, rest)
             return
-        with ThreadPoolExecutor(workers, initializer=_one_blas_thread_here) as pool:
-            try:
-                waiting: deque[Future[Result]] = deque()
-                while True:
-                    waiting += [pool.submit(work, item) for item in islice(rest, (1 + ahead) * workers - len(waiting))]
-                    if not waiting:
-                        return
-                    yield waiting.popleft().result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        with pool_of_threads(workers) as pool:
+            waiting: deque[Future[Result]] = deque()
+            while True:
+                waiting += [pool.submit(work, item) for item in islice(rest, (1 + ahead) * workers - len(waiting))]
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+
+
+@contextmanager
+def pool_of_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool for a generator, with one BLAS thread in each thread; what has not begun at the end is dropped.
+
+    The end waits for what is running, but not where the generator is closed: the garbage collector does so in any
+    thread, also in one of the pool that holds what another thread of the pool waits for.
+    """
+    pool = ThreadPoolExecutor(workers, initializer=_one_blas_thread_here)
+    wait = True
+    try:
+        yield pool
+    except GeneratorExit:
+        wait = False
+        raise
+    finally:
+        pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def all_within(wait_s: float, works: Iterable[Callable[[], object]]) -> None:
@@ -91,9 +106,13 @@ def all_within(wait_s: float, works: Iterable[Callable[[], object]]) -> None:
 
 
 def _one_blas_thread_here() -> None:
-    """What the main thread sets does not reach a BLAS that is threaded by OpenMP, as faiss brings one."""
-    for library in _blas(len(sys.modules)):
-        library.set_num_threads(1)
+    """What the main thread sets does not reach a BLAS that is threaded by OpenMP, as faiss brings one.
+
+    A thread that begins when its map has ended leaves BLAS alone: other kinds have one number for all threads.
+    """
+    with single_threaded_blas._lock:
+        for library in _blas(len(sys.modules)) if single_threaded_blas._open else ():
+            library.set_num_threads(1)
 
 
 @lru_cache(maxsize=1)
