@@ -154,7 +154,7 @@ def are_recordings(X: Any) -> bool:
         raise ValueError(
             f"X is a single recording or folder ({shown(getattr(X, 'name', X))}): give a list of recordings"
         )
-    return isinstance(X, Collection) and len(np.shape(X)) == 1 and all(_is_recording(x) for x in X)
+    return len(np.shape(X)) == 1 and isinstance(X, Collection) and all(_is_recording(x) for x in X)
 
 
 def _is_recording(x: Any) -> bool:
