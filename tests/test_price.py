@@ -2,10 +2,11 @@
 
 import pytest
 
+from nearfar.cli.history import machine_of
 from nearfar.live.history.history import History
 from nearfar.live.history.records import Event, ScoreRecord
 from nearfar.live.rules.alarm import Alarm
-from nearfar.live.rules.price import Price, machine_of, price_of
+from nearfar.live.rules.price import Price, price_of
 
 HOP, DAY = 60.0, 86_400.0
 

@@ -124,6 +124,19 @@ def open_history(folder: Path) -> closing[History]:
     return closing(History(folder))
 
 
+def machine_of(history: History, asked: str, model: str) -> str:
+    """The machine in a history that was `asked` for, else the one with the name of the model, else the only one."""
+    machines = history.machines()
+    if asked and asked not in machines:
+        raise ValueError(f"there is no machine {asked!r} in the history; there are: {', '.join(machines) or 'none'}")
+    if not machines:
+        raise ValueError(f"no scores are recorded yet in {history.folder}")
+    found = asked or (model if model in machines else machines[0] if len(machines) == 1 else "")
+    if not found:
+        raise ValueError(f"the history has several machines: choose one with --machine: {', '.join(machines)}")
+    return found
+
+
 def _print(facts: dict[str, Any], lines: list[str], as_json: bool) -> None:
     if as_json:
         echo_json(facts)

@@ -10,7 +10,7 @@ import typer
 
 from nearfar.cli import options as opt
 from nearfar.cli import output as results
-from nearfar.cli.history import open_history
+from nearfar.cli.history import machine_of, open_history
 from nearfar.cli.terminal import ALARM, BAD_INPUT, DONE, Failures, echo, echo_json, echo_wrapped, progress_bar, warn
 from nearfar.support.files import atomic_write
 from nearfar.support.progress import titled
@@ -235,7 +235,7 @@ def threshold(
 
     Show or change the set-point of a detector, without fitting it again.
     """
-    from nearfar.live.rules.price import machine_of, price_of
+    from nearfar.live.rules.price import price_of
     from nearfar.live.rules.rhythm import all_day
 
     if sum(x is not None for x in (false_alarms_per_day, rate, value)) > 1:

@@ -119,11 +119,6 @@ def _matching(pattern: str, expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _when(value: str) -> str:
-    Span.parse(value)
-    return value
-
-
 Topic = Annotated[
     str, _matching(r"[^/+#\0](?:[^+#\0]*[^/+#\0])?", "must be a topic without + and #, and without / at its ends")
 ]
@@ -133,7 +128,7 @@ Url = Annotated[
 ]
 Endpoint = Annotated[str, _matching(r"opc\.tcp://.*", "must be opc.tcp://HOST:PORT/")]
 Hour = Annotated[str, _matching(r"([01]\d|2[0-3]):[0-5]\d", "must be an hour such as 07:00")]
-When = Annotated[str, AfterValidator(_when)]
+When = Annotated[str, AfterValidator(lambda value: Span.parse(value).text)]
 EventKind = Annotated[str, AfterValidator(lambda value: one_of("kind of event", value, KINDS))]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_strings)]
 FilePath = Annotated[Path, BeforeValidator(_path)]

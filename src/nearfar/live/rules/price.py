@@ -66,19 +66,6 @@ def price_of(history: History, machine: str, value: float, alarm: Alarm) -> Pric
     return Price(value, len(recent), kept, added, len(faults), heard)
 
 
-def machine_of(history: History, asked: str, model: str) -> str:
-    """The machine in a history that was `asked` for, else the one with the name of the model, else the only one."""
-    machines = history.machines()
-    if asked and asked not in machines:
-        raise ValueError(f"there is no machine {asked!r} in the history; there are: {', '.join(machines) or 'none'}")
-    if not machines:
-        raise ValueError(f"no scores are recorded yet in {history.folder}")
-    found = asked or (model if model in machines else machines[0] if len(machines) == 1 else "")
-    if not found:
-        raise ValueError(f"the history has several machines: choose one with --machine: {', '.join(machines)}")
-    return found
-
-
 def _alarms(scores: Iterable[ScoreRecord], alarm: Alarm) -> Iterator[tuple[float, float]]:
     """(start, end) of each alarm that `alarm` raises."""
     start, end = None, 0.0

@@ -192,7 +192,5 @@ def _read(file: Path) -> list[Job]:
     try:
         plain = json.loads(file.read_text(encoding="utf-8"))
         return [Job(**{**job, "notes": tuple(job["notes"])}) for job in plain]
-    except FileNotFoundError:
-        return []
-    except (ValueError, TypeError, KeyError):  # written by another version: what is running is not known
+    except (FileNotFoundError, ValueError, TypeError, KeyError):  # none yet, or written by another version
         return []
