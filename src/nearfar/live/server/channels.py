@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path
 
 from nearfar.live.server import schemas
-from nearfar.live.server.service import ERRORS, CallerDep, Service, ServiceDep, caller_name
+from nearfar.live.server.service import ERRORS, By, CallerDep, Service, ServiceDep
 from nearfar.live.sinks.notify import Channel
 
 router = APIRouter(prefix="/v1/channels", tags=["channels"], responses=ERRORS)
@@ -21,9 +21,9 @@ def channels(service: ServiceDep) -> schemas.Channels:
 
 
 @router.put("/{name}", operation_id="putChannel")
-def put(service: ServiceDep, request: Request, name: Name, body: schemas.NewChannel) -> schemas.PeopleChannel:
+def put(service: ServiceDep, by: By, name: Name, body: schemas.NewChannel) -> schemas.PeopleChannel:
     """Add a channel, or replace one that was added; audited."""
-    who = caller_name(request, body.who)
+    who = by(body.who)
     return _shown(service, service.channels.put(name, body.model_dump(exclude={"who"}), who))
 
 

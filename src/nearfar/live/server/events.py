@@ -10,18 +10,7 @@ from nearfar.live.server import schemas
 from nearfar.live.server.playback import nearest_clips
 from nearfar.live.server.serializers import audit_entries, audit_entry, event_with_audit, next_page
 from nearfar.live.server.serializers import explanation as explanation_of
-from nearfar.live.server.service import (
-    ERRORS,
-    Before,
-    EventDep,
-    Id,
-    Limit,
-    MachineDep,
-    Name,
-    ServiceDep,
-    Time,
-    caller_name,
-)
+from nearfar.live.server.service import ERRORS, Before, By, EventDep, Id, Limit, MachineDep, Name, ServiceDep, Time
 
 router = APIRouter(prefix="/v1", tags=["events"], responses=ERRORS)
 NOBODY = schemas.ByWhom()
@@ -64,17 +53,17 @@ def explanation(service: ServiceDep, event: EventDep) -> schemas.Explanation:
 
 
 @router.post("/events/{id}/acknowledge", operation_id="acknowledgeEvent")
-def acknowledge(service: ServiceDep, request: Request, known: EventDep, body: schemas.ByWhom = NOBODY) -> schemas.Event:
+def acknowledge(service: ServiceDep, by: By, known: EventDep, body: schemas.ByWhom = NOBODY) -> schemas.Event:
     """Record that somebody has seen the event and looks after it."""
-    service.plant.operator.acknowledge(known.id, caller_name(request, body.who))
+    service.plant.operator.acknowledge(known.id, by(body.who))
     return event(service, known.id)
 
 
 @router.post("/events/{id}/feedback", operation_id="answerEvent")
-def feedback(service: ServiceDep, request: Request, event: EventDep, body: schemas.Feedback) -> schemas.Done:
+def feedback(service: ServiceDep, by: By, event: EventDep, body: schemas.Feedback) -> schemas.Done:
     """Record what the event was. "fine" adds its sound to the normals and can be undone; "fault" is a real fault."""
     machine, operator = service.plant.machines[event.machine], service.plant.operator
-    who, said = caller_name(request, body.who), body.said.strip()
+    who, said = by(body.who), body.said.strip()
     if body.verdict == "fault":
         audit = operator.mark_fault(event.id, who, fault=body.fault.strip(), said=said)
         return service.done(audit, f"Recorded as a real fault of {machine.name}.")
@@ -85,9 +74,9 @@ def feedback(service: ServiceDep, request: Request, event: EventDep, body: schem
 
 
 @router.put("/events/{id}/label", operation_id="nameEvent")
-def name_event(service: ServiceDep, request: Request, known: EventDep, body: schemas.NewText) -> schemas.Event:
+def name_event(service: ServiceDep, by: By, known: EventDep, body: schemas.NewText) -> schemas.Event:
     """Say what the event is called in lists and on the time line; audited."""
-    service.broadcast(service.plant.operator.name_event(known.id, body.text.strip(), caller_name(request, body.who)))
+    service.broadcast(service.plant.operator.name_event(known.id, body.text.strip(), by(body.who)))
     return event(service, known.id)
 
 
@@ -100,20 +89,18 @@ def notes(service: ServiceDep, machine: MachineDep, since: Time = None, until: T
 
 
 @router.post("/machines/{id}/notes", operation_id="writeNote", tags=["notes"], status_code=201)
-def write_note(service: ServiceDep, request: Request, machine: MachineDep, body: schemas.NewNote) -> schemas.Notes:
+def write_note(service: ServiceDep, by: By, machine: MachineDep, body: schemas.NewNote) -> schemas.Notes:
     """Write a note on the time line of a machine, such as a repair; audited. All notes are the answer."""
     at = service.clock() if body.at is None else body.at
-    who = caller_name(request, body.who)
+    who = by(body.who)
     service.broadcast(service.plant.operator.write_note(machine.id, body.text.strip(), who, at=at))
     return notes(service, machine)
 
 
 @router.put("/machines/{id}/notes/{note}", operation_id="changeNote", tags=["notes"])
-def change_note(
-    service: ServiceDep, request: Request, machine: MachineDep, note: Id, body: schemas.NewText
-) -> schemas.Notes:
+def change_note(service: ServiceDep, by: By, machine: MachineDep, note: Id, body: schemas.NewText) -> schemas.Notes:
     """Change the text of a note, or delete it; audited. All notes are the answer."""
-    who = caller_name(request, body.who)
+    who = by(body.who)
     service.broadcast(service.plant.operator.change_note(machine.id, note, body.text.strip(), who))
     return notes(service, machine)
 
@@ -135,7 +122,7 @@ def audit(
 
 
 @router.post("/audit/{id}/undo", operation_id="undoChange", tags=["audit"])
-def undo(service: ServiceDep, request: Request, id: Id, body: schemas.ByWhom = NOBODY) -> schemas.Done:
+def undo(service: ServiceDep, by: By, id: Id, body: schemas.ByWhom = NOBODY) -> schemas.Done:
     """Bring back the model from before a change, byte for byte; only the newest change can be undone."""
-    done = service.plant.operator.undo(id, caller_name(request, body.who))
+    done = service.plant.operator.undo(id, by(body.who))
     return service.done(done, f"The model of {done.machine} is as it was before.")

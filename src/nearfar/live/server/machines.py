@@ -26,16 +26,7 @@ from nearfar.live.rules.setpoint import expected_alarms, independent_per_week, r
 from nearfar.live.server import schemas
 from nearfar.live.server.playback import heard_clip, is_stream, is_unchanged, normal_clip, sound_path
 from nearfar.live.server.serializers import audit_entries, machine_state, next_page
-from nearfar.live.server.service import (
-    ERRORS,
-    HOUR_S,
-    CallerDep,
-    MachineDep,
-    Service,
-    ServiceDep,
-    Time,
-    caller_name,
-)
+from nearfar.live.server.service import ERRORS, HOUR_S, By, CallerDep, MachineDep, Service, ServiceDep, Time
 from nearfar.live.server.sounds import PlayingDep, file_route, sound
 from nearfar.support.words import plural, without_commands
 
@@ -61,12 +52,12 @@ def machine(service: ServiceDep, machine: MachineDep) -> schemas.MachineState:
 
 
 @router.put("/{id}", operation_id="putMachine")
-def put_machine(service: ServiceDep, request: Request, id: str, body: schemas.NewMachine) -> schemas.MachineState:
+def put_machine(service: ServiceDep, by: By, id: str, body: schemas.NewMachine) -> schemas.MachineState:
     """Add a machine, or replace it, without a restart; audited. Its model lies beside those of the plant.
 
     A source is `mic` or a URL; paths, weights and options of ffmpeg are given in the configuration file.
     """
-    service.broadcast(service.roster.put(id, body.table(), caller_name(request, body.who)))
+    service.broadcast(service.roster.put(id, body.table(), by(body.who)))
     return machine_state(service.plant, id)
 
 
@@ -142,23 +133,21 @@ def model(service: ServiceDep, machine: MachineDep) -> schemas.Model:
 
 
 @router.put("/{id}/threshold", operation_id="setThreshold")
-def threshold(
-    service: ServiceDep, request: Request, machine: MachineDep, body: schemas.NewSetPoint
-) -> schemas.SetPoint:
+def threshold(service: ServiceDep, by: By, machine: MachineDep, body: schemas.NewSetPoint) -> schemas.SetPoint:
     """Change the set-point without fitting again; audited, can be undone. `dry_run`: only say what it costs."""
     operator = service.plant.operator
     wish = {"false_alarms_per_week": body.false_alarms_per_week, "value": body.value}
     new = operator.with_set_point(machine, **wish)
     price = price_of(service.plant.history, machine.id, new.threshold.value, machine.alarm)
     if not body.dry_run:
-        service.broadcast(operator.change_set_point(machine.id, who=caller_name(request, body.who), **wish))
+        service.broadcast(operator.change_set_point(machine.id, who=by(body.who), **wish))
     return _set_point(machine, new, price)
 
 
 @router.post("/{id}/shelve", operation_id="shelveMachine")
-def shelve(service: ServiceDep, request: Request, machine: MachineDep, body: schemas.Shelving) -> schemas.Done:
+def shelve(service: ServiceDep, by: By, machine: MachineDep, body: schemas.Shelving) -> schemas.Done:
     """Raise no alarm for some hours; windows are still scored and kept."""
-    audit = service.plant.operator.shelve(machine.id, body.hours, caller_name(request, body.who))
+    audit = service.plant.operator.shelve(machine.id, body.hours, by(body.who))
     return service.done(audit, f"{machine.name} is shelved for {body.hours:g} h.")
 
 
@@ -242,11 +231,9 @@ def normals(machine: MachineDep, limit: Annotated[int, Query(ge=1, le=10_000)] =
 
 
 @router.put("/{id}/normals", operation_id="changeNormals")
-def change_normals(
-    service: ServiceDep, request: Request, machine: MachineDep, body: schemas.NormalsChange
-) -> schemas.Done:
+def change_normals(service: ServiceDep, by: By, machine: MachineDep, body: schemas.NormalsChange) -> schemas.Done:
     """Take normal recordings out of a model, or name their session; audited, and can be undone. Files stay."""
-    operator, who = service.plant.operator, caller_name(request, body.who)
+    operator, who = service.plant.operator, by(body.who)
     if body.remove == (body.session is not None):
         raise BadInput("give remove or session: one of them")
     was = machine.detector.threshold.value

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
 from nearfar.live.server import schemas
-from nearfar.live.server.service import ERRORS, CallerDep, Id, ServiceDep, caller_name
+from nearfar.live.server.service import ERRORS, By, CallerDep, Id, ServiceDep
 
 router = APIRouter(prefix="/v1/maintenance", tags=["maintenance"], responses=ERRORS)
 
@@ -17,9 +17,9 @@ def listed(service: ServiceDep) -> schemas.MaintenanceList:
 
 
 @router.post("", operation_id="addMaintenance")
-def add(service: ServiceDep, request: Request, body: schemas.NewMaintenance) -> schemas.Maintenance:
+def add(service: ServiceDep, by: By, body: schemas.NewMaintenance) -> schemas.Maintenance:
     """Add a time of maintenance, once or every week; audited for each machine."""
-    entry = service.plant.add_maintenance(body.when, body.machines, body.why, caller_name(request, body.who))
+    entry = service.plant.add_maintenance(body.when, body.machines, body.why, by(body.who))
     return schemas.Maintenance.of(entry)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any, TypeVar
@@ -212,6 +213,14 @@ def caller_name(request: Request, who: str) -> str:
     if is_local(address) or not address:
         return name or "somebody at this computer"
     return f"{name} ({address})" if name else f"somebody at {address}"
+
+
+async def names_caller(request: Request) -> Callable[[str], str]:
+    """Makes the name for the audit of what a body says."""
+    return partial(caller_name, request)
+
+
+By = Annotated[Callable[[str], str], Depends(names_caller)]
 
 
 async def caller_of_query(request: Request, who: schemas.Who = "") -> str:

@@ -14,7 +14,7 @@ from nearfar.live.history.archive import gain_db
 from nearfar.live.roster import check_sources
 from nearfar.live.server import schemas
 from nearfar.live.server.errors import HttpError
-from nearfar.live.server.service import ERRORS, Service, ServiceDep, caller_name
+from nearfar.live.server.service import ERRORS, By, Service, ServiceDep
 from nearfar.live.server.sounds import Playing, PlayingDep, file_route, sound
 from nearfar.live.server.uploads import BODY, FormatDep, Upload, received_upload
 from nearfar.live.setup.collection import Collection
@@ -75,7 +75,7 @@ def collection(service: ServiceDep, id: str) -> schemas.Collection:
 
 
 @router.put("/machines/{id}/recordings", operation_id="changeCollection")
-def change(service: ServiceDep, request: Request, id: str, body: schemas.CollectionChange) -> schemas.Collection:
+def change(service: ServiceDep, by: By, id: str, body: schemas.CollectionChange) -> schemas.Collection:
     """Say where the recordings come from, throw some out or take them in again, or name their session."""
     setup, given = service.setup, body.model_dump(exclude_none=True, exclude={"who", "files", "keep", "session"})
     if given.get("folder"):
@@ -89,7 +89,7 @@ def change(service: ServiceDep, request: Request, id: str, body: schemas.Collect
     if given:
         setup.collections.change(id, **given)
     if body.files:
-        who = caller_name(request, body.who)
+        who = by(body.who)
         setup.collections.mark(id, body.files, who, keep=body.keep, session=body.session)
     return collection(service, id)
 
@@ -179,16 +179,16 @@ def stop_microphone(service: ServiceDep, id: str) -> schemas.Session:
 
 
 @router.post("/machines/{id}/doctor", operation_id="checkRecordings", status_code=202)
-def doctor(service: ServiceDep, request: Request, id: str, body: schemas.ByWhom) -> schemas.Job:
+def doctor(service: ServiceDep, by: By, id: str, body: schemas.ByWhom) -> schemas.Job:
     """Check the recordings as `nearfar doctor` does: a job; what was found is in the collection."""
-    return schemas.Job.of(service.setup.start(DOCTOR, id, caller_name(request, body.who)))
+    return schemas.Job.of(service.setup.start(DOCTOR, id, by(body.who)))
 
 
 @router.post("/machines/{id}/fit", operation_id="fitMachine", status_code=202)
-def fit(service: ServiceDep, request: Request, id: str, body: schemas.ByWhom) -> schemas.Job:
+def fit(service: ServiceDep, by: By, id: str, body: schemas.ByWhom) -> schemas.Job:
     """Fit a machine on its recordings: a job. It is live when the job is done, and not before; a machine that is live
     already keeps its old detector beside the new one."""
-    return schemas.Job.of(service.setup.start(FIT, id, caller_name(request, body.who)))
+    return schemas.Job.of(service.setup.start(FIT, id, by(body.who)))
 
 
 @router.get("/jobs", operation_id="listJobs")
