@@ -22,7 +22,7 @@ from test_texts import PLACE, forms, keys
 
 pytestmark = pytest.mark.slow
 playwright = pytest.importorskip("playwright.sync_api", reason="the dashboard is tested with playwright")
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 TOKEN = "a-token-that-is-long-enough"
 WAIT_MS = 60_000
 LOUDER = 1.1  # another session: unusual, and far below the alarm at HIGH

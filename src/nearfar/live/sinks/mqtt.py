@@ -196,7 +196,7 @@ class Mqtt:
         for prefix, site, id, *what in gone:
             all_of_it = (f"{prefix}/{site}/{id}/{HEALTH}", *discovery_topics(site, id))
             for topic in discovery_topics(site, id, COMMANDING) if what else all_of_it:
-                connection.client.publish(topic, b"", qos=1, retain=True)
+                connection.publish(topic, "", retain=True)
         if gone:
             self._write_announced([])
 
@@ -211,7 +211,7 @@ class _Connection:
         self.denied: set[str] = set()  # topics that the broker does not allow
         self._refused = False  # by the broker
         self._heard = False  # health is known
-        self._sent: dict[int, str] = {}  # the topics of messages that are not confirmed yet
+        self._open: dict[int, str | bool] = {}  # of a message: its topic, or whether it was denied
         self.encrypted = broker.tls or broker.ca is not None
         self.port = broker.port or (8883 if self.encrypted else 1883)
 
@@ -277,8 +277,18 @@ class _Connection:
     def publish(self, topic: str, payload: str, *, retain: bool = False) -> Any:
         """Hand a message to the client."""
         info = self.client.publish(topic, payload, qos=1, retain=retain)
-        self._sent[info.mid] = topic
+        self._match(info.mid, topic)
         return info
+
+    def _match(self, mid: int, half: str | bool) -> None:
+        """Bring the topic of a message and the broker's answer together; the answer may be the first."""
+        other = self._open.setdefault(mid, half)
+        if isinstance(half, str) == isinstance(other, str):
+            self._open[mid] = half
+            return
+        del self._open[mid]
+        topic, is_denied = (half, other) if isinstance(half, str) else (other, half)
+        (self.denied.add if is_denied else self.denied.discard)(str(topic))
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         self._refused = reason.is_failure
@@ -301,11 +311,7 @@ class _Connection:
             self.problem = f"the connection to {self.sink.broker.host} was lost ({reason}); trying again"
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
-        topic = self._sent.pop(mid, "")
-        if topic and reason.is_failure:
-            self.denied.add(topic)
-        else:
-            self.denied.discard(topic)
+        self._match(mid, bool(reason.is_failure))
 
     def _on_subscribe(self, client: Any, userdata: Any, mid: int, reasons: Sequence[Any], properties: Any) -> None:
         if any(reason.is_failure for reason in reasons):
