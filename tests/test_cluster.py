@@ -183,7 +183,7 @@ def test_a_plug_in_that_no_import_path_leads_to_stays_at_home(registered):
     pooling.register_pooling("numpys", np.max)
     assert importables({"pooling": ["numpys"]})[0][2].path == "numpy:max"
     for given in (lambda frames: frames.max(axis=0), type("Made", (), {"__call__": lambda self, x: x.max(axis=0)})()):
-        name = pooling.name_of_pooling(given)
+        name = pooling.PLUGINS.name_of(given)
         with pytest.raises(ValueError, match=rf"the pooling '{name}' cannot go to a cluster: .* module's own"):
             importables({"pooling": ["mean", name]})
     with pytest.raises(ValueError, match=r"encoder 'test_cluster.Bands' cannot go to a cluster"):

@@ -186,7 +186,7 @@ def test_a_back_end_gets_the_options_that_its_signature_names_and_its_scores_are
         assert density_k == 5
         return Nearest(z, is_target)
 
-    assert np.allclose(backend.fit(z, method=backend.name_of_backend(strict), density_k=5).score(z), 0, atol=1e-6)
+    assert np.allclose(backend.fit(z, method=backend.PLUGINS.name_of(strict), density_k=5).score(z), 0, atol=1e-6)
 
     class Bad(Nearest):
         train_scores = np.full(20, np.nan)
@@ -194,7 +194,7 @@ def test_a_back_end_gets_the_options_that_its_signature_names_and_its_scores_are
         def score(self, q):
             return np.zeros(3)
 
-    bad = backend.fit(z, method=backend.name_of_backend(Bad))
+    bad = backend.fit(z, method=backend.PLUGINS.name_of(Bad))
     with pytest.raises(ValueError, match=r"'test_plugins.test_.*Bad' have shape"):
         bad.score(q)
     with pytest.raises(ValueError, match="train_scores of the back end"):
@@ -258,9 +258,9 @@ def test_a_search_takes_plug_ins_as_they_are():
 
     names = space(views=[difference, "n_f"], poolings=[peak], methods=[Nearest, "raw"]).names()
     assert names == {
-        "view": {views.name_of_view(difference), "n_f"},
-        "pooling": {pooling.name_of_pooling(peak)},
-        "method": {backend.name_of_backend(Nearest), "raw"},
+        "view": {views.PLUGINS.name_of(difference), "n_f"},
+        "pooling": {pooling.PLUGINS.name_of(peak)},
+        "method": {backend.PLUGINS.name_of(Nearest), "raw"},
     }
     with pytest.raises(ValueError, match="unknown pooling of the search 'peak'"):
         space(poolings=["peak"])
@@ -419,9 +419,9 @@ def test_what_a_plug_in_gives_may_be_tensors_with_gradients(dtype: str):
     assert np.allclose(grid, [[[*parts, parts.sum()]]], rtol=1e-2 if dtype == "bfloat16" else 1e-5)
     factor = torch.ones(1, requires_grad=True)
     x = np.random.default_rng(1).normal(size=(3, 5, 4)).astype(np.float32)
-    name = pooling.name_of_pooling(lambda frames: torch.as_tensor(frames).amax(0) * factor)
+    name = pooling.PLUGINS.name_of(lambda frames: torch.as_tensor(frames).amax(0) * factor)
     assert np.array_equal(pooling.pool(x, name), x.max(axis=1))
-    view = views.name_of_view(lambda near, far: (torch.as_tensor(near) + torch.as_tensor(far)) * factor)
+    view = views.PLUGINS.name_of(lambda near, far: (torch.as_tensor(near) + torch.as_tensor(far)) * factor)
     both = x[:, 0] / np.linalg.norm(x[:, 0], axis=1)[:, None] + x[:, 1] / np.linalg.norm(x[:, 1], axis=1)[:, None]
     assert np.allclose(views.compose(view, x[:, 0], x[:, 1]), both / np.linalg.norm(both, axis=1)[:, None], atol=1e-6)
 
@@ -432,7 +432,7 @@ def test_what_a_plug_in_gives_may_be_tensors_with_gradients(dtype: str):
         def score(self, q):
             return torch.as_tensor(q).sum(1) * factor
 
-    fitted = backend.fit(x[:, 0], method=backend.name_of_backend(Sums))
+    fitted = backend.fit(x[:, 0], method=backend.PLUGINS.name_of(Sums))
     assert np.allclose(fitted.train_scores, x[:, 0].sum(axis=1)) and isinstance(fitted.score(x[:, 1]), np.ndarray)
     with pytest.raises(ValueError, match="holds nan at index"):
         plugins.finite("x", torch.tensor([np.nan], requires_grad=True))
@@ -447,13 +447,13 @@ def test_a_back_end_without_leave_one_out_is_refused_with_what_it_needs():
             return np.linalg.norm(q - self.mean, axis=1)
 
     with pytest.raises(ValueError, match=r"Half without train_scores: .* fitted without it; without a formula"):
-        backend.fit(np.eye(5), method=backend.name_of_backend(Half))
+        backend.fit(np.eye(5), method=backend.PLUGINS.name_of(Half))
 
     def nothing(z, is_target):
         return None
 
     with pytest.raises(ValueError, match="NoneType without score and train_scores"):
-        backend.fit(np.eye(5), method=backend.name_of_backend(nothing))
+        backend.fit(np.eye(5), method=backend.PLUGINS.name_of(nothing))
 
 
 def test_a_store_leaves_out_an_encoder_without_weights_hash_and_keeps_the_others(data: Path, tmp_path: Path):

@@ -101,7 +101,7 @@ class FittedPlugin(Protocol):
 
 
 FITS: dict[str, Callable[..., FittedPlugin]] = {}  # back ends of the user
-PLUGINS = Plugins("back end", "nearfar.register_backend", FITS)
+PLUGINS = Plugins("back end", "nearfar.register_backend", FITS, lambda fit: fit)
 
 
 def register_backend(name: str, fit: Callable[..., FittedPlugin]) -> None:
@@ -114,12 +114,7 @@ def register_backend(name: str, fit: Callable[..., FittedPlugin]) -> None:
     """
     if name in METHODS:
         raise ValueError(f"{name!r} is a back end of nearfar: register yours under another name")
-    PLUGINS.register(name, fit, fit)
-
-
-def name_of_backend(fit: Callable[..., FittedPlugin]) -> str:
-    """The name of a callable back end, which is registered if it is not yet."""
-    return PLUGINS.name_of(fit, lambda given: given)
+    PLUGINS.register(name, fit)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ The official score is the harmonic mean of the 3 M numbers of M machines. Anomal
 because one threshold has to serve both domains; a metric that keeps them apart is not comparable.
 
 Conventions
-    Scores are finite, higher is more anomalous; labels are True for an anomaly and for a clip of the target domain.
+    Scores (N,) are finite, one per clip, and higher is more anomalous; labels (N,) are True for an anomaly and for a
+    clip of the target domain. Both kinds, normal and anomalous, must be there.
     Every metric lies in [0, 1]. A domain without normal clips has AUC NaN, and NaN does not enter a harmonic mean.
     The ROC is a straight line between two thresholds, so clips with equal scores make a slope, as in scikit-learn.
     A bootstrap draws clips with replacement within each label and domain: a clip drawn twice counts twice.
@@ -76,33 +77,20 @@ class Interval:
 
 
 def auc(scores: ArrayLike, is_anomaly: ArrayLike) -> float:
-    """Area under the ROC curve: the share of (anomaly, normal) pairs in the right order, ties one half.
-
-    scores       (N,) one score per clip
-    is_anomaly   (N,) True for an anomalous clip; both kinds must be there
-    """
+    """Area under the ROC curve: the share of (anomaly, normal) pairs in the right order, ties one half."""
     s, a = _labelled(scores, is_anomaly)
     return float(Ranking(s[None]).auc(~a, a)[0])
 
 
 def partial_auc(scores: ArrayLike, is_anomaly: ArrayLike, max_fpr: float = MAX_FPR) -> float:
-    """Area under the ROC up to a false-positive rate, McClish standardised to chance 0.5 and best 1.
-
-    scores       (N,) one score per clip
-    is_anomaly   (N,) True for an anomalous clip; both kinds must be there
-    max_fpr      in (0, 1]
-    """
+    """Area under the ROC up to a false-positive rate in (0, 1], McClish standardised to chance 0.5 and best 1."""
     number("max_fpr", max_fpr, above=0, high=1)
     s, a = _labelled(scores, is_anomaly)
     return float(Ranking(s[None]).partial_auc(~a, a, max_fpr)[0])
 
 
 def roc_points(scores: ArrayLike, is_anomaly: ArrayLike) -> tuple[Array, Array]:
-    """False-positive rates and true-positive rates of the ROC from (0, 0) to (1, 1), one point per distinct score.
-
-    scores       (N,) one score per clip
-    is_anomaly   (N,) True for an anomalous clip; both kinds must be there
-    """
+    """False-positive rates and true-positive rates of the ROC from (0, 0) to (1, 1), one point per distinct score."""
     s, a = _labelled(scores, is_anomaly)
     curve = Ranking(s[None]).curve(~a, a)
     points = curve.is_last[0]

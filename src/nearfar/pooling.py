@@ -187,7 +187,6 @@ POOLINGS: dict[str, Rule] = {
     "peak": lambda x, p, alpha: _peak(x),
     "mean_std": lambda x, p, alpha: _mean_std(x),
 }
-PLUGINS = Plugins("pooling", "nearfar.register_pooling", POOLINGS)
 
 
 def register_pooling(name: str, pooling: Callable[[Array], Array]) -> None:
@@ -195,12 +194,7 @@ def register_pooling(name: str, pooling: Callable[[Array], Array]) -> None:
 
     ValueError for the name of a pooling of nearfar.
     """
-    PLUGINS.register(name, pooling, _clipwise(pooling))
-
-
-def name_of_pooling(pooling: Callable[[Array], Array]) -> str:
-    """The name of a callable pooling, which is registered if it is not yet."""
-    return PLUGINS.name_of(pooling, _clipwise)
+    PLUGINS.register(name, pooling)
 
 
 def _clipwise(pooling: Callable[[Array], Array]) -> Rule:
@@ -213,6 +207,9 @@ def _clipwise(pooling: Callable[[Array], Array]) -> Rule:
         return pooled
 
     return rule
+
+
+PLUGINS = Plugins("pooling", "nearfar.register_pooling", POOLINGS, _clipwise)
 
 
 def pool(frames: ArrayLike, kind: str, *, p: float = 3, alpha: float = 1) -> Array:

@@ -114,17 +114,15 @@ def parse_view(name: str) -> View:
     return View(name, kind, name, "near_only", waveforms, True, alpha, floor, stft=(n_fft, hop))
 
 
-NAMES: dict[str, Callable[[Any], str]] = {  # the name of a plug-in that is given itself, by field of a recipe
-    "encoder": name_of_encoder,
-    "view": lambda given: views.name_of_view(given) if callable(given) else given,
-    "pooling": lambda given: pooling.name_of_pooling(given) if callable(given) else given,
-    "method": lambda given: backend.name_of_backend(given) if callable(given) else given,
-}
-PLUGINS: dict[str, Plugins[Any]] = {
+PLUGINS: dict[str, Plugins[Any]] = {  # by field of a recipe
     "encoder": ENCODER_PLUGINS,
     "view": views.PLUGINS,
     "pooling": pooling.PLUGINS,
     "method": backend.PLUGINS,
+}
+NAMES: dict[str, Callable[[Any], str]] = {  # the name of a plug-in that is given itself
+    **{field: plugins.name_of for field, plugins in PLUGINS.items()},
+    "encoder": name_of_encoder,
 }
 
 

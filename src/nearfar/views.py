@@ -74,7 +74,6 @@ FAMILIES: dict[str, Callable[[float], Rule]] = {
     "absdif_<gamma>": _absdif,
     "residual_<beta>": _residual,
 }
-PLUGINS = Plugins("view", "nearfar.register_view", VIEWS)
 
 
 def register_view(name: str, view: Rule) -> None:
@@ -84,12 +83,7 @@ def register_view(name: str, view: Rule) -> None:
     """
     if name in ("near", "far"):
         raise ValueError(f"{name!r} is a waveform of nearfar: register your view under another name")
-    PLUGINS.register(name, view, _rowwise(view))
-
-
-def name_of_view(view: Rule) -> str:
-    """The name of a callable view, which is registered if it is not yet."""
-    return PLUGINS.name_of(view, _rowwise)
+    PLUGINS.register(name, view)
 
 
 def _rowwise(view: Rule) -> Rule:
@@ -103,6 +97,9 @@ def _rowwise(view: Rule) -> Rule:
         return out
 
     return rule
+
+
+PLUGINS = Plugins("view", "nearfar.register_view", VIEWS, _rowwise)
 
 
 def parameter(view: str) -> tuple[str, float] | None:

@@ -348,33 +348,28 @@ def _value(where: str, column: str, value: str, choices: dict[str, bool | None])
 
 def rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, {column: value}) of a CSV file as Excel writes it: comma, semicolon or tab, any usual encoding."""
-    try:
-        yield from _rows(manifest)
-    except csv.Error as error:
-        raise ValueError(f"{manifest}: cannot be read as a table ({error})") from None
-
-
-def _rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
     if not manifest.is_file():
         raise FileNotFoundError(f"no such manifest: {manifest}")
-    text = decoded(manifest.read_bytes())
-    lines = text.splitlines()
+    lines = decoded(manifest.read_bytes()).splitlines()
     first = 1 if lines and lines[0].lower().startswith("sep=") else 0  # Excel's own first line
     header = lines[first] if len(lines) > first else ""
-    separator = max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO("\n".join(lines[first:])), delimiter=separator)
-    columns = [column.strip().lower() for column in next(reader, [])]
-    columns = ["file" if column in ("file_name", "filename") else column for column in columns]
-    if "file" not in columns:
-        raise ValueError(
-            f"{manifest}: its first row must name the columns: file and any of domain, label, machine; it is {header!r}"
-        )
-    for cells in reader:
-        row = dict(zip(columns, (unescaped(cell.strip()) for cell in cells), strict=False))
-        if row.get("file"):
-            yield reader.line_num + first, row
-        elif any(row.values()):
-            raise ValueError(f"{manifest}, row {reader.line_num + first}: names no file")
+    reader = csv.reader(io.StringIO("\n".join(lines[first:])), delimiter=max(",;\t", key=header.count))
+    try:
+        columns = [column.strip().lower() for column in next(reader, [])]
+        columns = ["file" if column in ("file_name", "filename") else column for column in columns]
+        if "file" not in columns:
+            raise ValueError(
+                f"{manifest}: its first row must name the columns: file and any of domain, label, machine; it is "
+                f"{header!r}"
+            )
+        for cells in reader:
+            row = dict(zip(columns, (unescaped(cell.strip()) for cell in cells), strict=False))
+            if row.get("file"):
+                yield reader.line_num + first, row
+            elif any(row.values()):
+                raise ValueError(f"{manifest}, row {reader.line_num + first}: names no file")
+    except csv.Error as error:
+        raise ValueError(f"{manifest}: cannot be read as a table ({error})") from None
 
 
 def decoded(data: bytes) -> str:

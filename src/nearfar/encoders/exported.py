@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.encoders.table import as_frames, as_list
+from nearfar.encoders.table import Frames, as_list
 from nearfar.support.check import Array, integer, number
 from nearfar.support.files import sha256_of
 from nearfar.support.words import listed
@@ -127,7 +127,7 @@ def load(name: str, weights: Any, device: str = "cpu") -> Exported:
     return Exported(name, manifest, path, runner(network, manifest))
 
 
-class Exported:
+class Exported(Frames):
     """An encoder around a network's file; `weights_hash` is over network and manifest."""
 
     batches, device = False, "cpu"
@@ -157,10 +157,6 @@ class Exported:
                 raise ValueError(f"{self.manifest.network} makes NaN or infinity of waves[{i}]: is `scale` right?")
             grids.append(grid)
         return np.stack(grids) if stacked and grids else grids
-
-    def frames(self, waves: Any, freq: str = "concat") -> Any:
-        """The grid as frames: "concat" (B, T, F D), "mean" (B, T, D) or "bands" (B, T, F, D)."""
-        return as_frames(self.grid(waves), freq)
 
     def _grid_of(self, part: Array) -> Array:
         out = self._run((part * np.float32(self.manifest.scale)).astype(np.float32))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from nearfar.encoders.checkpoint import source_hash
-from nearfar.encoders.table import CLS, TABLE, Layer, as_frames, as_list
+from nearfar.encoders.table import CLS, TABLE, Frames, Layer, as_list
 from nearfar.encoders.vit import ClassTokens, Linear
 from nearfar.support.check import Array
 
@@ -51,7 +51,7 @@ class Network(Protocol):
         ...
 
 
-class FrozenEncoder:
+class FrozenEncoder(Frames):
     """A network as an encoder; `weights_path` and `weights_hash` (SHA-256 of the file) identify its weights."""
 
     batches = True
@@ -118,10 +118,6 @@ class FrozenEncoder:
         by_layer = ([grids[j] for grids, _ in found] for j in range(len(layers)))
         out: list[Any] = [np.stack(grids) if stacked and grids else grids for grids in by_layer]
         return out if several else out[0]
-
-    def frames(self, waves: Any, freq: str = "concat") -> Any:
-        """The grid as frames: "concat" (B, T, F D), "mean" (B, T, D) or "bands" (B, T, F, D)."""
-        return as_frames(self.grid(waves), freq)
 
     def _grids(self, waves: list[Array], layers: list[int]) -> list[tuple[list[Array], bool]]:
         """For each wave a grid per layer, and whether they are finite, which a GPU sees at once."""

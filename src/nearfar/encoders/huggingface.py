@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from nearfar.encoders.table import as_frames, as_list, device_class
+from nearfar.encoders.table import Frames, as_list, device_class
 from nearfar.support.check import Array, finite
 from nearfar.support.files import sha256_of
 
 NEEDED = ("config.json", "preprocessor_config.json")
 
 
-class HuggingFace:
+class HuggingFace(Frames):
     """A model of transformers as an encoder."""
 
     batches = False
@@ -55,10 +55,6 @@ class HuggingFace:
         out: list[Any] = [list(of_layer) for of_layer in zip(*grids, strict=True)] or [[] for _ in layers]
         out = [np.stack(found) if stacked and found else found for found in out]
         return out if isinstance(layer, Sequence) else out[0]
-
-    def frames(self, waves: Any, freq: str = "concat") -> Any:
-        """The grid as frames: "concat" and "mean" (B, T, D), or "bands" (B, T, 1, D)."""
-        return as_frames(self.grid(waves), freq)
 
     def _one(self, wave: Array, layers: Sequence[int | None]) -> list[Array]:
         import torch

@@ -22,7 +22,7 @@ import numpy as np
 from scipy import fft
 
 from nearfar.encoders.mel import htk_hz, htk_mel, triangles
-from nearfar.encoders.table import OURS, as_frames, as_list
+from nearfar.encoders.table import OURS, Frames, as_list
 from nearfar.support.check import Array
 
 RATE = 16_000
@@ -33,7 +33,7 @@ FLOOR_DB = -130.0
 FRAMING = {"logmel": (N_FFT, HOP), "logmel-4096": (4096, 2048), "logmel-4096-4096": (4096, 4096)}  # n_fft, hop
 
 
-class SignalEncoder:
+class SignalEncoder(Frames):
     """An encoder without weights: `measure` turns a wave (N,) at 16 kHz into its grid (T, F, D)."""
 
     sample_rate, licence = RATE, OURS
@@ -52,10 +52,6 @@ class SignalEncoder:
             waves, _ = as_list(waves)  # converts the waves, or raises a ValueError
         grids = [self.measure(wave) for wave in waves]
         return np.stack(grids) if stacked and grids else grids
-
-    def frames(self, waves: Any, freq: str = "concat") -> Any:
-        """The grid as frames: "concat" (B, T, F D), "mean" (B, T, D) or "bands" (B, T, F, D)."""
-        return as_frames(self.grid(waves), freq)
 
 
 def load(name: str) -> SignalEncoder:

@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from nearfar.encoders.table import TABLE, Entry, as_frames, as_list, device_class
+from nearfar.encoders.table import TABLE, Entry, Frames, as_list, device_class
 from nearfar.support.arrays import on_host
 from nearfar.support.check import Array, finite, integer
 from nearfar.support.plugins import Plugins, accepted
@@ -46,7 +46,8 @@ class MakesFrames(Protocol):
 
 
 Load = Callable[..., MakesGrids | MakesFrames]
-PLUGINS = Plugins("encoder", "nearfar.register_encoder", TABLE)
+ENTRY = Entry(__name__, 0, 0, "not stated", 0, None, "plug-in", bf16=False)
+PLUGINS = Plugins("encoder", "nearfar.register_encoder", TABLE, lambda _: ENTRY)
 LOADS: dict[str, Load] = {}
 
 
@@ -66,7 +67,7 @@ def register_encoder(name: str, load: Load) -> None:
     ValueError
         For the name of an encoder of nearfar.
     """
-    PLUGINS.register(name, load, _entry())
+    PLUGINS.register(name, load)
     LOADS[name] = load
 
 
@@ -78,16 +79,12 @@ def name_of_encoder(given: Any) -> Any:
     is_object = isinstance(given, MakesGrids | MakesFrames) and not isinstance(given, type)
     if not is_object and not callable(given):
         return given
-    name = PLUGINS.name_of(given, lambda _: _entry())
+    name = PLUGINS.registered(given)
     LOADS.setdefault(name, (lambda: given) if is_object else given)
     return name
 
 
-def _entry() -> Entry:
-    return Entry(__name__, 0, 0, "not stated", 0, None, "plug-in", bf16=False)
-
-
-class PluginEncoder:
+class PluginEncoder(Frames):
     """An object of the user as an `Encoder`."""
 
     batches = False
@@ -111,10 +108,6 @@ class PluginEncoder:
         each, stacked = as_list(waves)
         grids = [self._one(wave) for wave in each]
         return np.stack(grids) if stacked and grids else grids
-
-    def frames(self, waves: Any, freq: str = "concat") -> Any:
-        """The grid as frames: "concat" (B, T, F D), "mean" (B, T, D) or "bands" (B, T, F, D)."""
-        return as_frames(self.grid(waves), freq)
 
     def _one(self, wave: Array) -> Array:
         makes_grids, wave = isinstance(self.made, MakesGrids), wave.astype(np.float32)[None]

@@ -197,6 +197,18 @@ class Encoder(EncoderDescription, Protocol):
         ...
 
 
+class Frames:
+    """What every encoder of nearfar makes of its grid."""
+
+    def grid(self, waves: Any, layer: Any = None) -> Any:
+        """As `Encoder.grid`."""
+        raise NotImplementedError
+
+    def frames(self, waves: Any, freq: str = "concat") -> Any:
+        """The grid as frames: "concat" (B, T, F D), "mean" (B, T, D) or "bands" (B, T, F, D)."""
+        return as_frames(self.grid(waves), freq)
+
+
 def names() -> tuple[str, ...]:
     """Names of all encoders, those of Table 1 in its order after `logmel`, then the extras."""
     return tuple(TABLE)

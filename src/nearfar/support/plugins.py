@@ -30,17 +30,18 @@ class Plugins(Generic[Item]):
     kind    "encoder", "pooling", "view" or "back end"
     call    the function that registers one, for messages
     table   holds nearfar's own items and the plug-ins, by name
+    make    what the user has given -> the item of the table
     paths   import path of each plug-in, "module:name"
     """
 
-    def __init__(self, kind: str, call: str, table: MutableMapping[str, Item]) -> None:
-        self.kind, self.call, self.table = kind, call, table
+    def __init__(self, kind: str, call: str, table: MutableMapping[str, Item], make: Callable[[Any], Item]) -> None:
+        self.kind, self.call, self.table, self.make = kind, call, table, make
         self.paths: dict[str, str] = {}
         self._given: dict[str, Any] = {}
         self._versions: dict[str, str] = {}
 
-    def register(self, name: str, given: Any, item: Item) -> None:
-        """Add `item`, made of what the user has `given`; a plug-in of that name is replaced.
+    def register(self, name: str, given: Any) -> None:
+        """Add what the user has `given`; a plug-in of that name is replaced.
 
         ValueError for the name of an item that is no plug-in, or one that does not fit a file name.
         """
@@ -50,11 +51,20 @@ class Plugins(Generic[Item]):
             )
         if name in self.table and name not in self.paths:
             raise ValueError(f"{name!r} is {self._a_kind} of nearfar: register yours under another name")
-        self.table[name], self.paths[name], self._given[name] = item, path_of(given), given
+        self.table[name], self.paths[name], self._given[name] = self.make(given), path_of(given), given
         self._versions[name] = version_of(given)
 
-    def name_of(self, given: Any, make: Callable[[Any], Item]) -> str:
-        """The name under which `given` is registered; if it is not yet, it gets its import path as a name."""
+    def name_of(self, given: Any) -> Any:
+        """The name under which a callable is registered; if it is not yet, it gets its import path as a name.
+
+        Anything else is returned as it is.
+        """
+        if not callable(given):
+            return given
+        return self.registered(given)
+
+    def registered(self, given: Any) -> str:
+        """The name of an object, as `name_of` gives that of a callable."""
         for name, other in self._given.items():
             if other is given:
                 return name
@@ -63,7 +73,7 @@ class Plugins(Generic[Item]):
         while name in self.table:
             count += 1
             name = f"{stem}-{count}"
-        self.register(name, given, make(given))
+        self.register(name, given)
         return name
 
     def importable(self, name: str) -> Importable:

@@ -147,7 +147,8 @@ def unpack(archive: Path, raw: Path, machine: str, progress: Progress | None = N
             _check_space(raw, sum(i.file_size for i, path in plan if not _has_size(raw / path, i.file_size)), archive)
             for done, (info, path) in enumerate(plan, start=1):
                 if not _has_content(raw / path, info):
-                    _extract(opened, info, raw / path)
+                    with atomic_file(raw / path) as draft, draft.open("wb") as out, opened.open(info) as entry:
+                        shutil.copyfileobj(entry, out)
                 if progress:
                     progress(done, len(plan), f"unpacking {archive.name}")
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
@@ -216,11 +217,6 @@ def _has_size(path: Path, size: int) -> bool:
 
 def _has_content(path: Path, info: zipfile.ZipInfo) -> bool:
     return _has_size(path, info.file_size) and zlib.crc32(path.read_bytes()) == info.CRC
-
-
-def _extract(opened: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
-    with atomic_file(path) as draft, draft.open("wb") as out, opened.open(info) as entry:
-        shutil.copyfileobj(entry, out)
 
 
 def _is_here(raw: Path, archive: Archive) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nearfar.challenge.pages.pictures import Drawing, png, vectors
+from nearfar.challenge.pages.pictures import Drawing, open_marks, png, vectors
 from nearfar.challenge.pages.words import CHOICES
 from nearfar.explain.pictures import blank, legend, look_of
 from nearfar.explain.render import Figure, figure, render
@@ -79,17 +79,7 @@ def draw_effect(effect: Effect, span: tuple[float, float], *, dark: bool = False
         at, [g.low for g in groups], [g.high for g in groups], color=look.normal, lw=7, alpha=0.45, label="middle half"
     )
     ax.scatter([g.median for g in groups], at, marker="|", s=130, lw=2.2, color=look.ink, label="median", zorder=3)
-    ax.scatter(
-        [g.best for g in groups],
-        at,
-        marker="^",
-        s=34,
-        facecolor=look.paper,
-        edgecolor=look.odd,
-        lw=1.5,
-        label="best",
-        zorder=3,
-    )
+    open_marks(ax, look, "^", zip([g.best for g in groups], at, strict=True), s=34, label="best", zorder=3)
     ax.set_yticks(at, [g.value for g in groups])
     ax.set_xlim(*span)
     ax.set_ylim(-0.7, len(groups) - 0.3)

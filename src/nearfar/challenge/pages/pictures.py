@@ -6,7 +6,7 @@ A function draws, light or dark, and `png` and `vectors` make files of its drawi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,16 +58,7 @@ def bars(bars: Sequence[Bar], *, dark: bool = False) -> Drawing:
     names = list(dict.fromkeys(name for b in bars for name in b.others))
     for mark, name in zip(MARKS, names, strict=False):
         points = [(b.others[name], y) for y, b in zip(at, bars, strict=True) if name in b.others]
-        ax.scatter(
-            *zip(*points, strict=True),
-            marker=mark,
-            s=40,
-            facecolor=look.paper,
-            edgecolor=look.odd,
-            lw=1.5,
-            label=name,
-            zorder=4,
-        )
+        open_marks(ax, look, mark, points, s=40, label=name, zorder=4)
     ax.axvline(50, color=look.line, lw=1, ls=":", label="chance")
     ax.set_yticks(at, [b.name for b in bars])
     ax.set_xlim(0, 100)
@@ -77,6 +68,12 @@ def bars(bars: Sequence[Bar], *, dark: bool = False) -> Drawing:
     order = sorted(handles, key=lambda label: label not in ("here", "95 % interval"))  # these two first
     legend(ax, look, 3, {label: handles[label] for label in order})
     return figure, look, [ax]
+
+
+def open_marks(ax: Any, look: Look, mark: str, points: Iterable[tuple[float, float]], **style: Any) -> None:
+    """Draw marks that are not filled at `points`, (x, y) each."""
+    x, y = zip(*points, strict=True)
+    ax.scatter(x, y, marker=mark, facecolor=look.paper, edgecolor=look.odd, lw=1.5, **style)
 
 
 def _whiskers(ax: Any, at: Array, bars: Sequence[Bar], look: Look) -> None:
