@@ -54,7 +54,6 @@ NOT_FOR_PEOPLE = {  # modules, and functions and constants in them: why
     "audio/recordings.py _with_manifest": "a command",
     "audio/recordings.py _value": "a command",
     "audio/recordings.py rows": "a command",
-    "audio/recordings.py _rows": "a command",
     "explain/pictures.py trend_png": "a command",
     "explain/pictures.py legend": "matplotlib",
     "explain/pictures.py _kinds": "a command",

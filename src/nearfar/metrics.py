@@ -58,8 +58,7 @@ class MachineResult:
 
     def to_dict(self) -> dict[str, float | None]:
         """{name: value} of the three numbers and omega for JSON; None for NaN."""
-        each = zip((*METRICS, "omega"), (*self, self.omega), strict=True)
-        return {name: None if np.isnan(value) else value for name, value in each}
+        return _plain({**vars(self), "omega": self.omega})
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,14 @@ class Interval:
         """The middle 95 % of values, without those that are NaN; (NaN, NaN) if none is left."""
         values = values[~np.isnan(values)]
         return cls(*np.quantile(values, [0.025, 0.975]).tolist()) if len(values) else cls(float("nan"), float("nan"))
+
+    def to_dict(self) -> dict[str, float | None]:
+        """The ends for JSON; None for NaN."""
+        return _plain(vars(self))
+
+
+def _plain(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if np.isnan(number) else number for name, number in numbers.items()}
 
 
 def auc(scores: ArrayLike, is_anomaly: ArrayLike) -> float:

@@ -109,7 +109,7 @@ class Evaluation:
         """Plain data for JSON; every number in [0, 1]."""
         return {
             "overall": None if np.isnan(self.overall) else self.overall,
-            "interval": vars(self.interval) if self.interval else None,
+            "interval": self.interval and self.interval.to_dict(),
             "rules": RULES[self.rules],
             "notes": list(self.notes),
             "machines": {m.name: _machine_dict(m) for m in self.machines},
@@ -272,17 +272,13 @@ def _machine_dict(m: MachineEvaluation) -> dict[str, Any]:
     return {
         "result": m.result and m.result.to_dict(),
         "decisions": {domain: vars(each) for domain, each in m.decisions.items()},
-        "intervals": {key: _interval_dict(value) for key, value in m.intervals.items()},
+        "intervals": {key: interval.to_dict() for key, interval in m.intervals.items()},
         "train": len(m.detector.normals),
         "test": len(m.scores),
         "failures": [{"file": file, "error": error} for file, error in m.failures],
         "error": m.error,
         "why": m.detector.why,
     }
-
-
-def _interval_dict(interval: Interval) -> dict[str, float | None]:
-    return {key: None if np.isnan(value) else value for key, value in vars(interval).items()}
 
 
 @dataclass(frozen=True)

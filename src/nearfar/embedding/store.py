@@ -159,7 +159,9 @@ class Store:
         """The dtype in the folder's settings, "" if the folder is new."""
         path = self.folder / SETTINGS
         if not path.exists():
-            if self.folder.exists() and (not self.folder.is_dir() or any(map(_is_other, self.folder.iterdir()))):
+            drafts = f".{SETTINGS}."  # of the settings, which another process may be writing or have left there
+            others = self.folder.is_dir() and any(not p.name.startswith(drafts) for p in self.folder.iterdir())
+            if others or (self.folder.exists() and not self.folder.is_dir()):
                 raise FileExistsError(f"{self.folder} exists and is not a store of grids: name another folder")
             return ""
         try:
@@ -179,11 +181,6 @@ class Store:
             with suppress(FileNotFoundError):  # another process was faster
                 if time.time() - draft.stat().st_mtime > STALE_S:
                     draft.unlink()
-
-
-def _is_other(path: Path) -> bool:
-    """True unless `path` is a draft of the settings, which another process may be writing or have left there."""
-    return not path.name.startswith(f".{SETTINGS}.")
 
 
 def _header(data: bytes) -> tuple[int, dict[str, Any]]:

@@ -103,7 +103,9 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             draft.mkdir()
             yield draft
-            fsync_folder(draft)
+            for file in draft.iterdir():  # so that the rename below survives a power cut
+                with file.open("rb+") as written:
+                    os.fsync(written.fileno())
             if path.exists():
                 for new in (draft, *draft.iterdir()):
                     if (known := path / new.relative_to(draft)).exists():
@@ -203,13 +205,6 @@ def private_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(PermissionError):
         folder.chmod(0o700)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Sync the files of a folder to the disk, so that a rename which follows survives a power cut."""
-    for file in folder.iterdir():
-        with file.open("rb+") as written:
-            os.fsync(written.fileno())
 
 
 def file_fingerprint(path: str | os.PathLike[str]) -> tuple[int, int]:

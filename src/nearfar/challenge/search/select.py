@@ -140,11 +140,13 @@ def label_free_score(records: Records) -> Array:
 
 def _rule_scores(records: Records) -> dict[str, Array]:
     """Scores (C,) by each rule that gives every configuration a finite value; -inf for a blind configuration."""
+    from scipy.stats import rankdata
+
     mean, sd = records.statistic("mean"), records.statistic("sd")
     blind = (sd <= 1e-6 * np.abs(mean)).any(axis=1) | ~(sd > 0).all(axis=1)
     by_rule = {name: rule(records) for name, rule in RULES.items()}
     scores = {name: np.where(blind, -np.inf, score) for name, score in by_rule.items() if np.isfinite(score).all()}
-    ranks = [_ranks(scores[name]) for name in DECIDING if name in scores]
+    ranks = [rankdata(scores[name]) for name in DECIDING if name in scores]
     if len(ranks) > 1:
         scores["together"] = np.where(blind, -np.inf, np.mean(ranks, axis=0))
     return scores
@@ -181,12 +183,6 @@ def _rule(score: Array, overall: Array) -> Rule:
     not_blind = np.isfinite(score)  # blind ones are last by any rule and low by labels: false agreement
     agreement = spearman(score[not_blind], overall[not_blind]) if not_blind.any() else 0.0
     return Rule(row, float(overall[row]), agreement, float(overall.max() - overall[row]))
-
-
-def _ranks(values: Array) -> Array:
-    from scipy.stats import rankdata
-
-    return np.asarray(rankdata(values))
 
 
 def _calibration(records: Records) -> Array:
