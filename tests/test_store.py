@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from dataclasses import fields, replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from safetensors import safe_open
 from nearfar.audio import clip as clip_module
 from nearfar.challenge.evaluate import evaluate
 from nearfar.detector import Detector
+from nearfar.embedding import store as store_module
 from nearfar.embedding.store import DRAFTS, STALE_S, Key, Store
 from nearfar.recipe import Recipe
 
@@ -230,8 +232,10 @@ def test_a_store_changes_no_score_and_no_set_point(normals_folder, tmp_path, dty
 
 def test_evaluate_reads_no_recording_whose_vectors_are_there(demo_set, tmp_path, monkeypatch):
     opened = []
-    read = clip_module._opened
+    read, hashed = clip_module._opened, store_module.hash_file
     monkeypatch.setattr(clip_module, "_opened", lambda path: opened.append(path) or read(path))
+    monkeypatch.setattr(store_module, "hash_file", lambda path: opened.append(path) or hashed(path))
+    monkeypatch.setattr(store_module, "SETTLED_NS", 0)  # the demo may be new
     recipe = Recipe(view="n_f", pooling="gem", method="ldn")
 
     def run(store):
@@ -248,5 +252,40 @@ def test_evaluate_reads_no_recording_whose_vectors_are_there(demo_set, tmp_path,
     opened.clear()
     assert run(Store(tmp_path / "store")) == plain and not opened
     shorter = Store(tmp_path / "store")
-    next(shorter._files(".json")).write_text("damaged")
+    next(note for note in shorter._files(".json") if "seconds" in note.read_text()).write_text("damaged")
     assert run(shorter) == plain and len(opened) == 1
+    for note in [note for note in shorter._files(".json") if "seconds" not in note.read_text()]:
+        note.write_text("damaged")
+    opened.clear()
+    count = sum(1 for _ in demo_set.rglob("*.wav"))
+    assert run(shorter) == plain and len(opened) == count, "each is hashed once, and none is decoded"
+
+
+def test_the_hash_of_a_recording_is_that_of_its_bytes_whenever_it_is_asked_for(tmp_path, monkeypatch):
+    path, store = tmp_path / "a.wav", Store(tmp_path / "store")
+
+    def right():
+        found = [store.hash_of(path), Store(tmp_path / "store").hash_of(path)]
+        assert found == [sha256(path.read_bytes()).hexdigest()] * 2
+        return found[0]
+
+    path.write_bytes(b"one")
+    first = right()
+    assert not list(store._files(".json")), "it is too young: another change may keep its time"
+    monkeypatch.setattr(store_module, "SETTLED_NS", 0)
+    assert right() == first and len(list(store._files(".json"))) == 1
+    status = path.stat()
+    path.write_bytes(b"two")  # of the same size
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # with the time of the first
+    second = right()
+    assert second != first
+    other = tmp_path / "b.wav"
+    other.write_bytes(b"six")
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(path)  # another file in its place
+    assert right() not in (first, second)
+    next(store._files(".json")).write_text("damaged")
+    assert right()
+    monkeypatch.setattr(Store, "write_note", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    path.write_bytes(b"ten")
+    assert right()

@@ -26,7 +26,6 @@ from nearfar.encoders import TABLE, Encoder, EncoderDescription, Layers
 from nearfar.encoders.loading import is_nameless, weights_of
 from nearfar.errors import StoreError
 from nearfar.support.check import Array
-from nearfar.support.files import sha256_of
 from nearfar.support.threads import single_threaded_blas
 
 
@@ -162,7 +161,7 @@ class CachedEncoders(EmbeddingCache):
         """
         (encoder,) = self.encoders
         wanted = {name: EncoderInput(name, encoder, layer) for name in waveforms}
-        source = sha256_of(path) if self.store is not None else ""
+        source = self.store.hash_of(path) if self.store is not None else ""
         found = self.read(source, None, wanted.values())
         if missing := [each for each in wanted.values() if each not in found]:
             clip = next(audio.windows(path, near=self.near, far=self.far))

@@ -283,8 +283,9 @@ class ClipEmbedder:
         A recording of which the store has facts and arrays is not read: its arrays take the place of the clip.
         """
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None
-        needed = as_normals or self.grids.store is not None
-        of_file = sha256_of(path) if needed and path and path.is_file() else ""
+        store = self.grids.store
+        hash_of = store.hash_of if store is not None else sha256_of
+        of_file = hash_of(path) if (store or as_normals) and path and path.is_file() else ""
         what = {"as_normal": as_normals, "grouped": as_normals and self.groups, "with_far": self.needs_far}
         if path and of_file and (stored := self._stored(of_file, what)):
             facts, pending = stored

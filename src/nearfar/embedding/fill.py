@@ -28,7 +28,6 @@ from nearfar.encoders.loading import load_encoders
 from nearfar.errors import StoreError
 from nearfar.recipe import SOFT_MASKS, WAVE_VIEWS, Recipe, parse_view
 from nearfar.support.check import Array, integer, one_of
-from nearfar.support.files import sha256_of
 from nearfar.support.progress import Progress
 from nearfar.support.threads import single_threaded_blas
 
@@ -147,7 +146,8 @@ def embed_shard(
 
 def prepare(path: str | os.PathLike[str], order: Order, cache: EmbeddingCache) -> Iterator[PendingClip]:
     """The clips of a recording of which the store lacks something, one at a time."""
-    source = sha256_of(path)
+    assert cache.store is not None
+    source = cache.store.hash_of(path)
     if cache.has(source, None, order.inputs):
         return
     for clip in audio.windows(path, near=order.near, far=order.far):
@@ -197,7 +197,7 @@ def forecast(paths: Sequence[Path], order: Order, grids: CachedEncoders) -> Fore
             break
     else:
         return None
-    source = sha256_of(path)
+    source = store.hash_of(path)
     window = next(audio.windows(path, near=order.near, far=order.far)).window
     keys = [grids.key(source, window, i) for i in order.inputs]
     window_bytes = sum(store.path(key).stat().st_size for key in keys)
@@ -225,6 +225,6 @@ def _is_stored(path: Path, order: Order, cache: EmbeddingCache) -> bool:
     """Whether the store holds a recording, by its first window; True if it cannot be read, as it then needs no room."""
     try:
         clip = next(audio.windows(path, near=order.near, far=order.far))
-        return cache.has(sha256_of(path), clip.window, order.inputs)
+        return cache.store is None or cache.has(cache.store.hash_of(path), clip.window, order.inputs)
     except (ValueError, OSError):
         return True

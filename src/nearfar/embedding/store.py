@@ -2,7 +2,7 @@
 
     key    all that a grid depends on: bytes of the audio, channels, window, waveform, encoder, its weights, layer
     file   FOLDER/ab/cdef....safetensors, named by the hash of its key: a grid (T, F, D), or a pooled vector (D,)
-    note   FOLDER/ab/cdef....json, text with a checksum: what is known of a recording beside its vectors
+    note   FOLDER/ab/cdef....json, text with a checksum: what is known of a recording beside its vectors, or its hash
 
 Safe for several processes at once and to be killed at any moment: a file appears whole, under a name that says what is
 in it, so two that write it write the same. Every file carries a checksum; one that is damaged counts as absent.
@@ -25,6 +25,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import sha256
 from os import PathLike
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ import numpy as np
 
 from nearfar.encoders import Layers
 from nearfar.support.check import Array, finite, one_of
-from nearfar.support.files import atomic_write
+from nearfar.support.files import SETTLED_NS, atomic_write, hash_file
 
 FORMAT = 1  # raise it when the output of decoding, resampling, enhancement or an encoder changes
 DTYPES = ("float32", "float16")
@@ -139,6 +140,24 @@ class Store:
         """Keep a text under a key. OSError if the disk is full."""
         kept = f"{zlib.crc32(text.encode())}\n{text}"
         atomic_write(self.path(key).with_suffix(NOTE), kept, drafts=self.folder / DRAFTS)
+
+    def hash_of(self, path: str | PathLike[str]) -> str:
+        """SHA-256 of a recording; it is read only if its path, inode, size or times are not those that the store knows.
+
+        One that changed less than `SETTLED_NS` ago is read: the clock of the disk may not tell two changes apart.
+        """
+        status = Path(path).stat()
+        changed = max(status.st_mtime_ns, status.st_ctime_ns)  # no program sets the second one
+        if time.time_ns() - changed < SETTLED_NS:
+            return hash_file(path)
+        facts = [realpath(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        key = Key(sha256(json.dumps(facts).encode()).hexdigest(), (), None, "file", "", "")
+        known = self.read_note(key)
+        if known is None:
+            known = hash_file(path)
+            with suppress(OSError):
+                self.write_note(key, known)
+        return known
 
     def size(self) -> int:
         """Bytes that all files of the store hold together."""

@@ -154,7 +154,8 @@ def are_recordings(X: Any) -> bool:
         raise ValueError(
             f"X is a single recording or folder ({shown(getattr(X, 'name', X))}): give a list of recordings"
         )
-    return len(np.shape(X)) == 1 and isinstance(X, Collection) and all(_is_recording(x) for x in X)
+    samples: Any = X if isinstance(X, Collection) else None
+    return len(np.shape(samples)) == 1 and all(_is_recording(x) for x in samples)
 
 
 def _is_recording(x: Any) -> bool:
