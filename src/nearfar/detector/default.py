@@ -17,7 +17,8 @@ rest (docs/decisions.md gives reasons and figures):
     window        of the cleaning: as long as the shortest normal allows, 1 s from clips of 2 s on
     mean power    joins the clean watch if it follows the noise hardly more than the quietest quarter does
     rhythm        watched if nearly all normals tick
-    modulation    watched otherwise, from ENOUGH normals on; of ticks, the level swings with speed and room
+    modulation    watched otherwise, from ENOUGH normals on, from MANY on with its whole weight; of ticks, the level
+                  swings with speed and room
     domains       one Gaussian over all normals, labelled or not
 
 References: Carter et al. 1973 (smoothed coherence transform); `enhance.leakage_subtract`; `pooling`; `encoders.rhythm`.
@@ -54,7 +55,7 @@ MAX_FOLLOWS = 0.06  # the mean power joins the clean watch while it follows the 
 TICKS, FEW = 0.4, 0.1  # the rhythm is watched if all but this share of the normals tick at least so strongly
 NEAR_BESIDE_CLEAN = 0.7  # weight of the near watch beside the clean one
 STEADY = 0.6  # weight of clean, near and modulation where all listen; all other weights are 1
-ENOUGH = 60  # normals from which on the modulation is watched: with fewer it raises more alarms in new sessions
+ENOUGH, MANY = 31, 40  # normals from which on the modulation joins, and has its whole weight: fewer raise more alarms
 SHRINKAGE = {"clean": 0.1, "near": 0.1, "burst": 0.3, "modulation": 0.1}
 
 
@@ -106,9 +107,9 @@ def choose_system(
         watches["rhythm"] = ["rhythm"]
     elif len(normals) >= ENOUGH:
         watches["modulation"] = ["modulation"]
-    weights = {"near": NEAR_BESIDE_CLEAN} if "clean" in watches else {}
-    if "modulation" in watches:
-        weights = dict.fromkeys(("clean", "near", "modulation"), STEADY)
+    weights = {"clean": 1.0, "near": NEAR_BESIDE_CLEAN if "clean" in watches else 1.0, "modulation": 0.0}
+    share = min(1.0, (len(normals) - ENOUGH + 1) / (MANY - ENOUGH + 1)) if "modulation" in watches else 0.0
+    weights = {name: (1 - share) * weight + share * STEADY for name, weight in weights.items()}
     parts = []
     for name, vectors in watches.items():
         first, *plus = (features[each] for each in vectors)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from nearfar.audio.checks import ROW
+from nearfar.audio.checks import DELAY, ROW
 from nearfar.audio.recordings import attributes_of, parse
 from nearfar.audio.sessions import extended
 from nearfar.detector import calibration
+from nearfar.detector.stretches import stretches
 from nearfar.detector.system import SAFETY
 from nearfar.embedding.embedder import EmbeddedClip, Origin
 from nearfar.embedding.facts import GroupFeatures
@@ -76,12 +78,29 @@ class Members:
         return calibration.Backing(len(self), len(files), len(set(self.sessions) - {""}))
 
     def grouped(self) -> tuple[Array, Array, float]:
-        """Their groups (N, 2), which of them are related (N, N), and the `safety` of a set-point."""
+        """Their groups (N, 2), which of them are related (N, N), and the `safety` of a set-point.
+
+        Where no session is known, `stretches` are left out like sessions, in the order of the names.
+        """
         machine, noise = (np.stack([getattr(f, name) for f in self.group_features]) for name in ("machine", "noise"))
         groups = calibration.groups(machine, noise if noise.size else None)
         files = [origin.path or origin.sha256 for origin in self.origins]
-        related = calibration.related(groups, recordings=files, sessions=[s or None for s in self.sessions])
+        sessions = self.sessions if any(self.sessions) else self._stretches()
+        related = calibration.related(groups, recordings=files, sessions=[s or None for s in sessions])
         return groups, related, SAFETY if calibration.are_related(machine) else 1.0
+
+    def _stretches(self) -> list[int]:
+        """The stretch of each, 0 for all where nothing tells them."""
+        labels = np.zeros(len(self), int)
+        if len(self.setup_rows) == len(self):
+            order = sorted(range(len(self)), key=lambda i: _counted(self.origins[i].path))
+            labels[order] = stretches(self.setup_rows[order, :DELAY])
+        return labels.tolist()
+
+
+def _counted(path: str) -> list[str | int]:
+    """A key by which clip 9 comes before clip 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path)]
 
 
 def _attributes(origin: Origin) -> str:
