@@ -16,7 +16,7 @@ from nearfar.live.server import schemas
 from nearfar.live.server.errors import HttpError
 from nearfar.live.server.service import ERRORS, By, Service, ServiceDep
 from nearfar.live.server.sounds import Playing, PlayingDep, file_route, sound
-from nearfar.live.server.uploads import BODY, FormatDep, Upload, received_upload
+from nearfar.live.server.uploads import BODY, FormatDep, Upload, on_upload
 from nearfar.live.setup.collection import Collection
 from nearfar.live.setup.preparation import DOCTOR, FIT
 from nearfar.live.sources.devices import devices
@@ -110,8 +110,7 @@ async def add(
         clips = _clips(service, made, upload.path, upload.name)
         return schemas.Taken.of(setup.collections.add(id, upload.name, clips, test=test))
 
-    async with received_upload(service, request, body_format) as upload:
-        return await service.run(work, upload)
+    return await on_upload(service, request, body_format, work)
 
 
 @file_route(router, "/machines/{id}/recordings/{channel}", "getRecordingSound")

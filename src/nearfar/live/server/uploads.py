@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, Annotated, Literal
+from typing import IO, Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
 from python_multipart.exceptions import FormParserError
@@ -35,6 +34,7 @@ from nearfar.live.server.service import ERRORS, CallerDep, MachineDep, Service, 
 from nearfar.score import severity, worst_window
 from nearfar.support.words import plural
 
+Value = TypeVar("Value")
 FORM = "multipart/form-data"
 MOST_PARTS, LONGEST_HEADER = 100, 8192  # of a form
 BINARY = {"type": "string", "format": "binary"}
@@ -115,8 +115,7 @@ async def score(
             service.broadcast(service.plant.operator.audit(who, id, "score", **about))
         return answer
 
-    async with received_upload(service, request, body_format) as upload:
-        return await service.run(work, upload)
+    return await on_upload(service, request, body_format, work)
 
 
 @router.post("/explain", operation_id="explainRecording", openapi_extra=BODY)
@@ -131,8 +130,7 @@ async def explain(
         explained = detector.explain(max(scored, key=lambda pair: severity(pair[0]))[1])
         return explanation(explained, machine.id, nearest_clips(explained, detector))
 
-    async with received_upload(service, request, body_format) as upload:
-        return await service.run(work, upload)
+    return await on_upload(service, request, body_format, work)
 
 
 @router.post("/add", operation_id="addNormals", openapi_extra=BODY)
@@ -161,13 +159,13 @@ async def add(
             note=audit_entry(audit).note,
         )
 
-    async with received_upload(service, request, body_format) as upload:
-        return await service.run(work, upload)
+    return await on_upload(service, request, body_format, work)
 
 
-@asynccontextmanager
-async def received_upload(service: Service, request: Request, body_format: BodyFormat) -> AsyncIterator[Upload]:
-    """Wait for a slot and receive the body; when the work is done, the slot is free again and the file deleted."""
+async def on_upload(
+    service: Service, request: Request, body_format: BodyFormat, work: Callable[[Upload], Value]
+) -> Value:
+    """Wait for a slot, receive the body, and do the work on it in a worker thread; the file is then deleted."""
     if body_format.pcm is None and not _content_type(request).startswith(("audio/", FORM)):
         text = f"send a file as {FORM} or audio/wav, or raw samples with ?pcm=s16le&rate=16000&channels=2"
         raise HttpError(415, "wrong_kind", text)
@@ -177,7 +175,7 @@ async def received_upload(service: Service, request: Request, body_format: BodyF
         try:
             with os.fdopen(handle, "wb") as file:
                 form_name = await _receive(request, body_format, file)
-            yield Upload(path, display_name(body_format.name or form_name))
+            return await service.run(work, Upload(path, display_name(body_format.name or form_name)))
         finally:
             path.unlink(missing_ok=True)
 
