@@ -40,6 +40,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from nearfar.live.calendar import DAYS
+
 TEXTS = Path(__file__).parent / "texts"
 ENGLISH = "en"
 COOKIE = "nearfar_language"
@@ -60,7 +62,6 @@ COMMON = frozenset(
 FEW = 10  # letters beside COMMON: a template with fewer may fit by chance, so its places must be known
 NUMBER = re.compile(r"[+\-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+\-]\d+)?%?(?: ?[A-Za-z]{1,3})?")
 LENGTH = re.compile(r"\d+:\d\d(?::\d\d)? (?:min|h)")
-DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 WHEN = re.compile(rf"(?:({'|'.join(DAYS)}) ?)?(?:(\d{{4}})-(\d\d)-(\d\d) ?)?(\d\d:\d\d(?::\d\d)?|\d\d)?")
 
 Found = tuple[str, int]

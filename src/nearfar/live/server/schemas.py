@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from nearfar.live.config import AlarmConfig
 from nearfar.live.history.records import ScoreRecord, iso_time
 from nearfar.live.language import reader, translated
+from nearfar.live.setup.collection import Kind
 from nearfar.live.sources.streams import hide
 from nearfar.support.words import shown
 
@@ -185,15 +186,12 @@ class Recording(Schema):
     kept_by: Person = Field(examples=[""])
 
 
-CollectionKind = Literal["browser", "microphone", "folder", "stream", "files"]
-
-
 class CollectionBrief(Schema):
     """The recordings of a machine that is set up: how many count, of how many sessions, and what is missing."""
 
     id: str = Field(examples=["pump4"])
     name: str = Field(examples=["Pump 4"])
-    kind: CollectionKind = Field(examples=["microphone"])
+    kind: Kind = Field(examples=["microphone"])
     source: list[SourceName] = Field(examples=[["alsa:hw:1"]])
     live: bool = Field(examples=[False])
     recordings: int = Field(examples=[12])
@@ -793,7 +791,7 @@ class CollectionChange(ByWhom):
     """What changes: where the recordings come from, or what `files` are: kept or thrown out, or of a session."""
 
     name: str | None = Field(default=None, min_length=1, max_length=100, examples=["Pump 4"])
-    kind: CollectionKind | None = Field(default=None, examples=["microphone"])
+    kind: Kind | None = Field(default=None, examples=["microphone"])
     source: list[str] | None = Field(default=None, max_length=2, examples=[["alsa:hw:1"]])
     folder: str | None = Field(default=None, max_length=4096, examples=[None])
     mono: bool | None = Field(default=None, examples=[False])

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -37,7 +37,7 @@ from nearfar.support.files import atomic_file, private_folder, write_json
 from nearfar.support.words import shown
 
 Kind = Literal["browser", "microphone", "folder", "stream", "files"]
-KINDS: tuple[Kind, ...] = ("browser", "microphone", "folder", "stream", "files")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 STATE, NORMALS, FINDINGS, TEST = "collection.json", "normals", "findings.json", "test.flac"
 BAD = re.compile(r'[<>:"/\\|?*\x00-\x1f]')  # in names of files, on some system
 NAMED = 120  # bytes of a file's name that are kept
