@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import tracemalloc
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from conftest import hum, shared
+from conftest import hum, shared, write_wav
 from nearfar import audio
 from nearfar.audio import Clip, problems
 from nearfar.audio.checks import balance_db
@@ -333,9 +334,30 @@ def test_real_recordings_raise_no_fatal_problem_and_few_warnings() -> None:
 
 def test_a_file_that_this_user_may_not_read_is_not_called_damaged(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "a.wav").write_text("what a library may not open")
-    monkeypatch.setattr("os.access", lambda path, mode: False)
+    refuse_to_open(monkeypatch, PermissionError(errno.EACCES, "Permission denied"))
     with pytest.raises(AudioError, match=r"a\.wav: may not be opened by this user"):
         audio.read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5])
+def test_a_file_that_its_share_does_not_give_is_neither_damaged_nor_cut(tmp_path: Path, monkeypatch, kept: float):
+    """libsndfile takes what cannot be read for the end of the file."""
+    path = write_wav(tmp_path / "a.wav", hum(3))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: round(kept * len(whole))])
+    refuse_to_open(monkeypatch, OSError(errno.ESTALE, "Stale file handle"))
+    with pytest.raises(AudioError, match=r"a\.wav: cannot be read \(Stale file handle\)") as raised:
+        audio.read(path)
+    assert raised.value.code == "disk"
+    with pytest.raises(AudioError, match="Stale file handle"):
+        list(audio.windows(path, length_s=0.5, whole_s=0.5))
+
+
+def refuse_to_open(monkeypatch, error: OSError) -> None:
+    def refused(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "open", refused)
 
 
 @pytest.mark.parametrize("level", [0.003, 0.05, 0.2])

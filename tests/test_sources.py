@@ -17,6 +17,7 @@ import soundfile
 
 from conftest import RATE, hum, write_wav
 from nearfar import audio
+from nearfar.errors import AudioError
 from nearfar.live.sources import aligned, folder, streams
 from nearfar.live.sources.open import StreamSource, open_source
 from nearfar.live.sources.windows import SourceOptions
@@ -264,6 +265,37 @@ def test_half_a_file_is_waited_for(tmp_path, monkeypatch):
     now[0] += 0.2
     window = next(heard)
     assert not failed and len(window.samples[0]) == 2 * RATE and next(heard) is None
+
+
+@pytest.mark.parametrize("error", [AudioError("cannot be read", "disk"), OSError(5, "Input/output error")])
+def test_a_file_that_its_share_does_not_give_waits_and_the_others_go_through(tmp_path, monkeypatch, error):
+    for name in "abc":
+        write_wav(tmp_path / "in" / f"{name}.wav", hum(3))
+    stop, failed, gone, real = threading.Event(), [], [True], audio.windows
+
+    def windows(path, **how):
+        if gone[0] and path.name == "b.wav":
+            raise error
+        return real(path, **how)
+
+    monkeypatch.setattr(audio, "windows", windows)
+    how = listening(ledger=tmp_path / "ledger", settle_s=0, poll_s=0, report=lambda name, error: failed.append(name))
+    source = open_source([str(tmp_path / "in")], how)
+    got = source.windows(stop)
+    assert [window and window.name for window in (next(got), next(got), next(got))] == ["a.wav", "c.wav", None]
+    assert next(got) is None and source.problem == str(error)  # tried again
+    gone[0] = False
+    assert next(got).name == "b.wav"
+    assert next(got) is None and next(got) is None and source.problem == "" and not failed
+
+
+def test_what_a_share_does_not_give_is_left_out_of_one_run_and_not_of_the_next(tmp_path, monkeypatch):
+    write_wav(tmp_path / "in" / "a.wav", hum(3))
+    failed, how = [], {"ledger": tmp_path / "ledger", "once": True, "report": lambda name, error: failed.append(name)}
+    with monkeypatch.context() as patch:
+        patch.setattr(audio, "windows", lambda *_, **__: (_ for _ in ()).throw(AudioError("gone", "disk")))
+        assert collect(open_source([str(tmp_path / "in")], listening(**how))) == [] and failed == ["a.wav"]
+    assert len(collect(open_source([str(tmp_path / "in")], listening(**how)))) == 1 and failed == ["a.wav"]
 
 
 def test_a_corrupt_file_is_reported_once_and_the_others_go_through(tmp_path):

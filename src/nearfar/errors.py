@@ -28,7 +28,7 @@ class NearfarError(Exception):
 class AudioError(NearfarError, ValueError):
     """A recording that cannot be used; the message names the file, what was found and the likely cause.
 
-    `kind`, which is its code, is one of unreadable, empty, too_short, too_long, nan, level, channel, rate.
+    `kind`, which is its code, is one of unreadable, disk, empty, too_short, too_long, nan, level, channel, rate.
     """
 
     def __init__(self, message: str, kind: str = "unreadable") -> None:

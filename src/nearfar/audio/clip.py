@@ -46,6 +46,7 @@ LONG_S = 30.0  # a longer file is read as windows of WINDOW_S
 WINDOW_S = 10.0
 RATES_HZ = (1_000, 384_000)  # of a recording
 BLOCK = 1 << 19  # samples read at a time
+EDGE = 1 << 16  # bytes
 UNKNOWN = 1 << 35  # a header with more samples than this does not know its length
 UNKNOWN_S = float("inf")  # the end of a file is missing, and how much it is cannot be told
 MAY_FAIL = ("FLAC", "OGG", "MPEG", "MP3")  # formats whose decoders fail where the file is cut short
@@ -216,6 +217,8 @@ def windows(
             if start and len(samples) < step / 2:
                 return
             stop = start + len(samples)
+            if len(samples) < step and stop < file.frames < UNKNOWN:
+                _check_disk(path)
             limits.check_length(path.name, stop / rate, stop * len(channels))
             clip = _as_recorded(path, file, samples, 0.0 if start else _missing_of_long(path, file))
             yield replace(clip, name=f"{clip.name}@{start / rate:g}s", window=(start, step))
@@ -333,6 +336,8 @@ def _clip(path: Path, file: Any, frames: int, channels: Sequence[int]) -> Clip:
         if file.frames < UNKNOWN:
             lacks = (promised - len(samples)) / file.samplerate
         lacks = lacks or missing_s(path, len(samples) / file.samplerate)
+        if lacks:
+            _check_disk(path)
     return _as_recorded(path, file, samples, lacks)
 
 
@@ -412,15 +417,29 @@ def _missing_of_long(path: Path, file: Any) -> float:
 
 def _unreadable(path: Path, error: Exception) -> AudioError:
     name = shown(path.name)
+    _check_disk(path)
     if not path.stat().st_size:
         return AudioError(f"{name}: the file is empty (0 bytes); was the recording stopped or the disk full?", "empty")
-    if not os.access(path, os.R_OK):  # which libsndfile calls a system error
-        return AudioError(f"{name}: may not be opened by this user; ask for the right to read it", "unreadable")
     if isinstance(error, OSError):
         return AudioError(f"{name}: cannot be opened ({error.strerror or error})", "unreadable")
     reason = str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
     what = f"cannot be read as audio ({reason}); is it a WAV, FLAC, OGG or MP3 file, and complete?"
     return AudioError(f"{name}: {what}", "unreadable")
+
+
+def _check_disk(path: Path) -> None:
+    """AudioError if the system cannot give the ends of a file, as on a share that has gone: libsndfile does not say."""
+    try:
+        with path.open("rb") as file:
+            file.read(EDGE)
+            file.seek(-min(EDGE, path.stat().st_size), os.SEEK_END)
+            file.read(EDGE)
+    except PermissionError:
+        what = "may not be opened by this user; ask for the right to read it"
+        raise AudioError(f"{shown(path.name)}: {what}", "unreadable") from None
+    except OSError as error:
+        what = f"cannot be read ({error.strerror or error}): has its disk, or the network share, gone?"
+        raise AudioError(f"{shown(path.name)}: {what}", "disk") from None
 
 
 # Whether a file is whole. An extent is the number of bytes of sound that the header promises, and that the file holds.

@@ -1,6 +1,7 @@
 """A folder into which a recorder writes files: each file is processed once it is complete, and only once.
 
-A file is complete when its size and time have not changed for `settle_s`. The folder is polled, because network shares
+A file is complete when its size and time have not changed for `settle_s`. One that its disk or network share does not
+give, or that this user may not read, waits. The folder is polled, because network shares
 send no notifications. The ledger keeps a line (time, size, name) of each processed file across restarts; a file that is
 written again is processed again. A file gives the clips that `nearfar score` takes from it, so the same scores. Its
 last sample is dated by the file's time, or by the clock if that is earlier.
@@ -12,7 +13,6 @@ import contextlib
 import math
 import os
 import stat
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -22,6 +22,7 @@ from time import monotonic
 
 from nearfar import audio
 from nearfar.audio.recordings import CONVERT, SUFFIXES, UNREAD
+from nearfar.errors import AudioError
 from nearfar.live.sources.windows import SourceOptions, Starts, Window
 from nearfar.support import files
 from nearfar.support.words import shown
@@ -41,17 +42,28 @@ class FolderSource:
             raise FileNotFoundError(f"no such folder to watch: {folder}")
         self.folder, self.options, self.ledger = folder, options, options.ledger
         self.problem, self._starts = "", Starts()
+        self._unread = ""  # why the disk does not give a file
         self._done: set[Stamp] = set(_read(self.ledger)) if self.ledger else set()
         self._seen: dict[Stamp, float] = {}  # since when a file has not changed
 
     def windows(self, stop: threading.Event) -> Iterator[Window | None]:
         """The windows of each complete file, oldest first; None while there is no new file."""
         while not stop.is_set():
-            for stamp in self._complete():
-                for window in self._file(stamp):
-                    if stop.is_set():  # a file that was not processed to its end is processed again
-                        return
-                    yield window
+            ready, self._unread = self._complete(), ""
+            for stamp in ready:
+                try:
+                    for window in self._file(stamp):
+                        if stop.is_set():  # a file that was not processed to its end is processed again
+                            return
+                        yield window
+                except (ValueError, OSError) as error:
+                    waits = _is_of_the_disk(error)
+                    if waits and not self.options.once:
+                        self.problem = self._unread = str(error)
+                    else:
+                        self.options.report(shown(stamp[0]), error)
+                    if waits:
+                        continue
                 self._finish(stamp)
                 if stop.is_set():
                     return
@@ -63,7 +75,7 @@ class FolderSource:
     def _complete(self) -> list[Stamp]:
         """New files that have not changed for `settle_s`, oldest first."""
         now, found = monotonic(), []  # monotonic: the clock may be set
-        skipped = ""
+        skipped = self._unread
         try:
             next(self.folder.iterdir(), None)  # raises if the folder is gone, as rglob does not
             for path in self.folder.rglob("*"):
@@ -74,9 +86,10 @@ class FolderSource:
                     try:
                         info = path.stat()
                         if stat.S_ISREG(info.st_mode):
-                            if sys.platform == "win32":
-                                path.open("rb").close()  # refused while its recorder has it for itself
-                            found.append((path.relative_to(self.folder).as_posix(), info.st_size, info.st_mtime_ns))
+                            stamp = path.relative_to(self.folder).as_posix(), info.st_size, info.st_mtime_ns
+                            if stamp not in self._done:
+                                path.open("rb").close()  # on Windows refused while its recorder has it for itself
+                            found.append(stamp)
                     except PermissionError as error:
                         skipped = f"{shown(path.name)} waits: {error.strerror}; does its recorder still write it?"
                     except OSError as error:
@@ -99,24 +112,20 @@ class FolderSource:
         return sorted(ready, key=lambda s: (s[2], s[0]))
 
     def _file(self, stamp: Stamp) -> Iterator[Window]:
+        """The windows of a file; raises as `audio.windows` does."""
         name, _, changed_ns = stamp
-        path = self.folder / name
-        try:
-            end = min(changed_ns / 1e9, self.options.clock())
-            seconds, at, options = audio.seconds(path), 0.0, self.options
-            start = self._starts.of(name, end, seconds if math.isfinite(seconds) else 0.0, options.window_s)
-            for clip in audio.windows(
-                path, near=options.near, far=options.far, length_s=options.window_s, whole_s=options.whole_s
-            ):
-                for problem in audio.incomplete(clip):
-                    warnings.warn(f"{shown(name)}: {problem.text}", stacklevel=2)
-                gap = at == 0.0
-                of = shown(name) + clip.name.removeprefix(shown(path.name))
-                window = Window(start + at, clip.samples, clip.rate, gap, of)
-                yield replace(window, missing_s=clip.missing_s, codec=clip.codec)
-                at += clip.seconds
-        except (ValueError, OSError) as error:
-            self.options.report(shown(name), error)
+        path, options, at = self.folder / name, self.options, 0.0
+        end, seconds = min(changed_ns / 1e9, options.clock()), audio.seconds(path)
+        start = self._starts.of(name, end, seconds if math.isfinite(seconds) else 0.0, options.window_s)
+        for clip in audio.windows(
+            path, near=options.near, far=options.far, length_s=options.window_s, whole_s=options.whole_s
+        ):
+            for problem in audio.incomplete(clip):
+                warnings.warn(f"{shown(name)}: {problem.text}", stacklevel=2)
+            of = shown(name) + clip.name.removeprefix(shown(path.name))
+            window = Window(start + at, clip.samples, clip.rate, at == 0.0, of)
+            yield replace(window, missing_s=clip.missing_s, codec=clip.codec)
+            at += clip.seconds
 
     def _forget(self, gone: set[Stamp]) -> None:
         self._done -= gone
@@ -135,6 +144,13 @@ class FolderSource:
                 file.write(_line(stamp))
         except OSError as error:  # the file is processed again after a restart
             self.problem = f"{self.ledger}: {error.strerror or error}"
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether a file may be read later, when its disk or network share is back."""
+    if isinstance(error, AudioError):
+        return error.kind == "disk"
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
 
 def _line(stamp: Stamp) -> bytes:
