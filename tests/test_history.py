@@ -254,6 +254,35 @@ def test_a_full_disk_is_said_survived_and_caught_up_with(history):
     ]
 
 
+class Gone:
+    """A connection whose share has gone."""
+
+    in_transaction = True
+
+    def execute(self, *_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def close(self) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+
+def test_a_share_that_was_away_is_said_survived_and_opened_anew(history):
+    history.record_score(scored(1.0))
+    history.database.writer, database = Gone(), history.folder / "history.db"
+    history.database._idle_readers[:] = [Gone()]
+    with pytest.raises(OSError, match="cannot be read"):
+        history.scores("pump", 0, 1e9)
+    database.rename(history.folder / "away")
+    history.record_score(scored(2.0))
+    assert history.problem.startswith("history: disk I/O error (has its disk or network share gone")
+    kept = history.record_event(event(3.0))
+    assert not database.exists() and history.event(kept.id) == kept  # no second history is begun
+    (history.folder / "away").rename(database)
+    history.retry()
+    assert history.problem == "" and [s.t0 for s in history.scores("pump", 0, 1e9)] == [1.0, 2.0]
+    assert sqlite3.connect(database).execute("SELECT id FROM events").fetchall() == [(kept.id,)]
+
+
 def test_what_waits_in_memory_is_bounded_and_events_are_not_forgotten(history, monkeypatch):
     monkeypatch.setattr("nearfar.live.history.database.WAITING", 100)
     history.database.writer.execute("PRAGMA query_only = 1")

@@ -436,7 +436,7 @@ def _check_disk(path: Path) -> None:
             file.read(EDGE)
     except PermissionError:
         what = "may not be opened by this user; ask for the right to read it"
-        raise AudioError(f"{shown(path.name)}: {what}", "unreadable") from None
+        raise AudioError(f"{shown(path.name)}: {what}", "disk") from None
     except OSError as error:
         what = f"cannot be read ({error.strerror or error}): has its disk, or the network share, gone?"
         raise AudioError(f"{shown(path.name)}: {what}", "disk") from None

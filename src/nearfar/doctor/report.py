@@ -21,7 +21,7 @@ NAMED = 5  # files that the text names for each problem
 # kind -> meaning and advice, in the order of the text, for several files
 ADVICE = {
     "unreadable": "cannot be read: copy again from the recorder, or export as WAV",
-    "disk": "cannot be read from its disk or network share: connect that again",
+    "disk": "not given by the disk or network share: connect it again, or let this user read there",
     "empty": "hold no sound: record again",
     "too_short": f"are shorter than {SHORTEST_S} s: record again",
     "nan": "hold invalid samples: export again with another tool",

@@ -247,6 +247,7 @@ class Monitor:
         for machine, queue in list(self.queues.items()):
             self.plant.check_source(machine)
             self._warn_source(machine, queue)
+        self.plant.history.retry()
         self._warn_once("history", self.plant.history.problem)
         for sink in self.plant.sinks:
             self._warn_once(sink.name, sink.problem)

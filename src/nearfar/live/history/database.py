@@ -8,6 +8,7 @@ events, and would both send the messages of the outbox.
 
 from __future__ import annotations
 
+import errno
 import logging
 import sqlite3
 import threading
@@ -75,6 +76,7 @@ WAITING = 100_000  # transactions kept in memory while the disk is full, before 
 EXPORTED = 100_000  # rows of a table that are written to Parquet together
 CHUNK = 500  # waiting transactions that are committed together, once a single one has shown that there is room
 
+GONE = "disk I/O error"  # SQLite's words for anything but a full disk
 UNWRITABLE = (sqlite3.IntegrityError, sqlite3.DataError, UnicodeError, OverflowError)  # on any disk
 Statement = tuple[str, Sequence[Any]]
 
@@ -98,6 +100,7 @@ class Database:
         self.lock = threading.RLock()
         self.writer = connect(folder)
         self.problem, self.dropped_scores = "", 0
+        self._lost = False  # the disk or share may have gone, and its handles with it
         self._idle_readers: list[sqlite3.Connection] = []
         self._waiting: deque[Transaction] = deque()
 
@@ -112,14 +115,19 @@ class Database:
             if statements:
                 self._waiting.append(given)
             try:
+                if self._lost:
+                    self._reopen()
                 self._commit_all(given)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError, DamagedHistory) as error:
                 if isinstance(error, UNWRITABLE):
                     raise
-                self._roll_back()
+                with suppress(sqlite3.Error):
+                    self._roll_back()
                 self._drop_oldest_scores()
+                self._lost = self._lost or GONE in str(error)
+                why = " (has its disk or network share gone, or is a quota used up?)" if self._lost else ""
                 dropped = f" ({self.dropped_scores} scores dropped)" if self.dropped_scores else ""
-                self.problem = f"history: {error}{dropped}"
+                self.problem = f"history: {error}{why}{dropped}"
                 if is_damage(error):
                     self.problem = str(damaged(self.folder, error))
                 return False
@@ -136,15 +144,21 @@ class Database:
         with self.lock:
             idle = self._idle_readers
             connection = idle.pop() if idle else connect(self.folder, read_only=True)
+        works = True
         try:
             yield connection
         except sqlite3.DatabaseError as error:
+            works = False
             if is_damage(error):
                 raise damaged(self.folder, error) from None
             raise OSError(f"{self.folder}: the history cannot be read ({error})") from None
         finally:
-            with self.lock:
-                self._idle_readers.append(connection)
+            if works:
+                with self.lock:
+                    self._idle_readers.append(connection)
+            else:
+                with suppress(sqlite3.Error):
+                    connection.close()
 
     def close(self) -> None:
         """Write the waiting transactions if that is possible, and close the files."""
@@ -169,6 +183,17 @@ class Database:
                 if (dropped := self._waiting.popleft()) is given:
                     raise
                 LOG.error("a row of the history can never be written: %s: %s", error, dropped.statements)
+
+    def _reopen(self) -> None:
+        """Open the database anew, if it is there: handles from before a share was away stay dead."""
+        if not (self.folder / NAME).is_file():  # where a share is not mounted, no new database is begun
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self.folder / NAME))
+        old = [self.writer, *self._idle_readers]
+        self.writer, self._lost = connect(self.folder), False
+        self._idle_readers.clear()
+        for connection in old:
+            with suppress(sqlite3.Error):
+                connection.close()
 
     def _roll_back(self) -> None:
         if self.writer.in_transaction:
@@ -205,7 +230,7 @@ def damaged(folder: Path, error: Exception) -> DamagedHistory:
     )
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: Exception) -> bool:
     """Whether the file itself is damaged; False for a full disk or a locked file."""
     return "malformed" in str(error) or "not a database" in str(error)
 

@@ -63,11 +63,16 @@ class History:
         """Why rows wait in memory, or ""."""
         return self.database.problem
 
+    def retry(self) -> None:
+        """Try to write the rows that wait, if any do."""
+        if self.problem:
+            self.database.write()
+
     def record_score(self, score: ScoreRecord) -> None:
         """Keep the score of a window."""
         with self.database.lock:
             self.database.write(_insert("scores", astuple(score)), durable=False)
-            if abs(score.t1 - self._pruned) > PRUNE_S:  # abs: a clock may be set back
+            if abs(score.t1 - self._pruned) > PRUNE_S and not self.problem:  # abs: a clock may be set back
                 self._prune(score)
 
     def record_event(self, event: Event, describe: Describe | None = None) -> Event:
