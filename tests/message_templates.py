@@ -45,7 +45,6 @@ NOT_FOR_PEOPLE = {  # modules, and functions and constants in them: why
     "live/history/database.py to_parquet": "a command",
     "live/history/database.py is_damage": "compares",
     "live/rules/setpoint.py MORE": "a command",
-    "detector/folder.py card": "a file of the model",
     "audio/clip.py WAS": "begins a comment in a file",
     "audio/recordings.py LAYOUT": "a command",
     "audio/recordings.py machines": "a command",

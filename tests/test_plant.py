@@ -392,7 +392,7 @@ def test_a_fault_on_top_of_an_alarm_is_an_event_of_its_own_linked_to_the_first(m
     assert plant.machines["pump"].alarm.state(T0) == "unacknowledged alarm"
     second, first = plant.history.events("pump")
     assert (first.on_top_of, first.ended, second.on_top_of, second.ended) == (None, None, 1, None)
-    assert second.text == "sounds unlike its normals in another way too (burst), while event 1 stands"
+    assert second.text == "sounds unlike its normals in another way too, noticed in sudden knocks, while event 1 stands"
     assert second.triggered_by == ("burst", "steady") and second.started == T0 + 52
     give(plant, monkeypatch, [(2.5 * on, 1e-6, ("steady",))] * 14, start=T0 + 78)
     third = plant.history.events("pump")[0]

@@ -7,6 +7,7 @@ import time
 from contextlib import closing
 from datetime import date, datetime, timedelta
 from datetime import time as clock_time
+from pathlib import Path
 
 import openpyxl
 import pytest
@@ -20,6 +21,7 @@ from nearfar.live.config import from_options
 from nearfar.live.history.records import ScoreRecord
 from nearfar.live.report.file import report_folder
 from nearfar.live.report.schedule import SCHEDULED, Schedule, ScheduledReports
+from nearfar.live.reports import report_of
 from nearfar.live.sinks.messages import REPORT, ReportMessage, parse_message
 from plants import Clock, plant_of
 from servers import client_of
@@ -28,6 +30,7 @@ from test_notify import Receiver, add_channel
 DAY, HOUR = 86_400.0, 3600.0
 MONDAY = datetime(2026, 11, 23, 12).timestamp()  # at noon
 SEVEN = clock_time(7)
+REPORT_IN_FILE = from_options({"models": Path(), "report": {"channels": ["shift"]}}).report
 
 
 @pytest.fixture
@@ -179,6 +182,43 @@ def test_a_clock_that_is_set_sends_nothing_twice_and_does_not_stop_the_reports(p
     assert due(plant)[-1] == datetime(2026, 11, 26, 7).timestamp()
 
 
+def test_the_report_is_set_in_the_browser_counts_from_then_on_and_is_kept(pump_model, tmp_path):
+    config = from_options({"models": tmp_path / "models", "history": {"folder": tmp_path / "history"}})
+    plant, _, clock = plant_of(pump_model, config.history.folder, clock=Clock(MONDAY))
+    add_channel(plant, clock, "ntfy://127.0.0.1:1/x", "shift")
+    heard(plant, MONDAY - HOUR)
+    with client_of(plant, clock) as client:
+        at, body = "/v1/report/schedule", {"every": "week", "on": "Tue", "at": "06:30", "channels": ["shift"], "who": "Anna"}
+        assert client.delete(at).status_code == 404 and client.get("/v1/health").json()["report"] is None
+        for change in ({"channels": []}, {"channels": ["saw"]}, {"machines": ["saw"]}, {"at": "25:00"}, {"on": "Day"}):
+            assert client.put(at, json={**body, **change}).status_code == 422, change
+        assert report_of(config) is None
+        made = client.put(at, json=body).json()
+        assert made == client.get("/v1/health").json()["report"]
+        assert made["next"] == datetime(2026, 11, 24, 6, 30).timestamp() and made["to"] == ["shift"] and made["set_here"]
+        clock.now = MONDAY + DAY
+        plant.reports.check()
+        assert due(plant) == [made["next"]]
+        clock.now = MONDAY + 5 * DAY
+        daily = client.put(at, json={**body, "every": "day"}).json()
+        plant.reports.check()
+        assert len(due(plant)) == 1 and daily["next"] == datetime(2026, 11, 29, 6, 30).timestamp()  # none of the past
+        kept = report_of(config)  # after a restart
+        assert (kept.every, kept.at, kept.channels) == ("day", "06:30", ("shift",))
+        again = build_plant(config, clock=clock, warn=print, report=print, idle=True)
+        assert again.plant.reports.config == kept and again.plant.reports.next == daily["next"]
+        again.close()
+        assert client.delete(at, params={"who": "Anna"}).json()["set_here"] is False
+        assert client.get("/v1/health").json()["report"] is None and report_of(config) is None
+        audit = [e["action"] for e in client.get("/v1/audit").json()["audit"] if e["who"] == "Anna"]
+        assert audit == ["report ended", "report set", "report set"]
+        plant.reports = ScheduledReports(REPORT_IN_FILE, "north", plant.machines, plant.reporter, clock)
+        assert client.put(at, json=body).status_code == client.delete(at).status_code == 409  # it stands in plant.toml
+    for sink in plant.sinks:
+        sink.close()
+    plant.history.close()
+
+
 def test_a_folder_that_cannot_be_written_is_a_problem_until_it_can(pump, tmp_path):
     plant, clock, start = pump
     (tmp_path / "out").write_text("a file is in the way")
@@ -255,7 +295,8 @@ def test_a_plant_is_built_with_its_report_and_says_when_it_comes(pump3, tmp_path
         assert said == ["report: there is no channel 'gone'"]
         found = client.get("/v1/health").json()["report"]
         saturday = datetime(2026, 11, 28, 7).timestamp()
-        assert found == {"next": saturday, "span": "week", "to": ["gone", str(tmp_path / "out")]}
+        assert (found["next"], found["span"], found["to"]) == (saturday, "week", ["gone", str(tmp_path / "out")])
+        assert found["on"] == "Sat" and not found["set_here"]
         clock.now = saturday + 60
         built.monitor._check()  # as every second
         assert wait_for(lambda: written(tmp_path / "out") == ["nearfar-plant-week-2026-11-28.html"])

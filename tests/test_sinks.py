@@ -251,6 +251,20 @@ def test_webhooks_are_signed_tried_again_and_arrive_in_order(tmp_path):
     assert seconds == "t=1234" and digest == hmac.new(b"s3cret", b"1234." + body, hashlib.sha256).hexdigest()
 
 
+def test_a_webhook_speaks_the_language_of_the_plant_and_its_codes_and_ids_stay(tmp_path):
+    server, history = Receiver(), History(tmp_path)
+    hook = Webhook(f"http://127.0.0.1:{server.server_port}/", history, clock=time.time, language="de")
+    sent = health("problem", "near and far carry the same signal: one microphone on both channels?")
+    history.outbox.enqueue(sent)
+    hook.put(sent)
+    assert wait_for(lambda: len(server.taken) == 1)
+    hook.close()
+    server.close()
+    headers, body = server.taken[0]
+    assert json.loads(body) == {**json.loads(sent.json()), "text": "Nahes und fernes Mikrofon haben dasselbe Signal: ein Mikrofon auf beiden Kanälen?"}
+    assert headers["X-Nearfar-Id"] == sent.id
+
+
 def test_a_full_disk_keeps_no_event_from_its_webhook_and_what_it_could_not_keep_is_kept_later(tmp_path):
     server, history = Receiver(503), History(tmp_path)
     hook = Webhook(f"http://127.0.0.1:{server.server_port}/", history, clock=time.time, first_wait_s=0.05)
@@ -617,7 +631,7 @@ def opcua():
     from nearfar.live.sinks.opcua import OpcUa
 
     with contextlib.ExitStack() as made:
-        yield lambda *given: made.enter_context(contextlib.closing(OpcUa(*given)))
+        yield lambda *given, **more: made.enter_context(contextlib.closing(OpcUa(*given, **more)))
 
 
 @pytest.mark.slow
@@ -636,10 +650,10 @@ def test_opc_ua_shows_each_machine_to_a_client(opcua):
     from nearfar.live.sinks.opcua import NAMESPACE
 
     endpoint = f"opc.tcp://127.0.0.1:{free_port()}/nearfar/"
-    sink = opcua([PUMP, FAN], OpcUaConfig(endpoint=endpoint))
+    sink = opcua([PUMP, FAN], OpcUaConfig(endpoint=endpoint), language="de")
     sink.put(score(4.5, anomalous=True, unusual=True))
     sink.put(StateMessage("pump", "north", 1.0, "unacknowledged alarm", unusual_stands=True))
-    sink.put(health("problem", "dead"))
+    sink.put(health("problem", "near and far carry the same signal: one microphone on both channels?"))
     with Client(endpoint, timeout=60) as client:
         space = client.get_namespace_index(NAMESPACE)
 
@@ -647,7 +661,7 @@ def test_opc_ua_shows_each_machine_to_a_client(opcua):
             path = [f"{space}:{part}" for part in ("nearfar", machine, name)]
             return client.nodes.objects.get_child(path).read_data_value(raise_on_bad_status=False).Value.Value
 
-        assert wait_for(lambda: read("pump", "Health") == "problem: dead")
+        assert wait_for(lambda: read("pump", "Health") == "problem: nahes und fernes Mikrofon haben dasselbe Signal: ein Mikrofon auf beiden Kanälen?")
         assert read("pump", "Score") == 4.5 and read("pump", "Threshold") == 3.0 and read("pump", "Alarm") is True
         assert read("pump", "Unusual") is True
         assert read("pump", "LastUpdate").timestamp() == 110.0 or read("pump", "LastUpdate").second == 50

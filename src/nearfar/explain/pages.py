@@ -18,13 +18,6 @@ from nearfar.score import Score
 from nearfar.support.check import Array
 
 PLAY_S, PLAY_RATE, PLAY_PEAK = 12.0, 24_000, 0.7
-TRIGGERS = {  # the parts of the default
-    "clean": "its sound without the room",
-    "near": "its sound at the near microphone",
-    "burst": "knocks and bursts",
-    "modulation": "how its level swings",
-    "rhythm": "its rhythm",
-}
 
 
 @dataclass(frozen=True)
@@ -130,7 +123,7 @@ def _facts(e: Explanation) -> list[tuple[str, str]]:
         ("Alarm above", f"{e.threshold:.2f}"),
     ]
     if e.triggered_by:
-        facts.append(("Noticed by", " and ".join(TRIGGERS.get(name, name) for name in e.triggered_by)))
+        facts.append(("Noticed in", wording.noticed(e.triggered_by)))
     if e.microphone:
         facts.append(("When", wording.when(e)))
         facts.append(("Pitch", f"{wording.hertz(e.low_hz)} to {wording.hertz(e.high_hz)}"))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -30,6 +31,24 @@ class Neighbour:
     path: str
     start_s: float
     seconds: float
+
+
+TRIGGERS = {  # what the parts of the default and the plain alarms listen for
+    "clean": "its sound without the room",
+    "near": "its sound at the near microphone",
+    "burst": "sudden knocks",
+    "modulation": "how its level swings",
+    "rhythm": "its rhythm",
+    "steady": "its steady sound",
+    "transient": "single moments",
+    "loudness": "its loudness",
+}
+
+
+def noticed(names: Sequence[str]) -> str:
+    """In what the parts of a detector with these names heard a difference, in words."""
+    *others, last = (TRIGGERS.get(name, name) for name in names)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from time import monotonic
 from nearfar.encoders.loading import unused
 from nearfar.live.calendar import Maintenance
 from nearfar.live.channels import channels
-from nearfar.live.config import MachineConfig, MqttConfig, OpcUaConfig, PlantConfig
+from nearfar.live.config import MachineConfig, MqttConfig, OpcUaConfig, PlantConfig, ReportConfig
 from nearfar.live.history.database import lock_folder
 from nearfar.live.history.history import History
 from nearfar.live.machine import Machine, Shared, open_machine
@@ -23,6 +23,7 @@ from nearfar.live.monitor import Monitor, Warn
 from nearfar.live.plant import Plant
 from nearfar.live.report.file import report_folder
 from nearfar.live.report.workbook import NEEDS_OPENPYXL
+from nearfar.live.reports import report_of
 from nearfar.live.roster import Roster, current
 from nearfar.live.sinks.lines import csv_lines, json_lines
 from nearfar.live.sinks.messages import CLOSE_S, Sink
@@ -107,12 +108,12 @@ def build_plant(
             url=config.url or url,
             language=config.language,
             site=config.site,
-            reports=config.report if deliver else None,
+            reports=report_of(config) if deliver else None,
         )
         counted = open_sinks(config, plant, metrics=metrics) if deliver else None
         undo.pop_all()
-    if config.report and deliver:
-        for problem in _lacks(config):
+    if (scheduled := report_of(config)) and deliver:
+        for problem in _lacks(config, scheduled):
             warn(problem)
     monitor = Monitor(plant, sources, warn=warn, meters=(counted,) if counted else ())
     return Assembly(plant, monitor, Roster(config, plant, monitor, shared, open_one, warn), counted, folder_lock)
@@ -142,13 +143,14 @@ def open_sinks(config: PlantConfig, plant: Plant, *, metrics: bool = False) -> M
             plant.sinks.append(csv_lines(config.csv.file))
         if config.webhook:
             secret = read_secret(config.webhook.secret_file) if config.webhook.secret_file else ""
-            plant.sinks.append(Webhook(config.webhook.url, history, clock=clock, secret=secret))
+            hook = Webhook(config.webhook.url, history, clock=clock, secret=secret, language=config.language)
+            plant.sinks.append(hook)
         for name, rules in channels(config).items():
             plant.sinks.append(Channel(name, rules, plant.machines, history, clock=clock, language=config.language))
         if config.report and config.report.folder:
             plant.sinks.append(report_folder(config.report.folder, plant.machines, history, language=config.language))
         if config.opcua:
-            plant.sinks.append(_opcua(config.opcua, machines))
+            plant.sinks.append(_opcua(config.opcua, machines, config.language))
         if config.mqtt:
             plant.sinks.append(_mqtt(config.mqtt, plant, config.url))
         if config.metrics or metrics:
@@ -170,12 +172,11 @@ def maintenance(config: PlantConfig) -> list[Maintenance]:
     return [Maintenance(m.when, m.machines, m.why) for m in config.maintenance]
 
 
-def _lacks(config: PlantConfig) -> list[str]:
-    """What [report] needs and the plant has not: channels, which may be removed in the browser, and openpyxl."""
-    assert config.report is not None
+def _lacks(config: PlantConfig, report: ReportConfig) -> list[str]:
+    """What a report needs and the plant has not: channels, which may be removed in the browser, and openpyxl."""
     known = channels(config)
-    lacks = [f"report: there is no channel {name!r}" for name in config.report.channels if name not in known]
-    if config.report.format == "xlsx" and find_spec("openpyxl") is None:
+    lacks = [f"report: there is no channel {name!r}" for name in report.channels if name not in known]
+    if report.format == "xlsx" and find_spec("openpyxl") is None:
         lacks.append(f"report: {NEEDS_OPENPYXL}")
     return lacks
 
@@ -196,11 +197,12 @@ def _mqtt(broker: MqttConfig, plant: Plant, url: str) -> Sink:
     )
 
 
-def _opcua(server: OpcUaConfig, machines: Sequence[Machine]) -> Sink:
+def _opcua(server: OpcUaConfig, machines: Sequence[Machine], language: str) -> Sink:
     from nearfar.live.sinks.opcua import OpcUa, read_users
 
     _check_files(server.certificate, server.key, server.users_file)
-    return OpcUa(machines, server, read_users(server.users_file) if server.users_file else {})
+    users = read_users(server.users_file) if server.users_file else {}
+    return OpcUa(machines, server, users, language=language)
 
 
 def _check_files(*paths: Path | None) -> None:
@@ -261,11 +263,11 @@ def check(config: PlantConfig) -> list[str]:
     for name, rules in channels(config).items():
         whom = " and ".join(rules.machines) or "all machines"
         lines.append(f"notify {name}: {open_address(rules).service}, {' and '.join(rules.events)} of {whom}")
-    if r := config.report:
+    if r := report_of(config):
         when = f"every {f'week on {r.on}' if r.every == 'week' else 'day'} at {r.at}"
         to = [*r.channels, *([str(r.folder)] if r.folder else [])]
         lines.append(f"report: {when}, of {' and '.join(r.machines) or 'all machines'}, to {' and '.join(to)}")
-        lines += _lacks(config)
+        lines += _lacks(config, r)
     for entry in config.maintenance:
         lines.append(f"maintenance: {entry.when}, {' and '.join(entry.machines) or 'all machines'} are not judged")
     if config.metrics:

@@ -5,7 +5,7 @@ Their addresses are those of SCHEMES only: whoever may change the plant shall no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,7 @@ class Channels:
         scheme = str(table.get("url", "")).partition("://")[0].lower()
         if scheme not in SCHEMES:
             raise BadInput(f"an address begins with one of {', '.join(f'{s}://' for s in SCHEMES)}")
-        if unknown := [id for id in table.get("machines", ()) if id not in plant.machines]:
-            raise BadInput(f"there is no machine {unknown[0]!r}; there are: {', '.join(plant.machines)}")
+        check_machines(plant, table.get("machines", ()))
         try:
             rules = read_channel(name, table)
             open_address(rules)
@@ -87,6 +86,12 @@ class Channels:
     def _close(self, channel: Channel) -> None:
         self.plant.sinks.remove(channel)
         channel.close(0.0)
+
+
+def check_machines(plant: Plant, ids: Iterable[str]) -> None:
+    """BadInput for an id that no machine of the plant has."""
+    if unknown := [id for id in ids if id not in plant.machines]:
+        raise BadInput(f"there is no machine {unknown[0]!r}; there are: {', '.join(plant.machines)}")
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:

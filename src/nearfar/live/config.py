@@ -385,6 +385,11 @@ def read_channel(name: str, table: Mapping[str, Any]) -> NotifyConfig:
     return from_options({"models": Path(), "notify": {name: table}}).notify[name]
 
 
+def read_report(table: Mapping[str, Any]) -> ReportConfig | None:
+    """The report of a table [report]; ConfigError for a bad value."""
+    return from_options({"models": Path(), "report": table}).report
+
+
 Place = Callable[[str], str]  # the key of a mistake -> the file and the line before its message
 
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from nearfar.explain.wording import noticed
 from nearfar.live.history.archive import file_time
 from nearfar.live.history.history import Describe, History
 from nearfar.live.history.records import ALARM, HEALTH_EVENT, KINDS, TREND, UNUSUAL, Event, ScoreRecord
@@ -205,13 +206,13 @@ class EventRecorder:
             self._clear(UNUSUAL, score.t1)
 
     def _raise_alarm(self, peak: ScoreRecord, at: float, remarks: Sequence[str]) -> None:
-        triggers = f" ({' and '.join(peak.triggered_by)})" if peak.triggered_by else ""
-        text = f"sounds unlike its normals{triggers}"
+        heard = f", noticed in {noticed(peak.triggered_by)}" if peak.triggered_by else ""
+        text = f"sounds unlike its normals{heard}"
         if LOUD in peak.triggered_by and peak.score <= peak.threshold:
             text = f"far louder than all its normals: near is at {peak.level_near_dbfs:.0f} dB of full scale"
         elif self.machine.alarm.faint:
-            text = f"faintly unlike its normals for a while: window after window a little above them{triggers}"
-        self._begin_alarm(peak, at, "; ".join([text, *remarks]))
+            text = f"faintly unlike its normals for a while: window after window a little above them{heard}"
+        self._begin_alarm(peak, at, "; ".join([text, *(f"check first: {remark}" for remark in remarks)]))
 
     def _raise_anew(self, score: ScoreRecord) -> None:
         """Begin the event of a fault that has come on top of the alarm that stands."""
@@ -219,7 +220,7 @@ class EventRecorder:
             return
         self.close()
         first, others = earlier[0], sorted(self.machine.alarm.new_kinds)
-        how = f"in another way too ({' and '.join(others)})" if others else "twice as much as before"
+        how = f"in another way too, noticed in {noticed(others)}" if others else "twice as much as before"
         text = f"sounds unlike its normals {how}, while event {first.id} stands"
         self._begin_alarm(score, score.t1, text, on_top_of=first.id)
 

@@ -64,7 +64,7 @@ class Plant:
     ) -> None:
         self.machines = Machines()
         self.history, self.sinks, self.clock, self.steady = history, list(sinks), clock, steady
-        self.language = language
+        self.language, self.site = language, site
         self.reporter = Reporter(history, self.sinks, url)
         self.calendar = Calendar(maintenance, history.folder)
         self.recorders: dict[str, EventRecorder] = {}

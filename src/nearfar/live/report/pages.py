@@ -38,6 +38,12 @@ ACTIONS = {
     "maintenance": "marked maintenance",
     "no maintenance": "removed maintenance",
     "note": "noted",
+    "remove": "took recordings out of the normals",
+    "tag": "named a session",
+    "score": "scored a recording",
+    "machine added": "added the machine",
+    "machine replaced": "fitted or changed the machine",
+    "machine removed": "removed the machine",
 }
 
 

@@ -70,7 +70,7 @@ class ScheduledReports:
         weekday = DAYS.index(config.on.capitalize()) if config.every == "week" else None
         self.schedule = Schedule(time.fromisoformat(config.at), weekday)
         newest = self.history.audit("", action=SCHEDULED, limit=1)
-        self.done = float(newest[0].detail["until"]) if newest else self._begin()
+        self.done = float(newest[0].detail["until"]) if newest else self.begin()
 
     @property
     def next(self) -> float:
@@ -87,7 +87,7 @@ class ScheduledReports:
         """Send what is due; the newest in any case, older ones if something was heard in their span."""
         now = self.clock()
         if self.done > now + 2 * self.span_s:  # the clock was wrong
-            self.done = self._begin()
+            self.begin()
         due = self.schedule.between(max(self.done, now - self.history.keep_s), now)
         with suppress(OSError, DamagedHistory):  # the history cannot be read now: again in a second
             for at in due:
@@ -95,11 +95,11 @@ class ScheduledReports:
                     self._send(at)
                 self.done = at
 
-    def _begin(self) -> float:
-        """Note that reports are due from now on."""
-        now = self.clock()
-        self.history.record_audit(Audit(0, now, "nearfar", "", SCHEDULED, {"until": now}))
-        return now
+    def begin(self) -> float:
+        """Reports are due from now on; returns the time, which the audit keeps."""
+        self.done = self.clock()
+        self.history.record_audit(Audit(0, self.done, "nearfar", "", SCHEDULED, {"until": self.done}))
+        return self.done
 
     def _heard(self, until: float) -> bool:
         ids = self.config.machines or self.history.machines()

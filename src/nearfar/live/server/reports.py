@@ -8,8 +8,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from nearfar.live.language import asked_for
 from nearfar.live.report.file import report_file
+from nearfar.live.server import schemas
 from nearfar.live.server.errors import HttpError
-from nearfar.live.server.service import ERRORS, ServiceDep, Time
+from nearfar.live.server.serializers import next_report
+from nearfar.live.server.service import ERRORS, ServiceDep, Time, caller_name
 
 router = APIRouter(tags=["server"], responses=ERRORS)
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -55,3 +57,16 @@ def report(
         return Response(content, media_type="text/html", headers=headers)
     headers |= {"content-disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type=XLSX, headers=headers)
+
+
+@router.put("/v1/report/schedule", operation_id="scheduleReport")
+def schedule(service: ServiceDep, request: Request, body: schemas.NewReport) -> schemas.NextReport:
+    """Set the report that comes by itself, from now on; audited, and kept when the server starts again."""
+    table = body.model_dump(exclude={"who"})
+    return next_report(service.reports.put(table, caller_name(request, body.who)), set_here=True)
+
+
+@router.delete("/v1/report/schedule", operation_id="endReports")
+def end(service: ServiceDep, request: Request, who: schemas.Who = "") -> schemas.NextReport:
+    """Take back the report that was set here; audited."""
+    return next_report(service.reports.remove(caller_name(request, who)), set_here=False)

@@ -530,7 +530,7 @@ class Model(Schema):
     why: Text = Field(examples=["the far microphone explains most of the room, so it is taken out of near"])
     backing: Text = Field(examples=["240 recordings, of 6 sessions"])
     remarks: list[Text] = Field(examples=[[]])
-    card: str = Field(examples=["# What this detector is"])
+    card: Text = Field(examples=["# What this detector is"])
     set_point: SetPoint
     curve: list[CurvePoint]
     backed_per_week: float = Field(examples=[167.0])
@@ -562,7 +562,7 @@ class Event(Schema):
     peak_t0: float = Field(examples=[T0 + 20])
     threshold: float = Field(examples=[3.42])
     triggered_by: tuple[str, ...] = Field(examples=[["steady"]])
-    text: Text = Field(examples=["sounds unlike its normals (steady)"])
+    text: Text = Field(examples=["sounds unlike its normals, noticed in its steady sound"])
     has_audio: bool = Field(examples=[True])
     file: str = Field(examples=["0815.wav"])
     label: str = Field(description="What people call it.", examples=["bearing, first signs"])
@@ -623,11 +623,19 @@ class Explanation(Schema):
 
 
 class NextReport(Schema):
-    """When the next report comes by itself, of which span, and to which channels and folder."""
+    """When the next report comes by itself, of which span and machines ([] are all), and to which channels and folder.
+
+    `set_here`: it was set by the API, and can be changed there; else it stands in plant.toml.
+    """
 
     next: float = Field(examples=[T0])
     span: Literal["day", "week"] = Field(examples=["week"])
+    on: str = Field(examples=["Mon"])
+    at: str = Field(examples=["07:00"])
+    machines: list[str] = Field(examples=[[]])
+    format: Literal["html", "xlsx"] = Field(examples=["html"])
     to: list[str] = Field(examples=[["shift", "/srv/reports"]])
+    set_here: bool = Field(examples=[True])
 
 
 class ServerHealth(Schema):
@@ -842,6 +850,17 @@ class NewChannel(ByWhom):
     over: bool = Field(default=True, examples=[True])
     quiet: list[str] = Field(default_factory=list, max_length=20, examples=[["22:00-06:00"]])
     sound: bool = Field(default=True, examples=[True])
+
+
+class NewReport(ByWhom):
+    """The report that comes by itself, as the table [report] in plant.toml; to channels, not to a folder."""
+
+    every: Literal["day", "week"] = Field(default="week", examples=["week"])
+    on: str = Field(default="Mon", max_length=3, description="The day of one that comes every week.", examples=["Mon"])
+    at: str = Field(default="07:00", max_length=5, examples=["07:00"])
+    machines: list[str] = Field(default_factory=list, max_length=1000, examples=[["pump3"]])
+    channels: list[str] = Field(min_length=1, max_length=100, examples=[["shift"]])
+    format: Literal["html", "xlsx"] = Field(default="html", examples=["html"])
 
 
 class NewMachine(ByWhom):

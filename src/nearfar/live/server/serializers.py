@@ -15,7 +15,7 @@ from nearfar.live.history.archive import MOST_DB, alike_db, gain_db
 from nearfar.live.history.records import ALARM, UNUSUAL, Audit, Event, iso_time
 from nearfar.live.operator import CHANGES
 from nearfar.live.plant import Plant
-from nearfar.live.report.schedule import SCHEDULED
+from nearfar.live.report.schedule import SCHEDULED, ScheduledReports
 from nearfar.live.roster import ADDED, REPLACED
 from nearfar.live.server import schemas
 from nearfar.score import Score
@@ -144,3 +144,9 @@ def explanation(e: Explanation, machine: str, normals: Mapping[str, Clip | None]
         channels=["near"] if e.clip is None or e.clip.far is None else ["near", "far"],
         gain_db=gain,
     )
+
+
+def next_report(reports: ScheduledReports, *, set_here: bool) -> schemas.NextReport:
+    """The report that comes next; `set_here`: the API may change it."""
+    c = reports.config
+    return schemas.NextReport.of(c, next=reports.next, span=c.every, to=reports.places, set_here=set_here)

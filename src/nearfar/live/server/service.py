@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from nearfar.errors import Conflict
 from nearfar.live.channels import Channels
+from nearfar.live.reports import Reports
 from nearfar.live.history.records import Audit, Event
 from nearfar.live.machine import Machine
 from nearfar.live.monitor import Monitor
@@ -103,7 +104,7 @@ class Service:
     ) -> None:
         self.plant, self.access, self.limits, self.decoder = plant, access, limits, decoder
         self.clock, self.metrics, self.monitor = clock, metrics, monitor
-        self.started, self.channels = clock(), Channels(plant)
+        self.started, self.channels, self.reports = clock(), Channels(plant), Reports(plant)
         self.refusals = Refusals(metrics.count_refused_login if metrics else lambda: None)
         self.stream = Stream(f"{self.started:.0f}", plant.state, lambda id: machine_state(plant, id))
         plant.sinks.append(self.stream)

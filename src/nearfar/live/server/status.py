@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from nearfar.live.language import reader
 from nearfar.live.server import schemas
 from nearfar.live.server.errors import COME_BACK_S, HttpError
-from nearfar.live.server.serializers import machine_state
+from nearfar.live.server.serializers import machine_state, next_report
 from nearfar.live.server.service import ERRORS, Service, ServiceDep
 
 Responses = dict[int | str, dict[str, Any]]
@@ -71,9 +71,7 @@ def health(service: ServiceDep) -> schemas.ServerHealth:
         uploads_now=service.slots.in_use,
         decoders_replaced=service.decoder.replaced,
         listeners=service.stream.listeners,
-        report=None
-        if plant.reports is None
-        else schemas.NextReport(next=plant.reports.next, span=plant.reports.config.every, to=plant.reports.places),
+        report=None if plant.reports is None else next_report(plant.reports, set_here=service.reports.is_set),
     )
 
 

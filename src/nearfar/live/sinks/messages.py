@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Protocol
 
@@ -40,9 +41,10 @@ class Message:
         """The time, in seconds and in ISO 8601."""
         return {"at": self.at, "at_iso": iso_time(self.at)}
 
-    def json(self) -> str:
-        """One line of JSON without NaN."""
-        plain = {"kind": self.kind, "machine": self.machine, "site": self.site, **self.when(), **self.body()}
+    def json(self, say: Callable[[str], str] = str) -> str:
+        """One line of JSON without NaN, its texts for people as `say` gives them."""
+        body = spoken(self.body(), say)
+        plain = {"kind": self.kind, "machine": self.machine, "site": self.site, **self.when(), **body}
         return json.dumps(plain, allow_nan=False, separators=(",", ":"))
 
     @property
@@ -124,6 +126,19 @@ class ReportMessage(Message):
     machines: tuple[str, ...]
     channels: tuple[str, ...]
     url: str = ""
+
+
+def spoken(body: Mapping[str, Any], say: Callable[[str], str]) -> dict[str, Any]:
+    """The fields of a message, the texts for people among them as `say` gives them."""
+    said = dict(body)
+    for name, value in body.items():
+        if isinstance(value, dict):
+            said[name] = spoken(value, say)
+        elif name in ("text", "problem"):
+            said[name] = say(value)
+        elif name == "warnings":
+            said[name] = [say(text) for text in value]
+    return said
 
 
 def _plain(value: Any) -> Any:

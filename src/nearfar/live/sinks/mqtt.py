@@ -342,20 +342,7 @@ OFFLINE_TEXT = _health(OFFLINE)
 
 
 def _payload(message: Message, say: Callable[[str], str]) -> str:
-    return json.dumps({"machine": message.machine, **message.when(), **_spoken(message.body(), say)}, allow_nan=False)
-
-
-def _spoken(body: dict[str, Any], say: Callable[[str], str]) -> dict[str, Any]:
-    """`body` with its texts for people as `say` gives them."""
-    spoken = dict(body)
-    for name, value in body.items():
-        if isinstance(value, dict):
-            spoken[name] = _spoken(value, say)
-        elif name in ("text", "problem"):
-            spoken[name] = say(value)
-        elif name == "warnings":
-            spoken[name] = [say(text) for text in value]
-    return spoken
+    return json.dumps({"machine": message.machine, **message.when(), **spoken(message.body(), say)}, allow_nan=False)
 
 
 def _refusal(broker: MqttConfig, reason: str) -> str:

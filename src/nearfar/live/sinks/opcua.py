@@ -20,10 +20,12 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nearfar.live.history.records import ALARM
+from nearfar.live.language import ENGLISH, translated
 from nearfar.live.rules.alarm import CLEARED, IN_ALARM, NORMAL
 from nearfar.live.sinks.messages import CLOSE_S, OK, EventMessage, HealthMessage, Message, ScoreMessage, StateMessage
 from nearfar.live.sinks.retry import RetryQueue
@@ -59,7 +61,12 @@ class OpcUa:
     name = "opc-ua"
 
     def __init__(
-        self, machines: Sequence[Machine], config: OpcUaConfig, users: Mapping[str, str] | None = None
+        self,
+        machines: Sequence[Machine],
+        config: OpcUaConfig,
+        users: Mapping[str, str] | None = None,
+        *,
+        language: str = ENGLISH,
     ) -> None:
         try:
             from asyncua import ua
@@ -67,7 +74,7 @@ class OpcUa:
         except ImportError:
             raise ImportError('OPC-UA needs asyncua: pip install "nearfar[opcua]"') from None
         self._ua: Any = ua
-        self.config = config
+        self.config, self.say = config, partial(translated, language=language)
         self._server = Server()
         try:
             self._build(machines, users or {})
@@ -176,7 +183,7 @@ class OpcUa:
             values["Alarm"], values["Unusual"] = message.state in IN_ALARM, message.unusual_stands
         elif isinstance(message, HealthMessage):
             shown.is_well = message.health == OK
-            nodes["Health"].write_value(OK if message.health == OK else f"{message.health}: {message.text}")
+            nodes["Health"].write_value(OK if message.health == OK else f"{message.health}: {self.say(message.text)}")
             if not shown.is_well and status == good:
                 status = uncertain
         elif isinstance(message, EventMessage) and message.event.kind == ALARM:
@@ -202,10 +209,8 @@ class OpcUa:
         setattr(emitted, "AckedState/Id", acknowledged)
         emitted.Severity = SEVERITY_STANDING if active else SEVERITY_OVER
         emitted.Time = utc_time(message.at)
-        text = (
-            f"{message.machine}: {event.text} (event {event.id}, {NORMAL if message.what == CLEARED else message.what})"
-        )
-        shown.alarms.trigger(message=text)
+        name, state = message.machine, NORMAL if message.what == CLEARED else message.what
+        shown.alarms.trigger(message=self.say(f"{name}: {event.text} (event {event.id}, {state})"))
 
 
 class _Users:

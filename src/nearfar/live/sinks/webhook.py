@@ -17,11 +17,13 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from nearfar.live.history.history import History
+from nearfar.live.language import ENGLISH, translated
 from nearfar.live.sinks.messages import EVENT, HEALTH, Message
 from nearfar.live.sinks.retry import RetryQueue
 
@@ -45,7 +47,10 @@ def hook_url(url: str) -> str:
 
 
 class Webhook(RetryQueue):
-    """A sink that posts events to `url`; undelivered ones are kept in `history`, `clock` gives the signed time."""
+    """A sink that posts events to `url`, their texts in `language`; undelivered ones are kept in `history`.
+
+    `clock` gives the signed time.
+    """
 
     def __init__(
         self,
@@ -54,10 +59,12 @@ class Webhook(RetryQueue):
         *,
         clock: Callable[[], float],
         secret: str = "",
+        language: str = ENGLISH,
         timeout_s: float = 10.0,
         first_wait_s: float = 1.0,
     ) -> None:
         self.url, self.clock, self.secret, self.timeout_s = hook_url(url), clock, secret, timeout_s
+        self.say = partial(translated, language=language)
         self._opener = urllib.request.build_opener(_NoRedirects)
         super().__init__(
             "webhook",
@@ -69,7 +76,7 @@ class Webhook(RetryQueue):
 
     def _post(self, message: Message) -> None:
         """Send one message; OSError if a retry may help, ValueError if it was refused."""
-        body = message.json().encode()
+        body = message.json(self.say).encode()
         headers = {"Content-Type": "application/json", "X-Nearfar-Id": message.id, "User-Agent": "nearfar"}
         if self.secret:
             headers["X-Nearfar-Signature"] = signature(self.secret, int(self.clock()), body)

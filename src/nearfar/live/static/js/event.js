@@ -8,7 +8,7 @@ import { player, switchPlayer } from "./player.js";
 import { subscribe } from "./stream.js";
 import { list, parts, t } from "./texts.js";
 import { agoText, durationText, timeElement } from "./time.js";
-import { asSentence, eventWord, isHeard, limitText, scoreText, triggerText, verdictLabel } from "./words.js";
+import { asSentence, eventWord, isHeard, limitText, scoreText, verdictLabel } from "./words.js";
 
 const SHELVED_H = 8;
 
@@ -144,9 +144,14 @@ function eventFacts(event, machine) {
     event.file && h("p", {}, parts("event.file", { file: h("b", {}, event.file) })),
     h("p", {}, began("event.began")),
     event.kind === "unusual" && h("p", { class: "odd-text" }, asSentence(event.text)),
-    event.on_top_of &&
-      h("p", {}, asSentence(event.text), " ", h("a", { href: `/event/${event.on_top_of}` }, t("event.see"))),
-    h("p", { class: "small" }, triggerText(event), " ", interrupted),
+    event.kind === "alarm" &&
+      h(
+        "p",
+        {},
+        asSentence(event.text),
+        event.on_top_of && [" ", h("a", { href: `/event/${event.on_top_of}` }, t("event.see"))],
+      ),
+    interrupted && h("p", { class: "small" }, interrupted),
   ];
 }
 

@@ -6,14 +6,16 @@ import { badge, facts, h, note, panel, replaceContent, setTitle, table } from ".
 import { eventTable } from "./machine.js";
 import { subscribe, throttle } from "./stream.js";
 import { fixed, number, parts, t } from "./texts.js";
-import { now, spanOf, spanText, timeElement } from "./time.js";
+import { DAYS, now, spanOf, spanText, timeElement } from "./time.js";
 import { asSentence, levelText, stateLabel } from "./words.js";
 
 export async function show(main) {
   setTitle(t("health.title"));
-  const body = h("div", {});
+  const [body, next, rest] = [h("div", {}), h("div", {}), h("div", {})];
   const adding = channelForm(() => load());
-  replaceContent(main, h("div", { class: "title" }, h("h1", {}, t("health.title"))), body, adding);
+  const reports = reportForm(() => load());
+  const forms = [body, adding.element, next, reports.element, rest];
+  replaceContent(main, h("div", { class: "title" }, h("h1", {}, t("health.title"))), forms);
   const load = async () => {
     const [health, people, found] = await Promise.all([
       get("/v1/health"),
@@ -27,9 +29,12 @@ export async function show(main) {
       microphones(health.machines),
       panel("problems", t("health.problems"), eventTable(found.events, { machine: true })),
       messages(people.channels, health.machines, load),
-      health.report && nextReport(health.report),
-      server(health),
     );
+    const machines = health.machines.map(({ id, name }) => [id, name]);
+    adding.draw(machines);
+    replaceContent(next, nextReport(health.report, load));
+    reports.draw(machines, people.channels.map(({ name }) => [name, name]), health.report);
+    replaceContent(rest, server(health));
     if (focused) body.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
   };
   await load();
@@ -137,9 +142,80 @@ function messages(channels, machines, after) {
   );
 }
 
-function nextReport({ next, span, to }) {
-  const key = span === "day" ? "health.next_day" : "health.next_week";
-  return panel("reports", t("health.reports"), h("p", {}, parts(key, { time: timeElement(next), to: to.join(", ") })));
+// What is said of the report that comes by itself (null: there is none). `after` loads the page again.
+function nextReport(report, after) {
+  if (!report) return panel("reports", t("health.reports"), h("p", {}, t("health.no_report")));
+  const key = report.span === "day" ? "health.next_day" : "health.next_week";
+  const end = async (who) => {
+    await remove(`/v1/report/schedule?who=${encodeURIComponent(who)}`);
+    return t("health.report_ended");
+  };
+  return panel(
+    "reports",
+    t("health.reports"),
+    h("p", {}, parts(key, { time: timeElement(report.next), to: report.to.join(", ") })),
+    report.set_here
+      ? h("p", { class: "row" }, actionButton(t("health.end_report"), end, { after }))
+      : h("p", { class: "small" }, t("health.report_fixed")),
+  );
+}
+
+// The form that sets the report; it outlives the redrawing of the page.
+function reportForm(after) {
+  const select = (options) => h("select", {}, options.map(([value, text]) => h("option", { value }, text)));
+  const every = select([["week", t("health.every_week")], ["day", t("health.every_day")]]);
+  const on = select(DAYS.map((day) => [day, spanText(day)]));
+  const at = h("input", { type: "time", value: "07:00", required: true });
+  const form = select([["html", t("health.as_page")], ["xlsx", t("health.as_workbook")]]);
+  const [channels, machines] = [choices(t("health.report_to")), choices(t("health.report_of"))];
+  const weekly = h("label", {}, t("health.on"), on);
+  every.addEventListener("change", () => (weekly.hidden = every.value === "day"));
+  const save = async (who) => {
+    if (!channels.read().length) return t("health.no_receiver");
+    const span = { every: every.value, on: on.value, at: at.value, format: form.value };
+    await update("/v1/report/schedule", { ...span, channels: channels.read(), machines: machines.read(), who });
+    return t("health.report_set");
+  };
+  const fields = h(
+    "form",
+    { class: "new-machine", onsubmit: (event) => event.preventDefault() },
+    h("label", {}, t("health.every"), every),
+    weekly,
+    h("label", {}, t("health.at"), at),
+    channels.element,
+    machines.element,
+    h("label", {}, t("health.as"), form),
+    h("p", { class: "row" }, actionButton(t("health.set_report"), save, { main: true, after })),
+  );
+  const element = h("details", { class: "panel" }, h("summary", {}, t("health.report_title")), fields);
+  const draw = (ofMachines, ofChannels, report) => {
+    element.hidden = !ofChannels.length || Boolean(report && !report.set_here);
+    machines.draw(ofMachines);
+    channels.draw(ofChannels, ofChannels.length === 1);
+  };
+  return { element, draw };
+}
+
+// Check boxes that keep what is checked when they are drawn anew.
+function choices(legend) {
+  const boxes = h("div", {});
+  const element = h("fieldset", {}, h("legend", {}, legend), boxes);
+  const read = () => [...boxes.querySelectorAll("input:checked")].map((box) => box.value);
+  let drawn = "";
+  const draw = (items, all = false) => {
+    if (drawn === JSON.stringify(items)) return;
+    drawn = JSON.stringify(items);
+    const checked = read();
+    const box = ([value, text]) =>
+      h(
+        "label",
+        { class: "choice" },
+        h("input", { type: "checkbox", value, checked: all || checked.includes(value) }),
+        h("span", {}, text),
+      );
+    replaceContent(boxes, items.map(box));
+  };
+  return { element, read, draw };
 }
 
 // The form that adds a channel; it outlives the redrawing of the page.
@@ -153,11 +229,11 @@ function channelForm(after) {
   });
   const url = field("url", { required: true, placeholder: EXAMPLES.url });
   const quiet = field("quiet", { placeholder: EXAMPLES.quiet });
-  const machines = field("machines", { placeholder: t("health.only_example") });
+  const machines = choices(t("health.only"));
   const list = (input) => input.value.split(/[,;]\s*/).filter(Boolean);
   const add = async (who) => {
     if (!form.reportValidity()) return "";
-    const body = { url: url.value.trim(), quiet: list(quiet).map(spanOf), machines: list(machines), who };
+    const body = { url: url.value.trim(), quiet: list(quiet).map(spanOf), machines: machines.read(), who };
     await update(apiPath("channels", name.value), body);
     const done = t("health.added", { name: name.value });
     form.reset();
@@ -170,10 +246,11 @@ function channelForm(after) {
     h("label", {}, t("health.address"), url),
     h("p", { class: "small" }, t("health.more")),
     h("label", {}, t("health.quiet"), quiet),
-    h("label", {}, t("health.only"), machines),
+    machines.element,
     h("p", { class: "row" }, actionButton(t("health.add"), add, { main: true, after })),
   );
-  return h("details", { class: "panel" }, h("summary", {}, t("health.add_title")), form);
+  const element = h("details", { class: "panel" }, h("summary", {}, t("health.add_title")), form);
+  return { element, draw: machines.draw };
 }
 
 function server(health) {

@@ -7,7 +7,6 @@ const LANGUAGE = document.documentElement.lang;
 export const LOCALE = navigator.languages.find((each) => each.split("-")[0] === LANGUAGE) || LANGUAGE;
 
 const FORMS = new Intl.PluralRules(LOCALE);
-const LIST = new Intl.ListFormat(LOCALE, { type: "conjunction" });
 const formats = new Map(); // of numbers, by their options
 
 // Whether there is a text of this key.
@@ -44,6 +43,3 @@ export function number(value, options = {}) {
 // A number with so many digits behind the point; there is no minus before a zero.
 export const fixed = (value, digits) =>
   number(Number(value.toFixed(digits)) + 0, { minimumFractionDigits: digits, maximumFractionDigits: digits });
-
-// "a, b and c".
-export const joined = (words) => LIST.format(words);

@@ -23,7 +23,7 @@ export function clockText(when, { seconds = true } = {}) {
 export const hourText = (when) => SHORT.format(date(when));
 export const dayText = (when) => ONLY_DAY.format(date(when));
 
-const DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]; // of the week, as the server writes them
+export const DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]; // of the week, as the server writes them
 const weekday = new Intl.DateTimeFormat(LOCALE, { weekday: "short", timeZone: "UTC" });
 const OWN_DAYS = DAYS.map((_, i) => weekday.format(Date.UTC(2024, 0, 1 + i)).replace(".", "")); // from a Monday on
 

@@ -1,6 +1,6 @@
 // Numbers, states and verdicts as words for the people who look after the machines. Nothing is computed but rounding.
 
-import { fixed, joined, known, t } from "./texts.js";
+import { fixed, known, t } from "./texts.js";
 import { clockText } from "./time.js";
 
 const STATES = {
@@ -115,11 +115,6 @@ export function verdictLabel(event) {
 }
 
 export const actionText = (name) => (known(`audit.${name}`) ? t(`audit.${name}`) : name);
-
-export function triggerText(event) {
-  const what = event.triggered_by.map((name) => (known(`triggers.${name}`) ? t(`triggers.${name}`) : name));
-  return what.length ? t("words.noticed", { what: joined(what) }) : "";
-}
 
 // The kind of an event in a word.
 export const eventWord = (event) => t(`kinds.${event.kind}`);
