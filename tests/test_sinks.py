@@ -24,6 +24,7 @@ from brokers import Listener, Mosquitto, free_port, wait_for
 from nearfar.live.config import MqttConfig, OpcUaConfig
 from nearfar.live.history.history import History
 from nearfar.live.history.records import Event, ScoreRecord
+from nearfar.live.language import translated
 from nearfar.live.rules.alarm import STATES
 from nearfar.live.sinks import lines
 from nearfar.live.sinks.home_assistant import ENTITIES
@@ -653,7 +654,8 @@ def test_opc_ua_shows_each_machine_to_a_client(opcua):
     sink = opcua([PUMP, FAN], OpcUaConfig(endpoint=endpoint), language="de")
     sink.put(score(4.5, anomalous=True, unusual=True))
     sink.put(StateMessage("pump", "north", 1.0, "unacknowledged alarm", unusual_stands=True))
-    sink.put(health("problem", "near and far carry the same signal: one microphone on both channels?"))
+    same = "near and far carry the same signal: one microphone on both channels?"
+    sink.put(health("problem", same))
     with Client(endpoint, timeout=60) as client:
         space = client.get_namespace_index(NAMESPACE)
 
@@ -661,7 +663,7 @@ def test_opc_ua_shows_each_machine_to_a_client(opcua):
             path = [f"{space}:{part}" for part in ("nearfar", machine, name)]
             return client.nodes.objects.get_child(path).read_data_value(raise_on_bad_status=False).Value.Value
 
-        assert wait_for(lambda: read("pump", "Health") == "problem: nahes und fernes Mikrofon haben dasselbe Signal: ein Mikrofon auf beiden Kanälen?")
+        assert wait_for(lambda: read("pump", "Health") == f"problem: {translated(same, 'de')}")
         assert read("pump", "Score") == 4.5 and read("pump", "Threshold") == 3.0 and read("pump", "Alarm") is True
         assert read("pump", "Unusual") is True
         assert read("pump", "LastUpdate").timestamp() == 110.0 or read("pump", "LastUpdate").second == 50
