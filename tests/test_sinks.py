@@ -262,8 +262,8 @@ def test_a_webhook_speaks_the_language_of_the_plant_and_its_codes_and_ids_stay(t
     hook.close()
     server.close()
     headers, body = server.taken[0]
-    assert json.loads(body) == {**json.loads(sent.json()), "text": "Nahes und fernes Mikrofon haben dasselbe Signal: ein Mikrofon auf beiden Kanälen?"}
-    assert headers["X-Nearfar-Id"] == sent.id
+    assert json.loads(body) == {**json.loads(sent.json()), "text": translated(sent.text, "de")}
+    assert b"dasselbe Signal" in body and headers["X-Nearfar-Id"] == sent.id
 
 
 def test_a_full_disk_keeps_no_event_from_its_webhook_and_what_it_could_not_keep_is_kept_later(tmp_path):
