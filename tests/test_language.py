@@ -46,8 +46,8 @@ CHECKS = {  # of values in requests
     "extra_forbidden": None,
 }
 ALARMED = (
-    "sounds unlike its normals, noticed in its steady sound; check first: the file lacks its last 2 s: was the recording, "
-    "or the copying of it, cut off?"
+    "sounds unlike its normals, noticed in its steady sound; check first: the file lacks its last 2 s: was the "
+    "recording, or the copying of it, cut off?"
 )
 FOREIGN = [
     "[Errno {x}] {x2}",
@@ -282,7 +282,8 @@ def test_messages_to_people_and_home_assistant_are_in_the_language_of_the_plant(
     title, text = (translated(part, "de") for part in words(alarm, "Pumpe 3", "https://x/event/1"))
     assert title == "Alarm: Pumpe 3, vorbei" and "https://x/event/1" in text
     assert "Klingt fehlerhaft seit" in text and "Abweichung 7,3, Alarm über 3,4. Vorbei seit" in text
-    assert "Klingt anders als die normalen Aufnahmen, erkannt an dem Dauergeräusch; bitte zuerst prüfen: Der Datei fehlt" in text
+    heard = "Klingt anders als die normalen Aufnahmen, erkannt an dem Dauergeräusch; "
+    assert f"{heard}bitte zuerst prüfen: Der Datei fehlt" in text
     names = {translated(name, "de") for name in (*ENTITIES, *COMMANDING)}
     assert names == {
         "Abweichung",
@@ -297,4 +298,4 @@ def test_messages_to_people_and_home_assistant_are_in_the_language_of_the_plant(
     message = EventMessage("pump", "hall", T0, "raised", alarm)  # what MQTT and webhooks send
     body = json.loads(message.json(lambda text: translated(text, "de")))
     assert body["what"] == "raised" and body["event"]["kind"] == "alarm"
-    assert body["event"]["text"] .startswith("klingt anders als die normalen Aufnahmen, erkannt an dem")
+    assert body["event"]["text"].startswith("klingt anders als die normalen Aufnahmen, erkannt an dem")

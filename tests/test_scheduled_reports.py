@@ -188,14 +188,16 @@ def test_the_report_is_set_in_the_browser_counts_from_then_on_and_is_kept(pump_m
     add_channel(plant, clock, "ntfy://127.0.0.1:1/x", "shift")
     heard(plant, MONDAY - HOUR)
     with client_of(plant, clock) as client:
-        at, body = "/v1/report/schedule", {"every": "week", "on": "Tue", "at": "06:30", "channels": ["shift"], "who": "Anna"}
+        at = "/v1/report/schedule"
+        body = {"every": "week", "on": "Tue", "at": "06:30", "channels": ["shift"], "who": "Anna"}
         assert client.delete(at).status_code == 404 and client.get("/v1/health").json()["report"] is None
         for change in ({"channels": []}, {"channels": ["saw"]}, {"machines": ["saw"]}, {"at": "25:00"}, {"on": "Day"}):
             assert client.put(at, json={**body, **change}).status_code == 422, change
         assert report_of(config) is None
         made = client.put(at, json=body).json()
         assert made == client.get("/v1/health").json()["report"]
-        assert made["next"] == datetime(2026, 11, 24, 6, 30).timestamp() and made["to"] == ["shift"] and made["set_here"]
+        assert made["next"] == datetime(2026, 11, 24, 6, 30).timestamp()
+        assert made["to"] == ["shift"] and made["set_here"]
         clock.now = MONDAY + DAY
         plant.reports.check()
         assert due(plant) == [made["next"]]

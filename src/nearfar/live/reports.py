@@ -55,7 +55,7 @@ class Reports:
         return plant.reports
 
     def remove(self, who: str) -> ScheduledReports:
-        """Take the report back that was set here, and return it. NotFound without one, Conflict if plant.toml has it."""
+        """Take back the report that was set here. NotFound without one, Conflict for the one of plant.toml."""
         reports = self.plant.reports
         if reports is None:
             raise NotFound("no report comes by itself")

@@ -20,11 +20,11 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from nearfar.errors import Conflict
 from nearfar.live.channels import Channels
-from nearfar.live.reports import Reports
 from nearfar.live.history.records import Audit, Event
 from nearfar.live.machine import Machine
 from nearfar.live.monitor import Monitor
 from nearfar.live.plant import Plant
+from nearfar.live.reports import Reports
 from nearfar.live.roster import Roster
 from nearfar.live.rules.drift import Drift, find_drift
 from nearfar.live.server import schemas

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from nearfar.live.language import ENGLISH, translated
 from nearfar.live.sinks import commands
 from nearfar.live.sinks.home_assistant import COMMAND, COMMANDING, DISCOVERY, discovery, discovery_topics
-from nearfar.live.sinks.messages import CLOSE_S, EVENT, HEALTH, OFFLINE, OK, SCORE, WAITING, Message
+from nearfar.live.sinks.messages import CLOSE_S, EVENT, HEALTH, OFFLINE, OK, SCORE, WAITING, Message, spoken
 from nearfar.live.sinks.retry import RetryQueue
 from nearfar.support.files import atomic_write
 from nearfar.support.threads import all_within
