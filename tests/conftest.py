@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, settings
 
 from fake_encoders import write_ced_tiny
 from nearfar.audio import Clip
 
 os.umask(0o022)  # tests of modes of files count on it
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a machine may pause
+settings.load_profile("patient")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RATE = 16_000
 
