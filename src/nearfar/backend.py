@@ -214,66 +214,35 @@ def fit(
     banks: str = JOINT,
     train_scores: ArrayLike | None = None,
 ) -> Backend:
-    """Fit a back end on normals.
+    """Fit a back end on normals; `Backend` has `score(q)`, `train_scores` and `nearest(q)`.
 
-    Parameters
-    ----------
-    z : (N, D) or (N, F, D)
-        Embeddings of the normals, N >= 2, or one embedding per frequency band.
-    is_target : (N,) bool, or None
-        True for normals of the target domain.
-    attributes : (N,) str, or None
-        How the machine ran, for banks "attribute"; "" where nothing says it.
-    method : "raw" | "ldn" | "domain_z" | "dldn" | "dbldn" | "varmin" | "mahalanobis" | "pca" | "zmin" | "kmeans" | ...
-        See the module.
-    metric : "cosine" | "euclidean"
-        Distance between embeddings; cosine is 1 - cos.
-    k : int
-        Number of neighbours of a query; clipped to the bank.
-    density_k, density_k_source, density_k_target : int, "auto" or None
-        Number of neighbours that make a density, of any bank and of each domain's. None: 16, varmin 4, target 9.
-        "auto": each normal's own, by cluster exit (`ldn`).
-    density_agg : "mean" | "sum"
-        How these neighbours' distances make a density; "sum" is GenRep 2025.
-    neighbour_selection : "normalized" | "raw"
-        Whether the k neighbours are chosen by calibrated distance or by distance.
-    form : "ratio" | "difference"
-        How a distance is calibrated by a density.
-    exponent : float
-        Exponent of the density (ratio) or factor of it (difference): 0 is raw, 1 is LDN.
-    z_sigma : "target" | "own"
-        Standard deviation for both domains in domain_z; "target" is GenRep 2025.
-    weight : float in [0, 1]
-        Weight of the source domain in dbldn.
-    shrinkage : "ledoit_wolf" or float in [0, 1]
-        Shrinkage of the covariance in mahalanobis.
-    standardize : bool
-        Whether mahalanobis divides the features by their standard deviations first.
-    whiten : bool
-        Whether the embeddings are whitened before the bank, with Ledoit and Wolf's shrinkage.
-    ignore_domains : bool
-        Whether mahalanobis uses one Gaussian, whatever is_target is.
-    components : int, or float in (0, 1)
-        Axes that pca leaves out of the distance, or the share of the variance that the fewest possible of them hold.
-    clusters : int
-        Centres of kmeans; clipped to the source clips.
-    seed : int
-        Of the draws of smote.
-    banks : "joint" | "attribute"
-        One back end of all normals, or one for each attribute: see the module.
-    train_scores : (N,), or None
-        Leave-one-out scores of a former fit on the same normals. None: computed at the first use.
+        z                     (N, D) embeddings of the normals, N >= 2, or (N, F, D), one per frequency band
+        is_target             (N,) bool, True for normals of the target domain; or None
+        attributes            (N,) text that says how the machine ran, for banks "attribute"; "" where nothing does
+        method                one of `METHODS`, such as "raw", "ldn", "dbldn" or "mahalanobis": see the module
+        metric                "cosine", which is 1 - cos, or "euclidean"
+        k                     neighbours of a query; clipped to the bank
+        density_k, density_k_source, density_k_target
+                              neighbours that make a density, of any bank and of each domain's; None: 16, varmin 4,
+                              target 9; "auto": each normal's own, by cluster exit (`ldn`)
+        density_agg           "mean" of these neighbours' distances, or "sum" (GenRep 2025)
+        neighbour_selection   the k neighbours are chosen by "normalized", calibrated, or by "raw" distance
+        form                  a density calibrates by "ratio" or by "difference"
+        exponent              of the density (ratio), or factor of it (difference): 0 is raw, 1 is LDN
+        z_sigma               deviation for both domains in domain_z: "target" (GenRep 2025), or each its "own"
+        weight                in [0, 1], of the source domain in dbldn
+        shrinkage             of the covariance in mahalanobis: "ledoit_wolf", or a number in [0, 1]
+        standardize           whether mahalanobis divides the features by their standard deviations first
+        whiten                whether embeddings are whitened before the bank, with Ledoit and Wolf's shrinkage
+        ignore_domains        whether mahalanobis uses one Gaussian, whatever is_target is
+        components            axes that pca leaves out, or the share in (0, 1) of the variance that the fewest hold
+        clusters              centres of kmeans; clipped to the source clips
+        seed                  of the draws of smote
+        banks                 one back end of all normals, "joint", or one for each "attribute": see the module
+        train_scores          (N,) leave-one-out scores of a former fit on these normals; None: computed at first use
 
-    Returns
-    -------
-    Backend
-        `.score(q)`, `.train_scores` and `.nearest(q)`.
-
-    Raises
-    ------
-    ValueError
-        If an array is not finite, a name is unknown, a number is out of range, or banks are by attribute and no normal
-        has one.
+    ValueError if an array is not finite, a name is unknown, a number is out of range, or banks are by attribute and no
+    normal has one.
     """
     config = BackendConfig(
         method=method,
@@ -357,22 +326,9 @@ class Backend:
     _given_train_scores: Array | None = field(repr=False)
 
     def score(self, q: ArrayLike) -> Array:
-        """Scores of queries.
+        """Scores (M,) float32 of queries q, (M, D) or (M, F, D) as the back end was fitted; higher is more anomalous.
 
-        Parameters
-        ----------
-        q : (M, D) or (M, F, D)
-            Embeddings, of the shape that the back end was fitted on.
-
-        Returns
-        -------
-        (M,) float32
-            Higher is more anomalous. A score does not depend on the other queries.
-
-        Raises
-        ------
-        ValueError
-            If q holds NaN or infinity, or has another shape.
+        A score does not depend on the other queries. ValueError if q holds NaN or infinity, or has another shape.
         """
         return self._method.score(self._whitened(self._checked(q))).astype(np.float32)
 
@@ -435,19 +391,10 @@ class Backend:
         return score
 
     def nearest(self, q: ArrayLike, k: int = 3) -> tuple[Array, Array]:
-        """The normals nearest to each query by plain distance, for a person to listen to.
+        """The k normals nearest to each query by plain distance, for a person to listen to; k is clipped to the bank.
 
-        Parameters
-        ----------
-        q : (M, D) or (M, F, D)
-            Embeddings; of bands, the distance is over all of them.
-        k : int
-            Number of neighbours; clipped to the bank.
-
-        Returns
-        -------
-        (M, k) float64, (M, k) int
-            Distances, ascending, and indices of the normals.
+        q, (M, D) or (M, F, D) -> distances (M, k) float64, ascending, and indices (M, k) of the normals. Of bands, the
+        distance is over all of them.
         """
         return self._bank.nearest(self._transform(self._checked(q)), k)
 

@@ -47,21 +47,12 @@ def soft_mask(
 ) -> Array:
     """Attenuate near where the leakage from far is strong. Source: eq. 6-11.
 
-    Parameters
-    ----------
-    near, far : (..., N)
-        Waveforms of one rate.
-    alpha : float in [0, 1]
-        Strength of the attenuation; 0 leaves near unchanged.
-    floor : float in [0, 1]
-        Smallest factor that a bin is multiplied by.
-    n_fft, hop : int
-        Window, 256 to 32,768, and step of the STFT in samples; hop <= n_fft / 2.
+        near, far    (..., N) waveforms of one rate
+        alpha        in [0, 1], strength of the attenuation; 0 leaves near unchanged
+        floor        in [0, 1], smallest factor that a bin is multiplied by
+        n_fft, hop   window, 256 to 32,768, and step of the STFT in samples; hop <= n_fft / 2
 
-    Returns
-    -------
-    (..., N)
-        The enhanced near channel.
+    Returns the enhanced near channel (..., N).
     """
     return soft_masks(near, far, [(alpha, floor)], n_fft=n_fft, hop=hop)[0]
 
@@ -95,21 +86,12 @@ def leakage_subtract(
 ) -> Array:
     """Subtract from near the part that far predicts, N - H F. Source: W1 (with n_fft 1024).
 
-    Parameters
-    ----------
-    near, far : (..., N)
-        Waveforms of one rate.
-    n_fft : int
-        Window of the STFT in samples, 256 to 32,768.
-    hop : int or None
-        Step in samples, at most n_fft / 2. None: n_fft / 2, or n_fft / 4 if weighted.
-    weighted : bool
-        Whether H is estimated a second time, by least squares with weights 1 / (residual power).
+        near, far   (..., N) waveforms of one rate
+        n_fft       window of the STFT in samples, 256 to 32,768
+        hop         step in samples, at most n_fft / 2; None: n_fft / 2, or n_fft / 4 if weighted
+        weighted    whether H is estimated a second time, by least squares with weights 1 / (residual power)
 
-    Returns
-    -------
-    (..., N)
-        The near channel without its leakage, limited to twice the peak of near.
+    Returns near (..., N) without its leakage, limited to twice its peak.
     """
     n_fft = integer("n_fft", n_fft, low=SHORTEST)
     hop = hop if hop is not None else n_fft // 4 if weighted else n_fft // 2

@@ -34,23 +34,13 @@ def suppress(
 ) -> Array:
     """Set low values to 0 and pass spikes through tanh. Source: report 2.5.
 
-    Parameters
-    ----------
-    frames : (..., T, D)
-        Frames of an encoder.
-    low : float or None
-        Values below it become 0; None keeps them.
-    spike : float or None
-        Values above it become tanh(value); None keeps them. Must be above `low`.
-    symmetric : bool
-        Whether |value| is compared with the thresholds.
-    continuous : bool
-        Whether a spike becomes spike + tanh(value - spike), which does not jump at the threshold.
+        frames       (..., T, D) of an encoder
+        low          values below it become 0; None keeps them
+        spike        values above it become tanh(value); None keeps them. It must be above `low`
+        symmetric    whether |value| is compared with the thresholds
+        continuous   whether a spike becomes spike + tanh(value - spike), which does not jump at the threshold
 
-    Returns
-    -------
-    (..., T, D)
-        The preprocessed frames.
+    Returns the preprocessed frames (..., T, D).
     """
     x = finite("frames", frames)
     if low is not None:

@@ -64,19 +64,11 @@ def fuse(
 ) -> Array:
     """Weighted sum of aligned scores. Source: eq. 18.
 
-    Parameters
-    ----------
-    parts : sequence of (train_scores (N,), scores (M,))
-        For each system, the leave-one-out scores of its training normals and the scores to fuse.
-    weights : sequence of float
-        One weight per system, >= 0, summing to 1.
-    is_target : (N,) bool, or None
-        Domains of the training normals; with them both domains weigh the same in the alignment.
+        parts       [(train_scores (N,), scores (M,)), ...]: of each system, leave-one-out scores and those to fuse
+        weights     one per system, >= 0, summing to 1
+        is_target   (N,) bool, domains of the training normals; with them both weigh the same in the alignment
 
-    Returns
-    -------
-    (M,) float32
-        Fused scores, in standard deviations of the training normals.
+    Returns fused scores (M,) float32, in standard deviations of the training normals.
     """
     return weighted_sum([align(train, scores, is_target) for train, scores in parts], weights)
 

@@ -215,21 +215,12 @@ PLUGINS = Plugins("pooling", "nearfar.register_pooling", POOLINGS, _clipwise)
 def pool(frames: ArrayLike, kind: str, *, p: float = 3, alpha: float = 1) -> Array:
     """Pool by name.
 
-    Parameters
-    ----------
-    frames : (..., T, D)
-        Frames of a clip in order of time.
-    kind : "mean" | "gem" | "rdp" | "rdp_gem" | "quiet" | "power" | "burst" | "quantile" | "peak" | "mean_std"
-        See the module.
-    p : float > 0
-        Exponent of gem and rdp_gem.
-    alpha : float >= 0
-        Exponent of the weights of rdp and rdp_gem.
+        frames   (..., T, D) of a clip in order of time
+        kind     "mean" | "gem" | "rdp" | "rdp_gem" | "quiet" | "power" | "burst" | "quantile" | "peak" | "mean_std"
+        p        > 0, exponent of gem and rdp_gem
+        alpha    >= 0, exponent of the weights of rdp and rdp_gem
 
-    Returns
-    -------
-    (..., length(kind, D))
-        The pooled vector.
+    Returns the pooled vector (..., length(kind, D)).
     """
     rule = choose("pooling", kind, POOLINGS)
     return rule(_frames(frames), number("p", p, above=0), number("alpha", alpha, low=0))

@@ -150,33 +150,23 @@ class AsJson:
 class Recipe(AsJson, BackendConfig, metaclass=TakesPlugins):
     """One system, from waveform to score.
 
-    Parameters
-    ----------
-    encoder : str, or object
-        A name of `encoders.names()`, or an encoder of your own as `encoders.plugins` describes it. An object, and a
-        function for view, pooling or method, is registered, and the recipe holds its name.
-    layer : int, tuple of int, or None
-        Layer of the network, counted from 1; None: the final one. Several layers give one system, see `layer_rule`.
-    layer_rule : "average" | "fuse"
-        "average": the grids of several layers are averaged; "fuse": the layers are systems of their own, and their
-        scores are fused with equal weights (eq. 17-18).
-    view : str
-        A view of `views.compose`, or a waveform made of both channels: sfsoft_a03f05 (alpha 0.3, floor 0.5),
-        enh_a03f05, w1_1024, noise_16384 ...
-    low, spike : float or None
-        Thresholds of `frames.suppress`.
-    pooling, alpha, p
-        As in `pooling.pool`.
-    freq : "concat" | "mean" | "bands" | "beam" | "cls"
-        How the frequency rows of the encoder's grid become frames. "bands": each row is pooled with its own weights and
-        the vectors are concatenated; "beam": each row is scored by itself and the scores are averaged; "cls": no row is
-        used, but the network's class tokens.
-    normalize : bool
-        Whether the clip's vector is scaled to length 1 (the report); False for features in decibels.
-    plus : tuple of Recipe
-        Recipes whose vectors are appended to this one's before the back end; their back ends are not used.
-    method, metric, k, density_k, banks ...
-        As in `backend.fit`; attributes come from the names of the normals, or from attributes_00.csv beside them.
+        encoder      name of `encoders.names()`, or an encoder of your own as `encoders.plugins` describes it. An
+                     object, and a function for view, pooling or method, is registered: the recipe holds its name
+        layer        of the network, counted from 1; None: the final one. Several layers, a tuple, give one system
+        layer_rule   "average": the grids of several layers are averaged; "fuse": the layers are systems of their own,
+                     and their scores are fused with equal weights (eq. 17-18)
+        view         of `views.compose`, or a waveform made of both channels: sfsoft_a03f05 (alpha 0.3, floor 0.5),
+                     enh_a03f05, w1_1024, noise_16384 ...
+        low, spike   thresholds of `frames.suppress`, or None
+        pooling, alpha, p   as in `pooling.pool`
+        freq         how the frequency rows of the encoder's grid become frames: "concat" or "mean"; "bands": each row
+                     is pooled with its own weights and the vectors are concatenated; "beam": each row is scored by
+                     itself and the scores are averaged; "cls": no row is used, but the network's class tokens
+        normalize    whether the clip's vector is scaled to length 1 (the report); False for features in decibels
+        plus         recipes whose vectors are appended to this one's before the back end; theirs are not used
+
+    `method`, `metric`, `k`, `density_k`, `banks` and the others are those of `backend.fit`; attributes come from the
+    names of the normals, or from attributes_00.csv beside them.
     """
 
     encoder: str = "logmel"

@@ -146,21 +146,13 @@ def needs_far(view: str) -> bool:
 def compose(view: str, near: ArrayLike, far: ArrayLike | None = None, *, normalize: bool = True) -> Array:
     """One vector from the two microphones' pooled embeddings. Source: eq. 2-5.
 
-    Parameters
-    ----------
-    view : str
-        near_only, n_0.5f, n_f, absdif_1, absdif_0.5, far_only, residual_0.5 ...; see the module.
-    near : (..., D)
-        Pooled embeddings of the near channel.
-    far : (..., D), or None
-        Pooled embeddings of the far channel. None is a ValueError for a view that needs them.
-    normalize : bool
-        Whether both inputs and the result are scaled to length 1. False for features in decibels, whose size matters.
+        view        near_only, n_0.5f, n_f, absdif_1, absdif_0.5, far_only, residual_0.5 ...; see the module
+        near        (..., D) pooled embeddings of the near channel
+        far         (..., D) of the far channel; None is a ValueError for a view that needs them
+        normalize   whether both inputs and the result are scaled to length 1; False for features in decibels, whose
+                    size matters
 
-    Returns
-    -------
-    (..., D')
-        The composed vector.
+    Returns the composed vector (..., D').
     """
     _rule(view)
     near = finite("near", near)

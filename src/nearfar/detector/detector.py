@@ -140,20 +140,15 @@ class Detector:
         progress: Progress | None = None,
         copies: bool = False,
     ) -> Detector:
-        """Fit on normal recordings.
+        """Fit on normal recordings, and return this detector.
 
-        Parameters
-        ----------
-        source : folder, file, or iterable of files, `Clip`s or (near, far, rate)
-            Of a folder, the train split if it has one, without recordings whose names say that they are anomalous.
-        is_target : (N,) bool, or None
-            Domain of each recording; None: what the file names of a folder say, else all are of the source domain.
-        skip : function of (name, error), or None
-            Gets the recordings that cannot be used, which are left out; None: they raise.
-        progress : `Progress`, or None
-        copies : bool
-            Keep recordings that are the same as an earlier one. By default they are left out, with a Python warning or
-            reported to `skip`.
+            source      folder, file, or iterable of files, `Clip`s or (near, far, rate). Of a folder, the train split
+                        if it has one, without recordings whose names say that they are anomalous
+            is_target   (N,) bool, domain of each recording; None: what the file names of a folder say, else source
+            skip        gets (name, error) of recordings that cannot be used, which are left out; None: they raise
+
+        Recordings that are the same as an earlier one are left out, with a Python warning or reported to `skip`, unless
+        `copies` is true.
         """
         clips, domains = normals_in(source)
         is_target = domains if is_target is None else is_target
@@ -242,14 +237,10 @@ class Detector:
         return self
 
     def select(self, rows: Sequence[int], sessions: Sequence[str] | None = None) -> Detector:
-        """A detector of some of these normals, as if fitted without the others; a set-point given by hand stays.
+        """A detector of the normals `rows` (M,), as if fitted without the others; a set-point given by hand stays.
 
-        Parameters
-        ----------
-        rows : (M,) int
-            Indices of the normals that stay. The usual levels of bands stay those of all.
-        sessions : (M,) str, or None
-            Their sessions, "" where none is known; None: as they are.
+        `sessions` (M,) are texts, "" where none is known; None: as they are. The usual levels of bands stay those of
+        all normals.
         """
         rows, new = list(rows), copy.copy(self)
         fewest = max(recipe.backend.fewest for recipe in self.recipes)
@@ -283,14 +274,10 @@ class Detector:
             return self._require_fit().embedder.embed_clip(clip)
 
     def score(self, source: Any, *, skip: Skip | None = None, progress: Progress | None = None) -> list[Score]:
-        """A `Score` for each clip, in order.
+        """A `Score` for each clip, in order; a recording longer than `whole_s` gives one for each of its windows.
 
-        Parameters
-        ----------
-        source : folder, file, or iterable of files, `Clip`s or (near, far, rate)
-            A recording longer than `whole_s` gives a score for each of its windows.
-        skip : function of (name, error), or None
-            Gets the recordings that cannot be read, which are left out; None: they raise.
+        `source` is a folder, a file, or an iterable of files, `Clip`s or (near, far, rate). `skip` gets (name, error)
+        of recordings that cannot be read, which are left out; None: they raise.
         """
         return [score for scores in self.iter_scores(source, skip=skip, progress=progress) for score in scores]
 

@@ -54,18 +54,11 @@ LOADS: dict[str, Load] = {}
 def register_encoder(name: str, load: Load) -> None:
     """Add an encoder to recipes: `load(weights=None, device="cpu")` gives an object as the module describes.
 
-    Parameters
-    ----------
-    name : str
-        What recipes call it. An earlier encoder of that name that you registered is replaced.
-    load : function, or class
-        Called when the encoder is first needed; `weights` is the file or folder that the user gave for it. It may
-        leave out arguments that it has no use for.
+        name   what recipes call it; an earlier encoder of that name that you registered is replaced
+        load   function or class, called when the encoder is first needed; `weights` is the file or folder that the user
+               gave for it. It may leave out arguments that it has no use for
 
-    Raises
-    ------
-    ValueError
-        For the name of an encoder of nearfar.
+    ValueError for the name of an encoder of nearfar.
     """
     PLUGINS.register(name, load)
     LOADS[name] = load
