@@ -154,7 +154,8 @@ def test_levels_follow_the_noise_as_their_correlation_says():
     ("backing", "text", "warning"),
     [
         (Backing(40, 40, 5), "40 recordings, of 5 sessions", ""),
-        (Backing(40, 8, 3), "40 clips cut from 8 recordings, of 3 sessions", ""),
+        (Backing(40, 8, 3), "40 clips cut from 8 recordings, of 3 sessions", "3 sessions hardly show how"),
+        (Backing(40, 40, 4), "40 recordings, of 4 sessions", "4 sessions hardly show how"),
         (Backing(40, 2, 0), "40 clips cut from 2 recordings; no name, folder", "2 recordings cannot show how"),
         (Backing(40, 40, 2), "40 recordings, of 2 sessions", "2 sessions cannot show how"),
         (Backing(40, 40, 0), "40 recordings; no name, folder or time tells their sessions", "If all of this was"),

@@ -36,6 +36,8 @@ from nearfar.support.check import Array
 from nearfar.support.words import plural
 
 FEW_RECORDINGS, FEW_SESSIONS = 5, 3  # fewer show nothing of another day
+ENOUGH_SESSIONS = 5  # fewer show little of it
+ONE_DAY, FEW_DAYS = (31, 98), (2, 16)  # false alarms in percent at a promised 5: docs/decisions.md
 NO_GROUPS = np.zeros((0, 2), int)  # of normals that are measured one by one
 COUNT = 10  # most groups of either kind
 PER_GROUP = 3  # clips for each group at least: two pieces of one recording would be a group of their own
@@ -62,18 +64,22 @@ class Backing:
 
     @property
     def warning(self) -> str:
-        """Why the clips cannot promise anything for another day, or ""."""
+        """Why the clips promise little or nothing for another day, or ""."""
+        sessions, came = plural(self.sessions, "session"), ONE_DAY
         if self.recordings < FEW_RECORDINGS:
             what = f"{plural(self.recordings, 'recording')} cannot show"
-        elif self.sessions and self.sessions < FEW_SESSIONS:
-            what = f"{plural(self.sessions, 'session')} cannot show"
         elif not self.sessions:
             what = "If all of this was recorded on one day, it does not show"
+        elif self.sessions < FEW_SESSIONS:
+            what = f"{sessions} cannot show"
+        elif self.sessions < ENOUGH_SESSIONS:
+            what, came = f"{sessions} hardly show", FEW_DAYS
         else:
             return ""
+        least, most = came
         return (
-            f"{what} how the machine sounds on another day: expect more alarms there than promised, until recordings "
-            f"of {FEW_SESSIONS} days or more are among the normals."
+            f"{what} how the machine sounds on another day: where 5 of 100 healthy recordings may alarm, {least} to "
+            f"{most} did there on simulated machines. Record on {ENOUGH_SESSIONS} days or more."
         )
 
 
