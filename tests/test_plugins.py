@@ -594,3 +594,27 @@ def test_a_recipe_of_another_process_names_the_encoder_that_is_not_registered_he
     del plugin.table["test_plugins.Bands"], plugin.paths["test_plugins.Bands"], plugin._given["test_plugins.Bands"]
     with pytest.raises(MissingPlugin, match=r"'test_plugins.Bands' is not registered in this process"):
         nearfar.Detector(pickle.loads(made)).fit([hum(i) for i in range(4)])
+
+
+def test_words_of_the_extended_search_are_named_and_several_methods_of_one_group_are_told_apart(tmp_path: Path):
+    for given in ({"methods": ["pca"]}, {"methods": ["smote"]}, {"views": ["far_only"]}, {"poolings": ["quiet"]}):
+        with pytest.raises(ValueError, match="belongs to the extended search: --extended"):
+            space(**given)
+    smote = space(extended=True, methods=["smote"])
+    assert smote.names()["method"] == {"smote"} and len(smote) == 1
+    every = space(extended=True, methods=["altered"])
+    assert every.names()["method"] == {"kmeans", "smote", "memmixup"} and len(every) == 3
+    assert space(methods=["ldn"]) == space(methods=["ldn"], extended=False)
+    code, _, err = run("recipe", "bands")
+    assert code == 2 and "nearfar --plugin MODULE" in err and err.count("eat-large,") == 1
+    code, _, err = run("fuse", tmp_path, "--systems", "logmel")
+    assert code == 2 and "logmel lets the normals choose" in err
+
+
+def test_an_error_that_every_recording_has_is_told_once(data: Path):
+    class Deep(Bands):
+        def frames(self, waves):
+            raise ValueError("there are 2 blocks, so block 7 does not exist")
+
+    with pytest.raises(ValueError, match=r"^fan: none of its normals can be used: there are 2 blocks"):
+        bench.evaluate(data, Recipe(encoder=Deep()), rounds=1)

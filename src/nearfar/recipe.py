@@ -426,7 +426,15 @@ def by_name(name: str) -> System | None:
 
     ValueError lists the names.
     """
-    return NAMED[name] if name in NAMED else of_encoder(one_of("recipe", name, [*NAMED, *names()]))
+    if name in NAMED:
+        return NAMED[name]
+    if name not in names():
+        known = ", ".join(dict.fromkeys([*NAMED, *names()]))
+        raise ValueError(
+            f"unknown recipe {name!r}; choose one of: {known}. For one of an encoder of your own: nearfar --plugin "
+            "MODULE ..."
+        )
+    return of_encoder(name)
 
 
 def of_encoder(name: str) -> Recipe:

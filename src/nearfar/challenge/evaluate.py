@@ -210,6 +210,8 @@ def evaluate_unit(unit: Unit, detector: Detector, progress: Progress | None = No
             [r.path for r in train], domains, skip=skip, progress=titled(progress, f"{unit.name}: normals"), copies=True
         )
     except ValueError as error:
+        if len(failures) == len(train) and len({why for _, why in failures}) == 1:
+            raise ValueError(f"{unit.name}: none of its normals can be used: {failures[0][1]}") from None
         why = f"; the first that was left out: {failures[0][1]}" if failures else ""
         raise ValueError(f"{unit.name}: {error}{why}") from None
     reading = titled(progress, f"{unit.name}: test clips")

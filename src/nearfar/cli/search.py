@@ -282,5 +282,6 @@ def _recipes(name: str, settings: Sequence[str]) -> list[Recipe]:
     parts = [part for _, part in found.parts] if isinstance(found, Fusion) else [found]
     for part in parts:
         if not isinstance(part, Recipe):
-            raise ValueError(f"{name} is not a recipe or a fusion of recipes, so it cannot be a part of a fusion")
+            why = "lets the normals choose" if found is None else "is not a recipe or a fusion of recipes"
+            raise ValueError(f"{name} {why}, so it cannot be a part of a fusion")
     return [part for part in parts if isinstance(part, Recipe)]

@@ -3,8 +3,9 @@
     FOLDER/config.json, preprocessor_config.json, *.safetensors
 
 The sampling rate is the feature extractor's, a frame is a token of the last block or of the block `layer`, and F = 1.
-Of a model with a decoder the encoder alone is used. Nothing is downloaded, no code of the folder runs, and weights are
-read from safetensors only. A model whose class is not in transformers itself cannot be loaded this way.
+Of a model with a decoder the encoder alone is used, and an extractor that pads (Whisper to 30 s) makes tokens of the
+padding too. Nothing is downloaded, no code of the folder runs, and weights are read from safetensors only. A model
+whose class is not in transformers itself cannot be loaded this way.
 """
 
 from __future__ import annotations

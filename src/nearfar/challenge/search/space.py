@@ -73,6 +73,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {  # Table 2; "k = 3 LDN" is de
     "whitened": ({"method": "raw", "metric": "cosine", "whiten": True},),
 }  # fmt: skip
 BACKENDS = {name: tuple(BackendConfig(**each) for each in options) for name, options in OPTIONS.items()}
+SEVERAL = "altered"  # the group of BACKENDS with several methods
 IN_REPORT = ("raw", "ldn", *SPACE["domain_aware"])
 LEAKAGE = tuple(f"{kind}_{1 << n}" for kind in ("w1", "w1w") for n in range(10, 15))  # windows of 1,024 to 16,384
 
@@ -215,13 +216,24 @@ def space(
     parts = (*REPORT, *EXTENDED) if extended else REPORT
     parts = (*parts, *_of_plugins(views, poolings, methods))
     _check_names("freq", freqs, {*FREQS, BEAM, CLS})
-    _check_names("view", views, {view for part in parts for view in part.views})
-    _check_names("pooling", poolings, {kind for part in parts for kind, _, _ in part.poolings})
-    _check_names("method", methods, {method for part in parts for method in part.backends})
+    for what, names, words in (
+        ("view", views, lambda part: part.views),
+        ("pooling", poolings, lambda part: [kind for kind, _, _ in part.poolings]),
+        ("method", methods, lambda part: [word for name in part.backends for word in _words(name)]),
+    ):
+        known = {word for part in parts for word in words(part)}
+        if later := {word for part in EXTENDED for word in words(part)}.intersection(names) - known:
+            raise ValueError(f"{what} {min(later)!r} belongs to the extended search: --extended, or extended=True")
+        _check_names(what, names, known)
     plan: dict[Setting, dict[str, dict[BackendConfig, None]]] = {}
     for part in parts:
         chosen = [view for view in part.views if not views or view in views]
-        backends = [each for name in part.backends if not methods or name in methods for each in _options(name)]
+        backends = [
+            each
+            for name in part.backends
+            for each in _options(name)
+            if not methods or name in methods or (each.method in methods and name == SEVERAL)
+        ]
         if chosen and backends:
             for setting in _settings(part, part.freqs or freqs, layers, poolings):
                 for view in chosen:
@@ -252,6 +264,11 @@ def _of_plugins(views: Sequence[str], poolings: Sequence[str], methods: Sequence
 def _options(method: str) -> tuple[BackendConfig, ...]:
     """The back ends of a method, see `BACKENDS`; of a plug-in, with each metric."""
     return BACKENDS.get(method) or tuple(BackendConfig(method=method, metric=metric) for metric in METRICS)
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """What chooses a group of back ends: its name, and of several methods also the name of each."""
+    return (name, *ALTERED_BANKS) if name == SEVERAL else (name,)
 
 
 def _check_names(what: str, names: Sequence[str], choices: set[str]) -> None:
