@@ -29,6 +29,7 @@ from nearfar.encoders.table import (
     as_frames,
     device_class,
     names,
+    needing_torch,
 )
 from nearfar.support.check import choose, integer, one_of
 
@@ -122,9 +123,5 @@ def _weights_file(name: str, weights: Any) -> Any:
 
 
 def _module(path: str, encoder: str) -> Any:
-    try:
+    with needing_torch(f"encoder {encoder!r}"):
         return import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise ImportError(f'encoder {encoder!r} needs torch: pip install "nearfar[torch]"') from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
@@ -212,6 +213,17 @@ class Frames:
 def names() -> tuple[str, ...]:
     """Names of all encoders, those of Table 1 in its order after `logmel`, then the extras."""
     return tuple(TABLE)
+
+
+@contextmanager
+def needing_torch(what: str) -> Iterator[None]:
+    """Turn the error of a missing torch into an ImportError that names the package to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(f'{what} needs torch: pip install "nearfar[torch]"') from None
 
 
 def device_class(device: str) -> str:

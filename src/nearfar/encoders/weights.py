@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nearfar.encoders.sources import SOURCES, Source
-from nearfar.encoders.table import TABLE
+from nearfar.encoders.table import TABLE, needing_torch
 from nearfar.errors import DownloadError
 from nearfar.support.check import choose
 from nearfar.support.download import Expected, fetch, hub_file, one_process_at
@@ -174,7 +174,7 @@ def check(name: str, path: Path) -> None:
 
     A Python warning names tensors that are zero throughout, as in a file whose end was never written.
     """
-    with _needing_torch(f"checking {path}"):
+    with needing_torch(f"checking {path}"):
         from nearfar.encoders import checkpoint
 
         import_module(TABLE[name].module).read(name, path)
@@ -189,20 +189,10 @@ def check(name: str, path: Path) -> None:
 
 def convert(name: str, file: Path, target: Path) -> Path:
     """`checkpoint.convert`, with an ImportError that names the package to install."""
-    with _needing_torch(f"converting {file}"):
+    with needing_torch(f"converting {file}"):
         from nearfar.encoders import checkpoint
 
         return checkpoint.convert(name, file, target)
-
-
-@contextlib.contextmanager
-def _needing_torch(what: str) -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise ImportError(f'{what} needs torch: pip install "nearfar[torch]"') from None
 
 
 def guess(file: str | os.PathLike[str]) -> str:
