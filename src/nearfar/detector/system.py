@@ -41,7 +41,7 @@ from numpy.typing import ArrayLike
 
 from nearfar.backend import Backend, fit
 from nearfar.fusion import divisor, in_sigmas, statistics, weighted_sum
-from nearfar.recipe import RAREST, Fusion, Recipe, System, Watch, dominant_recipe, leaves
+from nearfar.recipe import RAREST, Recipe, System, Watch, dominant_recipe, leaves
 from nearfar.support.check import Array, finite, number, one_of
 
 NEAREST = 3  # normals that are named beside a score
@@ -178,57 +178,62 @@ def least_spread(lone: Array) -> float:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A recipe, fusion or watch on fitted back ends.
-
-    own, lone   (N,) its normals' combined scores, see the module
-    combine     scores (M,) by leaf -> combined scores (M,), and those of the parts by name
-    """
+    """A recipe, fusion or watch on fitted back ends; `own` and `lone` (N,) are its normals' combined scores."""
 
     own: Array
     lone: Array
-    combine: Callable[[Iterator[Array]], Combined]
+    together: Callable[[Sequence[Array]], Combined] | None = None  # combines the scores of the children; None: a recipe
+    children: Sequence[Fitted] = ()
+
+    def combine(self, scores: Iterator[Array]) -> Combined:
+        """Scores (M,) by leaf -> combined scores (M,), and those of the parts by name."""
+        if self.together is None:
+            return next(scores), {}
+        return self.together([child.combine(scores)[0] for child in self.children])
 
 
 def build(system: System, own: Iterator[Array], lone: Iterator[Array]) -> Fitted:
     """The fitted form of `system`; `own` and `lone` come by its leaves, in the order of `recipe.leaves`."""
     if isinstance(system, Recipe):
         expanded = system.expand()
-        if expanded is not system:
-            return build(expanded, own, lone)
-        return Fitted(next(own), next(lone), lambda scores: (next(scores), {}))
+        return Fitted(next(own), next(lone)) if expanded is system else build(expanded, own, lone)
     children = [build(part[-1], own, lone) for part in system.parts]
-    together = _watching(system, children) if isinstance(system, Watch) else _fusing(system, children)
-    return Fitted(
-        together([child.own for child in children])[0],
-        together([child.lone for child in children])[0],
-        lambda scores: together([child.combine(scores)[0] for child in children]),
-    )
+    lones = [child.lone for child in children]
+    together: Fusing | Watching
+    if isinstance(system, Watch):
+        tails = [PValue(child.own, least_spread(child.lone) or None) for child in children]
+        together = Watching(system, tails)
+    else:
+        together = Fusing([weight for weight, _ in system.parts], [unit_of(each) for each in lones])
+    return Fitted(together([child.own for child in children])[0], together(lones)[0], together, children)
 
 
-def _fusing(fusion: Fusion, children: Sequence[Fitted]) -> Callable[[Sequence[Array]], Combined]:
-    """Parts aligned and averaged (eq. 17-18); a part is reported in standard deviations of its normals."""
-    weights, units = [weight for weight, _ in fusion.parts], [unit_of(child.lone) for child in children]
+@dataclass(frozen=True)
+class Fusing:
+    """Aligns and averages parts (eq. 17-18); a part is reported in standard deviations of its normals."""
 
-    def together(scores: Sequence[Array]) -> Combined:
-        aligned = [in_sigmas(s, *unit) for s, unit in zip(scores, units, strict=True)]
-        return weighted_sum(aligned, weights), {str(i): part for i, part in enumerate(aligned, start=1)}
+    weights: Sequence[float]
+    units: Sequence[tuple[float, float]]
 
-    return together
+    def __call__(self, scores: Sequence[Array]) -> Combined:
+        aligned = [in_sigmas(s, *unit) for s, unit in zip(scores, self.units, strict=True)]
+        return weighted_sum(aligned, self.weights), {str(i): part for i, part in enumerate(aligned, start=1)}
 
 
-def _watching(watch: Watch, children: Sequence[Fitted]) -> Callable[[Sequence[Array]], Combined]:
-    """Parts combined by their p-values; a part is reported as -log10 of its p, weighted as in the combination."""
-    names, weights = [name for name, _, _ in watch.parts], np.array([[weight] for _, weight, _ in watch.parts])
-    tails = [PValue(child.own, least_spread(child.lone) or None) for child in children]
+@dataclass(frozen=True)
+class Watching:
+    """Combines parts by their p-values; a part is reported as -log10 of its p, weighted as in the combination."""
 
-    def together(scores: Sequence[Array]) -> Combined:
-        rarity = np.stack([-tail.log_p(s) for tail, s in zip(tails, scores, strict=True)])  # (parts, M)
-        rarest = watch.combine == RAREST
+    watch: Watch
+    tails: Sequence[PValue]
+
+    def __call__(self, scores: Sequence[Array]) -> Combined:
+        rarity = np.stack([-tail.log_p(s) for tail, s in zip(self.tails, scores, strict=True)])  # (parts, M)
+        weights, rarest = np.array([[weight] for _, weight, _ in self.watch.parts]), self.watch.combine == RAREST
         rarity = rarity + np.log(weights) if rarest else weights * rarity
         combined = rarity.max(axis=0) if rarest else np.sqrt((rarity**2).sum(axis=0))
+        names = [name for name, _, _ in self.watch.parts]
         return combined, dict(zip(names, rarity / np.log(10), strict=True))
-
-    return together
 
 
 class PValue:

@@ -15,7 +15,7 @@ row, so every `freq` gives frames (T, 128).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class SignalEncoder(Frames):
 def load(name: str) -> SignalEncoder:
     """The log-mel encoder called `name` in `FRAMING`."""
     n_fft, hop = FRAMING[name]
-    return SignalEncoder(name, BANDS, lambda wave: log_mel(wave, n_fft, hop)[:, None])
+    return SignalEncoder(name, BANDS, partial(_grid, n_fft=n_fft, hop=hop))
 
 
 def log_mel(wave: Array, n_fft: int = N_FFT, hop: int = HOP) -> Array:
@@ -83,6 +83,10 @@ def band_edges(lowest: int, n_fft: int, bands: int) -> Array:
     edges = np.round(np.geomspace(lowest, n_fft // 2, bands + 1)).astype(int)
     edges[-1] += 1
     return edges
+
+
+def _grid(wave: Array, n_fft: int, hop: int) -> Array:  # a function, because other processes get detectors by pickle
+    return log_mel(wave, n_fft, hop)[:, None]
 
 
 @cache

@@ -40,7 +40,7 @@ BLOCK = 256  # frames
 
 def load(name: str) -> SignalEncoder:
     """The modulation encoder."""
-    return SignalEncoder(name, MODULATIONS, lambda wave: modulation(wave)[None])
+    return SignalEncoder(name, MODULATIONS, _grid)
 
 
 def modulation(wave: Array) -> Array:
@@ -56,6 +56,10 @@ def modulation(wave: Array) -> Array:
     largest = np.stack([swing[..., first:end].max(axis=-1) for first, end in _modulation_bands()], axis=-1)
     decibels = 10 * np.log10(np.maximum(largest, 10 ** (FLOOR_DB / 10)))
     return np.asarray(decibels - FLOOR_DB, np.float32)
+
+
+def _grid(wave: Array) -> Array:
+    return modulation(wave)[None]
 
 
 def _level(wave: Array) -> Array:

@@ -43,7 +43,7 @@ BLOCK = 128  # frames
 
 def load(name: str) -> SignalEncoder:
     """The rhythm encoder."""
-    return SignalEncoder(name, 2, lambda wave: np.array(rhythm(wave), np.float32)[None, None])
+    return SignalEncoder(name, 2, _grid)
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,10 @@ def weakest_stroke(wave: Array) -> Stroke | None:
     return Stroke(
         float(start + weakest * every) / FRAMES_PER_S, float(every) / FRAMES_PER_S, max(0.0, 1 - _short(beats, rest))
     )
+
+
+def _grid(wave: Array) -> Array:
+    return np.array(rhythm(wave), np.float32)[None, None]
 
 
 def _short(beats: Array, rest: float) -> float:
