@@ -501,3 +501,15 @@ def test_a_normal_unlike_the_others_is_named_and_can_be_left_out(normals_folder,
     assert code == 0 and "grinding" not in out
     code, _, err = nearfar("fit", folder, "-o", tmp_path / "o", "--without", "griding.wav")
     assert code == 2 and "similar names: grinding.wav" in err
+
+
+@pytest.mark.parametrize("options", [["--csv"], ["--page"], ["--picture"]])
+def test_no_command_writes_over_a_recording_or_a_detector(model, tmp_path, options):
+    recording = write_wav(tmp_path / "r" / "a.wav", hum(3))
+    (tmp_path / "link.csv").symlink_to(recording)
+    known = {path: path.read_bytes() for path in (recording, model / "normals.csv")}
+    command = "score" if options == ["--csv"] else "explain"
+    for target in (*known, tmp_path / "link.csv"):
+        code, _, err = nearfar(command, model, recording, *options, target)
+        assert code == 2 and "would be lost: give another name" in " ".join(err.replace("│", " ").split())
+    assert {path: path.read_bytes() for path in known} == known

@@ -142,3 +142,9 @@ def test_the_addresses_of_one_network_of_ipv6_share_their_attempts_to_log_in(one
         return getattr(guard._check(scope, "/login", {"host": "127.0.0.1"}), "status", 200)
 
     assert status(one) == 200 and status(other) == (429 if same else 200)
+
+
+def test_a_header_that_comes_twice_is_a_list_and_none_hides_the_other():
+    good, evil = (b"origin", b"http://127.0.0.1"), (b"origin", b"http://evil.example")
+    assert ask(headers=[good])[0] == 200
+    assert ask(headers=[evil, good])[0] == ask(headers=[good, evil])[0] == 403

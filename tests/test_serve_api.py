@@ -805,3 +805,37 @@ def test_messages_about_events_link_to_their_page(pump3, tmp_path):
         assert client.get("/v1/events/1").json()["url"] == "https://plant.example/hall2/event/1"
     plant.close()
     plant.history.close()
+
+
+def test_a_wrong_method_names_all_that_are_allowed(alarmed):
+    for path, allowed in (
+        ("/v1/machines", "GET, HEAD, POST"),
+        ("/v1/machines/pump", "DELETE, GET, HEAD, PUT"),
+        ("/v1/machines/pump/score", "POST"),
+        ("/healthz", "GET, HEAD"),
+    ):
+        answer = alarmed.request("OPTIONS", path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"content-type": "text/plain"}, "wrong_kind"),
+        ({}, "wrong_kind"),
+        ({"content-type": "application/json", "content-encoding": "gzip"}, "encoded"),
+        ({"content-type": "audio/wav", "content-encoding": "br"}, "encoded"),
+    ],
+)
+def test_a_body_of_another_kind_is_told_which_is_wanted(alarmed, headers, code):
+    answer = alarmed.post("/v1/machines/pump/shelve", content=b'{"hours": 1}', headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, code)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "packed"),
+    [("gzip;q=0", False), ("GZIP", True), ("br, gzip;q=0.5", True), ("gzip;q=0.000, br", False), ("xgzip", False)],
+)
+def test_text_is_compressed_for_those_who_take_it(alarmed, accepted, packed):
+    answer = alarmed.get("/openapi.json", headers={"accept-encoding": accepted})
+    assert (answer.headers.get("content-encoding") == "gzip") is packed

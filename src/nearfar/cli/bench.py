@@ -38,7 +38,9 @@ def evaluate(
         str | None, typer.Option(help="Another recipe: a paired bootstrap says which of the two is better.")
     ] = None,
     tables_folder: opt.Tables = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every test clip's score to this file.")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write every test clip's score to this file.", callback=opt.spare)
+    ] = None,
     store: opt.StoreFolder = None,
     json: opt.Json = False,
 ) -> None:

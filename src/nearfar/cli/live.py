@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nearfar.cli.log import LOG, LogFormat, log_left_out, log_to_stderr
-from nearfar.cli.options import Device, Json, Weights, command, group, subcommand, weights_of
+from nearfar.cli.options import Device, Json, Weights, command, group, spare, subcommand, weights_of
 from nearfar.cli.terminal import ALARM, BAD_INPUT, DONE, Failures, echo, echo_json
 
 if TYPE_CHECKING:
@@ -53,8 +53,10 @@ class Sinks:
     webhook: Annotated[str | None, typer.Option(help="URL that events are posted to.")] = None
     webhook_secret: Annotated[Path | None, typer.Option(help="File with the secret that signs them.")] = None
     opcua: Annotated[str | None, typer.Option(help="OPC-UA endpoint, opc.tcp://HOST:PORT/.")] = None
-    jsonl: Annotated[Path | None, typer.Option(help="Append every message to this file.")] = None
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Append every score to this file.")] = None
+    jsonl: Annotated[Path | None, typer.Option(help="Append every message to this file.", callback=spare)] = None
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Append every score to this file.", callback=spare)] = (
+        None
+    )
 
     def tables(self) -> dict[str, Any]:
         """The tables of a configuration, for the sinks that are asked for."""

@@ -103,7 +103,9 @@ def fit(
 def score(
     model: opt.Model,
     files: Recordings,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one row per recording to this file.")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write one row per recording to this file.", callback=opt.spare)
+    ] = None,
     fail_on_alarm: Annotated[
         bool, typer.Option("--fail-on-alarm", help="Exit 1 if any recording is anomalous or cannot be judged.")
     ] = False,
@@ -151,8 +153,10 @@ def score(
 def explain(
     model: opt.Model,
     file: Annotated[Path, typer.Argument(help="The recording to explain.")],
-    page: Annotated[Path | None, typer.Option(help="HTML page to write [RECORDING.explained.html].")] = None,
-    picture: Annotated[Path | None, typer.Option(help="PNG file to write.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="HTML page to write [RECORDING.explained.html].", callback=opt.spare)
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="PNG file to write.", callback=opt.spare)] = None,
     weights: opt.Weights = None,
     device: opt.Device = "cpu",
     json: opt.Json = False,

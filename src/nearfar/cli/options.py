@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from nearfar.embedding.store import Store
     from nearfar.recipe import System
 
+
+def spare(path: Path | None) -> Path | None:
+    """The file that a command is to write, unless it is a recording or a detector's: those would be lost."""
+    from nearfar.audio.recordings import SUFFIXES
+
+    if path is not None and (target := path.resolve()).is_file():
+        is_detector = (target.parent / "detector.json").is_file()
+        if is_detector or target.suffix.lower() in SUFFIXES:
+            what = "a file of a detector" if is_detector else "a recording"
+            raise typer.BadParameter(f"{path} is {what}, which would be lost: give another name")
+    return path
+
+
 Data = Annotated[Path, typer.Argument(help="DATA/<machine>/{train,test}, or a parent in the challenge's layout.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Manifest = Annotated[
@@ -51,7 +64,7 @@ Tables = Annotated[
     Path | None,
     typer.Option("--tables", help="Folder for a paper: tables as LaTeX, Markdown and CSV, figures as PDF and SVG."),
 ]
-Page = Annotated[Path | None, typer.Option(help="HTML page to write.")]
+Page = Annotated[Path | None, typer.Option(help="HTML page to write.", callback=spare)]
 Calibration = Annotated[
     str,
     typer.Option(

@@ -11,7 +11,7 @@ import typer
 
 from nearfar.cli.history import open_history
 from nearfar.cli.live import machine_id
-from nearfar.cli.options import command
+from nearfar.cli.options import command, spare
 from nearfar.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def report(
     ] = None,
     machine: Annotated[str | None, typer.Option(help="Only this machine of the history, by its id.")] = None,
     language: Annotated[str, typer.Option(help="Language of the report: en, de.")] = "en",
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write, .html or .xlsx.")] = Path(
-        "report.html"
-    ),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write, .html or .xlsx.", callback=spare)
+    ] = Path("report.html"),
 ) -> None:
     """Example: nearfar report pump3-history --week -o week.html
 

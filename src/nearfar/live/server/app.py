@@ -143,7 +143,11 @@ def _answer_errors(app: FastAPI) -> None:
     async def disconnected(_: Request, error: Any) -> Response:  # nobody reads it, but it keeps the log clean
         return answer(HttpError(400, "gone", "the connection ended before the whole request had arrived"))
 
-    async def invalid(_: Request, error: Any) -> Response:
+    async def invalid(request: Request, error: Any) -> Response:
+        first = error.errors()[0]
+        is_json = "json" in request.headers.get("content-type", "").lower()
+        if first["loc"] == ("body",) and first["type"] != "missing" and not is_json:
+            return answer(HttpError(415, "wrong_kind", "send the body as JSON, with Content-Type: application/json"))
         texts = [f"{'.'.join(str(p) for p in e['loc'][1:]) or e['loc'][0]}: {e['msg']}" for e in error.errors()[:5]]
         return answer(HttpError(422, "invalid", "; ".join(texts)))
 
@@ -153,8 +157,22 @@ def _answer_errors(app: FastAPI) -> None:
             return page(request.app.state.service, request, 404)
         if code == 404 and text == "Not Found":
             text = f"there is nothing at {request.url.path!r}; what there is: {request.scope['root_path']}/openapi.json"
-        return answer(HttpError(code, CODES.get(code, "bad_request"), text), error.headers)
+        headers = dict(error.headers or {})
+        if code == 405:
+            headers = {"allow": _methods(request, headers.get("Allow", "GET, HEAD"))}
+        return answer(HttpError(code, CODES.get(code, "bad_request"), text), headers)
 
     own = {HttpError: refused, ClientDisconnect: disconnected, RequestValidationError: invalid, HTTPException: http}
     for kind, handler in {**dict.fromkeys(PLANT_ERRORS, failed_in_plant), **own}.items():
         app.add_exception_handler(kind, handler)
+
+
+def _methods(request: Request, known: str) -> str:
+    """The methods that the API has at the address of a request, HEAD with GET; else those that are `known`."""
+    path = request.scope["path"].removeprefix(request.scope["root_path"]).split("/")
+    found: set[str] = set()
+    for template, calls in request.app.openapi()["paths"].items():
+        parts = template.split("/")
+        if len(parts) == len(path) and all(a == b or a[:1] == "{" for a, b in zip(parts, path, strict=True)):
+            found |= {method.upper() for method in calls}
+    return ", ".join(sorted(found | {"HEAD"} if "GET" in found else found)) or known

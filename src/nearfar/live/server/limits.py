@@ -20,7 +20,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -115,7 +115,7 @@ class RequestGuard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        headers = _joined(scope["headers"])
         if news := self.access.reread():
             LOG.warning("%s", news)
         scope, path = self._scope(scope, headers)
@@ -124,7 +124,7 @@ class RequestGuard:
         send = _with_headers(send, request_id, language, cached=path.startswith("/static/"))
         if scope["method"] == "HEAD":
             scope["method"], send = "GET", _without_body(send)
-        elif "gzip" in headers.get("accept-encoding", ""):
+        elif _takes_gzip(headers.get("accept-encoding", "")):
             send = _compressed(send)
         refusal = self._check(scope, path, headers)
         if refusal is not None:
@@ -181,6 +181,8 @@ class RequestGuard:
         error = self.access.check(method, path, headers, self.clock())
         if error is not None and error.status == 401 and headers.get("authorization"):
             self.refusals.note(address, "wrong token")
+        if error is None and headers.get("content-encoding", "identity").lower() != "identity":
+            return HttpError(415, "encoded", "the body is compressed; send it as it is, without Content-Encoding")
         if error is None and _length(headers) > self._most(path):
             return too_large(self._most(path))
         return error
@@ -248,6 +250,24 @@ def _sender(address: str) -> str:
     except ValueError:
         return address
     return address if known.ipv4_mapped else known.exploded[:19]
+
+
+def _joined(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The headers of a request by their lower-case names; one that comes twice is a list (RFC 9110, 5.3)."""
+    headers: dict[str, str] = {}
+    for name, value in ((name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs):
+        between = "; " if name == "cookie" else ", "
+        headers[name] = f"{headers[name]}{between}{value}" if name in headers else value
+    return headers
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether a client takes gzip, by its Accept-Encoding: "gzip;q=0" refuses it."""
+    for part in accepted.lower().split(","):
+        name, _, weight = part.replace(" ", "").partition(";q=")
+        if name == "gzip":
+            return weight.strip("0.") != "" or not weight
+    return False
 
 
 def _length(headers: dict[str, str]) -> int:
