@@ -159,7 +159,7 @@ def _answer_errors(app: FastAPI) -> None:
             text = f"there is nothing at {request.url.path!r}; what there is: {request.scope['root_path']}/openapi.json"
         headers = dict(error.headers or {})
         if code == 405:
-            headers = {"allow": _methods(request, headers.get("Allow", "GET, HEAD"))}
+            headers = {"allow": _methods(request, headers.get("Allow", "GET"))}
         return answer(HttpError(code, CODES.get(code, "bad_request"), text), headers)
 
     own = {HttpError: refused, ClientDisconnect: disconnected, RequestValidationError: invalid, HTTPException: http}
