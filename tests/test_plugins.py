@@ -618,3 +618,28 @@ def test_an_error_that_every_recording_has_is_told_once(data: Path):
 
     with pytest.raises(ValueError, match=r"^fan: none of its normals can be used: there are 2 blocks"):
         bench.evaluate(data, Recipe(encoder=Deep()), rounds=1)
+
+
+def test_one_frame_has_no_burst_and_the_pooling_is_named_as_the_cause():
+    class Whole:
+        sample_rate, dim = 48_000, 4
+
+        def frames(self, waves):
+            return [np.log(1e-9 + abs(np.fft.rfft(w))[:8000].reshape(4, -1).mean(axis=1))[None] for w in waves]
+
+    clips, encoder = [hum(i) for i in range(6)], Whole()
+    with pytest.raises(
+        ValueError, match=r"zeros .* cause: the recipe leaves nothing .*pooling burst.*, or the encoder"
+    ):
+        nearfar.Detector(Recipe(encoder=encoder, pooling="burst")).fit(clips)
+    scores = [
+        nearfar.Detector(Recipe(encoder=encoder, pooling=kind, p=1), calibration="clips").fit(clips).score([hum(9)])
+        for kind in ("mean", "rdp")
+    ]
+    assert scores[0][0].score == pytest.approx(scores[1][0].score, rel=1e-5), "one frame is its own mean"
+
+
+@pytest.mark.parametrize("name", ["exported", "huggingface"])
+def test_a_search_with_a_network_of_one_s_own_asks_for_its_file(data: Path, tmp_path: Path, name: str):
+    code, _, err = run("search", data, "--encoder", name, "-o", tmp_path / "search")
+    assert code == 2 and re.search(r"give its (manifest|folder), --weights", err) and "Traceback" not in err

@@ -188,7 +188,9 @@ def check_vectors(recipes: Sequence[Recipe], banks: Sequence[Array], levels: Seq
         largest = np.abs(z).max()
         what = "the same vector" if largest else "a vector of zeros"
         causes = []
-        if z.shape[-1] == 1 and recipe.normalize:
+        if not largest:
+            causes.append(f"the recipe leaves nothing of the sound (low {recipe.low}, pooling {recipe.pooling})")
+        if largest and z.shape[-1] == 1 and recipe.normalize:
             causes.append(
                 "a single number becomes 1 or -1 where vectors are scaled to length 1 (--set normalize=false)"
             )
@@ -199,8 +201,6 @@ def check_vectors(recipes: Sequence[Recipe], banks: Sequence[Array], levels: Seq
                 "its weights file is damaged or cut off: compare it with the published one (nearfar weights "
                 f"{recipe.encoder}), or bring it again (nearfar weights {recipe.encoder} --pull)"
             )
-        if not largest:
-            causes.append(f"the recipe leaves nothing of the sound (low {recipe.low}, pooling {recipe.pooling})")
         raise ValueError(
             f"{recipe.encoder} gives {what} for all {len(z)} recordings, though they differ, so every clip would be "
             f"normal. Likely cause: {', or '.join(causes) or 'the recipe takes out all in which they differ'}"

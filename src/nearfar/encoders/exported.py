@@ -88,7 +88,7 @@ class Manifest:
 
 def source_hash(path: str | Path) -> str:
     """SHA-256 of the two hashes of the manifest at `path` and of its network."""
-    network = Path(path).parent / read(path).network
+    _, network = _manifest_and_network(path)
     return hashlib.sha256((sha256_of(network) + sha256_of(path)).encode()).hexdigest()
 
 
@@ -115,12 +115,19 @@ def read(path: str | Path | None) -> Manifest:
         raise ValueError(f"{path} is no manifest of a network: {error}") from None
 
 
-def load(name: str, weights: Any, device: str = "cpu") -> Exported:
-    """The network of the manifest `weights`, on the CPU with one core a clip, whatever the `device`."""
-    manifest, path = read(weights), Path(weights)
-    network = path.parent / manifest.network
+def _manifest_and_network(path: Any) -> tuple[Manifest, Path]:
+    """The manifest at `path`, and the file of its network. Raises as `read`, and FileNotFoundError without network."""
+    manifest = read(path)
+    network = Path(path).parent / manifest.network
     if not network.is_file():
         raise FileNotFoundError(f"{path} names the network {manifest.network}, and there is no {network}")
+    return manifest, network
+
+
+def load(name: str, weights: Any, device: str = "cpu") -> Exported:
+    """The network of the manifest `weights`, on the CPU with one core a clip, whatever the `device`."""
+    manifest, network = _manifest_and_network(weights)
+    path = Path(weights)
     if manifest.sha256 and (found := sha256_of(network)) != manifest.sha256.lower():
         raise ValueError(f"{network} has SHA-256 {found}, {path.name} says {manifest.sha256}: is it another version?")
     runner = _litert if network.suffix in (".tflite", ".litert") else _onnx
