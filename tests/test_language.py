@@ -15,7 +15,7 @@ from message_templates import templates
 from nearfar.detector import load
 from nearfar.live.history.history import History
 from nearfar.live.history.records import Event, ScoreRecord
-from nearfar.live.language import ENGLISH, TEXTS, Template, asked_for, choose, languages, texts, translated
+from nearfar.live.language import ENGLISH, TEXTS, Template, asked_for, choose, languages, of_system, texts, translated
 from nearfar.live.report.gather import Expected, detector_report, plant_report
 from nearfar.live.report.pages import report_page
 from nearfar.live.report.workbook import report_workbook
@@ -177,6 +177,22 @@ def test_known_texts_are_quick():
     started = time.process_time()
     [translated(text, "de") for text in list_]
     assert time.process_time() - started < 0.05
+
+
+@pytest.mark.parametrize(
+    ("said", "language"),
+    [
+        ({"LANG": "de_DE.UTF-8"}, "de"),
+        ({"LANG": "de_DE.UTF-8", "LC_ALL": "C.UTF-8"}, "en"),
+        ({"LC_MESSAGES": "de", "LANG": "en_US"}, "de"),
+        ({"LANG": "fr_FR"}, "en"),  # not there
+        ({"LANG": "POSIX"}, "en"),
+    ],
+)
+def test_the_language_of_the_computer(monkeypatch, said, language):
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.setenv(name, said.get(name, ""))
+    assert of_system() == language
 
 
 @pytest.mark.parametrize(

@@ -168,10 +168,13 @@ def test_options_of_the_command_line_are_checked_in_the_same_way(table, says):
 
 def test_the_home_folder_may_say_more_of_its_plant(tmp_path, monkeypatch):
     monkeypatch.setenv("NEARFAR_HOME", str(tmp_path))
+    monkeypatch.setenv("LC_ALL", "de_AT.UTF-8")
     plain = read_home()
+    assert plain.language == "de"  # that of the computer
     assert (plain.models, plain.history.folder) == (tmp_path / "models", tmp_path / "history") and not plain.notify
-    written(tmp_path, '[notify.me]\nurl = "ntfy://ntfy.sh/x"\n[history]\nfolder = "h"\n')
+    written(tmp_path, 'language = "en"\n[notify.me]\nurl = "ntfy://ntfy.sh/x"\n[history]\nfolder = "h"\n')
     more = read_home()
+    assert more.language == "en"
     assert more.notify["me"].url == "ntfy://ntfy.sh/x" and more.notify["me"].events == ("alarm", "health")
     assert (more.models, more.history.folder) == (tmp_path / "models", tmp_path / "h")
 

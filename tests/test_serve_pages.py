@@ -511,8 +511,31 @@ def test_a_channel_to_people_is_added_tested_and_removed(page, listening):
     row.get_by_text("alarm, health of all machines").wait_for()
     row.get_by_role("button", name="Send a test").click()
     page.get_by_text("ntfy did not take the message").wait_for()
+    page.get_by_text("Let a report come by itself").click()
+    page.get_by_role("combobox", name="On", exact=True).select_option("Tue")
+    page.get_by_label("At", exact=True).fill("06:30")
+    assert page.get_by_label("shift").is_checked()  # the only channel
+    page.locator("fieldset", has_text="Of these machines").get_by_label("pump").check()
+    assert page.evaluate(LOOK) == []
+    page.get_by_role("button", name="Set the report").click()
+    page.get_by_text("The next report of the week comes").wait_for()
+    set_up = listening.plant.reports.config
+    assert (set_up.on, set_up.at, set_up.machines, set_up.channels) == ("Tue", "06:30", ("pump",), ("shift",))
+    page.get_by_role("button", name="No more reports").click()
+    page.get_by_text("No report comes by itself yet").wait_for()
     row.get_by_role("button", name="Remove").click()
     page.get_by_text("Nobody is told of alarms yet").wait_for()
+
+
+def test_a_dropped_recording_that_is_cut_off_is_checked_first(page, listening, tmp_path):
+    write_wav(tmp_path / "cut.wav", hum(7, fault="hiss", seconds=3.0))
+    content = (tmp_path / "cut.wav").read_bytes()
+    cut = {"name": "cut.wav", "mimeType": "audio/wav", "buffer": content[: len(content) * 3 // 4]}
+    open_page(page, "/machine/fan")
+    page.locator("input[type=file]").first.set_input_files([cut])
+    item = page.locator("li", has_text="cut.wav: ")
+    item.get_by_text("Check the recording first").wait_for()
+    item.get_by_text("The file lacks its last").wait_for()
 
 
 def test_maintenance_is_marked_and_removed(page, listening):

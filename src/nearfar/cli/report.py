@@ -29,7 +29,9 @@ def report(
         list[Path] | None, typer.Option(help="Detector of a machine of the history, for what is promised; repeatable.")
     ] = None,
     machine: Annotated[str | None, typer.Option(help="Only this machine of the history, by its id.")] = None,
-    language: Annotated[str, typer.Option(help="Language of the report: en, de.")] = "en",
+    language: Annotated[
+        str | None, typer.Option(help="Language of the report: en, de [that of this computer].")
+    ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="File to write, .html or .xlsx.", callback=spare)
     ] = Path("report.html"),
@@ -38,13 +40,13 @@ def report(
 
     Write what alarmed, what people said of it, the trend and the microphones' health; or what a detector was fitted on.
     """
-    from nearfar.live.language import languages
+    from nearfar.live.language import languages, of_system
     from nearfar.live.report.pages import report_page
     from nearfar.live.report.workbook import report_workbook
     from nearfar.support.check import one_of
     from nearfar.support.files import atomic_write
 
-    one_of("language", language, languages())
+    language = one_of("language", language or of_system(), languages())
     ending = one_of("the ending of -o", output.suffix.lower(), (".html", ".xlsx"))
     if (source / "history.db").is_file():
         with open_history(source) as history:

@@ -107,11 +107,15 @@ def home_folder() -> Path:
 
 
 def read_home() -> PlantConfig:
-    """The plant in the home folder: its plant.toml, if there is one, with models and history beside it."""
+    """The plant in the home folder: its plant.toml, if there is one, with models and history beside it.
+
+    Its language is that of this computer, unless plant.toml says another.
+    """
     from nearfar.live.config import from_options, read
+    from nearfar.live.language import of_system
 
     home = home_folder()
-    here = {"models": home / "models", "history": {"folder": home / "history"}}
+    here = {"models": home / "models", "history": {"folder": home / "history"}, "language": of_system()}
     if not (home / PLANT).is_file():
         return from_options(here)
     return read(home / PLANT, beside=here)

@@ -27,7 +27,7 @@ TICKS_HZ = (100, 250, 500, 1000, 2000, 4000, 8000)
 RANGE_DB = 60.0
 CHANGES_DB = (10.0, 40.0)  # smallest and largest limit of the colour scale of changes
 SHADES = 96
-KIND = {"near": "near microphone", "far": "far microphone", "machine": "near without the far sound"}
+KIND = {"near": "the near microphone", "far": "the far microphone", "machine": "near without the far sound"}
 Say = Callable[[str], str]
 
 

@@ -28,9 +28,13 @@ A template fits as in a glob: each literal is found from left to right, so a tex
 
 from __future__ import annotations
 
+import ctypes
 import json
+import locale
+import os
 import re
 import string
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -93,6 +97,15 @@ def asked_for(headers: Mapping[str, str], otherwise: str = ENGLISH) -> str:
     """The language of a request, by its headers in lower case."""
     cookie = re.search(rf"(?:^|; *){COOKIE}=([\w-]+)", headers.get("cookie", ""))
     return choose(cookie[1] if cookie else "", headers.get("accept-language", ""), otherwise)
+
+
+def of_system() -> str:
+    """The language of this computer's user, as the environment or Windows says it; else English."""
+    said = next(filter(None, (os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    if sys.platform == "win32" and not said:
+        said = locale.windows_locale.get(ctypes.windll.kernel32.GetUserDefaultUILanguage(), "")
+    code = re.split(r"[^A-Za-z]", said)[0].lower()
+    return code if code in languages() else ENGLISH
 
 
 def translated(text: str, language: str) -> str:

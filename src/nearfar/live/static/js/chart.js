@@ -109,15 +109,14 @@ export function trendChart({
   });
   const zones = [
     [t("chart.fine"), low, Math.min(unusual_threshold, threshold), "fine"],
-    [t("chart.unusual"), unusual_threshold, threshold, "odd"],
-    [t("chart.alarm"), threshold, high, "alarm"],
+    ["", unusual_threshold, threshold, "odd"], // the lines of these two have their words
+    ["", threshold, high, "alarm"],
   ];
   for (const [word, from, to, kind] of zones) {
     const [top, bottom] = [Math.max(TOP, y(to)), Math.min(H - BOTTOM, y(from))];
     if (bottom - top < 3) continue;
     svg.append(s("rect", { class: `zone ${kind}`, x: LEFT, y: top, width: W - LEFT - RIGHT, height: bottom - top }));
-    if (bottom - top > 17)
-      svg.append(s("text", { class: "zone-text", x: W - RIGHT - 6, y: bottom - 6, "text-anchor": "end" }, word));
+    if (word && bottom - top > 24) svg.append(s("text", { class: "zone-text", x: LEFT + 6, y: top + 16 }, word));
   }
   for (const v of marks) {
     svg.append(

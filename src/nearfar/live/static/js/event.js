@@ -31,13 +31,13 @@ export async function show(main, id) {
     breadcrumbs([t("machines.title"), "/"], [event.name, `/machine/${encodeURIComponent(event.machine)}`], [kind]),
     head,
     h("div", { class: "pair" }, facts, answers),
+    evidence,
     h(
       "section",
       { class: "panel" },
       h("label", { for: "label" }, t("event.label")),
       h("div", { class: "row" }, name.field, name.button),
     ),
-    evidence,
     audit,
     around,
   );
@@ -168,12 +168,14 @@ function answerButtons(event, remark, after) {
   const fine = answerAction(event, "fine", undefined, remark.read);
   const fault = answerAction(event, "fault", t("machine.fault_recorded"), remark.read);
   const answered = heard && event.verdict === "fault";
+  const over = event.ended && event.verdict === "fine";
+  const how = `event.${over ? "was_answered" : odd ? "unusual_how" : heard ? "fine_how" : "health_how"}`;
   const setPoint = h("a", { href: `/model/${encodeURIComponent(event.machine)}` }, t("model.short"));
   const yes = t(odd ? "machine.fine" : "event.was_fine");
   const no = t(odd ? "machine.not_fine" : "event.real_fault");
   return [
     h("h2", { id: "answer" }, t("event.question")),
-    h("p", { class: "small" }, t(odd ? "event.unusual_how" : heard ? "event.fine_how" : "event.health_how")),
+    h("p", { class: "small" }, t(how)),
     heard && !event.verdict && remark.element,
     answered && h("p", { class: "small" }, parts("event.after", { link: setPoint })),
     h(
@@ -184,7 +186,7 @@ function answerButtons(event, remark, after) {
         event.verdict !== "fine" &&
         actionButton(yes, fine, { after, disabled: !event.has_audio }),
       !event.acknowledged && actionButton(t("event.acknowledge"), acknowledged, { main: !heard, after }),
-      actionButton(t("machine.shelve", { count: SHELVED_H }), shelve, { after }),
+      !over && actionButton(t("machine.shelve", { count: SHELVED_H }), shelve, { after }),
     ),
   ];
 }

@@ -312,8 +312,10 @@ function sending(machine, after) {
   const results = h("ul", { class: "plain" });
   const shown = h("div", { role: "status" }, results);
   const tell = (file, answer) => {
+    const why = [answer.problem, ...answer.warnings].filter(Boolean).map(asSentence).join(" ");
+    const said = answer.anomalous === null ? file : `${file}: ${scoreText(answer.score)}`;
     results.prepend(
-      h("li", { class: "row" }, badge(resultLabel(answer)), h("span", {}, `${file}: ${scoreText(answer.score)}`)),
+      h("li", {}, h("div", { class: "row" }, badge(resultLabel(answer)), h("span", {}, said)), why && h("p", {}, why)),
     );
     while (results.children.length > 20) results.lastChild.remove();
   };

@@ -44,6 +44,7 @@ export async function show(main) {
     empty.hidden = Boolean(order.length);
     search.hidden = order.length < MANY;
     const wanted = find.value.trim().toLowerCase();
+    const sites = new Set(order.map((machine) => machine.site)).size;
     const isWanted = (machine) => `${machine.name} ${machine.site} ${machine.id}`.toLowerCase().includes(wanted);
     const text = order.length ? summaryText(order) : "";
     if (line.textContent !== text) line.textContent = text;
@@ -54,7 +55,7 @@ export async function show(main) {
         const item = items.get(machine.id) || droppable(machine.id);
         items.set(machine.id, item);
         const focused = item.contains(document.activeElement);
-        replaceContent(item, machineCard(machine, past.get(machine.id) || []));
+        replaceContent(item, machineCard(machine, past.get(machine.id) || [], sites));
         if (focused) item.firstChild.focus();
         return item;
       });
@@ -122,13 +123,13 @@ function droppable(id) {
   return item;
 }
 
-function machineCard(machine, scores) {
+function machineCard(machine, scores, sites) {
   const label = stateLabel(machine);
   const value = machine.score;
   const last = machine.last_heard
     ? parts("machines.last", { time: timeElement(machine.last_heard, { absolute: false }) })
     : t("machines.no_sound");
-  const site = machine.site && h("span", { class: "site" }, machine.site);
+  const site = sites > 1 && h("span", { class: "site" }, machine.site);
   const limits = { value: scoreText(value), limit: scoreText(machine.threshold) };
   const limit = value !== null && t("machines.limit", limits);
   const fine = label.kind === "fine" && !machine.health.length;

@@ -243,6 +243,7 @@ async function normalList(id, after, chosen) {
     return done.message;
   };
   const item = (normal) => {
+    const session = normal.session.replace(/^.*\//, ""); // of a folder within others
     const box = h("input", {
       type: "checkbox",
       checked: chosen.has(normal.key),
@@ -254,7 +255,7 @@ async function normalList(id, after, chosen) {
         box,
         " ",
         h("b", {}, normal.name),
-        h("span", { class: "small" }, ` ${scoreText(normal.score)}${normal.session ? ` · ${normal.session}` : ""}`),
+        h("span", { class: "small" }, ` ${scoreText(normal.score)}${session ? ` · ${session}` : ""}`),
         normal.unlike && h("span", { class: "warning" }, ` ${t("model.unlike")}`),
       ],
       name: normal.name,

@@ -12,6 +12,7 @@ import { list, t } from "./texts.js";
 import { asSentence } from "./words.js";
 
 const KINDS = ["browser", "microphone", "folder", "stream", "files"]; // where sound comes from
+const LATER = ["browser", "files"]; // that are heard only while somebody listens or sends
 const ENDED = ["done", "failed", "cancelled", "interrupted"];
 const TEST_S = 10;
 const MOST_REFUSED = 3; // recordings in a row that cannot be used
@@ -262,9 +263,11 @@ function whereFrom(shared) {
   };
   const details = { browser, microphone, folder, stream, files };
   let drawn = "";
+  let connecting = false; // levels were asked for, and none has come
 
   function drawDetail() {
     drawn = shared.made.kind;
+    announce("");
     meters.show([]);
     replaceContent(verdict);
     replaceContent(detail, details[drawn]());
@@ -342,7 +345,9 @@ function whereFrom(shared) {
   function serverButtons(before) {
     const use = (what) => async () => {
       await before();
-      if (what === "test") replaceContent(verdict, h("p", {}, t("setup.testing", { seconds: TEST_S })));
+      const text = what === "test" ? t("setup.testing", { seconds: TEST_S }) : t("setup.connecting");
+      connecting = what === "levels";
+      replaceContent(verdict, h("p", {}, text));
       await post(apiPath("machines", id, "microphone"), { what, seconds: TEST_S });
     };
     const stop = () =>
@@ -360,7 +365,7 @@ function whereFrom(shared) {
   }
   function microphone() {
     const [near, far] = [h("select", { id: "near" }), h("select", { id: "far" })];
-    const problem = h("p", { class: "warning" });
+    const problem = h("p", { class: "warning", role: "status" }, t("setup.searching"));
     get("/v1/microphones").then(
       (found) => {
         const option = (d) => h("option", { value: d.source }, d.label || d.source);
@@ -374,7 +379,7 @@ function whereFrom(shared) {
         const [wasNear, wasFar] = shared.made.source;
         near.value = wasNear || near.value;
         far.value = wasFar || (shared.made.mono ? NONE : RIGHT);
-        problem.textContent = asSentence(found.problem);
+        problem.textContent = asSentence(found.problem || (found.devices.length ? "" : t("setup.no_microphone")));
       },
       (error) => {
         problem.textContent = asSentence(error.message);
@@ -446,6 +451,8 @@ function whereFrom(shared) {
     draw: () => drawn !== shared.made.kind && drawDetail(),
     onSession: (session) => {
       meters.show(session.levels);
+      if (connecting && session.levels.length) replaceContent(verdict);
+      connecting &&= !session.levels.length;
       if (session.last) showTest(session.last);
       else if (session.problem) replaceContent(verdict, h("p", { class: "warning" }, asSentence(session.problem)));
     },
@@ -751,7 +758,7 @@ function fitting(shared) {
     return t("jobs.fit");
   };
   const button = h("p", { class: "row" });
-  replaceContent(element, heading(list("setup.steps")[3]), what, button, done);
+  replaceContent(element, heading(list("setup.steps")[3]), what, done, button);
   return {
     element,
     draw: async () => {
@@ -778,6 +785,7 @@ function fitting(shared) {
       replaceContent(
         done,
         h("p", { class: "lead" }, badge({ word: t("setup.live"), sign: "fine", kind: "fine" })),
+        LATER.includes(made.kind) && h("p", {}, t(`after_fit.${made.kind}`)),
         h("h3", {}, t("setup.chosen")),
         h(
           "ul",

@@ -20,6 +20,7 @@ const RECORDINGS = {
   normal: { sign: "fine", kind: "fine" },
   unusual: { sign: "odd", kind: "odd" },
   wrong: { sign: "alarm", kind: "alarm" },
+  check: { sign: "cross", kind: "mute" },
   "cannot judge": { sign: "cross", kind: "mute", rank: 2 },
 };
 
@@ -43,8 +44,11 @@ export function recordingLabel(status) {
 }
 
 // What the server answers to a recording: the label, and in words with the score.
-export const resultLabel = ({ anomalous, unusual }) =>
-  recordingLabel(anomalous === null ? "cannot judge" : anomalous ? "wrong" : unusual ? "unusual" : "normal");
+export function resultLabel({ anomalous, unusual, warnings }) {
+  if (anomalous === null) return recordingLabel("cannot judge");
+  if (!anomalous && !unusual) return recordingLabel("normal");
+  return recordingLabel(warnings.length ? "check" : anomalous ? "wrong" : "unusual");
+}
 export const resultText = (answer) => `${resultLabel(answer).word}, ${scoreText(answer.score)}`;
 
 export function summaryText(machines) {
