@@ -273,7 +273,7 @@ def test_no_page_breaks_a_rule_of_axe(tmp_path, axe):
                 f"{api}/pump/score?name={i}.wav", data=content, headers=headers, timeout=60
             ).raise_for_status()
         event = requests.get(f"{url}/v1/events", timeout=60).json()["events"][0]["id"]
-        requests.put(f"{url}/v1/channels/shift", json={"url": "ntfy://127.0.0.1:9/x"}, timeout=60).raise_for_status()
+        requests.put(f"{url}/v1/channels/nord", json={"url": "ntfy://127.0.0.1:9/x"}, timeout=60).raise_for_status()
         paths = ["/", "/setup", "/machine/pump", f"/event/{event}", "/model/pump", "/health", "/guide"]
         paths += [f"/setup/pump#{step}" for step in (1, 2, 3, 4)] + ["/setup/fan#1"]
         found, english = {}, english_texts()
