@@ -87,6 +87,21 @@ def test_ffmpeg_mixes_no_channels(tmp_path, channels, near, far):
 
 
 @needs_ffmpeg
+@pytest.mark.parametrize("channels", [2, 3, 4, 5, 6, 7, 8])
+def test_the_channels_of_an_ogg_file_have_the_numbers_that_ffmpeg_gives_them(tmp_path, channels):
+    path, time_s = tmp_path / "x.ogg", np.arange(RATE) / RATE
+    tones = np.stack([0.1 * np.sin(2 * np.pi * 500 * (i + 1) * time_s) for i in range(channels)], axis=1)
+    soundfile.write(path, tones, RATE, format="OGG", subtype="VORBIS")
+    decode = ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", path, "-f", "f32le", "-"]
+    known = np.frombuffer(subprocess.run(decode, capture_output=True, check=True).stdout, "<f4").reshape(-1, channels)
+    for near in range(channels):
+        clip = audio.read(path, near=near, far=0)
+        length = min(len(known), len(clip.near))
+        assert np.allclose(clip.near[:length], known[:length, near], atol=1e-3)
+        assert np.allclose(clip.far[:length], known[:length, 0], atol=1e-3)
+
+
+@needs_ffmpeg
 def test_each_of_a_pair_is_one_channel_as_it_is(tmp_path):
     for channels in (1, 2):
         path = tmp_path / f"{channels}.wav"

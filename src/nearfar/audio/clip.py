@@ -19,8 +19,8 @@ Conventions
 >>> clip.seconds, clip.at(16_000).near.shape
 (2.0, (32000,))
 
-References: EBU Tech 3306 (RF64), Apple's AIFF-C draft, RFC 3533 (OGG), ISO 11172-3 (MP3 frames), the Xing and LAME
-tags.
+References: EBU Tech 3306 (RF64), Apple's AIFF-C draft, RFC 3533 (OGG), Vorbis I, 4.3.9 (order of channels), ISO 11172-3
+(MP3 frames), the Xing and LAME tags.
 """
 
 from __future__ import annotations
@@ -53,6 +53,13 @@ MAY_FAIL = ("FLAC", "OGG", "MPEG", "MP3")  # formats whose decoders fail where t
 WITHOUT_LOSS = ("PCM", "FLOAT", "DOUBLE", "ALAC", "DWVW", "DPCM_16")  # how the names of such codecs begin
 PCM = "PCM"  # stands for all of them
 WAS = "nearfar: written anew, was "  # begins the comment of a FLAC file; the codec follows
+OGG_ORDER = {  # where OGG files of so many channels have those of WAV; ffmpeg puts them in order, libsndfile does not
+    3: (0, 2, 1),
+    5: (0, 2, 1, 3, 4),
+    6: (0, 2, 1, 5, 3, 4),
+    7: (0, 2, 1, 6, 5, 3, 4),
+    8: (0, 2, 1, 7, 5, 6, 3, 4),
+}
 CODECS = {"MPEG_LAYER_III": "MP3", "MPEG_LAYER_II": "MP2", "MPEG_LAYER_I": "MP1", "VORBIS": "Vorbis", "OPUS": "Opus"}
 
 
@@ -179,7 +186,7 @@ def read(path: str | os.PathLike[str], *, near: int = 0, far: int | None = 1, st
         PLAUSIBLE.check(path.name, file.samplerate, file.channels)
         if start:
             file.seek(start)
-        return _clip(path, file, frames, _channels(path.name, file.channels, near, far))
+        return _clip(path, file, frames, _channels(path.name, file, near, far))
 
 
 def windows(
@@ -199,7 +206,7 @@ def windows(
     """
     path = Path(path)
     with _opened(path) as file:
-        rate, channels = file.samplerate, _channels(path.name, file.channels, near, far)
+        rate, channels = file.samplerate, _channels(path.name, file, near, far)
         limits.check(path.name, rate, file.channels)
         if file.frames < UNKNOWN:
             limits.check_length(path.name, file.frames / rate, file.frames * len(channels))
@@ -363,15 +370,17 @@ def _as_recorded(path: Path, file: Any, samples: Array, missing_s: float) -> Cli
     return Clip(channels[0], far, file.samplerate, name, missing_s=missing_s, codec=codec)
 
 
-def _channels(name: str, channels: int, near: int, far: int | None) -> list[int]:
-    """The channels to take from a file: [near] or [near, far]; a mono file has no far."""
+def _channels(name: str, file: Any, near: int, far: int | None) -> list[int]:
+    """The channels to take from a file that is open: [near] or [near, far]; a mono file has no far."""
+    channels = file.channels
     if channels == 1 and near == 0:
         return [0]
     for label, channel in (("near", near), ("far", far)):
         if channel is not None and not 0 <= channel < channels:
             has = "one channel, 0" if channels == 1 else f"channels 0 to {channels - 1}"
             raise AudioError(f"{shown(name)}: has {has}, so --{label} {channel} does not exist", "channel")
-    return [near] if far is None else [near, far]
+    order = OGG_ORDER.get(channels) if file.format == "OGG" else None
+    return [channel if order is None else order[channel] for channel in (near, far) if channel is not None]
 
 
 def _samples(file: Any, frames: int, *channels: int) -> Array:  # (frames or fewer, len(channels))
