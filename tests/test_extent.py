@@ -160,3 +160,10 @@ def test_a_rate_that_is_no_whole_number_is_refused(rate):
         audio.as_clip((np.zeros(16_000, np.float32), rate))
     with pytest.raises(ValueError, match="rate"):
         audio.Clip(np.zeros(16_000, np.float32), rate=rate)
+
+
+@pytest.mark.parametrize("form", ["AVR", "IRCAM", "MAT5", "PAF", "SVX"])
+def test_formats_that_may_be_cut_unseen_are_refused_whatever_their_name(tmp_path, form):
+    soundfile.write(tmp_path / "x.wav", np.zeros(RATE), RATE, format=form, subtype="PCM_16")
+    with pytest.raises(AudioError, match=f"x.wav: holds {form}, of which nobody can tell whether it is whole"):
+        audio.read(tmp_path / "x.wav")

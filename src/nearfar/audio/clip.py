@@ -49,6 +49,7 @@ BLOCK = 1 << 19  # samples read at a time
 EDGE = 1 << 16  # bytes
 UNKNOWN = 1 << 35  # a header with more samples than this does not know its length
 UNKNOWN_S = float("inf")  # the end of a file is missing, and how much it is cannot be told
+FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "VOC", "NIST", "FLAC", "OGG", "MPEG", "MP3")
 MAY_FAIL = ("FLAC", "OGG", "MPEG", "MP3")  # formats whose decoders fail where the file is cut short
 WITHOUT_LOSS = ("PCM", "FLOAT", "DOUBLE", "ALAC", "DWVW", "DPCM_16")  # how the names of such codecs begin
 PCM = "PCM"  # stands for all of them
@@ -321,6 +322,9 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         # as bytes: a name need not be UTF-8
         with soundfile.SoundFile(os.fspath(path) if os.name == "nt" else os.fsencode(path)) as file:
+            if file.format not in FORMATS:
+                what = f"holds {file.format}, of which nobody can tell whether it is whole: convert it to WAV first"
+                raise AudioError(f"{shown(path.name)}: {what}", "unreadable")
             yield file
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise _unreadable(path, error) from None
