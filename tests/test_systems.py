@@ -21,7 +21,6 @@ from nearfar.cli import shortcut
 from nearfar.cli.live import stopped_by_signals
 from nearfar.cli.terminal import echo
 from nearfar.live.machine import open_machine
-from nearfar.live.sources import folder
 from nearfar.live.sources.folder import FolderSource
 from nearfar.live.sources.windows import SourceOptions
 from nearfar.support import files, times
@@ -225,7 +224,6 @@ def test_a_recording_that_its_recorder_has_for_itself_is_read_when_it_is_closed(
             raise PermissionError(errno.EACCES, "the file is used by another process", str(self))
         return opened(self, *arguments, **more)
 
-    monkeypatch.setattr(folder.sys, "platform", "win32")
     monkeypatch.setattr(Path, "open", refusing)
     assert list(source.windows(threading.Event())) == [] and "a.wav waits: the file is used" in source.problem
     held[0] = False
