@@ -21,6 +21,7 @@ TABLE = ("A & B", ("machine_1", "score"), [["fan 100%", "61.20 [50.00, 70.10]"],
 
 def test_latex_has_booktabs_rules_escapes_and_right_aligned_numbers():
     text = paper.latex(TABLE)
+    assert r"RDP($\alpha$=20) & 1.00 \\" in paper.latex(("A", ("a", "b"), [["RDP(α=20)", "1.00"]]))
     assert r"\begin{tabular}{lr}" in text and r"\caption{A \& B}" in text
     assert r"machine\_1 & score \\" in text and r"fan 100\% & 61.20 [50.00, 70.10] \\" in text
     assert r"a\textbar{}b\textbackslash{}c & -3.10 \\" in text

@@ -121,6 +121,8 @@ def test_grids_frames_and_what_is_neither():
 
     with pytest.raises(ValueError, match=r"'w' gives \(8, 65\) for a wave, and \(T, 64\) is expected: .* \(1, T, 64\)"):
         plugins.PluginEncoder("w", Wrong()).grid(waves)
+    with pytest.raises(ValueError, match=r"'f' gives no frame for a wave of 0\.0187 s"):
+        plugins.PluginEncoder("f", Bands()).grid([waves[0, :300]])
     with pytest.raises(ValueError, match="no layers"):
         encoder.grid(waves, layer=1)
     with pytest.raises(ValueError, match="sample_rate, dim and grid"):

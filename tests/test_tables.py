@@ -17,7 +17,9 @@ from nearfar.challenge import evaluate as bench
 from nearfar.challenge.data.layout import read
 from nearfar.challenge.evaluate import ScoreCache, UnitScores, evaluate, fuse_units
 from nearfar.challenge.pages import published, tables
-from nearfar.challenge.pages.tables import reproduce
+from nearfar.challenge.pages.paper import latex, reproduction_tables
+from nearfar.challenge.pages.tables import Reproduction, Run, reproduce, table_3
+from nearfar.challenge.pages.words import columns_of
 from nearfar.detector import Detector
 from nearfar.embedding.store import Store
 from nearfar.encoders import loading
@@ -176,7 +178,8 @@ def test_other_machines_a_small_network_and_no_weights_for_the_rest(tmp_path, mo
     assert "EAT-large" in out and "weights are not here" in out and "best fusion: needs EAT-large" in out
     assert "averages and scores do not compare" in err
     assert "+/-" not in out, "nothing compares, so there is no column of differences"
-    assert len(re.findall(r"^tiny +- +\d", out, re.M)) == 2, "in Tables 3 and 4"
+    words = r"near_only, mean +rdp_gem alpha=1 p=3 +raw, cosine, k=1"
+    assert [len(re.findall(rf"^tiny +{each}- +\d", out, re.M)) for each in (f"{words} +", "")] == [1, 1], "Tables 3, 4"
     with monkeypatch.context() as patch:
         refuse = lambda name, *_, **__: pytest.fail(f"{name} is loaded though its scores are kept")  # noqa: E731
         patch.setattr(loading, "load", refuse)
@@ -219,3 +222,22 @@ def test_a_machine_that_fails_and_one_clip_that_fails_are_said(tmp_path, monkeyp
     assert "and complete?</p>" in page.read_text()  # the reason is a question, and ends once
     with pytest.raises(ValueError, match="other rules than those of 2020"):
         reproduce(read(tree(tmp_path / "old", dev_2020("fan"))), ScoreCache(tmp_path / "kept"))
+
+
+def test_further_systems_have_their_input_pooling_and_back_end_in_table_3():
+    mine = Recipe(view="n_f", low=0.1, pooling="gem", p=9, method="ldn", density_k=4)
+    runs = {
+        "beats": Run("BEATs"),
+        "mine": Run("mine", words=columns_of(mine)),
+        "both": Run("both", words=columns_of(Fusion(((0.5, mine), (0.5, Recipe()))))),
+        "logmel": Run("logmel", words=columns_of(None)),
+    }
+    found = table_3(runs)
+    assert [row.heads for row in found.rows] == [
+        ("BEATs", "n_0.5f", "RDP(α=19)", "Cos k=3 LDN"),
+        ("mine", "n_f, low 0.1", "gem p=9", "ldn, cosine, k=4"),
+        ("both", "2 systems", "", ""),
+        ("logmel", "chosen by the normals", "", ""),
+    ]
+    written = reproduction_tables(Reproduction([found], runs))
+    assert all(latex(table).isascii() for table in written)

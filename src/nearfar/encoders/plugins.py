@@ -107,8 +107,13 @@ class PluginEncoder(Frames):
         with self._lock:
             made = self.made.grid(wave) if isinstance(self.made, MakesGrids) else self.made.frames(wave)
         found = on_host(finite(f"the output of encoder {self.name!r}", made[0])).astype(np.float32, copy=False)
+        if not found.size:
+            seconds = wave.shape[1] / self.sample_rate
+            raise ValueError(
+                f"encoder {self.name!r} gives no frame for a wave of {seconds:.3g} s: is it too short for it?"
+            )
         grid = found if makes_grids else found[:, None] if found.ndim == 2 else found
-        if grid.ndim != 3 or grid.shape[-1] != self.dim or not grid.size:
+        if grid.ndim != 3 or grid.shape[-1] != self.dim:
             wanted = f"T, F, {self.dim}" if makes_grids else f"T, {self.dim}"
             raise ValueError(
                 f"encoder {self.name!r} gives {found.shape} for a wave, and ({wanted}) is expected: of waves (1, N) an "

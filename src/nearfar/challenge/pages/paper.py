@@ -32,6 +32,7 @@ SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "α": r"$\alpha$",  # pdflatex knows no Greek letters outside of formulas
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",

@@ -19,6 +19,7 @@ import numpy as np
 from nearfar.challenge.data.layout import RULES, DataSet, Unit, made_up
 from nearfar.challenge.evaluate import ScoreCache, UnitScores, fuse_units
 from nearfar.challenge.pages import published
+from nearfar.challenge.pages.words import columns_of
 from nearfar.metrics import Interval, MachineResult, bootstrap, machine, overall
 from nearfar.recipe import FUSION, TABLE_3, System
 
@@ -83,13 +84,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Run:
-    """The results of one system per machine (in [0, 1]) with the interval of its score, or why it could not run."""
+    """The results of one system per machine (in [0, 1]) with the interval of its score, or why it could not run.
+
+    `words`: its input, pooling and back end, for a system that the report lacks.
+    """
 
     title: str
     results: Mapping[str, MachineResult] = field(default_factory=dict)
     why_not: str = ""
     failures: Sequence[tuple[str, str]] = ()
     interval: Interval | None = None
+    words: tuple[str, str, str] = ("", "", "")
 
     @property
     def score(self) -> float | None:
@@ -145,7 +150,8 @@ def reproduce(found: DataSet, cache: ScoreCache, others: Mapping[str, System | N
     scores: dict[str, dict[str, UnitScores]] = {}
     for name, system in {**TABLE_3, **(others or {})}.items():
         title = published.TABLE_3[name].title if name in published.TABLE_3 else name
-        done[name], scores[name] = _run(title, name, system, found.units, cache)
+        run, scores[name] = _run(title, name, system, found.units, cache)
+        done[name] = replace(run, words=columns_of(system))
     done[FUSED] = _fusion(found.units, done, scores)
     machines = {unit.name for unit in found.units if _labelled(unit)}
     real = not any(made_up(unit.test[0]) for unit in found.units)
@@ -160,9 +166,7 @@ def table_3(runs: Mapping[str, Run], comparable: bool = True) -> Table:
     for name, run in runs.items():
         printed = published.TABLE_3.get(name)
         if name != FUSED:
-            words = (
-                (printed.title, printed.view, printed.pooling, printed.backend) if printed else (run.title, "", "", "")
-            )
+            words = (printed.title, printed.view, printed.pooling, printed.backend) if printed else (name, *run.words)
             cell = Cell(printed.score if printed else None, run.score, comparable, run.interval)
             rows.append(Row(words, (cell,), run.why_not))
     return Table(

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nearfar.backend import ATTRIBUTE
-from nearfar.recipe import Recipe
+from nearfar.recipe import Recipe, System
 
 
 def describe(recipe: Recipe) -> str:
     """The choices of a recipe in one line, without the usual ones: final layer, concatenated rows, no thresholds."""
     words = {choice: words_of(recipe) for choice, words_of in CHOICES.items()}
     return ", ".join(text for choice, text in words.items() if USUAL.get(choice) != text)
+
+
+def columns_of(system: System | None) -> tuple[str, str, str]:
+    """Input, pooling and back end of a system, as the columns of Table 3; None: the normals choose."""
+    if not isinstance(system, Recipe):
+        return "chosen by the normals" if system is None else f"{len(system.parts)} systems", "", ""
+    choices = {name: words_of(system) for name, words_of in CHOICES.items() if USUAL.get(name) != words_of(system)}
+    inputs = [choices[name] for name in ("view", "layer", "frequency rows", "preprocessing") if name in choices]
+    return ", ".join(inputs), choices["pooling"], choices["back end"]
 
 
 def _preprocessing(r: Recipe) -> str:
