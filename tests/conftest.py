@@ -118,6 +118,20 @@ def pump3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def forget_plugins() -> Iterator[None]:
+    """Plug-ins that a test registers are gone after it; those of other files stay."""
+    from nearfar.encoders import plugins
+    from nearfar.recipe import PLUGINS
+
+    known = {kind: set(each.paths) for kind, each in PLUGINS.items()}
+    yield
+    for kind, each in PLUGINS.items():
+        for name in set(each.paths) - known[kind]:
+            del each.table[name], each.paths[name], each._given[name]
+    plugins.LOADS.clear()
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of 64 KiB; the test is skipped where none can be mounted."""
     disk = tmp_path / "disk"

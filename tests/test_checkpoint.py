@@ -210,6 +210,7 @@ def fisher():
     return {f"fisher.{key}": value for key, value in tensors.items()}
 
 
+@pytest.mark.slow
 def test_one_fisher_file_serves_every_sampling_rate(fisher, tmp_path, wave):
     path = saved(tmp_path / "fisher.safetensors", fisher)
     assert weights.guess(path) == "fisher-tiny"

@@ -17,7 +17,6 @@ from nearfar import backend, pooling
 from nearfar.challenge.search import records, run, space
 from nearfar.embedding.fill import Order, embed_shard
 from nearfar.encoders import plugins
-from nearfar.recipe import PLUGINS
 
 pytest.importorskip("torch")
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -124,15 +123,10 @@ class Nearest:
 
 
 @pytest.fixture
-def registered():
+def registered(forget_plugins):
     plugins.register_encoder("bands", Bands)
     pooling.register_pooling("loudest", loudest)
     backend.register_backend("nearest", Nearest)
-    yield
-    for each in PLUGINS.values():
-        for name in list(each.paths):
-            del each.table[name], each.paths[name], each._given[name]
-    plugins.LOADS.clear()
 
 
 @pytest.mark.slow

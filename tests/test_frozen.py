@@ -24,6 +24,7 @@ def noise(seconds, seed=0, level=0.1):
     return np.random.default_rng(seed).normal(0, level, round(seconds * RATE)).astype(np.float32)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     lengths=st.lists(st.sampled_from([0.1, 0.13, 0.3, 1.0, 1.01]), min_size=2, max_size=5),
@@ -45,7 +46,10 @@ def test_the_number_of_threads_does_not_change_a_bit(encoder):
     assert all(np.array_equal(a, b) for a, b in zip(encoder.grid(waves), alone.grid(waves), strict=True))
 
 
-@pytest.mark.parametrize(("seconds", "rows"), [(0.1, 1), (0.17, 1), (1, 6), (10, 62), (10.2, 63), (12, 74), (30, 187)])
+LONG = pytest.param(30, 187, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("seconds", "rows"), [(0.1, 1), (0.17, 1), (1, 6), (10, 62), (10.2, 63), (12, 74), LONG])
 def test_rows_of_any_length(encoder, seconds, rows):
     grid = encoder.grid(noise(seconds)[None])
     assert grid.shape == (1, rows, 4, 192) and grid.dtype == np.float32 and np.isfinite(grid).all()

@@ -8,7 +8,6 @@ import json
 import pickle
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from nearfar.encoders import plugins
 from nearfar.errors import MissingPlugin
 from nearfar.recipe import PLUGINS, Recipe, from_json, parse_view, with_settings
 
+pytestmark = pytest.mark.usefixtures("forget_plugins")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -64,17 +64,6 @@ class Nearest:
     def train_scores(self):
         d = np.linalg.norm(self.z[:, None] - self.z, axis=-1)
         return np.sort(d, axis=1)[:, 1 : self.k + 1].mean(axis=1)
-
-
-@pytest.fixture(autouse=True)
-def forget() -> Iterator[None]:
-    """Each test starts without plug-ins of this file; those of other files stay."""
-    known = {kind: set(each.paths) for kind, each in PLUGINS.items()}
-    yield
-    for kind, each in PLUGINS.items():
-        for name in set(each.paths) - known[kind]:
-            del each.table[name], each.paths[name], each._given[name]
-    plugins.LOADS.clear()
 
 
 @pytest.fixture

@@ -214,7 +214,7 @@ def machine(tmp_path_factory):
     return run.MachineClips("m", train, [*normal, *knock])
 
 
-@pytest.mark.parametrize("encoder", ["logmel", "ced-tiny"])
+@pytest.mark.parametrize("encoder", ["logmel", pytest.param("ced-tiny", marks=pytest.mark.slow)])
 def test_recorded_scores_are_those_of_the_detector_on_the_files(machine, encoder, tmp_path):
     weights = None
     if encoder == "ced-tiny":
