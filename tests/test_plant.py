@@ -13,6 +13,7 @@ import soundfile
 
 import nearfar
 from conftest import RATE, hum
+from nearfar.audio import Problem
 from nearfar.errors import BadInput, Conflict, NearfarError, NotFound
 from nearfar.live.operator import CHANGES, normal_keys
 from nearfar.live.rules.evidence import Evidence
@@ -366,19 +367,28 @@ def test_a_disk_that_is_full_for_the_audio_does_not_stop_the_alarm(plant, monkey
     assert plant.history.event_audio.path(plant.history.events()[0].audio)
 
 
-def give(plant, monkeypatch, rows, start=T0, apart=2.0):
-    """Let the pump have windows with these scores: (score, p, triggered_by)."""
+def give(plant, monkeypatch, rows, start=T0, apart=2.0, problems=()):
+    """Let the pump have windows with these scores, (score, p, triggered_by), and with these problems."""
     given = iter(rows)
 
     def score_window(detector, window):
         value, p, triggers = next(given)
         on = plant.machines["pump"].alarm.on
-        return Score("", value, on, value > on, [], p, triggers), None, []
+        return Score("", value, on, value > on, [], p, triggers), None, list(problems)
 
     monkeypatch.setattr("nearfar.live.plant.score_window", score_window)
     samples = sound(1).astype(np.float32)
     for i in range(len(rows)):
         plant.process_window("pump", Window(start + apart * i, samples, RATE))
+
+
+def test_an_alarm_says_in_words_what_was_heard_and_what_to_check_first(model, tmp_path, monkeypatch):
+    plant, _, _ = plant_of(model, tmp_path / "history")
+    high = (1.2 * plant.machines["pump"].alarm.on, 1e-4, ("clean", "rhythm"))
+    give(plant, monkeypatch, [(0.0, 0.5, ())] * 3 + [high] * 4, problems=[Problem("swapped", "are they swapped?")])
+    (event,) = plant.history.events("pump")
+    heard = "sounds unlike its normals, noticed in its sound without the room and its rhythm"
+    assert event.text == f"{heard}; check first: are they swapped?"
 
 
 def test_a_fault_on_top_of_an_alarm_is_an_event_of_its_own_linked_to_the_first(model, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from nearfar.live.rules.health import STALE
 from nearfar.live.rules.loudness import LOUD
 from nearfar.live.rules.trend import HOUR_S, Ramp
 from nearfar.live.sinks.messages import OK, PROBLEM, EventMessage, HealthMessage, Message, Sink, StateMessage
+from nearfar.support.words import join_sentences
 
 SOURCE = "source "  # the kind of a problem of a source is this and the state of the source
 PLAIN_H = 12  # hours without a plain rise after which its event is over
@@ -146,7 +147,7 @@ class EventRecorder:
             problems[f"{SOURCE}{machine.source_health.over or STALE}"] = self._no_sound
         if problems.keys() == machine.health.keys():
             return
-        text, machine.health = "; ".join(problems.values()), problems
+        text, machine.health = join_sentences(problems.values()), problems
         if event is None:
             self.change(Event(0, machine.id, HEALTH_EVENT, at, text=text), RAISED, at)
         else:
@@ -212,7 +213,7 @@ class EventRecorder:
             text = f"far louder than all its normals: near is at {peak.level_near_dbfs:.0f} dB of full scale"
         elif self.machine.alarm.faint:
             text = f"faintly unlike its normals for a while: window after window a little above them{heard}"
-        self._begin_alarm(peak, at, "; ".join([text, *(f"check first: {remark}" for remark in remarks)]))
+        self._begin_alarm(peak, at, join_sentences([text, *(f"check first: {remark}" for remark in remarks)]))
 
     def _raise_anew(self, score: ScoreRecord) -> None:
         """Begin the event of a fault that has come on top of the alarm that stands."""
