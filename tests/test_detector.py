@@ -380,6 +380,12 @@ def test_a_detector_can_be_sent_to_another_process(normals, fresh, system):
     assert values(sent, fresh) == values(detector, fresh) and sent.threshold == detector.threshold
 
 
+@pytest.mark.parametrize("nothing", ["", [""]])
+def test_an_empty_path_is_not_the_current_folder(nothing):
+    with pytest.raises(ValueError, match="is a variable not set"):
+        nearfar.Detector(Recipe()).fit(nothing)
+
+
 def test_any_iterable_one_path_and_folders_are_recordings(normals_folder):
     paths = sorted(normals_folder.glob("*.wav"))
     detector = nearfar.Detector(Recipe()).fit(p for p in paths)

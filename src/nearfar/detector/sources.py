@@ -38,9 +38,16 @@ def recordings_in(source: Any) -> Iterable[Any]:
 
 def _inside(item: Any) -> Iterable[Any]:
     """The recordings in a folder, or the recording itself."""
-    if isinstance(item, (str, os.PathLike)) and Path(item).is_dir():
+    if _is_folder(item):
         return [recording.path for recording in find(item)]
     return [item]
+
+
+def _is_folder(item: Any) -> bool:
+    """Whether the item is the path of a folder; ValueError for "", which would be the current one."""
+    if isinstance(item, str) and not item:
+        raise ValueError('recordings are in "", which names nothing: is a variable not set? The current folder is "."')
+    return isinstance(item, (str, os.PathLike)) and Path(item).is_dir()
 
 
 def normals_in(source: Any) -> tuple[list[Any], list[bool] | None]:
@@ -48,7 +55,7 @@ def normals_in(source: Any) -> tuple[list[Any], list[bool] | None]:
 
     A Python warning names what is left out of a folder.
     """
-    if not isinstance(source, (str, os.PathLike)) or not Path(source).is_dir():
+    if not _is_folder(source):
         return list(recordings_in(source)), None
     recordings, notes = select_normals(find(source))
     for note in notes:
