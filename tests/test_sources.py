@@ -313,6 +313,14 @@ def test_what_a_share_does_not_give_is_left_out_of_one_run_and_not_of_the_next(t
     assert len(collect(open_source([str(tmp_path / "in")], listening(**how)))) == 1 and failed == ["a.wav"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
+@pytest.mark.parametrize("name", ["two\nlines.wav", "tab\t.wav", os.fsdecode(b"\xff.wav"), "cr\r.wav"])
+def test_a_file_of_any_name_is_heard_once_across_restarts(tmp_path, name):
+    write_wav(tmp_path / "in" / "a.wav", hum(3)).rename(tmp_path / "in" / name)
+    how = listening(ledger=tmp_path / "ledger", once=True)
+    assert [len(collect(open_source([str(tmp_path / "in")], how))) for _ in range(2)] == [1, 0]
+
+
 def test_a_corrupt_file_is_reported_once_and_the_others_go_through(tmp_path):
     write_wav(tmp_path / "a.wav", hum(1))
     (tmp_path / "b.wav").write_bytes(b"RIFF nonsense")

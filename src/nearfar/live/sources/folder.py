@@ -154,7 +154,9 @@ def _is_of_the_disk(error: Exception) -> bool:
 
 
 def _line(stamp: Stamp) -> bytes:
-    return os.fsencode("\t".join(map(str, stamp[::-1])) + "\n")  # a name may not be UTF-8
+    name, size, changed = stamp
+    name = name.replace("\n", "\0")  # which no name has
+    return os.fsencode(f"{changed}\t{size}\t{name}\n")  # a name may not be UTF-8
 
 
 def _read(ledger: Path) -> Iterator[Stamp]:
@@ -163,4 +165,4 @@ def _read(ledger: Path) -> Iterator[Stamp]:
     for line in os.fsdecode(ledger.read_bytes()).split("\n"):
         changed, size, name = (line.split("\t", 2) + ["", ""])[:3]
         if changed.isdecimal() and size.isdecimal():  # the last line may be incomplete
-            yield name, int(size), int(changed)
+            yield name.replace("\0", "\n"), int(size), int(changed)
