@@ -9,8 +9,8 @@ would hide everything else, and if all axes counted alike, chance would.
    of ORDERS random orders.
 2. If so: Ward clusters of neighbours, as many as give the highest index of Calinski and Harabasz (scatter between
    clusters to scatter within, each per degree of freedom), at most one for two points. Each is asked 1 again.
-3. The means of the clusters are points too: from 1 again. So pieces of a recording become recordings, and these become
-   sessions, until nothing is left in the order: stretches of the same kind then follow each other by chance.
+3. The means of the clusters are points too: once more from 1. So pieces of a recording become recordings, and these
+   become sessions.
 
 Conventions
     levels (N, D)   dB, in the order of recording     labels (N,)   int from 1, or 0 for all: the order tells nothing
@@ -35,6 +35,7 @@ from nearfar.gaussian import scale_of
 from nearfar.support.check import Array
 
 AXES = 20
+ROUNDS = 2  # pieces to recordings, recordings to sessions; a third makes two or three stretches of ten sessions
 ORDERS = 199  # random orders: one in 200 is smoother than all of them by chance
 FEWEST = 6  # points: fewer have fewer than ORDERS orders
 FLAT = 1e-12  # share of the scatter below which what is left within clusters is rounding
@@ -47,7 +48,10 @@ def stretches(levels: Array) -> Array:
     points = axes[:, :AXES] * np.sqrt(deviations[:AXES])
     labels, place = np.zeros(len(levels), int), np.arange(len(levels))  # place: of each normal among the points
     rng = np.random.default_rng(0)
-    while len(parts := _split(points, rng)) > 1:
+    for _ in range(ROUNDS):
+        parts = _split(points, rng)
+        if len(parts) == 1:
+            break
         place = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[place]
         labels = place + 1
         points = np.stack([part.mean(axis=0) for part in parts])
