@@ -77,11 +77,11 @@ def hub_file(repository: str, name: str) -> tuple[str, Expected, dict[str, str]]
 
     The Hub states a SHA-256 for files in its large-file storage. The headers hold the user's sign-in, if there is one.
     """
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when huggingface_hub is imported for the first time
     try:
         from huggingface_hub import constants, get_hf_file_metadata, get_token, hf_hub_url
     except ImportError:
         raise DownloadError(f"{repository}/{name}: downloading needs huggingface_hub: {EXTRA}") from None
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # its variable is read only when huggingface_hub is first imported
     endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
     url, token = hf_hub_url(repository, name, endpoint=endpoint), get_token()
     try:
