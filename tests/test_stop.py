@@ -38,11 +38,12 @@ def test_sinks_get_what_the_sources_leave_of_the_deadline(taken, left, pump_mode
     (tmp_path / "in").mkdir()
     tables = {"pump": {"model": pump_model, "source": (str(tmp_path / "in"),)}}
     config = from_options({"machines": tables, "history": {"folder": tmp_path / "history"}})
-    sink, stop = Hangs(), threading.Event()
+    sink, stop, reads = Hangs(), threading.Event(), threading.Event()
     plant = build_plant(config, clock=time.time, warn=lambda _: None, report=lambda *_: None, sinks=[sink])
     source = plant.monitor.queues["pump"].source
 
     def windows(ended):
+        reads.set()
         ended.wait()
         now[0] += taken
         yield from ()
@@ -50,6 +51,7 @@ def test_sinks_get_what_the_sources_leave_of_the_deadline(taken, left, pump_mode
     monkeypatch.setattr(source, "windows", windows)
     runs = threading.Thread(target=plant.run, args=(stop,), daemon=True)
     runs.start()
+    assert reads.wait(60)
     stop.set()
     runs.join(60)
     assert not runs.is_alive()  # although the sink hangs
