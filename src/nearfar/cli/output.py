@@ -217,7 +217,7 @@ def print_scores(scores: Sequence[Named], failures: Failures, model: str) -> Non
 
 
 def _score_row(name: str, s: Score) -> list[str]:
-    why = " and ".join(s.triggered_by) if s.anomalous else ""
+    why = ", ".join(s.triggered_by) if s.anomalous else ""
     return [name, f"{s.score:.2f}", f"{s.threshold:.2f}", s.status, why, s.nearest[0]]
 
 
