@@ -407,10 +407,11 @@ def test_a_body_that_grows_beyond_its_limit_is_cut_off_and_the_server_goes_on(pl
         assert send(client, wav(hum(1))).status_code == 200 and client.app.state.service.slots.in_use == 0
 
 
-def test_a_body_that_does_not_come_gives_its_place_to_others(plant):
+@pytest.mark.parametrize("limits", [Limits(at_once=1, body_s=0.5), Limits(at_once=1, idle_s=0.5)])
+def test_a_body_that_does_not_come_gives_its_place_to_others(plant, limits):
     from servers import server_of
 
-    app = make_app(plant[0], clock=plant[1], limits=Limits(at_once=1, body_s=0.5))
+    app = make_app(plant[0], clock=plant[1], limits=limits)
     with server_of(app) as address, socket.create_connection(("127.0.0.1", int(address.rsplit(":")[-1]))) as slow:
         slow.sendall(b"POST /v1/machines/pump/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: audio/wav\r\n"
                      b"Content-Length: 1000\r\n\r\nRIFF")  # fmt: skip

@@ -3,7 +3,7 @@
     rate     a bucket of `burst` requests for each address, refilled at `per_s`
     size     checked by Content-Length before the body is read, or by counting a body without that header
     uploads  `at_once` are read and scored; `waiting` wait, their bodies unread; more get 503 and a Retry-After
-    time     `body_s` for a body to arrive, from when it is first read; then 408
+    time     `body_s` for a body to arrive, from when it is first read, and `idle_s` for its next piece; then 408
 
 `RequestGuard` handles every request before the application: it finds out who asks and in which language, applies the
 rate limit, `security`, and the size limit. It answers HEAD, compresses text, adds the security headers to every answer,
@@ -51,6 +51,7 @@ class Limits:
     at_once: int = 8
     waiting: int = 256
     body_s: float = 60.0  # time for a body to arrive
+    idle_s: float = 10.0  # time for the next piece of it
     listeners: int = 64
 
 
@@ -138,7 +139,7 @@ class RequestGuard:
             await send(message)
 
         try:
-            await self.app(scope, *_bounded(receive, send_noted, self._most(path), self.limits.body_s))
+            await self.app(scope, *_bounded(receive, send_noted, self._most(path), self.limits))
         except HttpError as error:
             if begun:
                 raise
@@ -191,8 +192,8 @@ class RequestGuard:
         return self.limits.upload_bytes if path.endswith(("/score", "/explain", "/add", "/recordings")) else SMALL
 
 
-def _bounded(receive: Receive, send: Send, most: int, seconds: float) -> tuple[Receive, Send]:
-    """`receive` and `send` of a request whose body has at most `most` bytes and arrives in `seconds`.
+def _bounded(receive: Receive, send: Send, most: int, limits: Limits) -> tuple[Receive, Send]:
+    """`receive` and `send` of a request whose body has at most `most` bytes and arrives in time.
 
     Otherwise `receive` raises, and the answer is 413 or 408 whatever `send` is given.
     """
@@ -204,11 +205,13 @@ def _bounded(receive: Receive, send: Send, most: int, seconds: float) -> tuple[R
         if complete:  # what follows is the end of the connection
             return await receive()
         loop = asyncio.get_running_loop()
-        until = min(until, loop.time() + seconds)
+        until = min(until, loop.time() + limits.body_s)
+        wait = min(until - loop.time(), limits.idle_s)
         try:
-            message = await asyncio.wait_for(receive(), until - loop.time())
+            message = await asyncio.wait_for(receive(), wait)
         except asyncio.TimeoutError:
-            refusal = HttpError(408, "too_slow", f"the body did not arrive within {seconds:g} s")
+            still, late = f"the body stood still for {wait:g} s", f"the body did not arrive within {limits.body_s:g} s"
+            refusal = HttpError(408, "too_slow", still if wait == limits.idle_s else late)
             raise refusal from None
         size += len(message.get("body", b""))
         complete = not message.get("more_body", False)
