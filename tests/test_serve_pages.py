@@ -211,6 +211,8 @@ def test_from_alarm_to_feedback_and_back(page, listening):
     page.locator(".badge", has_text="Was fine, Anna").wait_for()
     page.locator("li .warning", has_text="or another machine?").wait_for()
     assert digests(folder) != before and len(plant.machines["pump"].detector.normals) > 30
+    page.reload()
+    page.get_by_text("The normal recordings of today know this sound.").wait_for()
     page.get_by_role("button", name="Take it back").click()
     page.get_by_role("button", name="It was fine").wait_for()
     assert digests(folder) == before and len(plant.machines["pump"].detector.normals) == 30

@@ -227,6 +227,7 @@ async function explanation(event) {
     panel(
       "difference",
       t("event.differs"),
+      event.kind === "alarm" && !found.anomalous && !found.unusual && !found.problem && note(t("event.known_now")),
       h("p", { class: "lead" }, found.what),
       found.lines.map((line) => h("p", {}, line)),
     ),
