@@ -162,7 +162,7 @@ def test_what_is_refused_is_said_and_sent_again_without_attachments(pump_model, 
     assert not server.messages[0]["attachments"]
     server.answers = [401] * 1000
     listen(plant, start=T0 + 3600)
-    assert wait_for(lambda: "401" in channel.problem)
+    assert wait_for(lambda: "401" in channel.problem) and channel.problem.startswith("shift: ")
     with client_of(plant, clock) as client:
         done = client.post("/v1/channels/shift/test").json()
     assert done["ok"] is False and "did not take the message" in done["message"]

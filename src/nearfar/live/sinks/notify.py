@@ -107,7 +107,7 @@ class Channel(RetryQueue):
         steady: Callable[[], float] = monotonic,
         first_wait_s: float = 1.0,
     ) -> None:
-        self.label, self.rules, self.clock, self.steady, self.history = name, rules, clock, steady, history
+        self.rules, self.clock, self.steady, self.history = rules, clock, steady, history
         self.language, self.say = language, partial(translated, language=language)
         self.machines = machines
         self.address = open_address(rules)
@@ -115,8 +115,9 @@ class Channel(RetryQueue):
         self._plain: Message | None = None  # could not be sent with attachments
         self._failing_since = 0.0  # that message, by a clock that is never set
         self._over: set[int] = set()  # events whose end was told with their beginning
-        name = f"notify.{name}"
-        super().__init__(name, self._deliver, history.outbox.mailbox(name, (EVENT, REPORT)), first_wait_s=first_wait_s)
+        own = f"notify.{name}"
+        mailbox = history.outbox.mailbox(own, (EVENT, REPORT))
+        super().__init__(own, self._deliver, mailbox, label=name, first_wait_s=first_wait_s)
 
     def test(self) -> None:
         """Send a message at once, quiet hours or not. OSError says why it could not be sent."""

@@ -39,11 +39,13 @@ class RetryQueue:
         deliver: Callable[[Message], None],
         mailbox: Mailbox | None = None,
         *,
+        label: str = "",
         limit: int = LIMIT,
         first_wait_s: float = 1.0,
         attempt_s: float = math.inf,
     ) -> None:
-        self.name, self.problem, self.dropped = name, "", 0
+        self.name, self.label = name, label or name  # the label is what people call it
+        self.problem, self.dropped = "", 0
         self._deliver, self._mailbox, self._limit, self._first_wait_s = deliver, mailbox, limit, first_wait_s
         self._attempt_s = attempt_s
         self._attempt: tuple[Message, Future[None]] | None = None  # the one that has no result yet
@@ -110,7 +112,7 @@ class RetryQueue:
                         return
                 continue
             except OSError as error:
-                self.problem = f"{self.name}: {error}"
+                self.problem = f"{self.label}: {error}"
                 with self._change:
                     if self._closing:
                         return
@@ -119,7 +121,7 @@ class RetryQueue:
                     self._hurry = False
                 continue
             except Exception as error:  # this message can never be delivered; the next may
-                self.problem = f"{self.name}: {type(error).__name__}: {error}; dropped"
+                self.problem = f"{self.label}: {type(error).__name__}: {error}; dropped"
                 dropped = True
             with self._change:
                 still_first = self.is_wanted(message)
