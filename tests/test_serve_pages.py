@@ -542,6 +542,7 @@ def test_a_dropped_recording_that_is_cut_off_is_checked_first(page, listening, t
 
 def test_maintenance_is_marked_and_removed(page, listening):
     open_page(page, "/machine/pump")
+    page.locator("summary", has_text="Mark a time").click()
     page.get_by_label("Or every week").fill("Mon-Sun")
     page.get_by_label("Why").fill("cleaning")
     page.get_by_role("button", name="Mark it").click()
@@ -572,6 +573,7 @@ def test_a_microphone_that_may_not_be_used_is_said_in_words(page):
 def test_a_span_of_every_week_has_the_days_of_the_reader(chromium, address, listening):
     for page in paged(chromium, address, locale="de-DE"):
         open_page(page, "/machine/pump")
+        page.locator("summary", has_text="Zeit eintragen").click()
         page.get_by_label("Oder jede Woche, zum Beispiel So 06:00-10:00 oder Sa-So").fill("mo-Mi 06:00-10:00")
         page.get_by_role("button", name="Eintragen").click()
         page.get_by_label("Name oder Kürzel").fill("Anna")
@@ -616,6 +618,7 @@ def test_notes_stand_on_the_trend_beside_their_recording_and_name_an_event(page,
     samples = np.stack([clip.near, clip.far]).astype(np.float32)
     plant.process_window("pump", Window(listening.t0, samples, RATE, name="tuesday.wav"))
     open_page(page, "/machine/pump")
+    page.locator("summary", has_text="Write a note").click()
     page.get_by_label("Note", exact=True).fill("bearing changed <b>")
     page.get_by_role("button", name="Write it down").click()
     named(page)

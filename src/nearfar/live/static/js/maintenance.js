@@ -33,20 +33,21 @@ export function maintenancePanel(id) {
     return t("maintenance.marked");
   };
   load().catch(() => {});
+  const form = h(
+    "form",
+    { class: "new-machine", onsubmit: (event) => event.preventDefault() },
+    h("label", {}, t("maintenance.from"), from),
+    h("label", {}, t("maintenance.to"), to),
+    h("label", {}, t("maintenance.weekly", { one: spanText("Sun 06:00-10:00"), other: spanText("Sat-Sun") }), weekly),
+    h("label", {}, t("maintenance.why"), why),
+    h("p", { class: "row" }, actionButton(t("maintenance.mark"), mark, { after: load })),
+  );
   return panel(
     "maintenance",
     t("maintenance.title"),
     h("p", { class: "small" }, t("maintenance.how")),
     list,
-    h(
-      "form",
-      { class: "new-machine", onsubmit: (event) => event.preventDefault() },
-      h("label", {}, t("maintenance.from"), from),
-      h("label", {}, t("maintenance.to"), to),
-      h("label", {}, t("maintenance.weekly", { one: spanText("Sun 06:00-10:00"), other: spanText("Sat-Sun") }), weekly),
-      h("label", {}, t("maintenance.why"), why),
-      h("p", { class: "row" }, actionButton(t("maintenance.mark"), mark, { after: load })),
-    ),
+    h("details", {}, h("summary", {}, t("maintenance.new")), form),
   );
 }
 

@@ -19,19 +19,15 @@ export function notesPanel(id, after) {
     what.value = when.value = "";
     return t("notes.written");
   };
-  const element = panel(
-    "notes",
-    t("notes.title"),
-    h("p", { class: "small" }, t("notes.how")),
-    list,
-    h(
-      "form",
-      { class: "new-machine", onsubmit: (event) => event.preventDefault() },
-      h("label", {}, t("notes.what"), what),
-      h("label", {}, t("notes.when"), when),
-      h("p", { class: "row" }, actionButton(t("notes.write"), write, { after })),
-    ),
+  const form = h(
+    "form",
+    { class: "new-machine", onsubmit: (event) => event.preventDefault() },
+    h("label", {}, t("notes.what"), what),
+    h("label", {}, t("notes.when"), when),
+    h("p", { class: "row" }, actionButton(t("notes.write"), write, { after })),
   );
+  const fold = h("details", {}, h("summary", {}, t("notes.new")), form);
+  const element = panel("notes", t("notes.title"), h("p", { class: "small" }, t("notes.how")), list, fold);
   return {
     element,
     draw: (notes) => {
@@ -40,6 +36,7 @@ export function notesPanel(id, after) {
     begin: (at) => {
       const local = new Date(at * 1000);
       when.value = new Date(local.getTime() - local.getTimezoneOffset() * 60000).toISOString().slice(0, 19);
+      fold.open = true;
       what.focus();
     },
   };
